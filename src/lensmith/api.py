@@ -1,0 +1,90 @@
+"""The verbs as Python functions: what the command line does, returned instead of printed.
+
+Each takes the settings of its class in `lensmith.config` as keywords, resolves them the same way as the command line,
+and imports its room when it is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from lensmith import config
+
+if TYPE_CHECKING:
+    from lensmith.bundle import Bundle
+    from lensmith.classifier import Classifier, Prediction
+    from lensmith.data.fetch import Fetched
+    from lensmith.data.split import Split
+    from lensmith.data.verify import Checked
+    from lensmith.doctor import Diagnosis
+    from lensmith.evaluate.run import Evaluation
+    from lensmith.predict import Predicted
+    from lensmith.train.zoo import Backbone
+
+StrPath = str | PathLike[str]
+
+
+def doctor() -> Diagnosis:
+    """Look at this machine: versions, devices, cores, engines, limits, and the remedy for what is wrong."""
+    from lensmith.doctor import examine
+
+    return examine()
+
+
+def models(pattern: str = "*", max_params: float | None = None, suited: str | None = None) -> list[Backbone]:
+    """The backbones one can name, by a pattern such as `*lite*`; see `lensmith models --help`."""
+    from lensmith.train.zoo import find
+
+    return find(pattern, max_params=max_params, suited=suited)
+
+
+def fetch(name: str, folder: StrPath, **settings: Any) -> Fetched:
+    """Make an image folder of a known set. Settings: `FetchSettings`."""
+    from lensmith.data.fetch import fetch as run
+
+    return run(config.FetchSettings.resolve({"name": name, "folder": folder, **settings}))
+
+
+def check(folder: StrPath) -> Checked:
+    """Look at every file of an image folder; raises for no single file."""
+    from lensmith.data.verify import check as run
+
+    return run(folder)
+
+
+def split(folder: StrPath, **settings: Any) -> Split:
+    """Write a manifest that assigns every image to train, val or test. Settings: `SplitSettings`."""
+    from lensmith.data.split import split as run
+
+    return run(config.SplitSettings.resolve({"folder": folder, **settings}))
+
+
+def evaluate(bundle: StrPath, data: StrPath, **settings: Any) -> Evaluation:
+    """Judge a bundle on labelled images with the engine that serves. Settings: `EvaluateSettings`."""
+    from lensmith.evaluate.run import evaluate as run
+
+    return run(config.EvaluateSettings.resolve({"bundle": bundle, "data": data, **settings}))
+
+
+def predict(bundle: StrPath, images: Iterable[StrPath], **settings: Any) -> Predicted:
+    """Classify many images into a table. Settings: `PredictSettings`."""
+    from lensmith.predict import predict as run
+
+    names = [str(image) for image in images]
+    return run(config.PredictSettings.resolve({"bundle": bundle, "images": names, **settings}))
+
+
+def serve(bundle: StrPath, **settings: Any) -> None:
+    """Answer over HTTP until stopped. Settings: `ServeSettings`."""
+    from lensmith.serve.run import serve as run
+
+    run(config.ServeSettings.resolve({"bundle": bundle, **settings}))
+
+
+def load(bundle: StrPath, engine: str | None = None, threads: int = 1) -> Classifier:
+    """A verified bundle, ready to answer: `load(path).predict(paths)`."""
+    from lensmith.classifier import load as run
+
+    return run(bundle, engine, threads)

@@ -1,0 +1,255 @@
+"""The bundle: a folder (or the same folder zipped) that holds all a service needs, and no Python class.
+
+    bundle.json     what it is: labels in order, preprocessing, engines, metrics, provenance, SHA-256 of every file
+    model.onnx      the graph: float32 (N, 3, S, S) → float32 (N, C) logits
+    golden.npz      a handful of real encoded images with the probabilities that the exporter saw
+    report.html     the evaluation, to look at
+    README.md       the model card
+
+Loading verifies the schema and every hash; `lensmith.engine` verifies shapes and the golden samples.
+No pickle anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lensmith.errors import BundleError, OutputError
+from lensmith.image import Preprocessing
+from lensmith.machine import cache_dir
+
+SCHEMA_VERSION = 1
+MANIFEST = "bundle.json"
+GOLDEN = "golden.npz"
+GRAPH = "model.onnx"
+
+
+class EngineRecord(BaseModel):
+    """One way to run the bundle, as it was measured by the exporter."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    engine: str
+    precision: str
+    graph: str
+    accuracy: float | None = None
+    latency_ms: float | None = None
+    bytes: int
+    golden_tolerance: float = Field(gt=0, description="largest allowed difference of a probability on golden samples")
+    chosen: bool = False
+    why: str = ""
+
+
+class Manifest(BaseModel):
+    """The content of bundle.json. Unknown fields are kept out of the way, so newer minor schemas can be read."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    version: str
+    created: datetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
+    labels: tuple[str, ...] = Field(min_length=2)
+    preprocessing: Preprocessing
+    temperature: float = Field(default=1.0, gt=0)
+    engines: tuple[EngineRecord, ...] = Field(min_length=1)
+    metrics: dict[str, Any] = {}
+    parity: dict[str, Any] = {}
+    dataset: dict[str, Any] = {}
+    recipe: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    files: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Samples that every load must answer as the exporter saw them.
+
+    Attributes:
+        images: encoded files.
+        probabilities: float32 (len(images), C).
+    """
+
+    images: tuple[bytes, ...]
+    probabilities: npt.NDArray[np.float32]
+
+    def save(self, path: Path) -> None:
+        """Write as an .npz without pickle: `probabilities` and `image_0` … as uint8 arrays."""
+        arrays = {f"image_{i}": np.frombuffer(image, dtype=np.uint8) for i, image in enumerate(self.images)}
+        np.savez(path, allow_pickle=False, probabilities=self.probabilities, **arrays)
+
+    @classmethod
+    def read(cls, path: Path) -> Golden:
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as arrays:
+            count = sum(name.startswith("image_") for name in arrays.files)
+            return cls(tuple(arrays[f"image_{i}"].tobytes() for i in range(count)), arrays["probabilities"])
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle on disk. Made by `Bundle.load` or `write`."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Bundle:
+        """Open a bundle folder or its zip and verify the schema and every hash.
+
+        Raises:
+            BundleError: nothing there, another schema, or a file that is missing or changed.
+        """
+        source = Path(path)
+        if source.is_file() and zipfile.is_zipfile(source):
+            source = _unpack(source)
+        manifest = _read_manifest(source)
+        for name, digest in manifest.files.items():
+            file = source / name
+            if not file.is_file() or sha256(file) != digest:
+                state = "has changed since it was exported" if file.exists() else "is missing"
+                raise BundleError(
+                    f"Every file of the bundle {source} was expected as it was exported.",
+                    f"{name} {state}.",
+                    "Copy the bundle again, or export it again with `lensmith export RUN`.",
+                )
+        return cls(source, manifest)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names, in the order of the model's outputs."""
+        return self.manifest.labels
+
+    def golden(self) -> Golden:
+        """The golden samples."""
+        return Golden.read(self.path / GOLDEN)
+
+    def record(self, engine: str | None = None) -> EngineRecord:
+        """The chosen engine's record, or the one of the named engine.
+
+        Raises:
+            BundleError: no candidate has that name.
+        """
+        for record in self.manifest.engines:
+            if record.engine == engine or (engine is None and record.chosen):
+                return record
+        names = ", ".join(record.engine for record in self.manifest.engines)
+        raise BundleError(
+            f"An engine that the bundle {self.path} was exported for was expected: {names}.",
+            f"{engine or 'No engine marked as chosen'} arrived.",
+            "Name one of those, or leave the engine out.",
+        )
+
+    def pack(self, path: Path) -> Path:
+        """Write the bundle as one zip file at `path`; a finished file or none."""
+        partial = path.with_name(path.name + ".partial")
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name in (*sorted(self.manifest.files), MANIFEST):
+                archive.write(self.path / name, name)
+        partial.replace(path)
+        return path
+
+
+def write(path: Path, build: Callable[[Path], Manifest], *, replace: bool = False) -> Bundle:
+    """Make a bundle at `path`: a finished folder or none.
+
+    Args:
+        path: where it goes; must not exist, unless `replace`.
+        build: fills a staging folder and returns the manifest; `files` is filled in here.
+        replace: put the new bundle in the place of an older one, once it is finished.
+
+    Raises:
+        OutputError: `path` is taken.
+    """
+    if path.exists() and not (replace and (path / MANIFEST).exists()):
+        raise OutputError(
+            f"A free path was expected for the bundle {path}.", "Something is there.", "Name another with --out."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        manifest = build(staging)
+        names = sorted(file.relative_to(staging).as_posix() for file in staging.rglob("*") if file.is_file())
+        manifest = manifest.model_copy(update={"files": {name: sha256(staging / name) for name in names}})
+        (staging / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
+        staging.chmod(0o755)
+        if path.exists():
+            shutil.rmtree(path)
+        staging.rename(path)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    return Bundle(path, manifest)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def installed_versions(packages: Sequence[str]) -> dict[str, str]:
+    """Versions of those of `packages` that are installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    file = folder / MANIFEST
+    if not file.is_file():
+        raise BundleError(
+            f"A bundle (a folder or zip with {MANIFEST}) was expected at {folder}.",
+            "There is none." if not folder.exists() else f"It holds no {MANIFEST}.",
+            "Give the `bundle` folder of a run; `lensmith export RUN` makes one.",
+        )
+    try:
+        content = json.loads(file.read_text())
+        if isinstance(content, dict) and content.get("schema_version") != SCHEMA_VERSION:
+            raise BundleError(
+                f"A bundle of schema {SCHEMA_VERSION} was expected at {folder}.",
+                f"It has schema {content.get('schema_version')}.",
+                "Use the lensmith that wrote it, or export the run again with this one.",
+            )
+        return Manifest.model_validate(content)
+    except (ValueError, ValidationError) as error:
+        first = str(error).splitlines()[0]
+        raise BundleError(
+            f"A readable {MANIFEST} was expected in {folder}.", f"{first}.", "Copy or export the bundle again."
+        ) from error
+
+
+def _unpack(archive: Path) -> Path:
+    """Unpack a zipped bundle into the cache, keyed by the archive's hash; unpacked once."""
+    target = cache_dir() / "bundles" / sha256(archive)
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=target.parent))
+    try:
+        with zipfile.ZipFile(archive) as zipped:
+            zipped.extractall(staging)  # drops absolute and parent parts of names
+        staging.rename(target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return target

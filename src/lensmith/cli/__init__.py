@@ -1,0 +1,122 @@
+"""The command line: the list of verbs, loaded one at a time, and the place where errors become plain words.
+
+`lensmith --help` reads only the table below; a verb's module (and through it its room) is imported when it is called.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from lensmith import __version__
+from lensmith.errors import EXTRA_OF_PACKAGE, LensmithError, MissingPackageError, OutputError
+
+VERBS = {
+    "doctor": "Look at this machine, and say how to mend what is wrong.",
+    "models": "List the backbones one can name.",
+    "data": "Fetch, check and split image folders.",
+    "train": "Fine-tune a pretrained backbone on a folder of labelled images.",
+    "export": "Turn a run into a bundle that a service can run.",
+    "evaluate": "Judge a bundle on labelled images, with the engine that serves.",
+    "predict": "Classify many images into a table.",
+    "serve": "Answer over HTTP, with a page to drop an image on.",
+    "demo": "The whole way on real images, from fetching to HTTP.",
+}
+"""Verb → its line in `lensmith --help`. The command itself is `command` in lensmith.cli.VERB."""
+
+
+class _Verbs(TyperGroup):
+    """A group whose verbs are only names and help lines until one of them is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return TyperCommand(cmd_name, help=VERBS[cmd_name]) if cmd_name in VERBS else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, import_module(f"lensmith.cli.{name}").command, rest
+
+
+# Plain help here: drawing boxes would double the time of `lensmith --help`. Each verb's own help is drawn.
+_app = typer.Typer(cls=_Verbs, rich_markup_mode=None, add_completion=False, no_args_is_help=True)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lensmith {__version__}")
+        raise typer.Exit
+
+
+@_app.callback()
+def _lensmith(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; works anywhere on the line.")
+    ] = False,
+) -> None:
+    """From a folder of labelled images to a fine-tuned classifier and a classification service.
+
+    `lensmith VERB --help` tells more about each.
+    """
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; exits with 0, with 2 on bad input, with 1 on a fault of lensmith, with 130 on Ctrl-C."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in args
+    args = [arg for arg in args if arg != "--debug"]
+    try:
+        get_command(_app).main(args, prog_name="lensmith")
+    except Exception as error:
+        if debug:
+            raise
+        plain = _in_plain_words(error)
+        if plain is None:
+            print(
+                f"lensmith: a fault of lensmith itself, {type(error).__name__}: {error}\n"
+                "Run the same command with --debug and report what it prints.",
+                file=sys.stderr,
+            )
+            sys.exit(1)
+        if "--json" in args:
+            from lensmith.cli.output import print_json
+
+            print_json({"error": type(plain).__name__, "message": str(plain)})
+        print(f"lensmith: {plain}", file=sys.stderr)
+        sys.exit(plain.exit_code)
+
+
+def _in_plain_words(error: Exception) -> LensmithError | None:
+    """The error a user can act on, or None where the fault is ours."""
+    if isinstance(error, LensmithError):
+        return error
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in EXTRA_OF_PACKAGE:
+        return MissingPackageError.of(error)
+    if isinstance(error, OSError) and error.errno in _REMEDIES:
+        return OutputError(
+            f"Room to read and write was expected at {error.filename or 'the output path'}.",
+            f"The system said: {error.strerror}.",
+            _REMEDIES[error.errno],
+        )
+    return None
+
+
+_REMEDIES = {
+    errno.ENOSPC: "Free some space, or write elsewhere with --out; then run the same command again.",
+    errno.EDQUOT: "Free some of your quota, or write elsewhere with --out; then run the same command again.",
+    errno.EACCES: "Give yourself the rights, or write elsewhere with --out.",
+    errno.EPERM: "Give yourself the rights, or write elsewhere with --out.",
+    errno.EROFS: "Write elsewhere with --out; this file system is read-only.",
+    errno.EMFILE: "Raise the limit on open files: ulimit -n 4096",
+}

@@ -1,0 +1,49 @@
+"""What the verbs print: tables for people on standard output, one JSON object for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_json(result: Any) -> None:
+    """One JSON object on one line."""
+    print(json.dumps(result, default=_plain), flush=True)
+
+
+def say(text: str = "") -> None:
+    """A line for people; `[bold]markup[/bold]` is understood."""
+    _console().print(text, highlight=False, soft_wrap=True)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table for people; numbers to the right."""
+    drawn = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    rows = [list(row) for row in rows]
+    for index, column in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[index], (int, float)) for row in rows)
+        drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*("" if cell is None else str(cell) for cell in row))
+    _console().print(drawn, highlight=False)
+
+
+def _console() -> Console:
+    # Into a pipe rich would cut lines at 80 columns.
+    return Console(width=None if sys.stdout.isatty() else 160)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if hasattr(value, "as_dict"):
+        return value.as_dict()
+    raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -1,0 +1,1 @@
+"""Labelled images on disk: reading layouts, checking files, splitting, fetching known sets."""

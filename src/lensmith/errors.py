@@ -1,0 +1,101 @@
+"""What can go wrong, said in plain words.
+
+    LensmithError
+    ├── SettingsError    a flag, an environment variable or a settings file holds something unusable
+    ├── DataError        a folder, a label file or a set of images cannot be used
+    │   └── ImageError   one image cannot be turned into pixels
+    ├── ModelError       an unknown backbone, or weights that do not fit it
+    ├── RunError         a training run that cannot go on, or that is not where it was expected
+    ├── ParityError      an exported graph that does not answer as the trained model does
+    ├── BundleError      a bundle that is damaged, incomplete or of another schema
+    ├── OutputError      the place where a result should go is taken, full or closed
+    ├── ServiceError     the service cannot start
+    └── MissingPackageError  an optional package that this verb needs is not installed
+
+Each error is one paragraph of three sentences: what was expected, what arrived, and the remedy. The command line
+prints it and exits with 2.
+"""
+
+from __future__ import annotations
+
+EXTRA_OF_PACKAGE = {
+    "fastapi": "serve", "starlette": "serve", "uvicorn": "serve", "prometheus_client": "serve",
+    "python_multipart": "serve", "torch": "train", "torchvision": "train", "timm": "train", "sklearn": "train",
+    "matplotlib": "train", "jinja2": "train", "safetensors": "train", "urllib3": "train", "scipy": "train",
+    "onnx": "export", "onnxscript": "export", "openvino": "openvino", "pyarrow": "parquet",
+}  # fmt: skip
+"""Which extra of lensmith brings which importable package."""
+
+
+class LensmithError(Exception):
+    """Base of every error that lensmith raises on purpose.
+
+    Args:
+        expected: one sentence: what was expected.
+        arrived: one sentence: what came instead.
+        remedy: one sentence: what to do about it.
+    """
+
+    exit_code = 2
+
+    def __init__(self, expected: str, arrived: str, remedy: str) -> None:
+        super().__init__(f"{expected} {arrived} {remedy}")
+        self.expected = expected
+        self.arrived = arrived
+        self.remedy = remedy
+
+    def __reduce__(self) -> tuple[type[LensmithError], tuple[str, str, str]]:
+        # Errors cross process borders (data workers), and the default would call the class with one argument.
+        return type(self), (self.expected, self.arrived, self.remedy)
+
+
+class SettingsError(LensmithError):
+    """A flag, an environment variable or a settings file holds something unusable."""
+
+
+class DataError(LensmithError):
+    """A folder, a label file or a set of images cannot be used."""
+
+
+class ImageError(DataError):
+    """One image cannot be turned into pixels."""
+
+
+class ModelError(LensmithError):
+    """An unknown backbone, or weights that do not fit it."""
+
+
+class RunError(LensmithError):
+    """A training run that cannot go on, or that is not where it was expected."""
+
+
+class ParityError(LensmithError):
+    """An exported graph that does not answer as the trained model does."""
+
+
+class BundleError(LensmithError):
+    """A bundle that is damaged, incomplete or of another schema."""
+
+
+class OutputError(LensmithError):
+    """The place where a result should go is taken, full or closed."""
+
+
+class ServiceError(LensmithError):
+    """The service cannot start."""
+
+
+class MissingPackageError(LensmithError):
+    """An optional package that this verb needs is not installed."""
+
+    @classmethod
+    def of(cls, error: ModuleNotFoundError) -> MissingPackageError:
+        """Translate a failed import into the `pip install` that mends it."""
+        package = (error.name or "").partition(".")[0]
+        extra = EXTRA_OF_PACKAGE.get(package)
+        wanted = f"'lensmith[{extra}]'" if extra else package
+        return cls(
+            f"This verb needs the Python package {package}.",
+            "It is not installed in this environment.",
+            f"Install it with: pip install {wanted}",
+        )

@@ -1,0 +1,80 @@
+"""Real inputs that every test may use: a folder of coloured pictures, and a bundle that tells the colours apart."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lensmith.bundle import GOLDEN, GRAPH, Bundle, EngineRecord, Golden, Manifest, write
+from lensmith.engine import OnnxRuntimeEngine
+from lensmith.image import Preprocessing, preprocess
+
+COLOURS = {"blue": (30, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
+PREPROCESSING = Preprocessing(image_size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+
+def coloured_picture(colour: tuple[int, int, int], seed: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
+    """A noisy picture in one colour; the same seed gives the same pixels."""
+    noise = np.random.default_rng(seed).normal(0, 25, (size[1], size[0], 3))
+    return Image.fromarray(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8))
+
+
+def make_colours(root: Path, per_class: int = 8) -> Path:
+    """Write `per_class` pictures of each colour under root/COLOUR, JPEG and PNG by turns."""
+    for label, colour in COLOURS.items():
+        (root / label).mkdir(parents=True)
+        for number in range(per_class):
+            name = f"{number:03d}.{'jpg' if number % 2 else 'png'}"
+            coloured_picture(colour, seed=number).save(root / label / name)
+    return root
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> Path:
+    """An image folder of three classes with eight pictures each."""
+    return make_colours(tmp_path / "colours")
+
+
+@pytest.fixture(scope="session")
+def colour_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A real bundle: its graph averages each channel and compares, so it gets every coloured picture right."""
+    root = tmp_path_factory.mktemp("bundles")
+    pictures = make_colours(root / "pictures", per_class=2)
+
+    def build(folder: Path) -> Manifest:
+        write_colour_graph(folder / GRAPH)
+        images = tuple((pictures / label / "000.png").read_bytes() for label in COLOURS)
+        batch = np.stack([preprocess(image, PREPROCESSING) for image in images])
+        engine = OnnxRuntimeEngine(str(folder / GRAPH), "fp32", threads=1)
+        Golden(images, engine.run(batch)).save(folder / GOLDEN)
+        record = EngineRecord(
+            engine="onnxruntime", precision="fp32", graph=GRAPH, bytes=(folder / GRAPH).stat().st_size,
+            golden_tolerance=1e-4, chosen=True, why="the only candidate",
+        )  # fmt: skip
+        return Manifest(
+            name="colours", version="1", labels=tuple(COLOURS), preprocessing=PREPROCESSING, engines=(record,)
+        )
+
+    return write(root / "bundle", build)
+
+
+def write_colour_graph(path: Path) -> None:
+    """ONNX: float32 (N, 3, 32, 32) → mean of each channel → (N, 3) logits for blue, green, red."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = 8 * (2 * np.eye(3, dtype=np.float32)[[2, 1, 0]] - np.ones((3, 3), dtype=np.float32) / 2)
+    nodes = [
+        helper.make_node("ReduceMean", ["image", "axes"], ["means"], keepdims=0),
+        helper.make_node("Gemm", ["means", "weights"], ["logits"], transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes, "colours",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, 32, 32])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 3])],
+        [numpy_helper.from_array(np.array([2, 3]), "axes"), numpy_helper.from_array(weights, "weights")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
