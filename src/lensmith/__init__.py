@@ -1,3 +1,80 @@
-"""lensmith: from a folder of labelled images to a fine-tuned classifier and a classification service."""
+"""lensmith: from a folder of labelled images to a fine-tuned classifier and a classification service.
+
+    import lensmith
+    trained = lensmith.train("photos/")
+    lensmith.load(trained.bundle).predict(["new.jpg"])
+
+Each verb of the command line is a function here. Importing lensmith loads no torch and no web framework: a name is
+resolved when it is first used.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lensmith.api import check as check
+    from lensmith.api import demo as demo
+    from lensmith.api import doctor as doctor
+    from lensmith.api import evaluate as evaluate
+    from lensmith.api import export as export
+    from lensmith.api import fetch as fetch
+    from lensmith.api import load as load
+    from lensmith.api import models as models
+    from lensmith.api import predict as predict
+    from lensmith.api import serve as serve
+    from lensmith.api import split as split
+    from lensmith.api import train as train
+    from lensmith.bundle import Bundle as Bundle
+    from lensmith.classifier import Classifier as Classifier
+    from lensmith.classifier import Prediction as Prediction
+    from lensmith.errors import LensmithError as LensmithError
 
 __version__ = "0.1.0.dev0"
+
+_VERBS = ("check", "fetch", "load", "models", "split")
+_ROOMS = ("demo", "doctor", "evaluate", "export", "predict", "serve", "train")
+_TYPES = {
+    "Bundle": "lensmith.bundle",
+    "Classifier": "lensmith.classifier",
+    "LensmithError": "lensmith.errors",
+    "Prediction": "lensmith.classifier",
+}
+
+__all__ = ["Bundle", "Classifier", "LensmithError", "Prediction", "check", "demo", "doctor", "evaluate", "export"]
+__all__ += ["fetch", "load", "models", "predict", "serve", "split", "train"]
+
+
+class _Room(ModuleType):
+    """A module that can be called: `lensmith.train(...)` is the verb, `lensmith.train.fit` a part of its room."""
+
+    def __call__(self, *args: Any, **settings: Any) -> Any:
+        return getattr(import_module("lensmith.api"), self.__name__.rpartition(".")[2])(*args, **settings)
+
+
+class _Package(ModuleType):
+    def __setattr__(self, name: str, value: object) -> None:
+        # The import system binds a room here once it is imported, over the verb of the same name; so let it be both.
+        if name in _ROOMS and isinstance(value, ModuleType):
+            value.__class__ = _Room
+        super().__setattr__(name, value)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"lensmith.{name}")
+    if name in _VERBS:
+        return getattr(import_module("lensmith.api"), name)
+    if name in _TYPES:
+        return getattr(import_module(_TYPES[name]), name)
+    raise AttributeError(f"module 'lensmith' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+sys.modules[__name__].__class__ = _Package

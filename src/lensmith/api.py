@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 from lensmith import config
 
 if TYPE_CHECKING:
-    from lensmith.bundle import Bundle
-    from lensmith.classifier import Classifier, Prediction
+    from lensmith.classifier import Classifier
     from lensmith.data.fetch import Fetched
     from lensmith.data.split import Split
     from lensmith.data.verify import Checked
+    from lensmith.demo import Demonstrated
     from lensmith.doctor import Diagnosis
     from lensmith.evaluate.run import Evaluation
+    from lensmith.export.assemble import Exported
+    from lensmith.pipeline import Trained
     from lensmith.predict import Predicted
     from lensmith.train.zoo import Backbone
 
@@ -61,6 +63,29 @@ def split(folder: StrPath, **settings: Any) -> Split:
     return run(config.SplitSettings.resolve({"folder": folder, **settings}))
 
 
+def train(
+    data: StrPath | None = None, *, recipe: StrPath | None = None, resume: StrPath | None = None, **settings: Any
+) -> Trained:
+    """Fine-tune a backbone, and export the best epoch as a bundle. Settings: `TrainSettings`.
+
+    Args:
+        data: image folder or CSV.
+        recipe: a YAML file of settings, under the keywords and over lensmith.yaml.
+        resume: go on with this run folder instead; it has its settings already.
+        settings: see above.
+    """
+    from lensmith.pipeline import train as run
+
+    return run({"data": data, **settings}, recipe, resume)
+
+
+def export(run: StrPath, **settings: Any) -> Exported:
+    """Turn a run into a bundle. Settings: `ExportSettings`."""
+    from lensmith.export.assemble import export as make
+
+    return make(config.ExportSettings.resolve({"run": run, **settings}))
+
+
 def evaluate(bundle: StrPath, data: StrPath, **settings: Any) -> Evaluation:
     """Judge a bundle on labelled images with the engine that serves. Settings: `EvaluateSettings`."""
     from lensmith.evaluate.run import evaluate as run
@@ -81,6 +106,13 @@ def serve(bundle: StrPath, **settings: Any) -> None:
     from lensmith.serve.run import serve as run
 
     run(config.ServeSettings.resolve({"bundle": bundle, **settings}))
+
+
+def demo(**settings: Any) -> Demonstrated:
+    """The whole way on real images. Settings: `DemoSettings`."""
+    from lensmith.demo import demo as run
+
+    return run(config.DemoSettings.resolve(settings))
 
 
 def load(bundle: StrPath, engine: str | None = None, threads: int = 1) -> Classifier:

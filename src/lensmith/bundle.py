@@ -175,10 +175,7 @@ def write(path: Path, build: Callable[[Path], Manifest], *, replace: bool = Fals
     Raises:
         OutputError: `path` is taken.
     """
-    if path.exists() and not (replace and (path / MANIFEST).exists()):
-        raise OutputError(
-            f"A free path was expected for the bundle {path}.", "Something is there.", "Name another with --out."
-        )
+    require_free(path, replace)
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
@@ -194,6 +191,20 @@ def write(path: Path, build: Callable[[Path], Manifest], *, replace: bool = Fals
         shutil.rmtree(staging, ignore_errors=True)
         raise
     return Bundle(path, manifest)
+
+
+def require_free(path: Path, replace: bool) -> None:
+    """Refuse a path that is taken, unless `replace` and what is there is a bundle.
+
+    Raises:
+        OutputError: it is taken.
+    """
+    if path.exists() and not (replace and (zipfile.is_zipfile(path) or (path / MANIFEST).exists())):
+        raise OutputError(
+            f"A free path was expected for the bundle {path}.",
+            "Something is there.",
+            "Name another with --out, or replace an older bundle with --overwrite.",
+        )
 
 
 def sha256(path: Path) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from lensmith.bundle import Bundle
 from lensmith.engine import Engine, open_engine
 from lensmith.errors import ImageError
-from lensmith.image import Tensor, preprocess, read
+from lensmith.image import MAX_PIXELS, Tensor, preprocess, read
 from lensmith.machine import allowed_cores
 
 
@@ -90,8 +90,19 @@ class Classifier:
         Raises:
             ImageError: the bytes are not a whole image.
         """
-        batch = preprocess(encoded, self.bundle.manifest.preprocessing)[np.newaxis]
-        return self.rank(self.engine.run(batch)[0], top_k)
+        return self.answer(self.prepare(encoded), top_k)
+
+    def prepare(self, encoded: bytes, max_pixels: int = MAX_PIXELS) -> Tensor:
+        """The first half of `classify`: encoded bytes → float32 (3, S, S).
+
+        Raises:
+            ImageError: the bytes are not a whole image, or it has more than `max_pixels`.
+        """
+        return preprocess(encoded, self.bundle.manifest.preprocessing, max_pixels)
+
+    def answer(self, prepared: Tensor, top_k: int = 5) -> Prediction:
+        """The second half of `classify`: float32 (3, S, S) → the k likeliest classes."""
+        return self.rank(self.engine.run(prepared[np.newaxis])[0], top_k)
 
     def rank(self, probabilities: Tensor, top_k: int = 5) -> Prediction:
         """float32 (C,) → the k likeliest classes, ties by class index."""

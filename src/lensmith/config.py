@@ -120,6 +120,9 @@ class TrainSettings(Settings):
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
     weight_decay: float = Field(0.01, ge=0, description="Weight decay; none on biases and normalisation.")
     warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps that warm up before the cosine.")
+    batch_norm: Literal["frozen", "train"] = Field(
+        "frozen", description="While fine-tuning: keep BatchNorm's statistics, or learn them from the batches."
+    )
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="Label smoothing.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the head.")
     augment: Literal["none", "light", "standard"] = Field(

@@ -126,22 +126,22 @@ def normalise(pixels: Pixels, how: Preprocessing) -> Tensor:
     return out
 
 
-def pixels(encoded: bytes, how: Preprocessing) -> Pixels:
+def pixels(encoded: bytes, how: Preprocessing, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Encoded bytes → uint8 (S, S, 3).
 
     Raises:
         ImageError: as `decode`.
     """
-    return resize(decode(encoded, shortest_px=shortest_side_px(how)), how)
+    return resize(decode(encoded, shortest_side_px(how), max_pixels), how)
 
 
-def preprocess(encoded: bytes, how: Preprocessing) -> Tensor:
+def preprocess(encoded: bytes, how: Preprocessing, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Encoded bytes → float32 (3, S, S): the image contract in one call.
 
     Raises:
         ImageError: as `decode`.
     """
-    return normalise(pixels(encoded, how), how)
+    return normalise(pixels(encoded, how, max_pixels), how)
 
 
 def shortest_side_px(how: Preprocessing) -> int:

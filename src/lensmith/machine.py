@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
+OWN_GROUPS = Path("/proc/self/cgroup")
 INSTRUCTION_SETS = {
     "AVX2": "avx2",
     "AVX-512": "avx512f",
@@ -38,37 +39,30 @@ def affinity_cores() -> int:
     return os.cpu_count() or 1
 
 
-def quota_cores(root: Path = CGROUP) -> float | None:
-    """CPU quota of this process's control group in cores (0.5 = half a core); None where there is none."""
-    try:
-        v2 = root / "cpu.max"
-        if v2.exists():
-            quota, period = v2.read_text().split()
-            return None if quota == "max" else int(quota) / int(period)
-        quota_us = int((root / "cpu/cpu.cfs_quota_us").read_text())
-        period_us = int((root / "cpu/cpu.cfs_period_us").read_text())
-        return None if quota_us <= 0 else quota_us / period_us
-    except (OSError, ValueError):
-        return None
+def quota_cores(root: Path = CGROUP, own: Path = OWN_GROUPS) -> float | None:
+    """CPU quota of this process's control groups in cores (0.5 = half a core); None where there is none."""
+    quotas = [_text(group / "cpu.max").split() for group in _groups(root, own, "")]
+    quotas += [
+        [_text(group / "cpu.cfs_quota_us"), _text(group / "cpu.cfs_period_us")] for group in _groups(root, own, "cpu")
+    ]
+    # Version 2 writes "max" and version 1 writes -1 where there is no quota.
+    said = [pair for pair in quotas if len(pair) == 2 and all(number.isdigit() for number in pair)]
+    return min((int(quota) / int(period) for quota, period in said), default=None)
 
 
-def allowed_cores(root: Path = CGROUP) -> int:
+def allowed_cores(root: Path = CGROUP, own: Path = OWN_GROUPS) -> int:
     """Cores to size thread pools by: the affinity, cut to the quota rounded up, ≥ 1."""
-    quota = quota_cores(root)
+    quota = quota_cores(root, own)
     cores = affinity_cores()
     return cores if quota is None else max(1, min(cores, math.ceil(quota)))
 
 
-def memory_limit_bytes(root: Path = CGROUP) -> int | None:
-    """Memory limit of this process's control group in bytes; None where there is none."""
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        try:
-            text = (root / name).read_text().strip()
-        except OSError:
-            continue
-        # Version 1 writes "no limit" as a number near 2**63.
-        return None if text == "max" or int(text) >= 1 << 60 else int(text)
-    return None
+def memory_limit_bytes(root: Path = CGROUP, own: Path = OWN_GROUPS) -> int | None:
+    """Memory limit of this process's control groups in bytes; None where there is none."""
+    limits = [_text(group / "memory.max") for group in _groups(root, own, "")]
+    limits += [_text(group / "memory.limit_in_bytes") for group in _groups(root, own, "memory")]
+    # Version 2 writes "max" and version 1 a number near 2**63 where there is no limit.
+    return min((int(limit) for limit in limits if limit.isdigit() and int(limit) < 1 << 60), default=None)
 
 
 def instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
@@ -79,3 +73,27 @@ def instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
         return []
     flags = next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set())
     return [name for name, flag in INSTRUCTION_SETS.items() if flag in flags]
+
+
+def _groups(root: Path, own: Path, controller: str) -> list[Path]:
+    """The process's control group and all above it, whose limits hold too, as folders under `root`.
+
+    Args:
+        root: where control groups are mounted.
+        own: lists the process's groups, as /proc/self/cgroup does.
+        controller: of version 1; empty for version 2.
+    """
+    lines = [line.split(":", 2) for line in _text(own).splitlines()]
+    path = next((parts[2] for parts in lines if len(parts) == 3 and controller in parts[1].split(",")), "/")
+    mount = root / controller
+    # Inside a container the path may be the host's and lead nowhere under the mount, which then is the group itself.
+    below = [] if ".." in path else [mount / part for part in (path[1:], *map(str, Path(path[1:]).parents))]
+    return list(dict.fromkeys([*below, mount]))
+
+
+def _text(file: Path) -> str:
+    """Content without the line's end; empty where it cannot be read."""
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""

@@ -3,10 +3,10 @@
     DIR/train|val|test/CLASS/**     parts of its own
     DIR/CLASS/**                    no parts yet; `split` assigns them
     DIR/splits.csv                  what `lensmith data split` wrote; wins over the folders
-    FILE.csv                        columns path,label[,split]; paths relative to the CSV
+    FILE.csv                        columns path,label[,split]; paths relative to the CSV, or absolute
 
 Labels are the class folders' names (or the CSV's), sorted by code point; deeper folders only group. Hidden files and
-files whose ending is not an image's are set aside and named.
+folders (a leading dot) are not looked at; every other file that cannot be used is set aside with the reason.
 """
 
 from __future__ import annotations
@@ -14,22 +14,25 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from lensmith.data.files import Aside, entries, fault, image_files, relative
 from lensmith.errors import DataError
 from lensmith.image import SUFFIXES
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 MANIFEST = "splits.csv"
-_PART_OF_FOLDER: dict[str, Part] = {
+_PART_OF_NAME: dict[str, Part] = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
 }  # fmt: skip
+
+_Row = tuple[str, str, Part | None]
+"""Path relative to the root, label, part."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class ImageSet:
     Attributes:
         root: folder that sample paths are relative to.
         labels: class names, sorted; a sample's label is an index into them.
-        samples: sorted by path.
+        samples: sorted by path; either all have a part or none has.
         set_aside: files that are no images, with the reason.
         notes: what the reader should know of how the set was read or split.
     """
@@ -63,7 +66,7 @@ class ImageSet:
     labels: tuple[str, ...]
     samples: tuple[Sample, ...]
     set_aside: tuple[tuple[str, str], ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     def part(self, name: Part) -> tuple[Sample, ...]:
         """The samples of one part."""
@@ -91,13 +94,20 @@ class ImageSet:
         """SHA-256 of every path, size, label and part: changes when the data does."""
         digest = hashlib.sha256("\n".join(self.labels).encode())
         for sample in self.samples:
-            size = self.file(sample).stat().st_size if self.file(sample).exists() else -1
+            try:
+                size = self.file(sample).stat().st_size
+            except OSError:
+                size = -1
             digest.update(f"\n{sample.path}\t{size}\t{sample.label}\t{sample.part}".encode())
         return digest.hexdigest()
 
 
-def scan(path: str | os.PathLike[str]) -> ImageSet:
+def scan(path: str | os.PathLike[str], *, manifest: bool = True) -> ImageSet:
     """Read an image folder or a CSV of path,label.
+
+    Args:
+        path: the folder or the CSV.
+        manifest: let the folder's splits.csv win over its folders.
 
     Raises:
         DataError: missing, empty, of no known layout, or with a single class.
@@ -111,97 +121,180 @@ def scan(path: str | os.PathLike[str]) -> ImageSet:
         )
     if source.is_file():
         return _checked(_read_csv(source), source)
-    if (source / MANIFEST).is_file():
-        return _checked(_read_csv(source / MANIFEST), source)
+    if manifest and (source / MANIFEST).is_file():
+        return _checked(_read_manifest(source), source)
     return _checked(_read_folders(source), source)
 
 
 def _read_folders(root: Path) -> ImageSet:
-    folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    parts = {name: _PART_OF_FOLDER[name.lower()] for name in folders if name.lower() in _PART_OF_FOLDER}
-    rows: list[tuple[str, str, Part | None]] = []
-    aside: list[tuple[str, str]] = [(entry.name, "in no class folder") for entry in root.iterdir() if entry.is_file()]
-    # A class may be called "test": the folders are parts only if "train" is among them.
-    if "train" in parts.values():
-        for name in folders:
-            if name not in parts:
-                aside.append((name, "beside train, val and test"))
-                continue
-            rows += _read_classes(root, root / name, parts[name], aside)
-    else:
-        rows = _read_classes(root, root, None, aside)
+    try:
+        found = entries(root)
+    except OSError as error:
+        raise DataError(
+            f"A folder of labelled images was expected at {root}.",
+            f"It cannot be opened ({error.strerror}).",
+            "Check its rights.",
+        ) from error
+    folders = [entry for entry in found if entry.is_dir()]
+    rows: list[_Row] = []
+    aside: Aside = []
+    if not _are_parts(folders):
+        _add_rows(root, root, None, rows, aside)
+        return _build(root, rows, aside)
+    aside += [(relative(file, root), fault(file) or "in no class folder") for file in found if file not in folders]
+    for folder in folders:
+        part = _PART_OF_NAME.get(folder.name.lower())
+        if part:
+            _add_rows(root, folder, part, rows, aside)
+        else:
+            beside = image_files(root, folder, aside)
+            aside += [(relative(file, root), "in a folder beside train, val and test") for file in beside]
     return _build(root, rows, aside)
 
 
-def _read_classes(
-    root: Path, base: Path, part: Part | None, aside: list[tuple[str, str]]
-) -> list[tuple[str, str, Part | None]]:
-    rows: list[tuple[str, str, Part | None]] = []
-    for file in _walk(base):
-        relative = file.relative_to(base)
-        name = file.relative_to(root).as_posix()
-        if len(relative.parts) < 2:
-            if base != root:
-                aside.append((name, "in no class folder"))
-        elif file.suffix.lower() not in SUFFIXES:
-            aside.append((name, f"not an image ({file.suffix or 'no ending'})"))
-        else:
-            rows.append((name, relative.parts[0], part))
-    return rows
+def _are_parts(folders: list[Path]) -> bool:
+    """Whether these are train, val, test rather than classes: a class, too, may be called `train` or `test`."""
+    parts = [_PART_OF_NAME.get(folder.name.lower()) for folder in folders]
+    training = [folder for folder, part in zip(folders, parts, strict=True) if part == "train"]
+    return any(_holds_folder(folder) for folder in training or (folders if all(parts) else []))
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for entry in sorted(os.scandir(folder), key=lambda found: found.name):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from _walk(Path(entry.path))
+def _holds_folder(folder: Path) -> bool:
+    try:
+        return any(entry.is_dir() for entry in entries(folder))
+    except OSError:
+        return False
+
+
+def _add_rows(root: Path, base: Path, part: Part | None, rows: list[_Row], aside: Aside) -> None:
+    """One row for each image below `base`, labelled by its first folder there."""
+    for file in image_files(root, base, aside):
+        inside = file.relative_to(base).parts
+        if len(inside) > 1:
+            rows.append((file.relative_to(root).as_posix(), inside[0], part))
         else:
-            yield Path(entry.path)
+            aside.append((relative(file, root), "in no class folder"))
+
+
+def _read_manifest(root: Path) -> ImageSet:
+    found = _read_csv(root / MANIFEST)
+    named = {sample.path for sample in found.samples} | {name for name, _ in found.set_aside}
+    new = sum(relative(file, root) not in named for file in image_files(root, root, []))
+    notes = [f"Read as {root / MANIFEST} says."]
+    if new:
+        notes.append(
+            f"Images in the folder that it does not name, and that are left out: {new}. "
+            "`lensmith data split DIR --overwrite` writes it again."
+        )
+    return replace(found, notes=tuple(notes))
+
+
+class _Line(NamedTuple):
+    """One line of a CSV, its path without detours (`a/../b`)."""
+
+    number: int
+    path: str
+    label: str
+    split: str
 
 
 def _read_csv(file: Path) -> ImageSet:
-    rows: list[tuple[str, str, Part | None]] = []
-    aside: list[tuple[str, str]] = []
-    with file.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        if not {"path", "label"} <= set(reader.fieldnames or ()):
-            raise DataError(
-                f"A CSV with the columns path,label (and perhaps split) was expected in {file}.",
-                f"Its first line has {', '.join(reader.fieldnames or ()) or 'nothing'}.",
-                "Name the columns in the first line.",
-            )
-        for number, row in enumerate(reader, start=2):
-            path, label, part = (row.get(column) or "" for column in ("path", "label", "split"))
-            if not path or not label:
-                aside.append((f"line {number}", "path or label is empty"))
-            elif not (file.parent / path).is_file():
-                aside.append((path, f"named in line {number}, but there is no such file"))
-            elif part and part.lower() not in _PART_OF_FOLDER:
-                aside.append((path, f"its split {part!r} is none of train, val, test"))
-            else:
-                rows.append((path, label, _PART_OF_FOLDER.get(part.lower())))
+    lines = _read_lines(file)
+    said = defaultdict(set)
+    for line in lines:
+        said[line.path].add((line.label, line.split))
+    split_used = any(line.split for line in lines)
+    rows: list[_Row] = []
+    aside: Aside = []
+    seen = set()
+    for line in lines:
+        reason = None
+        if not line.path or not line.label:
+            reason = "path or label is empty"
+        elif len(said[line.path]) > 1:
+            versions = sorted(" ".join(filter(None, version)) for version in said[line.path])
+            reason = f"named more than once, as {' and as '.join(versions)}"
+        elif line.path in seen:
+            reason = "named before"
+        elif line.split and line.split not in _PART_OF_NAME:
+            reason = f"its split {line.split!r} is none of train, val, test"
+        elif split_used and not line.split:
+            reason = "it has no split, though other lines have one"
+        reason = reason or fault(file.parent / line.path, any_ending=True)
+        if reason:
+            aside.append((line.path or file.name, f"{reason} (line {line.number})"))
+        else:
+            seen.add(line.path)
+            rows.append((line.path, line.label, _PART_OF_NAME.get(line.split)))
     return _build(file.parent, rows, aside)
 
 
-def _build(root: Path, rows: list[tuple[str, str, Part | None]], aside: list[tuple[str, str]]) -> ImageSet:
+def _read_lines(file: Path) -> list[_Line]:
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream, restval="")
+            columns = [column.strip().lower() for column in reader.fieldnames or ()]
+            reader.fieldnames = columns
+            lines = []
+            for row in reader if {"path", "label"} <= set(columns) else ():
+                path = Path(os.path.normpath(row["path"])).as_posix() if row["path"] else ""
+                line = _Line(reader.line_num, path, row["label"].strip(), row.get("split", "").strip().lower())
+                lines.append(line)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = "it is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise DataError(
+            f"A folder of labelled images, or a CSV of path,label, was expected at {file}.",
+            f"The file cannot be read as one ({reason}).",
+            "Save the table as CSV in UTF-8, or give a folder; an archive must be unpacked first.",
+        ) from error
+    if not {"path", "label"} <= set(columns):
+        raise DataError(
+            f"A CSV with the columns path,label (and perhaps split) was expected in {file}.",
+            f"Its first line has {', '.join(columns) or 'nothing'}.",
+            "Name the columns in the first line, with commas between them.",
+        )
+    return lines
+
+
+def _build(root: Path, rows: list[_Row], aside: Aside) -> ImageSet:
     labels = tuple(sorted({label for _, label, _ in rows}))
     index = {label: number for number, label in enumerate(labels)}
-    samples = tuple(Sample(path, index[label], part) for path, label, part in sorted(rows))
+    samples = tuple(Sample(path, index[label], part) for path, label, part in sorted(rows, key=lambda row: row[0]))
     return ImageSet(root, labels, samples, tuple(sorted(aside)))
 
 
 def _checked(found: ImageSet, source: Path) -> ImageSet:
     if not found.samples:
         raise DataError(
-            f"Images in class folders (DIR/CLASS/*.jpg) were expected in {source}.",
-            f"It holds none{f' ({len(found.set_aside)} other files)' if found.set_aside else ''}.",
+            f"Labelled images (DIR/CLASS/*.jpg, or a CSV of path,label) were expected in {source}.",
+            _what_lies_there(found),
             f"Put each class into a folder of its own; read as images are {', '.join(sorted(SUFFIXES))}.",
         )
     if len(found.labels) < 2:
+        inner = _inner_folder(found)
         raise DataError(
             f"At least two classes were expected in {source}.",
             f"There is one, {found.labels[0]!r}.",
-            "Give the folder that holds the class folders, or add a second class.",
+            f"Its folders look like classes: give {inner} instead."
+            if inner
+            else "Give the folder that holds the class folders, or add a second class.",
         )
     return found
+
+
+def _what_lies_there(found: ImageSet) -> str:
+    if not found.set_aside:
+        return "It is empty."
+    reasons = Counter(reason.partition(" (line")[0] for _, reason in found.set_aside)
+    listed = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common(3))
+    return f"It holds no image that can be used, and {len(found.set_aside)} other files ({listed})."
+
+
+def _inner_folder(found: ImageSet) -> Path | None:
+    """The folder that holds several folders of images, where the set has only one class because it lies above."""
+    if any(not sample.path.startswith(f"{found.labels[0]}/") for sample in found.samples):
+        return None
+    folders = {str(Path(sample.path).parent) for sample in found.samples}
+    common = os.path.commonpath(folders)
+    children = {Path(folder).relative_to(common).parts[:1] for folder in folders} - {()}
+    return found.root / common if len(children) > 1 else None

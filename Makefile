@@ -1,0 +1,32 @@
+# The two commands: `make demo` and `make test`. Each sets up .venv by itself, once.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check bench clean
+
+demo: .venv/ready
+	$(BIN)/lensmith demo
+
+test: check
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+check: .venv/ready
+	$(BIN)/ruff format --check --quiet . || ($(BIN)/ruff format --diff .; exit 1)
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: .venv/ready
+	for file in bench/*.py; do echo "== $$file"; $(BIN)/python $$file --json || exit 1; done
+
+# Always with the constraints: unpinned, pip silently goes back to very old releases.
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer was expected; $$($(PYTHON) --version) arrived. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar off --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,111 @@
+"""Throughput and latency of the service against the same classifier in one process.
+
+    python bench/serve_load.py BUNDLE IMAGE [--seconds 10] [--connections 8] [--form] [--json]
+
+Starts `lensmith serve`, sends IMAGE over kept connections for so many seconds, stops it, then lets
+`Classifier.stream` answer the same image for as long. The clients share the machine with the service, so the ratio
+holds their cost too; say with the numbers how many cores there were and what else ran.
+"""
+
+import argparse
+import http.client
+import itertools
+import json
+import os
+import threading
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from lensmith.classifier import load
+from lensmith.machine import allowed_cores
+from lensmith.serve.process import start_service
+
+BOUNDARY = "lensmith-bench"
+
+
+def request_of(encoded: bytes, form: bool) -> tuple[bytes, dict[str, str]]:
+    if not form:
+        return encoded, {"Content-Type": "image/jpeg"}
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n'.encode()
+    return head + encoded + f"\r\n--{BOUNDARY}--\r\n".encode(), {
+        "Content-Type": f"multipart/form-data; boundary={BOUNDARY}"
+    }
+
+
+def over_http(url: str, encoded: bytes, form: bool, seconds: float, connections: int) -> dict[str, float]:
+    body, headers = request_of(encoded, form)
+    address = urlsplit(url)
+    latencies: list[float] = []
+    statuses: list[int] = []
+    end = time.perf_counter() + seconds
+
+    def client() -> None:
+        connection = http.client.HTTPConnection(address.hostname or "", address.port)
+        while (started := time.perf_counter()) < end:
+            connection.request("POST", "/predict", body, headers)
+            response = connection.getresponse()
+            response.read()
+            statuses.append(response.status)
+            latencies.append(time.perf_counter() - started)
+
+    threads = [threading.Thread(target=client) for _ in range(connections)]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    taken = time.perf_counter() - started
+    return {
+        "requests_per_second": len(latencies) / taken,
+        "p50_ms": float(np.percentile(latencies, 50) * 1000),
+        "p99_ms": float(np.percentile(latencies, 99) * 1000),
+        "not_200": sum(status != 200 for status in statuses),
+    }
+
+
+def in_process(bundle: Path, image: Path, seconds: float) -> float:
+    """Images a second of `Classifier.stream`."""
+    classifier = load(bundle)
+    end = time.perf_counter() + seconds
+    started = time.perf_counter()
+    count = sum(
+        1 for _ in classifier.stream(itertools.takewhile(lambda _: time.perf_counter() < end, itertools.repeat(image)))
+    )
+    return count / (time.perf_counter() - started)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("image", type=Path)
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--connections", type=int, default=8)
+    parser.add_argument("--form", action="store_true", help="send a multipart form instead of the raw body")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+
+    encoded = given.image.read_bytes()
+    with start_service(given.bundle) as service:
+        over_http(service.url, encoded, given.form, 1, given.connections)
+        found = over_http(service.url, encoded, given.form, given.seconds, given.connections)
+    stream = in_process(given.bundle, given.image, given.seconds)
+    result = {
+        **found,
+        "stream_images_per_second": stream,
+        "ratio": found["requests_per_second"] / stream,
+        "connections": given.connections,
+        "cores": allowed_cores(),
+        "load_average": os.getloadavg()[0],
+    }
+    if given.json:
+        print(json.dumps(result))
+    else:
+        for name, value in result.items():
+            print(f"{name:26} {value:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""`lensmith models`: the backbones that `--model` takes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+from typer.main import get_command
+
+from lensmith import api
+from lensmith.cli.options import Json
+from lensmith.cli.output import print_json, say, table
+
+SHOWN_ROWS = 40
+
+_app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+
+@_app.command()
+def models(
+    pattern: Annotated[
+        str, typer.Argument(help="Part of a name, or a glob such as '*lite*'.", show_default=False)
+    ] = "*",
+    max_params: Annotated[
+        float | None, typer.Option("--max-params", min=0, help="At most so many millions of parameters.")
+    ] = None,
+    suited: Annotated[
+        Literal["cpu", "gpu", "edge"] | None,
+        typer.Option("--for", help="A few to try first there, best first, and why."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the backbones one can name, and whether their weights are on this machine.
+
+    Parameters count the original head. Weights come by pip, or from the hub when a run first needs them.
+    """
+    found = api.models(pattern, max_params=max_params, suited=suited)
+    if as_json:
+        print_json({"count": len(found), "backbones": [backbone.as_dict() for backbone in found]})
+        return
+    last = "why" if suited else "family"
+    rows = [
+        (
+            backbone.name,
+            backbone.params_millions,
+            backbone.image_size,
+            backbone.source,
+            "yes" if backbone.on_this_machine else "",
+            backbone.advice[suited] if suited else backbone.family,
+        )
+        for backbone in found[:SHOWN_ROWS]
+    ]
+    table(
+        f"{len(found):,} backbone{'' if len(found) == 1 else 's'}",
+        ("name", "million parameters", "pixels", "weights", "here", last),
+        rows,
+    )
+    if len(found) > SHOWN_ROWS:
+        say(f"… and {len(found) - SHOWN_ROWS:,} more; narrow the pattern, or see all with --json.")
+
+
+command = get_command(_app)

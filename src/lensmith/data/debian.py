@@ -1,0 +1,83 @@
+"""A Debian package's files without root and without installing it: apt with a state of its own, then unpacked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from lensmith.errors import DataError
+from lensmith.progress import track
+
+TIMEOUT_S = 300
+
+
+def unpack(package: str, into: Path) -> str:
+    """Download a package by `apt-get`, with the machine's sources, and unpack its files below `into`.
+
+    The package lists are fetched into a folder of their own, so it works for any user, and where the machine's own
+    lists are empty (as in container images).
+
+    Returns:
+        The package's file name, which holds its version.
+
+    Raises:
+        DataError: no apt or dpkg here, no such package in the machine's sources, or no answer from them.
+    """
+    for tool in ("apt-get", "dpkg"):
+        if shutil.which(tool) is None:
+            raise _failed(package, f"there is no {tool} on this machine")
+    with tempfile.TemporaryDirectory(prefix="lensmith-apt-") as state:
+        apt = ["apt-get", "-q", *_own_state(Path(state))]
+        steps = ([*apt, "update"], [*apt, "download", package])
+        said = [_run(package, command, Path(state)) for command in track(steps, f"Debian package {package}")]
+        archive = next(Path(state).glob("*.deb"), None)
+        if archive is None:
+            # A source that cannot be updated is no harm while another has the package: the download decides.
+            complaints = [line for text in said for line in text.splitlines() if line[:2] in ("E:", "W:")]
+            raise _failed(package, complaints[-1] if complaints else "apt-get brought no package")
+        into.mkdir(parents=True, exist_ok=True)
+        complaint = _run(package, ["dpkg", "-x", str(archive), str(into)], Path(state))
+        if complaint:
+            raise _failed(package, complaint.splitlines()[0])
+        return archive.name
+
+
+def _own_state(folder: Path) -> list[str]:
+    for name in ("lists/partial", "archives/partial"):
+        (folder / name).mkdir(parents=True)
+    options = {
+        "Dir::State": folder,
+        "Dir::State::lists": folder / "lists",
+        "Dir::Cache": folder,
+        "Dir::Cache::archives": folder / "archives",
+        "Acquire::Languages": "none",
+        "Acquire::Retries": 1,
+        "Acquire::http::Timeout": 10,
+        "Acquire::https::Timeout": 10,
+        # As root, apt would fetch as user _apt, who may not write here.
+        "APT::Sandbox::User": "root" if os.geteuid() == 0 else "",
+    }
+    return [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
+
+
+def _run(package: str, command: list[str], folder: Path) -> str:
+    """What the command wrote on standard error, where it failed; nothing where it did not."""
+    try:
+        done = subprocess.run(
+            command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            timeout=TIMEOUT_S, check=False, env={**os.environ, "LC_ALL": "C"},
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise _failed(package, f"{command[0]} took more than {TIMEOUT_S} s") from error
+    return (done.stderr or f"{command[0]} failed with {done.returncode}") if done.returncode else ""
+
+
+def _failed(package: str, reason: str) -> DataError:
+    return DataError(
+        f"The Debian package {package} was expected from this machine's package sources.",
+        f"It did not come: {reason}.",
+        "On a Debian or Ubuntu machine, check its sources; elsewhere, another source is needed.",
+    )

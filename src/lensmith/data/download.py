@@ -1,0 +1,151 @@
+"""One file from a URL into a folder: goes on where it was cut, and is kept only if its hash is right."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+from urllib.request import getproxies, proxy_bypass
+
+import urllib3
+from urllib3.exceptions import HTTPError
+from urllib3.util import Retry, Timeout, parse_url
+
+from lensmith.errors import DataError
+from lensmith.progress import track
+
+TIMEOUT = Timeout(connect=5, read=30)
+"""Seconds. Where the internet is closed, packets may vanish; the next source should not wait long for that."""
+FRUITLESS = 3
+"""Give up after so many attempts in a row that brought no byte."""
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file on a server.
+
+    Attributes:
+        url: where it is; the last part is its name.
+        md5: hex digest, as its publisher gives it.
+    """
+
+    url: str
+    md5: str
+
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        return self.url.rpartition("/")[2]
+
+
+def download(remote: Remote, folder: Path) -> Path:
+    """Fetch the file into `folder`, unless it is there; an interrupted transfer goes on from NAME.partial.
+
+    Raises:
+        DataError: the server does not answer, has no such file, or sends another than expected.
+    """
+    target = folder / remote.name
+    if target.exists() and _md5(target) == remote.md5:
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"{remote.name}.partial"
+    went_on = partial.exists()
+    _transfer(remote, partial)
+    if went_on and _md5(partial) != remote.md5:  # perhaps the older half was of another file
+        partial.unlink()
+        _transfer(remote, partial)
+    arrived = _md5(partial)
+    if arrived != remote.md5:
+        partial.unlink()
+        raise DataError(
+            f"A file with MD5 {remote.md5} was expected from {remote.url}.",
+            f"One with MD5 {arrived} arrived, and was thrown away.",
+            "Something between here and the server changes files, or the server has a new version: try elsewhere.",
+        )
+    partial.replace(target)
+    return target
+
+
+def _transfer(remote: Remote, partial: Path) -> None:
+    pool = _pool(remote.url)
+    fruitless = 0
+    while True:
+        before = _size(partial)
+        try:
+            return _append(pool, remote, partial)
+        except HTTPError as error:
+            fruitless = 0 if _size(partial) > before else fruitless + 1
+            # What never connected was tried again by urllib3 already.
+            if fruitless >= FRUITLESS or isinstance(error, urllib3.exceptions.MaxRetryError):
+                raise DataError(
+                    f"A file was expected from {remote.url}.",
+                    f"The transfer failed ({_reason(error)}); {_size(partial):,} bytes of it are kept.",
+                    "Check the network (a proxy is taken from the environment) and run the same command again, "
+                    f"or put the file into {partial.parent} by other means.",
+                ) from error
+            time.sleep(0.2 * fruitless)
+
+
+def _append(pool: urllib3.PoolManager, remote: Remote, partial: Path) -> None:
+    have = _size(partial)
+    # Without "identity" a server may compress, and then neither length nor hash would be the file's.
+    headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
+    retries = Retry(connect=1, redirect=5, status=2, other=0, read=0, backoff_factor=0.5, status_forcelist=[429, 503])
+    response = pool.request("GET", remote.url, headers=headers, retries=retries, preload_content=False)
+    try:
+        if response.status == 416:  # nothing is left to send: the hash will tell
+            return
+        if response.status not in (200, 206):
+            raise DataError(
+                f"A file was expected from {remote.url}.",
+                f"The server answered {response.status} {response.reason or ''}".rstrip() + ".",
+                "The address may have moved; try again later, or update lensmith.",
+            )
+        start = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+        goes_on = response.status == 206 and start is not None and int(start[1]) == have
+        left = math.ceil(int(response.headers.get("Content-Length", 0)) / MIB)
+        with partial.open("ab" if goes_on else "wb") as file:
+            for _ in track(_written(response, file), f"{remote.name} (MiB)", left or None):
+                pass
+    finally:
+        response.close()
+
+
+def _written(response: urllib3.BaseHTTPResponse, file: BinaryIO) -> Iterator[None]:
+    """Write what arrives; yield once for each MiB, for the progress bar."""
+    done = 0
+    for block in response.stream(1 << 16, decode_content=False):
+        file.write(block)
+        before, done = done, done + len(block)
+        yield from (None for _ in range(done // MIB - before // MIB))
+
+
+def _pool(url: str) -> urllib3.PoolManager:
+    target = parse_url(url)
+    proxy = getproxies().get(target.scheme or "")
+    if not proxy or proxy_bypass(target.host or ""):
+        return urllib3.PoolManager(timeout=TIMEOUT)
+    auth = parse_url(proxy).auth
+    headers = urllib3.make_headers(proxy_basic_auth=auth) if auth else None
+    return urllib3.ProxyManager(proxy, proxy_headers=headers, timeout=TIMEOUT)
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
+def _md5(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _reason(error: HTTPError) -> str:
+    cause: object = error.reason if isinstance(error, urllib3.exceptions.MaxRetryError) else error
+    text = str(cause.args[0]) if isinstance(cause, HTTPError) and cause.args else str(cause)
+    return re.sub(r"^\w+\([^)]*\): ", "", text) or type(cause).__name__

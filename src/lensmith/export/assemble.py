@@ -1,0 +1,174 @@
+"""A run's best checkpoint → a finished bundle.
+
+best.pt ─► graph ─► engine over the validation part ─► parity with PyTorch ─► golden samples, report, card ─► hashes
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from torch import nn
+
+from lensmith import bundle
+from lensmith.bundle import Bundle, EngineRecord, Golden, Manifest
+from lensmith.classifier import Classifier
+from lensmith.config import ExportSettings
+from lensmith.data.scan import Sample
+from lensmith.engine import open_graph
+from lensmith.evaluate.report import write_report
+from lensmith.evaluate.run import Evaluation, judge
+from lensmith.export.parity import Parity, compare
+from lensmith.graph import write_graph
+from lensmith.image import read
+from lensmith.train import backbone, checkpoint
+from lensmith.train.dataset import Images, Order, default_workers, loader
+from lensmith.train.run import VERSIONS, Run
+from lensmith.train.validate import answers
+
+GOLDEN_SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A bundle that was made.
+
+    Attributes:
+        bundle: the folder or zip.
+        parity: of the graph with PyTorch.
+        evaluation: of the graph's engine on the validation part.
+        seconds: how long it took.
+    """
+
+    bundle: Path
+    parity: Parity
+    evaluation: Evaluation
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "bundle": str(self.bundle),
+            "engine": self.evaluation.engine,
+            "precision": self.evaluation.precision,
+            "accuracy": self.evaluation.metrics.accuracy,
+            "latency_ms": self.evaluation.latency_ms,
+            "parity": self.parity.as_dict(),
+            "seconds": self.seconds,
+        }
+
+
+def export(settings: ExportSettings) -> Exported:
+    """Make the bundle of a run; a finished one or none.
+
+    Raises:
+        RunError: no run, or no checkpoint in it.
+        OutputError: the bundle's path is taken.
+        ParityError: the graph answers differently from PyTorch, beyond the tolerance.
+    """
+    started = time.perf_counter()
+    run = Run.open(settings.run)
+    state = checkpoint.load(run.best)
+    target = settings.out or run.bundle
+    made: list[tuple[Parity, Evaluation]] = []
+
+    def build(folder: Path) -> Manifest:
+        manifest, parity, evaluation = _fill(folder, run, state, settings)
+        made.append((parity, evaluation))
+        return manifest
+
+    if target.suffix == ".zip":
+        bundle.require_free(target, settings.overwrite)
+        with tempfile.TemporaryDirectory() as scratch:
+            bundle.write(Path(scratch) / "bundle", build).pack(target)
+    else:
+        bundle.write(target, build, replace=settings.overwrite)
+    parity, evaluation = made[0]
+    return Exported(target, parity, evaluation, time.perf_counter() - started)
+
+
+def _fill(
+    folder: Path, run: Run, state: dict[str, Any], settings: ExportSettings
+) -> tuple[Manifest, Parity, Evaluation]:
+    labels, how = run.images.labels, run.preprocessing
+    model = backbone.rebuild(run.settings, len(labels), state["model"])
+    graph = write_graph(model, how.image_size, folder / bundle.GRAPH)
+    record = EngineRecord(
+        engine="onnxruntime",
+        precision="fp32",
+        graph=bundle.GRAPH,
+        bytes=graph.stat().st_size,
+        golden_tolerance=settings.tolerance,
+        chosen=True,
+        why="the only candidate",
+    )
+    manifest = Manifest(
+        name=settings.name or run.images.root.name,
+        version=f"{run.path.resolve().name}-{state['epoch']}",
+        labels=labels,
+        preprocessing=how,
+        engines=(record,),
+        recipe={
+            **run.settings.model_dump(mode="json"),
+            "initial_weights": run.provenance,
+            "best_epoch": state["epoch"],
+        },
+        versions=bundle.installed_versions(VERSIONS),
+    )
+    engine = open_graph(str(graph), record.engine, record.precision, threads=1)
+    classifier = Classifier(Bundle(folder, manifest), engine)
+    # A set too small for a validation part is compared on what it has.
+    part = "val" if run.images.part("val") else "train"
+    samples = run.images.part(part)  # type: ignore[arg-type]
+    evaluation = judge(classifier, run.images, samples, part)
+    parity = _parity(model, run, samples, evaluation)
+    parity.require(settings.tolerance, settings.min_agreement)
+    _golden(classifier, evaluation).save(folder / bundle.GOLDEN)
+    record = record.model_copy(
+        update={"accuracy": evaluation.metrics.accuracy, "latency_ms": round(evaluation.latency_ms, 3)}
+    )
+    manifest = manifest.model_copy(
+        update={
+            "engines": (record,),
+            "metrics": {"part": part, **evaluation.metrics.as_dict()},
+            "parity": parity.as_dict(),
+            "dataset": {
+                "root": run.images.root.name,
+                "fingerprint": run.fingerprint,
+                "parts": {name: len(run.images.part(name)) for name in run.images.parts},
+                "notes": list(run.images.notes),
+            },
+        }
+    )
+    write_report(evaluation, folder / "report.html")
+    _write_card(folder / "README.md", manifest, evaluation)
+    return manifest, parity, evaluation
+
+
+def _parity(model: nn.Module, run: Run, samples: Sequence[Sample], evaluation: Evaluation) -> Parity:
+    device = torch.device("cpu")  # where the engine ran
+    dataset = Images(run.images, samples, run.preprocessing, None, run.settings.seed)
+    batches = loader(dataset, Order(len(samples), 64, None), default_workers(device), device)
+    reference = answers(model.to(memory_format=torch.channels_last), batches, device)
+    paths = [samples[index].path for index in reference.indices]
+    return compare(reference.logits.softmax(1).numpy(), evaluation.probabilities, paths, run.images.labels)
+
+
+def _golden(classifier: Classifier, evaluation: Evaluation) -> Golden:
+    """Real files spread over the classes, with the engine's own answers."""
+    step = max(1, len(evaluation.files) // GOLDEN_SAMPLES)
+    rows = range(0, len(evaluation.files), step)[:GOLDEN_SAMPLES]
+    return Golden(tuple(read(evaluation.files[row]) for row in rows), evaluation.probabilities[list(rows)])
+
+
+def _write_card(path: Path, manifest: Manifest, evaluation: Evaluation) -> None:
+    environment = Environment(  # Markdown, so nothing is to be escaped for HTML
+        loader=PackageLoader("lensmith.export"), autoescape=False, undefined=StrictUndefined, trim_blocks=True
+    )
+    path.write_text(environment.get_template("card.md.j2").render(b=manifest, e=evaluation), encoding="utf-8")

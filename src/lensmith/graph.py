@@ -1,0 +1,59 @@
+"""A torch module → an ONNX graph: the one way from torch to an engine."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+INPUT, OUTPUT = "images", "logits"
+
+
+def write_graph(model: nn.Module, image_size: int, path: Path) -> Path:
+    """Export through the dynamo exporter, with a free batch dimension, weights inside the file.
+
+    Args:
+        model: in evaluation mode, on the CPU; float32 (N, 3, S, S) → float32 (N, C).
+        image_size: S.
+        path: the .onnx file to write.
+
+    Returns:
+        `path`.
+    """
+    # Two, since the exporter takes an example of one for a fixed dimension.
+    example = torch.zeros(2, 3, image_size, image_size)
+    with _quiet():
+        program = torch.onnx.export(
+            model,
+            (example,),
+            dynamo=True,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes={"x": {0: torch.export.Dim("batch", min=1)}},
+            optimize=True,
+        )
+        assert program is not None
+        program.save(str(path), external_data=False)
+    return path
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter reports its own internals on every channel there is."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,1 @@
+"""The service: a bundle over HTTP. Level 1 only; never torch."""

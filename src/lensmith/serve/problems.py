@@ -1,0 +1,104 @@
+"""Errors over HTTP: one envelope for all of them, application/problem+json by RFC 9457.
+
+A handler raises `ProblemError`; everything else that can go wrong (no such route, a bad query, a fault) is put into the
+same envelope here, so that a client needs one way to read errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Scope
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:lensmith:problem:"
+
+KINDS: dict[str, tuple[int, str]] = {
+    "not-found": (404, "There is nothing at this address"),
+    "method-not-allowed": (405, "This address does not take this method"),
+    "too-large": (413, "The upload is too large"),
+    "not-jpeg-or-png": (415, "The upload is neither JPEG nor PNG"),
+    "no-image": (422, "The request holds no image"),
+    "unusable-image": (422, "The image cannot be used"),
+    "invalid-request": (422, "The request holds an unusable value"),
+    "internal-error": (500, "The service failed"),
+    "overloaded": (503, "The service is busy"),
+    "not-ready": (503, "The service is still starting"),
+    "draining": (503, "The service is stopping"),
+}
+"""Last part of `type` → status and title. Clients may rely on these names."""
+
+
+class ProblemDetails(BaseModel):
+    """The envelope of every error."""
+
+    type: str = Field(description="What went wrong, for programs.", examples=[TYPE_PREFIX + "too-large"])
+    title: str = Field(description="What went wrong, for people; the same text for every problem of this type.")
+    status: int = Field(description="The HTTP status, repeated.")
+    detail: str = Field(description="What was expected, what arrived, and what to do.")
+    request_id: str = Field(description="The request's identifier, also in the X-Request-ID header.")
+
+
+class ProblemError(Exception):
+    """An answer that is an error.
+
+    Args:
+        kind: a key of KINDS.
+        detail: plain words for whoever sent the request; nothing internal.
+        headers: added to the answer, for example Retry-After.
+    """
+
+    def __init__(self, kind: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status, self.title = KINDS[kind]
+        self.kind = kind
+        self.detail = detail
+        self.headers = headers
+
+    def response(self, scope: Scope) -> Response:
+        """The envelope, ready to send."""
+        details = ProblemDetails(
+            type=TYPE_PREFIX + self.kind,
+            title=self.title,
+            status=self.status,
+            detail=self.detail,
+            request_id=scope["state"]["request_id"],
+        )
+        return Response(details.model_dump_json(), self.status, self.headers, MEDIA_TYPE)
+
+
+def handle_problems(app: FastAPI) -> None:
+    """Answer every expected error of `app` with the envelope; faults are caught by `lensmith.serve.middleware`."""
+    app.add_exception_handler(ProblemError, _raised)
+    app.add_exception_handler(HTTPException, _from_routing)
+    app.add_exception_handler(RequestValidationError, _from_validation)
+
+
+async def _raised(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ProblemError)
+    return error.response(request.scope)
+
+
+async def _from_routing(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path = request.url.path
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        problem = ProblemError("method-not-allowed", f"{request.method} is not for {path}.", error.headers)
+    elif error.status_code == HTTPStatus.NOT_FOUND:
+        problem = ProblemError("not-found", f"There is no {path} here; GET /openapi.json lists what there is.")
+    else:
+        problem = ProblemError("invalid-request", "The request cannot be understood.")
+    return problem.response(request.scope)
+
+
+async def _from_validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+    return ProblemError("invalid-request", f"{found}.").response(request.scope)

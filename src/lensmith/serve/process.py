@@ -1,0 +1,124 @@
+"""The service as a child process, for programs that need one, such as `lensmith demo`; standard library only."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from lensmith.errors import ServiceError
+
+START_TIMEOUT_S = 60.0
+"""Seconds that the child may take until it is ready."""
+
+
+@dataclass(frozen=True)
+class ServiceProcess:
+    """A running `lensmith serve`, a context manager that stops it.
+
+    Attributes:
+        url: its address, without a slash at the end.
+        process: the child.
+    """
+
+    url: str
+    process: subprocess.Popen[str]
+
+    def stop(self, timeout_s: float = 30.0) -> int:
+        """Ask it to finish (SIGTERM), kill it after `timeout_s`, and return its exit code."""
+        self.process.terminate()
+        return _end(self.process, timeout_s)
+
+    def __enter__(self) -> ServiceProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def start_service(bundle: str | os.PathLike[str], port: int = 0, **settings: Any) -> ServiceProcess:
+    """Start `lensmith serve BUNDLE` as a child of its own and wait until /readyz says 200.
+
+    Args:
+        bundle: folder or zip.
+        port: 0 picks a free one.
+        settings: others of `ServeSettings`, by name.
+
+    Raises:
+        ServiceError: the child ended, or was not ready within START_TIMEOUT_S; with what it wrote to standard error.
+    """
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in {"port": port, **settings}.items()]
+    deadline = time.monotonic() + START_TIMEOUT_S
+    with tempfile.TemporaryFile("w+") as log:  # a pipe that nobody reads would fill up and stop the child
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lensmith", "serve", os.fspath(bundle), *flags],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+        try:
+            url = _announced(process, deadline)
+            if url is None or not _ready(url, deadline):
+                raise _not_started(os.fspath(bundle), process, log)
+        except BaseException:
+            _end(process)
+            raise
+    return ServiceProcess(url, process)
+
+
+def _announced(process: subprocess.Popen[str], deadline: float) -> str | None:
+    """The address in the line that the child prints when it is ready; None where it ends or takes too long."""
+    assert process.stdout is not None
+    readable, _, _ = select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+    line = process.stdout.readline() if readable else ""
+    return line.split()[-1] if line else None
+
+
+def _ready(url: str, deadline: float) -> bool:
+    address = urlsplit(url)
+    while time.monotonic() < deadline:
+        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=5)
+        try:
+            connection.request("GET", "/readyz")
+            if connection.getresponse().status == http.HTTPStatus.OK:
+                return True
+        except OSError:
+            pass
+        finally:
+            connection.close()
+        time.sleep(0.05)
+    return False
+
+
+def _not_started(bundle: str, process: subprocess.Popen[str], log: IO[str]) -> ServiceError:
+    try:
+        state = f"It ended with exit code {process.wait(1.0)}"
+    except subprocess.TimeoutExpired:
+        state = f"It was not ready within {START_TIMEOUT_S:.0f} s"
+    log.seek(0)
+    said = log.read().strip().removeprefix("lensmith: ")
+    return ServiceError(
+        f"The service for {bundle} was expected to start.",
+        f"{state}, saying: {said}" if said else f"{state}.",
+        f"Run it by itself to see more: lensmith serve {bundle} --debug",
+    )
+
+
+def _end(process: subprocess.Popen[str], timeout_s: float = 0.0) -> int:
+    """Wait for the end, bring it about after `timeout_s`, and let go of the pipe."""
+    try:
+        process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+    return process.returncode

@@ -1,0 +1,1 @@
+"""Fine-tuning: our own loop on plain PyTorch."""

@@ -1,0 +1,49 @@
+"""Checkpoints: written whole or not at all, read without running code."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lensmith.errors import RunError
+
+
+def save(state: dict[str, Any], path: Path) -> None:
+    """Write tensors and plain values; at every moment `path` is a whole checkpoint, the old or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except RuntimeError as error:  # torch hides the OSError of a full disk behind its own
+        cause = error.__context__
+        raise (cause if isinstance(cause, OSError) else error) from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint to the CPU.
+
+    Raises:
+        RunError: there is none, or it is damaged.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise RunError(
+            f"A checkpoint was expected at {path}.", "There is none.", "Start the run again without --resume."
+        ) from error
+    except Exception as error:  # a damaged zip, pickle or tensor each raise something else
+        raise RunError(
+            f"A whole checkpoint was expected at {path}.",
+            f"It cannot be read ({str(error).splitlines()[0]}).",
+            "Remove the run folder and start again without --resume.",
+        ) from error
+    return state

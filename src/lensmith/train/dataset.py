@@ -1,0 +1,141 @@
+"""Images on their way into the loop.
+
+The order of an epoch is a pure function of (seed, epoch), so a run goes on from a cursor without replaying. A file that
+cannot be read never stops a run: its sample arrives without pixels, is named once, and is left out of its batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from lensmith.data.scan import ImageSet, Sample
+from lensmith.errors import ImageError
+from lensmith.image import Preprocessing, decode, preprocess, read, shortest_side_px
+from lensmith.machine import allowed_cores
+from lensmith.train.augment import FACTORS, Augment
+
+Item = tuple[int, int]
+"""(epoch, index of the sample)."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the loader hands out; unreadable samples are already gone from the tensors.
+
+    Attributes:
+        images: uint8 (N, S, S, 3) for training, float32 (N, 3, S, S) for validation.
+        labels: int64 (N,).
+        factors: float32 (N, 4) for `Augment.apply`.
+        taken: samples that the batch stands for, the unreadable ones among them.
+        indices: which samples the rows are.
+        unreadable: (path, reason) of those left out.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    factors: torch.Tensor
+    taken: int
+    indices: list[int]
+    unreadable: list[tuple[str, str]]
+
+    def pin_memory(self) -> Batch:
+        """Called by the loader, so that copies to a GPU need not wait."""
+        tensors = (self.images.pin_memory(), self.labels.pin_memory(), self.factors.pin_memory())
+        return Batch(*tensors, self.taken, self.indices, self.unreadable)
+
+
+class Images(Dataset[Any]):
+    """Samples of one part, decoded on demand.
+
+    Args:
+        images: the set that the samples belong to.
+        samples: which of them.
+        how: preprocessing.
+        augment: None for validation, which gets exactly what the service would make of the file.
+        seed: of the augmentation.
+    """
+
+    def __init__(
+        self, images: ImageSet, samples: Sequence[Sample], how: Preprocessing, augment: Augment | None, seed: int
+    ) -> None:
+        self.images, self.samples, self.how, self.augment, self.seed = images, samples, how, augment, seed
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, item: Item) -> tuple[Any, int, Any, int, str]:
+        epoch, index = item
+        sample = self.samples[index]
+        factors = np.zeros(FACTORS, dtype=np.float32)
+        try:
+            encoded = read(self.images.file(sample))
+            if self.augment is None:
+                return preprocess(encoded, self.how), sample.label, factors, index, ""
+            random = self.augment.draw(self.seed, epoch, index)
+            factors = self.augment.factors(random)
+            picture = decode(encoded, shortest_px=shortest_side_px(self.how))
+            return self.augment.crop(picture, self.how, random), sample.label, factors, index, ""
+        except ImageError as error:
+            return None, sample.label, factors, index, error.arrived
+
+    def collate(self, items: list[tuple[Any, int, Any, int, str]]) -> Batch:
+        """Items → one batch without the unreadable ones."""
+        good = [item for item in items if item[0] is not None]
+        bad = [(self.samples[index].path, reason) for pixels, _, _, index, reason in items if pixels is None]
+        size = self.how.image_size
+        empty = (0, size, size, 3) if self.augment else (0, 3, size, size)
+        return Batch(
+            images=torch.from_numpy(np.stack([item[0] for item in good])) if good else torch.empty(empty),
+            labels=torch.tensor([item[1] for item in good], dtype=torch.int64),
+            factors=torch.from_numpy(np.stack([item[2] for item in good])) if good else torch.empty(0, FACTORS),
+            taken=len(items),
+            indices=[item[3] for item in good],
+            unreadable=bad,
+        )
+
+
+class Order:
+    """Batches of (epoch, index) in the order of an epoch; set `epoch` and `skip` before iterating.
+
+    An epoch is cut into near-equal batches, so that there is no tiny last one for BatchNorm to stumble over.
+    """
+
+    def __init__(self, length: int, batch_size: int, seed: int | None) -> None:
+        self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.epoch = 0
+        self.skip = 0
+
+    def __len__(self) -> int:
+        return -(-self.length // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        indices = np.arange(self.length)
+        if self.seed is not None:
+            indices = np.random.Generator(np.random.Philox(key=(self.seed << 32) + self.epoch)).permutation(indices)
+        for batch in np.array_split(indices, len(self))[self.skip :]:
+            yield [(self.epoch, int(index)) for index in batch]
+
+
+def default_workers(device: torch.device) -> int:
+    """Data processes that measured well: on a GPU the cores allowed; on a CPU half of them, as it also trains."""
+    cores = allowed_cores()
+    return min(8, cores) if device.type == "cuda" else min(4, cores // 2)
+
+
+def loader(dataset: Images, order: Order, workers: int, device: torch.device) -> DataLoader[Any]:
+    """Batches in the order of `order`, decoded by `workers` processes that live as long as the loader."""
+    return DataLoader(
+        dataset,
+        batch_sampler=order,
+        num_workers=workers,
+        collate_fn=dataset.collate,
+        pin_memory=device.type == "cuda",
+        persistent_workers=workers > 0,
+        prefetch_factor=4 if workers else None,
+    )

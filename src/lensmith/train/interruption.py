@@ -1,0 +1,36 @@
+"""Ctrl-C and SIGTERM become a flag that the loop reads at a step boundary; a second one stops at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Self
+
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}
+"""75 is EX_TEMPFAIL: the run was told to go and can go on elsewhere."""
+
+
+class Interruption:
+    """Use as a context; `received` is the signal that asked the run to stop, or None."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python forbids it
+            self._before = {number: signal.signal(number, self._receive) for number in EXIT_CODES}
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._restore()
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number)
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._before = {}

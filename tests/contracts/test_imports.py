@@ -1,0 +1,54 @@
+"""What may not be loaded, shown in fresh interpreters."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lensmith.bundle import Bundle
+
+PREDICT = """
+import sys
+from lensmith.classifier import load
+assert load({bundle!r}).predict([{image!r}])[0].label == "red"
+"""
+
+
+def loaded_after(code: str) -> set[str]:
+    """Top-level packages in sys.modules after running `code` in a new interpreter."""
+    program = code + "\nimport sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(result.stdout.splitlines()[-1].split())
+
+
+def test_importing_lensmith_loads_nothing_heavy() -> None:
+    heavy = {"torch", "torchvision", "timm", "fastapi", "starlette", "onnxruntime", "numpy", "pydantic", "PIL"}
+    assert not loaded_after("import lensmith") & heavy
+
+
+@pytest.mark.parametrize(
+    "room", ["lensmith.serve.app", "lensmith.serve.run", "lensmith.predict", "lensmith.evaluate.run"]
+)
+def test_what_runs_a_bundle_leaves_torch_out(room: str) -> None:
+    assert not loaded_after(f"import {room}") & {"torch", "torchvision", "timm"}
+
+
+def test_predicting_leaves_torch_out(colour_bundle: Bundle, colours: Path) -> None:
+    code = PREDICT.format(bundle=str(colour_bundle.path), image=str(colours / "red" / "000.png"))
+    assert not loaded_after(code) & {"torch", "fastapi"}
+
+
+def test_help_imports_no_room() -> None:
+    code = "import lensmith.cli\ntry: lensmith.cli.main(['--help'])\nexcept SystemExit: pass"
+    assert not loaded_after(code) & {"torch", "numpy", "pydantic", "fastapi", "PIL"}
+
+
+@pytest.mark.parametrize(
+    "verb", ["train", "serve", "predict", "data", "evaluate", "export", "demo", "models", "doctor"]
+)
+def test_the_help_of_a_verb_does_not_load_torch(verb: str) -> None:
+    code = (
+        f"import lensmith.cli\ntry: lensmith.cli.main([{verb!r}, '--help'])\nexcept SystemExit as e: assert e.code == 0"
+    )
+    assert "torch" not in loaded_after(code)

@@ -1,0 +1,111 @@
+"""A transfer goes on where it was cut, and only the right file is kept."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from lensmith.data import download as downloads
+from lensmith.data.download import Remote, download
+from lensmith.errors import DataError
+
+if TYPE_CHECKING:
+    from tests.data.conftest import FileServer
+
+CONTENT = np.random.default_rng(0).bytes(1_000_000)
+
+
+def test_a_whole_file_comes_once_and_is_not_asked_for_again(server: FileServer, tmp_path: Path) -> None:
+    remote = server.offer("set.tgz", CONTENT)
+    assert download(remote, tmp_path / "cache").read_bytes() == CONTENT
+    assert download(remote, tmp_path / "cache").read_bytes() == CONTENT
+    assert server.asked == [("set.tgz", None)]
+    assert [file.name for file in (tmp_path / "cache").iterdir()] == ["set.tgz"]
+
+
+def test_a_connection_cut_twice_is_resumed_where_it_broke(server: FileServer, tmp_path: Path) -> None:
+    remote = server.offer("set.tgz", CONTENT)
+    server.cuts["set.tgz"] = [400_000, 300_000]
+    assert download(remote, tmp_path).read_bytes() == CONTENT
+    starts = [int(wanted[6:-1]) for _, wanted in server.asked if wanted]
+    assert len(starts) == 2
+    assert 300_000 < starts[0] <= 400_000 < starts[1] <= 700_000
+
+
+def test_a_later_call_goes_on_from_the_partial_file_of_an_earlier_one(server: FileServer, tmp_path: Path) -> None:
+    remote = server.offer("set.tgz", CONTENT)
+    (tmp_path / "set.tgz.partial").write_bytes(CONTENT[:500_000])
+    assert download(remote, tmp_path).read_bytes() == CONTENT
+    assert server.asked == [("set.tgz", "bytes=500000-")]
+
+
+def test_a_partial_file_that_is_whole_already_is_taken(server: FileServer, tmp_path: Path) -> None:
+    remote = server.offer("set.tgz", CONTENT)
+    (tmp_path / "set.tgz.partial").write_bytes(CONTENT)
+    assert download(remote, tmp_path).read_bytes() == CONTENT
+
+
+def test_a_partial_file_of_something_else_is_given_up(server: FileServer, tmp_path: Path) -> None:
+    remote = server.offer("set.tgz", CONTENT)
+    (tmp_path / "set.tgz.partial").write_bytes(b"another version" * 1000)
+    assert download(remote, tmp_path).read_bytes() == CONTENT
+
+
+def test_a_server_without_ranges_starts_from_the_beginning(server: FileServer, tmp_path: Path) -> None:
+    remote = server.offer("set.tgz", CONTENT)
+    server.ranges = False
+    server.cuts["set.tgz"] = [400_000]
+    assert download(remote, tmp_path).read_bytes() == CONTENT
+
+
+def test_a_wrong_hash_is_refused_and_nothing_is_kept(server: FileServer, tmp_path: Path) -> None:
+    remote = replace(server.offer("set.tgz", CONTENT), md5="0" * 32)
+    with pytest.raises(DataError, match=f"MD5 {'0' * 32} was expected.*was thrown away"):
+        download(remote, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_file_in_the_cache_is_replaced(server: FileServer, tmp_path: Path) -> None:
+    remote = server.offer("set.tgz", CONTENT)
+    (tmp_path / "set.tgz").write_bytes(CONTENT[:-1])
+    assert download(remote, tmp_path).read_bytes() == CONTENT
+
+
+def test_a_server_that_brings_nothing_is_given_up_with_what_came_kept(server: FileServer, tmp_path: Path) -> None:
+    remote = server.offer("set.tgz", CONTENT)
+    server.cuts["set.tgz"] = [400_000, 0, 0, 0]
+    with pytest.raises(DataError, match="bytes of it are kept"):
+        download(remote, tmp_path)
+    assert CONTENT.startswith((tmp_path / "set.tgz.partial").read_bytes())
+    assert (tmp_path / "set.tgz.partial").stat().st_size > 300_000
+
+
+def test_a_missing_file_and_a_refused_connection_are_said_plainly(server: FileServer, tmp_path: Path) -> None:
+    gone = replace(server.offer("set.tgz", CONTENT), url=server.offer("x", b"").url + "/gone.tgz")
+    with pytest.raises(DataError, match="The server answered 404"):
+        download(gone, tmp_path)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        refused = Remote(f"http://127.0.0.1:{free.getsockname()[1]}/set.tgz", "0")
+        with pytest.raises(DataError, match="Connection refused"):
+            download(refused, tmp_path)
+
+
+def test_a_proxy_of_the_environment_is_used(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = server.offer("set.tgz", CONTENT)
+    monkeypatch.setenv("http_proxy", remote.url.rpartition("/")[0])
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(DataError, match="answered 404"):  # the server, asked as a proxy, knows no such name
+        download(Remote("http://nowhere.invalid/set.tgz", "0"), tmp_path)
+    assert server.asked == [("http://nowhere.invalid/set.tgz", None)]
+
+
+def test_waiting_for_a_silent_server_is_short() -> None:
+    assert downloads.TIMEOUT.connect_timeout <= 10

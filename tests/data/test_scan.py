@@ -1,0 +1,207 @@
+"""Layouts read, what is set aside and why, and the words for what cannot be read at all."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lensmith.data.scan import scan
+from lensmith.errors import DataError
+
+
+def fill(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"\xff\xd8 not decoded by scan")
+    return root
+
+
+def reasons(root: Path) -> dict[str, str]:
+    return dict(scan(root).set_aside)
+
+
+def test_class_folders_are_labels_in_code_point_order_whatever_the_files_order(tmp_path: Path) -> None:
+    fill(tmp_path, "b/1.jpg", "a/2.png", "B/3.webp", "ä/4.gif")
+    images = scan(tmp_path)
+    assert images.labels == ("B", "a", "b", "ä")
+    assert [(sample.path, images.labels[sample.label]) for sample in images.samples] == [
+        ("B/3.webp", "B"), ("a/2.png", "a"), ("b/1.jpg", "b"), ("ä/4.gif", "ä"),
+    ]  # fmt: skip
+    assert images.parts == ()
+    assert images.counts() == {"B": {"all": 1}, "a": {"all": 1}, "b": {"all": 1}, "ä": {"all": 1}}
+
+
+def test_nested_folders_only_group(tmp_path: Path) -> None:
+    fill(tmp_path, "cat/2023/may/1.jpg", "cat/2.jpg", "dog/x/3.jpg")
+    assert scan(tmp_path).counts() == {"cat": {"all": 2}, "dog": {"all": 1}}
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "val", "test"), ("Training", "validation", "TEST"), ("train", "valid", "test")]
+)
+def test_part_folders_are_parts_by_their_usual_names(tmp_path: Path, names: tuple[str, str, str]) -> None:
+    fill(tmp_path, *(f"{name}/{label}/{name}.jpg" for name in names for label in ("cat", "dog")))
+    images = scan(tmp_path)
+    assert images.labels == ("cat", "dog")
+    assert images.parts == ("train", "val", "test")
+    assert images.counts()["cat"] == {"train": 1, "val": 1, "test": 1}
+
+
+def test_what_lies_beside_part_folders_is_named_not_used(tmp_path: Path) -> None:
+    fill(tmp_path, "train/cat/1.jpg", "train/dog/2.jpg", "test/loose.jpg", "extra/cat/3.jpg", "top.jpg", "labels.txt")
+    assert reasons(tmp_path) == {
+        "extra/cat/3.jpg": "in a folder beside train, val and test",
+        "labels.txt": "not an image (.txt)",
+        "test/loose.jpg": "in no class folder",
+        "top.jpg": "in no class folder",
+    }
+
+
+def test_train_and_test_may_be_classes_when_images_lie_directly_in_them(tmp_path: Path) -> None:
+    fill(tmp_path, "train/1.jpg", "bus/2.jpg", "test/3.jpg")
+    images = scan(tmp_path)
+    assert images.labels == ("bus", "test", "train")
+    assert images.parts == ()
+
+
+def test_a_held_out_folder_of_val_and_test_is_read_as_parts(tmp_path: Path) -> None:
+    fill(tmp_path, "val/cat/1.jpg", "test/cat/2.jpg", "test/dog/3.jpg")
+    assert scan(tmp_path).parts == ("val", "test")
+
+
+def test_hidden_files_are_not_looked_at_and_others_are_set_aside_with_the_reason(tmp_path: Path) -> None:
+    fill(tmp_path, "cat/1.jpg", "dog/1.jpg", "cat/.DS_Store", ".git/x/1.jpg", ".lensmith-fetch.json")
+    fill(tmp_path, "cat/notes.txt", "dog/noending", "loose.png")
+    (tmp_path / "cat/empty.jpg").touch()
+    (tmp_path / "dog/gone.jpg").symlink_to("nowhere.jpg")
+    os.mkfifo(tmp_path / "dog/pipe.jpg")
+    assert reasons(tmp_path) == {
+        "cat/empty.jpg": "empty",
+        "cat/notes.txt": "not an image (.txt)",
+        "dog/gone.jpg": "a link to nothing",
+        "dog/noending": "not an image (no ending)",
+        "dog/pipe.jpg": "not a file",
+        "loose.png": "in no class folder",
+    }
+    assert len(scan(tmp_path).samples) == 2
+
+
+def test_links_between_folders_are_followed_but_never_in_circles(tmp_path: Path) -> None:
+    fill(tmp_path / "set", "cat/1.jpg", "dog/2.jpg")
+    fill(tmp_path, "elsewhere/3.jpg")
+    (tmp_path / "set/cat/more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set/cat/up").symlink_to("..")
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "set/cat")
+    images = scan(tmp_path / "set")
+    assert [sample.path for sample in images.samples] == ["cat/1.jpg", "cat/more/3.jpg", "dog/2.jpg"]
+    assert images.set_aside == (
+        ("cat/more/back", "a link to a folder around it"), ("cat/up", "a link to a folder around it"),
+    )  # fmt: skip
+
+
+def test_a_name_that_is_not_utf8_is_set_aside_printably(tmp_path: Path) -> None:
+    fill(tmp_path, "cat/1.jpg", "dog/2.jpg")
+    try:
+        Path(os.fsdecode(os.fsencode(tmp_path / "cat") + b"/\xff.jpg")).write_bytes(b"x")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    assert reasons(tmp_path) == {r"cat/\udcff.jpg": "its name is not UTF-8"}
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ((), "It is empty."),
+        (("1.jpg", "2.jpg"), "2 in no class folder"),
+        (("cat/readme.txt",), "1 not an image (.txt)"),
+        (("cat/1.jpg",), "There is one, 'cat'. Give the folder that holds the class folders"),
+        (("photos/cat/1.jpg", "photos/dog/2.jpg"), "Its folders look like classes: give {root}/photos instead."),
+        (("a/b/cat/1.jpg", "a/b/dog/2.jpg"), "give {root}/a/b instead."),
+        (("a/train/cat/1.jpg", "a/test/cat/2.jpg"), "give {root}/a instead."),
+    ],
+)
+def test_folders_that_are_no_set_are_refused_with_what_lies_there(
+    tmp_path: Path, names: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(DataError) as refused:
+        scan(fill(tmp_path, *names))
+    assert said.format(root=tmp_path) in str(refused.value)
+
+
+def test_a_missing_path_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="Nothing is there"):
+        scan(tmp_path / "none")
+
+
+def table(root: Path, text: str, name: str = "labels.csv", encoding: str = "utf-8") -> Path:
+    (root / name).write_text(text, encoding=encoding)
+    return root / name
+
+
+def test_a_csv_names_paths_relative_to_itself_or_absolute_in_any_column_order(tmp_path: Path) -> None:
+    fill(tmp_path, "x/1.jpg", "x/2.jpg")
+    away = fill(tmp_path.parent / f"{tmp_path.name}-away", "3")
+    text = f" Label ,Split,path,note\ncat ,train,x/1.jpg,a\ndog,valid,x/../x/2.jpg,b\ndog,test,{away}/3,c\n"
+    images = scan(table(tmp_path, text, encoding="utf-8-sig"))
+    assert images.labels == ("cat", "dog")
+    assert {sample.path: sample.part for sample in images.samples} == {
+        "x/1.jpg": "train", "x/2.jpg": "val", f"{away}/3": "test",
+    }  # fmt: skip
+    assert all(images.file(sample).is_file() for sample in images.samples)
+
+
+def test_lines_of_a_csv_that_cannot_be_used_are_set_aside_by_number(tmp_path: Path) -> None:
+    fill(tmp_path, *(f"{number}.jpg" for number in range(1, 8)))
+    (tmp_path / "e.jpg").touch()
+    lines = (
+        "path,label,split", "1.jpg,cat,train", "2.jpg,dog,test", "./1.jpg,cat,train", "gone.jpg,cat,train",
+        "e.jpg,cat,train", "3.jpg,,train", "4.jpg,cat,holdout", "5.jpg,cat,", "6.jpg,cat,train", "6.jpg,dog,train",
+        "7.jpg",
+    )  # fmt: skip
+    images = scan(table(tmp_path, "\n".join(lines)))
+    assert [sample.path for sample in images.samples] == ["1.jpg", "2.jpg"]
+    assert images.set_aside == (
+        ("1.jpg", "named before (line 4)"),
+        ("3.jpg", "path or label is empty (line 7)"),
+        ("4.jpg", "its split 'holdout' is none of train, val, test (line 8)"),
+        ("5.jpg", "it has no split, though other lines have one (line 9)"),
+        ("6.jpg", "named more than once, as cat train and as dog train (line 10)"),
+        ("6.jpg", "named more than once, as cat train and as dog train (line 11)"),
+        ("7.jpg", "path or label is empty (line 12)"),
+        ("e.jpg", "empty (line 6)"),
+        ("gone.jpg", "there is no such file (line 5)"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"file;klasse\n1.jpg;cat\n", "Its first line has file;klasse."),
+        (b"", "Its first line has nothing."),
+        ("path,label\n1.jpg,k\xe4tzchen\n".encode("latin-1"), "it is not text in UTF-8"),
+        (b"PK\x03\x04\xff\xfe", "an archive must be unpacked first"),
+        (b'path,label\n"' + b"x" * 200_000 + b'",cat\n', "field larger than field limit"),
+    ],
+)
+def test_a_file_that_is_no_table_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "set.csv").write_bytes(content)
+    with pytest.raises(DataError) as refused:
+        scan(tmp_path / "set.csv")
+    assert said in str(refused.value)
+
+
+def test_a_manifest_wins_over_the_folders_and_what_it_does_not_name_is_counted(tmp_path: Path) -> None:
+    fill(tmp_path, "cat/1.jpg", "cat/2.jpg", "dog/3.jpg", "dog/new.jpg")
+    table(tmp_path, "path,label,split\ncat/1.jpg,cat,train\ncat/2.jpg,cat,val\ndog/3.jpg,dog,train\n", "splits.csv")
+    images = scan(tmp_path)
+    assert images.counts() == {"cat": {"train": 1, "val": 1}, "dog": {"train": 1}}
+    assert "Images in the folder that it does not name, and that are left out: 1." in images.notes[1]
+    assert scan(tmp_path, manifest=False).counts() == {"cat": {"all": 2}, "dog": {"all": 2}}
+
+
+def test_the_fingerprint_changes_with_the_data_only(tmp_path: Path) -> None:
+    fill(tmp_path, "cat/1.jpg", "dog/2.jpg")
+    before = scan(tmp_path).fingerprint
+    assert scan(tmp_path).fingerprint == before
+    (tmp_path / "cat/1.jpg").write_bytes(b"longer than it was before this line")
+    assert scan(tmp_path).fingerprint != before

@@ -1,0 +1,226 @@
+"""The split: every image in one part, close to the ratio, steady under everything but the seed."""
+
+import random
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lensmith.config import SplitSettings
+from lensmith.data.scan import PARTS, ImageSet, Sample, scan
+from lensmith.data.split import Ratio, assign, prepare, split
+from lensmith.errors import DataError, OutputError, SettingsError
+
+sizes = st.lists(st.integers(1, 40), min_size=2, max_size=6)
+shares = st.integers(0, 20)
+ratios = st.tuples(st.integers(1, 20), shares, shares)
+seeds = st.integers(0, 2**31)
+
+
+def make(counts: list[int], shuffle: int | None = None) -> ImageSet:
+    labels = tuple(f"class{index:02d}" for index in range(len(counts)))
+    samples = [
+        Sample(f"{labels[label]}/{number:03d}.png", label)
+        for label, count in enumerate(counts)
+        for number in range(count)
+    ]
+    if shuffle is not None:
+        random.Random(shuffle).shuffle(samples)
+    return ImageSet(Path("nowhere"), labels, tuple(samples))
+
+
+def parts_of(images: ImageSet) -> dict[str, str | None]:
+    return {sample.path: sample.part for sample in images.samples}
+
+
+@given(sizes, ratios, seeds)
+def test_every_image_is_in_exactly_one_part(counts: list[int], ratio: Ratio, seed: int) -> None:
+    before = make(counts)
+    after = assign(before, ratio, seed)
+    assert [replace(sample, part=None) for sample in after.samples] == list(before.samples)
+    assert {sample.part for sample in after.samples} <= set(PARTS)
+
+
+@given(sizes, ratios, seeds)
+def test_each_class_is_divided_to_within_one_image_of_the_ratio(counts: list[int], ratio: Ratio, seed: int) -> None:
+    divided = assign(make(counts), ratio, seed).counts()
+    for (label, row), count in zip(divided.items(), counts, strict=True):
+        for part, share in zip(PARTS, ratio, strict=True):
+            exact = count * share / sum(ratio)
+            assert abs(row.get(part, 0) - exact) < 1, (label, part)
+            assert share > 0 or part not in row
+
+
+@given(sizes, ratios, seeds)
+def test_every_class_trains_and_from_two_images_on_validates(counts: list[int], ratio: Ratio, seed: int) -> None:
+    for row, count in zip(assign(make(counts), ratio, seed).counts().values(), counts, strict=True):
+        assert row.get("train", 0) >= 1
+        if count > 1 and ratio[1] >= ratio[2] and ratio[1] > 0:
+            assert row.get("val", 0) >= 1
+
+
+@given(sizes, ratios, seeds, seeds)
+def test_the_order_of_the_files_does_not_matter(counts: list[int], ratio: Ratio, seed: int, order: int) -> None:
+    assert parts_of(assign(make(counts), ratio, seed)) == parts_of(assign(make(counts, shuffle=order), ratio, seed))
+
+
+@given(sizes, ratios, seeds)
+def test_another_class_does_not_move_the_images_of_these(counts: list[int], ratio: Ratio, seed: int) -> None:
+    before, after = assign(make(counts), ratio, seed), assign(make([*counts, 7]), ratio, seed)
+    assert parts_of(before).items() <= parts_of(after).items()
+
+
+def test_another_seed_gives_another_split() -> None:
+    images = make([30, 30])
+    assert parts_of(assign(images, (5, 3, 2), 0)) == parts_of(assign(images, (5, 3, 2), 0))
+    assert parts_of(assign(images, (5, 3, 2), 0)) != parts_of(assign(images, (5, 3, 2), 1))
+
+
+@pytest.mark.parametrize(
+    ("count", "ratio", "expected"),
+    [
+        (1, (5, 3, 2), (1, 0, 0)),
+        (2, (5, 3, 2), (1, 1, 0)),
+        (3, (5, 3, 2), (1, 1, 1)),
+        (10, (5, 3, 2), (5, 3, 2)),
+        (3, (8, 1, 1), (2, 1, 0)),
+        (100, (0.7, 0.2, 0.1), (70, 20, 10)),
+        (5, (8, 2, 0), (4, 1, 0)),
+        (5, (1, 98, 1), (1, 4, 0)),
+        (4, (1, 0, 0), (4, 0, 0)),
+    ],
+)
+def test_small_classes_fill_training_first_then_empty_parts(
+    count: int, ratio: Ratio, expected: tuple[int, int, int]
+) -> None:
+    row = assign(make([count, 2]), ratio, 0).counts()["class00"]
+    assert tuple(row.get(part, 0) for part in PARTS) == expected
+
+
+def test_notes_say_the_numbers_and_which_classes_go_without() -> None:
+    notes = assign(make([10, 1, 2]), (5, 3, 2), 4).notes
+    assert notes[0] == "Split 5:3:2 class by class with seed 4: 7 train, 4 val, 2 test."
+    assert notes[1] == "Validation does not see these classes, which have too few images: class01."
+    assert notes[2] == "The final evaluation does not see these classes, which have too few images: class01, class02."
+
+
+@pytest.mark.parametrize("ratio", [(0, 5, 5), (0, 0, 0), (float("inf"), 1, 1)])
+def test_a_ratio_without_training_is_refused(ratio: Ratio) -> None:
+    with pytest.raises(SettingsError, match="leaves a share for training"):
+        assign(make([3, 3]), ratio, 0)
+
+
+def test_an_unsplit_folder_is_prepared_by_the_ratio(colours: Path) -> None:
+    assert prepare(colours, (5, 3, 2), 0).counts()["red"] == {"train": 4, "val": 2, "test": 2}
+
+
+def test_a_train_folder_alone_is_split_like_an_unsplit_one(colours: Path, tmp_path: Path) -> None:
+    shutil.copytree(colours, tmp_path / "parts/train")
+    assert prepare(tmp_path / "parts", (5, 3, 2), 0).counts()["red"] == {"train": 4, "val": 2, "test": 2}
+
+
+def test_validation_comes_from_training_and_never_from_test(colours: Path, tmp_path: Path) -> None:
+    root = tmp_path / "parts"
+    shutil.copytree(colours, root / "train")
+    shutil.copytree(colours, root / "test")
+    images = prepare(root, (5, 3, 2), 0)
+    assert images.counts()["red"] == {"train": 7, "val": 1, "test": 8}
+    assert {sample.path for sample in images.part("test")} == {
+        sample.path for sample in images.samples if sample.path.startswith("test/")
+    }
+    assert images.samples == tuple(sorted(images.samples, key=lambda sample: sample.path))
+    assert "Test images are left alone." in images.notes[1]
+
+
+def test_a_ratio_without_validation_is_prepared_with_some_of_the_training(colours: Path) -> None:
+    assert prepare(colours, (8, 0, 2), 0).counts()["red"] == {"train": 5, "val": 1, "test": 2}
+
+
+def test_parts_that_are_brought_stay(colours: Path, tmp_path: Path) -> None:
+    root = tmp_path / "parts"
+    shutil.copytree(colours, root / "train")
+    shutil.copytree(colours / "red", root / "val/red")
+    images = prepare(root, (5, 3, 2), 0)
+    assert images.samples == scan(root).samples
+    assert images.notes == (
+        "Parts as the data brings them: 24 train, 8 val.",
+        "Validation does not see these classes, which have too few images: blue, green.",
+    )
+
+
+def test_a_class_of_one_image_trains_and_a_set_of_such_classes_is_refused(colours: Path) -> None:
+    for file in sorted((colours / "red").iterdir())[1:]:
+        file.unlink()
+    images = prepare(colours, (5, 3, 2), 0)
+    assert images.counts()["red"] == {"train": 1}
+    assert any("red" in note for note in images.notes)
+    for label in ("blue", "green"):
+        for file in sorted((colours / label).iterdir())[1:]:
+            file.unlink()
+    with pytest.raises(DataError, match="Every class has a single one"):
+        prepare(colours, (5, 3, 2), 0)
+
+
+def test_parts_without_training_are_refused(colours: Path, tmp_path: Path) -> None:
+    shutil.copytree(colours, tmp_path / "parts/val")
+    shutil.copytree(colours, tmp_path / "parts/test")
+    with pytest.raises(DataError, match="It has val and test only"):
+        prepare(tmp_path / "parts", (5, 3, 2), 0)
+
+
+def test_the_manifest_read_back_is_the_split_that_training_would_make(colours: Path) -> None:
+    expected = prepare(colours, (5, 3, 2), 3)
+    done = split(SplitSettings(folder=colours, seed=3))
+    assert done.manifest == colours / "splits.csv"
+    assert done.counts == {"train": 12, "val": 6, "test": 6}
+    assert done.manifest.read_text().startswith("path,label,split\nblue/000.png,blue,")
+    assert scan(colours).samples == expected.samples
+
+
+def test_a_manifest_elsewhere_names_the_same_files(colours: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new/place/mine.csv"
+    split(SplitSettings(folder=colours, out=out))
+    images = scan(out)
+    assert "../../colours/red/000.png" in {sample.path for sample in images.samples}
+    assert all(images.file(sample).is_file() for sample in images.samples)
+    assert [sample.part for sample in images.samples] == [
+        sample.part for sample in prepare(colours, (5, 3, 2), 0).samples
+    ]
+
+
+def test_a_csv_without_splits_gets_a_manifest_beside_it(colours: Path) -> None:
+    rows = (f"{sample.path},{sample.path[:3]}" for sample in scan(colours).samples)
+    (colours / "labels.csv").write_text("path,label\n" + "\n".join(rows))
+    done = split(SplitSettings(folder=colours / "labels.csv"))
+    assert done.manifest == colours / "splits.csv"
+    assert set(done.classes) == {"blu", "gre", "red"}
+
+
+def test_an_older_manifest_is_replaced_only_when_told_and_the_same_one_is_left(colours: Path) -> None:
+    assert split(SplitSettings(folder=colours)).written
+    before = (colours / "splits.csv").stat().st_mtime_ns
+    assert not split(SplitSettings(folder=colours)).written
+    assert (colours / "splits.csv").stat().st_mtime_ns == before
+    with pytest.raises(OutputError, match="--overwrite"):
+        split(SplitSettings(folder=colours, seed=1))
+    assert split(SplitSettings(folder=colours, seed=1, overwrite=True)).written
+    assert sorted(entry.name for entry in colours.iterdir()) == ["blue", "green", "red", "splits.csv"]
+
+
+def test_new_images_are_seen_when_a_folder_is_split_again(colours: Path) -> None:
+    split(SplitSettings(folder=colours))
+    shutil.copy(colours / "red/000.png", colours / "red/new.png")
+    assert sum(split(SplitSettings(folder=colours, overwrite=True)).counts.values()) == 25
+
+
+def test_nothing_is_left_where_the_manifest_cannot_be_written(colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        split(SplitSettings(folder=colours))
+    assert sorted(entry.name for entry in colours.iterdir()) == ["blue", "green", "red"]

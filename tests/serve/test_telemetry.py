@@ -1,0 +1,70 @@
+"""What Prometheus reads."""
+
+import pytest
+from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
+
+from lensmith.classifier import Classifier
+from lensmith.config import ServeSettings
+from lensmith.serve.app import create_app
+from lensmith.serve.telemetry import REQUEST_BUCKETS
+
+
+def samples(client: TestClient) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """(name, labels) → value, as Prometheus's own parser reads the page."""
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(client.get("/metrics").text)
+        for sample in family.samples
+    }
+
+
+def labels(**given: str) -> frozenset[tuple[str, str]]:
+    return frozenset(given.items())
+
+
+def test_requests_are_counted_by_route_template_status_and_version(client: TestClient, red_png: bytes) -> None:
+    for _ in range(3):
+        client.post("/predict?top_k=1", content=red_png)
+    client.post("/predict", content=b"nothing")
+    found = samples(client)
+    assert found["lensmith_requests_total", labels(route="/predict", status="200", version="1")] == 3
+    assert found["lensmith_requests_total", labels(route="/predict", status="415", version="1")] == 1
+    assert found["lensmith_request_seconds_count", labels(route="/predict")] == 4
+    assert found["lensmith_decode_seconds_count", labels()] == 3
+    assert found["lensmith_inference_seconds_count", labels()] == 3
+
+
+def test_addresses_that_do_not_exist_share_one_series(client: TestClient) -> None:
+    for number in range(20):
+        client.get(f"/made-up/{number}")
+        client.get(f"/console/{number}.js")
+    routes = {dict(each)["route"] for name, each in samples(client) if name == "lensmith_requests_total"}
+    assert len(routes) <= 3
+    assert "unmatched" in routes
+
+
+def test_the_model_the_load_and_the_process_are_described(client: TestClient) -> None:
+    found = samples(client)
+    info = labels(name="colours", version="1", engine="onnxruntime", precision="fp32")
+    assert found["lensmith_model_info", info] == 1
+    assert found["lensmith_images_running", labels()] == 0
+    assert found["lensmith_images_queued", labels()] == 0
+    assert found["lensmith_shed_total", labels()] == 0
+    assert found["lensmith_requests_in_flight", labels()] == 1  # the scrape itself
+    assert found["process_resident_memory_bytes", labels()] > 1e6
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.2])
+def test_the_latency_that_is_judged_by_lies_on_a_bucket_with_close_neighbours(seconds: float) -> None:
+    index = REQUEST_BUCKETS.index(seconds)
+    assert REQUEST_BUCKETS[index + 1] / seconds <= 1.25
+    assert seconds / REQUEST_BUCKETS[index - 1] <= 1.4
+
+
+def test_two_services_in_one_process_count_for_themselves(
+    client: TestClient, classifier: Classifier, settings: ServeSettings, red_png: bytes
+) -> None:
+    client.post("/predict", content=red_png)
+    with TestClient(create_app(classifier, settings)) as other:
+        assert ("lensmith_requests_total", labels(route="/predict", status="200", version="1")) not in samples(other)

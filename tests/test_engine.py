@@ -1,0 +1,45 @@
+"""Engines answer alike, from one thread or many."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from lensmith.bundle import GRAPH, Bundle
+from lensmith.engine import FakeEngine, open_engine, open_graph
+from lensmith.errors import BundleError
+
+BATCH = np.random.default_rng(0).normal(0, 0.5, (5, 3, 32, 32)).astype(np.float32)
+
+
+@pytest.fixture
+def graph(colour_bundle: Bundle) -> str:
+    return str(colour_bundle.path / GRAPH)
+
+
+def test_openvino_answers_as_onnx_runtime(graph: str) -> None:
+    expected = open_graph(graph, "onnxruntime", "fp32", 1).run(BATCH)
+    np.testing.assert_allclose(open_graph(graph, "openvino", "fp32", 1).run(BATCH), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_concurrent_calls_do_not_mix(graph: str, engine: str) -> None:
+    opened = open_graph(graph, engine, "fp32", 1)
+    alone = [opened.run(image[np.newaxis]) for image in BATCH]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda i: opened.run(BATCH[i % 5][np.newaxis]), range(100)))
+    for number, answer in enumerate(together):
+        np.testing.assert_array_equal(answer, alone[number % 5])
+
+
+def test_probabilities_sum_to_one_and_follow_the_temperature() -> None:
+    logits = np.array([[1000.0, 0.0], [2.0, 1.0]], dtype=np.float32)
+    sharp, soft = FakeEngine(lambda _: logits, 1.0).run(BATCH), FakeEngine(lambda _: logits, 10.0).run(BATCH)
+    np.testing.assert_allclose(sharp.sum(1), 1, rtol=1e-6)
+    assert sharp.dtype == np.float32
+    assert soft[1, 0] == pytest.approx(1 / (1 + np.exp(-0.1)), rel=1e-5)
+
+
+def test_an_engine_the_bundle_was_not_exported_for_is_named(colour_bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match="onnxruntime"):
+        open_engine(colour_bundle, "tensorrt")
