@@ -1,6 +1,7 @@
 """Real inputs that every test may use: a folder of coloured pictures, and a bundle that tells the colours apart."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +35,36 @@ def make_colours(root: Path, per_class: int = 8) -> Path:
 def colours(tmp_path: Path) -> Path:
     """An image folder of three classes with eight pictures each."""
     return make_colours(tmp_path / "colours")
+
+
+@pytest.fixture(scope="session")
+def shared_colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, for tests that leave it as it is."""
+    return make_colours(tmp_path_factory.mktemp("data") / "colours")
+
+
+QUICK = {
+    "model": "test_resnet", "pretrained": False, "image_size": 32, "epochs": 8, "head_epochs": 1, "batch_size": 4,
+    "lr": 3e-3, "backbone_lr_ratio": 1.0, "precision": "fp32", "workers": 0, "device": "cpu",
+}  # fmt: skip
+"""Settings of a training that takes a second and learns the colours."""
+
+
+@pytest.fixture(scope="session")
+def trained(shared_colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run folder, to be left as it is. It holds no bundle."""
+    from lensmith.config import TrainSettings
+    from lensmith.train.fit import fit
+
+    out = tmp_path_factory.mktemp("runs") / "trained"
+    fit(TrainSettings.model_validate({**QUICK, "data": shared_colours, "out": out}))
+    return out
+
+
+@pytest.fixture
+def quick() -> dict[str, Any]:
+    """`QUICK`, to be changed at will."""
+    return dict(QUICK)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from lensmith import config
 
@@ -93,12 +93,21 @@ def evaluate(bundle: StrPath, data: StrPath, **settings: Any) -> Evaluation:
     return run(config.EvaluateSettings.resolve({"bundle": bundle, "data": data, **settings}))
 
 
-def predict(bundle: StrPath, images: Iterable[StrPath], **settings: Any) -> Predicted:
-    """Classify many images into a table. Settings: `PredictSettings`."""
+def predict(
+    bundle: StrPath, images: StrPath | Iterable[StrPath], *, stream: TextIO | None = None, **settings: Any
+) -> Predicted:
+    """Classify files and folders. Settings: `PredictSettings`.
+
+    Args:
+        bundle: folder or zip.
+        images: one path or many.
+        stream: takes the rows as text where no `out` is given; without both they are in the result.
+        settings: see above.
+    """
     from lensmith.predict import predict as run
 
-    names = [str(image) for image in images]
-    return run(config.PredictSettings.resolve({"bundle": bundle, "images": names, **settings}))
+    names = [str(image) for image in ([images] if isinstance(images, (str, PathLike)) else images)]
+    return run(config.PredictSettings.resolve({"bundle": bundle, "images": names, **settings}), stream)
 
 
 def serve(bundle: StrPath, **settings: Any) -> None:

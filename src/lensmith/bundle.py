@@ -157,10 +157,13 @@ class Bundle:
     def pack(self, path: Path) -> Path:
         """Write the bundle as one zip file at `path`; a finished file or none."""
         partial = path.with_name(path.name + ".partial")
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name in (*sorted(self.manifest.files), MANIFEST):
-                archive.write(self.path / name, name)
-        partial.replace(path)
+        try:
+            with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+                for name in (*sorted(self.manifest.files), MANIFEST):
+                    archive.write(self.path / name, name)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
         return path
 
 

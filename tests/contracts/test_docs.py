@@ -10,8 +10,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_page_of_settings_is_the_one_that_the_code_makes() -> None:
-    page = runpy.run_path(str(ROOT / "docs/generate_settings.py"))["page"]()
-    assert (ROOT / "docs/settings.md").read_text() == page, "run: python docs/generate_settings.py"
+    page = runpy.run_path(str(ROOT / "tools/generate_settings.py"))["page"]()
+    assert (ROOT / "docs/settings.md").read_text() == page, "run: python tools/generate_settings.py"
 
 
 def test_every_room_has_its_line_in_the_architecture() -> None:

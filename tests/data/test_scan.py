@@ -1,6 +1,7 @@
 """Layouts read, what is set aside and why, and the words for what cannot be read at all."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,19 @@ def test_links_between_folders_are_followed_but_never_in_circles(tmp_path: Path)
     assert images.set_aside == (
         ("cat/more/back", "a link to a folder around it"), ("cat/up", "a link to a folder around it"),
     )  # fmt: skip
+
+
+def test_a_folder_without_rights_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, "cat/1.jpg", "dog/2.jpg", "locked/3.jpg")
+    iterdir = Path.iterdir
+
+    def guarded(folder: Path) -> Iterator[Path]:
+        if folder.name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return iterdir(folder)
+
+    monkeypatch.setattr(Path, "iterdir", guarded)
+    assert reasons(tmp_path) == {"locked": "cannot be opened (Permission denied)"}
 
 
 def test_a_name_that_is_not_utf8_is_set_aside_printably(tmp_path: Path) -> None:

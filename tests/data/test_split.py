@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lensmith.config import SplitSettings
@@ -36,6 +36,7 @@ def parts_of(images: ImageSet) -> dict[str, str | None]:
     return {sample.path: sample.part for sample in images.samples}
 
 
+@settings(deadline=None)
 @given(sizes, ratios, seeds)
 def test_every_image_is_in_exactly_one_part(counts: list[int], ratio: Ratio, seed: int) -> None:
     before = make(counts)
@@ -44,6 +45,7 @@ def test_every_image_is_in_exactly_one_part(counts: list[int], ratio: Ratio, see
     assert {sample.part for sample in after.samples} <= set(PARTS)
 
 
+@settings(deadline=None)
 @given(sizes, ratios, seeds)
 def test_each_class_is_divided_to_within_one_image_of_the_ratio(counts: list[int], ratio: Ratio, seed: int) -> None:
     divided = assign(make(counts), ratio, seed).counts()
@@ -54,6 +56,7 @@ def test_each_class_is_divided_to_within_one_image_of_the_ratio(counts: list[int
             assert share > 0 or part not in row
 
 
+@settings(deadline=None)
 @given(sizes, ratios, seeds)
 def test_every_class_trains_and_from_two_images_on_validates(counts: list[int], ratio: Ratio, seed: int) -> None:
     for row, count in zip(assign(make(counts), ratio, seed).counts().values(), counts, strict=True):
@@ -62,11 +65,13 @@ def test_every_class_trains_and_from_two_images_on_validates(counts: list[int], 
             assert row.get("val", 0) >= 1
 
 
+@settings(deadline=None)
 @given(sizes, ratios, seeds, seeds)
 def test_the_order_of_the_files_does_not_matter(counts: list[int], ratio: Ratio, seed: int, order: int) -> None:
     assert parts_of(assign(make(counts), ratio, seed)) == parts_of(assign(make(counts, shuffle=order), ratio, seed))
 
 
+@settings(deadline=None)
 @given(sizes, ratios, seeds)
 def test_another_class_does_not_move_the_images_of_these(counts: list[int], ratio: Ratio, seed: int) -> None:
     before, after = assign(make(counts), ratio, seed), assign(make([*counts, 7]), ratio, seed)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from typer.main import get_command
 
 from lensmith import api
@@ -34,9 +33,9 @@ def fetch(given: dict[str, Any], *, as_json: Json = False) -> None:
         return
     images = ", ".join(f"{count:,} {part}" for part, count in fetched.counts.items())
     state = f"{fetched.written:,} images written" if fetched.written else "was finished already"
-    say(f"[bold]{escape(str(fetched.folder))}[/bold]: {fetched.classes} classes, {images} ({state})")
-    say(f"Source: {escape(fetched.source)}")
-    say(f"Next: lensmith data check {escape(str(fetched.folder))}")
+    say((str(fetched.folder), "bold"), f": {fetched.classes} classes, {images} ({state})")
+    say(f"Source: {fetched.source}")
+    say(f"Next: lensmith data check {fetched.folder}")
 
 
 def check(
@@ -52,8 +51,8 @@ def check(
         print_json(checked.as_dict())
         return
     columns = [part for part in (*_PARTS, "all") if any(part in row for row in checked.counts.values())]
-    rows = [(escape(label), *(row.get(part, 0) for part in columns)) for label, row in checked.counts.items()]
-    say(f"[bold]{escape(str(folder))}[/bold]: {checked.usable:,} usable images of {checked.images:,}")
+    rows = [(label, *(row.get(part, 0) for part in columns)) for label, row in checked.counts.items()]
+    say((str(folder), "bold"), f": {checked.usable:,} usable images of {checked.images:,}")
     table("", ("class", *columns), rows)
     say()
     for name, side in (("width", checked.width), ("height", checked.height)):
@@ -62,17 +61,17 @@ def check(
     for name, found in (("formats", checked.formats), ("modes", checked.modes)):
         say(f"{name:7} {', '.join(f'{key} {count:,}' for key, count in found.items())}")
     for note in checked.notes:
-        say(escape(note))
+        say(note)
     if checked.findings:
         say()
-        shown = [(finding.kind, escape(finding.path), escape(finding.reason)) for finding in checked.findings[:SHOWN]]
+        shown = [(finding.kind, finding.path, finding.reason) for finding in checked.findings[:SHOWN]]
         table(f"{checked.problems:,} files with something wrong", ("what", "file", "reason"), shown)
         if checked.problems > SHOWN:
             say(f"… and {checked.problems - SHOWN:,} more; --json names all")
     for warning in checked.warnings:
-        say(f"[yellow]Warning:[/yellow] {escape(warning)}")
+        say(("Warning: ", "yellow"), warning)
     if not checked.findings and not checked.warnings:
-        say("[green]Nothing wrong was found.[/green]")
+        say(("Nothing wrong was found.", "green"))
 
 
 def split(given: dict[str, Any], *, as_json: Json = False) -> None:
@@ -87,12 +86,12 @@ def split(given: dict[str, Any], *, as_json: Json = False) -> None:
         print_json(done.as_dict())
         return
     columns = [part for part in _PARTS if part in done.counts]
-    rows = [(escape(label), *(row.get(part, 0) for part in columns)) for label, row in done.classes.items()]
-    say(f"[bold]{escape(str(done.manifest))}[/bold]: {'written' if done.written else 'was there already, the same'}")
+    rows = [(label, *(row.get(part, 0) for part in columns)) for label, row in done.classes.items()]
+    say((str(done.manifest), "bold"), f": {'written' if done.written else 'was there already, the same'}")
     table("", ("class", *columns), rows)
     say()
     for note in done.notes:
-        say(escape(note))
+        say(note)
 
 
 _app = typer.Typer(

@@ -35,7 +35,7 @@ def demo(given: dict[str, Any], *, as_json: Json = False) -> None:
     say(f"Bundle      {shown.bundle}")
     if shown.url:
         say(f"Service     {shown.url} (stop it with: kill {shown.pid})")
-    say("\n[bold]Next[/bold], with your own images in DIR/CLASS/*.jpg:")
+    say(("\nNext", "bold"), ", with your own images in DIR/CLASS/*.jpg:")
     say("  lensmith data check DIR")
     say("  lensmith train DIR")
     say(f"  lensmith serve {shown.bundle}")

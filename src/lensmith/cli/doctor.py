@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import typer
-from rich.markup import escape
 from typer.main import get_command
 
 from lensmith import api
 from lensmith.cli.options import Json
 from lensmith.cli.output import print_json, say
 
-MARKS = {"ok": "[green]✓[/green]", "note": "[yellow]![/yellow]", "problem": "[red]✗[/red]"}
+MARKS = {"ok": ("✓", "green"), "note": ("!", "yellow"), "problem": ("✗", "red")}
 
 _app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -30,10 +29,10 @@ def doctor(as_json: Json = False) -> None:
         for finding in diagnosis.findings:
             if finding.group != group:
                 group = finding.group
-                say(f"[bold]{group}[/bold]")
-            say(f"  {MARKS[finding.status]} {escape(finding.name.ljust(width))}  {escape(finding.value)}")
+                say((group, "bold"))
+            say("  ", MARKS[finding.status], f" {finding.name.ljust(width)}  {finding.value}")
             if finding.remedy:
-                say(f"      [yellow]→ {escape(finding.remedy)}[/yellow]")
+                say((f"      → {finding.remedy}", "yellow"))
         say(f"\n{_counted(diagnosis.count('problem'), 'problem')}, {_counted(diagnosis.count('note'), 'note')}")
     if diagnosis.status == "problem":
         raise typer.Exit(1)

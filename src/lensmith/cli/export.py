@@ -21,7 +21,7 @@ def export(given: dict[str, Any], *, as_json: Json = False) -> None:
         print_json(made.as_dict())
         return
     parity = made.parity
-    say(f"[bold]{made.bundle}[/bold]")
+    say((str(made.bundle), "bold"))
     say(f"  largest difference of a probability {parity.largest_difference:.2g}")
     say(f"  top-1 agreement {parity.agreement:.2%} of {parity.images:,} images")
     say(f"  accuracy {made.evaluation.metrics.accuracy:.4f}, {made.evaluation.latency_ms:.1f} ms an image")

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 def print_json(result: Any) -> None:
@@ -17,20 +18,22 @@ def print_json(result: Any) -> None:
     print(json.dumps(result, default=_plain), flush=True)
 
 
-def say(text: str = "") -> None:
-    """A line for people; `[bold]markup[/bold]` is understood."""
-    _console().print(text, highlight=False, soft_wrap=True)
+def say(*parts: str | tuple[str, str]) -> None:
+    """A line for people, put together from plain text and (text, style) pairs; nothing in the text is markup."""
+    _console().print(Text.assemble(*parts), highlight=False, soft_wrap=True)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A table for people; numbers to the right."""
-    drawn = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    drawn = Table(header_style="bold", box=None, pad_edge=False)
     rows = [list(row) for row in rows]
     for index, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[index], (int, float)) for row in rows)
-        drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        drawn.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        drawn.add_row(*("" if cell is None else str(cell) for cell in row))
+        drawn.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    if title:
+        say((title, "bold"))
     _console().print(drawn, highlight=False)
 
 

@@ -11,8 +11,8 @@ from lensmith.config import ServeSettings
 def serve(given: dict[str, Any]) -> None:
     """Answer over HTTP, with a page at / to drop an image on.
 
-    The bundle is verified before the port opens; the address is printed when the service is ready. Ctrl-C or SIGTERM
-    finishes the requests that are under way and ends with exit code 0.
+    The bundle is verified first; the address is printed when the service is ready. Ctrl-C or SIGTERM finishes
+    the requests that are under way and ends with exit code 0.
     """
     from lensmith import api
 

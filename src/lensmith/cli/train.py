@@ -32,7 +32,7 @@ def train(
     fitted, parity = trained.fitted, trained.exported.parity
     accuracy = fitted.metrics["val_accuracy"]
     judged = "" if accuracy is None else f", validation accuracy {accuracy:.4f}"
-    say(f"\n[bold]{trained.bundle}[/bold]")
+    say((f"\n{trained.bundle}", "bold"))
     say(f"  best epoch {fitted.best_epoch} of {fitted.epochs}{judged}; curves in {fitted.run.curves}")
     say(f"  the graph agrees with PyTorch on {parity.agreement:.2%} of {parity.images:,} images")
     say(f"  {trained.seconds:,.0f} s, {fitted.images_per_second:,.0f} training images a second")

@@ -194,7 +194,9 @@ def _known(value: float) -> float | None:
 
 def _refuse_misfits(labels: npt.NDArray[np.integer[Any]], probabilities: Tensor) -> None:
     if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1] or len(labels) == 0:
-        raise ValueError(f"labels (N,) and probabilities (N, C) were expected, not {labels.shape}, {probabilities.shape}")
+        raise ValueError(
+            f"labels (N,) and probabilities (N, C) were expected, not {labels.shape}, {probabilities.shape}"
+        )
     classes = probabilities.shape[1]
     if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes:
         raise ValueError(f"labels were expected to be integers in 0..{classes - 1}")

@@ -16,10 +16,11 @@ from lensmith.evaluate.run import Evaluation
 from lensmith.image import decode, read
 
 MISTAKES = 24
-LEAST_SURE = 12
-PAIRS = 15
+LEAST_SURE = 8
+PAIRS = 12
 HEAT_TABLE_CLASSES = 30
 """Up to so many classes the confusion matrix is a table with numbers; beyond, a picture."""
+HEAT_PICTURE_PX = 540
 CLASSES_SHOWN = 40
 THUMBNAIL_PX = 160
 
@@ -80,13 +81,19 @@ def _heat_rows(confusion: Ints) -> list[list[tuple[int, float]]]:
 
 
 def _heat_picture(confusion: Ints) -> str:
-    """The matrix as a PNG data URI, one pixel a cell: green right, red wrong, stronger with the share of its row."""
+    """The matrix as a PNG data URI: green right, red wrong, stronger with the share of the true class."""
+    # One pixel a class, or a block of classes where the page has fewer pixels; a block shows its strongest cell.
+    block = -(-len(confusion) // HEAT_PICTURE_PX)
+    short = -len(confusion) % block
+    shares = np.pad(_row_shares(confusion), (0, short))
+    side = len(shares) // block
+    strongest = shares.reshape(side, block, side, block).max(axis=(1, 3))
     # Colour through the alpha channel, so that one picture suits a light and a dark page. The root makes rare
     # mistakes visible.
-    cells = np.empty((*confusion.shape, 4), dtype=np.uint8)
+    cells = np.empty((side, side, 4), dtype=np.uint8)
     cells[...] = (204, 78, 66, 0)
-    cells[np.diag_indices(len(confusion))] = (46, 139, 112, 0)
-    cells[..., 3] = np.sqrt(_row_shares(confusion)) * 255
+    cells[np.diag_indices(side)] = (46, 139, 112, 0)
+    cells[..., 3] = np.sqrt(strongest) * 255
     return _data_uri(Image.fromarray(cells), "PNG")
 
 

@@ -85,6 +85,7 @@ def export(settings: ExportSettings) -> Exported:
 
     if target.suffix == ".zip":
         bundle.require_free(target, settings.overwrite)
+        target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch:
             bundle.write(Path(scratch) / "bundle", build).pack(target)
     else:
@@ -162,9 +163,10 @@ def _parity(model: nn.Module, run: Run, samples: Sequence[Sample], evaluation: E
 
 def _golden(classifier: Classifier, evaluation: Evaluation) -> Golden:
     """Real files spread over the classes, with the engine's own answers."""
-    step = max(1, len(evaluation.files) // GOLDEN_SAMPLES)
-    rows = range(0, len(evaluation.files), step)[:GOLDEN_SAMPLES]
-    return Golden(tuple(read(evaluation.files[row]) for row in rows), evaluation.probabilities[list(rows)])
+    count = len(evaluation.files)
+    samples = min(GOLDEN_SAMPLES, count)
+    rows = [number * count // samples for number in range(samples)]
+    return Golden(tuple(read(evaluation.files[row]) for row in rows), evaluation.probabilities[rows])
 
 
 def _write_card(path: Path, manifest: Manifest, evaluation: Evaluation) -> None:

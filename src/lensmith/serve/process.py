@@ -21,7 +21,7 @@ START_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class ServiceProcess:
-    """A running `lensmith serve`, a context manager that stops it.
+    """A running `lensmith serve`; as a context manager it is stopped at the end.
 
     Attributes:
         url: its address, without a slash at the end.

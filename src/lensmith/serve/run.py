@@ -56,7 +56,7 @@ def serve(settings: ServeSettings) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, with a stop that loses no request that was sent, and that ends with exit code 0."""
+    """uvicorn, with a stop that answers what was sent before it closes, and that ends with exit code 0."""
 
     def __init__(self, config: uvicorn.Config, service: Service, ready_line: str) -> None:
         super().__init__(config)
@@ -70,15 +70,20 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # uvicorn's own would send itself the signal again at the end, and so not exit with 0.
-        self._service.drain()
         self.force_exit = self.should_exit  # the second signal does not wait
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # Closing a kept connection on which a request is just arriving would lose that request. So new connections
-        # are refused first, and for a moment every answer asks its client to close.
-        for server in self.servers:
-            server.close()
+        # Closing a kept connection on which a request is just arriving would lose that request, so for a moment every
+        # answer asks its client to close. New connections are refused before that: the clients that were asked
+        # connect anew, and what still waits to be accepted when the listener closes would be lost as well. Without a
+        # backlog the system lets new ones wait outside, while those inside are accepted.
+        for listener in sockets or ():
+            listener.listen(0)
+        await asyncio.sleep(0.05)
+        for closing in (*self.servers, *(sockets or ())):
+            closing.close()
+        self._service.drain()
         loop = asyncio.get_running_loop()
         settled = loop.time() + min(SETTLE_S, self._service.settings.grace_s)
         while self.server_state.connections and loop.time() < settled and not self.force_exit:

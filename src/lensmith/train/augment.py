@@ -37,7 +37,8 @@ class Augment:
 
     def draw(self, seed: int, epoch: int, sample: int) -> np.random.Generator:
         """The sample's own stream of random numbers in this epoch."""
-        return np.random.Generator(np.random.Philox(key=(seed << 32) + epoch, counter=sample))
+        # The generator counts in the lower words, so samples lie far apart; 0 is where the epoch's order begins.
+        return np.random.Generator(np.random.Philox(key=(seed << 32) + epoch, counter=(sample + 1) << 64))
 
     def crop(self, picture: Image.Image, how: Preprocessing, random: np.random.Generator) -> Pixels:
         """RGB picture → uint8 (S, S, 3): a random part of it, resampled once.

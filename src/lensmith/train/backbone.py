@@ -23,12 +23,14 @@ class Classifier:
     Attributes:
         model: float (N, 3, S, S) → logits (N, C).
         head: the part of it that is new.
+        dropout: share of the features that is dropped before the head while it learns.
         preprocessing: what its weights expect of an image.
         provenance: where its weights come from, in words.
     """
 
     model: nn.Module
     head: nn.Module
+    dropout: float
     preprocessing: Preprocessing
     provenance: str
 
@@ -46,7 +48,11 @@ class Classifier:
         for parameter in self.head.parameters():
             parameter.requires_grad_(True)
         self.model.train(not backbone)
-        self.model.training = True  # timm applies the head's dropout at the root
+        # timm applies the head's dropout at the root, or in a module beside the head; either must know of training.
+        self.model.training = True
+        for module in self.model.modules():
+            if isinstance(module, nn.Dropout) and module.p == self.dropout:
+                module.train()
         self.head.train()
         if statistics:
             for module in self.model.modules():
@@ -69,7 +75,7 @@ def build(settings: TrainSettings, classes: int) -> Classifier:
         provenance = weights.load_pretrained(model, settings.model, **_size(settings))
     else:
         provenance = "random"
-    return Classifier(model, _new_head(model, classes), preprocessing, provenance)
+    return Classifier(model, _new_head(model, classes), settings.dropout, preprocessing, provenance)
 
 
 def rebuild(settings: TrainSettings, classes: int, state: dict[str, torch.Tensor]) -> nn.Module:
@@ -104,10 +110,14 @@ def _create(settings: TrainSettings) -> nn.Module:
         )
     try:
         model: nn.Module = timm.create_model(name, pretrained=False, drop_rate=settings.dropout, **_size(settings))
+        if settings.image_size is not None:  # many tell only at the first picture whether it fits
+            with torch.no_grad():
+                model.eval()(torch.zeros(1, 3, settings.image_size, settings.image_size))
     except (AssertionError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
         raise SettingsError(
             f"An image size that {name} can take was expected.",
-            f"{settings.image_size} arrived ({str(error).splitlines()[0] if str(error) else type(error).__name__}).",
+            f"{settings.image_size} arrived ({reason}).",
             "Leave --image-size out to use the backbone's own.",
         ) from error
     return model

@@ -6,6 +6,7 @@ cannot be read never stops a run: its sample arrives without pixels, is named on
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -138,4 +139,13 @@ def loader(dataset: Images, order: Order, workers: int, device: torch.device) ->
         pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_outlive_signals,
+        # Each pass draws a seed for the workers. From torch's own stream, a resumed run would draw one more.
+        generator=torch.Generator(),
     )
+
+
+def _outlive_signals(worker: int) -> None:
+    """Ctrl-C and SIGTERM often reach the whole process group; the loop still needs the batches up to its next step."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

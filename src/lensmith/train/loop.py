@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
-from lensmith.errors import RunError
+from lensmith.errors import DataError, RunError
 from lensmith.machine import allowed_cores
 from lensmith.train import checkpoint
-from lensmith.train.dataset import Batch, Images, Order, default_workers, loader
+from lensmith.train.dataset import Images, Order, default_workers, loader
 from lensmith.train.interruption import EXIT_CODES, Interruption
 from lensmith.train.recipe import Plan, Stage
 from lensmith.train.record import Recorder, draw_curves
@@ -86,6 +87,7 @@ class Loop:
             self.validation = loader(dataset, Order(len(validation), 2 * batch_size, None), workers, device)
         self.at = Position()
         self._unreadable: set[str] = set()
+        self._lost: set[str] = set()
         self._saved_at = time.monotonic()
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -99,6 +101,7 @@ class Loop:
         Raises:
             RunInterruptedError: a signal asked the run to stop; it is saved.
             RunError: the loss is no longer a number.
+            DataError: no training image, or no validation image, can be read.
         """
         torch.set_num_threads(allowed_cores())
         at, plan = self.at, self.plan
@@ -120,13 +123,15 @@ class Loop:
     def _train(self, stage: Stage, recorder: Recorder, interruption: Interruption) -> None:
         """The rest of the epoch's steps."""
         at = self.at
+        if at.step >= self.plan.total_steps:  # stopped at the very last one
+            return
         self.order.epoch, self.order.skip = at.epoch, at.batch
         recorder.begin_epoch(at.epoch, stage.name, at.batch)
         sums = torch.zeros(2, dtype=torch.float64, device=self.learner.device)
         clock = shown = time.perf_counter()
         for batch in self.batches:
             waited_s = time.perf_counter() - clock
-            self._leave_out(batch, recorder)
+            self._leave_out(batch.unreadable, recorder)
             if len(batch.labels):
                 sums += self.learner.take(batch, self.plan, at.step)
             at.batch, at.step, at.seen = at.batch + 1, at.step + 1, at.seen + len(batch.labels)
@@ -153,15 +158,13 @@ class Loop:
         at, settings = self.at, self.settings
         seen, seconds = max(1, at.seen), max(1e-9, at.seconds)
         train_loss = at.loss_sum / seen
-        if not math.isfinite(train_loss):
-            raise RunError(
-                "A finite training loss was expected.",
-                f"In epoch {at.epoch + 1} it is {train_loss}.",
-                f"Try a smaller rate (--lr {settings.lr / 10:g}) or --precision fp32.",
-            )
+        self._name_lost_classes(recorder)
+        self._require_finite("training", train_loss)
         found: Answers | None = None
         if self.validation is not None:
             found = answers(self.learner.model, self.validation, self.learner.device, recorder.validating)
+            self._leave_out(found.unreadable, recorder)
+            self._require_finite("validation", found.loss)
         score = None if found is None else found.accuracy if settings.monitor == "accuracy" else -found.loss
         better = score is None or at.best_score is None or score > at.best_score
         if better:
@@ -194,12 +197,42 @@ class Loop:
         checkpoint.save({"learner": self.learner.state(), "position": asdict(self.at)}, self.folder.last)
         self._saved_at = time.monotonic()
 
-    def _leave_out(self, batch: Batch, recorder: Recorder) -> None:
-        for path, reason in batch.unreadable:
+    def _require_finite(self, what: str, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise RunError(
+                f"A finite {what} loss was expected.",
+                f"In epoch {self.at.epoch + 1} it is {loss}.",
+                f"Try a smaller rate (--lr {self.settings.lr / 10:g}) or --precision fp32.",
+            )
+
+    def _leave_out(self, unreadable: list[tuple[str, str]], recorder: Recorder) -> None:
+        for path, reason in unreadable:
             if path not in self._unreadable:
                 self._unreadable.add(path)
                 recorder.event("left_out", path=path, reason=reason)
                 recorder.say(f"left out: {path}: {reason}")
+
+    def _name_lost_classes(self, recorder: Recorder) -> None:
+        """Name the classes that have lost all their training images.
+
+        Raises:
+            DataError: all of them have.
+        """
+        if not self._unreadable:
+            return
+        images = self.folder.images
+        left = Counter(sample.label for sample in images.part("train") if sample.path not in self._unreadable)
+        if not left:
+            raise DataError(
+                f"Training images that can be read were expected in {images.root}.",
+                f"None of {len(images.part('train')):,} can.",
+                f"See what is wrong with each: lensmith data check {images.root}",
+            )
+        lost = {label for number, label in enumerate(images.labels) if not left[number]}
+        for label in sorted(lost - self._lost):
+            recorder.event("class_left_out", label=label)
+            recorder.say(f"left out: {label}: none of its training images can be read, so it will not be recognised")
+        self._lost |= lost
 
     def _stop(self, recorder: Recorder, interruption: Interruption) -> None:
         assert interruption.received is not None

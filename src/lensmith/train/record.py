@@ -54,7 +54,7 @@ class Recorder:
     def say(self, text: str) -> None:
         """A line for people, above the bar."""
         if watched():
-            self._progress.console.print(text, highlight=False)
+            self._progress.console.print(text, highlight=False, markup=False)
         else:
             print(text, file=sys.stderr, flush=True)
 

@@ -11,6 +11,7 @@ bundle/              what `lensmith export` made
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -139,10 +140,17 @@ class Run:
             ) from error
 
     def history(self) -> list[dict[str, Any]]:
-        """The epoch lines of events.jsonl, the last one of each epoch."""
+        """The epoch lines of events.jsonl, the last one of each epoch.
+
+        A line that a full disk or a power cut left unfinished is passed over: its epoch is run again, since the
+        checkpoint comes after it.
+        """
         if not self.events.exists():
             return []
-        lines = [json.loads(line) for line in self.events.read_text(encoding="utf-8").splitlines()]
+        lines = []
+        for text in self.events.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                lines.append(json.loads(text))
         return list({line["epoch"]: line for line in lines if line["event"] == "epoch"}.values())
 
 

@@ -33,6 +33,7 @@ class Learner:
         self.augment = LEVELS[settings.augment]
         self.precisions: dict[str, str] = {}  # stage → precision, once it is chosen
         self._precision = "fp32"
+        self._learning_norms: list[nn.Module] = []
         self._scaler = torch.amp.GradScaler(device.type, enabled=False)
         self._size = how.image_size
         self._mean = torch.tensor(how.mean, device=device).view(1, 3, 1, 1)
@@ -41,6 +42,8 @@ class Learner:
     def enter(self, stage: Stage) -> str:
         """Freeze what the stage freezes and settle its precision, by trial unless the settings name one."""
         self.network.freeze(stage.frozen, self.settings.batch_norm == "frozen")
+        norms = [module for module in self.model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        self._learning_norms = [norm for norm in norms if norm.training]
         if stage.name not in self.precisions:
             wanted = self.settings.precision
             self.precisions[stage.name] = precision.fastest(self._try, self.device) if wanted == "auto" else wanted
@@ -60,8 +63,7 @@ class Learner:
         # Decoded pictures are (N, S, S, 3), which is channels_last memory once the axes are renamed.
         inputs = self.augment.apply(images.permute(0, 3, 1, 2).float().div_(255), factors)
         inputs = inputs.sub_(self._mean).div_(self._std)
-        with precision.autocast(self.device, self._precision):
-            logits = self.model(inputs)
+        logits = self._forward(inputs, self._precision)
         smoothing = self.settings.label_smoothing
         loss = nn.functional.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=smoothing)
         self._scaler.scale(loss / len(labels)).backward()  # type: ignore[no-untyped-call]
@@ -94,6 +96,13 @@ class Learner:
         if self.device.type == "cuda" and state["rng_device"] is not None:
             torch.cuda.set_rng_state(state["rng_device"], self.device)
 
+    def _forward(self, inputs: torch.Tensor, chosen: str) -> torch.Tensor:
+        for norm in self._learning_norms:
+            norm.train(len(inputs) > 1)  # one image has no statistics to learn from, so the running ones serve
+        with precision.autocast(self.device, chosen):
+            logits: torch.Tensor = self.model(inputs)
+        return logits
+
     def _use(self, chosen: str) -> None:
         self._precision = chosen
         if self._scaler.is_enabled() != (chosen == "fp16"):
@@ -104,8 +113,7 @@ class Learner:
         buffers = [buffer.clone() for buffer in self.model.buffers()]
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             noise = torch.randn(self.settings.batch_size, 3, self._size, self._size, device=self.device)
-            with precision.autocast(self.device, chosen):
-                logits = self.model(noise.to(memory_format=torch.channels_last))
+            logits = self._forward(noise.to(memory_format=torch.channels_last), chosen)
             logits.float().square().mean().backward()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from lensmith.errors import DataError
 from lensmith.train.dataset import Batch
 
 
@@ -52,6 +53,9 @@ def answers(
         batches: a loader whose dataset does not augment.
         device: where the model is.
         watch: told the batches done and their number.
+
+    Raises:
+        DataError: not one image can be read.
     """
     modes = {module: module.training for module in model.modules()}
     logits, labels, indices, unreadable = [], [], [], []
@@ -69,4 +73,11 @@ def answers(
     finally:
         for module, training in modes.items():
             module.training = training
+    if not logits:
+        path, reason = unreadable[0]
+        raise DataError(
+            "Images that can be read were expected, to judge the model by.",
+            f"None of {len(unreadable):,} can; the first, {path}: {reason}",
+            "Replace or remove them; `lensmith data check DIR` says what is wrong with each.",
+        )
     return Answers(torch.cat(logits), torch.cat(labels), indices, unreadable)

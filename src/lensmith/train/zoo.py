@@ -1,6 +1,6 @@
 """The backbones one can name: timm's architectures, how large they are, and where their weights would come from.
 
-Nothing is built to list them. Parameter counts stand in parameters.json (bench/count_parameters.py writes it, since
+Nothing is built to list them. Parameter counts stand in parameters.json (tools/count_parameters.py writes it, since
 building all takes minutes), input sizes and addresses in timm's own tables.
 """
 

@@ -1,4 +1,7 @@
-"""Write docs/settings.md from the settings classes: `python docs/generate_settings.py`. A test says when it is stale."""
+"""Write docs/settings.md from the settings classes; a test says when it is stale.
+
+    python tools/generate_settings.py
+"""
 
 from __future__ import annotations
 
@@ -51,4 +54,4 @@ def _choices(annotation: object) -> str:
 
 
 if __name__ == "__main__":
-    (Path(__file__).parent / "settings.md").write_text(page())
+    (Path(__file__).parents[1] / "docs/settings.md").write_text(page())

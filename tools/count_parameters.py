@@ -1,6 +1,6 @@
 """Count the parameters of every timm backbone into src/lensmith/train/parameters.json; run after raising timm.
 
-    python bench/count_parameters.py
+    python tools/count_parameters.py
 
 Two and a half minutes on two cores.
 """

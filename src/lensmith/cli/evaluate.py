@@ -1,0 +1,61 @@
+"""`lensmith evaluate`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lensmith import api
+from lensmith.cli.options import Json, command_for
+from lensmith.cli.output import print_json, say, table
+from lensmith.config import EvaluateSettings
+
+WORST_CLASSES = 10
+
+
+def evaluate(given: dict[str, Any], *, as_json: Json = False) -> None:
+    """Judge a bundle on labelled images, with the engine that serves.
+
+    Classes are matched by name. The numbers go to `evaluation.json` and, with pictures, to `report.html`.
+    """
+    made = api.evaluate(**given)
+    if as_json:
+        print_json(made.as_dict())
+        return
+    metrics = made.metrics
+    low, high = metrics.accuracy_interval
+    part = "all parts" if made.part == "all" else f"part {made.part}"
+    say((made.bundle, "bold"), f"  {metrics.images:,} images, {part}, {made.engine} {made.precision}")
+    table(
+        "",
+        ("", "", ""),
+        [
+            ("accuracy", f"{metrics.accuracy:.4f}", f"95 % interval {low:.4f} to {high:.4f}"),
+            (f"top-{metrics.top_k} accuracy", f"{metrics.top_k_accuracy:.4f}", ""),
+            ("balanced accuracy", f"{metrics.balanced_accuracy:.4f}", ""),
+            ("F1 macro", f"{metrics.f1_macro:.4f}", f"weighted by images {metrics.f1_weighted:.4f}"),
+            ("log loss", f"{metrics.log_loss:.4f}", f"calibration error {metrics.calibration.error:.4f}"),
+            ("one image", f"{made.latency_ms:.1f} ms", f"{made.images_per_second:,.0f} images a second"),
+        ],
+    )
+    scored = zip(made.labels, metrics.per_class, strict=True)
+    present = [(label, scores) for label, scores in scored if scores.support]
+    worst = sorted(present, key=lambda pair: pair[1].f1 or 0.0)[:WORST_CLASSES]
+    table(
+        f"F1 of the worst {len(worst)} classes" if len(worst) < len(present) else "F1 by class, the worst first",
+        ("class", "F1", "precision", "recall", "images"),
+        [(label, _share(s.f1), _share(s.precision), _share(s.recall), s.support) for label, s in worst],
+    )
+    for note in made.notes:
+        say(note)
+    if made.absent:
+        say(f"{len(made.absent)} of the bundle's {len(made.labels)} classes have no image here.")
+    for path, reason in made.unreadable:
+        say(f"left out: {path}: {reason}")
+    say("report: ", (str(made.report), "bold"))
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+command = command_for(EvaluateSettings, evaluate)

@@ -1,0 +1,44 @@
+"""Every command and every line of Python in README.md runs, in the order in which it stands there."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+RUN_BY_CI = ("make demo", "make test")
+
+
+def script() -> str:
+    """The README as one bash script; `make` is left to .ci/run, which runs both."""
+    lines = ["set -euo pipefail"]
+    for kind, text in BLOCK.findall((ROOT / "README.md").read_text()):
+        if kind == "python":
+            lines += ["python - <<'END_OF_PYTHON'", text.rstrip(), "END_OF_PYTHON"]
+            continue
+        for command in re.findall(r"^\$ (.*)$", text, re.MULTILINE):
+            if command.startswith(RUN_BY_CI):
+                continue
+            lines += [f"echo '+' {command!r}" if "'" not in command else "echo +", command]
+            if command.startswith("lensmith serve"):
+                lines.append("until curl -sf http://127.0.0.1:8000/readyz >/dev/null; do sleep 0.2; done")
+    return "\n".join([*lines, "kill $(jobs -p)", "wait"])
+
+
+def test_the_two_commands_stand_at_the_top() -> None:
+    commands = re.findall(r"^\$ (.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert [command.split("#")[0].strip() for command in commands[:2]] == list(RUN_BY_CI)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("port 8000")
+def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    result = subprocess.run(
+        ["bash", "-c", script()], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500
+    )
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]

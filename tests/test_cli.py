@@ -1,0 +1,96 @@
+"""The command line's frame: help, errors in plain words, exit codes."""
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+from lensmith import api
+from lensmith.cli import VERBS, main
+from lensmith.errors import DataError
+
+
+def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of one call."""
+    with pytest.raises(SystemExit) as stopped:
+        main(list(args))
+    captured = capsys.readouterr()
+    return int(stopped.value.code or 0), captured.out, captured.err
+
+
+def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    assert all(verb in out for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    code, out, _ = run(capsys, verb, "--help")
+    assert code == 0
+    assert "--json" in out or verb in {"data", "serve"}
+
+
+def test_an_unknown_verb_or_flag_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "trian")[0] == 2
+    assert run(capsys, "train", "x", "--epoch-count", "3")[0] == 2
+
+
+def test_an_error_is_one_paragraph_and_exit_code_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, err = run(capsys, "data", "check", str(tmp_path / "nowhere"))
+    assert (code, out) == (2, "")
+    assert err.startswith("lensmith: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(tmp_path: Path) -> None:
+    for args in (["--debug", "data", "check"], ["data", "check", "--debug"]):
+        with pytest.raises(DataError):
+            main([*args, str(tmp_path / "nowhere")])
+
+
+def test_with_json_the_error_is_an_object_too(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, _ = run(capsys, "data", "check", str(tmp_path / "nowhere"), "--json")
+    assert code == 2
+    assert json.loads(out)["error"] == "DataError"
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/data"), "Free some space"),
+        (PermissionError(errno.EACCES, "Permission denied", "/root"), "rights"),
+        (ModuleNotFoundError("no", name="torch"), "pip install 'lensmith[train]'"),
+    ],
+)
+def test_the_system_s_errors_come_with_a_remedy(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, raised: Exception, said: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(api, "check", fail)
+    code, _, err = run(capsys, "data", "check", "x")
+    assert code == 2
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_a_fault_of_lensmith_exits_with_1_and_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "check", lambda folder: 1 / 0)
+    code, _, err = run(capsys, "data", "check", "x")
+    assert code == 1
+    assert "ZeroDivisionError" in err
+    assert "--debug" in err
+
+
+def test_brackets_in_names_are_printed_as_they_are(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, colours: Path
+) -> None:
+    (colours / "red").rename(colours / "red [bold]")
+    _, out, _ = run(capsys, "data", "check", str(colours))
+    assert "red [bold]" in out
