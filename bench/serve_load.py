@@ -1,8 +1,10 @@
 """Throughput and latency of the service against the same classifier in one process.
 
-    python bench/serve_load.py BUNDLE IMAGE [--seconds 10] [--connections 8] [--form] [--json]
+    python bench/serve_load.py [BUNDLE IMAGE] [--seconds 10] [--connections 8] [--form] [--json]
 
-Starts `lensmith serve`, sends IMAGE over kept connections for so many seconds, stops it, then lets
+Without a bundle: EfficientNet-Lite0 with its ImageNet weights at 224 px, and a photo of 500 × 375 pixels.
+
+Starts `lensmith serve`, sends the image over kept connections for so many seconds, stops it, then lets
 `Classifier.stream` answer the same image for as long. The clients share the machine with the service, so the ratio
 holds their cost too; say with the numbers how many cores there were and what else ran.
 """
@@ -12,18 +14,58 @@ import http.client
 import itertools
 import json
 import os
+import tempfile
 import threading
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
+from PIL import Image
 
+from lensmith.bundle import GOLDEN, GRAPH, EngineRecord, Golden, Manifest, write
 from lensmith.classifier import load
+from lensmith.engine import open_graph
+from lensmith.image import Preprocessing, preprocess
 from lensmith.machine import allowed_cores
 from lensmith.serve.process import start_service
 
 BOUNDARY = "lensmith-bench"
+
+
+def imagenet_bundle(path: Path) -> Path:
+    """EfficientNet-Lite0 as it comes, in a bundle."""
+    import timm
+
+    from lensmith.graph import write_graph
+    from lensmith.train.weights import load_pretrained
+
+    how = Preprocessing(image_size=224, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    model = timm.create_model("tf_efficientnet_lite0")
+    load_pretrained(model, "tf_efficientnet_lite0")
+
+    def build(folder: Path) -> Manifest:
+        graph = write_graph(model.eval(), how.image_size, folder / GRAPH)
+        encoded = photo(folder.parent / "golden.jpg").read_bytes()
+        answer = open_graph(str(graph), "onnxruntime", "fp32", 1).run(preprocess(encoded, how)[np.newaxis])
+        Golden((encoded,), answer).save(folder / GOLDEN)
+        record = EngineRecord(
+            engine="onnxruntime", precision="fp32", graph=GRAPH, bytes=graph.stat().st_size,
+            golden_tolerance=1e-3, chosen=True,
+        )  # fmt: skip
+        labels = tuple(str(number) for number in range(1000))
+        return Manifest(name="imagenet", version="1", labels=labels, preprocessing=how, engines=(record,))
+
+    return write(path, build).path
+
+
+def photo(path: Path) -> Path:
+    """A JPEG of 500 × 375 pixels with detail at every scale."""
+    random = np.random.default_rng(0)
+    coarse = Image.fromarray(random.integers(0, 255, (15, 20, 3), dtype=np.uint8)).resize((500, 375), Image.BICUBIC)
+    noisy = np.asarray(coarse, dtype=np.float32) + random.normal(0, 8, (375, 500, 1))
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path, "JPEG", quality=90)
+    return path
 
 
 def request_of(encoded: bytes, form: bool) -> tuple[bytes, dict[str, str]]:
@@ -79,20 +121,24 @@ def in_process(bundle: Path, image: Path, seconds: float) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("image", type=Path)
+    parser.add_argument("bundle", type=Path, nargs="?")
+    parser.add_argument("image", type=Path, nargs="?")
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--form", action="store_true", help="send a multipart form instead of the raw body")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
 
-    encoded = given.image.read_bytes()
-    with start_service(given.bundle) as service:
-        over_http(service.url, encoded, given.form, 1, given.connections)
-        found = over_http(service.url, encoded, given.form, given.seconds, given.connections)
-    stream = in_process(given.bundle, given.image, given.seconds)
+    with tempfile.TemporaryDirectory() as scratch:
+        bundle = given.bundle or imagenet_bundle(Path(scratch) / "bundle")
+        image = given.image or photo(Path(scratch) / "photo.jpg")
+        encoded = image.read_bytes()
+        with start_service(bundle) as service:
+            over_http(service.url, encoded, given.form, 1, given.connections)
+            found = over_http(service.url, encoded, given.form, given.seconds, given.connections)
+        stream = in_process(bundle, image, given.seconds)
     result = {
+        "bench": "serve_load",
         **found,
         "stream_images_per_second": stream,
         "ratio": found["requests_per_second"] / stream,
@@ -104,7 +150,7 @@ def main() -> None:
         print(json.dumps(result))
     else:
         for name, value in result.items():
-            print(f"{name:26} {value:.2f}")
+            print(f"{name:26} {value if isinstance(value, str) else f'{value:.2f}'}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The main job from end to end on real images, and the proof that the service answers as the offline run did.
 
-    fetch ─► check ─► train and export ─► evaluate ─► serve ─► the held-out images over HTTP ─► compare
+fetch ─► check ─► train and export ─► evaluate ─► serve ─► the held-out images over HTTP ─► compare
 """
 
 from __future__ import annotations

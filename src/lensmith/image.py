@@ -122,7 +122,8 @@ def normalise(pixels: Pixels, how: Preprocessing) -> Tensor:
     """uint8 (S, S, 3) → float32 (3, S, S), through a look-up table per channel (faster than float arithmetic)."""
     out = np.empty((3, *pixels.shape[:2]), dtype=np.float32)
     for channel, table in enumerate(_tables(how.mean, how.std)):
-        np.take(table, pixels[:, :, channel], out=out[channel])
+        # A byte is always within the table; `clip` spares NumPy the buffer it needs to be able to raise.
+        np.take(table, pixels[:, :, channel], out=out[channel], mode="clip")
     return out
 
 
@@ -150,17 +151,18 @@ def shortest_side_px(how: Preprocessing) -> int:
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode == "RGB":
-        return picture
-    if picture.mode.startswith("I") or picture.mode == "F":  # 16-bit grey; Pillow's own conversion clips at 255
+    if picture.mode.startswith("I;16"):
+        # Pillow's own conversion clips at 255. The high byte is what its decoder takes of 16-bit colour.
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
+    if picture.mode in ("I", "F"):  # 32-bit TIFF, which does not say its range: beyond 255 it is taken for 16-bit
         grey = np.asarray(picture, dtype=np.float64)
         scaled = grey / 257.0 if grey.max(initial=0) > 255 else grey
-        return Image.fromarray(np.clip(scaled.round(), 0, 255).astype(np.uint8), mode="L").convert("RGB")
-    if picture.has_transparency_data:
+        return Image.fromarray(np.clip(scaled.round(), 0, 255).astype(np.uint8)).convert("RGB")
+    if picture.has_transparency_data:  # of RGB too: a PNG may name one colour as transparent
         rgba = picture.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def _tables(mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:

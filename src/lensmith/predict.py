@@ -140,12 +140,13 @@ def _expand(inputs: Iterable[str]) -> tuple[Iterable[Path], int | None]:
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    files = sorted(
-        Path(base, name)
-        for base, _, names in os.walk(folder)
-        for name in names
-        if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-    )
+    """Files below `folder` that end as images do, sorted; hidden files and folders are not looked at."""
+    files = sorted(Path(base, name) for base, _, names in os.walk(folder) for name in names)
+    files = [
+        file
+        for file in files
+        if file.suffix.lower() in SUFFIXES and not any(part[0] == "." for part in file.relative_to(folder).parts)
+    ]
     if not files:
         raise DataError(
             f"Images were expected in {folder}.",

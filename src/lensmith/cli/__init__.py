@@ -117,6 +117,7 @@ _REMEDIES = {
     errno.EDQUOT: "Free some of your quota, or write elsewhere with --out; then run the same command again.",
     errno.EACCES: "Give yourself the rights, or write elsewhere with --out.",
     errno.EPERM: "Give yourself the rights, or write elsewhere with --out.",
+    errno.ENOTDIR: "A file stands where a folder should be; write elsewhere with --out.",
     errno.EROFS: "Write elsewhere with --out; this file system is read-only.",
     errno.EMFILE: "Raise the limit on open files: ulimit -n 4096",
 }

@@ -27,7 +27,7 @@ def evaluate(given: dict[str, Any], *, as_json: Json = False) -> None:
     say((made.bundle, "bold"), f"  {metrics.images:,} images, {part}, {made.engine} {made.precision}")
     table(
         "",
-        ("", "", ""),
+        ("measure", "value", ""),
         [
             ("accuracy", f"{metrics.accuracy:.4f}", f"95 % interval {low:.4f} to {high:.4f}"),
             (f"top-{metrics.top_k} accuracy", f"{metrics.top_k_accuracy:.4f}", ""),

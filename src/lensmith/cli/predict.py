@@ -17,7 +17,8 @@ def predict(given: dict[str, Any], *, as_json: Json = False) -> None:
     """Classify many images into a table: CSV, JSON Lines or Parquet.
 
     Images are files, folders with all below them, or `-` for one path a line on standard input. An image that cannot
-    be read is a row with its reason. With `--json` and no `--out` the answers stand in the one object, as `predictions`.
+    be read is a row with its reason. With `--json` and no `--out` the answers stand in the one object, under
+    `predictions`.
     """
     made = api.predict(**given, stream=None if as_json else sys.stdout)
     if as_json:

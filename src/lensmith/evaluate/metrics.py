@@ -40,8 +40,9 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Confidence against accuracy, in equal bins of confidence over 0..1 (Guo et al. 2017, "On Calibration of Modern
-    Neural Networks").
+    """Confidence against accuracy, in equal bins of confidence over 0..1.
+
+    After Guo et al. 2017, "On Calibration of Modern Neural Networks", with 15 bins as there.
 
     Attributes:
         error: expected calibration error: |accuracy − confidence| averaged over the images, bin by bin, 0..1.
@@ -113,7 +114,12 @@ class Metrics:
             **self.headline(),
             "per_class": [vars(scores) for scores in self.per_class],
             "confusion": self.confusion.tolist(),
-            "calibration": vars(self.calibration),
+            "calibration": {
+                "error": self.calibration.error,
+                "counts": list(self.calibration.counts),
+                "confidence": list(self.calibration.confidence),
+                "accuracy": list(self.calibration.accuracy),
+            },
         }
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from lensmith.evaluate.metrics import Calibration, Ints
-from lensmith.evaluate.run import Evaluation
 from lensmith.image import decode, read
+
+if TYPE_CHECKING:
+    from lensmith.evaluate.run import Evaluation
 
 MISTAKES = 24
 LEAST_SURE = 8

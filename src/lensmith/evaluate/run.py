@@ -22,6 +22,7 @@ from lensmith.config import EvaluateSettings
 from lensmith.data.scan import ImageSet, Sample, scan
 from lensmith.errors import DataError, OutputError
 from lensmith.evaluate.metrics import Metrics, measure
+from lensmith.evaluate.report import write_report
 from lensmith.image import Tensor, read
 from lensmith.progress import track
 
@@ -129,8 +130,6 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
         DataError: no such images, classes that the bundle does not know, or no image that can be read.
         OutputError: the place for the report is no folder, or closed.
     """
-    from lensmith.evaluate.report import write_report
-
     out = settings.out or Path("evaluation")
     _refuse_closed(out)
     classifier = load(settings.bundle, settings.engine)
@@ -249,12 +248,14 @@ def _latency_ms(classifier: Classifier, files: Sequence[Path]) -> float:
 
 
 def _notes(images: ImageSet, part: str) -> tuple[str, ...]:
-    if part != "all":
-        return images.notes
-    return (
-        *images.notes,
-        "All images of the folder were judged. If the model was trained on some of them, these numbers flatter it.",
-    )
+    notes = list(images.notes)
+    if images.set_aside:
+        notes.append(f"Files that are no images: {len(images.set_aside)}; `lensmith data check` names them.")
+    if part == "all":
+        notes.append(
+            "All images of the folder were judged; if the model learnt from some of them, the numbers flatter it."
+        )
+    return tuple(notes)
 
 
 def _refuse_closed(out: Path) -> None:

@@ -74,7 +74,7 @@ def export(settings: ExportSettings) -> Exported:
     """
     started = time.perf_counter()
     run = Run.open(settings.run)
-    state = checkpoint.load(run.best)
+    state = checkpoint.load(run.best, f"Finish an epoch first: lensmith train --resume {run.path}")
     target = settings.out or run.bundle
     made: list[tuple[Parity, Evaluation]] = []
 
@@ -137,7 +137,7 @@ def _fill(
     manifest = manifest.model_copy(
         update={
             "engines": (record,),
-            "metrics": {"part": part, **evaluation.metrics.as_dict()},
+            "metrics": {"part": part, **evaluation.metrics.headline()},
             "parity": parity.as_dict(),
             "dataset": {
                 "root": run.images.root.name,

@@ -28,8 +28,12 @@ def save(state: dict[str, Any], path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path, if_missing: str = "Train again into another folder.") -> dict[str, Any]:
     """Read a checkpoint to the CPU.
+
+    Args:
+        path: what `save` wrote.
+        if_missing: the remedy where there is none.
 
     Raises:
         RunError: there is none, or it is damaged.
@@ -37,13 +41,12 @@ def load(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise RunError(
-            f"A checkpoint was expected at {path}.", "There is none.", "Start the run again without --resume."
-        ) from error
+        raise RunError(f"A checkpoint was expected at {path}.", "There is none.", if_missing) from error
     except Exception as error:  # a damaged zip, pickle or tensor each raise something else
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise RunError(
             f"A whole checkpoint was expected at {path}.",
-            f"It cannot be read ({str(error).splitlines()[0]}).",
-            "Remove the run folder and start again without --resume.",
+            f"It cannot be read ({reason}).",
+            "Train again into another folder.",
         ) from error
     return state

@@ -114,7 +114,7 @@ class Learner:
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             noise = torch.randn(self.settings.batch_size, 3, self._size, self._size, device=self.device)
             logits = self._forward(noise.to(memory_format=torch.channels_last), chosen)
-            logits.float().square().mean().backward()
+            logits.float().square().mean().backward()  # type: ignore[no-untyped-call]
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             for buffer, before in zip(self.model.buffers(), buffers, strict=True):

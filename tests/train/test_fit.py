@@ -1,0 +1,534 @@
+"""Training learns, leaves a complete run folder, and an interrupted run ends as if nothing had happened."""
+
+import json
+import math
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lensmith.config import TrainSettings
+from lensmith.errors import DataError, OutputError, RunError, SettingsError
+from lensmith.train import checkpoint, loop
+from lensmith.train.fit import Fitted, fit, resume
+from lensmith.train.interruption import Interruption
+from lensmith.train.loop import Loop, RunInterruptedError
+from lensmith.train.run import Run
+from lensmith.train.step import Learner
+
+Train = Callable[..., Fitted]
+
+STEPS = 9
+"""Of the short run: 12 images, 3 epochs of 3 steps, the first epoch with the backbone frozen."""
+
+
+@pytest.fixture
+def train(quick: dict[str, Any], tmp_path: Path) -> Train:
+    """Train as the quick settings say, but for the keywords."""
+
+    def run(data: Path, **changes: Any) -> Fitted:
+        return fit(TrainSettings.model_validate({**quick, "data": data, "out": tmp_path / "run", **changes}))
+
+    return run
+
+
+def events(run: Path, name: str) -> list[dict[str, Any]]:
+    lines = [json.loads(text) for text in (run / "events.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["event"] == name]
+
+
+def test_it_learns_the_colours(trained: Path) -> None:
+    fitted = Fitted.read(Run.open(trained))
+    assert fitted.metrics["val_accuracy"] >= 0.9
+    assert (fitted.epochs, fitted.steps) == (8, 24)
+    first, last = Run.open(trained).history()[0], Run.open(trained).history()[-1]
+    assert last["train_loss"] < first["train_loss"]
+    assert fitted.images_per_second > 0
+
+
+def test_the_run_folder_is_complete(trained: Path) -> None:
+    files = {file.relative_to(trained).as_posix() for file in trained.rglob("*") if file.is_file()}
+    assert files == {
+        "run.json", "splits.csv", "events.jsonl", "curves.png", "checkpoints/last.pt", "checkpoints/best.pt"
+    }  # fmt: skip
+    epochs = events(trained, "epoch")
+    assert [line["epoch"] for line in epochs] == list(range(1, 9))
+    assert [line["stage"] for line in epochs] == ["head"] + ["all"] * 7
+    assert [line["step"] for line in epochs] == list(range(3, 25, 3))
+    assert {line["images"] for line in epochs} == {12}
+    assert all(0 <= line["data_wait_share"] <= 1 for line in epochs)
+    assert [line["stage"] for line in events(trained, "stage")] == ["head", "all"]
+    assert events(trained, "end")[0]["step"] == 24
+
+
+def test_the_best_checkpoint_is_of_the_best_epoch(trained: Path) -> None:
+    fitted, history = Fitted.read(Run.open(trained)), Run.open(trained).history()
+    assert fitted.best_epoch == 1 + min(range(8), key=lambda number: history[number]["val_loss"])
+    assert checkpoint.load(trained / "checkpoints/best.pt")["epoch"] == fitted.best_epoch
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(train: Train, colours: Path) -> None:
+    weights = [train(colours, epochs=1, seed=seed, out=colours.parent / name) for seed, name in ((0, "a"), (0, "b"), (1, "c"))]
+    first, again, other = (checkpoint.load(fitted.run.best)["model"]["fc.weight"] for fitted in weights)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_corrupt_images_are_named_and_the_run_goes_on(
+    train: Train, colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = {line.path: line.part for line in Run.open(train(colours, epochs=1).run.path).images.samples}
+    lost = [next(path for path, part in parts.items() if part == wanted) for wanted in ("train", "val", "test")]
+    for path in lost:
+        (colours / path).write_bytes(b"\x89PNG broken")
+    fitted = train(colours, out=colours.parent / "again", epochs=2)
+    named = events(fitted.run.path, "left_out")
+    assert [line["path"] for line in named] == lost[:2]  # once each, and the test part is not touched
+    assert all("decoded" in line["reason"] for line in named)
+    assert {line["images"] for line in events(fitted.run.path, "epoch")} == {11}
+    assert f"left out: {lost[1]}" in capsys.readouterr().err
+
+
+def test_a_class_that_lost_all_its_training_images_is_named(train: Train, colours: Path) -> None:
+    for sample in Run.open(train(colours, epochs=1).run.path).images.part("train"):
+        if sample.path.startswith("green"):
+            (colours / sample.path).write_bytes(b"broken")
+    fitted = train(colours, out=colours.parent / "again", epochs=2)
+    assert [line["label"] for line in events(fitted.run.path, "class_left_out")] == ["green"]
+    assert {line["images"] for line in events(fitted.run.path, "epoch")} == {8}
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_part_without_a_readable_image_is_an_error_of_the_data(train: Train, colours: Path, part: str) -> None:
+    for sample in Run.open(train(colours, epochs=1).run.path).images.samples:
+        if sample.part == part:
+            (colours / sample.path).write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"None of .* can.*lensmith data check"):
+        train(colours, out=colours.parent / "again")
+
+
+def test_early_stopping_waits_for_its_patience(train: Train, colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = iter([3.0, 2.0, 1.0, 1.5, 0.9, 1.0, 1.0, 1.0, 1.0])
+    monkeypatch.setattr(loop.Answers, "loss", property(lambda _: said[-1]))
+    said: list[float] = []
+    plain = loop.answers
+    monkeypatch.setattr(loop, "answers", lambda *given: (said.append(next(losses)), plain(*given))[1])
+    fitted = train(colours, epochs=9, patience=3, head_epochs=1)
+    assert (fitted.best_epoch, fitted.epochs) == (5, 8)
+
+
+def test_the_head_s_stage_runs_to_its_end_whatever_the_patience(
+    train: Train, colours: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop.Answers, "loss", property(lambda _: 1.0))  # never better than the first
+    fitted = train(colours, epochs=9, patience=1, head_epochs=4)
+    assert (fitted.best_epoch, fitted.epochs) == (1, 5)
+
+
+def test_accuracy_can_be_what_makes_an_epoch_the_best(
+    train: Train, colours: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.2, 0.9, 0.4])
+    said: list[float] = []
+    plain = loop.answers
+    monkeypatch.setattr(loop.Answers, "accuracy", property(lambda _: said[-1]))
+    monkeypatch.setattr(loop, "answers", lambda *given: (said.append(next(scores)), plain(*given))[1])
+    assert train(colours, epochs=3, monitor="accuracy").best_epoch == 2
+
+
+@pytest.mark.parametrize(("max_steps", "epochs"), [(1, 1), (3, 1), (4, 2)])
+def test_max_steps_ends_the_run_whatever_the_epoch(train: Train, colours: Path, max_steps: int, epochs: int) -> None:
+    fitted = train(colours, max_steps=max_steps)
+    assert (fitted.steps, fitted.epochs) == (max_steps, epochs)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("model", ["test_efficientnet", "test_vit"])
+def test_other_backbones_and_optimizers_learn_too(train: Train, colours: Path, model: str, optimizer: str) -> None:
+    lr = {"sgd": 0.02, "adamw": 3e-3}[optimizer]
+    fitted = train(colours, model=model, optimizer=optimizer, lr=lr, epochs=3)
+    history = fitted.run.history()
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+
+
+@pytest.mark.parametrize("precision", ["auto", "bf16", "fp16"])
+def test_every_precision_trains_and_is_written_down(train: Train, colours: Path, precision: str) -> None:
+    fitted = train(colours, precision=precision, epochs=2)
+    used = [line["precision"] for line in events(fitted.run.path, "stage")]
+    assert used == [precision] * 2 or (precision == "auto" and set(used) <= {"fp32", "bf16"})
+    assert all(math.isfinite(line["val_loss"]) for line in fitted.run.history())
+
+
+def test_a_folder_that_brings_no_validation_part_is_given_one(train: Train, colours: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    colours.rename(tmp_path / "data" / "train")
+    fitted = train(tmp_path / "data", epochs=1)
+    assert fitted.run.images.parts == ("train", "val")
+
+
+def test_without_a_validation_part_the_last_epoch_is_the_best(train: Train, colours: Path) -> None:
+    fitted = train(colours, epochs=1)
+    kept = [line for line in (fitted.run.path / "splits.csv").read_text().splitlines() if not line.endswith("val")]
+    restart(fitted.run.path, kept)
+    fitted = resume(fitted.run.path)
+    assert fitted.metrics == {"val_loss": None, "val_accuracy": None}
+    assert fitted.best_epoch == fitted.epochs
+
+
+def restart(run: Path, parts: list[str]) -> None:
+    """Give a run other parts, put it back to its first epoch's end, and let it have two epochs more."""
+    (run / "splits.csv").write_text("\n".join(parts))
+    (run / "events.jsonl").unlink()
+    description = json.loads((run / "run.json").read_text())
+    description["settings"]["epochs"] = 3
+    (run / "run.json").write_text(json.dumps(description))
+    description["data"]["fingerprint"] = Run.open(run).images.fingerprint
+    (run / "run.json").write_text(json.dumps(description))
+    state = checkpoint.load(run / "checkpoints/last.pt")
+    state["position"].update(finished=False, best_score=None)
+    checkpoint.save(state, run / "checkpoints/last.pt")
+
+
+def test_two_images_to_validate_on_are_enough(train: Train, tmp_path: Path, colours: Path) -> None:
+    for part, names in (("train", ["000.png", "002.png"]), ("val", ["001.jpg"])):
+        for label in ("blue", "red"):
+            (tmp_path / "data" / part / label).mkdir(parents=True)
+            for name in names:
+                (colours / label / name).rename(tmp_path / "data" / part / label / name)
+    fitted = train(tmp_path / "data", epochs=2)
+    assert fitted.metrics["val_accuracy"] in (0.0, 0.5, 1.0)
+
+
+def test_a_class_with_one_image_is_refused_and_nothing_is_written(train: Train, colours: Path, tmp_path: Path) -> None:
+    for number, file in enumerate(sorted((colours / "green").iterdir())):
+        if number:
+            file.unlink()
+    with pytest.raises(DataError, match=r"2 of the images were expected in every class.*fewer in: green"):
+        train(colours)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_without_a_training_image_is_refused(train: Train, colours: Path, tmp_path: Path) -> None:
+    for part, labels in (("train", ["blue", "red"]), ("val", ["blue", "green", "red"])):
+        (tmp_path / "data" / part).mkdir(parents=True)
+        for label in labels:
+            target = tmp_path / "data" / part / label
+            target.mkdir()
+            for number in range(2):
+                name = f"00{number if part == 'train' else number + 2}.{'jpg' if number % 2 else 'png'}"
+                (colours / label / name).rename(target / name)
+    with pytest.raises(DataError, match="fewer in: green"):
+        train(tmp_path / "data")
+
+
+def test_a_run_folder_in_use_is_refused(train: Train, colours: Path, trained: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in trained.rglob("*")}
+    with pytest.raises(OutputError, match="It is in use"):
+        train(colours, out=trained)
+    assert {file: file.stat().st_mtime_ns for file in trained.rglob("*")} == before
+
+
+@pytest.mark.parametrize("device", ["cuda:7", "tpu", "meta:x"])
+def test_a_device_that_is_not_there_is_refused(train: Train, colours: Path, tmp_path: Path, device: str) -> None:
+    with pytest.raises(SettingsError, match="A device that this machine has"):
+        train(colours, device=device)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_no_number_ends_the_run(train: Train, colours: Path) -> None:
+    with pytest.raises(RunError, match=r"A finite training loss .* Try a smaller rate \(--lr 1e\+18\)"):
+        train(colours, lr=1e19, optimizer="sgd")
+
+
+def test_weights_that_went_bad_in_the_last_step_are_not_taken_for_the_best(
+    train: Train, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Learner.take
+
+    def spoil(self: Learner, *given: Any) -> torch.Tensor:
+        sums = plain(self, *given)
+        with torch.no_grad():
+            self.network.head.bias.fill_(math.nan)
+        return sums
+
+    monkeypatch.setattr(Learner, "take", spoil)
+    with pytest.raises(RunError, match="A finite validation loss"):
+        train(colours, batch_size=32)
+    assert not (tmp_path / "run/checkpoints/best.pt").exists()
+
+
+class Stopping(Interruption):
+    """A signal that comes during a chosen step."""
+
+    steps = 0
+    now: "Stopping"
+
+    def __init__(self) -> None:
+        super().__init__()
+        Stopping.now = self
+
+
+@pytest.fixture
+def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
+    """Let SIGTERM come during the n-th step from now; None: never again."""
+    plain, taken, wanted = Learner.take, [0], [0]
+
+    def take(self: Learner, *given: Any) -> torch.Tensor:
+        sums = plain(self, *given)
+        taken[0] += 1
+        if taken[0] == wanted[0]:
+            Stopping.now.received = signal.SIGTERM
+        return sums
+
+    def set_stop(steps: int | None) -> None:
+        taken[0], wanted[0] = 0, steps or -1
+
+    monkeypatch.setattr(Learner, "take", take)
+    monkeypatch.setattr(loop, "Interruption", Stopping)
+    return set_stop
+
+
+SHORT = {"epochs": 3, "dropout": 0.5, "batch_norm": "train", "augment": "standard"}
+"""With all that is random in it: order, crops, flips, colours, dropout."""
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(
+    shared_colours: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """The last and best checkpoint of the short run, and its history; trained once."""
+    made: dict[str, Any] = {}
+
+    def once(settings: dict[str, Any]) -> dict[str, Any]:
+        key = json.dumps(settings, sort_keys=True)
+        if key not in made:
+            out = tmp_path_factory.mktemp("short") / "run"
+            made[key] = left(fit(TrainSettings.model_validate({**settings, "data": shared_colours, "out": out})))
+        return made[key]
+
+    return once
+
+
+def left(fitted: Fitted) -> dict[str, Any]:
+    """What a run comes to, but for the times."""
+    timed = {"images_per_second", "data_wait_share", "seconds", "train_loss"}
+    last, best = checkpoint.load(fitted.run.last), checkpoint.load(fitted.run.best)
+    position = {key: value for key, value in last["position"].items() if key not in {"seconds", "waited_s"}}
+    history = [{key: value for key, value in line.items() if key not in timed} for line in fitted.run.history()]
+    losses = [line["train_loss"] for line in fitted.run.history()]
+    return {
+        "last": last["learner"], "best": best, "position": position, "history": history, "losses": losses,
+    }  # fmt: skip
+
+
+def equal(first: Any, second: Any) -> bool:
+    """Equal to the bit, tensors inside containers too."""
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(equal(value, second[key]) for key, value in first.items())
+    if isinstance(first, (list, tuple)):
+        return len(first) == len(second) and all(map(equal, first, second))
+    return bool(first == second)
+
+
+def assert_as_if_nothing_had_happened(ended: dict[str, Any], whole: dict[str, Any]) -> None:
+    for what in ("last", "best", "position", "history"):
+        assert equal(ended[what], whole[what]), what
+    # Summed in another order, so not to the bit.
+    assert ended["losses"] == pytest.approx(whole["losses"], rel=1e-12)
+
+
+@pytest.mark.parametrize("steps", range(1, STEPS + 1))
+def test_stopped_at_any_step_and_resumed_it_ends_with_the_same_bits(
+    steps: int, train: Train, stop_after: Any, uninterrupted: Any, quick: dict[str, Any], shared_colours: Path
+) -> None:
+    whole = uninterrupted({**quick, **SHORT})
+    stop_after(steps)
+    with pytest.raises(RunInterruptedError, match=rf"SIGTERM stopped it after step {steps}, .*--resume") as raised:
+        train(shared_colours, **SHORT)
+    assert raised.value.exit_code == 75
+    stop_after(None)
+    ended = resume(Path(raised.value.remedy.rpartition(" ")[2]))
+    assert ended.steps == STEPS
+    assert_as_if_nothing_had_happened(left(ended), whole)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_stopped_over_and_over_it_ends_with_the_same_bits(
+    every: int, train: Train, stop_after: Any, uninterrupted: Any, quick: dict[str, Any], shared_colours: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    whole = uninterrupted({**quick, **SHORT})
+    stop_after(every)
+    with pytest.raises(RunInterruptedError):
+        train(shared_colours, **SHORT)
+    for _ in range(STEPS):
+        stop_after(every)
+        try:
+            ended = resume(tmp_path / "run")
+            break
+        except RunInterruptedError:
+            continue
+    assert_as_if_nothing_had_happened(left(ended), whole)
+
+
+@pytest.mark.parametrize("steps", [4, 5])
+def test_stopped_at_or_before_max_steps_it_takes_no_step_more(
+    steps: int, train: Train, stop_after: Any, uninterrupted: Any, quick: dict[str, Any], shared_colours: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    whole = uninterrupted({**quick, **SHORT, "max_steps": 5})
+    stop_after(steps)
+    with pytest.raises(RunInterruptedError):
+        train(shared_colours, **SHORT, max_steps=5)
+    stop_after(None)
+    ended = resume(tmp_path / "run")
+    assert ended.steps == 5
+    assert_as_if_nothing_had_happened(left(ended), whole)
+
+
+def test_sgd_with_momentum_and_fp16_s_scaler_resume_to_the_same_bits(
+    train: Train, stop_after: Any, uninterrupted: Any, quick: dict[str, Any], shared_colours: Path, tmp_path: Path
+) -> None:
+    changes = {**SHORT, "optimizer": "sgd", "lr": 0.02, "precision": "fp16"}
+    whole = uninterrupted({**quick, **changes})
+    assert whole["last"]["scaler"]
+    stop_after(5)
+    with pytest.raises(RunInterruptedError):
+        train(shared_colours, **changes)
+    stop_after(None)
+    assert_as_if_nothing_had_happened(left(resume(tmp_path / "run")), whole)
+
+
+def test_data_workers_change_nothing_and_are_gone_afterwards(
+    train: Train, stop_after: Any, uninterrupted: Any, quick: dict[str, Any], shared_colours: Path, tmp_path: Path
+) -> None:
+    whole = uninterrupted({**quick, **SHORT})
+    stop_after(4)
+    with pytest.raises(RunInterruptedError):
+        train(shared_colours, **SHORT, workers=2)
+    assert not multiprocessing.active_children()
+    stop_after(None)
+    assert_as_if_nothing_had_happened(left(resume(tmp_path / "run")), whole)
+    assert not multiprocessing.active_children()
+
+
+def test_a_fault_in_a_step_leaves_no_data_workers_behind(
+    train: Train, colours: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Learner, "take", fail)
+    with pytest.raises(ZeroDivisionError) as raised:
+        train(colours, workers=2)
+    assert raised.tb is not None  # the frames are still held, as a notebook holds them
+    assert not multiprocessing.active_children()
+
+
+def test_runs_leave_no_file_open(train: Train, colours: Path) -> None:
+    def opened() -> int:
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+    train(colours, out=colours.parent / "first", epochs=1, workers=1)
+    before = opened()
+    for number in range(2):
+        train(colours, out=colours.parent / f"run{number}", epochs=1, workers=1)
+    assert opened() <= before
+
+
+def test_a_power_cut_in_an_epoch_costs_only_that_epoch(
+    train: Train, uninterrupted: Any, quick: dict[str, Any], shared_colours: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    whole = uninterrupted({**quick, **SHORT})
+    plain = Learner.take
+
+    def cut(self: Learner, batch: Any, plan: Any, step: int) -> torch.Tensor:
+        if step == 7:
+            raise KeyboardInterrupt
+        return plain(self, batch, plan, step)
+
+    monkeypatch.setattr(Learner, "take", cut)
+    with pytest.raises(KeyboardInterrupt):
+        train(shared_colours, **SHORT)
+    with (tmp_path / "run/events.jsonl").open("a") as file:
+        file.write('{"event": "epoch", "ep')  # torn, as the cut left it
+    monkeypatch.setattr(Learner, "take", plain)
+    assert_as_if_nothing_had_happened(left(resume(tmp_path / "run")), whole)
+
+
+def test_a_long_epoch_is_saved_now_and_then(
+    train: Train, uninterrupted: Any, quick: dict[str, Any], shared_colours: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    whole = uninterrupted({**quick, **SHORT})
+    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(loop, "SHOW_EVERY_S", 0.0)
+    plain = Learner.take
+
+    def cut(self: Learner, batch: Any, plan: Any, step: int) -> torch.Tensor:
+        if step == 5:
+            raise KeyboardInterrupt
+        return plain(self, batch, plan, step)
+
+    monkeypatch.setattr(Learner, "take", cut)
+    with pytest.raises(KeyboardInterrupt):
+        train(shared_colours, **SHORT)
+    assert checkpoint.load(tmp_path / "run/checkpoints/last.pt")["position"]["step"] == 5
+    monkeypatch.setattr(Learner, "take", plain)
+    assert_as_if_nothing_had_happened(left(resume(tmp_path / "run")), whole)
+
+
+def test_a_finished_run_is_resumed_to_the_same_end(train: Train, colours: Path) -> None:
+    first = train(colours, epochs=1)
+    before = left(first)
+    again = resume(first.run.path)
+    assert equal(left(again), before)
+    assert (again.best_epoch, again.steps) == (first.best_epoch, first.steps)
+
+
+def test_a_run_is_not_resumed_on_changed_data(train: Train, colours: Path) -> None:
+    run = train(colours, epochs=1).run.path
+    (colours / "red" / "000.png").unlink()
+    with pytest.raises(RunError, match=r"The data that the run .* began with .* changed since"):
+        resume(run)
+
+
+def test_a_run_without_its_checkpoint_is_not_resumed(train: Train, colours: Path) -> None:
+    run = train(colours, epochs=1).run
+    run.last.unlink()
+    with pytest.raises(RunError, match=r"A checkpoint was expected at .*last.pt. There is none"):
+        resume(run.path)
+
+
+def test_the_loop_needs_no_terminal_thread(train: Train, colours: Path) -> None:
+    """A notebook or a server may train in a thread, where signals cannot be caught."""
+    from threading import Thread
+
+    done: list[Fitted] = []
+    thread = Thread(target=lambda: done.append(train(colours, epochs=1)))
+    thread.start()
+    thread.join()
+    assert done[0].epochs == 1
+
+
+def test_handlers_of_signals_are_put_back(train: Train, colours: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    train(colours, epochs=1)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_loop_of_a_run_counts_the_steps_that_the_plan_counts(trained: Path) -> None:
+    run = Run.open(trained)
+    from lensmith.train import backbone
+
+    network = backbone.build(run.settings, 3)
+    made = Loop(run, Learner(network, run.settings, run.preprocessing, torch.device("cpu")))
+    assert len(made.order) == made.plan.steps_per_epoch == 3

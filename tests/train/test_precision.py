@@ -1,0 +1,106 @@
+"""The fastest precision is measured, and measuring leaves no trace."""
+
+import copy
+
+import pytest
+import torch
+
+from lensmith.config import TrainSettings
+from lensmith.train import backbone, precision
+from lensmith.train.recipe import Stage
+from lensmith.train.step import Learner
+
+CPU = torch.device("cpu")
+HEAD, ALL = Stage("head", 0, 1), Stage("all", 1, 2)
+
+
+class Clock:
+    """Time that passes only when a step says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(precision, "time", made)
+    monkeypatch.setattr(precision, "candidates", lambda device: ("fp32", "bf16"))
+    return made
+
+
+@pytest.mark.parametrize(("seconds", "fastest"), [((2.0, 1.0), "bf16"), ((1.0, 2.0), "fp32"), ((1.0, 1.0), "fp32")])
+def test_the_quicker_of_two_wins_and_a_tie_keeps_full_precision(
+    clock: Clock, seconds: tuple[float, float], fastest: str
+) -> None:
+    def step(name: str) -> None:
+        clock.now += seconds[("fp32", "bf16").index(name)]
+
+    assert precision.fastest(step, CPU) == fastest
+
+
+def test_a_slow_first_step_and_one_hiccup_do_not_count(clock: Clock) -> None:
+    times = {"fp32": [1.0, 2.0, 2.0, 2.0], "bf16": [90.0, 1.0, 70.0, 1.0]}
+
+    def step(name: str) -> None:
+        clock.now += times[name].pop(0)
+
+    assert precision.fastest(step, CPU) == "bf16"
+    assert times == {"fp32": [], "bf16": []}
+
+
+def test_without_a_choice_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "candidates", lambda device: ("fp32",))
+    assert precision.fastest(pytest.fail, CPU) == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"), [(["AVX2", "AVX-512"], ("fp32",)), (["BF16"], ("fp32", "bf16")), ([], ("fp32",))]
+)
+def test_bfloat16_is_a_candidate_where_the_processor_has_it(
+    flags: list[str], names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "instruction_sets", lambda: flags)
+    assert precision.candidates(CPU) == names
+
+
+@pytest.mark.parametrize(
+    ("chosen", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
+def test_a_forward_pass_runs_at_the_precision_it_is_given(chosen: str, dtype: torch.dtype) -> None:
+    with precision.autocast(CPU, chosen):
+        assert torch.nn.Linear(3, 2)(torch.zeros(1, 3)).dtype == dtype
+
+
+def learner() -> Learner:
+    values = {"data": "photos", "model": "test_resnet", "pretrained": False, "image_size": 32, "batch_size": 4}
+    settings = TrainSettings.model_validate({**values, "batch_norm": "train", "dropout": 0.5, "precision": "auto"})
+    network = backbone.build(settings, 3)
+    return Learner(network, settings, network.preprocessing, CPU)
+
+
+@pytest.mark.parametrize("stage", [HEAD, ALL], ids=lambda stage: stage.name)
+def test_the_trial_leaves_weights_statistics_gradients_and_random_numbers_alone(
+    clock: Clock, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = learner()
+    before, random = copy.deepcopy(made.model.state_dict()), torch.get_rng_state()
+    tried: list[str] = []
+    forward = made._forward
+    monkeypatch.setattr(made, "_forward", lambda inputs, name: (tried.append(name), forward(inputs, name))[1])
+    made.enter(stage)
+    assert tried == ["fp32", "bf16"] * 4
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, before[name]) for name, value in made.model.state_dict().items())
+    assert all(parameter.grad is None for parameter in made.model.parameters())
+    assert not made.optimizer.state
+
+
+def test_each_stage_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = ["bf16", "fp32"]
+    monkeypatch.setattr(precision, "fastest", lambda step, device: answers.pop(0))
+    made = learner()
+    assert [made.enter(stage) for stage in (HEAD, ALL, HEAD, ALL)] == ["bf16", "fp32", "bf16", "fp32"]
