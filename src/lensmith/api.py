@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lensmith.data.verify import Checked
     from lensmith.demo import Demonstrated
     from lensmith.doctor import Diagnosis
-    from lensmith.evaluate.run import Evaluation
+    from lensmith.evaluate.evaluation import Evaluation
     from lensmith.export.assemble import Exported
     from lensmith.pipeline import Trained
     from lensmith.predict import Predicted

@@ -21,7 +21,8 @@ from lensmith.config import DemoSettings, EvaluateSettings, FetchSettings
 from lensmith.data.fetch import fetch
 from lensmith.data.verify import check
 from lensmith.errors import ServiceError
-from lensmith.evaluate.run import Evaluation, evaluate
+from lensmith.evaluate.evaluation import Evaluation
+from lensmith.evaluate.run import evaluate
 from lensmith.pipeline import train
 from lensmith.progress import track
 from lensmith.serve.process import start_service

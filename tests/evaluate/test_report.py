@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lensmith.evaluate.evaluation import Evaluation
 from lensmith.evaluate.metrics import measure
 from lensmith.evaluate.report import LEAST_SURE, MISTAKES, render, write_report
-from lensmith.evaluate.run import Evaluation
 
 VOID = {"meta", "img"}
 

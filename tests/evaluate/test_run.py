@@ -12,7 +12,8 @@ from lensmith.classifier import load
 from lensmith.config import EvaluateSettings
 from lensmith.data.scan import scan
 from lensmith.errors import DataError, OutputError
-from lensmith.evaluate.run import Evaluation, evaluate, judge
+from lensmith.evaluate.evaluation import Evaluation
+from lensmith.evaluate.run import evaluate, judge
 
 
 def run(bundle: Bundle, data: Path, **settings: object) -> Evaluation:

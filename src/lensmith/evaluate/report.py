@@ -5,17 +5,15 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from lensmith.evaluate.evaluation import Evaluation
 from lensmith.evaluate.metrics import Calibration, Ints
 from lensmith.image import decode, read
-
-if TYPE_CHECKING:
-    from lensmith.evaluate.run import Evaluation
 
 MISTAKES = 24
 LEAST_SURE = 8

@@ -22,8 +22,9 @@ from lensmith.classifier import Classifier
 from lensmith.config import ExportSettings
 from lensmith.data.scan import Sample
 from lensmith.engine import open_graph
+from lensmith.evaluate.evaluation import Evaluation
 from lensmith.evaluate.report import write_report
-from lensmith.evaluate.run import Evaluation, judge
+from lensmith.evaluate.run import judge
 from lensmith.export.parity import Parity, compare
 from lensmith.graph import write_graph
 from lensmith.image import read
