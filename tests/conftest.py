@@ -1,5 +1,6 @@
 """Real inputs that every test may use: a folder of coloured pictures, and a bundle that tells the colours apart."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from PIL import Image
 from lensmith.bundle import GOLDEN, GRAPH, Bundle, EngineRecord, Golden, Manifest, write
 from lensmith.engine import OnnxRuntimeEngine
 from lensmith.image import Preprocessing, preprocess
+
+# Several test processes share the cores; set before torch is loaded, and for the processes that tests start.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 COLOURS = {"blue": (30, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
 PREPROCESSING = Preprocessing(image_size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -43,28 +47,35 @@ def shared_colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_colours(tmp_path_factory.mktemp("data") / "colours")
 
 
-QUICK = {
+_QUICK = {
     "model": "test_resnet", "pretrained": False, "image_size": 32, "epochs": 8, "head_epochs": 1, "batch_size": 4,
     "lr": 3e-3, "backbone_lr_ratio": 1.0, "precision": "fp32", "workers": 0, "device": "cpu",
 }  # fmt: skip
-"""Settings of a training that takes a second and learns the colours."""
 
 
 @pytest.fixture(scope="session")
-def trained(shared_colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _one_thread() -> None:
+    """Networks as small as these wait for their second thread longer than it helps, on a busy machine ten times."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def trained(_one_thread: None, shared_colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run folder, to be left as it is. It holds no bundle."""
     from lensmith.config import TrainSettings
     from lensmith.train.fit import fit
 
     out = tmp_path_factory.mktemp("runs") / "trained"
-    fit(TrainSettings.model_validate({**QUICK, "data": shared_colours, "out": out}))
+    fit(TrainSettings.model_validate({**_QUICK, "data": shared_colours, "out": out}))
     return out
 
 
 @pytest.fixture
-def quick() -> dict[str, Any]:
-    """`QUICK`, to be changed at will."""
-    return dict(QUICK)
+def quick(_one_thread: None) -> dict[str, Any]:
+    """Settings of a training that takes a second and learns the colours."""
+    return dict(_QUICK)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, TextIO
 
 from lensmith import config
+from lensmith.machine import share_cores
 
 if TYPE_CHECKING:
     from lensmith.classifier import Classifier
@@ -74,6 +75,7 @@ def train(
         resume: go on with this run folder instead; it has its settings already.
         settings: see above.
     """
+    share_cores()
     from lensmith.pipeline import train as run
 
     return run({"data": data, **settings}, recipe, resume)
@@ -81,6 +83,7 @@ def train(
 
 def export(run: StrPath, **settings: Any) -> Exported:
     """Turn a run into a bundle. Settings: `ExportSettings`."""
+    share_cores()
     from lensmith.export.assemble import export as make
 
     return make(config.ExportSettings.resolve({"run": run, **settings}))
@@ -119,6 +122,7 @@ def serve(bundle: StrPath, **settings: Any) -> None:
 
 def demo(**settings: Any) -> Demonstrated:
     """The whole way on real images. Settings: `DemoSettings`."""
+    share_cores()
     from lensmith.demo import demo as run
 
     return run(config.DemoSettings.resolve(settings))

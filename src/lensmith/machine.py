@@ -97,3 +97,12 @@ def _text(file: Path) -> str:
         return file.read_text().strip()
     except OSError:
         return ""
+
+
+def share_cores() -> None:
+    """Let torch's waiting threads sleep, not spin, unless OMP_WAIT_POLICY says otherwise; call before torch is loaded.
+
+    Spinning threads hold the cores that data workers and other programs need. Beside one busy process on two cores,
+    training measured 4 to 8 times faster with sleeping ones.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -83,7 +83,8 @@ def test_colours_stay_between_black_and_white() -> None:
     images = torch.cat([torch.zeros(8, 3, 8, 8), torch.ones(8, 3, 8, 8), batch(16)[:, :, :8, :8]])
     factors = torch.empty(32, 4).uniform_(0.2, 1.8, generator=torch.Generator().manual_seed(1))
     made = Augment(flip=True, colour=0.8).apply(images, factors)
-    assert made.min() >= 0 and made.max() <= 1
+    assert made.min() >= 0
+    assert made.max() <= 1
 
 
 @pytest.mark.parametrize("level", ["light", "standard"])

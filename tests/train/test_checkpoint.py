@@ -72,5 +72,5 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_a_missing_checkpoint_is_said_to_be_missing(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="There is none. Ask for it."):
+    with pytest.raises(RunError, match=r"There is none\. Ask for it\."):
         checkpoint.load(tmp_path / "last.pt", if_missing="Ask for it.")

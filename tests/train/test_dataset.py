@@ -52,7 +52,7 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     assert indices(other) != before
     first.epoch = 1
     assert indices(first) != before
-    assert list(first)[0][0][0] == 1
+    assert next(iter(first))[0][0] == 1
 
 
 def test_without_a_seed_the_order_is_the_folder_s() -> None:

@@ -13,7 +13,9 @@ from lensmith.errors import OutputError, RunError
 from lensmith.image import Preprocessing
 from lensmith.train.run import DESCRIPTION, Run, default_folder
 
-HOW = Preprocessing(image_size=32, resize="letterbox", crop_fraction=1.0, interpolation="bilinear", mean=(0.1, 0.2, 0.3))
+HOW = Preprocessing(
+    image_size=32, resize="letterbox", crop_fraction=1.0, interpolation="bilinear", mean=(0.1, 0.2, 0.3)
+)
 
 
 def make(data: Path, path: Path, **settings: Any) -> Run:

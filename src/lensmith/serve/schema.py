@@ -9,11 +9,11 @@ from pydantic import BaseModel, Field
 
 
 class RankedClass(BaseModel):
-    """One class with its calibrated probability."""
+    """One class with its probability."""
 
     class_id: int = Field(description="Index in the model's labels.")
     label: str
-    confidence: float = Field(description="Calibrated probability, 0 to 1.")
+    confidence: float = Field(description="Probability, 0 to 1 (softmax at the bundle's temperature).")
 
 
 class ModelName(BaseModel):

@@ -6,7 +6,9 @@ cannot be read never stops a run: its sample arrives without pixels, is named on
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -139,13 +141,29 @@ def loader(dataset: Images, order: Order, workers: int, device: torch.device) ->
         pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_outlive_signals,
+        worker_init_fn=_obey_the_parent_alone,
         # Each pass draws a seed for the workers. From torch's own stream, a resumed run would draw one more.
         generator=torch.Generator(),
     )
 
 
-def _outlive_signals(worker: int) -> None:
-    """Ctrl-C and SIGTERM often reach the whole process group; the loop still needs the batches up to its next step."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def close(batches: DataLoader[Any]) -> None:
+    """End a loader's processes now; else they live as long as a traceback that leads to it, in a notebook for hours."""
+    iterator = batches._iterator  # torch offers no public way
+    if iterator is not None:
+        iterator._shutdown_workers()  # type: ignore[attr-defined]
+        batches._iterator = None
+
+
+def _obey_the_parent_alone(worker: int) -> None:
+    """Ctrl-C and SIGTERM often reach the whole process group, and the loop needs its batches up to the next step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # tells who sent a signal; macOS lacks it
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_exit_for_the_parent, daemon=True).start()
+
+
+def _exit_for_the_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -17,7 +17,7 @@ import torch
 from lensmith.errors import DataError, RunError
 from lensmith.machine import allowed_cores
 from lensmith.train import checkpoint
-from lensmith.train.dataset import Images, Order, default_workers, loader
+from lensmith.train.dataset import Images, Order, close, default_workers, loader
 from lensmith.train.interruption import EXIT_CODES, Interruption
 from lensmith.train.recipe import Plan, Stage
 from lensmith.train.record import Recorder, draw_curves
@@ -103,22 +103,29 @@ class Loop:
             RunError: the loss is no longer a number.
             DataError: no training image, or no validation image, can be read.
         """
-        torch.set_num_threads(allowed_cores())
+        torch.set_num_threads(min(torch.get_num_threads(), allowed_cores()))  # OMP_NUM_THREADS may say fewer
+        recorder = Recorder(self.folder.events, self.settings.epochs, self.plan.steps_per_epoch)
+        try:
+            with Interruption() as interruption, recorder:
+                self._run(recorder, interruption)
+        finally:
+            for batches in filter(None, (self.batches, self.validation)):
+                close(batches)
+
+    def _run(self, recorder: Recorder, interruption: Interruption) -> None:
         at, plan = self.at, self.plan
-        recorder = Recorder(self.folder.events, self.settings.epochs, plan.steps_per_epoch)
-        with Interruption() as interruption, recorder:
-            recorder.event("resume" if at.step else "start", step=at.step, total_steps=plan.total_steps)
-            if not self.folder.last.exists():
-                self._save()
-            stage: Stage | None = None
-            while not at.finished:
-                if stage != plan.stage(at.epoch):
-                    stage = plan.stage(at.epoch)
-                    recorder.event("stage", stage=stage.name, precision=self.learner.enter(stage))
-                self._train(stage, recorder, interruption)
-                self._judge(stage, recorder)
-                self._save()
-            recorder.event("end", step=at.step)
+        recorder.event("resume" if at.step else "start", step=at.step, total_steps=plan.total_steps)
+        if not self.folder.last.exists():
+            self._save()
+        stage: Stage | None = None
+        while not at.finished:
+            if stage != plan.stage(at.epoch):
+                stage = plan.stage(at.epoch)
+                recorder.event("stage", stage=stage.name, precision=self.learner.enter(stage))
+            self._train(stage, recorder, interruption)
+            self._judge(stage, recorder)
+            self._save()
+        recorder.event("end", step=at.step)
 
     def _train(self, stage: Stage, recorder: Recorder, interruption: Interruption) -> None:
         """The rest of the epoch's steps."""

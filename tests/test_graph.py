@@ -1,0 +1,28 @@
+"""A torch module as an ONNX graph: any batch size, one file, the same answers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from lensmith.engine import open_graph
+from lensmith.graph import write_graph
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("test_resnet", 32), ("test_vit", 160), pytest.param("tf_efficientnet_lite0", 64, marks=pytest.mark.slow)],
+)
+def test_the_graph_answers_as_the_module_for_every_batch_size(name: str, size: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=7).eval()
+    path = write_graph(model, size, tmp_path / "model.onnx")
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+    engine = open_graph(str(path), "onnxruntime", "fp32", 1)
+    for count in (1, 2, 7):
+        images = torch.randn(count, 3, size, size)
+        with torch.no_grad():
+            expected = model(images).numpy()
+        np.testing.assert_allclose(engine.logits(images.numpy()), expected, atol=1e-4, rtol=1e-4)

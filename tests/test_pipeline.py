@@ -1,0 +1,61 @@
+"""Where the settings of a training come from, and what a resumed one may be told."""
+
+from pathlib import Path
+
+import pytest
+
+from lensmith import pipeline
+from lensmith.config import TrainSettings
+from lensmith.errors import SettingsError
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def resolved(monkeypatch: pytest.MonkeyPatch, given: dict[str, object], recipe: Path | None = None) -> TrainSettings:
+    """The settings that the loop would get."""
+
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    seen: list[TrainSettings] = []
+
+    def fit(settings: TrainSettings) -> None:
+        seen.append(settings)
+        raise Stop
+
+    monkeypatch.setattr(pipeline, "fit", fit)
+    with pytest.raises(Stop):
+        pipeline.train(given, recipe)
+    return seen[0]
+
+
+def test_a_preset_lies_under_the_recipe_and_over_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Path("recipe.yaml")
+    recipe.write_text("preset: fast\nepochs: 9\n")
+    settings = resolved(monkeypatch, {"data": "photos"}, recipe)
+    assert (settings.preset, settings.epochs, settings.head_epochs, settings.augment) == ("fast", 9, 5, "light")
+
+
+def test_a_flag_goes_over_a_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = resolved(monkeypatch, {"data": "photos", "preset": "fast", "augment": "none"})
+    assert (settings.epochs, settings.augment) == (5, "none")
+
+
+def test_what_is_wrong_in_a_recipe_is_named_together() -> None:
+    recipe = Path("recipe.yaml")
+    recipe.write_text("epoch: 9\nlr: -1\n")
+    with pytest.raises(SettingsError, match=r"epoch is no setting.*lr = -1|lr = -1.*epoch is no setting"):
+        pipeline.train({"data": "photos"}, recipe)
+
+
+def test_a_recipe_that_is_not_there_is_said_so() -> None:
+    with pytest.raises(SettingsError, match=r"nowhere\.yaml"):
+        pipeline.train({"data": "photos"}, "nowhere.yaml")
+
+
+def test_resuming_takes_no_other_settings() -> None:
+    with pytest.raises(SettingsError, match="epochs"):
+        pipeline.train({"data": None, "epochs": 3}, resume="runs/x")
