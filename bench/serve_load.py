@@ -48,12 +48,12 @@ def imagenet_bundle(path: Path) -> Path:
         graph = write_graph(model.eval(), how.image_size, folder / GRAPH)
         encoded = photo(folder.parent / "golden.jpg").read_bytes()
         answer = open_graph(str(graph), "onnxruntime", "fp32", 1).run(preprocess(encoded, how)[np.newaxis])
-        Golden((encoded,), answer).save(folder / GOLDEN)
         record = EngineRecord(
             engine="onnxruntime", precision="fp32", graph=GRAPH, bytes=graph.stat().st_size,
             golden_tolerance=1e-3, chosen=True,
         )  # fmt: skip
         labels = tuple(str(number) for number in range(1000))
+        Golden((encoded,), answer).save(folder / GOLDEN, labels)
         return Manifest(name="imagenet", version="1", labels=labels, preprocessing=how, engines=(record,))
 
     return write(path, build).path

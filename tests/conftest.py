@@ -89,7 +89,7 @@ def colour_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         images = tuple((pictures / label / "000.png").read_bytes() for label in COLOURS)
         batch = np.stack([preprocess(image, PREPROCESSING) for image in images])
         engine = OnnxRuntimeEngine(str(folder / GRAPH), "fp32", threads=1)
-        Golden(images, engine.run(batch)).save(folder / GOLDEN)
+        Golden(images, engine.run(batch)).save(folder / GOLDEN, tuple(COLOURS))
         record = EngineRecord(
             engine="onnxruntime", precision="fp32", graph=GRAPH, bytes=(folder / GRAPH).stat().st_size,
             golden_tolerance=1e-4, chosen=True, why="the only candidate",

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lensmith.bundle import MANIFEST, Bundle, Golden, Manifest, write
+from lensmith.bundle import MANIFEST, Bundle, Golden, Manifest, require_free, write
 from lensmith.engine import FakeEngine, open_engine
 from lensmith.errors import BundleError, OutputError
 
@@ -75,8 +75,8 @@ def test_a_path_without_a_bundle_is_refused(tmp_path: Path, path: str) -> None:
 
 def test_golden_samples_survive_a_round_trip(tmp_path: Path) -> None:
     golden = Golden((b"one", b"\x00\xff"), np.array([[0.25, 0.75], [1, 0]], dtype=np.float32))
-    golden.save(tmp_path / "golden.npz")
-    read = Golden.read(tmp_path / "golden.npz")
+    golden.save(tmp_path / "golden.npz", ("cat", "dog"))
+    read = Golden.read(tmp_path / "golden.npz", ("cat", "dog"))
     assert read.images == golden.images
     np.testing.assert_array_equal(read.probabilities, golden.probabilities)
 
@@ -93,3 +93,43 @@ def test_an_engine_that_answers_otherwise_is_refused(colour_bundle: Bundle, monk
     monkeypatch.setattr("lensmith.engine.open_graph", lambda *args: FakeEngine(answer))
     with pytest.raises(BundleError, match=problem):
         open_engine(colour_bundle)
+
+
+@pytest.mark.parametrize("labels", [["red", "green", "blue"], ["blue", "green", "green"], ["blue", "green"]])
+def test_labels_that_were_changed_are_refused(copy: Path, labels: list[str]) -> None:
+    content = json.loads((copy / MANIFEST).read_text())
+    (copy / MANIFEST).write_text(json.dumps({**content, "labels": labels}))
+    with pytest.raises(BundleError, match="labels"):
+        open_engine(Bundle.load(copy))
+
+
+def test_a_graph_that_no_hash_covers_is_refused(copy: Path) -> None:
+    content = json.loads((copy / MANIFEST).read_text())
+    (copy / MANIFEST).write_text(json.dumps({**content, "files": {}}))
+    with pytest.raises(BundleError, match="has changed"):
+        Bundle.load(copy)
+
+
+def test_a_folder_zipped_by_hand_is_a_bundle(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LENSMITH_CACHE", str(tmp_path / "cache"))
+    packed = shutil.make_archive(str(tmp_path / "hand"), "zip", copy.parent, copy.name)
+    assert Bundle.load(packed).labels == ("blue", "green", "red")
+
+
+def test_a_damaged_zip_is_refused_and_leaves_no_rubbish(
+    colour_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LENSMITH_CACHE", str(tmp_path / "cache"))
+    packed = colour_bundle.pack(tmp_path / "colours.zip")
+    content = bytearray(packed.read_bytes())
+    content[200] ^= 0xFF
+    packed.write_bytes(content)
+    with pytest.raises(BundleError, match=r"colours\.zip"):
+        Bundle.load(packed)
+    assert list((tmp_path / "cache" / "bundles").iterdir()) == []
+
+
+def test_a_zip_of_something_else_is_not_replaced(colour_bundle: Bundle, tmp_path: Path) -> None:
+    photos = Path(shutil.make_archive(str(tmp_path / "photos"), "zip", colour_bundle.path, "golden.npz"))
+    with pytest.raises(OutputError):
+        require_free(photos, replace=True)

@@ -44,6 +44,25 @@ def test_a_flag_goes_over_a_preset(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings.epochs, settings.augment) == (5, "none")
 
 
+def test_each_source_gives_way_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Default, lensmith.yaml, preset, recipe, environment, flag: each setting below is said by one and all before."""
+    names = ["warmup", "seed", "augment", "epochs", "batch_size", "image_size"]
+    Path("lensmith.yaml").write_text(
+        "train: {preset: fast, seed: 1, augment: none, epochs: 1, head_epochs: 1, batch_size: 1, image_size: 31}\n"
+    )
+    recipe = Path("recipe.yaml")
+    recipe.write_text("epochs: 33\nbatch_size: 33\nimage_size: 33\n")
+    monkeypatch.setenv("LENSMITH_TRAIN_BATCH_SIZE", "44")
+    monkeypatch.setenv("LENSMITH_TRAIN_IMAGE_SIZE", "44")
+    settings = resolved(monkeypatch, {"data": "photos", "image_size": 55}, recipe)
+    assert [getattr(settings, name) for name in names] == [0.05, 1, "light", 33, 44, 55]
+
+
+def test_the_environment_may_name_the_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LENSMITH_TRAIN_PRESET", "fast")
+    assert resolved(monkeypatch, {"data": "photos"}).epochs == 5
+
+
 def test_what_is_wrong_in_a_recipe_is_named_together() -> None:
     recipe = Path("recipe.yaml")
     recipe.write_text("epoch: 9\nlr: -1\n")
@@ -59,3 +78,10 @@ def test_a_recipe_that_is_not_there_is_said_so() -> None:
 def test_resuming_takes_no_other_settings() -> None:
     with pytest.raises(SettingsError, match="epochs"):
         pipeline.train({"data": None, "epochs": 3}, resume="runs/x")
+    with pytest.raises(SettingsError, match="recipe"):
+        pipeline.train({"data": None}, "recipe.yaml", resume="runs/x")
+
+
+def test_a_seed_that_no_generator_takes_is_refused() -> None:
+    with pytest.raises(SettingsError, match="seed"):
+        pipeline.train({"data": "photos", "seed": 2**64})

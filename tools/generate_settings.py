@@ -1,6 +1,6 @@
 """Write docs/settings.md from the settings classes; a test says when it is stale.
 
-    python tools/generate_settings.py
+python tools/generate_settings.py
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ import os
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lensmith.errors import BundleError, OutputError
 from lensmith.image import Preprocessing
@@ -74,6 +75,13 @@ class Manifest(BaseModel):
     versions: dict[str, str] = {}
     files: dict[str, str] = {}
 
+    @field_validator("labels")
+    @classmethod
+    def _labels_differ(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(labels)) < len(labels):
+            raise ValueError("labels should differ from one another")
+        return labels
+
 
 @dataclass(frozen=True)
 class Golden:
@@ -87,17 +95,31 @@ class Golden:
     images: tuple[bytes, ...]
     probabilities: npt.NDArray[np.float32]
 
-    def save(self, path: Path) -> None:
-        """Write as an .npz without pickle: `probabilities` and `image_0` … as uint8 arrays."""
+    def save(self, path: Path, labels: Sequence[str]) -> None:
+        """Write as an .npz without pickle: `probabilities`, `labels`, and `image_0` … as uint8 arrays."""
         arrays = {f"image_{i}": np.frombuffer(image, dtype=np.uint8) for i, image in enumerate(self.images)}
-        np.savez(path, allow_pickle=False, probabilities=self.probabilities, **arrays)
+        np.savez(
+            path, allow_pickle=False, probabilities=self.probabilities, labels=np.array(labels, dtype=str), **arrays
+        )
 
     @classmethod
-    def read(cls, path: Path) -> Golden:
-        """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as arrays:
-            count = sum(name.startswith("image_") for name in arrays.files)
-            return cls(tuple(arrays[f"image_{i}"].tobytes() for i in range(count)), arrays["probabilities"])
+    def read(cls, path: Path, labels: Sequence[str]) -> Golden:
+        """Read what `save` wrote.
+
+        Raises:
+            BundleError: it is of another form, or was made for other labels.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                count = sum(name.startswith("image_") for name in arrays.files)
+                images = tuple(arrays[f"image_{i}"].tobytes() for i in range(count))
+                golden, stored = cls(images, arrays["probabilities"]), arrays["labels"].tolist()
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise BundleError(f"Golden samples were expected in {path}.", f"{_reason(error)}.", _AGAIN) from error
+        if not images or stored != list(labels):
+            problem = "They were made for other labels, or in another order" if images else "There are none"
+            raise BundleError(f"Golden samples of this bundle were expected in {path}.", f"{problem}.", _AGAIN)
+        return golden
 
 
 @dataclass(frozen=True)
@@ -115,19 +137,16 @@ class Bundle:
             BundleError: nothing there, another schema, or a file that is missing or changed.
         """
         source = Path(path)
-        if source.is_file() and zipfile.is_zipfile(source):
-            source = _unpack(source)
-        manifest = _read_manifest(source)
-        for name, digest in manifest.files.items():
-            file = source / name
-            if not file.is_file() or sha256(file) != digest:
+        folder = _unpack(source) if source.is_file() and zipfile.is_zipfile(source) else source
+        manifest = _read_manifest(folder, source)
+        for name in {GOLDEN, *(record.graph for record in manifest.engines), *manifest.files}:
+            file = folder / name
+            if name not in manifest.files or not file.is_file() or sha256(file) != manifest.files[name]:
                 state = "has changed since it was exported" if file.exists() else "is missing"
                 raise BundleError(
-                    f"Every file of the bundle {source} was expected as it was exported.",
-                    f"{name} {state}.",
-                    "Copy the bundle again, or export it again with `lensmith export RUN`.",
+                    f"Every file of the bundle {source} was expected as it was exported.", f"{name} {state}.", _AGAIN
                 )
-        return cls(source, manifest)
+        return cls(folder, manifest)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -136,7 +155,7 @@ class Bundle:
 
     def golden(self) -> Golden:
         """The golden samples."""
-        return Golden.read(self.path / GOLDEN)
+        return Golden.read(self.path / GOLDEN, self.labels)
 
     def record(self, engine: str | None = None) -> EngineRecord:
         """The chosen engine's record, or the one of the named engine.
@@ -187,9 +206,7 @@ def write(path: Path, build: Callable[[Path], Manifest], *, replace: bool = Fals
         manifest = manifest.model_copy(update={"files": {name: sha256(staging / name) for name in names}})
         (staging / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
         staging.chmod(0o755)
-        if path.exists():
-            shutil.rmtree(path)
-        staging.rename(path)
+        _put(staging, path)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
@@ -202,7 +219,7 @@ def require_free(path: Path, replace: bool) -> None:
     Raises:
         OutputError: it is taken.
     """
-    if path.exists() and not (replace and (zipfile.is_zipfile(path) or (path / MANIFEST).exists())):
+    if path.exists() and not (replace and _is_bundle(path)):
         raise OutputError(
             f"A free path was expected for the bundle {path}.",
             "Something is there.",
@@ -229,32 +246,57 @@ def installed_versions(packages: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _read_manifest(folder: Path) -> Manifest:
+def _is_bundle(path: Path) -> bool:
+    if path.is_dir() or path.suffix != ".zip":
+        return (path / MANIFEST).is_file()
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return MANIFEST in archive.namelist()
+
+
+def _put(staging: Path, path: Path) -> None:
+    """Give the finished folder its name; what had it before is removed only then."""
+    older = staging.with_name(staging.name + ".older")
+    if path.exists():
+        path.rename(older)
+    try:
+        staging.rename(path)
+    except OSError:
+        if older.exists():
+            older.rename(path)
+        raise
+    shutil.rmtree(older, ignore_errors=True)
+
+
+def _read_manifest(folder: Path, said: Path) -> Manifest:
+    """Read bundle.json in `folder`; errors name the path that the user `said`."""
     file = folder / MANIFEST
     if not file.is_file():
         raise BundleError(
-            f"A bundle (a folder or zip with {MANIFEST}) was expected at {folder}.",
-            "There is none." if not folder.exists() else f"It holds no {MANIFEST}.",
+            f"A bundle (a folder or zip with {MANIFEST}) was expected at {said}.",
+            "There is none." if not said.exists() else f"It holds no {MANIFEST}.",
             "Give the `bundle` folder of a run; `lensmith export RUN` makes one.",
         )
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
         if isinstance(content, dict) and content.get("schema_version") != SCHEMA_VERSION:
             raise BundleError(
-                f"A bundle of schema {SCHEMA_VERSION} was expected at {folder}.",
+                f"A bundle of schema {SCHEMA_VERSION} was expected at {said}.",
                 f"It has schema {content.get('schema_version')}.",
                 "Use the lensmith that wrote it, or export the run again with this one.",
             )
         return Manifest.model_validate(content)
-    except (ValueError, ValidationError) as error:
-        first = str(error).splitlines()[0]
-        raise BundleError(
-            f"A readable {MANIFEST} was expected in {folder}.", f"{first}.", "Copy or export the bundle again."
-        ) from error
+    except ValueError as error:
+        raise BundleError(f"A readable {MANIFEST} was expected in {said}.", f"{_reason(error)}.", _AGAIN) from error
 
 
 def _unpack(archive: Path) -> Path:
-    """Unpack a zipped bundle into the cache, keyed by the archive's hash; unpacked once."""
+    """Unpack a zipped bundle into the cache, keyed by the archive's hash; unpacked once.
+
+    Raises:
+        BundleError: the archive is damaged or holds no bundle.
+    """
     target = cache_dir() / "bundles" / sha256(archive)
     if target.is_dir():
         return target
@@ -263,7 +305,25 @@ def _unpack(archive: Path) -> Path:
     try:
         with zipfile.ZipFile(archive) as zipped:
             zipped.extractall(staging)  # drops absolute and parent parts of names
-        staging.rename(target)
+        entries = list(staging.iterdir())
+        # Whoever zips the folder by hand has it as the one entry at the top.
+        top = entries[0] if len(entries) == 1 and entries[0].is_dir() else staging
+        _read_manifest(top, archive)
+        top.rename(target)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise BundleError(
+            f"A whole zip was expected at {archive}.", f"It cannot be unpacked ({_reason(error)}).", _AGAIN
+        ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+
+
+_AGAIN = "Copy the bundle again, or export it again with `lensmith export RUN`."

@@ -137,7 +137,7 @@ class TrainSettings(Settings):
     )
     workers: int | None = Field(None, ge=0, description="Data processes; from the cores allowed by default.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
-    seed: int = Field(0, ge=0, description="Seed of everything random.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of everything random.")
     out: Path | None = Field(None, description="Run folder; runs/DATA-MODEL-TIME by default.")
 
 

@@ -1,6 +1,8 @@
 """From a trained run to a bundle, whole or not at all."""
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from lensmith.bundle import Bundle
 from lensmith.classifier import load
 from lensmith.config import ExportSettings
-from lensmith.errors import OutputError, ParityError, RunError
+from lensmith.errors import DataError, OutputError, ParityError, RunError
 from lensmith.export import assemble
 from lensmith.export.assemble import Exported, export
 from lensmith.image import preprocess
@@ -51,8 +53,9 @@ def test_it_answers_as_the_trained_network(exported: Exported, trained: Path, sh
     assert exported.parity.largest_difference < 1e-4
 
 
+@pytest.mark.parametrize("name", ["bundle", "bundle.zip"])
 def test_a_graph_that_answers_otherwise_leaves_nothing(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     honest = assemble.write_graph
 
@@ -71,7 +74,7 @@ def test_a_graph_that_answers_otherwise_leaves_nothing(
 
     monkeypatch.setattr(assemble.backbone, "rebuild", rebuilt_twice)
     with pytest.raises(ParityError, match="No bundle was written"):
-        export(ExportSettings(run=trained, out=tmp_path / "bundle"))
+        export(ExportSettings(run=trained, out=tmp_path / name))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -79,8 +82,9 @@ def test_a_zip_answers_as_the_folder(
     exported: Exported, trained: Path, shared_colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LENSMITH_CACHE", str(tmp_path / "cache"))
-    out = tmp_path / "colours.zip"
+    out = tmp_path / "a" / "new" / "colours.zip"
     export(ExportSettings(run=trained, out=out))
+    assert list(out.parent.iterdir()) == [out]
     encoded = next(shared_colours.rglob("*.jpg")).read_bytes()
     assert load(out).classify(encoded).top == load(exported.bundle).classify(encoded).top
 
@@ -102,6 +106,62 @@ def test_a_failed_replacement_keeps_the_old_one(
         export(ExportSettings(run=trained, out=target, overwrite=True))
     assert load(target).bundle.manifest == load(exported.bundle).bundle.manifest
     assert [file.name for file in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_what_is_no_bundle_is_not_replaced(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.jpg").write_bytes(b"mine")
+    with pytest.raises(OutputError, match="Something is there"):
+        export(ExportSettings(run=trained, out=tmp_path, overwrite=True))
+    assert (tmp_path / "mine.jpg").read_bytes() == b"mine"
+
+
+def test_name_and_version_come_from_data_and_run(exported: Exported, trained: Path) -> None:
+    epoch = checkpoint.load(Run.open(trained).best)["epoch"]
+    manifest = Bundle.load(exported.bundle).manifest
+    assert (manifest.name, manifest.version) == ("colours", f"trained-{epoch}")
+
+
+def test_golden_samples_are_of_every_class(exported: Exported, shared_colours: Path) -> None:
+    label_of = {file.read_bytes(): file.parent.name for file in shared_colours.glob("*/*")}
+    golden = Bundle.load(exported.bundle).golden()
+    assert {label_of[image] for image in golden.images} == {"blue", "green", "red"}
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 15, 16, 23, 1000])
+def test_golden_samples_are_spread_over_all_files(exported: Exported, count: int) -> None:
+    rows = np.arange(count, dtype=np.float32).repeat(3).reshape(count, 3)
+    files = (exported.evaluation.files[0],) * count
+    chosen = assemble._golden(replace(exported.evaluation, files=files, probabilities=rows)).probabilities[:, 0]
+    assert len(set(chosen)) == len(chosen) == min(8, count)
+    assert chosen[-1] >= count - count / 8 - 1
+
+
+def test_an_unreadable_validation_image_is_left_out_of_the_comparison(
+    trained: Path, exported: Exported, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished = exported.bundle / "model.onnx"
+    monkeypatch.setattr(assemble, "write_graph", lambda model, size, path: Path(shutil.copy(finished, path)))
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    description = json.loads((run / "run.json").read_text())
+    description["data"]["root"] = str(colours)
+    (run / "run.json").write_text(json.dumps(description))
+    validation = Run.open(run).images.part("val")
+    (colours / validation[2].path).write_bytes(b"broken")
+    made = export(ExportSettings(run=run))
+    assert made.parity.images == len(made.evaluation.files) == 5
+    assert made.parity.largest_difference < 1e-4
+    for sample in validation:
+        (colours / sample.path).unlink()
+    with pytest.raises(DataError, match="None of 6 can"):
+        export(ExportSettings(run=run, out=tmp_path / "another"))
+    assert not (tmp_path / "another").exists()
+
+
+def test_a_run_without_a_finished_epoch_says_how_to_get_one(trained: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    (run / "checkpoints" / "best.pt").unlink()
+    with pytest.raises(RunError, match=rf"There is none\. Finish an epoch first: lensmith train --resume {run}"):
+        export(ExportSettings(run=run))
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -27,9 +27,17 @@ THUMBNAIL_PX = 160
 
 def write_report(evaluation: Evaluation, path: Path) -> None:
     """Write the report to `path`: a finished file or none."""
+    write_whole(render(evaluation), path)
+
+
+def write_whole(text: str, path: Path) -> None:
+    """Write UTF-8 text to `path`; at every moment it is the old file or the new one."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(render(evaluation), encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def render(evaluation: Evaluation) -> str:

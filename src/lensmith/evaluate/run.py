@@ -14,14 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from lensmith.bundle import installed_versions
+from lensmith.bundle import Bundle, installed_versions
 from lensmith.classifier import Classifier, load
 from lensmith.config import EvaluateSettings
 from lensmith.data.scan import ImageSet, Sample, scan
+from lensmith.data.split import assign
 from lensmith.errors import DataError, OutputError
 from lensmith.evaluate.evaluation import Evaluation
 from lensmith.evaluate.metrics import measure
-from lensmith.evaluate.report import write_report
+from lensmith.evaluate.report import write_report, write_whole
 from lensmith.image import read
 from lensmith.progress import track
 
@@ -39,16 +40,13 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     out = settings.out or Path("evaluation")
     _refuse_closed(out)
     classifier = load(settings.bundle, settings.engine)
-    images = scan(settings.data)
+    images = _as_trained(scan(settings.data), classifier.bundle)
     part, samples = _pick(images, settings.part)
     judged = judge(classifier, images, samples, part)
     out.mkdir(parents=True, exist_ok=True)
     evaluation = replace(judged, data=settings.data, report=out / "report.html")
     write_report(evaluation, out / "report.html")
-    text = json.dumps(evaluation.as_dict(), indent=1) + "\n"
-    partial = out / "evaluation.json.partial"
-    partial.write_text(text)
-    partial.replace(out / "evaluation.json")
+    write_whole(json.dumps(evaluation.as_dict(), indent=1) + "\n", out / "evaluation.json")
     return evaluation
 
 
@@ -107,6 +105,18 @@ def judge(classifier: Classifier, images: ImageSet, samples: Sequence[Sample], p
         versions=installed_versions(("lensmith", classifier.engine.name, "numpy", "pillow", "scikit-learn")),
         notes=_notes(images, part),
     )
+
+
+def _as_trained(images: ImageSet, bundle: Bundle) -> ImageSet:
+    """Where the bundle was trained on these very images, split on the fly: the same parts again.
+
+    Else a folder without parts would be judged whole, training images among the rest.
+    """
+    recipe = bundle.manifest.recipe
+    if images.parts or not {"split", "seed"} <= recipe.keys():
+        return images
+    divided = assign(images, tuple(recipe["split"]), recipe["seed"])
+    return divided if divided.fingerprint == bundle.manifest.dataset.get("fingerprint") else images
 
 
 def _pick(images: ImageSet, wanted: str) -> tuple[str, tuple[Sample, ...]]:

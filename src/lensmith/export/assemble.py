@@ -34,6 +34,8 @@ from lensmith.train.run import VERSIONS, Run
 from lensmith.train.validate import answers
 
 GOLDEN_SAMPLES = 8
+GOLDEN_TOLERANCE = 1e-3
+"""Of a probability, in fp32: another machine sums in another order, and no more than that."""
 
 
 @dataclass(frozen=True)
@@ -98,59 +100,57 @@ def export(settings: ExportSettings) -> Exported:
 def _fill(
     folder: Path, run: Run, state: dict[str, Any], settings: ExportSettings
 ) -> tuple[Manifest, Parity, Evaluation]:
-    labels, how = run.images.labels, run.preprocessing
-    model = backbone.rebuild(run.settings, len(labels), state["model"])
-    graph = write_graph(model, how.image_size, folder / bundle.GRAPH)
-    record = EngineRecord(
-        engine="onnxruntime",
-        precision="fp32",
-        graph=bundle.GRAPH,
-        bytes=graph.stat().st_size,
-        golden_tolerance=settings.tolerance,
-        chosen=True,
-        why="the only candidate",
-    )
-    manifest = Manifest(
-        name=settings.name or run.images.root.name,
-        version=f"{run.path.resolve().name}-{state['epoch']}",
-        labels=labels,
-        preprocessing=how,
-        engines=(record,),
-        recipe={
-            **run.settings.model_dump(mode="json"),
-            "initial_weights": run.provenance,
-            "best_epoch": state["epoch"],
-        },
-        versions=bundle.installed_versions(VERSIONS),
-    )
+    model = backbone.rebuild(run.settings, len(run.images.labels), state["model"])
+    graph = write_graph(model, run.preprocessing.image_size, folder / bundle.GRAPH)
+    manifest = _describe(run, state["epoch"], graph, settings)
+    (record,) = manifest.engines
     engine = open_graph(str(graph), record.engine, record.precision, threads=1)
-    classifier = Classifier(Bundle(folder, manifest), engine)
-    # A set too small for a validation part is compared on what it has.
+    # A set too small for a validation part is judged on what it has.
     part = "val" if run.images.part("val") else "train"
     samples = run.images.part(part)  # type: ignore[arg-type]
-    evaluation = judge(classifier, run.images, samples, part)
+    evaluation = judge(Classifier(Bundle(folder, manifest), engine), run.images, samples, part)
     parity = _parity(model, run, samples, evaluation)
     parity.require(settings.tolerance, settings.min_agreement)
-    _golden(classifier, evaluation).save(folder / bundle.GOLDEN)
-    record = record.model_copy(
-        update={"accuracy": evaluation.metrics.accuracy, "latency_ms": round(evaluation.latency_ms, 3)}
-    )
+    measured = {"accuracy": evaluation.metrics.accuracy, "latency_ms": round(evaluation.latency_ms, 3)}
     manifest = manifest.model_copy(
         update={
-            "engines": (record,),
+            "engines": (record.model_copy(update=measured),),
             "metrics": {"part": part, **evaluation.metrics.headline()},
             "parity": parity.as_dict(),
-            "dataset": {
-                "root": run.images.root.name,
-                "fingerprint": run.fingerprint,
-                "parts": {name: len(run.images.part(name)) for name in run.images.parts},
-                "notes": list(run.images.notes),
-            },
         }
     )
+    _golden(evaluation).save(folder / bundle.GOLDEN, manifest.labels)
     write_report(evaluation, folder / "report.html")
     _write_card(folder / "README.md", manifest, evaluation)
     return manifest, parity, evaluation
+
+
+def _describe(run: Run, epoch: int, graph: Path, settings: ExportSettings) -> Manifest:
+    """All that is known before the graph has answered anything."""
+    record = EngineRecord(
+        engine="onnxruntime",
+        precision="fp32",
+        graph=graph.name,
+        bytes=graph.stat().st_size,
+        golden_tolerance=GOLDEN_TOLERANCE,
+        chosen=True,
+        why="the only candidate",
+    )
+    return Manifest(
+        name=settings.name or run.images.root.name,
+        version=f"{run.path.resolve().name}-{epoch}",
+        labels=run.images.labels,
+        preprocessing=run.preprocessing,
+        engines=(record,),
+        dataset={
+            "root": run.images.root.name,
+            "fingerprint": run.fingerprint,
+            "parts": {name: len(run.images.part(name)) for name in run.images.parts},
+            "notes": list(run.images.notes),
+        },
+        recipe={**run.settings.model_dump(mode="json"), "initial_weights": run.provenance, "best_epoch": epoch},
+        versions=bundle.installed_versions(VERSIONS),
+    )
 
 
 def _parity(model: nn.Module, run: Run, samples: Sequence[Sample], evaluation: Evaluation) -> Parity:
@@ -162,7 +162,7 @@ def _parity(model: nn.Module, run: Run, samples: Sequence[Sample], evaluation: E
     return compare(reference.logits.softmax(1).numpy(), evaluation.probabilities, paths, run.images.labels)
 
 
-def _golden(classifier: Classifier, evaluation: Evaluation) -> Golden:
+def _golden(evaluation: Evaluation) -> Golden:
     """Real files spread over the classes, with the engine's own answers."""
     count = len(evaluation.files)
     samples = min(GOLDEN_SAMPLES, count)
