@@ -293,3 +293,11 @@ def test_an_engine_that_the_bundle_lacks_is_an_error(colour_bundle: Bundle, colo
     with pytest.raises(BundleError, match="onnxruntime"):
         run(colour_bundle, colours, engine="openvino", out=tmp_path / "answers.csv")
     assert not (tmp_path / "answers.csv").exists()
+
+
+def test_links_to_folders_are_followed_once(colour_bundle: Bundle, colours: Path, tmp_path: Path) -> None:
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "colours").symlink_to(colours)
+    (colours / "circle").symlink_to(tmp_path / "linked")
+    settings = PredictSettings(bundle=colour_bundle.path, images=[str(tmp_path / "linked")])
+    assert predict(settings).images == 24

@@ -14,7 +14,7 @@ import numpy as np
 
 from lensmith.bundle import Bundle
 from lensmith.engine import Engine, open_engine
-from lensmith.errors import ImageError
+from lensmith.errors import ImageError, SettingsError
 from lensmith.image import MAX_PIXELS, Tensor, preprocess, read
 from lensmith.machine import allowed_cores
 
@@ -105,7 +105,15 @@ class Classifier:
         return self.rank(self.engine.run(prepared[np.newaxis])[0], top_k)
 
     def rank(self, probabilities: Tensor, top_k: int = 5) -> Prediction:
-        """float32 (C,) → the k likeliest classes, ties by class index."""
+        """float32 (C,) → the k likeliest classes, ties by class index.
+
+        Raises:
+            SettingsError: `top_k` is below 1.
+        """
+        if top_k < 1:
+            raise SettingsError(
+                "At least one class to name was expected.", f"top_k = {top_k} arrived.", "Say 1 or more."
+            )
         order = np.argsort(-probabilities, kind="stable")[:top_k]
         labels = self.bundle.labels
         top = tuple(Ranked(int(i), labels[i], float(probabilities[i])) for i in order)
@@ -153,5 +161,7 @@ def load(path: str | os.PathLike[str], engine: str | None = None, threads: int =
     Raises:
         BundleError: damaged, incomplete, of another schema, or not answering as the exporter saw it.
     """
+    if threads < 1:
+        raise SettingsError("At least one thread was expected.", f"{threads} arrived.", "Leave threads out, or say 1.")
     bundle = Bundle.load(path)
     return Classifier(bundle, open_engine(bundle, engine, threads))

@@ -78,7 +78,7 @@ class FetchSettings(Settings):
         None, ge=1, description="At most so many training images, drawn evenly from the classes."
     )
     max_test: int | None = Field(None, ge=1, description="At most so many test images.")
-    seed: int = Field(0, ge=0, description="Seed of the drawing.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of the drawing.")
 
 
 class SplitSettings(Settings):
@@ -89,7 +89,7 @@ class SplitSettings(Settings):
 
     folder: Path = Field(description="Image folder, or a CSV of path,label.")
     ratio: Ratio = Field((5, 3, 2), description="train:val:test")
-    seed: int = Field(0, ge=0, description="Seed of the shuffle.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of the shuffle.")
     out: Path | None = Field(None, description="Manifest to write; FOLDER/splits.csv by default.")
     overwrite: bool = Field(False, description="Replace an older manifest.")
 
@@ -214,7 +214,7 @@ class DemoSettings(Settings):
     out: Path = Field(Path("runs/demo"), description="Folder for data, run and report; used again by a second demo.")
     train_images: int = Field(6000, ge=100, description="Training images.")
     test_images: int = Field(2000, ge=20, description="Held-out images.")
-    seed: int = Field(0, ge=0, description="Seed of everything random.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of everything random.")
     port: int = Field(0, ge=0, le=65535, description="Port of the service; 0 picks a free one.")
     keep_serving: bool = Field(False, description="Leave the service up at the end.")
 
@@ -230,24 +230,31 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SettingsError(
             f"A readable YAML file was expected at {path}.",
-            f"{str(error).splitlines()[0]}.",
+            f"{' '.join(str(error).split())}.",
             "Check the path and its syntax.",
         ) from error
-    if not isinstance(content or {}, dict):
+    if not isinstance({} if content is None else content, dict):
         raise SettingsError(
             f"Settings of the form `name: value` were expected in {path}.",
             "Something else is there.",
             "See docs/settings.md.",
         )
-    return content or {}
+    return {str(name): value for name, value in (content or {}).items()}
 
 
 def _file_section(verb: str) -> dict[str, Any]:
-    path = Path(os.environ.get("LENSMITH_CONFIG", SETTINGS_FILE))
-    if not path.exists():
+    named = os.environ.get("LENSMITH_CONFIG")
+    path = Path(named or SETTINGS_FILE)
+    if not named and not path.exists():
         return {}
     section = read_yaml(path).get(verb) or {}
-    return dict(section)
+    if not isinstance(section, dict):
+        raise SettingsError(
+            f"Settings of the form `name: value` were expected under {verb} in {path}.",
+            f"{section!r} is there.",
+            "See docs/settings.md.",
+        )
+    return section
 
 
 def _as_settings_error(cls: type[Settings], error: ValidationError) -> SettingsError:

@@ -61,9 +61,10 @@ def read(path: Path) -> bytes:
     """
     try:
         encoded = path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a path may hold a null byte
+        reason = getattr(error, "strerror", None) or error
         raise ImageError(
-            f"An image was expected at {path}.", f"It cannot be read ({error.strerror}).", "Check the path and rights."
+            f"An image was expected at {path}.", f"It cannot be read ({reason}).", "Check the path and rights."
         ) from error
     if not encoded:
         raise ImageError(f"An image was expected at {path}.", "The file is empty.", "Replace or remove it.")

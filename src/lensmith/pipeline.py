@@ -14,6 +14,7 @@ from lensmith.errors import SettingsError
 from lensmith.export.assemble import Exported, export
 from lensmith.train.fit import Fitted, fit
 from lensmith.train.fit import resume as go_on
+from lensmith.train.loop import RunInterruptedError
 from lensmith.train.recipe import PRESETS
 
 
@@ -71,7 +72,16 @@ def train(
     """
     started = time.perf_counter()
     fitted = fit(_settings(given, recipe)) if resume is None else go_on(_resumed(given, recipe, Path(resume)))
-    exported = export(ExportSettings(run=fitted.run.path, overwrite=True))
+    try:
+        exported = export(ExportSettings(run=fitted.run.path, overwrite=True))
+    except KeyboardInterrupt:
+        error = RunInterruptedError(
+            f"The bundle of the run {fitted.run.path} was to be exported.",
+            "Ctrl-C stopped it; the training is finished and saved.",
+            f"Make the bundle with: lensmith export {fitted.run.path}",
+        )
+        error.exit_code = 130
+        raise error from None
     return Trained(fitted, exported, time.perf_counter() - started)
 
 

@@ -141,7 +141,7 @@ def _expand(inputs: Iterable[str]) -> tuple[Iterable[Path], int | None]:
 
 def _in_folder(folder: Path) -> list[Path]:
     """Files below `folder` that end as images do, sorted; hidden files and folders are not looked at."""
-    files = sorted(Path(base, name) for base, _, names in os.walk(folder) for name in names)
+    files = sorted(Path(base, name) for base, names in _walk(folder) for name in names)
     files = [
         file
         for file in files
@@ -154,6 +154,18 @@ def _in_folder(folder: Path) -> list[Path]:
             "Give the folder that holds the images, or name the files.",
         )
     return files
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Folders with their files, through links, but each real folder once: links may lead in a circle."""
+    seen = set()
+    for base, folders, names in os.walk(folder, followlinks=True):
+        real = Path(base).resolve()
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield base, names
 
 
 def _from_stdin() -> Iterator[Path]:

@@ -11,6 +11,7 @@ from lensmith.bundle import Bundle
 from lensmith.classifier import load
 from lensmith.config import EvaluateSettings
 from lensmith.data.scan import scan
+from lensmith.data.split import assign
 from lensmith.errors import DataError, OutputError
 from lensmith.evaluate.evaluation import Evaluation
 from lensmith.evaluate.run import evaluate, judge
@@ -167,3 +168,18 @@ def test_mistakes_come_with_the_most_confident_first(colour_bundle: Bundle, colo
     confidence = found.probabilities[found.mistakes()].max(axis=1)
     assert len(confidence) == 24
     assert (np.diff(confidence) <= 0).all()
+
+
+def test_the_test_part_of_a_split_on_the_fly_is_found_again(
+    colour_bundle: Bundle, colours: Path, tmp_path: Path
+) -> None:
+    divided = assign(scan(colours), (5, 3, 2), 7)
+    changes = {"recipe": {"split": [5, 3, 2], "seed": 7}, "dataset": {"fingerprint": divided.fingerprint}}
+    folder = Path(shutil.copytree(colour_bundle.path, tmp_path / "bundle"))
+    content = json.loads((folder / "bundle.json").read_text())
+    (folder / "bundle.json").write_text(json.dumps({**content, **changes}))
+    found = evaluate(EvaluateSettings(bundle=folder, data=colours, out=tmp_path / "report"))
+    assert found.part == "test"
+    assert found.metrics.images == len(divided.part("test"))
+    (colours / "red" / "000.png").unlink()
+    assert evaluate(EvaluateSettings(bundle=folder, data=colours, out=tmp_path / "report")).part == "all"

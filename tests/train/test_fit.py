@@ -217,7 +217,7 @@ def test_a_class_with_one_image_is_refused_and_nothing_is_written(train: Train, 
     for number, file in enumerate(sorted((colours / "green").iterdir())):
         if number:
             file.unlink()
-    with pytest.raises(DataError, match=r"2 of the images were expected in every class.*fewer in: green"):
+    with pytest.raises(DataError, match=r"at least 2 images.*fewer in: green"):
         train(colours)
     assert not (tmp_path / "run").exists()
 
@@ -541,3 +541,49 @@ def test_a_loop_of_a_run_counts_the_steps_that_the_plan_counts(trained: Path) ->
     network = backbone.build(run.settings, 3)
     made = Loop(run, Learner(network, run.settings, run.preprocessing, torch.device("cpu")))
     assert len(made.order) == made.plan.steps_per_epoch == 3
+
+
+def test_files_that_are_set_aside_are_named(
+    train: Train, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (colours / "red" / "zero.png").touch()
+    (colours / "red" / "Thumbs.db").write_bytes(b"x")
+    train(colours, epochs=1)
+    assert {line["path"] for line in events(tmp_path / "run", "left_out")} == {"red/zero.png", "red/Thumbs.db"}
+    said = capsys.readouterr().err
+    assert "red/zero.png" in said
+    assert "3 classes" in said
+
+
+def test_a_run_that_never_began_leaves_no_folder(
+    train: Train, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        train(colours)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_folder_among_the_images_is_refused(train: Train, colours: Path) -> None:
+    with pytest.raises(OutputError, match="class of the next run"):
+        train(colours, out=colours / "run")
+    assert not (colours / "run").exists()
+
+
+def test_told_to_stop_while_validating_last_it_stops_and_can_be_finished(
+    train: Train, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = loop.answers
+
+    def interrupted(*args: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return honest(*args)
+
+    monkeypatch.setattr(loop, "answers", interrupted)
+    with pytest.raises(RunInterruptedError):
+        train(colours, epochs=1)
+    monkeypatch.setattr(loop, "answers", honest)
+    assert resume(tmp_path / "run").epochs == 1

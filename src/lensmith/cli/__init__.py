@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -76,25 +78,35 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
+    with contextlib.suppress(ValueError):  # not in the main thread
+        # Ending by exception lets half-made files be removed; verbs that can go on later have handlers of their own.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         get_command(_app).main(args, prog_name="lensmith")
     except Exception as error:
         if debug:
             raise
         plain = _in_plain_words(error)
-        if plain is None:
-            print(
-                f"lensmith: a fault of lensmith itself, {type(error).__name__}: {error}\n"
-                "Run the same command with --debug and report what it prints.",
-                file=sys.stderr,
-            )
-            sys.exit(1)
-        if "--json" in args:
-            from lensmith.cli.output import print_json
+        if plain is not None:
+            _report(type(plain).__name__, str(plain), "--json" in args)
+            sys.exit(plain.exit_code)
+        fault = f"a fault of lensmith itself, {type(error).__name__}: {error}"
+        advice = "Run the same command with --debug and report what it prints."
+        _report("Fault", f"{fault}\n{advice}", "--json" in args)
+        sys.exit(1)
+    except SystemExit as stopped:
+        if stopped.code in (130, 128 + signal.SIGTERM):
+            _report("Stopped", "stopped; nothing half-made is left.", "--json" in args)
+        raise
 
-            print_json({"error": type(plain).__name__, "message": str(plain)})
-        print(f"lensmith: {plain}", file=sys.stderr)
-        sys.exit(plain.exit_code)
+
+def _report(kind: str, message: str, as_json: bool) -> None:
+    print(f"lensmith: {message}", file=sys.stderr)
+    if as_json:
+        from lensmith.cli.output import print_json
+
+        with contextlib.suppress(OSError):  # standard output itself may be what is full
+            print_json({"error": kind, "message": message})
 
 
 def _in_plain_words(error: Exception) -> LensmithError | None:

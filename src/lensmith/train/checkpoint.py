@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from lensmith.errors import RunError
+from lensmith.train.state_dict import first_sentence
 
 
 def save(state: dict[str, Any], path: Path) -> None:
@@ -43,7 +44,8 @@ def load(path: Path, if_missing: str = "Train again into another folder.") -> di
     except FileNotFoundError as error:
         raise RunError(f"A checkpoint was expected at {path}.", "There is none.", if_missing) from error
     except Exception as error:  # a damaged zip, pickle or tensor each raise something else
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        # torch's own text goes on to advise switching its protection off
+        reason = first_sentence(str(error)) or type(error).__name__
         raise RunError(
             f"A whole checkpoint was expected at {path}.",
             f"It cannot be read ({reason}).",

@@ -6,6 +6,7 @@ cannot be read never stops a run: its sample arrives without pixels, is named on
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -82,7 +83,9 @@ class Images(Dataset[Any]):
                 return preprocess(encoded, self.how), sample.label, factors, index, ""
             random = self.augment.draw(self.seed, epoch, index)
             factors = self.augment.factors(random)
-            picture = decode(encoded, shortest_px=shortest_side_px(self.how))
+            # The smallest crop is the most enlarged; below its own pixels it would be blurred.
+            smallest = math.sqrt(self.augment.area[0]) if self.augment.area else 1.0
+            picture = decode(encoded, shortest_px=math.ceil(shortest_side_px(self.how) / smallest))
             return self.augment.crop(picture, self.how, random), sample.label, factors, index, ""
         except ImageError as error:
             return None, sample.label, factors, index, error.arrived

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from lensmith.data.split import prepare
 from lensmith.errors import DataError, RunError, SettingsError
 from lensmith.train import backbone, checkpoint
 from lensmith.train.loop import Loop
-from lensmith.train.run import Run, default_folder
+from lensmith.train.run import Run, default_folder, require_free
 from lensmith.train.step import Learner
 
 
@@ -64,19 +67,23 @@ def fit(settings: TrainSettings) -> Fitted:
         RunInterruptedError: Ctrl-C or SIGTERM; the run is saved.
     """
     device = _device(settings.device)
+    out = settings.out or default_folder(settings)
+    require_free(out)
     images = prepare(settings.data, settings.split, settings.seed)
     _check(images)
     torch.manual_seed(settings.seed)
     network = backbone.build(settings, len(images.labels))
     run = Run(
-        path=settings.out or default_folder(settings),
+        path=out,
         settings=settings,
         images=images,
         preprocessing=network.preprocessing,
         provenance=network.provenance,
         fingerprint=images.fingerprint,
-    ).create()
-    Loop(run, Learner(network, settings, run.preprocessing, device)).run()
+    )
+    with _removed_if_never_begun(run):
+        run.create()
+        Loop(run, Learner(network, settings, run.preprocessing, device)).run()
     return Fitted.read(run)
 
 
@@ -89,9 +96,10 @@ def resume(path: Path) -> Fitted:
     """
     run = Run.open(path)
     if run.images.fingerprint != run.fingerprint:
+        changed = "Files were removed or changed since" if run.images.root.exists() else "The folder is gone"
         raise RunError(
             f"The data that the run {path} began with was expected in {run.images.root}.",
-            "Files were added, removed or changed since.",
+            f"{changed}.",
             "Put them back, or train anew into another folder.",
         )
     # The checkpoint holds every weight, so none are fetched.
@@ -103,31 +111,41 @@ def resume(path: Path) -> Fitted:
     return Fitted.read(run)
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+@contextmanager
+def _removed_if_never_begun(run: Run) -> Iterator[None]:
+    """A run folder without a first checkpoint can be neither resumed nor used again, so it goes."""
     try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        yield
+    except BaseException:
+        if not run.last.exists():
+            shutil.rmtree(run.path, ignore_errors=True)
+        raise
+
+
+def _device(name: str) -> torch.device:
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    here = ["cpu", *(["cuda"] if gpus else []), *(f"cuda:{number}" for number in range(gpus))]
+    if name == "auto":
+        return torch.device("cuda" if gpus else "cpu")
+    if name not in here:
         raise SettingsError(
-            "A device that this machine has was expected.",
-            f"{name!r} arrived ({str(error).splitlines()[0]}).",
-            "Use --device cpu, or let lensmith choose; `lensmith doctor` shows the devices.",
-        ) from error
-    return device
+            f"A device that this machine has was expected: {', '.join(here)}.",
+            f"{name!r} arrived.",
+            "Use one of them, or let lensmith choose; `lensmith doctor` tells more.",
+        )
+    return torch.device(name)
 
 
 def _check(images: ImageSet) -> None:
     """Every class needs an image to learn from, and another to be judged by."""
     total = Counter(sample.label for sample in images.samples)
     training = Counter(sample.label for sample in images.part("train"))
-    for found, wanted, what in ((total, 2, "images"), (training, 1, "training images")):
+    for found, wanted, what in ((total, 2, "images"), (training, 1, "training image")):
         short = [label for number, label in enumerate(images.labels) if found[number] < wanted]
         if short:
             names = ", ".join(short[:10]) + (f" and {len(short) - 10} more" if len(short) > 10 else "")
             raise DataError(
-                f"At least {wanted} of the {what} were expected in every class.",
+                f"Every class was expected to have at least {wanted} {what}.",
                 f"There are fewer in: {names}.",
                 "Add images to these classes, or remove their folders.",
             )

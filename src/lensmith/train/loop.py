@@ -27,6 +27,7 @@ from lensmith.train.validate import Answers, answers
 
 SAVE_EVERY_S = 600.0
 SHOW_EVERY_S = 0.25
+SHOWN_FILES = 5
 
 
 class RunInterruptedError(RunError):
@@ -117,6 +118,7 @@ class Loop:
         recorder.event("resume" if at.step else "start", step=at.step, total_steps=plan.total_steps)
         if not self.folder.last.exists():
             self._save()
+            self._open(recorder)
         stage: Stage | None = None
         while not at.finished:
             if stage != plan.stage(at.epoch):
@@ -125,7 +127,23 @@ class Loop:
             self._train(stage, recorder, interruption)
             self._judge(stage, recorder)
             self._save()
+            if interruption.received is not None:
+                self._stop(recorder, interruption)
         recorder.event("end", step=at.step)
+
+    def _open(self, recorder: Recorder) -> None:
+        """Say what is trained on what, and name the files of the folder that are left out."""
+        images = self.folder.images
+        parts = ", ".join(f"{len(images.part(part)):,} {part}" for part in images.parts)
+        recorder.say(f"{self.settings.model} on {self.learner.device}: {len(images.labels)} classes, {parts}")
+        for note in images.notes:
+            recorder.say(note)
+        for number, (path, reason) in enumerate(images.set_aside):
+            recorder.event("left_out", path=path, reason=reason)
+            if number < SHOWN_FILES:
+                recorder.say(f"left out: {path}: {reason}")
+        if len(images.set_aside) > SHOWN_FILES:
+            recorder.say(f"… and {len(images.set_aside) - SHOWN_FILES:,} more; all are named in {self.folder.events}")
 
     def _train(self, stage: Stage, recorder: Recorder, interruption: Interruption) -> None:
         """The rest of the epoch's steps."""

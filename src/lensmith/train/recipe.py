@@ -13,7 +13,8 @@ from typing import Any
 from lensmith.config import TrainSettings
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "fast": {"epochs": 5, "head_epochs": 5, "augment": "light"},
+    # More epochs of the head than any run has: however many there are, the backbone stays frozen.
+    "fast": {"epochs": 5, "head_epochs": 10_000, "augment": "light"},
     "balanced": {},
 }
 """Preset → settings it changes; recipe files, the environment and flags go over them."""

@@ -81,11 +81,12 @@ class Run:
         Raises:
             OutputError: the folder holds something.
         """
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        require_free(self.path)
+        if self.path.resolve().is_relative_to(self.images.root.resolve()):
             raise OutputError(
-                f"A free run folder was expected at {self.path}.",
-                "It is in use.",
-                f"Name another with --out, or go on with it: lensmith train --resume {self.path}",
+                f"A run folder outside the images in {self.images.root} was expected.",
+                f"{self.path} lies in it, and its pictures would be a class of the next run.",
+                "Name another with --out.",
             )
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "splits.csv").open("w", newline="", encoding="utf-8") as file:
@@ -132,7 +133,9 @@ class Run:
                 fingerprint=data["fingerprint"],
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = "There is none" if not path.exists() else f"It is not whole ({error!s})"
+            has_none = not (path / DESCRIPTION).exists()
+            reason = f"It holds no {DESCRIPTION}" if has_none else f"It is not whole ({error!s})"
+            reason = reason if path.exists() else "There is none"
             raise RunError(
                 f"A run folder that `lensmith train` made was expected at {path}.",
                 f"{reason}.",
@@ -152,6 +155,19 @@ class Run:
             with contextlib.suppress(json.JSONDecodeError):
                 lines.append(json.loads(text))
         return list({line["epoch"]: line for line in lines if line["event"] == "epoch"}.values())
+
+
+def require_free(path: Path) -> None:
+    """Refuse a run folder that holds something.
+
+    Raises:
+        OutputError: it does.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        go_on = f", or go on with it: lensmith train --resume {path}" if (path / DESCRIPTION).exists() else ""
+        raise OutputError(
+            f"A free run folder was expected at {path}.", "It is in use.", f"Name another with --out{go_on}."
+        )
 
 
 def default_folder(settings: TrainSettings) -> Path:
