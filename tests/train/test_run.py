@@ -108,7 +108,7 @@ def damage(run: Path, how: str) -> None:
 def test_a_damaged_folder_is_said_to_be_damaged(shared_colours: Path, tmp_path: Path, how: str) -> None:
     made = make(shared_colours, tmp_path / "run").create()
     damage(made.path, how)
-    with pytest.raises(RunError, match="It is not whole|It holds no run"):
+    with pytest.raises(RunError, match=r"It is not whole|It holds no run"):
         Run.open(made.path)
 
 
