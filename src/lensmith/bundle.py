@@ -310,7 +310,7 @@ def _unpack(archive: Path) -> Path:
         top = entries[0] if len(entries) == 1 and entries[0].is_dir() else staging
         _read_manifest(top, archive)
         top.rename(target)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise BundleError(
             f"A whole zip was expected at {archive}.", f"It cannot be unpacked ({_reason(error)}).", _AGAIN
         ) from error
