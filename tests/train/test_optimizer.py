@@ -19,7 +19,7 @@ def settings(**changes: Any) -> TrainSettings:
     return TrainSettings.model_validate({**values, "weight_decay": 0.05, "backbone_lr_ratio": 0.1, **changes})
 
 
-def made(chosen: TrainSettings) -> tuple[backbone.Classifier, torch.optim.Optimizer]:
+def made(chosen: TrainSettings) -> tuple[backbone.Network, torch.optim.Optimizer]:
     network = backbone.build(chosen, 3)
     return network, optimizer.build(network.model, network.head, chosen)
 

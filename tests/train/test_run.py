@@ -137,3 +137,23 @@ def test_the_default_folder_names_data_and_model(tmp_path: Path) -> None:
         folder = default_folder(TrainSettings(data=data, model="test_vit"))
         assert folder.parent == Path("runs")
         assert folder.name.startswith("photos-test_vit-20")
+
+
+def test_a_folder_that_could_not_be_finished_is_removed(
+    shared_colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object) -> dict[str, str]:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lensmith.train.run.installed_versions", full)
+    with pytest.raises(OSError, match="No space"):
+        make(shared_colours, tmp_path / "run").create()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_somebody_else_is_never_removed(shared_colours: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "letter.txt").write_text("dear all")
+    with pytest.raises(OutputError):
+        make(shared_colours, tmp_path / "run").create()
+    assert (tmp_path / "run" / "letter.txt").read_text() == "dear all"

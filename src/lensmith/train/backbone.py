@@ -17,7 +17,7 @@ from lensmith.train import weights, zoo
 
 
 @dataclass(frozen=True)
-class Classifier:
+class Network:
     """A network that is about to be trained.
 
     Attributes:
@@ -60,7 +60,7 @@ class Classifier:
                     module.eval()
 
 
-def build(settings: TrainSettings, classes: int) -> Classifier:
+def build(settings: TrainSettings, classes: int) -> Network:
     """Create the backbone, load its weights, and give it a new head for `classes` classes.
 
     Raises:
@@ -75,7 +75,7 @@ def build(settings: TrainSettings, classes: int) -> Classifier:
         provenance = weights.load_pretrained(model, settings.model, **_size(settings))
     else:
         provenance = "random"
-    return Classifier(model, _new_head(model, classes), settings.dropout, preprocessing, provenance)
+    return Network(model, _new_head(model, classes), settings.dropout, preprocessing, provenance)
 
 
 def rebuild(settings: TrainSettings, classes: int, state: dict[str, torch.Tensor]) -> nn.Module:

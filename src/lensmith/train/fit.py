@@ -81,8 +81,8 @@ def fit(settings: TrainSettings) -> Fitted:
         provenance=network.provenance,
         fingerprint=images.fingerprint,
     )
+    run.create()
     with _removed_if_never_begun(run):
-        run.create()
         Loop(run, Learner(network, settings, run.preprocessing, device)).run()
     return Fitted.read(run)
 

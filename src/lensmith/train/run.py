@@ -15,6 +15,7 @@ import contextlib
 import csv
 import dataclasses
 import json
+import shutil
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -89,6 +90,14 @@ class Run:
                 "Name another with --out.",
             )
         self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self._write()
+        except BaseException:  # half a folder could be neither used nor resumed
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise
+        return self
+
+    def _write(self) -> None:
         with (self.path / "splits.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(("path", "label", "split"))
@@ -107,7 +116,6 @@ class Run:
             "versions": installed_versions(VERSIONS),
         }
         (self.path / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-        return self
 
     @classmethod
     def open(cls, path: Path) -> Run:

@@ -11,7 +11,7 @@ from lensmith.config import TrainSettings
 from lensmith.image import Preprocessing
 from lensmith.train import optimizer, precision
 from lensmith.train.augment import LEVELS
-from lensmith.train.backbone import Classifier
+from lensmith.train.backbone import Network
 from lensmith.train.dataset import Batch
 from lensmith.train.recipe import Plan, Stage
 
@@ -26,7 +26,7 @@ class Learner:
         device: where to train.
     """
 
-    def __init__(self, network: Classifier, settings: TrainSettings, how: Preprocessing, device: torch.device) -> None:
+    def __init__(self, network: Network, settings: TrainSettings, how: Preprocessing, device: torch.device) -> None:
         self.network, self.settings, self.device = network, settings, device
         self.model: nn.Module = network.model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = optimizer.build(self.model, network.head, settings)
