@@ -72,10 +72,16 @@ def trained(_one_thread: None, shared_colours: Path, tmp_path_factory: pytest.Te
     return out
 
 
+@pytest.fixture(scope="session")
+def quick_settings(_one_thread: None) -> dict[str, Any]:
+    """Settings of a training that takes a second and learns the colours, to be left as they are."""
+    return _QUICK
+
+
 @pytest.fixture
-def quick(_one_thread: None) -> dict[str, Any]:
-    """Settings of a training that takes a second and learns the colours."""
-    return dict(_QUICK)
+def quick(quick_settings: dict[str, Any]) -> dict[str, Any]:
+    """The same, to be changed."""
+    return dict(quick_settings)
 
 
 @pytest.fixture(scope="session")

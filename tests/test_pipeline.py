@@ -37,7 +37,7 @@ def test_a_preset_lies_under_the_recipe_and_over_the_defaults(monkeypatch: pytes
     recipe.write_text("preset: fast\nepochs: 9\n")
     settings = resolved(monkeypatch, {"data": "photos"}, recipe)
     assert (settings.preset, settings.epochs, settings.augment) == ("fast", 9, "light")
-    assert settings.head_epochs > settings.epochs
+    assert settings.trainable_stages == 0
 
 
 def test_a_flag_goes_over_a_preset(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,11 +76,47 @@ def test_a_recipe_that_is_not_there_is_said_so() -> None:
         pipeline.train({"data": "photos"}, "nowhere.yaml")
 
 
-def test_resuming_takes_no_other_settings() -> None:
-    with pytest.raises(SettingsError, match="epochs"):
-        pipeline.train({"data": None, "epochs": 3}, resume="runs/x")
-    with pytest.raises(SettingsError, match="recipe"):
-        pipeline.train({"data": None}, "recipe.yaml", resume="runs/x")
+def said(monkeypatch: pytest.MonkeyPatch, run: Path, given: dict[str, object], recipe: Path | None = None) -> object:
+    """The settings that a run to go on with is compared with."""
+
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    seen: list[object] = []
+
+    def go_on(path: Path, settings: object) -> None:
+        assert path == run
+        seen.append(settings)
+        raise Stop
+
+    monkeypatch.setattr(pipeline, "go_on", go_on)
+    with pytest.raises(Stop):
+        pipeline.train(given, recipe, run)
+    return seen[0]
+
+
+def test_a_run_to_go_on_with_is_compared_with_what_is_said_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, trained: Path
+) -> None:
+    monkeypatch.setenv("LENSMITH_TRAIN_SEED", "7")
+    Path("recipe.yaml").write_text("epochs: 8\nlr: 0.5\n")
+    assert said(monkeypatch, trained, {"data": None, "epochs": None}) == {}
+    given = {"data": "photos", "workers": 3, "lr": 0.25}
+    assert said(monkeypatch, trained, given, Path("recipe.yaml")) == {
+        "data": Path("photos"), "workers": 3, "lr": 0.25, "epochs": 8
+    }  # fmt: skip
+
+
+def test_what_is_said_beside_a_run_must_be_usable_too(trained: Path) -> None:
+    with pytest.raises(SettingsError, match="lr = -1"):
+        pipeline.train({"data": None, "lr": -1}, resume=trained)
+    with pytest.raises(SettingsError, match=r"nowhere\.yaml"):
+        pipeline.train({"data": None}, "nowhere.yaml", trained)
+
+
+def test_auto_needs_the_whole_command_line() -> None:
+    with pytest.raises(SettingsError, match="data"):
+        pipeline.train({"data": None}, resume="auto")
 
 
 def test_a_seed_that_no_generator_takes_is_refused() -> None:

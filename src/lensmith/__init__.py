@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from lensmith.api import load as load
     from lensmith.api import models as models
     from lensmith.api import predict as predict
+    from lensmith.api import recipe as recipe
     from lensmith.api import serve as serve
     from lensmith.api import split as split
     from lensmith.api import train as train
+    from lensmith.api import validate as validate
     from lensmith.bundle import Bundle as Bundle
     from lensmith.classifier import Classifier as Classifier
     from lensmith.classifier import Prediction as Prediction
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0.dev0"
 
-_VERBS = ("check", "fetch", "load", "models", "split")
+_VERBS = ("check", "fetch", "load", "models", "recipe", "split", "validate")
 _ROOMS = ("demo", "doctor", "evaluate", "export", "predict", "serve", "train")
 _TYPES = {
     "Bundle": "lensmith.bundle",
@@ -45,7 +47,7 @@ _TYPES = {
 }
 
 __all__ = ["Bundle", "Classifier", "LensmithError", "Prediction", "check", "demo", "doctor", "evaluate", "export"]
-__all__ += ["fetch", "load", "models", "predict", "serve", "split", "train"]
+__all__ += ["fetch", "load", "models", "predict", "recipe", "serve", "split", "train", "validate"]
 
 
 class _Room(ModuleType):

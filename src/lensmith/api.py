@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from lensmith import config
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from lensmith.export.assemble import Exported
     from lensmith.pipeline import Trained
     from lensmith.predict import Predicted
+    from lensmith.train.recipe_file import Validated
     from lensmith.train.zoo import Backbone
 
 StrPath = str | PathLike[str]
@@ -64,6 +66,21 @@ def split(folder: StrPath, **settings: Any) -> Split:
     return run(config.SplitSettings.resolve({"folder": folder, **settings}))
 
 
+def recipe(which: StrPath = "balanced") -> config.TrainSettings:
+    """All settings of a preset or of a recipe file, as `train` would resolve them; `data` is a placeholder."""
+    from lensmith.train.recipe import named
+
+    return named(which)
+
+
+def validate(recipe: StrPath) -> Validated:
+    """Look a recipe file over before anything is trained; raises with all that is wrong."""
+    share_cores()
+    from lensmith.train.recipe_file import validate as run
+
+    return run(Path(recipe))
+
+
 def train(
     data: StrPath | None = None, *, recipe: StrPath | None = None, resume: StrPath | None = None, **settings: Any
 ) -> Trained:
@@ -72,7 +89,8 @@ def train(
     Args:
         data: image folder or CSV.
         recipe: a YAML file of settings, under the keywords and over lensmith.yaml.
-        resume: go on with this run folder instead; it has its settings already.
+        resume: go on with this run folder, which has its settings; "auto": with the run that these settings began, in
+            `out` or else under runs/, or begin it.
         settings: see above.
     """
     share_cores()

@@ -1,27 +1,19 @@
-"""Settings of each verb: typed, frozen, and refused with every mistake together.
-
-Where a value comes from is decided here and nowhere else, first match wins:
-
-    flag (or keyword)  >  LENSMITH_<VERB>_<NAME>  >  --recipe FILE, preset (train)  >  lensmith.yaml  >  default
+"""The settings of each verb.
 
 The command line is made from these classes, so a setting, its type, its default and its help stand in one place.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field
 
-from lensmith.errors import SettingsError
 from lensmith.image import ResizeMode
-
-SETTINGS_FILE = "lensmith.yaml"
+from lensmith.settings import Settings
 
 
 def parse_ratio(value: Any) -> Any:
@@ -31,39 +23,17 @@ def parse_ratio(value: Any) -> Any:
     return value
 
 
+def parse_sizes(value: Any) -> Any:
+    """`256,384,512`, one number or a sequence → a tuple of numbers."""
+    if isinstance(value, str):
+        return tuple(value.split(","))
+    return (value,) if isinstance(value, int) else value or None
+
+
 Share = Annotated[float, Field(ge=0)]
 Ratio = Annotated[tuple[Share, Share, Share], BeforeValidator(parse_ratio)]
-
-
-class Settings(BaseModel):
-    """Base of every verb's settings."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    verb: ClassVar[str]
-    positional: ClassVar[tuple[str, ...]] = ()
-
-    @classmethod
-    def resolve(cls, given: Mapping[str, Any], recipe: Mapping[str, Any] | None = None) -> Self:
-        """Put the layers together and check them.
-
-        Args:
-            given: flags or keywords; None means not given.
-            recipe: the content of a recipe file, between the environment and lensmith.yaml.
-
-        Raises:
-            SettingsError: one paragraph with all that is wrong.
-        """
-        prefix = f"LENSMITH_{cls.verb.upper()}_"
-        environment = {
-            name: os.environ[prefix + name.upper()] for name in cls.model_fields if prefix + name.upper() in os.environ
-        }
-        flags = {name: value for name, value in given.items() if value is not None}
-        values = {**_file_section(cls.verb), **(recipe or {}), **environment, **flags}
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise _as_settings_error(cls, error) from error
+Side = Annotated[int, Field(ge=16, le=2048)]
+Sizes = Annotated[tuple[Side, ...] | None, BeforeValidator(parse_sizes)]
 
 
 class FetchSettings(Settings):
@@ -103,42 +73,133 @@ class TrainSettings(Settings):
     data: Path = Field(description="Image folder, or a CSV of path,label[,split].")
     model: str = Field("tf_efficientnet_lite0", description="Backbone; `lensmith models` lists them.")
     pretrained: bool = Field(True, description="Start from pretrained weights.")
-    weights: Path | None = Field(None, description="Start from this state dict (.pth or .safetensors) instead.")
-    preset: Literal["fast", "balanced"] = Field(
-        "balanced", description="fast: head only, 5 epochs; balanced: head, then all."
+    weights: Path | None = Field(None, description="Start from these instead: a file, a folder, or hf:OWNER/NAME.")
+    preset: Literal["fast", "balanced", "best", "finetune-head", "layerwise", "high-resolution"] = Field(
+        "balanced", description="Settings to begin with; `lensmith recipe show PRESET` prints them."
     )
-    image_size: int | None = Field(None, ge=16, le=2048, description="Pixels a side; the backbone's own by default.")
+    image_size: Side | None = Field(None, description="Pixels a side; the backbone's own by default.")
+    sizes: Sizes = Field(
+        None, description="Pixels a side to train at, in turn for equal shares of the epochs; the last is the model's."
+    )
     resize: ResizeMode = Field("crop", description="How a picture becomes a square.")
     split: Ratio = Field((5, 3, 2), description="train:val:test for folders that bring no parts of their own.")
-    epochs: int = Field(20, ge=1, description="Epochs at most, both stages together.")
+    epochs: int = Field(20, ge=1, description="Epochs at most, all phases together.")
     head_epochs: int = Field(2, ge=0, description="Epochs of them with the backbone frozen, first.")
+    trainable_stages: int | None = Field(
+        None, ge=0, description="Stages of the backbone that ever learn, counted from the head; all by default."
+    )
+    unfreeze_every: int | None = Field(
+        None, ge=1, description="Gradual unfreezing: one more stage every so many epochs after the head's."
+    )
     max_steps: int | None = Field(None, ge=1, description="Stop after so many steps, whatever the epoch.")
-    batch_size: int = Field(32, ge=1, description="Images in a step.")
-    optimizer: Literal["sgd", "adamw"] = Field("adamw", description="Optimizer.")
+    batch_size: int = Field(32, ge=1, description="Images in a batch.")
+    accumulate: int = Field(1, ge=1, description="Batches that make one optimizer step.")
+    optimizer: Literal["sgd", "adam", "adamw"] = Field("adamw", description="Optimizer.")
     lr: float = Field(1e-3, gt=0, description="Peak learning rate of the head.")
-    backbone_lr_ratio: float = Field(0.1, gt=0, description="The backbone's rate as a share of the head's.")
+    backbone_lr_ratio: float = Field(0.1, gt=0, description="The last stage's rate as a share of the head's.")
+    first_lr_ratio: float | None = Field(
+        None, gt=0, description="The first stage's, those between spaced geometrically; all like the last by default."
+    )
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
     weight_decay: float = Field(0.01, ge=0, description="Weight decay; none on biases and normalisation.")
-    warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps that warm up before the cosine.")
+    schedule: Literal["cosine", "plateau", "constant"] = Field(
+        "cosine", description="How the rate falls; plateau: when an epoch is the best no more."
+    )
+    plateau_factor: float = Field(0.1, gt=0, lt=1, description="What the rate is multiplied with on a plateau.")
+    plateau_patience: int = Field(2, ge=1, description="Epochs without a better one that make a plateau.")
+    warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps that warm up first.")
+    clip_norm: float | None = Field(None, gt=0, description="Largest norm of all gradients together.")
     batch_norm: Literal["frozen", "train"] = Field(
         "frozen", description="While fine-tuning: keep BatchNorm's statistics, or learn them from the batches."
     )
-    label_smoothing: float = Field(0.1, ge=0, lt=1, description="Label smoothing.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the head.")
-    augment: Literal["none", "light", "standard"] = Field(
-        "standard", description="none; light: crop, flip; standard: stronger crop, flip, colour."
+    batch_norm_tile: int = Field(
+        32, ge=2, description="Images that BatchNorm normalises together where it learns, whatever the chunk."
     )
+    sync_batch_norm: bool = Field(
+        False, description="With several processes: one set of BatchNorm statistics over all of them."
+    )
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="Label smoothing.")
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced: a rare class's images weigh more in the loss."
+    )
+    sampling: Literal["shuffle", "balanced"] = Field(
+        "shuffle", description="shuffle: each image once an epoch; balanced: each class equally often."
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the head.")
+    augment: Literal["none", "flip", "light", "standard", "trivial"] = Field(
+        "standard",
+        description="light: crop, flip; standard: stronger crop, flip, colour; trivial: TrivialAugment for colour.",
+    )
+    albumentations: Path | None = Field(
+        None, description="Pipeline that albumentations.save wrote (.json, .yaml), after the crop, for flip and colour."
+    )
+    mixup: float = Field(0.0, ge=0, description="MixUp's alpha: batches of blended pairs; 0 is off.")
+    cutmix: float = Field(0.0, ge=0, description="CutMix's alpha: batches of pairs patched together; 0 is off.")
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="Decay of a moving average of the weights, which is what is validated and kept."
+    )
+    teacher: Path | None = Field(None, description="Run folder of a network to distil from.")
+    teacher_weight: float = Field(0.5, ge=0, le=1, description="The teacher's share of the loss.")
+    teacher_temperature: float = Field(2.0, gt=0, description="Softens the teacher's answers.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto measures which is fastest here."
     )
     patience: int = Field(5, ge=1, description="Stop after so many epochs without a better one.")
-    monitor: Literal["loss", "accuracy"] = Field(
-        "loss", description="What makes an epoch the best, on the validation part."
+    monitor: Literal["loss", "accuracy", "balanced_accuracy", "f1"] = Field(
+        "loss", description="What makes an epoch the best, on the validation part; f1 is the mean over classes."
     )
+    on_nan: Literal["stop", "skip"] = Field("stop", description="What to do at a loss that is not a number.")
+    save_minutes: float = Field(10.0, gt=0, description="Minutes between checkpoints within an epoch.")
+    memory_fraction: float | None = Field(
+        None, gt=0, le=1, description="Memory to take; by default 0.95 of a GPU, 0.8 if shared, 0.9 of a CPU's free."
+    )
+    min_chunk: int = Field(1, ge=1, description="Fewest images to go through the network at once.")
+    checkpointing: Literal["auto", "always", "never"] = Field(
+        "auto", description="Activation checkpointing: when memory is short, or always."
+    )
+    processes: int = Field(1, ge=1, description="Processes on this machine, one a GPU, that train together.")
     workers: int | None = Field(None, ge=0, description="Data processes; from the cores allowed by default.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of everything random.")
     out: Path | None = Field(None, description="Run folder; runs/DATA-MODEL-TIME by default.")
+
+    contradictions: ClassVar[Mapping[str, Callable[..., bool]]] = {
+        "image_size must be the last of sizes": lambda image_size, sizes: sizes and image_size not in (None, sizes[-1]),
+        "sizes are more than epochs": lambda sizes, epochs: sizes and len(sizes) > epochs,
+        "unfreeze_every with trainable_stages = 0 has nothing to unfreeze": lambda unfreeze_every, trainable_stages: (
+            unfreeze_every is not None and trainable_stages == 0
+        ),
+        "plateau_factor and plateau_patience need schedule = plateau": (
+            lambda schedule, plateau_factor, plateau_patience: (
+                schedule != "plateau" and (plateau_factor, plateau_patience) != (0.1, 2)
+            )
+        ),
+        "sync_batch_norm needs batch_norm = train": lambda sync_batch_norm, batch_norm: (
+            sync_batch_norm and batch_norm == "frozen"
+        ),
+        "class_weights and sampling would both balance the classes, so one of them must do": (
+            lambda class_weights, sampling: class_weights == sampling == "balanced"
+        ),
+        "albumentations needs augment = flip, light or standard, whose flip and colour it stands in for": (
+            lambda albumentations, augment: albumentations is not None and augment in ("none", "trivial")
+        ),
+        "teacher_weight and teacher_temperature need a teacher": lambda teacher, teacher_weight, teacher_temperature: (
+            teacher is None and (teacher_weight, teacher_temperature) != (0.5, 2.0)
+        ),
+        "min_chunk is more than batch_size × accumulate": lambda min_chunk, batch_size, accumulate: (
+            min_chunk > batch_size * accumulate
+        ),
+    }
+
+    @property
+    def step_images(self) -> int:
+        """Images in an optimizer step."""
+        return self.batch_size * self.accumulate
+
+    @property
+    def model_size(self) -> int | None:
+        """Pixels a side of the trained model; None: the backbone's own."""
+        return self.sizes[-1] if self.sizes else self.image_size
 
 
 class ExportSettings(Settings):
@@ -217,59 +278,3 @@ class DemoSettings(Settings):
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of everything random.")
     port: int = Field(0, ge=0, le=65535, description="Port of the service; 0 picks a free one.")
     keep_serving: bool = Field(False, description="Leave the service up at the end.")
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds one mapping.
-
-    Raises:
-        SettingsError: it cannot be read, or holds something else.
-    """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(
-            f"A readable YAML file was expected at {path}.",
-            f"{' '.join(str(error).split())}.",
-            "Check the path and its syntax.",
-        ) from error
-    if not isinstance({} if content is None else content, dict):
-        raise SettingsError(
-            f"Settings of the form `name: value` were expected in {path}.",
-            "Something else is there.",
-            "See docs/settings.md.",
-        )
-    return {str(name): value for name, value in (content or {}).items()}
-
-
-def _file_section(verb: str) -> dict[str, Any]:
-    named = os.environ.get("LENSMITH_CONFIG")
-    path = Path(named or SETTINGS_FILE)
-    if not named and not path.exists():
-        return {}
-    section = read_yaml(path).get(verb) or {}
-    if not isinstance(section, dict):
-        raise SettingsError(
-            f"Settings of the form `name: value` were expected under {verb} in {path}.",
-            f"{section!r} is there.",
-            "See docs/settings.md.",
-        )
-    return section
-
-
-def _as_settings_error(cls: type[Settings], error: ValidationError) -> SettingsError:
-    found = []
-    for mistake in error.errors():
-        name = str(mistake["loc"][0]) if mistake["loc"] else ""
-        if mistake["type"] == "extra_forbidden":
-            found.append(f"{name} is no setting of {cls.verb}")
-        elif mistake["type"] == "missing":
-            found.append(f"{name} is missing")
-        else:
-            reason = mistake["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-            found.append(f"{name} = {mistake['input']!r} (should be {reason})")
-    return SettingsError(
-        f"Usable settings were expected for `lensmith {cls.verb}`.",
-        f"These arrived: {'; '.join(found)}.",
-        "Correct them where they were given: flag, environment, recipe or lensmith.yaml.",
-    )

@@ -9,13 +9,23 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from lensmith.config import ExportSettings, TrainSettings, read_yaml
-from lensmith.errors import SettingsError
-from lensmith.export.assemble import Exported, export
-from lensmith.train.fit import Fitted, fit
+from lensmith.bundle import Bundle
+from lensmith.config import ExportSettings, TrainSettings
+from lensmith.errors import BundleError
+from lensmith.export.assemble import export
+from lensmith.export.parity import Parity
+from lensmith.settings import read_yaml
+from lensmith.train import auto
+from lensmith.train.distributed import World
+from lensmith.train.fit import fit
 from lensmith.train.fit import resume as go_on
-from lensmith.train.loop import RunInterruptedError
-from lensmith.train.recipe import PRESETS
+from lensmith.train.fitted import Fitted
+from lensmith.train.interruption import RunInterruptedError
+from lensmith.train.recipe import settings_of
+from lensmith.train.run import Run
+
+AUTO = "auto"
+"""`--resume auto`: go on with the run of this command line if there is one, else begin it."""
 
 
 @dataclass(frozen=True)
@@ -24,36 +34,34 @@ class Trained:
 
     Attributes:
         fitted: what training came to.
-        exported: what export came to.
-        seconds: both together.
+        bundle: the bundle.
+        accuracy: of the bundle's engine on the validation part.
+        parity: of the bundle's graph with PyTorch.
+        seconds: training and export together.
+        already: both were finished before, so that nothing was left to do.
     """
 
     fitted: Fitted
-    exported: Exported
+    bundle: Path
+    accuracy: float
+    parity: Parity
     seconds: float
+    already: bool = False
 
     @property
     def run(self) -> Path:
         """The run folder."""
         return self.fitted.run.path
 
-    @property
-    def bundle(self) -> Path:
-        """The bundle in it."""
-        return self.exported.bundle
-
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
-            "run": str(self.run),
+            **self.fitted.as_dict(),
             "bundle": str(self.bundle),
-            "best_epoch": self.fitted.best_epoch,
-            "epochs": self.fitted.epochs,
-            "steps": self.fitted.steps,
-            "metrics": {**self.fitted.metrics, "accuracy": self.exported.evaluation.metrics.accuracy},
-            "parity": self.exported.parity.as_dict(),
-            "images_per_second": self.fitted.images_per_second,
+            "metrics": {**self.fitted.metrics, "accuracy": self.accuracy},
+            "parity": self.parity.as_dict(),
             "seconds": self.seconds,
+            "already": self.already,
         }
 
 
@@ -65,15 +73,44 @@ def train(
     Args:
         given: settings that were said; None means not said.
         recipe: a YAML file of settings under them.
-        resume: go on with this run folder instead.
+        resume: go on with this run folder; AUTO looks for one by the settings.
 
     Raises:
-        SettingsError: settings that cannot be used, or that were said beside `resume`.
+        SettingsError: settings that cannot be used.
+        RunError: settings, classes or images are not those of the run to go on with.
     """
     started = time.perf_counter()
-    fitted = fit(_settings(given, recipe)) if resume is None else go_on(_resumed(given, recipe, Path(resume)))
+    if resume is None:
+        return _export(fit(_settings(given, recipe)), started)
+    if resume == AUTO:
+        settings = _settings(given, recipe)
+        path, said = World.join().lead(lambda: auto.find(settings)), dict(settings)
+        if path is None:
+            return _export(fit(settings), started)
+    else:
+        path = Path(resume)
+        said = _said(given, recipe, Run.open(path))
+    ended = Run.open(path).ended
+    fitted = go_on(path, said)
+    return (_finished(fitted, started) if ended else None) or _export(fitted, started)
+
+
+def _export(fitted: Fitted, started: float) -> Trained:
+    """Export on one rank; where there are others, they wait for it."""
+    world = World.join()
+    if world.leads:
+        made = _export_alone(fitted, started)
+        world.broadcast(True)
+        return made
+    world.broadcast(None)
+    exported = _finished(fitted, started)
+    assert exported is not None  # rank 0 has just written it
+    return exported
+
+
+def _export_alone(fitted: Fitted, started: float) -> Trained:
     try:
-        exported = export(ExportSettings(run=fitted.run.path, overwrite=True))
+        made = export(ExportSettings(run=fitted.run.path, overwrite=True))
     except KeyboardInterrupt:
         error = RunInterruptedError(
             f"The bundle of the run {fitted.run.path} was to be exported.",
@@ -82,22 +119,30 @@ def train(
         )
         error.exit_code = 130
         raise error from None
-    return Trained(fitted, exported, time.perf_counter() - started)
+    accuracy = made.evaluation.metrics.accuracy
+    return Trained(fitted, made.bundle, accuracy, made.parity, time.perf_counter() - started)
+
+
+def _finished(fitted: Fitted, started: float) -> Trained | None:
+    """The run with the bundle it has already; None where there is no whole one."""
+    try:
+        manifest = Bundle.load(fitted.run.bundle).manifest
+    except BundleError:
+        return None
+    if manifest.recipe["best_epoch"] != fitted.best_epoch:  # exported half-way
+        return None
+    parity, accuracy = Parity.from_dict(manifest.parity), manifest.metrics["accuracy"]
+    return Trained(fitted, fitted.run.bundle, accuracy, parity, time.perf_counter() - started, already=True)
 
 
 def _settings(given: Mapping[str, Any], recipe: str | PathLike[str] | None) -> TrainSettings:
-    written = read_yaml(Path(recipe)) if recipe is not None else {}
-    first = TrainSettings.resolve(given, written)
-    # A preset lies under the recipe that may have named it.
-    return TrainSettings.resolve(given, {**PRESETS[first.preset], **written})
+    return settings_of(given, read_yaml(Path(recipe)) if recipe is not None else {})
 
 
-def _resumed(given: Mapping[str, Any], recipe: str | PathLike[str] | None, run: Path) -> Path:
-    said = sorted(name for name, value in given.items() if value is not None) + (["recipe"] if recipe else [])
-    if said:
-        raise SettingsError(
-            f"Only --resume was expected: the run {run} has its settings already.",
-            f"These were said as well: {', '.join(said)}.",
-            "Leave them out, or train anew into another folder.",
-        )
-    return run
+def _said(given: Mapping[str, Any], recipe: str | PathLike[str] | None, run: Run) -> dict[str, Any]:
+    """The settings that were said by flag, keyword or recipe beside `--resume RUN`, validated."""
+    said = {name: value for name, value in given.items() if value is not None}
+    said = {**(read_yaml(Path(recipe)) if recipe is not None else {}), **said}
+    # Over the run's own, since a setting may only make sense beside another.
+    settings = TrainSettings.resolve({**run.settings.model_dump(), "out": run.path, **said})
+    return {name: getattr(settings, name) for name in said}

@@ -1,12 +1,18 @@
 """`lensmith train` and `lensmith export` as a user calls them."""
 
+import itertools
 import json
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from lensmith.bundle import GRAPH
 from lensmith.cli import main
+from lensmith.train.step import Learner
 
 FLAGS = ["--model", "test_resnet", "--no-pretrained", "--image-size", "32", "--workers", "0", "--batch-size", "4"]
 
@@ -81,3 +87,62 @@ def test_bad_input_is_one_paragraph_and_leaves_nothing(
     assert "Traceback" not in err
     assert err.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_the_same_line_again_and_again_begins_goes_on_exports_and_is_done(
+    capsys: pytest.CaptureFixture[str], colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    line = ["train", colours, "--out", out, *FLAGS, "--epochs", 2, "--head-epochs", 1, "--resume", "auto", "--json"]
+    plain, steps = Learner.take, itertools.count()
+
+    def stop_once(*given: Any) -> Any:
+        if next(steps) == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(*given)
+
+    monkeypatch.setattr(Learner, "take", stop_once)
+    code, printed, _ = run(capsys, *line)
+    assert (code, json.loads(printed)["error"]) == (75, "RunInterruptedError")
+
+    code, printed, _ = run(capsys, *line)
+    first = json.loads(printed)
+    assert (code, first["steps"], first["already"]) == (0, 6, False)
+    assert next(steps) == 6  # none was taken twice
+
+    exported = (out / "bundle/bundle.json").read_bytes()
+    code, printed, _ = run(capsys, *line)
+    again = json.loads(printed)
+    assert (code, again["already"]) == (0, True)
+    assert {**again, "seconds": 0, "already": False} == {**first, "seconds": 0}
+    assert (out / "bundle/bundle.json").read_bytes() == exported
+
+    code, printed, _ = run(capsys, *line[:-1])
+    assert "nothing was left to do" in printed
+
+    (out / "bundle" / GRAPH).unlink()
+    code, printed, _ = run(capsys, *line)
+    assert (code, json.loads(printed)["already"]) == (0, False)
+    assert (out / "bundle" / GRAPH).is_file()
+
+    code, _, said = run(capsys, *line, "--lr", 0.01)
+    assert code == 2
+    assert "lr: 0.001 in the run, 0.01 now" in said
+    code, _, said = run(capsys, "train", "--resume", out, "--epochs", 9)
+    assert code == 2
+    assert "epochs: 2 in the run, 9 now" in said
+    code, printed, _ = run(capsys, "train", "--resume", out, "--epochs", 2, "--workers", 1, "--json")
+    assert (code, json.loads(printed)["already"]) == (0, True)
+
+
+def test_a_bundle_that_was_exported_half_way_is_made_again(
+    capsys: pytest.CaptureFixture[str], colours: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    line = ["train", colours, "--out", out, *FLAGS, "--max-steps", 3, "--resume", "auto", "--json"]
+    run(capsys, *line)
+    manifest = out / "bundle/bundle.json"
+    manifest.write_text(manifest.read_text().replace('"best_epoch": 1', '"best_epoch": 7'))
+    code, printed, _ = run(capsys, *line)
+    assert (code, json.loads(printed)["already"]) == (0, False)
+    assert '"best_epoch": 1' in manifest.read_text()

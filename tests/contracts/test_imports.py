@@ -44,8 +44,14 @@ def test_help_imports_no_room() -> None:
     assert not loaded_after(code) & {"torch", "numpy", "pydantic", "fastapi", "PIL"}
 
 
+def test_showing_a_recipe_does_not_load_torch() -> None:
+    show = "lensmith.cli.main(['recipe', 'show', 'best'])"
+    code = f"import lensmith.cli\ntry: {show}\nexcept SystemExit as e: assert not e.code"
+    assert not loaded_after(code) & {"torch", "timm"}
+
+
 @pytest.mark.parametrize(
-    "verb", ["train", "serve", "predict", "data", "evaluate", "export", "demo", "models", "doctor"]
+    "verb", ["train", "serve", "predict", "data", "evaluate", "export", "demo", "models", "recipe", "doctor"]
 )
 def test_the_help_of_a_verb_does_not_load_torch(verb: str) -> None:
     code = (

@@ -1,6 +1,7 @@
 """Any timm backbone gets a new head; what is frozen stays as it is, to the bit."""
 
 import copy
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +9,19 @@ import pytest
 import timm
 import torch
 from timm.data import resolve_model_data_config
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 from lensmith.config import TrainSettings
 from lensmith.errors import ModelError, SettingsError
+from lensmith.image import Preprocessing
 from lensmith.train import backbone
 from lensmith.train.dataset import Batch
-from lensmith.train.recipe import Plan, Stage
+from lensmith.train.recipe import Phase, Plan
 from lensmith.train.step import Learner
 
 CLASSES = 3
-HEAD, ALL = Stage("head", 0, 1), Stage("all", 1, 2)
+HEAD, ALL = Phase("head", 0, 1, 0), Phase("all", 1, 2, None)
 
 
 def settings(**changes: Any) -> TrainSettings:
@@ -28,8 +31,9 @@ def settings(**changes: Any) -> TrainSettings:
 
 def learner(chosen: TrainSettings) -> Learner:
     torch.manual_seed(0)
-    network = backbone.build(chosen, CLASSES)
-    return Learner(network, chosen, network.preprocessing, torch.device("cpu"))
+    network, labels = backbone.build(chosen, CLASSES), [str(number) for number in range(CLASSES)]
+    counts = Counter(range(CLASSES))
+    return Learner(network, chosen, network.preprocessing, labels, counts, torch.device("cpu"))
 
 
 def batch(count: int = 4) -> Batch:
@@ -39,11 +43,11 @@ def batch(count: int = 4) -> Batch:
     return Batch(pictures, labels, torch.tensor([[0.0, 1, 1, 1]] * count), count, list(range(count)), [])
 
 
-def learn(made: Learner, stage: Stage, steps: int = 4, count: int = 4) -> None:
-    plan = Plan.of(made.settings, 40)
-    made.enter(stage)
+def learn(made: Learner, phase: Phase, steps: int = 4, count: int = 4) -> None:
+    plan = Plan.of(made.settings, 40, len(made.network.stages) - 1)
+    made.enter(phase)
     for step in range(steps):
-        made.take(batch(count), plan, (0 if stage.frozen else 20) + step)
+        made.take(batch(count), plan, (0 if phase is HEAD else 20) + step)
 
 
 def changed(before: dict[str, Tensor], after: nn.Module) -> set[str]:
@@ -83,14 +87,85 @@ def test_unfreezing_changes_no_answer() -> None:
 
 
 @pytest.mark.parametrize("model", ["test_resnet", "test_vit", "test_convnext"])
-@pytest.mark.parametrize("stage", [HEAD, ALL], ids=lambda stage: stage.name)
-def test_dropout_before_the_head_works_in_both_stages(model: str, stage: Stage) -> None:
+@pytest.mark.parametrize("phase", [HEAD, ALL], ids=lambda phase: phase.name)
+def test_dropout_before_the_head_works_in_both_phases(model: str, phase: Phase) -> None:
     images = torch.rand(2, 3, 32, 32)
     for dropout, vary in ((0.5, True), (0.0, False)):
         made = learner(settings(model=model, dropout=dropout))
-        made.enter(stage)
+        made.enter(phase)
         with torch.no_grad():
             assert torch.equal(made.model(images), made.model(images)) != vary
+
+
+MODELS = {
+    # name: stages of the backbone, first parameters of its last stage and of its first
+    "resnet18": (5, "layer4.", "conv1."),
+    "tf_efficientnet_lite0": (8, "blocks.6.", "conv_stem."),
+    "mobilenetv3_large_100": (8, "blocks.6.", "conv_stem."),
+    "vit_base_patch16_224": (13, "blocks.11.", "cls_token"),
+    "swin_tiny_patch4_window7_224": (5, "layers.3.", "patch_embed."),
+    "convnext_tiny": (5, "stages.3.", "stem."),
+    "vgg16": (13, "features.28.", "features.0."),
+    "test_resnet": (5, "layer4.", "conv1."),
+    "test_vit": (7, "blocks.5.", "cls_token"),
+    "poolformer_s12": (1, "stem.", "stem."),  # timm does not divide it
+}
+
+
+def structure(model: str) -> backbone.Network:
+    """A network without memory behind it."""
+    with torch.device("meta"):
+        options = {} if model == "vgg16" else {"drop_path_rate": 0.1}
+        made = timm.create_model(model, num_classes=CLASSES, **options)
+    head = made.get_classifier()
+    return backbone.Network(made, head, backbone.stages_of(made, head), Preprocessing(32), "random")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_stages_are_counted_from_the_head_and_hold_every_parameter_once(model: str) -> None:
+    network, (count, last, first) = structure(model), MODELS[model]
+    names = [name for stage in network.stages for name in stage]
+    assert sorted(names) == sorted(name for name, _ in network.model.named_parameters())
+    assert len(network.stages) == count + 1
+    assert network.stages[1][0].startswith(last)
+    assert network.stages[-1][0].startswith(first)
+    parameters = dict(network.model.named_parameters())
+    assert {id(parameters[name]) for name in network.stages[0]} == {id(value) for value in network.head.parameters()}
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("trainable", [0, 1, 2, None])
+def test_only_the_stages_that_learn_have_gradients_and_train(model: str, trainable: int | None) -> None:
+    network = structure(model)
+    network.freeze(trainable, statistics=False)
+    learning = {name for stage in network.stages[: None if trainable is None else trainable + 1] for name in stage}
+    assert {name for name, value in network.model.named_parameters() if value.requires_grad} == learning
+    for name, module in network.model.named_modules():
+        below = [f"{name}.{inner}".lstrip(".") for inner, _ in module.named_parameters()]
+        if below:
+            assert module.training == bool(learning & set(below)), name
+    dropping = [module.training for module in network.model.modules() if isinstance(module, DropPath)]
+    assert any(dropping) == (trainable != 0) or not dropping
+    assert all(dropping) == (trainable is None) or len(network.stages) == 2 or not dropping
+
+
+def test_frozen_statistics_stand_still_even_where_weights_learn() -> None:
+    network = structure("resnet18")
+    network.freeze(2, statistics=True)
+    assert not any(module.training for module in network.model.modules() if isinstance(module, nn.BatchNorm2d))
+    assert network.model.layer4[0].bn1.weight.requires_grad
+
+
+@pytest.mark.parametrize("model", ["test_resnet", "test_vit", "test_efficientnet"])
+def test_a_frozen_stage_stays_as_it_is_to_the_bit(model: str) -> None:
+    made = learner(settings(model=model, batch_norm="train"))
+    before = copy.deepcopy(made.model.state_dict())
+    learn(made, Phase("last 1", 1, 2, 1))
+    learning = {name for stage in made.network.stages[:2] for name in stage}
+    moved = changed(before, made.model)
+    assert {name for name in moved if "running" not in name and "num_batches" not in name} == learning
+    frozen = [name.rpartition(".")[0] for stage in made.network.stages[2:] for name in stage]
+    assert not any(name.startswith(f"{module}.") for name in moved for module in frozen)
 
 
 def test_one_image_alone_is_learnt_from_though_it_has_no_statistics() -> None:
@@ -131,6 +206,15 @@ def test_the_image_size_is_the_one_that_was_said(model: str, size: int) -> None:
 def test_an_image_size_that_the_backbone_cannot_take_is_refused_before_training(model: str, size: int) -> None:
     with pytest.raises(SettingsError, match=rf"size that {model} can take .* {size} arrived .*Leave --image-size out"):
         backbone.build(settings(model=model, image_size=size), CLASSES)
+
+
+def test_every_size_of_a_run_is_tried_before_it_begins() -> None:
+    network = backbone.build(settings(image_size=None, sizes=(32, 48)), CLASSES)
+    assert network.preprocessing.image_size == 48
+    with pytest.raises(
+        SettingsError, match=r"size that vit_tiny_patch16_224 can take .* 32 arrived .*Leave --sizes out"
+    ):
+        backbone.build(settings(model="vit_tiny_patch16_224", image_size=None, sizes=(32, 48)), CLASSES)
 
 
 @pytest.mark.parametrize("model", ["test_resnet", "test_vit", "tf_efficientnet_lite0", "vgg11"])

@@ -1,4 +1,4 @@
-"""Training learns, leaves a complete run folder, and an interrupted run ends as if nothing had happened."""
+"""Training learns, leaves a complete run folder, and refuses what it cannot use."""
 
 import gc
 import json
@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +15,25 @@ import pytest
 import torch
 
 from lensmith.config import TrainSettings
+from lensmith.data.scan import ImageSet
+from lensmith.data.split import prepare
 from lensmith.errors import DataError, OutputError, RunError, SettingsError
 from lensmith.train import checkpoint, loop
-from lensmith.train.fit import Fitted, fit, resume
-from lensmith.train.interruption import Interruption
+from lensmith.train.fit import fit, resume
+from lensmith.train.fitted import Fitted
 from lensmith.train.loop import Loop, RunInterruptedError
+from lensmith.train.microbatch import Outcome
 from lensmith.train.run import Run
 from lensmith.train.step import Learner
 
 Train = Callable[..., Fitted]
 
-STEPS = 9
-"""Of the short run: 12 images, 3 epochs of 3 steps, the first epoch with the backbone frozen."""
-
 
 @pytest.fixture
 def train(quick: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
-    """Train as the quick settings say, but for the keywords; without the picture, which takes longest."""
-    monkeypatch.setattr(loop, "draw_curves", lambda *_: None)
+    """Train as the quick settings say, but for the keywords; without the pictures, which take longest."""
+    for name in ("draw_curves", "draw_memory"):
+        monkeypatch.setattr(loop, name, lambda *_: None)
 
     def run(data: Path, **changes: Any) -> Fitted:
         return fit(TrainSettings.model_validate({**quick, "data": data, "out": tmp_path / "run", **changes}))
@@ -56,15 +58,16 @@ def test_it_learns_the_colours(trained: Path) -> None:
 def test_the_run_folder_is_complete(trained: Path) -> None:
     files = {file.relative_to(trained).as_posix() for file in trained.rglob("*") if file.is_file()}
     assert files == {
-        "run.json", "splits.csv", "events.jsonl", "curves.png", "checkpoints/last.pt", "checkpoints/best.pt"
+        "run.json", "splits.csv", "events.jsonl", "curves.png", "memory.png", ".lock",
+        "checkpoints/last.pt", "checkpoints/previous.pt", "checkpoints/best.pt",
     }  # fmt: skip
     epochs = events(trained, "epoch")
     assert [line["epoch"] for line in epochs] == list(range(1, 9))
-    assert [line["stage"] for line in epochs] == ["head"] + ["all"] * 7
+    assert [line["phase"] for line in epochs] == ["head"] + ["all"] * 7
     assert [line["step"] for line in epochs] == list(range(3, 25, 3))
     assert {line["images"] for line in epochs} == {12}
     assert all(0 <= line["data_wait_share"] <= 1 for line in epochs)
-    assert [line["stage"] for line in events(trained, "stage")] == ["head", "all"]
+    assert [line["phase"] for line in events(trained, "phase")] == ["head", "all"]
     assert events(trained, "end")[0]["step"] == 24
 
 
@@ -126,7 +129,7 @@ def test_early_stopping_waits_for_its_patience(train: Train, colours: Path, monk
     assert (fitted.best_epoch, fitted.epochs) == (5, 8)
 
 
-def test_the_head_s_stage_runs_to_its_end_whatever_the_patience(
+def test_the_head_s_phase_runs_to_its_end_whatever_the_patience(
     train: Train, colours: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop.Answers, "loss", property(lambda _: 1.0))  # never better than the first
@@ -165,7 +168,7 @@ def test_other_backbones_and_optimizers_learn_too(
 @pytest.mark.parametrize("precision", ["auto", "bf16", "fp16"])
 def test_every_precision_trains_and_is_written_down(train: Train, colours: Path, precision: str) -> None:
     fitted = train(colours, precision=precision, epochs=2)
-    used = [line["precision"] for line in events(fitted.run.path, "stage")]
+    used = [line["precision"] for line in events(fitted.run.path, "phase")]
     assert used == [precision] * 2 or (precision == "auto" and set(used) <= {"fp32", "bf16"})
     assert all(math.isfinite(line["val_loss"]) for line in fitted.run.history())
 
@@ -181,27 +184,17 @@ def test_a_folder_that_brings_no_validation_part_is_given_one(train: Train, colo
     assert counts == {"train": 9, "val": 3, "test": 12}
 
 
-def test_without_a_validation_part_the_last_epoch_is_the_best(train: Train, colours: Path) -> None:
-    fitted = train(colours, epochs=1)
-    kept = [line for line in (fitted.run.path / "splits.csv").read_text().splitlines() if not line.endswith("val")]
-    restart(fitted.run.path, kept)
-    fitted = resume(fitted.run.path)
+def test_without_a_validation_part_the_last_epoch_is_the_best(
+    train: Train, colours: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def only_train(*given: Any) -> ImageSet:
+        images = prepare(*given)
+        return replace(images, samples=images.part("train"))
+
+    monkeypatch.setattr("lensmith.train.fit.prepare", only_train)
+    fitted = train(colours, epochs=3)
     assert fitted.metrics == {"val_loss": None, "val_accuracy": None}
     assert fitted.best_epoch == 3
-
-
-def restart(run: Path, parts: list[str]) -> None:
-    """Give a run other parts, put it back to its first epoch's end, and let it have two epochs more."""
-    (run / "splits.csv").write_text("\n".join(parts))
-    (run / "events.jsonl").unlink()
-    description = json.loads((run / "run.json").read_text())
-    description["settings"]["epochs"] = 3
-    (run / "run.json").write_text(json.dumps(description))
-    description["data"]["fingerprint"] = Run.open(run).images.fingerprint
-    (run / "run.json").write_text(json.dumps(description))
-    state = checkpoint.load(run / "checkpoints/last.pt")
-    state["position"].update(finished=False, best_score=None)
-    checkpoint.save(state, run / "checkpoints/last.pt")
 
 
 def test_two_images_to_validate_on_are_enough(train: Train, tmp_path: Path, colours: Path) -> None:
@@ -260,173 +253,16 @@ def test_weights_that_went_bad_in_the_last_step_are_not_taken_for_the_best(
 ) -> None:
     plain = Learner.take
 
-    def spoil(self: Learner, *given: Any) -> torch.Tensor:
-        sums = plain(self, *given)
+    def spoil(self: Learner, *given: Any) -> Outcome:
+        outcome = plain(self, *given)
         with torch.no_grad():
             self.network.head.bias.fill_(math.nan)
-        return sums
+        return outcome
 
     monkeypatch.setattr(Learner, "take", spoil)
     with pytest.raises(RunError, match="A finite validation loss"):
         train(colours, batch_size=32)
     assert not (tmp_path / "run/checkpoints/best.pt").exists()
-
-
-class Stopping(Interruption):
-    """A signal that comes during a chosen step."""
-
-    steps = 0
-    now: "Stopping"
-
-    def __init__(self) -> None:
-        super().__init__()
-        Stopping.now = self
-
-
-@pytest.fixture
-def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
-    """Let SIGTERM come during the n-th step from now; None: never again."""
-    plain, taken, wanted = Learner.take, [0], [0]
-
-    def take(self: Learner, *given: Any) -> torch.Tensor:
-        sums = plain(self, *given)
-        taken[0] += 1
-        if taken[0] == wanted[0]:
-            Stopping.now.received = signal.SIGTERM
-        return sums
-
-    def set_stop(steps: int | None) -> None:
-        taken[0], wanted[0] = 0, steps or -1
-
-    monkeypatch.setattr(Learner, "take", take)
-    monkeypatch.setattr(loop, "Interruption", Stopping)
-    return set_stop
-
-
-SHORT = {"epochs": 3, "dropout": 0.5, "batch_norm": "train", "augment": "standard"}
-"""With all that is random in it: order, crops, flips, colours, dropout."""
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(
-    shared_colours: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """The last and best checkpoint of the short run, and its history; trained once."""
-    made: dict[str, Any] = {}
-
-    def once(settings: dict[str, Any]) -> dict[str, Any]:
-        key = json.dumps(settings, sort_keys=True)
-        if key not in made:
-            out = tmp_path_factory.mktemp("short") / "run"
-            made[key] = left(fit(TrainSettings.model_validate({**settings, "data": shared_colours, "out": out})))
-        return made[key]
-
-    return once
-
-
-def left(fitted: Fitted) -> dict[str, Any]:
-    """What a run comes to, but for the times."""
-    timed = {"images_per_second", "data_wait_share", "seconds", "train_loss"}
-    last, best = checkpoint.load(fitted.run.last), checkpoint.load(fitted.run.best)
-    position = {key: value for key, value in last["position"].items() if key not in {"seconds", "waited_s"}}
-    history = [{key: value for key, value in line.items() if key not in timed} for line in fitted.run.history()]
-    losses = [line["train_loss"] for line in fitted.run.history()]
-    return {
-        "last": last["learner"], "best": best, "position": position, "history": history, "losses": losses,
-    }  # fmt: skip
-
-
-def equal(first: Any, second: Any) -> bool:
-    """Equal to the bit, tensors inside containers too."""
-    if isinstance(first, torch.Tensor):
-        return torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(equal(value, second[key]) for key, value in first.items())
-    if isinstance(first, (list, tuple)):
-        return len(first) == len(second) and all(map(equal, first, second))
-    return bool(first == second)
-
-
-def assert_as_if_nothing_had_happened(ended: dict[str, Any], whole: dict[str, Any]) -> None:
-    for what in ("last", "best", "position", "history"):
-        assert equal(ended[what], whole[what]), what
-    # Summed in another order, so not to the bit.
-    assert ended["losses"] == pytest.approx(whole["losses"], rel=1e-12)
-
-
-@pytest.mark.parametrize("steps", range(1, STEPS + 1))
-def test_stopped_at_any_step_and_resumed_it_ends_with_the_same_bits(
-    steps: int, train: Train, stop_after: Any, uninterrupted: Any, quick: dict[str, Any], shared_colours: Path
-) -> None:
-    whole = uninterrupted({**quick, **SHORT})
-    stop_after(steps)
-    with pytest.raises(RunInterruptedError, match=rf"SIGTERM stopped it after step {steps}, .*--resume") as raised:
-        train(shared_colours, **SHORT)
-    assert raised.value.exit_code == 75
-    stop_after(None)
-    ended = resume(Path(raised.value.remedy.rpartition(" ")[2]))
-    assert ended.steps == STEPS
-    assert_as_if_nothing_had_happened(left(ended), whole)
-
-
-@pytest.mark.parametrize("every", [1, 2])
-def test_stopped_over_and_over_it_ends_with_the_same_bits(
-    every: int, train: Train, stop_after: Any, uninterrupted: Any, quick: dict[str, Any], shared_colours: Path,
-    tmp_path: Path,
-) -> None:  # fmt: skip
-    whole = uninterrupted({**quick, **SHORT})
-    stop_after(every)
-    with pytest.raises(RunInterruptedError):
-        train(shared_colours, **SHORT)
-    for _ in range(STEPS):
-        stop_after(every)
-        try:
-            ended = resume(tmp_path / "run")
-            break
-        except RunInterruptedError:
-            continue
-    assert_as_if_nothing_had_happened(left(ended), whole)
-
-
-@pytest.mark.parametrize("steps", [4, 5])
-def test_stopped_at_or_before_max_steps_it_takes_no_step_more(
-    steps: int, train: Train, stop_after: Any, uninterrupted: Any, quick: dict[str, Any], shared_colours: Path,
-    tmp_path: Path,
-) -> None:  # fmt: skip
-    whole = uninterrupted({**quick, **SHORT, "max_steps": 5})
-    stop_after(steps)
-    with pytest.raises(RunInterruptedError):
-        train(shared_colours, **SHORT, max_steps=5)
-    stop_after(None)
-    ended = resume(tmp_path / "run")
-    assert ended.steps == 5
-    assert_as_if_nothing_had_happened(left(ended), whole)
-
-
-def test_sgd_with_momentum_and_fp16_s_scaler_resume_to_the_same_bits(
-    train: Train, stop_after: Any, uninterrupted: Any, quick: dict[str, Any], shared_colours: Path, tmp_path: Path
-) -> None:
-    changes = {**SHORT, "optimizer": "sgd", "lr": 0.02, "precision": "fp16"}
-    whole = uninterrupted({**quick, **changes})
-    assert whole["last"]["scaler"]
-    stop_after(5)
-    with pytest.raises(RunInterruptedError):
-        train(shared_colours, **changes)
-    stop_after(None)
-    assert_as_if_nothing_had_happened(left(resume(tmp_path / "run")), whole)
-
-
-def test_data_workers_change_nothing_and_are_gone_afterwards(
-    train: Train, stop_after: Any, uninterrupted: Any, quick: dict[str, Any], shared_colours: Path, tmp_path: Path
-) -> None:
-    whole = uninterrupted({**quick, **SHORT})
-    stop_after(4)
-    with pytest.raises(RunInterruptedError):
-        train(shared_colours, **SHORT, workers=2)
-    assert not multiprocessing.active_children()
-    stop_after(None)
-    assert_as_if_nothing_had_happened(left(resume(tmp_path / "run")), whole)
-    assert not multiprocessing.active_children()
 
 
 def test_a_fault_in_a_step_leaves_no_data_workers_behind(
@@ -454,71 +290,6 @@ def test_runs_leave_no_file_open(train: Train, colours: Path) -> None:
     assert opened() <= before
 
 
-def test_a_power_cut_in_an_epoch_costs_only_that_epoch(
-    train: Train, uninterrupted: Any, quick: dict[str, Any], shared_colours: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    whole = uninterrupted({**quick, **SHORT})
-    plain = Learner.take
-
-    def cut(self: Learner, batch: Any, plan: Any, step: int) -> torch.Tensor:
-        if step == 7:
-            raise KeyboardInterrupt
-        return plain(self, batch, plan, step)
-
-    monkeypatch.setattr(Learner, "take", cut)
-    with pytest.raises(KeyboardInterrupt):
-        train(shared_colours, **SHORT)
-    with (tmp_path / "run/events.jsonl").open("a") as file:
-        file.write('{"event": "epoch", "ep')  # torn, as the cut left it
-    monkeypatch.setattr(Learner, "take", plain)
-    assert_as_if_nothing_had_happened(left(resume(tmp_path / "run")), whole)
-
-
-def test_a_long_epoch_is_saved_now_and_then(
-    train: Train, uninterrupted: Any, quick: dict[str, Any], shared_colours: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    whole = uninterrupted({**quick, **SHORT})
-    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
-    monkeypatch.setattr(loop, "SHOW_EVERY_S", 0.0)
-    plain = Learner.take
-
-    def cut(self: Learner, batch: Any, plan: Any, step: int) -> torch.Tensor:
-        if step == 5:
-            raise KeyboardInterrupt
-        return plain(self, batch, plan, step)
-
-    monkeypatch.setattr(Learner, "take", cut)
-    with pytest.raises(KeyboardInterrupt):
-        train(shared_colours, **SHORT)
-    assert checkpoint.load(tmp_path / "run/checkpoints/last.pt")["position"]["step"] == 5
-    monkeypatch.setattr(Learner, "take", plain)
-    assert_as_if_nothing_had_happened(left(resume(tmp_path / "run")), whole)
-
-
-def test_a_finished_run_is_resumed_to_the_same_end(train: Train, colours: Path) -> None:
-    first = train(colours, epochs=1)
-    before = left(first)
-    again = resume(first.run.path)
-    assert equal(left(again), before)
-    assert (again.best_epoch, again.steps) == (first.best_epoch, first.steps)
-
-
-def test_a_run_is_not_resumed_on_changed_data(train: Train, colours: Path) -> None:
-    run = train(colours, epochs=1).run.path
-    (colours / "red" / "000.png").unlink()
-    with pytest.raises(RunError, match=r"The data that the run .* began with .* changed since"):
-        resume(run)
-
-
-def test_a_run_without_its_checkpoint_is_not_resumed(train: Train, colours: Path) -> None:
-    run = train(colours, epochs=1).run
-    run.last.unlink()
-    with pytest.raises(RunError, match=r"A checkpoint was expected at .*last.pt. There is none"):
-        resume(run.path)
-
-
 def test_the_loop_needs_no_terminal_thread(train: Train, colours: Path) -> None:
     """A notebook or a server may train in a thread, where signals cannot be caught."""
     from threading import Thread
@@ -541,7 +312,7 @@ def test_a_loop_of_a_run_counts_the_steps_that_the_plan_counts(trained: Path) ->
     from lensmith.train import backbone
 
     network = backbone.build(run.settings, 3)
-    made = Loop(run, Learner(network, run.settings, run.preprocessing, torch.device("cpu")))
+    made = Loop(run, network, torch.device("cpu"))
     assert len(made.order) == made.plan.steps_per_epoch == 3
 
 

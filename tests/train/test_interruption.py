@@ -151,7 +151,7 @@ def test_what_it_says_goes_on_to_a_bundle(train: Start, start: Start, tmp_path: 
 @pytest.mark.slow
 def test_a_second_ctrl_c_does_not_wait_for_the_step(train: Start, tmp_path: Path) -> None:
     process = train(workers=2, program=SLOW)
-    wait_for(tmp_path / "run", "stage", process)
+    wait_for(tmp_path / "run", "phase", process)
     time.sleep(2)  # until the first step is under way
     for _ in range(2):
         os.killpg(process.pid, signal.SIGINT)

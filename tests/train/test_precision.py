@@ -1,17 +1,18 @@
 """The fastest precision is measured, and measuring leaves no trace."""
 
 import copy
+from collections import Counter
 
 import pytest
 import torch
 
 from lensmith.config import TrainSettings
 from lensmith.train import backbone, precision
-from lensmith.train.recipe import Stage
+from lensmith.train.recipe import Phase
 from lensmith.train.step import Learner
 
 CPU = torch.device("cpu")
-HEAD, ALL = Stage("head", 0, 1), Stage("all", 1, 2)
+HEAD, ALL = Phase("head", 0, 1, 0), Phase("all", 1, 2, None)
 
 
 class Clock:
@@ -79,19 +80,19 @@ def learner() -> Learner:
     values = {"data": "photos", "model": "test_resnet", "pretrained": False, "image_size": 32, "batch_size": 4}
     settings = TrainSettings.model_validate({**values, "batch_norm": "train", "dropout": 0.5, "precision": "auto"})
     network = backbone.build(settings, 3)
-    return Learner(network, settings, network.preprocessing, CPU)
+    return Learner(network, settings, network.preprocessing, ("blue", "green", "red"), Counter(range(3)), CPU)
 
 
-@pytest.mark.parametrize("stage", [HEAD, ALL], ids=lambda stage: stage.name)
+@pytest.mark.parametrize("phase", [HEAD, ALL], ids=lambda phase: phase.name)
 def test_the_trial_leaves_weights_statistics_gradients_and_random_numbers_alone(
-    clock: Clock, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    clock: Clock, phase: Phase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = learner()
     before, random = copy.deepcopy(made.model.state_dict()), torch.get_rng_state()
     tried: list[str] = []
     forward = made._forward
     monkeypatch.setattr(made, "_forward", lambda inputs, name: (tried.append(name), forward(inputs, name))[1])
-    made.enter(stage)
+    made.enter(phase)
     assert tried == ["fp32", "bf16"] * 4
     assert torch.equal(torch.get_rng_state(), random)
     assert all(torch.equal(value, before[name]) for name, value in made.model.state_dict().items())
@@ -99,8 +100,8 @@ def test_the_trial_leaves_weights_statistics_gradients_and_random_numbers_alone(
     assert not made.optimizer.state
 
 
-def test_each_stage_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_phase_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = ["bf16", "fp32"]
     monkeypatch.setattr(precision, "fastest", lambda step, device: answers.pop(0))
     made = learner()
-    assert [made.enter(stage) for stage in (HEAD, ALL, HEAD, ALL)] == ["bf16", "fp32", "bf16", "fp32"]
+    assert [made.enter(phase) for phase in (HEAD, ALL, HEAD, ALL)] == ["bf16", "fp32", "bf16", "fp32"]

@@ -21,7 +21,8 @@ HOW = Preprocessing(
 def make(data: Path, path: Path, **settings: Any) -> Run:
     images = prepare(data, (5, 3, 2), 0)
     chosen = TrainSettings.model_validate({"data": data, "lr": 0.003, "weights": "own.pth", **settings})
-    return Run(path, chosen, images, HOW, "file own.pth", images.fingerprint)
+    sizes = {sample.path: size for sample, size in zip(images.samples, images.sizes, strict=True)}
+    return Run(path, chosen, images, HOW, "file own.pth", images.fingerprint, data.resolve(), sizes)
 
 
 def test_what_was_made_is_opened(shared_colours: Path, tmp_path: Path) -> None:
@@ -96,13 +97,15 @@ def damage(run: Path, how: str) -> None:
         (run / "splits.csv").write_bytes(b"path,label,split\n\x00\xff\xfe")
     elif how == "a column is missing":
         (run / "splits.csv").write_text("path,label\nred/000.png,red\n")
+    elif how == "a size is no number":
+        (run / "splits.csv").write_text("path,label,split,bytes\nred/000.png,red,train,many\n")
 
 
 @pytest.mark.parametrize(
     "how",
     [
         "no description", "cut short", "another thing", "a setting is missing", "a label is missing", "no parts",
-        "parts are binary", "a column is missing",
+        "parts are binary", "a column is missing", "a size is no number",
     ],
 )  # fmt: skip
 def test_a_damaged_folder_is_said_to_be_damaged(shared_colours: Path, tmp_path: Path, how: str) -> None:
@@ -130,6 +133,31 @@ def test_the_history_is_the_last_line_of_each_epoch_and_passes_over_a_torn_one(
     texts[3] = '{"event": "epoch", "epo' + texts[3]
     made.events.write_text("\n".join(texts) + '\n{"event": "epoch", "epoch": 3, "lo')
     assert [(line["epoch"], line["loss"]) for line in made.history()] == [(1, 3), (2, 1)]
+
+
+def test_an_event_begins_on_a_line_of_its_own(shared_colours: Path, tmp_path: Path) -> None:
+    made = make(shared_colours, tmp_path / "run").create()
+    made.record("first", step=1)
+    with made.events.open("a") as file:
+        file.write('{"event": "epo')
+    made.record("second", step=2)
+    assert made.events.read_text().splitlines() == [
+        '{"event": "first", "step": 1}', '{"event": "epo', '{"event": "second", "step": 2}'
+    ]  # fmt: skip
+
+
+def test_what_may_change_is_written_down_and_the_rest_stays(shared_colours: Path, tmp_path: Path) -> None:
+    made = make(shared_colours, tmp_path / "run").create()
+    before = json.loads((made.path / DESCRIPTION).read_text())
+    elsewhere = tmp_path / "elsewhere"
+    now = made.go_on_with(made.settings.model_copy(update={"workers": 3}), elsewhere, elsewhere)
+    assert Run.open(made.path).settings == now.settings
+    assert Run.open(made.path).source == Run.open(made.path).images.root == now.images.root == elsewhere
+    after = json.loads((made.path / DESCRIPTION).read_text())
+    assert after["settings"].pop("workers") == 3
+    before["settings"].pop("workers")
+    after["data"].update(root=before["data"]["root"], source=before["data"]["source"])
+    assert after == before
 
 
 def test_the_default_folder_names_data_and_model(tmp_path: Path) -> None:

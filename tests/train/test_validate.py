@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from sklearn.metrics import f1_score
 from torch import nn
 
 from lensmith.data.split import prepare
@@ -59,3 +60,13 @@ def test_nothing_to_judge_by_is_an_error_of_the_data(colours: Path) -> None:
         file.write_bytes(b"broken")
     with pytest.raises(DataError, match=r"None of 24 can; the first, blue/000.png: It cannot be decoded"):
         judge(model(), colours)
+
+
+def test_an_epoch_is_scored_by_what_is_monitored() -> None:
+    labels = torch.tensor([0] * 8 + [1] * 2)
+    said = torch.tensor([0] * 8 + [0, 1])
+    found = Answers(4 * nn.functional.one_hot(said, 2).float(), labels, list(range(10)), [])
+    assert found.score("accuracy") == pytest.approx(0.9)
+    assert found.score("balanced_accuracy") == pytest.approx((1 + 0.5) / 2)
+    assert found.score("f1") == pytest.approx(f1_score(labels, said, average="macro"))
+    assert found.score("loss") == -found.loss < 0

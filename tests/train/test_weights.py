@@ -1,11 +1,16 @@
 """Pretrained weights arrive whole and from where they are said to come; what does not fit is listed."""
 
+import hashlib
 import io
+import json
 import os
 import pickle
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -13,7 +18,7 @@ import timm
 import torch
 from huggingface_hub import constants
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import nn
 
 from lensmith.errors import ModelError
@@ -225,3 +230,70 @@ def test_tensors_in_another_form_are_refused(tmp_path: Path, content: object, wo
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"own\.pth\. There is none"):
         weights.load_custom(small(), tmp_path / "own.pth")
+
+
+def test_a_repository_by_its_name_comes_from_the_hubs_cache(empty_hub: Path) -> None:
+    trained, model = small(), small()
+    put_into_hub(empty_hub, "someone/something", trained)
+    assert weights.load_custom(model, Path("hf:someone/something")) == "hub someone/something"
+    assert same(model, trained)
+
+
+def test_a_repository_that_cannot_be_reached_says_so_soon(empty_hub: Path) -> None:
+    begun = time.monotonic()
+    with pytest.raises(ModelError, match=r"weights of someone/something were expected from the hub.*--weights FILE"):
+        weights.load_custom(small(), Path("hf:someone/something"))
+    assert time.monotonic() - begun < weights.REACH_S
+
+
+class Hub(BaseHTTPRequestHandler):
+    """The three answers that downloading a repository takes: its commit, its list of files, and the files."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+
+    def do_HEAD(self) -> None:
+        self.answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self.answer(with_body=True)
+
+    def answer(self, with_body: bool) -> None:
+        address = urlsplit(self.path).path
+        if "/tree/" in address:
+            sized = {name: len(content) for name, content in self.files.items()}
+            entries = [{"type": "file", "path": name, "size": size, "oid": name} for name, size in sized.items()]
+            body = json.dumps(entries).encode()
+        elif address.startswith("/api/"):
+            body = json.dumps({"id": "someone/something", "sha": "a" * 40}).encode()
+        else:
+            body = self.files.get(Path(address).name, b"")  # nothing at "/", which is asked first
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
+        self.send_header("X-Repo-Commit", "a" * 40)
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_a_repository_is_downloaded_from_the_hub(empty_hub: Path, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+    trained, model, written = small(), small(), io.BytesIO()
+    torch.save(trained.state_dict(), written)
+    content = save(trained.state_dict()) if file == "model.safetensors" else written.getvalue()
+    monkeypatch.setattr(Hub, "files", {file: content, "config.json": b"{}", "tf_model.h5": b"not wanted"})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    try:
+        assert weights.load_custom(model, Path("hf:someone/something")) == "hub someone/something"
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert same(model, trained)
+    assert not list(empty_hub.rglob("*.h5"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ VERBS = {
     "doctor": "Look at this machine, and say how to mend what is wrong.",
     "models": "List the backbones one can name.",
     "data": "Fetch, check and split image folders.",
+    "recipe": "Print and check the settings of a training.",
     "train": "Fine-tune a pretrained backbone on a folder of labelled images.",
     "export": "Turn a run into a bundle that a service can run.",
     "evaluate": "Judge a bundle on labelled images, with the engine that serves.",
@@ -101,6 +103,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _report(kind: str, message: str, as_json: bool) -> None:
+    if os.environ.get("RANK", "0") != "0":  # of several processes that train together one speaks
+        return
     print(f"lensmith: {message}", file=sys.stderr)
     if as_json:
         from lensmith.cli.output import print_json

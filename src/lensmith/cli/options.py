@@ -11,7 +11,7 @@ import typer
 from pydantic.fields import FieldInfo
 from typer.main import get_command
 
-from lensmith.config import Settings
+from lensmith.settings import Settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 """The option that every verb with a result has."""

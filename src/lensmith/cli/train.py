@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,25 +18,42 @@ def train(
     given: dict[str, Any],
     *,
     recipe: Annotated[Path | None, typer.Option(help="YAML file of settings; flags go over it.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with this run folder; it has its settings.")] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN|auto",
+            help="Go on with this run folder, which has its settings; auto: with the run of this same command line if"
+            " there is one, else begin it.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Fine-tune a pretrained backbone on a folder of labelled images.
 
     First the new head learns on the frozen backbone, then everything. The best epoch on the validation part is exported
-    as a bundle. Ctrl-C saves; `--resume RUN` goes on.
+    as a bundle.
+
+    Ctrl-C saves and exits with 130, SIGTERM with 75; `--resume RUN` goes on as if nothing had happened. On a machine
+    that may be taken away, give `--out RUN --resume auto` from the start, and the same line again and again.
     """
     trained = api.train(given.pop("data", None), recipe=recipe, resume=resume, **given)
+    if os.environ.get("RANK", "0") != "0":  # of several processes that torchrun started, one speaks
+        return
     if as_json:
         print_json(trained.as_dict())
         return
-    fitted, parity = trained.fitted, trained.exported.parity
+    fitted, parity = trained.fitted, trained.parity
     accuracy = fitted.metrics["val_accuracy"]
     judged = "" if accuracy is None else f", validation accuracy {accuracy:.4f}"
+    if trained.already:
+        say(f"\nThe run {trained.run} is finished and exported; nothing was left to do.")
     say((f"\n{trained.bundle}", "bold"))
     say(f"  best epoch {fitted.best_epoch} of {fitted.epochs}{judged}; curves in {fitted.run.curves}")
     say(f"  the graph agrees with PyTorch on {parity.agreement:.2%} of {parity.images:,} images")
     say(f"  {trained.seconds:,.0f} s, {fitted.images_per_second:,.0f} training images a second")
+    if fitted.oom_retries:
+        kept = " and activation checkpointing" if fitted.checkpointing else ""
+        say(f"  memory ran out {fitted.oom_retries}×; the batches went through in {fitted.chunks} chunks{kept}")
     say(f"\nNext: lensmith serve {trained.bundle}")
 
 

@@ -90,16 +90,24 @@ class ImageSet:
         return self.root / sample.path
 
     @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """Bytes of each sample's file; -1 where there is none."""
+        return tuple(_size(self.file(sample)) for sample in self.samples)
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of every path, size, label and part: changes when the data does."""
         digest = hashlib.sha256("\n".join(self.labels).encode())
-        for sample in self.samples:
-            try:
-                size = self.file(sample).stat().st_size
-            except OSError:
-                size = -1
+        for sample, size in zip(self.samples, self.sizes, strict=True):
             digest.update(f"\n{sample.path}\t{size}\t{sample.label}\t{sample.part}".encode())
         return digest.hexdigest()
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return -1
 
 
 def scan(path: str | os.PathLike[str], *, manifest: bool = True) -> ImageSet:

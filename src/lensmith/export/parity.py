@@ -49,6 +49,11 @@ class Parity:
         """Plain values for JSON."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> Parity:
+        """What `as_dict` gave, read back."""
+        return cls(**{**stored, "disagreements": tuple(Disagreement(**one) for one in stored["disagreements"])})
+
     def require(self, tolerance: float, min_agreement: float) -> None:
         """Refuse a graph beyond its limits.
 

@@ -1,6 +1,8 @@
 """Images on their way into the loop.
 
-The order of an epoch is a pure function of (seed, epoch), so a run goes on from a cursor without replaying. A file that
+The order of an epoch is a pure function of (seed, epoch), so a run goes on from a cursor without replaying. All that
+the data workers need to know of a sample travels with it, so they live on when the epoch or the image size changes. A
+file that
 cannot be read never stops a run: its sample arrives without pixels, is named once, and is left out of its batch.
 """
 
@@ -11,10 +13,11 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -23,9 +26,25 @@ from lensmith.errors import ImageError
 from lensmith.image import Preprocessing, decode, preprocess, read, shortest_side_px
 from lensmith.machine import allowed_cores
 from lensmith.train.augment import FACTORS, Augment
+from lensmith.train.memory import lift_cap
 
-Item = tuple[int, int]
-"""(epoch, index of the sample)."""
+Indices = npt.NDArray[np.int64]
+
+
+class Item(NamedTuple):
+    """One sample of an epoch.
+
+    Attributes:
+        epoch: 0-based.
+        sample: its index.
+        copy: how often it came in this epoch before.
+        size: pixels a side to make of it; None: the model's own.
+    """
+
+    epoch: int
+    sample: int
+    copy: int = 0
+    size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,24 +93,25 @@ class Images(Dataset[Any]):
         return len(self.samples)
 
     def __getitem__(self, item: Item) -> tuple[Any, int, Any, int, str]:
-        epoch, index = item
+        index = item.sample
         sample = self.samples[index]
+        how = self.how if item.size is None else replace(self.how, image_size=item.size)
         factors = np.zeros(FACTORS, dtype=np.float32)
         try:
             encoded = read(self.images.file(sample))
             if self.augment is None:
-                return preprocess(encoded, self.how), sample.label, factors, index, ""
-            random = self.augment.draw(self.seed, epoch, index)
+                return preprocess(encoded, how), sample.label, factors, index, ""
+            random = self.augment.draw(self.seed, item.epoch, index, item.copy)
             factors = self.augment.factors(random)
             # The smallest crop is the most enlarged; below its own pixels it would be blurred.
             smallest = math.sqrt(self.augment.area[0]) if self.augment.area else 1.0
-            picture = decode(encoded, shortest_px=math.ceil(shortest_side_px(self.how) / smallest))
-            return self.augment.crop(picture, self.how, random), sample.label, factors, index, ""
+            picture = decode(encoded, shortest_px=math.ceil(shortest_side_px(how) / smallest))
+            return self.augment.picture(picture, how, random), sample.label, factors, index, ""
         except ImageError as error:
             return None, sample.label, factors, index, error.arrived
 
     def collate(self, items: list[tuple[Any, int, Any, int, str]]) -> Batch:
-        """Items → one batch without the unreadable ones."""
+        """Items, of which there may be none, → one batch without the unreadable ones."""
         good = [item for item in items if item[0] is not None]
         bad = [(self.samples[index].path, reason) for pixels, _, _, index, reason in items if pixels is None]
         size = self.how.image_size
@@ -107,30 +127,83 @@ class Images(Dataset[Any]):
 
 
 class Order:
-    """Batches of (epoch, index) in the order of an epoch; set `epoch` and `skip` before iterating.
+    """Batches of items in the order of an epoch; set `epoch`, `skip` and `size` before iterating.
 
-    An epoch is cut into near-equal batches, so that there is no tiny last one for BatchNorm to stumble over.
+    An epoch is cut into near-equal batches, so that there is no tiny last one for BatchNorm to stumble over. Each batch
+    is cut into near-equal slices, one for each of several processes that train together; lengths and `skip` count the
+    whole batches.
+
+    Args:
+        length: samples of the part, and draws in an epoch.
+        batch_size: images in a batch at most.
+        seed: of the order; None: as they come.
+        balance: the label of each sample, to draw every class equally often; None: each sample once.
+        rank: which slice of each batch is wanted.
+        ranks: how many slices there are; where a batch has fewer images, some are empty.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int | None) -> None:
-        self.length, self.batch_size, self.seed = length, batch_size, seed
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        seed: int | None,
+        *,
+        balance: Sequence[int] | None = None,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        self.length, self.batch_size, self.seed, self.rank, self.ranks = length, batch_size, seed, rank, ranks
+        self.classes: list[Indices] | None = None
+        if balance is not None:
+            labels = np.asarray(balance)
+            self.classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
         self.epoch = 0
         self.skip = 0
+        self.size: int | None = None
 
     def __len__(self) -> int:
         return -(-self.length // self.batch_size)
 
     def __iter__(self) -> Iterator[list[Item]]:
-        indices = np.arange(self.length)
+        drawn = np.stack((np.arange(self.length), np.zeros(self.length, dtype=int)), axis=1)
+        if self.classes is not None:
+            drawn = np.concatenate([self._drawn(self.classes, number) for number in range(len(self.classes))])
         if self.seed is not None:
-            indices = np.random.Generator(np.random.Philox(key=(self.seed << 32) + self.epoch)).permutation(indices)
-        for batch in np.array_split(indices, len(self))[self.skip :]:
-            yield [(self.epoch, int(index)) for index in batch]
+            drawn = np.random.Generator(np.random.Philox(key=(self.seed << 32) + self.epoch)).permutation(drawn)
+        for batch in np.array_split(drawn, len(self))[self.skip :]:
+            own = np.array_split(batch, self.ranks)[self.rank]
+            yield [Item(self.epoch, int(index), int(copy), self.size) for index, copy in own]
+
+    def _drawn(self, classes: list[Indices], number: int) -> Indices:
+        """int64 (draws, 2): index and copy of what the epoch draws from one class.
+
+        A class's samples come in round after round, each in a new order, on from one epoch to the next: so the draws of
+        two samples of a class never differ by more than one, however long a run is.
+        """
+        members = classes[number]
+        # The quotients of neighbouring classes take turns at rounding up, and sum to the epoch's length.
+        first, end = ((epoch * self.length + number) // len(classes) for epoch in (self.epoch, self.epoch + 1))
+        places = np.arange(first, end)
+        rounds = places // len(members)
+        orders = {int(turn): self._round(number, members, int(turn)) for turn in np.unique(rounds)}
+        indices = [orders[int(turn)][place] for turn, place in zip(rounds, places % len(members), strict=True)]
+        copies = rounds - first // len(members)
+        return np.stack((np.array(indices, dtype=np.int64), copies), axis=1)
+
+    def _round(self, number: int, members: Indices, turn: int) -> Indices:
+        """A class's samples in the order of one round."""
+        key = (1 << 127) + ((self.seed or 0) << 32) + turn  # a key of its own: those of epochs stay far below
+        return np.random.Generator(np.random.Philox(key=key, counter=number << 64)).permutation(members)
 
 
-def default_workers(device: torch.device) -> int:
-    """Data processes that measured well: on a GPU the cores allowed; on a CPU half of them, as it also trains."""
-    cores = allowed_cores()
+def default_workers(device: torch.device, processes: int = 1) -> int:
+    """Data processes that measured well: on a GPU the cores allowed; on a CPU half of them, as it also trains.
+
+    Args:
+        device: that trains.
+        processes: that train on this machine and share its cores.
+    """
+    cores = allowed_cores() // processes
     return min(8, cores) if device.type == "cuda" else min(4, cores // 2)
 
 
@@ -160,6 +233,7 @@ def close(batches: DataLoader[Any]) -> None:
 
 def _obey_the_parent_alone(worker: int) -> None:
     """Ctrl-C and SIGTERM often reach the whole process group, and the loop needs its batches up to the next step."""
+    lift_cap()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # tells who sent a signal; macOS lacks it
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

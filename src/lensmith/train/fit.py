@@ -3,58 +3,29 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from lensmith.config import TrainSettings
 from lensmith.data.scan import ImageSet
 from lensmith.data.split import prepare
-from lensmith.errors import DataError, RunError, SettingsError
-from lensmith.train import backbone, checkpoint
+from lensmith.errors import DataError, ModelError, RunError, SettingsError
+from lensmith.train import backbone, checkpoint, difference, memory
+from lensmith.train.backbone import Network
+from lensmith.train.distributed import World
+from lensmith.train.fitted import Fitted
+from lensmith.train.fitting import what_fits
+from lensmith.train.launch import launch
+from lensmith.train.lock import held
 from lensmith.train.loop import Loop
 from lensmith.train.run import Run, default_folder, require_free
-from lensmith.train.step import Learner
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """What a finished run came to.
-
-    Attributes:
-        run: its folder.
-        best_epoch: 1-based.
-        epochs: how many were run.
-        steps: how many were taken.
-        metrics: val_loss and val_accuracy of the best epoch; None where there was nothing to validate on.
-        images_per_second: training throughput over all epochs.
-    """
-
-    run: Run
-    best_epoch: int
-    epochs: int
-    steps: int
-    metrics: dict[str, float | None]
-    images_per_second: float
-
-    @classmethod
-    def read(cls, run: Run) -> Fitted:
-        """Sum up a run's events."""
-        history = run.history()
-        best = [line for line in history if line["best"]][-1]
-        images, seconds = sum(line["images"] for line in history), sum(line["seconds"] for line in history)
-        return cls(
-            run=run,
-            best_epoch=best["epoch"],
-            epochs=len(history),
-            steps=history[-1]["step"],
-            metrics={"val_loss": best["val_loss"], "val_accuracy": best["val_accuracy"]},
-            images_per_second=images / max(seconds, 1e-9),
-        )
+from lensmith.train.state_dict import load_exactly
 
 
 def fit(settings: TrainSettings) -> Fitted:
@@ -66,7 +37,88 @@ def fit(settings: TrainSettings) -> Fitted:
         OutputError: the run folder is in use.
         RunInterruptedError: Ctrl-C or SIGTERM; the run is saved.
     """
-    device = _device(settings.device)
+    world = World.join()
+    run, network = _begin(settings) if world.size == 1 else _begin_together(settings, world)
+    with _removed_if_never_begun(run, world), held(run.path) if world.leads else nullcontext():
+        _train(run, world, network)
+    return Fitted.read(run)
+
+
+def resume(path: Path, said: Mapping[str, Any] | None = None) -> Fitted:
+    """Go on with the run in `path` from its newest whole checkpoint.
+
+    Args:
+        path: run folder.
+        said: settings by name that must be the run's; those of `difference.MAY_CHANGE` take effect instead.
+
+    Raises:
+        RunError: no run, no checkpoint or one that does not fit, another process at it, or settings, classes or images
+            that have changed since.
+        RunInterruptedError: stopped again.
+    """
+    world = World.join()
+    begun = Run.open(path)
+    with held(path) if world.leads else nullcontext():
+        run = world.lead(lambda: _unchanged(begun, said or {}))
+        if not run.begun:
+            raise RunError(
+                f"A checkpoint of the run {path} was expected.",
+                "It was stopped before its first.",
+                f"Begin it anew: {_anew(run)}",
+            )
+        _train(run, world)
+    return Fitted.read(run)
+
+
+def train_together(run: Run, world: World, network: Network | None = None) -> None:
+    """Train a run to its end as one of the ranks, from its last checkpoint or from the beginning.
+
+    Args:
+        run: its folder, the same for all ranks.
+        world: the ranks.
+        network: with its first weights, where it is at hand.
+
+    Raises:
+        RunError: a checkpoint that does not fit, a rank that is gone, or memory that is too small.
+        RunInterruptedError: told to stop; the run is saved.
+    """
+    settings, begun = run.settings, world.broadcast(run.begun)
+    torch.manual_seed(settings.seed)
+    if begun:  # the checkpoint holds every weight, so none are fetched
+        settings = settings.model_copy(update={"pretrained": False, "weights": None})
+    network = network or backbone.build(settings, len(run.images.labels))
+    device = _device(settings.device, world)
+    if world.size > 1:
+        torch.manual_seed(settings.seed + world.rank)
+    loop = Loop(run, network, device, world)
+    world.copy([*loop.learner.model.parameters(), *loop.learner.model.buffers()])
+    if begun:
+        _restore(loop, run)
+    too_large = _run(loop)
+    if too_large is not None:
+        advice = what_fits(loop.learner, settings, len(run.images.labels)) if world.size == 1 else too_large.remedy
+        raise memory.TooLargeError(too_large.expected, too_large.arrived, advice)
+
+
+def _run(loop: Loop) -> memory.TooLargeError | None:
+    """Train; what did not fit comes back without its traceback, which would hold on to the memory."""
+    try:
+        loop.run()
+    except memory.TooLargeError as error:
+        return error.with_traceback(None)
+    return None
+
+
+def _train(run: Run, world: World, network: Network | None = None) -> None:
+    if world.size == 1 and run.settings.processes > 1:
+        launch(run.path, run.settings.processes)
+    else:
+        train_together(run, world, network)
+
+
+def _begin(settings: TrainSettings) -> tuple[Run, Network]:
+    """A new run folder, and the network with its first weights."""
+    _device(settings.device, World())
     out = settings.out or default_folder(settings)
     require_free(out)
     images = prepare(settings.data, settings.split, settings.seed)
@@ -80,53 +132,95 @@ def fit(settings: TrainSettings) -> Fitted:
         preprocessing=network.preprocessing,
         provenance=network.provenance,
         fingerprint=images.fingerprint,
+        source=settings.data.resolve(),
+        sizes={sample.path: size for sample, size in zip(images.samples, images.sizes, strict=True)},
     )
     run.create()
-    with _removed_if_never_begun(run):
-        Loop(run, Learner(network, settings, run.preprocessing, device)).run()
-    return Fitted.read(run)
+    return run, network
 
 
-def resume(path: Path) -> Fitted:
-    """Go on with the run in `path` from its last checkpoint.
+def _begin_together(settings: TrainSettings, world: World) -> tuple[Run, Network | None]:
+    """Rank 0 makes the folder, and the others open it."""
+    path = world.lead(lambda: _begin(settings)[0].path)
+    return Run.open(path), None
+
+
+def _unchanged(run: Run, said: Mapping[str, Any]) -> Run:
+    """The run with what may change taken over.
 
     Raises:
-        RunError: no run, no checkpoint, or the data has changed since.
-        RunInterruptedError: stopped again.
+        RunError: something else has changed.
     """
-    run = Run.open(path)
-    if run.images.fingerprint != run.fingerprint:
-        changed = "Files were removed or changed since" if run.images.root.exists() else "The folder is gone"
+    different = difference.of_settings(run.settings, said)
+    out = said.get("out") or run.path
+    if out.resolve() != run.path.resolve():
+        different.append(f"out: {run.path} in the run, {out} now")
+    if different:
         raise RunError(
-            f"The data that the run {path} began with was expected in {run.images.root}.",
-            f"{changed}.",
-            "Put them back, or train anew into another folder.",
+            f"The settings that the run {run.path} began with were expected.",
+            f"These differ: {'; '.join(different)}.",
+            "Leave them out, or train anew into another folder with --out.",
         )
-    # The checkpoint holds every weight, so none are fetched.
-    bare = run.settings.model_copy(update={"pretrained": False, "weights": None})
-    network = backbone.build(bare, len(run.images.labels))
-    loop = Loop(run, Learner(network, run.settings, run.preprocessing, _device(run.settings.device)))
-    loop.restore(checkpoint.load(run.last))
-    loop.run()
-    return Fitted.read(run)
+    source = said["data"].resolve() if "data" in said else run.source
+    remedy = f"Put them back, name where they lie now (lensmith train DIR --resume {run.path}), or train anew."
+    expected = f"The images that the run {run.path} began with were expected in {source}."
+    try:
+        images = prepare(source, run.settings.split, run.settings.seed)
+    except DataError as error:
+        raise RunError(expected, error.arrived, remedy) from error
+    if different := difference.of_data(run, images):
+        raise RunError(expected, f"They have changed: {'; '.join(different)}.", remedy)
+    taken = {name: value for name, value in said.items() if name in difference.MAY_CHANGE}
+    return run.go_on_with(run.settings.model_copy(update=taken), source, images.root.resolve())
+
+
+def _restore(loop: Loop, run: Run) -> None:
+    """Put the loop where the newest whole checkpoint says.
+
+    Raises:
+        RunError: there is none, or it is of another architecture or optimizer.
+    """
+    fell_back = loop.world.lead(lambda: checkpoint.recover(run.checkpoints, f"Begin the run anew: {_anew(run)}"))
+    state = checkpoint.load(run.last)
+    try:
+        load_exactly(loop.learner.model, state["learner"]["model"], f"the checkpoint {run.last}")
+        loop.restore(state)
+    except (ModelError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        if memory.is_out_of_memory(error):
+            raise
+        arrived = error.arrived if isinstance(error, ModelError) else f"It does not fit ({error})."
+        raise RunError(
+            f"A checkpoint of this run's {run.settings.model} was expected at {run.last}.",
+            arrived,
+            f"Put back the run's own checkpoints and {run.path / 'run.json'}, or train anew into another folder.",
+        ) from error
+    if fell_back and loop.world.leads:
+        print(f"{fell_back}: going on from the checkpoint before it", file=sys.stderr, flush=True)
+        run.record("fell_back", reason=fell_back, step=loop.at.step)
 
 
 @contextmanager
-def _removed_if_never_begun(run: Run) -> Iterator[None]:
+def _removed_if_never_begun(run: Run, world: World) -> Iterator[None]:
     """A run folder without a first checkpoint can be neither resumed nor used again, so it goes."""
     try:
         yield
     except BaseException:
-        if not run.last.exists():
+        if world.leads and not run.begun:
             shutil.rmtree(run.path, ignore_errors=True)
         raise
 
 
-def _device(name: str) -> torch.device:
+def _anew(run: Run) -> str:
+    return f"lensmith train {run.source} --out {run.path} --resume auto"
+
+
+def _device(name: str, world: World) -> torch.device:
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     here = ["cpu", *(["cuda"] if gpus else []), *(f"cuda:{number}" for number in range(gpus))]
+    if name in ("auto", "cuda") and gpus:
+        return torch.device("cuda", world.local_rank % gpus)
     if name == "auto":
-        return torch.device("cuda" if gpus else "cpu")
+        return torch.device("cpu")
     if name not in here:
         raise SettingsError(
             f"A device that this machine has was expected: {', '.join(here)}.",

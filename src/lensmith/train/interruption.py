@@ -7,8 +7,14 @@ import threading
 from types import FrameType, TracebackType
 from typing import Self
 
+from lensmith.errors import RunError
+
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}
 """75 is EX_TEMPFAIL: the run was told to go and can go on elsewhere."""
+
+
+class RunInterruptedError(RunError):
+    """The run was told to stop, and is saved; `exit_code` tells by which signal."""
 
 
 class Interruption:

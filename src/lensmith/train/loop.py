@@ -1,68 +1,39 @@
-"""The loop over stages and epochs: steps, validation, checkpoints, and stopping when told to.
+"""The loop over phases and epochs: steps, validation, checkpoints, and stopping when told to.
 
-A checkpoint is taken before the first step, at the end of each epoch, every ten minutes, and when the run is told to
-stop; always at a step boundary.
+A checkpoint is taken before the first step, at the end of each epoch, every `save_minutes`, and when the run is told to
+stop; always at a step boundary, and at the same one on every rank, since stopping and saving are voted.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 import torch
 
-from lensmith.errors import DataError, RunError
+from lensmith.errors import RunError
 from lensmith.machine import allowed_cores
-from lensmith.train import checkpoint
-from lensmith.train.dataset import Images, Order, close, default_workers, loader
-from lensmith.train.interruption import EXIT_CODES, Interruption
-from lensmith.train.recipe import Plan, Stage
-from lensmith.train.record import Recorder, draw_curves
+from lensmith.train import checkpoint, memory
+from lensmith.train.attempt import Verdict
+from lensmith.train.backbone import Network
+from lensmith.train.dataset import Batch, Images, Order, close, default_workers, loader
+from lensmith.train.distributed import World
+from lensmith.train.faults import SHOWN_FILES, Faults
+from lensmith.train.interruption import EXIT_CODES, Interruption, RunInterruptedError
+from lensmith.train.microbatch import Outcome
+from lensmith.train.plots import draw_curves, draw_memory
+from lensmith.train.position import Figures, Position
+from lensmith.train.randomness import random_state, set_random_state
+from lensmith.train.recipe import Phase, Plan
+from lensmith.train.record import Recorder
 from lensmith.train.run import Run
 from lensmith.train.step import Learner
 from lensmith.train.validate import Answers, answers
 
-SAVE_EVERY_S = 600.0
 SHOW_EVERY_S = 0.25
-SHOWN_FILES = 5
-
-
-class RunInterruptedError(RunError):
-    """The run was told to stop, and is saved; `exit_code` tells by which signal."""
-
-
-@dataclass
-class Position:
-    """Where a run stands at a step boundary; all of it goes into the checkpoint.
-
-    Attributes:
-        epoch: 0-based, the one under way.
-        batch: batches of it that are done.
-        step: optimizer steps done since the run began.
-        best_score: the best epoch's accuracy or negative loss, on the validation part.
-        stale: epochs of the last stage since then.
-        seen: images of this epoch so far.
-        loss_sum: sum of their losses.
-        correct: how many of them were answered right.
-        seconds: spent on this epoch's steps.
-        waited_s: of those, waiting for data.
-        finished: nothing is left to do.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    best_score: float | None = None
-    stale: int = 0
-    seen: int = 0
-    loss_sum: float = 0.0
-    correct: float = 0.0
-    seconds: float = 0.0
-    waited_s: float = 0.0
-    finished: bool = False
 
 
 class Loop:
@@ -70,72 +41,90 @@ class Loop:
 
     Args:
         run: its folder.
-        learner: network and optimizer.
+        network: as `backbone.build` made it.
+        device: where to train.
+        world: the ranks that train together.
     """
 
-    def __init__(self, run: Run, learner: Learner) -> None:
-        self.folder, self.settings, self.learner = run, run.settings, learner
-        training, validation = run.images.part("train"), run.images.part("val")
-        batch_size, seed, device = self.settings.batch_size, self.settings.seed, learner.device
-        workers = default_workers(device) if self.settings.workers is None else self.settings.workers
-        self.plan = Plan.of(self.settings, len(training))
-        self.order = Order(len(training), batch_size, seed)
-        dataset = Images(run.images, training, run.preprocessing, learner.augment, seed)
+    def __init__(self, run: Run, network: Network, device: torch.device, world: World | None = None) -> None:
+        self.folder, self.settings, self.device, self.world = run, run.settings, device, world or World()
+        settings, images = self.settings, run.images
+        training, validation = images.part("train"), images.part("val")
+        counts = Counter(sample.label for sample in training)
+        self.learner = Learner(network, settings, run.preprocessing, images.labels, counts, device, self.world)
+        self.plan = Plan.of(settings, len(training), len(network.stages) - 1)
+        rank, ranks = self.world.rank, self.world.size
+        workers = default_workers(device, self.world.on_this_machine) if settings.workers is None else settings.workers
+        balance = [sample.label for sample in training] if settings.sampling == "balanced" else None
+        self.order = Order(len(training), settings.step_images, settings.seed, balance=balance, rank=rank, ranks=ranks)
+        dataset = Images(images, training, run.preprocessing, self.learner.augment, settings.seed)
         self.batches = loader(dataset, self.order, workers, device)
         self.validation = None
         if validation:
-            dataset = Images(run.images, validation, run.preprocessing, None, seed)
-            self.validation = loader(dataset, Order(len(validation), 2 * batch_size, None), workers, device)
-        self.at = Position()
-        self._unreadable: set[str] = set()
-        self._lost: set[str] = set()
+            dataset = Images(images, validation, run.preprocessing, None, settings.seed)
+            order = Order(len(validation), 2 * settings.batch_size, None, rank=rank, ranks=ranks)
+            self.validation = loader(dataset, order, workers, device)
+        self.at, self.figures = Position(), Figures()
         self._saved_at = time.monotonic()
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over a checkpoint."""
         self.learner.restore(state["learner"])
         self.at = Position(**state["position"])
+        ranks = state["ranks"]
+        if len(ranks) == self.world.size:
+            own = ranks[self.world.rank]
+            self.figures = Figures(**own["figures"])
+            set_random_state(own["random"], self.device)
+        elif self.world.leads:  # more ranks or fewer than before: one of them takes over what was counted
+            self.figures = Figures.of_all([rank["figures"] for rank in ranks])
 
     def run(self) -> None:
         """Train to the end.
 
         Raises:
             RunInterruptedError: a signal asked the run to stop; it is saved.
-            RunError: the loss is no longer a number.
+            RunError: the loss is no longer a number, or memory is too small.
             DataError: no training image, or no validation image, can be read.
         """
-        torch.set_num_threads(min(torch.get_num_threads(), allowed_cores()))  # OMP_NUM_THREADS may say fewer
-        recorder = Recorder(self.folder.events, self.settings.epochs, self.plan.steps_per_epoch)
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), allowed_cores() // self.world.on_this_machine)))
+        events = self.folder.events if self.world.leads else None
+        recorder = Recorder(events, self.settings.epochs, self.plan.steps_per_epoch)
+        cap = memory.Cap(self.device, self.settings.memory_fraction, self.world.on_this_machine)
         try:
-            with Interruption() as interruption, recorder:
-                self._run(recorder, interruption)
+            with Interruption() as interruption, recorder, cap:
+                self._run(recorder, interruption, cap)
         finally:
             for batches in filter(None, (self.batches, self.validation)):
                 close(batches)
 
-    def _run(self, recorder: Recorder, interruption: Interruption) -> None:
+    def _run(self, recorder: Recorder, interruption: Interruption, cap: memory.Cap) -> None:
         at, plan = self.at, self.plan
-        recorder.event("resume" if at.step else "start", step=at.step, total_steps=plan.total_steps)
-        if not self.folder.last.exists():
+        self._interruption, self._recorder = interruption, recorder
+        self._faults = Faults(self.folder.images, self.settings, recorder)
+        self._peak = memory.Peak(self.device)
+        name = "resume" if at.step else "start"
+        recorder.event(name, step=at.step, total_steps=plan.total_steps, ranks=self.world.size, cap_bytes=cap.bytes)
+        if not self.world.broadcast(self.folder.begun):
             self._save()
             self._open(recorder)
-        stage: Stage | None = None
+        phase: Phase | None = None
         while not at.finished:
-            if stage != plan.stage(at.epoch):
-                stage = plan.stage(at.epoch)
-                recorder.event("stage", stage=stage.name, precision=self.learner.enter(stage))
-            self._train(stage, recorder, interruption)
-            self._judge(stage, recorder)
-            self._save()
-            if interruption.received is not None:
-                self._stop(recorder, interruption)
+            if phase != plan.phase(at.epoch):
+                phase = plan.phase(at.epoch)
+                recorder.event("phase", phase=phase.name, precision=self.learner.enter(phase))
+            self._train(phase, recorder)
+            self._judge(phase, recorder)
+            if self._save() is Verdict.STOP:
+                self._stop()
         recorder.event("end", step=at.step)
 
     def _open(self, recorder: Recorder) -> None:
         """Say what is trained on what, and name the files of the folder that are left out."""
         images = self.folder.images
         parts = ", ".join(f"{len(images.part(part)):,} {part}" for part in images.parts)
-        recorder.say(f"{self.settings.model} on {self.learner.device}: {len(images.labels)} classes, {parts}")
+        where = f"{self.device}" if self.world.size == 1 else f"{self.world.size} × {self.device.type}"
+        recorder.say(f"{self.settings.model} on {where}: {len(images.labels)} classes, {parts}")
         for note in images.notes:
             recorder.say(note)
         for number, (path, reason) in enumerate(images.set_aside):
@@ -145,127 +134,131 @@ class Loop:
         if len(images.set_aside) > SHOWN_FILES:
             recorder.say(f"… and {len(images.set_aside) - SHOWN_FILES:,} more; all are named in {self.folder.events}")
 
-    def _train(self, stage: Stage, recorder: Recorder, interruption: Interruption) -> None:
+    def _train(self, phase: Phase, recorder: Recorder) -> None:
         """The rest of the epoch's steps."""
-        at = self.at
+        at, figures = self.at, self.figures
         if at.step >= self.plan.total_steps:  # stopped at the very last one
             return
-        self.order.epoch, self.order.skip = at.epoch, at.batch
-        recorder.begin_epoch(at.epoch, stage.name, at.batch)
-        sums = torch.zeros(2, dtype=torch.float64, device=self.learner.device)
+        self.order.epoch, self.order.skip, self.order.size = at.epoch, at.batch, phase.image_size
+        recorder.begin_epoch(at.epoch, phase.name, at.batch)
+        # One running sum from the epoch's first step on, so that where it is read does not change its bits.
+        sums = torch.tensor([figures.loss_sum, figures.correct], dtype=torch.float64, device=self.device)
         clock = shown = time.perf_counter()
         for batch in self.batches:
             waited_s = time.perf_counter() - clock
-            self._leave_out(batch.unreadable, recorder)
-            if len(batch.labels):
-                sums += self.learner.take(batch, self.plan, at.step)
-            at.batch, at.step, at.seen = at.batch + 1, at.step + 1, at.seen + len(batch.labels)
+            outcome = self._take(batch, sums)
+            at.batch, at.step = at.batch + 1, at.step + 1
             now = time.perf_counter()
-            at.seconds, at.waited_s, clock = at.seconds + now - clock, at.waited_s + waited_s, now
+            figures.seconds, figures.waited_s, clock = figures.seconds + now - clock, figures.waited_s + waited_s, now
             last = at.batch == len(self.order) or at.step == self.plan.total_steps
-            told_to_stop = interruption.received is not None
-            if last or told_to_stop or now - shown > SHOW_EVERY_S:
+            save = outcome.verdict in (Verdict.SAVE, Verdict.STOP)
+            if last or save or outcome.retries or now - shown > SHOW_EVERY_S:
                 # Reading the sums waits for the device, so it is not done at every step.
-                loss, correct = sums.tolist()
-                at.loss_sum, at.correct, shown = at.loss_sum + loss, at.correct + correct, now
-                sums.zero_()
-                seen = max(1, at.seen)
-                recorder.step(at.batch, at.loss_sum / seen, at.correct / seen, at.seen / at.seconds)
-                if told_to_stop or time.monotonic() - self._saved_at > SAVE_EVERY_S:
-                    self._save()
-            if told_to_stop:
-                self._stop(recorder, interruption)
+                figures.loss_sum, figures.correct = sums.tolist()
+                self._faults.require_finite()
+                peak, shown = self._peak.take(), now
+                figures.peak_bytes = max(figures.peak_bytes, peak)
+                recorder.step(at.step, at.batch, figures, outcome, peak)
+            if save:
+                self._save()
+            if outcome.verdict is Verdict.STOP:
+                self._stop()
             if last:
                 break
 
-    def _judge(self, stage: Stage, recorder: Recorder) -> None:
+    def _take(self, batch: Batch, sums: torch.Tensor) -> Outcome:
+        """One step, and what it adds to the figures and `sums`."""
+        at, figures = self.at, self.figures
+        self._faults.leave_out(batch.unreadable)
+        self._faults.require_labels(batch)
+        outcome = self.learner.take(batch, self.plan, at.step, at.factor, self._wish)
+        figures.retries += outcome.retries
+        if outcome.verdict is Verdict.NOT_A_NUMBER:
+            figures.skipped += 1
+            self._faults.skipped(at.step, list(chain.from_iterable(self.world.gather(batch.indices))))
+            return outcome
+        if outcome.sums is not None:
+            sums += outcome.sums
+            self._faults.watch(at.step, batch, outcome.loss)
+        figures.seen, figures.weight = figures.seen + len(batch.labels), figures.weight + outcome.weight
+        return outcome
+
+    def _judge(self, phase: Phase, recorder: Recorder) -> None:
         """End the epoch: validate, keep it if it is the best, and move to the next."""
-        at, settings = self.at, self.settings
-        seen, seconds = max(1, at.seen), max(1e-9, at.seconds)
-        train_loss = at.loss_sum / seen
-        self._name_lost_classes(recorder)
-        self._require_finite("training", train_loss)
+        at = self.at
+        figures = Figures.of_all(self.world.gather(self.figures.as_dict()))
+        self._faults.leave_out(list(chain.from_iterable(self.world.gather(self._faults.unreadable))))
+        self._faults.name_lost_classes()
+        if figures.skipped and not figures.seen:
+            raise RunError(
+                f"Steps with a finite loss were expected in epoch {at.epoch + 1}.",
+                f"All {figures.skipped} were skipped.",
+                f"Try a smaller rate (--lr {self.settings.lr / 10:g}) or --precision fp32.",
+            )
         found: Answers | None = None
         if self.validation is not None:
-            found = answers(self.learner.model, self.validation, self.learner.device, recorder.validating)
-            self._leave_out(found.unreadable, recorder)
-            self._require_finite("validation", found.loss)
-        score = None if found is None else found.accuracy if settings.monitor == "accuracy" else -found.loss
-        better = score is None or at.best_score is None or score > at.best_score
-        if better:
-            at.best_score, at.stale = score, 0
-            checkpoint.save({"model": self.learner.model.state_dict(), "epoch": at.epoch + 1}, self.folder.best)
-        elif stage == self.plan.stages[-1]:
-            at.stale += 1
+            found = answers(
+                self.learner.judged, self.validation, self.device, recorder.validating, self.learner.micro.inference,
+                self.world,
+            )  # fmt: skip
+            self._faults.leave_out(found.unreadable)
+            self._faults.require_finite_validation(found.loss)
+        score = None if found is None else found.score(self.settings.monitor)
+        better = at.judge(score, phase == self.plan.phases[-1], self.settings)
+        if better and self.world.leads:
+            checkpoint.save({"model": self.learner.judged.state_dict(), "epoch": at.epoch + 1}, self.folder.best)
+        ladder = self.learner.micro.ladder
         recorder.end_epoch(
             {
                 "epoch": at.epoch + 1,
-                "stage": stage.name,
+                "phase": phase.name,
                 "step": at.step,
-                "train_loss": train_loss,
-                "train_accuracy": at.correct / seen,
+                "train_loss": figures.loss,
+                "train_accuracy": figures.accuracy,
                 "val_loss": found.loss if found else None,
                 "val_accuracy": found.accuracy if found else None,
-                "images": at.seen,
-                "images_per_second": at.seen / seconds,
-                "data_wait_share": at.waited_s / seconds,
-                "seconds": at.seconds,
+                "images": figures.seen,
+                "images_per_second": figures.images_per_second,
+                "data_wait_share": figures.waited_s / max(1e-9, figures.seconds),
+                "oom_retries": figures.retries,
+                "skipped_steps": figures.skipped,
+                "chunks": ladder.chunks(-(-self.settings.step_images // self.world.size)),
+                "checkpointing": ladder.checkpointing,
+                "peak_memory_bytes": figures.peak_bytes,
+                "seconds": figures.seconds,
                 "best": better,
             }
         )
-        draw_curves(self.folder.history(), self.folder.curves)
-        at.epoch, at.batch = at.epoch + 1, 0
-        at.seen, at.loss_sum, at.correct, at.seconds, at.waited_s = 0, 0.0, 0.0, 0.0, 0.0
-        at.finished = at.epoch >= settings.epochs or at.step >= self.plan.total_steps or at.stale >= settings.patience
+        if self.world.leads:
+            draw_curves(self.folder.history(), self.folder.curves)
+            draw_memory(self.folder.memory_history(), self.folder.memory)
+        at.next_epoch(self.settings, self.plan.total_steps)
+        self.figures = Figures()
 
-    def _save(self) -> None:
-        checkpoint.save({"learner": self.learner.state(), "position": asdict(self.at)}, self.folder.last)
+    def _wish(self) -> Verdict:
+        """What this rank votes for, besides that its step went well."""
+        if self._interruption.received is not None:
+            return Verdict.STOP
+        due = time.monotonic() - self._saved_at > 60 * self.settings.save_minutes
+        return Verdict.SAVE if due and self.world.leads else Verdict.FINE
+
+    def _save(self) -> Verdict:
+        """Write a checkpoint of all ranks; STOP where one of them was told to stop by now."""
+        ranks = self.world.gather({"figures": self.figures.as_dict(), "random": random_state(self.device)})
+        if self.world.leads:
+            state = {"learner": self.learner.state(), "position": asdict(self.at), "ranks": ranks}
+            checkpoint.save(state, self.folder.last, self.folder.previous)
         self._saved_at = time.monotonic()
+        return Verdict(self.world.vote(self._wish()))
 
-    def _require_finite(self, what: str, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise RunError(
-                f"A finite {what} loss was expected.",
-                f"In epoch {self.at.epoch + 1} it is {loss}.",
-                f"Try a smaller rate (--lr {self.settings.lr / 10:g}) or --precision fp32.",
-            )
-
-    def _leave_out(self, unreadable: list[tuple[str, str]], recorder: Recorder) -> None:
-        for path, reason in unreadable:
-            if path not in self._unreadable:
-                self._unreadable.add(path)
-                recorder.event("left_out", path=path, reason=reason)
-                recorder.say(f"left out: {path}: {reason}")
-
-    def _name_lost_classes(self, recorder: Recorder) -> None:
-        """Name the classes that have lost all their training images.
-
-        Raises:
-            DataError: all of them have.
-        """
-        if not self._unreadable:
-            return
-        images = self.folder.images
-        left = Counter(sample.label for sample in images.part("train") if sample.path not in self._unreadable)
-        if not left:
-            raise DataError(
-                f"Training images that can be read were expected in {images.root}.",
-                f"None of {len(images.part('train')):,} can.",
-                f"See what is wrong with each: lensmith data check {images.root}",
-            )
-        lost = {label for number, label in enumerate(images.labels) if not left[number]}
-        for label in sorted(lost - self._lost):
-            recorder.event("class_left_out", label=label)
-            recorder.say(f"left out: {label}: none of its training images can be read, so it will not be recognised")
-        self._lost |= lost
-
-    def _stop(self, recorder: Recorder, interruption: Interruption) -> None:
-        assert interruption.received is not None
-        recorder.event("interrupted", step=self.at.step, signal=interruption.received.name)
+    def _stop(self) -> None:
+        signals = [self._interruption.received, *self.world.gather(self._interruption.received)]
+        received = next(signal for signal in signals if signal is not None)
+        self._recorder.event("interrupted", step=self.at.step, signal=received.name)
         error = RunInterruptedError(
             f"The run {self.folder.path} was to take {self.plan.total_steps:,} steps.",
-            f"{interruption.received.name} stopped it after step {self.at.step:,}, and it is saved.",
+            f"{received.name} stopped it after step {self.at.step:,}, and it is saved.",
             f"Go on with: lensmith train --resume {self.folder.path}",
         )
-        error.exit_code = EXIT_CODES[interruption.received]
+        error.exit_code = EXIT_CODES[received]
         raise error

@@ -1,19 +1,32 @@
-"""One optimizer step: a whole batch is augmented, goes forward and back, and the weights move once."""
+"""One optimizer step: a whole batch is augmented, goes forward and back, and the weights move once.
+
+Augmentation and mixing see the whole batch before it is cut into chunks, so memory never changes the recipe.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
 
 from lensmith.config import TrainSettings
 from lensmith.image import Preprocessing
-from lensmith.train import optimizer, precision
-from lensmith.train.augment import LEVELS
+from lensmith.train import augment, memory, optimizer, precision
+from lensmith.train.attempt import Verdict
 from lensmith.train.backbone import Network
 from lensmith.train.dataset import Batch
-from lensmith.train.recipe import Plan, Stage
+from lensmith.train.distributed import World
+from lensmith.train.microbatch import MicroBatcher, Outcome
+from lensmith.train.mix import Mixer
+from lensmith.train.recipe import Phase, Plan
+from lensmith.train.task import task_of
+
+PIECE = 32
+"""Images that are augmented at once; always the same, so that it never depends on memory."""
 
 
 class Learner:
@@ -23,99 +36,202 @@ class Learner:
         network: as `backbone.build` made it.
         settings: of the run.
         how: preprocessing of the run.
+        labels: of the classes, in order.
+        counts: training images of each class.
         device: where to train.
+        world: the ranks that train together.
     """
 
-    def __init__(self, network: Network, settings: TrainSettings, how: Preprocessing, device: torch.device) -> None:
-        self.network, self.settings, self.device = network, settings, device
+    def __init__(
+        self,
+        network: Network,
+        settings: TrainSettings,
+        how: Preprocessing,
+        labels: Sequence[str],
+        counts: Counter[int],
+        device: torch.device,
+        world: World | None = None,
+    ) -> None:
+        self.network, self.settings, self.device, self.world = network, settings, device, world or World()
         self.model: nn.Module = network.model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = optimizer.build(self.model, network.head, settings)
-        self.augment = LEVELS[settings.augment]
-        self.precisions: dict[str, str] = {}  # stage → precision, once it is chosen
+        self.optimizer = optimizer.build(network, settings)
+        self.ema = ModelEmaV3(self.model, decay=settings.ema, use_warmup=True) if settings.ema else None
+        self.augment = augment.of(settings, how.image_size)
+        self.mixer = Mixer(settings.mixup, settings.cutmix, len(labels)) if settings.mixup or settings.cutmix else None
+        self.task = task_of(settings, labels, counts, device)
+        self.micro = MicroBatcher(
+            self.model,
+            min_chunk=settings.min_chunk,
+            max_chunk=settings.batch_size if settings.accumulate > 1 else None,
+            tile=settings.batch_norm_tile,
+            checkpointing=settings.checkpointing,
+            world=self.world,
+            sync_batch_norm=settings.sync_batch_norm,
+        )
+        self.precisions: dict[str, str] = {}  # phase → precision, once it is chosen
+        self._phase = ""
         self._precision = "fp32"
-        self._learning_norms: list[nn.Module] = []
         self._scaler = torch.amp.GradScaler(device.type, enabled=False)
-        self._size = how.image_size
+        self.size = how.image_size  # pixels a side in the phase under way
         self._mean = torch.tensor(how.mean, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(how.std, device=device).view(1, 3, 1, 1)
 
-    def enter(self, stage: Stage) -> str:
-        """Freeze what the stage freezes and settle its precision, by trial unless the settings name one."""
-        self.network.freeze(stage.frozen, self.settings.batch_norm == "frozen")
-        norms = [module for module in self.model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-        self._learning_norms = [norm for norm in norms if norm.training]
-        if stage.name not in self.precisions:
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and kept: the moving average where there is one."""
+        return self.model if self.ema is None else self.ema.module
+
+    def enter(self, phase: Phase) -> str:
+        """Freeze what the phase freezes and settle its precision, by trial unless the settings name one."""
+        self.network.freeze(phase.trainable, self.settings.batch_norm == "frozen")
+        if phase.name == self._phase:  # resumed in the middle of it
+            self.micro.refresh()
+        else:
+            self.micro.restart()
+        self._phase, self.size = phase.name, phase.image_size or self.size
+        if phase.name not in self.precisions:
             wanted = self.settings.precision
-            self.precisions[stage.name] = precision.fastest(self._try, self.device) if wanted == "auto" else wanted
-        self._use(self.precisions[stage.name])
+            chosen = self._fastest() if wanted == "auto" else wanted
+            self.precisions[phase.name] = self.world.broadcast(chosen)
+        self._use(self.precisions[phase.name])
         return self._precision
 
-    def take(self, batch: Batch, plan: Plan, step: int) -> torch.Tensor:
-        """Take the 0-based step `step` on a batch of at least one image.
+    def take(
+        self,
+        batch: Batch,
+        plan: Plan,
+        step: int,
+        factor: float = 1.0,
+        vote: Callable[[], Verdict] = lambda: Verdict.FINE,
+    ) -> Outcome:
+        """Take the 0-based step `step`.
+
+        Args:
+            batch: this rank's images, which may be none where other ranks have some.
+            plan: of the run.
+            step: says the rates and the random numbers.
+            factor: what plateaus have left of the rates, 0..1.
+            vote: see `MicroBatcher.backward`.
 
         Returns:
-            float64 (2,) on the device: the sum of the losses, and how many answers were right.
+            Its `sums` are float64 (2,): the sum of the weighted losses, and how many answers were right.
+
+        Raises:
+            TooLargeError: not even the smallest chunk fits.
         """
-        optimizer.set_rates(self.optimizer, plan, step)
-        images, labels, factors = (
-            tensor.to(self.device, non_blocking=True) for tensor in (batch.images, batch.labels, batch.factors)
+        optimizer.set_rates(self.optimizer, plan, step, factor)
+        pictures, targets = memory.retried(lambda: self._prepare(batch, step), self.device, "one batch of images")
+        outcome = self.micro.backward(
+            (pictures, targets),
+            self._loss,
+            # Mixing moves weight between the images of a batch and keeps its sum.
+            weight=float(self.task.weights(batch.labels).sum()),
+            scale=self._scaler.scale,
+            claim=lambda: optimizer.claim(self.optimizer),
+            vote=vote,
+            refuse_nan=self.settings.on_nan == "skip",
         )
-        # Decoded pictures are (N, S, S, 3), which is channels_last memory once the axes are renamed.
-        inputs = self.augment.apply(images.permute(0, 3, 1, 2).float().div_(255), factors)
-        inputs = inputs.sub_(self._mean).div_(self._std)
-        logits = self._forward(inputs, self._precision)
-        smoothing = self.settings.label_smoothing
-        loss = nn.functional.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=smoothing)
-        self._scaler.scale(loss / len(labels)).backward()  # type: ignore[no-untyped-call]
-        self._scaler.step(self.optimizer)
-        self._scaler.update()
+        if outcome.images and outcome.verdict is not Verdict.NOT_A_NUMBER:
+            self._update(step)
         self.optimizer.zero_grad(set_to_none=True)
-        return torch.stack((loss.detach().double(), (logits.argmax(1) == labels).sum().double()))
+        return outcome
 
     def state(self) -> dict[str, Any]:
-        """Weights, optimizer, scaler, chosen precisions and random state, as tensors and plain values."""
-        on_gpu = self.device.type == "cuda"
+        """Weights, optimizer, scaler, what was chosen and found, as tensors and plain values."""
         return {
             "model": self.model.state_dict(),
+            "ema": self.ema.module.state_dict() if self.ema else None,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
             "precisions": dict(self.precisions),
-            "rng": torch.get_rng_state(),
-            "rng_device": torch.cuda.get_rng_state(self.device) if on_gpu else None,
+            "phase": self._phase,
+            "ladder": self.micro.ladder.state(),
+            "inference": self.micro.inference.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what `state` returned."""
         self.model.load_state_dict(state["model"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.precisions = dict(state["precisions"])
+        self.precisions, self._phase = dict(state["precisions"]), state["phase"]
         if state["scaler"]:  # empty unless fp16 was in use
             self._use("fp16")
             self._scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["rng"])
-        if self.device.type == "cuda" and state["rng_device"] is not None:
-            torch.cuda.set_rng_state(state["rng_device"], self.device)
+        self.micro.ladder.restore(state["ladder"])
+        self.micro.inference.restore(state["inference"])
 
-    def _forward(self, inputs: torch.Tensor, chosen: str) -> torch.Tensor:
-        for norm in self._learning_norms:
-            norm.train(len(inputs) > 1)  # one image has no statistics to learn from, so the running ones serve
+    def _prepare(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
+        """Pictures float (N, 3, S, S) in 0..1, augmented and mixed, and their targets, on the device."""
+        # Decoded pictures are (N, S, S, 3), which is channels_last memory once the axes are renamed.
+        decoded, labels, factors = batch.images.permute(0, 3, 1, 2), batch.labels, batch.factors
+        pictures = torch.empty(
+            decoded.shape, dtype=torch.float32, device=self.device, memory_format=torch.channels_last
+        )
+        for start in range(0, len(labels), PIECE):
+            piece = slice(start, start + PIECE)
+            raw = decoded[piece].to(self.device, non_blocking=True).float().div_(255)
+            pictures[piece] = self.augment.apply(raw, factors[piece].to(self.device, non_blocking=True))
+        targets = labels.to(self.device, non_blocking=True)
+        if self.mixer is not None and len(labels):
+            pictures, targets = self.mixer(pictures, targets, self.settings.seed, step)
+        return pictures, targets
+
+    def _loss(self, pictures: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """A chunk's sum of losses; and it again beside the number of right answers."""
+        logits = self._forward(pictures, self._precision).float()
+        loss = self.task.loss(logits, targets, pictures)
+        likeliest = targets if targets.ndim == 1 else targets.argmax(1)
+        right = (logits.argmax(1) == likeliest).sum()
+        return loss, torch.stack((loss.detach().double(), right.double()))
+
+    def _forward(self, pictures: Tensor, chosen: str) -> Tensor:
         with precision.autocast(self.device, chosen):
-            logits: torch.Tensor = self.model(inputs)
+            logits: Tensor = self.model((pictures - self._mean).div_(self._std))
         return logits
+
+    def _update(self, step: int) -> None:
+        """Move the weights, once."""
+        if self.settings.clip_norm is not None:
+            self._scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        memory.retried(lambda: self._scaler.step(self.optimizer), self.device, "the optimizer's state")
+        self._scaler.update()
+        if self.ema is not None:
+            self.ema.update(self.model, step)
 
     def _use(self, chosen: str) -> None:
         self._precision = chosen
         if self._scaler.is_enabled() != (chosen == "fp16"):
             self._scaler = torch.amp.GradScaler(self.device.type, enabled=chosen == "fp16")
 
-    def _try(self, chosen: str) -> None:
+    def _fastest(self) -> str:
+        """The precision that is fastest for a chunk that fits."""
+        images = min(self.settings.batch_size, PIECE)
+        while True:
+            chosen = self._fastest_of(images)
+            if chosen is not None or images == 1:
+                return chosen or "fp32"
+            memory.release(self.device)
+            images //= 2
+
+    def _fastest_of(self, images: int) -> str | None:
+        """None where memory runs out."""
+        try:
+            return precision.fastest(lambda chosen: self._try(chosen, images), self.device)
+        except Exception as error:
+            if not memory.is_out_of_memory(error):
+                raise
+            self.optimizer.zero_grad(set_to_none=True)
+            return None
+
+    def _try(self, chosen: str, images: int) -> None:
         """Forward and back on noise, leaving weights, statistics and random state as they were."""
-        buffers = [buffer.clone() for buffer in self.model.buffers()]
+        tiles = self.micro.tiles
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            noise = torch.randn(self.settings.batch_size, 3, self._size, self._size, device=self.device)
-            logits = self._forward(noise.to(memory_format=torch.channels_last), chosen)
-            logits.float().square().mean().backward()  # type: ignore[no-untyped-call]
+            noise = torch.rand(images, 3, self.size, self.size, device=self.device)
+            with tiles.swapped(together=False), tiles.chunk([images]):
+                logits = self._forward(noise.to(memory_format=torch.channels_last), chosen)
+                logits.float().square().mean().backward()  # type: ignore[no-untyped-call]
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            for buffer, before in zip(self.model.buffers(), buffers, strict=True):
-                buffer.copy_(before)

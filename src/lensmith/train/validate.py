@@ -10,7 +10,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lensmith.errors import DataError
+from lensmith.evaluate.metrics import measure
+from lensmith.train.chunks import in_chunks
 from lensmith.train.dataset import Batch
+from lensmith.train.distributed import World
+from lensmith.train.ladder import Ladder
 
 
 @dataclass(frozen=True)
@@ -39,24 +43,44 @@ class Answers:
         """Share of samples whose likeliest class is right."""
         return (self.logits.argmax(1) == self.labels).float().mean().item()
 
+    def score(self, monitor: str) -> float:
+        """What the setting `monitor` judges an epoch by; more is better."""
+        if monitor in ("loss", "accuracy"):
+            return self.accuracy if monitor == "accuracy" else -self.loss
+        found = measure(self.labels.numpy(), self.logits.softmax(1).numpy())
+        return found.f1_macro if monitor == "f1" else found.balanced_accuracy
+
 
 def answers(
     model: nn.Module,
     batches: DataLoader[Batch],
     device: torch.device,
     watch: Callable[[int, int], None] = lambda done, total: None,
+    ladder: Ladder | None = None,
+    world: World | None = None,
 ) -> Answers:
     """Run `model` in evaluation mode and full precision over `batches`; its mode is put back afterwards.
+
+    A batch that does not fit into memory goes through in chunks.
 
     Args:
         model: float32 (N, 3, S, S) → logits (N, C).
         batches: a loader whose dataset does not augment.
         device: where the model is.
         watch: told the batches done and their number.
+        ladder: remembers from one time to the next how much fits.
+        world: ranks that have a part of each batch, whose answers are put together.
 
     Raises:
         DataError: not one image can be read.
+        TooLargeError: one image alone does not fit into memory.
     """
+    ladder, world = ladder or Ladder(), world or World()
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = model(images.to(device, non_blocking=True, memory_format=torch.channels_last))
+        return answer.float().cpu()
+
     modes = {module: module.training for module in model.modules()}
     logits, labels, indices, unreadable = [], [], [], []
     try:
@@ -65,19 +89,26 @@ def answers(
             for done, batch in enumerate(batches, start=1):
                 unreadable += batch.unreadable
                 if len(batch.labels):
-                    images = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)
-                    logits.append(model(images).float().cpu())
+                    logits.append(in_chunks(ladder, batch.images, forward, device))
                     labels.append(batch.labels)
                     indices += batch.indices
                 watch(done, len(batches))
     finally:
         for module, training in modes.items():
             module.training = training
-    if not logits:
+    own = (torch.cat(logits), torch.cat(labels)) if logits else None
+    ranks = world.gather((own, indices, unreadable))
+    unreadable = [fault for *_, faults in ranks for fault in faults]
+    if all(answered is None for answered, *_ in ranks):
         path, reason = unreadable[0]
         raise DataError(
             "Images that can be read were expected, to judge the model by.",
             f"None of {len(unreadable):,} can; the first, {path}: {reason}",
             "Replace or remove them; `lensmith data check DIR` says what is wrong with each.",
         )
-    return Answers(torch.cat(logits), torch.cat(labels), indices, unreadable)
+    indices = [index for _, part, _ in ranks for index in part]
+    order = sorted(range(len(indices)), key=indices.__getitem__)  # the same however many ranks there are
+    all_logits, all_labels = (
+        torch.cat([answered[number] for answered, *_ in ranks if answered is not None])[order] for number in (0, 1)
+    )
+    return Answers(all_logits, all_labels, [indices[row] for row in order], unreadable)

@@ -4,7 +4,8 @@ Three sources, first match wins:
 
     a pip package (PIP_WEIGHTS), checked by hash  >  the hub's cache on this machine  >  the hub, over the network
 
-A state dict of one's own comes in through `load_custom`. Nothing is unpickled that could run code.
+Weights of one's own come in through `load_custom`: a file, a folder, or a repository of the hub by its name. Nothing is
+unpickled that could run code.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from __future__ import annotations
 import errno
 import importlib.metadata
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,15 +22,17 @@ from urllib.parse import urlsplit
 
 import timm
 import torch
-from huggingface_hub import constants, get_session, try_to_load_from_cache
+from huggingface_hub import constants, get_session, snapshot_download, try_to_load_from_cache
 from torch import Tensor, nn
 
 from lensmith.bundle import sha256
 from lensmith.errors import ModelError
+from lensmith.train import foreign, repository
+from lensmith.train.naming import recognise
 from lensmith.train.state_dict import first_sentence, load_exactly, read_state_dict, some
 
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-"""Names under which timm looks for weights in a hub repository, in its order."""
+HUB_PREFIX = "hf:"
+"""What a repository's name begins with where a path could stand."""
 
 REACH_S = 5.0
 """Seconds to wait for the hub's first answer; its own client would retry for three quarters of a minute."""
@@ -132,28 +136,75 @@ def load_pretrained(model: nn.Module, name: str, **options: Any) -> str:
 
 
 def load_custom(model: nn.Module, path: Path) -> str:
-    """Load a state dict of one's own into a freshly created timm model.
+    """Load weights of one's own into a freshly created timm model.
 
-    The head may be missing or have another number of classes, since it will be replaced: then it is left out. All
-    else must fit exactly.
+    Tensors named by torchvision, by Hugging Face transformers or by a network's authors are renamed (see `foreign`);
+    position embeddings of another image size are resampled. The head may be missing or have another number of classes,
+    since it will be replaced: then it is left out. All else must fit exactly.
 
     Args:
-        model: its original head still on.
-        path: .pth, .pt or .bin (tensors alone, also nested under `state_dict` or `model`), or .safetensors.
+        model: its original head still on. Where the weights come with the mean, spread and resampling of the pictures
+            they were trained on, `model.pretrained_cfg` takes them over.
+        path: .pth, .pt or .bin (tensors alone, also nested under `state_dict` or `model`), .safetensors, a folder laid
+            out as a repository of the hub, or `hf:OWNER/NAME` for such a repository itself.
 
     Returns:
-        Where the weights came from, and what was left out, in words.
+        Where the weights came from, and what was done to them, in words.
 
     Raises:
-        ModelError: no file of tensors, or keys and shapes that do not fit, listed.
+        ModelError: no file of tensors, or keys and shapes that do not fit, listed; a hub out of reach.
     """
-    state = read_state_dict(path)
+    where, place = _place(path)
+    found = repository.read(place)
+    state, images = found.state, found.images
+    if naming := recognise(state):
+        foreign.check(model, naming, found.config, where)
+        images = {**foreign.images_of(naming, state), **images}
+        state = foreign.to_timm(model, state, naming)
+    state, resampled = foreign.fitted(model, state)
     own = model.state_dict()
     head = {key for key in (*own, *state) if _is_head(model, key)}
     keep_head = all(key in own and key in state and own[key].shape == state[key].shape for key in head)
     left_out = set() if keep_head else head
-    load_exactly(model, state, str(path), without=left_out)
-    return f"file {path}" + (f", head left out ({', '.join(sorted(left_out))})" if left_out else "")
+    load_exactly(model, state, f"{where} (names of {naming})" if naming else where, without=left_out)
+    timm_model: Any = model
+    timm_model.pretrained_cfg = {**timm_model.pretrained_cfg, **images}
+    notes = (
+        f"names of {naming}" if naming else "",
+        f"head left out ({', '.join(sorted(left_out))})" if left_out else "",
+        f"resampled for the image size ({some(resampled)})" if resampled else "",
+        foreign.epsilon_note(model, found.config),
+        *(f"{name} {value if isinstance(value, str) else ' '.join(map(str, value))}" for name, value in images.items()),
+    )
+    return ", ".join((where, *filter(None, notes)))
+
+
+def _place(path: Path) -> tuple[str, Path]:
+    """Where weights of one's own are, in words, and as a file or folder on this machine.
+
+    Raises:
+        ModelError: a repository that is not on this machine, and not to be downloaded.
+    """
+    if not str(path).startswith(HUB_PREFIX):
+        return f"{'folder' if path.is_dir() else 'file'} {path}", path
+    name, _, revision = str(path).removeprefix(HUB_PREFIX).partition("@")
+    source = Source("hub", name)
+    options: dict[str, Any] = {
+        "repo_id": name,
+        "revision": revision or None,
+        "cache_dir": constants.HF_HUB_CACHE,
+        "allow_patterns": ["config.json", "preprocessor_config.json", "model*.safetensors*"],
+    }
+    with suppress(Exception):  # not in the cache; what else may be wrong, the hub will say
+        cached = Path(snapshot_download(**options, local_files_only=True))
+        if repository.has_weights(cached):
+            return str(source), cached
+    _reach(name, source)
+    with _downloading(name, source):
+        folder = Path(snapshot_download(**options))
+        if not repository.has_weights(folder):
+            folder = Path(snapshot_download(**{**options, "allow_patterns": "pytorch_model*.bin*"}))
+        return str(source), folder
 
 
 def _published(name: str, source: Source, options: dict[str, Any]) -> dict[str, Tensor]:
@@ -167,12 +218,8 @@ def _published(name: str, source: Source, options: dict[str, Any]) -> dict[str, 
         cached = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
         return dict(cached.state_dict())
     _reach(name, source)
-    try:
+    with _downloading(name, source):
         return dict(timm.create_model(name, pretrained=True, **options).state_dict())
-    except Exception as error:  # the hub's client, torch's and the network's exceptions
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise _unreachable(name, source, str(error)) from error
 
 
 def _reach(name: str, source: Source) -> None:
@@ -186,6 +233,17 @@ def _reach(name: str, source: Source) -> None:
         get_session().head(address, timeout=REACH_S)
     except Exception as error:  # whatever HTTP library the hub's client uses
         raise _unreachable(name, source, f"{urlsplit(address).netloc}: {error}") from error
+
+
+@contextmanager
+def _downloading(name: str, source: Source) -> Iterator[None]:
+    """Translate what the hub's client, torch and the network raise, a full disk aside."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise _unreachable(name, source, str(error)) from error
 
 
 def _unreachable(name: str, source: Source, reason: str) -> ModelError:
@@ -212,9 +270,9 @@ def _pip_file(pip: PipWeights) -> Path | None:
 
 
 def _hub_file(cfg: Any) -> Path | None:
-    repository, _, revision = cfg.hf_hub_id.partition("@")
-    for file in (cfg.hf_hub_filename,) if cfg.hf_hub_filename else HUB_FILES:
-        found = try_to_load_from_cache(repository, file, revision=revision or None)
+    name, _, revision = cfg.hf_hub_id.partition("@")
+    for file in (cfg.hf_hub_filename,) if cfg.hf_hub_filename else repository.FILES:
+        found = try_to_load_from_cache(name, file, revision=revision or None)
         if isinstance(found, str):
             return Path(found)
     return None

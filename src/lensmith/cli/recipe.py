@@ -1,0 +1,71 @@
+"""`lensmith recipe`: print the settings of a training, and look a recipe file over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from typer.main import get_command
+
+from lensmith import api
+from lensmith.cli.options import Json
+from lensmith.cli.output import print_json, say, table
+
+HERE_ALONE = {"data", "out"}
+"""Settings of one run, which a recipe leaves out."""
+
+
+def show(
+    which: Annotated[
+        str, typer.Argument(metavar="PRESET|FILE", help="A preset, or a recipe file.", show_default=True)
+    ] = "balanced",
+    as_json: Json = False,
+) -> None:
+    """Print all settings of a preset or recipe, as a recipe that `lensmith train --recipe` reads back.
+
+    Environment and lensmith.yaml are taken into account, as in training.
+
+    Example: `lensmith recipe show best > mine.yaml`
+    """
+    settings = api.recipe(which).model_dump(mode="json", exclude=HERE_ALONE)
+    if as_json:
+        print_json({"recipe": which, "settings": settings})
+        return
+    print(f"# lensmith train DIR --recipe FILE\n{yaml.safe_dump(settings, sort_keys=False)}", end="")
+
+
+def validate(
+    file: Annotated[Path, typer.Argument(help="Recipe file (YAML).", show_default=False)], as_json: Json = False
+) -> None:
+    """Look a recipe over before anything is trained, and show what learns when.
+
+    All mistakes are named together: settings there are not, values, contradictions, an unknown backbone, missing files.
+    """
+    found = api.validate(file)
+    if as_json:
+        print_json(found.as_dict())
+        return
+    settings, stages = found.settings, found.stages
+    say((f"{file}", "bold"), ": ", ("usable", "green"), f"; {settings.model}, {settings.step_images} images a step")
+    rows = []
+    for phase in found.phases:
+        first, last = phase.first_epoch + 1, phase.end_epoch
+        learns = {0: "head", None: f"head and all {stages} stages"}.get(
+            phase.trainable, f"head and the last {phase.trainable} of {stages} stages"
+        )
+        size = phase.image_size or settings.model_size or "the backbone's own"
+        rows.append((phase.name, str(first) if first == last else f"{first} to {last}", learns, size))
+    table("", ("phase", "epochs", "what learns", "pixels"), rows)
+
+
+_app = typer.Typer(
+    help="Print and check the settings of a training.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+_app.command()(show)
+_app.command()(validate)
+command = get_command(_app)

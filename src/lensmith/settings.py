@@ -1,0 +1,141 @@
+"""What all settings have in common: typed, frozen, and refused with every mistake together.
+
+Where a value comes from is decided here and nowhere else, first match wins:
+
+    flag (or keyword)  >  LENSMITH_<VERB>_<NAME>  >  --recipe FILE, preset (train)  >  lensmith.yaml  >  default
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from lensmith.errors import SettingsError
+
+SETTINGS_FILE = "lensmith.yaml"
+
+
+class Settings(BaseModel):
+    """Base of every verb's settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    verb: ClassVar[str]
+    positional: ClassVar[tuple[str, ...]] = ()
+    contradictions: ClassVar[Mapping[str, Callable[..., bool]]] = {}
+    """What is said of settings that cannot stand together → whether they do so, by the values of its arguments."""
+
+    @field_validator("*")
+    @classmethod
+    def _refuse_contradictions(cls, value: Any, known: ValidationInfo) -> Any:
+        # Checked at the last field of each, with those before it that are valid, so that they come with all mistakes.
+        values = {**known.data, str(known.field_name): value}
+        found = []
+        for said, broken in cls.contradictions.items():
+            names = inspect.signature(broken).parameters
+            checked = known.field_name in names and names.keys() <= values.keys()
+            if checked and broken(**{name: values[name] for name in names}):
+                found.append(said)
+        if found:
+            raise PydanticCustomError("contradiction", "; ".join(found))
+        return value
+
+    @classmethod
+    def layers(cls, given: Mapping[str, Any], recipe: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """All sources put together, unchecked; see `resolve`."""
+        prefix = f"LENSMITH_{cls.verb.upper()}_"
+        environment = {
+            name: os.environ[prefix + name.upper()] for name in cls.model_fields if prefix + name.upper() in os.environ
+        }
+        flags = {name: value for name, value in given.items() if value is not None}
+        return {**_file_section(cls.verb), **(recipe or {}), **environment, **flags}
+
+    @classmethod
+    def resolve(
+        cls, given: Mapping[str, Any], recipe: Mapping[str, Any] | None = None, others: Sequence[str] = ()
+    ) -> Self:
+        """Put the layers together and check them.
+
+        Args:
+            given: flags or keywords; None means not given.
+            recipe: the content of a recipe file, between the environment and lensmith.yaml.
+            others: mistakes that were found elsewhere, to be reported with those found here.
+
+        Raises:
+            SettingsError: one paragraph with all that is wrong.
+        """
+        cause, found = None, list(others)
+        try:
+            made = cls.model_validate(cls.layers(given, recipe))
+        except ValidationError as error:
+            cause, found = error, [*_mistakes(cls, error), *others]
+        if not found:
+            return made
+        raise SettingsError(
+            f"Usable settings were expected for `lensmith {cls.verb}`.",
+            f"These arrived: {'; '.join(found)}.",
+            "Correct them where they were given: flag, environment, recipe or lensmith.yaml.",
+        ) from cause
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds one mapping.
+
+    Raises:
+        SettingsError: it cannot be read, or holds something else.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(
+            f"A readable YAML file was expected at {path}.",
+            f"{' '.join(str(error).split())}.",
+            "Check the path and its syntax.",
+        ) from error
+    if not isinstance({} if content is None else content, dict):
+        raise SettingsError(
+            f"Settings of the form `name: value` were expected in {path}.",
+            "Something else is there.",
+            "See docs/settings.md.",
+        )
+    return {str(name): value for name, value in (content or {}).items()}
+
+
+def _file_section(verb: str) -> dict[str, Any]:
+    named = os.environ.get("LENSMITH_CONFIG")
+    path = Path(named or SETTINGS_FILE)
+    if not named and not path.exists():
+        return {}
+    section = read_yaml(path).get(verb) or {}
+    if not isinstance(section, dict):
+        raise SettingsError(
+            f"Settings of the form `name: value` were expected under {verb} in {path}.",
+            f"{section!r} is there.",
+            "See docs/settings.md.",
+        )
+    return section
+
+
+def _mistakes(cls: type[Settings], error: ValidationError) -> list[str]:
+    found = []
+    for mistake in error.errors():
+        name = str(mistake["loc"][0]) if mistake["loc"] else ""
+        if mistake["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(name, cls.model_fields, n=1)
+            found.append(f"{name} is no setting of {cls.verb}" + (f", {near[0]} is" if near else ""))
+        elif mistake["type"] == "missing":
+            found.append(f"{name} is missing")
+        elif mistake["type"] == "contradiction":
+            found.append(mistake["msg"])
+        else:
+            reason = mistake["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+            found.append(f"{name} = {mistake['input']!r} (should be {reason})")
+    return found

@@ -1,0 +1,38 @@
+"""One process trains a run at a time: two would take turns in overwriting each other's checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from lensmith.errors import RunError
+
+NAME = ".lock"
+WAIT_S = 15.0
+"""Data workers of a killed run hold its lock until they notice that it is gone, which takes them some seconds."""
+
+
+@contextmanager
+def held(run: Path) -> Iterator[None]:
+    """Hold a run folder; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        RunError: another process has held it for WAIT_S seconds.
+    """
+    lock = FileLock(run / NAME)
+    try:
+        lock.acquire(timeout=WAIT_S)
+    except Timeout:
+        raise RunError(
+            f"The run {run} was to be trained by this process alone.",
+            "Another one is training it.",
+            "Let that one finish, or stop it first; with SIGTERM or Ctrl-C it saves.",
+        ) from None
+    with lock:
+        try:
+            yield
+        finally:
+            lock.release()
