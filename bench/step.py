@@ -2,11 +2,11 @@
 
     python bench/step.py [--batch 16] [--steps 20] [--image-size 224] [--batch-norm train] [--device cpu] [--json]
 
-Plain: forward, backward, fused AdamW, gradients to None. Ours: the same with `MicroBatcher.backward` in the middle. Both
-train the same network in one process, in turn and with the order swapped each time, so that noise hits both alike; the
-ratio is the median over the pairs, with its 95 % interval. On a CPU the same ratio stands there in processor time, which
-hardly sees what else the machine does. Then each part of the transaction by itself, without the network, as a share
-of the fastest plain step: the finer measure, where the noise of whole steps is larger than what is looked for.
+Plain: forward, backward, fused AdamW, gradients to None. Ours: the same with `MicroBatcher.backward` in the middle.
+Both train the same network in one process, in turn and with the order swapped each time, so that noise hits both alike;
+the ratio is the median over the pairs, with its 95 % interval. On a CPU the same ratio stands there in processor time,
+which hardly sees what else the machine does. Then each part of the transaction by itself, without the network, as a
+share of the fastest plain step: the finer measure, where the noise of whole steps is larger than what is looked for.
 """
 
 from __future__ import annotations

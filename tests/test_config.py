@@ -106,9 +106,12 @@ def test_ratios_are_read_in_every_spelling(written: object) -> None:
     assert SplitSettings.resolve({"folder": "x", "ratio": written}).ratio == (8, 1, 1)
 
 
-@pytest.mark.parametrize("written", ["8:1", "a:b:c", "5:-3:2"])
-def test_a_ratio_that_is_none_is_refused(written: str) -> None:
-    with pytest.raises(SettingsError, match="ratio"):
+@pytest.mark.parametrize(
+    ("written", "should"),
+    [("8:1", "three numbers"), ("5:3:2:1", "three numbers"), ("a:b:c", "a valid number"), ("5:-3:2", "greater than")],
+)
+def test_a_ratio_that_is_none_is_refused(written: str, should: str) -> None:
+    with pytest.raises(SettingsError, match=rf"ratio = \S+ \(should be {should}"):
         SplitSettings.resolve({"folder": "x", "ratio": written})
 
 

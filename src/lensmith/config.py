@@ -17,10 +17,11 @@ from lensmith.settings import Settings
 
 
 def parse_ratio(value: Any) -> Any:
-    """`5:3:2`, `0.5,0.3,0.2` or a sequence → a tuple of numbers."""
-    if isinstance(value, str):
-        return tuple(float(part) for part in re.split(r"[:,/]", value))
-    return value
+    """`5:3:2`, `0.5,0.3,0.2` or a sequence → a tuple of three numbers, yet unchecked."""
+    parts = tuple(re.split(r"[:,/]", value)) if isinstance(value, str) else value
+    if isinstance(parts, (tuple, list)) and len(parts) != 3:
+        raise ValueError("three numbers, as in 5:3:2")
+    return parts
 
 
 def parse_sizes(value: Any) -> Any:

@@ -22,6 +22,7 @@ from lensmith.train.fit import resume as go_on
 from lensmith.train.fitted import Fitted
 from lensmith.train.interruption import RunInterruptedError
 from lensmith.train.recipe import settings_of
+from lensmith.train.recipe_file import not_there
 from lensmith.train.run import Run
 
 AUTO = "auto"
@@ -136,7 +137,10 @@ def _finished(fitted: Fitted, started: float) -> Trained | None:
 
 
 def _settings(given: Mapping[str, Any], recipe: str | PathLike[str] | None) -> TrainSettings:
-    return settings_of(given, read_yaml(Path(recipe)) if recipe is not None else {})
+    if recipe is None:
+        return settings_of(given)
+    written = read_yaml(Path(recipe))
+    return settings_of(given, written, others=not_there(TrainSettings.layers(given, written)))
 
 
 def _said(given: Mapping[str, Any], recipe: str | PathLike[str] | None, run: Run) -> dict[str, Any]:

@@ -75,10 +75,13 @@ def test_what_is_neither_preset_nor_file_is_refused_with_the_presets(capsys: pyt
     assert all(preset in said for preset in PRESETS)
 
 
-def test_all_that_is_wrong_with_a_recipe_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("line", ["recipe validate wrong.yaml", "train . --recipe wrong.yaml"])
+def test_all_that_is_wrong_with_a_recipe_is_said_at_once(capsys: pytest.CaptureFixture[str], line: str) -> None:
     Path("wrong.yaml").write_text(ALL_WRONG)
-    code, printed, said = run(capsys, "validate", "wrong.yaml")
-    assert (code, printed) == (2, "")
+    with pytest.raises(SystemExit, match="2"):
+        main(line.split())
+    printed, said = capsys.readouterr()
+    assert printed == ""
     assert said.count("\n") == 1
     for part in (
         "epoch is no setting of train, epochs is", "lr = -1", "image_size must be the last of sizes",

@@ -1,5 +1,6 @@
 """A short run that may be killed in a process of its own, and what it comes to when nothing happens to it."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -174,3 +175,12 @@ def stopped(
         return Path(str(settings.out))
 
     return stop
+
+
+@pytest.fixture(scope="module")
+def _little_to_collect() -> Iterator[None]:
+    """Each retry collects garbage, which takes the longer the more modules are imported."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()

@@ -1,14 +1,14 @@
 """Memory that runs out anywhere in a step leaves no trace: not in weights, statistics or random numbers, nor pinned."""
 
 import copy
-import gc
 import random
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,15 +30,6 @@ ERRORS: list[Callable[[], Exception]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def _little_to_collect() -> Iterator[None]:
-    """Each retry collects garbage, which takes the longer the more modules are imported."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 class Point(torch.autograd.Function):
     """Nothing, but that `Trap` is told of it on the way forward and on the way back."""
 
@@ -55,13 +46,13 @@ class Point(torch.autograd.Function):
 
 
 class Trap:
-    """Raises when a network's forward and backward pass come by a point the nth time since it was set."""
+    """Raises when the forward and backward passes of some layers come by the nth time since it was set."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, layers: Iterable[nn.Module]) -> None:
         self.count, self.at = 0, list[int]()
         self.error: Callable[[], Exception] = MemoryError
-        for module in model:  # type: ignore[attr-defined]
-            module.register_forward_hook(lambda module, given, answer: Point.apply(answer, self))
+        for layer in layers:
+            layer.register_forward_hook(lambda module, given, answer: Point.apply(answer, self))
 
     def set(self, points: Sequence[int], error: Callable[[], Exception] = MemoryError) -> None:
         """At the first of `points`, and in the tries after it at the next ones, counted anew."""
@@ -189,17 +180,17 @@ def test_across_numbers_of_chunks_the_weights_are_the_same_but_for_rounding(norm
 
 
 def test_gradients_of_before_survive_and_are_added_to(equal: Callable[[Any, Any], bool]) -> None:
-    struck, calm = Training(), Training()
-    for training in (struck, calm):
+    found = []
+    for point in (20, None):
+        training = Training(dropout=0.3)
         training.micro.backward(batch(0), training.loss)
         places = [parameter.grad for parameter in training.model.parameters()]
-        torch.manual_seed(3), np.random.seed(3), random.seed(3)
-        training.trap.set([20] if training is struck else [])
-        training.micro.ladder.limit = None if training is struck else 6
-        assert training.micro.backward(batch(1), training.loss).retries == (training is struck)
+        training.trap.set([point] if point else [])
+        training.micro.ladder.limit = None if point else 6
+        assert training.micro.backward(batch(1), training.loss).retries == bool(point)
         assert all(p.grad is place for p, place in zip(training.model.parameters(), places, strict=True))
-    for parameter, other in zip(struck.model.parameters(), calm.model.parameters(), strict=True):
-        assert torch.equal(parameter.grad, other.grad)  # type: ignore[arg-type]
+        found.append(places)
+    assert equal(*found)
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -317,31 +308,18 @@ def test_buffers_of_any_layer_are_put_back(replaced: bool) -> None:
     assert replaced or model.seen is place
 
 
-def test_checkpointing_that_comes_in_half_way_changes_nothing() -> None:
-    """Also where memory runs out while backward computes a stage again."""
-    import timm
-
+def test_checkpointing_that_comes_in_changes_nothing_also_where_computing_again_fails() -> None:
     torch.manual_seed(0)
     start = timm.create_model("test_resnet", num_classes=4)
+    x, y = torch.randn(12, 3, 32, 32), torch.arange(12) % 4
     found = []
-    for strikes in (0, 3):
+    for points in ([], [2, 2]):  # there and back; then there, and there again within backward
         model = copy.deepcopy(start)
-        calls, left = 0, strikes
-
-        def strike(*_: object) -> None:
-            nonlocal calls, left
-            calls += 1
-            if left and calls == 3:  # with checkpointing, the third time is in backward
-                calls, left = 0, left - 1
-                raise MemoryError
-
-        model.layer2.register_forward_hook(strike)
-        model.layer2.register_full_backward_hook(strike)
-        micro = MicroBatcher(model, tile=4)
-        x, y = torch.randn(12, 3, 32, 32, generator=torch.Generator().manual_seed(1)), torch.arange(12) % 4
+        trap, micro = Trap([model.layer2[0].conv1]), MicroBatcher(model, tile=4)
+        micro.ladder.gentle = 12
+        trap.set(points)
         done = micro.backward((x, y), lambda x, y, model=model: F.cross_entropy(model(x), y, reduction="sum"))
+        assert (done.retries, done.checkpointing, done.chunks) == ((2, True, 3) if points else (0, False, 1))
         found.append([*(p.grad for p in model.parameters()), *model.buffers()])
-        assert done.checkpointing == bool(strikes)
-        assert done.retries == (strikes and 2)
     for first, second in zip(*found, strict=True):
-        assert (first - second).norm() <= 1e-5 * first.norm() + 1e-7
+        assert (first - second).double().norm() <= 1e-5 * first.double().norm() + 1e-6

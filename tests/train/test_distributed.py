@@ -158,6 +158,28 @@ def test_sigterm_saves_all_ranks_and_the_resumed_run_ends_with_the_same_bits(
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_the_ranks_are_starting_leaves_nothing(
+    quick: dict[str, Any], shared_colours: Path, tmp_path: Path, number: int, code: int
+) -> None:
+    run = tmp_path / "run"
+    process = start(LENSMITH, "train", *flags(settings_for(quick, shared_colours, run, processes=2)))
+    while not workers_of(run):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code, said
+    assert said == "lensmith: stopped; nothing half-made is left.\n"
+    assert not run.exists()
+    assert not workers_of(run)
+
+
+def workers_of(run: Path) -> list[int]:
+    found = subprocess.run(["pgrep", "-f", f"lensmith.train.worker {run}"], capture_output=True, text=True, check=False)
+    return [int(number) for number in found.stdout.split()]
+
+
 def test_a_rank_that_is_killed_ends_the_run_with_plain_words(
     quick: dict[str, Any], shared_colours: Path, tmp_path: Path
 ) -> None:
@@ -166,10 +188,7 @@ def test_a_rank_that_is_killed_ends_the_run_with_plain_words(
         LENSMITH, "train", *flags(settings_for(quick, shared_colours, run, processes=2, epochs=200, patience=200))
     )
     wait_for_event(run, "epoch", 2)
-    children = subprocess.run(
-        ["pgrep", "-f", f"lensmith.train.worker {run}"], capture_output=True, text=True, check=True
-    )
-    os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
+    os.kill(workers_of(run)[-1], signal.SIGKILL)
     _, said = process.communicate(timeout=90)
     assert process.returncode == 2, said
     assert "--resume" in said

@@ -89,6 +89,13 @@ def test_a_loss_that_is_no_number_names_its_step_and_files_and_is_never_saved(
     assert is_finite(last["learner"]["model"])
 
 
+def test_the_remedy_leaves_out_what_is_so_already(short: Any, spoil: Spoil) -> None:
+    spoil(range(9))
+    with pytest.raises(RunError) as raised:
+        fit(short(precision="fp32"))
+    assert raised.value.remedy.startswith("Try a smaller rate (--lr 0.0003), or --on-nan skip;")
+
+
 def test_of_a_large_batch_the_error_names_a_few_files_and_the_event_all(
     short: Any, spoil: Spoil, tmp_path: Path
 ) -> None:
@@ -226,3 +233,13 @@ def test_what_any_of_several_processes_cannot_read_is_named_once(short: Any, col
     fitted = fit(short(data=colours, processes=2, epochs=2))
     assert sorted(line["path"] for line in events(fitted.run.path, "left_out")) == sorted(lost)
     assert [line["label"] for line in events(fitted.run.path, "class_left_out")] == ["green"]
+
+
+def test_weights_that_are_no_numbers_are_refused_where_no_validation_would_notice(trained: Path) -> None:
+    model, run = torch.nn.Linear(2, 2), Run.open(trained)
+    faults = Faults(run.images, run.settings, Recorder(None, 1, 1))
+    faults.require_finite_weights(model)
+    with torch.no_grad():
+        model.bias[1] = float("inf")
+    with pytest.raises(RunError, match="Those of bias are not"):
+        faults.require_finite_weights(model)

@@ -56,7 +56,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     def run(*arguments: str, program: tuple[str, ...] = LENSMITH, **settings: Any) -> subprocess.Popen[str]:
         flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        # With several threads in a data worker, as users have them, each could be hit by a signal.
+        environment = {**os.environ, "OMP_NUM_THREADS": "2"}
         process = subprocess.Popen(
             [*program, *arguments, *flags], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path,
             start_new_session=True, env=environment,

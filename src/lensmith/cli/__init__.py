@@ -119,6 +119,12 @@ def _in_plain_words(error: Exception) -> LensmithError | None:
         return error
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in EXTRA_OF_PACKAGE:
         return MissingPackageError.of(error)
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY):
+        return OutputError(
+            "More memory was expected.",
+            f"It ran out ({' '.join(str(error).split()) or type(error).__name__}).",
+            "What was saved before is kept; use smaller images, or a machine with more memory.",
+        )
     if isinstance(error, OSError) and error.errno in _REMEDIES:
         return OutputError(
             f"Room to read and write was expected at {error.filename or 'the output path'}.",
@@ -127,6 +133,8 @@ def _in_plain_words(error: Exception) -> LensmithError | None:
         )
     return None
 
+
+_NO_MEMORY = ("Failed to allocate memory", "std::bad_alloc")  # ONNX Runtime, whose exceptions have no common class
 
 _REMEDIES = {
     errno.ENOSPC: "Free some space, or write elsewhere with --out; then run the same command again.",

@@ -14,7 +14,7 @@ from torch import nn
 from lensmith.config import TrainSettings
 from lensmith.errors import ModelError, SettingsError
 from lensmith.image import Preprocessing
-from lensmith.train import weights, zoo
+from lensmith.train import memory, weights, zoo
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,8 @@ def _create(settings: TrainSettings) -> nn.Module:
             with torch.no_grad():  # many tell only at the first picture whether it fits
                 model(torch.zeros(1, 3, tried, tried))
     except (AssertionError, TypeError, ValueError, RuntimeError) as error:
+        if memory.is_out_of_memory(error):  # the loop knows what to say of that
+            return model.eval()
         reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
         own, flag = "the backbone's own", "--image-size"
         if settings.sizes:

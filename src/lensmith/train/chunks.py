@@ -23,12 +23,14 @@ def pieces(length: int, number: int) -> list[int]:
 
 
 def cut_at_tiles(length: int, tile: int, most: int) -> list[list[int]]:
-    """Chunks of at most `most` images, each a list of whole tiles; where a tile alone is more, pieces of tiles."""
+    """Chunks of at most `most` images, as few as can be, each a list of whole tiles; of a tile that is more, pieces."""
     tiles = cut(length, tile)
     if tiles and max(tiles) > most:
         return [[piece] for piece in cut(length, most)]
-    each = max(1, most // max(tiles, default=1))
-    counts = cut(len(tiles), each)
+    number = -(-length // most)
+    while sum(tiles[: -(-len(tiles) // max(1, number))]) > most:  # the first chunk, which is the largest
+        number += 1
+    counts = pieces(len(tiles), number)
     ends = list(itertools.accumulate(counts, initial=0))
     return [tiles[start:end] for start, end in itertools.pairwise(ends)]
 

@@ -30,6 +30,9 @@ from lensmith.train.memory import lift_cap
 
 Indices = npt.NDArray[np.int64]
 
+_TELLS_SENDERS = hasattr(signal, "sigwaitinfo")
+"""Whether a worker can tell who sent it a signal; macOS cannot."""
+
 
 class Item(NamedTuple):
     """One sample of an epoch.
@@ -209,7 +212,7 @@ def default_workers(device: torch.device, processes: int = 1) -> int:
 
 def loader(dataset: Images, order: Order, workers: int, device: torch.device) -> DataLoader[Any]:
     """Batches in the order of `order`, decoded by `workers` processes that live as long as the loader."""
-    return DataLoader(
+    return _Loader(
         dataset,
         batch_sampler=order,
         num_workers=workers,
@@ -221,6 +224,19 @@ def loader(dataset: Images, order: Order, workers: int, device: torch.device) ->
         # Each pass draws a seed for the workers. From torch's own stream, a resumed run would draw one more.
         generator=torch.Generator(),
     )
+
+
+class _Loader(DataLoader[Any]):
+    """Starts its workers deaf to Ctrl-C and SIGTERM, so that every thread of theirs is, also those of libraries."""
+
+    def __iter__(self) -> Any:
+        if not _TELLS_SENDERS:
+            return super().__iter__()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def close(batches: DataLoader[Any]) -> None:
@@ -235,8 +251,7 @@ def _obey_the_parent_alone(worker: int) -> None:
     """Ctrl-C and SIGTERM often reach the whole process group, and the loop needs its batches up to the next step."""
     lift_cap()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # tells who sent a signal; macOS lacks it
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    if _TELLS_SENDERS:
         threading.Thread(target=_exit_for_the_parent, daemon=True).start()
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lensmith.config import TrainSettings
 from lensmith.data.scan import ImageSet
@@ -89,7 +89,7 @@ class Faults:
                 raise RunError(
                     f"A finite training loss was expected at step {step + 1}.",
                     f"It is not a number; the batch was {_some(files)}.",
-                    f"{self._remedy()} The checkpoint before it is kept.",
+                    f"{self._remedy()[:-1]}; the checkpoint before it is kept.",
                 )
 
     def require_finite_validation(self, loss: float) -> None:
@@ -100,6 +100,16 @@ class Faults:
         """
         if not math.isfinite(loss):
             raise RunError("A finite validation loss was expected.", f"It is {loss}.", self._remedy())
+
+    def require_finite_weights(self, model: nn.Module) -> None:
+        """Refuse weights that the last step made useless, where no validation would notice.
+
+        Raises:
+            RunError: one is not a number.
+        """
+        for name, parameter in model.named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
+                raise RunError("Finite weights were expected.", f"Those of {name} are not.", self._remedy())
 
     def name_lost_classes(self) -> None:
         """Name the classes that have lost all their training images.
@@ -128,7 +138,10 @@ class Faults:
         return [self._training[index].path for index in indices]
 
     def _remedy(self) -> str:
-        return f"Try a smaller rate (--lr {self.settings.lr / 10:g}), --precision fp32 or --on-nan skip."
+        ways = [f"a smaller rate (--lr {self.settings.lr / 10:g})"]
+        ways += ["--precision fp32"] if self.settings.precision != "fp32" else []
+        ways += ["--on-nan skip"] if self.settings.on_nan != "skip" else []
+        return f"Try {', or '.join(ways)}."
 
 
 def _some(files: Sequence[str]) -> str:

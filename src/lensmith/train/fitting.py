@@ -1,4 +1,4 @@
-"""What would fit where not even one image does: a smaller picture or a smaller network of the same family, tried."""
+"""What would fit where not even one chunk does: one image alone, a smaller one, or a smaller network, all tried."""
 
 from __future__ import annotations
 
@@ -27,13 +27,17 @@ def what_fits(learner: Learner, settings: TrainSettings, classes: int) -> str:
     """The remedy, as a sentence.
 
     Args:
-        learner: for whose network one image is too much.
+        learner: for whose network the smallest chunk is too much.
         settings: of the run.
         classes: C.
     """
     learner.optimizer.zero_grad(set_to_none=True)
     memory.release(learner.device)
     with memory.Cap(learner.device, settings.memory_fraction):
+        strict = ["--checkpointing auto"] if settings.checkpointing == "never" else []
+        strict += ["--min-chunk 1"] if settings.min_chunk > 1 else []
+        if strict and _fits(learner.model, learner, learner.size):
+            return f"Fewer images at once, with all savings, fit: {' '.join(strict)}."
         for size in _smaller_sizes(learner.size):
             if _fits(learner.model, learner, size):
                 return f"Images of {size} px fit: --image-size {size}."
@@ -43,7 +47,8 @@ def what_fits(learner: Learner, settings: TrainSettings, classes: int) -> str:
                 return f"{name} fits: --model {name}."
             del model
             memory.release(learner.device)
-    return "No smaller image or network of its family was found to fit; use a machine with more memory."
+    more = "a machine with more memory" if settings.memory_fraction is None else "a larger --memory-fraction"
+    return f"No smaller image or network of its family was found to fit; use {more}."
 
 
 def _fits(model: nn.Module, learner: Learner, size: int) -> bool:
@@ -58,8 +63,10 @@ def _fits(model: nn.Module, learner: Learner, size: int) -> bool:
 def _goes_through(model: nn.Module, learner: Learner, size: int) -> bool:
     set_checkpointing(model, True)
     try:
-        picture = torch.zeros(1, 3, size, size, device=learner.device)
-        model.eval()(picture).square().mean().backward()
+        # Beside it stand the batch, decoded and as floats, and on a CPU what validation reads ahead.
+        images = max(2 * learner.settings.step_images, 4 * learner.settings.batch_size)
+        batch = torch.zeros(images, 3, size, size, device=learner.device)
+        model.eval()(batch[:1].clone()).square().mean().backward()
         if model is learner.model:
             optimizer.claim(learner.optimizer)
         return True

@@ -13,6 +13,13 @@ EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}
 """75 is EX_TEMPFAIL: the run was told to go and can go on elsewhere."""
 
 
+def die_of_signals() -> None:
+    """In a worker: until the loop takes them over, Ctrl-C and SIGTERM end it at once and without a word."""
+    for number in EXIT_CODES:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, EXIT_CODES)
+
+
 class RunInterruptedError(RunError):
     """The run was told to stop, and is saved; `exit_code` tells by which signal."""
 

@@ -36,18 +36,24 @@ def launch(run: Path, processes: int) -> None:
     Raises:
         RunInterruptedError: told to stop; the run is saved.
         RunError: what the first process to fail said.
+        KeyboardInterrupt: told to stop while the processes were still starting (as SIGTERM ends this one, then).
     """
     with tempfile.TemporaryDirectory(prefix="lensmith-") as folder:
         errors = Path(folder)
-        children = [_start(run, rank, processes, errors) for rank in range(processes)]
+        children: list[subprocess.Popen[bytes]] = []
         try:
-            with _forwarding(children):
+            with _forwarding(children) as received:
+                children += [_start(run, rank, processes, errors) for rank in range(processes)]
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, EXIT_CODES)
                 _wait(children)
         finally:
             for child in children:
                 child.kill()
                 child.wait()
         codes = [child.returncode for child in children]
+        for number in received:
+            if -number in codes:  # before it could save
+                signal.raise_signal(number)
         if any(codes):
             raise _error(errors, codes)
 
@@ -90,22 +96,31 @@ def _start(run: Path, rank: int, processes: int, errors: Path) -> subprocess.Pop
 
 
 @contextmanager
-def _forwarding(children: list[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Pass Ctrl-C and SIGTERM on, and wait for what the children make of them."""
+def _forwarding(children: list[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
+    """Pass Ctrl-C and SIGTERM on, and wait for what the children make of them.
+
+    Yields:
+        The signals received so far. They are held back until the caller unblocks them; children that are started
+        before that begin with them held back, too.
+    """
+    received: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
+        received.append(number)
         for child in children:
             child.send_signal(number)
 
     if threading.current_thread() is not threading.main_thread():  # elsewhere Python forbids handlers
-        yield
+        yield received
         return
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, EXIT_CODES)
     before = {number: signal.signal(number, forward) for number in EXIT_CODES}
     try:
-        yield
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _wait(children: list[subprocess.Popen[bytes]]) -> None:

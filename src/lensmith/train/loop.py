@@ -172,7 +172,7 @@ class Loop:
         self._faults.leave_out(batch.unreadable)
         self._faults.require_labels(batch)
         outcome = self.learner.take(batch, self.plan, at.step, at.factor, self._wish)
-        figures.retries += outcome.retries
+        figures.retries, figures.chunks = figures.retries + outcome.retries, outcome.chunks
         if outcome.verdict is Verdict.NOT_A_NUMBER:
             figures.skipped += 1
             self._faults.skipped(at.step, list(chain.from_iterable(self.world.gather(batch.indices))))
@@ -203,11 +203,12 @@ class Loop:
             )  # fmt: skip
             self._faults.leave_out(found.unreadable)
             self._faults.require_finite_validation(found.loss)
+        else:
+            self._faults.require_finite_weights(self.learner.judged)
         score = None if found is None else found.score(self.settings.monitor)
         better = at.judge(score, phase == self.plan.phases[-1], self.settings)
         if better and self.world.leads:
             checkpoint.save({"model": self.learner.judged.state_dict(), "epoch": at.epoch + 1}, self.folder.best)
-        ladder = self.learner.micro.ladder
         recorder.end_epoch(
             {
                 "epoch": at.epoch + 1,
@@ -222,8 +223,8 @@ class Loop:
                 "data_wait_share": figures.waited_s / max(1e-9, figures.seconds),
                 "oom_retries": figures.retries,
                 "skipped_steps": figures.skipped,
-                "chunks": ladder.chunks(-(-self.settings.step_images // self.world.size)),
-                "checkpointing": ladder.checkpointing,
+                "chunks": figures.chunks,
+                "checkpointing": self.learner.micro.ladder.checkpointing,
                 "peak_memory_bytes": figures.peak_bytes,
                 "seconds": figures.seconds,
                 "best": better,

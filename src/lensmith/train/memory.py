@@ -43,8 +43,8 @@ _SIGNS = (
 _SHARED_BYTES = 2**30
 """Taken on a GPU by others, from which it counts as shared; a driver's context alone is about half of it."""
 
-_M_MMAP_THRESHOLD = -3
-_OWN_MAPPING_BYTES = 128 * 1024
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_SMALL_BYTES, _LARGE_BYTES = 2**17, 2**25
 
 
 class TooLargeError(RunError):
@@ -63,18 +63,29 @@ def is_out_of_memory(error: BaseException) -> bool:
 def release(device: torch.device) -> None:
     """Give all unused memory back to the device or the system; call outside of `except`, which pins tensors.
 
-    The C library keeps freed blocks of up to 32 MB for itself, in pieces that no larger block fits into: after some
-    failed tries 0.9 GB of 2.2 GB were lost to that. So from the first call on, each large block is a mapping of its
-    own, which goes back to the system when it is freed.
+    On a CPU blocks are kept apart from now on, see there.
     """
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif sys.platform == "linux":
-        library = ctypes.CDLL(None)
-        with suppress(AttributeError):  # musl has neither
-            library.mallopt(_M_MMAP_THRESHOLD, _OWN_MAPPING_BYTES)
-            library.malloc_trim(0)
+        keep_blocks_apart(True)
+        with suppress(AttributeError):  # musl has none
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def keep_blocks_apart(wanted: bool) -> None:
+    """Whether each large block of the CPU's memory is a mapping of its own, which goes back when it is freed.
+
+    The C library keeps freed blocks of up to 32 MB for itself, in pieces that no larger block fits into: after some
+    failed tries 0.9 GB of 2.2 GB were lost to that. Keeping them apart costs a third of a step's time, since the system
+    clears each page that it hands out; so it is for tries that may fail.
+    """
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # musl has none
+            mallopt = ctypes.CDLL(None).mallopt
+            mallopt(_M_MMAP_THRESHOLD, _SMALL_BYTES if wanted else _LARGE_BYTES)
+            mallopt(_M_TRIM_THRESHOLD, _SMALL_BYTES if wanted else 2 * _LARGE_BYTES)  # as it comes to by itself
 
 
 def retried(action: Callable[[], T], device: torch.device, what: str) -> T:

@@ -38,7 +38,8 @@ class Outcome:
     Attributes:
         loss: mean over the whole batch, of all ranks' images by their weights; float64 scalar on the device. With
             several ranks it is this one's share of that mean.
-        sums: what the loss function returned besides, added up over this rank's chunks; None where it returned none.
+        sums: what the loss function returned besides, added up over this rank's chunks; None where it returned none,
+            and of a step that is thrown away.
         chunks: how many this rank's batch was cut into.
         checkpointing: whether activations were computed again instead of kept.
         retries: tries that ran out of memory before.
@@ -103,6 +104,7 @@ class MicroBatcher:
 
     def restart(self) -> None:
         """Take note that the image size, what learns, or the precision has changed: what fits is found anew."""
+        self._unknown = True
         self.ladder.restart()
         self.inference.restart()
         self.refresh()
@@ -152,6 +154,11 @@ class MicroBatcher:
             work = Work(batch, chunks, total, self.ladder.checkpointing, together, loss, scale, claim, refuse_nan)
             return Attempt(self.model, self.tiles, self.world, work)
 
+        # Only where memory never ran out: after that, blocks stay apart.
+        first = self._unknown and not self.retries and not self.inference.limit
+        first = first and device_of(self.model).type == "cpu"
+        if first:
+            memory.keep_blocks_apart(True)
         if not self._probed:
             self._probe(attempt, reference)
         together = self.sync_batch_norm and min(n for n, _ in said) >= self.ladder.chunks(reference)
@@ -167,6 +174,9 @@ class MicroBatcher:
             exact=not self.tiles.norms or list(itertools.chain(*chunks)) == cut(own, own if together else self.tile),
         )  # fmt: skip
         self.ladder.succeed(reference, self._fits)
+        if first and not retries:
+            memory.keep_blocks_apart(False)
+        self._unknown = False
         return outcome
 
     def infer(self, batch: Tensor, forward: Callable[[Tensor], Tensor] | None = None) -> Tensor:

@@ -63,6 +63,7 @@ class Figures:
         waited_s: of those, waiting for data.
         retries: tries that ran out of memory.
         skipped: steps thrown away, their loss not being a number.
+        chunks: how many the last step's batch was cut into.
         peak_bytes: the most memory held.
     """
 
@@ -74,13 +75,14 @@ class Figures:
     waited_s: float = 0.0
     retries: int = 0
     skipped: int = 0
+    chunks: int = 0
     peak_bytes: int = 0
 
     @classmethod
     def of_all(cls, ranks: Sequence[dict[str, Any]]) -> Self:
         """The ranks' figures together: images add up, seconds pass for all at once."""
         added = {field.name: sum(rank[field.name] for rank in ranks) for field in fields(cls)}
-        most = ("seconds", "waited_s", "retries", "skipped", "peak_bytes")
+        most = ("seconds", "waited_s", "retries", "skipped", "chunks", "peak_bytes")
         return cls(**{**added, **{name: max(rank[name] for rank in ranks) for name in most}})
 
     @property

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from lensmith.errors import LensmithError
 from lensmith.machine import share_cores
+from lensmith.train.interruption import die_of_signals
 
 
 def main(run: Path) -> int:
     """Train as this rank, and say in a file what went wrong; returns the exit code."""
+    die_of_signals()
     share_cores()
     from lensmith.train.distributed import World
     from lensmith.train.fit import train_together
