@@ -14,7 +14,8 @@ medians over these rounds.
 Before the rounds each way takes two batches, lensmith `--settle`, to find what fits; what the tries cost is told apart
 (search). Peak is the most that is held in batches in which memory did not run out, on a GPU as reserved by torch, on a
 CPU as resident; it and the cap are counted from what a process holds that has taken one step with two images. So it can
-be a little more than the cap on a CPU, where that process has pages that it does not hold.
+be a little more than the cap on a CPU, where that process has pages that it does not hold. There a way that meets an
+out-of-memory without lensmith's care may also end in a segmentation fault, or find that nothing fits any more.
 """
 
 from __future__ import annotations
@@ -303,7 +304,7 @@ def summary(process: Process, given: argparse.Namespace, room: int) -> dict[str,
         return {"finished": False, "failed": process.failed}
     last = process.batches[-1]
     clean = [told for told in process.batches if not told["retries"] and told["chunk"] == last["chunk"]]
-    typical_s = statistics.median(told["seconds"] for told in clean)
+    typical_s = statistics.median(told["seconds"] for told in clean[-given.rounds :])
     return {
         "finished": True,
         "images_per_second": given.batch / typical_s,
@@ -331,8 +332,8 @@ def main() -> None:
     parser.add_argument("--batch-norm", choices=("frozen", "train"), default="frozen")
     parser.add_argument("--times", type=float, default=3.0, help="how often the cap is what the whole batch needs")
     parser.add_argument("--fixed", type=int, nargs="+", default=[1, 3, 4, 6, 8, 16], help="chunks a batch")
-    parser.add_argument("--settle", type=int, default=12, help="batches for lensmith to find what fits")
-    parser.add_argument("--rounds", type=int, default=6, help="batches of each way to compare")
+    parser.add_argument("--settle", type=int, default=10, help="batches for lensmith to find what fits")
+    parser.add_argument("--rounds", type=int, default=5, help="batches of each way to compare")
     parser.add_argument("--quick", action="store_true", help="smaller pictures, fewer sizes and rounds")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", action="store_true")
@@ -376,7 +377,7 @@ def main() -> None:
     print("way           images/s  chunk  optimizer's batch  retries  search   peak of cap")
     for name, way in ways.items():
         if not way["finished"]:
-            print(f"{name:12}  does not fit")
+            print(f"{name:12}  did not finish: {way['failed']}")
             continue
         print(
             f"{name:12}  {way['images_per_second']:8.1f}  {way['chunk']:5}  {way['optimizer_batch']:17}  "

@@ -35,6 +35,7 @@ def resolved(monkeypatch: pytest.MonkeyPatch, given: dict[str, object], recipe: 
 def test_a_preset_lies_under_the_recipe_and_over_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = Path("recipe.yaml")
     recipe.write_text("preset: fast\nepochs: 9\n")
+    Path("photos").mkdir()
     settings = resolved(monkeypatch, {"data": "photos"}, recipe)
     assert (settings.preset, settings.epochs, settings.augment) == ("fast", 9, "light")
     assert settings.trainable_stages == 0
@@ -55,6 +56,7 @@ def test_each_source_gives_way_to_the_next(monkeypatch: pytest.MonkeyPatch) -> N
     recipe.write_text("epochs: 33\nbatch_size: 33\nimage_size: 33\n")
     monkeypatch.setenv("LENSMITH_TRAIN_BATCH_SIZE", "44")
     monkeypatch.setenv("LENSMITH_TRAIN_IMAGE_SIZE", "44")
+    Path("photos").mkdir()
     settings = resolved(monkeypatch, {"data": "photos", "image_size": 55}, recipe)
     assert [getattr(settings, name) for name in names] == [0.05, 1, "light", 33, 44, 55]
 

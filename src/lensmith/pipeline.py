@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -120,6 +121,10 @@ def _export_alone(fitted: Fitted, started: float) -> Trained:
         )
         error.exit_code = 130
         raise error from None
+    except Exception:
+        finished = f"the training is finished and saved; its bundle can be made with: lensmith export {fitted.run.path}"
+        print(finished, file=sys.stderr, flush=True)
+        raise
     accuracy = made.evaluation.metrics.accuracy
     return Trained(fitted, made.bundle, accuracy, made.parity, time.perf_counter() - started)
 

@@ -179,6 +179,11 @@ def test_a_full_disk_keeps_the_old_ones_and_is_called_by_its_name(
     assert newest(disk) == 3
 
 
+def test_without_room_for_the_first_one_it_does_not_tell_to_go_on(small_disk: Callable[[int], Path]) -> None:
+    with pytest.raises(OutputError, match=r"Free some space, then run the same command again\."):
+        save(small_disk(1), 1, size=500_000)
+
+
 def test_a_limit_on_files_is_an_error_of_the_output_too(tmp_path: Path, in_child: InChild) -> None:
     save(tmp_path, 1, size=100_000)
 

@@ -1,5 +1,7 @@
 """Every image once an epoch, in an order that depends on nothing but seed and epoch."""
 
+import os
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 from lensmith.data.split import prepare
+from lensmith.errors import RunError
 from lensmith.image import Preprocessing, preprocess
 from lensmith.train.augment import LEVELS, Augment
 from lensmith.train.dataset import Batch, Images, Item, Order, loader
@@ -161,6 +164,24 @@ def test_data_workers_change_no_pixel(shared_colours: Path) -> None:
     dataset, order = images(shared_colours), Order(24, 5, seed=0)
     alone = batches(dataset, order)
     assert all(map(same, batches(dataset, order, workers=2), alone))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_memory_that_runs_out_while_decoding_is_said_in_plain_words(
+    shared_colours: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setattr("lensmith.train.dataset.preprocess", lambda *_: np.empty((3, 2**40, 2**15)))
+    with pytest.raises(RunError, match=r"could not be had .*Unable to allocate") as raised:
+        batches(images(shared_colours, augment=None), Order(8, 4, None), workers)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_data_worker_that_is_killed_is_said_in_plain_words(
+    shared_colours: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lensmith.train.dataset.preprocess", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(RunError, match=r"could not be had \(DataLoader worker "):
+        batches(images(shared_colours, augment=None), Order(8, 4, None), 1)
 
 
 def test_a_loader_leaves_torch_s_random_numbers_alone(shared_colours: Path) -> None:

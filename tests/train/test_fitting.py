@@ -53,7 +53,10 @@ def test_a_smaller_image_that_fits_is_named(
 
 @pytest.mark.parametrize(
     ("strict", "said"),
-    [({"min_chunk": 4}, "--min-chunk 1"), ({"min_chunk": 2, "checkpointing": "never"}, "auto --min-chunk 1")],
+    [
+        ({"min_chunk": 4}, "--min-chunk 1"),
+        ({"min_chunk": 2, "checkpointing": "never"}, "--checkpointing auto --min-chunk 1"),
+    ],
 )
 def test_settings_that_forbid_what_would_fit_are_named_first(
     quick: dict[str, Any], shared_colours: Path, tmp_path: Path, small_memory: Callable[..., None],
@@ -65,7 +68,7 @@ def test_settings_that_forbid_what_would_fit_are_named_first(
         raise torch.OutOfMemoryError(MESSAGE)
 
     monkeypatch.setattr("lensmith.train.step.Learner._loss", full)
-    with pytest.raises(TooLargeError, match=rf"fit: --.*{said}"):
+    with pytest.raises(TooLargeError, match=f"fit: {said}"):
         fit(settings_for(quick, shared_colours, tmp_path / "run", **strict))
 
 

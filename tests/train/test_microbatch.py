@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lensmith.train import memory
 from lensmith.train.attempt import Verdict
 from lensmith.train.memory import TooLargeError
 from lensmith.train.microbatch import MicroBatcher, Outcome
@@ -307,6 +308,32 @@ def test_inference_in_chunks_is_that_of_the_whole(limit: int | None) -> None:
     answers = micro.infer(x)
     torch.testing.assert_close(answers, model(x), rtol=1e-5, atol=1e-6)
     assert not answers.requires_grad
+
+
+def test_memory_is_handled_with_care_only_while_it_is_not_known_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeping blocks apart costs time, so a run that never runs out does it in the first step of each phase."""
+    said: list[bool] = []
+    monkeypatch.setattr(memory, "keep_blocks_apart", said.append)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, CLASSES))
+    micro = MicroBatcher(model)
+    left: list[Exception] = []
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        if left:
+            raise left.pop()
+        return sum_of(model)(x, y)
+
+    for _ in range(2):
+        for _ in range(3):
+            micro.backward(batch(), loss)
+        micro.restart()
+    assert said == [True, False] * 2
+    said.clear()
+    left.append(MemoryError())
+    for _ in range(3):
+        micro.backward(batch(), loss)
+        micro.restart()
+    assert set(said) == {True}
 
 
 def test_the_loop_in_the_docstring_learns() -> None:

@@ -213,6 +213,23 @@ def test_without_a_checkpoint_it_says_how_to_begin_anew(stopped: Any, shared_col
         resume(run)
 
 
+def test_where_checkpoints_were_removed_it_does_not_say_that_the_run_never_began(stopped: Any) -> None:
+    run = stopped(5)
+    for name in ("last.pt", "previous.pt"):
+        (run / "checkpoints" / name).unlink()
+    with pytest.raises(RunError, match=r"All of them are gone.*into another folder"):
+        resume(run)
+
+
+def test_another_optimizer_in_the_description_is_noticed_before_the_first_step(stopped: Any) -> None:
+    run = stopped(5)
+    description = json.loads((run / "run.json").read_text())
+    description["settings"]["optimizer"] = "sgd"
+    (run / "run.json").write_text(json.dumps(description))
+    with pytest.raises(RunError, match=r"does not fit .*not of the optimizer sgd"):
+        resume(run)
+
+
 def test_a_finished_run_is_resumed_to_the_same_end(short: Any, equal: Equal, came_to: Any) -> None:
     first = fit(short(epochs=1))
     before = came_to(first.run)

@@ -133,6 +133,9 @@ def test_the_history_is_the_last_line_of_each_epoch_and_passes_over_a_torn_one(
     texts[3] = '{"event": "epoch", "epo' + texts[3]
     made.events.write_text("\n".join(texts) + '\n{"event": "epoch", "epoch": 3, "lo')
     assert [(line["epoch"], line["loss"]) for line in made.history()] == [(1, 3), (2, 1)]
+    with made.events.open("ab") as file:
+        file.write(b"\x00\xff\xfe")
+    assert len(made.history()) == 2
 
 
 def test_an_event_begins_on_a_line_of_its_own(shared_colours: Path, tmp_path: Path) -> None:

@@ -156,7 +156,8 @@ def _describe(run: Run, epoch: int, graph: Path, settings: ExportSettings) -> Ma
 def _parity(model: nn.Module, run: Run, samples: Sequence[Sample], evaluation: Evaluation) -> Parity:
     device = torch.device("cpu")  # where the engine ran
     dataset = Images(run.images, samples, run.preprocessing, None, run.settings.seed)
-    batches = loader(dataset, Order(len(samples), 64, None), default_workers(device), device)
+    workers = default_workers(device) if run.settings.workers is None else run.settings.workers
+    batches = loader(dataset, Order(len(samples), min(64, run.settings.batch_size), None), workers, device)
     reference = answers(model.to(memory_format=torch.channels_last), batches, device)
     paths = [samples[index].path for index in reference.indices]
     return compare(reference.logits.softmax(1).numpy(), evaluation.probabilities, paths, run.images.labels)

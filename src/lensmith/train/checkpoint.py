@@ -191,7 +191,7 @@ def _explained(path: Path) -> Iterator[None]:
         raise OutputError(
             f"A checkpoint was to be written to {path}.",
             f"The system said: {cause.strerror or cause}; what was saved before is as it was.",
-            f"Free some space or get the rights, then go on with: lensmith train --resume {path.parent.parent}",
+            f"Free some space or get the rights, then {_way_on(path)}",
         ) from error
 
 
@@ -202,8 +202,14 @@ def _require_room(state: dict[str, Any], path: Path) -> None:
         raise OutputError(
             f"Room for a checkpoint of {needed / 1e6:,.1f} MB was expected in {path.parent}.",
             f"{free / 1e6:,.1f} MB are free; what was saved before is as it was.",
-            f"Free some space, then go on with: lensmith train --resume {path.parent.parent}",
+            f"Free some space, then {_way_on(path)}",
         )
+
+
+def _way_on(path: Path) -> str:
+    if any(path.with_name(name).exists() for name in (LAST, PREVIOUS)):
+        return f"go on with: lensmith train --resume {path.parent.parent}"
+    return "run the same command again."
 
 
 def _bytes(value: Any) -> int:

@@ -22,16 +22,19 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from lensmith.data.scan import ImageSet, Sample
-from lensmith.errors import ImageError
+from lensmith.errors import ImageError, RunError
 from lensmith.image import Preprocessing, decode, preprocess, read, shortest_side_px
 from lensmith.machine import allowed_cores
 from lensmith.train.augment import FACTORS, Augment
-from lensmith.train.memory import lift_cap
+from lensmith.train.memory import is_out_of_memory, lift_cap
 
 Indices = npt.NDArray[np.int64]
 
 _TELLS_SENDERS = hasattr(signal, "sigwaitinfo")
 """Whether a worker can tell who sent it a signal; macOS cannot."""
+
+_WORKER_LOST = ("Caught MemoryError", "MemoryError: ", "is killed by signal", "exited unexpectedly")
+"""What torch says of a worker that ran out of memory, or was killed for it."""
 
 
 class Item(NamedTuple):
@@ -227,9 +230,23 @@ def loader(dataset: Images, order: Order, workers: int, device: torch.device) ->
 
 
 class _Loader(DataLoader[Any]):
-    """Starts its workers deaf to Ctrl-C and SIGTERM, so that every thread of theirs is, also those of libraries."""
+    """Says in plain words when its workers fail, and starts them so that no signal but the parent's ends them."""
 
     def __iter__(self) -> Any:
+        try:
+            yield from self._begin()
+        except (MemoryError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[-1:]
+            if not is_out_of_memory(error) and not any(sign in str(error) for sign in _WORKER_LOST):
+                raise
+            raise RunError(
+                "Batches of decoded images were expected.",
+                f"They could not be had ({' '.join(reason) or type(error).__name__}).",
+                "Use fewer data processes (--workers 0), smaller batches or images, or a machine with more memory.",
+            ) from error
+
+    def _begin(self) -> Any:
+        """With Ctrl-C and SIGTERM held back in every thread of the workers', also those that libraries start."""
         if not _TELLS_SENDERS:
             return super().__iter__()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})

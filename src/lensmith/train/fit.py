@@ -24,7 +24,7 @@ from lensmith.train.fitting import what_fits
 from lensmith.train.launch import launch
 from lensmith.train.lock import held
 from lensmith.train.loop import Loop
-from lensmith.train.run import Run, default_folder, require_free
+from lensmith.train.run import Run, default_folder, is_unbegun, require_free
 from lensmith.train.state_dict import load_exactly
 
 
@@ -63,8 +63,8 @@ def resume(path: Path, said: Mapping[str, Any] | None = None) -> Fitted:
         if not run.begun:
             raise RunError(
                 f"A checkpoint of the run {path} was expected.",
-                "It was stopped before its first.",
-                f"Begin it anew: {_anew(run)}",
+                "It was stopped before its first." if is_unbegun(path) else "All of them are gone.",
+                f"Begin it anew: {_anew(run)}" if is_unbegun(path) else "Put them back, or train into another folder.",
             )
         _train(run, world)
     return Fitted.read(run)

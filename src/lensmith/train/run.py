@@ -221,19 +221,21 @@ class Run:
 
     def record(self, event: str, **fields: Any) -> None:
         """Append an event, on a line of its own even where the last one was left unfinished."""
-        before = self.events.read_text(encoding="utf-8") if self.events.exists() else ""
+        before = self._said()
         mend = "" if before.endswith("\n") or not before else "\n"
         with self.events.open("a", encoding="utf-8") as file:
             file.write(f"{mend}{json.dumps({'event': event, **fields})}\n")
 
     def _lines(self) -> list[dict[str, Any]]:
-        if not self.events.exists():
-            return []
         lines = []
-        for text in self.events.read_text(encoding="utf-8").splitlines():
+        for text in self._said().splitlines():
             with contextlib.suppress(json.JSONDecodeError):
                 lines.append(json.loads(text))
         return lines
+
+    def _said(self) -> str:
+        # A power cut can leave anything at its end.
+        return self.events.read_text(encoding="utf-8", errors="replace") if self.events.exists() else ""
 
 
 def is_unbegun(path: Path) -> bool:

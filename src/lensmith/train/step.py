@@ -154,6 +154,9 @@ class Learner:
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
+        options = [group["param_groups"][0].keys() for group in (self.optimizer.state_dict(), state["optimizer"])]
+        if options[0] != options[1]:  # torch would find out only at the first step
+            raise ValueError(f"it is not of the optimizer {self.settings.optimizer}")
         self.optimizer.load_state_dict(state["optimizer"])
         self.precisions, self._phase = dict(state["precisions"]), state["phase"]
         if state["scaler"]:  # empty unless fp16 was in use
