@@ -122,4 +122,8 @@ class Recorder:
     def _cut(line: dict[str, Any]) -> str:
         """How the batches were cut, where memory had a say in it."""
         checkpointing = ", checkpointing" if line["checkpointing"] else ""
-        return f"  {line['chunks']} chunk{'s' * (line['chunks'] > 1)}{checkpointing}" if line["chunks"] > 1 or checkpointing else ""
+        return (
+            f"  {line['chunks']} chunk{'s' * (line['chunks'] > 1)}{checkpointing}"
+            if line["chunks"] > 1 or checkpointing
+            else ""
+        )
