@@ -38,7 +38,7 @@ def imagenet_bundle(path: Path) -> Path:
     import timm
 
     from lensmith.graph import write_graph
-    from lensmith.train.weights import load_pretrained
+    from lensmith.train.network.weights import load_pretrained
 
     how = Preprocessing(image_size=224, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     model = timm.create_model("tf_efficientnet_lite0")

@@ -28,9 +28,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lensmith.machine import allowed_cores
-from lensmith.train.attempt import Verdict
-from lensmith.train.microbatch import MicroBatcher
-from lensmith.train.randomness import random_state
+from lensmith.train.transaction.attempt import Verdict
+from lensmith.train.transaction.microbatch import MicroBatcher
+from lensmith.train.transaction.randomness import random_state
 
 WARM_UP = 2
 REPEATS = 300

@@ -38,9 +38,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lensmith.machine import allowed_cores
-from lensmith.train import memory
-from lensmith.train.chunks import cut
-from lensmith.train.microbatch import MicroBatcher
+from lensmith.train.transaction import memory
+from lensmith.train.transaction.chunks import cut
+from lensmith.train.transaction.microbatch import MicroBatcher
 
 FLOOR = 4
 WARM_UP = 2

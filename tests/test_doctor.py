@@ -96,7 +96,7 @@ def test_an_extra_that_is_half_there_is_named_with_its_install() -> None:
 
 
 def test_no_weights_on_this_machine_says_which_come_by_pip(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lensmith.train.weights.on_this_machine", list)
+    monkeypatch.setattr("lensmith.train.network.weights.on_this_machine", list)
     (finding,) = software.weights()
     assert finding.status == "note"
     assert "lensmith[weights]" in finding.remedy

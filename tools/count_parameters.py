@@ -1,4 +1,4 @@
-"""Count the parameters of every timm backbone into src/lensmith/train/parameters.json; run after raising timm.
+"""Count the parameters of every timm backbone into src/lensmith/train/network/parameters.json; run after raising timm.
 
     python tools/count_parameters.py
 
@@ -10,7 +10,7 @@ import json
 import timm
 
 from lensmith.progress import track
-from lensmith.train.zoo import COUNTED, count_parameters
+from lensmith.train.network.zoo import COUNTED, count_parameters
 
 names = timm.list_models()
 counted = {name: count_parameters(name) for name in track(names, "counting", len(names))}

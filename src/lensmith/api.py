@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from lensmith.export.assemble import Exported
     from lensmith.pipeline import Trained
     from lensmith.predict import Predicted
+    from lensmith.train.network.zoo import Backbone
     from lensmith.train.recipe_file import Validated
-    from lensmith.train.zoo import Backbone
 
 StrPath = str | PathLike[str]
 
@@ -40,7 +40,7 @@ def doctor() -> Diagnosis:
 
 def models(pattern: str = "*", max_params: float | None = None, suited: str | None = None) -> list[Backbone]:
     """The backbones one can name, by a pattern such as `*lite*`; see `lensmith models --help`."""
-    from lensmith.train.zoo import find
+    from lensmith.train.network.zoo import find
 
     return find(pattern, max_params=max_params, suited=suited)
 

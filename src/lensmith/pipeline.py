@@ -16,15 +16,15 @@ from lensmith.errors import BundleError
 from lensmith.export.assemble import export
 from lensmith.export.parity import Parity
 from lensmith.settings import read_yaml
-from lensmith.train import auto
-from lensmith.train.distributed import World
 from lensmith.train.fit import fit
 from lensmith.train.fit import resume as go_on
 from lensmith.train.fitted import Fitted
+from lensmith.train.folder import auto
+from lensmith.train.folder.run import Run
 from lensmith.train.interruption import RunInterruptedError
 from lensmith.train.recipe import settings_of
 from lensmith.train.recipe_file import not_there
-from lensmith.train.run import Run
+from lensmith.train.transaction.distributed import World
 
 AUTO = "auto"
 """`--resume auto`: go on with the run of this command line if there is one, else begin it."""

@@ -17,8 +17,9 @@ from lensmith.errors import DataError, OutputError, ParityError, RunError
 from lensmith.export import assemble
 from lensmith.export.assemble import Exported, export
 from lensmith.image import preprocess
-from lensmith.train import backbone, checkpoint
-from lensmith.train.run import Run
+from lensmith.train.folder import checkpoint
+from lensmith.train.folder.run import Run
+from lensmith.train.network import backbone
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from lensmith.config import TrainSettings
-from lensmith.train import checkpoint, loop
+from lensmith.train import loop
 from lensmith.train.fit import fit
+from lensmith.train.folder import checkpoint
+from lensmith.train.folder.run import Run
 from lensmith.train.loop import RunInterruptedError
-from lensmith.train.run import Run
 from lensmith.train.step import Learner
 
 InChild = Callable[[Callable[[], None]], int]

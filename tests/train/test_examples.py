@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lensmith.train.microbatch import MicroBatcher
+from lensmith.train.transaction.microbatch import MicroBatcher
 
 pytestmark = pytest.mark.usefixtures("_one_thread")
 

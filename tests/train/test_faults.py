@@ -14,15 +14,15 @@ from lensmith.config import TrainSettings
 from lensmith.data.scan import ImageSet, Sample
 from lensmith.data.split import prepare
 from lensmith.errors import DataError, RunError
-from lensmith.train import checkpoint
-from lensmith.train.attempt import Verdict
-from lensmith.train.dataset import Batch
 from lensmith.train.faults import Faults
 from lensmith.train.fit import fit
-from lensmith.train.microbatch import Outcome
-from lensmith.train.record import Recorder
-from lensmith.train.run import Run
+from lensmith.train.folder import checkpoint
+from lensmith.train.folder.record import Recorder
+from lensmith.train.folder.run import Run
+from lensmith.train.images.dataset import Batch
 from lensmith.train.step import Learner
+from lensmith.train.transaction.attempt import Verdict
+from lensmith.train.transaction.microbatch import Outcome
 
 Spoil = Callable[..., dict[int, list[str]]]
 

@@ -18,13 +18,14 @@ from lensmith.config import TrainSettings
 from lensmith.data.scan import ImageSet
 from lensmith.data.split import prepare
 from lensmith.errors import DataError, OutputError, RunError, SettingsError
-from lensmith.train import checkpoint, loop
+from lensmith.train import loop
 from lensmith.train.fit import fit, resume
 from lensmith.train.fitted import Fitted
+from lensmith.train.folder import checkpoint
+from lensmith.train.folder.run import Run
 from lensmith.train.loop import Loop, RunInterruptedError
-from lensmith.train.microbatch import Outcome
-from lensmith.train.run import Run
 from lensmith.train.step import Learner
+from lensmith.train.transaction.microbatch import Outcome
 
 Train = Callable[..., Fitted]
 
@@ -309,7 +310,7 @@ def test_handlers_of_signals_are_put_back(train: Train, colours: Path) -> None:
 
 def test_a_loop_of_a_run_counts_the_steps_that_the_plan_counts(trained: Path) -> None:
     run = Run.open(trained)
-    from lensmith.train import backbone
+    from lensmith.train.network import backbone
 
     network = backbone.build(run.settings, 3)
     made = Loop(run, network, torch.device("cpu"))

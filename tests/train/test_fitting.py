@@ -10,7 +10,7 @@ import torch
 from lensmith.config import TrainSettings
 from lensmith.train import fitting
 from lensmith.train.fit import fit
-from lensmith.train.memory import TooLargeError
+from lensmith.train.transaction.memory import TooLargeError
 
 MESSAGE = "CUDA out of memory. (injected)"
 

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from lensmith.config import TrainSettings
-from lensmith.train import backbone, optimizer
+from lensmith.train import optimizer
+from lensmith.train.network import backbone
 from lensmith.train.recipe import Plan
 
 MODELS = ("test_resnet", "test_efficientnet", "test_vit")

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lensmith.config import TrainSettings
-from lensmith.train import backbone, precision
+from lensmith.train import precision
+from lensmith.train.network import backbone
 from lensmith.train.recipe import Phase
 from lensmith.train.step import Learner
 

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from lensmith.errors import OutputError, RunError
-from lensmith.train import auto, checkpoint, lock, loop
+from lensmith.train import loop
 from lensmith.train.fit import fit, resume
+from lensmith.train.folder import auto, checkpoint, lock
+from lensmith.train.folder.run import Run
 from lensmith.train.loop import RunInterruptedError
-from lensmith.train.run import Run
 from lensmith.train.step import Learner
 
 EPOCHS, STEPS_PER_EPOCH, IMAGES = 3, 3, 12

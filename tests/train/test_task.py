@@ -13,8 +13,9 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 from lensmith.config import TrainSettings
 from lensmith.errors import RunError, SettingsError
 from lensmith.image import pixels, preprocess
-from lensmith.train import backbone, checkpoint
-from lensmith.train.run import Run
+from lensmith.train.folder import checkpoint
+from lensmith.train.folder.run import Run
+from lensmith.train.network import backbone
 from lensmith.train.task import Classification, Distillation, Task, Teacher, task_of
 
 CPU = torch.device("cpu")

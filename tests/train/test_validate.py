@@ -11,7 +11,7 @@ from torch import nn
 from lensmith.data.split import prepare
 from lensmith.errors import DataError
 from lensmith.image import Preprocessing
-from lensmith.train.dataset import Images, Order, loader
+from lensmith.train.images.dataset import Images, Order, loader
 from lensmith.train.validate import Answers, answers
 
 CPU = torch.device("cpu")

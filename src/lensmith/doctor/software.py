@@ -104,7 +104,7 @@ def weights() -> list[Finding]:
     """Pretrained weights that need no download; empty where timm is not installed."""
     if find_spec("timm") is None:
         return []
-    from lensmith.train.weights import on_this_machine
+    from lensmith.train.network.weights import on_this_machine
 
     names = on_this_machine()
     facts = {"weights_on_this_machine": names}

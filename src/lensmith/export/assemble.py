@@ -28,9 +28,10 @@ from lensmith.evaluate.run import judge
 from lensmith.export.parity import Parity, compare
 from lensmith.graph import write_graph
 from lensmith.image import read
-from lensmith.train import backbone, checkpoint
-from lensmith.train.dataset import Images, Order, default_workers, loader
-from lensmith.train.run import VERSIONS, Run
+from lensmith.train.folder import checkpoint
+from lensmith.train.folder.run import VERSIONS, Run
+from lensmith.train.images.dataset import Images, Order, default_workers, loader
+from lensmith.train.network import backbone
 from lensmith.train.validate import answers
 
 GOLDEN_SAMPLES = 8

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from lensmith.config import TrainSettings
 from lensmith.data.scan import ImageSet
 from lensmith.errors import DataError, RunError
-from lensmith.train.dataset import Batch
-from lensmith.train.record import Recorder
+from lensmith.train.folder.record import Recorder
+from lensmith.train.images.dataset import Batch
 
 SHOWN_FILES = 5
 

@@ -16,16 +16,18 @@ from lensmith.config import TrainSettings
 from lensmith.data.scan import ImageSet
 from lensmith.data.split import prepare
 from lensmith.errors import DataError, ModelError, RunError, SettingsError
-from lensmith.train import backbone, checkpoint, difference, memory
-from lensmith.train.backbone import Network
-from lensmith.train.distributed import World
 from lensmith.train.fitted import Fitted
 from lensmith.train.fitting import what_fits
+from lensmith.train.folder import checkpoint, difference
+from lensmith.train.folder.lock import held
+from lensmith.train.folder.run import Run, default_folder, is_unbegun, require_free
 from lensmith.train.launch import launch
-from lensmith.train.lock import held
 from lensmith.train.loop import Loop
-from lensmith.train.run import Run, default_folder, is_unbegun, require_free
-from lensmith.train.state_dict import load_exactly
+from lensmith.train.network import backbone
+from lensmith.train.network.backbone import Network
+from lensmith.train.network.state_dict import load_exactly
+from lensmith.train.transaction import memory
+from lensmith.train.transaction.distributed import World
 
 
 def fit(settings: TrainSettings) -> Fitted:

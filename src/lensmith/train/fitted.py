@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lensmith.errors import RunError
-from lensmith.train.run import Run
+from lensmith.train.folder.run import Run
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,12 @@ import torch
 from torch import nn
 
 from lensmith.config import TrainSettings
-from lensmith.train import memory, optimizer, zoo
-from lensmith.train.attempt import set_checkpointing
+from lensmith.train import optimizer
+from lensmith.train.network import zoo
 from lensmith.train.step import Learner
+from lensmith.train.transaction import memory
+from lensmith.train.transaction.attempt import set_checkpointing
+from lensmith.train.transaction.thread import unbroken
 
 SHARES = (7 / 8, 3 / 4, 5 / 8, 1 / 2, 3 / 8, 1 / 4)
 """Of the image size, tried from the largest down."""
@@ -61,17 +64,21 @@ def _fits(model: nn.Module, learner: Learner, size: int) -> bool:
 
 
 def _goes_through(model: nn.Module, learner: Learner, size: int) -> bool:
-    set_checkpointing(model, True)
     try:
-        # Beside it stand the batch, decoded and as floats, and on a CPU what validation reads ahead.
-        images = max(2 * learner.settings.step_images, 4 * learner.settings.batch_size)
-        batch = torch.zeros(images, 3, size, size, device=learner.device)
-        model.eval()(batch[:1].clone()).square().mean().backward()
-        if model is learner.model:
-            optimizer.claim(learner.optimizer)
+        unbroken(lambda: _take_one(model, learner, size))
         return True
     except (AssertionError, RuntimeError, MemoryError):  # too large, or a network that takes one size only
         return False
+
+
+def _take_one(model: nn.Module, learner: Learner, size: int) -> None:
+    set_checkpointing(model, True)
+    # Beside it stand the batch, decoded and as floats, and on a CPU what validation reads ahead.
+    images = max(2 * learner.settings.step_images, 4 * learner.settings.batch_size)
+    batch = torch.zeros(images, 3, size, size, device=learner.device)
+    model.eval()(batch[:1].clone()).square().mean().backward()
+    if model is learner.model:
+        optimizer.claim(learner.optimizer)
 
 
 def _smaller_sizes(size: int) -> list[int]:

@@ -13,15 +13,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 from lensmith.errors import RunError
 from lensmith.machine import allowed_cores
-from lensmith.train.distributed import RENDEZVOUS
 from lensmith.train.interruption import EXIT_CODES, RunInterruptedError
+from lensmith.train.transaction.distributed import RENDEZVOUS, LostRankError
 
 ERRORS = "LENSMITH_ERRORS"
 """Environment variable: the folder where a rank that fails writes why."""
@@ -47,15 +47,15 @@ def launch(run: Path, processes: int) -> None:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, EXIT_CODES)
                 _wait(children)
         finally:
+            codes = [child.poll() for child in children]  # None: it did not end by itself
             for child in children:
                 child.kill()
                 child.wait()
-        codes = [child.returncode for child in children]
         for number in received:
             if -number in codes:  # before it could save
                 signal.raise_signal(number)
         if any(codes):
-            raise _error(errors, codes)
+            raise _error(run, errors, codes)
 
 
 def write_error(error: RunError | Exception, rank: int) -> None:
@@ -134,23 +134,26 @@ def _wait(children: list[subprocess.Popen[bytes]]) -> None:
         time.sleep(0.05)
 
 
-def _error(folder: Path, codes: list[int]) -> RunError:
-    """What the first to fail said; the others mostly say that they lost it."""
+def _error(run: Path, folder: Path, codes: Sequence[int | None]) -> RunError:
+    """What the first to fail said, or what ended it; the others mostly say that they lost it."""
     said = sorted((json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("*.json")), key=_when)
-    killed = next(((rank, -code) for rank, code in enumerate(codes) if code < 0 and -code != signal.SIGKILL), None)
-    if said and said[0]["expected"]:
-        first = said[0]
+    first = next((one for one in said if one["kind"] != LostRankError.__name__), None)
+    killed = next(((rank, signal.Signals(-code)) for rank, code in enumerate(codes) if code and code < 0), None)
+    if first and first["expected"]:
         kind = RunInterruptedError if first["kind"] == RunInterruptedError.__name__ else RunError
         error = kind(first["expected"], first["arrived"], first["remedy"])
         error.exit_code = first["exit_code"]
         return error
-    reason = (
-        said[0]["text"] if said else f"process {killed[0]} was ended by signal {killed[1]}" if killed else "one died"
-    )
+    if first:
+        arrived = f"One of them failed ({' '.join(first['text'].split())})."
+    elif killed:
+        arrived = f"Process {killed[0]} was ended by {killed[1].name}, as the system does where memory is short."
+    else:
+        arrived = f"Their exit codes are {', '.join(map(str, codes))}."
     return RunError(
         f"All {len(codes)} processes were expected to train to the end.",
-        f"One of them failed ({reason}); their exit codes are {', '.join(map(str, codes))}.",
-        "Go on from the last checkpoint with --resume.",
+        arrived,
+        f"Go on from the last checkpoint with: lensmith train --resume {run}",
     )
 
 

@@ -16,21 +16,22 @@ import torch
 
 from lensmith.errors import RunError
 from lensmith.machine import allowed_cores
-from lensmith.train import checkpoint, memory
-from lensmith.train.attempt import Verdict
-from lensmith.train.backbone import Network
-from lensmith.train.dataset import Batch, Images, Order, close, default_workers, loader
-from lensmith.train.distributed import World
 from lensmith.train.faults import SHOWN_FILES, Faults
+from lensmith.train.folder import checkpoint
+from lensmith.train.folder.plots import draw_curves, draw_memory
+from lensmith.train.folder.position import Figures, Position
+from lensmith.train.folder.record import Recorder
+from lensmith.train.folder.run import Run
+from lensmith.train.images.dataset import Batch, Images, Order, close, default_workers, loader
 from lensmith.train.interruption import EXIT_CODES, Interruption, RunInterruptedError
-from lensmith.train.microbatch import Outcome
-from lensmith.train.plots import draw_curves, draw_memory
-from lensmith.train.position import Figures, Position
-from lensmith.train.randomness import random_state, set_random_state
+from lensmith.train.network.backbone import Network
 from lensmith.train.recipe import Phase, Plan
-from lensmith.train.record import Recorder
-from lensmith.train.run import Run
 from lensmith.train.step import Learner
+from lensmith.train.transaction import memory
+from lensmith.train.transaction.attempt import Verdict
+from lensmith.train.transaction.distributed import World
+from lensmith.train.transaction.microbatch import Outcome
+from lensmith.train.transaction.randomness import random_state, set_random_state
 from lensmith.train.validate import Answers, answers
 
 SHOW_EVERY_S = 0.25

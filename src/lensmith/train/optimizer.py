@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from lensmith.config import TrainSettings
-from lensmith.train.backbone import Network
+from lensmith.train.network.backbone import Network
 from lensmith.train.recipe import Plan
 
 

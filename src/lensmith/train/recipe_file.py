@@ -9,9 +9,10 @@ from typing import Any
 
 from lensmith.config import TrainSettings
 from lensmith.settings import read_yaml
-from lensmith.train import augment, backbone, zoo
+from lensmith.train.images import augment
+from lensmith.train.network import backbone, zoo
+from lensmith.train.network.weights import HUB_PREFIX
 from lensmith.train.recipe import UNSAID, Phase, phases_of, settings_of
-from lensmith.train.weights import HUB_PREFIX
 
 FILES = ("data", "weights", "albumentations", "teacher")
 """Settings that name something on this machine."""

@@ -15,15 +15,18 @@ from torch import Tensor, nn
 
 from lensmith.config import TrainSettings
 from lensmith.image import Preprocessing
-from lensmith.train import augment, memory, optimizer, precision
-from lensmith.train.attempt import Verdict
-from lensmith.train.backbone import Network
-from lensmith.train.dataset import Batch
-from lensmith.train.distributed import World
-from lensmith.train.microbatch import MicroBatcher, Outcome
-from lensmith.train.mix import Mixer
+from lensmith.train import optimizer, precision
+from lensmith.train.images import augment
+from lensmith.train.images.dataset import Batch
+from lensmith.train.images.mix import Mixer
+from lensmith.train.network.backbone import Network
 from lensmith.train.recipe import Phase, Plan
 from lensmith.train.task import task_of
+from lensmith.train.transaction import memory
+from lensmith.train.transaction.attempt import Verdict
+from lensmith.train.transaction.distributed import World
+from lensmith.train.transaction.microbatch import MicroBatcher, Outcome
+from lensmith.train.transaction.thread import unbroken
 
 PIECE = 32
 """Images that are augmented at once; always the same, so that it never depends on memory."""
@@ -222,7 +225,7 @@ class Learner:
     def _fastest_of(self, images: int) -> str | None:
         """None where memory runs out."""
         try:
-            return precision.fastest(lambda chosen: self._try(chosen, images), self.device)
+            return unbroken(lambda: precision.fastest(lambda chosen: self._try(chosen, images), self.device))
         except Exception as error:
             if not memory.is_out_of_memory(error):
                 raise

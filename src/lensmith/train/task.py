@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from lensmith.config import TrainSettings
 from lensmith.errors import SettingsError
 from lensmith.image import Preprocessing
-from lensmith.train import backbone, checkpoint
-from lensmith.train.run import Run
-from lensmith.train.state_dict import some
+from lensmith.train.folder import checkpoint
+from lensmith.train.folder.run import Run
+from lensmith.train.network import backbone
+from lensmith.train.network.state_dict import some
 
 
 class Task(Protocol):

@@ -11,10 +11,10 @@ from torch.utils.data import DataLoader
 
 from lensmith.errors import DataError
 from lensmith.evaluate.metrics import measure
-from lensmith.train.chunks import in_chunks
-from lensmith.train.dataset import Batch
-from lensmith.train.distributed import World
-from lensmith.train.ladder import Ladder
+from lensmith.train.images.dataset import Batch
+from lensmith.train.transaction.chunks import in_chunks
+from lensmith.train.transaction.distributed import World
+from lensmith.train.transaction.ladder import Ladder
 
 
 @dataclass(frozen=True)

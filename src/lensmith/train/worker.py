@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from contextlib import nullcontext
 from pathlib import Path
 
 from lensmith.errors import LensmithError
@@ -15,15 +16,17 @@ def main(run: Path) -> int:
     """Train as this rank, and say in a file what went wrong; returns the exit code."""
     die_of_signals()
     share_cores()
-    from lensmith.train.distributed import World
     from lensmith.train.fit import train_together
+    from lensmith.train.folder.lock import held_by_ranks
+    from lensmith.train.folder.run import Run
     from lensmith.train.launch import end_with_parent, write_error
-    from lensmith.train.run import Run
+    from lensmith.train.transaction.distributed import World
 
     end_with_parent()
     world = World.join()
     try:
-        train_together(Run.open(run), world)
+        with held_by_ranks(run) if world.leads else nullcontext():
+            train_together(Run.open(run), world)
     except LensmithError as error:
         write_error(error, world.rank)
         return error.exit_code

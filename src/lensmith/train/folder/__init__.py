@@ -1,0 +1,1 @@
+"""The run folder: checkpoints, events, pictures, and which run goes on."""

@@ -1,0 +1,67 @@
+"""What has changed since a run began: its settings as they are said now, and its images as they lie there now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lensmith.config import TrainSettings
+from lensmith.data.scan import ImageSet
+from lensmith.train.folder.run import Run
+from lensmith.train.network.state_dict import some
+
+MAY_CHANGE = frozenset(
+    {
+        "data", "out", "workers", "device", "processes", "memory_fraction", "min_chunk", "checkpointing",
+        "save_minutes", "on_nan",
+    }
+)  # fmt: skip
+"""Settings that say where and how fast, not what comes out (of `data`, the images themselves are compared)."""
+
+
+def of_settings(settings: TrainSettings, said: Mapping[str, Any]) -> list[str]:
+    """`lr: 0.001 in the run, 0.01 now` for each that is said differently and may not change.
+
+    Args:
+        settings: of the run.
+        said: validated values by name; what is not said is not compared.
+    """
+    found = []
+    for name, now in said.items():
+        before = getattr(settings, name)
+        if name not in MAY_CHANGE and _comparable(before) != _comparable(now):
+            found.append(f"{name}: {_shown(before)} in the run, {_shown(now)} now")
+    return found
+
+
+def of_data(run: Run, images: ImageSet) -> list[str]:
+    """Classes, then files: how many and which were removed, were added, or have other bytes, labels or parts."""
+    before = {sample.path: (run.images.labels[sample.label], sample.part) for sample in run.images.samples}
+    now = {sample.path: (images.labels[sample.label], sample.part) for sample in images.samples}
+    sizes = {sample.path: size for sample, size in zip(images.samples, images.sizes, strict=True)}
+    both = [path for path in before if path in now]
+    files = {
+        "removed": [path for path in before if path not in now],
+        "added": [path for path in now if path not in before],
+        "of another size": [path for path in both if run.sizes[path] != sizes[path]],
+        "of another class": [path for path in both if before[path][0] != now[path][0]],
+    }
+    if not files["removed"] and not files["added"]:  # which may put others into other parts
+        files["in another part"] = [path for path in both if before[path][1] != now[path][1]]
+    classes = {
+        "removed": [label for label in run.images.labels if label not in images.labels],
+        "added": [label for label in images.labels if label not in run.images.labels],
+    }
+    return [f"classes {what}: {some(labels)}" for what, labels in classes.items() if labels] + [
+        f"{len(paths):,} image{'s' * (len(paths) > 1)} {what} ({some(paths)})" for what, paths in files.items() if paths
+    ]
+
+
+def _comparable(value: Any) -> Any:
+    """The same file may be named from another folder."""
+    return value.resolve() if isinstance(value, Path) else value
+
+
+def _shown(value: Any) -> str:
+    return ",".join(f"{part:g}" for part in value) if isinstance(value, tuple) else str(value)

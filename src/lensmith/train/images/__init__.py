@@ -1,0 +1,1 @@
+"""Images on their way to the network: their order, decoding, augmentation and mixing."""
