@@ -62,7 +62,12 @@ def parts_ms(micro: MicroBatcher, batch: tuple[Tensor, Tensor], device: torch.de
     weight = next(model.parameters())
 
     def buffers() -> object:
-        return [buffer.clone() for module in model.modules() if module.training for buffer in module._buffers.values()]
+        return [
+            buffer.clone()
+            for m in model.modules()
+            if m.training and m not in tiles.norms
+            for buffer in m._buffers.values()
+        ]
 
     def vote() -> Verdict:
         micro.world.tell([1, 1])

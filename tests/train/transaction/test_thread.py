@@ -22,7 +22,7 @@ conv = lambda n: F.conv2d(torch.rand(n, 3, 128, 128).contiguous(memory_format=to
 conv(2)
 hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
 start, problem = memory.status_bytes("VmData"), ""
-for room in range(0, 90_000_000, 300_000):
+for room in range(36_000_000, 90_000_000, 40_000):
     resource.setrlimit(resource.RLIMIT_DATA, (start + room, hard))
     try:
         unbroken(lambda: conv(32))

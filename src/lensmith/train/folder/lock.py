@@ -23,8 +23,9 @@ def held(run: Path) -> Iterator[None]:
         RunError: another process has held it for WAIT_S seconds, or ranks that one has left behind.
     """
     with _locked(run, NAME):
-        with held_by_ranks(run):
-            pass
+        if (run / RANKS).exists():
+            with held_by_ranks(run):
+                pass
         yield
 
 

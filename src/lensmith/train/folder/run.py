@@ -31,8 +31,8 @@ from lensmith.config import TrainSettings
 from lensmith.data.scan import ImageSet, Sample
 from lensmith.errors import OutputError, RunError
 from lensmith.image import Preprocessing
+from lensmith.train.folder import lock
 from lensmith.train.folder.checkpoint import LAST, PARTIAL, PREVIOUS
-from lensmith.train.folder.lock import NAME as LOCK
 
 DESCRIPTION = "run.json"
 SPLITS = "splits.csv"
@@ -241,8 +241,8 @@ class Run:
 def is_unbegun(path: Path) -> bool:
     """Whether `path` holds what a run leaves that is stopped before its first checkpoint, and nothing else."""
     checkpoints = path / "checkpoints"
-    ours = [path / name for name in (DESCRIPTION, DESCRIPTION + PARTIAL, SPLITS, SPLITS + PARTIAL, EVENTS, LOCK)]
-    ours += [checkpoints, checkpoints / (LAST + PARTIAL)]
+    names = DESCRIPTION, DESCRIPTION + PARTIAL, SPLITS, SPLITS + PARTIAL, EVENTS, lock.NAME, lock.RANKS
+    ours = [*(path / name for name in names), checkpoints, checkpoints / (LAST + PARTIAL)]
     return checkpoints.is_dir() and all(file in ours for file in path.rglob("*"))
 
 

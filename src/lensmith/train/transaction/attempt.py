@@ -102,8 +102,9 @@ class Attempt:
             )
 
     def _run(self, work: Work) -> None:
+        swapped = set(self.tiles.norms)  # whose statistics stay out of it
         for module in self.model.modules():
-            if module.training:
+            if module.training and module not in swapped:
                 self._buffers += [
                     (module, name, buffer, None if buffer is None else buffer.clone())
                     for name, buffer in module._buffers.items()

@@ -102,7 +102,10 @@ class Tiles:
 
     def sums(self) -> list[Tensor]:
         """Over the tiles done, the sums of their means and variances, layer by layer: what ranks may add up."""
-        return [_tensor(kept) * found.tiles for _, found in self._moving() for kept in (found.mean, found.var)]
+        moving = self._moving()
+        kept = [_tensor(statistic) for _, found in moving for statistic in (found.mean, found.var)]
+        tiles = [float(found.tiles) for _, found in moving for _ in range(2)]
+        return list(torch._foreach_mul(kept, tiles)) if kept else []
 
     def counts(self) -> list[int]:
         """How many tiles each of these layers has seen: none where this step did not go through it."""
@@ -116,15 +119,22 @@ class Tiles:
             sums: what `sums` returned, added up over the ranks.
             counts: what `counts` returned, added up over the ranks.
         """
-        for (norm, _), mean, var, tiles in zip(self._moving(), sums[::2], sums[1::2], counts, strict=True):
-            if not tiles:
-                continue
-            batches = norm.num_batches_tracked
-            if batches is not None:
-                batches.add_(1)
-            share = norm.momentum if norm.momentum is not None else 1.0 / float(_tensor(batches))
-            _tensor(norm.running_mean).lerp_(mean / tiles, share)
-            _tensor(norm.running_var).lerp_(var / tiles, share)
+        seen = [number for number, tiles in enumerate(counts) if tiles]
+        if not seen:
+            return
+        moving = self._moving()
+        norms = [moving[number][0] for number in seen]
+        if batches := [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]:
+            torch._foreach_add_(batches, 1)
+        shares = [
+            norm.momentum if norm.momentum is not None else 1.0 / float(_tensor(norm.num_batches_tracked))
+            for norm in norms
+        ]
+        # All layers in a few kernels, where a GPU would wait for hundreds of small ones.
+        pairs = [sums[place] for number in seen for place in (2 * number, 2 * number + 1)]
+        means = torch._foreach_div(pairs, [float(counts[number]) for number in seen for _ in range(2)])
+        running = [_tensor(buffer) for norm in norms for buffer in (norm.running_mean, norm.running_var)]
+        torch._foreach_lerp_(running, means, [share for share in shares for _ in range(2)])
 
     def _moving(self) -> list[tuple[_BatchNorm, _Found]]:
         """The layers that keep running statistics."""
