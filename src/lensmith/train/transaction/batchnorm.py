@@ -143,7 +143,9 @@ class Tiles:
     def _forward(self, norm: _BatchNorm, x: Tensor) -> Tensor:
         per_image, rest = divmod(len(x), sum(self._sizes))
         # Some networks fold other axes into the first one; rows that belong to no single image are one tile.
-        tiles = [x] if rest else list(torch.split(x, [size * per_image for size in self._sizes]))
+        # One tile is not split either: back through a split the gradient would be copied.
+        whole = rest or len(self._sizes) == 1
+        tiles = [x] if whole else list(torch.split(x, [size * per_image for size in self._sizes]))
         found, answers = self._found[norm], []
         for tile, size in zip(tiles, self._sizes, strict=not rest):
             if size == 1 and not rest and not self._together and found.mean is not None:
