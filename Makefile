@@ -9,7 +9,7 @@ demo: .venv/ready
 	$(BIN)/lensmith demo
 
 test: check
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: .venv/ready
 	$(BIN)/ruff format --check --quiet . || ($(BIN)/ruff format --diff .; exit 1)

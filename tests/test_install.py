@@ -26,7 +26,6 @@ def serve_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("install")
 def test_a_serve_only_install_is_small(serve_only: Path) -> None:
     files = [file for file in serve_only.rglob("*") if file.is_file() and not file.is_symlink()]
     assert sum(file.stat().st_size for file in files) <= LIMIT_BYTES
@@ -35,7 +34,6 @@ def test_a_serve_only_install_is_small(serve_only: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("install")
 def test_it_predicts_and_serves(serve_only: Path, colour_bundle: Bundle, colours: Path, tmp_path: Path) -> None:
     lensmith = str(serve_only / "bin/lensmith")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
@@ -57,7 +55,6 @@ with start_service(sys.argv[1]) as service:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("install")
 def test_a_verb_whose_packages_are_missing_says_how_to_get_them(serve_only: Path, tmp_path: Path) -> None:
     result = subprocess.run(
         [str(serve_only / "bin/lensmith"), "train", "photos"], cwd=tmp_path, capture_output=True, text=True

@@ -19,8 +19,7 @@ from lensmith.train.folder import checkpoint
 from lensmith.train.folder.run import Run
 from lensmith.train.transaction.distributed import RENDEZVOUS, World
 
-# In one group: what two_ranks.py finds is found once.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ranks")]
+pytestmark = pytest.mark.slow
 
 Found = dict[str, Any]
 LENSMITH = str(Path(sys.executable).with_name("lensmith"))
