@@ -92,6 +92,23 @@ class TrainSettings(Settings):
     unfreeze_every: int | None = Field(
         None, ge=1, description="Gradual unfreezing: one more stage every so many epochs after the head's."
     )
+    head_solver: Literal["auto", "lbfgs", "ncm", "minibatch"] = Field(
+        "auto",
+        description="The head of a frozen backbone: auto takes the better of L-BFGS and, for small classes, nearest "
+        "class means (ncm); minibatch takes steps with the optimizer.",
+    )
+    views: int | None = Field(
+        None,
+        ge=1,
+        description="Ways to see each image while layers are frozen: as it is, then augmented; by default 1 "
+        "for the head alone, else 4.",
+    )
+    feature_cache: Literal["auto", "never"] = Field(
+        "auto", description="Keep what frozen layers make of each view, or run them again in every epoch."
+    )
+    cache_gb: float | None = Field(
+        None, ge=0, description="Disk for what is kept from run to run; by default 20, or a fifth of what is free."
+    )
     max_steps: int | None = Field(None, ge=1, description="Stop after so many steps, whatever the epoch.")
     batch_size: int = Field(32, ge=1, description="Images in a batch.")
     accumulate: int = Field(1, ge=1, description="Batches that make one optimizer step.")

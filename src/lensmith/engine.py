@@ -82,11 +82,12 @@ class OpenVinoEngine(Engine):
         super().__init__(temperature)
         import openvino as ov
 
+        # One stream for each caller, up to the cores: concurrent calls do not wait for one another.
+        streams = max(1, allowed_cores() // threads)
         hints: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
-            "INFERENCE_NUM_THREADS": threads,
-            # One stream for each caller, up to the cores: concurrent calls do not wait for one another.
-            "NUM_STREAMS": max(1, allowed_cores() // threads),
+            "INFERENCE_NUM_THREADS": threads * streams,  # of all streams together
+            "NUM_STREAMS": streams,
         }
         self._model = ov.Core().compile_model(graph, "CPU", hints)
         self.precision = precision

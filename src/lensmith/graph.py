@@ -1,4 +1,4 @@
-"""A torch module → an ONNX graph: the one way from torch to an engine."""
+"""A torch module → a graph: ONNX for whoever serves it, OpenVINO's own for work on this machine."""
 
 from __future__ import annotations
 
@@ -40,6 +40,26 @@ def write_graph(model: nn.Module, image_size: int, path: Path) -> Path:
         )
         assert program is not None
         program.save(str(path), external_data=False)
+    return path
+
+
+def to_openvino(model: nn.Module, image_size: int, path: Path) -> Path:
+    """Convert for OpenVINO alone, three times as fast as by way of ONNX; weights lie beside the file.
+
+    Args:
+        model: in evaluation mode, on the CPU; float32 (N, 3, S, S) → float32 (N, …).
+        image_size: S.
+        path: the .xml file to write.
+
+    Returns:
+        `path`.
+    """
+    import openvino
+
+    with _quiet():
+        example = torch.zeros(2, 3, image_size, image_size)
+        shape = openvino.PartialShape([-1, 3, image_size, image_size])
+        openvino.save_model(openvino.convert_model(model, example_input=example, input=shape), path, False)
     return path
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain
 from typing import Any
 
@@ -22,10 +22,12 @@ from lensmith.train.folder.plots import draw_curves, draw_memory
 from lensmith.train.folder.position import Figures, Position
 from lensmith.train.folder.record import Recorder
 from lensmith.train.folder.run import Run
+from lensmith.train.head.choose import can_solve, choose
 from lensmith.train.images.dataset import Batch, Images, Order, close, default_workers, loader
 from lensmith.train.interruption import EXIT_CODES, Interruption, RunInterruptedError
 from lensmith.train.network.backbone import Network
 from lensmith.train.recipe import Phase, Plan
+from lensmith.train.source import Source, StoppedError, Taken
 from lensmith.train.step import Learner
 from lensmith.train.transaction import memory
 from lensmith.train.transaction.attempt import Verdict
@@ -66,12 +68,15 @@ class Loop:
             order = Order(len(validation), 2 * settings.batch_size, None, rank=rank, ranks=ranks)
             self.validation = loader(dataset, order, workers, device)
         self.at, self.figures = Position(), Figures()
+        self._runners: dict[str, str] = {}
         self._saved_at = time.monotonic()
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over a checkpoint."""
         self.learner.restore(state["learner"])
         self.at = Position(**state["position"])
+        self.plan = replace(self.plan, solved=self.at.solved)
+        self._runners.update(state["runners"])
         ranks = state["ranks"]
         if len(ranks) == self.world.size:
             own = ranks[self.world.rank]
@@ -109,13 +114,18 @@ class Loop:
         if not self.world.broadcast(self.folder.begun):
             self._save()
             self._open(recorder)
+        source = Source(self.folder, self.learner, self.order, recorder, lambda: self._wish() is Verdict.STOP)
+        source.runners = self._runners
         phase: Phase | None = None
         while not at.finished:
             if phase != plan.phase(at.epoch):
                 phase = plan.phase(at.epoch)
-                recorder.event("phase", phase=phase.name, precision=self.learner.enter(phase))
-            self._train(phase, recorder)
-            self._judge(phase, recorder)
+                taken = self._enter(phase, source)
+            if taken is not None and self._solves(phase):
+                self._solve(phase, taken)
+            else:
+                self._train(phase, recorder)
+            self._judge(phase, taken)
             if self._save() is Verdict.STOP:
                 self._stop()
         recorder.event("end", step=at.step)
@@ -135,6 +145,53 @@ class Loop:
         if len(images.set_aside) > SHOWN_FILES:
             recorder.say(f"… and {len(images.set_aside) - SHOWN_FILES:,} more; all are named in {self.folder.events}")
 
+    def _enter(self, phase: Phase, source: Source) -> Taken | None:
+        """Begin a phase, on features if it can."""
+        try:
+            taken = source.enter(phase)
+        except StoppedError:
+            self._save()
+            self._stop()
+        cut = taken.cut if taken else None
+        self._recorder.event("phase", phase=phase.name, precision=self.learner.enter(phase, cut))
+        self._batches = taken.training if taken else self.batches
+        return taken
+
+    def _solves(self, phase: Phase) -> bool:
+        """Whether the phase's epochs are one solution; not where it has begun with steps, or is told how many."""
+        fresh = self.at.epoch == phase.first_epoch and not self.at.batch
+        return phase.trainable == 0 and fresh and can_solve(self.learner.network.head, self.settings)
+
+    def _solve(self, phase: Phase, taken: Taken) -> None:
+        """The head by solving, in the place of all epochs of its phase."""
+        started = time.perf_counter()
+        images, at = self.folder.images, self.at
+        labels, held_labels = (torch.tensor([one.label for one in images.part(part)]) for part in ("train", "val"))
+
+        held = None if taken.held is None else (taken.held, held_labels)
+
+        def watch(done: int, total: int) -> None:
+            self._recorder.working("head", done, total)
+
+        chosen = self.world.lead(
+            lambda: choose(
+                taken.views, labels, len(images.labels), held, self.learner.task,
+                self.settings, self.device, watch,
+            )
+        )  # fmt: skip
+        self.learner.put_head(chosen.head)
+        seconds = time.perf_counter() - started
+        self._recorder.event(
+            "head", way=chosen.head.name, strength=chosen.head.strength, tried=chosen.tried, seconds=seconds
+        )
+        at.solved, at.epoch, at.batch = True, phase.end_epoch - 1, 0
+        at.step = min(self.plan.total_steps, phase.end_epoch * self.plan.steps_per_epoch)
+        self.plan = replace(self.plan, solved=True)
+        unreadable = {row for rows in taken.views for row in rows.unreadable.items()}
+        self._faults.leave_out([(images.part("train")[row].path, reason) for row, reason in sorted(unreadable)])
+        if self.world.leads:
+            self.figures = Figures(chosen.seen, chosen.weight, chosen.loss_sum, chosen.correct, seconds + taken.seconds)
+
     def _train(self, phase: Phase, recorder: Recorder) -> None:
         """The rest of the epoch's steps."""
         at, figures = self.at, self.figures
@@ -145,7 +202,7 @@ class Loop:
         # One running sum from the epoch's first step on, so that where it is read does not change its bits.
         sums = torch.tensor([figures.loss_sum, figures.correct], dtype=torch.float64, device=self.device)
         clock = shown = time.perf_counter()
-        for batch in self.batches:
+        for batch in self._batches:
             waited_s = time.perf_counter() - clock
             outcome = self._take(batch, sums)
             at.batch, at.step = at.batch + 1, at.step + 1
@@ -184,9 +241,10 @@ class Loop:
         figures.seen, figures.weight = figures.seen + len(batch.labels), figures.weight + outcome.weight
         return outcome
 
-    def _judge(self, phase: Phase, recorder: Recorder) -> None:
+    def _judge(self, phase: Phase, taken: Taken | None) -> None:
         """End the epoch: validate, keep it if it is the best, and move to the next."""
-        at = self.at
+        at, recorder = self.at, self._recorder
+        validation = taken.validation if taken else self.validation
         figures = Figures.of_all(self.world.gather(self.figures.as_dict()))
         self._faults.leave_out(list(chain.from_iterable(self.world.gather(self._faults.unreadable))))
         self._faults.name_lost_classes()
@@ -197,11 +255,10 @@ class Loop:
                 f"Try a smaller rate (--lr {self.settings.lr / 10:g}) or --precision fp32.",
             )
         found: Answers | None = None
-        if self.validation is not None:
-            found = answers(
-                self.learner.judged, self.validation, self.device, recorder.validating, self.learner.micro.inference,
-                self.world,
-            )  # fmt: skip
+        if validation is not None:
+            judged = self.learner.answering(taken.cut if taken else None)
+            ladder = self.learner.micro.inference
+            found = answers(judged, validation, self.device, recorder.validating, ladder, self.world)
             self._faults.leave_out(found.unreadable)
             self._faults.require_finite_validation(found.loss)
         else:
@@ -248,7 +305,9 @@ class Loop:
         """Write a checkpoint of all ranks; STOP where one of them was told to stop by now."""
         ranks = self.world.gather({"figures": self.figures.as_dict(), "random": random_state(self.device)})
         if self.world.leads:
-            state = {"learner": self.learner.state(), "position": asdict(self.at), "ranks": ranks}
+            state = {
+                "learner": self.learner.state(), "position": asdict(self.at), "ranks": ranks, "runners": self._runners,
+            }  # fmt: skip
             checkpoint.save(state, self.folder.last, self.folder.previous)
         self._saved_at = time.monotonic()
         return Verdict(self.world.vote(self._wish()))

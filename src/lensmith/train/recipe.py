@@ -28,7 +28,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
     "finetune-head": {
         "trainable_stages": 0, "optimizer": "sgd", "weight_decay": 0.0, "schedule": "constant", "warmup": 0.0,
-        "image_size": 224, "resize": "squash", "augment": "flip", "label_smoothing": 0.0,
+        "image_size": 224, "resize": "squash", "augment": "flip", "views": 2, "label_smoothing": 0.0,
+        "head_solver": "minibatch",
     },
     "layerwise": {
         "head_epochs": 0, "optimizer": "sgd", "first_lr_ratio": 0.01, "weight_decay": 1e-4, "dropout": 0.5,
@@ -90,6 +91,7 @@ class Phase:
         end_epoch: exclusive.
         trainable: how many of the backbone's last stages learn; 0: the head alone, None: all.
         image_size: pixels a side to train at; None: the model's own.
+        warms: the head alone learns, for the rest to learn later; pictures are not mixed yet.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Phase:
     end_epoch: int
     trainable: int | None
     image_size: int | None = None
+    warms: bool = False
 
     def learns(self, stage: int) -> bool:
         """Whether the stage with this number (0 is the head) learns."""
@@ -113,6 +116,7 @@ class Plan:
         total_steps: steps of the whole run; the cosine ends there.
         warmup_steps: linear warm-up, after the start and again for each stage when it is unfrozen.
         cosine: the rate falls with the steps; else it stays at its peak, unless a plateau lowers it.
+        solved: the head was solved for, so its rate warms up when it first takes steps.
     """
 
     phases: tuple[Phase, ...]
@@ -120,6 +124,7 @@ class Plan:
     total_steps: int
     warmup_steps: int
     cosine: bool = True
+    solved: bool = False
 
     @classmethod
     def of(cls, settings: TrainSettings, images: int, stages: int) -> Plan:
@@ -138,7 +143,8 @@ class Plan:
 
         Source of the cosine: Loshchilov and Hutter, SGDR, 2017, without restarts.
         """
-        thawed = next((phase.first_epoch for phase in self.phases if phase.learns(stage)), None)
+        stepping = [phase for phase in self.phases if phase.learns(stage) and not (self.solved and phase.warms)]
+        thawed = next((phase.first_epoch for phase in stepping), None)
         if thawed is None:
             return 0.0
         warm = min(1.0, (step - thawed * self.steps_per_epoch + 1) / (self.warmup_steps + 1))
@@ -159,14 +165,20 @@ def phases_of(settings: TrainSettings, stages: int) -> tuple[Phase, ...]:
         first, *rest = epochs
         name = {None: "all", 0: "head"}.get(trainable, f"last {trainable}")
         end = (rest[-1] if rest else first) + 1
-        phases.append(Phase(name if size is None else f"{name}@{size}", first, end, trainable, size))
+        warms = trainable == 0 and _most(settings, stages) > 0 and end < settings.epochs
+        phases.append(Phase(name if size is None else f"{name}@{size}", first, end, trainable, size, warms))
     return tuple(phases)
+
+
+def _most(settings: TrainSettings, stages: int) -> int:
+    """How many of the backbone's stages ever learn."""
+    return stages if settings.trainable_stages is None else min(stages, settings.trainable_stages)
 
 
 def _trainable(settings: TrainSettings, stages: int, epoch: int) -> int | None:
     """How many of the backbone's last stages learn in a 0-based epoch; None: all of them."""
     thawed = epoch - settings.head_epochs
-    most = stages if settings.trainable_stages is None else min(stages, settings.trainable_stages)
+    most = _most(settings, stages)
     if thawed < 0 or most == 0:
         return 0
     count = most if settings.unfreeze_every is None else min(most, thawed // settings.unfreeze_every + 1)

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from lensmith.config import TrainSettings
 from lensmith.image import Preprocessing
 from lensmith.train import optimizer, precision
+from lensmith.train.frozen.cut import Cut
+from lensmith.train.head.choose import install
+from lensmith.train.head.solve import Linear
 from lensmith.train.images import augment
 from lensmith.train.images.dataset import Batch
 from lensmith.train.images.mix import Mixer
@@ -73,6 +76,8 @@ class Learner:
         )
         self.precisions: dict[str, str] = {}  # phase → precision, once it is chosen
         self._phase = ""
+        self._mixes = True
+        self._suffix: nn.Module | None = None  # what learns, where a phase learns from features
         self._precision = "fp32"
         self._scaler = torch.amp.GradScaler(device.type, enabled=False)
         self.size = how.image_size  # pixels a side in the phase under way
@@ -84,17 +89,29 @@ class Learner:
         """The network that is validated and kept: the moving average where there is one."""
         return self.model if self.ema is None else self.ema.module
 
-    def enter(self, phase: Phase) -> str:
-        """Freeze what the phase freezes and settle its precision, by trial unless the settings name one."""
+    def enter(self, phase: Phase, cut: Cut | None = None) -> str:
+        """Freeze what the phase freezes and settle its precision, by trial unless the settings name one.
+
+        Args:
+            phase: to be trained.
+            cut: where batches of features come in; None: batches are images.
+
+        Returns:
+            The precision.
+        """
         self.network.freeze(phase.trainable, self.settings.batch_norm == "frozen")
+        self._suffix = None if cut is None else cut.suffix(self.model)
+        self._mixes = not phase.warms
         if phase.name == self._phase:  # resumed in the middle of it
             self.micro.refresh()
         else:
             self.micro.restart()
         self._phase, self.size = phase.name, phase.image_size or self.size
+        self._shape = (3, self.size, self.size) if cut is None else cut.shape
         if phase.name not in self.precisions:
             wanted = self.settings.precision
-            chosen = self._fastest() if wanted == "auto" else wanted
+            chosen = self._fastest() if wanted == "auto" and len(self._shape) > 1 else wanted
+            chosen = "fp32" if chosen == "auto" else chosen  # a head alone is too little work for a trial
             self.precisions[phase.name] = self.world.broadcast(chosen)
         self._use(self.precisions[phase.name])
         return self._precision
@@ -139,6 +156,16 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         return outcome
 
+    def answering(self, cut: Cut | None) -> nn.Module:
+        """What is validated: the judged network, or what of it comes after the cut."""
+        return self.judged if cut is None else cut.suffix(self.judged)
+
+    def put_head(self, head: Linear) -> None:
+        """Take over a head that was solved for."""
+        install(head, self.network.head)
+        if self.ema is not None:
+            self.ema.module.load_state_dict(self.model.state_dict())
+
     def state(self) -> dict[str, Any]:
         """Weights, optimizer, scaler, what was chosen and found, as tensors and plain values."""
         return {
@@ -169,7 +196,10 @@ class Learner:
         self.micro.inference.restore(state["inference"])
 
     def _prepare(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
-        """Pictures float (N, 3, S, S) in 0..1, augmented and mixed, and their targets, on the device."""
+        """Pictures float (N, 3, S, S) in 0..1, augmented and mixed, or features, and targets, on the device."""
+        if self._suffix is not None:
+            features = batch.images.to(self.device, non_blocking=True).float()
+            return features, batch.labels.to(self.device, non_blocking=True)
         # Decoded pictures are (N, S, S, 3), which is channels_last memory once the axes are renamed.
         decoded, labels, factors = batch.images.permute(0, 3, 1, 2), batch.labels, batch.factors
         pictures = torch.empty(
@@ -180,7 +210,7 @@ class Learner:
             raw = decoded[piece].to(self.device, non_blocking=True).float().div_(255)
             pictures[piece] = self.augment.apply(raw, factors[piece].to(self.device, non_blocking=True))
         targets = labels.to(self.device, non_blocking=True)
-        if self.mixer is not None and len(labels):
+        if self.mixer is not None and self._mixes and len(labels):
             pictures, targets = self.mixer(pictures, targets, self.settings.seed, step)
         return pictures, targets
 
@@ -194,7 +224,10 @@ class Learner:
 
     def _forward(self, pictures: Tensor, chosen: str) -> Tensor:
         with precision.autocast(self.device, chosen):
-            logits: Tensor = self.model((pictures - self._mean).div_(self._std))
+            if self._suffix is not None:
+                logits: Tensor = self._suffix(pictures)
+            else:
+                logits = self.model((pictures - self._mean).div_(self._std))
         return logits
 
     def _update(self, step: int) -> None:
@@ -236,8 +269,13 @@ class Learner:
         """Forward and back on noise, leaving weights, statistics and random state as they were."""
         tiles = self.micro.tiles
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            noise = torch.rand(images, 3, self.size, self.size, device=self.device)
+            noise = torch.rand(images, *self._shape, device=self.device)
             with tiles.swapped(together=False), tiles.chunk([images]):
-                logits = self._forward(noise.to(memory_format=torch.channels_last), chosen)
+                logits = self._forward(channels_last(noise), chosen)
                 logits.float().square().mean().backward()  # type: ignore[no-untyped-call]
         self.optimizer.zero_grad(set_to_none=True)
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """The layout that convolutions are fastest in; what is no batch of pictures stays as it is."""
+    return images.to(memory_format=torch.channels_last) if images.ndim == 4 else images

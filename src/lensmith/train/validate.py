@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from lensmith.errors import DataError
 from lensmith.evaluate.metrics import measure
@@ -15,6 +15,14 @@ from lensmith.train.images.dataset import Batch
 from lensmith.train.transaction.chunks import in_chunks
 from lensmith.train.transaction.distributed import World
 from lensmith.train.transaction.ladder import Ladder
+
+
+class Batches(Protocol):
+    """A part, batch by batch."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,7 @@ class Answers:
 
 def answers(
     model: nn.Module,
-    batches: DataLoader[Batch],
+    batches: Batches,
     device: torch.device,
     watch: Callable[[int, int], None] = lambda done, total: None,
     ladder: Ladder | None = None,
@@ -64,8 +72,8 @@ def answers(
     A batch that does not fit into memory goes through in chunks.
 
     Args:
-        model: float32 (N, 3, S, S) → logits (N, C).
-        batches: a loader whose dataset does not augment.
+        model: float32 (N, 3, S, S), or features (N, …), → logits (N, C).
+        batches: unaugmented, of what the model takes.
         device: where the model is.
         watch: told the batches done and their number.
         ladder: remembers from one time to the next how much fits.
@@ -78,7 +86,8 @@ def answers(
     ladder, world = ladder or Ladder(), world or World()
 
     def forward(images: torch.Tensor) -> torch.Tensor:
-        answer: torch.Tensor = model(images.to(device, non_blocking=True, memory_format=torch.channels_last))
+        layout = torch.channels_last if images.ndim == 4 else torch.preserve_format
+        answer: torch.Tensor = model(images.to(device, torch.float32, non_blocking=True, memory_format=layout))
         return answer.float().cpu()
 
     modes = {module: module.training for module in model.modules()}

@@ -22,6 +22,7 @@ class Position:
         factor: what plateaus have left of the learning rates.
         flat: epochs since the best one, or since the last plateau.
         finished: nothing is left to do.
+        solved: the head was solved for.
     """
 
     epoch: int = 0
@@ -32,6 +33,7 @@ class Position:
     factor: float = 1.0
     flat: int = 0
     finished: bool = False
+    solved: bool = False
 
     def judge(self, score: float | None, in_last_phase: bool, settings: TrainSettings) -> bool:
         """Take an epoch's score (more is better; None: there is none) into account; whether it is the best so far."""

@@ -100,6 +100,10 @@ class Recorder:
             self._told, self._told_at = cut, time.monotonic()
             self.event("memory", step=step, peak_bytes=peak_bytes, **cut)
 
+    def working(self, what: str, done: int, total: int) -> None:
+        """Show how far something is that is no epoch."""
+        self._progress.update(self._bar, description=what, completed=done, total=total, figures="")
+
     def validating(self, done: int, total: int) -> None:
         """Show how far the validation is, in batches."""
         self._progress.update(self._bar, completed=done, total=total, figures="validating")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import random as python_random
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -146,8 +147,9 @@ class Pipeline:
     def __call__(self, pixels: Pixels, random: np.random.Generator) -> Pixels:
         """Uint8 (S, S, 3) → the same, altered."""
         # Its own seeding gives each transform the same numbers, so that all of them would be applied, or none.
-        self._pipeline.set_random_state(random, python_random.Random(int(random.integers(2**63))))
-        altered: Pixels = self._pipeline(image=pixels)["image"]
+        with _ONE_AT_A_TIME:
+            self._pipeline.set_random_state(random, python_random.Random(int(random.integers(2**63))))
+            altered: Pixels = self._pipeline(image=pixels)["image"]
         return np.ascontiguousarray(altered)
 
 
@@ -156,10 +158,13 @@ def trivial(pixels: Pixels, random: np.random.Generator) -> Pixels:
 
     Source: Müller and Hutter, TrivialAugment, 2021; torchvision's, on a Pillow picture, which is faster than tensors.
     """
-    with torch.random.fork_rng(devices=[]):
+    with _ONE_AT_A_TIME, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(random.integers(2**63)))
         return np.asarray(_TRIVIAL(Image.fromarray(pixels)))
 
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Threads share torch's random generator, and a pipeline's."""
 
 _TRIVIAL = v2.TrivialAugmentWide()
 

@@ -45,12 +45,14 @@ class Item(NamedTuple):
         sample: its index.
         copy: how often it came in this epoch before.
         size: pixels a side to make of it; None: the model's own.
+        view: 0 as it is, v > 0 by the v-th draw whatever the epoch; None: drawn anew in each epoch.
     """
 
     epoch: int
     sample: int
     copy: int = 0
     size: int | None = None
+    view: int | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Batch:
     """What the loader hands out; unreadable samples are already gone from the tensors.
 
     Attributes:
-        images: uint8 (N, S, S, 3) for training, float32 (N, 3, S, S) for validation.
+        images: uint8 (N, S, S, 3) for training, float32 (N, 3, S, S) for validation; float16 (N, …) features.
         labels: int64 (N,).
         factors: float32 (N, 4) for `Augment.apply`.
         taken: samples that the batch stands for, the unreadable ones among them.
@@ -107,12 +109,14 @@ class Images(Dataset[Any]):
             encoded = read(self.images.file(sample))
             if self.augment is None:
                 return preprocess(encoded, how), sample.label, factors, index, ""
-            random = self.augment.draw(self.seed, item.epoch, index, item.copy)
-            factors = self.augment.factors(random)
+            augment = self.augment if item.view != 0 else Augment()
+            draw = (item.epoch, index, item.copy) if item.view is None else (item.view, index)
+            random = augment.draw(self.seed, *draw)
+            factors = augment.factors(random)
             # The smallest crop is the most enlarged; below its own pixels it would be blurred.
-            smallest = math.sqrt(self.augment.area[0]) if self.augment.area else 1.0
+            smallest = math.sqrt(augment.area[0]) if augment.area else 1.0
             picture = decode(encoded, shortest_px=math.ceil(shortest_side_px(how) / smallest))
-            return self.augment.picture(picture, how, random), sample.label, factors, index, ""
+            return augment.picture(picture, how, random), sample.label, factors, index, ""
         except ImageError as error:
             return None, sample.label, factors, index, error.arrived
 
@@ -133,7 +137,7 @@ class Images(Dataset[Any]):
 
 
 class Order:
-    """Batches of items in the order of an epoch; set `epoch`, `skip` and `size` before iterating.
+    """Batches of items in the order of an epoch; set `epoch`, `skip`, `size` and `views` before iterating.
 
     An epoch is cut into near-equal batches, so that there is no tiny last one for BatchNorm to stumble over. Each batch
     is cut into near-equal slices, one for each of several processes that train together; lengths and `skip` count the
@@ -166,6 +170,7 @@ class Order:
         self.epoch = 0
         self.skip = 0
         self.size: int | None = None
+        self.views: int | None = None  # epochs and copies take turns at so many views of each sample; None: no end
 
     def __len__(self) -> int:
         return -(-self.length // self.batch_size)
@@ -178,7 +183,10 @@ class Order:
             drawn = np.random.Generator(np.random.Philox(key=(self.seed << 32) + self.epoch)).permutation(drawn)
         for batch in np.array_split(drawn, len(self))[self.skip :]:
             own = np.array_split(batch, self.ranks)[self.rank]
-            yield [Item(self.epoch, int(index), int(copy), self.size) for index, copy in own]
+            yield [Item(self.epoch, int(index), int(copy), self.size, self._view(int(copy))) for index, copy in own]
+
+    def _view(self, copy: int) -> int | None:
+        return None if self.views is None else (self.epoch + copy) % self.views
 
     def _drawn(self, classes: list[Indices], number: int) -> Indices:
         """int64 (draws, 2): index and copy of what the epoch draws from one class.

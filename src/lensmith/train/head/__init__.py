@@ -1,0 +1,1 @@
+"""A head on features that are at hand: solved, not stepped towards."""

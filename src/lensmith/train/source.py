@@ -1,0 +1,170 @@
+"""Which phases take features in the place of images, and where they get them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lensmith.cache import Store, default_budget_bytes
+from lensmith.config import TrainSettings
+from lensmith.train.folder.record import Recorder
+from lensmith.train.folder.run import Run
+from lensmith.train.frozen.batches import FeatureBatches
+from lensmith.train.frozen.cut import Cut, find
+from lensmith.train.frozen.features import Extractor, NoFeaturesError, Rows, View
+from lensmith.train.images.dataset import Order
+from lensmith.train.recipe import Phase
+from lensmith.train.step import Learner
+
+HEAD_VIEWS, VIEWS = 1, 4
+"""Views by default, for the head alone and for more stages, which have enough weights to overfit."""
+
+VALIDATION_ROWS = 1024
+
+
+class StoppedError(Exception):
+    """The run was told to stop while features were computed; those that are done are kept."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a phase learns from.
+
+    Attributes:
+        cut: the features are what crosses it.
+        views: of the training images.
+        held: of the validation images, as they are; None where there are none.
+        training: the views, in the order of an epoch.
+        validation: see `held`.
+        seconds: that it took to get them.
+    """
+
+    cut: Cut
+    views: list[Rows]
+    held: Rows | None
+    training: FeatureBatches
+    validation: FeatureBatches | None
+    seconds: float
+
+
+def views(phase: Phase, settings: TrainSettings) -> int | None:
+    """How many views of each image the phase takes turns at; None: what is frozen sees a new one in each epoch.
+
+    A few views are enough, and what is frozen need not be run again, unless pictures are mixed anew in each step or a
+    teacher looks at them, too, or the phase is so short that features would hardly be used twice.
+    """
+    mixes = (settings.mixup or settings.cutmix) and not phase.warms
+    if phase.trainable is None or settings.teacher is not None or mixes:
+        return None
+    if settings.augment == "none":
+        return 1
+    count = settings.views or (VIEWS if phase.trainable else HEAD_VIEWS)
+    epochs = phase.end_epoch - phase.first_epoch
+    return count if not phase.trainable or epochs >= 2 * count else None
+
+
+class Source:
+    """Features for a run's phases.
+
+    Args:
+        run: its folder.
+        learner: whose network is cut.
+        order: of the training images.
+        recorder: is told what is done.
+        stopped: whether the run was told to stop.
+    """
+
+    def __init__(
+        self, run: Run, learner: Learner, order: Order, recorder: Recorder, stopped: Callable[[], bool]
+    ) -> None:
+        self.run, self.learner, self.order, self.recorder, self.stopped = run, learner, order, recorder, stopped
+        settings = run.settings
+        budget = default_budget_bytes() if settings.cache_gb is None else int(settings.cache_gb * 1e9)
+        self.store = Store(budget) if budget else None
+        self.runners: dict[str, str] = {}
+        """Phase → engine, so that a resumed run sees the same features."""
+
+    def enter(self, phase: Phase) -> Taken | None:
+        """What the phase learns from; None: images.
+
+        Raises:
+            StoppedError: on every rank.
+        """
+        settings, world = self.run.settings, self.learner.world
+        count = self.order.views = views(phase, settings)
+        if count is None or settings.feature_cache == "never":
+            return None
+        self.learner.network.freeze(phase.trainable, settings.batch_norm == "frozen")
+        size = phase.image_size or self.run.preprocessing.image_size
+        cut = find(self.learner.network, phase.trainable, size)
+        if cut is None:
+            return None
+        taken, problem = None, ""
+        try:
+            taken = self._take(phase, cut, count, size)
+        except NoFeaturesError as error:
+            problem = str(error)
+        except StoppedError:
+            problem = "stopped"
+        outcome = world.vote(2 if problem == "stopped" else int(taken is None))
+        if outcome == 2:
+            raise StoppedError
+        if outcome:
+            self.recorder.say(f"features are not kept, the frozen layers run in every epoch: {problem}")
+            self.recorder.event("no_features", phase=phase.name, reason=problem)
+            return None
+        return taken
+
+    def _take(self, phase: Phase, cut: Cut, count: int, size: int) -> Taken:
+        started = time.perf_counter()
+        run, learner, world = self.run, self.learner, self.learner.world
+        training, validation = run.images.part("train"), run.images.part("val")
+        how = replace(run.preprocessing, image_size=size)
+        runner = self.runners.get(phase.name)
+        computed = 0
+
+        def watch(done: int, total: int) -> None:
+            nonlocal computed
+            computed = max(computed, done)
+            self.recorder.working("features", done, total)
+            if self.stopped():
+                raise StoppedError
+
+        def rows(extractor: Extractor, samples: Any, number: int) -> Rows:
+            return extractor.rows(run.images, samples, View(number, learner.augment, run.settings.seed), watch)
+
+        with Extractor(learner.model, cut, how, run.settings, learner.device, self.store, runner) as extractor:
+            images = count * len(training) + len(validation)
+            chosen = self.runners[phase.name] = extractor.runner = world.lead(lambda: extractor.choose(images))
+            seen = [rows(extractor, training, number) for number in range(count)]
+            held = None
+            if validation and size == run.preprocessing.image_size:
+                held = rows(extractor, validation, 0)
+        if validation and held is None:  # trained at another size than the model's own, at which it is judged
+            own = run.preprocessing
+            with Extractor(learner.model, cut, own, run.settings, learner.device, self.store, chosen) as extractor:
+                held = rows(extractor, validation, 0)
+        seconds = time.perf_counter() - started
+        self.recorder.event(
+            "features", phase=phase.name, at=cut.at, shape=list(cut.shape), engine=chosen, views=count, images=images,
+            seconds=seconds, computed=computed > 0,
+        )  # fmt: skip
+        self._tell(cut, chosen, count, images, seconds, computed > 0)
+        batches = FeatureBatches(training, seen, self.order)
+        return Taken(cut, seen, held, batches, self._validation(held), seconds)
+
+    def _validation(self, held: Rows | None) -> FeatureBatches | None:
+        if held is None:
+            return None
+        samples, world = self.run.images.part("val"), self.learner.world
+        order = Order(len(samples), VALIDATION_ROWS, None, rank=world.rank, ranks=world.size)
+        return FeatureBatches(samples, [held], order)
+
+    def _tell(self, cut: Cut, engine: str, count: int, images: int, seconds: float, computed: bool) -> None:
+        what = f"features of {images:,} images" + (f" ({count} views)" if count > 1 else "")
+        if computed:
+            self.recorder.say(f"{what} before {cut.at}: {seconds:.1f} s with {engine}")
+        else:
+            self.recorder.say(f"{what} before {cut.at}: kept from an earlier run, {engine}")
