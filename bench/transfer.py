@@ -8,8 +8,8 @@ each). The peers (timm, transformers, Lightning, fastai) come with `pip install 
 one that is not installed is left out.
 
 - frozen: EfficientNet-Lite0 with ImageNet weights, of which the head alone learns. It is about the time until 20
-  epochs are done, and until an accuracy is reached: the lowest that a peer ends with, less 0.003, unless
-  `--target` says another.
+  epochs, or what stands for them, are done, and until an accuracy is reached: the lowest that a peer ends with,
+  less 0.003, unless `--target` says another.
 - full: ResNet-18 from one set of random weights, of which everything learns, for few epochs. It is about training
   images a second, and whether the same is learnt.
 

@@ -1,8 +1,8 @@
 """lensmith as a user runs it: the command `lensmith train`, from its start until the bundle is written.
 
-Frozen: `--preset fast`, whose head learns alone, for as many epochs as the others and without stopping early. Full:
-the tutorial's optimizer, rate and augmentation, everything learning from the first step. The cache folder is a new one,
-so nothing from an earlier run is at hand.
+Frozen: `--preset fast`, told of as many epochs as the others and never to stop early; whether it takes them, or finds
+the head in another way, is its own affair (`epochs_run`). Full: the tutorial's optimizer, rate and augmentation,
+everything learning from the first step. The cache folder is a new one, so nothing from an earlier run is at hand.
 """
 
 from __future__ import annotations

@@ -16,7 +16,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lensmith.api import cached as cached
     from lensmith.api import check as check
+    from lensmith.api import clear_cache as clear_cache
     from lensmith.api import demo as demo
     from lensmith.api import doctor as doctor
     from lensmith.api import evaluate as evaluate
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0.dev0"
 
-_VERBS = ("check", "fetch", "load", "models", "recipe", "split", "validate")
+_VERBS = ("cached", "check", "clear_cache", "fetch", "load", "models", "recipe", "split", "validate")
 _ROOMS = ("demo", "doctor", "evaluate", "export", "predict", "serve", "train")
 _TYPES = {
     "Bundle": "lensmith.bundle",
@@ -46,8 +48,8 @@ _TYPES = {
     "Prediction": "lensmith.classifier",
 }
 
-__all__ = ["Bundle", "Classifier", "LensmithError", "Prediction", "check", "demo", "doctor", "evaluate", "export"]
-__all__ += ["fetch", "load", "models", "predict", "recipe", "serve", "split", "train", "validate"]
+__all__ = ["Bundle", "Classifier", "LensmithError", "Prediction", "cached", "check", "clear_cache", "demo", "doctor"]
+__all__ += ["evaluate", "export", "fetch", "load", "models", "predict", "recipe", "serve", "split", "train", "validate"]
 
 
 class _Room(ModuleType):

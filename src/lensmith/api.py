@@ -15,6 +15,7 @@ from lensmith import config
 from lensmith.machine import share_cores
 
 if TYPE_CHECKING:
+    from lensmith.cache import Cleared, Kept
     from lensmith.classifier import Classifier
     from lensmith.data.fetch import Fetched
     from lensmith.data.split import Split
@@ -64,6 +65,20 @@ def split(folder: StrPath, **settings: Any) -> Split:
     from lensmith.data.split import split as run
 
     return run(config.SplitSettings.resolve({"folder": folder, **settings}))
+
+
+def cached() -> Kept:
+    """What runs have kept for the next: features of frozen layers, decoded pixels."""
+    from lensmith.cache import kept
+
+    return kept()
+
+
+def clear_cache(kind: str | None = None) -> Cleared:
+    """Remove what is kept: `features`, `pixels`, `measured`, or all of it; downloads stay."""
+    from lensmith.cache import clear
+
+    return clear(kind)
 
 
 def recipe(which: StrPath = "balanced") -> config.TrainSettings:

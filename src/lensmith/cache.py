@@ -21,7 +21,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lensmith.machine import cache_dir
+from lensmith.remembered import forget
 
 Make = Callable[[Sequence[int]], Iterator[npt.NDArray[Any]]]
 """Numbers of the blocks that are missing → these blocks, in that order."""
@@ -62,6 +63,11 @@ class Entry:
     bytes: int
     used: float
     whole: bool
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was last used."""
+        return max(0.0, time.time() - self.used)
 
 
 class Store:
@@ -253,17 +259,73 @@ class _Array:
         return data
 
 
+@dataclass(frozen=True)
+class Kept:
+    """All that is kept.
+
+    Attributes:
+        folder: where.
+        budget_bytes: that runs take at most unless told otherwise.
+        entries: the least recently used first.
+    """
+
+    folder: Path
+    budget_bytes: int
+    entries: tuple[Entry, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Of all entries."""
+        return sum(entry.bytes for entry in self.entries)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        entries = [{**asdict(entry), "path": str(entry.path), "age_s": entry.age_s} for entry in self.entries]
+        said = {"folder": str(self.folder), "bytes": self.bytes, "budget_bytes": self.budget_bytes}
+        return {**said, "entries": entries}
+
+
+@dataclass(frozen=True)
+class Cleared:
+    """What was removed.
+
+    Attributes:
+        removed: how many entries, and measurements.
+        bytes: that they took.
+        busy: titles of those that a process is computing, which were left alone.
+    """
+
+    removed: int
+    bytes: int
+    busy: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def kept() -> Kept:
+    """What this user's runs have kept."""
+    store = Store(default_budget_bytes())
+    return Kept(store.root, store.budget_bytes, tuple(store.entries()))
+
+
+def clear(kind: str | None = None) -> Cleared:
+    """Remove all entries, or those of one kind; `measured` stands for what is remembered of measurements."""
+    store = Store(0)
+    wanted = [entry for entry in store.entries() if kind in (None, entry.kind)]
+    removed = [entry for entry in wanted if store.remove(entry)]
+    measured = forget() if kind in (None, "measured") else 0
+    busy = tuple(entry.title for entry in wanted if entry not in removed)
+    return Cleared(len(removed) + measured, sum(entry.bytes for entry in removed), busy)
+
+
 def default_budget_bytes() -> int:
     """20 GB, or a fifth of what the disk has free where that is less."""
     folder = cache_dir()
     while not folder.exists():
         folder = folder.parent
     return min(20 * 10**9, shutil.disk_usage(folder).free // 5)
-
-
-def age(entry: Entry) -> float:
-    """Seconds since an entry was used."""
-    return max(0.0, time.time() - entry.used)
 
 
 def _short(lengths: Sequence[int]) -> Any:

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from lensmith.errors import ImageError
 
@@ -101,6 +101,25 @@ def decode(encoded: bytes, shortest_px: int | None = None, max_pixels: int = MAX
             f"It cannot be decoded ({_reason(error)}).",
             "Replace or remove it, or save it again as JPEG or PNG.",
         ) from error
+
+
+def decoded_size(path: Path, shortest_px: int | None = None, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Width and height of what `decode` makes of a file, from its header alone.
+
+    Raises:
+        ImageError: not an image, or of more than `max_pixels` pixels.
+    """
+    try:
+        with Image.open(path) as picture:
+            if picture.width * picture.height <= max_pixels:
+                if shortest_px is not None:
+                    picture.draft("RGB", (shortest_px, shortest_px))
+                turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+                return (picture.height, picture.width) if turned else picture.size
+        reason = "it has too many pixels"
+    except Exception as error:  # as in `decode`
+        reason = _reason(error)
+    raise ImageError("An image file was expected.", f"It cannot be decoded ({reason}).", "Replace or remove it.")
 
 
 def resize(picture: Image.Image, how: Preprocessing) -> Pixels:

@@ -39,6 +39,14 @@ def remembered(what: str, depends_on: Mapping[str, Any], measure: Callable[[], T
     return measured
 
 
+def forget() -> int:
+    """Forget all measurements; returns how many."""
+    found = list((cache_dir() / "measured").glob("*.json"))
+    for path in found:
+        path.unlink(missing_ok=True)
+    return len(found)
+
+
 def _write(path: Path, content: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:

@@ -27,6 +27,7 @@ VERBS = {
     "data": "Fetch, check and split image folders.",
     "recipe": "Print and check the settings of a training.",
     "train": "Fine-tune a pretrained backbone on a folder of labelled images.",
+    "cache": "List and clear what is kept from run to run.",
     "export": "Turn a run into a bundle that a service can run.",
     "evaluate": "Judge a bundle on labelled images, with the engine that serves.",
     "predict": "Classify many images into a table.",

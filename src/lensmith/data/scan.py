@@ -15,6 +15,7 @@ import csv
 import hashlib
 import os
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -101,6 +102,21 @@ class ImageSet:
         for sample, size in zip(self.samples, self.sizes, strict=True):
             digest.update(f"\n{sample.path}\t{size}\t{sample.label}\t{sample.part}".encode())
         return digest.hexdigest()
+
+
+def identity(images: ImageSet, samples: Sequence[Sample]) -> str:
+    """SHA-256 of which files these are, and of what changes whenever their content does."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        file = images.file(sample)
+        try:
+            found = file.stat()
+            # The system sets the time of change itself, so a file put back with its old date is another, too.
+            said = f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
+        except OSError:
+            said = "gone"
+        digest.update(f"{file.absolute()}\t{said}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def _size(file: Path) -> int:

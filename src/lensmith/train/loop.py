@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from dataclasses import asdict, replace
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -149,6 +149,8 @@ class Loop:
         """Begin a phase, on features if it can."""
         try:
             taken = source.enter(phase)
+            if taken is None:
+                self._decode_once(phase, source)
         except StoppedError:
             self._save()
             self._stop()
@@ -156,6 +158,15 @@ class Loop:
         self._recorder.event("phase", phase=phase.name, precision=self.learner.enter(phase, cut))
         self._batches = taken.training if taken else self.batches
         return taken
+
+    def _decode_once(self, phase: Phase, source: Source) -> None:
+        """Let the data processes read pictures that are decoded already, where that pays."""
+        for batches in filter(None, (self.batches, self.validation)):
+            dataset = cast(Images, batches.dataset)
+            found = source.decoded(dataset, phase)
+            if found is not None or dataset.decoded is not None:
+                dataset.decoded = found
+                close(batches)  # its processes hold the dataset as it was
 
     def _solves(self, phase: Phase) -> bool:
         """Whether the phase's epochs are one solution; not where it has begun with steps, or is told how many."""

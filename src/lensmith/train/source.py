@@ -7,14 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lensmith.cache import Store, default_budget_bytes
+from lensmith.cache import NotKeptError, Store, default_budget_bytes
 from lensmith.config import TrainSettings
 from lensmith.train.folder.record import Recorder
 from lensmith.train.folder.run import Run
 from lensmith.train.frozen.batches import FeatureBatches
 from lensmith.train.frozen.cut import Cut, find
 from lensmith.train.frozen.features import Extractor, NoFeaturesError, Rows, View
-from lensmith.train.images.dataset import Order
+from lensmith.train.images import decoded
+from lensmith.train.images.dataset import Images, Order
+from lensmith.train.images.decoded import Decoded
 from lensmith.train.recipe import Phase
 from lensmith.train.step import Learner
 
@@ -117,6 +119,40 @@ class Source:
             return None
         return taken
 
+    def decoded(self, dataset: Images, phase: Phase) -> Decoded | None:
+        """Pictures of a part decoded once for all epochs of the phase; None where that would not pay, or not fit.
+
+        Raises:
+            StoppedError: on every rank.
+        """
+        epochs = phase.end_epoch - phase.first_epoch
+        size = phase.image_size if dataset.augment is not None and phase.image_size else dataset.how.image_size
+        shortest_px = dataset.shortest_px(replace(dataset.how, image_size=size), dataset.augment)
+        world, found, stopped = self.learner.world, None, False
+        pays = self.store is not None and world.lead(
+            lambda: decoded.pays(dataset.images, dataset.samples, shortest_px, epochs)
+        )
+        if not pays or self.store is None:
+            return None
+        try:
+            found = decoded.keep(dataset.images, dataset.samples, shortest_px, self.store, self._watch("decoding"))
+            self.recorder.event("decoded", pictures=len(dataset.samples), bytes=int(found.pixels.nbytes))
+        except NotKeptError as error:
+            self.recorder.say(f"decoded pictures are not kept: {error}")
+        except StoppedError:
+            stopped = True
+        if world.vote(int(stopped)):
+            raise StoppedError
+        return found
+
+    def _watch(self, what: str) -> Callable[[int, int], None]:
+        def watch(done: int, total: int) -> None:
+            self.recorder.working(what, done, total)
+            if self.stopped():
+                raise StoppedError
+
+        return watch
+
     def _take(self, phase: Phase, cut: Cut, count: int, size: int) -> Taken:
         started = time.perf_counter()
         run, learner, world = self.run, self.learner, self.learner.world
@@ -125,12 +161,12 @@ class Source:
         runner = self.runners.get(phase.name)
         computed = 0
 
+        show = self._watch("features")
+
         def watch(done: int, total: int) -> None:
             nonlocal computed
             computed = max(computed, done)
-            self.recorder.working("features", done, total)
-            if self.stopped():
-                raise StoppedError
+            show(done, total)
 
         def rows(extractor: Extractor, samples: Any, number: int) -> Rows:
             return extractor.rows(run.images, samples, View(number, learner.augment, run.settings.seed), watch)

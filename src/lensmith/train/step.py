@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lensmith.config import TrainSettings
 from lensmith.image import Preprocessing
+from lensmith.remembered import remembered
 from lensmith.train import optimizer, precision
 from lensmith.train.frozen.cut import Cut
 from lensmith.train.head.choose import install
@@ -30,6 +31,9 @@ from lensmith.train.transaction.attempt import Verdict
 from lensmith.train.transaction.distributed import World
 from lensmith.train.transaction.microbatch import MicroBatcher, Outcome
 from lensmith.train.transaction.thread import unbroken
+
+TRIAL = 16
+"""Images that precisions and layouts are tried on."""
 
 PIECE = 32
 """Images that are augmented at once; always the same, so that it never depends on memory."""
@@ -74,11 +78,11 @@ class Learner:
             world=self.world,
             sync_batch_norm=settings.sync_batch_norm,
         )
-        self.precisions: dict[str, str] = {}  # phase → precision, once it is chosen
+        self.ways: dict[str, tuple[str, str]] = {}  # phase → precision and layout, once they are chosen
         self._phase = ""
         self._mixes = True
         self._suffix: nn.Module | None = None  # what learns, where a phase learns from features
-        self._precision = "fp32"
+        self._precision, self._layout = "fp32", torch.channels_last
         self._scaler = torch.amp.GradScaler(device.type, enabled=False)
         self.size = how.image_size  # pixels a side in the phase under way
         self._mean = torch.tensor(how.mean, device=device).view(1, 3, 1, 1)
@@ -108,12 +112,14 @@ class Learner:
             self.micro.restart()
         self._phase, self.size = phase.name, phase.image_size or self.size
         self._shape = (3, self.size, self.size) if cut is None else cut.shape
-        if phase.name not in self.precisions:
+        if phase.name not in self.ways:
             wanted = self.settings.precision
-            chosen = self._fastest() if wanted == "auto" and len(self._shape) > 1 else wanted
-            chosen = "fp32" if chosen == "auto" else chosen  # a head alone is too little work for a trial
-            self.precisions[phase.name] = self.world.broadcast(chosen)
-        self._use(self.precisions[phase.name])
+            # A head alone is too little for a trial.
+            way: tuple[str, str] = ("fp32" if wanted == "auto" else wanted, "channels_last")
+            if wanted == "auto" and len(self._shape) > 1:
+                way = self._fastest_way(phase)
+            self.ways[phase.name] = self.world.broadcast(way)
+        self._use(*self.ways[phase.name])
         return self._precision
 
     def take(
@@ -173,7 +179,7 @@ class Learner:
             "ema": self.ema.module.state_dict() if self.ema else None,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
-            "precisions": dict(self.precisions),
+            "ways": {phase: list(way) for phase, way in self.ways.items()},
             "phase": self._phase,
             "ladder": self.micro.ladder.state(),
             "inference": self.micro.inference.state(),
@@ -188,9 +194,10 @@ class Learner:
         if options[0] != options[1]:  # torch would find out only at the first step
             raise ValueError(f"it is not of the optimizer {self.settings.optimizer}")
         self.optimizer.load_state_dict(state["optimizer"])
-        self.precisions, self._phase = dict(state["precisions"]), state["phase"]
+        self.ways = {phase: (chosen, layout) for phase, (chosen, layout) in state["ways"].items()}
+        self._phase = state["phase"]
         if state["scaler"]:  # empty unless fp16 was in use
-            self._use("fp16")
+            self._use("fp16", "channels_last")
             self._scaler.load_state_dict(state["scaler"])
         self.micro.ladder.restore(state["ladder"])
         self.micro.inference.restore(state["inference"])
@@ -202,9 +209,7 @@ class Learner:
             return features, batch.labels.to(self.device, non_blocking=True)
         # Decoded pictures are (N, S, S, 3), which is channels_last memory once the axes are renamed.
         decoded, labels, factors = batch.images.permute(0, 3, 1, 2), batch.labels, batch.factors
-        pictures = torch.empty(
-            decoded.shape, dtype=torch.float32, device=self.device, memory_format=torch.channels_last
-        )
+        pictures = torch.empty(decoded.shape, dtype=torch.float32, device=self.device, memory_format=self._layout)
         for start in range(0, len(labels), PIECE):
             piece = slice(start, start + PIECE)
             raw = decoded[piece].to(self.device, non_blocking=True).float().div_(255)
@@ -240,42 +245,62 @@ class Learner:
         if self.ema is not None:
             self.ema.update(self.model, step)
 
-    def _use(self, chosen: str) -> None:
+    def _use(self, chosen: str, layout: str) -> None:
         self._precision = chosen
         if self._scaler.is_enabled() != (chosen == "fp16"):
             self._scaler = torch.amp.GradScaler(self.device.type, enabled=chosen == "fp16")
+        if self._layout != precision.LAYOUTS[layout]:
+            self._layout = precision.LAYOUTS[layout]
+            for model in filter(None, (self.model, self.ema and self.ema.module)):
+                model.to(memory_format=self._layout)
 
-    def _fastest(self) -> str:
-        """The precision that is fastest for a chunk that fits."""
-        images = min(self.settings.batch_size, PIECE)
+    def _fastest_way(self, phase: Phase) -> tuple[str, str]:
+        """Precision and layout that are fastest for a chunk that fits; remembered for this machine."""
+        gpu = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        depends_on = {
+            "model": self.settings.model, "shape": list(self._shape), "learns": phase.trainable, "device": gpu,
+            "threads": torch.get_num_threads(), "batch_norm": self.settings.batch_norm, "torch": torch.__version__,
+        }  # fmt: skip
+        chosen, layout = remembered("step", depends_on, self._measure_ways)
+        return chosen, layout
+
+    def _measure_ways(self) -> list[str]:
+        images = min(self.settings.batch_size, TRIAL)
         while True:
-            chosen = self._fastest_of(images)
-            if chosen is not None or images == 1:
-                return chosen or "fp32"
+            seconds = self._seconds(images)
+            if seconds is not None:
+                return [*min(seconds.items(), key=lambda pair: pair[1])[0]]
+            if images == 1:
+                return ["fp32", "channels_last"]
             memory.release(self.device)
             images //= 2
 
-    def _fastest_of(self, images: int) -> str | None:
-        """None where memory runs out."""
+    def _seconds(self, images: int) -> dict[tuple[str, str], float] | None:
+        """Seconds of a step by precision and layout; None where memory runs out."""
+        found: dict[tuple[str, str], float] = {}
+
+        def step(chosen: str) -> None:
+            self._try(chosen, images)
+
         try:
-            return unbroken(lambda: precision.fastest(lambda chosen: self._try(chosen, images), self.device))
+            for layout in precision.LAYOUTS:
+                self._use("fp32", layout)
+                tried = unbroken(lambda: precision.fastest(step, self.device))
+                found |= {(chosen, layout): seconds for chosen, seconds in tried.items()}
         except Exception as error:
             if not memory.is_out_of_memory(error):
                 raise
             self.optimizer.zero_grad(set_to_none=True)
             return None
+        return found
 
     def _try(self, chosen: str, images: int) -> None:
         """Forward and back on noise, leaving weights, statistics and random state as they were."""
         tiles = self.micro.tiles
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             noise = torch.rand(images, *self._shape, device=self.device)
+            noise = noise.to(memory_format=self._layout) if noise.ndim == 4 else noise
             with tiles.swapped(together=False), tiles.chunk([images]):
-                logits = self._forward(channels_last(noise), chosen)
+                logits = self._forward(noise, chosen)
                 logits.float().square().mean().backward()  # type: ignore[no-untyped-call]
         self.optimizer.zero_grad(set_to_none=True)
-
-
-def channels_last(images: Tensor) -> Tensor:
-    """The layout that convolutions are fastest in; what is no batch of pictures stays as it is."""
-    return images.to(memory_format=torch.channels_last) if images.ndim == 4 else images

@@ -23,7 +23,7 @@ from torch import nn
 
 from lensmith.cache import NotKeptError, Store
 from lensmith.config import TrainSettings
-from lensmith.data.scan import ImageSet, Sample
+from lensmith.data.scan import ImageSet, Sample, identity
 from lensmith.image import Preprocessing
 from lensmith.train.frozen.cut import Cut
 from lensmith.train.frozen.runner import BATCH, Prefix, Runner, threads
@@ -248,18 +248,3 @@ class _Making:
             if sample in place:
                 rows[row] = found[place[sample]]
         return rows
-
-
-def identity(images: ImageSet, samples: Sequence[Sample]) -> str:
-    """SHA-256 of which files these are, and of what changes whenever their content does."""
-    digest = hashlib.sha256()
-    for sample in samples:
-        file = images.file(sample)
-        try:
-            found = file.stat()
-            # The system sets the time of change itself, so a file put back with its old date is another, too.
-            said = f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
-        except OSError:
-            said = "gone"
-        digest.update(f"{file.absolute()}\t{said}\n".encode(errors="surrogateescape"))
-    return digest.hexdigest()

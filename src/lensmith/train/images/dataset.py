@@ -19,13 +19,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from lensmith.data.scan import ImageSet, Sample
 from lensmith.errors import ImageError, RunError
-from lensmith.image import Preprocessing, decode, preprocess, read, shortest_side_px
+from lensmith.image import Preprocessing, decode, normalise, read, resize, shortest_side_px
 from lensmith.machine import allowed_cores
 from lensmith.train.images.augment import FACTORS, Augment
+from lensmith.train.images.decoded import Decoded
 from lensmith.train.transaction.memory import is_out_of_memory, lift_cap
 
 Indices = npt.NDArray[np.int64]
@@ -96,6 +98,8 @@ class Images(Dataset[Any]):
         self, images: ImageSet, samples: Sequence[Sample], how: Preprocessing, augment: Augment | None, seed: int
     ) -> None:
         self.images, self.samples, self.how, self.augment, self.seed = images, samples, how, augment, seed
+        self.decoded: Decoded | None = None
+        """Pictures decoded before, all of them for the size of the phase under way."""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -106,19 +110,30 @@ class Images(Dataset[Any]):
         how = self.how if item.size is None else replace(self.how, image_size=item.size)
         factors = np.zeros(FACTORS, dtype=np.float32)
         try:
-            encoded = read(self.images.file(sample))
             if self.augment is None:
-                return preprocess(encoded, how), sample.label, factors, index, ""
+                picture = self._picture(index, shortest_side_px(how))
+                return normalise(resize(picture, how), how), sample.label, factors, index, ""
             augment = self.augment if item.view != 0 else Augment()
             draw = (item.epoch, index, item.copy) if item.view is None else (item.view, index)
             random = augment.draw(self.seed, *draw)
             factors = augment.factors(random)
-            # The smallest crop is the most enlarged; below its own pixels it would be blurred.
-            smallest = math.sqrt(augment.area[0]) if augment.area else 1.0
-            picture = decode(encoded, shortest_px=math.ceil(shortest_side_px(how) / smallest))
+            picture = self._picture(index, self.shortest_px(how, augment))
             return augment.picture(picture, how, random), sample.label, factors, index, ""
         except ImageError as error:
             return None, sample.label, factors, index, error.arrived
+
+    @staticmethod
+    def shortest_px(how: Preprocessing, augment: Augment | None) -> int:
+        """Shorter side of the pictures that crops are taken of.
+
+        The smallest crop is the most enlarged; below its own pixels it would be blurred.
+        """
+        smallest = math.sqrt(augment.area[0]) if augment and augment.area else 1.0
+        return math.ceil(shortest_side_px(how) / smallest)
+
+    def _picture(self, index: int, shortest_px: int) -> Image.Image:
+        kept = self.decoded[index] if self.decoded is not None else None
+        return decode(read(self.images.file(self.samples[index])), shortest_px) if kept is None else kept
 
     def collate(self, items: list[tuple[Any, int, Any, int, str]]) -> Batch:
         """Items, of which there may be none, → one batch without the unreadable ones."""
