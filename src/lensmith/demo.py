@@ -28,16 +28,12 @@ from lensmith.progress import track
 from lensmith.serve.process import start_service
 
 RECIPE: dict[str, Any] = {
+    "preset": "fast",
     "model": "tf_efficientnet_lite0",
-    "image_size": 80,
+    "image_size": 128,
     "resize": "squash",
-    "augment": "none",
-    "epochs": 3,
-    "head_epochs": 2,
-    "lr": 3e-3,
-    "backbone_lr_ratio": 0.2,
 }
-"""Two minutes on two cores: small pictures, two epochs of the head, one of everything."""
+"""A minute on two cores: the frozen backbone sees each picture once, and the head is solved for."""
 
 CONNECTIONS = 4
 """Enough to keep two cores busy without asking the service for more than it takes in."""

@@ -28,7 +28,7 @@ def write_graph(model: nn.Module, image_size: int, path: Path) -> Path:
     """
     # Two, since the exporter takes an example of one for a fixed dimension.
     example = torch.zeros(2, 3, image_size, image_size)
-    with _quiet():
+    with _quiet(), _out_of_place(model):
         program = torch.onnx.export(
             model,
             (example,),
@@ -41,6 +41,19 @@ def write_graph(model: nn.Module, image_size: int, path: Path) -> Path:
         assert program is not None
         program.save(str(path), external_data=False)
     return path
+
+
+@contextlib.contextmanager
+def _out_of_place(model: nn.Module) -> Iterator[None]:
+    """Activations that write into their input are taken apart by the exporter, which takes longer than all the rest."""
+    modules = [module for module in model.modules() if getattr(module, "inplace", False) is True]
+    try:
+        for module in modules:
+            module.inplace = False  # type: ignore[assignment]
+        yield
+    finally:
+        for module in modules:
+            module.inplace = True  # type: ignore[assignment]
 
 
 def to_openvino(model: nn.Module, image_size: int, path: Path) -> Path:

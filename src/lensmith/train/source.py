@@ -98,6 +98,7 @@ class Source:
         count = self.order.views = views(phase, settings)
         if count is None or settings.feature_cache == "never":
             return None
+        self.learner.folding.unfold()  # what engines are given is the network as it is
         self.learner.network.freeze(phase.trainable, settings.batch_norm == "frozen")
         size = phase.image_size or self.run.preprocessing.image_size
         cut = find(self.learner.network, phase.trainable, size)

@@ -24,6 +24,7 @@ from lensmith.train.images import augment
 from lensmith.train.images.dataset import Batch
 from lensmith.train.images.mix import Mixer
 from lensmith.train.network.backbone import Network
+from lensmith.train.network.fold import Folding
 from lensmith.train.recipe import Phase, Plan
 from lensmith.train.task import task_of
 from lensmith.train.transaction import memory
@@ -79,6 +80,7 @@ class Learner:
             sync_batch_norm=settings.sync_batch_norm,
         )
         self.ways: dict[str, tuple[str, str]] = {}  # phase → precision and layout, once they are chosen
+        self.folding = Folding(self.model, torch.zeros(2, 3, how.image_size, how.image_size, device=device))
         self._phase = ""
         self._mixes = True
         self._suffix: nn.Module | None = None  # what learns, where a phase learns from features
@@ -104,6 +106,7 @@ class Learner:
             The precision.
         """
         self.network.freeze(phase.trainable, self.settings.batch_norm == "frozen")
+        self.folding.fold()
         self._suffix = None if cut is None else cut.suffix(self.model)
         self._mixes = not phase.warms
         if phase.name == self._phase:  # resumed in the middle of it

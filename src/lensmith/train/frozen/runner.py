@@ -39,7 +39,7 @@ LARGEST_ERROR = 0.1
 """Of features against torch in fp32, relative to their size. bfloat16 brings 0.05 to deep networks of ReLU6, and heads
 trained on such features judged fp32 ones as well as others did (docs/log.md); what is broken is further off."""
 
-_TRIAL_S = 0.6
+_TRIAL_S = 0.4
 
 
 class Prefix:

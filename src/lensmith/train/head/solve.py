@@ -29,7 +29,7 @@ UNTRIED = 1e-2
 WORSE = 2
 """Solutions in a row that are no better than the best, after which weaker regularisation is not tried."""
 
-_ITERATIONS = 40
+_ITERATIONS = 20
 _PIECE_BYTES = 64 * 10**6
 _MEMORY_SHARE = 0.25
 
