@@ -31,9 +31,18 @@ def parse_sizes(value: Any) -> Any:
     return (value,) if isinstance(value, int) else value or None
 
 
+def parse_duration(value: Any) -> Any:
+    """`90s`, `5m`, `1h30m` or seconds → seconds."""
+    if not isinstance(value, str) or not (parts := re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", value.strip())):
+        return value
+    hours, minutes, seconds = (int(part or 0) for part in parts.groups())
+    return 3600 * hours + 60 * minutes + seconds
+
+
 Share = Annotated[float, Field(ge=0)]
 Ratio = Annotated[tuple[Share, Share, Share], BeforeValidator(parse_ratio)]
 Side = Annotated[int, Field(ge=16, le=2048)]
+Seconds = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
 Sizes = Annotated[tuple[Side, ...] | None, BeforeValidator(parse_sizes)]
 
 
@@ -109,6 +118,9 @@ class TrainSettings(Settings):
     cache_gb: float | None = Field(
         None, ge=0, description="Disk for what is kept from run to run; by default 20, or a fifth of what is free."
     )
+    time_budget: Seconds | None = Field(
+        None, description="End within this time, as 90s, 5m or 1h30m: chooses image size, stages and epochs."
+    )
     max_steps: int | None = Field(None, ge=1, description="Stop after so many steps, whatever the epoch.")
     batch_size: int = Field(32, ge=1, description="Images in a batch.")
     accumulate: int = Field(1, ge=1, description="Batches that make one optimizer step.")
@@ -182,6 +194,9 @@ class TrainSettings(Settings):
     out: Path | None = Field(None, description="Run folder; runs/DATA-MODEL-TIME by default.")
 
     contradictions: ClassVar[Mapping[str, Callable[..., bool]]] = {
+        "time_budget chooses the sizes, and needs processes = 1": lambda time_budget, sizes, processes: (
+            time_budget is not None and (bool(sizes) or processes > 1)
+        ),
         "image_size must be the last of sizes": lambda image_size, sizes: sizes and image_size not in (None, sizes[-1]),
         "sizes are more than epochs": lambda sizes, epochs: sizes and len(sizes) > epochs,
         "unfreeze_every with trainable_stages = 0 has nothing to unfreeze": lambda unfreeze_every, trainable_stages: (

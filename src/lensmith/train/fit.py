@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from lensmith.config import TrainSettings
 from lensmith.data.scan import ImageSet
 from lensmith.data.split import prepare
 from lensmith.errors import DataError, ModelError, RunError, SettingsError
+from lensmith.train import budget
 from lensmith.train.fitted import Fitted
 from lensmith.train.fitting import what_fits
 from lensmith.train.folder import checkpoint, difference
@@ -40,9 +42,29 @@ def fit(settings: TrainSettings) -> Fitted:
         RunInterruptedError: Ctrl-C or SIGTERM; the run is saved.
     """
     world = World.join()
+    if settings.time_budget is not None:
+        return _fit_in_time(settings, world)
     run, network = _begin(settings) if world.size == 1 else _begin_together(settings, world)
     with _removed_if_never_begun(run, world), held(run.path) if world.leads else nullcontext():
         _train(run, world, network)
+    return Fitted.read(run)
+
+
+def _fit_in_time(settings: TrainSettings, world: World) -> Fitted:
+    """As `fit`, with what the settings leave open chosen so that the run ends within its budget."""
+    started = time.monotonic()
+    if world.size > 1:
+        raise SettingsError("One process was expected with a time budget.", f"{world.size} arrived.", "Leave one out.")
+    require_free(settings.out or default_folder(settings))
+    images = prepare(settings.data, settings.split, settings.seed)
+    _check(images)
+    print("measuring what this machine can do in that time", file=sys.stderr, flush=True)
+    planned = budget.plan(settings, images, _device(settings.device, world))
+    run, network = _begin(planned.settings)
+    run.record("planned", **planned.as_dict())
+    print(f"planned: {planned}", file=sys.stderr, flush=True)
+    with _removed_if_never_begun(run, world), held(run.path):
+        train_together(run, world, network, limit=lambda loop: loop.limit(planned.end_s, time.monotonic() - started))
     return Fitted.read(run)
 
 
@@ -72,13 +94,16 @@ def resume(path: Path, said: Mapping[str, Any] | None = None) -> Fitted:
     return Fitted.read(run)
 
 
-def train_together(run: Run, world: World, network: Network | None = None) -> None:
+def train_together(
+    run: Run, world: World, network: Network | None = None, limit: Callable[[Loop], None] = lambda loop: None
+) -> None:
     """Train a run to its end as one of the ranks, from its last checkpoint or from the beginning.
 
     Args:
         run: its folder, the same for all ranks.
         world: the ranks.
         network: with its first weights, where it is at hand.
+        limit: told of the loop before it runs.
 
     Raises:
         RunError: a checkpoint that does not fit, a rank that is gone, or memory that is too small.
@@ -96,6 +121,7 @@ def train_together(run: Run, world: World, network: Network | None = None) -> No
     world.copy([*loop.learner.model.parameters(), *loop.learner.model.buffers()])
     if begun:
         _restore(loop, run)
+    limit(loop)
     too_large = _run(loop)
     if too_large is not None:
         advice = what_fits(loop.learner, settings, len(run.images.labels)) if world.size == 1 else too_large.remedy

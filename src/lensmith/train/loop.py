@@ -85,6 +85,10 @@ class Loop:
         elif self.world.leads:  # more ranks or fewer than before: one of them takes over what was counted
             self.figures = Figures.of_all([rank["figures"] for rank in ranks])
 
+    def limit(self, end_s: float, elapsed_s: float) -> None:
+        """Take no step later than `end_s` after the run's begin, which was `elapsed_s` ago."""
+        self.at.end_s, self.at.elapsed_s = end_s, elapsed_s
+
     def run(self) -> None:
         """Train to the end.
 
@@ -106,6 +110,7 @@ class Loop:
 
     def _run(self, recorder: Recorder, interruption: Interruption, cap: memory.Cap) -> None:
         at, plan = self.at, self.plan
+        self._started = time.monotonic() - at.elapsed_s
         self._interruption, self._recorder = interruption, recorder
         self._faults = Faults(self.folder.images, self.settings, recorder)
         self._peak = memory.Peak(self.device)
@@ -215,11 +220,12 @@ class Loop:
         clock = shown = time.perf_counter()
         for batch in self._batches:
             waited_s = time.perf_counter() - clock
+            self._tick()
             outcome = self._take(batch, sums)
             at.batch, at.step = at.batch + 1, at.step + 1
             now = time.perf_counter()
             figures.seconds, figures.waited_s, clock = figures.seconds + now - clock, figures.waited_s + waited_s, now
-            last = at.batch == len(self.order) or at.step == self.plan.total_steps
+            last = at.batch == len(self.order) or at.step == self.plan.total_steps or at.out_of_time
             save = outcome.verdict in (Verdict.SAVE, Verdict.STOP)
             if last or save or outcome.retries or now - shown > SHOW_EVERY_S:
                 # Reading the sums waits for the device, so it is not done at every step.
@@ -240,7 +246,7 @@ class Loop:
         at, figures = self.at, self.figures
         self._faults.leave_out(batch.unreadable)
         self._faults.require_labels(batch)
-        outcome = self.learner.take(batch, self.plan, at.step, at.factor, self._wish)
+        outcome = self.learner.take(batch, self.plan, at.step, at.factor, self._wish, self._schedule())
         figures.retries, figures.chunks = figures.retries + outcome.retries, outcome.chunks
         if outcome.verdict is Verdict.NOT_A_NUMBER:
             figures.skipped += 1
@@ -251,6 +257,21 @@ class Loop:
             self._faults.watch(at.step, batch, outcome.loss)
         figures.seen, figures.weight = figures.seen + len(batch.labels), figures.weight + outcome.weight
         return outcome
+
+    def _tick(self) -> None:
+        self.at.elapsed_s = time.monotonic() - self._started
+        if self.at.stepped_s is None:
+            self.at.stepped_s = self.at.elapsed_s
+
+    def _schedule(self) -> int:
+        """The step by which rates go: with a time budget, that of an even pace from the first step to the last."""
+        at = self.at
+        if at.end_s is None or at.stepped_s is None:
+            return at.step
+        first = next(phase.first_epoch for phase in self.plan.phases if not (at.solved and phase.warms))
+        first *= self.plan.steps_per_epoch
+        passed = (at.elapsed_s - at.stepped_s) / max(1e-9, at.end_s - at.stepped_s)
+        return max(at.step, first + int(min(1.0, passed) * (self.plan.total_steps - first)))
 
     def _judge(self, phase: Phase, taken: Taken | None) -> None:
         """End the epoch: validate, keep it if it is the best, and move to the next."""
@@ -302,6 +323,7 @@ class Loop:
         if self.world.leads:
             draw_curves(self.folder.history(), self.folder.curves)
             draw_memory(self.folder.memory_history(), self.folder.memory)
+        self._tick()
         at.next_epoch(self.settings, self.plan.total_steps)
         self.figures = Figures()
 

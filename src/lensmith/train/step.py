@@ -132,6 +132,7 @@ class Learner:
         step: int,
         factor: float = 1.0,
         vote: Callable[[], Verdict] = lambda: Verdict.FINE,
+        schedule: int | None = None,
     ) -> Outcome:
         """Take the 0-based step `step`.
 
@@ -141,6 +142,7 @@ class Learner:
             step: says the rates and the random numbers.
             factor: what plateaus have left of the rates, 0..1.
             vote: see `MicroBatcher.backward`.
+            schedule: the step whose rates are used; `step` by default.
 
         Returns:
             Its `sums` are float64 (2,): the sum of the weighted losses, and how many answers were right.
@@ -148,7 +150,7 @@ class Learner:
         Raises:
             TooLargeError: not even the smallest chunk fits.
         """
-        optimizer.set_rates(self.optimizer, plan, step, factor)
+        optimizer.set_rates(self.optimizer, plan, step if schedule is None else schedule, factor)
         pictures, targets = memory.retried(lambda: self._prepare(batch, step), self.device, "one batch of images")
         outcome = self.micro.backward(
             (pictures, targets),
@@ -164,6 +166,12 @@ class Learner:
             self._update(step)
         self.optimizer.zero_grad(set_to_none=True)
         return outcome
+
+    def rehearse(self, images: int) -> None:
+        """A step on noise that moves nothing, to see how long it takes."""
+        self._try(self._precision, images)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def answering(self, cut: Cut | None) -> nn.Module:
         """What is validated: the judged network, or what of it comes after the cut."""

@@ -23,6 +23,9 @@ class Position:
         flat: epochs since the best one, or since the last plateau.
         finished: nothing is left to do.
         solved: the head was solved for.
+        elapsed_s: that the run has been under way, all of its processes together.
+        stepped_s: of those, before the first step.
+        end_s: of those, after which no step is taken; None: there is no time budget.
     """
 
     epoch: int = 0
@@ -34,6 +37,14 @@ class Position:
     flat: int = 0
     finished: bool = False
     solved: bool = False
+    elapsed_s: float = 0.0
+    stepped_s: float | None = None
+    end_s: float | None = None
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether no step may follow."""
+        return self.end_s is not None and self.elapsed_s >= self.end_s
 
     def judge(self, score: float | None, in_last_phase: bool, settings: TrainSettings) -> bool:
         """Take an epoch's score (more is better; None: there is none) into account; whether it is the best so far."""
@@ -49,7 +60,12 @@ class Position:
     def next_epoch(self, settings: TrainSettings, total_steps: int) -> None:
         """Move to the next epoch, or to the end."""
         self.epoch, self.batch = self.epoch + 1, 0
-        self.finished = self.epoch >= settings.epochs or self.step >= total_steps or self.stale >= settings.patience
+        self.finished = (
+            self.out_of_time
+            or self.epoch >= settings.epochs
+            or self.step >= total_steps
+            or self.stale >= settings.patience
+        )
 
 
 @dataclass

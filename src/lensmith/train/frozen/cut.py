@@ -81,7 +81,7 @@ def find(network: Network, trainable: int | None, image_size: int) -> Cut | None
                 return None
             features = cut.prefix(model)(images)
             whole = isinstance(features, Tensor) and len(features) == len(images)
-            if not whole or not torch.equal(cut.suffix(model)(features), model(images)):
+            if not whole or not torch.equal(cut.suffix(model).eval()(features), model(images)):
                 return None
         except Exception as error:  # whatever a network says to a tensor that it does not expect
             if memory.is_out_of_memory(error):
