@@ -133,7 +133,7 @@ def plan(settings: TrainSettings, images: ImageSet, device: torch.device) -> Pla
             "Allow more time, or use fewer images or a smaller backbone.",
         )
     option, stages = found
-    chosen = {
+    chosen: dict[str, Any] = {
         "image_size": option.measured.size, "trainable_stages": stages, "epochs": option.epochs(stages),
         "head_epochs": int(option.epochs(stages) > 1),
     }  # fmt: skip
