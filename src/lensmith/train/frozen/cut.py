@@ -47,8 +47,8 @@ class Cut:
     shape: tuple[int, ...]
 
     def prefix(self, model: nn.Module) -> nn.Module:
-        """Float32 (N, 3, S, S) → (N, *shape); shares the model's parameters and buffers."""
-        return _without(model, self.after)
+        """Float32 (N, 3, S, S) → (N, *shape), where nothing is dropped; shares the model's parameters and buffers."""
+        return _without(model, self.after, frozen=True)
 
     def suffix(self, model: nn.Module) -> nn.Module:
         """(N, *shape) → logits (N, C); shares the model's parameters and buffers."""
@@ -152,7 +152,7 @@ def _sides(model: nn.Module, at: str, calls: dict[str, int]) -> tuple[tuple[str,
     return before, tuple(name for name in outermost if calls[name] >= calls[at])
 
 
-def _without(model: nn.Module, names: tuple[str, ...]) -> nn.Module:
+def _without(model: nn.Module, names: tuple[str, ...], frozen: bool = False) -> nn.Module:
     """The model with some modules and methods handing on what they get; everything else is shared with it."""
     copies: dict[str, nn.Module] = {"": _shallow(model)}
 
@@ -168,6 +168,8 @@ def _without(model: nn.Module, names: tuple[str, ...]) -> nn.Module:
         else:
             parent, _, child = name.rpartition(".")
             copied(parent)._modules[child] = Pass()
+    for module in copies.values() if frozen else ():  # what is around modules that learn is in training mode with them
+        module.training = False
     return copies[""]
 
 
