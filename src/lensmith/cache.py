@@ -108,7 +108,7 @@ class Store:
             return found
         try:
             with self._locked(digest, title):
-                if not array.exists:
+                if not array.sound:
                     self._make_room(array.bytes)
                     array.create({**said, "title": title})
                 array.fill(make)
@@ -200,8 +200,14 @@ class _Array:
         return self.elements * self.dtype.itemsize + 8 * len(self.ends)
 
     @property
-    def exists(self) -> bool:
-        return (self.folder / DESCRIPTION).exists()
+    def sound(self) -> bool:
+        """Whether all files are there in their full length, whatever is in them."""
+        lengths = {DATA: self.elements * self.dtype.itemsize, BLOCKS: 8 * len(self.ends)}
+        try:
+            sizes = {name: (self.folder / name).stat().st_size for name in lengths}
+        except OSError:
+            return False
+        return sizes == lengths and (self.folder / DESCRIPTION).exists()
 
     def create(self, description: Mapping[str, Any]) -> None:
         """All of its room, so that a full disk shows now; the description last."""

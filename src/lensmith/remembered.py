@@ -35,7 +35,8 @@ def remembered(what: str, depends_on: Mapping[str, Any], measure: Callable[[], T
         return found
     measured = measure()
     with contextlib.suppress(OSError):  # a folder that cannot be written to costs a trial the next time
-        _write(path, {"measured": measured, "on": json.loads(said)})
+        if not _write(path, {"measured": measured, "on": json.loads(said)}):  # another process was first
+            return remembered(what, depends_on, lambda: measured)
     return measured
 
 
@@ -47,11 +48,18 @@ def forget() -> int:
     return len(found)
 
 
-def _write(path: Path, content: Mapping[str, Any]) -> None:
+def _write(path: Path, content: Mapping[str, Any]) -> bool:
+    """Whether it is there now; a readable file of another process stays, so that all of them choose alike."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, encoding="utf-8") as file:
         file.write(json.dumps(content) + "\n")
-    Path(file.name).replace(path)
+        file.flush()
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(file.name)
+            return True
+    if path.stat().st_size == 0:  # of a power cut
+        path.unlink()
+    return False
 
 
 def _model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

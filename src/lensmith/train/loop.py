@@ -184,6 +184,9 @@ class Loop:
         images, at = self.folder.images, self.at
         labels, held_labels = (torch.tensor([one.label for one in images.part(part)]) for part in ("train", "val"))
 
+        unreadable = {row for rows in taken.views for row in rows.unreadable.items()}
+        self._faults.leave_out([(images.part("train")[row].path, reason) for row, reason in sorted(unreadable)])
+        self._faults.name_lost_classes()
         held = None if taken.held is None else (taken.held, held_labels)
 
         def watch(done: int, total: int) -> None:
@@ -203,8 +206,6 @@ class Loop:
         at.solved, at.epoch, at.batch = True, phase.end_epoch - 1, 0
         at.step = min(self.plan.total_steps, phase.end_epoch * self.plan.steps_per_epoch)
         self.plan = replace(self.plan, solved=True)
-        unreadable = {row for rows in taken.views for row in rows.unreadable.items()}
-        self._faults.leave_out([(images.part("train")[row].path, reason) for row, reason in sorted(unreadable)])
         if self.world.leads:
             self.figures = Figures(chosen.seen, chosen.weight, chosen.loss_sum, chosen.correct, seconds + taken.seconds)
 

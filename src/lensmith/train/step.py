@@ -80,7 +80,7 @@ class Learner:
             sync_batch_norm=settings.sync_batch_norm,
         )
         self.ways: dict[str, tuple[str, str]] = {}  # phase → precision and layout, once they are chosen
-        self.folding = Folding(self.model, torch.zeros(2, 3, how.image_size, how.image_size, device=device))
+        self.folding = Folding(self.model, how.image_size)
         self._phase = ""
         self._mixes = True
         self._suffix: nn.Module | None = None  # what learns, where a phase learns from features

@@ -170,7 +170,7 @@ def test_data_workers_change_no_pixel(shared_colours: Path) -> None:
 def test_memory_that_runs_out_while_decoding_is_said_in_plain_words(
     shared_colours: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    monkeypatch.setattr("lensmith.train.images.dataset.preprocess", lambda *_: np.empty((3, 2**40, 2**15)))
+    monkeypatch.setattr("lensmith.train.images.dataset.normalise", lambda *_: np.empty((3, 2**40, 2**15)))
     with pytest.raises(RunError, match=r"could not be had .*Unable to allocate") as raised:
         batches(images(shared_colours, augment=None), Order(8, 4, None), workers)
     assert "\n" not in str(raised.value)
@@ -179,7 +179,7 @@ def test_memory_that_runs_out_while_decoding_is_said_in_plain_words(
 def test_a_data_worker_that_is_killed_is_said_in_plain_words(
     shared_colours: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lensmith.train.images.dataset.preprocess", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr("lensmith.train.images.dataset.normalise", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(RunError, match=r"could not be had \(DataLoader worker "):
         batches(images(shared_colours, augment=None), Order(8, 4, None), 1)
 

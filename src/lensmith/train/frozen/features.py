@@ -241,6 +241,8 @@ class _Making:
             if not memory.is_out_of_memory(error):
                 raise
             raise NoFeaturesError(f"the engine ran out of memory ({memory.first_line(error)})") from error
+        if not np.isfinite(found).all():
+            raise NoFeaturesError("features are not numbers")
         if np.abs(found).max(initial=0) > HALF_MAX:
             raise NoFeaturesError("float16 cannot hold these features")
         rows = np.full((len(samples), *found.shape[1:]), np.nan, dtype=np.float16)

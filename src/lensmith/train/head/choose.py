@@ -72,7 +72,7 @@ def choose(
     if settings.head_solver in ("auto", "lbfgs"):
         found += solve(table, classes, task, score, watch)[1]
     smallest = min(Counter(labels.tolist()).values())
-    if score and (settings.head_solver == "ncm" or (settings.head_solver == "auto" and smallest <= SMALL_CLASS)):
+    if settings.head_solver == "ncm" or (settings.head_solver == "auto" and score and smallest <= SMALL_CLASS):
         found.append(nearest_mean(table, classes, score))
     head, _ = max(found, key=lambda pair: pair[1])
     weight = loss_sum = 0.0
@@ -97,8 +97,11 @@ def install(head: Linear, *modules: nn.Module) -> None:
         module.bias.copy_(head.bias)
 
 
-def _score(held: tuple[Rows, Tensor], monitor: str, device: torch.device) -> Callable[[Linear], float]:
+def _score(held: tuple[Rows, Tensor], monitor: str, device: torch.device) -> Callable[[Linear], float] | None:
+    """None where not one validation image can be read."""
     table = Table([held[0]], held[1], device)
+    if not table.count:
+        return None
     labels = torch.cat([truth.cpu() for _, truth in table])
 
     def score(head: Linear) -> float:

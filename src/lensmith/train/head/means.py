@@ -19,13 +19,13 @@ SMALL_CLASS = 50
 """Images of the smallest class, above which solving always won where it was measured."""
 
 
-def nearest_mean(table: Table, classes: int, score: Callable[[Linear], float]) -> tuple[Linear, float]:
+def nearest_mean(table: Table, classes: int, score: Callable[[Linear], float] | None) -> tuple[Linear, float]:
     """The head of class means with the sharpness of best score, and that score.
 
     Args:
         table: to learn from, at least one row of each class.
         classes: C.
-        score: of a head on the validation part, more is better.
+        score: of a head on the validation part, more is better; None: there is none, and s is 1 / F.
     """
     sums = torch.zeros(classes, table.features, device=table.device)
     counts = torch.zeros(classes, device=table.device)
@@ -40,6 +40,6 @@ def nearest_mean(table: Table, classes: int, score: Callable[[Linear], float]) -
     spread = (spread + classes) / (table.count + classes)
     heads = [
         table.folded(2 * sharp * means / spread, -sharp * (means.square() / spread).sum(1), "nearest mean", sharp)
-        for sharp in SHARPNESS
+        for sharp in (SHARPNESS if score else (1 / table.features,))
     ]
-    return max(((head, score(head)) for head in heads), key=lambda pair: pair[1])
+    return max(((head, score(head) if score else 0.0) for head in heads), key=lambda pair: pair[1])

@@ -24,11 +24,13 @@ class Folding:
 
     Args:
         model: its modules' `forward` is changed while folded; parameters, buffers and state dict are as they were.
-        example: float (N, 3, S, S) on the model's device, to see what comes after what.
+        image_size: S of pictures that show what comes after what.
     """
 
-    def __init__(self, model: nn.Module, example: Tensor) -> None:
-        self._pairs = _pairs(model, example)
+    def __init__(self, model: nn.Module, image_size: int) -> None:
+        self._pairs: list[tuple[nn.Module, nn.Module]] = []
+        if any(type(module) in _NORMS for module in model.modules()):
+            self._find(model, image_size)
 
     def fold(self) -> int:
         """Fold where BatchNorm is in evaluation mode now, and unfold elsewhere; returns how many are folded."""
@@ -38,6 +40,26 @@ class Folding:
             object.__setattr__(conv, "forward", _folded(conv, norm))
             object.__setattr__(norm, "forward", _rest(norm))
         return len(folded)
+
+    def _find(self, model: nn.Module, image_size: int) -> None:
+        """Pairs without which the model answers differently are none: the convolution's output is used elsewhere."""
+        first = next(model.parameters())
+        noise = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+        noise = noise.to(first.device, first.dtype)
+        modes = {module: module.training for module in model.modules()}
+        try:
+            model.eval()
+            with torch.inference_mode():
+                self._pairs = _pairs(model, noise)
+                right = model(noise)
+                self.fold()
+                if not torch.allclose(model(noise), right, rtol=1e-2, atol=1e-3 * float(right.abs().max())):
+                    self.unfold()
+                    self._pairs = []
+        finally:
+            self.unfold()
+            for module, training in modes.items():
+                module.training = training
 
     def unfold(self) -> None:
         """Put every module's own `forward` back."""
@@ -71,7 +93,7 @@ def _rest(norm: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def _pairs(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Module]]:
-    """Convolutions whose output is what a BatchNorm gets, each called once, and used nowhere else."""
+    """Convolutions whose output is what a BatchNorm gets, each called once."""
     made: dict[int, nn.Module] = {}
     kept: list[Tensor] = []  # so that no other tensor gets the number of one that is gone
     pairs: list[tuple[nn.Module, nn.Module]] = []
@@ -85,17 +107,10 @@ def _pairs(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Module
             made[id(output)] = module
             kept.append(output)
 
-    if not any(type(module) in _NORMS for module in model.modules()):
-        return []
-    modes = {module: module.training for module in model.modules()}
     hooks = [one.register_forward_hook(after) for one in model.modules() if type(one) in (*_NORMS, *_CONVOLUTIONS)]
     try:
-        model.eval()
-        with torch.inference_mode():
-            model(example)
+        model(example)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, training in modes.items():
-            module.training = training
     return [pair for pair in pairs if all(calls[module] == 1 for module in pair)]

@@ -1,0 +1,59 @@
+"""`lensmith cache` shows what is kept, and clears it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lensmith
+from lensmith.cache import Store
+from lensmith.cli import main
+
+
+@pytest.fixture(autouse=True)
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LENSMITH_CACHE", str(tmp_path))
+    store = Store(10**6)
+    for kind in ("features", "pixels"):
+        ones = np.ones(1000, dtype=np.float16)
+        store.obtain(kind, {}, "float16", [1000], lambda numbers: iter([ones for _ in numbers]), f"some {kind}")
+    (tmp_path / "measured").mkdir()
+    (tmp_path / "measured" / "step-0.json").write_text("{}")
+
+
+def run(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main(["cache", *args])
+    assert not ended.value.code
+    return capsys.readouterr().out
+
+
+def test_people_read_what_it_is_and_how_much(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = run(capsys, "list")
+    assert "some features" in shown
+    assert "some pixels" in shown
+    assert "just now" in shown
+
+
+def test_programs_read_json(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = json.loads(run(capsys, "list", "--json"))
+    assert [entry["kind"] for entry in shown["entries"]] == ["features", "pixels"]
+    assert all(entry["whole"] and entry["bytes"] == 2008 for entry in shown["entries"])
+    assert shown["bytes"] == 4016
+
+
+@pytest.mark.parametrize(("kind", "left"), [("features", ["pixels"]), ("measured", ["features", "pixels"]), (None, [])])
+def test_it_is_cleared_by_kind_or_wholly(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, kind: str | None, left: list[str]
+) -> None:
+    cleared = json.loads(run(capsys, "clear", *([kind] if kind else []), "--json"))
+    assert cleared["removed"] == (1 if kind else 3)
+    assert [entry.kind for entry in lensmith.cached().entries] == left
+    assert (tmp_path / "measured" / "step-0.json").exists() == (kind in ("features", "pixels"))
+
+
+def test_an_empty_cache_is_shown_as_one(capsys: pytest.CaptureFixture[str]) -> None:
+    lensmith.clear_cache()
+    assert "0.00 GB" in run(capsys, "list")
+    assert "0 removed" in run(capsys, "clear")

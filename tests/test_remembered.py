@@ -1,0 +1,43 @@
+"""A measurement is made once a machine."""
+
+from pathlib import Path
+
+import pytest
+
+from lensmith import remembered as room
+from lensmith.remembered import forget, remembered
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LENSMITH_CACHE", str(tmp_path))
+
+
+def test_it_is_made_once_for_what_it_depends_on() -> None:
+    answers = iter(["bf16", "fp32", "fp16"])
+    said = [remembered("step", {"model": name}, lambda: next(answers)) for name in ("a", "a", "b", "a")]
+    assert said == ["bf16", "bf16", "fp32", "bf16"]
+    assert forget() == 2
+    assert remembered("step", {"model": "a"}, lambda: next(answers)) == "fp16"
+
+
+def test_another_machine_measures_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert remembered("step", {}, lambda: 1) == 1
+    monkeypatch.setattr(room, "allowed_cores", lambda: 999)
+    assert remembered("step", {}, lambda: 2) == 2
+
+
+def test_of_two_processes_that_measure_at_once_the_first_is_right_for_both() -> None:
+    def slowly() -> str:
+        assert remembered("step", {}, lambda: "first") == "first"
+        return "second"
+
+    assert remembered("step", {}, slowly) == "first"
+
+
+def test_a_folder_that_cannot_be_written_to_costs_a_trial_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("LENSMITH_CACHE", str(tmp_path / "file"))
+    assert [remembered("step", {}, lambda answer=answer: answer) for answer in (1, 2)] == [1, 2]
