@@ -18,7 +18,10 @@ check: .venv/ready
 	$(BIN)/lint-imports --no-cache
 
 bench: .venv/ready
-	for file in bench/*.py; do echo "== $$file"; $(BIN)/python $$file --json || exit 1; done
+	for file in bench/*.py; do \
+	  echo "== $$file"; \
+	  $(BIN)/python $$file --json $$(grep -q -- '"--quick"' $$file && echo --quick) || exit 1; \
+	done
 
 # Always with the constraints: unpinned, pip silently goes back to very old releases.
 .venv/ready: pyproject.toml constraints.txt
