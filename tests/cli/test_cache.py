@@ -15,8 +15,8 @@ from lensmith.cli import main
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LENSMITH_CACHE", str(tmp_path))
     store = Store(10**6)
+    ones = np.ones(1000, dtype=np.float16)
     for kind in ("features", "pixels"):
-        ones = np.ones(1000, dtype=np.float16)
         store.obtain(kind, {}, "float16", [1000], lambda numbers: iter([ones for _ in numbers]), f"some {kind}")
     (tmp_path / "measured").mkdir()
     (tmp_path / "measured" / "step-0.json").write_text("{}")

@@ -23,6 +23,7 @@ from lensmith.train.folder.position import Figures, Position
 from lensmith.train.folder.record import Recorder
 from lensmith.train.folder.run import Run
 from lensmith.train.head.choose import can_solve, choose
+from lensmith.train.images.ahead import ahead
 from lensmith.train.images.dataset import Batch, Images, Order, close, default_workers, loader
 from lensmith.train.interruption import EXIT_CODES, Interruption, RunInterruptedError
 from lensmith.train.network.backbone import Network
@@ -219,7 +220,7 @@ class Loop:
         # One running sum from the epoch's first step on, so that where it is read does not change its bits.
         sums = torch.tensor([figures.loss_sum, figures.correct], dtype=torch.float64, device=self.device)
         clock = shown = time.perf_counter()
-        for batch in self._batches:
+        for batch in ahead(self._batches, self.device):
             waited_s = time.perf_counter() - clock
             self._tick()
             outcome = self._take(batch, sums)
