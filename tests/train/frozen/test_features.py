@@ -233,3 +233,18 @@ def test_an_engine_with_wrong_features_is_out(bench: Bench, monkeypatch: pytest.
         found = prefix.speeds(["torch fp32", "openvino fp32"])
     assert found["torch fp32"] > 0
     assert found["openvino fp32"] == 0
+
+
+def test_afterwards_torch_has_all_its_threads_again(bench: Bench) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = cut.find(bench.network, 0, 32)
+        assert found is not None
+        with runner.Prefix(found.prefix(bench.network.model), 32, CPU) as prefix:
+            prefix.speeds(["torch fp32"])
+        assert torch.get_num_threads() == 2
+        bench.rows()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

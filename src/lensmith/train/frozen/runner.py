@@ -57,9 +57,11 @@ class Prefix:
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(prefix="lensmith-")
+        self._threads = torch.get_num_threads()
         return self
 
     def __exit__(self, *_: object) -> None:
+        torch.set_num_threads(self._threads)  # runners take one each
         self._folder.cleanup()
 
     def open(self, name: str) -> Runner:
