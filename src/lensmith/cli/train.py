@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,13 +31,17 @@ def train(
 ) -> None:
     """Fine-tune a pretrained backbone on a folder of labelled images.
 
-    First the new head learns on the frozen backbone, then everything. The best epoch on the validation part is exported
-    as a bundle.
+    First the new head is solved for on what the frozen backbone makes of each image, computed once; then everything
+    learns. The best epoch on the validation part is exported as a bundle. `--time-budget 20m` chooses image size, stages
+    and epochs so that it is there in time.
 
     Ctrl-C saves and exits with 130, SIGTERM with 75; `--resume RUN` goes on as if nothing had happened. On a machine
     that may be taken away, give `--out RUN --resume auto` from the start, and the same line again and again.
     """
-    trained = api.train(given.pop("data", None), recipe=recipe, resume=resume, **given)
+    try:
+        trained = api.train(given.pop("data", None), recipe=recipe, resume=resume, **given)
+    finally:
+        _leave()
     if os.environ.get("RANK", "0") != "0":  # of several processes that torchrun started, one speaks
         return
     if as_json:
@@ -50,11 +55,19 @@ def train(
     say((f"\n{trained.bundle}", "bold"))
     say(f"  best epoch {fitted.best_epoch} of {fitted.epochs}{judged}; curves in {fitted.run.curves}")
     say(f"  the graph agrees with PyTorch on {parity.agreement:.2%} of {parity.images:,} images")
-    say(f"  {trained.seconds:,.0f} s, {fitted.images_per_second:,.0f} training images a second")
+    waited = f"{fitted.data_wait_share:.0%} of the time waiting for data"
+    say(f"  {trained.seconds:,.0f} s, {fitted.images_per_second:,.0f} training images a second, {waited}")
     if fitted.oom_retries:
         kept = " and activation checkpointing" if fitted.checkpointing else ""
         say(f"  memory ran out {fitted.oom_retries}×; the batches went through in {fitted.chunks} chunks{kept}")
     say(f"\nNext: lensmith serve {trained.bundle}")
+
+
+def _leave() -> None:
+    """Let ranks that torchrun started say goodbye: one that ends while the group's threads are at work may crash."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 command = command_for(TrainSettings, train, optional=("data",))

@@ -16,7 +16,7 @@ class Fitted:
     Attributes:
         run: its folder.
         best_epoch: 1-based.
-        epochs: how many were run.
+        epochs: how many are behind it; a head that was solved for counts for all of its phase.
         steps: how many were taken.
         metrics: val_loss and val_accuracy of the best epoch; None where there was nothing to validate on.
         images_per_second: training throughput over all epochs.
@@ -59,7 +59,7 @@ class Fitted:
         return cls(
             run=run,
             best_epoch=best["epoch"],
-            epochs=len(history),
+            epochs=last["epoch"],
             steps=last["step"],
             metrics={"val_loss": best["val_loss"], "val_accuracy": best["val_accuracy"]},
             images_per_second=sum(line["images"] for line in history) / seconds,

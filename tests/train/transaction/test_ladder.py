@@ -46,7 +46,7 @@ def test_it_reaches_the_fewest_chunks_that_fit_and_stays_there(images: int, capa
     ladder, fewest = Ladder(), math.ceil(images / capacity)
     step(ladder, images, capacity)
     # Halving what lies between takes log₂ tries, and each one that fails doubles the wait for the next.
-    steps_until(lambda: ladder.chunks(images) == fewest, ladder, images, capacity, 2 * PATIENCE * max(2, fewest))
+    steps_until(lambda: ladder.chunks(images) == fewest, ladder, images, capacity, 4 * PATIENCE * max(2, fewest))
     before = ladder.patience
     assert all(step(ladder, images, capacity) <= 1 and ladder.chunks(images) == fewest for _ in range(before // 2))
 

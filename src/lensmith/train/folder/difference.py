@@ -19,6 +19,9 @@ MAY_CHANGE = frozenset(
 )  # fmt: skip
 """Settings that say where and how fast, not what comes out (of `data`, the images themselves are compared)."""
 
+FOR_A_BUDGET = frozenset({"image_size", "trainable_stages", "epochs", "head_epochs", "views", "mixup", "cutmix"})
+"""Settings that a run with a time budget has chosen for itself."""
+
 
 def of_settings(settings: TrainSettings, said: Mapping[str, Any]) -> list[str]:
     """`lr: 0.001 in the run, 0.01 now` for each that is said differently and may not change.
@@ -28,9 +31,10 @@ def of_settings(settings: TrainSettings, said: Mapping[str, Any]) -> list[str]:
         said: validated values by name; what is not said is not compared.
     """
     found = []
+    passed_over = MAY_CHANGE | (FOR_A_BUDGET if settings.time_budget is not None else frozenset())
     for name, now in said.items():
         before = getattr(settings, name)
-        if name not in MAY_CHANGE and _comparable(before) != _comparable(now):
+        if name not in passed_over and _comparable(before) != _comparable(now):
             found.append(f"{name}: {_shown(before)} in the run, {_shown(now)} now")
     return found
 
