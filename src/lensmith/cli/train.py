@@ -32,8 +32,9 @@ def train(
     """Fine-tune a pretrained backbone on a folder of labelled images.
 
     First the new head is solved for on what the frozen backbone makes of each image, computed once; then everything
-    learns. The best epoch on the validation part is exported as a bundle. `--time-budget 20m` chooses image size, stages
-    and epochs so that it is there in time.
+    learns. The best epoch on the validation part is exported as a bundle.
+
+    `--time-budget 20m` chooses image size, stages and epochs so that the bundle is there in time.
 
     Ctrl-C saves and exits with 130, SIGTERM with 75; `--resume RUN` goes on as if nothing had happened. On a machine
     that may be taken away, give `--out RUN --resume auto` from the start, and the same line again and again.
