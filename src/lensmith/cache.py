@@ -241,11 +241,10 @@ class _Array:
         """Compute what is missing, block by block."""
         data, blocks = self._map("r+"), np.memmap(self.folder / BLOCKS, dtype=np.uint64, mode="r+")
         missing = self._missing(data, blocks)
-        with contextlib.closing(make(missing)) as made:  # type: ignore[type-var]
-            for number, block in zip(missing, made, strict=True):
-                part = data[self.starts[number] : self.ends[number]]
-                part[:] = block.reshape(-1)
-                blocks[number] = _THERE + zlib.crc32(part.data)
+        for number, block in zip(missing, make(missing), strict=True):
+            part = data[self.starts[number] : self.ends[number]]
+            part[:] = block.reshape(-1)
+            blocks[number] = _THERE + zlib.crc32(part.data)
 
     def _missing(self, data: npt.NDArray[Any], blocks: npt.NDArray[np.uint64]) -> list[int]:
         if len(blocks) != len(self.ends):

@@ -37,8 +37,8 @@ ENLARGED = 4
 FEW_STAGES, VIEWS = 2, 2
 """Stages that learn where there is no time for all, and the views of each image that they learn from."""
 
-NEAR = 0.75
-"""Share of the largest size below which larger pictures are worth more than a few stages that learn."""
+WHOLE_FROM, FEW_FROM = 0.5, 0.75
+"""Shares of the largest size below which larger pictures are worth more than all stages, or a few, that learn."""
 
 EXPORT_S, ENGINE_S = 15.0, 8.0
 """To make the bundle besides judging it, and to find the engine for features."""
@@ -120,10 +120,10 @@ def plan(settings: TrainSettings, images: ImageSet, device: torch.device) -> Pla
     measured = measure(settings, images, sizes[len(sizes) // 2], device)
     spent_s = time.perf_counter() - started
     options = [_Option(settings, measured.at(size), count, held, spent_s) for size in sizes]
-    large = [one for one in options if one.measured.size >= NEAR * sizes[0]]
     tried: list[tuple[_Option, int | None]] = [(one, settings.trainable_stages) for one in options]
     if settings.trainable_stages is None:
-        tried += [(one, FEW_STAGES) for one in large] + [(one, 0) for one in options]
+        least = {None: WHOLE_FROM * sizes[0], FEW_STAGES: FEW_FROM * sizes[0], 0: 0.0}
+        tried = [(one, stages) for stages, pixels in least.items() for one in options if one.measured.size >= pixels]
     found = next(((one, stages) for one, stages in tried if one.fits(stages)), None)
     if found is None:
         needed = settings.time_budget - options[-1].left_s(0)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import PIL
 from PIL import Image
 
-from lensmith.cache import NotKeptError, Store
+from lensmith.cache import Store
 from lensmith.data.scan import ImageSet, Sample, identity
 from lensmith.errors import ImageError
 from lensmith.image import Pixels, decode, decoded_size, read
@@ -37,20 +37,21 @@ class Decoded:
     """Pictures of samples, mapped into memory; goes to other processes as the name of its file.
 
     Args:
-        pixels: uint8, all pictures one after the other.
-        sizes: int64 (N, 2): width and height of each; 0 where it has to be decoded.
+        pixels: uint8, all pictures one after the other, a byte before each: 0 where it could not be decoded.
+        sizes: int64 (N, 2): width and height of each; 0 where its header tells none.
     """
 
     def __init__(self, pixels: npt.NDArray[np.uint8], sizes: npt.NDArray[np.int64]) -> None:
         self.pixels, self.sizes = pixels, sizes
-        self.ends = np.cumsum(3 * sizes.prod(axis=1))
+        self.ends = np.cumsum(_lengths(sizes))
 
     def __getitem__(self, sample: int) -> Image.Image | None:
         width, height = (int(side) for side in self.sizes[sample])
-        if not width:
-            return None
         end = int(self.ends[sample])
-        return Image.fromarray(self.pixels[end - 3 * width * height : end].reshape(height, width, 3))
+        start = end - 3 * width * height
+        if not self.pixels[start - 1]:
+            return None
+        return Image.fromarray(self.pixels[start:end].reshape(height, width, 3))
 
     def __getstate__(self) -> dict[str, Any]:
         file = getattr(self.pixels, "filename", None)
@@ -101,16 +102,15 @@ def keep(
         sizes = np.array(list(pool.map(lambda one: _size(images, one, shortest_px), samples)), dtype=np.int64)
     sizes = sizes.reshape(-1, 2)
     blocks = [range(start, min(start + BLOCK, len(samples))) for start in range(0, len(samples), BLOCK)]
-    lengths = [int(3 * sizes[block.start : block.stop].prod(axis=1).sum()) for block in blocks]
+    lengths = [int(_lengths(sizes)[block.start : block.stop].sum()) for block in blocks]
 
     def picture(number: int) -> Pixels:
         width, height = sizes[number]
         made = _decode(_encoded(images, samples[number]), shortest_px) if width else None
-        if made is None:
-            return np.zeros(0, dtype=np.uint8)
-        if made.shape != (height, width, 3):
-            raise NotKeptError(f"{samples[number].path} is of another size than its header says")
-        return made.reshape(-1)
+        row = np.zeros(1 + 3 * width * height, dtype=np.uint8)
+        if made is not None and made.shape == (height, width, 3):
+            row[0], row[1:] = 1, made.reshape(-1)
+        return row
 
     def make(numbers: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:
         with ThreadPoolExecutor(allowed_cores(), thread_name_prefix="decode") as pool:
@@ -126,6 +126,11 @@ def keep(
     key = {"shortest_px": shortest_px, "files": identity(images, samples), "pillow": PIL.__version__}
     title = f"{len(samples):,} pictures of {images.root.name}, shorter side {shortest_px} px or more"
     return Decoded(store.obtain("pixels", key, "uint8", lengths, make, title), sizes)
+
+
+def _lengths(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Bytes of each picture, with the one before it."""
+    return np.asarray(1 + 3 * sizes.prod(axis=1), dtype=np.int64)
 
 
 def _size(images: ImageSet, sample: Sample, shortest_px: int) -> tuple[int, int]:
