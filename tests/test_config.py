@@ -42,6 +42,8 @@ CONTRADICTIONS = [
     ({"albumentations": "x.json", "augment": "none"}, "albumentations needs augment"),
     ({"teacher_weight": 0.9}, "need a teacher"),
     ({"teacher_temperature": 4.0}, "need a teacher"),
+    ({"time_budget": "5m", "sizes": "64,96"}, "time_budget chooses the sizes"),
+    ({"time_budget": "5m", "processes": 2}, "needs processes = 1"),
     ({"min_chunk": 9, "batch_size": 2, "accumulate": 4}, "min_chunk is more than"),
 ]
 

@@ -58,7 +58,7 @@ def weights(fitted: Fitted) -> dict[str, torch.Tensor]:
         {"trainable_stages": 0, "epochs": 3, "views": 2, "class_weights": "balanced", "label_smoothing": 0.2},
         {"trainable_stages": 0, "epochs": 3, "views": 2, "sampling": "balanced"},
         {"trainable_stages": 1, "epochs": 6, "head_epochs": 0, "views": 3},
-        {"trainable_stages": 2, "epochs": 4, "head_epochs": 0, "views": 2, "batch_norm": "train"},
+        {"trainable_stages": 2, "head_epochs": 0, "views": 2, "batch_norm": "train", "optimizer": "sgd", "lr": 0.01},
         {"model": "test_vit", "image_size": 160, "trainable_stages": 2, "epochs": 4, "head_epochs": 0, "views": 2},
     ],
     ids=lambda recipe: " ".join(f"{name}={value}" for name, value in recipe.items()),

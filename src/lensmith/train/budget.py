@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ from lensmith.train.frozen.cut import find
 from lensmith.train.images import augment
 from lensmith.train.images.dataset import Images, Item
 from lensmith.train.network import backbone
-from lensmith.train.recipe import Phase
+from lensmith.train.recipe import PRESETS, Phase
 from lensmith.train.step import Learner
 
 SMALLEST = 0.25
@@ -48,10 +49,17 @@ FEATURES_SPEED = 2.0
 
 SOLVE_S_PER_IMAGE = 4e-4
 
-LEAST_PASSES, MOST_PASSES, ENOUGH_IMAGES = 1.5, 6, 20_000
+LEAST_PASSES, MOST_PASSES, ENOUGH_IMAGES = 2.5, 6, 20_000
 """Images that stages should see to be worth training: ENOUGH_IMAGES, within these passes over the data."""
 
 MOST_EPOCHS = 60
+
+FEW_PASSES = 8
+IN_FEW_PASSES: Mapping[str, Any] = {
+    "augment": "light", "mixup": 0.0, "cutmix": 0.0, "first_lr_ratio": None, "backbone_lr_ratio": 0.5,
+}  # fmt: skip
+"""What a preset's settings become where there are fewer passes than FEW_PASSES: strong augmentation and cautious rates
+need many to pay."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +147,8 @@ def plan(settings: TrainSettings, images: ImageSet, device: torch.device) -> Pla
     }  # fmt: skip
     if stages:  # in so little time they learn from features, which are of pictures that are not mixed
         chosen |= {"views": VIEWS, "mixup": 0.0, "cutmix": 0.0}
+    elif stages is None and option.passes(stages) < FEW_PASSES:
+        chosen |= {name: value for name, value in IN_FEW_PASSES.items() if _is_of_preset(settings, name)}
     return Planned(settings.model_copy(update=chosen), option.end_s, measured)
 
 
@@ -170,15 +180,24 @@ class _Option:
         """Whether enough images can be seen."""
         return self.left_s(stages) > self.wanted * self._step_s(stages)
 
+    def passes(self, stages: int | None) -> float:
+        """Over the training images, that are expected."""
+        return self.left_s(stages) / (self.count * self._step_s(stages) + self.held * self.measured.forward)
+
     def epochs(self, stages: int | None) -> int:
         """More than are expected: time ends the run, unless so many would be too many."""
         if stages == 0:
             return 1
-        an_epoch_s = self.count * self._step_s(stages) + self.held * self.measured.forward
-        return min(MOST_EPOCHS, 2 + int(1.5 * self.left_s(stages) / an_epoch_s))
+        return min(MOST_EPOCHS, 2 + int(1.5 * self.passes(stages)))
 
     def _step_s(self, stages: int | None) -> float:
         return {None: self.measured.whole, 0: 0.0}.get(stages, self.measured.few)
+
+
+def _is_of_preset(settings: TrainSettings, name: str) -> bool:
+    """Whether a setting is what its preset makes it, so that nobody has asked for it."""
+    default = TrainSettings.model_fields[name].default
+    return bool(getattr(settings, name) == PRESETS[settings.preset].get(name, default))
 
 
 def measure(settings: TrainSettings, images: ImageSet, size: int, device: torch.device) -> Measured:

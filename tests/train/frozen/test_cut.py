@@ -16,7 +16,7 @@ def network(model: str, size: int = 32, **settings: object) -> Network:
 
 FAMILIES = [
     ("test_resnet", 32, "layer4"),
-    ("test_efficientnet", 32, "blocks.2"),
+    ("test_efficientnet", 32, "blocks.4"),
     ("test_vit", 160, "blocks.5"),
     ("test_convnext", 32, "stages.3"),
     ("mobilenetv3_small_050", 32, "blocks.5"),

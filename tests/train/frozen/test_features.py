@@ -159,10 +159,9 @@ def test_without_room_anywhere_there_are_none(bench: Bench, monkeypatch: pytest.
         bench.rows()
 
 
-@pytest.mark.parametrize("value", [1e5, float("nan")])
-def test_numbers_that_float16_cannot_hold_are_not_kept(bench: Bench, value: float) -> None:
+def test_numbers_that_float16_cannot_hold_are_not_kept(bench: Bench) -> None:
     with torch.no_grad():
-        bench.network.model.bn1.bias.fill_(value)
+        bench.network.model.bn1.bias.fill_(1e5)
         for name, module in bench.network.model.named_modules():
             if name.startswith("layer") and isinstance(module, torch.nn.BatchNorm2d):
                 module.weight.mul_(1e3)

@@ -19,7 +19,12 @@ MAY_CHANGE = frozenset(
 )  # fmt: skip
 """Settings that say where and how fast, not what comes out (of `data`, the images themselves are compared)."""
 
-FOR_A_BUDGET = frozenset({"image_size", "trainable_stages", "epochs", "head_epochs", "views", "mixup", "cutmix"})
+FOR_A_BUDGET = frozenset(
+    {
+        "image_size", "trainable_stages", "epochs", "head_epochs", "views", "mixup", "cutmix", "augment",
+        "first_lr_ratio", "backbone_lr_ratio",
+    }
+)  # fmt: skip
 """Settings that a run with a time budget has chosen for itself."""
 
 
