@@ -14,8 +14,8 @@ one that is not installed is left out.
   images a second, and whether the same is learnt.
 
 Each runs in a process of its own. The clock starts when that has imported its libraries; it covers the loaders, the
-model, training and validation up to the end of the last epoch. Of lensmith it is the whole command, from its start to
-the written bundle. Curves are by each one's own validation; `accuracy` is that of the final model, judged in the same
+model, training and validation up to the end of the last epoch. Of lensmith it is the command from its start, imports
+included, to the end of the last epoch; `seconds` and `with_bundle_vs_tutorial` count the written bundle, too. Curves are by each one's own validation; `accuracy` is that of the final model, judged in the same
 way for all when the clock has stopped (of lensmith: the bundle's). Images a second are those of the training part.
 Memory is the most held by the process and its children, shared pages counted once; on a GPU only what is outside it.
 
@@ -192,17 +192,21 @@ def compared(found: dict[str, dict[str, Any]], mode: str, target: float | None) 
         """How many times as fast as the other lensmith is, by a time or by a speed."""
         if ours is None or other is None or not ours[key] or not other[key]:
             return None
+        if key == "seconds":  # until training has ended, as for the others; none of them writes a bundle
+            return float(other[key] / ours.get("head_seconds", ours[key]))
         return float(ours[key] / other[key] if key == "images_per_second" else other[key] / ours[key])
 
     def against_best(key: str) -> float | None:
         """Against the peer that leaves lensmith the least."""
         return min((one for peer in peers if (one := ratio(peer, key)) is not None), default=None)
 
-    key = "seconds" if mode == "frozen" else "images_per_second"
+    frozen = mode == "frozen"
+    key = "seconds" if frozen else "images_per_second"
     best = max((peer["accuracy"] for peer in peers), default=None)
     return {
         "speedup_vs_tutorial": ratio(tutorial, key),
         "speedup_vs_best_peer": against_best(key),
+        "with_bundle_vs_tutorial": tutorial["seconds"] / ours["seconds"] if frozen and ours and tutorial else None,
         "to_target_vs_tutorial": ratio(tutorial, "seconds_to_target"),
         "to_target_vs_best_peer": against_best("seconds_to_target"),
         "accuracy_difference_to_best_peer": ours["accuracy"] - best if ours and best is not None else None,
