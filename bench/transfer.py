@@ -15,9 +15,10 @@ one that is not installed is left out.
 
 Each runs in a process of its own. The clock starts when that has imported its libraries; it covers the loaders, the
 model, training and validation up to the end of the last epoch. Of lensmith it is the command from its start, imports
-included, to the end of the last epoch; `seconds` and `with_bundle_vs_tutorial` count the written bundle, too. Curves are by each one's own validation; `accuracy` is that of the final model, judged in the same
-way for all when the clock has stopped (of lensmith: the bundle's). Images a second are those of the training part.
-Memory is the most held by the process and its children, shared pages counted once; on a GPU only what is outside it.
+included, to the end of the last epoch; `seconds` and `with_bundle_vs_tutorial` count the written bundle, too. Curves
+are by each one's own validation; `accuracy` is that of the final model, judged in the same way for all when the clock
+has stopped (of lensmith: the bundle's). Images a second are those of the training part. Memory is the most held by the
+process and its children, shared pages counted once; on a GPU only what is outside it.
 
 With `--epochs-measured K` all but lensmith run K epochs, with a learning rate planned for K, and their time for all
 epochs is worked out from that (`scaled`).

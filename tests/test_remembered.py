@@ -35,6 +35,14 @@ def test_of_two_processes_that_measure_at_once_the_first_is_right_for_both() -> 
     assert remembered("step", {}, slowly) == "first"
 
 
+@pytest.mark.parametrize("content", ["", "\0\0", "{}"])
+def test_a_file_that_a_power_cut_has_left_is_replaced(tmp_path: Path, content: str) -> None:
+    remembered("step", {}, lambda: 1)
+    (file,) = (tmp_path / "measured").iterdir()
+    file.write_text(content)
+    assert [remembered("step", {}, lambda answer=answer: answer) for answer in (2, 3)] == [2, 2]
+
+
 def test_a_folder_that_cannot_be_written_to_costs_a_trial_each_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

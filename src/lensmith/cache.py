@@ -82,8 +82,9 @@ class Store:
         self.budget_bytes, self.root = budget_bytes, root or cache_dir() / "kept"
 
     def obtain(
-        self, kind: str, key: Mapping[str, Any], dtype: str, lengths: Sequence[int], make: Make, title: str
-    ) -> npt.NDArray[Any]:
+        self, kind: str, key: Mapping[str, Any], dtype: str, lengths: Sequence[int], make: Make, title: str,
+        waiting: Callable[[], None] = lambda: None,
+    ) -> npt.NDArray[Any]:  # fmt: skip
         """The array of this key, computed as far as it is not there.
 
         Args:
@@ -93,6 +94,7 @@ class Store:
             lengths: elements in each block.
             make: computes blocks.
             title: for people.
+            waiting: called now and then while another process computes it; what it raises ends the wait.
 
         Returns:
             Read-only, mapped into memory, flat. It stays valid when the entry is removed.
@@ -107,7 +109,7 @@ class Store:
         if (found := array.whole()) is not None:
             return found
         try:
-            with self._locked(digest, title):
+            with self._locked(digest, title, waiting):
                 if not array.sound:
                     self._make_room(array.bytes)
                     array.create({**said, "title": title})
@@ -155,10 +157,10 @@ class Store:
         self.root.mkdir(parents=True, exist_ok=True)
         entries = self.entries()
         held = sum(entry.bytes for entry in entries)
-        while held + needed > self.budget_bytes or needed > _FREE_SHARE * shutil.disk_usage(self.root).free:
-            if not entries:
-                free = shutil.disk_usage(self.root).free
-                raise NotKeptError(f"{needed / 1e9:.1f} GB are more than half of the {free / 1e9:.1f} GB free")
+        free = shutil.disk_usage(self.root).free
+        if needed > _FREE_SHARE * (free + held):  # before anything is removed in vain
+            raise NotKeptError(f"{needed / 1e9:.1f} GB are more than half of the {free / 1e9:.1f} GB free")
+        while entries and (held + needed > self.budget_bytes or needed > shutil.disk_usage(self.root).free):
             oldest = entries.pop(0)
             if self.remove(oldest):
                 held -= oldest.bytes
@@ -171,7 +173,7 @@ class Store:
         return FileLock(locks / f"{digest}.lock")
 
     @contextlib.contextmanager
-    def _locked(self, digest: str, title: str) -> Iterator[None]:
+    def _locked(self, digest: str, title: str, waiting: Callable[[], None]) -> Iterator[None]:
         from filelock import Timeout
 
         lock = self._lock(digest)
@@ -179,7 +181,10 @@ class Store:
             lock.acquire(timeout=1.0)
         except Timeout:
             print(f"waiting for another process that is making: {title}", file=sys.stderr, flush=True)
-            lock.acquire()
+            while not lock.is_locked:
+                waiting()
+                with contextlib.suppress(Timeout):
+                    lock.acquire(timeout=1.0)
         try:
             yield
         finally:

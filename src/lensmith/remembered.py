@@ -30,14 +30,14 @@ def remembered(what: str, depends_on: Mapping[str, Any], measure: Callable[[], T
     machine = [platform.machine(), platform.processor(), _model(), instruction_sets(), allowed_cores()]
     said = json.dumps([what, dict(depends_on), machine], sort_keys=True)
     path = cache_dir() / "measured" / f"{what}-{hashlib.sha256(said.encode()).hexdigest()[:16]}.json"
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        found: T = json.loads(path.read_text(encoding="utf-8"))["measured"]
-        return found
-    measured = measure()
-    with contextlib.suppress(OSError):  # a folder that cannot be written to costs a trial the next time
-        if not _write(path, {"measured": measured, "on": json.loads(said)}):  # another process was first
-            return remembered(what, depends_on, lambda: measured)
-    return measured
+    found: T | None = _read(path)
+    if found is None:
+        measured = measure()
+        with contextlib.suppress(OSError):  # a folder that cannot be written to costs a trial the next time
+            _write(path, {"measured": measured, "on": json.loads(said)})
+        found = _read(path)  # another process may have been first
+        return measured if found is None else found
+    return found
 
 
 def forget() -> int:
@@ -48,18 +48,24 @@ def forget() -> int:
     return len(found)
 
 
-def _write(path: Path, content: Mapping[str, Any]) -> bool:
-    """Whether it is there now; a readable file of another process stays, so that all of them choose alike."""
+def _read(path: Path) -> Any:
+    """None where there is nothing that can be read."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return json.loads(path.read_text(encoding="utf-8"))["measured"]
+    return None
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    """A file of another process that can be read stays, so that all of them choose alike."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, encoding="utf-8") as file:
         file.write(json.dumps(content) + "\n")
         file.flush()
+        Path(file.name).chmod(0o644)
+        if path.exists() and _read(path) is None:  # of a power cut
+            path.unlink()
         with contextlib.suppress(FileExistsError):
             path.hardlink_to(file.name)
-            return True
-    if path.stat().st_size == 0:  # of a power cut
-        path.unlink()
-    return False
 
 
 def _model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

@@ -165,6 +165,36 @@ def test_killed_after_the_head_was_solved_it_goes_on_to_the_same_bits(
     assert all(torch.equal(ours[name], value) for name, value in whole.items())
 
 
+@pytest.mark.parametrize("stages", [0, 1])
+def test_image_sizes_that_change_from_phase_to_phase_are_judged_at_the_last(train: Train, stages: int) -> None:
+    fitted = train(image_size=None, sizes=(32, 48), trainable_stages=stages, head_epochs=0, epochs=8, views=2)
+    assert [line["phase"] for line in events(fitted, "features")] == [line["phase"] for line in events(fitted, "phase")]
+    assert len(events(fitted, "features")) == 2
+    assert fitted.run.preprocessing.image_size == 48
+
+
+def test_classes_that_are_to_be_drawn_equally_often_count_equally_in_a_solved_head(train: Train, colours: Path) -> None:
+    for number in range(2, 8):
+        next((colours / "red").glob(f"{number:03d}.*")).unlink()
+    recipe = {"head_solver": "lbfgs", "trainable_stages": 0, "epochs": 1, "split": "1:1:0"}
+    drawn, weighed = train("drawn", sampling="balanced", **recipe), train("weighed", class_weights="balanced", **recipe)
+    plain = train("plain", **recipe)
+    assert torch.equal(weights(drawn)["fc.weight"], weights(weighed)["fc.weight"])
+    assert not torch.equal(weights(drawn)["fc.weight"], weights(plain)["fc.weight"])
+
+
+def test_a_run_goes_on_where_its_engine_is_not(train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.Loop, "_train", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(RunInterruptedError):
+            train(epochs=3, head_epochs=1)
+    state = checkpoint.load(tmp_path / "run" / "checkpoints" / "last.pt")
+    assert state["runners"] == {"head": "torch fp32"}
+    state["runners"] = {"head": "abacus fp32"}
+    checkpoint.save(state, tmp_path / "run" / "checkpoints" / "last.pt")
+    assert resume(tmp_path / "run").epochs == 3
+
+
 def test_unreadable_images_are_named_and_left_out(train: Train, colours: Path) -> None:
     parts = Run.open(train("first", epochs=1).run.path).images
     lost = [parts.part("train")[0].path, parts.part("val")[0].path]

@@ -149,7 +149,9 @@ def plan(settings: TrainSettings, images: ImageSet, device: torch.device) -> Pla
         chosen |= {"views": VIEWS, "mixup": 0.0, "cutmix": 0.0}
     elif stages is None and option.passes(stages) < FEW_PASSES:
         chosen |= {name: value for name, value in IN_FEW_PASSES.items() if _is_of_preset(settings, name)}
-    return Planned(settings.model_copy(update=chosen), option.end_s, measured)
+    if stages == 0:
+        chosen["unfreeze_every"] = None
+    return Planned(TrainSettings.model_validate({**dict(settings), **chosen}), option.end_s, measured)
 
 
 class _Option:
@@ -188,7 +190,8 @@ class _Option:
         """More than are expected: time ends the run, unless so many would be too many."""
         if stages == 0:
             return 1
-        return min(MOST_EPOCHS, 2 + int(1.5 * self.passes(stages)))
+        most = min(MOST_EPOCHS, 2 + int(1.5 * self.passes(stages)))
+        return most if stages is None else max(most, 2 * VIEWS + 1)  # for features to be used at least twice
 
     def _step_s(self, stages: int | None) -> float:
         return {None: self.measured.whole, 0: 0.0}.get(stages, self.measured.few)

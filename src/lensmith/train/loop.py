@@ -30,6 +30,7 @@ from lensmith.train.network.backbone import Network
 from lensmith.train.recipe import Phase, Plan
 from lensmith.train.source import Source, StoppedError, Taken
 from lensmith.train.step import Learner
+from lensmith.train.task import Task, task_of
 from lensmith.train.transaction import memory
 from lensmith.train.transaction.attempt import Verdict
 from lensmith.train.transaction.distributed import World
@@ -128,7 +129,11 @@ class Loop:
                 phase = plan.phase(at.epoch)
                 taken = self._enter(phase, source)
             if taken is not None and self._solves(phase):
-                self._solve(phase, taken)
+                try:
+                    self._solve(phase, taken)
+                except StoppedError:
+                    self._save()
+                    self._stop()
             else:
                 self._train(phase, recorder)
             self._judge(phase, taken)
@@ -192,10 +197,12 @@ class Loop:
 
         def watch(done: int, total: int) -> None:
             self._recorder.working("head", done, total)
+            if self._interruption.received is not None and self.world.size == 1:
+                raise StoppedError
 
         chosen = self.world.lead(
             lambda: choose(
-                taken.views, labels, len(images.labels), held, self.learner.task,
+                taken.views, labels, len(images.labels), held, self._task_of_solving(),
                 self.settings, self.device, watch,
             )
         )  # fmt: skip
@@ -209,6 +216,14 @@ class Loop:
         self.plan = replace(self.plan, solved=True)
         if self.world.leads:
             self.figures = Figures(chosen.seen, chosen.weight, chosen.loss_sum, chosen.correct, seconds + taken.seconds)
+
+    def _task_of_solving(self) -> Task:
+        """The task, with classes drawn equally often as classes that count equally."""
+        if self.settings.sampling == "shuffle":
+            return self.learner.task
+        counted = self.settings.model_copy(update={"sampling": "shuffle", "class_weights": "balanced"})
+        counts = Counter(sample.label for sample in self.folder.images.part("train"))
+        return task_of(counted, self.folder.images.labels, counts, self.device)
 
     def _train(self, phase: Phase, recorder: Recorder) -> None:
         """The rest of the epoch's steps."""

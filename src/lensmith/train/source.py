@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from lensmith.train.folder.run import Run
 from lensmith.train.frozen.batches import FeatureBatches
 from lensmith.train.frozen.cut import Cut, find
 from lensmith.train.frozen.features import Extractor, NoFeaturesError, Rows, View
+from lensmith.train.frozen.runner import candidates
 from lensmith.train.images import decoded
 from lensmith.train.images.dataset import Images, Order
 from lensmith.train.images.decoded import Decoded
@@ -23,7 +25,8 @@ from lensmith.train.step import Learner
 HEAD_VIEWS, VIEWS = 1, 4
 """Views by default, for the head alone and for more stages, which have enough weights to overfit."""
 
-VALIDATION_ROWS = 1024
+VALIDATION_ROWS, VALIDATION_BYTES = 1024, 32 * 10**6
+"""The most in a batch of them."""
 
 
 class StoppedError(Exception):
@@ -101,8 +104,8 @@ class Source:
         self.learner.folding.unfold()  # what engines are given is the network as it is
         self.learner.network.freeze(phase.trainable, settings.batch_norm == "frozen")
         size = phase.image_size or self.run.preprocessing.image_size
-        cut = find(self.learner.network, phase.trainable, size)
-        if cut is None:
+        cut = find(self.learner.network, phase.trainable, size, settings.dropout)
+        if world.vote(int(cut is None)) or cut is None:
             return None
         taken, problem = None, ""
         try:
@@ -160,6 +163,12 @@ class Source:
         training, validation = run.images.part("train"), run.images.part("val")
         how = replace(run.preprocessing, image_size=size)
         runner = self.runners.get(phase.name)
+        if runner not in candidates(learner.device):  # resumed on another machine
+            runner = None
+        images = count * len(training) + len(validation)
+        # All views together, so that none of them makes room for another.
+        fits = self.store is not None and 2 * math.prod(cut.shape) * images <= self.store.budget_bytes
+        store = self.store if fits else None
         computed = 0
 
         show = self._watch("features")
@@ -172,8 +181,7 @@ class Source:
         def rows(extractor: Extractor, samples: Any, number: int) -> Rows:
             return extractor.rows(run.images, samples, View(number, learner.augment, run.settings.seed), watch)
 
-        with Extractor(learner.model, cut, how, run.settings, learner.device, self.store, runner) as extractor:
-            images = count * len(training) + len(validation)
+        with Extractor(learner.model, cut, how, run.settings, learner.device, store, runner) as extractor:
             chosen = self.runners[phase.name] = extractor.runner = world.lead(lambda: extractor.choose(images))
             seen = [rows(extractor, training, number) for number in range(count)]
             held = None
@@ -181,7 +189,10 @@ class Source:
                 held = rows(extractor, validation, 0)
         if validation and held is None:  # trained at another size than the model's own, at which it is judged
             own = run.preprocessing
-            with Extractor(learner.model, cut, own, run.settings, learner.device, self.store, chosen) as extractor:
+            there = find(learner.network, phase.trainable, own.image_size, run.settings.dropout)
+            if there is None:
+                raise NoFeaturesError(f"the network does not come apart at {own.image_size} px")
+            with Extractor(learner.model, there, own, run.settings, learner.device, store, chosen) as extractor:
                 held = rows(extractor, validation, 0)
         seconds = time.perf_counter() - started
         self.recorder.event(
@@ -196,7 +207,8 @@ class Source:
         if held is None:
             return None
         samples, world = self.run.images.part("val"), self.learner.world
-        order = Order(len(samples), VALIDATION_ROWS, None, rank=world.rank, ranks=world.size)
+        most = VALIDATION_BYTES // (2 * math.prod(held.values.shape[1:]))
+        order = Order(len(samples), max(1, min(VALIDATION_ROWS, most)), None, rank=world.rank, ranks=world.size)
         return FeatureBatches(samples, [held], order)
 
     def _tell(self, cut: Cut, engine: str, count: int, images: int, seconds: float, computed: bool) -> None:

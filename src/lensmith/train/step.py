@@ -241,6 +241,8 @@ class Learner:
     def _forward(self, pictures: Tensor, chosen: str) -> Tensor:
         with precision.autocast(self.device, chosen):
             if self._suffix is not None:
+                if hasattr(self.model, "grad_checkpointing"):  # the suffix has a flag of its own
+                    self._suffix.grad_checkpointing = self.model.grad_checkpointing
                 logits: Tensor = self._suffix(pictures)
             else:
                 logits = self.model((pictures - self._mean).div_(self._std))

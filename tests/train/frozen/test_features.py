@@ -74,6 +74,17 @@ def test_other_engines_compute_the_same(bench: Bench, engine: str) -> None:
     assert np.allclose(ours, theirs, rtol=1e-2, atol=2e-3 * np.abs(ours).max())
 
 
+@pytest.mark.parametrize(("model", "size"), [("test_resnet", 32), ("test_convnext", 32), ("test_vit", 160)])
+def test_nothing_is_dropped_from_them(
+    quick: dict[str, Any], colours: Path, tmp_path: Path, model: str, size: int
+) -> None:
+    made = Bench({**quick, "model": model, "image_size": size, "dropout": 0.5}, colours, tmp_path / "kept")
+    modes = [module.training for module in made.network.model.modules()]
+    made.store = None
+    assert np.array_equal(made.rows().values, made.rows().values)
+    assert [module.training for module in made.network.model.modules()] == modes
+
+
 def test_what_was_computed_is_used_again(bench: Bench) -> None:
     first = bench.rows()
     assert bench.computed == len(bench.samples)

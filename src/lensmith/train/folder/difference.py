@@ -14,15 +14,15 @@ from lensmith.train.network.state_dict import some
 MAY_CHANGE = frozenset(
     {
         "data", "out", "workers", "device", "processes", "memory_fraction", "min_chunk", "checkpointing",
-        "save_minutes", "on_nan", "cache_gb",
+        "save_minutes", "on_nan",
     }
 )  # fmt: skip
 """Settings that say where and how fast, not what comes out (of `data`, the images themselves are compared)."""
 
 FOR_A_BUDGET = frozenset(
     {
-        "image_size", "trainable_stages", "epochs", "head_epochs", "views", "mixup", "cutmix", "augment",
-        "first_lr_ratio", "backbone_lr_ratio",
+        "image_size", "trainable_stages", "epochs", "head_epochs", "views", "unfreeze_every", "mixup", "cutmix",
+        "augment", "first_lr_ratio", "backbone_lr_ratio",
     }
 )  # fmt: skip
 """Settings that a run with a time budget has chosen for itself."""

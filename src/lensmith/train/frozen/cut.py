@@ -39,31 +39,34 @@ class Cut:
         before: names of the modules before it, and of methods; none where the head alone comes after it.
         after: names of those after it.
         shape: of what crosses it, without the batch.
+        dropout: before the head, where that alone comes after it.
     """
 
     at: str
     before: tuple[str, ...]
     after: tuple[str, ...]
     shape: tuple[int, ...]
+    dropout: float = 0.0
 
     def prefix(self, model: nn.Module) -> nn.Module:
-        """Float32 (N, 3, S, S) → (N, *shape), where nothing is dropped; shares the model's parameters and buffers."""
-        return _without(model, self.after, frozen=True)
+        """Float32 (N, 3, S, S) → (N, *shape), to be used in evaluation mode; shares parameters, buffers and modules."""
+        return _without(model, self.after)
 
     def suffix(self, model: nn.Module) -> nn.Module:
         """(N, *shape) → logits (N, C); shares the model's parameters and buffers."""
         if not self.before:  # the head alone, before which timm drops out
-            return nn.Sequential(nn.Dropout(getattr(model, "drop_rate", 0.0)), model.get_submodule(self.at))
+            return nn.Sequential(nn.Dropout(self.dropout), model.get_submodule(self.at))
         return _without(model, self.before)
 
 
-def find(network: Network, trainable: int | None, image_size: int) -> Cut | None:
+def find(network: Network, trainable: int | None, image_size: int, dropout: float = 0.0) -> Cut | None:
     """The last place before everything that learns.
 
     Args:
         network: in whatever mode; it is left as it is.
         trainable: stages of the backbone that learn; 0: the head alone, None: all.
         image_size: pixels a side.
+        dropout: before the head.
 
     Returns:
         None where nothing is frozen in front, or the network does not come apart there.
@@ -87,7 +90,7 @@ def find(network: Network, trainable: int | None, image_size: int) -> Cut | None
             if memory.is_out_of_memory(error):
                 raise
             return None
-        return replace(cut, shape=tuple(features.shape[1:]))
+        return replace(cut, shape=tuple(features.shape[1:]), dropout=dropout)
 
 
 def _calls(model: nn.Module, images: Tensor) -> dict[str, int]:
@@ -152,7 +155,7 @@ def _sides(model: nn.Module, at: str, calls: dict[str, int]) -> tuple[tuple[str,
     return before, tuple(name for name in outermost if calls[name] >= calls[at])
 
 
-def _without(model: nn.Module, names: tuple[str, ...], frozen: bool = False) -> nn.Module:
+def _without(model: nn.Module, names: tuple[str, ...]) -> nn.Module:
     """The model with some modules and methods handing on what they get; everything else is shared with it."""
     copies: dict[str, nn.Module] = {"": _shallow(model)}
 
@@ -168,8 +171,6 @@ def _without(model: nn.Module, names: tuple[str, ...], frozen: bool = False) -> 
         else:
             parent, _, child = name.rpartition(".")
             copied(parent)._modules[child] = Pass()
-    for module in copies.values() if frozen else ():  # what is around modules that learn is in training mode with them
-        module.training = False
     return copies[""]
 
 

@@ -21,7 +21,8 @@ import timm
 import torch
 from torch import nn
 
-from lensmith.cache import NotKeptError, Store
+from lensmith.bundle import installed_versions
+from lensmith.cache import Make, NotKeptError, Store
 from lensmith.config import TrainSettings
 from lensmith.data.scan import ImageSet, Sample, identity
 from lensmith.image import Preprocessing
@@ -40,6 +41,9 @@ class NoFeaturesError(Exception):
 
 
 HALF_MAX = float(np.finfo(np.float16).max)
+VERSIONS = ("lensmith", "pillow", "torch", "torchvision", "albumentations", "timm", "openvino", "onnxruntime")
+"""What decodes, augments and computes."""
+
 _MEMORY_SHARE = 0.25
 """Of the memory available, that features may take which the disk has no room for."""
 
@@ -118,9 +122,14 @@ class Extractor:
 
     def __enter__(self) -> Self:
         self.prefix.__enter__()
+        # Dropout that stands beside what learns is in training mode with it.
+        self._modes = {module: module.training for module in self.prefix.module.modules()}
+        self.prefix.module.eval()
         return self
 
     def __exit__(self, *_: object) -> None:
+        for module, training in self._modes.items():
+            module.training = training
         self.prefix.__exit__()
 
     @cached_property
@@ -136,7 +145,12 @@ class Extractor:
     def choose(self, images: int) -> str:
         """The engine for so many images, remembered from here on."""
         if self.runner is None:
-            self.runner = self.prefix.fastest({"model": self.settings.model, "at": self.cut.at}, images)
+            try:
+                self.runner = self.prefix.fastest({"model": self.settings.model, "at": self.cut.at}, images)
+            except Exception as error:
+                if not memory.is_out_of_memory(error):
+                    raise
+                raise NoFeaturesError(f"no engine has enough memory ({memory.first_line(error)})") from error
         return self.runner
 
     def rows(self, images: ImageSet, samples: Sequence[Sample], view: View, watch: Watch) -> Rows:
@@ -159,20 +173,33 @@ class Extractor:
             "view": view.said(self.settings),
             "files": identity(images, samples),
             "runner": self.runner,
+            "versions": installed_versions(VERSIONS),
         }
         seen = "as they are" if not view.number else f"view {view.number}"
         title = f"{len(samples):,} images of {images.root.name}, {seen}: {self.settings.model} before {self.cut.at}"
         try:
             if self.store is None:
                 raise NotKeptError("nothing is to be kept")
-            flat = self.store.obtain("features", key, "float16", lengths, make, title)
+            flat = self.store.obtain("features", key, "float16", lengths, make, title, lambda: watch(0, len(samples)))
         except NotKeptError as error:
             if 2 * sum(lengths) > _MEMORY_SHARE * psutil.virtual_memory().available:
                 raise NoFeaturesError(str(error)) from error
-            flat = np.concatenate([block.reshape(-1) for block in make(range(len(lengths)))])
+            flat = _in_memory(make, lengths)
         values = flat.reshape(len(samples), *self.cut.shape)
         lost = np.flatnonzero(np.isnan(values.reshape(len(samples), -1)[:, 0]))
         return Rows(values, {int(row): dataset[Item(0, int(row))][-1] or "it was unreadable" for row in lost})
+
+
+def _in_memory(make: Make, lengths: Sequence[int]) -> npt.NDArray[np.float16]:
+    try:
+        flat = np.empty(sum(lengths), dtype=np.float16)
+        start = 0
+        for length, block in zip(lengths, make(range(len(lengths))), strict=True):
+            flat[start : start + length] = block.reshape(-1)
+            start += length
+    except MemoryError as error:
+        raise NoFeaturesError("there is no memory for them") from error
+    return flat
 
 
 class _Making:

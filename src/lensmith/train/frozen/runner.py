@@ -90,7 +90,7 @@ class Prefix:
         ours = [name for name in names if name.startswith("torch")]
         speeds = remembered("prefix-torch", depends_on, lambda: self.speeds(ours))
         others = [name for name in names if name not in ours]
-        if others and images / max(speeds.values()) > TORCH_IS_FINE_S:
+        if others and images > TORCH_IS_FINE_S * max(speeds.values()):
             speeds = speeds | remembered("prefix", depends_on, lambda: self.speeds(others))
         return max(speeds, key=lambda name: speeds[name])
 

@@ -73,7 +73,8 @@ def choose(
         found += solve(table, classes, task, score, watch)[1]
     smallest = min(Counter(labels.tolist()).values())
     if settings.head_solver == "ncm" or (settings.head_solver == "auto" and score and smallest <= SMALL_CLASS):
-        found.append(nearest_mean(table, classes, score))
+        head, _ = nearest_mean(table, classes, None if held is None else _score(held, "loss", device))
+        found.append((head, score(head) if score else 0.0))
     head, _ = max(found, key=lambda pair: pair[1])
     weight = loss_sum = 0.0
     correct = 0

@@ -25,7 +25,7 @@ def nearest_mean(table: Table, classes: int, score: Callable[[Linear], float] | 
     Args:
         table: to learn from, at least one row of each class.
         classes: C.
-        score: of a head on the validation part, more is better; None: there is none, and s is 1 / F.
+        score: of a head's confidences on the validation part, more is better; None: there is none, and s is 1 / F.
     """
     sums = torch.zeros(classes, table.features, device=table.device)
     counts = torch.zeros(classes, device=table.device)
@@ -38,8 +38,9 @@ def nearest_mean(table: Table, classes: int, score: Callable[[Linear], float] | 
         spread += ((features - table.mean) / table.std - means[labels]).square().sum(0)
     # Towards the whole's variance, 1: that of few images is not known well.
     spread = (spread + classes) / (table.count + classes)
+    gone = torch.where(counts > 0, 0.0, -1e4)  # a class without an image is nobody's
     heads = [
-        table.folded(2 * sharp * means / spread, -sharp * (means.square() / spread).sum(1), "nearest mean", sharp)
+        table.folded(2 * sharp * means / spread, gone - sharp * (means.square() / spread).sum(1), "nearest mean", sharp)
         for sharp in (SHARPNESS if score else (1 / table.features,))
     ]
     return max(((head, score(head) if score else 0.0) for head in heads), key=lambda pair: pair[1])

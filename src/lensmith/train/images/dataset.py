@@ -132,7 +132,8 @@ class Images(Dataset[Any]):
         return math.ceil(shortest_side_px(how) / smallest)
 
     def _picture(self, index: int, shortest_px: int) -> Image.Image:
-        kept = self.decoded[index] if self.decoded is not None else None
+        fits = self.decoded is not None and self.decoded.shortest_px == shortest_px
+        kept = self.decoded[index] if self.decoded is not None and fits else None
         return decode(read(self.images.file(self.samples[index])), shortest_px) if kept is None else kept
 
     def collate(self, items: list[tuple[Any, int, Any, int, str]]) -> Batch:

@@ -39,10 +39,11 @@ class Decoded:
     Args:
         pixels: uint8, all pictures one after the other, a byte before each: 0 where it could not be decoded.
         sizes: int64 (N, 2): width and height of each; 0 where its header tells none.
+        shortest_px: that they were decoded with.
     """
 
-    def __init__(self, pixels: npt.NDArray[np.uint8], sizes: npt.NDArray[np.int64]) -> None:
-        self.pixels, self.sizes = pixels, sizes
+    def __init__(self, pixels: npt.NDArray[np.uint8], sizes: npt.NDArray[np.int64], shortest_px: int) -> None:
+        self.pixels, self.sizes, self.shortest_px = pixels, sizes, shortest_px
         self.ends = np.cumsum(_lengths(sizes))
 
     def __getitem__(self, sample: int) -> Image.Image | None:
@@ -125,7 +126,7 @@ def keep(
 
     key = {"shortest_px": shortest_px, "files": identity(images, samples), "pillow": PIL.__version__}
     title = f"{len(samples):,} pictures of {images.root.name}, shorter side {shortest_px} px or more"
-    return Decoded(store.obtain("pixels", key, "uint8", lengths, make, title), sizes)
+    return Decoded(store.obtain("pixels", key, "uint8", lengths, make, title), sizes, shortest_px)
 
 
 def _lengths(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
