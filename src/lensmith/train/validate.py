@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import nn
 
 from lensmith.errors import DataError
 from lensmith.evaluate.metrics import measure
-from lensmith.train.images.dataset import Batch
+from lensmith.train.images.dataset import Batches
 from lensmith.train.transaction.chunks import in_chunks
 from lensmith.train.transaction.distributed import World
 from lensmith.train.transaction.ladder import Ladder
-
-
-class Batches(Protocol):
-    """A part, batch by batch."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Batch]: ...
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from lensmith.train.images.dataset import Batch
-from lensmith.train.validate import Batches
+from lensmith.train.images.dataset import Batch, Batches
 
 
 def ahead(batches: Batches, device: torch.device) -> Iterator[Batch]:

@@ -14,7 +14,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +81,14 @@ class Batch:
         """Called by the loader, so that copies to a GPU need not wait."""
         tensors = (self.images.pin_memory(), self.labels.pin_memory(), self.factors.pin_memory())
         return Batch(*tensors, self.taken, self.indices, self.unreadable)
+
+
+class Batches(Protocol):
+    """A part, batch by batch."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
 
 
 class Images(Dataset[Any]):
