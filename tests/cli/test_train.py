@@ -15,6 +15,7 @@ from lensmith.cli import main
 from lensmith.train.step import Learner
 
 FLAGS = ["--model", "test_resnet", "--no-pretrained", "--image-size", "32", "--workers", "0", "--batch-size", "4"]
+FLAGS += ["--head-solver", "minibatch", "--cache-gb", "0"]
 
 
 def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:

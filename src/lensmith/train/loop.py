@@ -276,6 +276,9 @@ class Loop:
         return outcome
 
     def _tick(self) -> None:
+        """See how late it is, where that matters: without a budget a run's course knows no clock."""
+        if self.at.end_s is None:
+            return
         self.at.elapsed_s = time.monotonic() - self._started
         if self.at.stepped_s is None:
             self.at.stepped_s = self.at.elapsed_s

@@ -23,7 +23,7 @@ class Position:
         flat: epochs since the best one, or since the last plateau.
         finished: nothing is left to do.
         solved: the head was solved for.
-        elapsed_s: that the run has been under way, all of its processes together.
+        elapsed_s: that a run with a time budget has been under way, all of its processes together.
         stepped_s: of those, before the first step.
         end_s: of those, after which no step is taken; None: there is no time budget.
     """
