@@ -20,14 +20,14 @@ def small_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Memory for a forward pass of so many pixels a side at most, of a network of so many parameters."""
 
     def limit(pixels: int, parameters: int) -> None:
-        plain = torch.nn.Conv2d.forward
+        plain = torch.nn.Conv2d._conv_forward
 
-        def forward(self: torch.nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+        def forward(self: torch.nn.Conv2d, x: torch.Tensor, *parameters: Any) -> torch.Tensor:
             if x.shape[1] == 3 and x.requires_grad is False and torch.is_grad_enabled() and x.shape[-1] > pixels:
                 raise torch.OutOfMemoryError(MESSAGE)
-            return plain(self, x)
+            return plain(self, x, *parameters)
 
-        monkeypatch.setattr(torch.nn.Conv2d, "forward", forward)
+        monkeypatch.setattr(torch.nn.Conv2d, "_conv_forward", forward)
         plain_step = fitting._goes_through
 
         def goes_through(model: torch.nn.Module, *others: Any) -> bool:
