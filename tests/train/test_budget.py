@@ -113,9 +113,9 @@ def test_rates_fall_with_the_time_that_has_passed(quick: dict[str, Any], colours
 def test_a_run_stops_in_the_middle_of_an_epoch_when_its_time_is_over(
     quick: dict[str, Any], colours: Path, tmp_path: Path
 ) -> None:
-    given = {**quick, "data": colours, "out": tmp_path / "run", "time_budget": 25, "batch_size": 1, "patience": 10_000}
+    given = {**quick, "data": colours, "out": tmp_path / "run", "time_budget": 45, "batch_size": 1, "patience": 10_000}
     fitted = fit(TrainSettings.model_validate({**given, "trainable_stages": 1}))
     events = [json.loads(line) for line in fitted.run.events.read_text().splitlines()]
     assert [line for line in events if line["event"] == "planned"]
     assert events[-1]["event"] == "end"
-    assert fitted.run.settings.time_budget == 25
+    assert fitted.run.settings.time_budget == 45

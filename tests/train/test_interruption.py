@@ -78,7 +78,7 @@ def train(start: Start, quick: dict[str, Any], shared_colours: Path) -> Start:
     del quick["pretrained"]
 
     def run(**settings: Any) -> subprocess.Popen[str]:
-        chosen = {**quick, "epochs": 400, "patience": 400, "out": "run", **settings}
+        chosen = {**quick, "epochs": 400, "head_epochs": 0, "patience": 400, "out": "run", **settings}
         return start("train", str(shared_colours), "--no-pretrained", **chosen)
 
     return run
