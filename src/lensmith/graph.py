@@ -1,4 +1,4 @@
-"""A torch module → a graph: ONNX for whoever serves it, OpenVINO's own for work on this machine."""
+"""A torch module → an ONNX graph: the one way from torch to an engine."""
 
 from __future__ import annotations
 
@@ -54,26 +54,6 @@ def _out_of_place(model: nn.Module) -> Iterator[None]:
     finally:
         for module in modules:
             module.inplace = True  # type: ignore[assignment]
-
-
-def to_openvino(model: nn.Module, image_size: int, path: Path) -> Path:
-    """Convert for OpenVINO alone, three times as fast as by way of ONNX; weights lie beside the file.
-
-    Args:
-        model: in evaluation mode, on the CPU; float32 (N, 3, S, S) → float32 (N, …).
-        image_size: S.
-        path: the .xml file to write.
-
-    Returns:
-        `path`.
-    """
-    import openvino
-
-    with _quiet():
-        example = torch.zeros(2, 3, image_size, image_size)
-        shape = openvino.PartialShape([-1, 3, image_size, image_size])
-        openvino.save_model(openvino.convert_model(model, example_input=example, input=shape), path, False)
-    return path
 
 
 @contextlib.contextmanager

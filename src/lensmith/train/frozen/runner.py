@@ -5,6 +5,7 @@ A runner is called from several threads at once, each of which takes a batch thr
 
 from __future__ import annotations
 
+import gc
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from torch import nn
 
 from lensmith.bundle import installed_versions
 from lensmith.engine import open_graph
-from lensmith.graph import to_openvino, write_graph
+from lensmith.graph import write_graph
 from lensmith.image import Tensor
 from lensmith.machine import allowed_cores, instruction_sets
 from lensmith.remembered import remembered
@@ -53,7 +54,7 @@ class Prefix:
 
     def __init__(self, module: nn.Module, image_size: int, device: torch.device) -> None:
         self.module, self.image_size, self.device = module, image_size, device
-        self._graphs: dict[str, Path] = {}
+        self._graph: Path | None = None
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(prefix="lensmith-")
@@ -62,6 +63,7 @@ class Prefix:
 
     def __exit__(self, *_: object) -> None:
         torch.set_num_threads(self._threads)  # runners take one each
+        gc.collect()  # engines end here, and not at some moment of another room's work
         self._folder.cleanup()
 
     def open(self, name: str) -> Runner:
@@ -69,10 +71,9 @@ class Prefix:
         engine, chosen = name.split()
         if engine == "torch":
             return self._torch(chosen)
-        if engine not in self._graphs:
-            write, ending = (to_openvino, "xml") if engine == "openvino" else (write_graph, "onnx")
-            self._graphs[engine] = write(self.module, self.image_size, Path(self._folder.name) / f"prefix.{ending}")
-        return open_graph(str(self._graphs[engine]), engine, chosen, threads=1).logits
+        if self._graph is None:
+            self._graph = write_graph(self.module, self.image_size, Path(self._folder.name) / "prefix.onnx")
+        return open_graph(str(self._graph), engine, chosen, threads=1).logits
 
     def fastest(self, said: dict[str, Any], images: int) -> str:
         """The candidate that computes the right features fastest; remembered for this machine.
@@ -127,10 +128,12 @@ def candidates(device: torch.device) -> list[str]:
     found = [f"torch {name}" for name in precision.candidates(device)]
     if device.type == "cuda":
         return found
+    if not (find_spec("onnx") and find_spec("onnxscript")):
+        return found
     if find_spec("openvino"):
         found += ["openvino fp32"]
         found += ["openvino bf16"] if {"BF16", "AMX-BF16"} & set(instruction_sets()) else []
-    elif find_spec("onnx") and find_spec("onnxscript"):
+    else:
         found += ["onnxruntime fp32"]
     return found
 
