@@ -1,5 +1,7 @@
 """Engines answer alike, from one thread or many."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -30,6 +32,48 @@ def test_concurrent_calls_do_not_mix(graph: str, engine: str) -> None:
         together = list(pool.map(lambda i: opened.run(BATCH[i % 5][np.newaxis]), range(100)))
     for number, answer in enumerate(together):
         np.testing.assert_array_equal(answer, alone[number % 5])
+
+
+FIRST_ANSWERS = """
+import sys, threading
+import numpy as np
+from lensmith.engine import open_graph
+
+sys.setswitchinterval(1e-6)
+engine = open_graph(sys.argv[1], sys.argv[2], "fp32", threads=1)
+image, gate = np.zeros((1, 3, 32, 32), np.float32), threading.Barrier(8)
+threads = [threading.Thread(target=lambda: (gate.wait(), engine.logits(image))) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_threads_that_all_ask_a_new_process_first_are_answered(graph: str, engine: str) -> None:
+    for _ in range(4):  # two of three hung when nothing had been asked before
+        subprocess.run([sys.executable, "-c", FIRST_ANSWERS, graph, engine], check=True, timeout=60)
+
+
+LAST_ENGINE = """
+import os, signal, sys, threading
+from lensmith.engine import open_graph
+
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+engines = [open_graph(sys.argv[1], sys.argv[2], "fp32", threads=1)]
+thread = threading.Thread(target=engines.clear)
+thread.start()
+thread.join()
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_signals_are_handled_when_another_thread_let_go_of_the_last_engine(graph: str, engine: str) -> None:
+    said = subprocess.run([sys.executable, "-c", LAST_ENGINE, graph, engine], check=True, stdout=subprocess.PIPE)
+    assert said.stdout == b"handled\n"
 
 
 def test_probabilities_sum_to_one_and_follow_the_temperature() -> None:

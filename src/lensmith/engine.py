@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -73,6 +75,21 @@ class OnnxRuntimeEngine(Engine):
         return result
 
 
+_FIRST_ANSWER = Lock()
+
+
+@cache
+def _openvino() -> Any:
+    """The process's one Core, which holds OpenVINO's plugin for good.
+
+    The plugin gives the thread that loads it an alternate signal stack. Were it unloaded with the last model, in
+    whichever thread lets go of that, the stack would be gone, and the next signal would end the process.
+    """
+    import openvino as ov
+
+    return ov.Core()
+
+
 class OpenVinoEngine(Engine):
     """OpenVINO on the CPU, at an explicit precision."""
 
@@ -80,8 +97,6 @@ class OpenVinoEngine(Engine):
 
     def __init__(self, graph: str, precision: str, threads: int, temperature: float = 1.0) -> None:
         super().__init__(temperature)
-        import openvino as ov
-
         # One stream for each caller, up to the cores: concurrent calls do not wait for one another.
         streams = max(1, allowed_cores() // threads)
         hints: dict[str, Any] = {
@@ -89,9 +104,14 @@ class OpenVinoEngine(Engine):
             "INFERENCE_NUM_THREADS": threads * streams,  # of all streams together
             "NUM_STREAMS": streams,
         }
-        self._model = ov.Core().compile_model(graph, "CPU", hints)
+        self._model = _openvino().compile_model(graph, "CPU", hints)
         self.precision = precision
         self.threads = threads
+        # OpenVINO's Python binding completes itself during a process's first answer, and threads that ask for it at the
+        # same time wait for one another for ever.
+        with _FIRST_ANSWER:
+            shape = [size.get_min_length() or 1 for size in self._model.input().partial_shape]
+            self.logits(np.zeros(shape, dtype=np.float32))
 
     def logits(self, batch: Tensor) -> Tensor:
         """See `Engine.logits`."""

@@ -78,9 +78,7 @@ def _lensmith(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; exits with 0, with 2 on bad input, with 1 on a fault of lensmith, with 130 on Ctrl-C."""
-    if argv is None:
-        _run_and_end(sys.argv[1:])
-    args = list(argv or ())
+    args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     with contextlib.suppress(ValueError):  # not in the main thread
@@ -103,23 +101,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         if stopped.code in (130, 128 + signal.SIGTERM):
             _report("Stopped", "stopped; nothing half-made is left.", "--json" in args)
         raise
-
-
-def _run_and_end(argv: Sequence[str]) -> None:
-    """`main` as a process's whole purpose: nothing is left to be torn down once its output is out.
-
-    With OpenVINO and torch in one process, their libraries' own tearing down crashed now and then, after all was done.
-    """
-    try:
-        main(argv)
-    except SystemExit as ended:
-        if "openvino" not in sys.modules:
-            raise
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
-    sys.exit(0)
 
 
 def _report(kind: str, message: str, as_json: bool) -> None:

@@ -5,7 +5,6 @@ A runner is called from several threads at once, each of which takes a batch thr
 
 from __future__ import annotations
 
-import gc
 import tempfile
 import time
 from collections.abc import Callable
@@ -63,7 +62,6 @@ class Prefix:
 
     def __exit__(self, *_: object) -> None:
         torch.set_num_threads(self._threads)  # runners take one each
-        gc.collect()  # engines end here, and not at some moment of another room's work
         self._folder.cleanup()
 
     def open(self, name: str) -> Runner:
