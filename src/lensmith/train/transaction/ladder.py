@@ -88,11 +88,12 @@ class Ladder:
             return
         self.clean = 0
         chunks, fewest = self.chunks(images), math.ceil(images / (self.ceiling or images))
-        # As few as were too few once are not tried while anything lies between.
-        too_few = math.ceil(images / self.failed) if self.failed else 0
-        if too_few and chunks - too_few > 1:
-            self._try(math.ceil(images / ((too_few + chunks) // 2)), fits)
-        elif too_few and chunks > fewest:  # what was found is old by now
+        # What was too large once is not tried while anything smaller lies between. Not every number of chunks can be
+        # had: 131 images in 13 would be 12 of 11, so it is asked which are left below the size that failed.
+        left = math.ceil(images / max(1, self.failed - 1)) if self.failed else chunks
+        if left < chunks:
+            self._try(math.ceil(images / ((left + chunks) // 2)), fits)
+        elif self.failed and chunks > fewest:  # what was found is old by now
             self.failed, self.patience = None, min(2 * self.patience, LONGEST_PATIENCE)
         elif chunks > fewest:
             self._try(math.ceil(images / (chunks - 1)), fits)
