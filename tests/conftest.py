@@ -1,6 +1,7 @@
 """Real inputs that every test may use: a folder of coloured pictures, and a bundle that tells the colours apart."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,13 @@ _QUICK = {
     "lr": 3e-3, "backbone_lr_ratio": 1.0, "precision": "fp32", "workers": 0, "device": "cpu",
     "head_solver": "minibatch", "cache_gb": 0,
 }  # fmt: skip
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_threads_for_gradients() -> None:
+    """Forks must have none. Autograd starts one a device when first used, and an export makes it believe in eight."""
+    if torch := sys.modules.get("torch"):  # imported with the tests that need it
+        torch.ones(1, requires_grad=True).backward()
 
 
 @pytest.fixture(scope="session")

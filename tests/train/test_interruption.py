@@ -78,7 +78,7 @@ def train(start: Start, quick: dict[str, Any], shared_colours: Path) -> Start:
     del quick["pretrained"]
 
     def run(**settings: Any) -> subprocess.Popen[str]:
-        chosen = {**quick, "epochs": 400, "head_epochs": 0, "patience": 400, "out": "run", **settings}
+        chosen = {**quick, "epochs": 400, "patience": 400, "out": "run", **settings}
         return start("train", str(shared_colours), "--no-pretrained", **chosen)
 
     return run
@@ -117,7 +117,7 @@ def test_a_signal_to_the_whole_group_saves_and_says_how_to_go_on(
     out, err = process.communicate(timeout=60)
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 75}[number]
     assert out == ""
-    usual = ("epoch ", "test_resnet on cpu", "Split 5:3:2")
+    usual = ("epoch ", "test_resnet on cpu", "Split 5:3:2", "features of 18 images")
     told = [line for line in err.splitlines() if not line.startswith(usual)]
     assert len(told) == 1, err  # one paragraph, and nothing from the data workers
     assert re.fullmatch(
@@ -166,7 +166,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_step(train: Start, tmp_path: Path
 
 @pytest.mark.slow
 def test_data_workers_do_not_outlive_a_killed_run(train: Start, tmp_path: Path) -> None:
-    process = train(workers=2)
+    process = train(workers=2, head_epochs=0)  # a head on features needs no workers
     wait_for(tmp_path / "run", "epoch", process)
     assert len(in_group(process.pid)) == 5  # two for training, two for validation
     process.kill()

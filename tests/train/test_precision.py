@@ -53,7 +53,7 @@ def test_the_quicker_of_two_wins_and_a_tie_keeps_full_precision(
 
 
 def test_a_slow_first_step_and_one_hiccup_do_not_count(clock: Clock) -> None:
-    times = {"fp32": [1.0, 2.0, 2.0], "bf16": [90.0, 70.0, 1.0]}
+    times = {"fp32": [1.0, 2.0, 2.0, 2.0], "bf16": [90.0, 1.0, 70.0, 1.0]}
 
     def step(name: str) -> None:
         clock.now += times[name].pop(0)
@@ -97,7 +97,7 @@ def test_the_trial_leaves_weights_statistics_gradients_and_random_numbers_alone(
     forward = made._forward
     monkeypatch.setattr(made, "_forward", lambda inputs, name: (tried.append(name), forward(inputs, name))[1])
     made.enter(phase)
-    assert tried == ["fp32", "bf16"] * 3 * 2  # in either layout
+    assert tried == ["fp32", "bf16"] * 4 * 2  # in either layout
     assert torch.equal(torch.get_rng_state(), random)
     assert all(torch.equal(value, before[name]) for name, value in made.model.state_dict().items())
     assert all(parameter.grad is None for parameter in made.model.parameters())

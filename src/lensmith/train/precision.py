@@ -14,7 +14,7 @@ from lensmith.machine import instruction_sets
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 LAYOUTS = {"channels_last": torch.channels_last, "channels_first": torch.contiguous_format}
-_TRIALS = 2
+_TRIALS = 3
 
 
 def candidates(device: torch.device) -> tuple[str, ...]:

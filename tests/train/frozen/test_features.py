@@ -180,6 +180,15 @@ def test_numbers_that_float16_cannot_hold_are_not_kept(bench: Bench) -> None:
         bench.rows()
 
 
+def test_numbers_that_are_none_are_not_taken_for_unreadable_images(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = np.full((features.BATCH, 96), np.nan, dtype=np.float32)
+    monkeypatch.setattr(runner.Prefix, "open", lambda self, name: lambda batch: nothing[: len(batch)])
+    with pytest.raises(NoFeaturesError, match="not numbers"):
+        bench.rows()
+
+
 def test_work_that_is_stopped_is_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "BLOCK", 4)
     whole = bench.rows().values

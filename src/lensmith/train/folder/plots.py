@@ -25,6 +25,8 @@ def draw_curves(history: list[dict[str, Any]], path: Path) -> None:
         if best is not None:
             axes.axvline(best, color="tab:green", ls="--", lw=1, label="best")
         axes.set(xlabel="epoch", title=quantity)
+        if epochs[0] == epochs[-1]:  # around one epoch the axis would count in hundredths
+            axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
