@@ -252,7 +252,7 @@ def plot(results: Mapping[str, Any], path: Path) -> None:
             if "left_out" not in way:
                 seconds, accuracies = zip(*way["curve"], strict=True)
                 width = 2.5 if name == "lensmith" else 1.2
-                (line,) = axis.plot(seconds, accuracies, marker="o", markersize=3, linewidth=width, label=name)
+                (line,) = axis.plot(seconds, accuracies, marker="o", markersize=3 * width, linewidth=width, label=name)
                 end = ((seconds[-1], way["seconds"]), (accuracies[-1],) * 2)
                 axis.plot(*end, color=line.get_color(), linestyle=":", linewidth=width)
         if result["target"] is not None:
