@@ -109,6 +109,7 @@ class Loop:
         finally:
             for batches in filter(None, (self.batches, self.validation)):
                 close(batches)
+            memory.trim()
 
     def _run(self, recorder: Recorder, interruption: Interruption, cap: memory.Cap) -> None:
         at, plan = self.at, self.plan

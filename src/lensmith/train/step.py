@@ -169,6 +169,7 @@ class Learner:
 
     def rehearse(self, images: int) -> None:
         """A step on noise that moves nothing, to see how long it takes."""
+        memory.keep_blocks_apart(False)  # as in nearly all steps
         self._try(self._precision, images)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
@@ -279,6 +280,7 @@ class Learner:
 
     def _measure_ways(self) -> list[str]:
         images = min(self.settings.batch_size, TRIAL)
+        memory.keep_blocks_apart(False)  # as in nearly all steps
         while True:
             seconds = self._seconds(images)
             if seconds is not None:

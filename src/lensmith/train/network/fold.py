@@ -3,6 +3,8 @@
 With statistics that do not change, γ (W∗x − μ) / σ + β is a convolution with weights W γ/σ and bias β − μ γ/σ. Going
 through it that way spares a pass over the activations forward and several backward: gradients of γ and β follow from
 those of the convolution's weights. It is the same function of the same parameters, up to rounding.
+
+Depthwise convolutions, folded or not, go back as `depthwise` has it.
 """
 
 from __future__ import annotations
@@ -11,12 +13,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from timm.layers import BatchNormAct2d, Conv2dSame
-from timm.layers.conv2d_same import conv2d_same
+from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
+from lensmith.train.network.depthwise import CONVOLUTIONS, can_hasten, convolve, hastened
+
 _NORMS = (nn.BatchNorm2d, BatchNormAct2d)
-_CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
 
 
 class Folding:
@@ -29,12 +31,15 @@ class Folding:
 
     def __init__(self, model: nn.Module, image_size: int) -> None:
         self._pairs: list[tuple[nn.Module, nn.Module]] = []
+        self._depthwise = [module for module in model.modules() if can_hasten(module)]
         if any(type(module) in _NORMS for module in model.modules()):
             self._find(model, image_size)
 
     def fold(self) -> int:
         """Fold where BatchNorm is in evaluation mode now, and unfold elsewhere; returns how many are folded."""
         self.unfold()
+        for conv in self._depthwise:
+            object.__setattr__(conv, "forward", hastened(conv))
         folded = [(conv, norm) for conv, norm in self._pairs if not norm.training and norm.affine]
         for conv, norm in folded:
             object.__setattr__(conv, "forward", _folded(conv, norm))
@@ -63,9 +68,8 @@ class Folding:
 
     def unfold(self) -> None:
         """Put every module's own `forward` back."""
-        for pair in self._pairs:
-            for module in pair:
-                module.__dict__.pop("forward", None)
+        for module in (*self._depthwise, *(module for pair in self._pairs for module in pair)):
+            module.__dict__.pop("forward", None)
 
 
 def _folded(conv: Any, norm: Any) -> Callable[[Tensor], Tensor]:
@@ -75,11 +79,7 @@ def _folded(conv: Any, norm: Any) -> Callable[[Tensor], Tensor]:
         bias = norm.bias - norm.running_mean * scale
         if conv.bias is not None:
             bias = bias + conv.bias * scale
-        if type(conv) is Conv2dSame:
-            made: Tensor = conv2d_same(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
-        else:
-            made = conv._conv_forward(x, weight, bias)
-        return made
+        return convolve(conv, x, weight, bias)
 
     return forward
 
@@ -103,11 +103,11 @@ def _pairs(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Module
         calls[module] = calls.get(module, 0) + 1
         if type(module) in _NORMS and id(inputs[0]) in made:
             pairs.append((made[id(inputs[0])], module))
-        elif type(module) in _CONVOLUTIONS:
+        elif type(module) in CONVOLUTIONS:
             made[id(output)] = module
             kept.append(output)
 
-    hooks = [one.register_forward_hook(after) for one in model.modules() if type(one) in (*_NORMS, *_CONVOLUTIONS)]
+    hooks = [one.register_forward_hook(after) for one in model.modules() if type(one) in (*_NORMS, *CONVOLUTIONS)]
     try:
         model(example)
     finally:

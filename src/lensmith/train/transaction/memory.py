@@ -43,8 +43,8 @@ _SIGNS = (
 _SHARED_BYTES = 2**30
 """Taken on a GPU by others, from which it counts as shared; a driver's context alone is about half of it."""
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-_SMALL_BYTES, _LARGE_BYTES = 2**17, 2**25
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
+_SMALL_BYTES, _MAPPINGS, _NEVER = 2**17, 2**16, -1
 
 
 class TooLargeError(RunError):
@@ -68,8 +68,13 @@ def release(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    elif sys.platform == "linux":
+    else:
         keep_blocks_apart(True)
+
+
+def trim() -> None:
+    """Give the CPU's memory back that the C library keeps though nothing is in it."""
+    if sys.platform == "linux":
         with suppress(AttributeError):  # musl has none
             ctypes.CDLL(None).malloc_trim(0)
 
@@ -77,17 +82,20 @@ def release(device: torch.device) -> None:
 def keep_blocks_apart(wanted: bool) -> None:
     """Whether each large block of the CPU's memory is a mapping of its own, which goes back when it is freed.
 
-    The C library keeps freed blocks of up to 32 MB for itself, in pieces that no larger block fits into: after some
-    failed tries 0.9 GB of 2.2 GB were lost to that. Keeping them apart costs a third of a step's time, since the system
-    clears each page that it hands out; so it is for tries that may fail. Threads then share one heap, while each new
-    one would otherwise reserve 64 MB of addresses for its own.
+    Else the C library keeps what is freed for the next step. That spares clearing each page that the system hands out,
+    which is half of a step's time in the worst case, but leaves memory in pieces that no larger block fits into: after
+    some failed tries 0.9 GB of 2.2 GB were lost to that. So blocks are apart for tries that may fail. Threads then
+    share one heap, while each new one would otherwise reserve 64 MB of addresses for its own.
     """
     if sys.platform == "linux":
         with suppress(AttributeError):  # musl has none
             mallopt = ctypes.CDLL(None).mallopt
-            mallopt(_M_MMAP_THRESHOLD, _SMALL_BYTES if wanted else _LARGE_BYTES)
-            mallopt(_M_TRIM_THRESHOLD, _SMALL_BYTES if wanted else 2 * _LARGE_BYTES)  # as it comes to by itself
+            mallopt(_M_MMAP_THRESHOLD, _SMALL_BYTES)
+            mallopt(_M_MMAP_MAX, _MAPPINGS if wanted else 0)
+            mallopt(_M_TRIM_THRESHOLD, _SMALL_BYTES if wanted else _NEVER)
             mallopt(_M_ARENA_MAX, 1 if wanted else 0)
+        if wanted:
+            trim()
 
 
 def retried(action: Callable[[], T], device: torch.device, what: str) -> T:

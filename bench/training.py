@@ -1,0 +1,158 @@
+"""Training images a second of whole steps: plain PyTorch, PyTorch as its tuning guide has it, and lensmith.
+
+    python bench/training.py [--models resnet18 …] [--image-size 224] [--batch 32] [--batch-norm train] [--json]
+
+Plain: fp32, pictures as they come. Tuned: channels_last, and bfloat16 or fp32, whichever is faster. lensmith: its
+`Learner`, which finds that out by itself; pictures are there as uint8, so augmenting and normalising are in its step.
+With `--batch-norm frozen` BatchNorm keeps its statistics in all three. All take SGD steps on noise. Each runs in a
+process of its own, all of them in turn and the round twice, since memory that one has used is another one's advantage;
+a figure is the best of its medians. Page faults are those of a step: memory that the system handed out anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+MODELS = ("resnet18", "tf_efficientnet_lite0", "mobilenetv3_large_100", "convnext_atto")
+WAYS = ("plain", "tuned fp32", "tuned bf16", "lensmith")
+WARM_UP, STEPS, ROUNDS, CLASSES = 2, 7, 2, 10
+
+
+def of_torch(given: argparse.Namespace) -> Callable[[], None]:
+    """A step of plain PyTorch."""
+    import timm
+    import torch
+    from torch.nn import functional
+
+    layout = torch.contiguous_format if given.way == "plain" else torch.channels_last
+    model = timm.create_model(given.model, num_classes=CLASSES).to(memory_format=layout).train()
+    if given.batch_norm == "frozen":
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eval()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+    images = torch.rand(given.batch, 3, given.image_size, given.image_size).to(memory_format=layout)
+    labels = torch.randint(CLASSES, (given.batch,))
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=given.way.endswith("bf16")):
+            loss = functional.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def of_lensmith(given: argparse.Namespace) -> Callable[[], None]:
+    """A step of lensmith."""
+    import torch
+
+    from lensmith.config import TrainSettings
+    from lensmith.train.images.dataset import Batch
+    from lensmith.train.network import backbone
+    from lensmith.train.recipe import Plan
+    from lensmith.train.step import Learner
+
+    settings = TrainSettings(
+        data=".", model=given.model, pretrained=False, image_size=given.image_size, batch_size=given.batch,
+        optimizer="sgd", lr=1e-3, head_epochs=0, batch_norm=given.batch_norm, augment="none", label_smoothing=0.0,
+    )  # fmt: skip
+    labels = [str(number) for number in range(CLASSES)]
+    network = backbone.build(settings, CLASSES)
+    learner = Learner(network, settings, network.preprocessing, labels, Counter(range(CLASSES)), torch.device("cpu"))
+    plan = Plan.of(settings, 1000 * given.batch, len(network.stages))
+    print(learner.enter(plan.phases[0]), file=sys.stderr)
+    size = (given.batch, given.image_size, given.image_size, 3)
+    batch = Batch(
+        images=torch.randint(256, size, dtype=torch.uint8), labels=torch.randint(CLASSES, (given.batch,)),
+        factors=torch.ones(given.batch, 4), taken=given.batch, indices=list(range(given.batch)), unreadable=[],
+    )  # fmt: skip
+
+    def step() -> None:
+        learner.take(batch, plan, 0)
+
+    return step
+
+
+def child(given: argparse.Namespace) -> None:
+    """One way's figures, as a line of JSON."""
+    import torch
+
+    torch.manual_seed(0)
+    step = of_lensmith(given) if given.way == "lensmith" else of_torch(given)
+    for _ in range(WARM_UP):
+        step()
+    before, seconds = resource.getrusage(resource.RUSAGE_SELF), []
+    for _ in range(STEPS):
+        started = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - started)
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    found = {
+        "images_per_second": given.batch / statistics.median(seconds),
+        "page_faults": (after.ru_minflt - before.ru_minflt) // STEPS,
+        "peak_memory_bytes": after.ru_maxrss * 1024,
+    }
+    print(json.dumps(found))
+
+
+def run(given: argparse.Namespace, model: str, way: str, cache: str) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--way", way, "--model", model, "--batch", str(given.batch)]
+    command += ["--image-size", str(given.image_size), "--batch-norm", given.batch_norm]
+    # As `lensmith train` sets it, for all alike.
+    environment = {**os.environ, "GOMP_SPINCOUNT": "1000", "LENSMITH_CACHE": cache}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch-norm", choices=("frozen", "train"), default="frozen")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--model", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.way:
+        child(given)
+        return
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as cache:
+        for model in given.models:
+            rounds = [{way: run(given, model, way, cache) for way in WAYS} for _ in range(ROUNDS)]
+            found = {way: max((one[way] for one in rounds), key=lambda one: one["images_per_second"]) for way in WAYS}
+            speed = {way: one["images_per_second"] for way, one in found.items()}
+            ratios = {
+                "speedup_vs_plain": speed["lensmith"] / speed["plain"],
+                "speedup_vs_tuned": speed["lensmith"] / max(speed["tuned fp32"], speed["tuned bf16"]),
+            }
+            results[model] = {**ratios, "ways": found}
+            if not given.json:
+                print(f"{model}, {given.image_size} px, BatchNorm {given.batch_norm}")
+                for way, one in found.items():
+                    print(
+                        f"  {way:10}  {one['images_per_second']:6.1f} images/s  {one['page_faults']:8,} page faults  "
+                        f"{one['peak_memory_bytes'] / 1e9:.1f} GB"
+                    )
+                print("  " + "  ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items()))
+    if given.json:
+        sizes = {"image_size": given.image_size, "batch": given.batch, "batch_norm": given.batch_norm}
+        print(json.dumps({"bench": "training", **results, **sizes, "load_average": os.getloadavg()[0]}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Depthwise convolutions that go back as fast as they go forward, on CPUs.
+
+For some of their gradients oneDNN (3.12, as in torch 2.14) has no kernel and takes its reference code, which is 10
+to 100 times slower: that of the input in bfloat16 where the stride is more than 1, and that of the weights where the
+kernel is wider than 3 or the picture smaller than the kernel. The same numbers can be had from what it has kernels for.
+The way forward is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from timm.layers import Conv2dSame
+from timm.layers.padding import pad_same
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
+
+WIDEST = 3
+"""Of kernels whose gradient oneDNN has a kernel for."""
+
+Pair = tuple[int, int]
+
+
+def can_hasten(module: nn.Module) -> bool:
+    """Whether the module is a convolution that this is for."""
+    if not isinstance(module, nn.Conv2d) or type(module) not in CONVOLUTIONS:
+        return False
+    depthwise = module.groups == module.in_channels == module.out_channels != 1
+    padded = module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    return depthwise and padded and module.dilation == (1, 1)
+
+
+def convolve(conv: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """What a convolution makes of float (N, C, H, W) with other numbers than its own.
+
+    Args:
+        conv: one of CONVOLUTIONS.
+        x: its input.
+        weight: in the place of its own.
+        bias: the same.
+    """
+    if type(conv) is Conv2dSame:
+        x = pad_same(x, conv.kernel_size, conv.stride, conv.dilation)
+    if x.device.type != "cpu" or not torch.is_grad_enabled() or not _is_slow(conv, x) or not can_hasten(conv):
+        made: Tensor = conv._conv_forward(x, weight, bias)
+        return made
+    if torch.is_autocast_enabled("cpu"):
+        dtype = torch.get_autocast_dtype("cpu")
+        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    return cast(Tensor, _Depthwise.apply(x, weight, bias, conv.stride, conv.padding))
+
+
+def hastened(conv: Any) -> Callable[[Tensor], Tensor]:
+    """A `forward` for a convolution."""
+    return lambda x: convolve(conv, x, conv.weight, conv.bias)
+
+
+def _is_slow(conv: Any, x: Tensor) -> bool:
+    height, width = conv.kernel_size
+    return bool(width > WIDEST or x.shape[2] < height or x.shape[3] < width or max(conv.stride) > 1)
+
+
+class _Depthwise(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.padding = stride, padding  # type: ignore[attr-defined]
+        return F.conv2d(x, weight, bias, stride, padding, groups=len(weight))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+        x, weight = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        of_x = input_gradient(gradient, x, weight, ctx.stride, ctx.padding) if wanted[0] else None
+        of_weight = weight_gradient(gradient, x, weight, ctx.stride, ctx.padding) if wanted[1] else None
+        return of_x, of_weight, gradient.sum((0, 2, 3)) if wanted[2] else None, None, None
+
+
+def input_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
+    """Of a depthwise convolution's input, like `x` (N, C, H, W).
+
+    With a stride, and not in float32: the way forward of stride 1, with the kernel turned round, over the gradient
+    with zeros between its numbers.
+
+    Args:
+        gradient: of its output.
+        x: its input.
+        weight: (C, 1, K, L).
+        stride: down and across.
+        padding: the same.
+    """
+    if max(stride) == 1 or x.dtype == torch.float32:
+        return _native(gradient, x, weight, stride, padding, 0)
+    images, channels, height, width = x.shape
+    down, across = weight.shape[2:]
+    spread = torch.empty(
+        (images, channels, height + down - 1, width + across - 1), dtype=gradient.dtype, device=gradient.device,
+        memory_format=torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else None,
+    ).zero_()  # fmt: skip
+    top, left = down - 1 - padding[0], across - 1 - padding[1]
+    bottom, right = top + stride[0] * gradient.shape[2], left + stride[1] * gradient.shape[3]
+    spread[:, :, top : bottom : stride[0], left : right : stride[1]] = gradient
+    return F.conv2d(spread, weight.flip(2, 3), groups=channels)
+
+
+def weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
+    """Of a depthwise convolution's weights, like `weight` (C, 1, K, L): some columns of the kernel at a time.
+
+    Each piece is the gradient of a narrower kernel over the columns of the input that it sees. A kernel that is larger
+    than the picture gets its zeros from us.
+
+    Args:
+        gradient: of its output.
+        x: its input.
+        weight: (C, 1, K, L).
+        stride: down and across.
+        padding: the same.
+    """
+    (height, width), (down, across) = x.shape[2:], weight.shape[2:]
+    if across <= WIDEST and height >= down and width >= across:
+        return _native(gradient, x, weight, stride, padding, 1)
+    above = padding[0] if height < down else 0
+    below = max(0, (gradient.shape[2] - 1) * stride[0] + down - above - height) if above else 0
+    pieces = []
+    for first in range(0, across, WIDEST):
+        columns = min(WIDEST, across - first)
+        needed = (gradient.shape[3] - 1) * stride[1] + columns
+        left = max(-width, min(padding[1] - first, needed))  # within which a piece that sees only zeros stays
+        seen = F.pad(x, (left, needed - left - width, above, below))
+        narrow = weight[..., first : first + columns]
+        pieces.append(_native(gradient, seen, narrow, stride, (padding[0] - above, 0), 1))
+    return torch.cat(pieces, 3)
+
+
+def _native(gradient: Tensor, x: Tensor, weight: Tensor, stride: Pair, padding: Pair, which: int) -> Tensor:
+    """torch's own gradient of the input (0) or the weights (1)."""
+    wanted = [which == 0, which == 1, False]
+    found = torch.ops.aten.convolution_backward(
+        gradient, x, weight, None, stride, padding, (1, 1), False, (0, 0), len(weight), wanted
+    )
+    return cast(Tensor, found[which])
