@@ -41,6 +41,7 @@ from lensmith.machine import allowed_cores
 from lensmith.train.transaction import memory
 from lensmith.train.transaction.chunks import cut
 from lensmith.train.transaction.microbatch import MicroBatcher
+from lensmith.train.transaction.usage import Peak, status_bytes
 
 FLOOR = 4
 WARM_UP = 2
@@ -174,7 +175,7 @@ def way_of(name: str, training: Training) -> Way:
 
 
 def held(device: torch.device) -> int:
-    return torch.cuda.memory_reserved(device) if device.type == "cuda" else memory.status_bytes("VmRSS")
+    return torch.cuda.memory_reserved(device) if device.type == "cuda" else status_bytes("VmRSS")
 
 
 def set_cap(device: torch.device, room: int) -> None:
@@ -185,7 +186,7 @@ def set_cap(device: torch.device, room: int) -> None:
     else:
         import resource
 
-        bound = memory.status_bytes("VmData") + room
+        bound = status_bytes("VmData") + room
         resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
 
 
@@ -195,7 +196,7 @@ def child(given: argparse.Namespace) -> None:
     device, idle = training.device, held(training.device)
     if given.room:
         set_cap(device, given.room)
-    way, peak = way_of(given.child, training), memory.Peak(device)
+    way, peak = way_of(given.child, training), Peak(device)
     print(json.dumps({"ready": True}), flush=True)
     for _ in sys.stdin:
         before, started = way.retries, time.perf_counter()

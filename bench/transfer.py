@@ -10,8 +10,9 @@ one that is not installed is left out.
 - frozen: EfficientNet-Lite0 with ImageNet weights, of which the head alone learns. It is about the time until 20
   epochs, or what stands for them, are done, and until an accuracy is reached: the lowest that a peer ends with,
   less 0.003, unless `--target` says another.
-- full: ResNet-18 from one set of random weights, of which everything learns, for few epochs. It is about training
-  images a second, and whether the same is learnt.
+- full: everything learns, for few epochs; it is about training images a second, and whether the same is learnt. The
+  network is ResNet-18 from one set of random weights, or another (`--full-model`), from ImageNet's where those are at
+  hand without a hub, as for tf_efficientnet_lite0.
 
 Each runs in a process of its own. The clock starts when that has imported its libraries; it covers the loaders, the
 model, training and validation up to the end of the last epoch. Of lensmith it is the command from its start, imports
@@ -53,7 +54,8 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
 """Contestant → packages it needs beside lensmith's own."""
 
 PEERS = ("timm", "transformers", "lightning", "fastai")
-MODELS = {"frozen": "tf_efficientnet_lite0", "full": "resnet18"}
+TASKS = ("frozen", "full")
+FROZEN_MODEL = "tf_efficientnet_lite0"
 MARGIN = 0.003
 
 
@@ -84,10 +86,10 @@ def images(given: argparse.Namespace, train: int, val: int) -> Path:
     return folder
 
 
-def prepared(given: argparse.Namespace, mode: str, classes: int) -> tuple[Path, dict[str, Any]]:
-    """Folder of the starting weights, and the device with the faster format."""
-    into = Path(given.out) / f"weights-{mode}"
-    asked = {"model": MODELS[mode], "classes": classes, "mode": mode, "seed": given.seed, "into": str(into)}
+def prepared(given: argparse.Namespace, mode: str, model: str, classes: int) -> tuple[Path, dict[str, Any]]:
+    """Folder of the starting weights; whether they are pretrained, and the device with the faster format."""
+    into = Path(given.out) / f"weights-{mode}-{model}"
+    asked = {"model": model, "classes": classes, "mode": mode, "seed": given.seed, "into": str(into)}
     asked |= {"batch_size": given.batch_size, "image_size": given.image_size}
     code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import contestants.prepare as p; p.main()"
     command = [sys.executable, "-c", code, json.dumps(asked)]
@@ -153,10 +155,11 @@ def figures(told: list[dict[str, Any]], task: Task, epochs: int) -> dict[str, An
 def contest(given: argparse.Namespace, mode: str) -> dict[str, Any]:
     """All contestants at one task, and the ratios."""
     frozen = mode == "frozen"
+    model = FROZEN_MODEL if frozen else given.full_model
     epochs = given.epochs if frozen else given.full_epochs
     data = images(given, given.train if frozen else given.full_train, given.val)
     classes = tuple(sorted(folder.name for folder in (data / "train").iterdir()))
-    weights, machine = prepared(given, mode, len(classes))
+    weights, machine = prepared(given, mode, model, len(classes))
     found: dict[str, dict[str, Any]] = {}
     for name in given.only or NEEDS:
         measured = min(epochs, given.epochs_measured or epochs) if frozen and name != "lensmith" else epochs
@@ -166,7 +169,7 @@ def contest(given: argparse.Namespace, mode: str) -> dict[str, Any]:
             image_size=given.image_size,
             epochs=measured,
             batch_size=given.batch_size,
-            model=MODELS[mode],
+            model=model,
             weights=str(weights.resolve()),
             mode="frozen" if frozen else "full",
             seed=given.seed,
@@ -175,7 +178,7 @@ def contest(given: argparse.Namespace, mode: str) -> dict[str, Any]:
         )
         print(f"{mode}: {name} …", file=sys.stderr, flush=True)
         found[name] = run(name, task, epochs)
-    return {"epochs": epochs, **machine, **compared(found, mode, given.target), "contestants": found}
+    return {"model": model, "epochs": epochs, **machine, **compared(found, mode, given.target), "contestants": found}
 
 
 def compared(found: dict[str, dict[str, Any]], mode: str, target: float | None) -> dict[str, Any]:
@@ -217,7 +220,7 @@ def compared(found: dict[str, dict[str, Any]], mode: str, target: float | None) 
 
 def show(mode: str, result: Mapping[str, Any]) -> None:
     """The table of one task."""
-    print(f"\n{mode}: {MODELS[mode]}, {result['epochs']} epochs on {result['device']}", end="")
+    print(f"\n{mode}: {result['model']}, {result['epochs']} epochs on {result['device']}", end="")
     print(f", bfloat16 {'is' if result['bf16'] else 'is not'} the faster format")
     print("way            seconds  accuracy  images/s  memory  to target")
     for name, figure in result["contestants"].items():
@@ -257,7 +260,7 @@ def plot(results: Mapping[str, Any], path: Path) -> None:
                 axis.plot(*end, color=line.get_color(), linestyle=":", linewidth=width)
         if result["target"] is not None:
             axis.axhline(result["target"], color="grey", linestyle=":", linewidth=1, label="target")
-        axis.set(title=f"{mode}: {MODELS[mode]}", xlabel="seconds", ylabel="validation accuracy")
+        axis.set(title=f"{mode}: {result['model']}", xlabel="seconds", ylabel="validation accuracy")
         axis.grid(alpha=0.3)
         axis.legend()
     figure.tight_layout()
@@ -266,10 +269,11 @@ def plot(results: Mapping[str, Any], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--task", choices=("frozen", "full"), help="one of the two; both by default")
+    parser.add_argument("--task", choices=TASKS, help="one of the two; both by default")
     parser.add_argument("--only", nargs="+", choices=tuple(NEEDS), help="these contestants alone")
     parser.add_argument("--train", type=int, default=6000, help="training images, frozen")
     parser.add_argument("--full-train", type=int, default=6000, help="training images, full")
+    parser.add_argument("--full-model", default="resnet18")
     parser.add_argument("--val", type=int, default=1000, help="validation images")
     parser.add_argument("--epochs", type=int, default=20, help="frozen")
     parser.add_argument("--full-epochs", type=int, default=2)
@@ -292,7 +296,7 @@ def main() -> None:
 
     Path(given.out).mkdir(parents=True, exist_ok=True)
     load = os.getloadavg()[0]
-    results = {mode: contest(given, mode) for mode in ([given.task] if given.task else MODELS)}
+    results = {mode: contest(given, mode) for mode in ([given.task] if given.task else TASKS)}
     for mode, result in results.items():
         show(mode, result)
     picture = Path(given.out) / "transfer.png"

@@ -1,8 +1,10 @@
 """lensmith as a user runs it: the command `lensmith train`, from its start until the bundle is written.
 
 Frozen: `--preset fast`, told of as many epochs as the others and never to stop early; whether it takes them, or finds
-the head in another way, is its own affair (`epochs_run`). Full: the tutorial's optimizer, rate and augmentation,
-everything learning from the first step. The cache folder is a new one, so nothing from an earlier run is at hand.
+the head in another way, is its own affair (`epochs_run`). Full, from pretrained weights: the command's defaults, with
+one of the epochs for the head. Full, from random ones: the tutorial's optimizer, rate and augmentation, everything
+learning from the first step. Images a second are those of the epochs in which everything learns. The cache folder is a
+new one, so nothing from an earlier run is at hand.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ def flags(task: Task) -> list[str]:
     whole = ["--patience", str(task.epochs)]
     if task.frozen:
         return ["--preset", "fast", *whole]
+    if task.pretrained:
+        return ["--augment", "flip", "--head-epochs", str(min(1, task.epochs - 1)), *whole]
     return [
         *("--no-pretrained", "--weights", task.weights, "--head-epochs", "0", "--batch-norm", "train"),
         *("--optimizer", "sgd", "--lr", "0.001", "--backbone-lr-ratio", "1", "--weight-decay", "0"),
@@ -53,11 +57,14 @@ def run(task: Task, clock: Clock) -> Path:
     if process.returncode:
         raise RuntimeError(f"lensmith train ended with {process.returncode}")
     told, lines = json.loads(printed), epochs(out)
+    stepped = [line for line in lines if line["phase"] == "all"]
     for number, line in enumerate(lines):
         clock.tell(seconds=seen.get(number, seconds), accuracy=line["val_accuracy"])
     clock.tell(
         total_s=seconds,
-        images_per_second=told["images_per_second"],
+        images_per_second=sum(line["images"] for line in stepped) / sum(line["seconds"] for line in stepped)
+        if stepped
+        else told["images_per_second"],
         head_s=seen.get(len(lines) - 1, seconds),
         bundle=str(out / "bundle"),
     )

@@ -13,17 +13,17 @@ from safetensors.torch import save_file
 from torch import nn
 
 from contestants.task import MEAN, STD
+from lensmith.train.network.weights import PIP_WEIGHTS, load_pretrained
 
 TRIALS = 3
 
 
-def weights(model_name: str, classes: int, mode: str, seed: int, into: Path) -> nn.Module:
-    """Save a network with a new head as the hub lays it out: pretrained for `frozen`, random for `full`."""
+def weights(model_name: str, classes: int, seed: int, into: Path) -> tuple[nn.Module, bool]:
+    """Save a network with a new head as the hub lays it out; whether it is pretrained, which needs a pip package."""
     torch.manual_seed(seed)
     model = timm.create_model(model_name)
-    if mode == "frozen":
-        from lensmith.train.network.weights import load_pretrained
-
+    pretrained = model_name in PIP_WEIGHTS
+    if pretrained:
         load_pretrained(model, model_name)
     model.reset_classifier(classes)
     into.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def weights(model_name: str, classes: int, mode: str, seed: int, into: Path) -> 
     images = {"mean": MEAN, "std": STD, "interpolation": "bicubic"}
     config = {"architecture": model_name, "num_classes": classes, "pretrained_cfg": images}
     (into / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    return model
+    return model, pretrained
 
 
 def bf16_is_faster(model: nn.Module, mode: str, batch_size: int, image_size: int, device: str) -> bool:
@@ -61,6 +61,6 @@ def main() -> None:
     """Command line: a JSON object with the arguments; answers with one."""
     given = json.loads(sys.argv[1])
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = weights(given["model"], given["classes"], given["mode"], given["seed"], Path(given["into"]))
+    model, pretrained = weights(given["model"], given["classes"], given["seed"], Path(given["into"]))
     faster = bf16_is_faster(model, given["mode"], given["batch_size"], given["image_size"], device)
-    print(json.dumps({"device": device, "bf16": faster}))
+    print(json.dumps({"device": device, "bf16": faster, "pretrained": pretrained}))

@@ -28,6 +28,7 @@ class Task:
         batch_size: images an optimizer step.
         model: timm name.
         weights: folder with `model.safetensors` (the whole network, its new head too) and `config.json`.
+        pretrained: whether they are ImageNet's, but for the head.
         mode: `frozen` trains the head alone, `full` everything.
         seed: of everything random.
         bf16: whether bfloat16 was the faster format here; for those whose documents recommend it on a CPU.
@@ -42,6 +43,7 @@ class Task:
     batch_size: int
     model: str
     weights: str
+    pretrained: bool
     mode: Literal["frozen", "full"]
     seed: int
     bf16: bool

@@ -31,11 +31,12 @@ from lensmith.train.recipe import Phase, Plan
 from lensmith.train.source import Source, StoppedError, Taken
 from lensmith.train.step import Learner
 from lensmith.train.task import Task, task_of
-from lensmith.train.transaction import memory
+from lensmith.train.transaction import blocks, memory
 from lensmith.train.transaction.attempt import Verdict
 from lensmith.train.transaction.distributed import World
 from lensmith.train.transaction.microbatch import Outcome
 from lensmith.train.transaction.randomness import random_state, set_random_state
+from lensmith.train.transaction.usage import Peak
 from lensmith.train.validate import Answers, answers
 
 SHOW_EVERY_S = 0.25
@@ -109,14 +110,14 @@ class Loop:
         finally:
             for batches in filter(None, (self.batches, self.validation)):
                 close(batches)
-            memory.trim()
+            blocks.as_usual()
 
     def _run(self, recorder: Recorder, interruption: Interruption, cap: memory.Cap) -> None:
         at, plan = self.at, self.plan
         self._started = time.monotonic() - at.elapsed_s
         self._interruption, self._recorder = interruption, recorder
         self._faults = Faults(self.folder.images, self.settings, recorder)
-        self._peak = memory.Peak(self.device)
+        self._peak = Peak(self.device)
         name = "resume" if at.step else "start"
         recorder.event(name, step=at.step, total_steps=plan.total_steps, ranks=self.world.size, cap_bytes=cap.bytes)
         if not self.world.broadcast(self.folder.begun):

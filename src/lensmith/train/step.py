@@ -27,7 +27,7 @@ from lensmith.train.network.backbone import Network
 from lensmith.train.network.fold import Folding
 from lensmith.train.recipe import Phase, Plan
 from lensmith.train.task import task_of
-from lensmith.train.transaction import memory
+from lensmith.train.transaction import blocks, memory
 from lensmith.train.transaction.attempt import Verdict
 from lensmith.train.transaction.distributed import World
 from lensmith.train.transaction.microbatch import MicroBatcher, Outcome
@@ -169,7 +169,7 @@ class Learner:
 
     def rehearse(self, images: int) -> None:
         """A step on noise that moves nothing, to see how long it takes."""
-        memory.keep_blocks_apart(False)  # as in nearly all steps
+        self._expect_steps()
         self._try(self._precision, images)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
@@ -275,12 +275,12 @@ class Learner:
             "model": self.settings.model, "shape": list(self._shape), "learns": phase.trainable, "device": gpu,
             "threads": torch.get_num_threads(), "batch_norm": self.settings.batch_norm, "torch": torch.__version__,
         }  # fmt: skip
-        chosen, layout = remembered("step", depends_on, self._measure_ways)
+        chosen, layout = remembered("training step", depends_on, self._measure_ways)
         return chosen, layout
 
     def _measure_ways(self) -> list[str]:
         images = min(self.settings.batch_size, TRIAL)
-        memory.keep_blocks_apart(False)  # as in nearly all steps
+        self._expect_steps()
         while True:
             seconds = self._seconds(images)
             if seconds is not None:
@@ -289,6 +289,11 @@ class Learner:
                 return ["fp32", "channels_last"]
             memory.release(self.device)
             images //= 2
+
+    def _expect_steps(self) -> None:
+        """Let what is timed have memory as nearly all steps have it."""
+        if self.device.type == "cpu":
+            blocks.kept()
 
     def _seconds(self, images: int) -> dict[tuple[str, str], float] | None:
         """Seconds of a step by precision and layout; None where memory runs out."""

@@ -99,6 +99,26 @@ def test_in_bfloat16_gradients_are_as_exact_as_torchs() -> None:
     assert max(errors(ours)) < max(0.01, 1.5 * max(errors(usual)))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("size", [14, 7, 2, 1])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (7, 2)])
+def test_kernels_of_the_processor_agree(kernel: int, stride: int, size: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(4, 48, size, size).to(dtype).to(memory_format=torch.channels_last)
+    weight = torch.randn(48, 1, kernel, kernel).to(dtype)
+    how = ((stride, stride), (kernel // 2, kernel // 2))
+    made = functional.conv2d(x.double(), weight.double(), None, *how, groups=48)
+    exact = [one.detach().double().requires_grad_() for one in (x, weight)]
+    direction = torch.randn(made.shape).to(dtype)
+    right = torch.autograd.grad(functional.conv2d(*exact, None, *how, groups=48), exact, direction.double())
+    direction = direction.to(memory_format=torch.channels_last)
+    found = input_gradient(direction, x, weight, *how), weight_gradient(direction, x, weight, *how)
+    for ours, theirs in zip(found, right, strict=True):
+        assert ours.dtype == dtype
+        error = float((ours.double() - theirs).abs().max() / theirs.abs().max())
+        assert error < (1e-5 if dtype == torch.float32 else 1e-2)
+
+
 def test_what_is_no_depthwise_convolution_is_left_alone() -> None:
     assert can_hasten(nn.Conv2d(4, 4, 5, groups=4))
     for other in (
@@ -106,6 +126,7 @@ def test_what_is_no_depthwise_convolution_is_left_alone() -> None:
         nn.Conv2d(4, 4, 5, groups=2),
         nn.Conv2d(1, 1, 5),
         nn.Conv2d(4, 4, 5, groups=4, dilation=2),
+        nn.Conv2d(4, 4, 3, groups=4, padding=3),
         nn.Conv2d(4, 4, 5, groups=4, padding="same"),
         nn.Conv2d(4, 4, 5, groups=4, padding=2, padding_mode="reflect"),
         nn.Conv1d(4, 4, 5, groups=4),
@@ -132,6 +153,13 @@ def test_a_whole_network_has_the_same_gradients(name: str, training: bool) -> No
     assert all("forward" in one.__dict__ for one in convolutions)
     for ours, theirs in zip(of_all(model), usual, strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-6, atol=1e-9)
+    images.requires_grad_(False)
+    other = copy.deepcopy(model)  # is a network of its own
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    assert not other(images).any()
+    assert model(images).any()
     folding.unfold()
     assert not any("forward" in one.__dict__ for one in model.modules())
 

@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lensmith.train.transaction import memory
+from lensmith.train.transaction import blocks
 from lensmith.train.transaction.microbatch import MicroBatcher
+from lensmith.train.transaction.usage import status_bytes
 
 IMAGES, SIZE, CLASSES = 96, 128, 10
 
@@ -33,7 +34,7 @@ def loss(x: Tensor, y: Tensor) -> Tensor:
 
 
 def by_hand(chunks: int) -> dict[str, Any]:
-    memory.keep_blocks_apart(True)  # takes less address space, so fewer chunks do than would without it
+    blocks.apart()  # takes less address space, so fewer chunks do than would without it
     for x, y in zip(images.chunk(chunks), labels.chunk(chunks), strict=True):
         (loss(x, y) / IMAGES).backward()  # type: ignore[no-untyped-call]
     return {"chunks": chunks}
@@ -49,11 +50,11 @@ def trial(work: Callable[[], dict[str, Any]], room: int | None = None, keep: str
     read, write = os.pipe()
     child = os.fork()
     if not child:
-        before = memory.status_bytes("VmSize")
+        before = status_bytes("VmSize")
         if room is not None:
             resource.setrlimit(resource.RLIMIT_AS, (before + room, resource.RLIM_INFINITY))
         try:
-            found = work() | {"bytes": memory.status_bytes("VmPeak") - before}
+            found = work() | {"bytes": status_bytes("VmPeak") - before}
             resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
             if keep:
                 torch.save([parameter.grad for parameter in model.parameters()], keep)

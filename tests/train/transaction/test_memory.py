@@ -89,7 +89,7 @@ def test_what_runs_out_is_tried_again_and_then_given_up() -> None:
 
 def run(script: str) -> str:
     """What a process of its own prints, that is left with `torch` and `memory` in one thread."""
-    head = "import torch, os\nfrom lensmith.train.transaction import memory\n"
+    head = "import torch, os\nfrom lensmith.train.transaction import blocks, memory, usage\n"
     head += "torch.set_num_threads(1)\ncpu = torch.device('cpu')\n"
     done = subprocess.run(
         [sys.executable, "-c", head + textwrap.dedent(script)], check=False, capture_output=True, text=True, timeout=300
@@ -104,9 +104,9 @@ def test_under_a_cap_too_much_raises_and_afterwards_the_limit_is_as_before() -> 
         import resource
         before = resource.getrlimit(resource.RLIMIT_DATA)
         with memory.Cap(cpu, fraction=0.2) as cap:
-            free = memory.free_bytes()
+            free = usage.free_bytes()
             assert resource.getrlimit(resource.RLIMIT_DATA) == (cap.bytes, before[1])
-            assert cap.bytes - memory.status_bytes("VmData") < 0.25 * free
+            assert cap.bytes - usage.status_bytes("VmData") < 0.25 * free
             torch.empty(2**28, dtype=torch.uint8)
             try:
                 torch.empty(int(0.3 * free), dtype=torch.uint8)
@@ -126,8 +126,8 @@ def test_processes_share_the_memory_and_a_child_can_lift_the_cap() -> None:
         run("""
         import resource
         with memory.Cap(cpu, fraction=0.4, processes=4) as cap:
-            room = cap.bytes - memory.status_bytes("VmData")
-            print(0.05 < room / memory.free_bytes() < 0.15)
+            room = cap.bytes - usage.status_bytes("VmData")
+            print(0.05 < room / usage.free_bytes() < 0.15)
             if os.fork() == 0:
                 memory.lift_cap()
                 soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
@@ -141,7 +141,7 @@ def test_processes_share_the_memory_and_a_child_can_lift_the_cap() -> None:
 @linux
 def test_the_peak_is_of_the_time_since_it_was_last_taken() -> None:
     low, high, again = map(int, run("""
-        peak = memory.Peak(cpu)
+        peak = usage.Peak(cpu)
         print(peak.take())
         torch.ones(2**28, dtype=torch.uint8)
         print(peak.take())
@@ -156,12 +156,12 @@ def test_blocks_that_are_freed_after_a_failure_go_back_to_the_system() -> None:
     """Of 20 MB each, which the C library keeps in its heap once it has seen that such blocks come and go."""
     before, after = map(float, run("""
         def left():  # MB still held after every second of 20 blocks is freed, with small ones in between them
-            start, blocks, small = memory.status_bytes("VmRSS"), [], []
+            start, blocks, small = usage.status_bytes("VmRSS"), [], []
             for _ in range(20):
                 blocks.append(torch.ones(20 * 2**20, dtype=torch.uint8))
                 small.append(torch.ones(100))
             del blocks[::2]
-            held = memory.status_bytes("VmRSS") - start
+            held = usage.status_bytes("VmRSS") - start
             return held / 2**20
         torch.ones(30 * 2**20, dtype=torch.uint8)  # freed: from now on blocks up to this size are the heap's
         print(left())

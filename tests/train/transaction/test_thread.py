@@ -14,7 +14,7 @@ from lensmith.train.transaction.thread import unbroken
 
 BROKEN = """
 import resource, torch, torch.nn.functional as F
-from lensmith.train.transaction import memory
+from lensmith.train.transaction.usage import status_bytes
 from lensmith.train.transaction.thread import unbroken
 
 weight = torch.rand(64, 3, 7, 7).contiguous(memory_format=torch.channels_last)
@@ -27,7 +27,7 @@ small = [last for _, last in blocks]
 del blocks
 problem = ""
 for images in range(3, 100):  # each with kernels of its own
-    resource.setrlimit(resource.RLIMIT_DATA, (memory.status_bytes("VmData"), hard))
+    resource.setrlimit(resource.RLIMIT_DATA, (status_bytes("VmData"), hard))
     try:
         unbroken(lambda: conv(images))
     except (RuntimeError, MemoryError) as error:

@@ -28,6 +28,7 @@ from lensmith.image import Preprocessing, decode, normalise, read, resize, short
 from lensmith.machine import allowed_cores
 from lensmith.train.images.augment import FACTORS, Augment
 from lensmith.train.images.decoded import Decoded
+from lensmith.train.transaction import blocks
 from lensmith.train.transaction.memory import is_out_of_memory, lift_cap
 
 Indices = npt.NDArray[np.int64]
@@ -299,6 +300,7 @@ def close(batches: DataLoader[Any]) -> None:
 def _obey_the_parent_alone(worker: int) -> None:
     """Ctrl-C and SIGTERM often reach the whole process group, and the loop needs its batches up to the next step."""
     lift_cap()
+    blocks.as_usual()  # the heap that the parent keeps for its steps would be held here, too
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if _TELLS_SENDERS:
         threading.Thread(target=_exit_for_the_parent, daemon=True).start()

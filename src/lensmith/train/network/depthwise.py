@@ -1,14 +1,13 @@
 """Depthwise convolutions that go back as fast as they go forward, on CPUs.
 
-For some of their gradients oneDNN (3.12, as in torch 2.14) has no kernel and takes its reference code, which is 10
-to 100 times slower: that of the input in bfloat16 where the stride is more than 1, and that of the weights where the
-kernel is wider than 3 or the picture smaller than the kernel. The same numbers can be had from what it has kernels for.
-The way forward is left alone.
+For some of their gradients oneDNN (3.12, as in torch 2.14) has no depthwise kernel, and takes one for groups of
+channels, which pads each channel to 16: that of the input in bfloat16 where the stride is more than 1, and that of the
+weights where the kernel is wider than 3 or the picture smaller than the kernel. They take 2 to 100 times as long as the
+way forward. The same numbers can be had from kernels that it has. The way forward is left alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -21,21 +20,26 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
 
 WIDEST = 3
-"""Of kernels whose gradient oneDNN has a kernel for."""
+"""Of kernels whose weights' gradient has a depthwise kernel."""
 
 Pair = tuple[int, int]
 
 
 def can_hasten(module: nn.Module) -> bool:
     """Whether the module is a convolution that this is for."""
-    if not isinstance(module, nn.Conv2d) or type(module) not in CONVOLUTIONS:
+    if not isinstance(module, nn.Conv2d) or type(module) not in CONVOLUTIONS or isinstance(module.padding, str):
         return False
     depthwise = module.groups == module.in_channels == module.out_channels != 1
-    padded = module.padding_mode == "zeros" and not isinstance(module.padding, str)
-    return depthwise and padded and module.dilation == (1, 1)
+    padded = all(padding < size for padding, size in zip(module.padding, module.kernel_size, strict=True))
+    return depthwise and padded and module.padding_mode == "zeros" and module.dilation == (1, 1)
 
 
-def convolve(conv: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def hastened(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """A convolution's `forward`."""
+    return convolve(conv, x, conv.weight, conv.bias)
+
+
+def convolve(conv: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """What a convolution makes of float (N, C, H, W) with other numbers than its own.
 
     Args:
@@ -45,24 +49,17 @@ def convolve(conv: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tenso
         bias: the same.
     """
     if type(conv) is Conv2dSame:
-        x = pad_same(x, conv.kernel_size, conv.stride, conv.dilation)
-    if x.device.type != "cpu" or not torch.is_grad_enabled() or not _is_slow(conv, x) or not can_hasten(conv):
-        made: Tensor = conv._conv_forward(x, weight, bias)
-        return made
-    if torch.is_autocast_enabled("cpu"):
+        x = pad_same(x, list(conv.kernel_size), list(conv.stride), list(conv.dilation))
+    if torch.is_autocast_enabled("cpu") and x.dtype != torch.float64:
         dtype = torch.get_autocast_dtype("cpu")
-        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    return cast(Tensor, _Depthwise.apply(x, weight, bias, conv.stride, conv.padding))
-
-
-def hastened(conv: Any) -> Callable[[Tensor], Tensor]:
-    """A `forward` for a convolution."""
-    return lambda x: convolve(conv, x, conv.weight, conv.bias)
-
-
-def _is_slow(conv: Any, x: Tensor) -> bool:
-    height, width = conv.kernel_size
-    return bool(width > WIDEST or x.shape[2] < height or x.shape[3] < width or max(conv.stride) > 1)
+    else:
+        dtype = x.dtype
+    stride = cast(Pair, conv.stride)
+    slow = _slow_for_input(dtype, stride) or _slow_for_weight(x, weight)
+    if not slow or x.device.type != "cpu" or not torch.is_grad_enabled() or not can_hasten(conv):
+        return cast(Tensor, conv._conv_forward(x, weight, bias))
+    given = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    return cast(Tensor, _Depthwise.apply(*given, stride, conv.padding))
 
 
 class _Depthwise(torch.autograd.Function):
@@ -84,6 +81,15 @@ class _Depthwise(torch.autograd.Function):
         return of_x, of_weight, gradient.sum((0, 2, 3)) if wanted[2] else None, None, None
 
 
+def _slow_for_input(dtype: torch.dtype, stride: Pair) -> bool:
+    return max(stride) > 1 and dtype != torch.float32
+
+
+def _slow_for_weight(x: Tensor, weight: Tensor) -> bool:
+    down, across = weight.shape[2:]
+    return across > WIDEST or x.shape[2] < down or x.shape[3] < across
+
+
 def input_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
     """Of a depthwise convolution's input, like `x` (N, C, H, W).
 
@@ -95,9 +101,9 @@ def input_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: Pair, pa
         x: its input.
         weight: (C, 1, K, L).
         stride: down and across.
-        padding: the same.
+        padding: the same; less than K and L.
     """
-    if max(stride) == 1 or x.dtype == torch.float32:
+    if not _slow_for_input(x.dtype, stride):
         return _native(gradient, x, weight, stride, padding, 0)
     images, channels, height, width = x.shape
     down, across = weight.shape[2:]
@@ -114,19 +120,19 @@ def input_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: Pair, pa
 def weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
     """Of a depthwise convolution's weights, like `weight` (C, 1, K, L): some columns of the kernel at a time.
 
-    Each piece is the gradient of a narrower kernel over the columns of the input that it sees. A kernel that is larger
-    than the picture gets its zeros from us.
+    Each piece is the gradient of a narrower kernel over the columns of the input that it sees. A picture smaller than
+    the kernel gets its zeros from us.
 
     Args:
         gradient: of its output.
         x: its input.
         weight: (C, 1, K, L).
         stride: down and across.
-        padding: the same.
+        padding: the same; less than K and L.
     """
-    (height, width), (down, across) = x.shape[2:], weight.shape[2:]
-    if across <= WIDEST and height >= down and width >= across:
+    if not _slow_for_weight(x, weight):
         return _native(gradient, x, weight, stride, padding, 1)
+    (height, width), (down, across) = x.shape[2:], weight.shape[2:]
     above = padding[0] if height < down else 0
     below = max(0, (gradient.shape[2] - 1) * stride[0] + down - above - height) if above else 0
     pieces = []

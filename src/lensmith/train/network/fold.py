@@ -9,8 +9,8 @@ Depthwise convolutions, folded or not, go back as `depthwise` has it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 from timm.layers import BatchNormAct2d
@@ -31,7 +31,8 @@ class Folding:
 
     def __init__(self, model: nn.Module, image_size: int) -> None:
         self._pairs: list[tuple[nn.Module, nn.Module]] = []
-        self._depthwise = [module for module in model.modules() if can_hasten(module)]
+        on_cpu = next(model.parameters()).device.type == "cpu"
+        self._depthwise = [module for module in model.modules() if on_cpu and can_hasten(module)]
         if any(type(module) in _NORMS for module in model.modules()):
             self._find(model, image_size)
 
@@ -39,11 +40,11 @@ class Folding:
         """Fold where BatchNorm is in evaluation mode now, and unfold elsewhere; returns how many are folded."""
         self.unfold()
         for conv in self._depthwise:
-            object.__setattr__(conv, "forward", hastened(conv))
+            object.__setattr__(conv, "forward", partial(hastened, cast(nn.Conv2d, conv)))
         folded = [(conv, norm) for conv, norm in self._pairs if not norm.training and norm.affine]
         for conv, norm in folded:
-            object.__setattr__(conv, "forward", _folded(conv, norm))
-            object.__setattr__(norm, "forward", _rest(norm))
+            object.__setattr__(conv, "forward", partial(_folded, conv, norm))
+            object.__setattr__(norm, "forward", partial(_rest, norm))
         return len(folded)
 
     def _find(self, model: nn.Module, image_size: int) -> None:
@@ -72,24 +73,17 @@ class Folding:
             module.__dict__.pop("forward", None)
 
 
-def _folded(conv: Any, norm: Any) -> Callable[[Tensor], Tensor]:
-    def forward(x: Tensor) -> Tensor:
-        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        weight = conv.weight * scale.view(-1, 1, 1, 1)
-        bias = norm.bias - norm.running_mean * scale
-        if conv.bias is not None:
-            bias = bias + conv.bias * scale
-        return convolve(conv, x, weight, bias)
-
-    return forward
+def _folded(conv: Any, norm: Any, x: Tensor) -> Tensor:
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    bias = norm.bias - norm.running_mean * scale
+    if conv.bias is not None:
+        bias = bias + conv.bias * scale
+    return convolve(conv, x, conv.weight * scale.view(-1, 1, 1, 1), bias)
 
 
-def _rest(norm: nn.Module) -> Callable[[Tensor], Tensor]:
+def _rest(norm: Any, x: Tensor) -> Tensor:
     """What a norm does besides."""
-    if isinstance(norm, BatchNormAct2d):
-        drop, act = norm.drop, norm.act
-        return lambda x: act(drop(x))
-    return lambda x: x
+    return cast(Tensor, norm.act(norm.drop(x))) if isinstance(norm, BatchNormAct2d) else x
 
 
 def _pairs(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Module]]:

@@ -1,4 +1,4 @@
-"""Memory while training: what an out-of-memory looks like, how to get all of it back, a cap, and the peak.
+"""Memory while training: what an out-of-memory looks like, how to get all of it back, and a cap.
 
 On a CPU the cap is a limit of this process (RLIMIT_DATA), so that too large a batch ends in an exception that can be
 answered, and not in the system killing the process.
@@ -6,22 +6,18 @@ answered, and not in the system killing the process.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import gc
-import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-import psutil
 import torch
 
 from lensmith.errors import RunError
-from lensmith.machine import memory_limit_bytes
+from lensmith.train.transaction import blocks
+from lensmith.train.transaction.usage import free_bytes, status_bytes
 
 T = TypeVar("T")
 
@@ -43,9 +39,6 @@ _SIGNS = (
 _SHARED_BYTES = 2**30
 """Taken on a GPU by others, from which it counts as shared; a driver's context alone is about half of it."""
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
-_SMALL_BYTES, _MAPPINGS, _NEVER = 2**17, 2**16, -1
-
 
 class TooLargeError(RunError):
     """Not even the smallest chunk fits into the memory there is."""
@@ -63,39 +56,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 def release(device: torch.device) -> None:
     """Give all unused memory back to the device or the system; call outside of `except`, which pins tensors.
 
-    On a CPU blocks are kept apart from now on, see there.
+    On a CPU blocks stay apart from now on, see there.
     """
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
     else:
-        keep_blocks_apart(True)
-
-
-def trim() -> None:
-    """Give the CPU's memory back that the C library keeps though nothing is in it."""
-    if sys.platform == "linux":
-        with suppress(AttributeError):  # musl has none
-            ctypes.CDLL(None).malloc_trim(0)
-
-
-def keep_blocks_apart(wanted: bool) -> None:
-    """Whether each large block of the CPU's memory is a mapping of its own, which goes back when it is freed.
-
-    Else the C library keeps what is freed for the next step. That spares clearing each page that the system hands out,
-    which is half of a step's time in the worst case, but leaves memory in pieces that no larger block fits into: after
-    some failed tries 0.9 GB of 2.2 GB were lost to that. So blocks are apart for tries that may fail. Threads then
-    share one heap, while each new one would otherwise reserve 64 MB of addresses for its own.
-    """
-    if sys.platform == "linux":
-        with suppress(AttributeError):  # musl has none
-            mallopt = ctypes.CDLL(None).mallopt
-            mallopt(_M_MMAP_THRESHOLD, _SMALL_BYTES)
-            mallopt(_M_MMAP_MAX, _MAPPINGS if wanted else 0)
-            mallopt(_M_TRIM_THRESHOLD, _SMALL_BYTES if wanted else _NEVER)
-            mallopt(_M_ARENA_MAX, 1 if wanted else 0)
-        if wanted:
-            trim()
+        blocks.apart(ran_out=True)
 
 
 def retried(action: Callable[[], T], device: torch.device, what: str) -> T:
@@ -178,40 +145,3 @@ def lift_cap() -> None:
 
         hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
         resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
-
-
-class Peak:
-    """The most memory held since the last `take`: reserved on a GPU, resident on a CPU."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.take()
-
-    def take(self) -> int:
-        """Bytes, and begin anew."""
-        if self.device.type == "cuda":
-            peak = torch.cuda.max_memory_reserved(self.device)
-            torch.cuda.reset_peak_memory_stats(self.device)
-            return peak
-        peak = status_bytes("VmHWM") or psutil.Process().memory_info().rss
-        with suppress(OSError):  # no Linux, or not allowed: then it is the peak since the process began
-            Path("/proc/self/clear_refs").write_text("5")
-        return peak
-
-
-def free_bytes() -> int:
-    """Memory that this process can still get from the machine or its container."""
-    free = psutil.virtual_memory().available
-    limit = memory_limit_bytes()
-    own = psutil.Process().memory_info().rss
-    return free if limit is None else max(0, min(free, limit - own))
-
-
-def status_bytes(name: str) -> int:
-    """A size of /proc/self/status (VmData, VmHWM, VmSize); 0 where there is none."""
-    try:
-        with open(f"/proc/{os.getpid()}/status") as file:  # noqa: PTH123 - read at every step
-            line = next((line for line in file if line.startswith(f"{name}:")), "")
-    except OSError:
-        return 0
-    return int(line.split()[1]) * 1024 if line else 0

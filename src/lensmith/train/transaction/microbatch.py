@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lensmith.train.transaction import memory
+from lensmith.train.transaction import blocks, memory
 from lensmith.train.transaction.attempt import Attempt, Loss, Verdict, Work, device_of, set_checkpointing
 from lensmith.train.transaction.batchnorm import Tiles, learning_norms
 from lensmith.train.transaction.chunks import cut, cut_at_tiles, in_chunks, pieces
@@ -159,7 +159,7 @@ class MicroBatcher:
         first = self._unknown and not self.retries and not self.inference.limit
         first = first and device_of(self.model).type == "cpu"
         if first:
-            memory.keep_blocks_apart(True)
+            blocks.apart()
         if not self._probed:
             self._probe(attempt, reference)
         together = self.sync_batch_norm and min(n for n, _ in said) >= self.ladder.chunks(reference)
@@ -176,7 +176,7 @@ class MicroBatcher:
         )  # fmt: skip
         self.ladder.succeed(reference, self._fits)
         if first and not retries:
-            memory.keep_blocks_apart(False)
+            blocks.kept()
         self._unknown = False
         return outcome
 
