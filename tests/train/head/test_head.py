@@ -44,12 +44,30 @@ def test_it_is_the_solution_that_scikit_learn_finds(balanced: bool) -> None:
     weights = len(labels) / (CLASSES * counts) if balanced else None
     table = Table([rows], labels, CPU)
     head, _ = solve(table, CLASSES, Classification(0.0, weights), None)
-    plain = (rows.values.astype(np.float64) - table.mean.numpy()) / table.std.numpy()
+    plain = (rows.values.astype(np.float64) - table.mean.numpy()) / table.scale.numpy()
     theirs = LogisticRegression(
         C=1 / (head.strength * len(labels)), class_weight="balanced" if balanced else None, tol=1e-10, max_iter=10_000
     ).fit(plain, labels.numpy())
     ours = head(torch.from_numpy(rows.values.astype(np.float32))).softmax(1).numpy()
     assert np.abs(ours - theirs.predict_proba(plain)).max() < 5e-3
+
+
+def test_features_that_hardly_change_do_not_drown_the_others() -> None:
+    """As ReLUs that are nearly always zero do: a deviation of almost nothing is no reason to count as much."""
+    random, (told, labels) = np.random.default_rng(2), data(120, 1.0)
+    held, truth = data(2000, 1.0, seed=1)
+
+    def with_noise(rows: Rows) -> Rows:
+        informative = rows.values / rows.values.astype(np.float32).std(0)
+        noise = 0.01 * random.normal(size=(len(informative), 400))
+        return Rows(np.concatenate([informative, noise], 1).astype(np.float16), {})
+
+    def right(rows: Rows, others: Rows) -> float:
+        head, _ = solve(Table([rows], labels, CPU), CLASSES, Classification(), None)
+        answers = head(torch.from_numpy(others.values.astype(np.float32))).argmax(1)
+        return float((answers == truth).float().mean())
+
+    assert right(with_noise(told), with_noise(held)) > right(told, held) - 0.02
 
 
 def test_regularisation_is_picked_on_the_validation_part() -> None:

@@ -39,8 +39,9 @@ def nearest_mean(table: Table, classes: int, score: Callable[[Linear], float] | 
     # Towards the whole's variance, 1: that of few images is not known well.
     spread = (spread + classes) / (table.count + classes)
     gone = torch.where(counts > 0, 0.0, -1e4)  # a class without an image is nobody's
+    weight, bias = 2 * means / spread, (means.square() / spread).sum(1)
     heads = [
-        table.folded(2 * sharp * means / spread, gone - sharp * (means.square() / spread).sum(1), "nearest mean", sharp)
+        table.folded(sharp * weight, gone - sharp * bias, table.std, "nearest mean", sharp)
         for sharp in (SHARPNESS if score else (1 / table.features,))
     ]
     return max(((head, score(head) if score else 0.0) for head in heads), key=lambda pair: pair[1])

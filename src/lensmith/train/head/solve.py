@@ -1,9 +1,11 @@
 """A linear head by full-batch L-BFGS, with the strength of regularisation picked on the validation part.
 
-Features are standardised, so that one strength means the same for all of them, and the scaling is folded into the
-weights afterwards. From strong to weak each solution begins where the last one ended.
+Features are scaled, and the scaling is folded into the weights afterwards. Divided by their deviation, features that
+hardly change would count as much as those that tell classes apart; as they are, they would count too little. So they
+are divided by its square root. From strong to weak each solution begins where the last one ended.
 
-Source: Kornblith et al., Do Better ImageNet Models Transfer Better?, 2019, appendix A.6, for the procedure.
+Sources: Kornblith et al., Do Better ImageNet Models Transfer Better?, 2019, appendix A.6, for the procedure; van den
+Berg et al., Centering, scaling, and transformations, 2006, for the scaling, there named after Pareto.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from lensmith.train.task import Task
 STRENGTHS = tuple(10.0**-power for power in np.arange(0, 5.5, 0.5))
 """λ of λ/2 ‖W‖² beside the mean loss, strongest first."""
 
-UNTRIED = 1e-2
+UNTRIED = 3e-2
 """λ where there is no validation part to pick it on."""
 
 WORSE = 2
@@ -96,6 +98,12 @@ class Table:
         return self._moments[1]
 
     @cached_property
+    def scale(self) -> Tensor:
+        """Float32 (F,): what features are divided by: the square root of their deviation and a common one."""
+        common = self.std.square().mean().sqrt()
+        return (self.std * common).sqrt()
+
+    @cached_property
     def _moments(self) -> tuple[Tensor, Tensor]:
         total = torch.zeros(self.features, dtype=torch.float64, device=self.device)
         for features, _ in self:
@@ -106,9 +114,9 @@ class Table:
         std = (squares / self.count).sqrt().float()
         return mean.float(), torch.where(std > 1e-6, std, torch.ones_like(std))
 
-    def folded(self, weight: Tensor, bias: Tensor, name: str, strength: float) -> Linear:
-        """A head on standardised features as one on the features themselves."""
-        plain = weight / self.std
+    def folded(self, weight: Tensor, bias: Tensor, scale: Tensor, name: str, strength: float) -> Linear:
+        """A head on centred features, divided by `scale`, as one on the features themselves."""
+        plain = weight / scale
         return Linear(plain, bias - plain @ self.mean, name, strength)
 
 
@@ -136,7 +144,7 @@ def solve(
     for number, strength in enumerate(strengths):
         watch(number, len(strengths))
         _minimise(table, task, weight, bias, strength)
-        head = table.folded(weight.clone(), bias.clone(), "L-BFGS", strength)
+        head = table.folded(weight.clone(), bias.clone(), table.scale, "L-BFGS", strength)
         tried.append((head, score(head) if score else 0.0))
         best = number if tried[number][1] > tried[best][1] else best
         if number - best >= WORSE:
@@ -145,7 +153,7 @@ def solve(
 
 
 def _minimise(table: Table, task: Task, weight: Tensor, bias: Tensor, strength: float) -> None:
-    """Move weight and bias, in place, to where the regularised loss on standardised features is smallest."""
+    """Move weight and bias, in place, to where the regularised loss on scaled features is smallest."""
     parameters = [weight.requires_grad_(True), bias.requires_grad_(True)]
     total = sum(float(task.weights(labels).sum()) for _, labels in table)
     optimizer = torch.optim.LBFGS(
@@ -158,7 +166,7 @@ def _minimise(table: Table, task: Task, weight: Tensor, bias: Tensor, strength: 
         value = torch.zeros((), device=table.device)
         for features, labels in table:
             # Scaling the weights instead of the features spares a copy of them.
-            plain = weight / table.std
+            plain = weight / table.scale
             logits = features @ plain.T + (bias - plain @ table.mean)
             part = task.loss(logits, labels, features) / total
             part.backward()  # type: ignore[no-untyped-call]
