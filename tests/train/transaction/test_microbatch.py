@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lensmith.train.transaction import memory
+from lensmith.train.transaction import blocks
 from lensmith.train.transaction.attempt import Verdict
 from lensmith.train.transaction.memory import TooLargeError
 from lensmith.train.transaction.microbatch import MicroBatcher, Outcome
@@ -312,8 +312,9 @@ def test_inference_in_chunks_is_that_of_the_whole(limit: int | None) -> None:
 
 def test_memory_is_handled_with_care_only_while_it_is_not_known_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeping blocks apart costs time, so a run that never runs out does it in the first step of each phase."""
-    said: list[bool] = []
-    monkeypatch.setattr(memory, "keep_blocks_apart", said.append)
+    said: list[str] = []
+    monkeypatch.setattr(blocks, "apart", lambda ran_out=False: said.append("ran out" if ran_out else "apart"))
+    monkeypatch.setattr(blocks, "kept", lambda: said.append("kept"))
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, CLASSES))
     micro = MicroBatcher(model)
     left: list[Exception] = []
@@ -327,13 +328,11 @@ def test_memory_is_handled_with_care_only_while_it_is_not_known_what_fits(monkey
         for _ in range(3):
             micro.backward(batch(), loss)
         micro.restart()
-    assert said == [True, False] * 2
+    assert said == ["apart", "kept"] * 2
     said.clear()
     left.append(MemoryError())
-    for _ in range(3):
-        micro.backward(batch(), loss)
-        micro.restart()
-    assert set(said) == {True}
+    micro.backward(batch(), loss)
+    assert said == ["apart", "ran out", "kept"]  # which `blocks` then does not do
 
 
 def test_the_loop_in_the_docstring_learns() -> None:

@@ -155,10 +155,8 @@ class MicroBatcher:
             work = Work(batch, chunks, total, self.ladder.checkpointing, together, loss, scale, claim, refuse_nan)
             return Attempt(self.model, self.tiles, self.world, work)
 
-        # Only where memory never ran out: after that, blocks stay apart.
-        first = self._unknown and not self.retries and not self.inference.limit
-        first = first and device_of(self.model).type == "cpu"
-        if first:
+        careful = self._unknown and device_of(self.model).type == "cpu"
+        if careful:
             blocks.apart()
         if not self._probed:
             self._probe(attempt, reference)
@@ -175,8 +173,8 @@ class MicroBatcher:
             exact=not self.tiles.norms or list(itertools.chain(*chunks)) == cut(own, own if together else self.tile),
         )  # fmt: skip
         self.ladder.succeed(reference, self._fits)
-        if first and not retries:
-            blocks.kept()
+        if careful:
+            blocks.kept()  # which they are not where memory ran out
         self._unknown = False
         return outcome
 
