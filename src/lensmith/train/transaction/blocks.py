@@ -35,9 +35,9 @@ def apart(*, ran_out: bool = False) -> None:
     """
     global _short
     _short = _short or ran_out
-    if _tell((_M_MMAP_THRESHOLD, _SMALL_BYTES), (_M_MMAP_MAX, _MAPPINGS), (_M_TRIM_THRESHOLD, _SMALL_BYTES)):
-        _tell((_M_ARENA_MAX, 1))
-        _trim()
+    _tell((_M_MMAP_THRESHOLD, _SMALL_BYTES), (_M_MMAP_MAX, _MAPPINGS), (_M_TRIM_THRESHOLD, _SMALL_BYTES))
+    _tell((_M_ARENA_MAX, 1))
+    _trim()
 
 
 def kept() -> None:
@@ -55,16 +55,14 @@ def as_usual() -> None:
     _trim()
 
 
-def _tell(*options: tuple[int, int]) -> bool:
+def _tell(*options: tuple[int, int]) -> None:
     if sys.platform == "linux":
         with suppress(AttributeError):  # musl has no mallopt
             for option, value in options:
                 ctypes.CDLL(None).mallopt(option, value)
-            return True
-    return False
 
 
 def _trim() -> None:
     if sys.platform == "linux":
-        with suppress(AttributeError):
+        with suppress(AttributeError):  # musl has none
             ctypes.CDLL(None).malloc_trim(0)
