@@ -1,13 +1,13 @@
 """The bundle: a folder (or the same folder zipped) that holds all a service needs, and no Python class.
 
     bundle.json     what it is: labels in order, preprocessing, engines, metrics, provenance, SHA-256 of every file
-    model.onnx      the graph: float32 (N, 3, S, S) → float32 (N, C) logits
+    model.onnx      the graph: float32 (N, 3, S, S) → float32 (N, C) logits; others beside it, such as int8 ones
     golden.npz      a handful of real encoded images with the probabilities that the exporter saw
     report.html     the evaluation, to look at
     README.md       the model card
 
 Loading verifies the schema and every hash; `lensmith.engine` verifies shapes and the golden samples.
-No pickle anywhere.
+No pickle anywhere. docs/bundle.md describes every field.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,23 +40,49 @@ GRAPH = "model.onnx"
 
 
 class EngineRecord(BaseModel):
-    """One way to run the bundle, as it was measured by the exporter."""
+    """One way to run the bundle, as it was measured; or one that was tried in vain."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    engine: str
-    precision: str
-    graph: str
-    accuracy: float | None = None
-    latency_ms: float | None = None
-    bytes: int
-    golden_tolerance: float = Field(gt=0, description="largest allowed difference of a probability on golden samples")
+    engine: str = Field(description="onnxruntime, openvino, onnxruntime-cuda or onnxruntime-tensorrt")
+    precision: str = Field(description="fp32, bf16, fp16, int8 or int8-dynamic")
+    graph: str | None = Field(description="file in the bundle; null: none is there, and `why` says why not")
+    method: str = Field("", description="how an int8 graph was calibrated")
+    kept: tuple[str, ...] = Field((), description="layers that were kept in fp32, since int8 there cost accuracy")
+    accuracy: float | None = Field(None, description="share of right answers on the images of `judged`, 0..1")
+    drop: float | None = Field(None, description="accuracy lost against PyTorch on the same images, in points of 100")
+    agreement: float | None = Field(None, description="share of images with PyTorch's class, 0..1")
+    largest_difference: float | None = Field(None, description="of a probability, from PyTorch")
+    latency_ms: float | None = Field(None, description="one image alone on one core, bytes to answer, median")
+    images_per_second: float | None = Field(None, description="bytes to answers on all cores allowed")
+    memory_bytes: int | None = Field(None, description="by how much a process grew that loaded and ran it")
+    load_s: float | None = Field(None, description="from files to the first answer, in seconds")
+    bytes: int | None = Field(None, description="of its files")
+    golden_tolerance: float = Field(1e-3, gt=0, description="largest allowed difference of a probability, golden.npz")
+    needs: tuple[str, ...] = Field((), description="instruction sets, any of which it needs to be right and fast")
+    pareto: bool = Field(False, description="no other is at least as good in accuracy, speed, latency and size")
     chosen: bool = False
     why: str = ""
 
+    @property
+    def name(self) -> str:
+        """Engine and precision, such as `openvino-int8`: unique in a bundle."""
+        return f"{self.engine}-{self.precision}"
+
+
+class Abstention(BaseModel):
+    """From which confidence on answers are given; below it they are marked as abstained."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    threshold: float = Field(ge=0, le=1, description="least confidence of an answer that is given")
+    wanted: float = Field(gt=0, le=1, description="share of right answers among the given ones that was asked for")
+    precision: float = Field(ge=0, le=1, description="that share on the validation part")
+    coverage: float = Field(ge=0, le=1, description="share of images of the validation part that get an answer")
+
 
 class Manifest(BaseModel):
-    """The content of bundle.json. Unknown fields are kept out of the way, so newer minor schemas can be read."""
+    """The content of bundle.json. Unknown fields are passed over, so what later versions add does no harm."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -67,7 +93,11 @@ class Manifest(BaseModel):
     labels: tuple[str, ...] = Field(min_length=2)
     preprocessing: Preprocessing
     temperature: float = Field(default=1.0, gt=0)
+    calibration: dict[str, Any] = {}
+    abstention: Abstention | None = None
     engines: tuple[EngineRecord, ...] = Field(min_length=1)
+    judged: dict[str, Any] = {}
+    machine: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
     parity: dict[str, Any] = {}
     dataset: dict[str, Any] = {}
@@ -89,15 +119,22 @@ class Golden:
 
     Attributes:
         images: encoded files.
-        probabilities: float32 (len(images), C).
+        probabilities: float32 (len(images), C), of the engine that was chosen when the bundle was made.
+        others: the same of other engines, by their records' names.
     """
 
     images: tuple[bytes, ...]
     probabilities: npt.NDArray[np.float32]
+    others: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+
+    def of(self, engine: str) -> npt.NDArray[np.float32]:
+        """What the engine of that name answered."""
+        return self.others.get(engine, self.probabilities)
 
     def save(self, path: Path, labels: Sequence[str]) -> None:
-        """Write as an .npz without pickle: `probabilities`, `labels`, and `image_0` … as uint8 arrays."""
-        arrays = {f"image_{i}": np.frombuffer(image, dtype=np.uint8) for i, image in enumerate(self.images)}
+        """Write as an .npz without pickle: `probabilities`, `labels`, `image_0` … as uint8 arrays, `engine_NAME` …"""
+        arrays: dict[str, Any] = {f"image_{i}": np.frombuffer(image, np.uint8) for i, image in enumerate(self.images)}
+        arrays |= {f"{_ENGINE}{name}": answers for name, answers in self.others.items()}
         np.savez(
             path, allow_pickle=False, probabilities=self.probabilities, labels=np.array(labels, dtype=str), **arrays
         )
@@ -113,7 +150,8 @@ class Golden:
             with np.load(path, allow_pickle=False) as arrays:
                 count = sum(name.startswith("image_") for name in arrays.files)
                 images = tuple(arrays[f"image_{i}"].tobytes() for i in range(count))
-                golden, stored = cls(images, arrays["probabilities"]), arrays["labels"].tolist()
+                others = {n.removeprefix(_ENGINE): arrays[n] for n in arrays.files if n.startswith(_ENGINE)}
+                golden, stored = cls(images, arrays["probabilities"], others), arrays["labels"].tolist()
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise BundleError(f"Golden samples were expected in {path}.", f"{_reason(error)}.", _AGAIN) from error
         if not images or stored != list(labels):
@@ -139,7 +177,7 @@ class Bundle:
         source = Path(path)
         folder = _unpack(source) if source.is_file() and zipfile.is_zipfile(source) else source
         manifest = _read_manifest(folder, source)
-        for name in {GOLDEN, *(record.graph for record in manifest.engines), *manifest.files}:
+        for name in {GOLDEN, *(record.graph for record in manifest.engines if record.graph), *manifest.files}:
             file = folder / name
             if name not in manifest.files or not file.is_file() or sha256(file) != manifest.files[name]:
                 state = "has changed since it was exported" if file.exists() else "is missing"
@@ -157,21 +195,25 @@ class Bundle:
         """The golden samples."""
         return Golden.read(self.path / GOLDEN, self.labels)
 
-    def record(self, engine: str | None = None) -> EngineRecord:
-        """The chosen engine's record, or the one of the named engine.
+    def records(self, engine: str | None = None) -> tuple[EngineRecord, ...]:
+        """The engines that can run the bundle, the chosen one first, then by preference; or those that are named.
+
+        Args:
+            engine: `openvino`, or with its precision, `openvino-int8`.
 
         Raises:
-            BundleError: no candidate has that name.
+            BundleError: no engine of the bundle has that name.
         """
-        for record in self.manifest.engines:
-            if record.engine == engine or (engine is None and record.chosen):
-                return record
-        names = ", ".join(record.engine for record in self.manifest.engines)
-        raise BundleError(
-            f"An engine that the bundle {self.path} was exported for was expected: {names}.",
-            f"{engine or 'No engine marked as chosen'} arrived.",
-            "Name one of those, or leave the engine out.",
-        )
+        runnable = sorted((r for r in self.manifest.engines if r.graph), key=lambda record: not record.chosen)
+        found = tuple(record for record in runnable if engine in (None, record.engine, record.name))
+        if not found:
+            raise BundleError(
+                f"An engine that the bundle {self.path} was exported for was expected: "
+                f"{', '.join(record.name for record in runnable) or 'it has none'}.",
+                f"{engine or 'None'} arrived.",
+                "Name one of those, or leave the engine out.",
+            )
+        return found
 
     def pack(self, path: Path) -> Path:
         """Write the bundle as one zip file at `path`; a finished file or none."""
@@ -326,4 +368,5 @@ def _reason(error: Exception) -> str:
     return str(error).partition("\n")[0].rstrip(".") or type(error).__name__
 
 
+_ENGINE = "engine_"
 _AGAIN = "Copy the bundle again, or export it again with `lensmith export RUN`."

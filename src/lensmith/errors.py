@@ -85,6 +85,10 @@ class ServiceError(LensmithError):
     """The service cannot start."""
 
 
+class FallbackWarning(UserWarning):
+    """A bundle runs on another of its engines, since this machine lacks what the chosen one needs."""
+
+
 class MissingPackageError(LensmithError):
     """An optional package that this verb needs is not installed."""
 

@@ -21,8 +21,10 @@ INSTRUCTION_SETS = {
     "AMX": "amx_tile",
     "AMX-BF16": "amx_bf16",
     "AMX-INT8": "amx_int8",
+    "NEON-DOT": "asimddp",
+    "NEON-BF16": "bf16",
 }
-"""Name that people use → flag in /proc/cpuinfo."""
+"""Name that people use → flag in /proc/cpuinfo, of x86 and of ARM."""
 
 
 def cache_dir() -> Path:
@@ -76,7 +78,9 @@ def instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
         lines = cpuinfo.read_text().splitlines()
     except OSError:
         return []
-    flags = next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set())
+    flags = next(
+        (set(line.partition(":")[2].split()) for line in lines if line.startswith(("flags", "Features"))), set()
+    )
     return [name for name, flag in INSTRUCTION_SETS.items() if flag in flags]
 
 

@@ -10,16 +10,17 @@ import errno
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from lensmith import __version__
-from lensmith.errors import EXTRA_OF_PACKAGE, LensmithError, MissingPackageError, OutputError
+from lensmith.errors import EXTRA_OF_PACKAGE, FallbackWarning, LensmithError, MissingPackageError, OutputError
 
 VERBS = {
     "doctor": "Look at this machine, and say how to mend what is wrong.",
@@ -84,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with contextlib.suppress(ValueError):  # not in the main thread
         # Ending by exception lets half-made files be removed; verbs that can go on later have handlers of their own.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    warnings.showwarning = _show_warning
     try:
         get_command(_app).main(args, prog_name="lensmith")
     except Exception as error:
@@ -101,6 +103,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         if stopped.code in (130, 128 + signal.SIGTERM):
             _report("Stopped", "stopped; nothing half-made is left.", "--json" in args)
         raise
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Ours without the place in the code, which tells users nothing."""
+    ours = issubclass(category, FallbackWarning)
+    text = f"lensmith: {message}\n" if ours else warnings.formatwarning(message, category, filename, lineno, line)
+    print(text, end="", file=file or sys.stderr)
 
 
 def _report(kind: str, message: str, as_json: bool) -> None:
