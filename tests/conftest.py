@@ -1,7 +1,9 @@
 """Real inputs that every test may use: a folder of coloured pictures, and a bundle that tells the colours apart."""
 
 import os
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lensmith.bundle import GOLDEN, GRAPH, Bundle, EngineRecord, Golden, Manifest, write
+from lensmith.bundle import GOLDEN, GRAPH, MANIFEST, Abstention, Bundle, EngineRecord, Golden, Manifest, write
 from lensmith.engine import OnnxRuntimeEngine
 from lensmith.image import Preprocessing, preprocess
 
@@ -115,6 +117,40 @@ def colour_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         )
 
     return write(root / "bundle", build)
+
+
+@pytest.fixture(scope="session")
+def unsure_bundle(colour_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same bundle, which abstains below a confidence of 0.9; of the coloured pictures it is surer than that."""
+    folder = tmp_path_factory.mktemp("bundles") / "unsure"
+    shutil.copytree(colour_bundle.path, folder)
+    abstention = Abstention(threshold=0.9, wanted=0.95, precision=0.96, coverage=0.8)
+    manifest = colour_bundle.manifest.model_copy(update={"abstention": abstention})
+    (folder / MANIFEST).write_text(manifest.model_dump_json(), encoding="utf-8")
+    return Bundle.load(folder)
+
+
+@pytest.fixture(scope="session")
+def between(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A picture between red and green, which the bundles take for green with a confidence of about 0.7."""
+    file = tmp_path_factory.mktemp("pictures") / "between.png"
+    coloured_picture((116, 122, 50), seed=0).save(file)
+    return file
+
+
+@pytest.fixture
+def remake(colour_bundle: Bundle, tmp_path: Path) -> Callable[..., Bundle]:
+    """`remake(name, **fields)`: that bundle again, under tmp_path, with other values in its manifest."""
+
+    def make(name: str, **fields: Any) -> Bundle:
+        def build(folder: Path) -> Manifest:
+            for file in (GRAPH, GOLDEN):
+                shutil.copy(colour_bundle.path / file, folder)
+            return colour_bundle.manifest.model_copy(update=fields)
+
+        return write(tmp_path / name, build)
+
+    return make
 
 
 def write_colour_graph(path: Path) -> None:

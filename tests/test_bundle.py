@@ -1,13 +1,15 @@
 """Writing and reading bundles."""
 
 import json
+import random
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lensmith.bundle import MANIFEST, Bundle, Golden, Manifest, require_free, write
+from lensmith.bundle import GRAPH, MANIFEST, Bundle, Golden, Manifest, require_free, write
 from lensmith.engine import FakeEngine, open_engine
 from lensmith.errors import BundleError, OutputError
 
@@ -47,20 +49,70 @@ def test_a_missing_file_is_named(copy: Path, name: str) -> None:
         Bundle.load(copy)
 
 
-def test_another_schema_is_refused(copy: Path) -> None:
+def change(copy: Path, **fields: object) -> None:
+    """Write bundle.json with other values in it."""
     content = json.loads((copy / MANIFEST).read_text())
-    (copy / MANIFEST).write_text(json.dumps({**content, "schema_version": 99}))
-    with pytest.raises(BundleError, match="schema 99"):
+    (copy / MANIFEST).write_text(json.dumps({**content, **fields}))
+
+
+@pytest.mark.parametrize(("version", "remedy"), [(99, "Upgrade lensmith"), (0, "lensmith export RUN")])
+def test_another_schema_is_refused_with_both_versions_and_a_remedy(copy: Path, version: int, remedy: str) -> None:
+    change(copy, schema_version=version)
+    with pytest.raises(BundleError, match=rf"schema 1 was expected .* schema {version}, .*{remedy}"):
+        Bundle.load(copy)
+
+
+@pytest.mark.parametrize(("version", "arrived"), [("2", "'2'"), (True, "True"), (1.0, "1.0"), (None, "None"), ([], "")])
+def test_a_schema_version_that_is_no_whole_number_is_refused(copy: Path, version: object, arrived: str) -> None:
+    change(copy, schema_version=version)
+    with pytest.raises(BundleError, match=rf"schema_version was expected .*{re.escape(arrived)} arrived"):
+        Bundle.load(copy)
+
+
+NAMES = [
+    ("../outside", "climbs out"), ("sub/../../outside", "climbs out"), ("/etc/passwd", "absolute"),
+    ("C:outside", "absolute"), ("..\\outside", "backslash"), ("", "no file name"), ("out\0side", "no file name"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "problem"), NAMES)
+def test_a_file_name_that_leads_out_of_the_folder_is_refused_before_any_file_is_read(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, name: str, problem: str
+) -> None:
+    monkeypatch.setattr("lensmith.bundle.sha256", lambda path: pytest.fail(f"{path} was read"))
+    content = json.loads((copy / MANIFEST).read_text())
+    change(copy, files={**content["files"], name: "0" * 64})
+    with pytest.raises(BundleError, match=problem) as error:
+        Bundle.load(copy)
+    assert repr(name) in str(error.value)
+
+
+def test_a_graph_outside_the_folder_is_refused_even_with_its_hash(copy: Path) -> None:
+    content = json.loads((copy / MANIFEST).read_text())
+    (copy / GRAPH).rename(copy.parent / GRAPH)
+    content["files"][f"../{GRAPH}"] = content["files"].pop(GRAPH)
+    change(copy, files=content["files"], engines=[{**content["engines"][0], "graph": f"../{GRAPH}"}])
+    with pytest.raises(BundleError, match=r"'\.\./model\.onnx', which climbs out of the folder"):
+        Bundle.load(copy)
+
+
+def test_all_files_that_are_wrong_are_named(copy: Path) -> None:
+    (copy / "golden.npz").unlink()
+    (copy / GRAPH).write_bytes(b"")
+    with pytest.raises(BundleError, match=r"golden\.npz is missing, model\.onnx has changed"):
         Bundle.load(copy)
 
 
 def test_a_field_of_a_later_lensmith_is_read_over(copy: Path) -> None:
-    content = json.loads((copy / MANIFEST).read_text())
-    (copy / MANIFEST).write_text(json.dumps({**content, "invented_later": 1}))
+    change(copy, invented_later=1)
     assert Bundle.load(copy).labels == ("blue", "green", "red")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema_version": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"schema_version": 1}', "[" * 10**6, " " * (32 << 20) + "{}"],
+    ids=["empty", "cut", "list", "bare", "deep", "huge"],
+)
 def test_a_manifest_that_is_none_is_refused(copy: Path, text: str) -> None:
     (copy / MANIFEST).write_text(text)
     with pytest.raises(BundleError):
@@ -81,6 +133,30 @@ def test_golden_samples_survive_a_round_trip(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read.probabilities, golden.probabilities)
 
 
+def test_golden_samples_damaged_anywhere_are_refused_or_read(tmp_path: Path) -> None:
+    file, chance, refused = tmp_path / "golden.npz", random.Random(0), 0
+    Golden((b"one", b"two"), np.eye(2, dtype=np.float32)).save(file, ("cat", "dog"))
+    whole = file.read_bytes()
+    for _ in range(300):
+        content = bytearray(whole)
+        content[chance.randrange(len(content))] = chance.randrange(256)
+        file.write_bytes(content)
+        try:
+            assert Golden.read(file, ("cat", "dog")).probabilities.shape == (2, 2)
+        except BundleError:
+            refused += 1
+    assert refused > 100
+
+
+@pytest.mark.parametrize("shape", [(2,), (1, 2), (2, 3), ()])
+def test_golden_answers_of_another_shape_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    right, other = np.eye(2, dtype=np.float32), np.zeros(shape, np.float32)
+    for number, golden in enumerate((Golden((b"1", b"2"), other), Golden((b"1", b"2"), right, {"openvino": other}))):
+        golden.save(tmp_path / f"{number}.npz", ("cat", "dog"))
+        with pytest.raises(BundleError, match="one answer for each image and label"):
+            Golden.read(tmp_path / f"{number}.npz", ("cat", "dog"))
+
+
 @pytest.mark.parametrize(
     ("answer", "problem"),
     [
@@ -97,15 +173,13 @@ def test_an_engine_that_answers_otherwise_is_refused(colour_bundle: Bundle, monk
 
 @pytest.mark.parametrize("labels", [["red", "green", "blue"], ["blue", "green", "green"], ["blue", "green"]])
 def test_labels_that_were_changed_are_refused(copy: Path, labels: list[str]) -> None:
-    content = json.loads((copy / MANIFEST).read_text())
-    (copy / MANIFEST).write_text(json.dumps({**content, "labels": labels}))
+    change(copy, labels=labels)
     with pytest.raises(BundleError, match="labels"):
         open_engine(Bundle.load(copy))
 
 
 def test_a_graph_that_no_hash_covers_is_refused(copy: Path) -> None:
-    content = json.loads((copy / MANIFEST).read_text())
-    (copy / MANIFEST).write_text(json.dumps({**content, "files": {}}))
+    change(copy, files={})
     with pytest.raises(BundleError, match="has changed"):
         Bundle.load(copy)
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lensmith.bundle import Bundle
@@ -23,6 +24,30 @@ def test_an_unreadable_file_is_an_answer_with_its_reason(colour_bundle: Bundle, 
     assert answers[0].label is None
     assert "cannot be decoded" in answers[0].error
     assert answers[1].label == "red"
+
+
+def test_below_its_threshold_a_bundle_abstains_and_still_says_its_guess(unsure_bundle: Bundle, between: Path) -> None:
+    found = load(unsure_bundle.path).classify(between.read_bytes())
+    assert found.abstained
+    assert found.label == "green"
+    assert 0.5 < found.confidence < 0.9
+    assert [each.label for each in found.top] == ["green", "red", "blue"]
+    assert found.as_dict()["abstained"] is True
+    assert load(unsure_bundle.path).predict(between)[0].abstained
+
+
+def test_from_its_threshold_on_it_answers(unsure_bundle: Bundle) -> None:
+    classifier = load(unsure_bundle.path)
+    below = np.float32(0.9)  # by 2e-8: the threshold is a double
+    above = np.nextafter(below, np.float32(1))
+    assert classifier.rank(np.array([below, 0.1, 0], np.float32)).abstained
+    assert not classifier.rank(np.array([above, 0.1, 0], np.float32)).abstained
+
+
+def test_a_bundle_without_a_threshold_never_abstains(colour_bundle: Bundle, between: Path, tmp_path: Path) -> None:
+    answers = load(colour_bundle.path).predict([between, tmp_path / "nothing.png"])
+    assert [answer.abstained for answer in answers] == [False, False]
+    assert [answer.as_dict()["abstained"] for answer in answers] == [False, False]
 
 
 def test_a_zipped_bundle_answers_as_its_folder(

@@ -47,7 +47,8 @@ def test_csv_has_a_row_for_each_image_in_order(colour_bundle: Bundle, damaged: P
     assert (made.images, made.unreadable, made.out, made.predictions) == (24, 2, out, None)
     assert made.images_per_second > 0
     rows = rows_of(out)
-    assert list(rows[0]) == ["path", "label", "class_id", "confidence", "error"]
+    assert list(rows[0]) == ["path", "label", "class_id", "confidence", "abstained", "error"]
+    assert {row["abstained"] for row in rows} == {"false"}
     assert [row["path"] for row in rows] == [str(file) for file in sorted(damaged.rglob("*.*"))]
     for row in rows:
         if row["error"]:
@@ -66,7 +67,7 @@ def test_csv_names_further_classes_in_further_columns(colour_bundle: Bundle, dam
     out = tmp_path / "answers.csv"
     run(colour_bundle, damaged, out=out, top_k=9)  # there are three
     rows = rows_of(out)
-    assert list(rows[0])[5:] == ["label_2", "confidence_2", "label_3", "confidence_3"]
+    assert list(rows[0])[6:] == ["label_2", "confidence_2", "label_3", "confidence_3"]
     assert {rows[0]["label"], rows[0]["label_2"], rows[0]["label_3"]} == {"blue", "green", "red"}
     total = sum(np.float32(rows[0][name]) for name in ("confidence", "confidence_2", "confidence_3"))
     assert total == pytest.approx(1, abs=1e-6)
@@ -107,8 +108,8 @@ def test_parquet_reads_back_typed(
     assert pq.ParquetFile(out).num_row_groups == -(-24 // group)
     table = pq.read_table(out)
     assert [(field.name, str(field.type)) for field in table.schema] == [
-        ("path", "string"), ("label", "string"), ("class_id", "int32"), ("confidence", "float"), ("error", "string"),
-        ("label_2", "string"), ("confidence_2", "float"),
+        ("path", "string"), ("label", "string"), ("class_id", "int32"), ("confidence", "float"), ("abstained", "bool"),
+        ("error", "string"), ("label_2", "string"), ("confidence_2", "float"),
     ]  # fmt: skip
     rows = table.to_pylist()
     assert [row["path"] for row in rows] == [str(file) for file in sorted(damaged.rglob("*.*"))]
@@ -134,6 +135,24 @@ def test_the_format_asked_for_wins_over_the_ending(
 def test_the_ending_chooses_the_format(colour_bundle: Bundle, colours: Path, tmp_path: Path, name: str) -> None:
     run(colour_bundle, colours, out=tmp_path / name)
     assert json.loads((tmp_path / name).read_text().splitlines()[0])["label"] == "blue"
+
+
+@pytest.mark.parametrize("name", ["answers.csv", "answers.jsonl", "answers.parquet"])
+def test_a_guess_stands_in_its_row_and_is_marked(
+    unsure_bundle: Bundle, between: Path, colours: Path, tmp_path: Path, name: str
+) -> None:
+    (colours / "broken.png").write_bytes(b"no picture")
+    made = run(unsure_bundle, colours / "red" / "001.jpg", between, colours / "broken.png", out=tmp_path / name)
+    assert (made.images, made.unreadable, made.abstained) == (3, 1, 1)
+    if name.endswith("csv"):
+        rows = [{**row, "abstained": json.loads(row["abstained"])} for row in rows_of(tmp_path / name)]
+    elif name.endswith("jsonl"):
+        rows = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+    else:
+        rows = pq.read_table(tmp_path / name).to_pylist()
+    assert [row["abstained"] for row in rows] == [False, True, False]
+    assert (rows[0]["label"], rows[1]["label"]) == ("red", "green")
+    assert 0.5 < float(rows[1]["confidence"]) < 0.9
 
 
 # Where rows go
@@ -198,7 +217,7 @@ def test_an_empty_standard_input_is_an_empty_table(
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     for name in ("answers.csv", "answers.parquet"):
         assert run(colour_bundle, "-", out=tmp_path / name).images == 0
-    assert (tmp_path / "answers.csv").read_text() == "path,label,class_id,confidence,error\n"
+    assert (tmp_path / "answers.csv").read_text() == "path,label,class_id,confidence,abstained,error\n"
     assert pq.read_table(tmp_path / "answers.parquet").num_rows == 0
 
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from lensmith.api import check as check
     from lensmith.api import clear_cache as clear_cache
     from lensmith.api import demo as demo
+    from lensmith.api import describe as describe
+    from lensmith.api import diff as diff
+    from lensmith.api import distill as distill
     from lensmith.api import doctor as doctor
     from lensmith.api import evaluate as evaluate
     from lensmith.api import export as export
@@ -28,10 +31,12 @@ if TYPE_CHECKING:
     from lensmith.api import models as models
     from lensmith.api import predict as predict
     from lensmith.api import recipe as recipe
+    from lensmith.api import retune as retune
     from lensmith.api import serve as serve
     from lensmith.api import split as split
     from lensmith.api import train as train
     from lensmith.api import validate as validate
+    from lensmith.api import verify as verify
     from lensmith.bundle import Bundle as Bundle
     from lensmith.classifier import Classifier as Classifier
     from lensmith.classifier import Prediction as Prediction
@@ -39,8 +44,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0.dev0"
 
-_VERBS = ("cached", "check", "clear_cache", "fetch", "load", "models", "recipe", "split", "validate")
-_ROOMS = ("demo", "doctor", "evaluate", "export", "predict", "serve", "train")
+_VERBS: tuple[str, ...] = ("cached", "check", "clear_cache", "describe", "diff", "fetch", "load", "models", "recipe")
+_VERBS += ("split", "validate", "verify")
+_ROOMS = ("demo", "distill", "doctor", "evaluate", "export", "predict", "retune", "serve", "train")
 _TYPES = {
     "Bundle": "lensmith.bundle",
     "Classifier": "lensmith.classifier",
@@ -48,8 +54,9 @@ _TYPES = {
     "Prediction": "lensmith.classifier",
 }
 
-__all__ = ["Bundle", "Classifier", "LensmithError", "Prediction", "cached", "check", "clear_cache", "demo", "doctor"]
-__all__ += ["evaluate", "export", "fetch", "load", "models", "predict", "recipe", "serve", "split", "train", "validate"]
+__all__ = ["Bundle", "Classifier", "LensmithError", "Prediction", "cached", "check", "clear_cache", "demo", "describe"]
+__all__ += ["diff", "distill", "doctor", "evaluate", "export", "fetch", "load", "models", "predict", "recipe", "retune"]
+__all__ += ["serve", "split", "train", "validate", "verify"]
 
 
 class _Room(ModuleType):

@@ -21,11 +21,14 @@ if TYPE_CHECKING:
     from lensmith.data.split import Split
     from lensmith.data.verify import Checked
     from lensmith.demo import Demonstrated
+    from lensmith.distill import Distilled
     from lensmith.doctor import Diagnosis
     from lensmith.evaluate.evaluation import Evaluation
     from lensmith.export.assemble import Exported
+    from lensmith.inspection import Description, Difference, Verified
     from lensmith.pipeline import Trained
     from lensmith.predict import Predicted
+    from lensmith.retune import Retuned
     from lensmith.train.network.zoo import Backbone
     from lensmith.train.recipe_file import Validated
 
@@ -114,12 +117,63 @@ def train(
     return run({"data": data, **settings}, recipe, resume)
 
 
-def export(run: StrPath, **settings: Any) -> Exported:
-    """Turn a run into a bundle. Settings: `ExportSettings`."""
+def distill(
+    teacher: StrPath | None = None,
+    student: str | None = None,
+    *,
+    recipe: StrPath | None = None,
+    resume: StrPath | None = None,
+    **settings: Any,
+) -> Distilled:
+    """Train a smaller network on what a trained one answers, and export it. Settings: `TrainSettings`.
+
+    Args:
+        teacher: run folder; images, parts, seed and resize mode are those of this run unless said otherwise.
+        student: backbone that learns, the setting `model`.
+        recipe: as for `train`.
+        resume: as for `train`.
+        settings: see above.
+    """
+    share_cores()
+    from lensmith.distill import distill as run
+
+    return run({"teacher": teacher, "model": student, **settings}, recipe, resume)
+
+
+def export(run: StrPath | None = None, **settings: Any) -> Exported:
+    """Turn a run into a bundle with the fastest engine that loses next to nothing. Settings: `ExportSettings`."""
     share_cores()
     from lensmith.export.assemble import export as make
 
     return make(config.ExportSettings.resolve({"run": run, **settings}))
+
+
+def retune(bundle: StrPath, **settings: Any) -> Retuned:
+    """Measure a bundle's engines on this machine, and choose again. Settings: `ExportSettings`."""
+    from lensmith.retune import retune as run
+
+    return run(config.ExportSettings.resolve({"retune": bundle, **settings}))
+
+
+def describe(bundle: StrPath) -> Description:
+    """What a bundle holds: bundle.json, sizes of the files; schema and hashes are verified."""
+    from lensmith.inspection import describe as run
+
+    return run(bundle)
+
+
+def verify(bundle: StrPath) -> Verified:
+    """Schema, hashes, and whether every engine that runs here answers rightly; what is wrong is its `problem`."""
+    from lensmith.inspection import verify as run
+
+    return run(bundle)
+
+
+def diff(a: StrPath, b: StrPath) -> Difference:
+    """Where two bundles differ, field by field of bundle.json."""
+    from lensmith.inspection import diff as run
+
+    return run(a, b)
 
 
 def evaluate(bundle: StrPath, data: StrPath, **settings: Any) -> Evaluation:

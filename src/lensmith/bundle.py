@@ -6,8 +6,9 @@
     report.html     the evaluation, to look at
     README.md       the model card
 
-Loading verifies the schema and every hash; `lensmith.engine` verifies shapes and the golden samples.
-No pickle anywhere. docs/bundle.md describes every field.
+Loading verifies the schema and every hash; `lensmith.engine` verifies shapes and the golden samples; `lensmith.archive`
+packs and unpacks. No pickle anywhere. docs/bundle.md describes every field; its tables and docs/bundle.schema.json are
+made of the descriptions here, by tools/generate_bundle_schema.py.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ import json
 import os
 import shutil
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,14 +28,20 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from lensmith import archive
 from lensmith.errors import BundleError, OutputError
 from lensmith.image import Preprocessing
 from lensmith.machine import cache_dir
 
 SCHEMA_VERSION = 1
+"""Raised only by a change that an older reader would get wrong; it passes over fields that it does not know."""
+
 MANIFEST = "bundle.json"
 GOLDEN = "golden.npz"
 GRAPH = "model.onnx"
+
+MAX_MANIFEST_BYTES = 32 << 20
+"""Twenty times one with 20,000 labels; JSON takes ten times its size in memory."""
 
 
 class EngineRecord(BaseModel):
@@ -61,8 +66,8 @@ class EngineRecord(BaseModel):
     golden_tolerance: float = Field(1e-3, gt=0, description="largest allowed difference of a probability, golden.npz")
     needs: tuple[str, ...] = Field((), description="instruction sets, any of which it needs to be right and fast")
     pareto: bool = Field(False, description="no other is at least as good in accuracy, speed, latency and size")
-    chosen: bool = False
-    why: str = ""
+    chosen: bool = Field(False, description="it runs the bundle wherever it can; of all engines one is chosen")
+    why: str = Field("", description="why it was chosen, was not, or is not there, in words")
 
     @property
     def name(self) -> str:
@@ -86,24 +91,28 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    schema_version: int = SCHEMA_VERSION
-    name: str
-    version: str
-    created: datetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
-    labels: tuple[str, ...] = Field(min_length=2)
-    preprocessing: Preprocessing
-    temperature: float = Field(default=1.0, gt=0)
-    calibration: dict[str, Any] = {}
-    abstention: Abstention | None = None
-    engines: tuple[EngineRecord, ...] = Field(min_length=1)
-    judged: dict[str, Any] = {}
-    machine: dict[str, Any] = {}
-    metrics: dict[str, Any] = {}
-    parity: dict[str, Any] = {}
-    dataset: dict[str, Any] = {}
-    recipe: dict[str, Any] = {}
-    versions: dict[str, str] = {}
-    files: dict[str, str] = {}
+    schema_version: int = Field(SCHEMA_VERSION, description="of this format; a reader refuses a later one than its own")
+    name: str = Field(description="what it is called, in the service's answers too")
+    version: str = Field(description="the run and the epoch that it was made from")
+    created: datetime = Field(
+        default_factory=lambda: datetime.now(UTC).replace(microsecond=0), description="when it was exported, in UTC"
+    )
+    labels: tuple[str, ...] = Field(min_length=2, description="class names in the order of the outputs, each once")
+    preprocessing: Preprocessing = Field(description="how a picture becomes the graph's input")
+    temperature: float = Field(1.0, gt=0, description="logits are divided by it before the softmax")
+    calibration: dict[str, Any] = Field({}, description="how the temperature was found, and what it brought")
+    abstention: Abstention | None = Field(None, description="which answers are given; null: all")
+    engines: tuple[EngineRecord, ...] = Field(min_length=1, description="ways to run it, by preference")
+    judged: dict[str, Any] = Field({}, description="the images on which the engines' accuracy was measured")
+    machine: dict[str, Any] = Field({}, description="the machine on which the engines were measured")
+    metrics: dict[str, Any] = Field({}, description="how good the chosen engine was, on which part; see evaluation.md")
+    parity: dict[str, Any] = Field({}, description="how far its answers were from PyTorch's")
+    dataset: dict[str, Any] = Field(
+        {}, description="what it was trained on: root, parts, and a fingerprint of the files"
+    )
+    recipe: dict[str, Any] = Field({}, description="the settings of the training, the best epoch, the first weights")
+    versions: dict[str, str] = Field({}, description="of the Python packages that made it")
+    files: dict[str, str] = Field({}, description="SHA-256 of every file but bundle.json, by its path in the folder")
 
     @field_validator("labels")
     @classmethod
@@ -152,10 +161,14 @@ class Golden:
                 images = tuple(arrays[f"image_{i}"].tobytes() for i in range(count))
                 others = {n.removeprefix(_ENGINE): arrays[n] for n in arrays.files if n.startswith(_ENGINE)}
                 golden, stored = cls(images, arrays["probabilities"], others), arrays["labels"].tolist()
-        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (*archive.DAMAGE, OSError, KeyError, MemoryError) as error:  # an array may say that it is huge
             raise BundleError(f"Golden samples were expected in {path}.", f"{_reason(error)}.", _AGAIN) from error
-        if not images or stored != list(labels):
-            problem = "They were made for other labels, or in another order" if images else "There are none"
+        problem = "" if images else "There are none"
+        if stored != list(labels):
+            problem = problem or "They were made for other labels, or in another order"
+        if any(answers.shape != (count, len(labels)) for answers in (golden.probabilities, *others.values())):
+            problem = problem or "They are not one answer for each image and label"
+        if problem:
             raise BundleError(f"Golden samples of this bundle were expected in {path}.", f"{problem}.", _AGAIN)
         return golden
 
@@ -172,19 +185,20 @@ class Bundle:
         """Open a bundle folder or its zip and verify the schema and every hash.
 
         Raises:
-            BundleError: nothing there, another schema, or a file that is missing or changed.
+            BundleError: nothing there, another schema, a file that is missing or changed, a name that leads out of the
+                folder, or a zip that `lensmith.archive.unpack` refuses.
+            OutputError: a zip, and no room to unpack it.
         """
         source = Path(path)
-        folder = _unpack(source) if source.is_file() and zipfile.is_zipfile(source) else source
-        manifest = _read_manifest(folder, source)
-        for name in {GOLDEN, *(record.graph for record in manifest.engines if record.graph), *manifest.files}:
-            file = folder / name
-            if name not in manifest.files or not file.is_file() or sha256(file) != manifest.files[name]:
-                state = "has changed since it was exported" if file.exists() else "is missing"
-                raise BundleError(
-                    f"Every file of the bundle {source} was expected as it was exported.", f"{name} {state}.", _AGAIN
-                )
-        return cls(folder, manifest)
+        folder = source
+        if source.is_file():
+            folder = archive.unpack(source, cache_dir() / "bundles" / sha256(source), MANIFEST)
+        try:
+            return cls(folder, _verified(folder, source))
+        except BundleError:
+            if folder != source:  # the next try unpacks it anew
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -217,15 +231,7 @@ class Bundle:
 
     def pack(self, path: Path) -> Path:
         """Write the bundle as one zip file at `path`; a finished file or none."""
-        partial = path.with_name(path.name + ".partial")
-        try:
-            with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
-                for name in (*sorted(self.manifest.files), MANIFEST):
-                    archive.write(self.path / name, name)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-        return path
+        return archive.pack(self.path, (*sorted(self.manifest.files), MANIFEST), path)
 
 
 def write(path: Path, build: Callable[[Path], Manifest], *, replace: bool = False) -> Bundle:
@@ -246,13 +252,23 @@ def write(path: Path, build: Callable[[Path], Manifest], *, replace: bool = Fals
         manifest = build(staging)
         names = sorted(file.relative_to(staging).as_posix() for file in staging.rglob("*") if file.is_file())
         manifest = manifest.model_copy(update={"files": {name: sha256(staging / name) for name in names}})
-        (staging / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
+        write_manifest(manifest, staging)
         staging.chmod(0o755)
         _put(staging, path)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
     return Bundle(path, manifest)
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """Put it into a bundle's folder, whole or not at all."""
+    partial = folder / f"{MANIFEST}.partial"
+    try:
+        partial.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        partial.replace(folder / MANIFEST)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def require_free(path: Path, replace: bool) -> None:
@@ -289,12 +305,7 @@ def installed_versions(packages: Sequence[str]) -> dict[str, str]:
 
 
 def _is_bundle(path: Path) -> bool:
-    if path.is_dir() or path.suffix != ".zip":
-        return (path / MANIFEST).is_file()
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return MANIFEST in archive.namelist()
+    return (path / MANIFEST).is_file() or (path.suffix == ".zip" and archive.holds(path, MANIFEST))
 
 
 def _put(staging: Path, path: Path) -> None:
@@ -320,45 +331,64 @@ def _read_manifest(folder: Path, said: Path) -> Manifest:
             "There is none." if not said.exists() else f"It holds no {MANIFEST}.",
             "Give the `bundle` folder of a run; `lensmith export RUN` makes one.",
         )
+    if (size := file.stat().st_size) > MAX_MANIFEST_BYTES:
+        raise BundleError(
+            f"A {MANIFEST} of at most {MAX_MANIFEST_BYTES:,} bytes was expected in {said}.", f"It has {size:,}.", _AGAIN
+        )
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(content, dict) and content.get("schema_version") != SCHEMA_VERSION:
-            raise BundleError(
-                f"A bundle of schema {SCHEMA_VERSION} was expected at {said}.",
-                f"It has schema {content.get('schema_version')}.",
-                "Use the lensmith that wrote it, or export the run again with this one.",
-            )
+        if isinstance(content, dict):
+            _require_schema(content.get("schema_version"), said)
         return Manifest.model_validate(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"A readable {MANIFEST} was expected in {said}.", f"{_reason(error)}.", _AGAIN) from error
 
 
-def _unpack(archive: Path) -> Path:
-    """Unpack a zipped bundle into the cache, keyed by the archive's hash; unpacked once.
-
-    Raises:
-        BundleError: the archive is damaged or holds no bundle.
-    """
-    target = cache_dir() / "bundles" / sha256(archive)
-    if target.is_dir():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=target.parent))
-    try:
-        with zipfile.ZipFile(archive) as zipped:
-            zipped.extractall(staging)  # drops absolute and parent parts of names
-        entries = list(staging.iterdir())
-        # Whoever zips the folder by hand has it as the one entry at the top.
-        top = entries[0] if len(entries) == 1 and entries[0].is_dir() else staging
-        _read_manifest(top, archive)
-        top.rename(target)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+def _require_schema(version: object, said: Path) -> None:
+    """Refuse a schema that this lensmith does not read; checked before the fields, whose meaning it says."""
+    if type(version) is not int:  # True would be one
+        arrived = "None" if version is None else repr(version)[:40]
         raise BundleError(
-            f"A whole zip was expected at {archive}.", f"It cannot be unpacked ({_reason(error)}).", _AGAIN
-        ) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return target
+            f"A number as schema_version was expected in {MANIFEST} of {said}.", f"{arrived} arrived.", _AGAIN
+        )
+    if version != SCHEMA_VERSION:
+        later = version > SCHEMA_VERSION
+        raise BundleError(
+            f"A bundle of schema {SCHEMA_VERSION} was expected at {said}.",
+            f"It has schema {version}, of {'a later' if later else 'an earlier'} lensmith.",
+            "Upgrade lensmith: pip install --upgrade lensmith."
+            if later
+            else "Export the run again with this lensmith: lensmith export RUN",
+        )
+
+
+def _verified(folder: Path, said: Path) -> Manifest:
+    """The manifest of the bundle in `folder`, with all that it says of files there looked at."""
+    manifest = _read_manifest(folder, said)
+    names = sorted({GOLDEN, *(record.graph for record in manifest.engines if record.graph), *manifest.files})
+    for name in names:  # all of them before one is opened
+        if problem := archive.unsafe(name):
+            raise BundleError(
+                f"Names of files within the bundle were expected in {MANIFEST} of {said}.",
+                f"It names {name[:80]!r}, which {problem}.",
+                "Do not trust it: get the bundle again from where it was made.",
+            )
+    states = {name: _state(folder / name, manifest.files.get(name)) for name in names}
+    if problems := [f"{name} {state}" for name, state in states.items() if state]:
+        more = f" and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
+        raise BundleError(
+            f"Every file of the bundle {said} was expected as it was exported.",
+            f"{', '.join(problems[:_NAMED])}{more}.",
+            _AGAIN,
+        )
+    return manifest
+
+
+def _state(file: Path, digest: str | None) -> str:
+    """What is wrong with a file whose digest was written down, in words after its name; empty if nothing."""
+    if not file.exists():
+        return "is missing"
+    return "" if file.is_file() and digest and sha256(file) == digest else "has changed since it was exported"
 
 
 def _reason(error: Exception) -> str:
@@ -369,4 +399,5 @@ def _reason(error: Exception) -> str:
 
 
 _ENGINE = "engine_"
+_NAMED = 5
 _AGAIN = "Copy the bundle again, or export it again with `lensmith export RUN`."

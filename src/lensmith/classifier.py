@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,15 @@ class Prediction:
         path: the file, where there was one.
         error: why the image could not be read.
         probabilities: float32 (C,), the whole distribution; None where `error` is set.
+        abstained: the confidence is below the bundle's threshold, so the label is a guess and no answer; False where
+            the bundle has no threshold, and where `error` is set.
     """
 
     top: tuple[Ranked, ...] = ()
     path: str | None = None
     error: str | None = None
     probabilities: Tensor | None = None
+    abstained: bool = False
 
     @property
     def label(self) -> str | None:
@@ -60,13 +63,14 @@ class Prediction:
         return self.top[0].confidence if self.top else None
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: path, label, class_id, confidence, top, error."""
+        """Plain values for JSON: path, label, class_id, confidence, abstained, top, error."""
         top = [{"class_id": r.class_id, "label": r.label, "confidence": r.confidence} for r in self.top]
         return {
             "path": self.path,
             "label": self.label,
             "class_id": self.class_id,
             "confidence": self.confidence,
+            "abstained": self.abstained,
             "top": top,
             "error": self.error,
         }
@@ -105,7 +109,7 @@ class Classifier:
         return self.rank(self.engine.run(prepared[np.newaxis])[0], top_k)
 
     def rank(self, probabilities: Tensor, top_k: int = 5) -> Prediction:
-        """float32 (C,) → the k likeliest classes, ties by class index.
+        """float32 (C,) → the k likeliest classes, ties by class index; abstained below the bundle's threshold.
 
         Raises:
             SettingsError: `top_k` is below 1.
@@ -117,7 +121,9 @@ class Classifier:
         order = np.argsort(-probabilities, kind="stable")[:top_k]
         labels = self.bundle.labels
         top = tuple(Ranked(int(i), labels[i], float(probabilities[i])) for i in order)
-        return Prediction(top=top, probabilities=probabilities)
+        abstention = self.bundle.manifest.abstention
+        abstained = abstention is not None and top[0].confidence < abstention.threshold
+        return Prediction(top=top, probabilities=probabilities, abstained=abstained)
 
     def stream(self, paths: Iterable[str | os.PathLike[str]], top_k: int = 5) -> Iterator[Prediction]:
         """Answer for many files, in their order, on all cores allowed; an unreadable file gets its reason.
@@ -147,7 +153,7 @@ class Classifier:
             found = self.classify(read(path), top_k)
         except ImageError as error:
             return Prediction(path=str(path), error=error.arrived)
-        return Prediction(top=found.top, path=str(path), probabilities=found.probabilities)
+        return replace(found, path=str(path))
 
 
 def load(path: str | os.PathLike[str], engine: str | None = None, threads: int = 1) -> Classifier:

@@ -39,10 +39,19 @@ def parse_duration(value: Any) -> Any:
     return 3600 * hours + 60 * minutes + seconds
 
 
+def parse_names(value: Any) -> Any:
+    """`a,b` or a sequence → a tuple of names."""
+    return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+
 Share = Annotated[float, Field(ge=0)]
 Ratio = Annotated[tuple[Share, Share, Share], BeforeValidator(parse_ratio)]
 Side = Annotated[int, Field(ge=16, le=2048)]
 Seconds = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
+Formats = Annotated[
+    tuple[Literal["pt2", "torchscript", "safetensors", "openvino", "tensorrt", "triton", "edge"], ...],
+    BeforeValidator(parse_names),
+]
 Sizes = Annotated[tuple[Side, ...] | None, BeforeValidator(parse_sizes)]
 
 
@@ -171,6 +180,9 @@ class TrainSettings(Settings):
     teacher: Path | None = Field(None, description="Run folder of a network to distil from.")
     teacher_weight: float = Field(0.5, ge=0, le=1, description="The teacher's share of the loss.")
     teacher_temperature: float = Field(2.0, gt=0, description="Softens the teacher's answers.")
+    feature_weight: float = Field(
+        0.0, ge=0, lt=1, description="Share of matching the teacher's features before its head; labels have the rest."
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto measures which is fastest here."
     )
@@ -219,6 +231,13 @@ class TrainSettings(Settings):
         "teacher_weight and teacher_temperature need a teacher": lambda teacher, teacher_weight, teacher_temperature: (
             teacher is None and (teacher_weight, teacher_temperature) != (0.5, 2.0)
         ),
+        "feature_weight needs a teacher": lambda teacher, feature_weight: teacher is None and feature_weight > 0,
+        "teacher_weight + feature_weight are more than 1": lambda teacher_weight, feature_weight: (
+            feature_weight > 0 and teacher_weight + feature_weight > 1 + 1e-9
+        ),
+        "feature_weight needs stages that learn, and trainable_stages = 0": lambda feature_weight, trainable_stages: (
+            feature_weight > 0 and trainable_stages == 0
+        ),
         "min_chunk is more than batch_size × accumulate": lambda min_chunk, batch_size, accumulate: (
             min_chunk > batch_size * accumulate
         ),
@@ -241,16 +260,54 @@ class ExportSettings(Settings):
     verb = "export"
     positional = ("run",)
 
-    run: Path = Field(description="Run folder that `lensmith train` made.")
+    run: Path | None = Field(None, description="Run folder that `lensmith train` made.")
+    retune: Path | None = Field(
+        None, description="Instead: measure this bundle's engines on this machine, and choose again among them."
+    )
+    target: Literal["cpu", "gpu", "edge", "all"] = Field(
+        "cpu", description="Where it will run: says which engines and precisions are tried."
+    )
+    max_accuracy_drop: float | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="Accuracy that an engine may lose against PyTorch, in points of 100; 0.5 by default, with --retune "
+        "what the bundle was exported with.",
+    )
+    images: int = Field(
+        1000, ge=1, description="Validation images that each candidate answers, at most; the chosen one answers all."
+    )
+    min_precision: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Share of right answers wanted; those less confident than it takes are marked as abstained.",
+    )
+    formats: Formats = Field(
+        (),
+        description="Also written, beside the bundle: pt2, torchscript, safetensors, openvino, tensorrt, triton, "
+        "edge; as a,b,c. Target edge adds edge, gpu adds tensorrt and triton, all adds all.",
+    )
     out: Path | None = Field(
         None, description="Bundle to write; RUN/bundle by default. A name ending in .zip is packed."
     )
     name: str | None = Field(None, description="Name in the bundle; the data folder's by default.")
     overwrite: bool = Field(False, description="Replace an older bundle.")
-    tolerance: float = Field(1e-3, gt=0, description="Largest allowed difference of a probability from PyTorch.")
-    min_agreement: float = Field(
-        0.999, gt=0, le=1, description="Smallest allowed share of images with the same top class."
+    tolerance: float = Field(
+        1e-3, gt=0, description="Largest allowed difference of a probability from PyTorch, in fp32."
     )
+    min_agreement: float = Field(
+        0.999, gt=0, le=1, description="Smallest allowed share of images with the same top class, in fp32."
+    )
+
+    contradictions: ClassVar[Mapping[str, Callable[..., bool]]] = {
+        "a RUN or --retune BUNDLE is needed, and not both": lambda run, retune: (run is None) == (retune is None),
+        "retune takes the bundle as it is, so formats, name, out and min_precision make no sense": (
+            lambda retune, formats, name, out, min_precision: (
+                retune is not None and (bool(formats) or (name, out, min_precision) != (None, None, None))
+            )
+        ),
+    }
 
 
 class EvaluateSettings(Settings):

@@ -124,7 +124,7 @@ _FIRST_ANSWER = Lock()
 
 
 @cache
-def _openvino() -> Any:
+def openvino_core() -> Any:
     """The process's one Core, which holds OpenVINO's plugin for good.
 
     The plugin gives the thread that loads it an alternate signal stack. Were it unloaded with the last model, in
@@ -150,7 +150,7 @@ class OpenVinoEngine(Engine):
             "INFERENCE_NUM_THREADS": threads * streams,  # of all streams together
             "NUM_STREAMS": streams,
         }
-        self._model = _openvino().compile_model(graph, "CPU", hints)
+        self._model = openvino_core().compile_model(graph, "CPU", hints)
         self.precision = precision
         self.threads = threads
         # OpenVINO's Python binding completes itself during a process's first answer, and threads that ask for it at the

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 import tempfile
 from pathlib import Path
+from typing import Any
 
 CGROUP = Path("/sys/fs/cgroup")
 OWN_GROUPS = Path("/proc/self/cgroup")
@@ -82,6 +84,21 @@ def instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
         (set(line.partition(":")[2].split()) for line in lines if line.startswith(("flags", "Features"))), set()
     )
     return [name for name, flag in INSTRUCTION_SETS.items() if flag in flags]
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """What the first core calls itself; the architecture where it says nothing."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.machine()
+
+
+def description() -> dict[str, Any]:
+    """Processor, cores allowed and instruction sets as plain values: what speeds depend on."""
+    return {"processor": processor(), "cores": allowed_cores(), "instruction_sets": instruction_sets()}
 
 
 def _groups(root: Path, own: Path, controller: str) -> list[Path]:

@@ -68,7 +68,10 @@ class Trained:
 
 
 def train(
-    given: Mapping[str, Any], recipe: str | PathLike[str] | None = None, resume: str | PathLike[str] | None = None
+    given: Mapping[str, Any],
+    recipe: str | PathLike[str] | None = None,
+    resume: str | PathLike[str] | None = None,
+    beneath: Mapping[str, Any] | None = None,
 ) -> Trained:
     """Fit, then export into the run folder.
 
@@ -76,6 +79,7 @@ def train(
         given: settings that were said; None means not said.
         recipe: a YAML file of settings under them.
         resume: go on with this run folder; AUTO looks for one by the settings.
+        beneath: see `settings_for`.
 
     Raises:
         SettingsError: settings that cannot be used.
@@ -83,9 +87,9 @@ def train(
     """
     started = time.perf_counter()
     if resume is None:
-        return _export(fit(_settings(given, recipe)), started)
+        return _export(fit(settings_for(given, recipe, beneath)), started)
     if resume == AUTO:
-        settings = _settings(given, recipe)
+        settings = settings_for(given, recipe, beneath)
         path, said = World.join().lead(lambda: auto.find(settings)), dict(settings)
         if path is None:
             return _export(fit(settings), started)
@@ -112,7 +116,7 @@ def _export(fitted: Fitted, started: float) -> Trained:
 
 def _export_alone(fitted: Fitted, started: float) -> Trained:
     try:
-        made = export(ExportSettings(run=fitted.run.path, overwrite=True))
+        made = export(ExportSettings(run=fitted.run.path, overwrite=True), quick=True)
     except KeyboardInterrupt:
         error = RunInterruptedError(
             f"The bundle of the run {fitted.run.path} was to be exported.",
@@ -141,10 +145,22 @@ def _finished(fitted: Fitted, started: float) -> Trained | None:
     return Trained(fitted, fitted.run.bundle, accuracy, parity, time.perf_counter() - started, already=True)
 
 
-def _settings(given: Mapping[str, Any], recipe: str | PathLike[str] | None) -> TrainSettings:
+def settings_for(
+    given: Mapping[str, Any], recipe: str | PathLike[str] | None, beneath: Mapping[str, Any] | None = None
+) -> TrainSettings:
+    """The settings of a training.
+
+    Args:
+        given: that were said; None means not said.
+        recipe: a YAML file of settings under them.
+        beneath: settings under that, and over the preset.
+
+    Raises:
+        SettingsError: settings that cannot be used.
+    """
     if recipe is None:
-        return settings_of(given)
-    written = read_yaml(Path(recipe))
+        return settings_of(given, beneath)
+    written = {**(beneath or {}), **read_yaml(Path(recipe))}
     return settings_of(given, written, others=not_there(TrainSettings.layers(given, written)))
 
 

@@ -38,6 +38,7 @@ class Predicted:
     Attributes:
         images: rows in all.
         unreadable: rows with an error instead of an answer.
+        abstained: rows whose label is a guess, below the bundle's threshold of confidence.
         seconds: from the first image to the last row written.
         out: the file, or None where rows went to a stream or into `predictions`.
         predictions: the rows, where they went to neither a file nor a stream.
@@ -45,6 +46,7 @@ class Predicted:
 
     images: int
     unreadable: int
+    abstained: int
     seconds: float
     out: Path | None = None
     predictions: tuple[Prediction, ...] | None = None
@@ -59,6 +61,7 @@ class Predicted:
         counts = {
             "images": self.images,
             "unreadable": self.unreadable,
+            "abstained": self.abstained,
             "seconds": round(self.seconds, 3),
             "images_per_second": round(self.images_per_second, 1),
             "out": str(self.out) if self.out else None,
@@ -106,7 +109,7 @@ def predict(settings: PredictSettings, stream: TextIO | None = None) -> Predicte
     else:
         kept = tuple(rows)
     seconds = time.perf_counter() - started
-    return Predicted(counted.images, counted.unreadable, seconds, settings.out, kept)
+    return Predicted(counted.images, counted.unreadable, counted.abstained, seconds, settings.out, kept)
 
 
 class _Counted:
@@ -116,11 +119,13 @@ class _Counted:
         self._predictions = predictions
         self.images = 0
         self.unreadable = 0
+        self.abstained = 0
 
     def __iter__(self) -> Iterator[Prediction]:
         for prediction in self._predictions:
             self.images += 1
             self.unreadable += prediction.error is not None
+            self.abstained += prediction.abstained
             yield prediction
 
 
@@ -214,8 +219,7 @@ def _write_text(rows: Iterable[Prediction], stream: TextIO, form: str, top_k: in
         table = csv.writer(stream, lineterminator="\n")
         table.writerow(_columns(top_k))
         for row in rows:
-            # NumPy prints the fewest digits that give the same float32 back.
-            table.writerow(str(np.float32(cell)) if isinstance(cell, float) else cell for cell in _cells(row, top_k))
+            table.writerow(map(_text, _cells(row, top_k)))
     stream.flush()
 
 
@@ -223,7 +227,7 @@ def _write_parquet(rows: Iterable[Prediction], path: Path, top_k: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = {"class_id": pa.int32(), "confidence": pa.float32()}
+    kinds = {"class_id": pa.int32(), "confidence": pa.float32(), "abstained": pa.bool_()}
     names = _columns(top_k)
     schema = pa.schema([(name, kinds.get(name.rstrip("_0123456789"), pa.string())) for name in names])
     remaining = iter(rows)
@@ -234,7 +238,14 @@ def _write_parquet(rows: Iterable[Prediction], path: Path, top_k: int) -> None:
 
 def _columns(top_k: int) -> list[str]:
     more = (f"{name}_{place}" for place in range(2, top_k + 1) for name in ("label", "confidence"))
-    return ["path", "label", "class_id", "confidence", "error", *more]
+    return ["path", "label", "class_id", "confidence", "abstained", "error", *more]
+
+
+def _text(cell: Any) -> Any:
+    if isinstance(cell, bool):
+        return str(cell).lower()  # which more readers of CSV take for a truth value than Python's own
+    # NumPy prints the fewest digits that give the same float32 back.
+    return str(np.float32(cell)) if isinstance(cell, float) else cell
 
 
 def _cells(row: Prediction, top_k: int) -> list[Any]:
@@ -242,4 +253,5 @@ def _cells(row: Prediction, top_k: int) -> list[Any]:
     # A file name need not be valid UTF-8; tables must be.
     path = os.fsencode(row.path or "").decode(errors="backslashreplace")
     more: list[Any] = [cell for ranked in row.top[1:] for cell in (ranked.label, ranked.confidence)]
-    return [path, row.label, row.class_id, row.confidence, row.error, *more, *[None] * (2 * top_k - 2 - len(more))]
+    missing = [None] * (2 * top_k - 2 - len(more))
+    return [path, row.label, row.class_id, row.confidence, row.abstained, row.error, *more, *missing]

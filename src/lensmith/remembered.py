@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lensmith.machine import allowed_cores, cache_dir, instruction_sets
+from lensmith.machine import cache_dir, description
 
 T = TypeVar("T")
 
@@ -27,8 +27,7 @@ def remembered(what: str, depends_on: Mapping[str, Any], measure: Callable[[], T
         depends_on: plain values; the machine's own are added.
         measure: returns a plain value for JSON; called again where nothing is remembered.
     """
-    machine = [platform.machine(), platform.processor(), _model(), instruction_sets(), allowed_cores()]
-    said = json.dumps([what, dict(depends_on), machine], sort_keys=True)
+    said = json.dumps([what, dict(depends_on), platform.machine(), description()], sort_keys=True)
     path = cache_dir() / "measured" / f"{what}-{hashlib.sha256(said.encode()).hexdigest()[:16]}.json"
     found: T | None = _read(path)
     if found is None:
@@ -66,9 +65,3 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
             path.unlink()
         with contextlib.suppress(FileExistsError):
             path.hardlink_to(file.name)
-
-
-def _model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    with contextlib.suppress(OSError):
-        return next((line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")), "")
-    return ""

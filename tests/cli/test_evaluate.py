@@ -1,6 +1,7 @@
 """`lensmith evaluate` on the command line."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,16 @@ def test_people_read_the_headline_the_worst_classes_and_where_the_report_is(
     assert by_class == ["blue", "red", "green"]  # F1 14/15, 16/17, 1
     assert "left out: green/000.png: It cannot be decoded" in out
     assert f"report: {tmp_path / 'out' / 'report.html'}" in out
+
+
+def test_people_read_what_a_threshold_of_confidence_does(
+    capsys: pytest.CaptureFixture[str], unsure_bundle: Bundle, colours: Path, between: Path, tmp_path: Path
+) -> None:
+    shutil.copy(between, colours / "red" / "between.png")
+    _, out, _ = run(capsys, unsure_bundle.path, colours, "--out", tmp_path / "out")
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "answers given 0.9600 confidence 0.9000 and above" in lines
+    assert "right of those 1.0000 0.95 was wanted" in lines
 
 
 def test_json_is_one_object(

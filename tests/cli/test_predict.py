@@ -30,6 +30,14 @@ def test_rows_are_printed_and_the_count_goes_to_standard_error(
     assert err.endswith(" images a second\n")
 
 
+def test_guesses_are_counted_where_there_are_some(
+    capsys: pytest.CaptureFixture[str], unsure_bundle: Bundle, colours: Path, between: Path
+) -> None:
+    _, _, err = run(capsys, unsure_bundle.path, colours / "red", between)
+    assert err.startswith("9 classified, 0 unreadable, 1 abstained, ")
+    assert "abstained" not in run(capsys, unsure_bundle.path, colours / "red")[2]
+
+
 def test_with_a_file_nothing_is_printed(
     capsys: pytest.CaptureFixture[str], colour_bundle: Bundle, colours: Path, tmp_path: Path
 ) -> None:
@@ -44,7 +52,7 @@ def test_json_is_one_object_with_the_counts(
     code, out, _ = run(capsys, colour_bundle.path, colours, "--json", "--out", tmp_path / "x.csv")
     found = json.loads(out)
     assert code == 0
-    assert set(found) == {"images", "unreadable", "seconds", "images_per_second", "out"}
+    assert set(found) == {"images", "unreadable", "abstained", "seconds", "images_per_second", "out"}
     assert (found["images"], found["out"]) == (24, str(tmp_path / "x.csv"))
 
 

@@ -55,6 +55,20 @@ def test_classes_are_matched_by_name_not_by_place(colour_bundle: Bundle, colours
     assert found.metrics.balanced_accuracy == 1.0
 
 
+def test_the_threshold_of_the_bundle_is_judged_on_these_images(
+    unsure_bundle: Bundle, colour_bundle: Bundle, colours: Path, between: Path
+) -> None:
+    shutil.copy(between, colours / "red" / "between.png")
+    (colours / "blue" / "000.png").rename(colours / "red" / "mislabelled.png")
+    found = run(unsure_bundle, colours)
+    assert (found.answered.images, found.answered.given, found.answered.right) == (25, 24, 23)
+    assert found.as_dict()["abstention"] == {
+        "threshold": 0.9, "wanted": 0.95, "precision": 23 / 24, "coverage": 24 / 25,
+    }  # fmt: skip
+    without = run(colour_bundle, colours)
+    assert without.answered is without.as_dict()["abstention"] is None
+
+
 def test_a_class_that_the_bundle_does_not_know_is_named(colour_bundle: Bundle, colours: Path, tmp_path: Path) -> None:
     shutil.copytree(colours / "red", colours / "crimson")
     with pytest.raises(DataError, match=r"does not know 'crimson' \(8 images\)"):

@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from lensmith.bundle import Bundle
-from lensmith.classifier import Classifier
+from lensmith.classifier import Classifier, load
 from lensmith.config import ServeSettings
 from lensmith.engine import FakeEngine
 from lensmith.serve import app as app_module
@@ -43,11 +43,31 @@ def test_raw_and_multipart_bodies_get_the_answer_that_the_classifier_gives_offli
 def test_an_answer_names_the_model_the_request_and_where_the_time_went(client: TestClient, red_png: bytes) -> None:
     response = client.post("/predict", content=red_png)
     answer = response.json()
-    assert set(answer) == {"class_id", "label", "confidence", "top", "model", "request_id", "timings_ms"}
+    fields = {"class_id", "label", "confidence", "abstained", "top", "model", "request_id", "timings_ms"}
+    assert set(answer) == fields
     assert answer["model"] == {"name": "colours", "version": "1"}
     assert answer["request_id"] == response.headers["x-request-id"]
     timings = answer["timings_ms"]
     assert 0 < timings["decode"] + timings["inference"] <= timings["total"]
+
+
+def test_a_guess_below_the_models_threshold_is_marked_and_counted(
+    unsure_bundle: Bundle, settings: ServeSettings, red_png: bytes, between: Path
+) -> None:
+    with TestClient(create_app(load(unsure_bundle.path), settings)) as client:
+        sure, unsure = (client.post("/predict", content=each).json() for each in (red_png, between.read_bytes()))
+        assert (sure["abstained"], sure["label"]) == (False, "red")
+        assert (unsure["abstained"], unsure["label"]) == (True, "green")
+        assert 0.5 < unsure["confidence"] == unsure["top"][0]["confidence"] < 0.9
+        assert client.get("/model").json()["abstention"] == {
+            "threshold": 0.9, "wanted": 0.95, "precision": 0.96, "coverage": 0.8,
+        }  # fmt: skip
+        assert "lensmith_abstained_total 1.0" in client.get("/metrics").text
+
+
+def test_a_model_without_a_threshold_says_so_and_never_abstains(client: TestClient, between: Path) -> None:
+    assert client.get("/model").json()["abstention"] is None
+    assert client.post("/predict", content=between.read_bytes()).json()["abstained"] is False
 
 
 def test_top_k_limits_the_classes_named(client: TestClient, red_png: bytes) -> None:
@@ -284,6 +304,10 @@ def test_openapi_documents_both_bodies_the_answer_and_the_envelope(client: TestC
     operation = client.get("/openapi.json").json()["paths"]["/predict"]["post"]
     assert set(operation["requestBody"]["content"]) == {"multipart/form-data", "image/jpeg", "image/png"}
     assert operation["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/Answer")
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    assert "abstained" in schemas["Answer"]["required"]
+    assert "guess" in schemas["Answer"]["properties"]["abstained"]["description"]
+    assert "threshold" in schemas["Abstention"]["properties"]
     for status in ("413", "415", "422", "500", "503"):
         envelope = operation["responses"][status]["content"]
         assert set(envelope) == {"application/problem+json"}

@@ -59,6 +59,13 @@ def upload(browser: "webdriver.Chrome", file: Path, state: str) -> None:
     WebDriverWait(browser, 10).until(lambda _: answer.get_attribute("data-state") == state)
 
 
+def upload_next(browser: "webdriver.Chrome", file: Path, label: str) -> None:
+    """Choose another file and wait until the page names its class."""
+    browser.find_element(By.ID, "file").send_keys(str(file))
+    summary = browser.find_element(By.ID, "summary")
+    WebDriverWait(browser, 10).until(lambda _: summary.get_attribute("textContent").startswith(label))
+
+
 def test_an_uploaded_picture_is_answered_on_the_page(
     browser: "webdriver.Chrome", service: ServiceProcess, colours: Path, tmp_path: Path
 ) -> None:
@@ -84,6 +91,31 @@ def test_an_uploaded_picture_is_answered_on_the_page(
     picture = tmp_path / "page.png"
     assert browser.save_screenshot(str(picture))
     assert picture.stat().st_size > 10_000
+
+
+def test_a_guess_below_the_models_threshold_is_shown_as_one(
+    browser: "webdriver.Chrome", unsure_bundle: Bundle, between: Path, colours: Path, tmp_path: Path
+) -> None:
+    with start_service(unsure_bundle.path) as service:
+        browser.get(service.url)
+        WebDriverWait(browser, 10).until(lambda page: "colours" in page.find_element(By.ID, "model").text)
+        notice = browser.find_element(By.ID, "unsure")
+
+        upload(browser, between, "found")
+        assert "Not sure enough to answer" in notice.text
+        assert "Its likeliest guess is green." in notice.text
+        assert "answers from a confidence of 90.0 % on" in notice.text
+        assert browser.find_element(By.CSS_SELECTOR, "#ranking .label").text == "green"
+        summary = browser.find_element(By.ID, "summary")
+        assert summary.get_attribute("textContent").startswith("Not sure enough to answer. Likeliest guess: green, ")
+        bar, mark = (browser.find_element(By.CSS_SELECTOR, f"#ranking {each}").rect for each in (".bar", ".mark"))
+        assert (mark["x"] - bar["x"]) / bar["width"] == pytest.approx(0.9, abs=0.01)
+        assert browser.save_screenshot(str(tmp_path / "unsure.png"))
+
+        # And a picture that it is sure of is answered as ever.
+        upload_next(browser, colours / "red" / "001.jpg", "red")
+        assert not notice.is_displayed()
+        assert browser.find_elements(By.CSS_SELECTOR, ".mark") == []
 
 
 def test_a_file_that_cannot_be_decoded_is_told_in_plain_words(

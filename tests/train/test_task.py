@@ -1,8 +1,6 @@
 """Losses are sums that can be cut into chunks, and what they come to is PyTorch's own."""
 
 from collections import Counter
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 
 from lensmith.config import TrainSettings
-from lensmith.errors import RunError, SettingsError
-from lensmith.image import pixels, preprocess
-from lensmith.train.folder import checkpoint
-from lensmith.train.folder.run import Run
-from lensmith.train.network import backbone
-from lensmith.train.task import Classification, Distillation, Task, Teacher, task_of
+from lensmith.train.matching import Matching
+from lensmith.train.task import Classification, Distillation, Task, task_of
 
 CPU = torch.device("cpu")
 N, C = 12, 4
@@ -28,6 +22,7 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 
 
 LOGITS, INTEGERS, PICTURES = drawn(N, C), torch.arange(N) % 3, torch.rand(N, 3, 8, 8)
+FEATURES = drawn(N, 9, seed=2)
 SHARES = softmax(drawn(N, C, seed=1), dim=1)
 WEIGHTS = torch.tensor([0.5, 1.0, 2.0, 3.0])
 
@@ -46,7 +41,9 @@ class Linear(nn.Module):
 
 def tasks(class_weights: Tensor | None) -> list[Task]:
     plain = Classification(0.1, class_weights)
-    return [plain, Distillation(plain, Linear(), weight=0.3, temperature=3.0)]
+    teacher = Linear()
+    matching = Matching(teacher.head, FEATURES.shape[1], 3, 0.25, 0, CPU)
+    return [plain, Distillation(plain, teacher, 0.3, 3.0), Distillation(plain, teacher, 0.3, 3.0, matching)]
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -62,7 +59,8 @@ def test_mixed_targets_of_one_class_each_count_as_labels_do(class_weights: Tenso
     for task in tasks(class_weights):
         one_hot = nn.functional.one_hot(INTEGERS, C).float()
         assert torch.allclose(task.weights(one_hot), task.weights(INTEGERS))
-        assert torch.allclose(task.loss(LOGITS, one_hot, PICTURES), task.loss(LOGITS, INTEGERS, PICTURES))
+        losses = [task.loss(LOGITS, targets, PICTURES, FEATURES) for targets in (one_hot, INTEGERS)]
+        assert torch.allclose(*losses)
         assert task.weights(SHARES).dtype == torch.float32
 
 
@@ -71,8 +69,9 @@ def test_mixed_targets_of_one_class_each_count_as_labels_do(class_weights: Tenso
 def test_chunks_add_up_to_the_batch(class_weights: Tensor | None, targets: Tensor) -> None:
     for task in tasks(class_weights):
         pieces = [slice(0, 5), slice(5, 6), slice(6, N)]
-        losses = [task.loss(LOGITS[piece], targets[piece], PICTURES[piece]) for piece in pieces]
-        assert torch.allclose(sum(losses, torch.zeros(())), task.loss(LOGITS, targets, PICTURES), rtol=1e-5)
+        batch = (LOGITS, targets, PICTURES, FEATURES)
+        losses = [task.loss(*(tensor[piece] for tensor in batch)) for piece in pieces]
+        assert torch.allclose(sum(losses, torch.zeros(())), task.loss(*batch), rtol=1e-5)
 
 
 def test_distillation_is_hinton_s() -> None:
@@ -83,6 +82,18 @@ def test_distillation_is_hinton_s() -> None:
     apart = 9 * kl_div(log_softmax(LOGITS / 3, dim=1), answers, reduction="batchmean")
     expected = 0.7 * cross_entropy(LOGITS, INTEGERS, label_smoothing=0.1) + 0.3 * apart
     assert torch.allclose(task.loss(LOGITS, INTEGERS, PICTURES) / N, expected)
+
+
+def test_labels_answers_and_features_have_their_shares_of_the_loss() -> None:
+    plain, answering, matching = tasks(WEIGHTS)
+    assert [task.wants_features for task in (plain, answering, matching)] == [False, False, True]
+    assert isinstance(answering, Distillation)
+    assert isinstance(matching, Distillation)
+    assert matching.matching is not None
+    labelled, answered = (task.loss(LOGITS, INTEGERS, PICTURES) for task in (plain, answering))
+    apart = matching.matching.apart(FEATURES, PICTURES.mean((2, 3)))
+    expected = answered - 0.25 * labelled + 0.25 * (apart * WEIGHTS[INTEGERS]).sum()
+    assert torch.allclose(matching.loss(LOGITS, INTEGERS, PICTURES, FEATURES), expected)
 
 
 def test_a_student_that_answers_as_its_teacher_has_nothing_left_to_learn_from_it() -> None:
@@ -109,60 +120,3 @@ def test_balanced_weights_make_every_class_count_alike() -> None:
     assert whole == pytest.approx([100 / 3] * 3)
     plain = task_of(settings(), LABELS, counts, CPU)
     assert plain.weights(torch.tensor([0, 1, 2])).tolist() == [1, 1, 1]
-
-
-def of_run(path: Path, size: int) -> tuple[Tensor, Tensor]:
-    """Some of a run's images in 0..1 at `size`, and what its best network answers to them at its own size."""
-    run = Run.open(path)
-    state = checkpoint.load(run.best)["model"]
-    model = backbone.rebuild(run.settings, len(run.images.labels), state)
-    encoded = [run.images.file(sample).read_bytes() for sample in run.images.part("val")]
-    pictures = [torch.tensor(pixels(one, replace(run.preprocessing, image_size=size))) for one in encoded]
-    inputs = torch.stack([torch.from_numpy(preprocess(one, run.preprocessing)) for one in encoded])
-    with torch.no_grad():
-        return torch.stack(pictures).permute(0, 3, 1, 2) / 255, model(inputs)
-
-
-def test_a_teacher_answers_as_its_run_s_best_epoch_would(trained: Path) -> None:
-    pictures, answers = of_run(trained, 32)
-    teacher = Teacher.of(trained, LABELS)
-    with torch.no_grad():
-        assert torch.allclose(teacher(pictures), answers, atol=1e-4)
-    assert not any(module.training for module in teacher.model.modules())
-
-
-def test_pictures_of_another_size_are_brought_to_the_teacher_s(trained: Path) -> None:
-    pictures, answers = of_run(trained, 64)
-    with torch.no_grad():
-        assert torch.equal(Teacher.of(trained, LABELS)(pictures).argmax(1), answers.argmax(1))
-
-
-def test_the_settings_name_the_teacher_and_its_share(trained: Path) -> None:
-    chosen = settings(teacher=trained, teacher_weight=1.0, teacher_temperature=4.0, label_smoothing=0.0)
-    task = task_of(chosen, LABELS, Counter(), CPU)
-    assert isinstance(task, Distillation)
-    pictures, answers = of_run(trained, 32)
-    assert float(task.loss(answers, torch.zeros(len(answers), dtype=torch.int64), pictures)) == pytest.approx(
-        0, abs=1e-4
-    )
-
-
-@pytest.mark.parametrize(
-    ("labels", "said"),
-    [
-        (("blue", "green"), "has besides red"),
-        (("blue", "green", "red", "teal"), "lacks teal"),
-        (("blue", "green", "pink"), "lacks pink and has besides red"),
-        (("red", "green", "blue"), "in another order"),
-    ],
-)
-def test_a_teacher_of_other_classes_is_refused_with_the_difference(
-    trained: Path, labels: tuple[str, ...], said: str
-) -> None:
-    with pytest.raises(SettingsError, match=said):
-        Teacher.of(trained, labels)
-
-
-def test_a_teacher_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="run folder"):
-        Teacher.of(tmp_path / "nowhere", LABELS)

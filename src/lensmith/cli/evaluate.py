@@ -25,18 +25,19 @@ def evaluate(given: dict[str, Any], *, as_json: Json = False) -> None:
     low, high = metrics.accuracy_interval
     part = "all parts" if made.part == "all" else f"part {made.part}"
     say((made.bundle, "bold"), f"  {metrics.images:,} images, {part}, {made.engine} {made.precision}")
-    table(
-        "",
-        ("measure", "value", ""),
-        [
-            ("accuracy", f"{metrics.accuracy:.4f}", f"95 % interval {low:.4f} to {high:.4f}"),
-            (f"top-{metrics.top_k} accuracy", f"{metrics.top_k_accuracy:.4f}", ""),
-            ("balanced accuracy", f"{metrics.balanced_accuracy:.4f}", ""),
-            ("F1 macro", f"{metrics.f1_macro:.4f}", f"weighted by images {metrics.f1_weighted:.4f}"),
-            ("log loss", f"{metrics.log_loss:.4f}", f"calibration error {metrics.calibration.error:.4f}"),
-            ("one image", f"{made.latency_ms:.1f} ms", f"{made.images_per_second:,.0f} images a second"),
-        ],
-    )
+    rows = [
+        ("accuracy", f"{metrics.accuracy:.4f}", f"95 % interval {low:.4f} to {high:.4f}"),
+        (f"top-{metrics.top_k} accuracy", f"{metrics.top_k_accuracy:.4f}", ""),
+        ("balanced accuracy", f"{metrics.balanced_accuracy:.4f}", ""),
+        ("F1 macro", f"{metrics.f1_macro:.4f}", f"weighted by images {metrics.f1_weighted:.4f}"),
+        ("log loss", f"{metrics.log_loss:.4f}", f"calibration error {metrics.calibration.error:.4f}"),
+        ("one image", f"{made.latency_ms:.1f} ms", f"{made.images_per_second:,.0f} images a second"),
+    ]
+    if made.abstention and made.answered:
+        coverage, threshold = f"{made.answered.coverage:.4f}", f"confidence {made.abstention.threshold:.4f} and above"
+        rows.append(("answers given", coverage, threshold))
+        rows.append(("right of those", _share(made.answered.precision), f"{made.abstention.wanted:g} was wanted"))
+    table("", ("measure", "value", ""), rows)
     scored = zip(made.labels, metrics.per_class, strict=True)
     present = [(label, scores) for label, scores in scored if scores.support]
     worst = sorted(present, key=lambda pair: pair[1].f1 or 0.0)[:WORST_CLASSES]

@@ -2,32 +2,74 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lensmith import api
+from lensmith.cli.engines import print_engines
 from lensmith.cli.options import Json, command_for
 from lensmith.cli.output import print_json, say, table
 from lensmith.config import ExportSettings
 
+if TYPE_CHECKING:
+    from lensmith.export.assemble import Exported
+    from lensmith.retune import Retuned
+
+SHOWN_CHANGES = 12
+
 
 def export(given: dict[str, Any], *, as_json: Json = False) -> None:
-    """Turn a run into a bundle that a service can run.
+    """Turn a run into a bundle that a service can run, with the engine that is fastest on this machine.
 
-    The best epoch becomes an ONNX graph with a free batch dimension; the engine that will serve answers the validation
-    part, and is compared with PyTorch image by image.
+    The best epoch becomes an ONNX graph. Engines and precisions are made of it, answer validation images as the
+    service would, and are compared with PyTorch image by image; of those within `--max-accuracy-drop` the fastest is
+    chosen. `--retune BUNDLE` measures a bundle's engines anew where it will serve.
     """
-    made = api.export(**given)
+    if "retune" in given:
+        _print_retuned(api.retune(given.pop("retune"), **given), as_json)
+    else:
+        _print_exported(api.export(**given), as_json)
+
+
+def _print_retuned(made: Retuned, as_json: bool) -> None:
     if as_json:
         print_json(made.as_dict())
         return
-    parity = made.parity
     say((str(made.bundle), "bold"))
-    say(f"  largest difference of a probability {parity.largest_difference:.2g}")
-    say(f"  top-1 agreement {parity.agreement:.2%} of {parity.images:,} images")
-    say(f"  accuracy {made.evaluation.metrics.accuracy:.4f}, {made.evaluation.latency_ms:.1f} ms an image")
+    print_engines(made.manifest)
+    now = made.manifest.engines[0].name
+    say(f"  {now} serves, " + ("as before" if now == made.before else f"in the place of {made.before}"))
+
+
+def _print_exported(made: Exported, as_json: bool) -> None:
+    if as_json:
+        print_json(made.as_dict())
+        return
+    manifest, parity = made.manifest, made.parity
+    say((str(made.bundle), "bold"))
+    print_engines(manifest)
+    chosen = manifest.engines[0].name
+    say(
+        f"  {chosen} agrees with PyTorch on {parity.agreement:.2%} of {parity.images:,} images; "
+        f"the largest difference of a probability is {parity.largest_difference:.2g}"
+    )
+    calibration = manifest.calibration
+    say(
+        f"  temperature {calibration['temperature']:.3f}: calibration error {calibration['error_before']:.4f} before, "
+        f"{calibration['error_after']:.4f} after"
+    )
+    if abstention := manifest.abstention:
+        say(
+            f"  abstains below a confidence of {abstention.threshold:.3f}: "
+            f"answers {abstention.coverage:.1%} of the images, {abstention.precision:.1%} of them rightly"
+        )
+    for each in made.formats:
+        say(f"  {each.format}: ", (str(each.path), "bold"), f"  {each.note}")
     if parity.disagreements:
-        rows = [(d.path, d.torch, d.graph, f"{d.margin:.4f}") for d in parity.disagreements]
-        table("Images with another answer", ("image", "PyTorch", "graph", "margin"), rows)
+        rows = [(d.path, d.torch, d.graph, f"{d.margin:.4f}") for d in parity.disagreements[:SHOWN_CHANGES]]
+        more = len(parity.disagreements) - len(rows)
+        table("Images with another answer", ("image", "PyTorch", chosen, "margin"), rows)
+        if more:
+            say(f"… and {more:,} more; the report shows them with their pictures.")
 
 
-command = command_for(ExportSettings, export)
+command = command_for(ExportSettings, export, optional=("run",))

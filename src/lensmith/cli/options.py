@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -18,7 +18,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on sta
 
 
 def command_for(
-    settings: type[Settings], run: Callable[..., None], optional: tuple[str, ...] = (), panels: bool = True
+    settings: type[Settings],
+    run: Callable[..., None],
+    optional: tuple[str, ...] = (),
+    panels: bool = True,
+    **names: Any,
 ) -> Any:
     """A typer command whose options are the fields of `settings` and the keyword-only parameters of `run`.
 
@@ -27,20 +31,34 @@ def command_for(
         run: called as `run(given, **others)`, `given` holding the fields that were said on the line.
         optional: positional fields that may be left out.
         panels: draw the help in boxes.
+        names: `positional` and `renamed` of `function_for`.
 
     Returns:
         A click command for `lensmith.cli`.
     """
     app = typer.Typer(add_completion=False, rich_markup_mode="markdown" if panels else None)
-    app.command(help=inspect.getdoc(run))(function_for(settings, run, optional))
+    app.command(help=inspect.getdoc(run))(function_for(settings, run, optional, **names))
     return get_command(app)
 
 
 def function_for(
-    settings: type[Settings], run: Callable[..., None], optional: tuple[str, ...] = ()
+    settings: type[Settings],
+    run: Callable[..., None],
+    optional: tuple[str, ...] = (),
+    positional: tuple[str, ...] | None = None,
+    renamed: Mapping[str, str] | None = None,
 ) -> Callable[..., None]:
-    """The function behind `command_for`, for use in a group of verbs."""
+    """The function behind `command_for`, for use in a group of verbs.
+
+    Args:
+        settings: see there.
+        run: see there.
+        optional: see there.
+        positional: fields that become arguments, where a verb has others than `settings`.
+        renamed: field → the name of its flag here, which says no default.
+    """
     fields = settings.model_fields
+    arguments_of, renamed = settings.positional if positional is None else positional, renamed or {}
 
     def call(**arguments: Any) -> None:
         given = {name: arguments.pop(name) for name in fields}
@@ -48,7 +66,8 @@ def function_for(
 
     own = [p for p in inspect.signature(run, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY]
     parameters = [
-        _parameter(name, field, name in settings.positional, name in optional) for name, field in fields.items()
+        _parameter(name, field, name in arguments_of, name in optional, renamed.get(name))
+        for name, field in fields.items()
     ]
     signature = inspect.Signature([*parameters, *own])
     call.__signature__ = signature  # type: ignore[attr-defined]
@@ -58,14 +77,14 @@ def function_for(
     return call
 
 
-def _parameter(name: str, field: FieldInfo, positional: bool, optional: bool) -> inspect.Parameter:
+def _parameter(name: str, field: FieldInfo, positional: bool, optional: bool, renamed: str | None) -> inspect.Parameter:
     kind = _plain_type(field.annotation)
     if positional:
         info: Any = typer.Argument(help=field.description, show_default=False)
     else:
-        flag = "--" + name.replace("_", "-")
+        flag = "--" + (renamed or name).replace("_", "-")
         names = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
-        info = typer.Option(names, help=field.description, show_default=_shown_default(field))
+        info = typer.Option(names, help=field.description, show_default=False if renamed else _shown_default(field))
     required = positional and not optional
     return inspect.Parameter(
         name,

@@ -23,11 +23,10 @@ def predict(given: dict[str, Any], *, as_json: Json = False) -> None:
     made = api.predict(**given, stream=None if as_json else sys.stdout)
     if as_json:
         print_json(made.as_dict())
-    classified = made.images - made.unreadable
-    typer.echo(
-        f"{classified:,} classified, {made.unreadable:,} unreadable, {made.images_per_second:,.0f} images a second",
-        err=True,
-    )
+    counts = f"{made.images - made.unreadable:,} classified, {made.unreadable:,} unreadable"
+    if made.abstained:
+        counts += f", {made.abstained:,} abstained"
+    typer.echo(f"{counts}, {made.images_per_second:,.0f} images a second", err=True)
 
 
 command = command_for(PredictSettings, predict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,21 +14,22 @@ from lensmith.cli.options import Json, command_for
 from lensmith.cli.output import print_json, say
 from lensmith.config import TrainSettings
 
+if TYPE_CHECKING:
+    from lensmith.pipeline import Trained
 
-def train(
-    given: dict[str, Any],
-    *,
-    recipe: Annotated[Path | None, typer.Option(help="YAML file of settings; flags go over it.")] = None,
-    resume: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RUN|auto",
-            help="Go on with this run folder, which has its settings; auto: with the run of this same command line if"
-            " there is one, else begin it.",
-        ),
-    ] = None,
-    as_json: Json = False,
-) -> None:
+
+Recipe = Annotated[Path | None, typer.Option(help="YAML file of settings; flags go over it.")]
+Resume = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RUN|auto",
+        help="Go on with this run folder, which has its settings; auto: with the run of this same command line if"
+        " there is one, else begin it.",
+    ),
+]
+
+
+def train(given: dict[str, Any], *, recipe: Recipe = None, resume: Resume = None, as_json: Json = False) -> None:
     """Fine-tune a pretrained backbone on a folder of labelled images.
 
     First the new head is solved for on what the frozen backbone makes of each image, computed once; then everything
@@ -42,12 +43,22 @@ def train(
     try:
         trained = api.train(given.pop("data", None), recipe=recipe, resume=resume, **given)
     finally:
-        _leave()
-    if os.environ.get("RANK", "0") != "0":  # of several processes that torchrun started, one speaks
+        leave()
+    if not leads():
         return
     if as_json:
         print_json(trained.as_dict())
-        return
+    else:
+        tell(trained)
+
+
+def leads() -> bool:
+    """Whether this process speaks: of several that torchrun started, one does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def tell(trained: Trained) -> None:
+    """A finished run, in a few lines."""
     fitted, parity = trained.fitted, trained.parity
     accuracy = fitted.metrics["val_accuracy"]
     judged = "" if accuracy is None else f", validation accuracy {accuracy:.4f}"
@@ -64,7 +75,7 @@ def train(
     say(f"\nNext: lensmith serve {trained.bundle}")
 
 
-def _leave() -> None:
+def leave() -> None:
     """Let ranks that torchrun started say goodbye: one that ends while the group's threads are at work may crash."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():

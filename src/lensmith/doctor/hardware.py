@@ -32,14 +32,9 @@ def look(torch: Any) -> list[Finding]:
     ]
 
 
-def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Finding:
+def processor() -> Finding:
     """Its name."""
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    name = next(names, "") or platform.processor() or platform.machine()
+    name = machine.processor()
     return Finding("Processor", "Name", name, facts={"processor": name})
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lensmith.bundle import Abstention
+from lensmith.evaluate.confidence import Answered, answered_at
 from lensmith.evaluate.metrics import Metrics
 from lensmith.image import Tensor
 
@@ -37,6 +39,7 @@ class Evaluation:
         created: when, UTC.
         versions: libraries that took part.
         notes: what the reader should know of the data.
+        abstention: the bundle's threshold of confidence, if it has one.
         report: the HTML report, once written.
     """
 
@@ -58,6 +61,7 @@ class Evaluation:
     created: datetime
     versions: dict[str, str]
     notes: tuple[str, ...] = ()
+    abstention: Abstention | None = None
     report: Path | None = None
 
     @property
@@ -65,13 +69,23 @@ class Evaluation:
         """Classes of the bundle that have no image here."""
         return tuple(self.labels[index] for index in self.metrics.absent)
 
+    @property
+    def answered(self) -> Answered | None:
+        """What the bundle's threshold of confidence does on these images; None if it has none."""
+        if self.abstention is None:
+            return None
+        return answered_at(self.truth, self.probabilities, self.abstention.threshold)
+
     def mistakes(self) -> npt.NDArray[np.int64]:
         """Rows with a wrong answer, the most confident first."""
         wrong = np.flatnonzero(self.probabilities.argmax(axis=1) != self.truth)
         return wrong[np.argsort(-self.probabilities[wrong].max(axis=1), kind="stable")]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: where it ran, the metrics, and each mistake as path, label, predicted, confidence."""
+        """Plain values for JSON: where it ran, the metrics, and each mistake as path, label, predicted, confidence.
+
+        `abstention` is the bundle's threshold with the precision and coverage of its answers here, or None.
+        """
         metrics = self.metrics.as_dict()
         metrics["per_class"] = [
             {"label": label, **scores} for label, scores in zip(self.labels, metrics["per_class"], strict=True)
@@ -84,6 +98,7 @@ class Evaluation:
             "part": self.part,
             "fingerprint": self.fingerprint,
             **metrics,
+            "abstention": self._abstained(),
             "labels": list(self.labels),
             "absent": list(self.absent),
             "mistakes": [self._answer(row) for row in self.mistakes()],
@@ -95,6 +110,16 @@ class Evaluation:
             "versions": self.versions,
             "notes": list(self.notes),
             "report": str(self.report) if self.report else None,
+        }
+
+    def _abstained(self) -> dict[str, Any] | None:
+        if self.abstention is None or self.answered is None:
+            return None
+        return {
+            "threshold": self.abstention.threshold,
+            "wanted": self.abstention.wanted,
+            "precision": self.answered.precision,
+            "coverage": self.answered.coverage,
         }
 
     def _answer(self, row: np.int64) -> dict[str, Any]:

@@ -134,7 +134,7 @@ def measure(labels: npt.NDArray[np.integer[Any]], probabilities: Tensor) -> Metr
         ValueError: other shapes, labels out of range, or values that are not probabilities.
     """
     labels = np.asarray(labels)
-    _refuse_misfits(labels, probabilities)
+    refuse_misfits(labels, probabilities)
     count, classes = probabilities.shape
     everyone = np.arange(classes)
     predicted = probabilities.argmax(axis=1)
@@ -198,7 +198,12 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def _refuse_misfits(labels: npt.NDArray[np.integer[Any]], probabilities: Tensor) -> None:
+def refuse_misfits(labels: npt.NDArray[np.integer[Any]], probabilities: Tensor) -> None:
+    """Refuse what is not labels int (N,) with probabilities (N, C).
+
+    Raises:
+        ValueError: other shapes, labels out of range, or values that are not probabilities.
+    """
     if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1] or len(labels) == 0:
         raise ValueError(
             f"labels (N,) and probabilities (N, C) were expected, not {labels.shape}, {probabilities.shape}"

@@ -104,6 +104,7 @@ def judge(classifier: Classifier, images: ImageSet, samples: Sequence[Sample], p
         created=datetime.now(UTC).replace(microsecond=0),
         versions=installed_versions(("lensmith", classifier.engine.name, "numpy", "pillow", "scikit-learn")),
         notes=_notes(images, part),
+        abstention=manifest.abstention,
     )
 
 

@@ -1,6 +1,7 @@
 """A run's best checkpoint → a finished bundle.
 
-best.pt ─► graph ─► engine over the validation part ─► parity with PyTorch ─► golden samples, report, card ─► hashes
+best.pt ─► graphs ─► each answers validation images ─► parity with PyTorch ─► speed ─► choice
+        ─► temperature ─► golden samples, report, card ─► hashes
 """
 
 from __future__ import annotations
@@ -8,26 +9,38 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import nn
 
-from lensmith import bundle
+from lensmith import bundle, machine
 from lensmith.bundle import Bundle, EngineRecord, Golden, Manifest
+from lensmith.choice import DEFAULT_DROP, as_dict
 from lensmith.classifier import Classifier
 from lensmith.config import ExportSettings
 from lensmith.data.scan import Sample
 from lensmith.engine import open_graph
+from lensmith.errors import ModelError
+from lensmith.evaluate import confidence
+from lensmith.evaluate.chosen import Changed, Choice
 from lensmith.evaluate.evaluation import Evaluation
+from lensmith.evaluate.metrics import measure
 from lensmith.evaluate.report import write_report
 from lensmith.evaluate.run import judge
-from lensmith.export.parity import Parity, compare
+from lensmith.export.candidates import PLAIN, Material, candidates
+from lensmith.export.choose import Contest, Trial
+from lensmith.export.formats.registry import FORMATS, require_free, write_formats
+from lensmith.export.formats.source import Source, Written
+from lensmith.export.openvino_graph import CONTROL_IMAGES
+from lensmith.export.parity import Parity
+from lensmith.export.samples import evenly, prepared, spread
 from lensmith.graph import write_graph
-from lensmith.image import read
+from lensmith.image import Tensor, preprocess, read
 from lensmith.train.folder import checkpoint
 from lensmith.train.folder.run import VERSIONS, Run
 from lensmith.train.images.dataset import Images, Order, default_workers, loader
@@ -35,8 +48,14 @@ from lensmith.train.network import backbone
 from lensmith.train.validate import answers
 
 GOLDEN_SAMPLES = 8
-GOLDEN_TOLERANCE = 1e-3
-"""Of a probability, in fp32: another machine sums in another order, and no more than that."""
+CALIBRATION_IMAGES = 200
+WITH_TARGET: dict[str, tuple[str, ...]] = {
+    "cpu": (),
+    "gpu": ("tensorrt", "triton"),
+    "edge": ("edge",),
+    "all": tuple(FORMATS),
+}
+"""Formats that come with a target unasked."""
 
 
 @dataclass(frozen=True)
@@ -45,104 +64,151 @@ class Exported:
 
     Attributes:
         bundle: the folder or zip.
-        parity: of the graph with PyTorch.
-        evaluation: of the graph's engine on the validation part.
+        manifest: what stands in it.
+        parity: of the chosen engine with PyTorch, on the images that candidates were judged on.
+        evaluation: of the chosen engine on the validation part.
+        formats: the other formats that were asked for.
         seconds: how long it took.
     """
 
     bundle: Path
+    manifest: Manifest
     parity: Parity
     evaluation: Evaluation
+    formats: tuple[Written, ...]
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
+        stored = self.manifest.model_dump(mode="json")
         return {
             "bundle": str(self.bundle),
-            "engine": self.evaluation.engine,
-            "precision": self.evaluation.precision,
+            **as_dict(self.manifest.engines),
             "accuracy": self.evaluation.metrics.accuracy,
-            "latency_ms": self.evaluation.latency_ms,
+            "judged": stored["judged"],
+            "machine": stored["machine"],
+            "calibration": stored["calibration"],
+            "abstention": stored["abstention"],
             "parity": self.parity.as_dict(),
+            "formats": [each.as_dict() for each in self.formats],
             "seconds": self.seconds,
         }
 
 
-def export(settings: ExportSettings) -> Exported:
+def export(settings: ExportSettings, *, quick: bool = False) -> Exported:
     """Make the bundle of a run; a finished one or none.
+
+    Args:
+        settings: what to make of which run.
+        quick: try the plain engine alone.
 
     Raises:
         RunError: no run, or no checkpoint in it.
+        ModelError: a network that has no ONNX graph.
         OutputError: the bundle's path is taken.
         ParityError: the graph answers differently from PyTorch, beyond the tolerance.
+        SettingsError: a precision that abstaining cannot reach.
     """
     started = time.perf_counter()
+    assert settings.run is not None  # as the settings see to
     run = Run.open(settings.run)
     state = checkpoint.load(run.best, f"Finish an epoch first: lensmith train --resume {run.path}")
     target = settings.out or run.bundle
-    made: list[tuple[Parity, Evaluation]] = []
+    names = () if quick else tuple(dict.fromkeys((*settings.formats, *WITH_TARGET[settings.target])))
+    others = target.with_name(f"{target.stem}-formats")
+    if names:
+        require_free(others, settings.overwrite)
+    model = backbone.rebuild(run.settings, len(run.images.labels), state["model"])
+    made: list[tuple[Manifest, Parity, Evaluation]] = []
 
     def build(folder: Path) -> Manifest:
-        manifest, parity, evaluation = _fill(folder, run, state, settings)
-        made.append((parity, evaluation))
-        return manifest
+        made.append(_fill(folder, run, model, state["epoch"], settings, quick))
+        return made[-1][0]
 
     if target.suffix == ".zip":
         bundle.require_free(target, settings.overwrite)
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch:
-            bundle.write(Path(scratch) / "bundle", build).pack(target)
+            whole = bundle.write(Path(scratch) / "bundle", build)
+            whole.pack(target)
+            formats = write_formats(names, _source(whole, model), others, replace=settings.overwrite) if names else ()
     else:
-        bundle.write(target, build, replace=settings.overwrite)
-    parity, evaluation = made[0]
-    return Exported(target, parity, evaluation, time.perf_counter() - started)
+        whole = bundle.write(target, build, replace=settings.overwrite)
+        formats = write_formats(names, _source(whole, model), others, replace=settings.overwrite) if names else ()
+    return Exported(target, *made[0], formats, time.perf_counter() - started)
 
 
 def _fill(
-    folder: Path, run: Run, state: dict[str, Any], settings: ExportSettings
+    folder: Path, run: Run, model: nn.Module, epoch: int, settings: ExportSettings, quick: bool
 ) -> tuple[Manifest, Parity, Evaluation]:
-    model = backbone.rebuild(run.settings, len(run.images.labels), state["model"])
-    graph = write_graph(model, run.preprocessing.image_size, folder / bundle.GRAPH)
-    manifest = _describe(run, state["epoch"], graph, settings)
-    (record,) = manifest.engines
-    engine = open_graph(str(graph), record.engine, record.precision, threads=1)
+    _write_graph(model, run, folder / bundle.GRAPH)
     # A set too small for a validation part is judged on what it has.
     part = "val" if run.images.part("val") else "train"
     samples = run.images.part(part)  # type: ignore[arg-type]
-    evaluation = judge(Classifier(Bundle(folder, manifest), engine), run.images, samples, part)
-    parity = _parity(model, run, samples, evaluation)
-    parity.require(settings.tolerance, settings.min_agreement)
-    measured = {"accuracy": evaluation.metrics.accuracy, "latency_ms": round(evaluation.latency_ms, 3)}
+    judged = samples if quick else spread(samples, settings.images)
+    manifest = _describe(run, epoch, settings)
+    contest = Contest(
+        folder=folder,
+        manifest=manifest,
+        images=run.images,
+        samples=judged,
+        part=part,
+        reference=_reference(model, run, judged),
+        tolerance=settings.tolerance,
+        min_agreement=settings.min_agreement,
+        max_drop=_limit(settings),
+    )
+    trials = _plain(contest) if quick else _hold(contest, run, settings)
+    engines = tuple(trial.record for trial in trials)
+    evaluation, parity = trials[0].evaluation, trials[0].parity
+    assert evaluation is not None  # the chosen one answered
+    assert parity is not None
+    if len(judged) < len(samples):
+        evaluation = judge(_classifier(folder, manifest, engines[0]), run.images, samples, part)
+    scaling = confidence.scale(evaluation.truth, evaluation.probabilities)
+    evaluation = _at_temperature(evaluation, scaling.temperature, engines[0])
     manifest = manifest.model_copy(
         update={
-            "engines": (record.model_copy(update=measured),),
+            "engines": engines,
+            "temperature": scaling.temperature,
+            "calibration": scaling.as_dict(),
+            "abstention": settings.min_precision
+            and confidence.threshold_for(evaluation.truth, evaluation.probabilities, settings.min_precision),
+            "judged": {"part": part, "images": parity.images, "max_accuracy_drop": _limit(settings)},
+            "machine": machine.description(),
             "metrics": {"part": part, **evaluation.metrics.headline()},
             "parity": parity.as_dict(),
         }
     )
-    _golden(evaluation).save(folder / bundle.GOLDEN, manifest.labels)
-    write_report(evaluation, folder / "report.html")
+    evaluation = replace(evaluation, abstention=manifest.abstention)
+    _golden(folder, manifest, evaluation.files).save(folder / bundle.GOLDEN, manifest.labels)
+    write_report(evaluation, folder / "report.html", _told(manifest, parity, scaling, evaluation, run))
     _write_card(folder / "README.md", manifest, evaluation)
     return manifest, parity, evaluation
 
 
-def _describe(run: Run, epoch: int, graph: Path, settings: ExportSettings) -> Manifest:
-    """All that is known before the graph has answered anything."""
-    record = EngineRecord(
-        engine="onnxruntime",
-        precision="fp32",
-        graph=graph.name,
-        bytes=graph.stat().st_size,
-        golden_tolerance=GOLDEN_TOLERANCE,
-        chosen=True,
-        why="the only candidate",
-    )
+def _write_graph(model: nn.Module, run: Run, path: Path) -> None:
+    try:
+        write_graph(model, run.preprocessing.image_size, path)
+    except Exception as error:  # the exporter's are many
+        if isinstance(error, (OSError, ModuleNotFoundError)):
+            raise
+        said = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"A backbone that torch.onnx can export was expected in {run.path}.",
+            f"For {run.settings.model} it said: {type(error).__name__}: {said.rstrip('.')}.",
+            "Train another backbone (`lensmith models` lists them), or report this to its authors.",
+        ) from error
+
+
+def _describe(run: Run, epoch: int, settings: ExportSettings) -> Manifest:
+    """All that is known before a graph has answered anything."""
     return Manifest(
         name=settings.name or run.images.root.name,
         version=f"{run.path.resolve().name}-{epoch}",
         labels=run.images.labels,
         preprocessing=run.preprocessing,
-        engines=(record,),
+        engines=(PLAIN.record(),),
         dataset={
             "root": run.images.root.name,
             "fingerprint": run.fingerprint,
@@ -150,26 +216,108 @@ def _describe(run: Run, epoch: int, graph: Path, settings: ExportSettings) -> Ma
             "notes": list(run.images.notes),
         },
         recipe={**run.settings.model_dump(mode="json"), "initial_weights": run.provenance, "best_epoch": epoch},
-        versions=bundle.installed_versions(VERSIONS),
+        versions=bundle.installed_versions((*VERSIONS, "openvino", "nncf")),
     )
 
 
-def _parity(model: nn.Module, run: Run, samples: Sequence[Sample], evaluation: Evaluation) -> Parity:
-    device = torch.device("cpu")  # where the engine ran
+def _reference(model: nn.Module, run: Run, samples: Sequence[Sample]) -> Tensor:
+    """PyTorch's probabilities of the samples that can be read."""
+    device = torch.device("cpu")  # where the engines run
     dataset = Images(run.images, samples, run.preprocessing, None, run.settings.seed)
     workers = default_workers(device) if run.settings.workers is None else run.settings.workers
     batches = loader(dataset, Order(len(samples), min(64, run.settings.batch_size), None), workers, device)
-    reference = answers(model.to(memory_format=torch.channels_last), batches, device)
-    paths = [samples[index].path for index in reference.indices]
-    return compare(reference.logits.softmax(1).numpy(), evaluation.probabilities, paths, run.images.labels)
+    logits = answers(model.to(memory_format=torch.channels_last), batches, device).logits
+    probabilities: Tensor = logits.softmax(1).numpy()
+    return probabilities
 
 
-def _golden(evaluation: Evaluation) -> Golden:
-    """Real files spread over the classes, with the engine's own answers."""
-    count = len(evaluation.files)
-    samples = min(GOLDEN_SAMPLES, count)
-    rows = [number * count // samples for number in range(samples)]
-    return Golden(tuple(read(evaluation.files[row]) for row in rows), evaluation.probabilities[rows])
+def _plain(contest: Contest) -> list[Trial]:
+    """The plain engine alone, with the speed that it judged at."""
+    trial = contest.attempt(PLAIN)
+    assert trial.evaluation is not None  # or an error was raised
+    speed = {
+        "latency_ms": round(trial.evaluation.latency_ms, 3),
+        "images_per_second": round(trial.evaluation.images_per_second, 2),
+    }
+    return contest.ordered([replace(trial, record=trial.record.model_copy(update=speed))])
+
+
+def _hold(contest: Contest, run: Run, settings: ExportSettings) -> list[Trial]:
+    """All candidates of the target."""
+    how = run.preprocessing
+    calibration, _ = prepared(run.images, run.images.part("train"), CALIBRATION_IMAGES, how)
+    with tempfile.TemporaryDirectory(prefix="lensmith-") as scratch:
+        material = Material(
+            graph=contest.folder / bundle.GRAPH,
+            scratch=Path(scratch),
+            calibration=calibration,
+            judged=lambda: prepared(run.images, contest.samples, CONTROL_IMAGES, how),
+            max_drop=_limit(settings),
+        )
+        encoded = [read(run.images.file(sample)) for sample in spread(contest.samples, GOLDEN_SAMPLES)]
+        return contest.hold(candidates(settings.target, material), encoded)
+
+
+def _classifier(folder: Path, manifest: Manifest, record: EngineRecord) -> Classifier:
+    engine = open_graph(str(folder / str(record.graph)), record.engine, record.precision, 1, manifest.temperature)
+    return Classifier(Bundle(folder, manifest), engine)
+
+
+def _at_temperature(evaluation: Evaluation, temperature: float, record: EngineRecord) -> Evaluation:
+    """The same answers as the finished bundle will give them, with the engine's speed as it was measured."""
+    probabilities = confidence.at_temperature(evaluation.probabilities, temperature)
+    return replace(
+        evaluation,
+        probabilities=probabilities,
+        metrics=measure(evaluation.truth, probabilities),
+        latency_ms=record.latency_ms or evaluation.latency_ms,
+        images_per_second=record.images_per_second or evaluation.images_per_second,
+    )
+
+
+def _golden(folder: Path, manifest: Manifest, files: Sequence[Path]) -> Golden:
+    """Real files with each engine's own answers, all in one batch as they will be verified."""
+    images = tuple(read(file) for file in evenly(files, GOLDEN_SAMPLES))
+    batch = np.stack([preprocess(image, manifest.preprocessing) for image in images])
+    runnable = [record for record in manifest.engines if record.graph]
+    found = {record.name: _classifier(folder, manifest, record).engine.run(batch) for record in runnable}
+    return Golden(images, found[manifest.engines[0].name], found)
+
+
+def _told(manifest: Manifest, parity: Parity, scaling: confidence.Scaling, evaluation: Evaluation, run: Run) -> Choice:
+    """What the report says of the choice."""
+    rows = {file: row for row, file in enumerate(evaluation.files)}
+    changed = tuple(
+        Changed(rows[run.images.root / each.path], manifest.labels.index(each.torch), each.margin)
+        for each in parity.disagreements
+    )
+    limit = manifest.judged["max_accuracy_drop"]
+    return Choice(manifest.engines, scaling, changed, parity.per_class_change, parity.images, limit)
+
+
+def _limit(settings: ExportSettings) -> float:
+    return DEFAULT_DROP if settings.max_accuracy_drop is None else settings.max_accuracy_drop
+
+
+def _source(whole: Bundle, model: nn.Module) -> Source:
+    """What other formats are made from."""
+    manifest = whole.manifest
+    images = np.stack([preprocess(image, manifest.preprocessing) for image in whole.golden().images])
+    with torch.no_grad():
+        logits = model(torch.from_numpy(images).contiguous(memory_format=torch.channels_last))
+    int8 = next((r.graph for r in manifest.engines if (r.engine, r.precision) == ("onnxruntime", "int8")), None)
+    return Source(
+        model=model,
+        labels=manifest.labels,
+        preprocessing=manifest.preprocessing,
+        temperature=manifest.temperature,
+        graph=whole.path / bundle.GRAPH,
+        images=images,
+        expected=(logits / manifest.temperature).softmax(1).numpy(),
+        name=manifest.name,
+        version=manifest.version,
+        int8=whole.path / int8 if int8 else None,
+    )
 
 
 def _write_card(path: Path, manifest: Manifest, evaluation: Evaluation) -> None:

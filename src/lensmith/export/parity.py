@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from lensmith.errors import ParityError
 from lensmith.image import Tensor
@@ -38,12 +39,16 @@ class Parity:
         largest_difference: of a probability, over all images and classes.
         agreement: share of images with the same likeliest class, 0..1.
         disagreements: the others.
+        drop: accuracy that the graph loses, in points of 100; below 0 where it gains.
+        per_class_change: the same by class, the other way round: what it gains; None for a class without images.
     """
 
     images: int
     largest_difference: float
     agreement: float
     disagreements: tuple[Disagreement, ...]
+    drop: float = 0.0
+    per_class_change: tuple[float | None, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -52,7 +57,12 @@ class Parity:
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Parity:
         """What `as_dict` gave, read back."""
-        return cls(**{**stored, "disagreements": tuple(Disagreement(**one) for one in stored["disagreements"])})
+        named = {field.name for field in fields(cls)} & stored.keys()
+        found = {name: stored[name] for name in named}
+        disagreements = tuple(Disagreement(**one) for one in stored["disagreements"])
+        return cls(
+            **{**found, "disagreements": disagreements, "per_class_change": tuple(found.get("per_class_change", ()))}
+        )
 
     def require(self, tolerance: float, min_agreement: float) -> None:
         """Refuse a graph beyond its limits.
@@ -71,7 +81,13 @@ class Parity:
         )
 
 
-def compare(expected: Tensor, answered: Tensor, paths: Sequence[str], labels: Sequence[str]) -> Parity:
+def compare(
+    expected: Tensor,
+    answered: Tensor,
+    paths: Sequence[str],
+    labels: Sequence[str],
+    truth: npt.NDArray[np.int64],
+) -> Parity:
     """Compare probabilities.
 
     Args:
@@ -79,10 +95,14 @@ def compare(expected: Tensor, answered: Tensor, paths: Sequence[str], labels: Se
         answered: float32 (N, C) by the graph's engine.
         paths: N files.
         labels: C class names.
+        truth: int64 (N,), true classes.
     """
     ours, theirs = expected.argmax(axis=1), answered.argmax(axis=1)
     ranked = np.sort(expected, axis=1)
     differing = np.flatnonzero(ours != theirs)
+    gained = (theirs == truth).astype(np.int64) - (ours == truth)
+    counts = np.bincount(truth, minlength=len(labels))
+    changes = np.bincount(truth, weights=gained, minlength=len(labels))
     return Parity(
         images=len(expected),
         largest_difference=float(np.abs(expected - answered).max()),
@@ -90,5 +110,9 @@ def compare(expected: Tensor, answered: Tensor, paths: Sequence[str], labels: Se
         disagreements=tuple(
             Disagreement(paths[i], labels[ours[i]], labels[theirs[i]], float(ranked[i, -1] - ranked[i, -2]))
             for i in differing.tolist()
+        ),
+        drop=0.0 - 100 * float(gained.mean()),  # and no -0.0
+        per_class_change=tuple(
+            100 * float(change) / int(count) if count else None for change, count in zip(changes, counts, strict=True)
         ),
     )

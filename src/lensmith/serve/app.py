@@ -105,14 +105,17 @@ class Service:
         self.telemetry.decode.observe(classified.decode_s)
         self.telemetry.inference.observe(classified.inference_s)
         state = request.scope["state"]
+        prediction = classified.prediction
+        if prediction.abstained:
+            self.telemetry.abstained.inc()
         top = [
-            RankedClass(class_id=each.class_id, label=each.label, confidence=each.confidence)
-            for each in classified.prediction.top
+            RankedClass(class_id=each.class_id, label=each.label, confidence=each.confidence) for each in prediction.top
         ]
         answer = Answer(
             class_id=top[0].class_id,
             label=top[0].label,
             confidence=top[0].confidence,
+            abstained=prediction.abstained,
             top=top,
             model=self._model,
             request_id=state["request_id"],
@@ -136,6 +139,7 @@ class Service:
             engine=engine.name,
             precision=engine.precision,
             metrics=manifest.metrics,
+            abstention=manifest.abstention,
             max_bytes=self.settings.max_bytes,
             max_pixels=self.settings.max_pixels,
         )

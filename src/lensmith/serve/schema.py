@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from lensmith.bundle import Abstention
+
 
 class RankedClass(BaseModel):
     """One class with its probability."""
@@ -34,6 +36,10 @@ class Timings(BaseModel):
 class Answer(RankedClass):
     """The answer of POST /predict: the likeliest class, and the runners-up."""
 
+    abstained: bool = Field(
+        description="The confidence is below the model's threshold: take the label for a guess, not for an answer. "
+        "Always false for a model without a threshold (`abstention` of GET /model)."
+    )
     top: list[RankedClass] = Field(description="The likeliest classes by falling confidence, at most top_k.")
     model: ModelName
     request_id: str = Field(description="Also in the X-Request-ID header.")
@@ -49,6 +55,7 @@ class ModelCard(ModelName):
     engine: str
     precision: str
     metrics: dict[str, Any] = Field(description="As measured when the bundle was made.")
+    abstention: Abstention | None = Field(description="When `abstained` is true; null: never.")
     max_bytes: int = Field(description="Largest upload, in bytes.")
     max_pixels: int = Field(description="Largest picture, in pixels.")
 

@@ -57,6 +57,9 @@ class Telemetry:
         self.in_flight = Gauge(
             "lensmith_requests_in_flight", "Requests not yet answered, this scrape included.", registry=registry
         )
+        self.abstained = Counter(
+            "lensmith_abstained", "Answers below the model's threshold of confidence.", registry=registry
+        )
         self.shed = Counter("lensmith_shed", "Requests refused because the queue was full.", registry=registry)
         Gauge("lensmith_images_running", "Images that a thread works on.", registry=registry).set_function(
             lambda: workers.running

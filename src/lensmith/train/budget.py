@@ -150,7 +150,7 @@ def plan(settings: TrainSettings, images: ImageSet, device: torch.device) -> Pla
     elif stages is None and option.passes(stages) < FEW_PASSES:
         chosen |= {name: value for name, value in IN_FEW_PASSES.items() if _is_of_preset(settings, name)}
     if stages == 0:
-        chosen["unfreeze_every"] = None
+        chosen |= {"unfreeze_every": None, "feature_weight": 0.0}  # neither reaches a head alone
     return Planned(TrainSettings.model_validate({**dict(settings), **chosen}), option.end_s, measured)
 
 

@@ -28,6 +28,7 @@ from lensmith.train.loop import Loop
 from lensmith.train.network import backbone
 from lensmith.train.network.backbone import Network
 from lensmith.train.network.state_dict import load_exactly
+from lensmith.train.teacher import require_apart
 from lensmith.train.transaction import memory
 from lensmith.train.transaction.distributed import World
 
@@ -56,8 +57,7 @@ def _fit_in_time(settings: TrainSettings, world: World) -> Fitted:
     if world.size > 1:
         raise SettingsError("One process was expected with a time budget.", f"{world.size} arrived.", "Leave one out.")
     require_free(settings.out or default_folder(settings))
-    images = prepare(settings.data, settings.split, settings.seed)
-    _check(images)
+    images = _images(settings)
     print("measuring what this machine can do in that time", file=sys.stderr, flush=True)
     planned = budget.plan(settings, images, _device(settings.device, world))
     run, network = _begin(planned.settings)
@@ -149,8 +149,7 @@ def _begin(settings: TrainSettings) -> tuple[Run, Network]:
     _device(settings.device, World())
     out = settings.out or default_folder(settings)
     require_free(out)
-    images = prepare(settings.data, settings.split, settings.seed)
-    _check(images)
+    images = _images(settings)
     torch.manual_seed(settings.seed)
     network = backbone.build(settings, len(images.labels))
     run = Run(
@@ -256,6 +255,15 @@ def _device(name: str, world: World) -> torch.device:
             "Use one of them, or let lensmith choose; `lensmith doctor` tells more.",
         )
     return torch.device(name)
+
+
+def _images(settings: TrainSettings) -> ImageSet:
+    """All images in their parts, fit to be trained on."""
+    images = prepare(settings.data, settings.split, settings.seed)
+    _check(images)
+    if settings.teacher is not None:
+        require_apart(settings.teacher, images)
+    return images
 
 
 def _check(images: ImageSet) -> None:

@@ -225,7 +225,7 @@ class Loop:
             return self.learner.task
         counted = self.settings.model_copy(update={"sampling": "shuffle", "class_weights": "balanced"})
         counts = Counter(sample.label for sample in self.folder.images.part("train"))
-        return task_of(counted, self.folder.images.labels, counts, self.device)
+        return task_of(counted, self.folder.images.labels, counts, self.device, self.learner.network)
 
     def _train(self, phase: Phase, recorder: Recorder) -> None:
         """The rest of the epoch's steps."""

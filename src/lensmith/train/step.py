@@ -23,6 +23,7 @@ from lensmith.train.head.solve import Linear
 from lensmith.train.images import augment
 from lensmith.train.images.dataset import Batch
 from lensmith.train.images.mix import Mixer
+from lensmith.train.matching import tapped
 from lensmith.train.network.backbone import Network
 from lensmith.train.network.fold import Folding
 from lensmith.train.recipe import Phase, Plan
@@ -69,7 +70,7 @@ class Learner:
         self.ema = ModelEmaV3(self.model, decay=settings.ema, use_warmup=True) if settings.ema else None
         self.augment = augment.of(settings, how.image_size)
         self.mixer = Mixer(settings.mixup, settings.cutmix, len(labels)) if settings.mixup or settings.cutmix else None
-        self.task = task_of(settings, labels, counts, device)
+        self.task = task_of(settings, labels, counts, device, network)
         self.micro = MicroBatcher(
             self.model,
             min_chunk=settings.min_chunk,
@@ -233,8 +234,9 @@ class Learner:
 
     def _loss(self, pictures: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """A chunk's sum of losses; and it again beside the number of right answers."""
-        logits = self._forward(pictures, self._precision).float()
-        loss = self.task.loss(logits, targets, pictures)
+        with tapped(self.network.head if self.task.wants_features else None) as seen:
+            logits = self._forward(pictures, self._precision).float()
+        loss = self.task.loss(logits, targets, pictures, seen[-1] if seen else None)
         likeliest = targets if targets.ndim == 1 else targets.argmax(1)
         right = (logits.argmax(1) == likeliest).sum()
         return loss, torch.stack((loss.detach().double(), right.double()))

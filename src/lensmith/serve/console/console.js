@@ -9,6 +9,7 @@ const preview = byId("preview");
 const answer = byId("answer");
 
 let current = null; // the AbortController of the request under way
+let threshold = null; // confidence from which on the model answers; null: from any
 
 function make(tag, className, text = "") {
   const element = document.createElement(tag);
@@ -37,6 +38,7 @@ async function showModel() {
   const model = await response.json();
   byId("model").replaceChildren(
     make("strong", "", model.name), ` version ${model.version} · ${model.engine} ${model.precision}`);
+  threshold = model.abstention?.threshold ?? null;
   const shown = model.labels.slice(0, 6).join(", ");
   const classes = model.labels.length > 6 ? `${model.labels.length.toLocaleString("en")} classes, among them ${shown}` : shown;
   byId("lead").textContent = `This model tells apart ${classes}.`;
@@ -67,7 +69,12 @@ function show(state) {
 }
 
 function showAnswer(found, roundTrip) {
-  byId("summary").textContent = `${found.label}, ${percent(found.confidence)}`;
+  const guess = `${found.label}, ${percent(found.confidence)}`;
+  byId("summary").textContent = found.abstained ? `Not sure enough to answer. Likeliest guess: ${guess}` : guess;
+  answer.dataset.abstained = found.abstained;
+  byId("unsure").hidden = !found.abstained;
+  const from = threshold === null ? "" : ` This model answers from a confidence of ${percent(threshold)} on.`;
+  byId("unsure-detail").textContent = `Its likeliest guess is ${found.label}.${from}`;
   byId("ranking").replaceChildren(...found.top.map((each) => {
     const row = make("li", "");
     const bar = make("span", "bar");
@@ -78,6 +85,11 @@ function showAnswer(found, roundTrip) {
     row.append(make("span", "label", each.label), make("span", "share", percent(each.confidence)), bar);
     return row;
   }));
+  if (found.abstained && threshold !== null) {
+    const mark = make("i", "mark");
+    mark.style.left = `${100 * threshold}%`;
+    byId("ranking").querySelector(".bar").append(mark);
+  }
   const { decode, inference, total } = found.timings_ms;
   const stages = [
     ["Inference", inference],

@@ -1,13 +1,17 @@
-"""What has changed since a run began: its settings as they are said now, and its images as they lie there now."""
+"""What has changed since a run began: its settings as they are said now, and its images as they lie there now.
+
+Also whether two runs, one of which learns from the other, hold the same images back.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from filecmp import cmp
 from pathlib import Path
 from typing import Any
 
 from lensmith.config import TrainSettings
-from lensmith.data.scan import ImageSet
+from lensmith.data.scan import ImageSet, Sample
 from lensmith.train.folder.run import Run
 from lensmith.train.network.state_dict import some
 
@@ -22,7 +26,7 @@ MAY_CHANGE = frozenset(
 FOR_A_BUDGET = frozenset(
     {
         "image_size", "trainable_stages", "epochs", "head_epochs", "views", "unfreeze_every", "mixup", "cutmix",
-        "augment", "first_lr_ratio", "backbone_lr_ratio",
+        "augment", "first_lr_ratio", "backbone_lr_ratio", "feature_weight",
     }
 )  # fmt: skip
 """Settings that a run with a time budget has chosen for itself."""
@@ -64,6 +68,31 @@ def of_data(run: Run, images: ImageSet) -> list[str]:
     }
     return [f"classes {what}: {some(labels)}" for what, labels in classes.items() if labels] + [
         f"{len(paths):,} image{'s' * (len(paths) > 1)} {what} ({some(paths)})" for what, paths in files.items() if paths
+    ]
+
+
+def crossed(run: Run, images: ImageSet) -> list[str]:
+    """Paths of images that train in one and are held back in the other, to validate or test.
+
+    Args:
+        run: of which each image's part is known.
+        images: in parts. In another folder, an image is the same if its path and bytes are, as far as the run's own
+            is still there to be compared.
+    """
+    trains = {sample.path: sample.part == "train" for sample in run.images.samples}
+    elsewhere = images.root.resolve() != run.images.root.resolve()
+
+    def same(sample: Sample, size: int) -> bool:
+        theirs = run.images.root / sample.path
+        return size == run.sizes[sample.path] and (
+            not theirs.exists() or cmp(theirs, images.file(sample), shallow=False)
+        )
+
+    return [
+        sample.path
+        for sample, size in zip(images.samples, images.sizes, strict=True)
+        if trains.get(sample.path, sample.part == "train") is not (sample.part == "train")
+        and (not elsewhere or same(sample, size))
     ]
 
 

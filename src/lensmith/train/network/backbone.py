@@ -85,6 +85,13 @@ def rebuild(settings: TrainSettings, classes: int, state: dict[str, torch.Tensor
     return model.eval()
 
 
+def count_parameters(settings: TrainSettings, classes: int) -> int:
+    """Numbers that can learn, with the head for `classes` classes; counted without memory behind them."""
+    with torch.device("meta"):
+        model = timm.create_model(settings.model, pretrained=False, num_classes=classes, **_size(settings))
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def preprocessing_of(model: nn.Module, settings: TrainSettings) -> Preprocessing:
     """What the backbone was trained with, at the size and resize mode of the settings."""
     wants = resolve_model_data_config(model)

@@ -1,0 +1,156 @@
+"""Does a teacher help? The same small network trained alone, on a teacher's answers, and on its features as well.
+
+    python bench/distill.py [--student NAME] [--train 6000] [--epochs 10] [--seeds 0 1 2] [--quick] [--json]
+
+Pictures of clothes (Fashion-MNIST), divided once: 85 % of `--train` images train, 15 % validate, `--test` others test.
+The teacher, EfficientNet-Lite0 from ImageNet's weights, is fine-tuned once. Each student begins from random weights, the
+same in all three ways for each seed, and takes as many epochs with the same settings; only the loss differs. Of each run
+the best epoch on the validation part is judged on the test part. Spread is the standard deviation over the seeds;
+differences to the student alone are taken seed by seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lensmith
+from lensmith.machine import allowed_cores, share_cores
+
+TEACHER = "tf_efficientnet_lite0"
+SPLIT = "0.85:0.15:0"
+
+
+def images(given: argparse.Namespace) -> Path:
+    """Fashion-MNIST as a folder whose manifest names the part of each image, made once."""
+    folder = Path(given.out) / f"data-{given.train}-{given.test}"
+    if not folder.is_dir():
+        part = folder.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        lensmith.fetch("fashion-mnist", part, max_train=given.train, max_test=given.test)
+        lensmith.split(part, ratio=SPLIT)
+        part.rename(folder)
+    return folder
+
+
+def trained(given: argparse.Namespace, name: str, **settings: Any) -> dict[str, Any]:
+    """Train, and judge the best epoch on the test part."""
+    from lensmith.config import TrainSettings
+    from lensmith.train.fit import fit
+
+    out = Path(given.out) / "runs" / name
+    shutil.rmtree(out, ignore_errors=True)
+    epochs = settings["epochs"]
+    shared = {"image_size": given.image_size, "resize": "squash", "patience": epochs, "monitor": "accuracy"}
+    print(f"{name} …", file=sys.stderr, flush=True)
+    started = time.perf_counter()
+    fitted = fit(TrainSettings.resolve({"data": images(given), "out": out, **shared, **settings}))
+    seconds = time.perf_counter() - started
+    accuracy = judged(out)
+    print(f"{name}: {accuracy:.4f} in {seconds:.0f} s", file=sys.stderr, flush=True)
+    return {"run": str(out), "accuracy": accuracy, "val_accuracy": fitted.metrics["val_accuracy"], "seconds": seconds}
+
+
+def judged(path: Path) -> float:
+    """Accuracy of a run's best epoch on the test part."""
+    import torch
+
+    from lensmith.train.folder import checkpoint
+    from lensmith.train.folder.run import Run
+    from lensmith.train.images.dataset import Images, Order, close, default_workers, loader
+    from lensmith.train.network import backbone
+    from lensmith.train.validate import answers
+
+    run, device = Run.open(path), torch.device("cpu")
+    model = backbone.rebuild(run.settings, len(run.images.labels), checkpoint.load(run.best)["model"])
+    samples = run.images.part("test")
+    dataset = Images(run.images, samples, run.preprocessing, None, 0)
+    batches = loader(dataset, Order(len(samples), 128, None), default_workers(device), device)
+    try:
+        return answers(model, batches, device).accuracy
+    finally:
+        close(batches)
+
+
+def ways(given: argparse.Namespace, teacher: Path) -> dict[str, dict[str, Any]]:
+    """Way → the settings in which it differs from the others."""
+    shares = {"teacher": teacher, "teacher_weight": given.teacher_weight, "teacher_temperature": given.temperature}
+    return {
+        "alone": {},
+        "answers": shares,
+        "answers and features": {**shares, "feature_weight": given.feature_weight},
+    }
+
+
+def spread(values: list[float]) -> dict[str, Any]:
+    """Mean, standard deviation, and what they are of."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"mean": statistics.mean(values), "spread": deviation, "of": values}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--student", default="mobilenetv3_small_050")
+    parser.add_argument("--train", type=int, default=6000, help="training and validation images")
+    parser.add_argument("--test", type=int, default=4000, help="test images")
+    parser.add_argument("--epochs", type=int, default=10, help="of each student")
+    parser.add_argument("--teacher-epochs", type=int, default=5)
+    parser.add_argument("--image-size", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=3e-3, help="of the students")
+    parser.add_argument("--teacher-weight", type=float, default=0.5)
+    parser.add_argument("--temperature", type=float, default=2.0)
+    parser.add_argument("--feature-weight", type=float, default=0.25)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--quick", action="store_true", help="fewer images, epochs and seeds: some three minutes")
+    parser.add_argument("--out", default="runs/distill", help="folder for data and runs")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON at the end")
+    given = parser.parse_args()
+    if given.quick:
+        given.train, given.test, given.epochs, given.teacher_epochs, given.seeds = 1200, 500, 3, 3, [0, 1]
+    share_cores()
+    load, started = os.getloadavg()[0], time.perf_counter()
+
+    teacher = trained(given, "teacher", model=TEACHER, epochs=given.teacher_epochs, head_epochs=1, lr=3e-3, seed=0)
+    student = {
+        "model": given.student, "pretrained": False, "epochs": given.epochs, "head_epochs": 0, "lr": given.lr,
+        "backbone_lr_ratio": 1.0, "batch_norm": "train", "batch_size": 64, "augment": "light",
+    }  # fmt: skip
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for seed in given.seeds:
+        for way, settings in ways(given, Path(teacher["run"])).items():
+            name = f"{way.replace(' ', '-')}-{seed}"
+            runs.setdefault(way, []).append(trained(given, name, seed=seed, **student, **settings))
+
+    found = {way: spread([run["accuracy"] for run in told]) for way, told in runs.items()}
+    alone = found["alone"]["of"]
+    gains = {
+        way: spread([ours - theirs for ours, theirs in zip(figure["of"], alone, strict=True)])
+        for way, figure in found.items()
+        if way != "alone"
+    }
+    seconds = {way: statistics.mean(run["seconds"] for run in told) for way, told in runs.items()}
+    print(f"{given.student} at {given.image_size} px, {given.epochs} epochs, seeds {given.seeds}; ", end="")
+    print(f"teacher {TEACHER}: {teacher['accuracy']:.4f}\n")
+    print("way                   test accuracy      gain over alone   seconds a run")
+    for way, figure in found.items():
+        gain = f"{gains[way]['mean']:+.4f} ± {gains[way]['spread']:.4f}" if way in gains else ""
+        print(f"{way:20}  {figure['mean']:.4f} ± {figure['spread']:.4f}  {gain:16}  {seconds[way]:13.0f}")
+    result = {
+        "bench": "distill", "teacher": teacher, "accuracy": found, "gain": gains, "seconds_a_run": seconds,
+        "runs": runs, "settings": {name: value for name, value in vars(given).items() if name not in ("json", "out")},
+        "seconds": time.perf_counter() - started, "cores": allowed_cores(), "load_average": load,
+    }  # fmt: skip
+    (Path(given.out) / "distill.json").write_text(json.dumps(result, indent=2) + "\n")
+    if given.json:
+        print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

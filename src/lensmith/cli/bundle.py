@@ -1,0 +1,141 @@
+"""`lensmith bundle`: what a bundle holds, whether it answers rightly here, and where two of them differ."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.main import get_command
+
+from lensmith import api
+from lensmith.cli.engines import print_engines
+from lensmith.cli.options import Json
+from lensmith.cli.output import print_json, say, table
+
+WIDTH = 32
+"""Characters of a value in a table; --json has all of it."""
+
+_MARKS = {"right": ("✓", "green"), "wrong": ("✗", "red"), "unavailable": ("–", "yellow"), "absent": ("–", "yellow")}
+_STATES = {"right": "answers rightly", "wrong": "WRONG", "unavailable": "cannot be run here", "absent": "not in it"}
+_Path = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder or zip.", show_default=False)]
+
+_app = typer.Typer(
+    help="Look at a bundle, verify it, compare two.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+
+@_app.command()
+def show(bundle: _Path, as_json: Json = False) -> None:
+    """Print what a bundle holds: labels, preprocessing, metrics, engines as they were measured, files.
+
+    Schema and hashes are verified first; the engines are not run, see `lensmith bundle verify`.
+    """
+    described = api.describe(bundle)
+    if as_json:
+        print_json(described.as_dict())
+        return
+    manifest = described.manifest
+    content = manifest.model_dump(mode="json")
+    say((f"{manifest.name} {manifest.version}", "bold"), f"  {manifest.created:%Y-%m-%d %H:%M} UTC")
+    say(f"  labels         {len(manifest.labels):,}: {_cut(', '.join(manifest.labels), 120)}")
+    for name in ("preprocessing", "metrics", "parity", "calibration", "abstention", "judged", "dataset"):
+        if content[name]:
+            say(f"  {name:13}  {_listed(content[name])}")
+    if manifest.temperature != 1:
+        say(f"  temperature    {_shown(manifest.temperature)}")
+    say(("Engines", "bold"))
+    print_engines(manifest)
+    if manifest.machine:
+        say(f"measured on {_listed(content['machine'])}")
+    table("Files", ("file", "bytes"), sorted(described.bytes.items()))
+    say(f"{described.golden_samples} golden samples, {_listed(manifest.versions)}")
+
+
+@_app.command()
+def verify(bundle: _Path, as_json: Json = False) -> None:
+    """Verify a bundle: schema, hashes, and that every engine that runs here answers the golden samples rightly.
+
+    Exits with 2 where something is wrong, or where no engine of the bundle runs on this machine.
+    """
+    verified = api.verify(bundle)
+    problem = verified.problem
+    if as_json:
+        print_json(verified.as_dict())
+        if problem:  # said in the object; another one would make two of them
+            print(f"lensmith: {problem}", file=sys.stderr)
+            raise typer.Exit(problem.exit_code)
+        return
+    count, samples = len(verified.manifest.files), verified.golden_samples
+    say((f"{verified.manifest.name} {verified.manifest.version}", "bold"), f"  schema and {count} files as exported")
+    for answer in verified.answers:
+        reason = f": {answer.reason}" if answer.reason else f", {samples} golden samples"
+        say("  ", _MARKS[answer.state], f" {answer.engine} {_STATES[answer.state]}{reason}")
+    if problem:
+        raise problem
+
+
+@_app.command()
+def diff(
+    a: Annotated[Path, typer.Argument(metavar="A", help="Bundle folder or zip.", show_default=False)],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Show where two bundles differ: labels, preprocessing, metrics, engines, settings, data, versions, files.
+
+    Exits with 0 whether they differ or not; `equal` in the JSON says so.
+    """
+    found = api.diff(a, b)
+    if as_json:
+        print_json(found.as_dict())
+        return
+    if not found.changes:
+        say(("The bundles are equal", "green"), f": {a} and {b} have the same bundle.json and the same files.")
+        return
+    rows = [
+        (
+            change.section,
+            change.what,
+            _shown(change.a),
+            _shown(change.b),
+            "" if change.delta is None else f"{change.delta:+.4g}",
+        )
+        for change in found.changes
+    ]
+    say("A  ", (str(a), "bold"))
+    say("B  ", (str(b), "bold"))
+    table("", ("where", "what", "A", "B", "B − A"), rows)
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    said = {name: value for name, value in values.items() if value not in (None, [], {})}
+    return ", ".join(
+        f"{name} ({_listed(value)})" if isinstance(value, Mapping) else f"{name} {_shown(value)}"
+        for name, value in said.items()
+    )
+
+
+def _shown(value: Any) -> str:
+    """A plain value in a table's cell; what only one bundle has, and has parts, is `there`."""
+    if value is None:
+        return "–"
+    if isinstance(value, Mapping):
+        return "there"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return _cut(f"[{', '.join(map(_shown, value))}]", WIDTH)
+    return _cut(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), WIDTH)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+command = get_command(_app)

@@ -1,0 +1,52 @@
+"""`lensmith distill`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lensmith import api
+from lensmith.cli.options import Json, command_for
+from lensmith.cli.output import print_json, table
+from lensmith.cli.train import Recipe, Resume, leads, leave, tell
+from lensmith.config import TrainSettings
+
+
+def distill(
+    given: dict[str, Any],
+    *,
+    recipe: Recipe = None,
+    resume: Resume = None,
+    as_json: Json = False,
+) -> None:
+    """Train a small network on what a large one answers: TEACHER is the run folder of `lensmith train`.
+
+    The student learns from the labels and from the teacher's softened answers to the same augmented pictures; with
+    `--feature-weight` also from what the teacher's head is given. Images, parts, seed and resize mode are those of the
+    teacher's run, so what was held back there is held back here. Everything else is as in `lensmith train`.
+    """
+    try:
+        distilled = api.distill(
+            given.pop("teacher", None), given.pop("model", None), recipe=recipe, resume=resume, **given
+        )
+    finally:
+        leave()
+    if not leads():
+        return
+    if as_json:
+        print_json(distilled.as_dict())
+        return
+    tell(distilled.trained)
+    sides = {"teacher": distilled.teacher, "student": distilled.student}
+    table(
+        "",
+        ("", "backbone", "million parameters", "validation accuracy"),
+        [
+            (role, side.model, side.params_millions, "–" if side.accuracy is None else f"{side.accuracy:.4f}")
+            for role, side in sides.items()
+        ],
+    )
+
+
+command = command_for(
+    TrainSettings, distill, optional=("teacher",), positional=("teacher",), renamed={"model": "student"}
+)

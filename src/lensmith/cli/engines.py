@@ -1,0 +1,32 @@
+"""The engines of a bundle as a table for people, as `lensmith export` and `lensmith bundle show` print it."""
+
+from __future__ import annotations
+
+from lensmith.bundle import Manifest
+from lensmith.cli.output import say, table
+
+
+def print_engines(manifest: Manifest) -> None:
+    """One row a record, in the order of preference; what was not measured is a dash."""
+    rows = [
+        (
+            "→" if record.chosen else "*" if record.pareto else "",
+            record.name,
+            _number(record.accuracy, ".4f"),
+            _number(record.drop, "+.2f"),
+            _number(record.latency_ms, ".1f"),
+            _number(record.images_per_second, ".0f"),
+            _number(record.bytes and record.bytes / 1e6, ".1f"),
+            _number(record.memory_bytes and record.memory_bytes / 1e6, ".0f"),
+            _number(record.load_s, ".1f"),
+            record.why + (f"; {len(record.kept)} layers kept in fp32" if record.kept else ""),
+        )
+        for record in manifest.engines
+    ]
+    columns = ("", "engine", "accuracy", "drop", "ms", "images/s", "MB", "memory MB", "load s", "why")
+    table("", columns, rows)
+    say("→ chosen, * none is better in all; drop in points against PyTorch")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)

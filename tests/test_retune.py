@@ -1,0 +1,111 @@
+"""A bundle's engines measured anew where it will serve."""
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lensmith import retune as room
+from lensmith.bundle import GOLDEN, GRAPH, Bundle, EngineRecord, Golden, Manifest, write
+from lensmith.classifier import load
+from lensmith.config import ExportSettings
+from lensmith.errors import BundleError
+from lensmith.retune import retune
+
+
+@pytest.fixture
+def several(colour_bundle: Bundle, tmp_path: Path) -> Path:
+    """A bundle of ONNX Runtime, OpenVINO, and an engine that is nowhere; the last is chosen."""
+    plain = colour_bundle.records()[0]
+
+    def build(folder: Path) -> Manifest:
+        shutil.copyfile(colour_bundle.path / GRAPH, folder / GRAPH)
+        golden = colour_bundle.golden()
+        Golden(golden.images, golden.probabilities).save(folder / GOLDEN, colour_bundle.labels)
+        records = [("elsewhere", "int8", 0.1), ("onnxruntime", "fp32", 0.0), ("openvino", "fp32", 0.0)]
+        engines = tuple(
+            plain.model_copy(
+                update={"engine": engine, "precision": precision, "drop": drop, "chosen": engine == "elsewhere"}
+            )
+            for engine, precision, drop in records
+        )
+        return colour_bundle.manifest.model_copy(update={"engines": engines, "judged": {"max_accuracy_drop": 0.7}})
+
+    return write(tmp_path / "several", build).path
+
+
+@pytest.fixture
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Speeds as given, since what is measured is for test_speed."""
+
+    def given(folder: Path, records: list[EngineRecord], *_: object) -> list[EngineRecord]:
+        speeds = {"onnxruntime-fp32": 100.0, "openvino-fp32": 200.0}
+        return [each.model_copy(update={"images_per_second": speeds[each.name]}) for each in records]
+
+    monkeypatch.setattr(room, "measure_all", given)
+
+
+def test_engines_are_measured_here_and_the_fastest_that_runs_is_chosen(several: Path) -> None:
+    before = load(several, "onnxruntime").classify(Bundle.load(several).golden().images[0])
+    made = retune(ExportSettings(retune=several))
+    opened = Bundle.load(several)
+    first, second, last = opened.manifest.engines
+    assert {first.engine, second.engine} == {"onnxruntime", "openvino"}
+    assert first.chosen
+    assert first.images_per_second is not None
+    assert last.engine == "elsewhere"
+    assert last.why == "this lensmith knows no engine elsewhere"
+    assert made.before == "elsewhere-int8"
+    assert opened.manifest.machine["cores"] >= 1
+    assert opened.manifest.judged["max_accuracy_drop"] == 0.7
+    np.testing.assert_allclose(
+        load(several).classify(opened.golden().images[0]).probabilities, before.probabilities, atol=1e-5
+    )
+    assert made.as_dict()["candidates"][0]["chosen"]
+
+
+@pytest.mark.usefixtures("_at_once")
+def test_a_zip_is_written_anew_and_its_unpacked_copy_left_alone(
+    several: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LENSMITH_CACHE", str(tmp_path / "cache"))
+    packed = Bundle.load(several).pack(tmp_path / "several.zip")
+    unpacked = Bundle.load(packed).path
+    retune(ExportSettings(retune=packed))
+    assert Bundle.load(packed).records()[0].name == "openvino-fp32"
+    assert json.loads((unpacked / "bundle.json").read_text())["engines"][0]["engine"] == "elsewhere"
+    with zipfile.ZipFile(packed) as archive:
+        assert set(archive.namelist()) == {"bundle.json", GRAPH, GOLDEN}
+
+
+@pytest.mark.usefixtures("_at_once")
+def test_an_engine_that_answers_otherwise_here_is_not_chosen(several: Path) -> None:
+    opened = Bundle.load(several)
+    golden = opened.golden()
+    Golden(golden.images, golden.probabilities, {"openvino-fp32": 1 - golden.probabilities}).save(
+        several / GOLDEN, opened.labels
+    )
+    manifest = json.loads((several / "bundle.json").read_text())
+    from lensmith.bundle import sha256
+
+    manifest["files"][GOLDEN] = sha256(several / GOLDEN)
+    (several / "bundle.json").write_text(json.dumps(manifest))
+    made = retune(ExportSettings(retune=several))
+    assert made.manifest.engines[0].name == "onnxruntime-fp32"
+    (why,) = [each.why for each in made.manifest.engines if each.name == "openvino-fp32"]
+    assert "differs by" in why
+
+
+@pytest.mark.usefixtures("_at_once")
+def test_where_none_runs_nothing_is_written(several: Path, remake: Callable[..., Path]) -> None:
+    before = (several / "bundle.json").read_text()
+    manifest = json.loads(before)
+    manifest["engines"] = manifest["engines"][:1]
+    (several / "bundle.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="elsewhere-int8: this lensmith knows no engine elsewhere"):
+        retune(ExportSettings(retune=several))
+    assert json.loads((several / "bundle.json").read_text()) == manifest
