@@ -51,6 +51,12 @@ def shared_colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_colours(tmp_path_factory.mktemp("data") / "colours")
 
 
+@pytest.fixture(scope="session")
+def many_colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with 24 pictures of each class, enough to calibrate int8 on the training ones."""
+    return make_colours(tmp_path_factory.mktemp("data") / "many", per_class=24)
+
+
 _QUICK = {
     "model": "test_resnet", "pretrained": False, "image_size": 32, "epochs": 8, "head_epochs": 1, "batch_size": 4,
     "lr": 3e-3, "backbone_lr_ratio": 1.0, "precision": "fp32", "workers": 0, "device": "cpu",

@@ -2,14 +2,16 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+from lensmith import engine as engine_room
 from lensmith.bundle import GRAPH, Bundle
-from lensmith.engine import FakeEngine, open_engine, open_graph
-from lensmith.errors import BundleError
+from lensmith.engine import ENGINES, CudaEngine, FakeEngine, OnnxRuntimeEngine, lacks, open_engine, open_graph
+from lensmith.errors import BundleError, FallbackWarning
 
 BATCH = np.random.default_rng(0).normal(0, 0.5, (5, 3, 32, 32)).astype(np.float32)
 
@@ -82,6 +84,71 @@ def test_probabilities_sum_to_one_and_follow_the_temperature() -> None:
     np.testing.assert_allclose(sharp.sum(1), 1, rtol=1e-6)
     assert sharp.dtype == np.float32
     assert soft[1, 0] == pytest.approx(1 / (1 + np.exp(-0.1)), rel=1e-5)
+
+
+@pytest.fixture
+def tuned(remake: Callable[..., Bundle], colour_bundle: Bundle) -> Bundle:
+    """A bundle that was tuned for OpenVINO on a processor with VNNI."""
+    plain = colour_bundle.records()[0]
+    first = plain.model_copy(update={"engine": "openvino", "needs": ("VNNI", "AMX-INT8"), "why": "the fastest"})
+    return remake("tuned", engines=(first, plain.model_copy(update={"chosen": False})))
+
+
+def test_where_the_processor_has_what_the_chosen_engine_needs_it_runs(
+    tuned: Bundle, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setattr(engine_room, "instruction_sets", lambda: ["AVX2", "AMX-INT8"])
+    assert open_engine(tuned, threads=1).name == "openvino"
+    assert not [each for each in recwarn if each.category is FallbackWarning]
+
+
+def test_without_it_the_next_engine_runs_answers_the_same_and_says_so(
+    tuned: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_room, "instruction_sets", lambda: ["AVX2"])
+    with pytest.warns(
+        FallbackWarning, match="on onnxruntime-fp32 here .openvino-fp32: this processor has no VNNI"
+    ):
+        opened = open_engine(tuned, threads=1)
+    assert opened.name == "onnxruntime"
+    assert lacks(tuned.records()[0]) == "this processor has no VNNI or AMX-INT8"
+
+
+def test_an_engine_that_is_not_installed_gives_way_to_the_next(tuned: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_room, "instruction_sets", lambda: ["VNNI"])
+    monkeypatch.setattr(engine_room, "find_spec", lambda name: None if name == "openvino" else object())
+    with pytest.warns(FallbackWarning, match="openvino is not installed"):
+        assert open_engine(tuned, threads=1).name == "onnxruntime"
+
+
+def test_a_named_engine_that_cannot_run_here_is_an_error_and_no_other_takes_its_place(
+    tuned: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_room, "instruction_sets", list)
+    with pytest.raises(BundleError, match="openvino-fp32: this processor has no VNNI"):
+        open_engine(tuned, "openvino")
+
+
+def test_engines_are_named_with_or_without_their_precision(tuned: Bundle) -> None:
+    assert [each.name for each in tuned.records()] == ["openvino-fp32", "onnxruntime-fp32"]
+    assert tuned.records("onnxruntime") == tuned.records("onnxruntime-fp32") == tuned.records()[1:]
+
+
+def test_a_provider_that_the_package_lacks_is_named() -> None:
+    import onnxruntime as ort
+
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        assert CudaEngine.missing() == "onnxruntime here has no CUDAExecutionProvider (pip install onnxruntime-gpu)"
+    assert OnnxRuntimeEngine.missing() == ""
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["onnxruntime-cuda", "onnxruntime-tensorrt"])
+def test_engines_on_a_gpu_answer_as_the_one_on_the_processor(graph: str, name: str) -> None:
+    if reason := ENGINES[name].missing():
+        pytest.skip(reason)
+    expected = open_graph(graph, "onnxruntime", "fp32", 1).run(BATCH)
+    np.testing.assert_allclose(open_graph(graph, name, "fp32", 1).run(BATCH), expected, atol=1e-4)
 
 
 def test_an_engine_the_bundle_was_not_exported_for_is_named(colour_bundle: Bundle) -> None:

@@ -1,16 +1,16 @@
 """A bundle's engines measured anew where it will serve."""
 
 import json
-import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from lensmith import retune as room
-from lensmith.bundle import GOLDEN, GRAPH, Bundle, EngineRecord, Golden, Manifest, write
+from lensmith.bundle import GOLDEN, GRAPH, MANIFEST, Bundle, EngineRecord, Golden, sha256
 from lensmith.classifier import load
 from lensmith.config import ExportSettings
 from lensmith.errors import BundleError
@@ -18,24 +18,18 @@ from lensmith.retune import retune
 
 
 @pytest.fixture
-def several(colour_bundle: Bundle, tmp_path: Path) -> Path:
+def several(colour_bundle: Bundle, remake: Callable[..., Bundle]) -> Path:
     """A bundle of ONNX Runtime, OpenVINO, and an engine that is nowhere; the last is chosen."""
     plain = colour_bundle.records()[0]
-
-    def build(folder: Path) -> Manifest:
-        shutil.copyfile(colour_bundle.path / GRAPH, folder / GRAPH)
-        golden = colour_bundle.golden()
-        Golden(golden.images, golden.probabilities).save(folder / GOLDEN, colour_bundle.labels)
-        records = [("elsewhere", "int8", 0.1), ("onnxruntime", "fp32", 0.0), ("openvino", "fp32", 0.0)]
-        engines = tuple(
-            plain.model_copy(
-                update={"engine": engine, "precision": precision, "drop": drop, "chosen": engine == "elsewhere"}
-            )
-            for engine, precision, drop in records
+    engines = tuple(
+        plain.model_copy(update={"engine": engine, "precision": precision, "drop": drop, "chosen": drop > 0})
+        for engine, precision, drop in (
+            ("elsewhere", "int8", 0.1),
+            ("onnxruntime", "fp32", 0.0),
+            ("openvino", "fp32", 0.0),
         )
-        return colour_bundle.manifest.model_copy(update={"engines": engines, "judged": {"max_accuracy_drop": 0.7}})
-
-    return write(tmp_path / "several", build).path
+    )
+    return remake("several", engines=engines, judged={"max_accuracy_drop": 0.7}).path
 
 
 @pytest.fixture
@@ -77,23 +71,18 @@ def test_a_zip_is_written_anew_and_its_unpacked_copy_left_alone(
     unpacked = Bundle.load(packed).path
     retune(ExportSettings(retune=packed))
     assert Bundle.load(packed).records()[0].name == "openvino-fp32"
-    assert json.loads((unpacked / "bundle.json").read_text())["engines"][0]["engine"] == "elsewhere"
+    assert json.loads((unpacked / MANIFEST).read_text())["engines"][0]["engine"] == "elsewhere"
     with zipfile.ZipFile(packed) as archive:
-        assert set(archive.namelist()) == {"bundle.json", GRAPH, GOLDEN}
+        assert set(archive.namelist()) == {MANIFEST, GRAPH, GOLDEN}
 
 
 @pytest.mark.usefixtures("_at_once")
 def test_an_engine_that_answers_otherwise_here_is_not_chosen(several: Path) -> None:
     opened = Bundle.load(several)
     golden = opened.golden()
-    Golden(golden.images, golden.probabilities, {"openvino-fp32": 1 - golden.probabilities}).save(
-        several / GOLDEN, opened.labels
-    )
-    manifest = json.loads((several / "bundle.json").read_text())
-    from lensmith.bundle import sha256
-
-    manifest["files"][GOLDEN] = sha256(several / GOLDEN)
-    (several / "bundle.json").write_text(json.dumps(manifest))
+    wrong = {"openvino-fp32": 1 - golden.probabilities}
+    Golden(golden.images, golden.probabilities, wrong).save(several / GOLDEN, opened.labels)
+    _change(several, lambda manifest: manifest["files"].update({GOLDEN: sha256(several / GOLDEN)}))
     made = retune(ExportSettings(retune=several))
     assert made.manifest.engines[0].name == "onnxruntime-fp32"
     (why,) = [each.why for each in made.manifest.engines if each.name == "openvino-fp32"]
@@ -101,11 +90,15 @@ def test_an_engine_that_answers_otherwise_here_is_not_chosen(several: Path) -> N
 
 
 @pytest.mark.usefixtures("_at_once")
-def test_where_none_runs_nothing_is_written(several: Path, remake: Callable[..., Path]) -> None:
-    before = (several / "bundle.json").read_text()
-    manifest = json.loads(before)
-    manifest["engines"] = manifest["engines"][:1]
-    (several / "bundle.json").write_text(json.dumps(manifest))
+def test_where_none_runs_nothing_is_written(several: Path) -> None:
+    _change(several, lambda manifest: manifest["engines"].__delitem__(slice(1, None)))
+    before = (several / MANIFEST).read_text()
     with pytest.raises(BundleError, match="elsewhere-int8: this lensmith knows no engine elsewhere"):
         retune(ExportSettings(retune=several))
-    assert json.loads((several / "bundle.json").read_text()) == manifest
+    assert (several / MANIFEST).read_text() == before
+
+
+def _change(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text())
+    change(manifest)
+    (folder / MANIFEST).write_text(json.dumps(manifest))

@@ -38,7 +38,7 @@ def test_an_engine_that_fails_says_why_and_does_not_stop_the_others(
     assert found[0].images_per_second is None
     assert "INVALID_PROTOBUF" in found[0].why or "broken.onnx" in found[0].why
     assert found[1].images_per_second > 1
-    with pytest.raises(BundleError, match="onnxruntime-int8 was expected to run broken.onnx"):
+    with pytest.raises(BundleError, match=r"onnxruntime-int8 was expected to run broken\.onnx"):
         measure(tmp_path / "broken.onnx", broken, how, images)
 
 
