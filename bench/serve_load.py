@@ -23,9 +23,10 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from lensmith.bundle import GOLDEN, GRAPH, EngineRecord, Golden, Manifest, write
+from lensmith.bundle import GOLDEN, GRAPH, EngineRecord, Manifest, write
 from lensmith.classifier import load
 from lensmith.engine import open_graph
+from lensmith.golden import Golden
 from lensmith.image import Preprocessing, preprocess
 from lensmith.machine import allowed_cores
 from lensmith.serve.process import start_service

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lensmith.bundle import GOLDEN, GRAPH, MANIFEST, Abstention, Bundle, EngineRecord, Golden, Manifest, write
+from lensmith.bundle import GOLDEN, GRAPH, MANIFEST, Abstention, Bundle, EngineRecord, Manifest, write
 from lensmith.engine import OnnxRuntimeEngine
+from lensmith.golden import Golden
 from lensmith.image import Preprocessing, preprocess
 
 # Several test processes share the cores; set before torch is loaded, and for the processes that tests start.

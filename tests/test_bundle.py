@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lensmith.bundle import GRAPH, MANIFEST, Bundle, Golden, Manifest, require_free, write
+from lensmith.bundle import GRAPH, MANIFEST, Bundle, Manifest, require_free, write
 from lensmith.engine import FakeEngine, open_engine
 from lensmith.errors import BundleError, OutputError
+from lensmith.golden import Golden
 
 
 @pytest.fixture

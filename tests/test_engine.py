@@ -106,9 +106,7 @@ def test_without_it_the_next_engine_runs_answers_the_same_and_says_so(
     tuned: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine_room, "instruction_sets", lambda: ["AVX2"])
-    with pytest.warns(
-        FallbackWarning, match="on onnxruntime-fp32 here .openvino-fp32: this processor has no VNNI"
-    ):
+    with pytest.warns(FallbackWarning, match="on onnxruntime-fp32 here .openvino-fp32: this processor has no VNNI"):
         opened = open_engine(tuned, threads=1)
     assert opened.name == "onnxruntime"
     assert lacks(tuned.records()[0]) == "this processor has no VNNI or AMX-INT8"

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import timm
 import torch
+from torch import nn
 
 from lensmith.engine import open_graph
+from lensmith.errors import ModelError
 from lensmith.graph import write_graph
 
 
@@ -26,3 +28,16 @@ def test_the_graph_answers_as_the_module_for_every_batch_size(name: str, size: i
         with torch.no_grad():
             expected = model(images).numpy()
         np.testing.assert_allclose(engine.logits(images.numpy()), expected, atol=1e-4, rtol=1e-4)
+
+
+class Undecided(nn.Module):
+    """Its way depends on the pixels, which no graph can say."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3))
+
+
+def test_a_network_that_cannot_be_a_graph_is_named_with_the_exporters_reason(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="Of this Undecided it says: Could not guard on data-dependent expression"):
+        write_graph(Undecided().eval(), 32, tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []

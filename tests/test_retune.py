@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from lensmith import retune as room
-from lensmith.bundle import GOLDEN, GRAPH, MANIFEST, Bundle, EngineRecord, Golden, sha256
+from lensmith.bundle import GOLDEN, GRAPH, MANIFEST, Bundle, EngineRecord, sha256
 from lensmith.classifier import load
 from lensmith.config import ExportSettings
 from lensmith.errors import BundleError
+from lensmith.golden import Golden
 from lensmith.retune import retune
 
 

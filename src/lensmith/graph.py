@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from lensmith.errors import ModelError
+
 INPUT, OUTPUT = "images", "logits"
 
 
@@ -25,10 +27,13 @@ def write_graph(model: nn.Module, image_size: int, path: Path) -> Path:
 
     Returns:
         `path`.
+
+    Raises:
+        ModelError: the exporter cannot express the network; with its own words.
     """
     # Two, since the exporter takes an example of one for a fixed dimension.
     example = torch.zeros(2, 3, image_size, image_size)
-    with _quiet(), _out_of_place(model):
+    with _quiet(), _out_of_place(model), _translated(model):
         program = torch.onnx.export(
             model,
             (example,),
@@ -41,6 +46,20 @@ def write_graph(model: nn.Module, image_size: int, path: Path) -> Path:
         assert program is not None
         program.save(str(path), external_data=False)
     return path
+
+
+@contextlib.contextmanager
+def _translated(model: nn.Module) -> Iterator[None]:
+    """What the exporter says of a network that it cannot express, as an error for users."""
+    try:
+        yield
+    except torch.onnx.OnnxExporterError as error:
+        said = " ".join(str(error.__cause__ or error).split()).partition(". ")[0][:200]
+        raise ModelError(
+            "A network that torch.onnx can export was expected.",
+            f"Of this {type(model).__name__} it says: {said.rstrip('.')}.",
+            "Train another backbone; `lensmith models` lists them.",
+        ) from error
 
 
 @contextlib.contextmanager

@@ -1,8 +1,10 @@
 """Int8 for OpenVINO by NNCF, with the layers that hurt put back."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from lensmith.image import Tensor
 
 pytest.importorskip("nncf")
 
+TRUTH = np.zeros(72, dtype=np.int64)
+
 
 def answers(graph: Path, images: Tensor) -> Tensor:
     precision = "int8" if graph.suffix == ".xml" else "fp32"
@@ -20,7 +24,7 @@ def answers(graph: Path, images: Tensor) -> Tensor:
 
 
 def test_int8_answers_nearly_as_fp32_and_is_smaller(its_graph: Path, its_images: Tensor, tmp_path: Path) -> None:
-    maker = Int8(its_graph, its_images[::2], False, lambda: (its_images, np.zeros(len(its_images), int)), 0.5)
+    maker = Int8(its_graph, its_images[::2], tmp_path / "nncf", False, lambda: (its_images, TRUTH), 0.5)
     assert maker.write(tmp_path / "int8.xml") == "NNCF"
     assert np.abs(answers(tmp_path / "int8.xml", its_images) - answers(its_graph, its_images)).max() < 0.2
     assert "FakeQuantize" in (tmp_path / "int8.xml").read_text()
@@ -33,7 +37,7 @@ def test_layers_that_cost_accuracy_are_put_back_into_fp32_and_named(
 ) -> None:
     noise = np.random.default_rng(0).standard_normal((256, 3, 32, 32)).astype(np.float32)
     truth = answers(its_graph, noise).argmax(1)  # on noise many answers are near ties, which int8 turns round
-    maker = Int8(its_graph, its_images[::2], False, lambda: (noise, truth), 0.0)
+    maker = Int8(its_graph, its_images[::2], tmp_path / "nncf", False, lambda: (noise, truth), 0.0)
     path = tmp_path / "int8.xml"
     maker.write(path)
     before = (answers(path, noise).argmax(1) == truth).mean()
@@ -44,18 +48,51 @@ def test_layers_that_cost_accuracy_are_put_back_into_fp32_and_named(
     assert maker.spare(path) == ()
 
 
-def test_nothing_is_printed_and_no_use_reported(its_graph: Path, its_images: Tensor, tmp_path: Path) -> None:
+def test_nothing_is_printed_and_no_use_reported(
+    its_graph: Path, its_images: Tensor, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[dict[str, str]] = []
+    honest = subprocess.run
+
+    def watched(*args: Any, **more: Any) -> Any:
+        seen.append(more["env"])
+        return honest(*args, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "run", watched)
+        Int8(its_graph, its_images[:8], tmp_path / "nncf", False, lambda: (its_images, TRUTH), 0.5).write(
+            tmp_path / "int8.xml"
+        )
+    assert capfd.readouterr() == ("", "")
+    assert [env["NNCF_CI"] for env in seen] == ["1"]  # which is how NNCF is told not to report
+    assert "NNCF_CI" not in os.environ
+
+
+def test_signals_are_handled_afterwards(its_graph: Path, its_images: Tensor, tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", its_images[:8])
     code = f"""
-import sys
+import os, signal
 import numpy as np
 from pathlib import Path
+from lensmith.engine import open_graph
 from lensmith.export.openvino_graph import Int8
-images = np.load({str(tmp_path / "images.npy")!r})
-Int8(Path({str(its_graph)!r}), images, False, lambda: (images, images), 0.5).write(Path({str(tmp_path / "int8.xml")!r}))
-from nncf.telemetry.wrapper import telemetry
-print(type(telemetry).__name__)
+
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+images, folder = np.load({str(tmp_path / "images.npy")!r}), Path({str(tmp_path)!r})
+maker = Int8(Path({str(its_graph)!r}), images, folder / "nncf", False, lambda: (images, np.zeros(8, int)), 0.0)
+maker.write(folder / "int8.xml")
+engine = open_graph(str(folder / "int8.xml"), "openvino", "int8", 1)
+maker.spare(folder / "int8.xml")
+engine.run(images)
+os.kill(os.getpid(), signal.SIGUSR1)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "MagicMock\n"
-    assert "Statistics" not in done.stderr
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
+    assert done.stdout == b"handled\n"
+
+
+def test_what_fails_in_the_child_is_said(its_images: Tensor, tmp_path: Path) -> None:
+    (tmp_path / "broken.onnx").write_bytes(b"no graph")
+    maker = Int8(tmp_path / "broken.onnx", its_images[:8], tmp_path / "nncf", False, lambda: (its_images, TRUTH), 0.5)
+    with pytest.raises(RuntimeError, match=r"broken\.onnx|parse|protobuf"):
+        maker.write(tmp_path / "int8.xml")
+    assert not (tmp_path / "int8.xml").exists()

@@ -14,38 +14,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import nn
 
 from lensmith import bundle, machine
-from lensmith.bundle import Bundle, EngineRecord, Golden, Manifest
-from lensmith.choice import DEFAULT_DROP, as_dict
+from lensmith.bundle import Bundle, EngineRecord, Manifest
+from lensmith.choice import as_dict
 from lensmith.classifier import Classifier
 from lensmith.config import ExportSettings
-from lensmith.data.scan import Sample
 from lensmith.engine import open_graph
-from lensmith.errors import ModelError
 from lensmith.evaluate import confidence
 from lensmith.evaluate.chosen import Changed, Choice
 from lensmith.evaluate.evaluation import Evaluation
 from lensmith.evaluate.metrics import measure
 from lensmith.evaluate.report import write_report
 from lensmith.evaluate.run import judge
-from lensmith.export.candidates import PLAIN, Material, candidates
-from lensmith.export.choose import Contest, Trial
+from lensmith.export.beside import teacher_of
+from lensmith.export.candidates import PLAIN
+from lensmith.export.choose import choose, limit_of
 from lensmith.export.formats.registry import FORMATS, require_free, write_formats
 from lensmith.export.formats.source import Source, Written
-from lensmith.export.openvino_graph import CONTROL_IMAGES
 from lensmith.export.parity import Parity
-from lensmith.export.samples import evenly, prepared, spread
+from lensmith.export.samples import evenly
+from lensmith.golden import Golden
 from lensmith.graph import write_graph
-from lensmith.image import Tensor, preprocess, read
+from lensmith.image import preprocess, read
 from lensmith.train.folder import checkpoint
 from lensmith.train.folder.run import VERSIONS, Run
-from lensmith.train.images.dataset import Images, Order, default_workers, loader
 from lensmith.train.network import backbone
-from lensmith.train.validate import answers
 
 GOLDEN_SAMPLES = 8
 CALIBRATION_IMAGES = 200
@@ -85,6 +81,7 @@ class Exported:
             "bundle": str(self.bundle),
             **as_dict(self.manifest.engines),
             "accuracy": self.evaluation.metrics.accuracy,
+            "teacher": stored["teacher"],
             "judged": stored["judged"],
             "machine": stored["machine"],
             "calibration": stored["calibration"],
@@ -125,46 +122,28 @@ def export(settings: ExportSettings, *, quick: bool = False) -> Exported:
         made.append(_fill(folder, run, model, state["epoch"], settings, quick))
         return made[-1][0]
 
-    if target.suffix == ".zip":
+    zipped = target.suffix == ".zip"
+    if zipped:
         bundle.require_free(target, settings.overwrite)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as scratch:
-            whole = bundle.write(Path(scratch) / "bundle", build)
+    with tempfile.TemporaryDirectory() as scratch:
+        whole = bundle.write(Path(scratch) / "bundle" if zipped else target, build, replace=settings.overwrite)
+        if zipped:
             whole.pack(target)
-            formats = write_formats(names, _source(whole, model), others, replace=settings.overwrite) if names else ()
-    else:
-        whole = bundle.write(target, build, replace=settings.overwrite)
-        formats = write_formats(names, _source(whole, model), others, replace=settings.overwrite) if names else ()
+        formats = write_formats(names, Source.of(whole, model), others, replace=settings.overwrite) if names else ()
     return Exported(target, *made[0], formats, time.perf_counter() - started)
 
 
 def _fill(
     folder: Path, run: Run, model: nn.Module, epoch: int, settings: ExportSettings, quick: bool
 ) -> tuple[Manifest, Parity, Evaluation]:
-    _write_graph(model, run, folder / bundle.GRAPH)
-    # A set too small for a validation part is judged on what it has.
-    part = "val" if run.images.part("val") else "train"
-    samples = run.images.part(part)  # type: ignore[arg-type]
-    judged = samples if quick else spread(samples, settings.images)
+    write_graph(model, run.preprocessing.image_size, folder / bundle.GRAPH)
     manifest = _describe(run, epoch, settings)
-    contest = Contest(
-        folder=folder,
-        manifest=manifest,
-        images=run.images,
-        samples=judged,
-        part=part,
-        reference=_reference(model, run, judged),
-        tolerance=settings.tolerance,
-        min_agreement=settings.min_agreement,
-        max_drop=_limit(settings),
-    )
-    trials = _plain(contest) if quick else _hold(contest, run, settings)
-    engines = tuple(trial.record for trial in trials)
-    evaluation, parity = trials[0].evaluation, trials[0].parity
-    assert evaluation is not None  # the chosen one answered
-    assert parity is not None
-    if len(judged) < len(samples):
-        evaluation = judge(_classifier(folder, manifest, engines[0]), run.images, samples, part)
+    chosen = choose(run, model, folder, manifest, settings, quick)
+    engines, evaluation, parity = chosen.engines, chosen.evaluation, chosen.parity
+    if len(chosen.judged) < len(chosen.samples):
+        classifier = _classifier(folder, manifest, engines[0])
+        evaluation = judge(classifier, run.images, chosen.samples, chosen.part)
     scaling = confidence.scale(evaluation.truth, evaluation.probabilities)
     evaluation = _at_temperature(evaluation, scaling.temperature, engines[0])
     manifest = manifest.model_copy(
@@ -174,9 +153,10 @@ def _fill(
             "calibration": scaling.as_dict(),
             "abstention": settings.min_precision
             and confidence.threshold_for(evaluation.truth, evaluation.probabilities, settings.min_precision),
-            "judged": {"part": part, "images": parity.images, "max_accuracy_drop": _limit(settings)},
+            "judged": {"part": chosen.part, "images": parity.images, "max_accuracy_drop": limit_of(settings)},
             "machine": machine.description(),
-            "metrics": {"part": part, **evaluation.metrics.headline()},
+            "teacher": {} if quick else teacher_of(run, run.images, chosen.judged, chosen.part),
+            "metrics": {"part": chosen.part, **evaluation.metrics.headline()},
             "parity": parity.as_dict(),
         }
     )
@@ -185,20 +165,6 @@ def _fill(
     write_report(evaluation, folder / "report.html", _told(manifest, parity, scaling, evaluation, run))
     _write_card(folder / "README.md", manifest, evaluation)
     return manifest, parity, evaluation
-
-
-def _write_graph(model: nn.Module, run: Run, path: Path) -> None:
-    try:
-        write_graph(model, run.preprocessing.image_size, path)
-    except Exception as error:  # the exporter's are many
-        if isinstance(error, (OSError, ModuleNotFoundError)):
-            raise
-        said = " ".join(str(error).split())[:300]
-        raise ModelError(
-            f"A backbone that torch.onnx can export was expected in {run.path}.",
-            f"For {run.settings.model} it said: {type(error).__name__}: {said.rstrip('.')}.",
-            "Train another backbone (`lensmith models` lists them), or report this to its authors.",
-        ) from error
 
 
 def _describe(run: Run, epoch: int, settings: ExportSettings) -> Manifest:
@@ -218,44 +184,6 @@ def _describe(run: Run, epoch: int, settings: ExportSettings) -> Manifest:
         recipe={**run.settings.model_dump(mode="json"), "initial_weights": run.provenance, "best_epoch": epoch},
         versions=bundle.installed_versions((*VERSIONS, "openvino", "nncf")),
     )
-
-
-def _reference(model: nn.Module, run: Run, samples: Sequence[Sample]) -> Tensor:
-    """PyTorch's probabilities of the samples that can be read."""
-    device = torch.device("cpu")  # where the engines run
-    dataset = Images(run.images, samples, run.preprocessing, None, run.settings.seed)
-    workers = default_workers(device) if run.settings.workers is None else run.settings.workers
-    batches = loader(dataset, Order(len(samples), min(64, run.settings.batch_size), None), workers, device)
-    logits = answers(model.to(memory_format=torch.channels_last), batches, device).logits
-    probabilities: Tensor = logits.softmax(1).numpy()
-    return probabilities
-
-
-def _plain(contest: Contest) -> list[Trial]:
-    """The plain engine alone, with the speed that it judged at."""
-    trial = contest.attempt(PLAIN)
-    assert trial.evaluation is not None  # or an error was raised
-    speed = {
-        "latency_ms": round(trial.evaluation.latency_ms, 3),
-        "images_per_second": round(trial.evaluation.images_per_second, 2),
-    }
-    return contest.ordered([replace(trial, record=trial.record.model_copy(update=speed))])
-
-
-def _hold(contest: Contest, run: Run, settings: ExportSettings) -> list[Trial]:
-    """All candidates of the target."""
-    how = run.preprocessing
-    calibration, _ = prepared(run.images, run.images.part("train"), CALIBRATION_IMAGES, how)
-    with tempfile.TemporaryDirectory(prefix="lensmith-") as scratch:
-        material = Material(
-            graph=contest.folder / bundle.GRAPH,
-            scratch=Path(scratch),
-            calibration=calibration,
-            judged=lambda: prepared(run.images, contest.samples, CONTROL_IMAGES, how),
-            max_drop=_limit(settings),
-        )
-        encoded = [read(run.images.file(sample)) for sample in spread(contest.samples, GOLDEN_SAMPLES)]
-        return contest.hold(candidates(settings.target, material), encoded)
 
 
 def _classifier(folder: Path, manifest: Manifest, record: EngineRecord) -> Classifier:
@@ -293,31 +221,6 @@ def _told(manifest: Manifest, parity: Parity, scaling: confidence.Scaling, evalu
     )
     limit = manifest.judged["max_accuracy_drop"]
     return Choice(manifest.engines, scaling, changed, parity.per_class_change, parity.images, limit)
-
-
-def _limit(settings: ExportSettings) -> float:
-    return DEFAULT_DROP if settings.max_accuracy_drop is None else settings.max_accuracy_drop
-
-
-def _source(whole: Bundle, model: nn.Module) -> Source:
-    """What other formats are made from."""
-    manifest = whole.manifest
-    images = np.stack([preprocess(image, manifest.preprocessing) for image in whole.golden().images])
-    with torch.no_grad():
-        logits = model(torch.from_numpy(images).contiguous(memory_format=torch.channels_last))
-    int8 = next((r.graph for r in manifest.engines if (r.engine, r.precision) == ("onnxruntime", "int8")), None)
-    return Source(
-        model=model,
-        labels=manifest.labels,
-        preprocessing=manifest.preprocessing,
-        temperature=manifest.temperature,
-        graph=whole.path / bundle.GRAPH,
-        images=images,
-        expected=(logits / manifest.temperature).softmax(1).numpy(),
-        name=manifest.name,
-        version=manifest.version,
-        int8=whole.path / int8 if int8 else None,
-    )
 
 
 def _write_card(path: Path, manifest: Manifest, evaluation: Evaluation) -> None:

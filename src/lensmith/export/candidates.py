@@ -119,7 +119,8 @@ def candidates(target: Target, material: Material) -> list[Candidate]:
             Candidate("onnxruntime", "int8-dynamic", "int8-dynamic.onnx", dynamic, INT8_NEEDS, no_products),
         ]
     if target in ("cpu", "all"):
-        int8 = Int8(graph, images, kinds["Softmax"] > 0, material.judged, material.max_drop)
+        attention = kinds["Softmax"] > 0
+        int8 = Int8(graph, images, material.scratch / "nncf", attention, material.judged, material.max_drop)
         found += [
             Candidate("openvino", "fp32"),
             Candidate("openvino", "bf16", needs=BF16_NEEDS),

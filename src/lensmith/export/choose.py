@@ -1,189 +1,131 @@
-"""Candidates made, judged through the serving path, compared with PyTorch, measured, and the best of them chosen."""
+"""Which engine a run's network is served with: the images it is settled on, PyTorch's answers, and the contest."""
 
 from __future__ import annotations
 
-import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lensmith.bundle import Bundle, EngineRecord, Manifest
-from lensmith.choice import choose, may_serve
-from lensmith.classifier import Classifier
-from lensmith.data.scan import ImageSet, Sample
-from lensmith.engine import open_graph
-from lensmith.errors import MissingPackageError, ParityError
+import torch
+from torch import nn
+
+from lensmith.bundle import GRAPH, EngineRecord, Manifest
+from lensmith.choice import DEFAULT_DROP
+from lensmith.config import ExportSettings
+from lensmith.data.scan import Sample
 from lensmith.evaluate.evaluation import Evaluation
-from lensmith.evaluate.run import judge
-from lensmith.export.candidates import PLAIN, Candidate
-from lensmith.export.parity import Parity, compare
-from lensmith.image import Tensor
-from lensmith.speed import measure_all
+from lensmith.export.candidates import PLAIN, Material, candidates
+from lensmith.export.contest import Contest, Trial
+from lensmith.export.openvino_graph import CONTROL_IMAGES
+from lensmith.export.parity import Parity
+from lensmith.export.samples import prepared, spread
+from lensmith.image import Tensor, read
+from lensmith.train.folder.run import Run
+from lensmith.train.images.dataset import Images, Order, default_workers, loader
+from lensmith.train.validate import answers
+
+CALIBRATION_IMAGES = 200
+SPEED_IMAGES = 8
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What came of a candidate.
+class Chosen:
+    """What came of a contest.
 
     Attributes:
-        candidate: it.
-        record: with what was measured; no graph where it may not serve.
-        evaluation: its answers at temperature 1; None where it has none.
-        parity: of them with PyTorch's.
+        engines: all candidates' records, the chosen one first.
+        evaluation: of the chosen one on `judged`, at temperature 1.
+        parity: of those answers with PyTorch's.
+        part: of the set that the images are from.
+        judged: what each candidate answered.
+        samples: all of that part.
     """
 
-    candidate: Candidate
-    record: EngineRecord
-    evaluation: Evaluation | None = None
-    parity: Parity | None = None
-
-
-@dataclass(frozen=True)
-class Contest:
-    """What all candidates are put to.
-
-    Attributes:
-        folder: where their graphs go.
-        manifest: of the bundle, as far as it is known.
-        images: the set.
-        samples: those of it that each candidate answers.
-        part: what they are called.
-        reference: float32 (N, C), PyTorch's probabilities of the samples that can be read.
-        tolerance: largest difference of a probability that fp32 may show.
-        min_agreement: smallest share of images with the same class in fp32.
-        max_drop: accuracy that may be lost, in points of 100.
-    """
-
-    folder: Path
-    manifest: Manifest
-    images: ImageSet
-    samples: Sequence[Sample]
+    engines: tuple[EngineRecord, ...]
+    evaluation: Evaluation
+    parity: Parity
     part: str
-    reference: Tensor
-    tolerance: float
-    min_agreement: float
-    max_drop: float
-
-    def hold(self, candidates: Sequence[Candidate], with_images: Sequence[bytes]) -> list[Trial]:
-        """Try all, and put them in order: the chosen one first. Graphs of those that may not serve are removed.
-
-        One that is fast and loses too much is made anew with more layers in fp32, as long as it would be chosen.
-
-        Args:
-            candidates: `PLAIN` is the first.
-            with_images: encoded, to measure speed with.
-
-        Raises:
-            ParityError: the plain engine answers differently from PyTorch, or none is within the limit.
-        """
-        trials = self._timed([self.attempt(candidate) for candidate in candidates], with_images)
-        for number, trial in enumerate(trials):
-            fastest = max((_speed(t) for t in trials if may_serve(t.record, self.max_drop)), default=0.0)
-            if trial.record.graph and not may_serve(trial.record, self.max_drop) and _speed(trial) > fastest:
-                trials[number] = self._timed([self._mend(trial)], with_images)[0]
-        return self.ordered(trials)
-
-    def attempt(self, candidate: Candidate) -> Trial:
-        """Make a candidate's graph and judge it; what cannot be made or run says why.
-
-        Raises:
-            ParityError: the plain engine answers differently from PyTorch, beyond the tolerance.
-        """
-        record = candidate.record()
-        if candidate.refused:
-            return Trial(candidate, record)
-        try:
-            if candidate.maker is not None:
-                method = candidate.maker.write(self.folder / candidate.graph)
-                record = record.model_copy(update={"method": method})
-            trial = self._judged(candidate, record)
-        except Exception as error:  # each tool has exceptions of its own
-            if isinstance(error, ParityError) and candidate == PLAIN:
-                raise
-            trial = Trial(candidate, record.model_copy(update={"graph": None, "why": _reason(error)}))
-        _tell(trial)
-        return trial
-
-    def ordered(self, trials: Sequence[Trial]) -> list[Trial]:
-        """By `lensmith.choice`; see `hold`."""
-        of = {trial.record.name: trial for trial in trials}
-        records = choose([trial.record for trial in trials], self.max_drop)
-        if not records[0].chosen:
-            rows = "; ".join(f"{record.name} {record.why}" for record in records)
-            raise ParityError(
-                f"An engine that loses at most {self.max_drop:g} points of accuracy against PyTorch was expected.",
-                f"None does: {rows}.",
-                "No bundle was written; allow more with --max-accuracy-drop if you can accept that.",
-            )
-        usable = [record for record in records if may_serve(record, self.max_drop) and record.images_per_second]
-        for graph in {r.graph for r in records if r.graph} - {r.graph for r in usable}:
-            for file in (self.folder / graph, (self.folder / graph).with_suffix(".bin")):
-                file.unlink(missing_ok=True)
-        return [replace(of[r.name], record=r if r in usable else r.model_copy(update={"graph": None})) for r in records]
-
-    def _judged(self, candidate: Candidate, record: EngineRecord) -> Trial:
-        """Answer all images, and compare.
-
-        Raises:
-            ParityError: fp32 beyond the tolerance.
-        """
-        path = self.folder / str(record.graph)
-        engine = open_graph(str(path), record.engine, record.precision, threads=1)
-        classifier = Classifier(Bundle(self.folder, self.manifest), engine)
-        evaluation = judge(classifier, self.images, self.samples, self.part)
-        named = {self.images.file(sample): sample.path for sample in self.samples}
-        paths = [named[file] for file in evaluation.files]
-        parity = compare(self.reference, evaluation.probabilities, paths, self.manifest.labels, evaluation.truth)
-        if record.precision == "fp32":
-            parity.require(self.tolerance, self.min_agreement)
-        found = {
-            "accuracy": evaluation.metrics.accuracy,
-            "drop": round(parity.drop, 4),
-            "agreement": parity.agreement,
-            "largest_difference": parity.largest_difference,
-            "bytes": sum(file.stat().st_size for file in (path, path.with_suffix(".bin")) if file.exists()),
-        }
-        return Trial(candidate, record.model_copy(update=found), evaluation, parity)
-
-    def _mend(self, trial: Trial) -> Trial:
-        """The candidate with ever more layers in fp32, until it is within the limit or nothing is left to try."""
-        candidate = trial.candidate
-        try:
-            while candidate.maker is not None and not may_serve(trial.record, self.max_drop):
-                kept = candidate.maker.spare(self.folder / candidate.graph)
-                if not kept:
-                    break
-                trial = self._judged(candidate, trial.record.model_copy(update={"kept": kept}))
-                _tell(trial)
-        except Exception as error:  # see `attempt`
-            return replace(trial, record=trial.record.model_copy(update={"graph": None, "why": _reason(error)}))
-        return trial
-
-    def _timed(self, trials: Sequence[Trial], images: Sequence[bytes]) -> list[Trial]:
-        runnable = [trial.record for trial in trials if trial.record.graph]
-        measured = {r.name: r for r in measure_all(self.folder, runnable, self.manifest.preprocessing, images)}
-        return [replace(trial, record=measured.get(trial.record.name, trial.record)) for trial in trials]
+    judged: tuple[Sample, ...]
+    samples: tuple[Sample, ...]
 
 
-def _speed(trial: Trial) -> float:
-    return trial.record.images_per_second or 0.0
+def choose(
+    run: Run, model: nn.Module, folder: Path, manifest: Manifest, settings: ExportSettings, quick: bool
+) -> Chosen:
+    """Hold the contest for a run's network.
+
+    Args:
+        run: says which images there are.
+        model: its network, in evaluation mode, on the CPU.
+        folder: of the bundle; has the fp32 graph, and gets those of the others that may serve.
+        manifest: of the bundle, as far as it is known.
+        settings: the target and the limits.
+        quick: try the plain engine alone.
+
+    Raises:
+        ParityError: the plain engine answers differently from PyTorch, or none is within the limits.
+    """
+    # A set too small for a validation part is judged on what it has.
+    part = "val" if run.images.part("val") else "train"
+    samples = run.images.part(part)  # type: ignore[arg-type]
+    judged = samples if quick else spread(samples, settings.images)
+    contest = Contest(
+        folder=folder,
+        manifest=manifest,
+        images=run.images,
+        samples=judged,
+        part=part,
+        reference=_reference(model, run, judged),
+        tolerance=settings.tolerance,
+        min_agreement=settings.min_agreement,
+        max_drop=limit_of(settings),
+    )
+    trials = _plain(contest) if quick else _hold(contest, run, settings)
+    evaluation, parity = trials[0].evaluation, trials[0].parity
+    assert evaluation is not None  # the first is chosen, and has answered
+    assert parity is not None
+    return Chosen(tuple(trial.record for trial in trials), evaluation, parity, part, judged, samples)
 
 
-def _tell(trial: Trial) -> None:
-    """One line a candidate, since the whole takes minutes."""
-    record = trial.record
-    if record.accuracy is None:
-        said = record.why
-    else:
-        kept = f", {len(record.kept)} layers kept in fp32" if record.kept else ""
-        said = f"accuracy {record.accuracy:.4f}, {record.drop:+.2f} points lost{kept}"
-    print(f"{record.name}: {said}", file=sys.stderr, flush=True)
+def limit_of(settings: ExportSettings) -> float:
+    """Accuracy that an engine may lose, in points of 100."""
+    return DEFAULT_DROP if settings.max_accuracy_drop is None else settings.max_accuracy_drop
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, ParityError):
-        return error.arrived
-    if isinstance(error, ModuleNotFoundError):
-        return MissingPackageError.of(error).remedy
-    said = " ".join(str(error).split())
-    return f"{type(error).__name__}: {said[:200]}" if said else type(error).__name__
+def _reference(model: nn.Module, run: Run, samples: Sequence[Sample]) -> Tensor:
+    """PyTorch's probabilities of the samples that can be read."""
+    device = torch.device("cpu")  # where the engines run
+    dataset = Images(run.images, samples, run.preprocessing, None, run.settings.seed)
+    workers = default_workers(device) if run.settings.workers is None else run.settings.workers
+    batches = loader(dataset, Order(len(samples), min(64, run.settings.batch_size), None), workers, device)
+    logits = answers(model.to(memory_format=torch.channels_last), batches, device).logits
+    probabilities: Tensor = logits.softmax(1).numpy()
+    return probabilities
+
+
+def _plain(contest: Contest) -> list[Trial]:
+    """The plain engine alone, with the speed that it judged at."""
+    trial = contest.attempt(PLAIN)
+    assert trial.evaluation is not None  # or an error was raised
+    speed = {
+        "latency_ms": round(trial.evaluation.latency_ms, 3),
+        "images_per_second": round(trial.evaluation.images_per_second, 2),
+    }
+    return contest.ordered([replace(trial, record=trial.record.model_copy(update=speed))])
+
+
+def _hold(contest: Contest, run: Run, settings: ExportSettings) -> list[Trial]:
+    """All candidates of the target."""
+    how = run.preprocessing
+    calibration, _ = prepared(run.images, run.images.part("train"), CALIBRATION_IMAGES, how)
+    with tempfile.TemporaryDirectory(prefix="lensmith-") as scratch:
+        material = Material(
+            graph=contest.folder / GRAPH,
+            scratch=Path(scratch),
+            calibration=calibration,
+            judged=lambda: prepared(run.images, contest.samples, CONTROL_IMAGES, how),
+            max_drop=contest.max_drop,
+        )
+        encoded = [read(run.images.file(sample)) for sample in spread(contest.samples, SPEED_IMAGES)]
+        return contest.hold(candidates(settings.target, material), encoded)

@@ -47,6 +47,7 @@ HISTOGRAM_IMAGES = 64
 """Methods that look at whole histograms take long, and change little beyond so many images."""
 
 WITH_WEIGHTS = ("Conv", "Gemm", "MatMul")
+FOLLOWING = ("Relu", "Clip", "HardSwish", "HardSigmoid", "Sigmoid", "Gelu", "Mul", "Add", "Reshape", "Transpose")
 SENSITIVITY_IMAGES = 8
 SPARED_SHARES = (0.05, 0.1, 0.2, 0.4)
 """Of the layers with weights: those that suffer most are left in fp32, more of them each time."""
@@ -108,12 +109,14 @@ class Static:
                 results.append(collect_activations(str(shown), _Reader(self._images[:SENSITIVITY_IMAGES])))
             ratio = compute_activation_error(create_activation_matching(results[1], results[0]))
         made_by = {out: node for node in onnx.load(self._plain).graph.node for out in node.output}
-        found = sorted(
-            (float(errors["qdq_err"]), made_by[tensor].name)
-            for tensor, errors in ratio.items()
-            if tensor in made_by and made_by[tensor].op_type in WITH_WEIGHTS
-        )
-        return [name for _, name in found]
+        found: dict[str, float] = {}
+        for tensor, errors in ratio.items():
+            node = made_by.get(tensor)
+            while node is not None and node.op_type in FOLLOWING:  # its layer's result is seen after it
+                node = made_by.get(node.input[0])
+            if node is not None and node.op_type in WITH_WEIGHTS:
+                found[node.name] = min(float(errors["qdq_err"]), found.get(node.name, float("inf")))
+        return sorted(found, key=lambda name: found[name])
 
     def _write(self, path: Path, method: str, spared: Sequence[str] = ()) -> None:
         with _quiet():

@@ -1,20 +1,23 @@
-"""An int8 graph for OpenVINO, by NNCF: calibrated, and with accuracy control where that is not enough."""
+"""An int8 graph for OpenVINO, by NNCF: calibrated, and with accuracy control where that is not enough.
+
+NNCF works in a process of its own. It opens OpenVINO's plugin and closes it again, which takes away the stack on which
+this process handles signals (see `lensmith.engine.openvino_core`); it prints what it does; and it reports its use to
+its makers unless it is told that it runs in CI.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
+import json
 import os
-from collections.abc import Callable, Iterable, Iterator
-from functools import cache
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lensmith.engine import openvino_core
 from lensmith.image import Tensor
 
 CONTROL_IMAGES = 300
@@ -29,6 +32,7 @@ class Int8:
     Args:
         graph: ONNX, fp32.
         images: float32 (N, 3, S, S) to calibrate on.
+        folder: for files in between; made here.
         transformer: it has attention, for which NNCF knows parts that should stay in fp32.
         judged: loads float32 (M, 3, S, S) and int64 (M,), their classes, on which accuracy control holds the accuracy.
         max_drop: accuracy that may be lost, in points of 100.
@@ -38,19 +42,20 @@ class Int8:
         self,
         graph: Path,
         images: Tensor,
+        folder: Path,
         transformer: bool,
         judged: Callable[[], tuple[Tensor, npt.NDArray[np.int64]]],
         max_drop: float,
     ) -> None:
-        self._graph, self._images, self._transformer = graph, images, transformer
+        self._graph, self._images, self._folder, self._transformer = graph, images, folder, transformer
         self._judged, self._max_drop = judged, max_drop
         self._controlled = False
 
     def write(self, path: Path) -> str:
         """Write OpenVINO IR: `path`, which ends in .xml, and its .bin; returns the method."""
-        nncf, ov = _libraries()
-        with _quiet():
-            ov.save_model(nncf.quantize(*self._inputs(nncf), **self._options(nncf)), path, compress_to_fp16=False)
+        self._folder.mkdir(exist_ok=True)
+        np.save(self._folder / "calibration.npy", self._images)
+        self._quantise(path)
         return "NNCF"
 
     def spare(self, path: Path) -> tuple[str, ...]:
@@ -62,31 +67,69 @@ class Int8:
         if self._controlled:
             return ()
         self._controlled = True
-        nncf, ov = _libraries()
         images, truth = self._judged()
-        samples = [(image[None], int(label)) for image, label in zip(images, truth, strict=True)]
-        quantised = _in_int8(openvino_core().read_model(path))
-        with _quiet():
-            made = nncf.quantize_with_accuracy_control(
-                *self._inputs(nncf),
-                nncf.Dataset(samples, lambda sample: sample[0]),
-                _accuracy,
-                max_drop=self._max_drop / 100,
-                advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
-                    ranking_subset_size=min(len(samples), RANKING_IMAGES), num_ranking_workers=1
-                ),
-                **self._options(nncf),
-            )
-            ov.save_model(made, path, compress_to_fp16=False)
-        return tuple(sorted(quantised - _in_int8(made)))
+        np.save(self._folder / "judged.npy", images)
+        np.save(self._folder / "truth.npy", truth)
+        return tuple(self._quantise(path, self._max_drop))
 
-    def _inputs(self, nncf: Any) -> tuple[Any, Any]:
-        images = [image[None] for image in self._images]
-        return openvino_core().read_model(self._graph), nncf.Dataset(images)
+    def _quantise(self, path: Path, max_drop: float | None = None) -> list[str]:
+        """Let a child do it, and put its files in place; weights of older ones may be mapped into memory.
 
-    def _options(self, nncf: Any) -> dict[str, Any]:
-        kind = nncf.ModelType.TRANSFORMER if self._transformer else None
-        return {"subset_size": len(self._images), "model_type": kind}
+        Raises:
+            RuntimeError: it failed; with its last words.
+        """
+        asked = {
+            "graph": str(self._graph),
+            "folder": str(self._folder),
+            "transformer": self._transformer,
+            "max_drop": max_drop,
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "lensmith.export.openvino_graph"],
+            input=json.dumps(asked), capture_output=True, text=True, env={**os.environ, "NNCF_CI": "1"}, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            said = done.stderr.strip().splitlines()
+            raise RuntimeError(said[-1] if said else f"NNCF ended with {done.returncode}")
+        for suffix in (".bin", ".xml"):
+            (self._folder / "int8").with_suffix(suffix).replace(path.with_suffix(suffix))
+        kept: list[str] = json.loads((self._folder / "kept.json").read_text())
+        return kept
+
+
+def _main() -> None:
+    """In the child: int8.xml, int8.bin, and the layers that are not in int8 though they could be, in kept.json."""
+    import nncf
+    import openvino as ov
+
+    asked = json.load(sys.stdin)
+    folder = Path(asked["folder"])
+    images = np.load(folder / "calibration.npy")
+
+    def inputs() -> tuple[Any, Any]:
+        return ov.Core().read_model(asked["graph"]), nncf.Dataset([image[None] for image in images])
+
+    kind = nncf.ModelType.TRANSFORMER if asked["transformer"] else None
+    options = {"subset_size": len(images), "model_type": kind}
+    made = nncf.quantize(*inputs(), **options)
+    kept: list[str] = []
+    if asked["max_drop"] is not None:
+        whole = _in_int8(made)
+        pairs = zip(np.load(folder / "judged.npy"), np.load(folder / "truth.npy"), strict=True)
+        samples = [(image[None], int(label)) for image, label in pairs]
+        made = nncf.quantize_with_accuracy_control(
+            *inputs(),
+            nncf.Dataset(samples, lambda sample: sample[0]),
+            _accuracy,
+            max_drop=asked["max_drop"] / 100,
+            advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
+                ranking_subset_size=min(len(samples), RANKING_IMAGES), num_ranking_workers=1
+            ),
+            **options,
+        )
+        kept = sorted(whole - _in_int8(made))
+    ov.save_model(made, folder / "int8.xml", compress_to_fp16=False)
+    (folder / "kept.json").write_text(json.dumps(kept))
 
 
 def _accuracy(compiled: Any, samples: Iterable[tuple[Tensor, int]]) -> tuple[float, list[float]]:
@@ -112,28 +155,5 @@ def _quantised(node: Any) -> bool:
     return bool(node.get_type_name() == "FakeQuantize")
 
 
-@cache
-def _libraries() -> tuple[Any, Any]:
-    """NNCF and OpenVINO. NNCF reports its use to its makers unless it is told that it runs in CI."""
-    openvino_core()  # first, since it must stay
-    said = os.environ.get("NNCF_CI")
-    os.environ["NNCF_CI"] = "1"
-    try:
-        with _quiet():
-            import nncf
-            import openvino as ov
-    finally:
-        os.environ.pop("NNCF_CI") if said is None else os.environ.update(NNCF_CI=said)
-    return nncf, ov
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """NNCF draws bars and logs what it does."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.disable(level)
+if __name__ == "__main__":
+    _main()

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from lensmith.bundle import GRAPH, Bundle
 from lensmith.errors import ParityError
 from lensmith.graph import INPUT, OUTPUT
-from lensmith.image import Preprocessing, Tensor
+from lensmith.image import Preprocessing, Tensor, preprocess
 
 TOLERANCE = 1e-3
 """Of a probability, in fp32: another runtime sums in another order, and no more than that."""
@@ -51,6 +52,32 @@ class Source:
     name: str
     version: str
     int8: Path | None = None
+
+    @classmethod
+    def of(cls, bundle: Bundle, model: nn.Module) -> Source:
+        """The network of a bundle, with the bundle's golden images.
+
+        Args:
+            bundle: exported from it.
+            model: in evaluation mode, on the CPU.
+        """
+        manifest = bundle.manifest
+        images = np.stack([preprocess(image, manifest.preprocessing) for image in bundle.golden().images])
+        with torch.no_grad():
+            logits = model(torch.from_numpy(images))
+        int8 = next((r.graph for r in manifest.engines if r.graph and r.name == "onnxruntime-int8"), None)
+        return cls(
+            model=model,
+            labels=manifest.labels,
+            preprocessing=manifest.preprocessing,
+            temperature=manifest.temperature,
+            graph=bundle.path / GRAPH,
+            images=images,
+            expected=(logits / manifest.temperature).softmax(1).numpy(),
+            name=manifest.name,
+            version=manifest.version,
+            int8=bundle.path / int8 if int8 else None,
+        )
 
     @property
     def size(self) -> int:
