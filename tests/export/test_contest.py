@@ -167,7 +167,9 @@ def test_a_slow_one_is_not_mended_and_its_graph_removed(
 ) -> None:
     maker = Spoilt(its_graph, spared=2)
     spoilt = Candidate("onnxruntime", "int8", "int8.onnx", maker)
+    (tmp_path / "int8.bin").write_bytes(b"weights of int8.xml, another candidate")
     first, second = contest({"onnxruntime-fp32": 100, "onnxruntime-int8": 90}).hold([PLAIN, spoilt], [])
+    assert (tmp_path / "int8.bin").exists()
     assert (first.record.name, maker.asked) == ("onnxruntime-fp32", 0)
     assert second.record.graph is None
     assert second.record.drop > 50

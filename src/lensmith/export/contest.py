@@ -117,7 +117,7 @@ class Contest:
             )
         usable = [record for record in records if may_serve(record, self.max_drop) and record.images_per_second]
         for graph in {r.graph for r in records if r.graph} - {r.graph for r in usable}:
-            for file in (self.folder / graph, (self.folder / graph).with_suffix(".bin")):
+            for file in _files(self.folder / graph):
                 file.unlink(missing_ok=True)
         return [replace(of[r.name], record=r if r in usable else r.model_copy(update={"graph": None})) for r in records]
 
@@ -141,7 +141,7 @@ class Contest:
             "drop": round(parity.drop, 4),
             "agreement": parity.agreement,
             "largest_difference": parity.largest_difference,
-            "bytes": sum(file.stat().st_size for file in (path, path.with_suffix(".bin")) if file.exists()),
+            "bytes": sum(file.stat().st_size for file in _files(path)),
         }
         return Trial(candidate, record.model_copy(update=found), evaluation, parity)
 
@@ -163,6 +163,11 @@ class Contest:
         runnable = [trial.record for trial in trials if trial.record.graph]
         measured = {r.name: r for r in measure_all(self.folder, runnable, self.manifest.preprocessing, images)}
         return [replace(trial, record=measured.get(trial.record.name, trial.record)) for trial in trials]
+
+
+def _files(graph: Path) -> list[Path]:
+    """A graph's files: OpenVINO's IR has its weights in a second one."""
+    return [graph, graph.with_suffix(".bin")] if graph.suffix == ".xml" else [graph]
 
 
 def _speed(trial: Trial) -> float:
