@@ -88,7 +88,7 @@ def main() -> None:
             for each in rows:
                 speed = f"{each['images_per_second'] or 0:7.1f}/s {each['ratio'] or 0:5.2f}×"
                 drop = "  –  " if each["drop"] is None else f"{each['drop']:+5.2f}"
-                print(f"  {'→' if each['chosen'] else ' '} {each['name']:26} {speed} drop {drop}  {each['why']}")
+                print(f"  {'→' if each['chosen'] else ' '} {each['name']:26} {speed} drop {drop}  {each['why']}", flush=True)
     if given.json:
         print(json.dumps(found))
 

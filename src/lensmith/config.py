@@ -321,7 +321,9 @@ class EvaluateSettings(Settings):
     part: Literal["auto", "train", "val", "test", "all"] = Field(
         "auto", description="auto: the test part where there is one, else all."
     )
-    engine: str | None = Field(None, description="Another of the bundle's engines than the chosen one.")
+    engine: str | None = Field(
+        None, description="Another of the bundle's engines than the chosen one, as openvino or openvino-int8."
+    )
     out: Path | None = Field(None, description="Where the HTML report and JSON go; evaluation/ by default.")
 
 
@@ -338,7 +340,9 @@ class PredictSettings(Settings):
         None, description="Output format; by the ending of --out, else csv."
     )
     out: Path | None = Field(None, description="File to write; standard output by default.")
-    engine: str | None = Field(None, description="Another of the bundle's engines than the chosen one.")
+    engine: str | None = Field(
+        None, description="Another of the bundle's engines than the chosen one, as openvino or openvino-int8."
+    )
 
 
 class ServeSettings(Settings):
@@ -354,7 +358,9 @@ class ServeSettings(Settings):
     max_bytes: int = Field(5_000_000, ge=1, description="Largest upload, in bytes.")
     max_pixels: int = Field(50_000_000, ge=1, description="Largest picture, in pixels, checked before decoding.")
     grace_s: float = Field(10.0, ge=0, description="Seconds to finish what is under way after SIGTERM.")
-    engine: str | None = Field(None, description="Another of the bundle's engines than the chosen one.")
+    engine: str | None = Field(
+        None, description="Another of the bundle's engines than the chosen one, as openvino or openvino-int8."
+    )
 
 
 class DemoSettings(Settings):

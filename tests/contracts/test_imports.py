@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,30 @@ def test_what_runs_a_bundle_leaves_torch_out(room: str) -> None:
 def test_predicting_leaves_torch_out(colour_bundle: Bundle, colours: Path) -> None:
     code = PREDICT.format(bundle=str(colour_bundle.path), image=str(colours / "red" / "000.png"))
     assert not loaded_after(code) & {"torch", "fastapi"}
+
+
+SERVE = """
+from fastapi.testclient import TestClient
+from lensmith.classifier import load
+from lensmith.config import ServeSettings
+from lensmith.serve.app import create_app
+
+classifier = load({bundle!r}, threads=1)
+assert classifier.engine.name == {engine!r}
+with TestClient(create_app(classifier, ServeSettings(bundle={bundle!r}))) as client:
+    with open({image!r}, "rb") as file:
+        assert client.post("/predict", content=file.read()).json()["label"] == "red"
+"""
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_serving_a_bundle_loads_nothing_that_makes_one(
+    engine: str, colour_bundle: Bundle, remake: Callable[..., Bundle], colours: Path
+) -> None:
+    record = colour_bundle.records()[0].model_copy(update={"engine": engine})
+    bundle = remake("served", engines=(record,)).path
+    code = SERVE.format(bundle=str(bundle), engine=engine, image=str(colours / "red" / "000.png"))
+    assert not loaded_after(code) & {"torch", "torchvision", "timm", "onnx", "onnxscript", "nncf", "sklearn", "jinja2"}
 
 
 def test_help_imports_no_room() -> None:

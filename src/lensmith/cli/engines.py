@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from lensmith.bundle import Manifest
+from lensmith.bundle import EngineRecord, Manifest
 from lensmith.cli.output import say, table
 
 
 def print_engines(manifest: Manifest) -> None:
     """One row a record, in the order of preference; what was not measured is a dash."""
-    rows = [
-        (
-            "→" if record.chosen else "*" if record.pareto else "",
-            record.name,
-            _number(record.accuracy, ".4f"),
-            _number(record.drop, "+.2f"),
-            _number(record.latency_ms, ".1f"),
-            _number(record.images_per_second, ".0f"),
-            _number(record.bytes and record.bytes / 1e6, ".1f"),
-            _number(record.memory_bytes and record.memory_bytes / 1e6, ".0f"),
-            _number(record.load_s, ".1f"),
-            record.why + (f"; {len(record.kept)} layers kept in fp32" if record.kept else ""),
-        )
-        for record in manifest.engines
-    ]
+    rows = [_row(record) for record in manifest.engines]
+    if manifest.teacher:
+        record = EngineRecord.model_validate(manifest.teacher["engine"])
+        rows.append((*_row(record)[:-1], f"the teacher, {manifest.teacher['model']}"))
     columns = ("", "engine", "accuracy", "drop", "ms", "images/s", "MB", "memory MB", "load s", "why")
     table("", columns, rows)
     say("→ chosen, * none is better in all; drop in points against PyTorch")
+
+
+def _row(record: EngineRecord) -> tuple[str, ...]:
+    return (
+        "→" if record.chosen else "*" if record.pareto else "",
+        record.name,
+        _number(record.accuracy, ".4f"),
+        _number(record.drop, "+.2f"),
+        _number(record.latency_ms, ".1f"),
+        _number(record.images_per_second, ".0f"),
+        _number(record.bytes and record.bytes / 1e6, ".1f"),
+        _number(record.memory_bytes and record.memory_bytes / 1e6, ".0f"),
+        _number(record.load_s, ".1f"),
+        record.why + (f"; {len(record.kept)} layers kept in fp32" if record.kept else ""),
+    )
 
 
 def _number(value: float | None, form: str) -> str:

@@ -262,7 +262,7 @@ class Learner:
             self.ema.update(self.model, step)
 
     def _use(self, chosen: str, layout: str) -> None:
-        self._precision = chosen
+        self._precision = self.task.precision = chosen
         if self._scaler.is_enabled() != (chosen == "fp16"):
             self._scaler = torch.amp.GradScaler(self.device.type, enabled=chosen == "fp16")
         if self._layout != precision.LAYOUTS[layout]:

@@ -15,11 +15,18 @@ from torch import Tensor, nn
 from lensmith.config import TrainSettings
 from lensmith.train.matching import Matching, tapped, width
 from lensmith.train.network.backbone import Network
+from lensmith.train.precision import autocast
 from lensmith.train.teacher import Teacher
 
 
 class Task(Protocol):
-    """What the step asks of a task. Targets are int64 (N,) or, where a batch was mixed, float32 (N, C)."""
+    """What the step asks of a task. Targets are int64 (N,) or, where a batch was mixed, float32 (N, C).
+
+    Attributes:
+        precision: of the step, which a task's own networks may compute in, too.
+    """
+
+    precision: str
 
     @property
     def wants_features(self) -> bool:
@@ -51,6 +58,7 @@ class Classification:
     """
 
     wants_features = False
+    precision = "fp32"
 
     def __init__(self, label_smoothing: float = 0.0, class_weights: Tensor | None = None) -> None:
         self.label_smoothing, self.class_weights = label_smoothing, class_weights
@@ -81,6 +89,8 @@ class Distillation:
         matching: of features, which has a share of its own; None: answers alone.
     """
 
+    precision = "fp32"
+
     def __init__(
         self, task: Task, teacher: nn.Module, weight: float, temperature: float, matching: Matching | None = None
     ) -> None:
@@ -98,7 +108,9 @@ class Distillation:
 
     def loss(self, logits: Tensor, targets: Tensor, pictures: Tensor, features: Tensor | None = None) -> Tensor:
         """The task's loss and the teacher's, each by its share."""
-        with torch.no_grad(), tapped(self.matching.head if self.matching else None) as seen:
+        # In float16 a network that was not trained in it may overflow, and nothing would scale it down.
+        half = autocast(pictures.device, "bf16" if self.precision == "bf16" else "fp32")
+        with torch.no_grad(), half, tapped(self.matching.head if self.matching else None) as seen:
             answers: Tensor = self.teacher(pictures)
         softened = nn.functional.log_softmax(answers.float() / self.temperature, dim=1)
         student = nn.functional.log_softmax(logits / self.temperature, dim=1)
