@@ -76,7 +76,8 @@ def main() -> None:
         given.models, given.train, given.images = "test_resnet,test_vit", 300, 40
     share_cores()
     found: dict[str, Any] = {"cores": allowed_cores(), "images": given.images, "exports": []}
-    for run in [Path(run) for run in given.runs] or [run_of(given, model) for model in given.models.split(",")]:
+    runs = map(Path, given.runs) if given.runs else (run_of(given, model) for model in given.models.split(","))
+    for run in runs:
         print(f"== {run.name}", file=sys.stderr, flush=True)
         bundle = Path(given.out) / "bundles" / run.name
         made = lensmith.export(run, out=bundle, images=given.images, target=given.target, overwrite=True).as_dict()
@@ -88,7 +89,10 @@ def main() -> None:
             for each in rows:
                 speed = f"{each['images_per_second'] or 0:7.1f}/s {each['ratio'] or 0:5.2f}×"
                 drop = "  –  " if each["drop"] is None else f"{each['drop']:+5.2f}"
-                print(f"  {'→' if each['chosen'] else ' '} {each['name']:26} {speed} drop {drop}  {each['why']}", flush=True)
+                print(
+                    f"  {'→' if each['chosen'] else ' '} {each['name']:26} {speed} drop {drop}  {each['why']}",
+                    flush=True,
+                )
     if given.json:
         print(json.dumps(found))
 

@@ -42,6 +42,9 @@ CONTRADICTIONS = [
     ({"albumentations": "x.json", "augment": "none"}, "albumentations needs augment"),
     ({"teacher_weight": 0.9}, "need a teacher"),
     ({"teacher_temperature": 4.0}, "need a teacher"),
+    ({"feature_weight": 0.2}, "feature_weight needs a teacher"),
+    ({"feature_weight": 0.6, "teacher": "runs/x"}, "feature_weight are more than 1"),
+    ({"feature_weight": 0.2, "teacher": "runs/x", "trainable_stages": 0}, "feature_weight needs stages that learn"),
     ({"time_budget": "5m", "sizes": "64,96"}, "time_budget chooses the sizes"),
     ({"time_budget": "5m", "processes": 2}, "needs processes = 1"),
     ({"min_chunk": 9, "batch_size": 2, "accumulate": 4}, "min_chunk is more than"),
@@ -67,7 +70,7 @@ def test_what_fits_together_is_no_contradiction() -> None:
             "data": "x", "sizes": "64,96", "image_size": 96, "epochs": 2, "unfreeze_every": 1, "schedule": "plateau",
             "plateau_factor": 0.5, "sync_batch_norm": True, "batch_norm": "train", "sampling": "balanced",
             "albumentations": "x.json", "augment": "light", "teacher": "runs/x", "teacher_weight": 0.9, "min_chunk": 8,
-            "batch_size": 4, "accumulate": 2,
+            "batch_size": 4, "accumulate": 2, "feature_weight": 0.1,
         }
     )  # fmt: skip
     assert (settings.model_size, settings.step_images) == (96, 8)

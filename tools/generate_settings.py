@@ -20,7 +20,8 @@ Every verb's settings, generated from `lensmith/config.py`. A setting is said, f
 4. in `lensmith.yaml` in the current directory (or the file in `LENSMITH_CONFIG`), in a section per verb,
 5. or it has its default.
 
-All that is wrong is reported together, before anything is loaded.
+All that is wrong is reported together, before anything is loaded. `lensmith distill` has the settings of `train`, where
+`model` is said as `--student`; what it takes from the teacher's run stands between the recipe file and the preset.
 """
 
 

@@ -205,7 +205,7 @@ def write(path: Path, build: Callable[[Path], Manifest], *, replace: bool = Fals
         manifest = manifest.model_copy(update={"files": {name: sha256(staging / name) for name in names}})
         write_manifest(manifest, staging)
         staging.chmod(0o755)
-        _put(staging, path)
+        put_in_place(staging, path)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
@@ -259,7 +259,7 @@ def _is_bundle(path: Path) -> bool:
     return (path / MANIFEST).is_file() or (path.suffix == ".zip" and archive.holds(path, MANIFEST))
 
 
-def _put(staging: Path, path: Path) -> None:
+def put_in_place(staging: Path, path: Path) -> None:
     """Give the finished folder its name; what had it before is removed only then."""
     older = staging.with_name(staging.name + ".older")
     if path.exists():

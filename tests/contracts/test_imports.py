@@ -76,7 +76,21 @@ def test_showing_a_recipe_does_not_load_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["train", "serve", "predict", "data", "evaluate", "export", "bundle", "demo", "models", "recipe", "doctor"]
+    "verb",
+    [
+        "train",
+        "serve",
+        "predict",
+        "data",
+        "evaluate",
+        "distill",
+        "export",
+        "bundle",
+        "demo",
+        "models",
+        "recipe",
+        "doctor",
+    ],
 )
 def test_the_help_of_a_verb_does_not_load_torch(verb: str) -> None:
     code = (

@@ -76,6 +76,12 @@ def test_little_time_means_fewer_stages_then_the_head_alone(monkeypatch: pytest.
     assert made[2].epochs == 1
 
 
+def test_a_head_alone_has_no_features_to_match(monkeypatch: pytest.MonkeyPatch) -> None:
+    taught = {"teacher": "run", "feature_weight": 0.2}
+    made = [planned(monkeypatch, seconds, 20_000, **taught) for seconds in (7200, 150)]
+    assert [(one.trainable_stages, one.feature_weight) for one in made] == [(None, 0.2), (0, 0.0)]
+
+
 def test_small_pictures_are_not_blown_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert planned(monkeypatch, 36_000, 1000, native=28).image_size == 112
 

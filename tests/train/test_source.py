@@ -227,6 +227,7 @@ SETTINGS = {"data": "photos", "epochs": 20}
         ({"mixup": 0.2}, [1, None]),
         ({"mixup": 0.2, "trainable_stages": 0}, [None]),
         ({"teacher": "run"}, [None, None]),
+        ({"teacher": "run", "teacher_weight": 0.0, "feature_weight": 0.2}, [None, None]),
         ({"trainable_stages": 2}, [1, 4]),
         ({"trainable_stages": 2, "unfreeze_every": 1}, [1, None, 4]),
         ({"trainable_stages": 0}, [1]),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from lensmith.bundle import sha256
+from lensmith.bundle import put_in_place, sha256
 from lensmith.errors import LensmithError, MissingPackageError, ModelError, OutputError, SettingsError
 from lensmith.export.formats import edge, openvino, pt2, safetensors, tensorrt, torchscript, triton
 from lensmith.export.formats.pages import write_overview, write_readme
@@ -68,7 +68,7 @@ def write_formats(names: Sequence[str], source: Source, folder: Path, *, replace
         terms = {term: value for outcome in outcomes.values() for term, value in outcome.terms.items()}
         write_overview(staging, source, written, terms)
         staging.chmod(0o755)
-        _put(staging, folder)
+        put_in_place(staging, folder)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
@@ -125,17 +125,3 @@ def _index(staging: Path, source: Source, written: Sequence[Written]) -> None:
         for one in written
     }
     write_json(staging / INDEX, {**source.describe(), "formats": formats})
-
-
-def _put(staging: Path, folder: Path) -> None:
-    """Give the finished folder its name; what had it before is removed only then."""
-    older = staging.with_name(staging.name + ".older")
-    if folder.exists():
-        folder.rename(older)
-    try:
-        staging.rename(folder)
-    except OSError:
-        if older.exists():
-            older.rename(folder)
-        raise
-    shutil.rmtree(older, ignore_errors=True)
