@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lensmith.engine import open_graph
+from lensmith.export import openvino_graph
 from lensmith.export.openvino_graph import Int8
 from lensmith.image import Tensor
 
@@ -88,6 +89,18 @@ os.kill(os.getpid(), signal.SIGUSR1)
 """
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
     assert done.stdout == b"handled\n"
+
+
+def test_layers_that_hurt_are_sought_for_a_limited_time(
+    its_graph: Path, its_images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker = Int8(its_graph, its_images[:8], tmp_path / "nncf", False, lambda: (its_images, TRUTH), 0.5)
+    maker.write(tmp_path / "int8.xml")
+    before = (tmp_path / "int8.bin").read_bytes()
+    monkeypatch.setattr(openvino_graph, "CONTROL_LIMIT_S", 0.01)
+    with pytest.raises(RuntimeError, match="not found within"):
+        maker.spare(tmp_path / "int8.xml")
+    assert (tmp_path / "int8.bin").read_bytes() == before
 
 
 def test_what_fails_in_the_child_is_said(its_images: Tensor, tmp_path: Path) -> None:

@@ -191,4 +191,5 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
         return MissingPackageError.of(error).remedy
     said = " ".join(str(error).split())
-    return f"{type(error).__name__}: {said[:200]}" if said else type(error).__name__
+    named = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "  # which says nothing
+    return f"{named}{said[:200]}" if said else type(error).__name__

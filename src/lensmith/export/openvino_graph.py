@@ -24,6 +24,8 @@ CONTROL_IMAGES = 300
 """Accuracy control holds the accuracy on so many."""
 RANKING_IMAGES = 64
 """On so many of them NNCF finds out which layers hurt; it runs them again for every layer."""
+CONTROL_LIMIT_S = 120.0
+"""It compiles the network for every layer, too, which takes a large one a quarter of an hour."""
 
 
 class Int8:
@@ -76,7 +78,7 @@ class Int8:
         """Let a child do it, and put its files in place; weights of older ones may be mapped into memory.
 
         Raises:
-            RuntimeError: it failed; with its last words.
+            RuntimeError: it failed, with its last words; or the layers that hurt were not found in time.
         """
         asked = {
             "graph": str(self._graph),
@@ -84,10 +86,14 @@ class Int8:
             "transformer": self._transformer,
             "max_drop": max_drop,
         }
-        done = subprocess.run(
-            [sys.executable, "-m", "lensmith.export.openvino_graph"],
-            input=json.dumps(asked), capture_output=True, text=True, env={**os.environ, "NNCF_CI": "1"}, check=False,
-        )  # fmt: skip
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "lensmith.export.openvino_graph"],
+                input=json.dumps(asked), capture_output=True, text=True, env={**os.environ, "NNCF_CI": "1"},
+                timeout=None if max_drop is None else CONTROL_LIMIT_S, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(f"which layers hurt was not found within {CONTROL_LIMIT_S:g} s") from None
         if done.returncode:
             said = done.stderr.strip().splitlines()
             raise RuntimeError(said[-1] if said else f"NNCF ended with {done.returncode}")
