@@ -48,7 +48,7 @@ def trained(given: argparse.Namespace, name: str, **settings: Any) -> dict[str, 
 
     out = Path(given.out) / "runs" / name
     shutil.rmtree(out, ignore_errors=True)
-    shared = {"resize": "squash", "augment": "light", "patience": settings["epochs"], "monitor": "accuracy"}
+    shared = {"resize": "squash", "augment": "light", "patience": settings["epochs"], "monitor": "loss"}
     print(f"{name} …", file=sys.stderr, flush=True)
     started = time.perf_counter()
     fitted = fit(TrainSettings.resolve({"data": images(given), "out": out, **shared, **settings}))

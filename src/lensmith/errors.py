@@ -22,8 +22,8 @@ EXTRA_OF_PACKAGE = {
     "fastapi": "serve", "starlette": "serve", "uvicorn": "serve", "prometheus_client": "serve",
     "python_multipart": "serve", "torch": "train", "torchvision": "train", "timm": "train", "sklearn": "train",
     "matplotlib": "train", "jinja2": "train", "safetensors": "train", "urllib3": "train", "scipy": "train",
-    "filelock": "train", "onnx": "export", "onnxscript": "export", "nncf": "export", "openvino": "openvino",
-    "pyarrow": "parquet",
+    "filelock": "train", "onnx": "export", "onnx_ir": "export", "onnxscript": "export", "nncf": "export",
+    "openvino": "openvino", "pyarrow": "parquet",
 }  # fmt: skip
 """Which extra of lensmith brings which importable package."""
 

@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from lensmith.bundle import GRAPH, EngineRecord
 from lensmith.engine import lacks
-from lensmith.export.onnx_graph import Dynamic, Half, Static, operators
 from lensmith.export.openvino_graph import Int8
 from lensmith.image import Tensor
 
@@ -102,6 +101,8 @@ PLAIN = Candidate("onnxruntime", "fp32")
 
 def candidates(target: Target, material: Material) -> list[Candidate]:
     """All that are worth a look for `target`, `PLAIN` first; those that cannot be tried say why."""
+    from lensmith.export.onnx_graph import Dynamic, Half, Static, operators  # needs onnx, which the plain one does not
+
     graph, images = material.graph, material.calibration
     kinds = operators(graph)
     few = f"{len(images)} training images, and {MIN_CALIBRATION} are needed to calibrate"

@@ -12,7 +12,6 @@ from pathlib import Path
 from lensmith.engine import open_graph
 from lensmith.export.formats.pages import write_page
 from lensmith.export.formats.source import Outcome, Source
-from lensmith.export.onnx_graph import Half
 
 FP32, FP16 = "model.onnx", "model_fp16.onnx"
 BATCHES = (1, 8, 32)
@@ -33,6 +32,8 @@ def write(source: Source, folder: Path) -> Outcome:
     Raises:
         ParityError: one of the graphs answers otherwise.
     """
+    from lensmith.export.onnx_graph import Half  # needs onnx, which the other formats do not
+
     shutil.copyfile(source.graph, folder / FP32)
     Half(folder / FP32).write(folder / FP16)
     for script in ("build.sh", "build.py"):
