@@ -96,7 +96,8 @@ class Int8:
             raise RuntimeError(f"which layers hurt was not found within {CONTROL_LIMIT_S:g} s") from None
         if done.returncode:
             said = done.stderr.strip().splitlines()
-            raise RuntimeError(said[-1] if said else f"NNCF ended with {done.returncode}")
+            # Killed by a signal it has said nothing of it.
+            raise RuntimeError(said[-1] if said and done.returncode > 0 else f"NNCF ended with {done.returncode}")
         for suffix in (".bin", ".xml"):
             (self._folder / "int8").with_suffix(suffix).replace(path.with_suffix(suffix))
         kept: list[str] = json.loads((self._folder / "kept.json").read_text())
