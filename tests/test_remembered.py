@@ -23,7 +23,7 @@ def test_it_is_made_once_for_what_it_depends_on() -> None:
 
 def test_another_machine_measures_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     assert remembered("step", {}, lambda: 1) == 1
-    monkeypatch.setattr(room, "allowed_cores", lambda: 999)
+    monkeypatch.setattr(room, "description", lambda: {"cores": 999})
     assert remembered("step", {}, lambda: 2) == 2
 
 

@@ -38,7 +38,7 @@ from lensmith.image import Tensor
 
 METHODS: dict[str, tuple[CalibrationMethod, dict[str, Any]]] = {
     "minmax": (CalibrationMethod.MinMax, {}),
-    "percentile 99.99": (CalibrationMethod.Percentile, {"percentile": 99.99}),
+    "percentile 99.99": (CalibrationMethod.Percentile, {"percentile": 99.99, "symmetric": False}),
     "entropy": (CalibrationMethod.Entropy, {}),
 }
 """How the range of each activation is taken from what it was on the calibration images."""
