@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from lensmith.engine import open_graph
+from lensmith.export import onnx_graph
 from lensmith.export.onnx_graph import METHODS, Dynamic, Half, Static, operators
 from lensmith.image import Tensor
 
@@ -49,6 +50,12 @@ def test_several_methods_are_tried_and_the_nearest_to_fp32_is_taken(
         errors[method] = np.abs(answers(tmp_path / "scratch" / f"{method}.onnx", held_back) - expected).mean()
     assert len(errors) == len(METHODS)
     assert min(errors, key=lambda method: errors[method]) == chosen
+
+
+@pytest.mark.parametrize(("values", "images"), [(1_000_000, 64), (50_000_000, 20), (10_000_000_000, 8)])
+def test_fewer_images_make_histograms_where_activations_are_many(values: int, images: int) -> None:
+    halves = {"a": (np.array([values // 4, values // 4]), None), "b": (np.array([values // 2]), None)}
+    assert onnx_graph._histogram_images(halves) == images
 
 
 def test_more_and_more_layers_are_spared_until_nothing_is_left_to_try(

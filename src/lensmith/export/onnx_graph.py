@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,9 @@ METHODS: dict[str, tuple[CalibrationMethod, dict[str, Any]]] = {
 
 HISTOGRAM_IMAGES = 64
 """Methods that look at whole histograms take long, and change little beyond so many images."""
+HISTOGRAM_VALUES = 1_000_000_000
+"""Where a network's activations are many, fewer images do: so many values take about a minute."""
+LEAST_HISTOGRAM_IMAGES = 8
 
 WITH_WEIGHTS = ("Conv", "Gemm", "MatMul")
 FOLLOWING = ("Relu", "Clip", "HardSwish", "HardSigmoid", "Sigmoid", "Gelu", "Mul", "Add", "Reshape", "Transpose")
@@ -139,9 +142,13 @@ class Static:
             kind, options = METHODS[method]
             augmented = str(self._folder / "augmented.onnx")
             calibrator = create_calibrator(self._plain, None, augmented, kind, extra_options=options)
-            images = self._images if kind is CalibrationMethod.MinMax else self._images[:HISTOGRAM_IMAGES]
-            for image in images:  # one at a time: all their activations together would not fit
+            enough = len(self._images)
+            for number, image in enumerate(self._images, start=1):  # all their activations together would not fit
                 calibrator.collect_data(_Reader(image[None]))
+                if number == 1 and kind is not CalibrationMethod.MinMax:
+                    enough = _histogram_images(calibrator.collector.histogram_dict)
+                if number >= enough:
+                    break
             save_tensors_data(calibrator.compute_data(), cache)
         return cache
 
@@ -201,6 +208,12 @@ class Half:
 def operators(graph: Path) -> Counter[str]:
     """How many nodes of each kind it has."""
     return Counter(node.op_type for node in onnx.load(graph).graph.node)
+
+
+def _histogram_images(first: Mapping[str, Sequence[Any]]) -> int:
+    """How many images to make histograms of, from those of the first one."""
+    values = sum(int(histogram[0].sum()) for histogram in first.values())
+    return min(HISTOGRAM_IMAGES, max(LEAST_HISTOGRAM_IMAGES, HISTOGRAM_VALUES // values))
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
