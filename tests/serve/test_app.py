@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from lensmith.bundle import Bundle
 from lensmith.classifier import Classifier, load
 from lensmith.config import ServeSettings
 from lensmith.engine import FakeEngine
-from lensmith.serve import app as app_module
-from lensmith.serve.app import create_app
 from lensmith.serve.problems import KINDS, TYPE_PREFIX
+
+AppOf = Callable[..., FastAPI]
 
 
 def test_raw_and_multipart_bodies_get_the_answer_that_the_classifier_gives_offline(
@@ -52,9 +52,9 @@ def test_an_answer_names_the_model_the_request_and_where_the_time_went(client: T
 
 
 def test_a_guess_below_the_models_threshold_is_marked_and_counted(
-    unsure_bundle: Bundle, settings: ServeSettings, red_png: bytes, between: Path
+    app_of: AppOf, unsure_bundle: Bundle, settings: ServeSettings, red_png: bytes, between: Path
 ) -> None:
-    with TestClient(create_app(load(unsure_bundle.path), settings)) as client:
+    with TestClient(app_of(settings, load(unsure_bundle.path))) as client:
         sure, unsure = (client.post("/predict", content=each).json() for each in (red_png, between.read_bytes()))
         assert (sure["abstained"], sure["label"]) == (False, "red")
         assert (unsure["abstained"], unsure["label"]) == (True, "green")
@@ -124,10 +124,10 @@ BAD_REQUESTS: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 @pytest.fixture(scope="module")
-def strict_client(classifier: Classifier, colour_bundle: Bundle) -> Iterator[TestClient]:
+def strict_client(app_of: AppOf, classifier: Classifier, colour_bundle: Bundle) -> Iterator[TestClient]:
     """A service with small limits."""
     settings = ServeSettings(bundle=colour_bundle.path, max_bytes=10_000, max_pixels=10_000)
-    with TestClient(create_app(classifier, settings), raise_server_exceptions=False) as client:
+    with TestClient(app_of(settings, classifier), raise_server_exceptions=False) as client:
         yield client
 
 
@@ -147,7 +147,7 @@ def test_an_upload_of_exactly_the_limit_passes_both_ways(strict_client: TestClie
 
 @pytest.mark.parametrize("announced", [True, False])
 def test_an_upload_over_the_limit_is_refused_without_reading_it_all(
-    classifier: Classifier, settings: ServeSettings, announced: bool
+    ready_app_of: AppOf, classifier: Classifier, settings: ServeSettings, announced: bool
 ) -> None:
     read = 0
 
@@ -157,7 +157,7 @@ def test_an_upload_over_the_limit_is_refused_without_reading_it_all(
         return {"type": "http.request", "body": bytes(1_000_000), "more_body": True}
 
     headers = [(b"content-length", b"1000000000")] if announced else []
-    status, _ = asyncio.run(call(create_ready(classifier, settings), "/predict", receive, headers))
+    status, _ = asyncio.run(call(ready_app_of(settings, classifier), "/predict", receive, headers))
     assert status == 413
     assert read == (0 if announced else 6)  # of 1 MB each, with a limit of 5 MB
 
@@ -169,18 +169,17 @@ def test_a_method_that_is_not_offered_is_told_with_those_that_are(client: TestCl
 
 
 def test_a_fault_is_answered_without_a_word_of_it_and_logged_with_its_request(
-    colour_bundle: Bundle, settings: ServeSettings, red_png: bytes, caplog: pytest.LogCaptureFixture
+    app_of: AppOf, colour_bundle: Bundle, settings: ServeSettings, red_png: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     def answer(batch: np.ndarray) -> np.ndarray:
-        if len(calls) >= 2 * (settings.threads or 1):  # the warm-up passes
+        if broken:
             raise RuntimeError("secret path /etc/keys")
-        calls.append(1)
         return np.zeros((len(batch), 3), np.float32)
 
-    calls: list[int] = []
-    settings = settings.model_copy(update={"threads": 1})
-    service = create_app(Classifier(colour_bundle, FakeEngine(answer)), settings)
+    broken: list[bool] = []
+    service = app_of(settings, Classifier(colour_bundle, FakeEngine(answer)))
     with TestClient(service, raise_server_exceptions=False) as client:
+        broken.append(True)
         response = client.post("/predict", content=red_png)
         assert_problem(response, "internal-error")
         assert "secret" not in response.text
@@ -189,8 +188,10 @@ def test_a_fault_is_answered_without_a_word_of_it_and_logged_with_its_request(
     assert response.json()["request_id"] in caplog.text
 
 
-def test_before_it_is_warm_it_is_alive_but_not_ready(classifier: Classifier, settings: ServeSettings) -> None:
-    client = TestClient(create_app(classifier, settings))  # its lifespan never begins
+def test_before_it_is_warm_it_is_alive_but_not_ready(
+    app_of: AppOf, classifier: Classifier, settings: ServeSettings
+) -> None:
+    client = TestClient(app_of(settings, classifier))  # its lifespan never begins
     assert client.get("/livez").json() == {"status": "alive"}
     assert_problem(client.get("/readyz"), "not-ready")
     response = client.post("/predict", content=b"")
@@ -212,9 +213,8 @@ def test_while_it_drains_it_is_not_ready_and_asks_clients_to_close_but_answers(
 
 
 def test_what_waits_is_bounded_and_health_does_not_wait(
-    colour_bundle: Bundle, settings: ServeSettings, red_png: bytes, monkeypatch: pytest.MonkeyPatch
+    ready_app_of: AppOf, colour_bundle: Bundle, settings: ServeSettings, red_png: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app_module, "WAITING_PER_THREAD", 2)
     release = threading.Event()
 
     def answer(batch: np.ndarray) -> np.ndarray:
@@ -222,9 +222,8 @@ def test_what_waits_is_bounded_and_health_does_not_wait(
         return np.zeros((len(batch), 3), np.float32)
 
     async def scenario() -> None:
-        settings_of_one = settings.model_copy(update={"threads": 1})
-        app = create_ready(Classifier(colour_bundle, FakeEngine(answer)), settings_of_one)
-        workers = app.state.service.workers
+        app = ready_app_of(settings, Classifier(colour_bundle, FakeEngine(answer)), 0.05)
+        workers = app.state.service.pool
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
             held = [asyncio.create_task(client.post("/predict", content=red_png)) for _ in range(3)]
             await until(lambda: (workers.running, workers.waiting) == (1, 2))
@@ -234,13 +233,13 @@ def test_what_waits_is_bounded_and_health_does_not_wait(
             assert (await client.get("/readyz")).status_code == 200
             release.set()
             assert [(await each).status_code for each in held] == [200, 200, 200]
-            assert "lensmith_shed_total 1.0" in (await client.get("/metrics")).text
+            assert 'lensmith_shed_total{reason="overloaded"} 1.0' in (await client.get("/metrics")).text
 
     asyncio.run(scenario())
 
 
 def test_a_client_that_leaves_the_queue_frees_its_place_and_its_image_is_never_run(
-    colour_bundle: Bundle, settings: ServeSettings, red_png: bytes
+    ready_app_of: AppOf, colour_bundle: Bundle, settings: ServeSettings, red_png: bytes
 ) -> None:
     release, ran = threading.Event(), []
 
@@ -250,9 +249,8 @@ def test_a_client_that_leaves_the_queue_frees_its_place_and_its_image_is_never_r
         return np.zeros((len(batch), 3), np.float32)
 
     async def scenario() -> None:
-        settings_of_one = settings.model_copy(update={"threads": 1})
-        app = create_ready(Classifier(colour_bundle, FakeEngine(answer)), settings_of_one)
-        workers = app.state.service.workers
+        app = ready_app_of(settings, Classifier(colour_bundle, FakeEngine(answer)), 0.05)
+        workers = app.state.service.pool
         leave = asyncio.Event()
 
         async def stay() -> dict[str, Any]:
@@ -333,13 +331,6 @@ def assert_problem(response: httpx.Response, kind: str) -> None:
     assert body["status"] == response.status_code == status
     assert body["detail"].endswith(".")
     assert body["request_id"] == response.headers["x-request-id"]
-
-
-def create_ready(classifier: Classifier, settings: ServeSettings) -> FastAPI:
-    """An app that says it is ready, for callers that run no lifespan."""
-    app = create_app(classifier, settings)
-    app.state.service.phase = "ready"
-    return app
 
 
 async def call(app: Any, path: str, receive: Any, headers: Any = ()) -> tuple[int | None, bytes]:

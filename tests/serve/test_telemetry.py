@@ -1,12 +1,14 @@
 """What Prometheus reads."""
 
+from collections.abc import Callable
+
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from lensmith.classifier import Classifier
 from lensmith.config import ServeSettings
-from lensmith.serve.app import create_app
 from lensmith.serve.telemetry import REQUEST_BUCKETS
 
 
@@ -50,7 +52,7 @@ def test_the_model_the_load_and_the_process_are_described(client: TestClient) ->
     assert found["lensmith_model_info", info] == 1
     assert found["lensmith_images_running", labels()] == 0
     assert found["lensmith_images_queued", labels()] == 0
-    assert found["lensmith_shed_total", labels()] == 0
+    assert found["lensmith_shed_total", labels(reason="overloaded")] == 0
     assert found["lensmith_abstained_total", labels()] == 0
     assert found["lensmith_requests_in_flight", labels()] == 1  # the scrape itself
     assert found["process_resident_memory_bytes", labels()] > 1e6
@@ -64,8 +66,8 @@ def test_the_latency_that_is_judged_by_lies_on_a_bucket_with_close_neighbours(se
 
 
 def test_two_services_in_one_process_count_for_themselves(
-    client: TestClient, classifier: Classifier, settings: ServeSettings, red_png: bytes
+    client: TestClient, app_of: Callable[..., FastAPI], classifier: Classifier, settings: ServeSettings, red_png: bytes
 ) -> None:
     client.post("/predict", content=red_png)
-    with TestClient(create_app(classifier, settings)) as other:
+    with TestClient(app_of(settings, classifier)) as other:
         assert ("lensmith_requests_total", labels(route="/predict", status="200", version="1")) not in samples(other)

@@ -62,11 +62,12 @@ class RequestContext:
 
 
 class Observed:
-    """Counts and times every request by its route template. Stands inside `RequestContext`."""
+    """Counts and times every request by its route template, and may log it. Stands inside `RequestContext`."""
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
+    def __init__(self, app: ASGIApp, telemetry: Telemetry, log: bool = False) -> None:
         self.app = app
         self._telemetry = telemetry
+        self._log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the class."""
@@ -87,7 +88,23 @@ class Observed:
             self._telemetry.in_flight.dec()
             # Addresses that match no route share one name: a client must not be able to make up new series.
             route = getattr(scope.get("route"), "path", "unmatched")
-            self._telemetry.answered(route, status, time.perf_counter() - scope["state"]["started"])
+            state = scope["state"]
+            seconds = time.perf_counter() - state["started"]
+            self._telemetry.answered(route, status, seconds)
+            if "problem" in state:
+                self._telemetry.refused(state["problem"])
+            if self._log:
+                request = {
+                    "request_id": state["request_id"],
+                    "method": scope["method"],
+                    "route": route,
+                    "status": status,
+                    "ms": round(seconds * 1000, 3),
+                    "caller": getattr(state.get("caller"), "subject", None),
+                    "client": (scope.get("client") or [None])[0],
+                    "problem": state.get("problem"),
+                }
+                logger.info("%s %s %s", scope["method"], route, status, extra=request)
 
 
 class AnswerHeaders:
@@ -143,7 +160,8 @@ class Faults:
                 raise
             problem = ProblemError("draining", "The service stopped before it could answer. Send the request again.")
         except Exception:
-            logger.exception("request %s failed", scope["state"]["request_id"])
+            request_id = scope["state"]["request_id"]
+            logger.exception("request %s failed", request_id, extra={"request_id": request_id})
             if started:
                 raise
             problem = ProblemError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -21,17 +22,26 @@ MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:lensmith:problem:"
 
 KINDS: dict[str, tuple[int, str]] = {
+    "unauthenticated": (401, "A valid token is needed"),
+    "forbidden": (403, "The token does not allow this"),
     "not-found": (404, "There is nothing at this address"),
+    "no-such-model": (404, "There is no such model here"),
     "method-not-allowed": (405, "This address does not take this method"),
+    "too-slow": (408, "The upload took too long"),
+    "swap-under-way": (409, "Another model is just being loaded"),
     "too-large": (413, "The upload is too large"),
     "not-jpeg-or-png": (415, "The upload is neither JPEG nor PNG"),
     "no-image": (422, "The request holds no image"),
     "unusable-image": (422, "The image cannot be used"),
+    "unusable-bundle": (422, "The bundle cannot be served"),
     "invalid-request": (422, "The request holds an unusable value"),
+    "over-quota": (429, "The caller's quota is used up"),
     "internal-error": (500, "The service failed"),
+    "no-memory": (503, "Too many uploads are under way"),
     "overloaded": (503, "The service is busy"),
     "not-ready": (503, "The service is still starting"),
     "draining": (503, "The service is stopping"),
+    "expired": (504, "The request waited too long"),
 }
 """Last part of `type` → status and title. Clients may rely on these names."""
 
@@ -62,16 +72,20 @@ class ProblemError(Exception):
         self.detail = detail
         self.headers = headers
 
-    def response(self, scope: Scope) -> Response:
-        """The envelope, ready to send."""
-        details = ProblemDetails(
+    def details(self, scope: Scope) -> ProblemDetails:
+        """The envelope. The request's state keeps the kind, for those who count."""
+        scope["state"]["problem"] = self.kind
+        return ProblemDetails(
             type=TYPE_PREFIX + self.kind,
             title=self.title,
             status=self.status,
             detail=self.detail,
             request_id=scope["state"]["request_id"],
         )
-        return Response(details.model_dump_json(), self.status, self.headers, MEDIA_TYPE)
+
+    def response(self, scope: Scope) -> Response:
+        """The envelope, ready to send."""
+        return Response(self.details(scope).model_dump_json(), self.status, self.headers, MEDIA_TYPE)
 
 
 def handle_problems(app: FastAPI) -> None:
@@ -79,6 +93,15 @@ def handle_problems(app: FastAPI) -> None:
     app.add_exception_handler(ProblemError, _raised)
     app.add_exception_handler(HTTPException, _from_routing)
     app.add_exception_handler(RequestValidationError, _from_validation)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI entry of the envelope for each status."""
+    schema = ProblemDetails.model_json_schema()
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status in statuses
+    }
 
 
 async def _raised(request: Request, error: Exception) -> Response:

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from lensmith.bundle import Abstention
+from lensmith.serve.problems import ProblemDetails
 
 
 class RankedClass(BaseModel):
@@ -28,6 +29,7 @@ class ModelName(BaseModel):
 class Timings(BaseModel):
     """Where the time went inside the service, in milliseconds."""
 
+    queue: float = Field(description="Waiting for a thread.")
     decode: float = Field(description="From the encoded bytes to the model's input.")
     inference: float = Field(description="From the model's input to the ranked classes.")
     total: float = Field(description="From the request's headers to its answer: reading and waiting too.")
@@ -46,6 +48,32 @@ class Answer(RankedClass):
     timings_ms: Timings
 
 
+class BatchItem(BaseModel):
+    """One image of several: its answer, or why there is none."""
+
+    class_id: int | None = Field(None, description="Null where there is a problem, as all but `problem`.")
+    label: str | None = None
+    confidence: float | None = None
+    abstained: bool | None = None
+    top: list[RankedClass] | None = None
+    problem: ProblemDetails | None = Field(None, description="Why there is no answer; null where there is one.")
+
+
+class BatchAnswer(BaseModel):
+    """The answer of POST /predict/batch."""
+
+    results: list[BatchItem] = Field(description="In the order of the images.")
+    model: ModelName
+    request_id: str = Field(description="Also in the X-Request-ID header.")
+    total_ms: float = Field(description="From the request's headers to its answer, in milliseconds.")
+
+
+class Swap(BaseModel):
+    """What POST /admin/model takes."""
+
+    bundle: str | None = Field(None, description="Bundle folder or zip on the service's disk; by default the same.")
+
+
 class ModelCard(ModelName):
     """The answer of GET /model."""
 
@@ -56,8 +84,10 @@ class ModelCard(ModelName):
     precision: str
     metrics: dict[str, Any] = Field(description="As measured when the bundle was made.")
     abstention: Abstention | None = Field(description="When `abstained` is true; null: never.")
-    max_bytes: int = Field(description="Largest upload, in bytes.")
+    loaded: list[ModelName] = Field(description="What may be asked for by name; the one that answers by itself first.")
+    max_bytes: int = Field(description="Largest upload of one image, in bytes.")
     max_pixels: int = Field(description="Largest picture, in pixels.")
+    max_images: int = Field(description="Most images of one request.")
 
 
 class Status(BaseModel):

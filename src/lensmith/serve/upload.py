@@ -1,38 +1,142 @@
-"""The image of a request, read within its limit: a raw body, or the field `file` of a multipart form."""
+"""The images of a request, read within their limits: a raw body, or the field `file` of a multipart form."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from lensmith.config import ServeSettings
+from lensmith.serve.admission import STEP_BYTES, Share
 from lensmith.serve.problems import ProblemError
 
 FIELD = "file"
 ENVELOPE_BYTES = 65_536
-"""What a multipart form may take around the file: boundaries, part headers, other small fields."""
+"""What a multipart form may take around each file: boundaries, part headers, other small fields."""
 
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
 
-async def read_image(request: Request, max_bytes: int) -> bytes:
-    """The encoded image that a request carries.
+class Uploads:
+    """Reads bodies.
 
     Args:
-        request: its body has not been read.
-        max_bytes: largest image; a multipart form may be ENVELOPE_BYTES larger.
+        settings: limits on bytes, images and time.
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self.max_bytes = settings.max_bytes
+        self.max_images = settings.max_images
+        self._timeout_s = settings.upload_timeout_s
+
+    async def image(self, request: Request, share: Share) -> bytes:
+        """The one encoded image that a request carries; `share` holds its memory.
+
+        Raises:
+            ProblemError: larger than allowed (before it is read, where the length was announced), none there, neither
+                JPEG nor PNG by its first bytes whatever the content type says, too slow, or no memory left for it.
+            ClientDisconnect: the client left while sending.
+        """
+        if _is_form(request):
+            (encoded,) = await self._form(request, share, 1)
+        else:
+            encoded = await self.body(request, share, self.max_bytes)
+        require_image(encoded)
+        return encoded
+
+    async def images(self, request: Request, share: Share) -> list[bytes]:
+        """The encoded images of a form, one or more in the field `file`; what they are is not looked at.
+
+        Raises:
+            ProblemError: as `image`; or no form, or more images than allowed.
+            ClientDisconnect: the client left while sending.
+        """
+        if not _is_form(request):
+            raise ProblemError(
+                "no-image", f"A multipart form with images in the field `{FIELD}`, once for each, was expected."
+            )
+        return await self._form(request, share, self.max_images)
+
+    async def body(self, request: Request, share: Share, limit: int) -> bytes:
+        """A body of at most `limit` bytes, as it is.
+
+        Raises:
+            ProblemError: larger, too slow, or no memory left for it.
+            ClientDisconnect: the client left while sending.
+        """
+        async with self._in_time():
+            return b"".join([chunk async for chunk in self._limited(request, share, limit, limit)])
+
+    async def _form(self, request: Request, share: Share, max_files: int) -> list[bytes]:
+        limit = max_files * (self.max_bytes + ENVELOPE_BYTES)
+        chunks = self._limited(request, share, limit, self.max_bytes)
+        parser = MultiPartParser(
+            request.headers, chunks, max_files=max_files, max_fields=16, max_part_size=ENVELOPE_BYTES
+        )
+        parser.spool_max_size = limit  # in memory: the limit holds, and a disk would only add time
+        try:
+            async with self._in_time():
+                form = await parser.parse()
+        except MultiPartException as error:
+            raise ProblemError(
+                "no-image",
+                f"A multipart form with at most {max_files} image{'s' * (max_files > 1)} in the field `{FIELD}` was "
+                f"expected. {error.message}",
+            ) from error
+        try:
+            files = [each for each in form.getlist(FIELD) if isinstance(each, UploadFile)]
+            if not files:
+                names = ", ".join(form) or "none"
+                raise ProblemError(
+                    "no-image",
+                    f"A file in the form field `{FIELD}` was expected. The fields that hold something: {names}.",
+                )
+            if any((file.size or 0) > self.max_bytes for file in files):
+                raise _too_large(self.max_bytes)
+            return [await file.read() for file in files]
+        finally:
+            await form.close()
+
+    async def _limited(self, request: Request, share: Share, limit: int, said: int) -> AsyncGenerator[bytes]:
+        """The body's chunks, for as long as they stay within `limit` bytes together."""
+        given = request.headers.get("content-length", "")
+        announced = int(given) if given.isdigit() else limit
+        if given and announced > limit:
+            raise _too_large(said)
+        received = 0
+        share.cover(min(announced, STEP_BYTES))
+        async for chunk in request.stream():
+            received += len(chunk)
+            if received > limit:
+                raise _too_large(said)
+            # Memory for what comes next is taken before it is read. Announced lengths alone would let a few slow
+            # senders of large bodies hold all of it.
+            share.cover(min(announced, received + STEP_BYTES))
+            yield chunk
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncGenerator[None]:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                yield
+        except TimeoutError:
+            raise ProblemError(
+                "too-slow",
+                f"A whole upload was expected within {self._timeout_s:g} s.",
+                {"connection": "close"},  # what is left of it is not waited for
+            ) from None
+
+
+def require_image(encoded: bytes) -> None:
+    """Refuse what is no image by its first bytes.
 
     Raises:
-        ProblemError: larger than allowed (before it is read, where the length was announced), none there, or neither
-            JPEG nor PNG by its first bytes, whatever the content type says.
-        ClientDisconnect: the client left while sending.
+        ProblemError: empty, or neither JPEG nor PNG.
     """
-    if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        encoded = await _read_form(request, max_bytes)
-    else:
-        encoded = b"".join([chunk async for chunk in _limited(request, max_bytes, max_bytes)])
     if not encoded:
         raise ProblemError("no-image", "A JPEG or PNG image was expected as the body. The body is empty.")
     if not encoded.startswith(_MAGIC):
@@ -40,44 +144,10 @@ async def read_image(request: Request, max_bytes: int) -> bytes:
             "not-jpeg-or-png",
             "A JPEG or PNG image was expected. The first bytes are of neither. Save the picture as JPEG or PNG.",
         )
-    return encoded
 
 
-async def _read_form(request: Request, max_bytes: int) -> bytes:
-    body = _limited(request, max_bytes + ENVELOPE_BYTES, max_bytes)
-    parser = MultiPartParser(request.headers, body, max_files=1, max_fields=16, max_part_size=ENVELOPE_BYTES)
-    parser.spool_max_size = max_bytes + ENVELOPE_BYTES  # in memory: the limit holds, and a disk would only add time
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        raise ProblemError(
-            "no-image", f"A multipart form with one file in the field `{FIELD}` was expected. {error.message}"
-        ) from error
-    try:
-        upload = form.get(FIELD)
-        if not isinstance(upload, UploadFile):
-            names = ", ".join(form) or "none"
-            raise ProblemError(
-                "no-image", f"A file in the form field `{FIELD}` was expected. The fields that hold something: {names}."
-            )
-        if (upload.size or 0) > max_bytes:
-            raise _too_large(max_bytes)
-        return await upload.read()
-    finally:
-        await form.close()
-
-
-async def _limited(request: Request, limit: int, max_bytes: int) -> AsyncGenerator[bytes]:
-    """The body's chunks, for as long as they stay within `limit` bytes together."""
-    announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > limit:
-        raise _too_large(max_bytes)
-    received = 0
-    async for chunk in request.stream():
-        received += len(chunk)
-        if received > limit:
-            raise _too_large(max_bytes)
-        yield chunk
+def _is_form(request: Request) -> bool:
+    return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
 
 
 def _too_large(max_bytes: int) -> ProblemError:

@@ -1,73 +1,245 @@
-"""Run to completion: one thread a core takes one image from its bytes to its answer, and what waits is bounded.
+"""What works on images: threads that take them from a queue, and the jobs that wait in it.
 
-On CPUs this measured faster than a decoding pool in front of a batching queue: no hand-over between stages, no waiting
-for a batch to fill. The event loop stays free, so health routes never wait behind an image.
+Two ways, of one face. `Workers` runs to completion: one thread a core takes images from their bytes to their answers,
+which measured fastest on CPUs. `lensmith.serve.batcher.Batcher` decodes on all cores and feeds one executor with
+batches. Either way an idle thread takes what waits at once; there are no timers.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 
-T = TypeVar("T")
+import numpy as np
+
+from lensmith.image import Tensor
+from lensmith.serve.model import Classified, Model
+
+SMOOTHING = 0.1
+"""Weight of the newest time in the running mean of times."""
 
 
-class OverloadedError(Exception):
-    """All threads are busy and all places in the queue are taken."""
+class ExpiredError(Exception):
+    """An image whose deadline passed while it waited; it was not worked on."""
 
 
-class Workers:
-    """A bounded pool of threads. Jobs are submitted from one event loop.
+class Job:
+    """One image on its way to an answer.
 
     Args:
-        threads: jobs that run at once.
-        max_waiting: jobs that may wait for a thread.
-
-    Attributes:
-        running: jobs in a thread now.
-        waiting: jobs that wait for one.
+        model: answers.
+        image: encoded bytes, or float32 (3, S, S) that is prepared already.
+        top_k: classes to name.
+        deadline: `time.perf_counter()` after which nobody waits for the answer any more.
     """
 
-    def __init__(self, threads: int, max_waiting: int) -> None:
-        self.threads = threads
-        self.max_waiting = max_waiting
+    __slots__ = ("abandoned", "answer", "deadline", "image", "loop", "model", "queued", "taken", "top_k")
+
+    def __init__(self, model: Model, image: bytes | Tensor, top_k: int, deadline: float = math.inf) -> None:
+        self.model = model
+        self.image: bytes | Tensor | None = image
+        self.top_k = top_k
+        self.deadline = deadline
+        self.loop = asyncio.get_running_loop()
+        self.answer: asyncio.Future[Classified] = self.loop.create_future()
+        self.queued = time.perf_counter()
+        self.abandoned = self.taken = False  # of which at most one becomes true, under the pool's lock
+
+    def prepared(self) -> Tensor:
+        """float32 (3, S, S)."""
+        image, self.image = self.image, None  # the bytes are of no use any more, and may be many
+        return self.model.prepare(image) if isinstance(image, bytes) else np.asarray(image)
+
+
+class Pool(ABC):
+    """Threads behind a queue. Jobs are submitted from event loops; one that is cancelled gives its place back.
+
+    Attributes:
+        threads: images worked on at once.
+        running: images that threads work on now.
+        waiting: images that wait for one.
+        max_batch: images answered together at most.
+    """
+
+    threads: int
+    max_batch: int
+
+    def __init__(self) -> None:
         self.running = 0
         self.waiting = 0
+        self._image_s = 0.0
         self._counting = threading.Lock()
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="worker")
+        self._queue: SimpleQueue[Job | None] = SimpleQueue()
+        self._all: list[threading.Thread] = []
 
-    def submit(self, job: Callable[[], T]) -> asyncio.Future[T]:
-        """Queue a job. Cancelling what is returned gives its place free, unless the job has begun.
+    @property
+    def image_s(self) -> float:
+        """Seconds that a thread is busy with one image, as a running mean; 0 before the first."""
+        return self._image_s
 
-        Raises:
-            OverloadedError: no place is free.
-        """
+    def expect(self, image_s: float) -> None:
+        """Begin with a measured time in the place of none."""
+        self._image_s = image_s
+
+    def predicted_s(self, ahead: int = 0) -> float:
+        """Seconds until an image that came now would be answered, with `ahead` more before it."""
+        behind = self.waiting + self.running + ahead - self.threads + 1
+        return (max(0, behind) / self.threads + 1.0) * self._image_s
+
+    def submit(self, job: Job) -> asyncio.Future[Classified]:
+        """Queue a job; its answer raises what the work raised, or `ExpiredError`."""
         with self._counting:
-            if self.running + self.waiting >= self.threads + self.max_waiting:
-                raise OverloadedError
             self.waiting += 1
-        future = self._pool.submit(self._run, job)
-        future.add_done_callback(self._forget_if_cancelled)
-        return asyncio.wrap_future(future)
+        job.answer.add_done_callback(lambda answer: self._abandon(job) if answer.cancelled() else None)
+        self._queue.put(job)
+        return job.answer
 
     def close(self) -> None:
-        """Take no more jobs and drop those that wait; those that run go on to their end."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Take no more jobs; those that run and wait go on to their end."""
+        for _ in self._all:
+            self._queue.put(None)
 
-    def _run(self, job: Callable[[], T]) -> T:
+    def _start(self, target: Callable[[], None], count: int, name: str) -> None:
+        for number in range(count):
+            thread = threading.Thread(target=target, name=f"{name}-{number}", daemon=True)
+            thread.start()
+            self._all.append(thread)
+
+    def _take(self, job: Job) -> bool:
+        """Whether a job that came to the head of the queue is still to be done."""
         with self._counting:
+            if job.abandoned:
+                return False
+            job.taken = True
             self.waiting -= 1
-            self.running += 1
-        try:
-            return job()
-        finally:
-            with self._counting:
-                self.running -= 1
+            expired = time.perf_counter() > job.deadline
+            self.running += not expired
+        if expired:
+            _post(job, ExpiredError())
+        return not expired
 
-    def _forget_if_cancelled(self, future: Future[T]) -> None:
-        if future.cancelled():
-            with self._counting:
+    def _done(self, job: Job, result: Classified | BaseException) -> None:
+        with self._counting:
+            self.running -= 1
+        _post(job, result)
+
+    def _took(self, seconds: float) -> None:
+        """Note the time of one image."""
+        self._image_s += SMOOTHING * (seconds - self._image_s) if self._image_s else seconds
+
+    def _abandon(self, job: Job) -> None:
+        with self._counting:
+            if not job.taken:
+                job.abandoned, job.image = True, None
                 self.waiting -= 1
+
+    @abstractmethod
+    def describe(self) -> str:
+        """How images are worked on, in words."""
+
+
+class Workers(Pool):
+    """Run to completion: each thread takes images from their bytes to their answers.
+
+    Args:
+        threads: images worked on at once.
+        max_batch: images that one thread answers together at most, where so many wait for each thread.
+    """
+
+    def __init__(self, threads: int, max_batch: int = 1) -> None:
+        super().__init__()
+        self.threads = threads
+        self.max_batch = max_batch
+        self._start(self._work, threads, "worker")
+
+    def describe(self) -> str:
+        """See `Pool.describe`."""
+        together = f", up to {self.max_batch} images together" if self.max_batch > 1 else ""
+        return f"run to completion on {self.threads} thread{'s' * (self.threads > 1)}{together}"
+
+    def _work(self) -> None:
+        while (job := self._queue.get()) is not None:
+            if not self._take(job):
+                continue
+            jobs = [job]
+            # A fair share of what waits, so that the other threads find some, too.
+            for _ in range(min(self.max_batch - 1, self.waiting // self.threads)):
+                try:
+                    other = self._queue.get_nowait()
+                except Empty:
+                    break
+                if other is None:
+                    self._queue.put(None)
+                    break
+                if self._take(other):
+                    jobs.append(other)
+            started = time.perf_counter()
+            answer(jobs, self._done)
+            self._took((time.perf_counter() - started) / len(jobs))
+
+
+def answer(jobs: Sequence[Job], done: Callable[[Job, Classified | BaseException], None]) -> None:
+    """Decode and answer jobs in the caller's thread; one that fails fails alone."""
+    for model, ours in by_model(jobs):
+        ready: list[tuple[Job, Tensor, float, float]] = []
+        for job in ours:
+            started = time.perf_counter()
+            try:
+                prepared = job.prepared()
+            except BaseException as error:
+                done(job, error)
+            else:
+                ready.append((job, prepared, started - job.queued, time.perf_counter() - started))
+        infer(model, ready, done)
+
+
+def infer(
+    model: Model,
+    ready: Sequence[tuple[Job, Tensor, float, float]],
+    done: Callable[[Job, Classified | BaseException], None],
+) -> None:
+    """Answer prepared jobs, each with the seconds that it waited and was decoded in, in one run of the engine."""
+    if not ready:
+        return
+    started = time.perf_counter()
+    results: Sequence[Classified | BaseException]
+    try:
+        batch = ready[0][1][None] if len(ready) == 1 else np.stack([prepared for _, prepared, _, _ in ready])
+        rows = model.infer(batch)
+        took = time.perf_counter() - started
+        results = [
+            Classified(model.rank(row, job.top_k), decoded, took, waited, len(ready))
+            for (job, _, waited, decoded), row in zip(ready, rows, strict=True)
+        ]
+    except BaseException as error:
+        results = [error] * len(ready)
+    for (job, *_), result in zip(ready, results, strict=True):
+        done(job, result)
+
+
+def by_model(jobs: Sequence[Job]) -> list[tuple[Model, list[Job]]]:
+    """Jobs sorted by what answers them."""
+    groups: dict[int, tuple[Model, list[Job]]] = {}
+    for job in jobs:
+        groups.setdefault(id(job.model), (job.model, []))[1].append(job)
+    return list(groups.values())
+
+
+def _post(job: Job, result: Classified | BaseException) -> None:
+    with suppress(RuntimeError):  # the loop ended while the image was worked on: nobody waits
+        job.loop.call_soon_threadsafe(_resolve, job.answer, result)
+
+
+def _resolve(future: asyncio.Future[Classified], result: Classified | BaseException) -> None:
+    if future.done():  # cancelled: the client left while its image was worked on
+        return
+    if isinstance(result, BaseException):
+        future.set_exception(result)
+    else:
+        future.set_result(result)

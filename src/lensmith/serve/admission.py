@@ -1,0 +1,92 @@
+"""Who is let in: what cannot be answered in time is refused at the door, and uploads share a budget of memory."""
+
+from __future__ import annotations
+
+from lensmith.serve.problems import ProblemError
+from lensmith.serve.workers import Pool
+
+RETRY = {"retry-after": "1"}
+SLACK = 3.0
+"""A deadline is at least so many times what one image takes on an idle machine; else nothing would be answered."""
+STEP_BYTES = 65_536
+"""By so much an upload's share of the budget grows: what the server buffers ahead of the reader."""
+
+
+class Admission:
+    """The door: admits what is predicted to be answered within its deadline.
+
+    Args:
+        pool: asked for its load.
+        deadline_s: seconds that a request may take from its arrival.
+    """
+
+    def __init__(self, pool: Pool, deadline_s: float) -> None:
+        self._pool = pool
+        self._alone_s = pool.predicted_s()
+        self.deadline_s = max(deadline_s, SLACK * self._alone_s)
+
+    def check(self, spent_s: float = 0.0) -> None:
+        """Refuse what could not be answered in time.
+
+        Args:
+            spent_s: seconds that are gone of its time already.
+
+        Raises:
+            ProblemError: overloaded.
+        """
+        if spent_s + self._pool.predicted_s() > self.deadline_s:
+            raise ProblemError(
+                "overloaded",
+                f"What waits would take more than the {self.deadline_s * 1000:.0f} ms that an answer may take. "
+                "Ask again in a moment.",
+                RETRY,
+            )
+
+
+class Budget:
+    """Bytes of uploads that may be in memory at once.
+
+    Args:
+        total: of them all.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.held = 0
+
+    def share(self) -> Share:
+        """An upload's share, empty yet; a context manager that gives it back."""
+        return Share(self)
+
+
+class Share:
+    """What one upload holds of a budget."""
+
+    __slots__ = ("_budget", "_held")
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._held = 0
+
+    def cover(self, wanted: int) -> None:
+        """Hold at least `wanted` bytes, before they are read.
+
+        Raises:
+            ProblemError: so many are not to be had now.
+        """
+        more = wanted - self._held
+        if more <= 0:
+            return
+        if self._budget.held + more > self._budget.total:
+            raise ProblemError(
+                "no-memory", "Uploads under way take all the memory set aside for them. Ask again in a moment.", RETRY
+            )
+        self._budget.held += more
+        self._held = wanted
+
+    def __enter__(self) -> Share:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._budget.held -= self._held
+        self._held = 0

@@ -1,0 +1,72 @@
+"""Log lines: for people, or one JSON object each. A log that cannot be written never holds up a request."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from logging.handlers import QueueHandler, QueueListener, WatchedFileHandler
+from queue import Full, Queue
+
+from lensmith.config import ServeSettings
+
+LOGGERS = ("lensmith", "uvicorn", "asyncio")
+MOST_WAITING = 10_000
+"""Lines that wait to be written; with a full disk or a stalled pipe, later ones are dropped."""
+STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "taskName"}
+"""What every record has; the rest came with `extra`."""
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, what came with `extra`, and the trace of a fault."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter`."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **{name: value for name, value in vars(record).items() if name not in STANDARD},
+        }
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class _Bounded(QueueHandler):
+    """Leaves lines to a thread, and drops them where too many wait."""
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        return record  # the thread formats it, with its trace
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        with suppress(Full):
+            self.queue.put_nowait(record)
+
+
+@contextmanager
+def logging_as(settings: ServeSettings) -> Iterator[None]:
+    """Write the service's log lines as the settings say, until the block ends."""
+    target: logging.Handler
+    # Watched: what rotates logs may move the file away.
+    target = WatchedFileHandler(settings.log_file) if settings.log_file else logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    target.setFormatter(JsonLines() if settings.log_format == "json" else text)
+    target.handleError = lambda record: None  # type: ignore[method-assign]  # there is nowhere to tell it
+    queue: Queue[logging.LogRecord] = Queue(MOST_WAITING)
+    front, listener = _Bounded(queue), QueueListener(queue, target)
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    for logger in loggers:
+        logger.addHandler(front)
+    logging.getLogger("lensmith").setLevel(logging.INFO)
+    listener.start()
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(front)
+        listener.stop()

@@ -1,0 +1,92 @@
+"""A bundle that is loaded, proven and warm: what a request is answered with."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from lensmith.classifier import Classifier, Prediction, load
+from lensmith.image import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """One image's answer, and where its time went.
+
+    Attributes:
+        prediction: the classes.
+        decode_s: from the encoded bytes to the model's input, in seconds.
+        inference_s: from there to the ranked classes; of the whole batch, where it was answered in one.
+        queue_s: waiting for a thread.
+        batch: images answered together, itself included.
+    """
+
+    prediction: Prediction
+    decode_s: float
+    inference_s: float
+    queue_s: float = 0.0
+    batch: int = 1
+
+
+class Model:
+    """A classifier with the limits that uploads have to keep. Safe to call from several threads.
+
+    Args:
+        classifier: opened with one thread, as each worker runs images of its own.
+        max_pixels: largest picture.
+        path: where its bundle lies.
+    """
+
+    def __init__(self, classifier: Classifier, max_pixels: int, path: Path) -> None:
+        manifest = classifier.bundle.manifest
+        self.classifier = classifier
+        self.path = path
+        self.name = manifest.name
+        self.version = manifest.version
+        self.labels = manifest.labels
+        self._max_pixels = max_pixels
+        size = manifest.preprocessing.image_size
+        self.input_shape = (3, size, size)
+
+    @classmethod
+    def load(cls, path: Path, engine: str | None, max_pixels: int) -> Model:
+        """Open a bundle and prove it by its hashes and golden samples.
+
+        Raises:
+            BundleError: damaged, incomplete, or answering differently from the exporter.
+        """
+        return cls(load(path, engine, threads=1), max_pixels, path)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether its engine runs beside the processor's cores, which then only decode."""
+        return self.classifier.engine.name in ("onnxruntime-cuda", "onnxruntime-tensorrt")
+
+    def prepare(self, encoded: bytes) -> Tensor:
+        """Encoded bytes → float32 (3, S, S).
+
+        Raises:
+            ImageError: the bytes are not a whole image, or it has too many pixels.
+        """
+        return self.classifier.prepare(encoded, self._max_pixels)
+
+    def infer(self, batch: Tensor) -> Tensor:
+        """float32 (N, 3, S, S) → float32 (N, C): probabilities."""
+        return self.classifier.engine.run(batch)
+
+    def rank(self, probabilities: Tensor, top_k: int) -> Prediction:
+        """float32 (C,) → the k likeliest classes."""
+        return self.classifier.rank(probabilities, top_k)
+
+    def sample(self) -> bytes:
+        """A real encoded image to warm up and to measure with."""
+        return self.classifier.bundle.golden().images[0]
+
+    def answer(self, encoded: bytes, top_k: int = 1) -> Classified:
+        """One image from its bytes to its answer, in the caller's thread."""
+        started = time.perf_counter()
+        prepared = self.prepare(encoded)
+        decoded = time.perf_counter()
+        prediction = self.rank(self.infer(prepared[None])[0], top_k)
+        return Classified(prediction, decoded - started, time.perf_counter() - decoded)

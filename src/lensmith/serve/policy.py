@@ -1,0 +1,95 @@
+"""Which way of working is faster here, by a short measurement at the start."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lensmith.serve.batcher import Batcher
+from lensmith.serve.model import Model
+from lensmith.serve.workers import Pool, Workers
+
+TRIAL_BATCH = 8
+"""Images of the batch that is tried, where the ceiling allows."""
+TRIAL_S = 0.12
+"""Seconds that each way is tried for; at least one round."""
+WORTH = 1.1
+"""Batches delay the images in them, so they have to be faster by so much to be chosen."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A pool that has worked already, and why it is this one."""
+
+    pool: Pool
+    why: str
+
+
+def choose_pool(model: Model, threads: int, batching: Literal["auto", "on", "off"], max_batch: int) -> Chosen:
+    """Try both ways on a real image, and make the faster one, warm.
+
+    Args:
+        model: what will answer.
+        threads: images that may be worked on at once, or decoded at once where a GPU answers them.
+        batching: `on` and `off` say it without a trial.
+        max_batch: images answered together at most.
+    """
+    sample = model.sample()
+    with ThreadPoolExecutor(threads) as pool:
+        _at_once(pool, threads, lambda: model.answer(sample))  # the first runs of a graph are slower
+        alone_s = _seconds(lambda: _at_once(pool, threads, lambda: model.answer(sample))) / threads
+    if batching == "off" or max_batch == 1:
+        return _made(Workers(threads), alone_s * threads, f"{_ms(alone_s)} an image")
+    size = min(TRIAL_BATCH, max_batch)
+    if model.on_gpu:
+        together = Batcher(threads, max_batch)
+        together.warm(model)
+        decode_s = _seconds(lambda: model.prepare(sample)) / threads
+        together_s = max(decode_s, together.predicted_s(size - 1) / size)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            together_s = _seconds(lambda: _at_once(pool, threads, lambda: _batch(model, sample, size)), 1)
+        together_s /= threads * size
+    measured = f"alone {_ms(alone_s)} an image, in batches of {size} {_ms(together_s)}"
+    if batching == "auto" and alone_s <= together_s * WORTH:
+        if model.on_gpu:
+            together.close()
+        return _made(Workers(threads), alone_s * threads, measured)
+    if model.on_gpu:
+        return _made(together, together_s, measured)
+    return _made(Workers(threads, max_batch), alone_s * threads, measured)
+
+
+def _made(pool: Pool, image_s: float, why: str) -> Chosen:
+    pool.expect(image_s)
+    return Chosen(pool, why)
+
+
+def _batch(model: Model, sample: bytes, size: int) -> None:
+    prepared = [model.prepare(sample) for _ in range(size)]
+    import numpy as np
+
+    model.infer(np.stack(prepared))
+
+
+def _at_once(pool: ThreadPoolExecutor, threads: int, work: Callable[[], Any]) -> None:
+    for done in [pool.submit(work) for _ in range(threads)]:
+        done.result()
+
+
+def _seconds(work: Callable[[], Any], least: int = 3) -> float:
+    """The shortest of as many rounds as fit into the trial."""
+    best, end, rounds = float("inf"), time.perf_counter() + TRIAL_S, 0
+    while rounds < least or time.perf_counter() < end:
+        started = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - started)
+        rounds += 1
+    return best
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms"

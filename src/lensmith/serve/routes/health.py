@@ -1,0 +1,41 @@
+"""`/livez`, `/readyz` and `/metrics`: what orchestrators and Prometheus ask. None of them waits for the pool."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+
+from lensmith.serve.admission import RETRY
+from lensmith.serve.problems import ProblemError, documented
+from lensmith.serve.schema import Status
+from lensmith.serve.service import Service
+
+
+def add_health(app: FastAPI, service: Service) -> None:
+    """Put the routes into `app`."""
+
+    async def livez() -> Status:
+        """Whether the process answers at all; restart it if not."""
+        return Status(status="alive")
+
+    async def readyz() -> Status:
+        """Whether to send requests here: the model is loaded, verified and warm, and the service is not stopping."""
+        if service.phase == "starting":
+            raise ProblemError("not-ready", "The model is still being made ready.", RETRY)
+        if service.phase == "draining":
+            raise ProblemError("draining", "The service finishes what is under way and then ends. Ask another replica.")
+        return Status(status="ready")
+
+    async def metrics() -> Response:
+        """Measurements in Prometheus's text format."""
+        return Response(service.telemetry.exposition(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+    app.add_api_route("/livez", livez)
+    app.add_api_route("/readyz", readyz, responses=documented(503))
+    app.add_api_route(
+        "/metrics",
+        metrics,
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )

@@ -1,0 +1,253 @@
+"""The service itself, whatever the route: admission, the pool, the models, and what they answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+
+from lensmith.config import ServeSettings
+from lensmith.errors import ImageError
+from lensmith.image import Tensor
+from lensmith.machine import allowed_cores
+from lensmith.serve.admission import RETRY, Admission, Budget
+from lensmith.serve.model import Classified, Model
+from lensmith.serve.models import Models
+from lensmith.serve.policy import choose_pool
+from lensmith.serve.problems import ProblemError
+from lensmith.serve.quota import Quota
+from lensmith.serve.telemetry import Telemetry
+from lensmith.serve.workers import ExpiredError, Job, Pool
+
+T = TypeVar("T")
+
+
+class Service:
+    """Models behind routes.
+
+    Args:
+        models: what answers.
+        settings: limits, and how images are worked on.
+        quota: what each caller may send; None: anything.
+
+    Attributes:
+        phase: `starting` until warm, `ready`, then `draining` once it was told to stop.
+        told: what the start-up found out, for whoever started it.
+        health_port: where health alone is asked; None: where everything is.
+        swap_everywhere: swaps in all processes of the service; None: this is the only one.
+    """
+
+    pool: Pool
+    admission: Admission
+
+    def __init__(self, models: Models, settings: ServeSettings, quota: Quota | None = None) -> None:
+        self.models = models
+        self.settings = settings
+        self.quota = quota
+        self.health_port: int | None = None
+        self.swap_everywhere: Callable[[Path], Awaitable[None]] | None = None
+        self._next: Model | None = None
+        self._swapping = asyncio.Lock()
+        self.phase: Literal["starting", "ready", "draining"] = "starting"
+        self.told = ""
+        self.budget = Budget(settings.upload_memory)
+        self.telemetry = Telemetry(models, lambda: getattr(self, "pool", None), lambda: self.phase == "ready")
+
+    @asynccontextmanager
+    async def lifespan(self, _app: Any) -> AsyncIterator[None]:
+        """Measure, warm up, be ready, and close the pool at the end."""
+        settings = self.settings
+        threads = settings.threads or max(1, allowed_cores() // settings.workers)
+        chosen = await asyncio.to_thread(
+            choose_pool, self.models.active, threads, settings.batching, settings.max_batch
+        )
+        self.use(chosen.pool)
+        self.told = f"{chosen.pool.describe()} ({chosen.why}), deadline {self.admission.deadline_s * 1000:.0f} ms"
+        # Twice as many as there are threads, all at once: every thread has run every graph before the first request.
+        for model in self.models.all:
+            jobs = [Job(model, model.sample(), 1) for _ in range(2 * threads)]
+            await asyncio.gather(*map(self.pool.submit, jobs))
+        self.phase = "ready"
+        try:
+            yield
+        finally:
+            self.drain()
+            self.pool.close()
+
+    def use(self, pool: Pool) -> None:
+        """Have images worked on by `pool`, which knows how long one takes."""
+        self.pool = pool
+        self.admission = Admission(pool, self.settings.deadline_ms / 1000)
+
+    def drain(self) -> None:
+        """Stop being ready; requests that arrive all the same are still answered."""
+        self.phase = "draining"
+
+    def draining(self) -> bool:
+        """Whether it was told to stop."""
+        return self.phase == "draining"
+
+    def require_ready(self) -> None:
+        """Refuse where nothing can be answered yet.
+
+        Raises:
+            ProblemError: not ready.
+        """
+        if self.phase == "starting":
+            raise ProblemError("not-ready", "The model is still being made ready. Ask again in a moment.", RETRY)
+
+    def admit(self) -> None:
+        """The door, before a body is read.
+
+        Raises:
+            ProblemError: not ready, or too much is under way to answer in time.
+        """
+        self.require_ready()
+        self.admission.check()
+
+    async def spend(self, request: Request, images: int = 1) -> None:
+        """Count images against their caller's quota.
+
+        Raises:
+            ProblemError: it is used up.
+        """
+        if self.quota is None:
+            return
+        caller = request.scope["state"].get("caller")
+        client = request.scope.get("client") or ("unknown", 0)
+        await self.quota.take(f"subject:{caller.subject}" if caller else f"address:{client[0]}", images)
+
+    def model(self, named: str | None = None) -> Model:
+        """The model that a request asks for, as NAME or NAME@VERSION; the active one where it asks for none.
+
+        Raises:
+            ProblemError: no such model.
+        """
+        if named is None:
+            return self.models.active
+        name, _, version = named.partition("@")
+        found = self.models.find(name, version or None)
+        if found is None:
+            there = ", ".join(f"{each.name}@{each.version}" for each in self.models.all)
+            raise ProblemError("no-such-model", f"One of these was expected: {there}.")
+        return found
+
+    async def answer(self, request: Request, image: bytes | Tensor, top_k: int, model: Model) -> Classified:
+        """Classify one image, as long as its client stays.
+
+        Args:
+            request: its body has been read.
+            image: encoded bytes, or float32 (3, S, S) that is prepared already.
+            top_k: classes to name.
+            model: answers.
+
+        Raises:
+            ProblemError: overloaded, expired, or no usable image.
+            ClientDisconnect: the client left.
+        """
+        now = time.perf_counter()
+        self.admission.check()
+        job = Job(model, image, top_k, now + self.admission.deadline_s)
+        try:
+            classified = await while_connected(request, self.pool.submit(job))
+        except (ExpiredError, ImageError) as error:
+            raise _problem(error) from None
+        self.telemetry.classified(model, classified)
+        return classified
+
+    async def answer_all(
+        self, request: Request, images: Sequence[bytes | Tensor], top_k: int, model: Model
+    ) -> list[Classified | ProblemError]:
+        """Classify the images of one request, in their order; one that cannot be used takes no other with it.
+
+        At most as many of them wait as are worked on at once, so that requests of single images come between.
+
+        Raises:
+            ProblemError: overloaded, before the first image.
+            ClientDisconnect: the client left.
+        """
+        self.admission.check()
+        places = asyncio.Semaphore(max(self.pool.threads, self.pool.max_batch))
+
+        async def one(image: bytes | Tensor) -> Classified | ProblemError:
+            async with places:
+                # Admitted as a whole, its later images are in time as long as each waits no longer than another would.
+                job = Job(model, image, top_k, time.perf_counter() + 2 * self.admission.deadline_s)
+                try:
+                    classified = await self.pool.submit(job)
+                except (ExpiredError, ImageError) as error:
+                    return _problem(error)
+                self.telemetry.classified(model, classified)
+                return classified
+
+        return await while_connected(request, asyncio.gather(*map(one, images)))
+
+    async def swap(self, path: Path) -> Model:
+        """Load a bundle beside the active model, prove it, and let it answer from then on, in every process.
+
+        Raises:
+            BundleError: it cannot be served; the active model goes on.
+            ProblemError: another swap is under way.
+        """
+        if self._swapping.locked():
+            raise ProblemError("swap-under-way", "Wait until the other one has ended.", RETRY)
+        async with self._swapping:
+            if self.swap_everywhere is not None:
+                await self.swap_everywhere(path)
+            else:
+                await self.prepare(path)
+                self.activate()
+            return self.models.active
+
+    async def prepare(self, path: Path) -> None:
+        """The first half of a swap in this process: a model ready to take over.
+
+        Raises:
+            BundleError: it cannot be served.
+        """
+        self._next = None
+        self._next = await asyncio.to_thread(self.models.prepare, path)
+
+    def activate(self) -> None:
+        """The second half: the prepared model answers from now on."""
+        assert self._next is not None
+        self.models.activate(self._next)
+        self._next = None
+        self.telemetry.describe_models()
+
+
+async def while_connected(request: Request, answer: asyncio.Future[T]) -> T:
+    """Wait for `answer`, and cancel it when the client leaves: nobody would read it.
+
+    Raises:
+        ClientDisconnect: the client left.
+    """
+    left = False
+
+    async def watch() -> None:
+        nonlocal left
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        left = True
+        answer.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        return await answer
+    except asyncio.CancelledError:
+        if left:
+            raise ClientDisconnect from None
+        raise
+    finally:
+        watcher.cancel()
+
+
+def _problem(error: ExpiredError | ImageError) -> ProblemError:
+    if isinstance(error, ImageError):
+        return ProblemError("unusable-image", str(error))
+    return ProblemError("expired", "The deadline passed before an image's turn came. Ask again in a moment.", RETRY)

@@ -1,0 +1,89 @@
+"""Who may ask what: every address needs a token, but for those that are named here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import ip_address
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from lensmith.serve.auth import Authenticator
+from lensmith.serve.problems import ProblemError
+
+HEALTH = frozenset({"/livez", "/readyz", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"})
+"""Asked by orchestrators and Prometheus, which have no tokens; can be put on a port of their own."""
+OPEN = frozenset({"/", "/openapi.json"})
+OPEN_BELOW = "/console/"
+"""The page, which asks its reader for a token."""
+ADMIN_BELOW = "/admin/"
+
+
+class Trust:
+    """Lets a request pass if its token allows what it asks; `scope["state"]["caller"]` is then who it is.
+
+    Without authentication everybody may ask for predictions, and admin acts are taken only from this machine itself,
+    without a proxy between, and not from a page in a browser there.
+
+    Args:
+        app: what is guarded.
+        authenticator: None: no authentication.
+        health_port: where health is asked, and nothing else; None: on the same port.
+        health: addresses that count as health beside `HEALTH`.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        authenticator: Authenticator | None,
+        health_port: Callable[[], int | None],
+        health: frozenset[str] = frozenset(),
+    ) -> None:
+        self.app = app
+        self._authenticator = authenticator
+        self._health_port = health_port
+        self._health = HEALTH | health
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See the class."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        try:
+            await self._check(scope)
+        except ProblemError as problem:
+            return await problem.response(scope)(scope, receive, send)
+        return await self.app(scope, receive, send)
+
+    async def _check(self, scope: Scope) -> None:
+        path: str = scope["path"]
+        health_port = self._health_port()
+        if health_port is not None and (path in self._health) != (scope["server"][1] == health_port):
+            raise ProblemError("not-found", f"There is no {path} on this port.")
+        if path in self._health or path in OPEN or path.startswith(OPEN_BELOW):
+            return
+        wanted = "admin" if path.startswith(ADMIN_BELOW) else "predict"
+        if self._authenticator is not None:
+            caller = await self._authenticator.authenticate(scope["headers"])
+            scope["state"]["caller"] = caller
+            caller.require(wanted)
+        elif wanted == "admin" and not _from_here(scope):
+            raise ProblemError(
+                "forbidden",
+                "Without authentication, admin acts are taken from this machine alone: send the request to a loopback "
+                "address, or start the service with --jwt-secret-file.",
+            )
+
+
+def _from_here(scope: Scope) -> bool:
+    """Whether a program on this machine sent it to a loopback address, by no proxy and from no web page."""
+    headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+    client = scope.get("client") or ("", 0)
+    sent_on = {b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via", b"origin"} & headers.keys()
+    host = headers.get(b"host", "").rpartition(":")[0] or headers.get(b"host", "")
+    return _loopback(client[0]) and not sent_on and (host == "localhost" or _loopback(host.strip("[]")))
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
