@@ -1,9 +1,15 @@
 """Real inputs that every test may use: a folder of coloured pictures, and a bundle that tells the colours apart."""
 
+import getpass
+import http.client
 import os
 import shutil
+import socket
+import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +155,7 @@ def between(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def remake(colour_bundle: Bundle, tmp_path: Path) -> Callable[..., Bundle]:
     """`remake(name, **fields)`: that bundle again, under tmp_path, with other values in its manifest."""
 
-    def make(name: str, **fields: Any) -> Bundle:
+    def make(name: str, /, **fields: Any) -> Bundle:
         def build(folder: Path) -> Manifest:
             for file in (GRAPH, GOLDEN):
                 shutil.copy(colour_bundle.path / file, folder)
@@ -158,6 +164,82 @@ def remake(colour_bundle: Bundle, tmp_path: Path) -> Callable[..., Bundle]:
         return write(tmp_path / name, build)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def program() -> Callable[..., str]:
+    """`program(name, package)`: where a program of Debian's `package` is; without it CI fails and others skip."""
+
+    def find(name: str, package: str) -> str:
+        path = shutil.which(name)
+        if path is None and os.environ.get("CI") == "true":
+            pytest.fail(f"CI must have {name}: install {package}")
+        return path or pytest.skip(f"{name} is not installed")
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """A port of 127.0.0.1 that nothing listens on, for servers that cannot take port 0."""
+
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    return find
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A running nginx: its address, the folder of its files and logs, and its process."""
+
+    url: str
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+    def log(self) -> str:
+        """The access log, one JSON object a line."""
+        return (self.folder / "logs" / "lensmith.json").read_text()
+
+
+@pytest.fixture
+def proxy(program: Callable[..., str], free_port: Callable[[], int], tmp_path: Path) -> Iterator[Callable[..., Proxy]]:
+    """`proxy(url, url, …)`: nginx before these replicas, with the files that `lensmith deploy nginx` writes."""
+    nginx = program("nginx", "nginx-light")
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*urls: str) -> Proxy:
+        from lensmith import api
+
+        port = free_port()
+        folder = tmp_path / f"nginx-{len(started)}"
+        replicas = [url.removeprefix("http://") for url in urls]
+        api.deploy("nginx", out=folder, listen=f"127.0.0.1:{port}", replica=replicas, logs=folder / "logs")
+        (folder / "logs").mkdir()
+        command = [nginx, "-e", "stderr", "-p", str(folder), "-c", "nginx.conf"]
+        # Run by root it would become a user that cannot read the folders of tests.
+        command += ["-g", f"user {getpass.getuser()};"]
+        with (folder / "stderr").open("wb") as log:
+            process = subprocess.Popen(command, stderr=log)
+        started.append(process)
+        while process.poll() is None:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            try:
+                connection.request("GET", "/livez")
+                connection.getresponse().read()
+                return Proxy(f"http://127.0.0.1:{port}", folder, process)
+            except ConnectionRefusedError:
+                time.sleep(0.02)
+            finally:
+                connection.close()
+        pytest.fail((folder / "stderr").read_text())
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait()
 
 
 def write_colour_graph(path: Path) -> None:

@@ -16,10 +16,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lensmith.api import bench as bench
     from lensmith.api import cached as cached
     from lensmith.api import check as check
     from lensmith.api import clear_cache as clear_cache
     from lensmith.api import demo as demo
+    from lensmith.api import deploy as deploy
     from lensmith.api import describe as describe
     from lensmith.api import diff as diff
     from lensmith.api import distill as distill
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from lensmith.api import retune as retune
     from lensmith.api import serve as serve
     from lensmith.api import split as split
+    from lensmith.api import token as token
     from lensmith.api import train as train
     from lensmith.api import validate as validate
     from lensmith.api import verify as verify
@@ -46,7 +49,8 @@ __version__ = "0.1.0.dev0"
 
 _VERBS: tuple[str, ...] = ("cached", "check", "clear_cache", "describe", "diff", "fetch", "load", "models", "recipe")
 _VERBS += ("split", "validate", "verify")
-_ROOMS = ("demo", "distill", "doctor", "evaluate", "export", "predict", "retune", "serve", "train")
+_ROOMS: tuple[str, ...] = ("bench", "demo", "deploy", "distill", "doctor", "evaluate", "export", "predict", "retune")
+_ROOMS += ("serve", "token", "train")
 _TYPES = {
     "Bundle": "lensmith.bundle",
     "Classifier": "lensmith.classifier",
@@ -54,9 +58,9 @@ _TYPES = {
     "Prediction": "lensmith.classifier",
 }
 
-__all__ = ["Bundle", "Classifier", "LensmithError", "Prediction", "cached", "check", "clear_cache", "demo", "describe"]
-__all__ += ["diff", "distill", "doctor", "evaluate", "export", "fetch", "load", "models", "predict", "recipe", "retune"]
-__all__ += ["serve", "split", "train", "validate", "verify"]
+__all__ = ["Bundle", "Classifier", "LensmithError", "Prediction", "bench", "cached", "check", "clear_cache", "demo"]
+__all__ += ["deploy", "describe", "diff", "distill", "doctor", "evaluate", "export", "fetch", "load", "models"]
+__all__ += ["predict", "recipe", "retune", "serve", "split", "token", "train", "validate", "verify"]
 
 
 class _Room(ModuleType):

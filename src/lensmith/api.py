@@ -15,12 +15,14 @@ from lensmith import config
 from lensmith.machine import share_cores
 
 if TYPE_CHECKING:
+    from lensmith.bench.measured import Measured
     from lensmith.cache import Cleared, Kept
     from lensmith.classifier import Classifier
     from lensmith.data.fetch import Fetched
     from lensmith.data.split import Split
     from lensmith.data.verify import Checked
     from lensmith.demo import Demonstrated
+    from lensmith.deploy.run import Deployed
     from lensmith.distill import Distilled
     from lensmith.doctor import Diagnosis
     from lensmith.evaluate.evaluation import Evaluation
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from lensmith.pipeline import Trained
     from lensmith.predict import Predicted
     from lensmith.retune import Retuned
+    from lensmith.token import Token
     from lensmith.train.network.zoo import Backbone
     from lensmith.train.recipe_file import Validated
 
@@ -200,11 +203,33 @@ def predict(
     return run(config.PredictSettings.resolve({"bundle": bundle, "images": names, **settings}), stream)
 
 
-def serve(bundle: StrPath, **settings: Any) -> None:
+def serve(bundle: StrPath | None = None, **settings: Any) -> None:
     """Answer over HTTP until stopped. Settings: `ServeSettings`."""
+    from lensmith.serve import platform
     from lensmith.serve.run import serve as run
 
-    run(config.ServeSettings.resolve({"bundle": bundle, **settings}))
+    run(config.ServeSettings.resolve({**platform.settings(), "bundle": bundle, **settings}))
+
+
+def deploy(kind: str, bundle: StrPath | None = None, **settings: Any) -> Deployed:
+    """Write files for nginx, systemd, Docker, Compose or Prometheus. Settings: `DeploySettings`."""
+    from lensmith.deploy.run import deploy as run
+
+    return run(config.DeploySettings.resolve({"kind": kind, "bundle": bundle, **settings}))
+
+
+def token(subject: str, **settings: Any) -> Token:
+    """Make a token with which somebody may call the service. Settings: `TokenSettings`."""
+    from lensmith.token import token as run
+
+    return run(config.TokenSettings.resolve({"subject": subject, **settings}))
+
+
+def bench(target: StrPath, **settings: Any) -> Measured:
+    """Load-test a service at a URL, or one that is started for a bundle. Settings: `BenchSettings`."""
+    from lensmith.bench.run import bench as run
+
+    return run(config.BenchSettings.resolve({"target": str(target), **settings}))
 
 
 def demo(**settings: Any) -> Demonstrated:

@@ -452,7 +452,7 @@ class DeploySettings(Settings):
     )
     wheel: Path | None = Field(None, description="Wheel of lensmith to install in the image, instead of PyPI's.")
     constraints: Path | None = Field(
-        None, description="pip constraints for the image; by default the versions that are installed here."
+        None, description="pip constraints for the image; by default the versions that lensmith was tested with."
     )
     memory_mb: int = Field(2048, ge=256, description="Memory of each replica, in MiB; beyond it is killed.")
     cpus: float = Field(2.0, gt=0, description="Cores of each replica.")

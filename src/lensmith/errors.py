@@ -19,11 +19,13 @@ prints it and exits with 2.
 from __future__ import annotations
 
 EXTRA_OF_PACKAGE = {
-    "fastapi": "serve", "starlette": "serve", "uvicorn": "serve", "prometheus_client": "serve",
-    "python_multipart": "serve", "torch": "train", "torchvision": "train", "timm": "train", "sklearn": "train",
-    "matplotlib": "train", "jinja2": "train", "safetensors": "train", "urllib3": "train", "scipy": "train",
+    "fastapi": "serve", "httptools": "serve", "starlette": "serve", "uvicorn": "serve", "prometheus_client": "serve",
+    "python_multipart": "serve", "pynvml": "serve", "jwt": "serve", "cryptography": "serve", "limits": "redis",
+    "redis": "redis",
+    "torch": "train", "torchvision": "train", "timm": "train", "sklearn": "train",
+    "matplotlib": "train", "jinja2": "serve", "safetensors": "train", "urllib3": "train", "scipy": "train",
     "filelock": "train", "onnx": "export", "onnx_ir": "export", "onnxscript": "export", "nncf": "export",
-    "openvino": "openvino", "pyarrow": "parquet",
+    "openvino": "openvino", "pyarrow": "parquet", "mangum": "lambda",
 }  # fmt: skip
 """Which extra of lensmith brings which importable package."""
 

@@ -29,6 +29,24 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", 
 MAX_PIXELS = 100_000_000
 """Largest picture that is decoded, in pixels: a small file can unpack to gigabytes."""
 
+MAX_SCANS = 100
+"""Most passes over a JPEG that are decoded; progressive ones have about ten. Each takes the time of a whole picture and
+as little as fifty bytes: without a limit, a small file could keep a core busy for half an hour."""
+
+STRIP_PIXELS = 1_000_000
+"""Pixels converted to RGB at a time: what conversion needs in between is then small, whatever the picture."""
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation → what makes the picture upright."""
+
 _RESAMPLE = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
@@ -79,8 +97,12 @@ def decode(encoded: bytes, shortest_px: int | None = None, max_pixels: int = MAX
     shorter side at or above that many pixels, which is several times faster for photos.
 
     Raises:
-        ImageError: not an image, damaged, cut short, or of more than `max_pixels` pixels.
+        ImageError: not an image, damaged, cut short, or of more than `max_pixels` pixels or MAX_SCANS passes.
     """
+    if encoded.startswith(b"\xff\xd8") and (scans := encoded.count(b"\xff\xda")) > MAX_SCANS:
+        raise ImageError(
+            f"A JPEG of at most {MAX_SCANS} scans was expected.", f"This one has {scans:,}.", "Save it again as JPEG."
+        )
     try:
         with Image.open(io.BytesIO(encoded)) as picture:
             if picture.width * picture.height > max_pixels:
@@ -92,7 +114,9 @@ def decode(encoded: bytes, shortest_px: int | None = None, max_pixels: int = MAX
             if shortest_px is not None:
                 picture.draft("RGB", (shortest_px, shortest_px))
             picture.load()
-            return _to_rgb(ImageOps.exif_transpose(picture))
+            # Pillow's own function would copy the picture, and write its other EXIF tags anew, which can fail.
+            turn = _UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+            return _to_rgb(picture if turn is None else picture.transpose(turn))
     except ImageError:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
@@ -171,6 +195,20 @@ def shortest_side_px(how: Preprocessing) -> int:
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode == "RGB" and not picture.has_transparency_data:
+        return picture
+    width, height = picture.size
+    # The range of 32-bit grey is that of the whole picture.
+    if width * height <= STRIP_PIXELS or picture.mode in ("I", "F"):
+        return _converted(picture)
+    whole = Image.new("RGB", (width, height))
+    rows = max(1, STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        whole.paste(_converted(picture.crop((0, top, width, min(top + rows, height)))), (0, top))
+    return whole
+
+
+def _converted(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I;16"):
         # Pillow's own conversion clips at 255. The high byte is what its decoder takes of 16-bit colour.
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")

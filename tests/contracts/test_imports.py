@@ -42,13 +42,14 @@ def test_predicting_leaves_torch_out(colour_bundle: Bundle, colours: Path) -> No
 
 SERVE = """
 from fastapi.testclient import TestClient
-from lensmith.classifier import load
 from lensmith.config import ServeSettings
 from lensmith.serve.app import create_app
+from lensmith.serve.models import Models
 
-classifier = load({bundle!r}, threads=1)
-assert classifier.engine.name == {engine!r}
-with TestClient(create_app(classifier, ServeSettings(bundle={bundle!r}))) as client:
+settings = ServeSettings(bundle={bundle!r})
+models = Models.load(settings)
+assert models.active.classifier.engine.name == {engine!r}
+with TestClient(create_app(models, settings)) as client:
     with open({image!r}, "rb") as file:
         assert client.post("/predict", content=file.read()).json()["label"] == "red"
 """
@@ -90,6 +91,9 @@ def test_showing_a_recipe_does_not_load_torch() -> None:
         "models",
         "recipe",
         "doctor",
+        "deploy",
+        "token",
+        "bench",
     ],
 )
 def test_the_help_of_a_verb_does_not_load_torch(verb: str) -> None:

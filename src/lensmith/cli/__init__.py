@@ -35,6 +35,9 @@ VERBS = {
     "evaluate": "Judge a bundle on labelled images, with the engine that serves.",
     "predict": "Classify many images into a table.",
     "serve": "Answer over HTTP, with a page to drop an image on.",
+    "deploy": "Write the files of a deployment: nginx, systemd, Docker, Compose, Prometheus.",
+    "token": "Make a token with which somebody may call the service.",
+    "bench": "Load-test a service.",
     "demo": "The whole way on real images, from fetching to HTTP.",
 }
 """Verb → its line in `lensmith --help`. The command itself is `command` in lensmith.cli.VERB."""

@@ -8,6 +8,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
+from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 from typer.main import get_command
 
@@ -78,7 +79,8 @@ def function_for(
 
 
 def _parameter(name: str, field: FieldInfo, positional: bool, optional: bool, renamed: str | None) -> inspect.Parameter:
-    kind = _plain_type(field.annotation)
+    written = any(isinstance(each, BeforeValidator) for each in field.metadata)  # pydantic reads it, as in 30d
+    kind = str if written else _plain_type(field.annotation)
     if positional:
         info: Any = typer.Argument(help=field.description, show_default=False)
     else:

@@ -10,14 +10,18 @@ from lensmith.config import ServeSettings
 from lensmith.serve.auth import Authenticator
 from lensmith.serve.middleware import SECURE_HEADERS, AnswerHeaders, Faults, Observed, RequestContext
 from lensmith.serve.models import Models
+from lensmith.serve.platform import vertex_routes
 from lensmith.serve.problems import handle_problems
 from lensmith.serve.quota import Quota
 from lensmith.serve.routes.admin import add_admin
 from lensmith.serve.routes.classify import add_classify
 from lensmith.serve.routes.health import add_health
+from lensmith.serve.routes.open_inference import add_open_inference
 from lensmith.serve.routes.page import add_page
+from lensmith.serve.routes.sagemaker import add_sagemaker
+from lensmith.serve.routes.vertex import add_vertex
 from lensmith.serve.service import Service
-from lensmith.serve.trust import Trust
+from lensmith.serve.trust import Trust, declare_tokens
 
 
 def create_app(models: Models, settings: ServeSettings) -> FastAPI:
@@ -27,7 +31,8 @@ def create_app(models: Models, settings: ServeSettings) -> FastAPI:
         models: what answers.
         settings: limits, trust and ways of working; addresses are for `lensmith.serve.run`.
     """
-    authenticator = Authenticator.of(settings)
+    authenticator, vertex = Authenticator.of(settings), vertex_routes()
+    health = frozenset({vertex.health} if vertex else ())
     service = Service(models, settings, Quota.of(settings, authenticated=authenticator is not None))
     app = FastAPI(
         title="lensmith",
@@ -43,7 +48,12 @@ def create_app(models: Models, settings: ServeSettings) -> FastAPI:
             Middleware(Observed, telemetry=service.telemetry, log=settings.log_requests),
             Middleware(AnswerHeaders, headers=SECURE_HEADERS, draining=service.draining),
             Middleware(Faults, draining=service.draining),
-            Middleware(Trust, authenticator=authenticator, health_port=lambda: service.health_port),
+            Middleware(
+                Trust,
+                authenticator=authenticator,
+                health_port=lambda: service.health_port,
+                health=health,
+            ),
         ],
     )
     app.state.service = service
@@ -51,5 +61,11 @@ def create_app(models: Models, settings: ServeSettings) -> FastAPI:
     add_classify(app, service)
     add_health(app, service)
     add_admin(app, service)
+    add_open_inference(app, service)
+    add_sagemaker(app, service)
     add_page(app)
+    if vertex is not None:
+        add_vertex(app, service, vertex)
+    if authenticator is not None:
+        declare_tokens(app, health)
     return app

@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jwt
 
@@ -52,8 +52,8 @@ class Caller:
     subject: str
     scopes: frozenset[str]
 
-    def require(self, scope: Literal["predict", "admin"]) -> None:
-        """Go on only where the token allows it.
+    def require(self, scope: str) -> None:
+        """Go on only where the token allows it: `predict` or `admin`.
 
         Raises:
             ProblemError: `forbidden`.

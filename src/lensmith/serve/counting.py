@@ -1,8 +1,9 @@
 """Images counted in a sliding window for each caller, in the memory of this process.
 
 The count of the sliding window is that of the running window and, of the one before, the share that it still covers.
-Fixed windows would let a caller send twice the quota around their border; to remember the time of each image, as an
-exact window needs, costs memory that grows with the quota.
+Fixed windows would let a caller send twice the quota at once, around their border; to remember the time of each image,
+as an exact window needs, costs memory that grows with the quota. Who has sent all of it at once gets it back evenly
+over a window, as from a token bucket.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from lensmith.errors import SettingsError
 
 CALLERS = 50_000
-"""Callers counted at once, in about 20 MB; beyond, the longest silent one is forgotten."""
+"""Callers counted at once, in about 12 MB; beyond, the longest silent one is forgotten."""
 
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 

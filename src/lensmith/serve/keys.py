@@ -171,6 +171,12 @@ def read_key_set(source: str) -> tuple[bytes, dict[str | None, Key]]:
     Raises:
         SettingsError: it cannot be read, or holds no usable key.
     """
+    if "://" in source and "@" in source:  # not repeated, as it may be a password
+        raise SettingsError(
+            "The address of a JSON Web Key Set was expected without a name or password.",
+            "There is an @ in it.",
+            "Name a set that everybody may read: it holds public keys.",
+        )
     try:
         text = _fetch(urlsplit(source)) if "://" in source else read_secret(Path(source))
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -221,8 +227,6 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 def _fetch(address: SplitResult) -> bytes:
     host = address.hostname or ""
-    if "@" in address.netloc:
-        raise ValueError("an address must hold no password")
     if address.scheme != "https" and not (address.scheme == "http" and is_loopback(host)):
         raise ValueError("https is needed, or http on this machine")
     handlers: list[Any] = [_NoRedirect]

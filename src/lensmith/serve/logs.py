@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from logging.handlers import QueueHandler, QueueListener, WatchedFileHandler
+from logging.handlers import QueueHandler, WatchedFileHandler
 from queue import Full, Queue
 
 from lensmith.config import ServeSettings
@@ -16,6 +18,8 @@ from lensmith.config import ServeSettings
 LOGGERS = ("lensmith", "uvicorn", "asyncio")
 MOST_WAITING = 10_000
 """Lines that wait to be written; with a full disk or a stalled pipe, later ones are dropped."""
+LAST_LINES_S = 2.0
+"""Seconds in which the last lines have to be written at the end."""
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "taskName"}
 """What every record has; the rest came with `extra`."""
 
@@ -57,16 +61,26 @@ def logging_as(settings: ServeSettings) -> Iterator[None]:
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     target.setFormatter(JsonLines() if settings.log_format == "json" else text)
     target.handleError = lambda record: None  # type: ignore[method-assign]  # there is nowhere to tell it
-    queue: Queue[logging.LogRecord] = Queue(MOST_WAITING)
-    front, listener = _Bounded(queue), QueueListener(queue, target)
+    queue: Queue[logging.LogRecord | None] = Queue(MOST_WAITING)
+    front, writer = _Bounded(queue), threading.Thread(target=_write, args=(queue, target), name="log", daemon=True)
     loggers = [logging.getLogger(name) for name in LOGGERS]
     for logger in loggers:
         logger.addHandler(front)
     logging.getLogger("lensmith").setLevel(logging.INFO)
-    listener.start()
+    # Anybody can send what these complain about, and each would write to standard error by itself.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="PIL")
+    writer.start()
     try:
         yield
     finally:
         for logger in loggers:
             logger.removeHandler(front)
-        listener.stop()
+        with suppress(Full):  # a log that stalls does not hold up the end either
+            queue.put(None, timeout=LAST_LINES_S)
+            writer.join(LAST_LINES_S)
+
+
+def _write(queue: Queue[logging.LogRecord | None], target: logging.Handler) -> None:
+    while (record := queue.get()) is not None:
+        target.handle(record)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lensmith.config import ServeSettings
 from lensmith.errors import BundleError, LensmithError
 from lensmith.serve.logs import logging_as
+from lensmith.serve.models import Models
 
 if TYPE_CHECKING:
     from lensmith.serve.server import Server
@@ -44,11 +45,12 @@ def member(settings: ServeSettings, listeners: list[socket.socket], link: Connec
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # reaches all of a terminal; the supervisor sees to it
     with logging_as(settings):
         try:
+            loading = Models.begin_loading(settings)
             from lensmith.serve.server import Server
 
             talk = _Talk(link)
             # A terminal and systemd send the signal to stop to every process, and the supervisor says it once more.
-            server = Server(settings, listeners, talk.begin, hurries=False)
+            server = Server(loading.result(), settings, listeners, talk.begin, hurries=False)
         except LensmithError as error:
             link.send(Message("failed", error))
             return

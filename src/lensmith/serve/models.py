@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from lensmith.config import ServeSettings
@@ -40,6 +41,14 @@ class Models:
             if path is not None
         ]
         return cls(loaded[0], settings, loaded[1] if len(loaded) > 1 else None)
+
+    @classmethod
+    def begin_loading(cls, settings: ServeSettings) -> Future[Models]:
+        """`load` in a thread: the web framework takes as long to import, and can be so meanwhile."""
+        pool = ThreadPoolExecutor(1, thread_name_prefix="load")
+        loading = pool.submit(cls.load, settings)
+        pool.shutdown(wait=False)
+        return loading
 
     @property
     def all(self) -> tuple[Model, ...]:

@@ -20,6 +20,7 @@ from starlette.types import Scope
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:lensmith:problem:"
+OPEN_INFERENCE_BELOW = "/v2/"
 
 KINDS: dict[str, tuple[int, str]] = {
     "unauthenticated": (401, "A valid token is needed"),
@@ -27,6 +28,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "not-found": (404, "There is nothing at this address"),
     "no-such-model": (404, "There is no such model here"),
     "method-not-allowed": (405, "This address does not take this method"),
+    "not-acceptable": (406, "The answer cannot be had in the form that was asked for"),
     "too-slow": (408, "The upload took too long"),
     "swap-under-way": (409, "Another model is just being loaded"),
     "too-large": (413, "The upload is too large"),
@@ -54,6 +56,12 @@ class ProblemDetails(BaseModel):
     status: int = Field(description="The HTTP status, repeated.")
     detail: str = Field(description="What was expected, what arrived, and what to do.")
     request_id: str = Field(description="The request's identifier, also in the X-Request-ID header.")
+
+
+class ProblemWithError(ProblemDetails):
+    """The envelope of every error below /v2, which clients of the Open Inference Protocol read, too."""
+
+    error: str = Field(description="The same as `detail`.")
 
 
 class ProblemError(Exception):
@@ -85,7 +93,10 @@ class ProblemError(Exception):
 
     def response(self, scope: Scope) -> Response:
         """The envelope, ready to send."""
-        return Response(self.details(scope).model_dump_json(), self.status, self.headers, MEDIA_TYPE)
+        details = self.details(scope)
+        if f"{scope['path']}/".startswith(OPEN_INFERENCE_BELOW):
+            details = ProblemWithError(**details.model_dump(), error=self.detail)
+        return Response(details.model_dump_json(), self.status, self.headers, MEDIA_TYPE)
 
 
 def handle_problems(app: FastAPI) -> None:
@@ -95,9 +106,9 @@ def handle_problems(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _from_validation)
 
 
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def documented(*statuses: int, details: type[ProblemDetails] = ProblemDetails) -> dict[int | str, dict[str, Any]]:
     """The OpenAPI entry of the envelope for each status."""
-    schema = ProblemDetails.model_json_schema()
+    schema = details.model_json_schema()
     return {
         status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
         for status in statuses

@@ -54,7 +54,12 @@ def start_service(bundle: str | os.PathLike[str], port: int = 0, **settings: Any
     Raises:
         ServiceError: the child ended, or was not ready within START_TIMEOUT_S; with what it wrote to standard error.
     """
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in {"port": port, **settings}.items()]
+    given = {"port": port, **settings}
+    flags = [
+        f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
+        for name, value in given.items()
+        if value is not False
+    ]
     deadline = time.monotonic() + START_TIMEOUT_S
     with tempfile.TemporaryFile("w+") as log:  # a pipe that nobody reads would fill up and stop the child
         process = subprocess.Popen(

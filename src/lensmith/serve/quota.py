@@ -26,7 +26,7 @@ class Quota:
 
     def __init__(self, rate: Rate, shared: SharedCounts | None = None) -> None:
         self.rate = rate
-        self._shared = shared
+        self.shared = shared
         self._counts = Counts(rate)
 
     @classmethod
@@ -63,7 +63,7 @@ class Quota:
         if images > self.rate.images:
             raise ProblemError("over-quota", f"{allowed}. This request alone holds {images:,}: send fewer at once.")
         key = hashlib.sha256(caller_key.encode(errors="replace")).hexdigest()[:32]
-        wait = await self._shared.take(key, images) if self._shared else None
+        wait = await self.shared.take(key, images) if self.shared else None
         if wait is None:
             wait = self._counts.take(key, images)
         elif not wait:
@@ -75,5 +75,5 @@ class Quota:
 
     async def close(self) -> None:
         """Close the connections to Redis."""
-        if self._shared:
-            await self._shared.close()
+        if self.shared:
+            await self.shared.close()

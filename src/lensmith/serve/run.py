@@ -5,12 +5,17 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 from lensmith.config import ServeSettings
 from lensmith.errors import ServiceError
-from lensmith.serve.auth import Authenticator, refuse_open_door
 from lensmith.serve.logs import logging_as
+from lensmith.serve.models import Models
+
+if TYPE_CHECKING:
+    from lensmith.serve.service import Service
 
 
 def serve(settings: ServeSettings) -> None:
@@ -22,34 +27,36 @@ def serve(settings: ServeSettings) -> None:
         BundleError: the bundle is damaged or answers differently from the exporter.
         ServiceError: the address cannot be had, or would be open to anybody.
     """
-    refuse_open_door(settings, Authenticator.of(settings))
     _allow_many_connections()
     with ExitStack() as open_sockets:
         # Before the slow part, so that a taken port is told at once.
         ports = [settings.port] if settings.health_port is None else [settings.port, settings.health_port]
         listeners = [open_sockets.enter_context(_bind(settings.host, port)) for port in ports]
-        if settings.workers == 1:
-            _serve_alone(settings, listeners)
-        else:
-            from lensmith.serve.supervisor import Supervisor
+        loading = Models.begin_loading(settings) if settings.workers == 1 else None
+        from lensmith.serve.auth import Authenticator, refuse_open_door
 
-            Supervisor(settings, listeners, lambda name: _announce(name, listeners[0])).run()
+        refuse_open_door(settings, Authenticator.of(settings))
+        with logging_as(settings):
+            if loading is not None:
+                _serve_alone(settings, listeners, loading)
+            else:
+                from lensmith.serve.supervisor import Supervisor
+
+                Supervisor(settings, listeners, lambda name: _announce(name, listeners[0])).run()
 
 
-def _serve_alone(settings: ServeSettings, listeners: list[socket.socket]) -> None:
+def _serve_alone(settings: ServeSettings, listeners: list[socket.socket], loading: Future[Models]) -> None:
     from lensmith.serve.server import Server, reload_on_hangup
-    from lensmith.serve.service import Service
 
     def ready(service: Service) -> None:
         reload_on_hangup(service)
         _announce(service.models.active.name, listeners[0])
 
-    with logging_as(settings):
-        server = Server(settings, listeners, ready)
-        with _address_errors(settings.host, settings.port):
-            for listener in listeners:
-                listener.listen()
-        server.serve_until_stopped()
+    server = Server(loading.result(), settings, listeners, ready)
+    with _address_errors(settings.host, settings.port):
+        for listener in listeners:
+            listener.listen()
+    server.serve_until_stopped()
 
 
 def _announce(name: str, listener: socket.socket) -> None:

@@ -15,6 +15,7 @@ import uvicorn
 from lensmith.config import ServeSettings
 from lensmith.errors import LensmithError
 from lensmith.serve.app import create_app
+from lensmith.serve.connection import BoundedProtocol
 from lensmith.serve.models import Models
 from lensmith.serve.problems import ProblemError
 from lensmith.serve.service import Service
@@ -32,6 +33,7 @@ class Server(uvicorn.Server):
     """uvicorn, with a stop that answers what was sent before it closes, and that ends with exit code 0.
 
     Args:
+        models: what answers.
         settings: see there.
         listeners: bound sockets: the service's, then that of health, where it has one of its own.
         ready: called with the service once requests are answered, on its event loop.
@@ -40,15 +42,16 @@ class Server(uvicorn.Server):
 
     def __init__(
         self,
+        models: Models,
         settings: ServeSettings,
         listeners: list[socket.socket],
         ready: Callable[[Service], None],
         hurries: bool = True,
     ) -> None:
-        app = create_app(Models.load(settings), settings)
+        app = create_app(models, settings)
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=BoundedProtocol,
             ws="none",
             lifespan="on",
             log_config=None,

@@ -22,6 +22,8 @@ from lensmith.serve.policy import choose_pool
 from lensmith.serve.problems import ProblemError
 from lensmith.serve.quota import Quota
 from lensmith.serve.telemetry import Telemetry
+from lensmith.serve.trust import client_of
+from lensmith.serve.upload import require_image
 from lensmith.serve.workers import ExpiredError, Job, Pool
 
 T = TypeVar("T")
@@ -56,7 +58,10 @@ class Service:
         self.phase: Literal["starting", "ready", "draining"] = "starting"
         self.told = ""
         self.budget = Budget(settings.upload_memory)
+        shared = quota.shared if quota else None
         self.telemetry = Telemetry(models, lambda: getattr(self, "pool", None), lambda: self.phase == "ready")
+        if shared is not None:
+            self.telemetry.watch_quota_store(lambda: shared.answers)
 
     @asynccontextmanager
     async def lifespan(self, _app: Any) -> AsyncIterator[None]:
@@ -78,6 +83,8 @@ class Service:
         finally:
             self.drain()
             self.pool.close()
+            if self.quota is not None:
+                await self.quota.close()
 
     def use(self, pool: Pool) -> None:
         """Have images worked on by `pool`, which knows how long one takes."""
@@ -101,6 +108,16 @@ class Service:
         if self.phase == "starting":
             raise ProblemError("not-ready", "The model is still being made ready. Ask again in a moment.", RETRY)
 
+    def require_serving(self) -> None:
+        """Refuse where requests should be sent elsewhere: what readiness probes ask.
+
+        Raises:
+            ProblemError: not ready, or stopping.
+        """
+        if self.draining():
+            raise ProblemError("draining", "The service finishes what is under way and then ends. Ask another replica.")
+        self.require_ready()
+
     def admit(self) -> None:
         """The door, before a body is read.
 
@@ -119,8 +136,7 @@ class Service:
         if self.quota is None:
             return
         caller = request.scope["state"].get("caller")
-        client = request.scope.get("client") or ("unknown", 0)
-        await self.quota.take(f"subject:{caller.subject}" if caller else f"address:{client[0]}", images)
+        await self.quota.take(f"subject:{caller.subject}" if caller else f"address:{client_of(request.scope)}", images)
 
     def model(self, named: str | None = None) -> Model:
         """The model that a request asks for, as NAME or NAME@VERSION; the active one where it asks for none.
@@ -151,6 +167,8 @@ class Service:
             ClientDisconnect: the client left.
         """
         now = time.perf_counter()
+        if isinstance(image, bytes):
+            require_image(image)
         self.admission.check()
         job = Job(model, image, top_k, now + self.admission.deadline_s)
         try:
@@ -175,6 +193,11 @@ class Service:
         places = asyncio.Semaphore(max(self.pool.threads, self.pool.max_batch))
 
         async def one(image: bytes | Tensor) -> Classified | ProblemError:
+            if isinstance(image, bytes):
+                try:
+                    require_image(image)
+                except ProblemError as problem:
+                    return problem
             async with places:
                 # Admitted as a whole, its later images are in time as long as each waits no longer than another would.
                 job = Job(model, image, top_k, time.perf_counter() + 2 * self.admission.deadline_s)

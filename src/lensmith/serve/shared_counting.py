@@ -66,6 +66,11 @@ class SharedCounts:
         self._silent_until = 0.0
         self._failing = False
 
+    @property
+    def answers(self) -> bool:
+        """Whether Redis answered when it was last asked."""
+        return not self._failing
+
     async def take(self, key: str, images: int) -> float | None:
         """Count `images` if they fit.
 

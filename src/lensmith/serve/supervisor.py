@@ -23,7 +23,6 @@ from typing import Any
 
 from lensmith.config import ServeSettings
 from lensmith.errors import LensmithError, ServiceError
-from lensmith.serve.logs import logging_as
 from lensmith.serve.member import Message, member
 
 logger = logging.getLogger(__name__)
@@ -85,7 +84,7 @@ class Supervisor:
         Raises:
             LensmithError: what kept the first processes from starting.
         """
-        with logging_as(self._settings), _shared_folder(), self._signals_noted() as woken:
+        with _shared_folder(), self._signals_noted() as woken:
             from prometheus_client import CollectorRegistry, Counter
 
             self._restarts = Counter(

@@ -114,6 +114,7 @@ class Telemetry:
             registry=registry,
             multiprocess_mode="livemax",
         )
+        self._store_up: Gauge | None = None
         self._described: set[tuple[str, str, str, str]] = set()
         self.describe_models()
         self._shared = os.environ.get(SHARED_FOLDER)
@@ -126,11 +127,12 @@ class Telemetry:
             registry.register(Usage(lambda: _pids(Path(str(self._shared)))))
         self._exposed = registry
 
-    def watch_quota_store(self) -> Callable[[bool], None]:
-        """Have the store of quotas among the measurements; takes whether it is there."""
-        gauge = self._gauge("lensmith_quota_store_up", "Whether the shared store of quotas answers: 1 or 0.", "livemin")
-        gauge.set(1)
-        return lambda up: gauge.set(int(up))
+    def watch_quota_store(self, answers: Callable[[], bool]) -> None:
+        """Have among the measurements whether the shared store of quotas answers."""
+        self._store_up = self._gauge(
+            "lensmith_quota_store_up", "Whether the shared store of quotas answers: 1 or 0.", "livemin"
+        )
+        self._store_answers = answers
 
     def describe_models(self) -> None:
         """Say anew what is served."""
@@ -177,6 +179,8 @@ class Telemetry:
     def note_load(self) -> None:
         """Write down this process's load; with several processes each has to, as any may be asked."""
         self._ready_gauge.set(int(self._ready()))
+        if self._store_up is not None:
+            self._store_up.set(int(self._store_answers()))
         if load := self._load():
             self._running.set(load.running)
             self._waiting.set(load.waiting)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ipaddress import ip_address
+from typing import Any, Literal
 
+from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from lensmith.serve import audit
 from lensmith.serve.auth import Authenticator
 from lensmith.serve.problems import ProblemError
 
@@ -59,8 +62,18 @@ class Trust:
         if health_port is not None and (path in self._health) != (scope["server"][1] == health_port):
             raise ProblemError("not-found", f"There is no {path} on this port.")
         if path in self._health or path in OPEN or path.startswith(OPEN_BELOW):
-            return
-        wanted = "admin" if path.startswith(ADMIN_BELOW) else "predict"
+            return None
+        if not path.startswith(ADMIN_BELOW):
+            return await self._require(scope, "predict")
+        try:
+            await self._require(scope, "admin")
+        except ProblemError:
+            state = scope["state"]
+            act = f"{scope['method']} {path}"
+            audit.record(act, state.get("caller"), state["request_id"], "refused", client=client_of(scope))
+            raise
+
+    async def _require(self, scope: Scope, wanted: Literal["predict", "admin"]) -> None:
         if self._authenticator is not None:
             caller = await self._authenticator.authenticate(scope["headers"])
             scope["state"]["caller"] = caller
@@ -73,13 +86,40 @@ class Trust:
             )
 
 
+def declare_tokens(app: FastAPI, health: frozenset[str] = frozenset()) -> None:
+    """Say in the OpenAPI document which addresses need a token.
+
+    Args:
+        app: its routes have been added.
+        health: as `Trust` has it.
+    """
+    made = app.openapi
+    open_to_all = HEALTH | OPEN | health
+
+    def openapi() -> dict[str, Any]:
+        document = made()
+        schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
+        schemes["token"] = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+        document["security"] = [{"token": []}]
+        for path in open_to_all & document["paths"].keys():
+            for operation in document["paths"][path].values():
+                operation["security"] = []
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def client_of(scope: Scope) -> str:
+    """The address that a request came from; behind a proxy, the proxy's."""
+    return (scope.get("client") or ("unknown", 0))[0]
+
+
 def _from_here(scope: Scope) -> bool:
     """Whether a program on this machine sent it to a loopback address, by no proxy and from no web page."""
     headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-    client = scope.get("client") or ("", 0)
     sent_on = {b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via", b"origin"} & headers.keys()
     host = headers.get(b"host", "").rpartition(":")[0] or headers.get(b"host", "")
-    return _loopback(client[0]) and not sent_on and (host == "localhost" or _loopback(host.strip("[]")))
+    return _loopback(client_of(scope)) and not sent_on and (host == "localhost" or _loopback(host.strip("[]")))
 
 
 def _loopback(host: str) -> bool:

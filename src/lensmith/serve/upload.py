@@ -41,7 +41,7 @@ class Uploads:
                 JPEG nor PNG by its first bytes whatever the content type says, too slow, or no memory left for it.
             ClientDisconnect: the client left while sending.
         """
-        if _is_form(request):
+        if is_form(request):
             (encoded,) = await self._form(request, share, 1)
         else:
             encoded = await self.body(request, share, self.max_bytes)
@@ -55,21 +55,21 @@ class Uploads:
             ProblemError: as `image`; or no form, or more images than allowed.
             ClientDisconnect: the client left while sending.
         """
-        if not _is_form(request):
+        if not is_form(request):
             raise ProblemError(
                 "no-image", f"A multipart form with images in the field `{FIELD}`, once for each, was expected."
             )
         return await self._form(request, share, self.max_images)
 
-    async def body(self, request: Request, share: Share, limit: int) -> bytes:
-        """A body of at most `limit` bytes, as it is.
+    async def body(self, request: Request, share: Share, limit: int, what: str = "An image") -> bytes:
+        """A body of at most `limit` bytes, as it is. `what` it is, is said where it is larger.
 
         Raises:
             ProblemError: larger, too slow, or no memory left for it.
             ClientDisconnect: the client left while sending.
         """
         async with self._in_time():
-            return b"".join([chunk async for chunk in self._limited(request, share, limit, limit)])
+            return b"".join([chunk async for chunk in self._limited(request, share, limit, limit, what)])
 
     async def _form(self, request: Request, share: Share, max_files: int) -> list[bytes]:
         limit = max_files * (self.max_bytes + ENVELOPE_BYTES)
@@ -101,18 +101,20 @@ class Uploads:
         finally:
             await form.close()
 
-    async def _limited(self, request: Request, share: Share, limit: int, said: int) -> AsyncGenerator[bytes]:
+    async def _limited(
+        self, request: Request, share: Share, limit: int, said: int, what: str = "An image"
+    ) -> AsyncGenerator[bytes]:
         """The body's chunks, for as long as they stay within `limit` bytes together."""
         given = request.headers.get("content-length", "")
         announced = int(given) if given.isdigit() else limit
         if given and announced > limit:
-            raise _too_large(said)
+            raise _too_large(said, what)
         received = 0
         share.cover(min(announced, STEP_BYTES))
         async for chunk in request.stream():
             received += len(chunk)
             if received > limit:
-                raise _too_large(said)
+                raise _too_large(said, what)
             # Memory for what comes next is taken before it is read. Announced lengths alone would let a few slow
             # senders of large bodies hold all of it.
             share.cover(min(announced, received + STEP_BYTES))
@@ -146,9 +148,10 @@ def require_image(encoded: bytes) -> None:
         )
 
 
-def _is_form(request: Request) -> bool:
+def is_form(request: Request) -> bool:
+    """Whether the body is a multipart form, by what the request says."""
     return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
 
 
-def _too_large(max_bytes: int) -> ProblemError:
-    return ProblemError("too-large", f"An image of at most {max_bytes:,} bytes was expected. This one is larger.")
+def _too_large(max_bytes: int, what: str = "An image") -> ProblemError:
+    return ProblemError("too-large", f"{what} of at most {max_bytes:,} bytes was expected. This one is larger.")

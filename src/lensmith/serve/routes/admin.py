@@ -13,6 +13,7 @@ from lensmith.serve.admission import RETRY
 from lensmith.serve.problems import ProblemError, documented
 from lensmith.serve.schema import ModelName, Swap
 from lensmith.serve.service import Service
+from lensmith.serve.trust import client_of
 
 
 def add_admin(app: FastAPI, service: Service) -> None:
@@ -36,8 +37,10 @@ def add_admin(app: FastAPI, service: Service) -> None:
         except ServiceError as error:
             raise ProblemError("swap-under-way", str(error), RETRY) from error
         finally:
-            state = request.scope["state"]
-            audit.record("swap model", state.get("caller"), state["request_id"], outcome, bundle=str(path))
+            state, client = request.scope["state"], client_of(request.scope)
+            audit.record(
+                "swap model", state.get("caller"), state["request_id"], outcome, bundle=str(path), client=client
+            )
         return ModelName(name=model.name, version=model.version)
 
     app.add_api_route("/admin/model", swap, methods=["POST"], responses=documented(401, 403, 409, 422, 503))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -39,19 +40,7 @@ class Classify:
         with service.budget.share() as share:
             encoded = await self.uploads.image(request, share)
             found = await service.answer(request, encoded, top_k, model)
-        state = request.scope["state"]
-        top = ranked(found)
-        answer = Answer(
-            class_id=top[0].class_id,
-            label=top[0].label,
-            confidence=top[0].confidence,
-            abstained=found.prediction.abstained,
-            top=top,
-            model=ModelName(name=model.name, version=model.version),
-            request_id=state["request_id"],
-            timings_ms=timings(found, state["started"]),
-        )
-        return Response(answer.model_dump_json(), media_type="application/json")
+        return answered(found, model, request)
 
     async def batch(self, request: Request) -> Response:
         """Classify the JPEG or PNG images of a form, one or more in the field `file`.
@@ -65,14 +54,7 @@ class Classify:
             images = await self.uploads.images(request, share)
             await service.spend(request, len(images))
             found = await service.answer_all(request, images, top_k, model)
-        state = request.scope["state"]
-        answer = BatchAnswer(
-            results=[item(each, request) for each in found],
-            model=ModelName(name=model.name, version=model.version),
-            request_id=state["request_id"],
-            total_ms=milliseconds(time.perf_counter() - state["started"]),
-        )
-        return Response(answer.model_dump_json(), media_type="application/json")
+        return all_answered(found, model, request)
 
     async def model(self) -> ModelCard:
         """What is served, and the limits on what may be sent."""
@@ -96,11 +78,7 @@ class Classify:
 
     def _asked(self, request: Request) -> tuple[int, Model]:
         query = request.query_params
-        given = query.get("top_k", "")
-        top_k = int(given) if given.isdecimal() and given.isascii() and len(given) < 10 else 0
-        if top_k < 1 and "top_k" in query:
-            raise ProblemError("invalid-request", f"top_k: a whole number from 1 on was expected, {given!r} arrived.")
-        return top_k or TOP_K, self.service.model(query.get("model"))
+        return read_top_k(query.get("top_k")), self.service.model(query.get("model"))
 
 
 def add_classify(app: FastAPI, service: Service) -> None:
@@ -120,6 +98,49 @@ def add_classify(app: FastAPI, service: Service) -> None:
             route_class_override=Direct,
         )
     app.add_api_route("/model", handlers.model, responses=documented(401, 403))
+
+
+def read_top_k(given: str | None) -> int:
+    """How many classes to name.
+
+    Raises:
+        ProblemError: no whole number from 1 on.
+    """
+    if given is None:
+        return TOP_K
+    top_k = int(given) if given.isdecimal() and given.isascii() and len(given) < 10 else 0
+    if top_k < 1:
+        raise ProblemError("invalid-request", f"top_k: a whole number from 1 on was expected, {given!r} arrived.")
+    return top_k
+
+
+def answered(found: Classified, model: Model, request: Request) -> Response:
+    """The answer for one image."""
+    state = request.scope["state"]
+    top = ranked(found)
+    answer = Answer(
+        class_id=top[0].class_id,
+        label=top[0].label,
+        confidence=top[0].confidence,
+        abstained=found.prediction.abstained,
+        top=top,
+        model=ModelName(name=model.name, version=model.version),
+        request_id=state["request_id"],
+        timings_ms=timings(found, state["started"]),
+    )
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def all_answered(found: Sequence[Classified | ProblemError], model: Model, request: Request) -> Response:
+    """The answer for several images, each in its place."""
+    state = request.scope["state"]
+    answer = BatchAnswer(
+        results=[item(each, request) for each in found],
+        model=ModelName(name=model.name, version=model.version),
+        request_id=state["request_id"],
+        total_ms=milliseconds(time.perf_counter() - state["started"]),
+    )
+    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 def ranked(found: Classified) -> list[RankedClass]:

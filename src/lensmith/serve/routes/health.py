@@ -6,8 +6,7 @@ from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
-from lensmith.serve.admission import RETRY
-from lensmith.serve.problems import ProblemError, documented
+from lensmith.serve.problems import documented
 from lensmith.serve.schema import Status
 from lensmith.serve.service import Service
 
@@ -21,10 +20,7 @@ def add_health(app: FastAPI, service: Service) -> None:
 
     async def readyz() -> Status:
         """Whether to send requests here: the model is loaded, verified and warm, and the service is not stopping."""
-        if service.phase == "starting":
-            raise ProblemError("not-ready", "The model is still being made ready.", RETRY)
-        if service.phase == "draining":
-            raise ProblemError("draining", "The service finishes what is under way and then ends. Ask another replica.")
+        service.require_serving()
         return Status(status="ready")
 
     async def metrics() -> Response:

@@ -1,0 +1,51 @@
+"""What the peers run for an image: lensmith's own preprocessing and the same ONNX graph, so that only serving differs.
+
+Imported in the peers' own environments, with NumPy, Pillow and ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import onnxruntime as ort
+from PIL import Image
+
+from lensmith.image import Preprocessing, normalise, preprocess, resize, shortest_side_px
+
+HOW = Preprocessing(224)
+
+
+class Graph:
+    """The graph in $BENCH_GRAPH on one thread: each worker process has a core, as all peers' documentation advises."""
+
+    def __init__(self) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self._session = ort.InferenceSession(os.environ["BENCH_GRAPH"], options, providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+        self.run(np.zeros((1, 3, HOW.image_size, HOW.image_size), np.float32))
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """float32 (N, 3, S, S) → probabilities, float32 (N, C)."""
+        logits = self._session.run(None, {self._input: batch})[0]
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
+
+
+def pixels(encoded: bytes) -> np.ndarray:
+    """Encoded bytes → float32 (3, S, S)."""
+    return preprocess(encoded, HOW)
+
+
+def pixels_of(picture: Image.Image) -> np.ndarray:
+    """The same of a picture that has been opened and not yet read, by the same scaled decoding."""
+    side = shortest_side_px(HOW)
+    picture.draft("RGB", (side, side))
+    return normalise(resize(picture.convert("RGB"), HOW), HOW)
+
+
+def answer(probabilities: np.ndarray) -> dict[str, object]:
+    """float32 (C,) → the likeliest class."""
+    best = int(probabilities.argmax())
+    return {"class_id": best, "confidence": float(probabilities[best])}

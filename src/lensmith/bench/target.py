@@ -1,0 +1,99 @@
+"""Where requests go, and their bytes, put together once before the first is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from lensmith.errors import SettingsError
+
+BOUNDARY = "lensmith-bench-3f1c9a7e5b"
+PREDICT = "/predict"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A service's address.
+
+    Attributes:
+        host: name or address, without brackets.
+        port: its port.
+        path: what is asked for, with its query.
+        tls: https.
+    """
+
+    host: str
+    port: int
+    path: str = PREDICT
+    tls: bool = False
+
+    @classmethod
+    def parse(cls, url: str) -> Target:
+        """`http://HOST:PORT`, which asks for /predict, or with a path and query of its own.
+
+        Raises:
+            SettingsError: no http or https URL.
+        """
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            parts, port = urlsplit(""), None
+        if (
+            parts.scheme not in ("http", "https")
+            or not parts.hostname
+            or not url.isascii()
+            or any(map(str.isspace, url))
+        ):
+            raise SettingsError(
+                "The URL of a service, or a bundle, was expected, such as http://127.0.0.1:8000.",
+                f"{url!r} arrived.",
+                "Give the line that `lensmith serve` printed, or a bundle that is there.",
+            )
+        path = (parts.path if parts.path not in ("", "/") else PREDICT) + (f"?{parts.query}" if parts.query else "")
+        tls = parts.scheme == "https"
+        return cls(parts.hostname, port or (443 if tls else 80), path, tls)
+
+    @property
+    def url(self) -> str:
+        """The address with its path."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}{self.path}"
+
+    def request(self, body: bytes, content_type: str, token: str | None = None) -> bytes:
+        """One POST as it goes over the wire.
+
+        Args:
+            body: what is posted.
+            content_type: of the body.
+            token: sent as a bearer token.
+        """
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        lines = [
+            f"POST {self.path} HTTP/1.1",
+            f"Host: {host}:{self.port}",
+            "User-Agent: lensmith-bench",
+            "Accept: application/json",
+            f"Content-Type: {content_type}",
+            f"Content-Length: {len(body)}",
+            *([f"Authorization: Bearer {token}"] if token else []),
+        ]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+def image_requests(
+    target: Target, images: Iterable[bytes], *, form: bool = False, token: str | None = None
+) -> Sequence[bytes]:
+    """A request for each image: its bytes as the body, or as the file of a multipart form's field `file`."""
+    made = []
+    for encoded in images:
+        kind = "image/png" if encoded.startswith(b"\x89PNG") else "image/jpeg"
+        if form:
+            name = f"image.{kind.partition('/')[2]}"
+            head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
+            body = f"{head}Content-Type: {kind}\r\n\r\n".encode() + encoded + f"\r\n--{BOUNDARY}--\r\n".encode()
+            made.append(target.request(body, f"multipart/form-data; boundary={BOUNDARY}", token))
+        else:
+            made.append(target.request(encoded, kind, token))
+    return made

@@ -1,0 +1,61 @@
+"""`lensmith bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lensmith import api
+from lensmith.cli.options import Json, command_for
+from lensmith.cli.output import print_json, say, table
+from lensmith.config import BenchSettings
+
+
+def bench(given: dict[str, Any], *, as_json: Json = False) -> None:
+    """Load-test a service: what it answers a second, and how long its callers wait.
+
+    With a bundle the service is started here and stopped at the end. `--clients N`: each of N connections sends its
+    next image when the last is answered. `--rate R`: images are due at R a second whatever the answers, and latency
+    counts from when they were due; this is how real callers come. Ctrl-C reports what was measured so far.
+
+    Load-test only what is yours.
+    """
+    found = api.bench(**given)
+    if as_json:
+        print_json(found.as_dict())
+        return
+    if found.offered_per_second is None:
+        load = f"{found.clients} clients"
+    else:
+        load = f"{found.offered_per_second:,.1f} a second offered"
+    say((found.url, "bold"), f"  {load}, {found.seconds:.1f} s measured, {found.requests:,} requests")
+    table(
+        "",
+        ("answers", "a second"),
+        [
+            ("all", _number(found.answered_per_second)),
+            ("2xx", _number(found.ok_per_second)),
+            (f"2xx within {found.slo_ms:g} ms", _number(found.goodput_per_second)),
+        ],
+    )
+    columns = ("latency, ms", *(found.latency_ms or {}))
+    rows = [("from when due", found.latency_ms), ("from when sent", found.from_sending_ms)]
+    if found.mode == "closed":
+        rows = [("from when sent", found.from_sending_ms)]
+    table("", columns, [(what, *map(_number, values.values())) for what, values in rows if values])
+    kinds = [*found.by_status.items(), ("no connection", found.connection_errors), ("timed out", found.timeouts)]
+    say(", ".join(f"{kind}: {count:,}" for kind, count in kinds if count) or "no request ended")
+    if found.refusal_p99_ms is not None:
+        say(f"answers that were not 2xx took {_number(found.refusal_p99_ms)} ms (p99)")
+    say(f"client: {found.client_cpu:.0%} of a core, its clock {_number(found.client_late_ms)} ms late (p99)")
+    for warning in found.warnings:
+        say((warning, "yellow"))
+    if "out" in given:
+        say("plot: ", (str(Path(given["out"]) / "bench.png"), "bold"))
+
+
+def _number(value: float) -> str:
+    return f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
+
+
+command = command_for(BenchSettings, bench)

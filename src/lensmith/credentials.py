@@ -1,0 +1,112 @@
+"""Where secrets come from: the environment or a file, never the command line; and what is too weak to be one.
+
+No message repeats a secret, or any part of one.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from lensmith.errors import SettingsError
+
+TOKEN_SECRET = "LENSMITH_JWT_SECRET"
+"""Environment variable with the secret of HS256 tokens."""
+REDIS_PASSWORD = "LENSMITH_REDIS_PASSWORD"
+"""Environment variable with the password of Redis; with _FILE behind it, the name of a file that holds it."""
+MIN_SECRET_BYTES = 32
+"""As long as the hash of HS256 (RFC 7518, 3.2): a shorter one is easier to guess than the signature."""
+
+_MAX_FILE_BYTES = 65_536
+
+
+def token_secret(file: Path | None = None) -> bytes | None:
+    """The secret of HS256 tokens: from `file`, else from LENSMITH_JWT_SECRET; None where neither is there.
+
+    Raises:
+        SettingsError: the file cannot be read, or the secret is too short; an empty variable is, too.
+    """
+    given = os.environ.get(TOKEN_SECRET)
+    if file is None and given is None:
+        return None
+    secret, where = (given or "").encode(), TOKEN_SECRET
+    if file is not None:
+        secret, where = read_secret(file), str(file)
+    if len(secret) < MIN_SECRET_BYTES:
+        raise SettingsError(
+            f"A secret of at least {MIN_SECRET_BYTES} bytes was expected in {where}.",
+            f"There are {len(secret)}.",
+            "Let `lensmith token NAME --secret-file NEW_FILE` make a random one.",
+        )
+    return secret
+
+
+def redis_password() -> str | None:
+    """LENSMITH_REDIS_PASSWORD, else the content of the file that LENSMITH_REDIS_PASSWORD_FILE names, else None.
+
+    Raises:
+        SettingsError: the file cannot be read, is empty or is no text.
+    """
+    if REDIS_PASSWORD in os.environ:
+        return os.environ[REDIS_PASSWORD] or None
+    file = os.environ.get(f"{REDIS_PASSWORD}_FILE")
+    if not file:
+        return None
+    try:
+        password = read_secret(Path(file)).decode()
+    except UnicodeDecodeError:
+        password = ""
+    if not password:
+        raise SettingsError(
+            f"A password as text was expected in {file}.", "There is none.", "Write it there, in UTF-8, on one line."
+        )
+    return password
+
+
+def read_secret(path: Path) -> bytes:
+    """The content of a file that holds one secret, without the end of the line.
+
+    Raises:
+        SettingsError: it cannot be read, or is too large to be one.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise SettingsError(
+            f"A readable file with a secret or key was expected at {path}.",
+            f"The system said: {error.strerror}.",
+            "Check the path and the rights.",
+        ) from error
+    if len(content) > _MAX_FILE_BYTES:
+        raise SettingsError(
+            f"A file with one secret or key was expected at {path}.",
+            f"It has more than {_MAX_FILE_BYTES:,} bytes.",
+            "Name the right file.",
+        )
+    return content.rstrip(b"\r\n")
+
+
+def make_secret(path: Path) -> bool:
+    """Write a random secret of 256 bits that only this user may read; False where the file is there already.
+
+    Raises:
+        SettingsError: it cannot be written.
+    """
+    try:
+        # Exclusive, and not renamed into place, which would write over a secret that another process just made.
+        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise SettingsError(
+            f"A secret was to be written to {path}.", f"The system said: {error.strerror}.", "Name another place."
+        ) from error
+    try:
+        with os.fdopen(number, "wb") as file:
+            file.write(secrets.token_urlsafe(32).encode() + b"\n")
+    except OSError:
+        path.unlink()  # half a secret is none
+        raise
+    return True

@@ -1,0 +1,111 @@
+// Pictures on their way to the service and back: one to POST predict as it is, several to POST predict/batch.
+
+import { accepted, refused } from "./access.js";
+import { showAnswer, showProblem, showWaiting } from "./answer.js";
+import { byId } from "./dom.js";
+import { bytes, counted } from "./format.js";
+import { markSelected, showGallery, updateGallery } from "./gallery.js";
+import { showPicture } from "./picture.js";
+import { ask, described, Problem } from "./service.js";
+
+const TOP_K = 5;
+
+// As GET model says; these until it has.
+export const limits = { threshold: null, maxBytes: Infinity, maxImages: 32 };
+
+let items = []; // { file, url, found, problem, times }
+let selected = 0;
+let current = null; // the AbortController of what is under way
+
+// Send files; those before them are given up.
+export function classify(files) {
+  for (const { url } of items) URL.revokeObjectURL(url);
+  items = files.map((file) => ({ file, url: URL.createObjectURL(file), found: null, problem: null, times: null }));
+  showGallery(items, select);
+  select(0);
+  send();
+}
+
+// Send anew what was not answered, and may be now.
+export function again() {
+  if (!items.some(({ problem }) => problem?.passing)) return;
+  for (const item of items) if (item.problem?.passing) item.problem = null;
+  updateGallery(items);
+  showSelected();
+  send();
+}
+
+function select(index) {
+  selected = index;
+  markSelected(index);
+  showPicture(items[index]);
+  showSelected();
+}
+
+function showSelected() {
+  const { found, problem, times } = items[selected];
+  if (problem) showProblem(problem, problem.passing ? again : null);
+  else if (found) showAnswer(found, times, limits.threshold);
+  else showWaiting();
+}
+
+async function send() {
+  current?.abort();
+  const { signal } = (current = new AbortController());
+  for (const item of items) if (item.file.size > limits.maxBytes) item.problem = tooLarge(item.file);
+  const open = items.filter(({ found, problem }) => !found && !problem);
+  try {
+    while (open.length > 0) {
+      const some = open.splice(0, items.length > 1 ? limits.maxImages : 1);
+      try {
+        if (items.length > 1) await several(some, signal);
+        else await one(some[0], signal);
+        accepted();
+      } catch (problem) {
+        if (signal.aborted) return;
+        if (!(problem instanceof Problem)) throw problem;
+        // What stopped these would stop the rest.
+        for (const item of [...some, ...open.splice(0)]) item.problem = problem;
+        refused(problem);
+      }
+      updateGallery(items);
+    }
+  } finally {
+    if (!signal.aborted) finish();
+  }
+}
+
+function finish() {
+  updateGallery(items);
+  showSelected();
+  byId("answer").scrollIntoView({ block: "nearest" }); // on a narrow screen it stands below the picture
+}
+
+async function one(item, signal) {
+  const started = performance.now();
+  const found = await ask(`predict?top_k=${TOP_K}`, "json", { method: "POST", body: item.file, signal });
+  const { queue, decode, inference } = found.timings_ms;
+  const elsewhere = Math.max(0, performance.now() - started - queue - decode - inference);
+  const stages = [["Inference", inference], ["Decoding", decode], ["Waiting", queue], ["Network", elsewhere]];
+  Object.assign(item, { found, times: { title: "Time", stages } });
+}
+
+async function several(some, signal) {
+  const form = new FormData();
+  for (const { file } of some) form.append("file", file);
+  const started = performance.now();
+  const { results, total_ms: service } = await ask(
+    `predict/batch?top_k=${TOP_K}`, "json", { method: "POST", body: form, signal });
+  const elsewhere = Math.max(0, performance.now() - started - service);
+  const stages = [["Service", service], ["Network", elsewhere]];
+  const times = { title: `Time for ${counted(some.length, "picture")}`, stages };
+  results.forEach((result, index) => {
+    if (result.problem) some[index].problem = described(result.problem);
+    else Object.assign(some[index], { found: result, times });
+  });
+}
+
+function tooLarge({ size }) {
+  const detail = `At most ${bytes(limits.maxBytes)} are taken here. This one has ${bytes(size)}: save it smaller.`;
+  return new Problem("The picture is too large", detail, { status: 413 });
+}

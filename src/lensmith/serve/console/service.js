@@ -1,0 +1,81 @@
+// Questions to the service, with the token where there is one, and its refusals in plain words. Addresses are relative,
+// so the service may stand under any path behind a proxy.
+
+const KEY = "lensmith-token";
+
+// Kept for this tab alone, and gone with it.
+export const token = {
+  get: () => sessionStorage.getItem(KEY),
+  set: (value) => sessionStorage.setItem(KEY, value),
+  forget: () => sessionStorage.removeItem(KEY),
+};
+
+export class Problem extends Error {
+  // retryS: seconds after which to ask again; null: nobody said.
+  constructor(title, detail, { status = 0, requestId = "", retryS = null } = {}) {
+    super(title);
+    Object.assign(this, { title, detail, status, requestId, retryS });
+  }
+
+  // Whether the same picture may be answered another time.
+  get passing() {
+    return this.status === 0 || [401, 403, 408, 429].includes(this.status) || this.status >= 500;
+  }
+}
+
+const AGAIN = "Nothing is wrong with the picture. Send it again in a moment.";
+
+// What the service says of these speaks to programs, so the page says it itself.
+const ALWAYS = {
+  401: ["A token is needed", "This service answers those who have a token. Give yours at the top of the page."],
+  403: ["This token does not allow it", "It is valid, but not for predictions. Give another at the top of the page."],
+};
+
+// For answers of a proxy in between, which has no words of the service.
+const OTHERWISE = {
+  404: ["There is no service here", "Whatever answers at this address does not pass pictures on to the service."],
+  413: ["The upload is too large", "Something between this page and the service takes only smaller ones."],
+  429: ["Too many pictures in a short time", AGAIN],
+  502: ["The service does not answer", `It may be starting, or have stopped. ${AGAIN}`],
+  503: ["The service is busy", AGAIN],
+  504: ["The service did not answer in time", AGAIN],
+};
+
+// The body of an answer, read as "json" or "text"; a Problem is thrown where there is none.
+export async function ask(address, as, options = {}) {
+  const headers = token.get() ? { Authorization: `Bearer ${token.get()}` } : {};
+  let refused;
+  try {
+    const response = await fetch(address, { ...options, headers });
+    if (response.ok) return await response[as]();
+    refused = await refusal(response);
+  } catch (error) {
+    if (options.signal?.aborted) throw error;
+    refused = new Problem(
+      "The service cannot be reached", "It may have been stopped. Start it again, then send the picture once more.");
+  }
+  throw refused;
+}
+
+// A problem as the service describes it, alone or as the place of one picture among several.
+export function described(problem, retryS = null) {
+  const [title, detail] = ALWAYS[problem.status] ?? [problem.title, problem.detail];
+  return new Problem(title, detail, { status: problem.status, requestId: problem.request_id, retryS });
+}
+
+async function refusal(response) {
+  const { status, headers } = response;
+  const retryS = seconds(headers.get("retry-after"));
+  if (headers.get("content-type")?.startsWith("application/problem+json")) {
+    return described({ ...(await response.json()), status }, retryS);
+  }
+  const unknown = ["The request failed", `Its answer was ${status}, and nothing more.`];
+  const [title, detail] = ALWAYS[status] ?? OTHERWISE[status] ?? unknown;
+  return new Problem(title, detail, { status, requestId: headers.get("x-request-id") ?? "", retryS });
+}
+
+function seconds(retryAfter) {
+  if (!retryAfter) return null;
+  const given = /^\d+$/.test(retryAfter) ? Number(retryAfter) : (Date.parse(retryAfter) - Date.now()) / 1000;
+  return Number.isFinite(given) ? Math.max(0, Math.ceil(given)) : null;
+}

@@ -1,0 +1,82 @@
+"""`lensmith bench` on the command line."""
+
+import http.server
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lensmith.cli import main
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stopped:
+        main(["bench", *map(str, args)])
+    captured = capsys.readouterr()
+    return int(stopped.value.code or 0), captured.out, captured.err
+
+
+def test_people_get_a_table(capsys: pytest.CaptureFixture[str], url: str, tmp_path: Path) -> None:
+    code, out, err = run(capsys, url, "--duration", "1s", "--warmup", "0s", "--rate", "50", "--out", tmp_path)
+    assert (code, err) == (0, "")
+    for said in ("a second offered", "2xx within 200 ms", "p99.9", "from when due", "200: ", "client: ", "bench.png"):
+        assert said in out
+
+
+def test_programs_get_one_line(capsys: pytest.CaptureFixture[str], url: str) -> None:
+    code, out, err = run(capsys, url, "--duration", "1s", "--warmup", "0", "--clients", "2", "--json")
+    found = json.loads(out)
+    assert (code, err, out.count("\n")) == (0, "", 1)
+    assert found["mode"] == "closed"
+    assert found["by_status"] == {"200": found["requests"]}
+
+
+def test_a_service_that_is_not_there_is_one_plain_paragraph(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        code, out, err = run(capsys, f"http://127.0.0.1:{unheard.getsockname()[1]}")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "A service that answers was expected at http://127.0.0.1:" in err
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["nowhere"], "The URL of a service, or a bundle"),
+        (["ftp://x"], "The URL of a service, or a bundle"),
+        (["http://127.0.0.1:9", "--rate", "0"], "rate"),
+        (["http://127.0.0.1:9", "--duration", "0s"], "duration"),
+        (["http://127.0.0.1:9", "--images", "nowhere"], "A JPEG or PNG file"),
+    ],
+)
+def test_bad_input_is_one_paragraph(capsys: pytest.CaptureFixture[str], args: list[str], said: str) -> None:
+    code, out, err = run(capsys, *args)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert "Traceback" not in err

@@ -1,0 +1,168 @@
+"""Clients that leave, and clients that send as slowly as they can."""
+
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+from lensmith.serve.process import ServiceProcess
+
+pytestmark = pytest.mark.slow
+
+
+def connect(url: str) -> socket.socket:
+    address = urlsplit(url)
+    return socket.create_connection((str(address.hostname), int(address.port or 0)), 60)
+
+
+@pytest.mark.timeout(900)
+def test_clients_that_leave_half_way_leave_nothing_behind(
+    serve: Callable[..., ServiceProcess],
+    ask: Callable[..., Any],
+    predict: bytes,
+    picture: bytes,
+    usage: Callable[[int], Any],
+    sample: Callable[..., float],
+    eventually: Callable[..., None],
+    sized: Callable[[int, int], int],
+    figures: Callable[..., None],
+) -> None:
+    leaving = sized(2000, 10_000)
+    service = serve(threads=1)
+    head, whole = predict.index(b"\r\n\r\n") + 4, len(predict)
+    cuts = (5, head - 2, head, head + 100, whole - 1, whole)  # the last waits, or is worked on
+
+    def leave(number: int) -> None:
+        client = connect(service.url)
+        if number % 2:  # a reset in the place of a goodbye
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.sendall(predict[: cuts[number % len(cuts)]])
+        if number % 5 == 0:
+            time.sleep(0.002)
+        client.close()
+
+    def crowd(count: int) -> None:
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(leave, range(count)))
+        # This scrape alone is under way.
+        eventually(lambda: sample(service.url, "lensmith_requests_in_flight") == 1)
+        eventually(lambda: sample(service.url, "lensmith_images_queued") == 0)
+        eventually(lambda: sample(service.url, "lensmith_images_running") == 0)
+
+    crowd(leaving // 5)
+    before = usage(service.process.pid)
+    crowd(leaving)
+    after = usage(service.process.pid)
+    left = sample(service.url, "lensmith_requests_total", status="499")
+    figures(clients=leaving + leaving // 5, counted_as_left=left, before=before, after=after)
+    assert left > leaving / 10
+    assert after.files <= before.files + 2
+    assert after.threads == before.threads
+    assert after.rss_mb < before.rss_mb * 1.05 + 5
+    assert ask(service.url, "/predict", picture)[0] == 200
+    assert service.stop() == 0
+
+
+@pytest.mark.timeout(300)
+def test_slow_senders_are_ended_and_hurt_nobody(
+    serve: Callable[..., ServiceProcess],
+    ask: Callable[..., Any],
+    load: Any,
+    predict: bytes,
+    usage: Callable[[int], Any],
+    sample: Callable[..., float],
+    eventually: Callable[..., None],
+    sized: Callable[[int, int], int],
+    figures: Callable[..., None],
+) -> None:
+    each_way = sized(100, 400)
+    service = serve(upload_timeout_s=4)
+    quiet = usage(service.process.pid)
+    with load(service.url, predict, clients=4, most=sized(500, 3000)) as clients:
+        alone = clients.wait()
+
+    head = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    body = head + b"Content-Length: 1000000\r\n\r\n\xff\xd8\xff"
+    chunked = head + b"Transfer-Encoding: chunked\r\n\r\n"
+    starts = {"head": head + b"X: ", "body": body, "chunked": chunked, "nothing": b""}
+    drips = {"head": b"y", "body": b"y", "chunked": b"1\r\ny\r\n", "nothing": b""}
+    open_ones: dict[socket.socket, str] = {}
+    for way, start in starts.items():
+        for _ in range(each_way):
+            client = connect(service.url)
+            client.sendall(start)
+            client.setblocking(False)
+            open_ones[client] = way
+    stop, heard = threading.Event(), dict.fromkeys(starts, b"")
+    ended: list[str] = []
+
+    def drip() -> None:
+        while open_ones and not stop.wait(0.3):
+            for client, way in list(open_ones.items()):
+                try:
+                    client.send(drips[way])
+                    received = client.recv(4096)
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    received = b""
+                heard[way] = received or heard[way]
+                if not received:
+                    ended.append(way)
+                    del open_ones[client]
+                    client.close()
+
+    dripping = threading.Thread(target=drip)
+    dripping.start()
+    try:
+        with load(service.url, predict, clients=4, most=sized(500, 3000)) as clients:
+            beside = clients.wait()
+        eventually(lambda: not open_ones)
+    finally:
+        stop.set()
+        dripping.join()
+    eventually(lambda: sample(service.url, "lensmith_requests_in_flight") == 1)
+    eventually(lambda: usage(service.process.pid).files <= quiet.files + 8)
+    medians = [float(np.median(each.latency_s)) * 1000 for each in (alone, beside)]
+    figures(
+        slow=4 * each_way, ended=len(ended), p50_ms=medians, p99_ms=(alone.p99_ms(), beside.p99_ms()),
+        body=heard["body"][:40], head=heard["head"][:40],
+    )  # fmt: skip
+    assert len(ended) == 4 * each_way
+    assert b" 408 " in heard["body"]
+    assert b" 408 " in heard["chunked"]
+    assert beside.lost == []
+    assert set(beside.statuses) == {200}
+    # Without clocks: what would be hurt by them would wait for seconds.
+    assert medians[1] < 10 * medians[0] + 100
+    assert ask(service.url, "/readyz")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "start", [b"POST /predict HTTP/1.1\r\nX: ", b"GET /", b"POST /predict HTTP/1.1\r\n", b"\x16\x03\x01\x02\x00"]
+)
+def test_a_head_without_end_takes_no_memory_and_ends(
+    start: bytes, serve: Callable[..., ServiceProcess], ask: Callable[..., Any], usage: Callable[[int], Any]
+) -> None:
+    service = serve()
+    before = usage(service.process.pid)
+    client = connect(service.url)
+    client.sendall(start)
+    sent = 0
+    piece = b"A: b\r\n" * 10_000 if start.endswith(b"\n") else b"a" * 60_000
+    try:
+        while sent < 100_000_000:
+            client.sendall(piece)
+            sent += len(piece)
+    except OSError:
+        pass
+    assert sent < 20_000_000  # buffers of the system included
+    assert usage(service.process.pid).rss_mb < before.rss_mb + 30
+    assert ask(service.url, "/readyz")[0] == 200

@@ -1,0 +1,89 @@
+"""Several processes of one service, of which some are killed."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import pytest
+
+from lensmith.serve.process import ServiceProcess
+
+pytestmark = pytest.mark.slow
+
+
+def workers_of(service: ServiceProcess) -> list[psutil.Process]:
+    """The processes that answer: they, and not Python's own helpers, listen."""
+    found = psutil.Process(service.process.pid).children()
+    return [each for each in found if "spawn_main" in " ".join(each.cmdline()) and each.num_threads() > 2]
+
+
+@pytest.mark.timeout(900)
+def test_a_killed_process_is_replaced_while_the_others_answer_and_counts_stay_right(
+    serve: Callable[..., ServiceProcess],
+    load: Any,
+    ask: Callable[..., Any],
+    predict: bytes,
+    sample: Callable[..., float],
+    eventually: Callable[..., None],
+    sized: Callable[[int, int], int],
+    figures: Callable[..., None],
+) -> None:
+    kills = sized(2, 10)
+    service = serve(workers=2, threads=1)
+    counted = [0.0]
+    with load(service.url, predict, clients=6, patient=True) as clients:
+        for _ in range(kills):
+            clients.until(clients.outcome.answered + 200)
+            before = workers_of(service)
+            killed = before[0].pid
+            os.kill(killed, signal.SIGKILL)
+            clients.until(clients.outcome.answered + 200)  # the other answers
+            eventually(
+                lambda killed=killed: (
+                    len(workers_of(service)) == 2 and killed not in {each.pid for each in workers_of(service)}
+                )
+            )
+            counted.append(sample(service.url, "lensmith_requests_total", route="/predict", status="200"))
+        outcome = clients.stop()
+    # The connections of the killed process break, with what is under way on them; nothing else is lost.
+    assert len(outcome.lost) <= 6 * kills
+    assert set(outcome.statuses) == {200}
+    total = sample(service.url, "lensmith_requests_total", route="/predict", status="200")
+    restarts = sample(service.url, "lensmith_worker_restarts_total")
+    figures(answered=outcome.answered, counted=total, lost=len(outcome.lost), restarts=restarts)
+    assert counted == sorted(counted)
+    # A process may have counted an answer, and been killed before its client had it.
+    assert outcome.answered <= total <= outcome.answered + len(outcome.lost)
+    assert restarts == kills
+    eventually(lambda: sample(service.url, "lensmith_ready") == 1)
+    assert ask(service.url, "/readyz")[0] == 200
+    assert service.stop() == 0
+
+
+def test_processes_end_with_their_supervisor(
+    serve: Callable[..., ServiceProcess], ask: Callable[..., Any], eventually: Callable[..., None]
+) -> None:
+    service = serve(workers=2, threads=1)
+    children = psutil.Process(service.process.pid).children(recursive=True)
+    assert len(workers_of(service)) == 2
+    service.process.kill()
+    eventually(lambda: not any(each.is_running() and each.status() != "zombie" for each in children))
+    with pytest.raises(ConnectionError):
+        ask(service.url, "/livez")
+
+
+def test_a_process_that_hangs_at_the_end_does_not_hold_up_the_stop(serve: Callable[..., ServiceProcess]) -> None:
+    service = serve(workers=2, threads=1, grace_s=1)
+    stuck = workers_of(service)[0]
+    stuck.send_signal(signal.SIGSTOP)
+    try:
+        started = time.monotonic()
+        service.process.terminate()
+        assert service.process.wait(60) == 0
+        assert time.monotonic() - started < 30
+    finally:
+        if stuck.is_running():
+            stuck.kill()

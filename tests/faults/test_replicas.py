@@ -1,0 +1,147 @@
+"""Replicas that are killed and stopped while clients send: no request is lost."""
+
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lensmith.bundle import Bundle
+from lensmith.serve.process import ServiceProcess, start_service
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy waits as long as the replicas do: this machine may be busy with other tests."""
+    monkeypatch.setenv("LENSMITH_SERVE_DEADLINE_MS", "20000")
+
+
+def test_a_replica_killed_behind_nginx_costs_no_request(
+    proxy: Callable[..., Any],
+    serve: Callable[..., ServiceProcess],
+    load: Any,
+    predict: bytes,
+    sized: Callable[[int, int], int],
+    figures: Callable[..., None],
+) -> None:
+    requests = sized(2000, 10_000)
+    replicas = [serve(threads=1), serve(threads=1)]
+    front = proxy(*(each.url for each in replicas))
+    with load(front.url, predict, most=requests) as clients:
+        clients.until(requests // 4)
+        replicas[0].process.kill()
+        outcome = clients.wait()
+    again = '"replica_status":"502, 200"' in front.log()
+    figures(statuses=outcome.statuses, lost=outcome.lost, asked_again=again, p99_ms=outcome.p99_ms())
+    assert outcome.lost == []
+    assert outcome.statuses == {200: requests}
+    assert again
+
+
+@pytest.mark.timeout(900)
+def test_replicas_restarted_one_after_the_other_behind_nginx_cost_no_request(
+    proxy: Callable[..., Any],
+    colour_bundle: Bundle,
+    free_port: Callable[[], int],
+    load: Any,
+    predict: bytes,
+    sized: Callable[[int, int], int],
+    figures: Callable[..., None],
+) -> None:
+    rounds = sized(1, 5)
+
+    def start(port: int) -> ServiceProcess:
+        return start_service(colour_bundle.path, port, threads=1, batching="off")
+
+    replicas = [start(free_port()), start(free_port())]
+    ports = [int(each.url.rpartition(":")[2]) for each in replicas]
+    try:
+        front = proxy(*(each.url for each in replicas))
+        with load(front.url, predict) as clients:
+            for number in range(2 * rounds):
+                clients.until(clients.outcome.answered + 500)
+                assert replicas[number % 2].stop() == 0
+                replicas[number % 2] = start(ports[number % 2])
+            clients.until(clients.outcome.answered + 500)
+            outcome = clients.stop()
+    finally:
+        for each in replicas:
+            each.stop()
+    figures(restarts=2 * rounds, statuses=outcome.statuses, lost=outcome.lost, p99_ms=outcome.p99_ms())
+    assert outcome.lost == []
+    assert set(outcome.statuses) == {200}
+
+
+@pytest.mark.timeout(900)
+def test_a_service_stopped_with_kept_connections_answers_all_that_was_sent(
+    serve: Callable[..., ServiceProcess],
+    load: Any,
+    predict: bytes,
+    sized: Callable[[int, int], int],
+    figures: Callable[..., None],
+) -> None:
+    answered, lost = 0, []
+    for _ in range(sized(2, 10)):
+        service = serve()
+        with load(service.url, predict) as clients:
+            clients.until(sized(300, 1000))
+            service.process.send_signal(signal.SIGTERM)
+            outcome = clients.wait()  # the clients go home once they are refused
+        assert service.process.wait(30) == 0
+        assert set(outcome.statuses) == {200}
+        assert outcome.refused > 0
+        answered, lost = answered + outcome.answered, lost + outcome.lost
+    figures(answered=answered, lost=lost)
+    assert lost == []
+
+
+@pytest.mark.timeout(900)
+def test_a_signal_to_all_processes_at_once_loses_no_request(
+    serve: Callable[..., ServiceProcess],
+    load: Any,
+    predict: bytes,
+    sized: Callable[[int, int], int],
+    figures: Callable[..., None],
+) -> None:
+    import psutil
+
+    answered, lost = 0, []
+    for _ in range(sized(1, 10)):
+        service = serve(workers=2, threads=1)
+        with load(service.url, predict) as clients:
+            clients.until(sized(500, 1000))
+            # As systemd and a terminal do: the supervisor, its processes, and their helpers.
+            for each in [*psutil.Process(service.process.pid).children(recursive=True), service.process]:
+                each.send_signal(signal.SIGTERM)
+            outcome = clients.wait()
+        assert service.process.wait(30) == 0
+        assert set(outcome.statuses) == {200}
+        answered, lost = answered + outcome.answered, lost + outcome.lost
+    figures(answered=answered, lost=lost)
+    assert lost == []
+
+
+def test_both_replicas_gone_at_once_is_said_in_the_envelope_and_passes(
+    proxy: Callable[..., Any],
+    colour_bundle: Bundle,
+    load: Any,
+    predict: bytes,
+    figures: Callable[..., None],
+) -> None:
+    with start_service(colour_bundle.path, threads=1) as one, start_service(colour_bundle.path, threads=1) as two:
+        front = proxy(one.url, two.url)
+        with load(front.url, predict) as clients:
+            clients.until(200)
+            killing = [threading.Thread(target=each.process.kill) for each in (one, two)]
+            for thread in killing:
+                thread.start()
+            for thread in killing:
+                thread.join()
+            clients.until(clients.outcome.answered + 200)
+            outcome = clients.stop()
+    figures(statuses=outcome.statuses, lost=outcome.lost)
+    assert outcome.lost == []
+    assert set(outcome.statuses) == {200, 503}

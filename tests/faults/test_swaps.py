@@ -1,0 +1,88 @@
+"""Models that change while clients send."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lensmith.bundle import Bundle
+from lensmith.serve.process import ServiceProcess
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_swaps_under_load_cost_no_request_and_no_memory(
+    workers: int,
+    serve: Callable[..., ServiceProcess],
+    remake: Callable[..., Bundle],
+    load: Any,
+    ask: Callable[..., Any],
+    predict: bytes,
+    usage: Callable[[int], Any],
+    sized: Callable[[int, int], int],
+    figures: Callable[..., None],
+) -> None:
+    import psutil
+
+    swaps = sized(10, 100)
+    versions = [remake("one", version="1"), remake("two", version="2")]
+    service = serve(workers=workers, threads=2 // workers)
+    processes = [each.pid for each in psutil.Process(service.process.pid).children(recursive=True)]
+    watched = [service.process.pid] if workers == 1 else processes
+
+    def memory() -> float:
+        return float(sum(usage(pid).rss_mb for pid in watched))
+
+    with load(service.url, predict, clients=4) as clients:
+        clients.until(sized(500, 3000))
+        calm = len(clients.outcome.latency_s)
+        early = 0.0
+        for number in range(swaps):
+            bundle = versions[number % 2]
+            status, _, answer = ask(service.url, "/admin/model", json.dumps({"bundle": str(bundle.path)}).encode(),
+                                    "Content-Type: application/json")  # fmt: skip
+            assert (status, json.loads(answer)["version"]) == (200, bundle.manifest.version)
+            if number == swaps // 10:
+                early = memory()
+        late = memory()
+        outcome = clients.stop()
+    before, during = (
+        float(np.percentile(part, 99)) * 1000
+        for part in (outcome.latency_s[calm // 5 : calm], outcome.latency_s[calm:])
+    )
+    figures(
+        swaps=swaps, answered=outcome.answered, lost=outcome.lost, statuses=outcome.statuses,
+        p99_calm_ms=before, p99_swapping_ms=during, ratio=during / before, rss_mb=(early, late),
+    )  # fmt: skip
+    assert outcome.lost == []
+    assert set(outcome.statuses) == {200}
+    # A model of some kilobytes; what grows with each swap is what counts.
+    assert late - early < 30 * workers
+    assert json.loads(ask(service.url, "/model")[2])["version"] == versions[(swaps - 1) % 2].manifest.version
+
+
+def test_a_bundle_that_breaks_between_two_swaps_leaves_the_service_as_it_was(
+    serve: Callable[..., ServiceProcess],
+    remake: Callable[..., Bundle],
+    load: Any,
+    ask: Callable[..., Any],
+    predict: bytes,
+) -> None:
+    broken = remake("broken", version="2")
+    with (broken.path / "model.onnx").open("r+b") as graph:
+        graph.seek(50)
+        graph.write(b"\0\0\0\0")
+    service = serve(workers=2, threads=1)
+    with load(service.url, predict, clients=4) as clients:
+        clients.until(100)
+        for _ in range(3):
+            body = json.dumps({"bundle": str(broken.path)}).encode()
+            assert ask(service.url, "/admin/model", body, "Content-Type: application/json")[0] == 422
+        clients.until(clients.outcome.answered + 100)
+        outcome = clients.stop()
+    assert outcome.lost == []
+    assert set(outcome.statuses) == {200}

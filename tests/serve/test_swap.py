@@ -1,0 +1,113 @@
+"""Another model takes the place of the active one, and two stand side by side."""
+
+import asyncio
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from lensmith.bundle import Bundle
+from lensmith.config import ServeSettings
+from lensmith.serve.models import Models
+
+
+def test_a_swapped_model_answers_and_the_metrics_say_so(
+    client: TestClient, remake: Callable[..., Bundle], red_png: bytes
+) -> None:
+    newer = remake("newer", version="2")
+    swapped = client.post("/admin/model", json={"bundle": str(newer.path)}, headers={"host": "127.0.0.1"})
+    assert (swapped.status_code, swapped.json()) == (200, {"name": "colours", "version": "2"})
+    assert client.post("/predict", content=red_png).json()["model"]["version"] == "2"
+    assert client.get("/model").json()["version"] == "2"
+    metrics = client.get("/metrics").text
+    assert 'lensmith_model_info{engine="onnxruntime",name="colours",precision="fp32",version="2"} 1.0' in metrics
+    assert 'lensmith_model_info{engine="onnxruntime",name="colours",precision="fp32",version="1"} 0.0' in metrics
+    assert 'lensmith_requests_total{route="/predict",status="200",version="2"} 1.0' in metrics
+
+
+def test_without_a_path_the_bundle_is_read_again_from_where_it_was(
+    app_of: Callable[..., FastAPI], settings: ServeSettings, remake: Callable[..., Bundle]
+) -> None:
+    bundle = remake("served").path
+    with TestClient(app_of(settings.model_copy(update={"bundle": bundle})), client=("127.0.0.1", 1)) as client:
+        shutil.rmtree(bundle)
+        remake("served", version="3")
+        assert client.post("/admin/model", json={}, headers={"host": "localhost:80"}).json()["version"] == "3"
+
+
+@pytest.mark.parametrize("broken", ["missing", "damaged"])
+def test_a_bundle_that_cannot_be_served_leaves_the_active_model_where_it_is(
+    client: TestClient, remake: Callable[..., Bundle], red_png: bytes, broken: str
+) -> None:
+    bundle = remake("broken", version="2").path
+    if broken == "damaged":
+        with (bundle / "model.onnx").open("ab") as graph:
+            graph.write(b"x")
+    else:
+        shutil.rmtree(bundle)
+    refused = client.post("/admin/model", json={"bundle": str(bundle)}, headers={"host": "127.0.0.1"})
+    assert (refused.status_code, refused.json()["title"]) == (422, "The bundle cannot be served")
+    assert client.post("/predict", content=red_png).json()["model"]["version"] == "1"
+
+
+def test_two_swaps_at_once_are_one_too_many_and_requests_are_answered_meanwhile(
+    app_of: Callable[..., FastAPI], settings: ServeSettings, red_png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, release = threading.Event(), threading.Event()
+    prepare = Models.prepare
+
+    def slow(self: Models, path: Path) -> Any:
+        began.set()
+        release.wait(10)
+        return prepare(self, path)
+
+    monkeypatch.setattr(Models, "prepare", slow)
+
+    async def scenario() -> None:
+        app = app_of(settings)
+        transport = httpx.ASGITransport(app, client=("127.0.0.1", 1))
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client,
+        ):
+            first = asyncio.create_task(client.post("/admin/model", json={}))
+            await asyncio.to_thread(began.wait, 10)
+            second = await client.post("/admin/model", json={})
+            assert (second.status_code, second.headers["retry-after"]) == (409, "1")
+            assert (await client.post("/predict", content=red_png)).status_code == 200
+            release.set()
+            assert (await first).status_code == 200
+
+    asyncio.run(scenario())
+
+
+def test_a_second_model_answers_where_a_request_names_it(
+    app_of: Callable[..., FastAPI], settings: ServeSettings, remake: Callable[..., Bundle], red_png: bytes
+) -> None:
+    other = remake("other", name="shades", version="7").path
+    with TestClient(app_of(settings.model_copy(update={"beside": other}))) as client:
+        assert client.get("/model").json()["loaded"] == [
+            {"name": "colours", "version": "1"}, {"name": "shades", "version": "7"},
+        ]  # fmt: skip
+        for query, name in (("", "colours"), ("?model=shades", "shades"), ("?model=colours@1", "colours")):
+            assert client.post(f"/predict{query}", content=red_png).json()["model"]["name"] == name
+        assert client.post("/predict/batch?model=shades@7", files={"file": red_png}).json()["model"]["version"] == "7"
+        for query in ("?model=shades@1", "?model=nobody", "?model=@7", "?model="):
+            refused = client.post(f"/predict{query}", content=red_png)
+            assert (refused.status_code, refused.json()["title"]) == (404, "There is no such model here")
+            assert "colours@1, shades@7" in refused.json()["detail"]
+
+
+def test_an_admin_act_leaves_a_line_in_the_audit(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "lensmith.audit"):
+        response = client.post("/admin/model", json={}, headers={"host": "127.0.0.1", "x-request-id": "swap-1"})
+    assert response.status_code == 200
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "lensmith.audit"]
+    assert '"request_id": "swap-1"' in line
+    assert "colours@1" in line

@@ -1,0 +1,41 @@
+"""Memory and GPUs."""
+
+import os
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from lensmith.config import ServeSettings
+from lensmith.serve import usage
+
+
+def test_memory_is_that_of_the_processes_that_live() -> None:
+    own = usage.memory_bytes([os.getpid()])
+    assert own > 1e7
+    assert usage.memory_bytes([os.getpid(), 2**22 + 1]) == pytest.approx(own, rel=0.2)
+    assert usage.memory_limit_bytes() > own
+
+
+def test_gpus_are_measured_where_there_are_any(
+    app_of: Callable[..., FastAPI], settings: ServeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = SimpleNamespace(
+        nvmlDeviceGetCount=lambda: 2,
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetUtilizationRates=lambda handle: SimpleNamespace(gpu=70 + handle),
+        nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(used=5e9, total=8e9),
+    )
+    monkeypatch.setattr(usage, "_nvml", lambda: two)
+    assert usage.gpus()[1] == usage.Gpu(0.71, 5_000_000_000, 8_000_000_000)
+    with TestClient(app_of(settings)) as client:
+        page = client.get("/metrics").text
+    assert 'lensmith_gpu_utilisation_ratio{gpu="0"} 0.7' in page
+    assert 'lensmith_gpu_memory_limit_bytes{gpu="1"} 8e+09' in page
+
+
+def test_without_a_gpu_nothing_is_said_of_one(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usage, "_nvml", lambda: None)
+    assert "lensmith_gpu" not in client.get("/metrics").text
