@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from lensmith import image
 from lensmith.errors import ImageError
 from lensmith.image import Preprocessing, decode, normalise, pixels, preprocess, read, resize, shortest_side_px
 
@@ -205,6 +206,30 @@ def test_a_bomb_is_refused_by_its_header_before_it_is_unpacked() -> None:
         decode(bomb)
     with pytest.raises(ImageError, match=r"at most 1,000 pixels.*451 × 300"):
         decode(encoded(photo()), max_pixels=1_000)
+
+
+def test_a_jpeg_of_passes_without_end_is_refused_before_they_are_gone_through() -> None:
+    progressive = encoded(photo(), "JPEG", progressive=True)
+    last = progressive[progressive.rindex(b"\xff\xda") : -2]
+    with pytest.raises(ImageError, match=r"at most 100 scans.*1,0\d\d"):
+        decode(progressive[:-2] + 1000 * last + b"\xff\xd9")
+    assert decode(progressive[:-2] + last + b"\xff\xd9").size == photo().size
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "1", "I;16", "CMYK"])
+def test_a_large_picture_converted_strip_by_strip_is_what_it_would_be_at_once(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (90, 70, 4), dtype=np.uint8)
+    if mode == "I;16":
+        picture = Image.fromarray(noise[:, :, 0].astype(np.uint16) * 251)
+    else:
+        picture = Image.fromarray(noise).convert("RGB" if mode in ("P", "CMYK") else mode).convert(mode)
+    options = {"transparency": 7} if mode in ("P", "L") else {}
+    stored = encoded(picture, "TIFF" if mode == "CMYK" else "PNG", **options)
+    at_once = array(decode(stored))
+    monkeypatch.setattr(image, "STRIP_PIXELS", 1000)
+    assert np.array_equal(array(decode(stored)), at_once)
 
 
 def test_a_missing_and_an_empty_file_say_so(tmp_path: Path) -> None:

@@ -26,15 +26,25 @@ def test_what_is_predicted_to_be_in_time_passes_and_the_next_one_does_not(pool: 
 
 def test_time_that_is_gone_already_counts(pool: Workers) -> None:
     door = Admission(pool, deadline_s=0.18)
-    door.check(spent_s=0.1)
+    pool.running = 1  # and one that comes: 100 ms
+    door.check(spent_s=0.05)
     with pytest.raises(ProblemError):
-        door.check(spent_s=0.14)
+        door.check(spent_s=0.1)
 
 
 def test_a_model_that_is_slower_than_the_deadline_is_still_asked(pool: Workers) -> None:
     door = Admission(pool, deadline_s=0.01)
     assert door.deadline_s == pytest.approx(0.15)
     door.check()
+
+
+def test_an_idle_thread_is_never_refused_however_dark_the_prediction(pool: Workers) -> None:
+    door = Admission(pool, deadline_s=0.18)
+    pool.expect(10.0)
+    door.check()
+    pool.running = 1
+    with pytest.raises(ProblemError):
+        door.check()
 
 
 def test_uploads_share_a_budget_and_give_it_back() -> None:

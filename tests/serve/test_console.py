@@ -490,11 +490,12 @@ def test_everything_can_be_read_and_axe_finds_nothing_to_complain_of(
         require_readable(browser)
 
 
-def test_on_a_narrow_screen_nothing_is_cut_off(
-    browser: "webdriver.Chrome", colour_bundle: Bundle, remake: Callable[..., Bundle], colours: Path
+@pytest.mark.parametrize("width", [320, 768, 1100])
+def test_nothing_is_cut_off_however_wide_the_screen(
+    browser: "webdriver.Chrome", remake: Callable[..., Bundle], colours: Path, width: int
 ) -> None:
     bundle = remake("long", version="a-version-with-a-name-that-is-longer-than-a-telephone-is-wide")
-    size = {"width": 320, "height": 640, "deviceScaleFactor": 1, "mobile": True}
+    size = {"width": width, "height": 640, "deviceScaleFactor": 1, "mobile": width < 1000}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     with start_service(bundle.path) as service:
         browser.get(service.url)
@@ -508,13 +509,17 @@ def test_on_a_narrow_screen_nothing_is_cut_off(
             "for (const name of ['access', 'known']) document.getElementById(name).hidden = false;"
             "for (const each of document.querySelectorAll('.label, .thumb-label, #lead'))"
             " each.textContent = 'Grünblindenaugensehschärfenuntersuchungstafel_without_a_space_anywhere';"
+            "for (const each of document.querySelectorAll('.figure b')) each.textContent = '1,234';"
+            "for (const each of document.querySelectorAll('.tile dt')) each.textContent = 'Memory > 90 %';"
         )
         beyond = browser.execute_script(
-            "return [...document.querySelectorAll('body *')].filter((each) => !each.closest('.unseen, svg') &&"
-            " each.getBoundingClientRect().right > 320.5).map((each) => each.outerHTML.slice(0, 80))"
+            "const right = (element) => element.getBoundingClientRect().right;"
+            "return [...document.querySelectorAll('body *')].filter((each) => !each.closest('.unseen, svg, #file')"
+            " && right(each) > right(each.parentElement.closest('body, section, header, footer, .tile, .thumb')) + 0.5)"
+            ".map((each) => each.outerHTML.slice(0, 80))"
         )
         assert beyond == []
-        assert browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]") == [320, 320]
+        assert browser.execute_script("return Math.max(document.documentElement.scrollWidth, innerWidth)") == width
 
 
 def test_the_keyboard_alone_reaches_everything_and_shows_where_it_is(

@@ -108,7 +108,9 @@ def operations_of(app: FastAPI) -> set[str]:
 def test_no_answer_breaks_the_document(
     colour_bundle: Bundle, app_of: Callable[..., FastAPI], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AIP_HTTP_PORT", "8080")  # so that Vertex AI's addresses are there, too
+    # So that Vertex AI finds its addresses, too.
+    monkeypatch.setenv("AIP_HEALTH_ROUTE", "/vertex/health")
+    monkeypatch.setenv("AIP_PREDICT_ROUTE", "/vertex/predict")
     settings = ServeSettings(bundle=colour_bundle.path, port=0, threads=1, batching="off", deadline_ms=600_000)
     app = app_of(settings)
     statuses, broken = examine(app, {})

@@ -262,3 +262,14 @@ def test_the_predicted_time_grows_with_what_is_under_way(model_of: ModelOf, red_
         workers.close()
 
     run(scenario)
+
+
+def test_a_single_stall_darkens_the_prediction_little_and_a_lasting_slowness_fully() -> None:
+    workers = Workers(threads=1)
+    workers.expect(0.01)
+    workers._took(5.0)
+    assert workers.image_s < 0.014
+    for _ in range(60):
+        workers._took(0.1)
+    assert workers.image_s == pytest.approx(0.1, rel=0.05)
+    workers.close()

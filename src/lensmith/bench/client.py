@@ -22,7 +22,7 @@ from lensmith.bench.record import CONNECTION, MOST_REQUESTS, TIMEOUT, Record
 from lensmith.bench.schedule import Load
 from lensmith.bench.target import Target
 
-TICK_S = 0.01
+TICK_S = 0.02
 """How often the client looks how late its own clock is."""
 LOOK_S = 0.1
 """How often it looks for requests to give up."""

@@ -1,4 +1,4 @@
-"""One kept connection with at most one request on it, at a cost of a few dozen microseconds a request."""
+"""One kept connection with at most one request on it."""
 
 from __future__ import annotations
 

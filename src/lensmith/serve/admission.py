@@ -25,16 +25,19 @@ class Admission:
         self._alone_s = pool.predicted_s()
         self.deadline_s = max(deadline_s, SLACK * self._alone_s)
 
+    def open(self, spent_s: float = 0.0) -> bool:
+        """Whether a request is let in that has used `spent_s` seconds of its time already."""
+        # Where a thread has nothing to do, trying is worth it: only so does the prediction recover from having been
+        # too dark.
+        return self._pool.idle() or spent_s + self._pool.predicted_s() <= self.deadline_s
+
     def check(self, spent_s: float = 0.0) -> None:
         """Refuse what could not be answered in time.
-
-        Args:
-            spent_s: seconds that are gone of its time already.
 
         Raises:
             ProblemError: overloaded.
         """
-        if spent_s + self._pool.predicted_s() > self.deadline_s:
+        if not self.open(spent_s):
             raise ProblemError(
                 "overloaded",
                 f"What waits would take more than the {self.deadline_s * 1000:.0f} ms that an answer may take. "

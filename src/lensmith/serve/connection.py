@@ -68,9 +68,19 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """See httptools."""
+        self._in_time()
         self._in_head = True
         self._beside_body = 0
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """See uvicorn."""
+        super().on_response_complete()
+        # A request that was refused before its body had arrived: the rest of that is taken for a while, so that the
+        # client reads the refusal, but not for ever.
+        if not self._in_head and self.cycle.response_complete and not self.transport.is_closing():
+            self._in_time()
+            self._late = self.loop.call_later(HEAD_S, self.transport.close)
 
     def _in_time(self) -> None:
         if self._late is not None:

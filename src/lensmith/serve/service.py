@@ -28,6 +28,9 @@ from lensmith.serve.workers import ExpiredError, Job, Pool
 
 T = TypeVar("T")
 
+HOLD_S = 0.1
+"""Seconds until a request is refused. A proxy that then asks another replica is still in time."""
+
 
 class Service:
     """Models behind routes.
@@ -118,14 +121,30 @@ class Service:
             raise ProblemError("draining", "The service finishes what is under way and then ends. Ask another replica.")
         self.require_ready()
 
-    def admit(self) -> None:
+    async def admit(self, request: Request) -> None:
         """The door, before a body is read.
 
         Raises:
             ProblemError: not ready, or too much is under way to answer in time.
         """
         self.require_ready()
-        self.admission.check()
+        await self._enter(request)
+
+    async def _enter(self, request: Request) -> float:
+        """Let a request in, or refuse it after a moment in which the load may have gone.
+
+        A client that asks again as soon as it is refused would else take the cores from those that are answered.
+
+        Returns:
+            Seconds of its time that are gone.
+        """
+        state = request.scope["state"]
+        held: float = state.get("held_s", 0.0)
+        if not held and not self.admission.open():
+            state["held_s"] = held = min(HOLD_S, self.admission.deadline_s / 2)
+            await asyncio.sleep(held)
+        self.admission.check(held)
+        return held
 
     async def spend(self, request: Request, images: int = 1) -> None:
         """Count images against their caller's quota.
@@ -166,11 +185,10 @@ class Service:
             ProblemError: overloaded, expired, or no usable image.
             ClientDisconnect: the client left.
         """
-        now = time.perf_counter()
         if isinstance(image, bytes):
             require_image(image)
-        self.admission.check()
-        job = Job(model, image, top_k, now + self.admission.deadline_s)
+        held_s = await self._enter(request)
+        job = Job(model, image, top_k, time.perf_counter() + self.admission.deadline_s - held_s)
         try:
             classified = await while_connected(request, self.pool.submit(job))
         except (ExpiredError, ImageError) as error:
@@ -189,7 +207,7 @@ class Service:
             ProblemError: overloaded, before the first image.
             ClientDisconnect: the client left.
         """
-        self.admission.check()
+        await self._enter(request)
         places = asyncio.Semaphore(max(self.pool.threads, self.pool.max_batch))
 
         async def one(image: bytes | Tensor) -> Classified | ProblemError:

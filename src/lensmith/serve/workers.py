@@ -24,6 +24,9 @@ from lensmith.serve.model import Classified, Model
 SMOOTHING = 0.1
 """Weight of the newest time in the running mean of times."""
 
+OUTLIER = 4.0
+"""A time counts for at most so many times the mean."""
+
 
 class ExpiredError(Exception):
     """An image whose deadline passed while it waited; it was not worked on."""
@@ -92,6 +95,10 @@ class Pool(ABC):
         behind = self.waiting + self.running + ahead - self.threads + 1
         return (max(0, behind) / self.threads + 1.0) * self._image_s
 
+    def idle(self) -> bool:
+        """Whether an image that came now would be worked on at once."""
+        return self.waiting + self.running < self.threads
+
     def submit(self, job: Job) -> asyncio.Future[Classified]:
         """Queue a job; its answer raises what the work raised, or `ExpiredError`."""
         with self._counting:
@@ -131,7 +138,9 @@ class Pool(ABC):
 
     def _took(self, seconds: float) -> None:
         """Note the time of one image."""
-        self._image_s += SMOOTHING * (seconds - self._image_s) if self._image_s else seconds
+        known = self._image_s
+        # One image that took very long, as when the machine stalled, says little of the next.
+        self._image_s = known + SMOOTHING * (min(seconds, OUTLIER * known) - known) if known else seconds
 
     def _abandon(self, job: Job) -> None:
         with self._counting:

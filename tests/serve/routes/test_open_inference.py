@@ -16,7 +16,7 @@ from lensmith.bundle import Bundle
 from lensmith.classifier import Classifier
 from lensmith.config import ServeSettings
 from lensmith.serve.problems import KINDS, TYPE_PREFIX
-from lensmith.serve.routes.tensors import MAX_VALUES
+from lensmith.serve.routes.open_inference_request import MAX_VALUES
 
 INFER = "/v2/models/colours/infer"
 LENGTH = "inference-header-content-length"
@@ -210,10 +210,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a shape of truth": (one(images(PNG, shape=[True])), "invalid-request"),
     "a shape of nothing": (one(images(PNG, shape=[0])), "invalid-request"),
     "a shape below nothing": (one(images(PNG, shape=[-1])), "invalid-request"),
-    "a shape beyond all": (one(images(PNG, shape=[2**62, 1])), "too-large"),
+    "a shape beyond all": (one(images(PNG, shape=[2**62, 1])), "invalid-request"),
     "images of two to a row": (one(images(PNG, PNG, shape=[1, 2])), "invalid-request"),
     "fewer images than said": (one(images(PNG, shape=[2])), "invalid-request"),
-    "more images than allowed": (one(images(*[PNG] * 5)), "too-large"),
+    "more images than allowed": (one(images(*[PNG] * 5)), "invalid-request"),
     "no data": (one({"name": "image", "datatype": "BYTES", "shape": [1]}), "invalid-request"),
     "shared memory": (
         one({"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"shared_memory_region": "x"}}),
@@ -267,8 +267,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a header of nothing": ({**one(images(PNG)), "headers": {LENGTH: "0"}}, "invalid-request"),
     "a header below nothing": ({**one(images(PNG)), "headers": {LENGTH: "-1"}}, "invalid-request"),
     "a header in words": ({**one(images(PNG)), "headers": {LENGTH: "all"}}, "invalid-request"),
-    "a header beyond all": ({**one(images(PNG)), "headers": {LENGTH: "9" * 11}}, "too-large"),
+    "a header beyond all": ({**one(images(PNG)), "headers": {LENGTH: "9" * 11}}, "invalid-request"),
     "a header of 5000 digits": ({**one(images(PNG)), "headers": {LENGTH: "9" * 5000}}, "invalid-request"),
+    "a JSON part of too many bytes": (
+        {"content": ONE_IMAGE.ljust(80_000), "headers": {LENGTH: "80000"}}, "too-large",
+    ),
     "a cut element": (binary(images(PNG), elements(PNG)[:-1]), "invalid-request"),
     "a cut length": (binary(images(PNG), b"\0\0"), "invalid-request"),
     "an element longer than all": (binary(images(PNG), b"\xff\xff\xff\xff" + PNG), "invalid-request"),
@@ -299,8 +302,12 @@ def test_every_bad_request_gets_its_problem_with_an_error_for_clients_of_the_pro
 
 
 def test_more_values_than_may_be_read_on_the_event_loop_are_not_read(client: TestClient) -> None:
-    for piece in ("1,", "[],", "{},"):
-        response = client.post(INFER, content='{"inputs": [' + piece * MAX_VALUES + "1]}")
+    many = (
+        '{"inputs": [' + "1," * MAX_VALUES + "1]}",
+        *(f'{{"x": [{each * 30_000}1]}}' for each in ("[[],", '{"":1},')),
+    )
+    for body in many:
+        response = client.post(INFER, content=body)
         assert_problem(response, "invalid-request")
         assert "1,000,000 values" in response.json()["detail"]
 

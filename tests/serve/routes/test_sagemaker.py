@@ -99,7 +99,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "a list for parameters": (in_json(b"x", parameters=[]), "invalid-request"),
     "a top_k of nothing": (in_json(b"x", parameters={"top_k": 0}), "invalid-request"),
     "a top_k in words": (in_json(b"x", parameters={"top_k": "3"}), "invalid-request"),
-    "more instances than allowed": (in_json(*[b"x"] * 33), "too-large"),
+    "more instances than allowed": (in_json(*[b"x"] * 33), "invalid-request"),
     "far more instances than allowed": (b'{"instances": [' + b"1," * 100_000 + b"1]}", "invalid-request"),
     "deep nesting": (b'{"instances": ' + b"[" * 100_000, "invalid-request"),
     "more bytes than allowed": (b" " * 25_000_001, "too-large"),

@@ -34,7 +34,7 @@ class Classify:
     async def predict(self, request: Request) -> Response:
         """Classify one JPEG or PNG image, sent as the body itself or in the form field `file`."""
         service = self.service
-        service.admit()
+        await service.admit(request)
         await service.spend(request)
         top_k, model = self._asked(request)
         with service.budget.share() as share:
@@ -48,7 +48,7 @@ class Classify:
         An image that cannot be used has its problem in its place of `results`; the others are answered.
         """
         service = self.service
-        service.admit()
+        await service.admit(request)
         top_k, model = self._asked(request)
         with service.budget.share() as share:
             images = await self.uploads.images(request, share)

@@ -67,7 +67,7 @@ async def read_instances(request: Request, uploads: Uploads, share: Share) -> In
     asked = parse(Instances, await uploads.body(request, share, limit, "A body"), MAX_VALUES)
     if len(asked.instances) > uploads.max_images:
         raise ProblemError(
-            "too-large", f"At most {uploads.max_images} instances were expected, {len(asked.instances)} arrived."
+            "invalid-request", f"At most {uploads.max_images} instances were expected, {len(asked.instances)} arrived."
         )
     return asked
 

@@ -10,6 +10,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from lensmith.serve.problems import ProblemError
 from lensmith.serve.upload import ENVELOPE_BYTES, require_image
 
+MAX_NESTED = 50_000
+"""Lists, objects and members of objects in a body: each costs far more than a number. 32 nested tensors have 21,000."""
 MOST_NAMED = 3
 """Mistakes that an answer names."""
 
@@ -44,13 +46,18 @@ def parse(model: type[Read], body: bytes, max_values: int) -> Read:
     Args:
         model: what is expected.
         body: UTF-8.
-        max_values: lists, objects and their elements; each takes memory and time, whatever its length.
+        max_values: lists, objects and what is in them; each takes memory and time, whatever its length.
 
     Raises:
         ProblemError: no JSON, something else than expected, or too much of it.
     """
-    if sum(map(body.count, (b"{", b"[", b","))) > max_values:
-        raise ProblemError("invalid-request", f"At most {max_values:,} values were expected in a JSON body.")
+    nested = sum(map(body.count, (b"{", b"[", b":")))
+    if nested > MAX_NESTED or nested + body.count(b",") > max_values:
+        raise ProblemError(
+            "invalid-request",
+            f"At most {max_values:,} values, and {MAX_NESTED:,} lists, objects and members of objects, were expected "
+            "in a JSON body.",
+        )
     try:
         return model.model_validate_json(body)
     except ValidationError as error:

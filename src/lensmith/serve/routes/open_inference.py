@@ -13,9 +13,10 @@ from starlette.responses import Response
 from lensmith import __version__
 from lensmith.serve.model import Classified, Model
 from lensmith.serve.problems import ProblemError, ProblemWithError, documented
-from lensmith.serve.routes import tensors
 from lensmith.serve.routes.direct import Direct
 from lensmith.serve.routes.json_body import body_of, json_limit, schema_of
+from lensmith.serve.routes.open_inference_answer import write
+from lensmith.serve.routes.open_inference_request import Asked, of_image, read
 from lensmith.serve.routes.open_inference_schema import (
     CLASS_ID,
     IMAGE,
@@ -97,32 +98,30 @@ class OpenInference:
         follows. One image that cannot be used refuses the request, as the protocol has no other way to say so.
         """
         service, settings = self.service, self.service.settings
-        service.admit()
+        await service.admit(request)
         model, json_bytes = self._model(request), _json_bytes(request)
         limit = json_limit(settings.max_bytes)
         if json_bytes is not None:
-            if json_bytes > limit:
-                raise ProblemError("too-large", f"A JSON part of at most {limit:,} bytes was expected.")
             one = max(settings.max_bytes + 4, 4 * math.prod(model.input_shape))
-            limit = json_bytes + settings.max_images * one
+            limit = min(json_bytes, limit) + settings.max_images * one
         with service.budget.share() as share:
             body = await self.uploads.body(request, share, limit, "A body")
-            asked = tensors.read(body, json_bytes, model, settings.max_images, settings.max_bytes)
+            asked = read(body, json_bytes, model, settings.max_images, settings.max_bytes)
             del body  # what is needed of it has been copied
             await service.spend(request, len(asked.images))
             found = await self._answers(request, asked, model)
-        content, head = tensors.write(asked, found, model, request.scope["state"]["request_id"])
+        content, head = write(asked, found, model, request.scope["state"]["request_id"])
         if head is None:
             return Response(content, media_type="application/json")
         return Response(content, headers={JSON_BYTES: str(head)}, media_type="application/octet-stream")
 
-    async def _answers(self, request: Request, asked: tensors.Asked, model: Model) -> list[Classified]:
+    async def _answers(self, request: Request, asked: Asked, model: Model) -> list[Classified]:
         if len(asked.images) == 1:
             return [await self.service.answer(request, asked.images[0], asked.top_k, model)]
         found = []
         for number, each in enumerate(await self.service.answer_all(request, asked.images, asked.top_k, model)):
             if isinstance(each, ProblemError):
-                raise tensors.of_image(number, each)
+                raise of_image(number, each)
             found.append(each)
         return found
 

@@ -46,7 +46,7 @@ class SageMaker:
         SageMaker passes on no query.
         """
         service = self.service
-        service.admit()
+        await service.admit(request)
         _require_json_wanted(request)
         attributes = dict(_ATTRIBUTE.findall(request.headers.get(ATTRIBUTES, "")))
         top_k, named = read_top_k(attributes.get("top_k")), attributes.get("model")
@@ -97,8 +97,8 @@ _PARAMETERS = [
     {
         "name": "X-Amzn-SageMaker-Custom-Attributes",
         "in": "header",
-        "description": f"`top_k=3` ({TOP_K} by default) and `model=NAME@VERSION`, with a comma between; others are passed "
-        "over.",
+        "description": f"`top_k=3` ({TOP_K} by default) and `model=NAME@VERSION`, with a comma between; others are "
+        "passed over.",
         "schema": {"type": "string"},
     }
 ]

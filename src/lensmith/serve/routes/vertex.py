@@ -44,7 +44,7 @@ class Vertex:
     async def predict(self, request: Request) -> Response:
         """Classify the images of `instances`; one that cannot be used has its problem in its place."""
         service = self.service
-        service.admit()
+        await service.admit(request)
         with service.budget.share() as share:
             asked = await read_instances(request, self.uploads, share)
             parameters = asked.parameters or Parameters()

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol's bodies: bytes → images or tensors to classify, and answers → tensors → bytes."""
+"""The Open Inference Protocol's requests: bytes → encoded images or tensors, checked before anything is computed."""
 
 from __future__ import annotations
 
@@ -10,20 +10,17 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from pydantic_core import to_json
 
 from lensmith.image import Tensor
-from lensmith.serve.model import Classified, Model
+from lensmith.serve.model import Model
 from lensmith.serve.problems import ProblemError
-from lensmith.serve.routes.json_body import image_from_base64, parse, require_fitting
+from lensmith.serve.routes.json_body import image_from_base64, json_limit, parse, require_fitting
 from lensmith.serve.routes.open_inference_schema import (
     CLASS_ID,
     LABEL,
     PROBABILITIES,
     ImageInput,
-    InferAnswer,
     InferRequest,
-    OutputTensor,
     TensorInput,
 )
 
@@ -82,11 +79,14 @@ def read(body: bytes, json_bytes: int | None, model: Model, max_images: int, max
     """
     if json_bytes is not None and json_bytes > len(body):
         raise _wrong(f"Inference-Header-Content-Length says {json_bytes} bytes of JSON; the body has {len(body)}")
+    limit = json_limit(max_bytes)
+    if (len(body) if json_bytes is None else json_bytes) > limit:
+        raise ProblemError("too-large", f"A JSON part of at most {limit:,} bytes was expected. This one is larger.")
     request = parse(InferRequest, body if json_bytes is None else body[:json_bytes], MAX_VALUES)
     (given,) = request.inputs
     raw = _binary(given, body, len(body) if json_bytes is None else json_bytes)
     if given.shape[0] > max_images:
-        raise ProblemError("too-large", f"At most {max_images} images were expected; the shape is {given.shape}.")
+        raise _wrong(f"at most {max_images} images; the shape is {given.shape}")
     if isinstance(given, ImageInput):
         return Asked(_images(given, raw, max_bytes), _outputs(request), request.id)
     return Asked(list(_tensor(given, raw, model.input_shape)), _outputs(request), request.id)
@@ -190,51 +190,6 @@ def _outputs(request: InferRequest) -> tuple[Wanted, ...]:
             raise _wrong(f"`classification` with {PROBABILITIES}; it is with {each.name}")
         wanted.append(Wanted(each.name, binary if own is None else own, classes))
     return tuple(wanted)
-
-
-def write(asked: Asked, found: Sequence[Classified], model: Model, request_id: str) -> tuple[bytes, int | None]:
-    """An answer's body, and the bytes of its JSON part; None: all of it is JSON."""
-    outputs, raw = [], []
-    for wanted in asked.outputs:
-        datatype, values = _output(wanted, found)
-        shape = list(values.shape)
-        if wanted.binary:
-            raw.append(_as_bytes(values))
-            size = {"binary_data_size": len(raw[-1])}
-            outputs.append(OutputTensor(name=wanted.name, datatype=datatype, shape=shape, parameters=size))
-        else:
-            outputs.append(OutputTensor(name=wanted.name, datatype=datatype, shape=shape, data=values.ravel().tolist()))
-    answer = InferAnswer(
-        model_name=model.name,
-        model_version=model.version,
-        id=request_id if asked.id is None else asked.id,
-        outputs=outputs,
-    )
-    head = to_json(answer, exclude_none=True)
-    return (head + b"".join(raw), len(head)) if raw else (head, None)
-
-
-def _output(wanted: Wanted, found: Sequence[Classified]) -> tuple[str, np.ndarray[Any, np.dtype[Any]]]:
-    """Datatype and values of an output."""
-    predictions = [each.prediction for each in found]
-    if wanted.classes:
-        texts = [
-            [f"{one.confidence:f}:{one.class_id}:{one.label}" for one in each.top[: wanted.classes]]
-            for each in predictions
-        ]
-        return "BYTES", np.array(texts, dtype=object)
-    if wanted.name == PROBABILITIES:
-        return "FP32", np.stack([each.probabilities for each in predictions if each.probabilities is not None])
-    if wanted.name == CLASS_ID:
-        return "INT64", np.array([each.class_id for each in predictions], dtype=np.int64)
-    return "BYTES", np.array([each.label for each in predictions], dtype=object)
-
-
-def _as_bytes(values: np.ndarray[Any, np.dtype[Any]]) -> bytes:
-    if values.dtype != object:
-        return values.astype(values.dtype.newbyteorder("<")).tobytes()
-    encoded = [str(each).encode() for each in values.ravel()]
-    return b"".join(_LENGTH.pack(len(each)) + each for each in encoded)
 
 
 def _wrong(expected: str) -> ProblemError:
