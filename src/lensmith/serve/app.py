@@ -7,12 +7,10 @@ from starlette.middleware import Middleware
 
 from lensmith import __version__
 from lensmith.config import ServeSettings
-from lensmith.serve.auth import Authenticator
 from lensmith.serve.middleware import SECURE_HEADERS, AnswerHeaders, Faults, Observed, RequestContext
 from lensmith.serve.models import Models
 from lensmith.serve.platform import vertex_routes
 from lensmith.serve.problems import handle_problems
-from lensmith.serve.quota import Quota
 from lensmith.serve.routes.admin import add_admin
 from lensmith.serve.routes.classify import add_classify
 from lensmith.serve.routes.health import add_health
@@ -21,7 +19,9 @@ from lensmith.serve.routes.page import add_page
 from lensmith.serve.routes.sagemaker import add_sagemaker
 from lensmith.serve.routes.vertex import add_vertex
 from lensmith.serve.service import Service
-from lensmith.serve.trust import Trust, declare_tokens
+from lensmith.serve.trust.auth import Authenticator
+from lensmith.serve.trust.gate import Trust, declare_tokens
+from lensmith.serve.trust.quota import Quota
 
 
 def create_app(models: Models, settings: ServeSettings) -> FastAPI:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lensmith.errors import SettingsError
-from lensmith.serve.trust import HEALTH, OPEN
+from lensmith.serve.trust.gate import HEALTH, OPEN
 
 PORTS = ("AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT")
 """Vertex AI's, then SageMaker's."""

@@ -77,7 +77,7 @@ class ProblemError(Exception):
         super().__init__(detail)
         self.status, self.title = KINDS[kind]
         self.kind = kind
-        self.detail = detail
+        self.detail = detail.encode(errors="replace").decode()  # half a character, quoted from JSON, cannot be sent
         self.headers = headers
 
     def details(self, scope: Scope) -> ProblemDetails:

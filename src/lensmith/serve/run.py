@@ -33,7 +33,7 @@ def serve(settings: ServeSettings) -> None:
         ports = [settings.port] if settings.health_port is None else [settings.port, settings.health_port]
         listeners = [open_sockets.enter_context(_bind(settings.host, port)) for port in ports]
         loading = Models.begin_loading(settings) if settings.workers == 1 else None
-        from lensmith.serve.auth import Authenticator, refuse_open_door
+        from lensmith.serve.trust.auth import Authenticator, refuse_open_door
 
         refuse_open_door(settings, Authenticator.of(settings))
         with logging_as(settings):

@@ -20,9 +20,9 @@ from lensmith.serve.model import Classified, Model
 from lensmith.serve.models import Models
 from lensmith.serve.policy import choose_pool
 from lensmith.serve.problems import ProblemError
-from lensmith.serve.quota import Quota
 from lensmith.serve.telemetry import Telemetry
-from lensmith.serve.trust import client_of
+from lensmith.serve.trust.gate import client_of
+from lensmith.serve.trust.quota import Quota
 from lensmith.serve.upload import require_image
 from lensmith.serve.workers import ExpiredError, Job, Pool
 

@@ -74,9 +74,7 @@ class Uploads:
     async def _form(self, request: Request, share: Share, max_files: int) -> list[bytes]:
         limit = max_files * (self.max_bytes + ENVELOPE_BYTES)
         chunks = self._limited(request, share, limit, self.max_bytes)
-        parser = MultiPartParser(
-            request.headers, chunks, max_files=max_files, max_fields=16, max_part_size=ENVELOPE_BYTES
-        )
+        parser = _Parser(request.headers, chunks, max_files=max_files, max_fields=16, max_part_size=ENVELOPE_BYTES)
         parser.spool_max_size = limit  # in memory: the limit holds, and a disk would only add time
         try:
             async with self._in_time():
@@ -106,7 +104,7 @@ class Uploads:
     ) -> AsyncGenerator[bytes]:
         """The body's chunks, for as long as they stay within `limit` bytes together."""
         given = request.headers.get("content-length", "")
-        announced = int(given) if given.isdigit() else limit
+        announced = int(given[:18]) if given.isascii() and given.isdigit() else limit
         if given and announced > limit:
             raise _too_large(said, what)
         received = 0
@@ -131,6 +129,21 @@ class Uploads:
                 f"A whole upload was expected within {self._timeout_s:g} s.",
                 {"connection": "close"},  # what is left of it is not waited for
             ) from None
+
+
+class _Parser(MultiPartParser):
+    """Takes names for UTF-8, as browsers send them, whatever the sender says.
+
+    Some of Python's codecs raise errors of their own, and some make characters that no answer can hold.
+    """
+
+    @property
+    def _charset(self) -> str:
+        return "utf-8"
+
+    @_charset.setter
+    def _charset(self, said: str) -> None:
+        pass
 
 
 def require_image(encoded: bytes) -> None:

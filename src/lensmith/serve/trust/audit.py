@@ -12,7 +12,7 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-from lensmith.serve.auth import Caller
+from lensmith.serve.trust.auth import Caller
 
 logger = logging.getLogger("lensmith.audit")
 

@@ -17,10 +17,10 @@ import pytest
 
 from lensmith.config import ServeSettings
 from lensmith.errors import MissingPackageError, SettingsError
-from lensmith.serve import counting, shared_counting
-from lensmith.serve.counting import Counts, Rate
 from lensmith.serve.problems import ProblemError
-from lensmith.serve.quota import Quota
+from lensmith.serve.trust import counting, shared_counting
+from lensmith.serve.trust.counting import Counts, Rate
+from lensmith.serve.trust.quota import Quota
 
 
 class Clock:

@@ -20,8 +20,8 @@ import jwt
 from lensmith.config import ServeSettings
 from lensmith.credentials import TOKEN_SECRET, token_secret
 from lensmith.errors import ServiceError, SettingsError
-from lensmith.serve.keys import KeySet, OneKey, is_loopback, public_key, secret_key
 from lensmith.serve.problems import ProblemError
+from lensmith.serve.trust.keys import KeySet, OneKey, is_loopback, public_key, secret_key
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from lensmith.credentials import redis_password
 from lensmith.errors import SettingsError
-from lensmith.serve.counting import Rate
+from lensmith.serve.trust.counting import Rate
 
 logger = logging.getLogger(__name__)
 

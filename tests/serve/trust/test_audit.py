@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from lensmith.serve import audit
-from lensmith.serve.auth import Caller
+from lensmith.serve.trust import audit
+from lensmith.serve.trust.auth import Caller
 
 ADMIN = Caller("robot@example.org", frozenset({"admin"}))
 

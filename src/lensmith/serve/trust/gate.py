@@ -9,9 +9,9 @@ from typing import Any, Literal
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lensmith.serve import audit
-from lensmith.serve.auth import Authenticator
 from lensmith.serve.problems import ProblemError
+from lensmith.serve.trust import audit
+from lensmith.serve.trust.auth import Authenticator
 
 HEALTH = frozenset({"/livez", "/readyz", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"})
 """Asked by orchestrators and Prometheus, which have no tokens; can be put on a port of their own."""

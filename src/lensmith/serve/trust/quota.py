@@ -6,9 +6,9 @@ import hashlib
 import math
 
 from lensmith.config import ServeSettings
-from lensmith.serve.counting import Counts, Rate
 from lensmith.serve.problems import ProblemError
-from lensmith.serve.shared_counting import SharedCounts
+from lensmith.serve.trust.counting import Counts, Rate
+from lensmith.serve.trust.shared_counting import SharedCounts
 
 DEFAULT = "200/minute"
 

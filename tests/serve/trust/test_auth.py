@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 
 from lensmith.config import ServeSettings
 from lensmith.errors import ServiceError, SettingsError
-from lensmith.serve import auth, keys
-from lensmith.serve.auth import Authenticator, Caller, refuse_open_door
 from lensmith.serve.problems import ProblemError
+from lensmith.serve.trust import auth, keys
+from lensmith.serve.trust.auth import Authenticator, Caller, refuse_open_door
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -508,7 +508,7 @@ def test_a_reason_is_logged_once_in_a_while_and_never_with_the_token(
     for text in forged:
         refused(with_secret, bearer(text))
     refused(with_secret, bearer(token(aud="others")))
-    lines = [record.getMessage() for record in caplog.records if record.name == "lensmith.serve.auth"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "lensmith.serve.trust.auth"]
     assert [line.partition(" (")[0] for line in lines] == [
         "a token was refused: ExpiredSignatureError",
         "a token was refused: InvalidAudienceError",

@@ -1,0 +1,108 @@
+"""Requests that no sane client sends, at every address: refused in the one envelope, and never a fault of the service."""
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from lensmith.config import ServeSettings
+
+HALF_CHARACTERS = (r"\ud800", r"\udfff\ud800")
+OTHERS = (r"\u0000", r"\ufffe", r"\"", "é" * 5000)
+
+
+@pytest.fixture
+def client(
+    app_of: Callable[..., FastAPI], settings: ServeSettings, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[TestClient]:
+    monkeypatch.setenv("AIP_HEALTH_ROUTE", "/vertex/health")
+    monkeypatch.setenv("AIP_PREDICT_ROUTE", "/vertex/predict")
+    app = app_of(settings.model_copy(update={"deadline_ms": 60_000.0, "threads": 1, "batching": "off"}))
+    here = {"base_url": "http://127.0.0.1", "client": ("127.0.0.1", 50000)}
+    with TestClient(app, raise_server_exceptions=False, **here) as client:
+        yield client
+
+
+def posts(client: TestClient) -> list[str]:
+    """Every address that takes a POST."""
+    paths = client.get("/openapi.json").json()["paths"]
+    found = [path for path, operations in paths.items() if "post" in operations]
+    return [path.replace("{name}", "colours").replace("{version}", "1") for path in found]
+
+
+def no_fault(response: Any) -> None:
+    assert response.status_code < 500, response.text
+    if response.status_code != 200:
+        found = response.json()
+        assert found["status"] == response.status_code
+        assert found["type"].startswith("urn:lensmith:problem:")
+
+
+def with_odd(text: str, image: str) -> Iterator[str]:
+    """JSON bodies of all protocols with `text` somewhere."""
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [image]}
+    for wrong in ({"name": "ODD"}, {"datatype": "ODD"}, {"data": ["ODD"]}, {"ODD": 1}):
+        yield json.dumps({"id": "ODD", "inputs": [{**tensor, **wrong}]})
+    yield json.dumps({"id": "ODD", "inputs": [tensor]})
+    yield json.dumps({"inputs": [tensor], "outputs": [{"name": "ODD"}]})
+    yield json.dumps({"bundle": "ODD"})
+    yield json.dumps({"instances": [{"b64": "ODD"}, {"b64": image, "key": "ODD"}, {"ODD": 1}, "ODD"]})
+    yield json.dumps({"instances": [{"b64": image}], "parameters": {"top_k": "ODD", "ODD": 1}})
+    yield from ('"ODD"', '["ODD"]', '{"ODD": 1}', "ODD", '{"a": "ODD')
+
+
+@pytest.mark.parametrize("odd", [*HALF_CHARACTERS, *OTHERS])
+def test_odd_characters_in_json_are_no_fault(odd: str, client: TestClient, red_png: bytes) -> None:
+    image = base64.b64encode(red_png).decode()
+    for path in posts(client):
+        for body in with_odd(odd, image):
+            text = body.replace("ODD", odd)
+            no_fault(client.post(path, content=text.encode(), headers={"content-type": "application/json"}))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        '{"instances":' + "[" * 50_000 + "]" * 50_000 + "}",
+        '{"instances":[{"b64":' + "9" * 5000 + "}]}",
+        '{"inputs":[{"name":"image","datatype":"BYTES","shape":[' + "9" * 5000 + '],"data":[]}]}',
+        '{"inputs":[{"name":"image","datatype":"FP32","shape":[1e400],"data":[1e999]}]}',
+        '{"inputs":[{"name":"image","datatype":"FP32","shape":[1,3,32,32],"data":[NaN]}]}',
+        '{"inputs":[{"name":"image","datatype":"FP32","shape":[-1,3,32,32],"data":[]}]}',
+        '{"instances":[' + ",".join(['{"b64":""}'] * 10_000) + "]}",
+    ],
+    ids=lambda body: body[:20],
+)
+def test_json_without_measure_is_no_fault(body: str, client: TestClient) -> None:
+    for path in posts(client):
+        no_fault(client.post(path, content=body.encode(), headers={"content-type": "application/json"}))
+
+
+@pytest.mark.parametrize("path", ["/predict?top_k=%ED%A0%80", "/predict?model=%ED%A0%80%00", "/%ED%A0%80", "/predict?top_k=%00",
+                                  "/v2/models/%ED%A0%80", "/v2/models/%00/infer", "/console/%00", "/console/..%2f..%2fapp.py",
+                                  "/predict?" + "a=b&" * 5000, "//", "/predict/", "/PREDICT"])  # fmt: skip
+def test_odd_addresses_are_no_fault(path: str, client: TestClient, red_png: bytes) -> None:
+    for method in ("GET", "POST", "PUT", "TRACE", "OPTIONS", "HEAD"):
+        response = client.request(method, path, content=red_png)
+        if method == "HEAD":
+            assert response.status_code < 500
+        elif response.headers["content-type"] == "application/problem+json":
+            no_fault(response)
+        else:
+            assert response.status_code == 200
+            assert path.startswith("/predict?")
+
+
+@pytest.mark.parametrize("name", ["Inference-Header-Content-Length", "Content-Length", "Content-Type", "Accept", "X-Request-ID", "Host", "Authorization", "Content-Encoding", "X-Amzn-SageMaker-Custom-Attributes"])  # fmt: skip
+@pytest.mark.parametrize("value", ["-1", "0", "9" * 5000, "²", "\t", "", "a;" * 5000, "multipart/form-data; boundary=" + "é" * 500, "*/*;q=x"])  # fmt: skip
+def test_odd_headers_are_no_fault(name: str, value: str, client: TestClient, red_png: bytes) -> None:
+    for path in posts(client):
+        for kind in ("application/octet-stream", "image/png", "multipart/form-data; boundary=x", "application/json"):
+            headers = {"content-type": kind.encode(), name.lower(): value.encode("latin-1")}
+            no_fault(client.post(path, content=red_png, headers=headers))  # type: ignore[arg-type]
