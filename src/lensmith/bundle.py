@@ -142,7 +142,15 @@ class Bundle:
         """
         source = Path(path)
         folder = source
-        if source.is_file():
+        try:
+            packed = source.is_file()
+        except OSError as error:  # too long a name, a folder that may not be entered
+            raise BundleError(
+                f"A bundle (a folder or zip with {MANIFEST}) was expected at {path}.",
+                f"It cannot be read ({error.strerror}).",
+                "Check the path and rights.",
+            ) from error
+        if packed:
             folder = archive.unpack(source, cache_dir() / "bundles" / sha256(source), MANIFEST)
         try:
             return cls(folder, _verified(folder, source))

@@ -44,7 +44,7 @@ SERVE = """
 from fastapi.testclient import TestClient
 from lensmith.config import ServeSettings
 from lensmith.serve.app import create_app
-from lensmith.serve.models import Models
+from lensmith.serve.work.models import Models
 
 settings = ServeSettings(bundle={bundle!r})
 models = Models.load(settings)

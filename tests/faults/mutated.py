@@ -454,7 +454,7 @@ class Direct:
     def __init__(self, bundle: Path) -> None:
         from lensmith.config import ServeSettings
         from lensmith.serve.app import create_app
-        from lensmith.serve.models import Models
+        from lensmith.serve.work.models import Models
 
         # One image after another: there is no load that could be refused, and a busy machine is no fault.
         settings = ServeSettings(bundle=bundle, port=0, threads=1, batching="off", deadline_ms=600_000)

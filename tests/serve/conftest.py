@@ -14,9 +14,9 @@ from lensmith.bundle import Bundle
 from lensmith.classifier import Classifier, load
 from lensmith.config import ServeSettings
 from lensmith.serve.app import create_app
-from lensmith.serve.model import Model
-from lensmith.serve.models import Models
-from lensmith.serve.workers import Workers
+from lensmith.serve.work.model import Model
+from lensmith.serve.work.models import Models
+from lensmith.serve.work.workers import Workers
 
 
 @pytest.fixture(scope="session")

@@ -70,3 +70,20 @@ def test_a_real_service_survives_them_and_is_ready_afterwards(colour_bundle: Bun
         # A picture of 50 million pixels takes 400 MB for a moment.
         assert int(peak[1]) < 1_000_000
         assert memory.rss < 500_000_000
+
+
+def test_what_anybody_can_send_leaves_no_line_anywhere(colour_bundle: Bundle, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lensmith", "serve", str(colour_bundle.path), "--port=0", "--deadline-ms=600000"]
+    with (tmp_path / "stderr").open("wb") as log:
+        service = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+    assert service.stdout is not None
+    url = service.stdout.readline().split()[-1]
+    try:
+        before = (tmp_path / "stderr").read_text()
+        assert figures(start(colour_bundle.path, "--count", 2000, "--seed", 4, "--url", url))["faults"] == []
+    finally:
+        service.terminate()
+        service.communicate(timeout=60)
+    written = (tmp_path / "stderr").read_text().removeprefix(before)
+    # What is no HTTP at all, such as a header with a control character, is named by the server.
+    assert [line for line in written.splitlines() if "Invalid HTTP request" not in line] == []

@@ -37,8 +37,8 @@ class LambdaHandler:
         from mangum import Mangum
 
         from lensmith.serve.app import create_app
-        from lensmith.serve.models import Models
         from lensmith.serve.trust.auth import Authenticator
+        from lensmith.serve.work.models import Models
 
         # One thread a core all the same: the images of a batch are worked on side by side. What batches bring is not
         # measured, as that would be part of every cold start.

@@ -8,7 +8,6 @@ from starlette.middleware import Middleware
 from lensmith import __version__
 from lensmith.config import ServeSettings
 from lensmith.serve.middleware import SECURE_HEADERS, AnswerHeaders, Faults, Observed, RequestContext
-from lensmith.serve.models import Models
 from lensmith.serve.platform import vertex_routes
 from lensmith.serve.problems import handle_problems
 from lensmith.serve.routes.admin import add_admin
@@ -22,6 +21,7 @@ from lensmith.serve.service import Service
 from lensmith.serve.trust.auth import Authenticator
 from lensmith.serve.trust.gate import Trust, declare_tokens
 from lensmith.serve.trust.quota import Quota
+from lensmith.serve.work.models import Models
 
 
 def create_app(models: Models, settings: ServeSettings) -> FastAPI:

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lensmith.serve.problems import ProblemError
-from lensmith.serve.telemetry import CLIENT_LEFT, Telemetry
+from lensmith.serve.watch.telemetry import CLIENT_LEFT, Telemetry
 
 logger = logging.getLogger(__name__)
 

@@ -71,7 +71,7 @@ def start_service(bundle: str | os.PathLike[str], port: int = 0, **settings: Any
         )
         try:
             url = _announced(process, deadline)
-            if url is None or not _ready(url, deadline):
+            if url is None or ("health_port" not in settings and not _ready(url, deadline)):
                 raise _not_started(os.fspath(bundle), process, log)
         except BaseException:
             _end(process)

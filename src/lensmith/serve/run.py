@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from lensmith.config import ServeSettings
 from lensmith.errors import ServiceError
-from lensmith.serve.logs import logging_as
-from lensmith.serve.models import Models
+from lensmith.serve.watch.logs import logging_as
+from lensmith.serve.work.models import Models
 
 if TYPE_CHECKING:
     from lensmith.serve.service import Service
@@ -40,13 +40,13 @@ def serve(settings: ServeSettings) -> None:
             if loading is not None:
                 _serve_alone(settings, listeners, loading)
             else:
-                from lensmith.serve.supervisor import Supervisor
+                from lensmith.serve.listen.supervisor import Supervisor
 
                 Supervisor(settings, listeners, lambda name: _announce(name, listeners[0])).run()
 
 
 def _serve_alone(settings: ServeSettings, listeners: list[socket.socket], loading: Future[Models]) -> None:
-    from lensmith.serve.server import Server, reload_on_hangup
+    from lensmith.serve.listen.server import Server, reload_on_hangup
 
     def ready(service: Service) -> None:
         reload_on_hangup(service)

@@ -15,16 +15,16 @@ from lensmith.config import ServeSettings
 from lensmith.errors import ImageError
 from lensmith.image import Tensor
 from lensmith.machine import allowed_cores
-from lensmith.serve.admission import RETRY, Admission, Budget
-from lensmith.serve.model import Classified, Model
-from lensmith.serve.models import Models
-from lensmith.serve.policy import choose_pool
 from lensmith.serve.problems import ProblemError
-from lensmith.serve.telemetry import Telemetry
 from lensmith.serve.trust.gate import client_of
 from lensmith.serve.trust.quota import Quota
 from lensmith.serve.upload import require_image
-from lensmith.serve.workers import ExpiredError, Job, Pool
+from lensmith.serve.watch.telemetry import Telemetry
+from lensmith.serve.work.admission import RETRY, Admission, Budget
+from lensmith.serve.work.model import Classified, Model
+from lensmith.serve.work.models import Models
+from lensmith.serve.work.policy import choose_pool
+from lensmith.serve.work.workers import ExpiredError, Job, Pool
 
 T = TypeVar("T")
 

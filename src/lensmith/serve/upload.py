@@ -11,8 +11,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from lensmith.config import ServeSettings
-from lensmith.serve.admission import STEP_BYTES, Share
 from lensmith.serve.problems import ProblemError
+from lensmith.serve.work.admission import STEP_BYTES, Share
 
 FIELD = "file"
 ENVELOPE_BYTES = 65_536

@@ -8,12 +8,12 @@ from fastapi import FastAPI
 from starlette.requests import Request
 
 from lensmith.errors import BundleError, ServiceError
-from lensmith.serve.admission import RETRY
 from lensmith.serve.problems import ProblemError, documented
 from lensmith.serve.schema import ModelName, Swap
 from lensmith.serve.service import Service
 from lensmith.serve.trust import audit
 from lensmith.serve.trust.gate import client_of
+from lensmith.serve.work.admission import RETRY
 
 
 def add_admin(app: FastAPI, service: Service) -> None:

@@ -10,12 +10,12 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lensmith.serve.model import Classified, Model
 from lensmith.serve.problems import ProblemError, documented
 from lensmith.serve.routes.direct import Direct
 from lensmith.serve.schema import Answer, BatchAnswer, BatchItem, ModelCard, ModelName, RankedClass, Timings
 from lensmith.serve.service import Service
 from lensmith.serve.upload import FIELD, Uploads
+from lensmith.serve.work.model import Classified, Model
 
 TOP_K = 5
 

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 from pydantic import Field
 from starlette.requests import Request
 
-from lensmith.serve.admission import Share
-from lensmith.serve.model import Classified, Model
 from lensmith.serve.problems import ProblemError
 from lensmith.serve.routes.classify import TOP_K
 from lensmith.serve.routes.json_body import Strict, Whole, image_from_base64, json_limit, parse, schema_of
 from lensmith.serve.service import Service
 from lensmith.serve.upload import Uploads
+from lensmith.serve.work.admission import Share
+from lensmith.serve.work.model import Classified, Model
 
 MAX_BYTES = 25_000_000
 """Of a body: what SageMaker passes on at most. It was read in 9 ms, and an image of 5 MB decoded from it in 14."""

@@ -11,7 +11,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lensmith import __version__
-from lensmith.serve.model import Classified, Model
 from lensmith.serve.problems import ProblemError, ProblemWithError, documented
 from lensmith.serve.routes.direct import Direct
 from lensmith.serve.routes.json_body import body_of, json_limit, schema_of
@@ -34,6 +33,7 @@ from lensmith.serve.routes.open_inference_schema import (
 )
 from lensmith.serve.service import Service
 from lensmith.serve.upload import Uploads
+from lensmith.serve.work.model import Classified, Model
 
 JSON_BYTES = "inference-header-content-length"
 EXTENSIONS = ["binary_tensor_data", "classification"]

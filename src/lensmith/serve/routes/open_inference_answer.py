@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from pydantic_core import to_json
 
-from lensmith.serve.model import Classified, Model
 from lensmith.serve.routes.open_inference_request import Asked, Wanted
 from lensmith.serve.routes.open_inference_schema import CLASS_ID, PROBABILITIES, InferAnswer, OutputTensor
+from lensmith.serve.work.model import Classified, Model
 
 _LENGTH = struct.Struct("<I")
 

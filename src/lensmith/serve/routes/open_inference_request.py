@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from lensmith.image import Tensor
-from lensmith.serve.model import Model
 from lensmith.serve.problems import ProblemError
 from lensmith.serve.routes.json_body import image_from_base64, json_limit, parse, require_fitting
 from lensmith.serve.routes.open_inference_schema import (
@@ -23,6 +22,7 @@ from lensmith.serve.routes.open_inference_schema import (
     InferRequest,
     TensorInput,
 )
+from lensmith.serve.work.model import Model
 
 MAX_VALUES = 1_000_000
 """Of a JSON part: six tensors of 3 × 224 × 224. More are sent in binary."""

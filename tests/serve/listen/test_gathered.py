@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from lensmith.serve.gathered import MOST_BYTES, Gathered
+from lensmith.serve.listen.gathered import MOST_BYTES, Gathered
 
 
 class Wire:

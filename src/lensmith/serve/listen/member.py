@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lensmith.config import ServeSettings
 from lensmith.errors import BundleError, LensmithError
-from lensmith.serve.logs import logging_as
-from lensmith.serve.models import Models
+from lensmith.serve.watch.logs import logging_as
+from lensmith.serve.work.models import Models
 
 if TYPE_CHECKING:
-    from lensmith.serve.server import Server
+    from lensmith.serve.listen.server import Server
     from lensmith.serve.service import Service
 
 logger = logging.getLogger(__name__)
@@ -32,11 +32,12 @@ class Message:
     """What supervisor and process tell each other.
 
     A process says `ready` (value: the model's name) or `failed` (the error); asks for a `swap` (path), and answers
-    `prepare` (path) with `prepared` (an error, or None). `activate` follows if all are prepared; whoever asked gets
-    `swapped` (an error, or None). Once it has been told to stop by SIGTERM, `hurry` cuts off what is under way.
+    `prepare` (path) with `prepared` (an error, or None). `activate` follows if all are prepared, and is answered with
+    `activated`; whoever asked gets `swapped` (an error, or None). Once it has been told to stop by SIGTERM, `hurry` cuts
+    off what is under way.
     """
 
-    kind: Literal["ready", "failed", "swap", "prepare", "prepared", "activate", "swapped", "hurry"]
+    kind: Literal["ready", "failed", "swap", "prepare", "prepared", "activate", "activated", "swapped", "hurry"]
     value: Any
 
 
@@ -46,7 +47,7 @@ def member(settings: ServeSettings, listeners: list[socket.socket], link: Connec
     with logging_as(settings):
         try:
             loading = Models.begin_loading(settings)
-            from lensmith.serve.server import Server
+            from lensmith.serve.listen.server import Server
 
             talk = _Talk(link)
             # A terminal and systemd send the signal to stop to every process, and the supervisor says it once more.
@@ -93,6 +94,7 @@ class _Talk:
                 self._run(self._prepare(message.value))
             case "activate":
                 self._service.activate()
+                self._link.send(Message("activated", None))
             case "hurry":
                 self.server.force_exit = True
             case "swapped" if self._swapped is not None:

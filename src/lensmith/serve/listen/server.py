@@ -15,10 +15,10 @@ import uvicorn
 from lensmith.config import ServeSettings
 from lensmith.errors import LensmithError
 from lensmith.serve.app import create_app
-from lensmith.serve.connection import BoundedProtocol
-from lensmith.serve.models import Models
+from lensmith.serve.listen.connection import BoundedProtocol
 from lensmith.serve.problems import ProblemError
 from lensmith.serve.service import Service
+from lensmith.serve.work.models import Models
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +81,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             logger.info(self.service.told)
+            if self.service.health_port is not None:
+                logger.info("health and metrics on port %d", self.service.health_port)
             self._ready(self.service)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from lensmith.serve.admission import STEP_BYTES, Admission, Budget
 from lensmith.serve.problems import ProblemError
-from lensmith.serve.workers import Workers
+from lensmith.serve.work.admission import STEP_BYTES, Admission, Budget
+from lensmith.serve.work.workers import Workers
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Several processes of one service: started, replaced when they die, told together to take another model, stopped.
 
-They accept from the same sockets. Each is a whole `lensmith.serve.server.Server`; this one only watches, and loads no
-model.
+They accept from the same sockets. Each is a whole `lensmith.serve.listen.server.Server`; this one only watches, and
+loads no model.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 from lensmith.config import ServeSettings
-from lensmith.errors import LensmithError, ServiceError
-from lensmith.serve.member import Message, member
+from lensmith.errors import ServiceError
+from lensmith.serve.listen.change import Changes, Member
+from lensmith.serve.listen.member import Message, member
 
 logger = logging.getLogger(__name__)
 
@@ -35,33 +34,11 @@ STOP_MARGIN_S = 5.0
 """Seconds beyond the grace period until a process that does not end is killed."""
 
 
-@dataclass
-class Member:
-    """One process: how to talk to it, and whether it answers requests."""
-
-    process: BaseProcess
-    link: Connection
-    bundle: Path
-    started: float = field(default_factory=time.monotonic)
-    ready: bool = False
-
-
-@dataclass
-class Swap:
-    """A change of model under way: who asked (None: SIGHUP), who takes part and has yet to be prepared, what failed."""
-
-    path: Path
-    asked_by: Member | None
-    taking_part: list[Member]
-    awaited: list[Member]
-    error: LensmithError | None = None
-
-
 class Supervisor:
     """Keeps `settings.workers` processes at work.
 
     Args:
-        settings: of each process; `bundle` follows swaps, so that a replacement serves what the others do.
+        settings: of each process.
         listeners: bound sockets that all accept from.
         announce: called with the model's name once all are ready for the first time.
     """
@@ -73,7 +50,7 @@ class Supervisor:
         self._listeners = listeners
         self._announce: Callable[[str], None] | None = announce
         self._members: list[Member] = []
-        self._swap: Swap | None = None
+        self._changes = Changes(settings.bundle)
         self._pause_s = 0.0
         self._due: list[float] = []
         self._signals: list[int] = []
@@ -103,10 +80,11 @@ class Supervisor:
     def _start(self) -> None:
         context = get_context("spawn")  # a copy of this process would inherit threads and half of their locks
         ours, theirs = context.Pipe()
-        process = context.Process(target=member, args=(self._settings, self._listeners, theirs))
+        settings = self._settings.model_copy(update={"bundle": self._changes.bundle})
+        process = context.Process(target=member, args=(settings, self._listeners, theirs))
         process.start()
         theirs.close()
-        self._members.append(Member(process, ours, self._settings.bundle))
+        self._members.append(Member(process, ours, settings.bundle))
 
     def _turn(self, woken: socket.socket) -> None:
         """Wait for something to happen, and see to it."""
@@ -116,7 +94,7 @@ class Supervisor:
             woken.recv(4096)
         while signal.SIGHUP in self._signals:
             self._signals.remove(signal.SIGHUP)
-            self._begin_swap(self._settings.bundle, None)
+            self._changes.begin(self._changes.bundle, None, self._members)
         for each in [each for each in self._members if each.link in happened]:
             try:
                 self._hear(each, each.link.recv())
@@ -130,7 +108,7 @@ class Supervisor:
         match message.kind:
             case "ready":
                 sender.ready = True
-                self._bring_up_to_date(sender)
+                self._changes.joined(sender)
                 if self._announce and all(each.ready for each in self._members) and not self._due:
                     self._announce(str(message.value))
                     self._announce = None
@@ -139,9 +117,11 @@ class Supervisor:
                     raise message.value
                 logger.error("a process could not start: %s", message.value)
             case "swap":
-                self._begin_swap(Path(message.value), sender)
+                self._changes.begin(Path(message.value), sender, self._members)
             case "prepared":
-                self._prepared(sender, message.value)
+                self._changes.prepared(sender, message.value)
+            case "activated":
+                self._changes.activated(sender)
 
     def _bury(self, dead: Member) -> None:
         """Take leave of a process that ended by itself, and have another in its place."""
@@ -162,55 +142,7 @@ class Supervisor:
         self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s + 0.5) if quick else 0.0
         self._due.append(time.monotonic() + self._pause_s)
         logger.error("process %s ended with exit code %s; another is started", dead.process.pid, dead.process.exitcode)
-        if self._swap and dead in self._swap.awaited:
-            self._prepared(dead, None)
-
-    def _begin_swap(self, path: Path, asked_by: Member | None) -> None:
-        if self._swap is not None:
-            busy = ServiceError("One swap at a time was expected.", "Another is under way.", "Wait until it has ended.")
-            self._tell(asked_by, Message("swapped", busy))
-            return
-        ready = [each for each in self._members if each.ready]
-        self._swap = Swap(path, asked_by, ready, list(ready))
-        for each in ready:
-            self._tell(each, Message("prepare", path))
-
-    def _prepared(self, sender: Member, error: LensmithError | None) -> None:
-        """One process has the new model ready, or cannot; when all have, they take it, and otherwise none does."""
-        swap = self._swap
-        if swap is None or sender not in swap.awaited:  # it came later than the others, and follows them
-            if error is None:
-                self._activate(sender)
-            return
-        swap.awaited.remove(sender)
-        swap.error = swap.error or error
-        if swap.awaited:
-            return
-        self._swap = None
-        if swap.error is None:
-            self._settings = self._settings.model_copy(update={"bundle": swap.path})
-            for each in swap.taking_part:
-                self._activate(each)
-            for each in self._members:
-                self._bring_up_to_date(each)
-            logger.info("all processes answer with %s", swap.path)
-        else:
-            logger.error("no process took %s: %s", swap.path, swap.error)
-        self._tell(swap.asked_by, Message("swapped", swap.error))
-
-    def _activate(self, receiver: Member) -> None:
-        receiver.bundle = self._settings.bundle
-        self._tell(receiver, Message("activate", None))
-
-    def _bring_up_to_date(self, each: Member) -> None:
-        """Have a process that began with another bundle take the one that the others have."""
-        if each.ready and each.bundle != self._settings.bundle:
-            self._tell(each, Message("prepare", self._settings.bundle))
-
-    def _tell(self, receiver: Member | None, message: Message) -> None:
-        if receiver is not None:
-            with suppress(OSError):  # it died, which is heard next
-                receiver.link.send(message)
+        self._changes.lost(dead)
 
     def _stop(self) -> None:
         """Ask all to finish, and wait for them."""
@@ -225,7 +157,7 @@ class Supervisor:
             if len(self._signals) > asked:  # the second signal does not wait
                 asked = len(self._signals)
                 for each in self._members:
-                    self._tell(each, Message("hurry", None))
+                    each.tell(Message("hurry", None))
 
     @contextmanager
     def _signals_noted(self) -> Iterator[socket.socket]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from lensmith.serve.gathered import Gathered
+from lensmith.serve.listen.gathered import Gathered
 
 MAX_HEAD_BYTES = 65_536
 """Address and headers of a request, together; what is sent beside a body (trailers, sizes of chunks) may come to as

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from lensmith.config import ServeSettings
-from lensmith.serve import usage
+from lensmith.serve.watch import usage
 
 
 def test_memory_is_that_of_the_processes_that_live() -> None:

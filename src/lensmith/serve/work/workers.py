@@ -1,7 +1,7 @@
 """What works on images: threads that take them from a queue, and the jobs that wait in it.
 
 Two ways, of one face. `Workers` runs to completion: one thread a core takes images from their bytes to their answers,
-which measured fastest on CPUs. `lensmith.serve.batcher.Batcher` decodes on all cores and feeds one executor with
+which measured fastest on CPUs. `lensmith.serve.work.batcher.Batcher` decodes on all cores and feeds one executor with
 batches. Either way an idle thread takes what waits at once; there are no timers.
 """
 
@@ -19,7 +19,7 @@ from queue import Empty, SimpleQueue
 import numpy as np
 
 from lensmith.image import Tensor
-from lensmith.serve.model import Classified, Model
+from lensmith.serve.work.model import Classified, Model
 
 SMOOTHING = 0.1
 """Weight of the newest time in the running mean of times."""

@@ -10,10 +10,10 @@ import pytest
 from lensmith.bundle import Bundle
 from lensmith.classifier import Classifier
 from lensmith.engine import FakeEngine
-from lensmith.serve.batcher import Batcher
-from lensmith.serve.model import Model
-from lensmith.serve.policy import choose_pool
-from lensmith.serve.workers import Workers
+from lensmith.serve.work.batcher import Batcher
+from lensmith.serve.work.model import Model
+from lensmith.serve.work.policy import choose_pool
+from lensmith.serve.work.workers import Workers
 
 
 class OnGpu(FakeEngine):

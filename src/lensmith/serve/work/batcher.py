@@ -10,8 +10,8 @@ import time
 from queue import Empty, SimpleQueue
 
 from lensmith.image import Tensor
-from lensmith.serve.model import Model
-from lensmith.serve.workers import SMOOTHING, Job, Pool, by_model, infer
+from lensmith.serve.work.model import Model
+from lensmith.serve.work.workers import SMOOTHING, Job, Pool, by_model, infer
 
 Ready = tuple[Job, Tensor, float, float]
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-from lensmith.serve import connection
-from lensmith.serve.connection import MAX_HEAD_BYTES, BoundedProtocol
+from lensmith.serve.listen import connection
+from lensmith.serve.listen.connection import MAX_HEAD_BYTES, BoundedProtocol
 
 
 async def echo_lengths(scope: Any, receive: Any, send: Any) -> None:

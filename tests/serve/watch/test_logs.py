@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lensmith.config import ServeSettings
-from lensmith.serve.logs import MOST_WAITING, logging_as
+from lensmith.serve.watch.logs import MOST_WAITING, logging_as
 
 logger = logging.getLogger("lensmith.serve.test")
 

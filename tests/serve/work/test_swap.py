@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 
 from lensmith.bundle import Bundle
 from lensmith.config import ServeSettings
-from lensmith.serve.models import Models
+from lensmith.serve.work.models import Models
 
 
 def test_a_swapped_model_answers_and_the_metrics_say_so(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lensmith.serve.problems import ProblemError
-from lensmith.serve.workers import Pool
+from lensmith.serve.work.workers import Pool
 
 RETRY = {"retry-after": "1"}
 SLACK = 3.0

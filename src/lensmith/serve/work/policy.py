@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lensmith.serve.batcher import Batcher
-from lensmith.serve.model import Model
-from lensmith.serve.workers import Pool, Workers
+from lensmith.serve.work.batcher import Batcher
+from lensmith.serve.work.model import Model
+from lensmith.serve.work.workers import Pool, Workers
 
 TRIAL_BATCH = 8
 """Images of the batch that is tried, where the ceiling allows."""

@@ -14,8 +14,8 @@ from lensmith.bundle import Bundle
 from lensmith.classifier import Classifier
 from lensmith.engine import FakeEngine
 from lensmith.errors import ImageError
-from lensmith.serve.model import Model
-from lensmith.serve.workers import ExpiredError, Job, Workers
+from lensmith.serve.work.model import Model
+from lensmith.serve.work.workers import ExpiredError, Job, Workers
 
 ModelOf = Callable[[Callable[[np.ndarray], np.ndarray]], Model]
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from lensmith.config import ServeSettings
-from lensmith.serve.model import Model
+from lensmith.serve.work.model import Model
 
 POLITE = 10
 """Niceness of the thread that loads a model, so that the requests of the meantime come first."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Protocol
 
@@ -15,9 +16,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from lensmith.serve.model import Classified, Model
-from lensmith.serve.models import Models
-from lensmith.serve.usage import gpus, memory_bytes, memory_limit_bytes
+from lensmith.serve.watch.usage import gpus, memory_bytes, memory_limit_bytes
+from lensmith.serve.work.model import Classified, Model
+from lensmith.serve.work.models import Models
 
 REQUEST_BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.25, 0.3, 0.5, 1.0, 2.5, 5.0)
 """Seconds; close together around the 50 ms and 200 ms that latency is judged by."""
@@ -67,7 +68,7 @@ class Telemetry:
         )
         self._latency = Histogram(
             "lensmith_request_seconds",
-            "Time from a request's headers to the end of its answer.",
+            "Time from a request's headers to the end of its answer, of those that succeeded.",
             ["route"],
             buckets=REQUEST_BUCKETS,
             registry=registry,
@@ -149,7 +150,8 @@ class Telemetry:
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count one request: route template, HTTP status, time it took."""
         self._requests.labels(route, status, self._models.active.version).inc()
-        self._latency.labels(route).observe(seconds)
+        if status < HTTPStatus.BAD_REQUEST:  # refusals would make a busy service look quick
+            self._latency.labels(route).observe(seconds)
 
     def classified(self, model: Model, found: Classified) -> None:
         """Count one image."""

@@ -11,9 +11,9 @@ from lensmith.bundle import Bundle
 from lensmith.classifier import Classifier
 from lensmith.engine import FakeEngine
 from lensmith.errors import ImageError
-from lensmith.serve.batcher import Batcher
-from lensmith.serve.model import Model
-from lensmith.serve.workers import Job
+from lensmith.serve.work.batcher import Batcher
+from lensmith.serve.work.model import Model
+from lensmith.serve.work.workers import Job
 
 
 def test_a_free_executor_takes_what_is_ready_at_once_and_never_more_than_the_ceiling(

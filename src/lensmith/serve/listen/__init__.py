@@ -1,0 +1,1 @@
+"""Processes that listen: one or several, their connections, and their end."""

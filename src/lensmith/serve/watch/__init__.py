@@ -1,0 +1,1 @@
+"""What others see of the service: measurements and log lines."""

@@ -1,0 +1,1 @@
+"""How images are worked on: models, threads, batches, and who is let in."""
