@@ -15,6 +15,8 @@ import yaml
 
 from lensmith import api
 from lensmith.bundle import Bundle
+from lensmith.config import ServeSettings
+from lensmith.credentials import redis_password
 
 
 @pytest.fixture(scope="module")
@@ -84,23 +86,18 @@ def test_every_file_that_a_container_mounts_is_there(document: dict[str, Any], f
     assert (folder / home).is_file()
 
 
-def test_a_replica_is_the_first_process_and_knows_its_secrets(
-    document: dict[str, Any], folder: Path, tmp_path: Path
+def test_a_replica_knows_its_secrets_by_their_files(
+    document: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pretend = tmp_path / "lensmith"
-    pretend.write_text('#!/bin/sh\necho "$LENSMITH_REDIS_PASSWORD" "$$" "$@"\n')
-    pretend.chmod(0o755)
-    shell, flag, script = document["services"]["replica-1"]["entrypoint"]
-    script = script.replace("$$", "$").replace("/run/secrets", str(folder / "secrets"))
-    script = script.replace("/opt/lensmith/bin/lensmith", str(pretend))
-    process = subprocess.Popen([shell, flag, script], stdout=subprocess.PIPE, text=True)
-    said = process.communicate()[0].split()
-    password = (folder / "secrets/redis_password").read_text()
-    secret = folder / "secrets/jwt_secret"
-    assert said == [
-        password, str(process.pid), "serve", "/bundles/current", f"--jwt-secret-file={secret}",
-        "--quota-store=redis://redis:6379/0",
-    ]  # fmt: skip
+    replica = document["services"]["replica-1"]
+    flags = dict(flag.removeprefix("--").replace("-", "_").split("=") for flag in replica["command"])
+    settings = ServeSettings.resolve({"bundle": "/bundles/current", **flags})
+    assert settings.jwt_secret_file == Path("/run/secrets/jwt_secret")
+    assert settings.quota_store == "redis://redis:6379/0"
+    for name, value in replica["environment"].items():
+        monkeypatch.setenv(name, value.replace("/run/secrets", str(folder / "secrets")))
+    assert redis_password() == (folder / "secrets/redis_password").read_text().strip()
+    assert {"jwt_secret", "redis_password"} == set(replica["secrets"])
 
 
 def test_the_store_of_quotas_asks_for_its_password_and_stops_when_told(

@@ -33,7 +33,7 @@ class Message:
 
     A process says `ready` (value: the model's name) or `failed` (the error); asks for a `swap` (path), and answers
     `prepare` (path) with `prepared` (an error, or None). `activate` follows if all are prepared, and is answered with
-    `activated`; whoever asked gets `swapped` (an error, or None). Once it has been told to stop by SIGTERM, `hurry` cuts
+    `activated`; whoever asked gets `swapped` (an error, or None). Once SIGTERM has told it to stop, `hurry` cuts
     off what is under way.
     """
 
