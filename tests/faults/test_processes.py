@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
+from lensmith.bundle import Bundle
 from lensmith.serve.process import ServiceProcess
 
 pytestmark = pytest.mark.slow
@@ -87,3 +90,26 @@ def test_a_process_that_hangs_at_the_end_does_not_hold_up_the_stop(serve: Callab
     finally:
         if stuck.is_running():
             stuck.kill()
+
+
+def test_a_process_that_hangs_is_replaced_and_those_that_work_are_left_alone(
+    colour_bundle: Bundle, free_port: Callable[[], int], ask: Callable[..., Any], eventually: Callable[..., None],
+    sample: Callable[..., float], predict: bytes, load: Any,
+) -> None:  # fmt: skip
+    port = free_port()
+    program = (
+        "from lensmith.serve.listen import supervisor; supervisor.HUNG_S, supervisor.LOOK_S = 3.0, 0.5; "
+        f"from lensmith import api; api.serve({str(colour_bundle.path)!r}, port={port}, workers=2, threads=1)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    service = ServiceProcess(process.stdout.readline().split()[-1], process)
+    with service:
+        stuck, works = workers_of(service)
+        stuck.send_signal(signal.SIGSTOP)
+        eventually(lambda: not stuck.is_running() and len(workers_of(service)) == 2)
+        eventually(lambda: sample(service.url, "lensmith_ready") == 1)
+        with load(service.url, predict, most=200) as clients:
+            assert clients.wait().statuses == {200: 200}
+        assert works.is_running()
+        assert sample(service.url, "lensmith_worker_restarts_total") == 1

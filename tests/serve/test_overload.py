@@ -28,6 +28,7 @@ pytestmark = pytest.mark.slow
 
 FULL = os.environ.get("LENSMITH_FAULTS") == "full"
 OVERLOAD_S = 60.0 if FULL else 5.0
+PEAK_S = 12.0 if FULL else 3.0
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +52,8 @@ def test_three_times_the_load_is_answered_as_far_as_it_can_be_and_soon_forgotten
     with start_service(colour_bundle.path, threads=1, batching=batching, max_batch=4) as service:
         target = Target.parse(service.url)
         requests = [target.request(costly, "image/png")]
-        counts, calm = answers(drive(target, requests, Load(2.0, warmup_s=1.0, clients=3)))
-        peak = len(calm) / 3.0
+        counts, calm = answers(drive(target, requests, Load(PEAK_S, clients=3)))
+        peak = len(calm) / PEAK_S
         memory = psutil.Process(service.process.pid).memory_info().rss
         record = drive(target, requests, Load(OVERLOAD_S, clients=256, rate=3 * peak))
         counts, answered = answers(record)
@@ -77,7 +78,7 @@ def test_three_times_the_load_is_answered_as_far_as_it_can_be_and_soon_forgotten
     assert np.median(answered) < 2000
     if FULL:
         assert goodput >= 0.95
-        assert np.percentile(answered, 99) <= 220
+        assert np.percentile(answered, 99) <= 250
         assert set(after) == {200}
 
 

@@ -12,20 +12,23 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from lensmith.errors import LensmithError, ServiceError
-from lensmith.serve.listen.member import Message
+from lensmith.serve.listen.member import Beat, Message
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
 class Member:
-    """One process: how to talk to it, which bundle it serves, and whether it answers requests."""
+    """One process: how to talk to it, which bundle it serves, when its event loop last turned, and whether it answers
+    requests.
+    """
 
     process: BaseProcess
     link: Connection
     bundle: Path
     started: float = field(default_factory=time.monotonic)
     ready: bool = False
+    beat: Beat | None = None
 
     def tell(self, message: Message) -> None:
         """Send it a message; where it has died, that is noticed otherwise."""

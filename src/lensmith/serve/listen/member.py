@@ -7,10 +7,11 @@ import logging
 import signal
 import socket
 import threading
+import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from lensmith.config import ServeSettings
 from lensmith.errors import BundleError, LensmithError
@@ -41,7 +42,16 @@ class Message:
     value: Any
 
 
-def member(settings: ServeSettings, listeners: list[socket.socket], link: Connection) -> None:
+class Beat(Protocol):
+    """A number in memory that a process shares with the supervisor: when its event loop last turned.
+
+    A message a second would do as well, but to a supervisor that hangs it would in the end not be sent, and hang, too.
+    """
+
+    value: float
+
+
+def member(settings: ServeSettings, listeners: list[socket.socket], link: Connection, beat: Beat) -> None:
     """Serve until told to stop, or until the supervisor is gone."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # reaches all of a terminal; the supervisor sees to it
     with logging_as(settings):
@@ -49,7 +59,7 @@ def member(settings: ServeSettings, listeners: list[socket.socket], link: Connec
             loading = Models.begin_loading(settings)
             from lensmith.serve.listen.server import Server
 
-            talk = _Talk(link)
+            talk = _Talk(link, beat)
             # A terminal and systemd send the signal to stop to every process, and the supervisor says it once more.
             server = Server(loading.result(), settings, listeners, talk.begin, hurries=False)
         except LensmithError as error:
@@ -64,8 +74,9 @@ class _Talk:
 
     server: Server
 
-    def __init__(self, link: Connection) -> None:
+    def __init__(self, link: Connection, beat: Beat) -> None:
         self._link = link
+        self._beat = beat
         self._swapped: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -75,6 +86,7 @@ class _Talk:
         self._loop = asyncio.get_running_loop()
         service.swap_everywhere = self._ask
         threading.Thread(target=self._listen, name="supervisor", daemon=True).start()
+        self._beat.value = time.monotonic()
         self._run(self._note_load())
         self._link.send(Message("ready", service.models.active.name))
 
@@ -122,6 +134,7 @@ class _Talk:
 
     async def _note_load(self) -> None:
         while True:
+            self._beat.value = time.monotonic()
             self._service.telemetry.note_load()
             await asyncio.sleep(NOTE_LOAD_S)
 

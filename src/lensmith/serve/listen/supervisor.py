@@ -30,6 +30,10 @@ SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 QUICK_DEATH_S = 5.0
 """A process that lives shorter than this is replaced later and later, up to LONGEST_PAUSE_S."""
 LONGEST_PAUSE_S = 10.0
+HUNG_S = 60.0
+"""Seconds without a turn of its event loop after which a process that was ready is killed."""
+LOOK_S = 5.0
+"""Seconds between two looks at that."""
 STOP_MARGIN_S = 5.0
 """Seconds beyond the grace period until a process that does not end is killed."""
 
@@ -51,6 +55,7 @@ class Supervisor:
         self._announce: Callable[[str], None] | None = announce
         self._members: list[Member] = []
         self._changes = Changes(settings.bundle)
+        self._looked = time.monotonic()
         self._pause_s = 0.0
         self._due: list[float] = []
         self._signals: list[int] = []
@@ -81,14 +86,15 @@ class Supervisor:
         context = get_context("spawn")  # a copy of this process would inherit threads and half of their locks
         ours, theirs = context.Pipe()
         settings = self._settings.model_copy(update={"bundle": self._changes.bundle})
-        process = context.Process(target=member, args=(settings, self._listeners, theirs))
+        beat = context.RawValue("d", 0.0)
+        process = context.Process(target=member, args=(settings, self._listeners, theirs, beat))
         process.start()
         theirs.close()
-        self._members.append(Member(process, ours, settings.bundle))
+        self._members.append(Member(process, ours, settings.bundle, beat=beat))
 
     def _turn(self, woken: socket.socket) -> None:
         """Wait for something to happen, and see to it."""
-        pause = max(0.0, min(self._due) - time.monotonic()) if self._due else None
+        pause = max(0.0, min([self._looked + LOOK_S, *self._due]) - time.monotonic())
         happened = wait([woken, *(each.link for each in self._members)], pause)
         if woken in happened:
             woken.recv(4096)
@@ -103,6 +109,19 @@ class Supervisor:
         for _ in [due for due in self._due if due <= time.monotonic()]:
             self._due.remove(min(self._due))
             self._start()
+        if time.monotonic() >= self._looked + LOOK_S:
+            self._look()
+
+    def _look(self) -> None:
+        """Kill what hangs; as any that dies, it is replaced."""
+        now = time.monotonic()
+        late, self._looked = now - self._looked > 2 * LOOK_S, now
+        if late:  # this one has not run either: the machine stood still
+            return
+        for each in self._members:
+            if each.ready and each.beat is not None and now - each.beat.value > HUNG_S:
+                logger.error("process %s has hung for %.0f s and is killed", each.process.pid, now - each.beat.value)
+                each.process.kill()
 
     def _hear(self, sender: Member, message: Message) -> None:
         match message.kind:
