@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import jwt
 import numpy as np
 import psutil
 import pytest
@@ -111,13 +112,25 @@ class Connection:
         raise ConnectionError("closed before the whole answer")
 
 
+SECRET = "a secret of these tests, 32 bytes or more"
+CLAIMS = {"sub": "test", "iss": "lensmith", "aud": "lensmith", "exp": int(time.time()) + 7200, "scope": "predict admin"}
+TOKEN = f"Authorization: Bearer {jwt.encode(CLAIMS, SECRET)}"
+"""Sent with every request; a service without authentication does not look at it."""
+
+
+@pytest.fixture
+def guarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services that are started in this test ask for tokens."""
+    monkeypatch.setenv("LENSMITH_JWT_SECRET", SECRET)
+
+
 def post(body: bytes, path: str = "/predict", *headers: str) -> bytes:
-    lines = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", f"Content-Length: {len(body)}", *headers]
+    lines = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", TOKEN, f"Content-Length: {len(body)}", *headers]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 def get(path: str) -> bytes:
-    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{TOKEN}\r\n\r\n".encode()
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -18,7 +19,7 @@ from lensmith.bundle import Bundle
 from lensmith.classifier import Classifier, load
 from lensmith.config import ServeSettings
 from lensmith.engine import FakeEngine
-from lensmith.serve.problems import KINDS, TYPE_PREFIX
+from lensmith.serve.problems import KINDS, TYPE_PREFIX, ProblemError
 
 AppOf = Callable[..., FastAPI]
 
@@ -316,6 +317,57 @@ def test_every_kind_of_problem_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
     for kind, (status, title) in KINDS.items():
         assert f"| {status} | `{kind}` | {title} |" in page
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/"])
+def test_probes_that_ask_for_the_head_alone_get_it(client: TestClient, path: str) -> None:
+    whole, head = client.get(path), client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    for name in ("content-type", "content-length", "cache-control"):
+        assert head.headers[name] == whole.headers[name]
+    assert "head" not in client.get("/openapi.json").json()["paths"].get(path, {})
+    client.app.state.service.drain()
+    assert client.head(path).status_code == client.get(path).status_code
+
+
+def test_the_document_is_made_before_anybody_asks(app_of: AppOf, settings: ServeSettings) -> None:
+    app = app_of(settings)
+    with TestClient(app):
+        end = time.monotonic() + 10
+        while app.openapi_schema is None:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+
+def test_a_query_that_is_wrong_costs_no_quota(app_of: AppOf, settings: ServeSettings, red_png: bytes) -> None:
+    with TestClient(app_of(settings.model_copy(update={"quota": "2/minute"}))) as client:
+        for query in ("top_k=0", "top_k=x", "model=nobody"):
+            assert client.post(f"/predict?{query}", content=red_png).status_code in (404, 422)
+            assert client.post(f"/predict/batch?{query}", files={"file": red_png}).status_code in (404, 422)
+        statuses = [client.post("/predict", content=red_png).status_code for _ in range(3)]
+    assert statuses == [200, 200, 429]
+
+
+def test_an_image_of_several_that_came_too_late_is_no_request_that_was_shed(
+    ready_app_of: AppOf,
+    classifier: Classifier,
+    settings: ServeSettings,
+    red_png: bytes,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = ready_app_of(settings.model_copy(update={"log_requests": True}), classifier)
+
+    async def too_late(*_: Any) -> list[ProblemError]:
+        return [ProblemError("expired", "Too late.")]
+
+    app.state.service.answer_all = too_late
+    client = TestClient(app)
+    with caplog.at_level("INFO"):
+        answer = client.post("/predict/batch", files={"file": red_png})
+    assert (answer.status_code, answer.json()["results"][0]["problem"]["status"]) == (200, 504)
+    assert 'lensmith_shed_total{reason="expired"} 0.0' in client.get("/metrics").text
+    (line,) = [each for each in caplog.records if "/predict/batch" in each.getMessage()]
+    assert line.problem is None  # type: ignore[attr-defined]
 
 
 ENVELOPE = {"type", "title", "status", "detail", "request_id"}

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
@@ -34,6 +38,14 @@ def create_app(models: Models, settings: ServeSettings) -> FastAPI:
     authenticator, vertex = Authenticator.of(settings), vertex_routes()
     health = frozenset({vertex.health} if vertex else ())
     service = Service(models, settings, Quota.of(settings, authenticated=authenticator is not None))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with service.lifespan(app):
+            # Whoever asked for the document first would else hold up all others for as long as it takes to make.
+            asyncio.get_running_loop().run_in_executor(None, app.openapi)
+            yield
+
     app = FastAPI(
         title="lensmith",
         summary=f"Image classification by {models.active.name}.",
@@ -42,7 +54,7 @@ def create_app(models: Models, settings: ServeSettings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=service.lifespan,
+        lifespan=lifespan,
         middleware=[
             Middleware(RequestContext),
             Middleware(Observed, telemetry=service.telemetry, log=settings.log_requests),

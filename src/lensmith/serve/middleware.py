@@ -90,7 +90,7 @@ class Observed:
             route = getattr(scope.get("route"), "path", "unmatched")
             state = scope["state"]
             seconds = time.perf_counter() - state["started"]
-            self._telemetry.answered(route, status, seconds)
+            self._telemetry.answered(route, status, seconds, state.get("version"))
             if "problem" in state:
                 self._telemetry.refused(state["problem"])
             if self._log:

@@ -81,8 +81,7 @@ class ProblemError(Exception):
         self.headers = headers
 
     def details(self, scope: Scope) -> ProblemDetails:
-        """The envelope. The request's state keeps the kind, for those who count."""
-        scope["state"]["problem"] = self.kind
+        """The envelope."""
         return ProblemDetails(
             type=TYPE_PREFIX + self.kind,
             title=self.title,
@@ -92,7 +91,8 @@ class ProblemError(Exception):
         )
 
     def response(self, scope: Scope) -> Response:
-        """The envelope, ready to send."""
+        """The envelope, ready to send. The request's state keeps the kind, for those who count."""
+        scope["state"]["problem"] = self.kind
         details = self.details(scope)
         if f"{scope['path']}/".startswith(OPEN_INFERENCE_BELOW):
             details = ProblemWithError(**details.model_dump(), error=self.detail)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from lensmith.config import ServeSettings
@@ -28,6 +29,8 @@ def serve(settings: ServeSettings) -> None:
         ServiceError: the address cannot be had, or would be open to anybody.
     """
     _allow_many_connections()
+    with suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is a bundle that could be read again
     with ExitStack() as open_sockets:
         # Before the slow part, so that a taken port is told at once.
         ports = [settings.port] if settings.health_port is None else [settings.port, settings.health_port]
@@ -53,9 +56,6 @@ def _serve_alone(settings: ServeSettings, listeners: list[socket.socket], loadin
         _announce(service.models.active.name, listeners[0])
 
     server = Server(loading.result(), settings, listeners, ready)
-    with _address_errors(settings.host, settings.port):
-        for listener in listeners:
-            listener.listen()
     server.serve_until_stopped()
 
 

@@ -55,8 +55,7 @@ class Service:
         self.settings = settings
         self.quota = quota
         self.health_port: int | None = None
-        self.swap_everywhere: Callable[[Path], Awaitable[None]] | None = None
-        self._next: Model | None = None
+        self.swap_everywhere: Callable[[Path], Awaitable[tuple[str, str]]] | None = None
         self._swapping = asyncio.Lock()
         self.phase: Literal["starting", "ready", "draining"] = "starting"
         self.told = ""
@@ -69,17 +68,7 @@ class Service:
     @asynccontextmanager
     async def lifespan(self, _app: Any) -> AsyncIterator[None]:
         """Measure, warm up, be ready, and close the pool at the end."""
-        settings = self.settings
-        threads = settings.threads or max(1, allowed_cores() // settings.workers)
-        chosen = await asyncio.to_thread(
-            choose_pool, self.models.active, threads, settings.batching, settings.max_batch
-        )
-        self.use(chosen.pool)
-        self.told = f"{chosen.pool.describe()} ({chosen.why}), deadline {self.admission.deadline_s * 1000:.0f} ms"
-        # Twice as many as there are threads, all at once: every thread has run every graph before the first request.
-        for model in self.models.all:
-            jobs = [Job(model, model.sample(), 1) for _ in range(2 * threads)]
-            await asyncio.gather(*map(self.pool.submit, jobs))
+        await asyncio.to_thread(self._make_ready)
         self.phase = "ready"
         try:
             yield
@@ -89,10 +78,19 @@ class Service:
             if self.quota is not None:
                 await self.quota.close()
 
+    def _make_ready(self) -> None:
+        settings = self.settings
+        threads = settings.threads or max(1, allowed_cores() // settings.workers)
+        chosen = choose_pool(self.models.active, threads, settings.batching, settings.max_batch)
+        self.use(chosen.pool)
+        self.told = f"{chosen.pool.describe()} ({chosen.why}), deadline {self.admission.deadline_s * 1000:.0f} ms"
+        for model in self.models.all:
+            chosen.pool.warm(model)
+
     def use(self, pool: Pool) -> None:
         """Have images worked on by `pool`, which knows how long one takes."""
         self.pool = pool
-        self.admission = Admission(pool, self.settings.deadline_ms / 1000)
+        self.admission = Admission(pool, self.settings.deadline_ms / 1000, pool.predicted_s())
 
     def drain(self) -> None:
         """Stop being ready; requests that arrive all the same are still answered."""
@@ -188,6 +186,7 @@ class Service:
         if isinstance(image, bytes):
             require_image(image)
         held_s = await self._enter(request)
+        request.scope["state"]["version"] = model.version
         job = Job(model, image, top_k, time.perf_counter() + self.admission.deadline_s - held_s)
         try:
             classified = await while_connected(request, self.pool.submit(job))
@@ -208,6 +207,7 @@ class Service:
             ClientDisconnect: the client left.
         """
         await self._enter(request)
+        request.scope["state"]["version"] = model.version
         places = asyncio.Semaphore(max(self.pool.threads, self.pool.max_batch))
 
         async def one(image: bytes | Tensor) -> Classified | ProblemError:
@@ -226,40 +226,34 @@ class Service:
                 self.telemetry.classified(model, classified)
                 return classified
 
-        return await while_connected(request, asyncio.gather(*map(one, images)))
+        async def each() -> list[Classified | ProblemError]:
+            async with asyncio.TaskGroup() as group:  # a fault ends them all
+                tasks = [group.create_task(one(image)) for image in images]
+            return [task.result() for task in tasks]
 
-    async def swap(self, path: Path) -> Model:
+        return await while_connected(request, asyncio.ensure_future(each()))
+
+    async def swap(self, path: Path) -> tuple[str, str]:
         """Load a bundle beside the active model, prove it, and let it answer from then on, in every process.
+
+        Returns:
+            Name and version of what answers now.
 
         Raises:
             BundleError: it cannot be served; the active model goes on.
+            ServiceError: other processes cannot be had for it, or are just changing.
             ProblemError: another swap is under way.
         """
         if self._swapping.locked():
             raise ProblemError("swap-under-way", "Wait until the other one has ended.", RETRY)
         async with self._swapping:
             if self.swap_everywhere is not None:
-                await self.swap_everywhere(path)
-            else:
-                await self.prepare(path)
-                self.activate()
-            return self.models.active
-
-    async def prepare(self, path: Path) -> None:
-        """The first half of a swap in this process: a model ready to take over.
-
-        Raises:
-            BundleError: it cannot be served.
-        """
-        self._next = None
-        self._next = await asyncio.to_thread(self.models.prepare, path)
-
-    def activate(self) -> None:
-        """The second half: the prepared model answers from now on."""
-        assert self._next is not None
-        self.models.activate(self._next)
-        self._next = None
-        self.telemetry.describe_models()
+                return await self.swap_everywhere(path)
+            model, image_s = await self.models.load_next(path, self.pool.warm)
+            self.models.active = model
+            self.admission.renew(image_s)
+            self.telemetry.describe_models()
+            return model.name, model.version
 
 
 async def while_connected(request: Request, answer: asyncio.Future[T]) -> T:

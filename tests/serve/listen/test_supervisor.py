@@ -7,10 +7,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import jwt
 import psutil
 import pytest
 
@@ -21,17 +23,27 @@ from lensmith.serve.process import ServiceProcess, start_service
 pytestmark = pytest.mark.slow
 
 
+SECRET = "a secret of this test, 32 bytes or more"
+
+
 @pytest.fixture
-def service(remake: Callable[..., Bundle]) -> Iterator[ServiceProcess]:
-    with start_service(remake("served").path, workers=2, threads=1) as service:
+def service(remake: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch) -> Iterator[ServiceProcess]:
+    """Two processes that ask for tokens."""
+    monkeypatch.setenv("LENSMITH_JWT_SECRET", SECRET)
+    with start_service(remake("served").path, workers=2, threads=1, quota="none") as service:
         yield service
+
+
+def token() -> str:
+    claims = {"sub": "a", "iss": "lensmith", "aud": "lensmith", "exp": int(time.time()) + 600}
+    return jwt.encode({**claims, "scope": "predict admin"}, SECRET)
 
 
 def ask(url: str, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, bytes]:
     address = urlsplit(url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
     try:
-        connection.request(method, path, body, headers)
+        connection.request(method, path, body, {"authorization": f"Bearer {token()}", **headers})
         response = connection.getresponse()
         return response.status, response.read()
     finally:
@@ -40,8 +52,12 @@ def ask(url: str, method: str, path: str, body: Any = None, **headers: str) -> t
 
 def members(service: ServiceProcess) -> list[psutil.Process]:
     """Its processes that answer; not the one that multiprocessing keeps for itself."""
-    children = psutil.Process(service.process.pid).children()
-    return [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
+    found = []
+    for child in psutil.Process(service.process.pid).children():
+        with suppress(psutil.Error):  # it ended meanwhile
+            if "resource_tracker" not in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def metric(url: str, name: str) -> float:
@@ -83,17 +99,31 @@ def test_a_swap_is_taken_by_every_process_and_by_those_that_come_later(
     newer = json.dumps({"bundle": str(remake("newer", version="2").path)})
     status, body = ask(service.url, "POST", "/admin/model", newer, **{"content-type": "application/json"})
     assert (status, json.loads(body)["version"]) == (200, "2")
-    assert versions() == {"2"}
+    until(lambda: versions() == {"2"} and len(members(service)) == 2)
     members(service)[0].kill()
     until(lambda: metric(service.url, "lensmith_worker_restarts_total") == 1 and len(members(service)) == 2)
     until(lambda: metric(service.url, "lensmith_threads ") == 2)
     assert versions() == {"2"}
 
 
+def test_what_replaced_processes_have_counted_counts_on_in_one_file(service: ServiceProcess, red_png: bytes) -> None:
+    counted = 'lensmith_requests_total{route="/predict",status="200"'
+    for swaps in (1, 2, 3):
+        for _ in range(10):
+            assert ask(service.url, "POST", "/predict", red_png)[0] == 200
+        assert ask(service.url, "POST", "/admin/model", "{}", **{"content-type": "application/json"})[0] == 200
+        until(lambda: len(members(service)) == 2)
+        assert metric(service.url, counted) == 10 * swaps
+    (environment,) = {member.environ()["PROMETHEUS_MULTIPROC_DIR"] for member in members(service)}
+    files = [file.name for file in Path(environment).iterdir()]
+    assert sum(name.startswith("counter") for name in files) <= 4  # two processes, the supervisor, the dead
+
+
 def test_a_bundle_that_cannot_be_served_is_taken_by_none(service: ServiceProcess, tmp_path: Path) -> None:
     nothing = json.dumps({"bundle": str(tmp_path / "nothing")})
     status, body = ask(service.url, "POST", "/admin/model", nothing, **{"content-type": "application/json"})
     assert (status, json.loads(body)["title"]) == (422, "The bundle cannot be served")
+    until(lambda: len(members(service)) == 2)
     # And the next one may come.
     assert ask(service.url, "POST", "/admin/model", "{}", **{"content-type": "application/json"})[0] == 200
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,29 @@ def test_a_disk_that_is_full_holds_nothing_up_and_says_nothing(capfd: pytest.Cap
         for number in range(100):
             logger.info("line %d", number)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_folder_that_is_moved_away_and_back_costs_the_lines_between(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "logs", tmp_path / "elsewhere"
+    folder.mkdir()
+    file = folder / "log"
+
+    def written(line: str) -> None:
+        end = time.monotonic() + 5
+        while line not in (file.read_text() if file.exists() else ""):
+            assert time.monotonic() < end
+            logger.info(line)
+            time.sleep(0.01)
+
+    with logging_as(settings(log_file=file)):
+        written("before")
+        folder.rename(elsewhere)
+        for _ in range(3):
+            logger.info("meanwhile")
+        time.sleep(0.05)  # by then the thread has usually met what it has to survive
+        elsewhere.rename(folder)
+        written("after")
+    assert "before" in file.read_text()
 
 
 def test_a_reader_that_stalls_costs_lines_and_holds_nothing_up(tmp_path: Path) -> None:

@@ -1,14 +1,21 @@
 """What Prometheus reads."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
+from lensmith.bundle import Bundle
 from lensmith.classifier import Classifier
 from lensmith.config import ServeSettings
+from lensmith.serve.watch import SHARED_FOLDER, telemetry
 from lensmith.serve.watch.telemetry import REQUEST_BUCKETS
 
 
@@ -71,3 +78,54 @@ def test_two_services_in_one_process_count_for_themselves(
     client.post("/predict", content=red_png)
     with TestClient(app_of(settings, classifier)) as other:
         assert ("lensmith_requests_total", labels(route="/predict", status="200", version="1")) not in samples(other)
+
+
+def test_a_request_counts_under_the_version_that_answered_it_else_under_the_active_one(
+    app_of: Callable[..., FastAPI], settings: ServeSettings, remake: Callable[..., Bundle], red_png: bytes
+) -> None:
+    other = remake("other", name="shades", version="7").path
+    with TestClient(app_of(settings.model_copy(update={"beside": other}))) as client:
+        for _ in range(2):
+            client.post("/predict?model=shades", content=red_png)
+        client.post("/predict/batch?model=shades", files={"file": red_png})
+        client.post("/predict?model=nobody", content=red_png)
+        found = samples(client)
+    assert found["lensmith_requests_total", labels(route="/predict", status="200", version="7")] == 2
+    assert found["lensmith_requests_total", labels(route="/predict/batch", status="200", version="7")] == 1
+    assert found["lensmith_requests_total", labels(route="/predict", status="404", version="1")] == 1
+
+
+def test_of_several_processes_one_that_takes_requests_is_enough_to_be_ready(tmp_path: Path) -> None:
+    program = (
+        "import sys, types; from lensmith.serve.watch.telemetry import Telemetry; "
+        "its = Telemetry(types.SimpleNamespace(all=()), lambda: None, lambda: sys.argv[1] == 'ready'); "
+        "print(its.exposition().decode())"
+    )
+
+    def process(state: str) -> str:
+        run = [sys.executable, "-c", program, state]
+        environment = {**os.environ, SHARED_FOLDER: str(tmp_path)}
+        return subprocess.run(run, env=environment, check=True, capture_output=True, text=True).stdout
+
+    assert "\nlensmith_ready 0.0\n" in process("starting")
+    assert "\nlensmith_ready 1.0\n" in process("ready")
+    assert "\nlensmith_ready 1.0\n" in process("starting")
+
+
+def test_memory_is_that_of_the_processes_and_of_the_one_that_watches_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for pid in (os.getpid(), 2**22 + 1):
+        (tmp_path / f"gauge_livesum_{pid}.db").touch()
+    monkeypatch.setattr(telemetry, "parent_process", lambda: SimpleNamespace(pid=os.getppid()))
+    assert telemetry._pids(tmp_path) == {os.getpid(), os.getppid()}
+    monkeypatch.setattr(telemetry, "parent_process", lambda: None)
+    assert telemetry._pids(tmp_path) == {os.getpid()}
+
+
+def test_a_store_of_quotas_that_answers_is_so_from_the_start(
+    app_of: Callable[..., FastAPI], settings: ServeSettings
+) -> None:
+    its = app_of(settings).state.service.telemetry
+    its.watch_quota_store(lambda: True)
+    assert its._registry.get_sample_value("lensmith_quota_store_up") == 1

@@ -39,3 +39,37 @@ def test_gpus_are_measured_where_there_are_any(
 def test_without_a_gpu_nothing_is_said_of_one(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(usage, "_nvml", lambda: None)
     assert "lensmith_gpu" not in client.get("/metrics").text
+
+
+class NVMLError(Exception):
+    """As NVIDIA's library raises it."""
+
+
+@pytest.mark.parametrize(
+    ("failing", "said", "unsaid"),
+    [
+        ("nvmlDeviceGetUtilizationRates", ["memory_bytes", "memory_limit_bytes"], ["utilisation"]),
+        ("nvmlDeviceGetMemoryInfo", ["utilisation_ratio"], ["memory"]),
+        ("nvmlDeviceGetHandleByIndex", [], ["utilisation", "memory"]),
+        ("nvmlDeviceGetCount", [], ["utilisation", "memory"]),
+    ],
+)
+def test_what_a_gpu_does_not_tell_is_left_out(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, failing: str, said: list[str], unsaid: list[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise NVMLError("Not Supported")
+
+    one = SimpleNamespace(
+        NVMLError=NVMLError,
+        nvmlDeviceGetCount=lambda: 1,
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetUtilizationRates=lambda handle: SimpleNamespace(gpu=70),
+        nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(used=5e9, total=8e9),
+    )
+    setattr(one, failing, fail)
+    monkeypatch.setattr(usage, "_nvml", lambda: one)
+    page = client.get("/metrics")
+    assert page.status_code == 200
+    assert all(f'lensmith_gpu_{name}{{gpu="0"}}' in page.text for name in said)
+    assert not any(f"lensmith_gpu_{name}" in page.text for name in unsaid)

@@ -15,7 +15,7 @@ def pool() -> Workers:
 
 
 def test_what_is_predicted_to_be_in_time_passes_and_the_next_one_does_not(pool: Workers) -> None:
-    door = Admission(pool, deadline_s=0.18)
+    door = Admission(pool, deadline_s=0.18, image_s=0.05)
     pool.waiting = 2  # and one that comes: 150 ms
     door.check()
     pool.waiting = 3
@@ -25,7 +25,7 @@ def test_what_is_predicted_to_be_in_time_passes_and_the_next_one_does_not(pool: 
 
 
 def test_time_that_is_gone_already_counts(pool: Workers) -> None:
-    door = Admission(pool, deadline_s=0.18)
+    door = Admission(pool, deadline_s=0.18, image_s=0.05)
     pool.running = 1  # and one that comes: 100 ms
     door.check(spent_s=0.05)
     with pytest.raises(ProblemError):
@@ -33,13 +33,13 @@ def test_time_that_is_gone_already_counts(pool: Workers) -> None:
 
 
 def test_a_model_that_is_slower_than_the_deadline_is_still_asked(pool: Workers) -> None:
-    door = Admission(pool, deadline_s=0.01)
+    door = Admission(pool, deadline_s=0.01, image_s=0.05)
     assert door.deadline_s == pytest.approx(0.15)
     door.check()
 
 
 def test_an_idle_thread_is_never_refused_however_dark_the_prediction(pool: Workers) -> None:
-    door = Admission(pool, deadline_s=0.18)
+    door = Admission(pool, deadline_s=0.18, image_s=0.05)
     pool.expect(10.0)
     door.check()
     pool.running = 1

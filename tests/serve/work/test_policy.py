@@ -57,6 +57,16 @@ def test_a_gpu_gets_an_executor_and_the_cores_decode(colour_bundle: Bundle) -> N
     assert chosen.pool.describe() == "batches of up to 8 images, decoded on 2 threads"
 
 
+def test_with_a_gpu_it_is_known_from_the_start_how_long_decoding_takes(
+    colour_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare = Model.prepare
+    monkeypatch.setattr(Model, "prepare", lambda self, encoded: time.sleep(0.02) or prepare(self, encoded))
+    pool = choose_pool(model(colour_bundle, OnGpu(constant)), 2, "on", 64).pool
+    assert pool.predicted_s() >= 0.03
+    assert pool.predicted_s(ahead=60) >= 0.6
+
+
 @pytest.mark.parametrize("answer", [constant, by_the_image])
 def test_what_is_said_is_not_measured_against(colour_bundle: Bundle, answer: Any) -> None:
     off = choose_pool(model(colour_bundle, FakeEngine(answer)), 1, "off", 32).pool

@@ -1,27 +1,45 @@
 """Another model takes the place of the active one, and two stand side by side."""
 
 import asyncio
+import gc
 import shutil
 import threading
-from collections.abc import Callable
-from pathlib import Path
+import time
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
+import jwt
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from lensmith.bundle import Bundle
 from lensmith.config import ServeSettings
-from lensmith.serve.work.models import Models
+from lensmith.serve.work.model import Model
+
+SECRET = "a secret of this test, 32 bytes or more"
+CLAIMS = {"sub": "somebody", "iss": "lensmith", "aud": "lensmith", "exp": int(time.time()) + 3600}
+TOKEN = {"authorization": "Bearer " + jwt.encode({**CLAIMS, "scope": "predict admin"}, SECRET)}
+
+
+@pytest.fixture(autouse=True)
+def _secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LENSMITH_JWT_SECRET", SECRET)
+
+
+@pytest.fixture
+def client(app_of: Callable[..., FastAPI], settings: ServeSettings) -> Iterator[TestClient]:
+    with TestClient(app_of(settings), headers=TOKEN) as client:
+        yield client
 
 
 def test_a_swapped_model_answers_and_the_metrics_say_so(
     client: TestClient, remake: Callable[..., Bundle], red_png: bytes
 ) -> None:
     newer = remake("newer", version="2")
-    swapped = client.post("/admin/model", json={"bundle": str(newer.path)}, headers={"host": "127.0.0.1"})
+    swapped = client.post("/admin/model", json={"bundle": str(newer.path)})
     assert (swapped.status_code, swapped.json()) == (200, {"name": "colours", "version": "2"})
     assert client.post("/predict", content=red_png).json()["model"]["version"] == "2"
     assert client.get("/model").json()["version"] == "2"
@@ -35,10 +53,10 @@ def test_without_a_path_the_bundle_is_read_again_from_where_it_was(
     app_of: Callable[..., FastAPI], settings: ServeSettings, remake: Callable[..., Bundle]
 ) -> None:
     bundle = remake("served").path
-    with TestClient(app_of(settings.model_copy(update={"bundle": bundle})), client=("127.0.0.1", 1)) as client:
+    with TestClient(app_of(settings.model_copy(update={"bundle": bundle})), headers=TOKEN) as client:
         shutil.rmtree(bundle)
         remake("served", version="3")
-        assert client.post("/admin/model", json={}, headers={"host": "localhost:80"}).json()["version"] == "3"
+        assert client.post("/admin/model", json={}).json()["version"] == "3"
 
 
 @pytest.mark.parametrize("broken", ["missing", "damaged"])
@@ -51,7 +69,7 @@ def test_a_bundle_that_cannot_be_served_leaves_the_active_model_where_it_is(
             graph.write(b"x")
     else:
         shutil.rmtree(bundle)
-    refused = client.post("/admin/model", json={"bundle": str(bundle)}, headers={"host": "127.0.0.1"})
+    refused = client.post("/admin/model", json={"bundle": str(bundle)})
     assert (refused.status_code, refused.json()["title"]) == (422, "The bundle cannot be served")
     assert client.post("/predict", content=red_png).json()["model"]["version"] == "1"
 
@@ -60,21 +78,22 @@ def test_two_swaps_at_once_are_one_too_many_and_requests_are_answered_meanwhile(
     app_of: Callable[..., FastAPI], settings: ServeSettings, red_png: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began, release = threading.Event(), threading.Event()
-    prepare = Models.prepare
+    load = Model.load
 
-    def slow(self: Models, path: Path) -> Any:
-        began.set()
-        release.wait(10)
-        return prepare(self, path)
+    def slow(*args: Any, polite: bool = False) -> Model:
+        if polite:  # not the first one
+            began.set()
+            release.wait(10)
+        return load(*args)
 
-    monkeypatch.setattr(Models, "prepare", slow)
+    monkeypatch.setattr(Model, "load", slow)
 
     async def scenario() -> None:
         app = app_of(settings)
-        transport = httpx.ASGITransport(app, client=("127.0.0.1", 1))
+        transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client,
+            httpx.AsyncClient(transport=transport, base_url="http://test", headers=TOKEN) as client,
         ):
             first = asyncio.create_task(client.post("/admin/model", json={}))
             await asyncio.to_thread(began.wait, 10)
@@ -91,7 +110,7 @@ def test_a_second_model_answers_where_a_request_names_it(
     app_of: Callable[..., FastAPI], settings: ServeSettings, remake: Callable[..., Bundle], red_png: bytes
 ) -> None:
     other = remake("other", name="shades", version="7").path
-    with TestClient(app_of(settings.model_copy(update={"beside": other}))) as client:
+    with TestClient(app_of(settings.model_copy(update={"beside": other})), headers=TOKEN) as client:
         assert client.get("/model").json()["loaded"] == [
             {"name": "colours", "version": "1"}, {"name": "shades", "version": "7"},
         ]  # fmt: skip
@@ -104,9 +123,27 @@ def test_a_second_model_answers_where_a_request_names_it(
             assert "colours@1, shades@7" in refused.json()["detail"]
 
 
+def test_a_model_that_was_swapped_leaves_memory(client: TestClient, red_png: bytes) -> None:
+    models = client.app.state.service.models  # type: ignore[attr-defined]
+    first = weakref.ref(models.active)
+    for _ in range(4):
+        assert client.post("/predict", content=red_png).status_code == 200
+    assert client.post("/admin/model", json={}).status_code == 200
+    gc.collect()
+    assert first() is None
+
+
+def test_the_deadline_follows_the_model(client: TestClient) -> None:
+    service = client.app.state.service  # type: ignore[attr-defined]
+    service.admission.renew(1.0)
+    assert service.admission.deadline_s == 3.0
+    assert client.post("/admin/model", json={}).status_code == 200
+    assert service.admission.deadline_s == 0.18
+
+
 def test_an_admin_act_leaves_a_line_in_the_audit(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", "lensmith.audit"):
-        response = client.post("/admin/model", json={}, headers={"host": "127.0.0.1", "x-request-id": "swap-1"})
+        response = client.post("/admin/model", json={}, headers={"x-request-id": "swap-1"})
     assert response.status_code == 200
     (line,) = [record.getMessage() for record in caplog.records if record.name == "lensmith.audit"]
     assert '"request_id": "swap-1"' in line

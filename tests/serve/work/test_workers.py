@@ -1,8 +1,10 @@
 """Run to completion: threads behind a queue."""
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -272,4 +274,36 @@ def test_a_single_stall_darkens_the_prediction_little_and_a_lasting_slowness_ful
     for _ in range(60):
         workers._took(0.1)
     assert workers.image_s == pytest.approx(0.1, rel=0.05)
+    workers.close()
+
+
+def test_a_thread_that_waits_keeps_no_model_alive(model_of: ModelOf, red_png: bytes) -> None:
+    async def scenario() -> None:
+        workers, model = Workers(threads=2, max_batch=2), model_of(zeros)
+        await asyncio.gather(*(workers.submit(Job(model, red_png, 1)) for _ in range(50)))
+        gone = weakref.ref(model)
+        del model
+        async with asyncio.timeout(5):
+            while gone() is not None:  # a thread may just be noting how long it took
+                await asyncio.sleep(0.01)
+                gc.collect()
+        workers.close()
+
+    run(scenario)
+
+
+def test_a_model_is_warmed_on_all_threads_at_once_alone_and_in_the_largest_batch(model_of: ModelOf) -> None:
+    sizes: list[int] = []
+    together = threading.Barrier(2)
+
+    def answer(batch: np.ndarray) -> np.ndarray:
+        sizes.append(len(batch))
+        together.wait(5)
+        return zeros(batch)
+
+    workers = Workers(threads=2, max_batch=4)
+    workers.expect(0.1)
+    workers.warm(model_of(answer))
+    assert sorted(sizes) == [1, 1, 1, 1, 4, 4, 4, 4]
+    assert (workers.image_s, workers.running, workers.waiting) == (0.1, 0, 0)
     workers.close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import shutil
 import signal
 import socket
 import threading
@@ -14,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from lensmith.config import ServeSettings
-from lensmith.errors import BundleError, LensmithError
+from lensmith.errors import LensmithError
+from lensmith.serve.watch import SHARED_FOLDER
 from lensmith.serve.watch.logs import logging_as
 from lensmith.serve.work.models import Models
 
@@ -24,21 +27,30 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+BEAT_S = 1.0
+"""Seconds between two signs of life."""
 NOTE_LOAD_S = 1.0
 """Seconds after which a process writes down its load anew, for whichever is asked for measurements."""
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """What a process answers with."""
+
+    name: str
+    version: str
 
 
 @dataclass(frozen=True)
 class Message:
     """What supervisor and process tell each other.
 
-    A process says `ready` (value: the model's name) or `failed` (the error); asks for a `swap` (path), and answers
-    `prepare` (path) with `prepared` (an error, or None). `activate` follows if all are prepared, and is answered with
-    `activated`; whoever asked gets `swapped` (an error, or None). Once SIGTERM has told it to stop, `hurry` cuts
-    off what is under way.
+    A process says `ready` (a ModelVersion) or `failed` (the error). It may ask for a `swap` (a bundle's path), and is
+    answered with `swapped` (a ModelVersion, or an error) once other processes answer in its place. `hurry` cuts off
+    what is under way after SIGTERM.
     """
 
-    kind: Literal["ready", "failed", "swap", "prepare", "prepared", "activate", "activated", "swapped", "hurry"]
+    kind: Literal["ready", "failed", "swap", "swapped", "hurry"]
     value: Any
 
 
@@ -61,23 +73,26 @@ def member(settings: ServeSettings, listeners: list[socket.socket], link: Connec
 
             talk = _Talk(link, beat)
             # A terminal and systemd send the signal to stop to every process, and the supervisor says it once more.
-            server = Server(loading.result(), settings, listeners, talk.begin, hurries=False)
+            server = Server(loading.result(), settings, listeners, talk.begin, alone=False)
         except LensmithError as error:
             link.send(Message("failed", error))
             return
         talk.server = server
         server.serve_until_stopped()
+        if talk.orphaned:
+            shutil.rmtree(os.environ[SHARED_FOLDER], ignore_errors=True)
 
 
 class _Talk:
     """Does what the supervisor says, on the service's event loop."""
 
     server: Server
+    orphaned = False
 
     def __init__(self, link: Connection, beat: Beat) -> None:
         self._link = link
         self._beat = beat
-        self._swapped: asyncio.Future[None] | None = None
+        self._swapped: asyncio.Future[ModelVersion] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, service: Service) -> None:
@@ -86,59 +101,48 @@ class _Talk:
         self._loop = asyncio.get_running_loop()
         service.swap_everywhere = self._ask
         threading.Thread(target=self._listen, name="supervisor", daemon=True).start()
-        self._beat.value = time.monotonic()
-        self._run(self._note_load())
-        self._link.send(Message("ready", service.models.active.name))
+        for work in (self._live(), self._note_load()):
+            task = self._loop.create_task(work)
+            self._tasks.add(task)  # the loop itself keeps no hold of it
+        active = service.models.active
+        self._link.send(Message("ready", ModelVersion(active.name, active.version)))
 
     def _listen(self) -> None:
-        message = None
-        while message is None or message.kind != "hurry":
+        while True:
             try:
                 message = self._link.recv()
             except (EOFError, OSError):  # the supervisor is gone
-                self.server.should_exit = True  # looked at every tenth of a second
+                self.orphaned = self.server.should_exit = True  # which is looked at every tenth of a second
                 return
-            self._loop.call_soon_threadsafe(self._do, message)
-
-    def _do(self, message: Message) -> None:
-        match message.kind:
-            case "prepare":
-                self._run(self._prepare(message.value))
-            case "activate":
-                self._service.activate()
-                self._link.send(Message("activated", None))
-            case "hurry":
+            if message.kind == "hurry":
                 self.server.force_exit = True
-            case "swapped" if self._swapped is not None:
-                if message.value is None:
-                    self._swapped.set_result(None)
-                else:
-                    self._swapped.set_exception(message.value)
+            else:
+                self._loop.call_soon_threadsafe(self._answered, message.value)
 
-    async def _ask(self, path: Path) -> None:
-        """Have all processes take the bundle at `path`."""
+    def _answered(self, value: ModelVersion | LensmithError) -> None:
+        if self._swapped is None or self._swapped.done():
+            return
+        if isinstance(value, LensmithError):
+            self._swapped.set_exception(value)
+        else:
+            self._swapped.set_result(value)
+
+    async def _ask(self, path: Path) -> tuple[str, str]:
+        """Have other processes answer with the bundle at `path`, and get its name and version."""
         self._swapped = self._loop.create_future()
         self._link.send(Message("swap", path))
-        await self._swapped
+        model = await self._swapped
+        return model.name, model.version
 
-    async def _prepare(self, path: Path) -> None:
-        error: LensmithError | None = None
-        try:
-            await self._service.prepare(path)
-        except LensmithError as found:
-            error = found
-        except Exception as fault:  # whatever it is, the others wait for an answer
-            logger.exception("%s could not be loaded", path)
-            error = BundleError("A bundle that can be served was expected.", f"{path}: {fault}.", "See the log.")
-        self._link.send(Message("prepared", error))
+    async def _live(self) -> None:
+        while True:
+            self._beat.value = time.monotonic()
+            await asyncio.sleep(BEAT_S)
 
     async def _note_load(self) -> None:
         while True:
-            self._beat.value = time.monotonic()
-            self._service.telemetry.note_load()
+            try:
+                self._service.telemetry.note_load()
+            except Exception:  # an observer does not end what it observes
+                logger.exception("measurements could not be written")
             await asyncio.sleep(NOTE_LOAD_S)
-
-    def _run(self, work: Any) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)  # the loop itself keeps no hold of it
-        task.add_done_callback(self._tasks.discard)

@@ -8,16 +8,18 @@ import math
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 import uvicorn
 
 from lensmith.config import ServeSettings
-from lensmith.errors import LensmithError
+from lensmith.errors import LensmithError, ServiceError
 from lensmith.serve.app import create_app
 from lensmith.serve.listen.connection import BoundedProtocol
 from lensmith.serve.problems import ProblemError
 from lensmith.serve.service import Service
+from lensmith.serve.trust import audit
 from lensmith.serve.work.models import Models
 
 logger = logging.getLogger(__name__)
@@ -37,7 +39,7 @@ class Server(uvicorn.Server):
         settings: see there.
         listeners: bound sockets: the service's, then that of health, where it has one of its own.
         ready: called with the service once requests are answered, on its event loop.
-        hurries: whether a second signal cuts off what is under way.
+        alone: whether no other process accepts from the same sockets; a second signal then cuts off what is under way.
     """
 
     def __init__(
@@ -46,7 +48,7 @@ class Server(uvicorn.Server):
         settings: ServeSettings,
         listeners: list[socket.socket],
         ready: Callable[[Service], None],
-        hurries: bool = True,
+        alone: bool = True,
     ) -> None:
         app = create_app(models, settings)
         config = uvicorn.Config(
@@ -59,6 +61,7 @@ class Server(uvicorn.Server):
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=math.ceil(settings.grace_s),
         )
@@ -68,17 +71,23 @@ class Server(uvicorn.Server):
             self.service.health_port = listeners[1].getsockname()[1]
         self._listeners = listeners
         self._ready = ready
-        self._hurries = hurries
+        self._alone = alone
 
     def serve_until_stopped(self) -> None:
         """Answer requests until a signal says to stop, and finish what is under way."""
-        for listener in self._listeners:
-            listener.listen(BACKLOG)
         self.run(sockets=self._listeners)
+        logger.info("stopped")
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn."""
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)  # which listens once the service is ready, and not before
+        except OSError as error:
+            raise ServiceError(
+                "An address that can be listened on was expected.",
+                f"The system said: {error.strerror}.",
+                "Name another with --port (0 takes any free one) or --host, or stop what listens there.",
+            ) from error
         if self.started:
             logger.info(self.service.told)
             if self.service.health_port is not None:
@@ -87,7 +96,7 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """See uvicorn, whose own would send itself the signal again at the end, and so not exit with 0."""
-        self.force_exit = self.should_exit and self._hurries
+        self.force_exit |= self.should_exit and self._alone
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -96,9 +105,11 @@ class Server(uvicorn.Server):
         # answer asks its client to close. New connections are refused before that: the clients that were asked
         # connect anew, and what still waits to be accepted when the listener closes would be lost as well. Without a
         # backlog the system lets new ones wait outside, while those inside are accepted.
-        for listener in sockets or ():
-            listener.listen(0)
-        await asyncio.sleep(0.05)
+        # With several processes the supervisor sees to that, as what waits may be for the others.
+        if self._alone:
+            for listener in sockets or ():
+                listener.listen(0)
+            await asyncio.sleep(0.05)
         for closing in (*self.servers, *(sockets or ())):
             closing.close()
         self.service.drain()
@@ -114,16 +125,20 @@ def reload_on_hangup(service: Service) -> None:
     tasks: set[asyncio.Task[None]] = set()
 
     async def reload() -> None:
+        path = service.models.active.path
+        outcome, found = "failed", {"bundle": str(path)}
         try:
-            model = await service.swap(service.models.active.path)
+            name, version = await service.swap(path)
+            outcome, found["model"] = "done", f"{name}@{version}"
         except (LensmithError, ProblemError) as error:
-            logger.error("the bundle was not read again: %s", error)
-        else:
-            logger.info("%s@%s answers, read again from %s", model.name, model.version, model.path)
+            outcome, found["reason"] = "refused", str(error)
+        finally:
+            audit.record("SIGHUP", None, "", outcome, **found)
 
     def begin() -> None:
         task = asyncio.get_running_loop().create_task(reload())
         tasks.add(task)  # the loop itself keeps no hold of it
         task.add_done_callback(tasks.discard)
 
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, begin)
+    with suppress(RuntimeError, ValueError):  # not in the main thread
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, begin)

@@ -7,7 +7,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from starlette.requests import Request
 
-from lensmith.errors import BundleError, ServiceError
+from lensmith.errors import LensmithError, ServiceError
 from lensmith.serve.problems import ProblemError, documented
 from lensmith.serve.schema import ModelName, Swap
 from lensmith.serve.service import Service
@@ -27,20 +27,18 @@ def add_admin(app: FastAPI, service: Service) -> None:
         """
         service.require_ready()
         path = Path(wanted.bundle) if wanted.bundle else service.models.active.path
-        outcome = "failed"
+        outcome, found = "failed", {"bundle": str(path), "client": client_of(request.scope)}
         try:
-            model = await service.swap(path)
-            outcome = f"{model.name}@{model.version} answers"
-        except BundleError as error:
-            outcome = f"refused: {error}"
-            raise ProblemError("unusable-bundle", str(error)) from error
+            name, version = await service.swap(path)
+            outcome, found["model"] = "done", f"{name}@{version}"
         except ServiceError as error:
             raise ProblemError("swap-under-way", str(error), RETRY) from error
+        except LensmithError as error:
+            outcome, found["reason"] = "refused", str(error)
+            raise ProblemError("unusable-bundle", str(error)) from error
         finally:
-            state, client = request.scope["state"], client_of(request.scope)
-            audit.record(
-                "swap model", state.get("caller"), state["request_id"], outcome, bundle=str(path), client=client
-            )
-        return ModelName(name=model.name, version=model.version)
+            state = request.scope["state"]
+            audit.record("POST /admin/model", state.get("caller"), state["request_id"], outcome, **found)
+        return ModelName(name=name, version=version)
 
     app.add_api_route("/admin/model", swap, methods=["POST"], responses=documented(401, 403, 409, 422, 503))

@@ -34,9 +34,9 @@ class Classify:
     async def predict(self, request: Request) -> Response:
         """Classify one JPEG or PNG image, sent as the body itself or in the form field `file`."""
         service = self.service
+        top_k, model = self._asked(request)
         await service.admit(request)
         await service.spend(request)
-        top_k, model = self._asked(request)
         with service.budget.share() as share:
             encoded = await self.uploads.image(request, share)
             found = await service.answer(request, encoded, top_k, model)
@@ -48,8 +48,8 @@ class Classify:
         An image that cannot be used has its problem in its place of `results`; the others are answered.
         """
         service = self.service
-        await service.admit(request)
         top_k, model = self._asked(request)
+        await service.admit(request)
         with service.budget.share() as share:
             images = await self.uploads.images(request, share)
             await service.spend(request, len(images))

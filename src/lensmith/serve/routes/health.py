@@ -29,6 +29,8 @@ def add_health(app: FastAPI, service: Service) -> None:
 
     app.add_api_route("/livez", livez)
     app.add_api_route("/readyz", readyz, responses=documented(503))
+    for path, handler in (("/livez", livez), ("/readyz", readyz)):  # some balancers ask so, and need not be told
+        app.add_api_route(path, handler, methods=["HEAD"], include_in_schema=False)
     app.add_api_route(
         "/metrics",
         metrics,

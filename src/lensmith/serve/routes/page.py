@@ -18,5 +18,5 @@ def add_page(app: FastAPI) -> None:
         """The page to drop an image on."""
         return FileResponse(CONSOLE / "index.html")
 
-    app.add_api_route("/", page, response_class=FileResponse, include_in_schema=False)
+    app.add_api_route("/", page, methods=["GET", "HEAD"], response_class=FileResponse, include_in_schema=False)
     app.mount("/console", StaticFiles(directory=CONSOLE))

@@ -10,9 +10,10 @@ import logging
 import math
 import re
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lensmith.serve.trust.auth import Caller
+if TYPE_CHECKING:
+    from lensmith.serve.trust.auth import Caller
 
 logger = logging.getLogger("lensmith.audit")
 

@@ -83,4 +83,5 @@ def logging_as(settings: ServeSettings) -> Iterator[None]:
 
 def _write(queue: Queue[logging.LogRecord | None], target: logging.Handler) -> None:
     while (record := queue.get()) is not None:
-        target.handle(record)
+        with suppress(Exception):  # as when the file's folder was moved away: later lines may well be written again
+            target.handle(record)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from http import HTTPStatus
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +18,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from lensmith.serve.watch import SHARED_FOLDER
+from lensmith.serve.watch.shared import undisturbed
 from lensmith.serve.watch.usage import gpus, memory_bytes, memory_limit_bytes
 from lensmith.serve.work.model import Classified, Model
 from lensmith.serve.work.models import Models
@@ -30,9 +34,6 @@ MOST_LABELS = 100
 
 CLIENT_LEFT = 499
 """Counted as the status of a request whose client left before the answer; never sent."""
-
-SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""The environment variable by which prometheus_client is told of the folder that several processes share."""
 
 SHED = {"overloaded": "overloaded", "expired": "expired", "draining": "draining", "no-memory": "memory"}
 """Kind of problem → reason under which it counts as shed."""
@@ -62,7 +63,8 @@ class Telemetry:
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
             "lensmith_requests",
-            "Requests answered, by route, status and model version; 499: the client left first.",
+            "Requests answered, by route, status and version of the model that answered (else of the active one); "
+            "499: the client left first.",
             ["route", "status", "version"],
             registry=registry,
         )
@@ -107,7 +109,7 @@ class Telemetry:
         self._running = self._gauge("lensmith_images_running", "Images that a thread works on.")
         self._waiting = self._gauge("lensmith_images_queued", "Images that wait for a thread.")
         self._threads = self._gauge("lensmith_threads", "Images that can be worked on at once.")
-        self._ready_gauge = self._gauge("lensmith_ready", "Whether requests may be sent here: 1 or 0.", "livemin")
+        self._ready_gauge = self._gauge("lensmith_ready", "Whether requests may be sent here: 1 or 0.", "livemax")
         self._info = Gauge(
             "lensmith_model_info",
             "What is served, by the labels: 1, or 0 once it no longer is.",
@@ -134,6 +136,7 @@ class Telemetry:
             "lensmith_quota_store_up", "Whether the shared store of quotas answers: 1 or 0.", "livemin"
         )
         self._store_answers = answers
+        self._store_up.set(int(answers()))  # else a process that starts would say for all that it does not
 
     def describe_models(self) -> None:
         """Say anew what is served."""
@@ -147,9 +150,12 @@ class Telemetry:
             self._info.labels(*each).set(1)
         self._described |= served
 
-    def answered(self, route: str, status: int, seconds: float) -> None:
-        """Count one request: route template, HTTP status, time it took."""
-        self._requests.labels(route, status, self._models.active.version).inc()
+    def answered(self, route: str, status: int, seconds: float, version: str | None = None) -> None:
+        """Count one request: route template, HTTP status, time it took, and version of the model that answered it.
+
+        What no model answered counts under the active one.
+        """
+        self._requests.labels(route, status, version or self._models.active.version).inc()
         if status < HTTPStatus.BAD_REQUEST:  # refusals would make a busy service look quick
             self._latency.labels(route).observe(seconds)
 
@@ -176,7 +182,8 @@ class Telemetry:
     def exposition(self) -> bytes:
         """Everything, in Prometheus's text format."""
         self.note_load()
-        return generate_latest(self._exposed)
+        with undisturbed(Path(self._shared)) if self._shared else nullcontext():
+            return generate_latest(self._exposed)
 
     def note_load(self) -> None:
         """Write down this process's load; with several processes each has to, as any may be asked."""
@@ -219,11 +226,15 @@ class Usage:
         ):
             family = GaugeMetricFamily(f"lensmith_gpu_{name}", what, labels=["gpu"])
             for number, value in enumerate(values):
-                family.add_metric([str(number)], value)
-            yield family
+                if value is not None:
+                    family.add_metric([str(number)], value)
+            if family.samples:
+                yield family
 
 
 def _pids(folder: Path) -> set[int]:
-    """The processes that wrote gauges to the shared folder and live."""
+    """The processes that wrote gauges to the shared folder and live, and the one that watches them."""
     named = {int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_live*.db")}
-    return {pid for pid in named if Path(f"/proc/{pid}").exists()}
+    watcher = parent_process()
+    watching = {watcher.pid} if watcher and watcher.pid else set()
+    return {pid for pid in named | watching if Path(f"/proc/{pid}").exists()}

@@ -16,7 +16,7 @@ from lensmith import machine
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU now.
+    """One GPU now; None stands for what it does not tell, as with MIG how busy it is.
 
     Attributes:
         busy: share of time in which it worked, 0..1.
@@ -24,9 +24,9 @@ class Gpu:
         total_bytes: memory there is.
     """
 
-    busy: float
-    used_bytes: int
-    total_bytes: int
+    busy: float | None = None
+    used_bytes: int | None = None
+    total_bytes: int | None = None
 
 
 def memory_bytes(pids: Iterable[int]) -> int:
@@ -44,16 +44,25 @@ def memory_limit_bytes() -> int:
 
 
 def gpus() -> list[Gpu]:
-    """NVIDIA's GPUs; empty where there are none, or where nvidia-ml-py is not installed."""
+    """NVIDIA's GPUs, each in its place; empty where there are none, or where nvidia-ml-py is not installed."""
     nvml = _nvml()
     if nvml is None:
         return []
-    found = []
-    for index in range(nvml.nvmlDeviceGetCount()):
+    try:
+        return [_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
+    except nvml.NVMLError:
+        return []
+
+
+def _gpu(nvml: Any, index: int) -> Gpu:
+    busy = used = total = None
+    with suppress(nvml.NVMLError):
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        with suppress(nvml.NVMLError):
+            busy = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
         memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-        found.append(Gpu(nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100, int(memory.used), int(memory.total)))
-    return found
+        used, total = int(memory.used), int(memory.total)
+    return Gpu(busy, used, total)
 
 
 @cache

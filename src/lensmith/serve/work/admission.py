@@ -17,13 +17,18 @@ class Admission:
 
     Args:
         pool: asked for its load.
-        deadline_s: seconds that a request may take from its arrival.
+        deadline_s: seconds that a request may take once its upload has arrived.
+        image_s: seconds that one image takes alone.
     """
 
-    def __init__(self, pool: Pool, deadline_s: float) -> None:
+    def __init__(self, pool: Pool, deadline_s: float, image_s: float) -> None:
         self._pool = pool
-        self._alone_s = pool.predicted_s()
-        self.deadline_s = max(deadline_s, SLACK * self._alone_s)
+        self._wanted_s = deadline_s
+        self.renew(image_s)
+
+    def renew(self, image_s: float) -> None:
+        """Set the deadline for a model whose images take `image_s` seconds alone."""
+        self.deadline_s = max(self._wanted_s, SLACK * image_s)
 
     def open(self, spent_s: float = 0.0) -> bool:
         """Whether a request is let in that has used `spent_s` seconds of its time already."""

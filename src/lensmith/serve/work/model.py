@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lensmith.classifier import Classifier, Prediction, load
+from lensmith.bundle import Bundle
+from lensmith.classifier import Classifier, Prediction
+from lensmith.engine import open_engine
 from lensmith.image import Tensor
+
+POLITE = 10
+"""Niceness of the thread that loads a model while another answers; on Linux it is that thread's alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +57,23 @@ class Model:
         self.input_shape = (3, size, size)
 
     @classmethod
-    def load(cls, path: Path, engine: str | None, max_pixels: int) -> Model:
+    def load(cls, path: Path, engine: str | None, max_pixels: int, polite: bool = False) -> Model:
         """Open a bundle and prove it by its hashes and golden samples.
+
+        Args:
+            path: the bundle.
+            engine: another of its engines than the chosen one.
+            max_pixels: largest picture.
+            polite: let the rest of the process go first; lowers the priority of the calling thread for good.
 
         Raises:
             BundleError: damaged, incomplete, or answering differently from the exporter.
         """
-        return cls(load(path, engine, threads=1), max_pixels, path)
+        bundle = Bundle.load(path)
+        # OpenVINO's threads would inherit the priority, and answer with it.
+        if polite and hasattr(os, "setpriority") and bundle.records(engine)[0].engine == "onnxruntime":
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), POLITE)
+        return cls(Classifier(bundle, open_engine(bundle, engine, threads=1)), max_pixels, path)
 
     @property
     def on_gpu(self) -> bool:

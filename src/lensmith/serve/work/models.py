@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import threading
+import asyncio
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from lensmith.config import ServeSettings
+from lensmith.errors import MissingPackageError
 from lensmith.serve.work.model import Model
-
-POLITE = 10
-"""Niceness of the thread that loads a model, so that the requests of the meantime come first."""
 
 
 class Models:
@@ -45,10 +45,8 @@ class Models:
     @classmethod
     def begin_loading(cls, settings: ServeSettings) -> Future[Models]:
         """`load` in a thread: the web framework takes as long to import, and can be so meanwhile."""
-        pool = ThreadPoolExecutor(1, thread_name_prefix="load")
-        loading = pool.submit(cls.load, settings)
-        pool.shutdown(wait=False)
-        return loading
+        with closing_without_waiting() as thread:
+            return thread.submit(cls.load, settings)
 
     @property
     def all(self) -> tuple[Model, ...]:
@@ -60,19 +58,40 @@ class Models:
         fitting = (each for each in self.all if each.name == name and version in (None, each.version))
         return next(fitting, None)
 
-    def prepare(self, path: Path) -> Model:
-        """Open, prove and warm a model that is to become the active one, in the caller's thread.
+    async def load_next(self, path: Path, warm: Callable[[Model], None]) -> tuple[Model, float]:
+        """Open, prove and warm a model that is to become the active one, in a thread of its own.
+
+        Args:
+            path: its bundle.
+            warm: makes it ready for how images are worked on.
+
+        Returns:
+            The model, and the seconds that one image takes alone.
 
         Raises:
             BundleError: it is damaged, or answers differently from the exporter.
+            MissingPackageError: an engine's package is not installed.
         """
-        if hasattr(os, "setpriority"):  # of this thread alone, on Linux
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), POLITE)
-        model = Model.load(path, self._settings.engine, self._settings.max_pixels)
-        for _ in range(2):
-            model.answer(model.sample())
-        return model
 
-    def activate(self, model: Model) -> None:
-        """Let `model` answer from now on. The one before ends with its last request."""
-        self.active = model
+        def work() -> tuple[Model, float]:
+            try:
+                model = Model.load(path, self._settings.engine, self._settings.max_pixels, polite=True)
+            except ModuleNotFoundError as error:
+                raise MissingPackageError.of(error) from error
+            warm(model)
+            started = time.perf_counter()
+            model.answer(model.sample())
+            return model, time.perf_counter() - started
+
+        with closing_without_waiting() as thread:
+            return await asyncio.get_running_loop().run_in_executor(thread, work)
+
+
+@contextmanager
+def closing_without_waiting() -> Iterator[ThreadPoolExecutor]:
+    """A thread that ends with its work."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="load")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False)

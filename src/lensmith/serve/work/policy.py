@@ -47,8 +47,10 @@ def choose_pool(model: Model, threads: int, batching: Literal["auto", "on", "off
     if model.on_gpu:
         together = Batcher(threads, max_batch)
         together.warm(model)
-        decode_s = _seconds(lambda: model.prepare(sample)) / threads
-        together_s = max(decode_s, together.predicted_s(size - 1) / size)
+        with ThreadPoolExecutor(threads) as pool:
+            decode_s = _seconds(lambda: _at_once(pool, threads, lambda: model.prepare(sample)))
+        together.expect(together.image_s, decode_s)
+        together_s = max(decode_s / threads, together.batch_s(size) / size)
     else:
         with ThreadPoolExecutor(threads) as pool:
             together_s = _seconds(lambda: _at_once(pool, threads, lambda: _batch(model, sample, size)), 1)
@@ -59,13 +61,13 @@ def choose_pool(model: Model, threads: int, batching: Literal["auto", "on", "off
             together.close()
         return _made(Workers(threads), alone_s * threads, measured)
     if model.on_gpu:
-        return _made(together, together_s, measured)
+        return Chosen(together, measured)
     return _made(Workers(threads, max_batch), alone_s * threads, measured)
 
 
-def _made(pool: Pool, image_s: float, why: str) -> Chosen:
-    pool.expect(image_s)
-    return Chosen(pool, why)
+def _made(workers: Workers, image_s: float, why: str) -> Chosen:
+    workers.expect(image_s)
+    return Chosen(workers, why)
 
 
 def _batch(model: Model, sample: bytes, size: int) -> None:

@@ -13,6 +13,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
@@ -65,8 +66,9 @@ class Pool(ABC):
 
     Attributes:
         threads: images worked on at once.
-        running: images that threads work on now.
-        waiting: images that wait for one.
+        running: images that a thread has taken and that are not answered yet. Of `Workers` at most `max_batch` for each
+            thread; of a batcher those that are decoded, that are ready for a batch, and that are in one.
+        waiting: images that wait for a thread.
         max_batch: images answered together at most.
     """
 
@@ -83,7 +85,9 @@ class Pool(ABC):
 
     @property
     def image_s(self) -> float:
-        """Seconds that a thread is busy with one image, as a running mean; 0 before the first."""
+        """Seconds that a thread (of a batcher: its executor) is busy with one image, as a running mean; 0 before the
+        first.
+        """
         return self._image_s
 
     def expect(self, image_s: float) -> None:
@@ -138,9 +142,7 @@ class Pool(ABC):
 
     def _took(self, seconds: float) -> None:
         """Note the time of one image."""
-        known = self._image_s
-        # One image that took very long, as when the machine stalled, says little of the next.
-        self._image_s = known + SMOOTHING * (min(seconds, OUTLIER * known) - known) if known else seconds
+        self._image_s = running_mean(self._image_s, seconds)
 
     def _abandon(self, job: Job) -> None:
         with self._counting:
@@ -151,6 +153,13 @@ class Pool(ABC):
     @abstractmethod
     def describe(self) -> str:
         """How images are worked on, in words."""
+
+    @abstractmethod
+    def warm(self, model: Model) -> None:
+        """Have a model run as it will be run here, so that its first requests take no longer than later ones.
+
+        It takes the caller's time, and goes beside what is being answered.
+        """
 
 
 class Workers(Pool):
@@ -172,25 +181,45 @@ class Workers(Pool):
         together = f", up to {self.max_batch} images together" if self.max_batch > 1 else ""
         return f"run to completion on {self.threads} thread{'s' * (self.threads > 1)}{together}"
 
+    def warm(self, model: Model) -> None:
+        """See `Pool.warm`: twice on as many threads at once, alone and in the largest batch."""
+        prepared = model.prepare(model.sample())
+        batches = [prepared[None].repeat(size, axis=0) for size in {1, self.max_batch}]
+        with ThreadPoolExecutor(self.threads) as others:  # they are as polite as the caller
+            for batch in 2 * batches:
+                for done in [others.submit(model.infer, batch) for _ in range(self.threads)]:
+                    done.result()
+
     def _work(self) -> None:
-        while (job := self._queue.get()) is not None:
-            if not self._take(job):
-                continue
-            jobs = [job]
-            # A fair share of what waits, so that the other threads find some, too.
-            for _ in range(min(self.max_batch - 1, self.waiting // self.threads)):
-                try:
-                    other = self._queue.get_nowait()
-                except Empty:
-                    break
-                if other is None:
-                    self._queue.put(None)
-                    break
-                if self._take(other):
-                    jobs.append(other)
-            started = time.perf_counter()
-            answer(jobs, self._done)
-            self._took((time.perf_counter() - started) / len(jobs))
+        while self._next():
+            pass
+
+    def _next(self) -> bool:
+        """Answer what waits, or wait for it; whether to go on.
+
+        A call of its own for each, so that a thread that waits holds on to no image, and to no model.
+        """
+        job = self._queue.get()
+        if job is None:
+            return False
+        if not self._take(job):
+            return True
+        jobs = [job]
+        # A fair share of what waits, so that the other threads find some, too.
+        for _ in range(min(self.max_batch - 1, self.waiting // self.threads)):
+            try:
+                other = self._queue.get_nowait()
+            except Empty:
+                break
+            if other is None:
+                self._queue.put(None)
+                break
+            if self._take(other):
+                jobs.append(other)
+        started = time.perf_counter()
+        answer(jobs, self._done)
+        self._took((time.perf_counter() - started) / len(jobs))
+        return True
 
 
 def answer(jobs: Sequence[Job], done: Callable[[Job, Classified | BaseException], None]) -> None:
@@ -230,6 +259,12 @@ def infer(
         results = [error] * len(ready)
     for (job, *_), result in zip(ready, results, strict=True):
         done(job, result)
+
+
+def running_mean(known: float, seconds: float) -> float:
+    """A mean of times with one more; a `known` of 0 is none."""
+    # One image that took very long, as when the machine stalled, says little of the next.
+    return known + SMOOTHING * (min(seconds, OUTLIER * known) - known) if known else seconds
 
 
 def by_model(jobs: Sequence[Job]) -> list[tuple[Model, list[Job]]]:
