@@ -16,6 +16,7 @@ from lensmith.serve.platform import vertex_routes
 from lensmith.serve.problems import handle_problems
 from lensmith.serve.routes.admin import add_admin
 from lensmith.serve.routes.classify import add_classify
+from lensmith.serve.routes.direct import Shortcut, direct_routes
 from lensmith.serve.routes.health import add_health
 from lensmith.serve.routes.open_inference import add_open_inference
 from lensmith.serve.routes.page import add_page
@@ -46,7 +47,7 @@ def create_app(models: Models, settings: ServeSettings) -> FastAPI:
             asyncio.get_running_loop().run_in_executor(None, app.openapi)
             yield
 
-    app = FastAPI(
+    app: FastAPI = FastAPI(
         title="lensmith",
         summary=f"Image classification by {models.active.name}.",
         version=__version__,
@@ -54,6 +55,7 @@ def create_app(models: Models, settings: ServeSettings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours is at /metrics
         lifespan=lifespan,
         middleware=[
             Middleware(RequestContext),
@@ -66,18 +68,19 @@ def create_app(models: Models, settings: ServeSettings) -> FastAPI:
                 health_port=lambda: service.health_port,
                 health=health,
             ),
+            Middleware(Shortcut, routes=lambda: direct_routes(app)),
         ],
     )
     app.state.service = service
     handle_problems(app)
     add_classify(app, service)
     add_health(app, service)
-    add_admin(app, service)
     add_open_inference(app, service)
     add_sagemaker(app, service)
     add_page(app)
     if vertex is not None:
         add_vertex(app, service, vertex)
-    if authenticator is not None:
+    if authenticator is not None:  # without it nobody may
+        add_admin(app, service)
         declare_tokens(app, health)
     return app

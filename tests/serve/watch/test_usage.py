@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -10,6 +11,21 @@ from fastapi.testclient import TestClient
 
 from lensmith.config import ServeSettings
 from lensmith.serve.watch import usage
+
+
+class NVMLError(Exception):
+    """As NVIDIA's library raises it."""
+
+
+def nvml(count: int, **instead: Callable[..., Any]) -> SimpleNamespace:
+    """NVIDIA's library, with so many GPUs."""
+    functions: dict[str, Any] = {
+        "nvmlDeviceGetCount": lambda: count,
+        "nvmlDeviceGetHandleByIndex": lambda index: index,
+        "nvmlDeviceGetUtilizationRates": lambda handle: SimpleNamespace(gpu=70 + handle),
+        "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(used=5e9, total=8e9),
+    }
+    return SimpleNamespace(NVMLError=NVMLError, **functions | instead)
 
 
 def test_memory_is_that_of_the_processes_that_live() -> None:
@@ -22,13 +38,7 @@ def test_memory_is_that_of_the_processes_that_live() -> None:
 def test_gpus_are_measured_where_there_are_any(
     app_of: Callable[..., FastAPI], settings: ServeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    two = SimpleNamespace(
-        nvmlDeviceGetCount=lambda: 2,
-        nvmlDeviceGetHandleByIndex=lambda index: index,
-        nvmlDeviceGetUtilizationRates=lambda handle: SimpleNamespace(gpu=70 + handle),
-        nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(used=5e9, total=8e9),
-    )
-    monkeypatch.setattr(usage, "_nvml", lambda: two)
+    monkeypatch.setattr(usage, "_nvml", lambda: nvml(2))
     assert usage.gpus()[1] == usage.Gpu(0.71, 5_000_000_000, 8_000_000_000)
     with TestClient(app_of(settings)) as client:
         page = client.get("/metrics").text
@@ -39,10 +49,6 @@ def test_gpus_are_measured_where_there_are_any(
 def test_without_a_gpu_nothing_is_said_of_one(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(usage, "_nvml", lambda: None)
     assert "lensmith_gpu" not in client.get("/metrics").text
-
-
-class NVMLError(Exception):
-    """As NVIDIA's library raises it."""
 
 
 @pytest.mark.parametrize(
@@ -60,15 +66,7 @@ def test_what_a_gpu_does_not_tell_is_left_out(
     def fail(*_: object) -> None:
         raise NVMLError("Not Supported")
 
-    one = SimpleNamespace(
-        NVMLError=NVMLError,
-        nvmlDeviceGetCount=lambda: 1,
-        nvmlDeviceGetHandleByIndex=lambda index: index,
-        nvmlDeviceGetUtilizationRates=lambda handle: SimpleNamespace(gpu=70),
-        nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(used=5e9, total=8e9),
-    )
-    setattr(one, failing, fail)
-    monkeypatch.setattr(usage, "_nvml", lambda: one)
+    monkeypatch.setattr(usage, "_nvml", lambda: nvml(1, **{failing: fail}))
     page = client.get("/metrics")
     assert page.status_code == 200
     assert all(f'lensmith_gpu_{name}{{gpu="0"}}' in page.text for name in said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
 import signal
@@ -92,6 +93,9 @@ class Server(uvicorn.Server):
             logger.info(self.service.told)
             if self.service.health_port is not None:
                 logger.info("health and metrics on port %d", self.service.health_port)
+            # What there is now stays; the collector need not look at it again and again.
+            gc.collect()
+            gc.freeze()
             self._ready(self.service)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
