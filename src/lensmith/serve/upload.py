@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from lensmith.config import ServeSettings
+from lensmith.serve.form import FormError, files_of
 from lensmith.serve.problems import ProblemError
 from lensmith.serve.work.admission import STEP_BYTES, Share
 
@@ -68,82 +65,54 @@ class Uploads:
             ProblemError: larger, too slow, or no memory left for it.
             ClientDisconnect: the client left while sending.
         """
-        async with self._in_time():
-            return b"".join([chunk async for chunk in self._limited(request, share, limit, limit, what)])
+        return await self._read(request, share, limit, limit, what)
 
     async def _form(self, request: Request, share: Share, max_files: int) -> list[bytes]:
         limit = max_files * (self.max_bytes + ENVELOPE_BYTES)
-        chunks = self._limited(request, share, limit, self.max_bytes)
-        parser = _Parser(request.headers, chunks, max_files=max_files, max_fields=16, max_part_size=ENVELOPE_BYTES)
-        parser.spool_max_size = limit  # in memory: the limit holds, and a disk would only add time
+        body = await self._read(request, share, limit, self.max_bytes)
         try:
-            async with self._in_time():
-                form = await parser.parse()
-        except MultiPartException as error:
+            files = await files_of(body, request.headers["content-type"], FIELD, max_files)
+        except FormError as error:
             raise ProblemError(
                 "no-image",
                 f"A multipart form with at most {max_files} image{'s' * (max_files > 1)} in the field `{FIELD}` was "
-                f"expected. {error.message}",
+                f"expected. {error}",
             ) from error
-        try:
-            files = [each for each in form.getlist(FIELD) if isinstance(each, UploadFile)]
-            if not files:
-                names = ", ".join(form) or "none"
-                raise ProblemError(
-                    "no-image",
-                    f"A file in the form field `{FIELD}` was expected. The fields that hold something: {names}.",
-                )
-            if any((file.size or 0) > self.max_bytes for file in files):
-                raise _too_large(self.max_bytes)
-            return [await file.read() for file in files]
-        finally:
-            await form.close()
+        if any(len(file) > self.max_bytes for file in files):
+            raise _too_large(self.max_bytes)
+        return files
 
-    async def _limited(
-        self, request: Request, share: Share, limit: int, said: int, what: str = "An image"
-    ) -> AsyncGenerator[bytes]:
-        """The body's chunks, for as long as they stay within `limit` bytes together."""
+    async def _read(self, request: Request, share: Share, limit: int, said: int, what: str = "An image") -> bytes:
+        """A whole body of at most `limit` bytes, in time; the limit that is `said` may be another."""
         given = request.headers.get("content-length", "")
         announced = int(given[:18]) if given.isascii() and given.isdigit() else limit
         if given and announced > limit:
             raise _too_large(said, what)
-        received = 0
+        chunks: list[bytes] = []
+        received, more = 0, True
         share.cover(min(announced, STEP_BYTES))
-        async for chunk in request.stream():
-            received += len(chunk)
-            if received > limit:
-                raise _too_large(said, what)
-            # Memory for what comes next is taken before it is read. Announced lengths alone would let a few slow
-            # senders of large bodies hold all of it.
-            share.cover(min(announced, received + STEP_BYTES))
-            yield chunk
-
-    @asynccontextmanager
-    async def _in_time(self) -> AsyncGenerator[None]:
         try:
             async with asyncio.timeout(self._timeout_s):
-                yield
+                while more:
+                    message = await request.receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientDisconnect
+                    more = message.get("more_body", False)
+                    chunk = message.get("body", b"")
+                    received += len(chunk)
+                    if received > limit:
+                        raise _too_large(said, what)
+                    # Memory for what comes next is taken before it is read. Announced lengths alone would let a few
+                    # slow senders of large bodies hold all of it.
+                    share.cover(min(announced, received + STEP_BYTES))
+                    chunks.append(chunk)
         except TimeoutError:
             raise ProblemError(
                 "too-slow",
                 f"A whole upload was expected within {self._timeout_s:g} s.",
                 {"connection": "close"},  # what is left of it is not waited for
             ) from None
-
-
-class _Parser(MultiPartParser):
-    """Takes names for UTF-8, as browsers send them, whatever the sender says.
-
-    Some of Python's codecs raise errors of their own, and some make characters that no answer can hold.
-    """
-
-    @property
-    def _charset(self) -> str:
-        return "utf-8"
-
-    @_charset.setter
-    def _charset(self, said: str) -> None:
-        pass
+        return b"".join(chunks)
 
 
 def require_image(encoded: bytes) -> None:

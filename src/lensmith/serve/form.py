@@ -1,0 +1,113 @@
+"""The files of a multipart form that has arrived as a whole, by the parser of python-multipart.
+
+Starlette's own reading of forms keeps each part in a spooled file behind coroutines, which took as long as all the rest
+of a request beside its image; and its parts' charset may name a codec that fails in ways of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+MOST_FIELDS = 16
+"""Parts that are no files."""
+TURN_BYTES = 1_000_000
+"""Parsed at a time, before others have their turn."""
+
+
+class FormError(Exception):
+    """A body that is no form of the kind that was expected; what it says is for whoever sent it."""
+
+
+@dataclass
+class _Part:
+    """One part as it comes."""
+
+    disposition: bytes = b""
+    header: bytes = b""
+    name: str = ""
+    is_file: bool = False
+    data: list[bytes] = field(default_factory=list)
+
+
+class _Parts:
+    """What the parser calls."""
+
+    def __init__(self, max_files: int) -> None:
+        self.files: list[tuple[str, bytes]] = []
+        self.fields: list[str] = []
+        self._max_files = max_files
+        self._part = _Part()
+
+    def on_part_begin(self) -> None:
+        self._part = _Part()
+
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._part.header += data[start:end]
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        if self._part.header.lower() == b"content-disposition":
+            self._part.disposition += data[start:end]
+
+    def on_header_end(self) -> None:
+        self._part.header = b""
+
+    def on_headers_finished(self) -> None:
+        part = self._part
+        _, options = parse_options_header(part.disposition)
+        if b"name" not in options:
+            raise FormError('Each part needs a header Content-Disposition with a "name".')
+        # UTF-8, as browsers send it, whatever the sender says.
+        part.name = options[b"name"].decode("utf-8", "replace")
+        part.is_file = b"filename" in options
+        if part.is_file and len(self.files) == self._max_files:
+            raise FormError(f"Too many files. Maximum number of files is {self._max_files}.")
+        if not part.is_file and len(self.fields) == MOST_FIELDS:
+            raise FormError(f"Too many fields. Maximum number of fields is {MOST_FIELDS}.")
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._part.is_file:  # the content of other fields is of no interest
+            self._part.data.append(data[start:end])
+
+    def on_part_end(self) -> None:
+        part = self._part
+        if part.is_file:
+            self.files.append((part.name, b"".join(part.data)))
+        else:
+            self.fields.append(part.name)
+
+
+async def files_of(body: bytes, content_type: str, name: str, max_files: int) -> list[bytes]:
+    """The files of a form in the field `name`, in their order, at least one.
+
+    Args:
+        body: of the request.
+        content_type: its header, which holds the boundary.
+        name: of the field.
+        max_files: files of all fields together.
+
+    Raises:
+        FormError: no form, too many parts, or no such file.
+    """
+    _, options = parse_options_header(content_type)
+    if b"boundary" not in options:
+        raise FormError("Missing boundary in multipart.")
+    parts = _Parts(max_files)
+    callbacks = {each: getattr(parts, each) for each in dir(parts) if each.startswith("on_")}
+    try:
+        parser = MultipartParser(options[b"boundary"], callbacks)  # type: ignore[arg-type]
+        for start in range(0, len(body), TURN_BYTES):
+            if start:
+                await asyncio.sleep(0)
+            parser.write(body[start : start + TURN_BYTES])
+        parser.finalize()
+    except FormParserError as error:
+        raise FormError("Invalid multipart data.") from error
+    found = [data for field_name, data in parts.files if field_name == name]
+    if not found:
+        names = ", ".join([*(each for each, _ in parts.files), *parts.fields]) or "none"
+        raise FormError(f"A file in the field `{name}` is missing. The fields that hold something: {names}.")
+    return found
