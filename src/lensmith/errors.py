@@ -20,7 +20,7 @@ from __future__ import annotations
 
 EXTRA_OF_PACKAGE = {
     "fastapi": "serve", "httptools": "serve", "starlette": "serve", "uvicorn": "serve", "prometheus_client": "serve",
-    "python_multipart": "serve", "pynvml": "serve", "jwt": "serve", "cryptography": "serve", "limits": "redis",
+    "python_multipart": "serve", "jwt": "serve", "cryptography": "serve", "limits": "redis",
     "redis": "redis",
     "torch": "train", "torchvision": "train", "timm": "train", "sklearn": "train",
     "matplotlib": "train", "jinja2": "serve", "safetensors": "train", "urllib3": "train", "scipy": "train",
