@@ -266,6 +266,15 @@ def test_the_predicted_time_grows_with_what_is_under_way(model_of: ModelOf, red_
     run(scenario)
 
 
+def test_an_image_is_predicted_to_end_with_those_that_are_answered_together_with_it() -> None:
+    workers = Workers(threads=2, max_batch=4)
+    workers.expect(0.01)
+    workers.running, workers.waiting = 2, 6
+    # Seven before it for two threads, and then a batch of four.
+    assert workers.predicted_s() == pytest.approx((7 / 2 + 4) * 0.01)
+    workers.close()
+
+
 def test_a_single_stall_darkens_the_prediction_little_and_a_lasting_slowness_fully() -> None:
     workers = Workers(threads=1)
     workers.expect(0.01)

@@ -16,8 +16,11 @@ TRIAL_BATCH = 8
 """Images of the batch that is tried, where the ceiling allows."""
 TRIAL_S = 0.12
 """Seconds that each way is tried for; at least one round."""
-WORTH = 1.1
-"""Batches delay the images in them, so they have to be faster by so much to be chosen."""
+SLOWER = 1.1
+"""Batches are made unless an image takes so much longer in one. They form only where images wait, so that a lone image
+waits for none, and spare threads most of their contention for the interpreter: what is as fast in the trial is faster
+under load.
+"""
 
 
 @dataclass(frozen=True)
@@ -53,16 +56,19 @@ def choose_pool(model: Model, threads: int, batching: Literal["auto", "on", "off
         together_s = max(decode_s / threads, together.batch_s(size) / size)
     else:
         with ThreadPoolExecutor(threads) as pool:
-            together_s = _seconds(lambda: _at_once(pool, threads, lambda: _batch(model, sample, size)), 1)
+            _at_once(pool, threads, lambda: _batch(model, sample, size))
+            together_s = _seconds(lambda: _at_once(pool, threads, lambda: _batch(model, sample, size)), 2)
         together_s /= threads * size
     measured = f"alone {_ms(alone_s)} an image, in batches of {size} {_ms(together_s)}"
-    if batching == "auto" and alone_s <= together_s * WORTH:
+    if batching == "auto" and alone_s * SLOWER < together_s:
         if model.on_gpu:
             together.close()
         return _made(Workers(threads), alone_s * threads, measured)
     if model.on_gpu:
         return Chosen(together, measured)
-    return _made(Workers(threads, max_batch), alone_s * threads, measured)
+    # What is on by itself goes as far as it was tried: the images of a larger batch would wait longer for one another.
+    largest = max_batch if batching == "on" else size
+    return _made(Workers(threads, largest), min(alone_s, together_s) * threads, measured)
 
 
 def _made(workers: Workers, image_s: float, why: str) -> Chosen:

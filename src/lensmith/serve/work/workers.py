@@ -97,7 +97,9 @@ class Pool(ABC):
     def predicted_s(self, ahead: int = 0) -> float:
         """Seconds until an image that came now would be answered, with `ahead` more before it."""
         behind = self.waiting + self.running + ahead - self.threads + 1
-        return (max(0, behind) / self.threads + 1.0) * self._image_s
+        # It is answered with those that its thread takes together with it.
+        together = min(self.max_batch, 1 + (self.waiting + ahead) // self.threads)
+        return (max(0, behind) / self.threads + together) * self._image_s
 
     def idle(self) -> bool:
         """Whether an image that came now would be worked on at once."""
