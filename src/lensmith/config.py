@@ -375,7 +375,9 @@ class ServeSettings(Settings):
     )
     max_batch: int = Field(32, ge=1, le=1024, description="Images answered together at most, where batching is on.")
     deadline_ms: float = Field(
-        180.0, gt=0, description="Longest a request may take from its arrival; refused at the door if it would."
+        180.0,
+        gt=0,
+        description="Longest an answer may take once its upload has arrived; refused at the door if it would.",
     )
     max_bytes: int = Field(5_000_000, ge=1, description="Largest upload of one image, in bytes.")
     max_pixels: int = Field(50_000_000, ge=1, description="Largest picture, in pixels, checked before decoding.")
