@@ -1,8 +1,8 @@
 """What works on images: threads that take them from a queue, and the jobs that wait in it.
 
 Two ways, of one face. `Workers` runs to completion: one thread a core takes images from their bytes to their answers,
-alone or with some of those that wait, which measured fastest on CPUs. `lensmith.serve.work.batcher.Batcher` decodes on all cores and feeds one executor with
-batches. Either way an idle thread takes what waits at once; there are no timers.
+alone or with some of those that wait, which measured fastest on CPUs. `lensmith.serve.work.batcher.Batcher` decodes on
+all cores and feeds one executor with batches. Either way an idle thread takes what waits at once; there are no timers.
 """
 
 from __future__ import annotations
