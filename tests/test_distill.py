@@ -101,7 +101,7 @@ def stopped_at_fit(monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], recip
         seen.append(settings)
         raise Stop
 
-    monkeypatch.setattr("lensmith.pipeline.fit", stop)
+    monkeypatch.setattr("lensmith.training.fit", stop)
     with pytest.raises(Stop):
         distill.distill(given, recipe)
     return seen[0]

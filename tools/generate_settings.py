@@ -12,7 +12,7 @@ from lensmith import config
 
 HEAD = """# Settings
 
-Every verb's settings, generated from `lensmith/config.py`. A setting is said, first match wins:
+Every verb's settings, generated from `lensmith/config/`. A setting is said, first match wins:
 
 1. as a flag (`--batch-size 64`) or keyword (`lensmith.train(..., batch_size=64)`),
 2. as an environment variable, `LENSMITH_<VERB>_<NAME>` (`LENSMITH_TRAIN_BATCH_SIZE=64`),
@@ -28,7 +28,8 @@ All that is wrong is reported together, before anything is loaded. `lensmith dis
 def page() -> str:
     """The whole page as Markdown."""
     classes = [c for c in vars(config).values() if isinstance(c, type) and issubclass(c, config.Settings)]
-    sections = [_section(c) for c in classes if c is not config.Settings]
+    named = {c.verb: c for c in classes if c is not config.Settings}
+    sections = [_section(named[verb]) for verb in sorted(named)]
     return "\n".join([HEAD, *sections])
 
 

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from lensmith.evaluate.evaluation import Evaluation
     from lensmith.export.assemble import Exported
     from lensmith.inspection import Description, Difference, Verified
-    from lensmith.pipeline import Trained
     from lensmith.predict import Predicted
     from lensmith.retune import Retuned
     from lensmith.token import Token
     from lensmith.train.network.zoo import Backbone
     from lensmith.train.recipe_file import Validated
+    from lensmith.training import Trained
 
 StrPath = str | PathLike[str]
 
@@ -115,7 +115,7 @@ def train(
         settings: see above.
     """
     share_cores()
-    from lensmith.pipeline import train as run
+    from lensmith.training import train as run
 
     return run({"data": data, **settings}, recipe, resume)
 

@@ -23,9 +23,9 @@ from lensmith.data.verify import check
 from lensmith.errors import ServiceError
 from lensmith.evaluate.evaluation import Evaluation
 from lensmith.evaluate.run import evaluate
-from lensmith.pipeline import train
 from lensmith.progress import track
 from lensmith.serve.process import start_service
+from lensmith.training import train
 
 RECIPE: dict[str, Any] = {
     "preset": "fast",

@@ -11,7 +11,6 @@ from typing import Any
 from lensmith.config import TrainSettings
 from lensmith.data.split import prepare
 from lensmith.errors import DataError, RunError, SettingsError
-from lensmith.pipeline import AUTO, Trained, settings_for, train
 from lensmith.settings import read_yaml
 from lensmith.train.fitted import Fitted
 from lensmith.train.folder import difference
@@ -19,6 +18,7 @@ from lensmith.train.folder.run import Run
 from lensmith.train.network import backbone
 from lensmith.train.teacher import another_seed
 from lensmith.train.transaction.distributed import World
+from lensmith.training import AUTO, Trained, settings_for, train
 
 INHERITED = ("split", "seed", "resize")
 """Settings of the teacher's run that are the student's unless said otherwise, as is where its images lie."""
@@ -77,7 +77,7 @@ class Distilled:
 def distill(
     given: Mapping[str, Any], recipe: str | PathLike[str] | None = None, resume: str | PathLike[str] | None = None
 ) -> Distilled:
-    """Train a student and export it; arguments as those of `pipeline.train`.
+    """Train a student and export it; arguments as those of `training.train`.
 
     What is not said of the data is as in the teacher's run: the images, and the part that each is in.
 

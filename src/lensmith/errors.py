@@ -10,6 +10,9 @@
     ├── BundleError      a bundle that is damaged, incomplete or of another schema
     ├── OutputError      the place where a result should go is taken, full or closed
     ├── ServiceError     the service cannot start
+    ├── RegistryError    no such model, version or alias, or the registry cannot be reached
+    ├── RolloutError     a gray release that cannot begin, or that is not under way
+    ├── GateError        a new model that is not good enough to be registered
     └── MissingPackageError  an optional package that this verb needs is not installed
 
 Each error is one paragraph of three sentences: what was expected, what arrived, and the remedy. The command line
@@ -25,7 +28,7 @@ EXTRA_OF_PACKAGE = {
     "torch": "train", "torchvision": "train", "timm": "train", "sklearn": "train",
     "matplotlib": "train", "jinja2": "serve", "safetensors": "train", "urllib3": "train", "scipy": "train",
     "filelock": "train", "onnx": "export", "onnx_ir": "export", "onnxscript": "export", "nncf": "export",
-    "openvino": "openvino", "pyarrow": "parquet", "mangum": "lambda",
+    "openvino": "openvino", "pyarrow": "parquet", "mangum": "lambda", "mlflow": "track",
 }  # fmt: skip
 """Which extra of lensmith brings which importable package."""
 
@@ -86,6 +89,18 @@ class OutputError(LensmithError):
 
 class ServiceError(LensmithError):
     """The service cannot start."""
+
+
+class RegistryError(LensmithError):
+    """No such model, version or alias, or the registry cannot be reached."""
+
+
+class RolloutError(LensmithError):
+    """A gray release that cannot begin, or that is not under way."""
+
+
+class GateError(LensmithError):
+    """A new model that is not good enough to be registered."""
 
 
 class FallbackWarning(UserWarning):

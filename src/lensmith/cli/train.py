@@ -15,7 +15,7 @@ from lensmith.cli.output import print_json, say
 from lensmith.config import TrainSettings
 
 if TYPE_CHECKING:
-    from lensmith.pipeline import Trained
+    from lensmith.training import Trained
 
 
 Recipe = Annotated[Path | None, typer.Option(help="YAML file of settings; flags go over it.")]

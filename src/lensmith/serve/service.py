@@ -192,7 +192,7 @@ class Service:
             classified = await while_connected(request, self.pool.submit(job))
         except (ExpiredError, ImageError) as error:
             raise _problem(error) from None
-        self.telemetry.classified(model, classified)
+        self._classified(request, model, image, classified)
         return classified
 
     async def answer_all(
@@ -223,7 +223,7 @@ class Service:
                     classified = await self.pool.submit(job)
                 except (ExpiredError, ImageError) as error:
                     return _problem(error)
-                self.telemetry.classified(model, classified)
+                self._classified(request, model, image, classified)
                 return classified
 
         async def each() -> list[Classified | ProblemError]:
@@ -232,6 +232,10 @@ class Service:
             return [task.result() for task in tasks]
 
         return await while_connected(request, asyncio.ensure_future(each()))
+
+    def _classified(self, request: Request, model: Model, image: bytes | Tensor, found: Classified) -> None:
+        """What is done with each image's answer before it is sent."""
+        self.telemetry.classified(model, found)
 
     async def swap(self, path: Path) -> tuple[str, str]:
         """Load a bundle beside the active model, prove it, and let it answer from then on, in every process.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lensmith import pipeline
+from lensmith import training
 from lensmith.config import TrainSettings
 from lensmith.errors import SettingsError
 
@@ -26,9 +26,9 @@ def resolved(monkeypatch: pytest.MonkeyPatch, given: dict[str, object], recipe: 
         seen.append(settings)
         raise Stop
 
-    monkeypatch.setattr(pipeline, "fit", fit)
+    monkeypatch.setattr(training, "fit", fit)
     with pytest.raises(Stop):
-        pipeline.train(given, recipe)
+        training.train(given, recipe)
     return seen[0]
 
 
@@ -70,12 +70,12 @@ def test_what_is_wrong_in_a_recipe_is_named_together() -> None:
     recipe = Path("recipe.yaml")
     recipe.write_text("epoch: 9\nlr: -1\n")
     with pytest.raises(SettingsError, match=r"epoch is no setting.*lr = -1|lr = -1.*epoch is no setting"):
-        pipeline.train({"data": "photos"}, recipe)
+        training.train({"data": "photos"}, recipe)
 
 
 def test_a_recipe_that_is_not_there_is_said_so() -> None:
     with pytest.raises(SettingsError, match=r"nowhere\.yaml"):
-        pipeline.train({"data": "photos"}, "nowhere.yaml")
+        training.train({"data": "photos"}, "nowhere.yaml")
 
 
 def said(monkeypatch: pytest.MonkeyPatch, run: Path, given: dict[str, object], recipe: Path | None = None) -> object:
@@ -91,9 +91,9 @@ def said(monkeypatch: pytest.MonkeyPatch, run: Path, given: dict[str, object], r
         seen.append(settings)
         raise Stop
 
-    monkeypatch.setattr(pipeline, "go_on", go_on)
+    monkeypatch.setattr(training, "go_on", go_on)
     with pytest.raises(Stop):
-        pipeline.train(given, recipe, run)
+        training.train(given, recipe, run)
     return seen[0]
 
 
@@ -111,16 +111,16 @@ def test_a_run_to_go_on_with_is_compared_with_what_is_said_and_nothing_else(
 
 def test_what_is_said_beside_a_run_must_be_usable_too(trained: Path) -> None:
     with pytest.raises(SettingsError, match="lr = -1"):
-        pipeline.train({"data": None, "lr": -1}, resume=trained)
+        training.train({"data": None, "lr": -1}, resume=trained)
     with pytest.raises(SettingsError, match=r"nowhere\.yaml"):
-        pipeline.train({"data": None}, "nowhere.yaml", trained)
+        training.train({"data": None}, "nowhere.yaml", trained)
 
 
 def test_auto_needs_the_whole_command_line() -> None:
     with pytest.raises(SettingsError, match="data"):
-        pipeline.train({"data": None}, resume="auto")
+        training.train({"data": None}, resume="auto")
 
 
 def test_a_seed_that_no_generator_takes_is_refused() -> None:
     with pytest.raises(SettingsError, match="seed"):
-        pipeline.train({"data": "photos", "seed": 2**64})
+        training.train({"data": "photos", "seed": 2**64})

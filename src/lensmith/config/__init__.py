@@ -1,0 +1,28 @@
+"""The settings of each verb.
+
+The command line is made from these classes, so a setting, its type, its default and its help stand in one place.
+"""
+
+from lensmith.config.bundle import EvaluateSettings, ExportSettings, PredictSettings
+from lensmith.config.data import FetchSettings, SplitSettings
+from lensmith.config.demo import DemoSettings
+from lensmith.config.serving import BenchSettings, DeploySettings, ServeSettings, TokenSettings
+from lensmith.config.tracking import TrackingSettings
+from lensmith.config.training import TrainSettings
+from lensmith.settings import Settings
+
+__all__ = [
+    "BenchSettings",
+    "DemoSettings",
+    "DeploySettings",
+    "EvaluateSettings",
+    "ExportSettings",
+    "FetchSettings",
+    "PredictSettings",
+    "ServeSettings",
+    "Settings",
+    "SplitSettings",
+    "TokenSettings",
+    "TrackingSettings",
+    "TrainSettings",
+]

@@ -1,0 +1,22 @@
+"""Settings of the demonstration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from lensmith.settings import Settings
+
+
+class DemoSettings(Settings):
+    """`lensmith demo`."""
+
+    verb = "demo"
+
+    out: Path = Field(Path("runs/demo"), description="Folder for data, run and report; used again by a second demo.")
+    train_images: int = Field(6000, ge=100, description="Training images.")
+    test_images: int = Field(2000, ge=20, description="Held-out images.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of everything random.")
+    port: int = Field(0, ge=0, le=65535, description="Port of the service; 0 picks a free one.")
+    keep_serving: bool = Field(False, description="Leave the service up at the end.")

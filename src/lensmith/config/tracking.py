@@ -1,0 +1,19 @@
+"""Where runs and models are written down, for all verbs."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from lensmith.settings import Settings
+
+
+class TrackingSettings(Settings):
+    """Where MLflow keeps runs and models; every verb that needs it asks here."""
+
+    verb = "tracking"
+
+    uri: str | None = Field(
+        None,
+        description="MLflow's tracking URI: sqlite:///FILE, postgresql://…, or http(s)://HOST:PORT of an `mlflow "
+        "server`; else MLFLOW_TRACKING_URI, else runs/mlflow.db.",
+    )

@@ -1,0 +1,50 @@
+"""How values of settings are written: `5:3:2`, `90s`, `a,b`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+
+def parse_ratio(value: Any) -> Any:
+    """`5:3:2`, `0.5,0.3,0.2` or a sequence → a tuple of three numbers, yet unchecked."""
+    parts = tuple(re.split(r"[:,/]", value)) if isinstance(value, str) else value
+    if isinstance(parts, (tuple, list)) and len(parts) != 3:
+        raise ValueError("three numbers, as in 5:3:2")
+    return parts
+
+
+def parse_sizes(value: Any) -> Any:
+    """`256,384,512`, one number or a sequence → a tuple of numbers."""
+    if isinstance(value, str):
+        return tuple(value.split(","))
+    return (value,) if isinstance(value, int) else value or None
+
+
+def parse_duration(value: Any) -> Any:
+    """`90s`, `5m`, `1h30m`, `30d` or seconds → seconds."""
+    written = r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?"
+    if not isinstance(value, str) or not (parts := re.fullmatch(written, value.strip())):
+        return value
+    days, hours, minutes, seconds = (int(part or 0) for part in parts.groups())
+    return 86_400 * days + 3600 * hours + 60 * minutes + seconds
+
+
+def parse_names(value: Any) -> Any:
+    """`a,b` or a sequence → a tuple of names."""
+    return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+
+Share = Annotated[float, Field(ge=0)]
+Ratio = Annotated[tuple[Share, Share, Share], BeforeValidator(parse_ratio)]
+Side = Annotated[int, Field(ge=16, le=2048)]
+Seconds = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
+SecondsOrNone = Annotated[float, BeforeValidator(parse_duration), Field(ge=0)]
+Formats = Annotated[
+    tuple[Literal["pt2", "torchscript", "safetensors", "openvino", "tensorrt", "triton", "edge"], ...],
+    BeforeValidator(parse_names),
+]
+Sizes = Annotated[tuple[Side, ...] | None, BeforeValidator(parse_sizes)]
+Scopes = Annotated[tuple[Literal["predict", "admin"], ...], BeforeValidator(parse_names)]

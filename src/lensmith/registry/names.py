@@ -1,0 +1,41 @@
+"""`flowers@champion`: how a registered model is named where a bundle's path could stand."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+"""Aliases of the version that answers, and of the one that is tried beside it."""
+
+_WRITTEN = re.compile(r"(?P<name>[\w][\w. -]*)@(?P<which>[\w][\w.-]*)")
+
+
+@dataclass(frozen=True)
+class Name:
+    """A version of a registered model.
+
+    Attributes:
+        name: of the model.
+        which: an alias, or a version's number.
+    """
+
+    name: str
+    which: str
+
+    @property
+    def is_version(self) -> bool:
+        """Whether it names a version, which never changes, and not an alias."""
+        return self.which.isdecimal()
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.which}"
+
+
+def parse(path: str | PathLike[str]) -> Name | None:
+    """What `NAME@ALIAS` or `NAME@VERSION` names; None where it is a path: of this form, but a file is there, or not."""
+    written = fspath(path)
+    found = _WRITTEN.fullmatch(written)
+    return Name(found["name"], found["which"]) if found and not Path(written).exists() else None
