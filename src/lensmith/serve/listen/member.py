@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from lensmith.config import ServeSettings
 from lensmith.errors import LensmithError
+from lensmith.registry.mailbox import Mailbox
 from lensmith.serve.watch import SHARED_FOLDER
 from lensmith.serve.watch.logs import logging_as
+from lensmith.serve.work.model import ModelVersion
 from lensmith.serve.work.models import Models
 
 if TYPE_CHECKING:
@@ -31,14 +33,6 @@ BEAT_S = 1.0
 """Seconds between two signs of life."""
 NOTE_LOAD_S = 1.0
 """Seconds after which a process writes down its load anew, for whichever is asked for measurements."""
-
-
-@dataclass(frozen=True)
-class ModelVersion:
-    """What a process answers with."""
-
-    name: str
-    version: str
 
 
 @dataclass(frozen=True)
@@ -63,17 +57,19 @@ class Beat(Protocol):
     value: float
 
 
-def member(settings: ServeSettings, listeners: list[socket.socket], link: Connection, beat: Beat) -> None:
+def member(
+    settings: ServeSettings, listeners: list[socket.socket], link: Connection, beat: Beat, mailbox: Mailbox | None
+) -> None:
     """Serve until told to stop, or until the supervisor is gone."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # reaches all of a terminal; the supervisor sees to it
     with logging_as(settings):
         try:
-            loading = Models.begin_loading(settings)
+            loading = Models.begin_loading(settings, mailbox.known() if mailbox else None)
             from lensmith.serve.listen.server import Server
 
             talk = _Talk(link, beat)
             # A terminal and systemd send the signal to stop to every process, and the supervisor says it once more.
-            server = Server(loading.result(), settings, listeners, talk.begin, alone=False)
+            server = Server(loading.result(), settings, listeners, talk.begin, alone=False, mailbox=mailbox)
         except LensmithError as error:
             link.send(Message("failed", error))
             return
@@ -104,8 +100,7 @@ class _Talk:
         for work in (self._live(), self._note_load()):
             task = self._loop.create_task(work)
             self._tasks.add(task)  # the loop itself keeps no hold of it
-        active = service.models.active
-        self._link.send(Message("ready", ModelVersion(active.name, active.version)))
+        self._link.send(Message("ready", service.models.active.named))
 
     def _listen(self) -> None:
         while True:
@@ -127,12 +122,11 @@ class _Talk:
         else:
             self._swapped.set_result(value)
 
-    async def _ask(self, path: Path) -> tuple[str, str]:
+    async def _ask(self, path: Path) -> ModelVersion:
         """Have other processes answer with the bundle at `path`, and get its name and version."""
         self._swapped = self._loop.create_future()
         self._link.send(Message("swap", path))
-        model = await self._swapped
-        return model.name, model.version
+        return await self._swapped
 
     async def _live(self) -> None:
         while True:

@@ -16,6 +16,7 @@ import uvicorn
 
 from lensmith.config import ServeSettings
 from lensmith.errors import LensmithError, ServiceError
+from lensmith.registry.mailbox import Mailbox
 from lensmith.serve.app import create_app
 from lensmith.serve.listen.connection import BoundedProtocol
 from lensmith.serve.problems import ProblemError
@@ -41,6 +42,7 @@ class Server(uvicorn.Server):
         listeners: bound sockets: the service's, then that of health, where it has one of its own.
         ready: called with the service once requests are answered, on its event loop.
         alone: whether no other process accepts from the same sockets; a second signal then cuts off what is under way.
+        mailbox: of the process that follows the registry, where the models come from there.
     """
 
     def __init__(
@@ -50,8 +52,9 @@ class Server(uvicorn.Server):
         listeners: list[socket.socket],
         ready: Callable[[Service], None],
         alone: bool = True,
+        mailbox: Mailbox | None = None,
     ) -> None:
-        app = create_app(models, settings)
+        app = create_app(models, settings, mailbox)
         config = uvicorn.Config(
             app,
             http=BoundedProtocol,
@@ -132,8 +135,7 @@ def reload_on_hangup(service: Service) -> None:
         path = service.models.active.path
         outcome, found = "failed", {"bundle": str(path)}
         try:
-            name, version = await service.swap(path)
-            outcome, found["model"] = "done", f"{name}@{version}"
+            outcome, found["model"] = "done", str(await service.swap(path))
         except (LensmithError, ProblemError) as error:
             outcome, found["reason"] = "refused", str(error)
         finally:

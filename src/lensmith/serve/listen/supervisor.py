@@ -23,9 +23,11 @@ from typing import Any
 
 from lensmith.config import ServeSettings
 from lensmith.errors import LensmithError, ServiceError
-from lensmith.serve.listen.member import Beat, Message, ModelVersion, member
+from lensmith.registry.mailbox import Mailbox
+from lensmith.serve.listen.member import Beat, Message, member
 from lensmith.serve.trust import audit
 from lensmith.serve.watch import SHARED_FOLDER
+from lensmith.serve.work.model import ModelVersion
 
 logger = logging.getLogger(__name__)
 
@@ -75,11 +77,17 @@ class Supervisor:
         settings: of each process.
         listeners: bound sockets that all accept from.
         announce: called with the model's name once all are ready for the first time.
+        mailbox: of the process that follows the registry, where the bundle comes from there.
     """
 
     def __init__(
-        self, settings: ServeSettings, listeners: list[socket.socket], announce: Callable[[str], None]
+        self,
+        settings: ServeSettings,
+        listeners: list[socket.socket],
+        announce: Callable[[str], None],
+        mailbox: Mailbox | None = None,
     ) -> None:
+        self._mailbox = mailbox
         self._settings = settings
         self._listeners = listeners
         self._announce: Callable[[str], None] | None = announce
@@ -118,7 +126,7 @@ class Supervisor:
         ours, theirs = context.Pipe()
         beat = context.RawValue("d", 0.0)
         settings = self._settings.model_copy(update={"bundle": bundle})
-        process = context.Process(target=member, args=(settings, self._listeners, theirs, beat))
+        process = context.Process(target=member, args=(settings, self._listeners, theirs, beat, self._mailbox))
         process.start()
         theirs.close()
         self._members.append(Member(process, ours, bundle, generation, beat))
@@ -189,9 +197,7 @@ class Supervisor:
                     if each is not change.asked_by:
                         each.process.terminate()  # it finishes what is under way
             if change.asked_by is None:
-                audit.record(
-                    "SIGHUP", None, "", "done", bundle=str(change.bundle), model=f"{model.name}@{model.version}"
-                )
+                audit.record("SIGHUP", None, "", "done", bundle=str(change.bundle), model=str(model))
             else:
                 _tell(change.asked_by, Message("swapped", model))
                 change.asked_by.process.terminate()

@@ -8,6 +8,7 @@ all cores and feeds one executor with batches. Either way an idle thread takes w
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import threading
 import time
@@ -248,17 +249,21 @@ def infer(
     if not ready:
         return
     started = time.perf_counter()
-    results: Sequence[Classified | BaseException]
+    results: list[Classified | BaseException]
     try:
         batch = ready[0][1][None] if len(ready) == 1 else np.stack([prepared for _, prepared, _, _ in ready])
-        rows = model.infer(batch)
+        rows, features = model.infer_with_features(batch)
         took = time.perf_counter() - started
-        results = [
-            Classified(model.rank(row, job.top_k), decoded, took, waited, len(ready))
-            for (job, _, waited, decoded), row in zip(ready, rows, strict=True)
-        ]
     except BaseException as error:
         results = [error] * len(ready)
+    else:
+        results = []
+        of_each = itertools.repeat(None, len(ready)) if features is None else features
+        for (job, _, waited, decoded), row, taken in zip(ready, rows, of_each, strict=True):
+            try:
+                results.append(Classified(model.rank(row, job.top_k), decoded, took, waited, len(ready), taken))
+            except BaseException as error:
+                results.append(error)
     for (job, *_), result in zip(ready, results, strict=True):
         done(job, result)
 

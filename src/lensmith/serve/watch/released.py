@@ -1,0 +1,64 @@
+"""What Prometheus reads of a gray release and of the registry."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from lensmith.rollout.state import Known
+
+
+class ReleaseMetrics:
+    """Measurements of a service that follows a registry.
+
+    Args:
+        registry: where they are written down.
+
+    Attributes:
+        requests: by role and outcome.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter(
+            "lensmith_rollout_requests",
+            "Requests while a gray release was under way, by role and by whether that model could answer.",
+            ["role", "outcome"],
+            registry=registry,
+        )
+        self._decisions = Counter(
+            "lensmith_rollout_decisions",
+            "Ends of gray releases, by outcome; each process counts them.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._share = Gauge(
+            "lensmith_rollout_share",
+            "Share of the requests that a challenger gets, or copies of them, 0..1.",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self._under_way = Gauge(
+            "lensmith_rollout_under_way",
+            "Whether a gray release is under way: 1 or 0.",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self._up = Gauge(
+            "lensmith_registry_up",
+            "Whether the registry answers: 1 or 0.",
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        self._up.set(1)
+        for outcome in ("promoted", "rolled_back", "aborted"):
+            self._decisions.labels(outcome)  # shown as 0 before the first
+
+    def note(self, before: Known | None, known: Known) -> None:
+        """Write down what the registry says now."""
+        self._up.set(int(known.reachable))
+        rollout = known.rollout if known.decision is None else None
+        self._under_way.set(int(rollout is not None))
+        self._share.set(rollout.share / 100 if rollout else 0)
+        # Only an end that was seen coming: a service that starts later was not there.
+        seen = before is not None and before.rollout is not None and before.decision is None
+        if seen and known.decision is not None:
+            self._decisions.labels(known.decision.outcome).inc()
