@@ -18,6 +18,7 @@ from lensmith.bundle import Bundle
 from lensmith.config import BenchSettings
 from lensmith.errors import ServiceError, SettingsError
 from lensmith.progress import track
+from lensmith.registry.pull import locate
 from lensmith.serve.process import start_service
 
 TOKEN = "LENSMITH_TOKEN"
@@ -95,14 +96,14 @@ def _service(target: str) -> Iterator[tuple[str, tuple[bytes, ...] | None]]:
     if "://" in target:
         yield target, None
         return
-    if not Path(target).exists():
+    if not (found := locate(target)).exists():
         raise SettingsError(
             "The URL of a service, or a bundle, was expected.",
             f"{target} arrived, where nothing is.",
-            "Give a URL such as http://127.0.0.1:8000, or the folder or zip of a bundle.",
+            "Give a URL such as http://127.0.0.1:8000, the folder or zip of a bundle, or NAME@ALIAS.",
         )
-    golden = Bundle.load(target).golden().images
-    with start_service(target) as service:
+    golden = Bundle.load(found).golden().images
+    with start_service(found) as service:
         yield service.url, golden
 
 

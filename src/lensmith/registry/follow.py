@@ -20,7 +20,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from lensmith.errors import LensmithError, RegistryUnreachableError
+from lensmith.errors import LensmithError, MissingPackageError, RegistryUnreachableError
 from lensmith.machine import cache_dir
 from lensmith.registry.mailbox import Mailbox, write_whole
 from lensmith.registry.models import Version, resolve
@@ -87,6 +87,8 @@ class Follower:
             self._offline()
         except LensmithError as error:  # such as an alias that is gone: what is served goes on
             self._complain(str(error))
+        except Exception as error:  # of a library, or of what somebody wrote into the registry
+            self._complain(f"The registry could not be read ({type(error).__name__}: {error}).")
 
     @property
     def urgent(self) -> bool:
@@ -150,9 +152,8 @@ class Follower:
         if decision is None:
             own = Report.together(rollout.id, self._mailbox.reports())
             ledger.report(state.n, self._replica, {**own.as_dict(), "at": now().isoformat()})
-            self._others = [
-                Report.from_dict(report) for replica, report in state.reports.items() if replica != self._replica
-            ]
+            others = (report for replica, report in state.reports.items() if replica != self._replica)
+            self._others = [Report.from_dict(report) for report in others]
             wanted, verdict = self._judge(rollout, own, known)
             known = known.model_copy(update={"comparison": verdict.figures})
             wanted = self._pending or wanted
@@ -233,11 +234,12 @@ def main() -> None:
     try:
         follower = Follower(name, Mailbox(Path(wanted["folder"])), uri(wanted["tracking_uri"]))
         follower.begin()
-    except LensmithError as error:
+    except (LensmithError, ModuleNotFoundError) as found:
+        error = found if isinstance(found, LensmithError) else MissingPackageError.of(found)
         print(json.dumps({"error": type(error).__name__, "said": [error.expected, error.arrived, error.remedy]}))
         return
     print(json.dumps({"ready": True}), flush=True)
-    if name.is_version:
+    if wanted["once"]:
         return
     while True:
         due = time.monotonic() + wanted["poll_s"]

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from lensmith.rollout.report import Report
 from lensmith.rollout.state import Known
@@ -45,9 +47,9 @@ class Mailbox:
         """Let the processes of the service know."""
         write_whole(self.folder / KNOWN, known.model_dump_json())
 
-    def hand_in(self, report: Report) -> None:
-        """Leave what this process has counted."""
-        write_whole(self.folder / f"report-{os.getpid()}.json", json.dumps(report.as_dict()))
+    def hand_in(self, report: Mapping[str, Any]) -> None:
+        """Leave what this process has counted, as `Report.as_dict` says it."""
+        write_whole(self.folder / f"report-{os.getpid()}.json", json.dumps(report))
 
     def reports(self) -> list[Report]:
         """What all processes have left, also of earlier releases."""

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
 
-CHAMPION, CHALLENGER = "champion", "challenger"
-"""Aliases of the version that answers, and of the one that is tried beside it."""
+from lensmith.errors import RegistryError
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+"""Aliases of the version that answers, of the one that is tried beside it, and of the champion before."""
 
 _WRITTEN = re.compile(r"(?P<name>[\w][\w. -]*)@(?P<which>[\w][\w.-]*)")
 
@@ -39,3 +41,19 @@ def parse(path: str | PathLike[str]) -> Name | None:
     written = fspath(path)
     found = _WRITTEN.fullmatch(written)
     return Name(found["name"], found["which"]) if found and not Path(written).exists() else None
+
+
+def require(written: str) -> Name:
+    """What `NAME@ALIAS` or `NAME@VERSION` names, whatever lies in the folder.
+
+    Raises:
+        RegistryError: it has another form.
+    """
+    found = _WRITTEN.fullmatch(written)
+    if found is None:
+        raise RegistryError(
+            "A version of a model was expected, as NAME@ALIAS or NAME@VERSION.",
+            f"{written[:120]!r} arrived.",
+            f"Write it as flowers@{CHAMPION} or flowers@3.",
+        )
+    return Name(found["name"], found["which"])

@@ -1,0 +1,182 @@
+"""`lensmith registry`: bundles as versions of named models, and which of them serves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.main import get_command
+
+from lensmith import api
+from lensmith.cli.options import Json
+from lensmith.cli.output import print_json, say, table
+from lensmith.registry.names import CHAMPION
+
+Uri = Annotated[
+    str | None,
+    typer.Option(
+        "--tracking-uri",
+        help="Where the registry is: sqlite:///FILE, postgresql://…, or the address of an `mlflow server`; by default "
+        "LENSMITH_TRACKING_URI, MLFLOW_TRACKING_URI, or runs/mlflow.db.",
+        show_default=False,
+    ),
+]
+_Which = Annotated[str, typer.Argument(metavar="NAME@WHICH", help="Alias or version of a model.", show_default=False)]
+_Model = Annotated[str, typer.Argument(metavar="NAME", help="Registered model.", show_default=False)]
+
+_app = typer.Typer(
+    help="Keep bundles as versions of named models, and say which of them serves.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+
+@_app.command()
+def push(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder or zip.", show_default=False)],
+    name: Annotated[
+        str | None, typer.Option(help="Model to make it a version of; the bundle's name by default.")
+    ] = None,
+    alias: Annotated[str | None, typer.Option(help="Alias for the version, such as champion.")] = None,
+    tracking_uri: Uri = None,
+    as_json: Json = False,
+) -> None:
+    """Make a bundle a version of a model. The same bundle is not pushed twice.
+
+    Example: `lensmith registry push runs/flowers/bundle --name flowers --alias champion`
+    """
+    pushed = api.push(bundle, name, alias=alias, tracking_uri=tracking_uri)
+    if as_json:
+        print_json(pushed.as_dict())
+        return
+    version = pushed.version
+    state = "pushed" if pushed.new else "was there already"
+    say((f"{version.name}@{version.version}", "bold"), f"  {state}{_named(version.aliases)}")
+    if pushed.new and not pushed.uploaded:
+        say("  files: as the training has left them in MLflow")
+    if CHAMPION not in version.aliases:
+        say(f"Next: lensmith registry alias {version.name}@{version.version} {CHAMPION}")
+
+
+@_app.command("list")
+def list_(tracking_uri: Uri = None, as_json: Json = False) -> None:
+    """List the models, with their aliases."""
+    found = api.registered(tracking_uri=tracking_uri)
+    if as_json:
+        print_json({"models": [model.as_dict() for model in found]})
+        return
+    if not found:
+        say("No model is registered yet.")
+        return
+    rows = [
+        (
+            model.name,
+            len(model.versions),
+            ", ".join(f"{alias} {version}" for alias, version in model.aliases.items()) or "–",
+            f"{model.versions[0].created:%Y-%m-%d %H:%M}" if model.versions else "–",
+        )
+        for model in found
+    ]
+    table("", ("model", "versions", "aliases", "last push (UTC)"), rows)
+
+
+@_app.command()
+def show(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME[@WHICH]", help="Model, or one version of it.", show_default=False)
+    ],
+    tracking_uri: Uri = None,
+    as_json: Json = False,
+) -> None:
+    """Show a model's versions, or all that the registry knows of one of them."""
+    if "@" not in name:
+        (model,) = api.registered(name, tracking_uri=tracking_uri)
+        if as_json:
+            print_json(model.as_dict())
+            return
+        rows = [
+            (
+                int(version.version),
+                ", ".join(version.aliases) or "–",
+                _percent(version.tags.get("lensmith.accuracy")),
+                version.tags.get("lensmith.bundle_version", "–") if version.content else "no bundle",
+                f"{version.created:%Y-%m-%d %H:%M}",
+            )
+            for version in model.versions
+        ]
+        table(model.name, ("version", "aliases", "accuracy", "bundle", "pushed (UTC)"), rows)
+        return
+    version = api.registered_version(name, tracking_uri=tracking_uri)
+    if as_json:
+        print_json(version.as_dict())
+        return
+    say((f"{version.name}@{version.version}", "bold"), f"  pushed {version.created:%Y-%m-%d %H:%M} UTC")
+    facts = {"aliases": ", ".join(version.aliases) or "–", "content": version.content or "no bundle"}
+    facts |= {"source": version.as_dict()["source"], "run": version.run or "–"}
+    facts |= {key.removeprefix("lensmith."): value for key, value in sorted(version.tags.items())}
+    table("", ("what", "value"), list(facts.items()))
+
+
+@_app.command()
+def alias(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME@VERSION", help="Version; with --remove, the model.", show_default=False)
+    ],
+    alias: Annotated[str, typer.Argument(metavar="ALIAS", help="Such as champion.", show_default=False)],
+    remove: Annotated[bool, typer.Option("--remove", help="Let the alias name nothing any longer.")] = False,
+    tracking_uri: Uri = None,
+    as_json: Json = False,
+) -> None:
+    """Let an alias name a version. Where it is champion, `previous` names the champion before.
+
+    Example: `lensmith registry alias flowers@3 champion`
+    """
+    moved = api.set_alias(name, alias, remove=remove, tracking_uri=tracking_uri)
+    if as_json:
+        print_json(moved.as_dict())
+        return
+    if moved.now is None:
+        say((f"{moved.name}@{moved.alias}", "bold"), f"  is no longer there; it named version {moved.before}")
+    else:
+        before = f", before it {moved.before}" if moved.before not in (None, moved.now) else ""
+        say((f"{moved.name}@{moved.alias}", "bold"), f"  names version {moved.now}{before}")
+
+
+@_app.command()
+def pull(
+    name: _Which,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write, or a file that ends in .zip; by default the cache alone.")
+    ] = None,
+    tracking_uri: Uri = None,
+    as_json: Json = False,
+) -> None:
+    """Fetch a bundle out of the registry, and verify that it is the one that was pushed."""
+    pulled = api.pull(name, out, tracking_uri=tracking_uri)
+    if as_json:
+        print_json(pulled.as_dict())
+        return
+    say((f"{pulled.version.name}@{pulled.version.version}", "bold"), f"  {pulled.path}")
+
+
+@_app.command()
+def rollback(name: _Model, tracking_uri: Uri = None, as_json: Json = False) -> None:
+    """Make the champion before champion again. Run again, it goes forth again."""
+    moved = api.rollback(name, tracking_uri=tracking_uri)
+    if as_json:
+        print_json(moved.as_dict())
+        return
+    say((f"{moved.name}@{moved.alias}", "bold"), f"  names version {moved.now} again, in the place of {moved.before}")
+
+
+def _named(aliases: tuple[str, ...]) -> str:
+    return f", named {', '.join(aliases)}" if aliases else ""
+
+
+def _percent(accuracy: str | None) -> str:
+    return f"{100 * float(accuracy):.2f} %" if accuracy else "–"
+
+
+command = get_command(_app)

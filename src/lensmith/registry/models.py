@@ -1,0 +1,258 @@
+"""Registered models, their versions and aliases."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from lensmith.errors import RegistryError
+from lensmith.registry.names import CHAMPION, Name
+from lensmith.registry.store import code, problems, shown
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CONTENT_TAG = "lensmith.content"
+"""Of a version: SHA-256 of its bundle.json, which holds the hashes of all other files."""
+
+RUN_TAG = "lensmith.bundle."
+"""And the first 16 digits of the content: a tag of the run among whose artifacts the bundle lies, saying where."""
+
+_LISTED = 10
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a registered model.
+
+    Attributes:
+        name: of the model.
+        version: its number.
+        source: where its files are, as an artifact URI.
+        run: id of the run in MLflow that it belongs to; empty where there is none.
+        created: when it was pushed, in UTC.
+        aliases: that name it, sorted.
+        tags: of the version.
+    """
+
+    name: str
+    version: str
+    source: str
+    run: str
+    created: datetime
+    aliases: tuple[str, ...]
+    tags: Mapping[str, str]
+
+    @property
+    def content(self) -> str:
+        """SHA-256 of its bundle.json; empty where it holds no bundle."""
+        return self.tags.get(CONTENT_TAG, "")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "aliases": list(self.aliases),
+            "created": self.created.isoformat(),
+            "content": self.content,
+            "source": shown(self.source),
+            "run": self.run,
+            "tags": dict(self.tags),
+        }
+
+
+def place(content: str) -> str:
+    """Where a bundle of this content lies among a run's artifacts: under its hash, so that no other takes its place."""
+    return f"bundle/{content[:16]}"
+
+
+def resolve(client: MlflowClient, name: Name) -> Version:
+    """The version that `NAME@ALIAS` or `NAME@VERSION` names now.
+
+    Raises:
+        RegistryError: no such model, version or alias; the message says what there is.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with problems(str(client.tracking_uri)):
+        try:
+            if name.is_version:
+                found = client.get_model_version(name.name, name.which)
+            else:
+                found = client.get_model_version_by_alias(name.name, name.which)
+        except MlflowException as error:
+            if not _is_missing(error):
+                raise
+            raise _missing(client, name) from error
+        return _version(found)
+
+
+def champion_of(client: MlflowClient, name: str) -> Version | None:
+    """The version that the alias champion names; None where none does.
+
+    Raises:
+        RegistryError: no such model.
+    """
+    return next((each for each in versions(client, name) if CHAMPION in each.aliases), None)
+
+
+def versions(client: MlflowClient, name: str) -> list[Version]:
+    """All versions of a model, the newest first.
+
+    Raises:
+        RegistryError: no such model.
+    """
+    named: dict[str, list[str]] = {}
+    for alias, version in aliases(client, name).items():
+        named.setdefault(version, []).append(alias)
+    with problems(str(client.tracking_uri)):
+        quote = '"' if "'" in name else "'"
+        found = _all(client.search_model_versions, f"name={quote}{name}{quote}")
+    # A search says no aliases.
+    return sorted((_version(each, named.get(str(each.version), [])) for each in found), key=_number, reverse=True)
+
+
+def aliases(client: MlflowClient, name: str) -> dict[str, str]:
+    """Alias → version of a model.
+
+    Raises:
+        RegistryError: no such model.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with problems(str(client.tracking_uri)):
+        try:
+            found = client.get_registered_model(name).aliases
+        except MlflowException as error:
+            if not _is_missing(error):
+                raise
+            raise _missing(client, Name(name, "")) from error
+    return {alias: str(version) for alias, version in sorted(found.items())}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A registered model with all its versions.
+
+    Attributes:
+        name: of the model.
+        versions: the newest first.
+    """
+
+    name: str
+    versions: tuple[Version, ...]
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """Alias → version."""
+        return dict(sorted((alias, each.version) for each in self.versions for alias in each.aliases))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: name, aliases, versions."""
+        return {
+            "name": self.name,
+            "aliases": self.aliases,
+            "versions": [version.as_dict() for version in self.versions],
+        }
+
+
+def model(client: MlflowClient, name: str) -> Model:
+    """A model with all its versions.
+
+    Raises:
+        RegistryError: no such model.
+    """
+    return Model(name, tuple(versions(client, name)))
+
+
+def names(client: MlflowClient) -> list[str]:
+    """All registered models, sorted."""
+    with problems(str(client.tracking_uri)):
+        return sorted(model.name for model in _all(client.search_registered_models, None))
+
+
+def set_alias(client: MlflowClient, version: Version, alias: str) -> None:
+    """Let an alias name this version, and no other."""
+    with problems(str(client.tracking_uri)):
+        client.set_registered_model_alias(version.name, alias, version.version)
+
+
+def remove_alias(client: MlflowClient, name: str, alias: str) -> None:
+    """Let an alias name nothing any longer.
+
+    Raises:
+        RegistryError: no such model or alias.
+    """
+    if alias not in aliases(client, name):
+        raise _missing(client, Name(name, alias))
+    with problems(str(client.tracking_uri)):
+        client.delete_registered_model_alias(name, alias)
+
+
+def _all(search: Any, wanted: str | None) -> list[Any]:
+    """Every page of a search."""
+    found: list[Any] = []
+    token = None
+    while True:
+        page = search(filter_string=wanted, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def _version(found: Any, aliases: list[str] | None = None) -> Version:
+    named = found.aliases if aliases is None else aliases
+    created = datetime.fromtimestamp(found.creation_timestamp / 1000, UTC).replace(microsecond=0)
+    return Version(
+        found.name,
+        str(found.version),
+        found.source or "",
+        found.run_id or "",
+        created,
+        tuple(sorted(named)),
+        dict(found.tags),
+    )
+
+
+def _number(version: Version) -> int:
+    return int(version.version)
+
+
+def _is_missing(error: Exception) -> bool:
+    # An alias that is not there counts as a bad parameter with MLflow.
+    return code(error) in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
+
+
+def _missing(client: MlflowClient, name: Name) -> RegistryError:
+    """The error that says what there is in the place of what was named."""
+    known = names(client)
+    if name.name not in known:
+        near = difflib.get_close_matches(name.name, known, n=3, cutoff=0.5)
+        there = f"Near it are {', '.join(near)}" if near else f"It has {_listed(known)}"
+        return RegistryError(
+            f"A model named {name.name} was expected in the registry at {shown(client.tracking_uri)}.",
+            f"It has none of that name. {there if known else 'It holds no model yet'}.",
+            "Name one of those, or push a bundle with: lensmith registry push BUNDLE --name NAME",
+        )
+    if name.is_version:
+        there = f"It has {_listed([each.version for each in versions(client, name.name)])}"
+        kind = "version"
+    else:
+        named = [f"{alias} (version {version})" for alias, version in aliases(client, name.name).items()]
+        there = f"It has {_listed(named)}" if named else "It has no alias"
+        kind = "alias"
+    return RegistryError(
+        f"The {kind} {name.which} of {name.name} was expected in the registry at {shown(client.tracking_uri)}.",
+        f"There is none. {there}.",
+        f"See what there is with: lensmith registry show {name.name}",
+    )
+
+
+def _listed(found: list[str]) -> str:
+    more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+    return f"{', '.join(found[:_LISTED])}{more}" if found else "none"

@@ -1,0 +1,168 @@
+"""Bundles into the registry: the files first, then the version that names them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from hashlib import sha256 as digest
+from os import PathLike
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from lensmith import __version__
+from lensmith.bundle import MANIFEST, Bundle, Manifest, sha256
+from lensmith.errors import RegistryError
+from lensmith.progress import track
+from lensmith.registry.aliases import point, require_alias
+from lensmith.registry.models import CONTENT_TAG, RUN_TAG, Version, names, place, resolve, versions
+from lensmith.registry.names import Name
+from lensmith.registry.pull import fetch
+from lensmith.registry.store import experiment, problems
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+EXPERIMENT = "lensmith"
+"""Of bundles whose training is not tracked."""
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push came to.
+
+    Attributes:
+        version: in the registry, with its aliases.
+        new: whether it was made now; False: the same bundle was there already.
+        uploaded: whether files were sent; False: they lay in MLflow already, as the training had left them.
+    """
+
+    version: Version
+    new: bool
+    uploaded: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: the version's, `new` and `uploaded`."""
+        return {**self.version.as_dict(), "new": self.new, "uploaded": self.uploaded}
+
+
+def push(client: MlflowClient, path: str | PathLike[str], name: str | None = None, alias: str | None = None) -> Pushed:
+    """Make a bundle a version of a registered model; one of the same content is not made twice.
+
+    Args:
+        client: of the registry.
+        path: folder or zip.
+        name: of the model; the bundle's own by default.
+        alias: to name the version by, such as champion.
+
+    Raises:
+        BundleError: no bundle, or a damaged one.
+        RegistryError: a name or alias that cannot be used, or what MLflow refuses; then there is no new version.
+        RolloutError: the alias takes part in a gray release that is under way.
+    """
+    bundle = Bundle.load(path)
+    named = name if name is not None else bundle.manifest.name
+    _require_name(named)
+    if alias is not None:
+        require_alias(client, named, alias)
+    content = sha256(bundle.path / MANIFEST)
+    known = names(client)
+    same = [each for each in versions(client, named) if each.content == content] if named in known else []
+    uploaded = False
+    if same:
+        version = same[-1]
+    else:
+        run, source = _found(client, content) or (None, "")
+        if run is None:
+            run, source = _upload(client, bundle, content)
+            uploaded = True
+        version = _register(client, named, source, run, _tags(bundle.manifest, content))
+    if alias is not None:
+        point(client, version, alias)
+    return Pushed(resolve(client, Name(named, version.version)), not same, uploaded)
+
+
+def labels_digest(labels: tuple[str, ...]) -> str:
+    """16 hex digits that say whether two bundles have the same labels in the same order."""
+    return digest(json.dumps(labels).encode()).hexdigest()[:16]
+
+
+def _require_name(name: str) -> None:
+    if re.fullmatch(r"\w[\w. -]{0,99}", name):
+        return
+    proposed = re.sub(r"[^\w.-]+", "-", name).strip("-. ")[:100] or "model"
+    raise RegistryError(
+        "A model's name of at most 100 letters, digits, spaces, dots, dashes and underscores was expected.",
+        f"{name[:120]!r} arrived.",
+        f"Name it with --name, such as: --name {proposed}",
+    )
+
+
+def _tags(manifest: Manifest, content: str) -> dict[str, str]:
+    accuracy = manifest.metrics.get("accuracy")
+    return {
+        CONTENT_TAG: content,
+        "lensmith.bundle": manifest.name,
+        "lensmith.bundle_version": manifest.version,
+        "lensmith.created": manifest.created.isoformat(),
+        "lensmith.labels": labels_digest(manifest.labels),
+        "lensmith.classes": str(len(manifest.labels)),
+        "lensmith.version": __version__,
+        **({"lensmith.accuracy": f"{accuracy:.6g}"} if isinstance(accuracy, (int, float)) else {}),
+    }
+
+
+def _found(client: MlflowClient, content: str) -> tuple[str, str] | None:
+    """Run and source of the bundle where a tracked training, or an earlier push, has left it in MLflow, whole."""
+    key = f"{RUN_TAG}{content[:16]}"
+    with problems(str(client.tracking_uri)):
+        groups = [each.experiment_id for each in client.search_experiments()]
+        runs = client.search_runs(groups, f"tags.`{key}` = '{place(content)}'")
+    for run in runs:
+        source = f"{run.info.artifact_uri}/{place(content)}"
+        with TemporaryDirectory() as folder, suppress(RegistryError):
+            fetch(client, source, MANIFEST, Path(folder))
+            if sha256(Path(folder) / MANIFEST) == content:
+                return str(run.info.run_id), source
+    return None
+
+
+def _upload(client: MlflowClient, bundle: Bundle, content: str) -> tuple[str, str]:
+    """Send the files to a run of their own; run and source. Nothing is left of one that fails."""
+    group = experiment(client, EXPERIMENT)
+    with problems(str(client.tracking_uri)):
+        run = client.create_run(group, run_name=f"{bundle.manifest.name} {bundle.manifest.version}")
+        with _undone_by(lambda: client.delete_run(run.info.run_id)):
+            # bundle.json comes last: where it is, all is.
+            for name in track((*sorted(bundle.manifest.files), MANIFEST), "uploading"):
+                folder = PurePosixPath(place(content)) / PurePosixPath(name).parent
+                client.log_artifact(run.info.run_id, str(bundle.path / name), str(folder))
+            client.set_tag(run.info.run_id, f"{RUN_TAG}{content[:16]}", place(content))
+            client.set_terminated(run.info.run_id)
+    return str(run.info.run_id), f"{run.info.artifact_uri}/{place(content)}"
+
+
+def _register(client: MlflowClient, name: str, source: str, run: str, tags: dict[str, str]) -> Version:
+    from mlflow.exceptions import MlflowException
+
+    with problems(str(client.tracking_uri)):
+        made = False
+        with suppress(MlflowException):  # there, or what is wrong is said below
+            client.create_registered_model(name)
+            made = True
+        with _undone_by(lambda: client.delete_registered_model(name) if made else None):
+            version = client.create_model_version(name, source, run_id=run, tags=tags)
+    return resolve(client, Name(name, str(version.version)))
+
+
+@contextmanager
+def _undone_by(undo: Any) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):
+            undo()
+        raise

@@ -1,0 +1,136 @@
+"""A pulled bundle is the one that was pushed, or there is none."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+import lensmith
+from lensmith.bundle import MANIFEST, Bundle, sha256
+from lensmith.errors import OutputError, RegistryError
+from lensmith.machine import cache_dir
+from lensmith.registry.models import CONTENT_TAG, Version, resolve
+from lensmith.registry.names import Name
+from lensmith.registry.pull import cached, locate, pull
+
+
+@pytest.fixture
+def version(registry: Any, versions: Callable[..., Bundle]) -> Version:
+    versions("a")
+    return resolve(registry, Name("flowers", "champion"))
+
+
+def artifacts(version: Version) -> Path:
+    """The folder of its files in the registry."""
+    return Path(urlsplit(version.source).path)
+
+
+def left(content: str) -> list[Path]:
+    """What is in the cache beside what was known before."""
+    folder = cache_dir() / "registry"
+    return [path for path in folder.iterdir() if path.name != "known"] if folder.exists() else []
+
+
+def test_it_is_kept_under_the_hash_of_its_content(registry: Any, version: Version) -> None:
+    found = pull(registry, version)
+    assert found == cache_dir() / "registry" / version.content
+    assert sha256(found / MANIFEST) == version.content
+    assert Bundle.load(found).manifest.version == "a"
+    shutil.rmtree(artifacts(version))
+    assert pull(registry, version) == found
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "golden.npz", MANIFEST])
+def test_a_file_that_has_changed_in_the_registry_is_refused_and_nothing_is_left(
+    file: str, registry: Any, version: Version
+) -> None:
+    with (artifacts(version) / file).open("ab") as changed:
+        changed.write(b" ")
+    with pytest.raises(RegistryError, match="Another is there"):
+        pull(registry, version)
+    assert left(version.content) == []
+
+
+def test_another_bundle_in_its_place_is_refused(registry: Any, version: Version, colour_bundle: Bundle) -> None:
+    shutil.rmtree(artifacts(version))
+    shutil.copytree(colour_bundle.path, artifacts(version))
+    with pytest.raises(RegistryError, match=r"bundle\.json has changed"):
+        pull(registry, version)
+    assert left(version.content) == []
+
+
+def test_a_description_that_leads_out_of_the_cache_is_refused(registry: Any, version: Version) -> None:
+    manifest = artifacts(version) / MANIFEST
+    content = json.loads(manifest.read_text())
+    content["files"]["../../escaped"] = "0" * 64
+    manifest.write_text(json.dumps(content))
+    registry.set_model_version_tag("flowers", "1", CONTENT_TAG, sha256(manifest))
+    with pytest.raises(RegistryError, match="climbs out"):
+        pull(registry, resolve(registry, Name("flowers", "1")))
+    assert left(version.content) == []
+
+
+@pytest.mark.parametrize("tag", ["../../../etc", "abc"])
+def test_a_tag_that_is_no_hash_is_refused(tag: str, registry: Any, version: Version) -> None:
+    registry.set_model_version_tag("flowers", "1", CONTENT_TAG, tag)
+    with pytest.raises(RegistryError, match="no SHA-256"):
+        pull(registry, resolve(registry, Name("flowers", "1")))
+
+
+def test_a_version_whose_files_are_gone_is_told(registry: Any, version: Version) -> None:
+    (artifacts(version) / "model.onnx").unlink()
+    with pytest.raises(RegistryError, match=r"model\.onnx.*cannot be had"):
+        pull(registry, version)
+    assert left(version.content) == []
+
+
+def test_a_version_that_plain_mlflow_has_made_holds_no_bundle(registry: Any, version: Version) -> None:
+    registry.create_model_version("flowers", "file:///srv/model")
+    with pytest.raises(RegistryError, match="not pushed by lensmith"):
+        lensmith.load("flowers@2")
+
+
+def test_a_bundle_that_was_damaged_in_the_cache_is_fetched_again(registry: Any, version: Version) -> None:
+    found = pull(registry, version)
+    with (found / "model.onnx").open("r+b") as damaged:
+        damaged.write(b"\0\0\0\0")
+    assert pull(registry, version) == found
+    assert Bundle.load(found).manifest.version == "a"
+
+
+def test_several_may_pull_at_once(registry: Any, version: Version) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(lambda _: Bundle.load(pull(registry, version)).path, range(16)))
+    assert found == {cached(version.content)}
+    assert left(version.content) == [cached(version.content)]
+
+
+def test_an_abandoned_download_is_removed_and_one_under_way_is_not(registry: Any, version: Version) -> None:
+    folder = cache_dir() / "registry"
+    for name in (".pull-old", ".pull-new"):
+        (folder / name).mkdir(parents=True)
+    os.utime(folder / ".pull-old", (time.time() - 100_000,) * 2)
+    pull(registry, version)
+    assert not (folder / ".pull-old").exists()
+    assert (folder / ".pull-new").exists()
+
+
+def test_a_path_is_taken_as_it_is_even_if_it_looks_like_a_name(version: Version) -> None:
+    assert locate("some/where") == Path("some/where")
+    Path("flowers@champion").mkdir()
+    assert locate("flowers@champion") == Path("flowers@champion")
+
+
+def test_a_copy_can_be_had_as_folder_and_zip_at_a_free_place(version: Version, tmp_path: Path) -> None:
+    folder = lensmith.pull("flowers@champion", tmp_path / "new" / "folder").path
+    packed = lensmith.pull("flowers@1", tmp_path / "packed.zip").path
+    assert Bundle.load(folder).manifest == Bundle.load(packed).manifest
+    with pytest.raises(OutputError, match="Something is there"):
+        lensmith.pull("flowers@champion", folder)

@@ -1,0 +1,133 @@
+"""A push makes a version, whole, or none."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lensmith
+from lensmith.bundle import MANIFEST, Bundle, sha256
+from lensmith.errors import BundleError, RegistryError, RolloutError
+from lensmith.registry.models import RUN_TAG, aliases, names, place, versions
+from lensmith.registry.push import labels_digest, push
+from lensmith.registry.rollouts import Ledger
+from lensmith.rollout.state import Rollout
+
+Remake = Callable[..., Bundle]
+
+
+def test_a_version_says_what_was_pushed(registry: Any, remake: Remake) -> None:
+    bundle = remake("bundle", name="flowers", version="run-3", metrics={"accuracy": 0.91234567})
+    pushed = push(registry, bundle.path)
+    tags = pushed.version.tags
+    assert pushed.version.name == "flowers"
+    assert pushed.version.content == sha256(bundle.path / MANIFEST)
+    assert tags["lensmith.bundle_version"] == "run-3"
+    assert tags["lensmith.accuracy"] == "0.912346"
+    assert tags["lensmith.labels"] == labels_digest(bundle.labels)
+    assert pushed.version.aliases == ()
+
+
+def test_the_same_content_is_pushed_once_to_a_model_and_uploaded_once_at_all(
+    registry: Any, remake: Remake, tmp_path: Path
+) -> None:
+    bundle = remake("bundle", name="flowers")
+    packed = bundle.pack(tmp_path / "bundle.zip")
+    assert push(registry, bundle.path).uploaded
+    again = push(registry, packed, alias="champion")
+    assert (again.version.version, again.new) == ("1", False)
+    assert again.version.aliases == ("champion",)
+    elsewhere = push(registry, bundle.path, name="other")
+    assert (elsewhere.version.version, elsewhere.new, elsewhere.uploaded) == ("1", True, False)
+    assert Bundle.load(lensmith.pull("other@1").path).manifest == bundle.manifest
+
+
+def test_files_that_the_training_has_left_in_mlflow_are_taken(registry: Any, remake: Remake) -> None:
+    bundle = remake("bundle", name="flowers")
+    content = sha256(bundle.path / MANIFEST)
+    run = registry.create_run(registry.create_experiment("photos", "file:///" + str(bundle.path.parent / "art")))
+    registry.log_artifacts(run.info.run_id, str(bundle.path), place(content))
+    registry.set_tag(run.info.run_id, f"{RUN_TAG}{content[:16]}", place(content))
+    pushed = push(registry, bundle.path)
+    assert not pushed.uploaded
+    assert pushed.version.run == run.info.run_id
+    assert lensmith.load("flowers@1").bundle.manifest == bundle.manifest
+
+
+def test_files_that_are_no_longer_in_mlflow_are_uploaded_again(registry: Any, remake: Remake, workspace: Path) -> None:
+    bundle = remake("bundle", name="flowers")
+    push(registry, bundle.path)
+    shutil.rmtree(workspace / "runs" / "mlartifacts")
+    assert push(registry, bundle.path, name="other").uploaded
+
+
+@pytest.mark.parametrize("failing", ["log_artifact", "set_tag", "create_model_version"])
+def test_a_push_that_dies_half_way_leaves_neither_version_nor_model(
+    failing: str, registry: Any, remake: Remake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(registry, failing, die)
+        with pytest.raises(KeyboardInterrupt):
+            push(registry, remake("bundle", name="flowers").path)
+    assert names(registry) == []
+    assert push(registry, remake("other", name="flowers").path).version.version == "1"
+
+
+def test_what_is_no_bundle_is_refused_before_anything_is_made(registry: Any, remake: Remake, tmp_path: Path) -> None:
+    bundle = remake("bundle", name="flowers")
+    (bundle.path / "model.onnx").write_bytes(b"changed")
+    with pytest.raises(BundleError, match="has changed since"):
+        push(registry, bundle.path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BundleError, match="holds no"):
+        push(registry, tmp_path / "empty")
+    assert names(registry) == []
+    assert registry.get_experiment_by_name("lensmith") is None
+
+
+@pytest.mark.parametrize("name", ["a/b", "a:b", "", "a@b", " a", "x" * 101])
+def test_a_name_that_cannot_be_used_is_refused(name: str, registry: Any, remake: Remake) -> None:
+    with pytest.raises(RegistryError, match="model's name"):
+        push(registry, remake("bundle").path, name=name)
+    assert names(registry) == []
+
+
+@pytest.mark.parametrize("alias", ["3", "v3", "latest", "Latest", "a b", "a.b", "", "-a"])
+def test_an_alias_that_cannot_be_used_is_refused(alias: str, registry: Any, remake: Remake) -> None:
+    with pytest.raises(RegistryError, match="An alias of letters"):
+        push(registry, remake("bundle", name="flowers").path, alias=alias)
+    assert names(registry) == []
+
+
+def test_no_champion_is_set_while_a_gray_release_is_under_way(
+    registry: Any, remake: Remake, versions: Callable[..., Bundle]
+) -> None:
+    versions("a", "b")
+    ledger = Ledger.open(registry, "flowers", create=True)
+    assert ledger is not None
+    ledger.begin(Rollout(id="", name="flowers", champion="1", challenger="2"))
+    with pytest.raises(RolloutError, match="under way while champion is moved"):
+        push(registry, remake("bundle", name="flowers").path, alias="champion")
+    with pytest.raises(RolloutError):
+        lensmith.rollback("flowers")
+    with pytest.raises(RolloutError):
+        lensmith.set_alias("flowers", "champion", remove=True)
+    assert aliases(registry, "flowers") == {"champion": "1"}
+    assert push(registry, remake("third", name="flowers").path, alias="candidate").version.version == "3"
+
+
+def test_many_versions_are_all_seen(registry: Any, versions: Callable[..., Bundle]) -> None:
+    versions("a")
+    for _ in range(210):
+        registry.create_model_version("flowers", "file:///srv/model")
+    found = _all_versions(registry)
+    assert found == [str(n) for n in range(211, 0, -1)]
+
+
+def _all_versions(registry: Any) -> list[str]:
+    return [version.version for version in versions(registry, "flowers")]

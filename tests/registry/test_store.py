@@ -1,0 +1,155 @@
+"""Where MLflow is, and what is said when it is not there."""
+
+import http.server
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lensmith.errors import RegistryError, RegistryUnreachableError
+from lensmith.registry import store
+
+
+def test_the_first_of_flag_environment_file_and_mlflows_own_variable_counts(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert store.uri() == f"sqlite:///{workspace}/runs/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflows-own:5000")
+    assert store.uri() == "http://mlflows-own:5000"
+    (workspace / "lensmith.yaml").write_text("tracking:\n  uri: http://file:5000\n")
+    assert store.uri() == "http://file:5000"
+    monkeypatch.setenv("LENSMITH_TRACKING_URI", "http://environment:5000")
+    assert store.uri() == "http://environment:5000"
+    assert store.uri("http://flag:5000") == "http://flag:5000"
+
+
+def test_a_sqlite_file_is_named_absolutely_whatever_the_folder(workspace: Path) -> None:
+    assert store.uri("sqlite:///a/b.db") == f"sqlite:///{workspace}/a/b.db"
+    assert store.uri("a/b.db") == f"sqlite:///{workspace}/a/b.db"
+    assert store.uri("sqlite:////srv/b.db") == "sqlite:////srv/b.db"
+
+
+def test_postgresql_is_reached_with_the_driver_that_the_extra_brings() -> None:
+    assert store.uri("postgresql://u:p@h/db") == "postgresql+psycopg://u:p@h/db"
+    assert store.uri("postgres://u:p@h/db") == "postgresql+psycopg://u:p@h/db"
+    assert store.uri("postgresql+psycopg2://u:p@h/db") == "postgresql+psycopg2://u:p@h/db"
+
+
+@pytest.mark.parametrize("address", ["file:///srv/mlruns", "ftp://u:geheim@h/x"])
+def test_a_place_where_mlflow_keeps_no_models_is_refused(address: str) -> None:
+    with pytest.raises(RegistryError, match="place where MLflow keeps models") as caught:
+        store.uri(address)
+    assert "geheim" not in str(caught.value)
+
+
+def test_reading_a_registry_that_is_not_there_makes_none(tmp_path: Path) -> None:
+    file = tmp_path / "none.db"
+    with pytest.raises(RegistryError, match="There is none"):
+        store.client(f"sqlite:///{file}", create=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("scheme", ["http", "postgresql"])
+def test_an_address_where_nothing_answers_is_told_without_its_password(
+    scheme: str, free_port: Callable[[], int]
+) -> None:
+    port = free_port()
+    with pytest.raises(RegistryUnreachableError) as caught:
+        store.client(store.uri(f"{scheme}://me:geheim@127.0.0.1:{port}/db"))
+    assert f"127.0.0.1:{port}" in str(caught.value)
+    assert "geheim" not in str(caught.value)
+    assert "Connection refused" in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_wrong_password_is_told_as_such(postgresql: str) -> None:
+    with pytest.raises(RegistryError, match="authentication failed") as caught:
+        store.client(store.uri(postgresql.replace("geheim", "falsch")))
+    assert not isinstance(caught.value, RegistryUnreachableError)
+    assert "falsch" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_database_without_a_place_for_artifacts_is_refused_before_anything_is_written(
+    postgresql: str, workspace: Path
+) -> None:
+    there = store.client(store.uri(postgresql))
+    with pytest.raises(RegistryError, match="LENSMITH_TRACKING_ARTIFACTS"):
+        store.experiment(there, "nowhere")
+    assert there.get_experiment_by_name("nowhere") is None
+
+
+@pytest.fixture
+def strange_server() -> Iterator[Callable[[int], str]]:
+    """`strange_server(status)`: the address of a server that says only this."""
+    servers = []
+
+    def start(status: int) -> str:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(b"<html>nothing to see</html>")
+
+            do_POST = do_GET  # noqa: N815
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{server.server_address[1]}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "said"),
+    [
+        (404, RegistryError, "Something else answers there"),
+        (401, RegistryError, "MLFLOW_TRACKING_USERNAME"),
+        (403, RegistryError, "MLFLOW_TRACKING_USERNAME"),
+        (502, RegistryUnreachableError, "It did not"),
+    ],
+)
+def test_what_a_server_says_is_translated(
+    status: int, error: type[RegistryError], said: str, strange_server: Callable[[int], str]
+) -> None:
+    address = strange_server(status)
+    there = store.client(address)
+    with pytest.raises(RegistryError, match=said) as caught, store.problems(address):
+        there.get_registered_model("flowers")
+    assert type(caught.value) is error
+
+
+def test_artifacts_of_a_sqlite_file_lie_beside_it(workspace: Path) -> None:
+    there = store.client(store.uri())
+    made = store.experiment(there, "photos")
+    assert store.experiment(there, "photos") == made
+    assert there.get_experiment(made).artifact_location == f"file://{workspace}/runs/mlartifacts"
+
+
+def test_a_deleted_experiment_is_taken_again(workspace: Path) -> None:
+    there = store.client(store.uri())
+    made = store.experiment(there, "photos")
+    there.delete_experiment(made)
+    assert store.experiment(there, "photos") == made
+    assert there.get_experiment(made).lifecycle_stage == "active"
+
+
+@pytest.mark.slow
+def test_a_sqlite_file_that_two_processes_make_at_once_is_whole(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    file = tmp_path / "new" / "mlflow.db"
+    script = f"from lensmith.registry import store; store.client('sqlite:///{file}').search_experiments()"
+    processes = [subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE) for _ in range(2)]
+    said = [process.communicate()[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert said == ["", ""]
