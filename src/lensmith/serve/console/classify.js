@@ -7,20 +7,22 @@ import { bytes, counted } from "./format.js";
 import { markSelected, showGallery, updateGallery } from "./gallery.js";
 import { showPicture } from "./picture.js";
 import { ask, described, Problem } from "./service.js";
+import { askVerdict } from "./verdict.js";
 
 const TOP_K = 5;
 
 // As GET model says; these until it has.
 export const limits = { threshold: null, maxBytes: Infinity, maxImages: 32 };
 
-let items = []; // { file, url, found, problem, times }
+let items = []; // { file, url, found, problem, times, requestId, place, told }
 let selected = 0;
 let current = null; // the AbortController of what is under way
 
 // Send files; those before them are given up.
 export function classify(files) {
   for (const { url } of items) URL.revokeObjectURL(url);
-  items = files.map((file) => ({ file, url: URL.createObjectURL(file), found: null, problem: null, times: null }));
+  const empty = { found: null, problem: null, times: null, requestId: "", place: 0, told: null };
+  items = files.map((file) => ({ ...empty, file, url: URL.createObjectURL(file) }));
   showGallery(items, select);
   select(0);
   send();
@@ -45,8 +47,10 @@ function select(index) {
 function showSelected() {
   const { found, problem, times } = items[selected];
   if (problem) showProblem(problem, problem.passing ? again : null);
-  else if (found) showAnswer(found, times, limits.threshold);
-  else showWaiting();
+  else if (found) {
+    showAnswer(found, times, limits.threshold);
+    askVerdict(items[selected]);
+  } else showWaiting();
 }
 
 async function send() {
@@ -87,21 +91,21 @@ async function one(item, signal) {
   const { queue, decode, inference } = found.timings_ms;
   const elsewhere = Math.max(0, performance.now() - started - queue - decode - inference);
   const stages = [["Inference", inference], ["Decoding", decode], ["Waiting", queue], ["Network", elsewhere]];
-  Object.assign(item, { found, times: { title: "Time", stages } });
+  Object.assign(item, { found, times: { title: "Time", stages }, requestId: found.request_id });
 }
 
 async function several(some, signal) {
   const form = new FormData();
   for (const { file } of some) form.append("file", file);
   const started = performance.now();
-  const { results, total_ms: service } = await ask(
+  const { results, total_ms: service, request_id: requestId } = await ask(
     `predict/batch?top_k=${TOP_K}`, "json", { method: "POST", body: form, signal });
   const elsewhere = Math.max(0, performance.now() - started - service);
   const stages = [["Service", service], ["Network", elsewhere]];
   const times = { title: `Time for ${counted(some.length, "picture")}`, stages };
   results.forEach((result, index) => {
     if (result.problem) some[index].problem = described(result.problem);
-    else Object.assign(some[index], { found: result, times });
+    else Object.assign(some[index], { found: result, times, requestId, place: index });
   });
 }
 

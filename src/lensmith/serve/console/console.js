@@ -6,7 +6,9 @@ import { byId, make } from "./dom.js";
 import { bytes } from "./format.js";
 import { watch } from "./live.js";
 import { takePictures } from "./picture.js";
+import { watchRelease } from "./rollout.js";
 import { ask, Problem, token } from "./service.js";
+import { offerLabels } from "./verdict.js";
 
 const NAMED = 6; // classes that the lead names
 
@@ -29,6 +31,7 @@ function describe(model) {
   limits.threshold = model.abstention?.threshold ?? null;
   limits.maxBytes = model.max_bytes;
   limits.maxImages = model.max_images;
+  offerLabels(model.labels);
   byId("model").replaceChildren(
     make("strong", "", model.name), ` version ${model.version} · ${model.engine} ${model.precision}`);
   const named = model.labels.slice(0, NAMED).join(", ");
@@ -40,8 +43,11 @@ function describe(model) {
 }
 
 guard(async () => {
-  if (await showModel()) again();
+  if (!(await showModel())) return;
+  again();
+  watchRelease();
 });
 takePictures(classify);
 watch(showModel);
+watchRelease();
 showModel();

@@ -1,0 +1,213 @@
+"""`lensmith rollout`: a version tried beside the champion, on a share of its requests."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Group, RenderableType
+from rich.text import Text
+from typer.main import get_command
+
+from lensmith import api
+from lensmith.cli.options import Json, function_for
+from lensmith.cli.output import drawn_table, print_json, say, show
+from lensmith.cli.registry import Uri
+from lensmith.config import RolloutSettings
+
+if TYPE_CHECKING:
+    from lensmith.registry.released import Released
+    from lensmith.rollout.state import Decision, Rollout
+
+WATCH_S = 2.0
+"""Seconds between two looks with --watch; replicas report as often as they poll, every 5 s by default."""
+
+_STYLES = {
+    "fine": "green", "watching": "yellow", "over": "red", "promoted": "green", "rolled_back": "red",
+    "aborted": "yellow", "under way": "cyan",
+}  # fmt: skip
+
+_Name = Annotated[str, typer.Argument(help="Registered model, as flowers.", show_default=False)]
+_Reason = Annotated[str, typer.Option("--reason", help="Why, for the audit trail.", show_default=False)]
+
+_app = typer.Typer(
+    help="Try a version beside the champion, on a share of its requests.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+
+def start(given: dict[str, Any], *, as_json: Json = False) -> None:
+    """Begin a gray release: the version gets a share of the champion's requests, and is watched.
+
+    Every service that follows NAME@champion takes part. What goes wrong takes the version back by itself; what
+    promotes it is `lensmith rollout promote`, or `--auto-promote`. Both bundles are verified before anything begins.
+
+    Example: `lensmith rollout start flowers --version 7 --share 10 --auto-promote`
+    """
+    begun = api.rollout(**given)
+    if as_json:
+        print_json(begun.model_dump(mode="json"))
+        return
+    what = f"works on copies of {begun.share:g} %" if begun.shadow else f"gets {begun.share:g} %"
+    say((begun.id, "bold"), f": version {begun.challenger} {what} of the requests of version {begun.champion}.")
+    say(f"Next: lensmith rollout status {begun.name} --watch")
+
+
+def status(
+    name: _Name,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again every two seconds until it has ended.")] = False,
+    tracking_uri: Uri = None,
+    as_json: Json = False,
+) -> None:
+    """Compare champion and challenger: both in numbers with 95 % intervals, guards, replicas, earlier releases.
+
+    With `--watch` and `--json` each look is one line.
+    """
+    if not watch:
+        found = api.rollout_status(name, tracking_uri)
+        if as_json:
+            print_json(found.as_dict())
+        else:
+            show(_drawn(found))
+        return
+    if as_json:
+        for found in _looks(name, tracking_uri):
+            print_json(found.as_dict())
+        return
+    from rich.live import Live
+
+    with Live(auto_refresh=False) as live:
+        for found in _looks(name, tracking_uri):
+            live.update(_drawn(found), refresh=True)
+
+
+def promote(name: _Name, reason: _Reason = "", tracking_uri: Uri = None, as_json: Json = False) -> None:
+    """End the release: the challenger becomes the champion, whatever the guards say. `previous` names the old one."""
+    _print_end(*api.rollout_promote(name, reason, tracking_uri), as_json)
+
+
+def abort(name: _Name, reason: _Reason = "", tracking_uri: Uri = None, as_json: Json = False) -> None:
+    """End the release: the champion answers all requests again."""
+    _print_end(*api.rollout_abort(name, reason, tracking_uri), as_json)
+
+
+def _looks(name: str, tracking_uri: str | None) -> Iterator[Released]:
+    """Until nothing is under way."""
+    for found in api.rollout_watch(name, tracking_uri):
+        yield found
+        if found.rollout is None or found.decision is not None:
+            return
+        time.sleep(WATCH_S)
+
+
+def _print_end(rollout: Rollout, decision: Decision, as_json: bool) -> None:
+    if as_json:
+        print_json({"rollout": rollout.model_dump(mode="json"), "decision": decision.model_dump(mode="json")})
+        return
+    stays = rollout.challenger if decision.outcome == "promoted" else rollout.champion
+    say((rollout.id, "bold"), f" is {decision.outcome}: version {stays} is the champion of {rollout.name}.")
+
+
+def _drawn(found: Released) -> RenderableType:
+    rollout, decision = found.rollout, found.decision
+    if rollout is None:
+        return Text(
+            f"There has been no gray release of {found.name}; its champion is version {found.champion or 'none'}."
+        )
+    how = "copies of " if rollout.shadow else ""
+    parts: list[RenderableType] = [
+        Text.assemble(
+            (rollout.id, "bold"),
+            f": version {rollout.challenger} beside champion {rollout.champion}, {how}{rollout.share:g} % of requests, "
+            f"shared out by {rollout.sticky}, since {_dated(rollout)} UTC, begun by {rollout.by or 'somebody'}",
+        ),
+        _outcome(decision),
+        Text(),
+        _compared(found.comparison, rollout),
+    ]
+    if guards := found.comparison.get("guards"):
+        rows = [
+            (name, Text(guard["state"], _STYLES.get(guard["state"], "")), guard["reason"])
+            for name, guard in guards.items()
+        ]
+        parts += [Text(), drawn_table(("guard", "state", "why"), rows)]
+    if found.replicas:
+        replicas = [
+            (
+                each.name,
+                "" if each.age_s is None else f"{each.age_s:.0f} s ago",
+                each.champion,
+                each.challenger,
+                each.stopped,
+            )
+            for each in found.replicas
+        ]
+        parts += [Text(), drawn_table(("replica", "reported", "to champion", "to challenger", "stopped by"), replicas)]
+    elif decision is None:
+        parts += [Text(), Text(f"No service that follows {found.name}@champion has reported yet.", "yellow")]
+    if found.history:
+        earlier = [
+            (
+                before.id,
+                f"{before.challenger} beside {before.champion}",
+                _dated(before),
+                ended and ended.outcome,
+                _why(ended),
+            )
+            for before, ended in found.history
+        ]
+        parts += [Text(), drawn_table(("earlier", "versions", "begun", "outcome", "why"), earlier)]
+    return Group(*parts)
+
+
+def _outcome(decision: Decision | None) -> Text:
+    if decision is None:
+        return Text("under way", _STYLES["under way"])
+    said = f" {decision.at:%Y-%m-%d %H:%M} UTC by {decision.by or 'somebody'} ({decision.guard}): {decision.reason}"
+    return Text.assemble((decision.outcome.replace("_", " "), _STYLES[decision.outcome]), said)
+
+
+def _compared(comparison: Mapping[str, Any], rollout: Rollout) -> RenderableType:
+    sides = [comparison.get(role, {}) for role in ("champion", "challenger")]
+    lines: list[tuple[Any, ...]] = [
+        ("requests", *(f"{side.get('requests', 0):,}" for side in sides)),
+        ("failed", *(_share(side, "error_rate") for side in sides)),
+        ("P50", *(_ms(side, "p50_ms") for side in sides)),
+        ("P99", *(_ms(side, "p99_ms") for side in sides)),
+        ("P99 of its own work", *(_ms(side, "work_p99_ms") for side in sides)),
+        ("answers with feedback", *(f"{side.get('labels', 0):,}" for side in sides)),
+        ("right by feedback", *(_share(side, "accuracy") for side in sides)),
+    ]
+    if comparison.get("class_shift") is not None:
+        lines.append(("answers of another class", "", f"{comparison['class_shift']:.1%}"))
+    if comparison.get("compared"):
+        lines.append(("both agree", "", f"{_share(comparison, 'agreement')} of {comparison['compared']:,} images"))
+    return drawn_table(("", f"champion {rollout.champion}", f"challenger {rollout.challenger}"), lines)
+
+
+def _share(side: Mapping[str, Any], name: str) -> str:
+    share, interval = side.get(name), side.get(f"{name}_interval")
+    return "–" if share is None or interval is None else f"{share:.2%} ({interval[0]:.2%} to {interval[1]:.2%})"
+
+
+def _ms(side: Mapping[str, Any], name: str) -> str:
+    return "–" if side.get(name) is None else f"{side[name]:.1f} ms"
+
+
+def _dated(rollout: Rollout) -> str:
+    return f"{rollout.started:%Y-%m-%d %H:%M}"
+
+
+def _why(decision: Decision | None) -> str:
+    return f"{decision.guard}: {decision.reason}" if decision else ""
+
+
+_app.command()(function_for(RolloutSettings, start))
+_app.command()(status)
+_app.command()(promote)
+_app.command()(abort)
+command = get_command(_app)
