@@ -14,12 +14,14 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
+from starlette.requests import Request
 
 from lensmith.bundle import Bundle
 from lensmith.classifier import Classifier, load
 from lensmith.config import ServeSettings
 from lensmith.engine import FakeEngine
 from lensmith.serve.problems import KINDS, TYPE_PREFIX, ProblemError
+from lensmith.serve.work.model import Model
 
 AppOf = Callable[..., FastAPI]
 
@@ -357,7 +359,8 @@ def test_an_image_of_several_that_came_too_late_is_no_request_that_was_shed(
 ) -> None:
     app = ready_app_of(settings.model_copy(update={"log_requests": True}), classifier)
 
-    async def too_late(*_: Any) -> list[ProblemError]:
+    async def too_late(request: Request, _images: Any, _top_k: int, model: Model) -> list[ProblemError]:
+        request.scope["state"]["model"] = model
         return [ProblemError("expired", "Too late.")]
 
     app.state.service.answer_all = too_late

@@ -177,6 +177,59 @@ def test_several_pictures_are_answered_at_once_each_in_its_place(
     assert not browser.find_element(By.ID, "gallery").is_displayed()
 
 
+def test_whoever_looks_can_say_whether_an_answer_is_right(
+    browser: "webdriver.Chrome", service: ServiceProcess, colours: Path
+) -> None:
+    def heard() -> list[int]:
+        """Answers judged so far, and those that were right."""
+        address = urlsplit(service.url)
+        connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=30)
+        connection.request("GET", "/feedback")
+        versions = json.loads(connection.getresponse().read())["versions"]
+        connection.close()
+        return [sum(each[name] for each in versions) for name in ("labels", "right")]
+
+    def wait_for(text: str) -> None:
+        note = browser.find_element(By.ID, "verdict-note")
+        WebDriverWait(browser, 10).until(lambda _: text in note.text)
+
+    before = heard()
+    browser.get(service.url)
+    wait_for_model(browser)
+    upload(browser, colours / "red" / "001.jpg", "found")
+    browser.find_element(By.ID, "right").click()
+    wait_for("Noted as red.")
+    assert not browser.find_element(By.ID, "right").is_displayed()
+    assert heard() == [before[0] + 1, before[1] + 1]
+
+    # Of several each is asked about by itself, by its place in the request.
+    files = [colours / label / "001.jpg" for label in ("green", "blue")]
+    browser.find_element(By.ID, "file").send_keys("\n".join(map(str, files)))
+    count = browser.find_element(By.ID, "gallery-count")
+    WebDriverWait(browser, 10).until(lambda _: count.text == "2 answered")
+    assert browser.find_element(By.ID, "verdict-note").text == ""
+    browser.find_elements(By.CSS_SELECTOR, ".thumb")[1].click()
+    truth, wrong = browser.find_element(By.ID, "truth"), browser.find_element(By.ID, "wrong")
+    assert not truth.is_displayed()
+    wrong.click()
+    assert wrong.get_attribute("aria-expanded") == "true"
+    field = browser.switch_to.active_element
+    assert field.accessible_name == "What is it?"
+    offered = browser.find_elements(By.CSS_SELECTOR, "#labels option")
+    assert [each.get_attribute("value") for each in offered] == ["blue", "green", "red"]
+    field.send_keys("gren", Keys.ENTER)
+    wait_for("Did you mean green?")
+    field.clear()
+    field.send_keys("green", Keys.ENTER)
+    wait_for("Noted as green.")
+    assert not truth.is_displayed()
+    assert heard() == [before[0] + 2, before[1] + 1]
+    browser.find_elements(By.CSS_SELECTOR, ".thumb")[0].click()
+    assert browser.find_element(By.ID, "right").is_displayed()
+    browser.find_elements(By.CSS_SELECTOR, ".thumb")[1].click()
+    assert browser.find_element(By.ID, "verdict-note").text == "Thank you. Noted as green."
+
+
 def test_more_pictures_than_one_request_may_hold_go_in_several(
     browser: "webdriver.Chrome", colour_bundle: Bundle, colours: Path
 ) -> None:
@@ -470,6 +523,11 @@ def test_everything_can_be_read_and_axe_finds_nothing_to_complain_of(
         require_readable(browser)
         upload(browser, colours / "red" / "001.jpg", "found")
         require_readable(browser)
+        browser.find_element(By.ID, "wrong").click()
+        browser.find_element(By.ID, "true-label").send_keys("crimson", Keys.ENTER)
+        note = browser.find_element(By.ID, "verdict-note")
+        WebDriverWait(browser, 10).until(lambda _: note.text)
+        require_readable(browser)
         files = "\n".join(map(str, (between, broken, colours / "blue" / "001.jpg")))
         browser.find_element(By.ID, "file").send_keys(files)
         count = browser.find_element(By.ID, "gallery-count")
@@ -506,7 +564,7 @@ def test_nothing_is_cut_off_however_wide_the_screen(
         count = browser.find_element(By.ID, "gallery-count")
         WebDriverWait(browser, 10).until(lambda _: count.text == "3 answered")
         browser.execute_script(
-            "for (const name of ['access', 'known']) document.getElementById(name).hidden = false;"
+            "for (const name of ['access', 'known', 'truth']) document.getElementById(name).hidden = false;"
             "for (const each of document.querySelectorAll('.label, .thumb-label, #lead'))"
             " each.textContent = 'Grünblindenaugensehschärfenuntersuchungstafel_without_a_space_anywhere';"
             "for (const each of document.querySelectorAll('.figure b')) each.textContent = '1,234';"
@@ -534,6 +592,7 @@ def test_the_keyboard_alone_reaches_everything_and_shows_where_it_is(
     WebDriverWait(browser, 10).until(lambda _: count.text == "2 answered")
     assert answered(browser) == "red"
 
+    assert [tab(browser).text for _ in range(2)] == ["Right", "Wrong"]
     assert tab(browser).accessible_name == "red, 100.0 %, 001.jpg"
     second = tab(browser)
     second.send_keys(Keys.ENTER)

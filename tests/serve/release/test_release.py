@@ -208,7 +208,12 @@ def test_mapped_labels_count_as_the_champions(
     begin(followed, rollout(share=100.0, mapping={"rosso": "red"}), renamed)
     answer = followed.client.post("/predict", content=red_png).json()
     assert (answer["label"], answer["model"]["version"]) == ("rosso", "4")
-    assert handed_in(followed, 1).challenger.classes == {2: 1}
+    for label in ("red", "rosso"):  # the client knows the champion's name, or the one that it was answered
+        given = followed.client.post("/predict", content=red_png).json()["request_id"]
+        told = followed.client.post("/feedback", json={"request_id": given, "label": label})
+        assert (told.status_code, told.json()["right"]) == (200, True)
+    report = handed_in(followed, 3)
+    assert (report.challenger.classes, report.challenger.right) == ({2: 3}, 2)
 
 
 @pytest.mark.parametrize(("outcome", "champion"), [("promoted", "4"), ("rolled_back", "3"), ("aborted", "3")])

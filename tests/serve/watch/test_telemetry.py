@@ -128,4 +128,4 @@ def test_a_store_of_quotas_that_answers_is_so_from_the_start(
 ) -> None:
     its = app_of(settings).state.service.telemetry
     its.watch_quota_store(lambda: True)
-    assert its._registry.get_sample_value("lensmith_quota_store_up") == 1
+    assert its.registry.get_sample_value("lensmith_quota_store_up") == 1

@@ -17,7 +17,7 @@ from fastapi.testclient import TestClient
 
 from lensmith.bundle import Bundle
 from lensmith.config import ServeSettings
-from lensmith.serve.work.model import Model
+from lensmith.serve.work.model import Model, ModelVersion
 
 SECRET = "a secret of this test, 32 bytes or more"
 CLAIMS = {"sub": "somebody", "iss": "lensmith", "aud": "lensmith", "exp": int(time.time()) + 3600}
@@ -80,11 +80,11 @@ def test_two_swaps_at_once_are_one_too_many_and_requests_are_answered_meanwhile(
     began, release = threading.Event(), threading.Event()
     load = Model.load
 
-    def slow(*args: Any, polite: bool = False) -> Model:
+    def slow(*args: Any, polite: bool = False, named: ModelVersion | None = None) -> Model:
         if polite:  # not the first one
             began.set()
             release.wait(10)
-        return load(*args)
+        return load(*args, named=named)
 
     monkeypatch.setattr(Model, "load", slow)
 

@@ -19,6 +19,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from lensmith.serve.watch import SHARED_FOLDER
+from lensmith.serve.watch.drift import Drift
 from lensmith.serve.watch.shared import undisturbed
 from lensmith.serve.watch.usage import gpus, memory_bytes, memory_limit_bytes
 from lensmith.serve.work.model import Classified, Model
@@ -54,13 +55,16 @@ class Telemetry:
         models: their names and versions become labels.
         load: the pool, once there is one.
         ready: whether requests may be sent here.
+
+    Attributes:
+        registry: of Prometheus's client, for what others count.
     """
 
     def __init__(self, models: Models, load: Callable[[], Load | None], ready: Callable[[], bool]) -> None:
         self._models = models
         self._load = load
         self._ready = ready
-        self._registry = registry = CollectorRegistry()
+        self.registry = registry = CollectorRegistry()
         self._requests = Counter(
             "lensmith_requests",
             "Requests answered, by route, status and version of the model that answered (else of the active one); "
@@ -97,6 +101,7 @@ class Telemetry:
         self._abstained = Counter(
             "lensmith_abstained", "Answers below the model's threshold of confidence.", registry=registry
         )
+        self._drift = Drift(registry)
         self._shed = Counter(
             "lensmith_shed", "Requests refused to keep answers in time, by reason.", ["reason"], registry=registry
         )
@@ -169,6 +174,7 @@ class Telemetry:
         label = top.label if top.class_id < MOST_LABELS else "other"
         self._answers.labels(label, model.version).inc()
         self._confidence.labels(model.version).observe(top.confidence)
+        self._drift.note(model, found)
         if found.prediction.abstained:
             self._abstained.inc()
 
@@ -188,6 +194,7 @@ class Telemetry:
     def note_load(self) -> None:
         """Write down this process's load; with several processes each has to, as any may be asked."""
         self._ready_gauge.set(int(self._ready()))
+        self._drift.show(self._models.all)
         if self._store_up is not None:
             self._store_up.set(int(self._store_answers()))
         if load := self._load():
@@ -196,10 +203,10 @@ class Telemetry:
             self._threads.set(load.threads)
 
     def _stage(self, name: str, what: str) -> Histogram:
-        return Histogram(f"lensmith_{name}_seconds", what, buckets=STAGE_BUCKETS, registry=self._registry)
+        return Histogram(f"lensmith_{name}_seconds", what, buckets=STAGE_BUCKETS, registry=self.registry)
 
     def _gauge(self, name: str, what: str, together: str = "livesum") -> Gauge:
-        return Gauge(name, what, registry=self._registry, multiprocess_mode=together)  # type: ignore[arg-type]
+        return Gauge(name, what, registry=self.registry, multiprocess_mode=together)  # type: ignore[arg-type]
 
 
 class Usage:

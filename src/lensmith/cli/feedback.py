@@ -1,0 +1,112 @@
+"""`lensmith feedback`: uploads that a service has kept, and their true labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.main import get_command
+
+from lensmith import api
+from lensmith.cli.options import Json
+from lensmith.cli.output import print_json, say, table
+
+SHOWN = 20
+"""Files that were set aside and are listed for people; --json has all."""
+
+_Folder = Annotated[
+    Path, typer.Argument(metavar="FOLDER", help="What `lensmith serve --keep` has.", show_default=False)
+]
+
+_app = typer.Typer(
+    help="Look at, export and delete uploads that a service has kept.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+
+@_app.command()
+def show(folder: _Folder, as_json: Json = False) -> None:
+    """Count the kept uploads by class: what they were taken for, why they were kept, and how many have a true label."""
+    found = api.kept_uploads(folder)
+    if as_json:
+        print_json(found.as_dict())
+        return
+    say((str(found.folder), "bold"), f": {found.uploads:,} uploads, {found.bytes / 1e6:,.1f} MB")
+    if not found.uploads or found.oldest is None or found.newest is None:
+        return
+    reasons = list(found.reasons)
+    rows = [
+        (label, *(row.get(name, 0) for name in ("kept", *reasons, "labelled"))) for label, row in found.labels.items()
+    ]
+    table("", ("class", "answered so", *reasons, "truly so"), rows)
+    say()
+    say(f"{found.labelled:,} have a true label, {found.right:,} of them as they were answered.")
+    say(f"From {found.oldest:%Y-%m-%d %H:%M} to {found.newest:%Y-%m-%d %H:%M} UTC.")
+
+
+@_app.command()
+def export(
+    folder: _Folder,
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="New folder, or an image folder to add to.", show_default=False)
+    ],
+    unlabelled: Annotated[
+        Path | None,
+        typer.Option(
+            help="Copy those without a true label here, by the class they were taken for, with an index.csv.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make an image folder of the uploads whose true label is known: OUT/LABEL, as `lensmith train` reads it.
+
+    A picture that came several times is copied once, and no file is replaced, so an export can be repeated as more
+    labels come in. The uploads stay where they are, until the service removes them or `lensmith feedback clear` does.
+    """
+    done = api.export_feedback(folder, out, unlabelled)
+    if as_json:
+        print_json(done.as_dict())
+        return
+    written = sum(done.written.values())
+    say((str(done.out), "bold"), f": {written:,} images added, {done.there:,} were there already")
+    if done.written:
+        table("", ("class", "added"), sorted(done.written.items()))
+    if done.unlabelled:
+        say(f"{done.unlabelled:,} without a true label are in {unlabelled}.")
+    if done.waiting:
+        say(f"{done.waiting:,} have no true label; --unlabelled FOLDER copies them to be labelled.")
+    if done.set_aside:
+        table(f"{len(done.set_aside):,} not exported", ("file", "reason"), done.set_aside[:SHOWN])
+    if written:
+        say(f"Next: lensmith data check {done.out}")
+
+
+@_app.command()
+def clear(
+    folder: _Folder,
+    older_than: Annotated[
+        str | None, typer.Option(help="Those that were answered longer ago, as 30d or 12h.", show_default=False)
+    ] = None,
+    request_id: Annotated[
+        list[str] | None,
+        typer.Option(help="Those of this request; again for each.", show_default=False),
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete kept uploads, with all that is known of them.
+
+    Copies that were exported before are not looked for; they are named by the SHA-256 of the picture.
+    """
+    done = api.clear_feedback(folder, older_than=older_than, request_ids=request_id or (), everything=all_)
+    if as_json:
+        print_json(done.as_dict())
+        return
+    say(f"{done.removed:,} removed, {done.bytes / 1e6:,.1f} MB freed; {done.left:,} are left.")
+
+
+command = get_command(_app)

@@ -1,0 +1,260 @@
+"""How far what a model answers has moved from what it answered on its validation part.
+
+A bundle holds a `Reference`: numbers of its validation part, no pictures. A `Window` holds the last answers of a
+service and scores them against it, in three ways on one scale:
+
+- classes: the population stability index between both mixes of answers,
+
+      PSI = Σ (p − q) ln(p / q)    over the classes, p their shares in the window, q in the reference
+
+- confidence: the same over bins that hold a tenth of the reference each, or somewhat more;
+- features: the mean over the features of ((mean in the window − mean in the reference) / their deviation)².
+
+The index is the divergence of Jeffreys (1946, "An invariant form for the prior probability in estimation problems"),
+and the third is that divergence between two normal distributions of one deviation, averaged over the features. Samples
+of one distribution differ, too: in B bins, by (B − 1) (1/N + 1/M) on average, where N is the window's size and M the
+reference's (Yurdakul and Naranjo 2020, "Statistical properties of the population stability index"); in each feature,
+by 1/N + 1/M. That much is taken off, so that a score without drift is about 0.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Floats = npt.NDArray[np.floating[Any]]
+
+THRESHOLDS = {"classes": 0.2, "confidence": 0.2, "features": 0.1}
+"""Scores from which on to look at what is sent. Without drift less than one window in a hundred comes to one, with the
+fewest answers and the smallest reference, too. Features are many, and most of them stay as they are, whatever changes.
+"""
+WINDOW = 1000
+"""Answers that are looked back on."""
+LEAST_ANSWERS = 200
+"""Fewer answers are too noisy for a score."""
+LEAST_IMAGES = 100
+"""A reference of fewer images is too noisy for a score."""
+
+ODD_SHARE = 0.01
+"""Share of the validation part that lies beyond what counts as ordinary."""
+
+MOST_GROUPS, LEAST_IN_GROUP = 40, 15
+"""Rare classes are counted together, so that there are not more groups than answers can fill."""
+PARTS = 10
+"""Of the reference, by confidence; fewer where they would hold too little."""
+RESOLUTION = 1000
+"""Bins of confidence end at multiples of 1/1000: what engines round differently must not look like drift."""
+LEAST_VARIANCE = 0.01
+"""A feature's variance counts for at least so much of the mean one: one that was always 0 would count without end."""
+
+
+class Reference(BaseModel):
+    """What a model answered on labelled images that it did not learn from: numbers over all of them, no image's own."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    part: str = Field(description="part of the data: val, or train where there was none")
+    images: int = Field(ge=1, description="M, how many images")
+    classes: tuple[int, ...] = Field(description="answers by likeliest class, in the order of the labels")
+    confidence_edges: tuple[float, ...] = Field((), description="of the bins of confidence, rising; each ends at one")
+    confidence: tuple[int, ...] = Field(description="answers in each bin; the last one ends at 1")
+    low_confidence: float = Field(0.0, description="at most 1 % of the answers were less confident")
+    feature_images: int = Field(0, ge=0, description="images whose features were looked at")
+    feature_means: tuple[float, ...] = Field((), description="of each feature that the graph gives beside its logits")
+    feature_variances: tuple[float, ...] = Field((), description="of each feature, > 0")
+    far: float | None = Field(None, description="at most 1 % of the images lay farther from the means; see drift.md")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if len(self.confidence) != len(self.confidence_edges) + 1:
+            raise ValueError("there should be one bin of confidence more than edges")
+        if list(self.confidence_edges) != sorted(self.confidence_edges):
+            raise ValueError("the edges of confidence should rise")
+        if min((*self.classes, *self.confidence)) < 0 or {sum(self.classes), sum(self.confidence)} != {self.images}:
+            raise ValueError("counts should add up to the images")
+        if len(self.feature_means) != len(self.feature_variances) or min(self.feature_variances, default=1.0) <= 0:
+            raise ValueError("each feature should have a mean and a variance above 0")
+        if bool(self.feature_images) != bool(self.feature_means):
+            raise ValueError("features should be of images")
+        return self
+
+    @classmethod
+    def of(cls, part: str, probabilities: Floats, features: Floats | None = None) -> Self:
+        """The numbers of a part.
+
+        Args:
+            part: what it is called.
+            probabilities: float32 (M, C), as the bundle will answer.
+            features: float32 (K, D) of its images, or of some of them; None: the graph gives none.
+        """
+        confidence = probabilities.max(axis=1).astype(np.float64)
+        parts = max(2, min(PARTS, len(confidence) // LEAST_IN_GROUP))
+        cuts = np.quantile(confidence, np.arange(1, parts) / parts)
+        # Downwards, so that where all are sure there still is an edge below them.
+        edges = sorted({math.floor(each * RESOLUTION) / RESOLUTION for each in np.minimum(cuts, 1 - 1e-9).tolist()})
+        bins = np.searchsorted(edges, confidence, side="left")
+        found: dict[str, Any] = {}
+        if features is not None:
+            means, variances = features.mean(axis=0, dtype=np.float64), features.var(axis=0, dtype=np.float64)
+            variances = np.maximum(variances, max(LEAST_VARIANCE * float(variances.mean()), 1e-12))
+            means, variances = _rounded(means), _rounded(variances)
+            distances = _distance(features, np.array(means), np.array(variances))
+            far = float(np.quantile(distances, 1 - ODD_SHARE, method="higher"))
+            found = {
+                "feature_images": len(features),
+                "feature_means": means,
+                "feature_variances": variances,
+                "far": far,
+            }
+        return cls(
+            part=part,
+            images=len(probabilities),
+            classes=tuple(np.bincount(probabilities.argmax(axis=1), minlength=probabilities.shape[1]).tolist()),
+            confidence_edges=tuple(edges),
+            confidence=tuple(np.bincount(bins, minlength=len(edges) + 1).tolist()),
+            low_confidence=float(np.quantile(confidence, ODD_SHARE, method="lower")),
+            **found,
+        )
+
+    def odd(self, confidence: float, features: Floats | None = None) -> bool:
+        """Whether an answer is unlike nearly all of the validation part: less sure than 99 % of its answers were, or
+        about an image that lies farther out than 99 % of its images did.
+
+        Of pictures like those of the validation part about one in a hundred is odd, two where there are features.
+
+        Args:
+            confidence: in the likeliest class, 0..1.
+            features: float32 (D,), as `Engine.run_with_features` gives them; None: only the confidence counts.
+        """
+        if not confidence >= self.low_confidence:  # NaN is odd
+            return True
+        if features is None or self.far is None:
+            return False
+        return not _distance(features, *self.spread) <= self.far
+
+    @cached_property
+    def spread(self) -> tuple[Floats, Floats]:
+        """Means and variances of the features, float64 (D,) each; D is 0 where there are none."""
+        return np.array(self.feature_means), np.array(self.feature_variances)
+
+
+class Window:
+    """The last answers of one model, scored against its reference. One thread at a time.
+
+    Args:
+        reference: of the model.
+        size: answers that it holds; the oldest leaves as a new one comes.
+    """
+
+    def __init__(self, reference: Reference, size: int = WINDOW) -> None:
+        self._reference = reference
+        self._size = size
+        self._edges = reference.confidence_edges
+        self._group_of, groups = _groups(reference.classes)
+        self._expected = {"classes": groups, "confidence": reference.confidence}
+        self._counts = {name: [0] * len(expected) for name, expected in self._expected.items()}
+        self._last: deque[tuple[int, int]] = deque()
+        self._means, self._variances = reference.spread
+        self._features: npt.NDArray[np.float32] | None = None
+        self._described = 0
+
+    def __len__(self) -> int:
+        """Answers that it holds."""
+        return len(self._last)
+
+    def note(self, class_id: int, confidence: float, features: Floats | None = None) -> None:
+        """Take one answer in; the time it takes does not depend on the window's size.
+
+        Args:
+            class_id: the likeliest class.
+            confidence: its probability, 0..1.
+            features: float32 (D,), where the graph gives them.
+        """
+        place = self._group_of[class_id], bisect_left(self._edges, confidence)
+        classes, bins = self._counts["classes"], self._counts["confidence"]
+        if len(self._last) == self._size:
+            group, bin_ = self._last.popleft()
+            classes[group] -= 1
+            bins[bin_] -= 1
+        self._last.append(place)
+        classes[place[0]] += 1
+        bins[place[1]] += 1
+        if features is not None and features.shape == self._means.shape:
+            if self._features is None:
+                self._features = np.empty((self._size, len(self._means)), np.float32)
+            self._features[self._described % self._size] = features
+            self._described += 1
+
+    def scores(self) -> dict[str, float]:
+        """`classes`, `confidence` and, where there are features, `features`: ≥ 0 each; see the module for the formula.
+
+        Empty with fewer than LEAST_ANSWERS, or against a reference of fewer than LEAST_IMAGES.
+        """
+        if len(self._last) < LEAST_ANSWERS or self._reference.images < LEAST_IMAGES:
+            return {}
+        found = {name: stability(self._counts[name], expected) for name, expected in self._expected.items()}
+        described = min(self._described, self._size)
+        enough = described >= LEAST_ANSWERS and self._reference.feature_images >= LEAST_IMAGES
+        if self._features is not None and enough:
+            found["features"] = self._shift(self._features[:described])
+        return {name: score for name, score in found.items() if math.isfinite(score)}
+
+    def _shift(self, features: npt.NDArray[np.float32]) -> float:
+        squared = (features.mean(axis=0) - self._means) ** 2 / self._variances
+        shift = float(squared.mean()) - 1 / len(features) - 1 / self._reference.feature_images
+        return shift if math.isnan(shift) else max(0.0, shift)
+
+
+def stability(counts: Sequence[int], expected: Sequence[int]) -> float:
+    """Population stability index of two counts over the same B bins, less what sampling alone brings on average; ≥ 0.
+
+    Half a count is added to each bin, as none may be empty.
+
+    Args:
+        counts: of the window, B.
+        expected: of the reference, B.
+    """
+    n, m = sum(counts), sum(expected)
+    p = (np.asarray(counts, dtype=np.float64) + 0.5) / (n + 0.5 * len(counts))
+    q = (np.asarray(expected, dtype=np.float64) + 0.5) / (m + 0.5 * len(counts))
+    index = float(((p - q) * np.log(p / q)).sum())
+    return max(0.0, index - (len(counts) - 1) * (1 / n + 1 / m))
+
+
+def _groups(classes: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The group that each class is counted in, and each group's answers in the reference.
+
+    A class with answers enough is a group of its own. The others are dealt out in turn, in the order of the labels, to
+    as many groups as they can fill, at least one. Sorted by their answers they would make groups that look larger, or
+    smaller, than they are.
+    """
+    enough = max(LEAST_IN_GROUP, math.ceil(sum(classes) / MOST_GROUPS))
+    frequent = [class_id for class_id, answers in enumerate(classes) if answers >= enough]
+    rare = [class_id for class_id, answers in enumerate(classes) if answers < enough]
+    shared = max(1, sum(classes[class_id] for class_id in rare) // enough)
+    group_of = [0] * len(classes)
+    for group, class_id in enumerate(frequent):
+        group_of[class_id] = group
+    for place, class_id in enumerate(rare):
+        group_of[class_id] = len(frequent) + place % shared
+    held = [0] * (max(group_of) + 1)
+    for class_id, answers in enumerate(classes):
+        held[group_of[class_id]] += answers
+    return group_of, held
+
+
+def _distance(features: Floats, means: Floats, variances: Floats) -> Any:
+    """Float (…, D) → (…): the mean squared distance from the means, in deviations."""
+    return ((features - means) ** 2 / variances).mean(axis=-1)
+
+
+def _rounded(values: Floats) -> tuple[float, ...]:
+    return tuple(float(f"{value:.5g}") for value in values.tolist())

@@ -1,0 +1,99 @@
+"""The whole way: a service keeps uploads, hears their true labels, and the verb makes an image folder of them."""
+
+import http.client
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lensmith import kept
+from lensmith.bundle import Bundle
+from lensmith.serve.process import start_service
+
+
+def lensmith(*said: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "lensmith", *map(str, said)], capture_output=True, text=True)
+
+
+def as_json(*said: str | Path) -> Any:
+    result = lensmith(*said, "--json")
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def post(url: str, path: str, body: bytes) -> Any:
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+    try:
+        connection.request("POST", path, body)
+        answer = connection.getresponse()
+        content = json.loads(answer.read())
+        assert answer.status == 200, content
+        return content
+    finally:
+        connection.close()
+
+
+@pytest.mark.slow
+def test_from_uploads_to_a_folder_for_the_next_training(
+    colour_bundle: Bundle, shared_colours: Path, tmp_path: Path
+) -> None:
+    folder, out, others = tmp_path / "kept", tmp_path / "photos", tmp_path / "others"
+    with start_service(colour_bundle.path, keep=folder, keep_share=1.0, deadline_ms=20_000) as service:
+        names = []
+        for label in ("red", "green", "blue"):
+            for number in range(4):
+                image = (shared_colours / label / f"{number:03d}.{'jpg' if number % 2 else 'png'}").read_bytes()
+                names.append(post(service.url, "/predict", image)["request_id"])
+                if number < 3:
+                    body = json.dumps({"request_id": names[-1], "label": label}).encode()
+                    assert post(service.url, "/feedback", body)["noted"]
+    assert len(kept.entries(folder)) == 12
+
+    shown = as_json("feedback", "show", folder)
+    assert (shown["uploads"], shown["labelled"], shown["right"]) == (12, 9, 9)
+    assert shown["labels"]["red"] == {"kept": 4, "random": 4, "labelled": 3}
+    table = lensmith("feedback", "show", folder).stdout
+    assert "12 uploads" in table
+    assert "9 have a true label" in table
+
+    done = as_json("feedback", "export", folder, out, "--unlabelled", others)
+    assert done["written"] == {"blue": 3, "green": 3, "red": 3}
+    assert done["unlabelled"] == 3
+    said = lensmith("feedback", "export", folder, out)
+    assert "0 images added, 9 were there already" in said.stdout
+
+    checked = as_json("data", "check", out)
+    assert (checked["usable"], checked["problems"]) == (9, 0)
+    assert lensmith("data", "check", out).returncode == 0
+
+    cleared = as_json("feedback", "clear", folder, "--request-id", names[0], "--request-id", names[1])
+    assert (cleared["removed"], cleared["left"]) == (2, 10)
+    assert as_json("feedback", "clear", folder, "--older-than", "1d")["removed"] == 0
+    assert as_json("feedback", "clear", folder, "--all")["left"] == 0
+    assert as_json("data", "check", out)["usable"] == 9
+
+
+def test_mistakes_are_said_in_plain_words_and_exit_with_2(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    for said in (
+        ("show", tmp_path / "nowhere"),
+        ("export", tmp_path / "nowhere", tmp_path / "out"),
+        ("export", tmp_path / "kept", tmp_path / "kept"),
+        ("clear", tmp_path / "kept"),
+        ("clear", tmp_path / "kept", "--older-than", "soon"),
+    ):
+        result = lensmith("feedback", *said)
+        assert result.returncode == 2
+        assert result.stderr.startswith("lensmith: ")
+        assert "Traceback" not in result.stderr
+    assert [each.name for each in tmp_path.iterdir()] == ["kept"]
+
+
+def test_a_service_that_cannot_keep_says_so_and_exits_with_2(colour_bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = lensmith("serve", colour_bundle.path, "--port", "0", "--keep", tmp_path / "file")
+    assert result.returncode == 2
+    assert "--keep" in result.stderr
