@@ -36,7 +36,8 @@ def test_the_bundle_is_complete_and_verified(exported: Exported, trained: Path) 
     assert manifest.dataset["fingerprint"] == Run.open(trained).fingerprint
     assert manifest.engines[0].chosen
     assert manifest.recipe["model"] == "test_resnet"
-    assert "blue, green, red" in (bundle.path / "README.md").read_text()
+    assert manifest.reference is not None
+    assert (manifest.reference.part, sum(manifest.reference.classes)) == ("val", manifest.metrics["images"])
 
 
 def test_it_answers_as_the_trained_network(exported: Exported, trained: Path, shared_colours: Path) -> None:
@@ -131,7 +132,7 @@ def test_an_unreadable_validation_image_is_left_out_of_the_comparison(
     trained: Path, exported: Exported, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finished = exported.bundle / "model.onnx"
-    monkeypatch.setattr(assemble, "write_graph", lambda model, size, path: Path(shutil.copy(finished, path)))
+    monkeypatch.setattr(assemble, "write_graph", lambda model, size, path, *_: Path(shutil.copy(finished, path)))
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     description = json.loads((run / "run.json").read_text())
     description["data"]["root"] = str(colours)

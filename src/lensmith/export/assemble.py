@@ -6,15 +6,16 @@ best.pt ─► graphs ─► each answers validation images ─► parity with P
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import nn
 
 from lensmith import bundle, machine
@@ -26,15 +27,18 @@ from lensmith.engine import open_graph
 from lensmith.evaluate import confidence
 from lensmith.evaluate.chosen import Changed, Choice
 from lensmith.evaluate.evaluation import Evaluation
-from lensmith.evaluate.metrics import measure
+from lensmith.evaluate.intervals import bootstrap
+from lensmith.evaluate.metrics import Metrics, measure
 from lensmith.evaluate.report import write_report
 from lensmith.evaluate.run import judge
 from lensmith.export.beside import teacher_of
 from lensmith.export.candidates import PLAIN
+from lensmith.export.card import licences, write_card
 from lensmith.export.choose import choose, limit_of
 from lensmith.export.formats.registry import FORMATS, require_free, write_formats
 from lensmith.export.formats.source import Source, Written
 from lensmith.export.parity import Parity
+from lensmith.export.reference import reference_of
 from lensmith.export.samples import evenly
 from lensmith.golden import Golden
 from lensmith.graph import write_graph
@@ -131,13 +135,15 @@ def export(settings: ExportSettings, *, quick: bool = False) -> Exported:
         if zipped:
             whole.pack(target)
         formats = write_formats(names, Source.of(whole, model), others, replace=settings.overwrite) if names else ()
+    with suppress(OSError):  # a run that may only be read can be exported elsewhere
+        run.record("exported", bundle=os.path.relpath(target, run.path), version=made[0][0].version)
     return Exported(target, *made[0], formats, time.perf_counter() - started)
 
 
 def _fill(
     folder: Path, run: Run, model: nn.Module, epoch: int, settings: ExportSettings, quick: bool
 ) -> tuple[Manifest, Parity, Evaluation]:
-    write_graph(model, run.preprocessing.image_size, folder / bundle.GRAPH)
+    write_graph(model, run.preprocessing.image_size, folder / bundle.GRAPH, settings.features)
     manifest = _describe(run, epoch, settings)
     chosen = choose(run, model, folder, manifest, settings, quick)
     engines, evaluation, parity = chosen.engines, chosen.evaluation, chosen.parity
@@ -156,14 +162,17 @@ def _fill(
             "judged": {"part": chosen.part, "images": parity.images, "max_accuracy_drop": limit_of(settings)},
             "machine": machine.description(),
             "teacher": {} if quick else teacher_of(run, run.images, chosen.judged, chosen.part),
-            "metrics": {"part": chosen.part, **evaluation.metrics.headline()},
+            "metrics": {"part": chosen.part, **_measured(evaluation.metrics)},
             "parity": parity.as_dict(),
         }
     )
     evaluation = replace(evaluation, abstention=manifest.abstention)
+    reference = reference_of(evaluation, _classifier(folder, manifest, engines[0]), settings.features)
+    stated = licences(settings.licence, settings.data_licence, run.provenance, getattr(model, "pretrained_cfg", {}))
+    manifest = manifest.model_copy(update={"reference": reference, "licence": stated})
     _golden(folder, manifest, evaluation.files).save(folder / bundle.GOLDEN, manifest.labels)
     write_report(evaluation, folder / "report.html", _told(manifest, parity, scaling, evaluation, run))
-    _write_card(folder / "README.md", manifest, evaluation)
+    write_card(folder / "README.md", manifest, evaluation, run)
     return manifest, parity, evaluation
 
 
@@ -203,6 +212,12 @@ def _at_temperature(evaluation: Evaluation, temperature: float, record: EngineRe
     )
 
 
+def _measured(metrics: Metrics) -> dict[str, Any]:
+    """The numbers of the whole set, each mean over classes with its interval."""
+    intervals = bootstrap(metrics.confusion)
+    return {**metrics.headline(), **{f"{name}_interval": list(ends) for name, ends in intervals.items()}}
+
+
 def _golden(folder: Path, manifest: Manifest, files: Sequence[Path]) -> Golden:
     """Real files with each engine's own answers, all in one batch as they will be verified."""
     images = tuple(read(file) for file in evenly(files, GOLDEN_SAMPLES))
@@ -221,10 +236,3 @@ def _told(manifest: Manifest, parity: Parity, scaling: confidence.Scaling, evalu
     )
     limit = manifest.judged["max_accuracy_drop"]
     return Choice(manifest.engines, scaling, changed, parity.per_class_change, parity.images, limit)
-
-
-def _write_card(path: Path, manifest: Manifest, evaluation: Evaluation) -> None:
-    environment = Environment(  # Markdown, so nothing is to be escaped for HTML
-        loader=PackageLoader("lensmith.export"), autoescape=False, undefined=StrictUndefined, trim_blocks=True
-    )
-    path.write_text(environment.get_template("card.md.j2").render(b=manifest, e=evaluation), encoding="utf-8")
