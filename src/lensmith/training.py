@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from lensmith.errors import BundleError
 from lensmith.export.assemble import export
 from lensmith.export.parity import Parity
 from lensmith.settings import read_yaml
+from lensmith.tracking.address import uri_of
+from lensmith.tracking.beside import Beside, Tracked
 from lensmith.train.fit import fit
 from lensmith.train.fit import resume as go_on
 from lensmith.train.fitted import Fitted
@@ -41,6 +44,7 @@ class Trained:
         parity: of the bundle's graph with PyTorch.
         seconds: training and export together.
         already: both were finished before, so that nothing was left to do.
+        tracked: where in MLflow the run is; None: nowhere.
     """
 
     fitted: Fitted
@@ -49,6 +53,7 @@ class Trained:
     parity: Parity
     seconds: float
     already: bool = False
+    tracked: Tracked | None = None
 
     @property
     def run(self) -> Path:
@@ -64,6 +69,7 @@ class Trained:
             "parity": self.parity.as_dict(),
             "seconds": self.seconds,
             "already": self.already,
+            "tracking": self.tracked and self.tracked.as_dict(),
         }
 
 
@@ -83,21 +89,56 @@ def train(
 
     Raises:
         SettingsError: settings that cannot be used.
+        RegistryError: a tracking URI of which MLflow knows no kind; one that does not answer stops no training.
         RunError: settings, classes or images are not those of the run to go on with.
     """
+    with Beside() as beside:
+        begun: list[Run] = []
+
+        def track(run: Run) -> None:
+            begun.append(run)
+            beside.begin(run.path, run.settings.tracking)
+
+        with _failure_told(begun):
+            trained = _train(given, recipe, resume, beneath, track)
+    return replace(trained, tracked=beside.tracked())
+
+
+@contextmanager
+def _failure_told(begun: Sequence[Run]) -> Iterator[None]:
+    """Let the run's events say what ended its training, where that was neither its end nor a signal."""
+    try:
+        yield
+    except RunInterruptedError:
+        raise
+    except Exception as error:
+        with suppress(OSError):
+            for run in begun:
+                if run.begun and not run.ended:
+                    run.record("failed", reason=str(error))
+        raise
+
+
+def _train(
+    given: Mapping[str, Any],
+    recipe: str | PathLike[str] | None,
+    resume: str | PathLike[str] | None,
+    beneath: Mapping[str, Any] | None,
+    beside: Callable[[Run], None],
+) -> Trained:
     started = time.perf_counter()
     if resume is None:
-        return _export(fit(settings_for(given, recipe, beneath)), started)
+        return _export(fit(settings_for(given, recipe, beneath), beside), started)
     if resume == AUTO:
         settings = settings_for(given, recipe, beneath)
         path, said = World.join().lead(lambda: auto.find(settings)), dict(settings)
         if path is None:
-            return _export(fit(settings), started)
+            return _export(fit(settings, beside), started)
     else:
         path = Path(resume)
         said = _said(given, recipe, Run.open(path))
     ended = Run.open(path).ended
-    fitted = go_on(path, said)
+    fitted = go_on(path, said, beside)
     return (_finished(fitted, started) if ended else None) or _export(fitted, started)
 
 
@@ -159,9 +200,12 @@ def settings_for(
         SettingsError: settings that cannot be used.
     """
     if recipe is None:
-        return settings_of(given, beneath)
-    written = {**(beneath or {}), **read_yaml(Path(recipe))}
-    return settings_of(given, written, others=not_there(TrainSettings.layers(given, written)))
+        settings = settings_of(given, beneath)
+    else:
+        written = {**(beneath or {}), **read_yaml(Path(recipe))}
+        settings = settings_of(given, written, others=not_there(TrainSettings.layers(given, written)))
+    uri_of(settings.tracking, None)  # a place that can be none is said before anything is trained
+    return settings
 
 
 def _said(given: Mapping[str, Any], recipe: str | PathLike[str] | None, run: Run) -> dict[str, Any]:
@@ -170,4 +214,5 @@ def _said(given: Mapping[str, Any], recipe: str | PathLike[str] | None, run: Run
     said = {**(read_yaml(Path(recipe)) if recipe is not None else {}), **said}
     # Over the run's own, since a setting may only make sense beside another.
     settings = TrainSettings.resolve({**run.settings.model_dump(), "out": run.path, **said})
+    uri_of(settings.tracking, None)
     return {name: getattr(settings, name) for name in said}

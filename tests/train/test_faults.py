@@ -60,7 +60,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, shared_colours: Path) -> Spoil:
 
 def events(run: Path, name: str) -> list[dict[str, Any]]:
     lines = [json.loads(text) for text in (run / "events.jsonl").read_text().splitlines()]
-    return [line for line in lines if line["event"] == name]
+    return [{key: line[key] for key in line if key != "time"} for line in lines if line["event"] == name]
 
 
 def is_finite(state: Any) -> bool:

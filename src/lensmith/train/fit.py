@@ -33,8 +33,12 @@ from lensmith.train.transaction import memory
 from lensmith.train.transaction.distributed import World
 
 
-def fit(settings: TrainSettings) -> Fitted:
+def fit(settings: TrainSettings, beside: Callable[[Run], None] = lambda run: None) -> Fitted:
     """Train as `settings` say, in a new run folder.
+
+    Args:
+        settings: of the training.
+        beside: on one of the ranks: told of the run before it begins.
 
     Raises:
         DataError: the images cannot be trained on.
@@ -44,14 +48,16 @@ def fit(settings: TrainSettings) -> Fitted:
     """
     world = World.join()
     if settings.time_budget is not None:
-        return _fit_in_time(settings, world)
+        return _fit_in_time(settings, world, beside)
     run, network = _begin(settings) if world.size == 1 else _begin_together(settings, world)
     with _removed_if_never_begun(run, world), held(run.path) if world.leads else nullcontext():
+        if world.leads:
+            beside(run)
         _train(run, world, network)
     return Fitted.read(run)
 
 
-def _fit_in_time(settings: TrainSettings, world: World) -> Fitted:
+def _fit_in_time(settings: TrainSettings, world: World, beside: Callable[[Run], None]) -> Fitted:
     """As `fit`, with what the settings leave open chosen so that the run ends within its budget."""
     started = time.monotonic()
     if world.size > 1:
@@ -64,16 +70,20 @@ def _fit_in_time(settings: TrainSettings, world: World) -> Fitted:
     run.record("planned", **planned.as_dict())
     print(f"planned: {planned}", file=sys.stderr, flush=True)
     with _removed_if_never_begun(run, world), held(run.path):
+        beside(run)
         train_together(run, world, network, limit=lambda loop: loop.limit(planned.end_s, time.monotonic() - started))
     return Fitted.read(run)
 
 
-def resume(path: Path, said: Mapping[str, Any] | None = None) -> Fitted:
+def resume(
+    path: Path, said: Mapping[str, Any] | None = None, beside: Callable[[Run], None] = lambda run: None
+) -> Fitted:
     """Go on with the run in `path` from its newest whole checkpoint.
 
     Args:
         path: run folder.
         said: settings by name that must be the run's; those of `difference.MAY_CHANGE` take effect instead.
+        beside: on one of the ranks: told of the run before it goes on.
 
     Raises:
         RunError: no run, no checkpoint or one that does not fit, another process at it, or settings, classes or images
@@ -90,6 +100,8 @@ def resume(path: Path, said: Mapping[str, Any] | None = None) -> Fitted:
                 "It was stopped before its first." if is_unbegun(path) else "All of them are gone.",
                 f"Begin it anew: {_anew(run)}" if is_unbegun(path) else "Put them back, or train into another folder.",
             )
+        if world.leads:
+            beside(run)
         _train(run, world)
     return Fitted.read(run)
 

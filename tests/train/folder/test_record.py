@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,12 +48,15 @@ def told(folder: Path, name: str) -> list[dict[str, Any]]:
 def test_events_are_appended_a_line_each_and_on_disk_at_once(tmp_path: Path) -> None:
     events = tmp_path / "events.jsonl"
     events.write_text('{"event": "old"}\n')
+    before = time.time()
     with recorder(tmp_path) as made:
         made.event("start", step=0)
         assert len(events.read_text().splitlines()) == 2
         made.end_epoch(line(1))
     read = [json.loads(text) for text in events.read_text().splitlines()]
     assert [event["event"] for event in read] == ["old", "start", "epoch"]
+    told_at = read[2].pop("time")
+    assert before - 0.001 <= told_at <= time.time() + 0.001
     assert read[2] == {"event": "epoch", **line(1)}
 
 
@@ -128,6 +132,7 @@ def test_an_event_tells_of_memory_when_the_chunks_change_and_else_now_and_then(
     written = told(tmp_path, "memory")
     assert [line["step"] for line in written] == [1, 3, 6, 7, 9]
     assert [line["chunks"] for line in written] == [1, 2, 1, 1, 1]
+    del written[3]["time"]
     assert written[3] == {
         "event": "memory", "step": 7, "peak_bytes": 700, "chunks": 1, "checkpointing": True, "exact": True
     }  # fmt: skip

@@ -144,9 +144,10 @@ def test_an_event_begins_on_a_line_of_its_own(shared_colours: Path, tmp_path: Pa
     with made.events.open("a") as file:
         file.write('{"event": "epo')
     made.record("second", step=2)
-    assert made.events.read_text().splitlines() == [
-        '{"event": "first", "step": 1}', '{"event": "epo', '{"event": "second", "step": 2}'
-    ]  # fmt: skip
+    first, torn, second = made.events.read_text().splitlines()
+    assert json.loads(first).items() >= {"event": "first", "step": 1}.items()
+    assert torn == '{"event": "epo'
+    assert json.loads(second).items() >= {"event": "second", "step": 2}.items()
 
 
 def test_what_may_change_is_written_down_and_the_rest_stays(shared_colours: Path, tmp_path: Path) -> None:

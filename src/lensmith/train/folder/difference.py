@@ -18,7 +18,7 @@ from lensmith.train.network.state_dict import some
 MAY_CHANGE = frozenset(
     {
         "data", "out", "workers", "device", "processes", "memory_fraction", "min_chunk", "checkpointing",
-        "save_minutes", "on_nan",
+        "save_minutes", "on_nan", "tracking",
     }
 )  # fmt: skip
 """Settings that say where and how fast, not what comes out (of `data`, the images themselves are compared)."""

@@ -58,9 +58,9 @@ class Recorder:
             self._file.close()
 
     def event(self, name: str, **fields: Any) -> None:
-        """Append one line; on disk when this returns, as far as the system's own buffers go."""
+        """Append one line, with the Unix time; on disk when this returns, as far as the system's own buffers go."""
         if self._file is not None:
-            self._file.write(json.dumps({"event": name, **fields}) + "\n")
+            self._file.write(json.dumps({"event": name, **fields, "time": round(time.time(), 3)}) + "\n")
             self._file.flush()
 
     def say(self, text: str) -> None:

@@ -3,6 +3,7 @@
 run.json             settings as resolved, labels, preprocessing, where the data lies, versions
 splits.csv           which image is in which part, and how many bytes it has
 events.jsonl         one line an epoch, and what else happened
+tracking.json        how much of that has got into MLflow
 curves.png           loss and accuracy
 memory.png           memory and chunks
 checkpoints/last.pt  to go on from; previous.pt is the one before, best.pt the best epoch on the validation part
@@ -18,6 +19,7 @@ import io
 import json
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -31,6 +33,7 @@ from lensmith.config import TrainSettings
 from lensmith.data.scan import ImageSet, Sample
 from lensmith.errors import OutputError, RunError
 from lensmith.image import Preprocessing
+from lensmith.tracking import state
 from lensmith.train.folder import lock
 from lensmith.train.folder.checkpoint import LAST, PARTIAL, PREVIOUS
 
@@ -219,12 +222,16 @@ class Run:
         """What events.jsonl tells of memory, in order."""
         return [line for line in self._lines() if line["event"] in ("memory", "oom")]
 
+    def left_out(self) -> dict[str, str]:
+        """Images that the training had to do without, by path, with the reason."""
+        return {line["path"]: line["reason"] for line in self._lines() if line["event"] == "left_out"}
+
     def record(self, event: str, **fields: Any) -> None:
         """Append an event, on a line of its own even where the last one was left unfinished."""
         before = self._said()
         mend = "" if before.endswith("\n") or not before else "\n"
         with self.events.open("a", encoding="utf-8") as file:
-            file.write(f"{mend}{json.dumps({'event': event, **fields})}\n")
+            file.write(f"{mend}{json.dumps({'event': event, **fields, 'time': round(time.time(), 3)})}\n")
 
     def _lines(self) -> list[dict[str, Any]]:
         lines = []
@@ -241,7 +248,7 @@ class Run:
 def is_unbegun(path: Path) -> bool:
     """Whether `path` holds what a run leaves that is stopped before its first checkpoint, and nothing else."""
     checkpoints = path / "checkpoints"
-    names = DESCRIPTION, DESCRIPTION + PARTIAL, SPLITS, SPLITS + PARTIAL, EVENTS, lock.NAME, lock.RANKS
+    names = DESCRIPTION, DESCRIPTION + PARTIAL, SPLITS, SPLITS + PARTIAL, EVENTS, lock.NAME, lock.RANKS, *state.FILES
     ours = [*(path / name for name in names), checkpoints, checkpoints / (LAST + PARTIAL)]
     return checkpoints.is_dir() and all(file in ours for file in path.rglob("*"))
 

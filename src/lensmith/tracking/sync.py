@@ -1,0 +1,117 @@
+"""What did not reach MLflow when it happened, sent later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lensmith.config.values import without_password
+from lensmith.errors import LensmithError, MissingPackageError, RegistryError, RunError
+from lensmith.progress import track
+from lensmith.tracking.address import AUTO, installed, uri_of
+from lensmith.tracking.follow import GRACE_S, send_all
+from lensmith.tracking.outbox import DESCRIPTION, Outbox
+from lensmith.tracking.state import NAME, State
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A run that was looked at.
+
+    Attributes:
+        run: its folder.
+        uri: where it is tracked, without a password.
+        run_id: of the MLflow run; None: nothing has arrived.
+        bytes: of its events that were sent now; 0: all had been sent before.
+        problem: why not all has arrived; None: it has.
+    """
+
+    run: Path
+    uri: str
+    run_id: str | None
+    bytes: int
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class Synced:
+    """All runs that were looked at.
+
+    Attributes:
+        runs: in the order of their names.
+    """
+
+    runs: tuple[Sent, ...]
+
+    @property
+    def problem(self) -> LensmithError | None:
+        """What to tell where not all has arrived."""
+        missing = [sent for sent in self.runs if sent.problem]
+        if not missing:
+            return None
+        return RegistryError(
+            f"All of {len(self.runs)} run{'s' * (len(self.runs) > 1)} was expected to arrive in MLflow.",
+            f"Of {', '.join(str(sent.run) for sent in missing[:5])}{' and others' * (len(missing) > 5)} not all did: "
+            f"{(missing[0].problem or '').rstrip('.')}.",
+            "It is kept in the run folder; run the same again when that is mended.",
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"runs": [{**vars(sent), "run": str(sent.run)} for sent in self.runs]}
+
+
+def sync(runs: Iterable[Path] = ()) -> Synced:
+    """Send what runs have left.
+
+    Args:
+        runs: their folders, also of runs that were not tracked; without any, all in runs/ of which something is left.
+
+    Raises:
+        RunError: a folder that is none of a run, or that is being trained.
+        RegistryError: no tracking URI.
+        MissingPackageError: MLflow is not installed.
+    """
+    if not installed():
+        raise MissingPackageError.of(ModuleNotFoundError(name="mlflow"))
+    named = list(runs)
+    for run in named:
+        _require(run)
+    chosen = named or [file.parent for file in sorted(RUNS.glob(f"*/{NAME}")) if _left(file.parent)]
+    return Synced(tuple(_send(run) for run in track(chosen, "sending runs")))
+
+
+def _require(run: Path) -> None:
+    if not (run / DESCRIPTION).is_file():
+        raise RunError(
+            f"A run folder that `lensmith train` made was expected at {run}.",
+            f"It holds no {DESCRIPTION}." if run.exists() else "There is none.",
+            "Name run folders, or none for all in runs/.",
+        )
+    if Outbox(run).trained_now():
+        raise RunError(
+            f"A run that is not being trained was expected at {run}.",
+            "A process is training it, and another beside it sends what happens.",
+            "Wait for its end.",
+        )
+
+
+def _left(run: Path) -> bool:
+    state = State.read(run)
+    return state is not None and not state.complete(run) and not Outbox(run).trained_now()
+
+
+def _send(run: Path) -> Sent:
+    state = State.read(run)
+    uri = uri_of(AUTO, state)
+    assert uri is not None  # MLflow is installed
+    if state is None:
+        state = State.new(without_password(uri), run).write(run)
+    before = state.offset
+    problem = send_all(run, uri, GRACE_S + 10)
+    state = State.read(run) or state
+    return Sent(run, state.uri, state.run_id, state.offset - before, problem)

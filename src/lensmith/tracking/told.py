@@ -1,0 +1,132 @@
+"""What an event of a run is in MLflow: metrics with their step and time, tags, and the run's status."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+MAX_TAG, MAX_PARAM = 5000, 6000
+"""Characters of a value; MLflow's own limits are 8,000 and 6,000."""
+
+OF_EPOCH = (
+    "train_loss", "train_accuracy", "val_loss", "val_accuracy", "images", "images_per_second", "data_wait_share",
+    "oom_retries", "skipped_steps", "chunks", "checkpointing", "peak_memory_bytes", "seconds",
+)  # fmt: skip
+OF_STEP = ("peak_bytes", "chunks", "checkpointing", "retries")
+STATUS = {"start": "RUNNING", "resume": "RUNNING", "interrupted": "KILLED", "failed": "FAILED", "end": "FINISHED"}
+COUNTED = ("left_out",)
+"""Events of which there may be thousands; they stay in events.jsonl."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A value of a metric.
+
+    Attributes:
+        name: of the metric.
+        value: finite or not.
+        at_ms: Unix time in milliseconds; with name, step and value it tells a new value from a sent one.
+        step: the epoch, 1-based, or the optimizer step of what begins with `memory/`.
+    """
+
+    name: str
+    value: float
+    at_ms: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Told:
+    """What events come to.
+
+    Attributes:
+        points: in their order.
+        tags: the last of each name.
+        status: of the MLflow run since the last of them that changed it; None: none did.
+        status_at_ms: when that was.
+        resumed: whether the training went on, perhaps with other settings.
+        ends: whether pictures are worth sending: training has ended, or was stopped.
+        bundle: folder of the last bundle that was exported.
+        bundle_at_ms: when that was.
+        epoch: the last one.
+    """
+
+    points: list[Point] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
+    status: str | None = None
+    status_at_ms: int = 0
+    resumed: bool = False
+    ends: bool = False
+    bundle: str | None = None
+    bundle_at_ms: int = 0
+    epoch: int = 0
+
+
+def tell(events: list[dict[str, Any]], begun: float, epoch: int) -> Told:
+    """What these events come to.
+
+    Args:
+        events: in their order.
+        begun: Unix time of those that have none.
+        epoch: the last that was sent before.
+    """
+    points: list[Point] = []
+    tags: dict[str, str] = {}
+    found: dict[str, Any] = {}
+    for event in events:
+        name, at_ms = event["event"], round(1000 * float(event.get("time", begun)))
+        if name == "epoch":
+            if event["epoch"] > epoch:
+                epoch = event["epoch"]
+                points += _of_epoch(event, at_ms)
+        elif name in ("memory", "oom"):
+            given = {f"memory/{key}": event[key] for key in OF_STEP if key in event}
+            points += [Point(key, float(value), at_ms, event["step"]) for key, value in given.items()]
+        elif name == "exported":
+            found.update(bundle=event["bundle"], bundle_at_ms=at_ms)
+        elif name not in COUNTED:
+            tags.update(_tags(event))
+        if name in STATUS:
+            found.update(status=STATUS[name], status_at_ms=at_ms)
+            found["resumed"] = found.get("resumed", False) or name == "resume"
+            found["ends"] = found.get("ends", False) or STATUS[name] != "RUNNING"
+    return Told(points, tags, epoch=epoch, **found)
+
+
+def _of_epoch(line: Mapping[str, Any], at_ms: int) -> list[Point]:
+    step = line["epoch"]
+    points = [Point(name, float(line[name]), at_ms, step) for name in OF_EPOCH if line.get(name) is not None]
+    if line.get("best"):
+        best = {"best_epoch": step, "best_val_loss": line["val_loss"], "best_val_accuracy": line["val_accuracy"]}
+        points += [Point(name, float(value), at_ms, step) for name, value in best.items() if value is not None]
+    return points
+
+
+def _tags(event: Mapping[str, Any]) -> dict[str, str]:
+    """`phase.head`, `features.all`: each phase's own; else the event's name, with the last one's fields."""
+    name = event["event"]
+    fields = {key: value for key, value in event.items() if key not in ("event", "time", "phase")}
+    key = f"{name}.{event['phase']}" if "phase" in event else name
+    return {key: text(fields)}
+
+
+def text(value: Any, most: int = MAX_TAG) -> str:
+    """A plain value as MLflow shows it."""
+    written = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return written if len(written) <= most else f"{written[: most - 1]}…"
+
+
+def params(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Settings as they are sent; where runs are tracked is none of them."""
+    return {name: text(value, MAX_PARAM) for name, value in settings.items() if name != "tracking"}
+
+
+def of_description(described: Mapping[str, Any]) -> dict[str, str]:
+    """The tags that tell of data, first weights and versions."""
+    data = described["data"]
+    tags = {f"dataset.{name}": data[name] for name in ("fingerprint", "source", "parts", "notes")}
+    tags |= {"dataset.labels": described["labels"], "initial_weights": described["weights"]}
+    tags |= {f"version.{name}": version for name, version in described["versions"].items()}
+    return {name: text(value) for name, value in tags.items()}

@@ -1,0 +1,158 @@
+"""MLflow's own pages: `mlflow server` on this machine, started, waited for and ended."""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import IO
+
+from lensmith.config import TrackSettings
+from lensmith.errors import MissingPackageError, RegistryError, ServiceError
+from lensmith.registry import store
+from lensmith.tracking.address import installed
+
+START_S, STOP_S = 90.0, 10.0
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
+"""No telemetry, and none of the processes that work on MLflow's own jobs."""
+
+
+def ui(settings: TrackSettings) -> None:
+    """Serve the pages, and the tracking server behind them, until Ctrl-C.
+
+    Raises:
+        RegistryError: a tracking URI that is a server already, or no place for artifacts.
+        ServiceError: the port is taken, or MLflow's server ended by itself.
+        MissingPackageError: MLflow is not installed.
+    """
+    if not installed():
+        raise MissingPackageError.of(ModuleNotFoundError(name="mlflow"))
+    uri = store.uri()
+    if uri.startswith("http"):
+        raise RegistryError(
+            "A database was expected whose runs can be shown.",
+            f"{store.shown(uri)} is a tracking server.",
+            "Open that address in a browser.",
+        )
+    environment = {
+        **os.environ,
+        **ENVIRONMENT,
+        "MLFLOW_BACKEND_STORE_URI": uri,  # not on the command line, which everybody on the machine can read
+        "MLFLOW_ARTIFACTS_DESTINATION": store.artifacts(uri) or "",
+    }
+    port = _free(settings.host, settings.port)
+    store.client(uri)  # says in plain words what is wrong with it, and makes a file that is not there
+    if not _is_local(settings.host):
+        said = f"anybody who reaches {settings.host}:{port} can read and change all runs and models"
+        print(f"lensmith: MLflow asks nobody who they are: {said}", file=sys.stderr, flush=True)
+    with tempfile.TemporaryFile("w+") as log:
+        process = _start(settings.host, port, environment, log)
+        try:
+            _await(process, settings.host, port, log)
+            print(f"MLflow answers at {_url(settings.host, port)} with what is in {store.shown(uri)}", flush=True)
+            print("Ctrl-C ends it.", flush=True)
+            process.wait()
+            raise _ended(process, log)
+        except KeyboardInterrupt:
+            return
+        finally:
+            _end(process)
+
+
+def _start(host: str, port: int, environment: Mapping[str, str], log: IO[str]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
+    # In a session of its own, so that it and its children can be ended together, and Ctrl-C comes here alone.
+    return subprocess.Popen(
+        command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+    )
+
+
+def _await(process: subprocess.Popen[bytes], host: str, port: int, log: IO[str]) -> None:
+    """Until it answers.
+
+    Raises:
+        ServiceError: it ended, or has not answered in START_S.
+    """
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise _ended(process, log)
+        connection = http.client.HTTPConnection(_reached(host), port, timeout=5)
+        with suppress(OSError, http.client.HTTPException):
+            connection.request("GET", "/health")
+            if connection.getresponse().status == 200:
+                return
+        connection.close()
+        time.sleep(0.1)
+    raise _ended(process, log)
+
+
+def _ended(process: subprocess.Popen[bytes], log: IO[str]) -> ServiceError:
+    log.seek(0)
+    lines = [line for line in log.read().splitlines() if line.strip()]
+    how = "It did not" if process.poll() is None else f"It ended with exit code {process.returncode}"
+    return ServiceError(
+        "MLflow's server was expected to answer.",
+        f"{how}{f' ({store.shown(lines[-1].strip())})' if lines else ''}.",
+        "Start it by hand to see more: mlflow server",
+    )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """It and all that it has started."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_S)
+
+
+def _free(host: str, port: int) -> int:
+    """The port, or a free one for 0.
+
+    Raises:
+        ServiceError: it cannot be bound.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        raise ServiceError(
+            f"A free port was expected at {host}:{port}.",
+            f"It cannot be bound ({error.strerror or error}).",
+            "Name another with --port; --port 0 picks one.",
+        ) from error
+
+
+def _is_local(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _reached(host: str) -> str:
+    """Where this machine reaches what is bound there."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
+def _url(host: str, port: int) -> str:
+    shown = _reached(host)
+    return f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"

@@ -1,0 +1,71 @@
+"""Where a run is tracked."""
+
+from pathlib import Path
+
+import pytest
+
+from lensmith import training
+from lensmith.config import TrainSettings
+from lensmith.errors import MissingPackageError, RegistryError
+from lensmith.tracking import address, beside
+from lensmith.tracking.address import uri_of
+from lensmith.tracking.beside import Beside
+from lensmith.tracking.state import NAME, State
+
+SECRET = "postgresql+psycopg://ann:secret@db/runs"
+KNOWN = "postgresql+psycopg://ann@db/runs"
+
+
+def test_auto_is_the_store_of_all_verbs_and_none_is_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert uri_of("auto", None) == f"sqlite:///{tmp_path / 'runs/mlflow.db'}"
+    monkeypatch.setenv("LENSMITH_TRACKING_URI", "http://127.0.0.1:9")
+    assert uri_of("auto", None) == "http://127.0.0.1:9"
+    assert uri_of("none", None) is None
+    assert uri_of("http://127.0.0.1:8", None) == "http://127.0.0.1:8"
+
+
+def test_a_run_goes_on_where_it_was_begun_unless_another_place_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = State("sqlite:////begun.db", "key", 0)
+    monkeypatch.setenv("LENSMITH_TRACKING_URI", "http://127.0.0.1:9")
+    assert uri_of("auto", state) == "sqlite:////begun.db"
+    assert uri_of("http://127.0.0.1:8", state) == "http://127.0.0.1:8"
+
+
+def test_a_password_is_taken_from_where_all_verbs_have_it_and_is_never_written_down(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LENSMITH_TRACKING_URI", SECRET)
+    assert uri_of("auto", State(KNOWN, "key", 0)) == SECRET
+    assert uri_of(KNOWN, None) == SECRET
+    settings = TrainSettings.resolve({"data": tmp_path, "tracking": SECRET})
+    assert settings.tracking == SECRET
+    assert "secret" not in settings.model_dump_json()
+    assert settings.model_dump()["tracking"] == KNOWN
+
+
+def test_no_mlflow_is_said_once_and_is_no_error_unless_a_place_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in (address, beside):
+        monkeypatch.setattr(module, "installed", lambda: False)
+    assert uri_of("auto", None) is None
+    with pytest.raises(MissingPackageError, match=r"lensmith\[track\]"):
+        uri_of("http://127.0.0.1:9", None)
+    with Beside() as made:
+        made.begin(tmp_path, "auto")
+    assert capsys.readouterr().err.count("\n") == 1
+    assert made.tracked() is None
+    assert not (tmp_path / NAME).exists()
+
+
+@pytest.mark.parametrize("where", ["flag", "environment"])
+def test_an_address_of_no_known_kind_is_said_before_anything_is_trained(
+    shared_colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    given = {"data": shared_colours, "out": tmp_path / "run", "tracking": "ftp://x" if where == "flag" else "auto"}
+    if where == "environment":
+        monkeypatch.setenv("LENSMITH_TRACKING_URI", "ftp://x")
+    with pytest.raises(RegistryError, match="ftp://x"):
+        training.train(given)
+    assert not (tmp_path / "run").exists()
