@@ -25,6 +25,8 @@ from lensmith.image import Preprocessing, preprocess
 # Several test processes share the cores; set before torch is loaded, and for the processes that tests start.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# A thousand small trainings start no side process; tests of tracking say where they track.
+os.environ.setdefault("LENSMITH_TRAIN_TRACKING", "none")
 
 COLOURS = {"blue": (30, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
 PREPROCESSING = Preprocessing(image_size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

@@ -97,7 +97,7 @@ def stopped_at_fit(monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], recip
 
     seen: list[TrainSettings] = []
 
-    def stop(settings: TrainSettings) -> None:
+    def stop(settings: TrainSettings, beside: object) -> None:
         seen.append(settings)
         raise Stop
 

@@ -22,7 +22,7 @@ def resolved(monkeypatch: pytest.MonkeyPatch, given: dict[str, object], recipe: 
 
     seen: list[TrainSettings] = []
 
-    def fit(settings: TrainSettings) -> None:
+    def fit(settings: TrainSettings, beside: object) -> None:
         seen.append(settings)
         raise Stop
 
@@ -86,7 +86,7 @@ def said(monkeypatch: pytest.MonkeyPatch, run: Path, given: dict[str, object], r
 
     seen: list[object] = []
 
-    def go_on(path: Path, settings: object) -> None:
+    def go_on(path: Path, settings: object, beside: object) -> None:
         assert path == run
         seen.append(settings)
         raise Stop

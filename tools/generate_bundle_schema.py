@@ -16,7 +16,7 @@ from lensmith.image import Preprocessing
 DOCS = Path(__file__).parents[1] / "docs"
 MARKS = ("<!-- fields: made by tools/generate_bundle_schema.py -->", "<!-- end of fields -->")
 SECTIONS = {"Manifest": "", "Preprocessing": "`preprocessing`", "EngineRecord": "Each of `engines`"}
-SECTIONS["Abstention"] = "`abstention`"
+SECTIONS |= {"Abstention": "`abstention`", "Reference": "`reference`"}
 
 
 def schema() -> dict[str, Any]:

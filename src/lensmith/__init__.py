@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lensmith.api import cached as cached
     from lensmith.api import check as check
     from lensmith.api import clear_cache as clear_cache
+    from lensmith.api import clear_feedback as clear_feedback
     from lensmith.api import demo as demo
     from lensmith.api import deploy as deploy
     from lensmith.api import describe as describe
@@ -28,15 +29,33 @@ if TYPE_CHECKING:
     from lensmith.api import doctor as doctor
     from lensmith.api import evaluate as evaluate
     from lensmith.api import export as export
+    from lensmith.api import export_feedback as export_feedback
     from lensmith.api import fetch as fetch
+    from lensmith.api import kept_uploads as kept_uploads
     from lensmith.api import load as load
     from lensmith.api import models as models
+    from lensmith.api import pipeline as pipeline
+    from lensmith.api import pipeline_show as pipeline_show
     from lensmith.api import predict as predict
+    from lensmith.api import pull as pull
+    from lensmith.api import push as push
     from lensmith.api import recipe as recipe
+    from lensmith.api import registered as registered
+    from lensmith.api import registered_version as registered_version
     from lensmith.api import retune as retune
+    from lensmith.api import rollback as rollback
+    from lensmith.api import rollout as rollout
+    from lensmith.api import rollout_abort as rollout_abort
+    from lensmith.api import rollout_promote as rollout_promote
+    from lensmith.api import rollout_status as rollout_status
+    from lensmith.api import rollout_watch as rollout_watch
     from lensmith.api import serve as serve
+    from lensmith.api import set_alias as set_alias
     from lensmith.api import split as split
+    from lensmith.api import sync as sync
     from lensmith.api import token as token
+    from lensmith.api import track_ui as track_ui
+    from lensmith.api import tracked as tracked
     from lensmith.api import train as train
     from lensmith.api import validate as validate
     from lensmith.api import verify as verify
@@ -48,9 +67,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 _VERBS: tuple[str, ...] = ("cached", "check", "clear_cache", "describe", "diff", "fetch", "load", "models", "recipe")
-_VERBS += ("split", "validate", "verify")
+_VERBS += ("clear_feedback", "export_feedback", "kept_uploads")
+_VERBS += ("split", "sync", "track_ui", "tracked", "validate", "verify")
+_VERBS += ("pull", "push", "registered", "registered_version", "rollback", "set_alias")
+_VERBS += ("rollout_abort", "rollout_promote", "rollout_status", "rollout_watch")
 _ROOMS: tuple[str, ...] = ("bench", "demo", "deploy", "distill", "doctor", "evaluate", "export", "predict", "retune")
-_ROOMS += ("serve", "token", "train")
+_ROOMS += ("pipeline", "rollout", "serve", "token", "train")
+_VERBS += ("pipeline_show",)
 _TYPES = {
     "Bundle": "lensmith.bundle",
     "Classifier": "lensmith.classifier",
@@ -58,9 +81,12 @@ _TYPES = {
     "Prediction": "lensmith.classifier",
 }
 
-__all__ = ["Bundle", "Classifier", "LensmithError", "Prediction", "bench", "cached", "check", "clear_cache", "demo"]
-__all__ += ["deploy", "describe", "diff", "distill", "doctor", "evaluate", "export", "fetch", "load", "models"]
-__all__ += ["predict", "recipe", "retune", "serve", "split", "token", "train", "validate", "verify"]
+__all__ = ["Bundle", "Classifier", "LensmithError", "Prediction", "bench", "cached", "check", "clear_cache"]
+__all__ += ["clear_feedback", "demo", "deploy", "describe", "diff", "distill", "doctor", "evaluate", "export"]
+__all__ += ["export_feedback", "fetch", "kept_uploads", "load", "models", "pipeline", "pipeline_show", "predict"]
+__all__ += ["pull", "push", "recipe", "registered", "registered_version", "retune", "rollback", "rollout"]
+__all__ += ["rollout_abort", "rollout_promote", "rollout_status", "rollout_watch", "serve", "set_alias", "split"]
+__all__ += ["sync", "token", "track_ui", "tracked", "train", "validate", "verify"]
 
 
 class _Room(ModuleType):

@@ -6,7 +6,7 @@ and imports its room when it is called.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -27,10 +27,21 @@ if TYPE_CHECKING:
     from lensmith.doctor import Diagnosis
     from lensmith.evaluate.evaluation import Evaluation
     from lensmith.export.assemble import Exported
+    from lensmith.feedback import Deleted, Summary
+    from lensmith.feedback import Exported as FeedbackExported
     from lensmith.inspection import Description, Difference, Verified
+    from lensmith.pipeline.run import Outcome, Ran
     from lensmith.predict import Predicted
+    from lensmith.registry.aliases import Moved
+    from lensmith.registry.models import Model, Version
+    from lensmith.registry.pull import Pulled
+    from lensmith.registry.push import Pushed
+    from lensmith.registry.released import Released
     from lensmith.retune import Retuned
+    from lensmith.rollout.state import Decision, Rollout
     from lensmith.token import Token
+    from lensmith.tracking.recent import TrackedRun
+    from lensmith.tracking.sync import Synced
     from lensmith.train.network.zoo import Backbone
     from lensmith.train.recipe_file import Validated
     from lensmith.training import Trained
@@ -118,6 +129,105 @@ def train(
     from lensmith.training import train as run
 
     return run({"data": data, **settings}, recipe, resume)
+
+
+def push(
+    bundle: StrPath, name: str | None = None, *, alias: str | None = None, tracking_uri: str | None = None
+) -> Pushed:
+    """Make a bundle a version of a registered model.
+
+    Args:
+        bundle: folder or zip.
+        name: of the model; the bundle's own by default.
+        alias: to name the version by, such as champion.
+        tracking_uri: where the registry is, in the place of the settings `tracking`.
+    """
+    from lensmith.registry import push as room
+    from lensmith.registry.store import client, uri
+
+    return room.push(client(uri(tracking_uri)), bundle, name, alias)
+
+
+def registered(name: str | None = None, *, tracking_uri: str | None = None) -> Sequence[Model]:
+    """The registered models with their versions and aliases, or the one that is named."""
+    from lensmith.registry import models
+    from lensmith.registry.store import client, uri
+
+    there = client(uri(tracking_uri), create=False)
+    return [models.model(there, each) for each in ([name] if name is not None else models.names(there))]
+
+
+def registered_version(name: str, *, tracking_uri: str | None = None) -> Version:
+    """What NAME@ALIAS or NAME@VERSION names in the registry."""
+    from lensmith.registry import models, names
+    from lensmith.registry.store import client, uri
+
+    wanted = names.require(name)
+    return models.resolve(client(uri(tracking_uri), create=False), wanted)
+
+
+def set_alias(name: str, alias: str, *, remove: bool = False, tracking_uri: str | None = None) -> Moved:
+    """Let an alias name a version; the champion before is kept as `previous`.
+
+    Args:
+        name: the version, as NAME@VERSION or NAME@ALIAS; to remove an alias, the model's name.
+        alias: such as champion.
+        remove: let it name nothing any longer.
+        tracking_uri: as for `push`.
+    """
+    from lensmith.registry import aliases, models, names
+    from lensmith.registry.store import client, uri
+
+    wanted = None if remove else names.require(name)
+    there = client(uri(tracking_uri), create=False)
+    if wanted is None:
+        return aliases.remove(there, name, alias)
+    return aliases.point(there, models.resolve(there, wanted), alias)
+
+
+def pull(name: str, out: StrPath | None = None, *, tracking_uri: str | None = None) -> Pulled:
+    """Fetch a registered bundle, and verify it.
+
+    Args:
+        name: NAME@ALIAS or NAME@VERSION.
+        out: folder, or file that ends in .zip, to write; by default it stays in the cache.
+        tracking_uri: as for `push`.
+    """
+    from lensmith.registry import names
+    from lensmith.registry import pull as room
+    from lensmith.registry.store import client, uri
+
+    wanted = names.require(name)
+    return room.pull_to(client(uri(tracking_uri), create=False), wanted, None if out is None else Path(out))
+
+
+def rollback(name: str, *, tracking_uri: str | None = None) -> Moved:
+    """Make a model's champion before champion again."""
+    from lensmith.registry import aliases
+    from lensmith.registry.store import client, uri
+
+    return aliases.rollback(client(uri(tracking_uri), create=False), name)
+
+
+def track_ui(**settings: Any) -> None:
+    """Serve MLflow's pages on this machine until stopped. Settings: `TrackSettings`."""
+    from lensmith.tracking.ui import ui as run
+
+    run(config.TrackSettings.resolve(settings))
+
+
+def tracked(limit: int = 20) -> Sequence[TrackedRun]:
+    """The runs that were tracked last, the newest first."""
+    from lensmith.tracking.recent import recent
+
+    return recent(limit)
+
+
+def sync(runs: Iterable[StrPath] = ()) -> Synced:
+    """Send MLflow what did not arrive, of these run folders or of all in runs/."""
+    from lensmith.tracking.sync import sync as run
+
+    return run([Path(folder) for folder in runs])
 
 
 def distill(
@@ -211,11 +321,111 @@ def serve(bundle: StrPath | None = None, **settings: Any) -> None:
     run(config.ServeSettings.resolve({**platform.settings(), "bundle": bundle, **settings}))
 
 
+def kept_uploads(folder: StrPath) -> Summary:
+    """What lies in a folder of uploads that a service has kept."""
+    from lensmith.feedback import kept_uploads as run
+
+    return run(folder)
+
+
+def export_feedback(folder: StrPath, out: StrPath, unlabelled: StrPath | None = None) -> FeedbackExported:
+    """Make an image folder of kept uploads whose true label is known; those without go to `unlabelled`, if named."""
+    from lensmith.feedback import export_feedback as run
+
+    return run(folder, out, unlabelled)
+
+
+def clear_feedback(
+    folder: StrPath,
+    *,
+    older_than: float | str | None = None,
+    request_ids: Sequence[str] = (),
+    everything: bool = False,
+) -> Deleted:
+    """Delete kept uploads: those older than `30d` (or seconds), those of some requests, or all."""
+    from lensmith.feedback import clear_feedback as run
+
+    return run(folder, older_than=older_than, request_ids=request_ids, everything=everything)
+
+
 def deploy(kind: str, bundle: StrPath | None = None, **settings: Any) -> Deployed:
     """Write files for nginx, systemd, Docker, Compose or Prometheus. Settings: `DeploySettings`."""
     from lensmith.deploy.run import deploy as run
 
     return run(config.DeploySettings.resolve({"kind": kind, "bundle": bundle, **settings}))
+
+
+def rollout(name: str, version: str | int | None = None, **settings: Any) -> Rollout:
+    """Let a version of a registered model be tried beside its champion. Settings: `RolloutSettings`."""
+    from lensmith.registry.release import start
+
+    return start(config.RolloutSettings.resolve({"name": name, "version": version, **settings}))
+
+
+def rollout_status(name: str, tracking_uri: str | None = None) -> Released:
+    """The gray releases of a registered model, the latest with its figures over all replicas."""
+    from lensmith.registry.released import status
+
+    return status(name, tracking_uri)
+
+
+def rollout_watch(name: str, tracking_uri: str | None = None) -> Iterator[Released]:
+    """The same again and again, without end, whenever the next is asked for."""
+    from lensmith.registry.released import Watcher
+
+    watcher = Watcher(name, tracking_uri)
+    while True:
+        yield watcher.look()
+
+
+def rollout_promote(name: str, reason: str = "", tracking_uri: str | None = None) -> tuple[Rollout, Decision]:
+    """End the gray release that is under way: its challenger becomes the champion."""
+    from lensmith.registry.release import end
+
+    return end(name, "promoted", reason, tracking_uri)
+
+
+def rollout_abort(name: str, reason: str = "", tracking_uri: str | None = None) -> tuple[Rollout, Decision]:
+    """End the gray release that is under way: the champion answers all requests again."""
+    from lensmith.registry.release import end
+
+    return end(name, "aborted", reason, tracking_uri)
+
+
+def pipeline(
+    file: StrPath = "pipeline.yaml",
+    *,
+    out: StrPath | None = None,
+    force: str | None = None,
+    until: str | None = None,
+    told: Callable[[Outcome], None] | None = None,
+) -> Ran:
+    """Run a pipeline from its first stage that has changed; what stops one, such as its gate, is the result's `error`.
+
+    Args:
+        file: the pipeline, in YAML.
+        out: its folder; runs/pipelines/NAME by default.
+        force: a stage that is done anew, and with it all that are made of it.
+        until: the last stage that runs.
+        told: called when a stage begins, and when it is over.
+    """
+    share_cores()
+    from lensmith.pipeline.run import run
+
+    return run(Path(file), Path(out) if out is not None else None, force, until, told or (lambda outcome: None))
+
+
+def pipeline_show(file: StrPath = "pipeline.yaml", *, folder: StrPath | None = None, out: StrPath | None = None) -> Ran:
+    """Where a pipeline stands, and what a run would do now; nothing is run.
+
+    Args:
+        file: the pipeline's file, or its folder.
+        folder: its folder, where it is not runs/pipelines/NAME.
+        out: picture to draw: FILE.svg or FILE.html.
+    """
+    from lensmith.pipeline.show import show
+
+    return show(Path(file), Path(folder) if folder is not None else None, Path(out) if out is not None else None)
 
 
 def token(subject: str, **settings: Any) -> Token:

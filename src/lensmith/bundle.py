@@ -24,9 +24,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from lensmith import archive
+from lensmith.drift import Reference
 from lensmith.errors import BundleError, OutputError
 from lensmith.golden import Golden
 from lensmith.image import Preprocessing
@@ -109,6 +110,12 @@ class Manifest(BaseModel):
     )
     metrics: dict[str, Any] = Field({}, description="how good the chosen engine was, on which part; see evaluation.md")
     parity: dict[str, Any] = Field({}, description="how far its answers were from PyTorch's")
+    reference: Reference | None = Field(
+        None, description="what it answered on the validation part, for telling drift; see drift.md"
+    )
+    licence: dict[str, str] = Field(
+        {}, description="`model`, `data` and `first_weights`: under which terms; not there: not stated"
+    )
     dataset: dict[str, Any] = Field(
         {}, description="what it was trained on: root, parts, and a fingerprint of the files"
     )
@@ -122,6 +129,13 @@ class Manifest(BaseModel):
         if len(set(labels)) < len(labels):
             raise ValueError("labels should differ from one another")
         return labels
+
+    @field_validator("reference")
+    @classmethod
+    def _reference_is_of_these_labels(cls, reference: Reference | None, info: ValidationInfo) -> Reference | None:
+        if reference is not None and len(reference.classes) != len(info.data.get("labels", reference.classes)):
+            raise ValueError("the reference should count each of the labels")
+        return reference
 
 
 @dataclass(frozen=True)

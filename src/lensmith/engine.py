@@ -22,6 +22,9 @@ from lensmith.errors import BundleError, FallbackWarning
 from lensmith.image import Tensor, preprocess
 from lensmith.machine import allowed_cores, cache_dir, instruction_sets
 
+FEATURES = "features"
+"""Name of a graph's second output, where it has one: what its last layer takes."""
+
 
 class Engine(ABC):
     """One loaded model.
@@ -43,9 +46,21 @@ class Engine(ABC):
     def logits(self, batch: Tensor) -> Tensor:
         """float32 (N, 3, S, S) → float32 (N, C), unnormalised."""
 
+    def outputs(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
+        """float32 (N, 3, S, S) → logits, float32 (N, C), and features, float32 (N, D) where the graph gives them."""
+        return self.logits(batch), None
+
     def run(self, batch: Tensor) -> Tensor:
         """float32 (N, 3, S, S) → float32 (N, C): probabilities that sum to 1 in each row."""
-        scaled = self.logits(batch) / np.float32(self._temperature)
+        return self._softmax(self.logits(batch))
+
+    def run_with_features(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
+        """`run`, and beside it what the last layer took: float32 (N, D), or None where the graph does not give it."""
+        logits, features = self.outputs(batch)
+        return self._softmax(logits), features
+
+    def _softmax(self, logits: Tensor) -> Tensor:
+        scaled = logits / np.float32(self._temperature)
         exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
         result: Tensor = exponentials / exponentials.sum(axis=1, keepdims=True)
         return result
@@ -69,6 +84,9 @@ class OnnxRuntimeEngine(Engine):
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = ort.InferenceSession(graph, options, providers=[(self.provider, self._options(precision))])
         self._input = self._session.get_inputs()[0].name
+        names = [output.name for output in self._session.get_outputs()]
+        self._logits = names[:1]
+        self._features = FEATURES in names
         self.precision = precision
         self.threads = threads
         if self.provider not in self._session.get_providers():  # it falls back without a word
@@ -86,8 +104,15 @@ class OnnxRuntimeEngine(Engine):
 
     def logits(self, batch: Tensor) -> Tensor:
         """See `Engine.logits`."""
-        result: Tensor = self._session.run(None, {self._input: batch})[0]
+        result: Tensor = self._session.run(self._logits, {self._input: batch})[0]
         return result
+
+    def outputs(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
+        """See `Engine.outputs`."""
+        if not self._features:
+            return self.logits(batch), None
+        logits, features = self._session.run([*self._logits, FEATURES], {self._input: batch})
+        return logits, features
 
     def _options(self, precision: str) -> dict[str, str]:
         """Of the provider."""
@@ -153,6 +178,9 @@ class OpenVinoEngine(Engine):
         self._model = openvino_core().compile_model(graph, "CPU", hints)
         self.precision = precision
         self.threads = threads
+        self._features = next(
+            (number for number, output in enumerate(self._model.outputs) if FEATURES in output.names), None
+        )
         # OpenVINO's Python binding completes itself during a process's first answer, and threads that ask for it at the
         # same time wait for one another for ever.
         with _FIRST_ANSWER:
@@ -170,21 +198,36 @@ class OpenVinoEngine(Engine):
         result: Tensor = self._model.create_infer_request().infer([batch])[0]
         return result
 
+    def outputs(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
+        """See `Engine.outputs`."""
+        answers = self._model.create_infer_request().infer([batch])
+        return answers[0], None if self._features is None else answers[self._features]
+
 
 class FakeEngine(Engine):
-    """An engine for tests: `answer` turns a batch into logits."""
+    """An engine for tests: `answer` turns a batch into logits; `features` into features."""
 
     name = "fake"
     precision = "fp32"
     threads = 1
 
-    def __init__(self, answer: Callable[[Tensor], Tensor], temperature: float = 1.0) -> None:
+    def __init__(
+        self,
+        answer: Callable[[Tensor], Tensor],
+        temperature: float = 1.0,
+        features: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         super().__init__(temperature)
         self._answer = answer
+        self._features = features
 
     def logits(self, batch: Tensor) -> Tensor:
         """See `Engine.logits`."""
         return self._answer(batch)
+
+    def outputs(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
+        """See `Engine.outputs`."""
+        return self._answer(batch), self._features(batch) if self._features else None
 
 
 ENGINES: dict[str, type[OnnxRuntimeEngine] | type[OpenVinoEngine]] = {

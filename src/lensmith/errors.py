@@ -10,7 +10,8 @@
     ├── BundleError      a bundle that is damaged, incomplete or of another schema
     ├── OutputError      the place where a result should go is taken, full or closed
     ├── ServiceError     the service cannot start
-    ├── RegistryError    no such model, version or alias, or the registry cannot be reached
+    ├── RegistryError    no such model, version or alias
+    │   └── RegistryUnreachableError  the registry does not answer, for now
     ├── RolloutError     a gray release that cannot begin, or that is not under way
     ├── GateError        a new model that is not good enough to be registered
     └── MissingPackageError  an optional package that this verb needs is not installed
@@ -29,6 +30,7 @@ EXTRA_OF_PACKAGE = {
     "matplotlib": "train", "jinja2": "serve", "safetensors": "train", "urllib3": "train", "scipy": "train",
     "filelock": "train", "onnx": "export", "onnx_ir": "export", "onnxscript": "export", "nncf": "export",
     "openvino": "openvino", "pyarrow": "parquet", "mangum": "lambda", "mlflow": "track",
+    "psycopg": "postgres", "sqlalchemy": "track",
 }  # fmt: skip
 """Which extra of lensmith brings which importable package."""
 
@@ -92,7 +94,11 @@ class ServiceError(LensmithError):
 
 
 class RegistryError(LensmithError):
-    """No such model, version or alias, or the registry cannot be reached."""
+    """No such model, version or alias."""
+
+
+class RegistryUnreachableError(RegistryError):
+    """The registry does not answer, for now; what is known of it may still be used."""
 
 
 class RolloutError(LensmithError):
@@ -102,9 +108,11 @@ class RolloutError(LensmithError):
 class GateError(LensmithError):
     """A new model that is not good enough to be registered."""
 
+    exit_code = 3
+
 
 class FallbackWarning(UserWarning):
-    """A bundle runs on another of its engines, since this machine lacks what the chosen one needs."""
+    """Something else is used than what was asked for: another engine, or what a registry out of reach last named."""
 
 
 class MissingPackageError(LensmithError):

@@ -8,28 +8,35 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from lensmith.engine import FEATURES
 from lensmith.errors import ModelError
 
 INPUT, OUTPUT = "images", "logits"
 
+WITH_WEIGHTS = ("Gemm", "MatMul", "Conv")
+BEHIND = ("Add", "Flatten", "Reshape", "Squeeze")
+"""What may stand between the last layer and the logits: its bias, and the ends of a convolution of one pixel."""
 
-def write_graph(model: nn.Module, image_size: int, path: Path) -> Path:
+
+def write_graph(model: nn.Module, image_size: int, path: Path, features: bool = False) -> Path:
     """Export through the dynamo exporter, with a free batch dimension, weights inside the file.
 
     Args:
         model: in evaluation mode, on the CPU; float32 (N, 3, S, S) → float32 (N, C).
         image_size: S.
         path: the .onnx file to write.
+        features: give what the last layer takes, too, as a second output: float32 (N, D).
 
     Returns:
         `path`.
 
     Raises:
-        ModelError: the exporter cannot express the network; with its own words.
+        ModelError: the exporter cannot express the network, with its own words; or there is no such layer.
     """
     # Two, since the exporter takes an example of one for a fixed dimension.
     example = torch.zeros(2, 3, image_size, image_size)
@@ -44,8 +51,35 @@ def write_graph(model: nn.Module, image_size: int, path: Path) -> Path:
             optimize=True,
         )
         assert program is not None
+        if features:
+            _show_features(program.model)
         program.save(str(path), external_data=False)
     return path
+
+
+def _show_features(graph: Any) -> None:
+    """Make what the last layer with weights takes an output of the graph (onnx_ir), after the logits."""
+    import onnx_ir
+
+    node = graph.graph.outputs[0].producer()
+    while node is not None and node.op_type in BEHIND:
+        node = node.inputs[0].producer()
+    taken = node.inputs[0] if node is not None and node.op_type in WITH_WEIGHTS else None
+    sizes = list(taken.shape or ()) if taken is not None else []
+    if taken is None or len(sizes) < 2 or not isinstance(sizes[1], int) or any(size != 1 for size in sizes[2:]):
+        raise ModelError(
+            "A network that ends in one layer on pooled features was expected, to give them beside its answers.",
+            f"This one ends in {node.op_type if node is not None else 'nothing that is known'}"
+            f"{f', which takes {taken.shape}' if taken is not None else ''}.",
+            "Leave --features out, or train another backbone.",
+        )
+    # A node of its own, so that what others do to the layer's input leaves the output's name alone.
+    flat = len(sizes) == 2
+    shown = onnx_ir.node("Identity" if flat else "Flatten", [taken], attributes=None if flat else {"axis": 1})
+    shown.outputs[0].name, shown.outputs[0].dtype = FEATURES, onnx_ir.DataType.FLOAT
+    shown.outputs[0].shape = onnx_ir.Shape(sizes[:2])
+    graph.graph.append(shown)
+    graph.graph.outputs.append(shown.outputs[0])
 
 
 @contextlib.contextmanager

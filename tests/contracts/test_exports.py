@@ -18,8 +18,11 @@ def test_every_declared_name_resolves() -> None:
 
 
 def test_every_verb_is_a_function_of_the_package() -> None:
-    spoken = (set(VERBS) - {"data", "cache", "bundle"}) | {"fetch", "check", "split", "cached", "clear_cache"}
+    spoken = (set(VERBS) - {"data", "cache", "bundle", "track"}) | {"fetch", "check", "split", "cached", "clear_cache"}
     spoken |= {"describe", "verify", "diff"}
+    spoken = (spoken - {"feedback"}) | {"kept_uploads", "export_feedback", "clear_feedback"}
+    spoken |= {"track_ui", "tracked", "sync"}
+    spoken = (spoken - {"registry"}) | {"push", "registered", "registered_version", "set_alias", "pull", "rollback"}
     assert spoken <= set(lensmith.__all__)
 
 

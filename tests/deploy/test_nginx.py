@@ -159,6 +159,23 @@ def test_a_replica_killed_under_load_costs_no_request(
     assert '"replica_status":"502, 200"' in front.log()  # it was asked again, not lucky
 
 
+def test_feedback_finds_the_replica_that_gave_the_answer(
+    proxy: Callable[..., Any], replicas: list[ServiceProcess], picture: bytes
+) -> None:
+    front = proxy(*(replica.url for replica in replicas))
+    for number in range(8):
+        request_id = json.loads(ask(front.url, "POST", "/predict", picture)[2])["request_id"]
+        said = json.dumps({"request_id": request_id, "label": "red" if number % 2 else "blue"})
+        status, _, body = ask(front.url, "POST", "/feedback", said)
+        assert (status, json.loads(body)["right"]) == (200, bool(number % 2))
+    unknown = problem(ask(front.url, "POST", "/feedback", json.dumps({"request_id": "nobody", "label": "red"})))
+    assert unknown["type"].endswith(":no-such-answer")  # as the service says it, once all were asked
+    heard = [each for one in replicas for each in json.loads(ask(one.url, path="/feedback")[2])["versions"]]
+    assert (sum(each["labels"] for each in heard), sum(each["right"] for each in heard)) == (8, 4)
+    lines = [json.loads(line) for line in front.log().splitlines() if '"POST","path":"/feedback"' in line]
+    assert {line["replica_status"] for line in lines} >= {"404, 200"}
+
+
 def test_tls_is_written_where_certificate_and_key_are_named(
     program: Callable[..., str], tmp_path: Path, free_port: Callable[[], int]
 ) -> None:

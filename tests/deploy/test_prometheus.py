@@ -29,9 +29,11 @@ MEASURED = {
 """What every service measures, and rules and dashboard may ask for."""
 SOMETIMES = {
     "lensmith_gpu_utilisation_ratio", "lensmith_gpu_memory_bytes", "lensmith_gpu_memory_limit_bytes",
-    "lensmith_quota_store_up", "lensmith_worker_restarts_total",
+    "lensmith_quota_store_up", "lensmith_worker_restarts_total", "lensmith_rollout_requests_total",
+    "lensmith_rollout_share", "lensmith_rollout_under_way", "lensmith_rollout_decisions_total", "lensmith_registry_up",
+    "lensmith_drift_score", "lensmith_feedback_total",
 }  # fmt: skip
-"""With a GPU, a shared store of quotas, several workers."""
+"""With a GPU, a shared store of quotas, several workers, a registry, a bundle that says what drift is, feedback."""
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.main import get_command
@@ -16,12 +16,15 @@ from lensmith.cli.engines import print_engines
 from lensmith.cli.options import Json
 from lensmith.cli.output import print_json, say, table
 
+if TYPE_CHECKING:
+    from lensmith.drift import Reference
+
 WIDTH = 32
 """Characters of a value in a table; --json has all of it."""
 
 _MARKS = {"right": ("✓", "green"), "wrong": ("✗", "red"), "unavailable": ("–", "yellow"), "absent": ("–", "yellow")}
 _STATES = {"right": "answers rightly", "wrong": "WRONG", "unavailable": "cannot be run here", "absent": "not in it"}
-_Path = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder or zip.", show_default=False)]
+_Path = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder or zip, or NAME@ALIAS.", show_default=False)]
 
 _app = typer.Typer(
     help="Look at a bundle, verify it, compare two.",
@@ -45,9 +48,11 @@ def show(bundle: _Path, as_json: Json = False) -> None:
     content = manifest.model_dump(mode="json")
     say((f"{manifest.name} {manifest.version}", "bold"), f"  {manifest.created:%Y-%m-%d %H:%M} UTC")
     say(f"  labels         {len(manifest.labels):,}: {_cut(', '.join(manifest.labels), 120)}")
-    for name in ("preprocessing", "metrics", "parity", "calibration", "abstention", "judged", "dataset"):
+    for name in ("preprocessing", "metrics", "parity", "calibration", "abstention", "judged", "dataset", "licence"):
         if content[name]:
             say(f"  {name:13}  {_listed(content[name])}")
+    if manifest.reference is not None:
+        say(f"  reference      {_reference(manifest.reference)}")
     if manifest.temperature != 1:
         say(f"  temperature    {_shown(manifest.temperature)}")
     say(("Engines", "bold"))
@@ -83,7 +88,7 @@ def verify(bundle: _Path, as_json: Json = False) -> None:
 
 @_app.command()
 def diff(
-    a: Annotated[Path, typer.Argument(metavar="A", help="Bundle folder or zip.", show_default=False)],
+    a: Annotated[Path, typer.Argument(metavar="A", help="Bundle folder or zip, or NAME@ALIAS.", show_default=False)],
     b: Annotated[Path, typer.Argument(metavar="B", help="Another.", show_default=False)],
     as_json: Json = False,
 ) -> None:
@@ -111,6 +116,16 @@ def diff(
     say("A  ", (str(a), "bold"))
     say("B  ", (str(b), "bold"))
     table("", ("where", "what", "A", "B", "B − A"), rows)
+
+
+def _reference(reference: Reference) -> str:
+    """In one line: it has as many numbers as there are classes and features."""
+    features = len(reference.feature_means)
+    said = f"{features:,} features of {reference.feature_images:,}" if features else "no features"
+    return (
+        f"part {reference.part}, images {reference.images:,}, 99 % of them answered with a confidence of at least "
+        f"{reference.low_confidence:.3g}, {said}"
+    )
 
 
 def _listed(values: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ NEXT = {
     "docker": "docker build -t lensmith {folder}",
     "compose": "docker compose --project-directory {folder} up -d --build --wait",
     "prometheus": "promtool test rules {folder}/prometheus/lensmith-alerts.test.yml",
+    "schedule": "units into /etc/systemd/system/, the CronJob to kubectl apply, or the workflow into .github/workflows/",
 }
 """What to do with the files."""
 
@@ -24,6 +25,7 @@ def deploy(given: dict[str, Any], *, as_json: Json = False) -> None:
 
     nginx: a proxy that asks another replica where one fails. systemd: a hardened unit for each replica.
     docker: an image of the service. compose: all of it on one machine, watched. prometheus: rules and a dashboard.
+    schedule: a pipeline at set times, by systemd, Kubernetes or GitHub.
 
     The service's own settings are those of `lensmith serve` here: LENSMITH_SERVE_... and lensmith.yaml.
 

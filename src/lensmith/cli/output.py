@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -25,15 +25,26 @@ def say(*parts: str | tuple[str, str]) -> None:
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A table for people; numbers to the right."""
+    drawn = drawn_table(columns, rows)
+    if title:
+        say((title, "bold"))
+    show(drawn)
+
+
+def drawn_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+    """The same, to be shown with others; a cell may be a `Text`."""
     drawn = Table(header_style="bold", box=None, pad_edge=False)
     rows = [list(row) for row in rows]
     for index, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[index], (int, float)) for row in rows)
         drawn.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        drawn.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
-    if title:
-        say((title, "bold"))
+        drawn.add_row(*(cell if isinstance(cell, Text) else Text("" if cell is None else str(cell)) for cell in row))
+    return drawn
+
+
+def show(drawn: RenderableType) -> None:
+    """Whatever rich can draw."""
     _console().print(drawn, highlight=False)
 
 

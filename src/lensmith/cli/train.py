@@ -15,6 +15,7 @@ from lensmith.cli.output import print_json, say
 from lensmith.config import TrainSettings
 
 if TYPE_CHECKING:
+    from lensmith.tracking.beside import Tracked
     from lensmith.training import Trained
 
 
@@ -72,7 +73,18 @@ def tell(trained: Trained) -> None:
     if fitted.oom_retries:
         kept = " and activation checkpointing" if fitted.checkpointing else ""
         say(f"  memory ran out {fitted.oom_retries}×; the batches went through in {fitted.chunks} chunks{kept}")
+    if trained.tracked is not None:
+        _tell_tracking(trained, trained.tracked)
     say(f"\nNext: lensmith serve {trained.bundle}")
+
+
+def _tell_tracking(trained: Trained, tracked: Tracked) -> None:
+    run = f"run {tracked.run_id}" if tracked.run_id else f"run {trained.run.name}"
+    if tracked.complete:
+        say(f"  tracked as {run} at {tracked.uri}")
+        return
+    state = "is still being sent" if tracked.problem is None else f"has not all arrived ({tracked.problem})"
+    say(f"  {run} {state} at {tracked.uri}; what is missing is sent by: lensmith track sync {trained.run}")
 
 
 def leave() -> None:

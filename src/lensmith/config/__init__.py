@@ -6,7 +6,9 @@ The command line is made from these classes, so a setting, its type, its default
 from lensmith.config.bundle import EvaluateSettings, ExportSettings, PredictSettings
 from lensmith.config.data import FetchSettings, SplitSettings
 from lensmith.config.demo import DemoSettings
+from lensmith.config.rollout import RolloutSettings
 from lensmith.config.serving import BenchSettings, DeploySettings, ServeSettings, TokenSettings
+from lensmith.config.track import TrackSettings
 from lensmith.config.tracking import TrackingSettings
 from lensmith.config.training import TrainSettings
 from lensmith.settings import Settings
@@ -19,10 +21,12 @@ __all__ = [
     "ExportSettings",
     "FetchSettings",
     "PredictSettings",
+    "RolloutSettings",
     "ServeSettings",
     "Settings",
     "SplitSettings",
     "TokenSettings",
+    "TrackSettings",
     "TrackingSettings",
     "TrainSettings",
 ]

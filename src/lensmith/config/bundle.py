@@ -46,6 +46,16 @@ class ExportSettings(Settings):
         description="Also written, beside the bundle: pt2, torchscript, safetensors, openvino, tensorrt, triton, "
         "edge; as a,b,c. Target edge adds edge, gpu adds tensorrt and triton, all adds all.",
     )
+    features: bool = Field(
+        False,
+        description="The graphs give the features before the head, too, by which the service tells drift.",
+    )
+    licence: str | None = Field(
+        None, description="Terms of the model, for its card: apache-2.0, or in words; not stated by default."
+    )
+    data_licence: str | None = Field(
+        None, description="Terms of the training images, for the card; not stated by default."
+    )
     out: Path | None = Field(
         None, description="Bundle to write; RUN/bundle by default. A name ending in .zip is packed."
     )
@@ -65,6 +75,11 @@ class ExportSettings(Settings):
                 retune is not None and (bool(formats) or (name, out, min_precision) != (None, None, None))
             )
         ),
+        "retune takes the bundle as it is, so features, licence and data_licence make no sense": (
+            lambda retune, features, licence, data_licence: (
+                retune is not None and (features or (licence, data_licence) != (None, None))
+            )
+        ),
     }
 
 
@@ -74,7 +89,7 @@ class EvaluateSettings(Settings):
     verb = "evaluate"
     positional = ("bundle", "data")
 
-    bundle: Path = Field(description="Bundle folder or zip.")
+    bundle: Path = Field(description="Bundle folder or zip, or NAME@ALIAS in the registry.")
     data: Path = Field(description="Labelled images: a folder, or a CSV of path,label.")
     part: Literal["auto", "train", "val", "test", "all"] = Field(
         "auto", description="auto: the test part where there is one, else all."
@@ -91,7 +106,7 @@ class PredictSettings(Settings):
     verb = "predict"
     positional = ("bundle", "images")
 
-    bundle: Path = Field(description="Bundle folder or zip.")
+    bundle: Path = Field(description="Bundle folder or zip, or NAME@ALIAS in the registry.")
     images: list[str] = Field(min_length=1, description="Image files, folders, or - for paths on standard input.")
     top_k: int = Field(1, ge=1, description="Classes to name for each image.")
     format: Literal["csv", "jsonl", "parquet"] | None = Field(

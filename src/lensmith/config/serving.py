@@ -23,8 +23,16 @@ class ServeSettings(Settings):
         ),
     }
 
-    bundle: Path = Field(description="Bundle folder or zip.")
-    beside: Path | None = Field(None, description="A second bundle, answering where a request names it.")
+    bundle: Path = Field(
+        description="Bundle folder or zip; or NAME@ALIAS of the registry, which is followed, or NAME@VERSION."
+    )
+    tracking_uri: str | None = Field(
+        None, description="MLflow's registry, where the bundle comes from there; see the settings of tracking."
+    )
+    poll_s: float = Field(5.0, ge=0.1, le=3600, description="Seconds between two looks into the registry.")
+    beside: Path | None = Field(
+        None, description="A second bundle, answering where a request names it; NAME@ALIAS, too, as it is at the start."
+    )
     host: str = Field("127.0.0.1", description="Address to bind.")
     port: int = Field(8000, ge=0, le=65535, description="Port to bind; 0 picks a free one.")
     health_port: int | None = Field(
@@ -70,6 +78,20 @@ class ServeSettings(Settings):
     log_format: Literal["text", "json"] = Field("text", description="Log lines for people, or one JSON object each.")
     log_requests: bool = Field(False, description="Log each request, too.")
     log_file: Path | None = Field(None, description="Where log lines go; standard error by default.")
+    feedback_answers: int = Field(
+        100_000, ge=0, le=10_000_000, description="Answers of the last day that POST /feedback knows; 0: none."
+    )
+    keep: Path | None = Field(
+        None, description="Folder in which uploads are kept for labelling; by default none is (docs/feedback.md)."
+    )
+    keep_below: float = Field(
+        0.6, ge=0, le=1, description="Uploads are kept where the confidence is below this, or the model abstains."
+    )
+    keep_share: float = Field(0.0, ge=0, le=1, description="Share of all other uploads that is kept, drawn at random.")
+    keep_bytes: int = Field(
+        1_000_000_000, ge=1, description="Bytes of kept uploads; the oldest are removed. 100,000 uploads at most."
+    )
+    keep_days: float = Field(30.0, gt=0, le=3650, description="Days after which a kept upload is removed.")
     grace_s: float = Field(10.0, ge=0, description="Seconds to finish what is under way after SIGTERM.")
     engine: str | None = Field(
         None, description="Another of the bundle's engines than the chosen one, as openvino or openvino-int8."
@@ -86,7 +108,10 @@ class DeploySettings(Settings):
             lambda kind, bundle: bundle is not None and kind in {"nginx", "prometheus"}
         ),
         "replica is for nginx, systemd and prometheus; compose has two of its own": (
-            lambda kind, replica: bool(replica) and kind in {"docker", "compose"}
+            lambda kind, replica: bool(replica) and kind in {"docker", "compose", "schedule"}
+        ),
+        "cron and target are for schedule": (
+            lambda kind, cron, target: kind != "schedule" and (cron, target) != ("0 3 * * *", "systemd")
         ),
         "wheel and constraints are for docker and compose": (
             lambda kind, wheel, constraints: bool(wheel or constraints) and kind not in {"docker", "compose"}
@@ -97,10 +122,13 @@ class DeploySettings(Settings):
         "tls_certificate is for nginx": lambda kind, tls_certificate: bool(tls_certificate) and kind != "nginx",
     }
 
-    kind: Literal["nginx", "systemd", "docker", "compose", "prometheus"] = Field(description="What to write files for.")
+    kind: Literal["nginx", "systemd", "docker", "compose", "prometheus", "schedule"] = Field(
+        description="What to write files for."
+    )
     bundle: Path | None = Field(
         None,
-        description="Bundle folder or zip: copied beside the files for docker and compose, named in them for systemd.",
+        description="Bundle folder or zip: named in the files for systemd, copied beside them for docker and compose, "
+        "for which it may be NAME@ALIAS, too. For schedule: the pipeline's file.",
     )
     out: Path | None = Field(None, description="Folder to write; deploy/KIND by default.")
     overwrite: bool = Field(False, description="Replace files of an earlier `lensmith deploy`; others in it stay.")
@@ -122,6 +150,8 @@ class DeploySettings(Settings):
     )
     memory_mb: int = Field(2048, ge=256, description="Memory of each replica, in MiB; beyond it is killed.")
     cpus: float = Field(2.0, gt=0, description="Cores of each replica.")
+    cron: str = Field("0 3 * * *", description="When schedule runs: minute, hour, day of month, month, day of week.")
+    target: Literal["systemd", "kubernetes", "github"] = Field("systemd", description="Which scheduler it is.")
 
 
 class TokenSettings(Settings):
@@ -161,7 +191,7 @@ class BenchSettings(Settings):
     verb = "bench"
     positional = ("target",)
 
-    target: str = Field(description="URL of a service, or a bundle to start one for.")
+    target: str = Field(description="URL of a service, or a bundle (also NAME@ALIAS) to start one for.")
     images: Path | None = Field(
         None, description="JPEG and PNG files to send; by default the bundle's golden images, or drawn ones."
     )

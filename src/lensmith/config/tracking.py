@@ -17,3 +17,8 @@ class TrackingSettings(Settings):
         description="MLflow's tracking URI: sqlite:///FILE, postgresql://…, or http(s)://HOST:PORT of an `mlflow "
         "server`; else MLFLOW_TRACKING_URI, else runs/mlflow.db.",
     )
+    artifacts: str | None = Field(
+        None,
+        description="Folder that all machines reach, or s3://BUCKET/PATH, for the files of a database without server; "
+        "mlartifacts beside a SQLite file by default.",
+    )

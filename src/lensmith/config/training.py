@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_serializer
 
-from lensmith.config.values import Ratio, Seconds, Side, Sizes
+from lensmith.config.values import Ratio, Seconds, Side, Sizes, without_password
 from lensmith.image import ResizeMode
 from lensmith.settings import Settings
 
@@ -134,6 +134,13 @@ class TrainSettings(Settings):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of everything random.")
     out: Path | None = Field(None, description="Run folder; runs/DATA-MODEL-TIME by default.")
+    tracking: str = Field(
+        "auto", description="MLflow's tracking URI, or none; auto: where `tracking` says, if MLflow is installed."
+    )
+
+    @field_serializer("tracking")
+    def _tracking_without_password(self, uri: str) -> str:
+        return without_password(uri)
 
     contradictions: ClassVar[Mapping[str, Callable[..., bool]]] = {
         "time_budget chooses the sizes, and needs processes = 1": lambda time_budget, sizes, processes: (

@@ -37,6 +37,11 @@ def parse_names(value: Any) -> Any:
     return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
 
+def without_password(uri: str) -> str:
+    """A URI as it may be written down; a user's name stays in it."""
+    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1@", uri)
+
+
 Share = Annotated[float, Field(ge=0)]
 Ratio = Annotated[tuple[Share, Share, Share], BeforeValidator(parse_ratio)]
 Side = Annotated[int, Field(ge=16, le=2048)]

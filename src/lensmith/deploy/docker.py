@@ -11,6 +11,7 @@ from lensmith.bundle import Bundle
 from lensmith.deploy.plan import Files, Plan
 from lensmith.deploy.render import page
 from lensmith.errors import OutputError
+from lensmith.registry.pull import locate
 
 CONSTRAINTS = "constraints.txt"
 
@@ -22,7 +23,7 @@ def files(plan: Plan) -> Files:
         BundleError: the bundle is damaged or missing.
         OutputError: the wheel is none.
     """
-    bundle = Bundle.load(plan.settings.bundle) if plan.settings.bundle else None
+    bundle = Bundle.load(locate(plan.settings.bundle)) if plan.settings.bundle else None
     made = dict(image(plan, bundle, copied=bundle is not None))
     if bundle:
         made["bundle"] = bundle.path

@@ -21,7 +21,7 @@ _ADDRESS = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}")
 _PATH = re.compile(r"[A-Za-z0-9._/+@=~-]+")
 
 _OWN = {
-    "bundle", "beside", "host", "port", "health_port", "insecure", "log_file", "quota_store",
+    "bundle", "beside", "host", "port", "health_port", "insecure", "keep", "log_file", "quota_store",
     "jwt_secret_file", "jwt_key_file", "jwks",
 }  # fmt: skip
 """Settings of the service that the files say themselves: addresses, paths of this machine, and who is let in."""

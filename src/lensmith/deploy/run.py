@@ -18,6 +18,7 @@ from lensmith.deploy.docker import files as docker
 from lensmith.deploy.nginx import files as nginx
 from lensmith.deploy.plan import Files, Plan
 from lensmith.deploy.prometheus import files as prometheus
+from lensmith.deploy.schedule import files as schedule
 from lensmith.deploy.systemd import files as systemd
 from lensmith.errors import OutputError
 
@@ -27,6 +28,7 @@ KINDS: dict[str, Callable[[Plan], Files]] = {
     "docker": docker,
     "compose": compose,
     "prometheus": prometheus,
+    "schedule": schedule,
 }
 """Kind → what makes its files."""
 

@@ -11,15 +11,18 @@ from starlette.middleware import Middleware
 
 from lensmith import __version__
 from lensmith.config import ServeSettings
+from lensmith.registry.mailbox import Mailbox
 from lensmith.serve.middleware import SECURE_HEADERS, AnswerHeaders, Faults, Observed, RequestContext
 from lensmith.serve.platform import vertex_routes
 from lensmith.serve.problems import handle_problems
 from lensmith.serve.routes.admin import add_admin
 from lensmith.serve.routes.classify import add_classify
 from lensmith.serve.routes.direct import Shortcut, direct_routes
+from lensmith.serve.routes.feedback import add_feedback
 from lensmith.serve.routes.health import add_health
 from lensmith.serve.routes.open_inference import add_open_inference
 from lensmith.serve.routes.page import add_page
+from lensmith.serve.routes.rollout import add_rollout
 from lensmith.serve.routes.sagemaker import add_sagemaker
 from lensmith.serve.routes.vertex import add_vertex
 from lensmith.serve.service import Service
@@ -29,16 +32,17 @@ from lensmith.serve.trust.quota import Quota
 from lensmith.serve.work.models import Models
 
 
-def create_app(models: Models, settings: ServeSettings) -> FastAPI:
+def create_app(models: Models, settings: ServeSettings, mailbox: Mailbox | None = None) -> FastAPI:
     """The service; it is ready once its lifespan has begun.
 
     Args:
         models: what answers.
         settings: limits, trust and ways of working; addresses are for `lensmith.serve.run`.
+        mailbox: of the process that follows the registry, where the models come from there.
     """
     authenticator, vertex = Authenticator.of(settings), vertex_routes()
     health = frozenset({vertex.health} if vertex else ())
-    service = Service(models, settings, Quota.of(settings, authenticated=authenticator is not None))
+    service = Service(models, settings, Quota.of(settings, authenticated=authenticator is not None), mailbox)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -59,7 +63,7 @@ def create_app(models: Models, settings: ServeSettings) -> FastAPI:
         lifespan=lifespan,
         middleware=[
             Middleware(RequestContext),
-            Middleware(Observed, telemetry=service.telemetry, log=settings.log_requests),
+            Middleware(Observed, service=service, log=settings.log_requests),
             Middleware(AnswerHeaders, headers=SECURE_HEADERS, draining=service.draining),
             Middleware(Faults, draining=service.draining),
             Middleware(
@@ -74,9 +78,11 @@ def create_app(models: Models, settings: ServeSettings) -> FastAPI:
     app.state.service = service
     handle_problems(app)
     add_classify(app, service)
+    add_feedback(app, service)
     add_health(app, service)
     add_open_inference(app, service)
     add_sagemaker(app, service)
+    add_rollout(app, service)
     add_page(app)
     if vertex is not None:
         add_vertex(app, service, vertex)

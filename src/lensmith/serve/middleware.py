@@ -14,7 +14,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lensmith.serve.problems import ProblemError
-from lensmith.serve.watch.telemetry import CLIENT_LEFT, Telemetry
+from lensmith.serve.service import Service
+from lensmith.serve.watch.telemetry import CLIENT_LEFT
 
 logger = logging.getLogger(__name__)
 
@@ -64,9 +65,9 @@ class RequestContext:
 class Observed:
     """Counts and times every request by its route template, and may log it. Stands inside `RequestContext`."""
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry, log: bool = False) -> None:
+    def __init__(self, app: ASGIApp, service: Service, log: bool = False) -> None:
         self.app = app
-        self._telemetry = telemetry
+        self._service = service
         self._log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,18 +82,17 @@ class Observed:
                 status = message["status"]
             await send(message)
 
-        self._telemetry.in_flight.inc()
+        in_flight = self._service.telemetry.in_flight
+        in_flight.inc()
         try:
             await self.app(scope, receive, send_and_note)
         finally:
-            self._telemetry.in_flight.dec()
+            in_flight.dec()
             # Addresses that match no route share one name: a client must not be able to make up new series.
             route = getattr(scope.get("route"), "path", "unmatched")
             state = scope["state"]
             seconds = time.perf_counter() - state["started"]
-            self._telemetry.answered(route, status, seconds, state.get("version"))
-            if "problem" in state:
-                self._telemetry.refused(state["problem"])
+            self._service.finished(state, route, status, seconds)
             if self._log:
                 request = {
                     "request_id": state["request_id"],

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import Scope
 
 MEDIA_TYPE = "application/problem+json"
@@ -27,15 +28,19 @@ KINDS: dict[str, tuple[int, str]] = {
     "forbidden": (403, "The token does not allow this"),
     "not-found": (404, "There is nothing at this address"),
     "no-such-model": (404, "There is no such model here"),
+    "no-such-answer": (404, "No such answer is known"),
     "method-not-allowed": (405, "This address does not take this method"),
     "not-acceptable": (406, "The answer cannot be had in the form that was asked for"),
     "too-slow": (408, "The upload took too long"),
+    "follows-registry": (409, "The registry says which model is served"),
+    "feedback-given": (409, "Another true label was given before"),
     "swap-under-way": (409, "Another model is just being loaded"),
     "too-large": (413, "The upload is too large"),
     "not-jpeg-or-png": (415, "The upload is neither JPEG nor PNG"),
     "no-image": (422, "The request holds no image"),
     "unusable-image": (422, "The image cannot be used"),
     "unusable-bundle": (422, "The bundle cannot be served"),
+    "no-such-label": (422, "The model has no such class"),
     "invalid-request": (422, "The request holds an unusable value"),
     "over-quota": (429, "The caller's quota is used up"),
     "internal-error": (500, "The service failed"),
@@ -124,7 +129,11 @@ async def _from_routing(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        problem = ProblemError("method-not-allowed", f"{request.method} is not for {path}.", error.headers)
+        # Starlette names those of one route alone, where several share the address.
+        here = [each for each in request.app.routes if each.matches(request.scope)[0] is not Match.NONE]
+        allowed = sorted({method for each in here for method in getattr(each, "methods", None) or ()})
+        headers = {"Allow": ", ".join(allowed)}
+        problem = ProblemError("method-not-allowed", f"{request.method} is not for {path}.", headers)
     elif error.status_code == HTTPStatus.NOT_FOUND:
         problem = ProblemError("not-found", f"There is no {path} here; GET /openapi.json lists what there is.")
     else:

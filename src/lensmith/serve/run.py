@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from lensmith.config import ServeSettings
 from lensmith.errors import ServiceError
+from lensmith.registry.mailbox import Mailbox
+from lensmith.serve.release.following import followed, pulled
 from lensmith.serve.watch.logs import logging_as
 from lensmith.serve.work.models import Models
 
@@ -26,6 +28,7 @@ def serve(settings: ServeSettings) -> None:
 
     Raises:
         BundleError: the bundle is damaged or answers differently from the exporter.
+        RegistryError: the bundle is to come from the registry, and cannot be had from there.
         ServiceError: the address cannot be had, or would be open to anybody.
     """
     _allow_many_connections()
@@ -35,27 +38,33 @@ def serve(settings: ServeSettings) -> None:
         # Before the slow part, so that a taken port is told at once.
         ports = [settings.port] if settings.health_port is None else [settings.port, settings.health_port]
         listeners = [open_sockets.enter_context(_bind(settings.host, port)) for port in ports]
-        loading = Models.begin_loading(settings) if settings.workers == 1 else None
+        if settings.beside is not None:
+            settings = settings.model_copy(update={"beside": pulled(settings.beside, settings)})
+        mailbox = open_sockets.enter_context(followed(settings))
+        known = mailbox.known() if mailbox else None
+        loading = Models.begin_loading(settings, known) if settings.workers == 1 else None
         from lensmith.serve.trust.auth import Authenticator, refuse_open_door
 
         refuse_open_door(settings, Authenticator.of(settings))
         with logging_as(settings):
             if loading is not None:
-                _serve_alone(settings, listeners, loading)
+                _serve_alone(settings, listeners, loading, mailbox)
             else:
                 from lensmith.serve.listen.supervisor import Supervisor
 
-                Supervisor(settings, listeners, lambda name: _announce(name, listeners[0])).run()
+                Supervisor(settings, listeners, lambda name: _announce(name, listeners[0]), mailbox).run()
 
 
-def _serve_alone(settings: ServeSettings, listeners: list[socket.socket], loading: Future[Models]) -> None:
+def _serve_alone(
+    settings: ServeSettings, listeners: list[socket.socket], loading: Future[Models], mailbox: Mailbox | None
+) -> None:
     from lensmith.serve.listen.server import Server, reload_on_hangup
 
     def ready(service: Service) -> None:
         reload_on_hangup(service)
         _announce(service.models.active.name, listeners[0])
 
-    server = Server(loading.result(), settings, listeners, ready)
+    server = Server(loading.result(), settings, listeners, ready, mailbox=mailbox)
     server.serve_until_stopped()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from lensmith.bundle import Abstention
+from lensmith.rollout.state import Decision, Rollout
 from lensmith.serve.problems import ProblemDetails
 
 
@@ -90,7 +91,47 @@ class ModelCard(ModelName):
     max_images: int = Field(description="Most images of one request.")
 
 
+class FeedbackAnswer(BaseModel):
+    """The answer of POST /feedback."""
+
+    label: str = Field(description="The true label, as it was given.")
+    answered: str = Field(description="The label that the model had answered.")
+    right: bool = Field(description="Whether they are the same.")
+    new: bool = Field(description="False where the same had been given before; it then counts no second time.")
+    noted: bool = Field(description="Whether it now stands beside a kept upload.")
+    model: ModelName
+
+
+class VersionAccuracy(ModelName):
+    """How often one version was right."""
+
+    labels: int = Field(description="Answers whose true label was given.")
+    right: int = Field(description="Those that the model had answered so.")
+    accuracy: float = Field(description="right / labels")
+    interval: tuple[float, float] = Field(description="Of the accuracy: 95 %, by Wilson's score.")
+
+
+class OnlineAccuracy(BaseModel):
+    """The answer of GET /feedback."""
+
+    versions: list[VersionAccuracy] = Field(description="Versions that feedback was given for, by name.")
+
+
 class Status(BaseModel):
     """The answer of the health routes."""
 
     status: str
+
+
+class RolloutState(BaseModel):
+    """What the registry says is served, and the latest gray release."""
+
+    name: str | None = Field(None, description="Registered model; null: what is served comes from no registry.")
+    alias: str | None = Field(None, description="What is followed.")
+    version: str | None = Field(None, description="What the alias names.")
+    rollout: Rollout | None = Field(None, description="The latest gray release; under way where there is no decision.")
+    decision: Decision | None = Field(None, description="How it ended.")
+    comparison: dict[str, Any] = Field({}, description="Both versions over all replicas.")
+    trouble: str | None = Field(None, description="Why the challenger cannot be had here.")
+    reachable: bool | None = Field(None, description="Whether the registry answered the last time.")
+    read_at: datetime | None = Field(None, description="When it last did.")

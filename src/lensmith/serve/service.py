@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -15,16 +16,22 @@ from lensmith.config import ServeSettings
 from lensmith.errors import ImageError
 from lensmith.image import Tensor
 from lensmith.machine import allowed_cores
+from lensmith.registry.mailbox import Mailbox
+from lensmith.serve.feedback.feedback import Feedback
 from lensmith.serve.problems import ProblemError
+from lensmith.serve.release.release import Release, ended
 from lensmith.serve.trust.gate import client_of
 from lensmith.serve.trust.quota import Quota
 from lensmith.serve.upload import require_image
+from lensmith.serve.watch.released import ReleaseMetrics
 from lensmith.serve.watch.telemetry import Telemetry
 from lensmith.serve.work.admission import RETRY, Admission, Budget
-from lensmith.serve.work.model import Classified, Model
+from lensmith.serve.work.model import Classified, Model, ModelVersion
 from lensmith.serve.work.models import Models
 from lensmith.serve.work.policy import choose_pool
 from lensmith.serve.work.workers import ExpiredError, Job, Pool
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -39,23 +46,27 @@ class Service:
         models: what answers.
         settings: limits, and how images are worked on.
         quota: what each caller may send; None: anything.
+        mailbox: of the process that follows the registry, where the models come from there.
 
     Attributes:
         phase: `starting` until warm, `ready`, then `draining` once it was told to stop.
         told: what the start-up found out, for whoever started it.
         health_port: where health alone is asked; None: where everything is.
+        release: follows the registry; None: the models come from elsewhere.
         swap_everywhere: swaps in all processes of the service; None: this is the only one.
     """
 
     pool: Pool
     admission: Admission
 
-    def __init__(self, models: Models, settings: ServeSettings, quota: Quota | None = None) -> None:
+    def __init__(
+        self, models: Models, settings: ServeSettings, quota: Quota | None = None, mailbox: Mailbox | None = None
+    ) -> None:
         self.models = models
         self.settings = settings
         self.quota = quota
         self.health_port: int | None = None
-        self.swap_everywhere: Callable[[Path], Awaitable[tuple[str, str]]] | None = None
+        self.swap_everywhere: Callable[[Path], Awaitable[ModelVersion]] | None = None
         self._swapping = asyncio.Lock()
         self.phase: Literal["starting", "ready", "draining"] = "starting"
         self.told = ""
@@ -64,17 +75,27 @@ class Service:
         self.telemetry = Telemetry(models, lambda: getattr(self, "pool", None), lambda: self.phase == "ready")
         if shared is not None:
             self.telemetry.watch_quota_store(lambda: shared.answers)
+        self.feedback = Feedback(models, settings, self.telemetry.registry)
+        self.release = Release(models, mailbox, self, ReleaseMetrics(self.telemetry.registry)) if mailbox else None
+        if (release := self.release) is not None:
+            self.feedback.heard = lambda given: release.heard(given.tag, given.right)
+            self.feedback.translate = release.own_label
 
     @asynccontextmanager
     async def lifespan(self, _app: Any) -> AsyncIterator[None]:
         """Measure, warm up, be ready, and close the pool at the end."""
         await asyncio.to_thread(self._make_ready)
+        self.feedback.begin()
         self.phase = "ready"
+        following = asyncio.create_task(self.release.follow()) if self.release else None
         try:
             yield
         finally:
+            if following is not None:
+                await ended(following)
             self.drain()
             self.pool.close()
+            await asyncio.to_thread(self.feedback.close)
             if self.quota is not None:
                 await self.quota.close()
 
@@ -155,18 +176,20 @@ class Service:
         caller = request.scope["state"].get("caller")
         await self.quota.take(f"subject:{caller.subject}" if caller else f"address:{client_of(request.scope)}", images)
 
-    def model(self, named: str | None = None) -> Model:
-        """The model that a request asks for, as NAME or NAME@VERSION; the active one where it asks for none.
+    def model(self, request: Request, named: str | None = None) -> Model:
+        """The model that a request asks for, as NAME or NAME@VERSION.
+
+        Where it asks for none, the active one or that of a gray release.
 
         Raises:
             ProblemError: no such model.
         """
         if named is None:
-            return self.models.active
+            return self.release.choose(request) if self.release else self.models.active
         name, _, version = named.partition("@")
         found = self.models.find(name, version or None)
         if found is None:
-            there = ", ".join(f"{each.name}@{each.version}" for each in self.models.all)
+            there = ", ".join(str(each.named) for each in self.models.all)
             raise ProblemError("no-such-model", f"One of these was expected: {there}.")
         return found
 
@@ -186,14 +209,17 @@ class Service:
         if isinstance(image, bytes):
             require_image(image)
         held_s = await self._enter(request)
-        request.scope["state"]["version"] = model.version
-        job = Job(model, image, top_k, time.perf_counter() + self.admission.deadline_s - held_s)
-        try:
-            classified = await while_connected(request, self.pool.submit(job))
-        except (ExpiredError, ImageError) as error:
-            raise _problem(error) from None
-        self._classified(request, model, image, classified)
-        return classified
+        deadline = time.perf_counter() + self.admission.deadline_s - held_s
+
+        async def one(model: Model) -> Classified:
+            try:
+                classified = await while_connected(request, self.pool.submit(Job(model, image, top_k, deadline)))
+            except (ExpiredError, ImageError) as error:
+                raise _problem(error) from None
+            self._classified(request, model, image, classified)
+            return classified
+
+        return await self._by(model, request, one)
 
     async def answer_all(
         self, request: Request, images: Sequence[bytes | Tensor], top_k: int, model: Model
@@ -207,10 +233,10 @@ class Service:
             ClientDisconnect: the client left.
         """
         await self._enter(request)
-        request.scope["state"]["version"] = model.version
+        request.scope["state"]["images"] = len(images)
         places = asyncio.Semaphore(max(self.pool.threads, self.pool.max_batch))
 
-        async def one(image: bytes | Tensor) -> Classified | ProblemError:
+        async def one(model: Model, image: bytes | Tensor, place: int) -> Classified | ProblemError:
             if isinstance(image, bytes):
                 try:
                     require_image(image)
@@ -223,21 +249,61 @@ class Service:
                     classified = await self.pool.submit(job)
                 except (ExpiredError, ImageError) as error:
                     return _problem(error)
-                self._classified(request, model, image, classified)
+                self._classified(request, model, image, classified, place)
                 return classified
 
-        async def each() -> list[Classified | ProblemError]:
-            async with asyncio.TaskGroup() as group:  # a fault ends them all
-                tasks = [group.create_task(one(image)) for image in images]
+        async def each(model: Model) -> list[Classified | ProblemError]:
+            try:
+                async with asyncio.TaskGroup() as group:  # a fault ends them all
+                    tasks = [group.create_task(one(model, image, place)) for place, image in enumerate(images)]
+            except ExceptionGroup as faults:
+                raise faults.exceptions[0] from None
             return [task.result() for task in tasks]
 
-        return await while_connected(request, asyncio.ensure_future(each()))
+        return await self._by(
+            model, request, lambda model: while_connected(request, asyncio.ensure_future(each(model)))
+        )
 
-    def _classified(self, request: Request, model: Model, image: bytes | Tensor, found: Classified) -> None:
+    async def _by(self, model: Model, request: Request, work: Callable[[Model], Awaitable[T]]) -> T:
+        """Have a model do the work of a request, and where it is a challenger that fails, the champion.
+
+        `request.scope["state"]["model"]` is what did it.
+        """
+        state = request.scope["state"]
+        state["model"] = model
+        try:
+            return await work(model)
+        except (ProblemError, ClientDisconnect):
+            raise
+        except Exception as fault:
+            champion = self.release.instead(state, fault) if self.release else None
+            if champion is None:
+                raise
+            logger.warning(
+                "request %s: %s failed and the champion answers: %r", state["request_id"], model.named, fault
+            )
+        state["model"] = champion
+        return await work(champion)
+
+    def finished(self, state: MutableMapping[str, Any], route: str, status: int, seconds: float) -> None:
+        """Count a request that has ended, by what stands in its state."""
+        model: Model | None = state.get("model")
+        self.telemetry.answered(route, status, seconds, model.version if model else None)
+        if "problem" in state:
+            self.telemetry.refused(state["problem"])
+        if self.release is not None:
+            self.release.finished(state, status, seconds)
+
+    def _classified(
+        self, request: Request, model: Model, image: bytes | Tensor, found: Classified, place: int = 0
+    ) -> None:
         """What is done with each image's answer before it is sent."""
         self.telemetry.classified(model, found)
+        self.feedback.remember(request, model, image, found, place)
+        if self.release is not None:
+            self.release.classified(request, image, found)
 
-    async def swap(self, path: Path) -> tuple[str, str]:
+    async def swap(self, path: Path) -> ModelVersion:
         """Load a bundle beside the active model, prove it, and let it answer from then on, in every process.
 
         Returns:
@@ -246,8 +312,13 @@ class Service:
         Raises:
             BundleError: it cannot be served; the active model goes on.
             ServiceError: other processes cannot be had for it, or are just changing.
-            ProblemError: another swap is under way.
+            ProblemError: another swap is under way, or the registry says what is served.
         """
+        if self.release is not None:
+            raise ProblemError(
+                "follows-registry",
+                f"{self.models.active.named} comes from the registry. Change what its alias names, and it follows.",
+            )
         if self._swapping.locked():
             raise ProblemError("swap-under-way", "Wait until the other one has ended.", RETRY)
         async with self._swapping:
@@ -257,7 +328,7 @@ class Service:
             self.models.active = model
             self.admission.renew(image_s)
             self.telemetry.describe_models()
-            return model.name, model.version
+            return model.named
 
 
 async def while_connected(request: Request, answer: asyncio.Future[T]) -> T:

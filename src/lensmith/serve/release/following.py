@@ -42,8 +42,29 @@ def followed(settings: ServeSettings) -> Iterator[Mailbox | None]:
     if name is None:
         yield None
         return
+    with _following(name, settings, once=name.is_version) as mailbox:  # a version never changes
+        yield mailbox
+
+
+def pulled(path: Path, settings: ServeSettings) -> Path:
+    """A bundle that is not followed: its path as it is, or where what NAME@ALIAS names now was put.
+
+    Raises:
+        RegistryError: see `followed`.
+    """
+    name = names.parse(path)
+    if name is None:
+        return path
+    with _following(name, settings, once=True) as mailbox:
+        known = mailbox.known()
+        assert known is not None  # as it said
+        return known.path
+
+
+@contextmanager
+def _following(name: names.Name, settings: ServeSettings, once: bool) -> Iterator[Mailbox]:
     with tempfile.TemporaryDirectory(prefix="lensmith-release-", ignore_cleanup_errors=True) as folder:
-        following = _Following(name, settings, Path(folder))
+        following = _Following(name, settings, Path(folder), once)
         try:
             following.begin()
             yield Mailbox(Path(folder))
@@ -52,8 +73,9 @@ def followed(settings: ServeSettings) -> Iterator[Mailbox | None]:
 
 
 class _Following:
-    def __init__(self, name: names.Name, settings: ServeSettings, folder: Path) -> None:
+    def __init__(self, name: names.Name, settings: ServeSettings, folder: Path, once: bool) -> None:
         self._name = name
+        self._once = once
         self._mailbox = Mailbox(folder)
         self._wanted = {
             "name": name.name,
@@ -61,6 +83,7 @@ class _Following:
             "folder": str(folder),
             "tracking_uri": settings.tracking_uri,
             "poll_s": settings.poll_s,
+            "once": once,
         }
         self._stopped = threading.Event()
         self._process: subprocess.Popen[str] | None = None
@@ -79,7 +102,7 @@ class _Following:
         answer = json.loads(said)
         if "error" in answer:
             raise getattr(errors, answer["error"])(*answer["said"])
-        if not self._name.is_version:  # a version never changes
+        if not self._once:
             threading.Thread(target=self._watch, name="registry", daemon=True).start()
 
     def end(self) -> None:

@@ -66,7 +66,8 @@ class Release:
         self._around = around
         self._metrics = metrics
         self._refused: ModelVersion | None = None
-        self._handed_in = ""
+        self._handed_in: dict[str, Any] = {}
+        self._trouble = ""
         self._copies: set[asyncio.Task[None]] = set()
 
     async def follow(self) -> None:
@@ -124,6 +125,12 @@ class Release:
         if self.trial is not None and (which := self._role({ROLE: role})):
             self.trial.heard(which, right)
 
+    def own_label(self, role: str, label: str) -> str:
+        """What the model that had that part in a release calls a class of the champion."""
+        if self.trial is None or self._role({ROLE: role}) != "challenger":
+            return label
+        return next((own for own, champions in self.trial.rollout.mapping.items() if champions == label), label)
+
     def _role(self, state: State) -> Role | None:
         """A request's part in the release that is under way."""
         rollout, _, role = state.get(ROLE, "").rpartition("/")
@@ -153,8 +160,12 @@ class Release:
     async def _challenger(self, known: Known) -> None:
         rollout = known.rollout
         trial = self.trial
-        if rollout is None or known.decision is not None:
+        if rollout is None:
             self._end()
+        elif known.decision is not None:
+            # A promoted challenger goes on with its share until the alias names it, and then need not be loaded again.
+            if known.decision.outcome != "promoted" or known.version != rollout.champion:
+                self._end()
         elif (trial is None or trial.rollout.id != rollout.id) and known.challenger_path is not None:
             self._end()
             await self._begin(known)
@@ -185,11 +196,17 @@ class Release:
         """Leave what was counted, where it is more than the last time."""
         if self.trial is None:
             return
-        report = self.trial.report
-        now = f"{report.as_dict()}"
-        if now != self._handed_in:
-            self._mailbox.hand_in(report)
-            self._handed_in = now
+        report = self.trial.report.as_dict()
+        if report == self._handed_in:
+            return
+        try:
+            await asyncio.to_thread(self._mailbox.hand_in, report)
+        except OSError as error:  # such as a full disk; what was counted is handed in later
+            if str(error) != self._trouble:
+                logger.error("what a gray release has counted cannot be written down: %s", error)
+            self._trouble = str(error)
+        else:
+            self._handed_in, self._trouble = report, ""
 
     def _copy(self, trial: Trial, image: bytes | Tensor, found: Classified) -> None:
         """Have the challenger answer, too, where nobody has to wait for it."""

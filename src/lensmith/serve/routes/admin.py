@@ -29,8 +29,8 @@ def add_admin(app: FastAPI, service: Service) -> None:
         path = Path(wanted.bundle) if wanted.bundle else service.models.active.path
         outcome, found = "failed", {"bundle": str(path), "client": client_of(request.scope)}
         try:
-            name, version = await service.swap(path)
-            outcome, found["model"] = "done", f"{name}@{version}"
+            named = await service.swap(path)
+            outcome, found["model"] = "done", str(named)
         except ServiceError as error:
             raise ProblemError("swap-under-way", str(error), RETRY) from error
         except LensmithError as error:
@@ -39,6 +39,6 @@ def add_admin(app: FastAPI, service: Service) -> None:
         finally:
             state = request.scope["state"]
             audit.record("POST /admin/model", state.get("caller"), state["request_id"], outcome, **found)
-        return ModelName(name=name, version=version)
+        return ModelName(name=named.name, version=named.version)
 
     app.add_api_route("/admin/model", swap, methods=["POST"], responses=documented(401, 403, 409, 422, 503))

@@ -40,7 +40,7 @@ class Classify:
         with service.budget.share() as share:
             encoded = await self.uploads.image(request, share)
             found = await service.answer(request, encoded, top_k, model)
-        return answered(found, model, request)
+        return answered(found, request)
 
     async def batch(self, request: Request) -> Response:
         """Classify the JPEG or PNG images of a form, one or more in the field `file`.
@@ -54,15 +54,15 @@ class Classify:
             images = await self.uploads.images(request, share)
             await service.spend(request, len(images))
             found = await service.answer_all(request, images, top_k, model)
-        return all_answered(found, model, request)
+        return all_answered(found, request)
 
     async def model(self) -> ModelCard:
         """What is served, and the limits on what may be sent."""
         models, settings = self.service.models, self.service.settings
         manifest, engine = models.active.classifier.bundle.manifest, models.active.classifier.engine
         return ModelCard(
-            name=manifest.name,
-            version=manifest.version,
+            name=models.active.name,
+            version=models.active.version,
             created=manifest.created,
             labels=list(manifest.labels),
             image_size=manifest.preprocessing.image_size,
@@ -70,7 +70,7 @@ class Classify:
             precision=engine.precision,
             metrics=manifest.metrics,
             abstention=manifest.abstention,
-            loaded=[ModelName(name=each.name, version=each.version) for each in models.all],
+            loaded=[model_name(each) for each in models.all],
             max_bytes=settings.max_bytes,
             max_pixels=settings.max_pixels,
             max_images=settings.max_images,
@@ -78,7 +78,7 @@ class Classify:
 
     def _asked(self, request: Request) -> tuple[int, Model]:
         query = request.query_params
-        return read_top_k(query.get("top_k")), self.service.model(query.get("model"))
+        return read_top_k(query.get("top_k")), self.service.model(request, query.get("model"))
 
 
 def add_classify(app: FastAPI, service: Service) -> None:
@@ -114,7 +114,7 @@ def read_top_k(given: str | None) -> int:
     return top_k
 
 
-def answered(found: Classified, model: Model, request: Request) -> Response:
+def answered(found: Classified, request: Request) -> Response:
     """The answer for one image."""
     state = request.scope["state"]
     top = ranked(found)
@@ -124,23 +124,28 @@ def answered(found: Classified, model: Model, request: Request) -> Response:
         confidence=top[0].confidence,
         abstained=found.prediction.abstained,
         top=top,
-        model=ModelName(name=model.name, version=model.version),
+        model=model_name(state["model"]),
         request_id=state["request_id"],
         timings_ms=timings(found, state["started"]),
     )
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-def all_answered(found: Sequence[Classified | ProblemError], model: Model, request: Request) -> Response:
+def all_answered(found: Sequence[Classified | ProblemError], request: Request) -> Response:
     """The answer for several images, each in its place."""
     state = request.scope["state"]
     answer = BatchAnswer(
         results=[item(each, request) for each in found],
-        model=ModelName(name=model.name, version=model.version),
+        model=model_name(state["model"]),
         request_id=state["request_id"],
         total_ms=milliseconds(time.perf_counter() - state["started"]),
     )
     return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def model_name(model: Model) -> ModelName:
+    """What answered, as it is sent."""
+    return ModelName(name=model.name, version=model.version)
 
 
 def ranked(found: Classified) -> list[RankedClass]:

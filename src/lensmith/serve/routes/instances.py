@@ -90,6 +90,7 @@ async def answer_instances(
             images.append(image_from_base64(text, service.settings.max_bytes))
         except ProblemError as problem:
             problems[place] = problem
+            images.append(b"")  # so that each keeps its place
         await asyncio.sleep(0)  # other requests come between
-    answers = iter(await service.answer_all(request, images, top_k, model) if images else ())
-    return [problems[place] if place in problems else next(answers) for place in range(len(instances))]
+    answers = await service.answer_all(request, images, top_k, model)
+    return [problems.get(place, answer) for place, answer in enumerate(answers)]

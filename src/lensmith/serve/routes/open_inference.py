@@ -127,7 +127,7 @@ class OpenInference:
 
     def _model(self, request: Request) -> Model:
         name, version = request.path_params["name"], request.path_params.get("version")
-        return self.service.model(name if version is None else f"{name}@{version}")
+        return self.service.model(request, name if version is None else f"{name}@{version}")
 
 
 def add_open_inference(app: FastAPI, service: Service) -> None:

@@ -56,17 +56,17 @@ class SageMaker:
                 asked = await read_instances(request, self.uploads, share)
                 if asked.parameters is not None:
                     top_k, named = asked.parameters.top_k, asked.parameters.model
-                model = service.model(named)
+                model = service.model(request, named)
                 found = await answer_instances(service, request, asked.instances, top_k, model)
-                return all_answered(found, model, request)
-            model = service.model(named)
+                return all_answered(found, request)
+            model = service.model(request, named)
             if is_form(request):
                 images = await self.uploads.images(request, share)
                 await service.spend(request, len(images))
-                return all_answered(await service.answer_all(request, images, top_k, model), model, request)
+                return all_answered(await service.answer_all(request, images, top_k, model), request)
             await service.spend(request)
             encoded = await self.uploads.image(request, share)
-            return answered(await service.answer(request, encoded, top_k, model), model, request)
+            return answered(await service.answer(request, encoded, top_k, model), request)
 
 
 def add_sagemaker(app: FastAPI, service: Service) -> None:

@@ -48,7 +48,7 @@ class Vertex:
         with service.budget.share() as share:
             asked = await read_instances(request, self.uploads, share)
             parameters = asked.parameters or Parameters()
-            model = service.model(parameters.model)
+            model = service.model(request, parameters.model)
             found = await answer_instances(service, request, asked.instances, parameters.top_k, model)
         answer = Predictions(predictions=[item(each, request) for each in found])
         return Response(answer.model_dump_json(), media_type="application/json")

@@ -1,0 +1,142 @@
+"""`lensmith pipeline`: from the images to the users in one command, and only what has changed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.main import get_command
+
+from lensmith import api
+from lensmith.cli.options import Json
+from lensmith.cli.output import print_json, say, table
+
+if TYPE_CHECKING:
+    from lensmith.pipeline.run import Outcome
+
+_MARKS = {
+    "done": ("✓", "green"), "unchanged": ("=", "green"), "failed": ("✗", "bold red"), "stopped": ("!", "yellow"),
+    "running": ("…", "blue"), "to do": ("·", "bright_black"), "off": ("–", "bright_black"),
+}  # fmt: skip
+SHOWN = 15
+"""Limits that are listed for people, those that fail first; --json and gate.json have all."""
+
+_File = Annotated[Path, typer.Argument(metavar="FILE", help="The pipeline, in YAML.", show_default=True)]
+_Folder = Annotated[Path | None, typer.Option("--out", help="Its folder; runs/pipelines/NAME by default.")]
+
+_app = typer.Typer(
+    help="Check, split, train, evaluate, export, gate, register, roll out: only what has changed.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+
+@_app.command()
+def run(
+    file: _File = Path("pipeline.yaml"),
+    force: Annotated[str | None, typer.Option("--force", help="Do this stage anew, and all made of it.")] = None,
+    until: Annotated[str | None, typer.Option("--until", help="Stop after this stage.")] = None,
+    out: _Folder = None,
+    as_json: Json = False,
+) -> None:
+    """Run a pipeline: check data → split → train → evaluate → export → gate → register → roll out.
+
+    A stage whose settings and inputs are the same as before is left alone; a run that was killed is gone on with.
+    Mistakes of the file are all told before anything runs. Exits with 2 on bad input, with 3 where the gate stays shut.
+
+    Example: `lensmith pipeline run examples/pipeline.yaml`
+    """
+    ran = api.pipeline(file, out=out, force=force, until=until, told=None if as_json else _tell)
+    error = ran.error
+    if as_json:
+        print_json(ran.as_dict())
+        if error:  # said in the object; another one would make two of them
+            print(f"lensmith: {error}", file=sys.stderr)
+            raise typer.Exit(error.exit_code)
+        return
+    if error:
+        raise error
+    say((ran.name, "bold"), f": {_counted(ran.stages)}, {ran.seconds:.1f} s; all of it lies in {ran.folder}")
+
+
+@_app.command()
+def show(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The pipeline's file, or its folder.", show_default=True)
+    ] = Path("pipeline.yaml"),
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="Its folder, where it is not runs/pipelines/NAME.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Draw it, too: FILE.svg or FILE.html.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw a pipeline: what became of each stage, and what a run would do now. Nothing is run.
+
+    Example: `lensmith pipeline show examples/pipeline.yaml --out pipeline.svg`
+    """
+    found = api.pipeline_show(file, folder=folder, out=out)
+    if as_json:
+        print_json(found.as_dict())
+        return
+    from lensmith.pipeline.flow import TITLES, seconds
+
+    say((found.name, "bold"), f"  {found.source}" + (f", last run {found.started}" if found.started else ""))
+    for number, outcome in enumerate(found.stages):
+        if number:
+            say(("  │", "bright_black"))
+        took = seconds(outcome.seconds) if outcome.seconds is not None else ""
+        title = TITLES.get(outcome.stage, outcome.stage)
+        mark, style = _MARKS[outcome.state]
+        key = outcome.key if outcome.state != "off" else ""
+        say(
+            "  ", (mark, style), f" {title:11} ", (f"{outcome.state:10}", style), f"{took:>12}  ", (key, "bright_black")
+        )
+        if outcome.said:
+            say(("  │  " if number + 1 < len(found.stages) else "     ", "bright_black"), outcome.said)
+    if out:
+        say(f"drawn in {out}")
+
+
+def _tell(outcome: Outcome) -> None:
+    """A line when a stage begins, where somebody looks on, and one when it is over."""
+    if outcome.state == "running":
+        if sys.stderr.isatty():
+            print(f"… {outcome.stage}", file=sys.stderr, flush=True)
+        return
+    took = f"{outcome.seconds:.1f} s" if outcome.seconds is not None and outcome.state != "unchanged" else ""
+    mark, style = _MARKS[outcome.state]
+    say((mark, style), f" {outcome.stage:9} ", (f"{outcome.state:10}", style), f"{took:>9}  {outcome.said}")
+    if outcome.stage == "gate" and outcome.state != "unchanged" and outcome.values.get("limits"):
+        print_limits(outcome.values)
+
+
+def print_limits(gate: Any) -> None:
+    """The gate's limits as a table, those that fail first."""
+    from lensmith.pipeline.limits import WORDS
+
+    rows, limits = [], gate["limits"]
+    for limit in limits[:SHOWN]:
+        measured = limit["measured"]
+        number = between = "–"
+        if measured:
+            number = f"{measured['value']:.4g}"
+            between = f"{measured['low']:.4g} to {measured['high']:.4g}" if measured["level"] < 1 else "exact"
+        bound = f"at {limit['side']} {limit['bound']:.4g}"
+        verdict = f"FAILS: {WORDS[limit['verdict']]}" if limit["fails"] else WORDS[limit["verdict"]]
+        rows.append((limit["limit"], limit["what"], number, between, bound, limit["unit"], verdict))
+    table("", ("limit", "what", "measured", "interval", "limit is", "unit", "verdict"), rows)
+    if len(limits) > SHOWN:
+        say(f"… and {len(limits) - SHOWN:,} more; gate.json has all")
+    for note in gate["notes"]:
+        say(("Note: ", "yellow"), note)
+
+
+def _counted(stages: list[Outcome]) -> str:
+    states = [outcome.state for outcome in stages]
+    return ", ".join(f"{states.count(state)} {state}" for state in ("done", "unchanged", "to do") if state in states)
+
+
+command = get_command(_app)
