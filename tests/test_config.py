@@ -6,6 +6,7 @@ import pytest
 
 from lensmith.config import ServeSettings, SplitSettings, TrainSettings
 from lensmith.errors import SettingsError
+from lensmith.settings import read_yaml
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +119,13 @@ def test_ratios_are_read_in_every_spelling(written: object) -> None:
 def test_a_ratio_that_is_none_is_refused(written: str, should: str) -> None:
     with pytest.raises(SettingsError, match=rf"ratio = \S+ \(should be {should}"):
         SplitSettings.resolve({"folder": "x", "ratio": written})
+
+
+def test_a_ratio_in_a_file_is_no_time_of_day(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("split: 5:3:2\nlr: 3e-3\nepochs: 0o17\nseed: 1_000\n")
+    read = read_yaml(tmp_path / "recipe.yaml")
+    assert TrainSettings.resolve({"data": "photos"}, read).split == (5, 3, 2)
+    assert TrainSettings.resolve({"data": "photos"}, read).lr == 0.003
 
 
 @pytest.mark.parametrize("content", ["- a\n- b\n", "train: [1", "\x00"])

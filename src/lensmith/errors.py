@@ -17,7 +17,7 @@
     └── MissingPackageError  an optional package that this verb needs is not installed
 
 Each error is one paragraph of three sentences: what was expected, what arrived, and the remedy. The command line
-prints it and exits with 2.
+prints it and exits with 2, after a gate that was not passed with 3.
 """
 
 from __future__ import annotations

@@ -35,7 +35,8 @@ def test_a_room_stays_callable_after_its_parts_are_imported() -> None:
 
 def test_every_settings_class_has_a_verb() -> None:
     classes = [c for _, c in inspect.getmembers(config, inspect.isclass) if issubclass(c, config.Settings)]
-    verbs = {c.verb for c in classes if c is not config.Settings}
+    # Where MLflow is concerns several verbs, and is none.
+    verbs = {c.verb for c in classes if c not in (config.Settings, config.TrackingSettings)}
     assert verbs <= {name for name, _ in inspect.getmembers(api, inspect.isfunction)}
 
 

@@ -81,6 +81,7 @@ def test_showing_a_recipe_does_not_load_torch() -> None:
     [
         "train",
         "serve",
+        "pipeline",
         "predict",
         "data",
         "evaluate",
@@ -88,6 +89,7 @@ def test_showing_a_recipe_does_not_load_torch() -> None:
         "track",
         "export",
         "bundle",
+        "registry",
         "demo",
         "models",
         "recipe",

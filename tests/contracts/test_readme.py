@@ -25,7 +25,9 @@ def script() -> str:
                 continue
             lines += [f"echo '+' {command!r}" if "'" not in command else "echo +", command]
             if command.startswith("lensmith serve"):
-                lines.append("until curl -sf http://127.0.0.1:8000/readyz >/dev/null; do sleep 0.2; done")
+                port = re.search(r"--port (\d+)", command)
+                address = f"http://127.0.0.1:{port[1] if port else 8000}/readyz"
+                lines.append(f"until curl -sf {address} >/dev/null; do sleep 0.2; done")
     return "\n".join([*lines, "kill $(jobs -p)", "wait"])
 
 

@@ -88,7 +88,7 @@ def _lensmith(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; exits with 0, with 2 on bad input, with 1 on a fault of lensmith, with 130 on Ctrl-C."""
+    """Run the command line; exits with 0, 2 on bad input, 3 at a gate, 1 on a fault of lensmith, 130 on Ctrl-C."""
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]

@@ -24,7 +24,9 @@ WIDTH = 32
 
 _MARKS = {"right": ("✓", "green"), "wrong": ("✗", "red"), "unavailable": ("–", "yellow"), "absent": ("–", "yellow")}
 _STATES = {"right": "answers rightly", "wrong": "WRONG", "unavailable": "cannot be run here", "absent": "not in it"}
-_Path = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder or zip, or NAME@ALIAS.", show_default=False)]
+_Path = Annotated[
+    Path, typer.Argument(metavar="BUNDLE", help="Bundle folder or zip, or NAME@ALIAS.", show_default=False)
+]
 
 _app = typer.Typer(
     help="Look at a bundle, verify it, compare two.",

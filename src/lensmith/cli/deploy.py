@@ -15,7 +15,7 @@ NEXT = {
     "docker": "docker build -t lensmith {folder}",
     "compose": "docker compose --project-directory {folder} up -d --build --wait",
     "prometheus": "promtool test rules {folder}/prometheus/lensmith-alerts.test.yml",
-    "schedule": "units into /etc/systemd/system/, the CronJob to kubectl apply, or the workflow into .github/workflows/",
+    "schedule": "units into /etc/systemd/system/, the CronJob to kubectl apply, the workflow into .github/workflows/",
 }
 """What to do with the files."""
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from lensmith.config.values import Ratio
 from lensmith.errors import SettingsError
+from lensmith.settings import YamlLoader
 
 SWITCHES = ("check", "split", "evaluate", "export", "gate", "register", "rollout")
 """Stages that `false` switches off."""
@@ -171,27 +172,6 @@ class Written:
         return self.checked
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which 5:3:2 is text, as it is in YAML 1.2, and not the sexagesimal number 18182."""
-
-
-_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_INT, _FLOAT)]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    _INT, re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F]+|0o[0-7]+)\Z"), list("-+0123456789")
-)
-_Loader.add_implicit_resolver(
-    _FLOAT,
-    re.compile(
-        r"[-+]?(?:(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?|\.inf|\.nan)\Z", re.IGNORECASE
-    ),
-    list("-+0123456789."),
-)
-
-
 def read(source: Path) -> Written:
     """Read a pipeline's file and look over its form; what it names is not looked at.
 
@@ -200,8 +180,8 @@ def read(source: Path) -> Written:
     """
     try:
         text = source.read_text(encoding="utf-8")
-        tree = yaml.compose(text, Loader=_Loader)
-        content = yaml.load(text, Loader=_Loader)
+        tree = yaml.compose(text, Loader=YamlLoader)
+        content = yaml.load(text, Loader=YamlLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
         raise SettingsError(
             f"A pipeline in YAML was expected at {source}.",

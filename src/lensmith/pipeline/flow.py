@@ -17,7 +17,7 @@ TITLES = {"check": "check data", "rollout": "roll out"}
 WIDTH, HEIGHT, GAP, MARGIN, TOP = 236, 132, 34, 20, 58
 """Of a box, between two, and around all, in pixels."""
 COLUMNS = 4
-LINES, CHARACTERS = 4, 34
+LINES, CHARACTERS = 4, 31
 """Of what is said in a box."""
 
 

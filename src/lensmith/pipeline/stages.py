@@ -23,6 +23,8 @@ Values = dict[str, Any]
 
 _NAMED = 3
 """Files that an error names."""
+_LIMITS = 6
+"""Limits that an error names; gate.json has all."""
 
 
 def check(plan: Plan) -> Values:
@@ -148,10 +150,11 @@ def gate(plan: Plan) -> Values:
     write_whole(place / "gate.json", json.dumps(found.as_dict(), indent=1))
     draw(found, place / "gate.png")
     if not found.passed:
-        broken = "; ".join(f"{limit.name}: {limit.said()} ({WORDS[limit.verdict]})" for limit in found.failed)
+        broken = [f"{limit.name}: {limit.said()} ({WORDS[limit.verdict]})" for limit in found.failed]
+        more = f"; and {len(broken) - _LIMITS} more" if len(broken) > _LIMITS else ""
         raise GateError(
             f"A new model that keeps the limits of the gate was expected{f', beside {called}' if called else ''}.",
-            f"{broken}.",
+            f"{'; '.join(broken[:_LIMITS])}{more}.",
             f"Nothing was registered; see {place / 'gate.png'} and gate.json beside it.",
         )
     holds = sum(limit.verdict == "holds" for limit in found.limits)
@@ -159,7 +162,7 @@ def gate(plan: Plan) -> Values:
     said = f"{found.accuracy.value:.1%} on the test part; {holds} of {len(found.limits)} limits shown to hold"
     said += f", {open_} neither shown to hold nor broken" if open_ else ""
     said += f"; beside {called}" if called else "; no champion yet"
-    return {"said": said, "champion": rival.content if rival else None, "picture": "gate.png", **found.as_dict()}
+    return {**found.as_dict(), "said": said, "champion_content": rival.content if rival else None}
 
 
 def register(plan: Plan) -> Values:
@@ -227,7 +230,7 @@ def stands(plan: Plan, stage: str, result: Result) -> bool:
         return True
     now = champion.find(plan.file)
     # Once the new model is the champion itself, what it was compared with before is what counts.
-    settled = {result.values.get("champion"), sha256(plan.bundle / MANIFEST)}
+    settled = {result.values.get("champion_content"), sha256(plan.bundle / MANIFEST)}
     return (now.content if now else None) in settled
 
 

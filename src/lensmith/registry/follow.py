@@ -18,7 +18,7 @@ import threading
 import time
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lensmith.errors import LensmithError, MissingPackageError, RegistryUnreachableError
 from lensmith.machine import cache_dir
@@ -31,6 +31,9 @@ from lensmith.registry.store import client, uri
 from lensmith.rollout.guard import Guard, Verdict
 from lensmith.rollout.report import Report
 from lensmith.rollout.state import Decision, Known, Rollout, now
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 LOOK_S = 0.2
 """Seconds between two looks into the mailbox, for what cannot wait until the registry is asked again."""
@@ -51,7 +54,7 @@ class Follower:
         self._name = name
         self._mailbox = mailbox
         self._address = address
-        self._client = client(address)
+        self._connected: MlflowClient | None = None
         self._replica = f"{socket.gethostname()[:40]}-{uuid.uuid4().hex[:8]}"
         key = hashlib.sha256(f"{address} {name}".encode()).hexdigest()[:16]
         self._remembered = cache_dir() / "registry" / "followed" / f"{key}.json"
@@ -100,8 +103,14 @@ class Follower:
             return False
         return Report.together(known.rollout.id, self._mailbox.reports()).stop is not None
 
+    @property
+    def _client(self) -> MlflowClient:
+        assert self._connected is not None  # by `_ask`, which comes first
+        return self._connected
+
     def _ask(self) -> None:
         """As the registry says."""
+        self._connected = self._connected or client(self._address)
         version = resolve(self._client, self._name)
         ledger = Ledger.open(self._client, self._name.name, create=False) if self._name.which == CHAMPION else None
         state = ledger.latest() if ledger else None

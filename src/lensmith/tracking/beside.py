@@ -119,6 +119,6 @@ class Beside:
         deadline = self._told_at + self._waits_s
         while time.time() < deadline and self._process.poll() is None:
             state = State.read(self._run)
-            if state is None or state.tried_at > self._told_at:
-                break
+            if state is None or (state.tried_at > self._told_at and (state.problem or state.complete(self._run))):
+                break  # an attempt that began before the end may leave something to the next
             time.sleep(0.05)
