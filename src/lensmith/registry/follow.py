@@ -161,8 +161,7 @@ class Follower:
         if decision is None:
             own = Report.together(rollout.id, self._mailbox.reports())
             ledger.report(state.n, self._replica, {**own.as_dict(), "at": now().isoformat()})
-            others = (report for replica, report in state.reports.items() if replica != self._replica)
-            self._others = [Report.from_dict(report) for report in others]
+            self._others = self._read(state)
             wanted, verdict = self._judge(rollout, own, known)
             known = known.model_copy(update={"comparison": verdict.figures})
             wanted = self._pending or wanted
@@ -174,6 +173,17 @@ class Follower:
             ledger.apply(state)
             self._applied = True
         return known.model_copy(update={"decision": decision, "comparison": known.comparison or decision.figures})
+
+    def _read(self, state: State) -> list[Report]:
+        """What the other replicas have counted; what somebody has garbled must not keep a challenger from going back."""
+        found = []
+        for replica, report in state.reports.items():
+            try:
+                if replica != self._replica:
+                    found.append(Report.from_dict(report))
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                self._complain(f"The report of {replica} cannot be read and is left out ({error!r}).")
+        return found
 
     def _judge(self, rollout: Rollout, own: Report, known: Known) -> tuple[Decision | None, Verdict]:
         """How the release should end by what is known; None: it goes on."""

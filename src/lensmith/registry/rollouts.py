@@ -46,7 +46,7 @@ class State:
         rollout: what was begun.
         decision: how it ended; None while it is under way.
         applied: the aliases were moved by that decision.
-        reports: replica → its last report.
+        reports: replica → its last report; empty where it cannot be read.
     """
 
     n: int
@@ -186,7 +186,7 @@ class Ledger:
         reports: dict[int, dict[str, Mapping[str, Any]]] = {}
         for key, value in data.tags.items():
             if found := re.fullmatch(r"rollout\.(\d+)\.counts\.(.+)", key):
-                reports.setdefault(int(found[1]), {})[found[2]] = _unpacked(value, key)
+                reports.setdefault(int(found[1]), {})[found[2]] = _unpacked(value)
         states = []
         for n in numbers:
             decided = data.params.get(f"rollout.{n}.decision")
@@ -281,16 +281,15 @@ def _short(decision: Decision) -> str:
     return text
 
 
-def _unpacked(text: str, key: str) -> Mapping[str, Any]:
+def _unpacked(text: str) -> Mapping[str, Any]:
+    """A report; empty where somebody has garbled it, which must not keep a challenger from going back."""
     try:
         if text.startswith(_PACKED):
             text = zlib.decompress(base64.b85decode(text.removeprefix(_PACKED))).decode()
         found = json.loads(text)
-        if not isinstance(found, dict):
-            raise ValueError(f"{type(found).__name__} in the place of an object")
-    except (ValueError, zlib.error) as error:
-        raise _unreadable(key, error) from error
-    return found
+    except (ValueError, zlib.error):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _read(kind: type[_Written], text: str, key: str) -> _Written:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jwt
 import numpy as np
 import pytest
 
@@ -236,3 +237,28 @@ def test_a_decision_ends_the_release(
     assert (state["decision"]["outcome"], state["rollout"]["challenger"]) == (outcome, "4")
     assert "path" not in state
     assert f'lensmith_rollout_decisions_total{{outcome="{outcome}"}} 1.0' in followed.client.get("/metrics").text
+
+
+def test_who_follows_the_registry_takes_no_other_model_by_hand(
+    follow: Callable[..., Any], remake: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "a secret of these tests, 32 bytes or more"
+    monkeypatch.setenv("LENSMITH_JWT_SECRET", secret)
+    claims = {
+        "sub": "test",
+        "iss": "lensmith",
+        "aud": "lensmith",
+        "exp": int(time.time()) + 600,
+        "scope": "admin predict",
+    }
+    token = {"authorization": f"Bearer {jwt.encode(claims, secret)}"}
+    followed = follow()
+    path = str(remake("other", version="other").path)
+    answer = followed.client.post("/admin/model", json={"bundle": path}, headers=token)
+    assert (answer.status_code, answer.json()["type"]) == (409, "urn:lensmith:problem:follows-registry")
+
+
+def test_without_a_registry_nothing_is_said_of_one(client: Any) -> None:
+    said = client.get("/rollout").json()
+    assert said.pop("comparison") == {}
+    assert set(said.values()) == {None}
