@@ -1,9 +1,10 @@
 """The process that follows the registry for one service, and takes part in deciding how a gray release ends.
 
-    python -m lensmith.registry.follow '{"name": "flowers", "which": "champion", "folder": …, "poll_s": 5}'
+    echo '{"name": "flowers", "which": "champion", "folder": …, …}' | python -m lensmith.registry.follow
 
 Each replica has one. Each reads what all replicas have counted, judges it, and writes down what it decides; the
-registry keeps the first decision, so it does not matter who is quicker, or who is left. It ends when its standard input
+registry keeps the first decision, so it does not matter who is quicker, or who is left. What to follow is a line of
+JSON on standard input (an address may hold a password, and a command line is for all to read); it ends when that
 closes. On standard output it says one line: that there is something to serve, or why not.
 """
 
@@ -175,7 +176,7 @@ class Follower:
         return known.model_copy(update={"decision": decision, "comparison": known.comparison or decision.figures})
 
     def _read(self, state: State) -> list[Report]:
-        """What the other replicas have counted; what somebody has garbled must not keep a challenger from going back."""
+        """What the other replicas have counted; a garbled report must not keep a challenger from going back."""
         found = []
         for replica, report in state.reports.items():
             try:
@@ -246,7 +247,7 @@ def _same(known: Known, before: Known | None) -> bool:
 
 def main() -> None:
     """See the module."""
-    wanted: dict[str, Any] = json.loads(sys.argv[1])
+    wanted: dict[str, Any] = json.loads(sys.stdin.readline())
     os.nice(POLITE)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     name = Name(wanted["name"], wanted["which"])

@@ -112,13 +112,17 @@ class _Following:
             _stop(self._process)
 
     def _start(self) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "lensmith.registry.follow", json.dumps(self._wanted)],
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lensmith.registry.follow"],
             stdin=subprocess.PIPE,  # closes with this process, however that ends
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,  # a terminal's Ctrl-C is for the service, which ends it
         )
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(self._wanted) + "\n")
+        process.stdin.flush()
+        return process
 
     def _watch(self) -> None:
         pause, before = 0.5, self._mailbox.known()
