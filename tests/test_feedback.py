@@ -284,3 +284,26 @@ def test_a_full_disk_leaves_no_half_of_an_image(
     assert files(tmp_path / "out") == []
     monkeypatch.undo()
     assert api.export_feedback(tmp_path / "kept", tmp_path / "out").written == {"red": 3}
+
+
+def test_what_was_cut_off_while_it_was_written_is_deleted_too(
+    keep: Keep, picture: Callable[[str, int], bytes], tmp_path: Path
+) -> None:
+    """As after the end of a service between a picture and its JSON: nobody is to find it where all was deleted."""
+    folder = tmp_path / "kept"
+    halves = [kept.of_request(folder, keep(picture("red", number)))[0] for number in range(3)]
+    whole = keep(picture("blue", 1))
+    for half in halves:
+        half.sidecar.unlink()
+    partial = halves[0].image.with_name(f".{halves[0].image.name}.1.partial")
+    partial.write_bytes(picture("red", 0))
+    api.clear_feedback(folder, request_ids=["request-0"])
+    assert not halves[0].image.exists()
+    assert not partial.exists()
+    assert halves[1].image.exists()
+    os.utime(halves[1].image, (time.time() - 31 * 86_400,) * 2)
+    api.clear_feedback(folder, older_than="30d")
+    assert [half.image.exists() for half in halves] == [False, False, True]
+    assert len(kept.of_request(folder, whole)) == 1
+    api.clear_feedback(folder, everything=True)
+    assert [each for each in folder.rglob("*") if each.is_file()] == []

@@ -15,7 +15,7 @@ from typing import Any
 from lensmith.config.values import parse_duration
 from lensmith.data.scan import MANIFEST, PARTS
 from lensmith.errors import DataError, OutputError, SettingsError
-from lensmith.kept import SUFFIXES, Entry, Upload, entries, of_request
+from lensmith.kept import SUFFIXES, Entry, Upload, entries, of_request, remove_halves
 from lensmith.progress import track
 
 INDEX = "index.csv"
@@ -223,6 +223,8 @@ def clear_feedback(
         wanted = found
     for entry in track(wanted, "deleting", len(wanted)):
         entry.remove()
+    for request_id in dict.fromkeys(request_ids) or (None,):  # of what was cut off while it was written, too
+        remove_halves(source, entries(source), seconds if older_than is not None else 0, request_id)
     return Deleted(len(wanted), sum(entry.bytes for entry in wanted), len(found) - len(wanted))
 
 

@@ -17,7 +17,7 @@ import os
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -191,15 +191,29 @@ def trim(folder: Path, most_bytes: int, most_uploads: int, before: float) -> tup
         with suppress(OSError):
             left[0].remove()
         held -= left.pop(0).bytes
-    whole = {path for entry in left for path in (entry.sidecar, entry.image)}
+    remove_halves(folder, left, ABANDONED_S)
+    return held, len(left)
+
+
+def remove_halves(folder: Path, whole: Sequence[Entry], age_s: float, request_id: str | None = None) -> None:
+    """Remove what a process that was killed has left of uploads, and days of which nothing is left.
+
+    Args:
+        folder: of kept uploads.
+        whole: those that stay.
+        age_s: seconds; younger files stay, too.
+        request_id: only files of this request; None: of any.
+    """
+    stays = {path for entry in whole for path in (entry.sidecar, entry.image)}
+    mine = "" if request_id is None else f"{_hashed(request_id)}-"
     for day in _days(folder):
         for name, stat in _files(day):
-            if day / name not in whole and time.time() - stat.st_mtime > ABANDONED_S:
+            of_it = name.removeprefix(".").startswith(mine)
+            if of_it and day / name not in stays and time.time() - stat.st_mtime >= age_s:
                 with suppress(OSError):
                     (day / name).unlink()
         with suppress(OSError):  # it is not empty
             day.rmdir()
-    return held, len(left)
 
 
 def _hashed(request_id: str) -> str:

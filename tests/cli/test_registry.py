@@ -76,6 +76,13 @@ def test_people_see_models_and_versions(flowers: Run) -> None:
     assert "lensmith" not in out.splitlines()[2]
 
 
+def test_an_accuracy_that_somebody_has_changed_is_shown_as_it_is(flowers: Run) -> None:
+    client("sqlite:///runs/mlflow.db").set_model_version_tag("flowers", "1", "lensmith.accuracy", "good")
+    code, out, _ = flowers("registry", "show", "flowers")
+    assert code == 0
+    assert "good" in out
+
+
 def test_an_empty_registry_is_no_error(run: Run) -> None:
     assert run("registry", "list")[:2] == (0, "No model is registered yet.\n")
     assert json.loads(run("registry", "list", "--json")[1]) == {"models": []}

@@ -103,7 +103,7 @@ def test_systemd_elapses_when_cron_does(expression: str, analyze: Callable[..., 
         ("a b c d e", "minute 'a'"),
         ("0 3 30 2 *", "would never run"),
         ("0 3 */2 * 1", "either to another"),
-        ("@reboot", "1 fields"),
+        ("@reboot", "of those with @ there are @hourly"),
         ("0,, 3 * * *", "no number, list"),
         ("٣ 3 * * *", "no number, list"),
     ],
@@ -129,6 +129,8 @@ def test_systemd_finds_nothing_wrong_with_the_units(
     service = (made.folder / "lensmith-flowers.service").read_text()
     assert f"ExecStart={tmp_path}/venv/bin/lensmith pipeline run {tmp_path}/pipeline.yaml\n" in service
     assert f"WorkingDirectory={tmp_path}\n" in service
+    assert "\nProtectSystem=strict\n" in service
+    assert "\nPrivateTmp=yes\n" in service  # or there would be no /tmp that it may write
 
 
 @pytest.mark.parametrize("cron", ["0 3 * * *", "*/15 8-18 * * mon-fri", "@weekly"])
@@ -146,6 +148,13 @@ def test_kubernetes_finds_nothing_wrong_with_the_cron_job(cron: str, pipeline: P
     assert container["resources"]["limits"]["memory"] == "4096Mi"
     assert container["env"][0]["valueFrom"]["secretKeyRef"]["name"] == "lensmith-tracking"
     assert yaml.safe_load(kinds["ConfigMap"]["data"]["pipeline.yaml"]) == yaml.safe_load(pipeline.read_text())
+
+
+def test_a_file_that_begins_with_blanks_is_the_same_in_the_cron_job(pipeline: Path, tmp_path: Path) -> None:
+    pipeline.write_text("   # of the garden\nname: flowers\ndata: photos\n")
+    made = api.deploy("schedule", pipeline, target="kubernetes", out=tmp_path / "k8s")
+    kept = list(yaml.safe_load_all((made.folder / "cronjob.yaml").read_text()))[1]
+    assert kept["data"]["pipeline.yaml"] == pipeline.read_text()
 
 
 def test_a_mistake_in_the_cron_job_would_be_found(pipeline: Path, tmp_path: Path) -> None:

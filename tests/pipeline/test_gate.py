@@ -62,6 +62,7 @@ def test_a_worse_model_fails_and_each_number_is_named(turned: Bundle, colour_bun
     gate = judge(turned, colour_bundle, "colours@1", images, GateSection(min_recall=0.5, min_accuracy=0.6, **QUICK), {})
     assert not gate.passed
     names = [limit.name for limit in gate.failed]
+    assert [limit.verdict for limit in gate.failed] == sorted(limit.verdict for limit in gate.failed)
     expected = {"above_commonest", "min_accuracy", "min_recall", "accuracy_drop", "recall_drop"}
     assert expected <= set(names)
     said = "; ".join(gate.as_dict()["failed"])
@@ -69,6 +70,15 @@ def test_a_worse_model_fails_and_each_number_is_named(turned: Bundle, colour_bun
     assert "98.33 % interval" in said  # three classes together
     assert gate.as_dict()["limits"][0]["fails"] is True
     json.dumps(gate.as_dict(), allow_nan=False)
+
+
+def test_what_is_broken_is_named_before_what_is_not_shown() -> None:
+    """An error names some of them only."""
+    broken, unknown = Interval(0.5, 0.4, 0.6), Interval(0.8, 0.7, 0.9)
+    limits = [Limit(str(number), "recall", unknown, 0.75, "least") for number in range(9)]
+    limits.append(Limit("worst", "recall", broken, 0.75, "least"))
+    gate = Gate("b", None, 10, unknown, tuple(limits), strict=True, notes=())
+    assert [limit.name for limit in gate.failed][:2] == ["worst", "0"]
 
 
 def test_without_a_champion_only_absolute_limits_are_judged(turned: Bundle, images: ImageSet) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lensmith.errors import SettingsError
+from lensmith.bundle import Bundle
+from lensmith.errors import OutputError, SettingsError
 from lensmith.pipeline.plan import WHERE_AND_HOW_FAST, Plan, plan
 from lensmith.train.folder.difference import MAY_CHANGE
 
@@ -105,6 +106,9 @@ def test_what_contradicts_the_data_or_itself_is_refused(
         ({"train": {"model": "no_such_net"}}, "is no backbone"),
         ({"train": {"albumentations": "none.json"}}, "albumentations = 'none.json' is not there"),
         ({"export": {"run": "x"}}, "export.run is what the pipeline says itself"),
+        ({"data": 7}, "data = 7 (should be a path)"),
+        ({"register": {"tracking_uri": "ftp://h/x"}}, "register.tracking_uri: ftp://h/x arrived"),
+        ({"gate": {"champion": "none/bundle"}}, "gate.champion = 'none/bundle' (There is none)"),
     ):
         with pytest.raises(SettingsError, match="Nothing was run") as refused:
             plan(written(**sections))
@@ -158,3 +162,23 @@ def test_only_what_depends_on_a_change_gets_another_key(
 
 def test_settings_that_change_nothing_are_those_that_a_resumed_run_may_change() -> None:
     assert WHERE_AND_HOW_FAST == MAY_CHANGE
+
+
+def test_a_champion_with_other_labels_is_refused_before_a_training_is_spent_on_it(
+    written: Callable[..., Path], parted: Callable[..., Path], relabel: Callable[..., Bundle], workspace: Path
+) -> None:
+    parted(workspace / "data")
+    champion = relabel("blue", "green", "rot")
+    gate = {"champion": str(champion.path)}
+    with pytest.raises(SettingsError, match="only the new model knows red; only the champion knows rot"):
+        plan(written(gate=gate))
+    assert plan(written(gate=gate, mapping={"red": "rot"})).stages["gate"].on
+
+
+def test_a_file_in_the_place_of_its_folder_is_refused(
+    written: Callable[..., Path], parted: Callable[..., Path], workspace: Path
+) -> None:
+    parted(workspace / "data")
+    file = written()
+    with pytest.raises(OutputError, match="A file is there"):
+        plan(file, file)

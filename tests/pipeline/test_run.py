@@ -17,11 +17,13 @@ from filelock import FileLock
 from PIL import Image
 
 from lensmith import api
+from lensmith.bundle import MANIFEST, sha256
 from lensmith.errors import GateError, RolloutError, RunError, SettingsError
 from lensmith.pipeline import results as folder_of
 from lensmith.pipeline import run as running
 from lensmith.pipeline.plan import STAGES, Plan
 from lensmith.pipeline.run import Ran
+from lensmith.train.interruption import RunInterruptedError
 
 OFF = {"register": False, "rollout": False}
 
@@ -231,6 +233,22 @@ def test_the_whole_way_from_images_to_the_registry(
     assert registry(tracking) == before
 
 
+@pytest.mark.slow
+def test_a_version_is_of_the_run_that_trained_it(
+    workspace: Path, parted: Callable[..., Path], written: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LENSMITH_TRAIN_TRACKING", "auto")
+    parted(workspace / "data")
+    ran = api.pipeline(written(export={"target": "gpu", "images": 16}, gate=False, rollout=False))
+    assert ran.error is None, ran.error
+    (run,) = api.tracked(10)
+    version = api.registered_version("colours@1")
+    assert (run.run_id, run.experiment) == (version.run, "colours")
+    bundle = ran.folder / "export" / ran.stages[4].key / "bundle"
+    assert version.content == sha256(bundle / MANIFEST)
+    assert api.sync().runs == ()
+
+
 def another(picture: Path, path: Path) -> None:
     """A picture of the same class that is not in the set yet."""
     Image.open(picture).rotate(180).save(path)
@@ -277,6 +295,23 @@ def test_a_killed_training_is_gone_on_with(
     assert after[: len(began)] == began
     assert sorted(set(after)) == list(range(1, 13))
     assert len(after) <= 13  # the epoch that was cut short may stand there twice
+
+
+def test_a_training_that_was_told_to_stop_has_not_failed(
+    pipeline: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*args: Any, **said: Any) -> None:
+        error = RunInterruptedError(
+            "The run was to take 90 steps.", "SIGTERM stopped it.", "Go on with: train --resume"
+        )
+        error.exit_code = 75
+        raise error
+
+    monkeypatch.setattr("lensmith.training.train", stop)
+    ran = api.pipeline(pipeline())
+    assert states(ran)["train"] == "stopped"
+    assert ran.error is not None
+    assert (ran.error.exit_code, ran.error.remedy) == (75, "Run the pipeline again: it goes on from there.")
 
 
 def epochs(workspace: Path) -> list[int]:

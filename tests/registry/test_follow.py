@@ -234,3 +234,62 @@ def test_a_report_that_somebody_garbled_is_left_out(scene: Scene, garbled: str) 
     scene.count(answered=200, failed=400)
     follower.turn()
     assert scene.known().decision.guard == "errors"
+
+
+def test_a_follower_that_takes_anothers_place_counts_nothing_twice(scene: Scene) -> None:
+    follower = scene.begun()
+    scene.release("2")
+    follower.turn()
+    scene.count(answered=200)
+    follower.turn()
+    again = Follower(Name("colours", "champion"), Mailbox(scene.boxes[0].folder), scene.store)
+    again.begin()
+    again.turn()
+    assert api.rollout_status("colours", scene.store).comparison["challenger"]["requests"] == 200
+
+
+def test_what_was_decided_of_one_release_while_away_ends_no_other(scene: Scene, away: Callable[[bool], None]) -> None:
+    follower = scene.begun()
+    scene.release("2")
+    follower.turn()
+    away(True)
+    scene.count(answered=3, failed=3, stop=Stop("not-finite", "no number"))
+    follower.turn()
+    assert scene.known().decision.guard == "not-finite"
+    api.rollout_abort("colours", tracking_uri=scene.store)
+    scene.release("3")
+    away(False)
+    follower.turn()
+    assert (scene.known().rollout.challenger, scene.known().decision) == ("3", None)
+
+
+def test_a_ledger_that_cannot_be_written_leaves_the_alias_to_be_followed_and_is_not_asked_in_a_loop(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follower = scene.begun()
+    scene.release("2")
+    follower.turn()
+
+    def refused(*_: Any) -> Any:
+        raise RegistryError("Access was expected.", "It was refused.", "Ask for it.")
+
+    monkeypatch.setattr(follow.Ledger, "report", refused)
+    scene.count(answered=3, failed=1, stop=Stop("not-finite", "no number"))
+    follow.client(scene.store).set_registered_model_alias("colours", "champion", "3")
+    follower.turn()
+    assert scene.known().version == "3"
+    assert not follower.urgent
+
+
+def test_looking_makes_no_registry(tmp_path: Path) -> None:
+    (tmp_path / "mailbox").mkdir()
+    with pytest.raises(RegistryError, match="There is none"):
+        Follower(Name("colours", "champion"), Mailbox(tmp_path / "mailbox"), f"sqlite:///{tmp_path}/none.db").begin()
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_what_was_remembered_and_is_garbled_is_no_more(scene: Scene, away: Callable[[bool], None]) -> None:
+    scene.begun()._remembered.write_text("{")
+    away(True)
+    with pytest.raises(RegistryUnreachableError):
+        scene.begun()

@@ -1,5 +1,6 @@
 """A pulled bundle is the one that was pushed, or there is none."""
 
+import errno
 import json
 import os
 import shutil
@@ -89,6 +90,41 @@ def test_a_version_whose_files_are_gone_is_told(registry: Any, version: Version)
     with pytest.raises(RegistryError, match=r"model\.onnx.*cannot be had"):
         pull(registry, version)
     assert left(version.content) == []
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_full_disk_is_told_as_such_and_casts_no_doubt_on_the_bundle(
+    wrapped: bool, registry: Any, version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
+
+    def download(source: str, dst_path: str, **_: Any) -> None:
+        (Path(dst_path) / source.rpartition("/")[2]).write_bytes(b"half of i")
+        try:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            if wrapped:
+                raise MlflowException(f"The following failures occurred: {error!r}") from None
+            raise
+
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", download)
+    with pytest.raises(OSError, match="No space left") as caught:
+        pull(registry, version)
+    assert caught.value.errno == errno.ENOSPC
+    assert left(version.content) == []
+
+
+def test_a_cache_that_is_only_read_serves_what_it_holds(
+    version: Version, monkeypatch: pytest.MonkeyPatch, registry: Any
+) -> None:
+    found = pull(registry, version)
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("lensmith.registry.pull.write_whole", refuse)
+    assert locate("flowers@champion") == found
 
 
 def test_a_version_that_plain_mlflow_has_made_holds_no_bundle(registry: Any, version: Version) -> None:

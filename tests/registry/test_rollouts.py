@@ -188,3 +188,32 @@ def test_an_entry_that_somebody_has_changed_is_told(ledger: Ledger) -> None:
     ledger.client.log_param(ledger.run, "rollout.1", json.dumps({"id": 3}))
     with pytest.raises(RegistryError, match=r"rollout\.1.*cannot be read"):
         ledger.latest()
+
+
+def test_a_ledger_that_somebody_has_deleted_is_taken_back(ledger: Ledger, registry: Any) -> None:
+    ledger.begin(rollout())
+    registry.delete_run(ledger.run)
+    again = Ledger.open(registry, "flowers", create=False)
+    assert again is not None
+    assert again.decide(1, Decision(outcome="aborted", reason="enough")).outcome == "aborted"
+    assert [state.decision is not None for state in again.history()] == [True]
+
+
+def test_a_ledger_that_is_gone_for_good_is_followed_by_another(ledger: Ledger, registry: Any) -> None:
+    ledger.begin(rollout())
+    registry.delete_run(ledger.run)
+    registry._tracking_client.store._hard_delete_run(ledger.run)  # as `mlflow gc` does
+    assert Ledger.open(registry, "flowers", create=False) is None
+    for _ in range(2):
+        again = Ledger.open(registry, "flowers", create=True)
+        assert again is not None
+        assert again.run != ledger.run
+    assert again.begin(rollout()).id == "flowers-1"
+
+
+def test_a_release_needs_no_run_of_a_training_that_was_deleted(registry: Any, versions: Versions) -> None:
+    versions("a", "b")
+    registry.delete_run(registry.get_model_version("flowers", "1").run_id)
+    ledger = Ledger.open(registry, "flowers", create=True)
+    assert ledger is not None
+    assert ledger.begin(rollout()).id == "flowers-1"

@@ -62,6 +62,42 @@ def test_an_address_where_nothing_answers_is_told_without_its_password(
     assert "Connection refused" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://me:geheim@127.0.0.1/db",
+        "postgresql://me:o@geheim@127.0.0.1/db",
+        "postgresql://me:o/geheim@127.0.0.1/db",
+        "postgresql://127.0.0.1/db?user=me&password=geheim&sslmode=require",
+        "http://geheim@127.0.0.1:5000",
+    ],
+)
+def test_no_part_of_a_password_is_shown_however_it_is_written(address: str) -> None:
+    assert "geheim" not in store.shown(f"it ({address}) is away")
+    assert "127.0.0.1" in store.shown(address)
+
+
+def test_what_is_no_password_is_shown() -> None:
+    for address in ("s3://bucket/a@b/c", "sqlite:////srv/mlflow.db", "http://host:5000/path?user=me"):
+        assert store.shown(address) == address
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("http://host:port", "port as a number"),
+        ("postgresql://me:geheim@host:port/db", "port as a number"),
+        ("sqlite:////", "port as a number"),
+        ("mysql+nodriver://me:geheim@host/db", "It said"),
+        ("mssql+pymssql://me:geheim@host/db", "package pymssql is not installed"),
+    ],
+)
+def test_an_address_that_is_none_is_refused_in_plain_words(address: str, said: str) -> None:
+    with pytest.raises(RegistryError, match=said) as caught:
+        store.client(address)
+    assert "geheim" not in str(caught.value)
+
+
 @pytest.mark.slow
 def test_a_wrong_password_is_told_as_such(postgresql: str) -> None:
     with pytest.raises(RegistryError, match="authentication failed") as caught:
@@ -153,3 +189,39 @@ def test_a_sqlite_file_that_two_processes_make_at_once_is_whole(tmp_path: Path) 
     said = [process.communicate()[1].decode() for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     assert said == ["", ""]
+
+
+@pytest.mark.slow
+def test_a_database_that_was_cut_off_while_it_was_made_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow.store.db.utils
+
+    class Killed(BaseException):
+        pass
+
+    def die(engine: object) -> None:
+        raise Killed
+
+    address = store.uri(str(tmp_path / "runs" / "mlflow.db"))
+    with monkeypatch.context() as cut:
+        cut.setattr(mlflow.store.db.utils, "_upgrade_db", die)  # some of the tables are there
+        with pytest.raises(Killed):
+            store.client(address)
+    assert [file.name for file in (tmp_path / "runs").iterdir()] == [".mlflow.db.lock"]
+    left = tmp_path / "runs" / ".mlflow.db.1-abc.partial"
+    left.write_bytes(b"of one that had no time to clean up")
+    assert store.client(address).search_experiments()
+    assert sorted(file.name for file in (tmp_path / "runs").iterdir()) == [".mlflow.db.lock", "mlflow.db"]
+
+
+def test_half_a_database_that_somebody_else_left_is_told_from_one_that_does_not_answer() -> None:
+    import sqlite3
+
+    from sqlalchemy.exc import OperationalError
+
+    reason = sqlite3.OperationalError("table trace_info already exists")
+    said = OperationalError("CREATE TABLE trace_info", None, reason)
+    with pytest.raises(RegistryError, match="remove the file") as caught, store.problems("sqlite:////srv/m.db"):
+        raise said
+    assert not isinstance(caught.value, RegistryUnreachableError)

@@ -64,6 +64,17 @@ def test_a_finished_run_arrives_whole(run: Path, begin: Any, runs_uri: str, hist
     assert made.data.tags[f"{RUN_TAG}{sha256(run / 'bundle' / MANIFEST)[:16]}"] == where
 
 
+def test_its_experiment_is_the_folder_also_where_a_manifest_says_the_parts(
+    run: Path, begin: Any, runs_uri: str
+) -> None:
+    described = json.loads((run / "run.json").read_text())
+    described["data"] |= {"root": "/srv/flowers", "source": "/srv/flowers/splits.csv"}
+    (run / "run.json").write_text(json.dumps(described))
+    begin(run)
+    (made,) = found(runs_uri, send(run, runs_uri).key)
+    assert store.client(runs_uri).get_experiment(made.info.experiment_id).name == "flowers"
+
+
 def test_what_was_sent_and_not_noted_is_sent_again_without_a_trace(
     run: Path, begin: Any, runs_uri: str, histories: Histories, files: Any
 ) -> None:

@@ -176,7 +176,10 @@ def _named(aliases: tuple[str, ...]) -> str:
 
 
 def _percent(accuracy: str | None) -> str:
-    return f"{100 * float(accuracy):.2f} %" if accuracy else "–"
+    try:
+        return f"{100 * float(accuracy):.2f} %" if accuracy else "–"
+    except ValueError:  # somebody has written another
+        return str(accuracy)
 
 
 command = get_command(_app)

@@ -83,7 +83,7 @@ def _tell_tracking(trained: Trained, tracked: Tracked) -> None:
     if tracked.complete:
         say(f"  tracked as {run} at {tracked.uri}")
         return
-    state = "is still being sent" if tracked.problem is None else f"has not all arrived ({tracked.problem})"
+    state = "is still being sent" if tracked.problem is None else f"has not all arrived ({tracked.problem.rstrip('.')})"
     say(f"  {run} {state} at {tracked.uri}; what is missing is sent by: lensmith track sync {trained.run}")
 
 

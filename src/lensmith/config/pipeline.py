@@ -239,6 +239,8 @@ def _say(written: Written, mistake: Any) -> None:
         written.add(f"{shown} = {mistake['input']!r} (should be a name of letters, digits, _, . and -)", *where)
     elif mistake["type"] in ("model_type", "model_attributes_type", "dict_type") and len(where) == 1:
         written.add(f"{shown} = {mistake['input']!r} (should be settings, or false)", *where)
+    elif mistake["type"] == "path_type":
+        written.add(f"{shown} = {mistake['input']!r} (should be a path)", *where)
     else:
         reason = mistake["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
         written.add(f"{shown} = {mistake['input']!r} (should be {reason})", *where)

@@ -64,7 +64,7 @@ class Cron:
         fields = text.split()
         if len(fields) != len(_FIELDS):
             macros = ", ".join(MACROS)
-            raise _wrong(written, f"it has {len(fields)} fields, and none of {macros} is it" if text[:1] == "@" else
+            raise _wrong(written, f"of those with @ there are {macros}" if text[:1] == "@" else
                          f"it has {len(fields)} field{'s' * (len(fields) != 1)}")  # fmt: skip
         minutes, hours, days, months, weekdays = (
             _values(written, field, *said) for field, said in zip(fields, _FIELDS, strict=True)

@@ -81,7 +81,7 @@ def compared(
         DataError, BundleError: as `answers_of`.
     """
     said = {label: mapping.get(label, label) for label in mine.labels}
-    _require_known(said, champion.labels, mapping)
+    require_known(said, champion, mapping)
     named = tuple(said.get(label) or "" for label in images.labels)
     known = [sample for sample in samples if named[sample.label]]
     theirs = answers_of(champion, replace(images, labels=named), known)
@@ -96,9 +96,19 @@ def compared(
     return replace(ours, labels=champion.labels, truth=theirs.truth, probabilities=merged), theirs
 
 
-def _require_known(said: Mapping[str, str | None], champion: Sequence[str], mapping: Mapping[str, str | None]) -> None:
-    new = [label for label, known in said.items() if known is not None and known not in champion]
-    gone = [label for label in champion if label not in said.values()]
+def require_known(said: Mapping[str, str | None], champion: Bundle, mapping: Mapping[str, str | None]) -> None:
+    """Refuse a champion with other labels than the new model.
+
+    Args:
+        said: the new model's label → what the champion calls it; None: it does not know it.
+        champion: its bundle.
+        mapping: what the user has said of labels that differ.
+
+    Raises:
+        SettingsError: labels that differ and are not mapped.
+    """
+    new = [label for label, known in said.items() if known is not None and known not in champion.labels]
+    gone = [label for label in champion.labels if label not in said.values()]
     if not new and not gone:
         return
     parts = [f"only the new model knows {_listed(new)}"] if new else []

@@ -46,8 +46,8 @@ class Gate:
 
     @property
     def failed(self) -> tuple[Limit, ...]:
-        """Limits for which it stays closed."""
-        return tuple(limit for limit in self.limits if limit.fails(self.strict))
+        """Limits for which it stays closed, the worst first."""
+        return tuple(limit for limit in worst_first(self.limits, self.strict) if limit.fails(self.strict))
 
     @property
     def passed(self) -> bool:

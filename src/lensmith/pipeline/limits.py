@@ -76,8 +76,9 @@ class Limit:
 
 
 def worst_first(limits: Sequence[Limit], strict: bool) -> list[Limit]:
-    """Those that fail first, then open ones; within each as they were."""
-    return sorted(limits, key=lambda limit: (not limit.fails(strict), limit.verdict == "holds"))
+    """Those that fail first, broken ones before open ones, then open ones; within each as they were."""
+    order = ("broken", "open", "holds")
+    return sorted(limits, key=lambda limit: (not limit.fails(strict), order.index(limit.verdict)))
 
 
 def shown(value: float) -> str:

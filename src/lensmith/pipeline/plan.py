@@ -14,13 +14,14 @@ import yaml
 from pydantic import BaseModel
 
 from lensmith import __version__
-from lensmith.bundle import MANIFEST
+from lensmith.bundle import MANIFEST, Bundle
 from lensmith.config import ExportSettings, TrainSettings
 from lensmith.config.pipeline import PipelineFile, Written, named_first, read
 from lensmith.data.scan import ImageSet, scan
-from lensmith.errors import DataError, LensmithError, MissingPackageError, SettingsError
+from lensmith.errors import DataError, LensmithError, MissingPackageError, RegistryError, SettingsError
 from lensmith.pipeline import contents
 from lensmith.pipeline.results import CONTENTS, Results
+from lensmith.registry.names import parse
 from lensmith.settings import read_yaml
 from lensmith.train.recipe import settings_of
 
@@ -119,6 +120,7 @@ def plan(source: Path, out: Path | None = None) -> Plan:
 
     Raises:
         SettingsError: all that is wrong with it.
+        OutputError: a file is in the folder's place.
     """
     written = read(source)
     images = _images(written)
@@ -138,6 +140,7 @@ def plan(source: Path, out: Path | None = None) -> Plan:
 
 
 def _keyed(source: Path, file: PipelineFile, results: Results, images: ImageSet, said: Mapping[str, Any]) -> Plan:
+    results.make()
     hashes = contents.hashes(images, results.folder / CONTENTS)
     data = contents.digest(images, hashes)
     stages: dict[str, Stage] = {}
@@ -217,12 +220,35 @@ def _others(written: Written, images: ImageSet | None) -> None:
         written.add(f"gate.min_recall names {label!r}, which is no class of the data", "gate", "min_recall", label)
     for label in file.mapping.keys() - set(images.labels):
         written.add(f"mapping names {label!r}, which is no class of the data", "mapping", label)
+    _champion(written, file, images)
     if file.register_:
+        from lensmith.registry import store
         from lensmith.tracking.address import installed
 
+        try:
+            store.uri(file.register_.tracking_uri)
+        except RegistryError as error:
+            written.add(f"register.tracking_uri: {error.arrived.rstrip('.')}", "register", "tracking_uri")
         if not installed():
             lacking = MissingPackageError.of(ModuleNotFoundError(name="mlflow"))
             written.add(f"register needs MLflow, which is not installed: {lacking.remedy.rstrip('.')}", "register")
+
+
+def _champion(written: Written, file: PipelineFile, images: ImageSet) -> None:
+    """What can be said of a champion that is a bundle here, before a training is spent on it."""
+    wanted = file.gate.champion if file.gate else "none"
+    if wanted in ("auto", "none"):
+        return
+    if parse(wanted) is not None:
+        return  # the gate asks the registry
+    from lensmith.pipeline.answers import require_known
+
+    try:
+        require_known(
+            {label: file.mapping.get(label, label) for label in images.labels}, Bundle.load(wanted), file.mapping
+        )
+    except LensmithError as error:
+        written.add(f"gate.champion = {wanted!r} ({error.arrived.rstrip('.')})", "gate", "champion")
 
 
 def _section(written: Written, name: str) -> dict[str, Any]:

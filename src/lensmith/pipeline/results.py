@@ -58,6 +58,21 @@ class Results:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    def make(self) -> None:
+        """Make the folder, if it is not there.
+
+        Raises:
+            OutputError: a file is in its place.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise OutputError(
+                f"A folder was expected for the pipeline at {self.folder}.",
+                "A file is there.",
+                "Name another with --out.",
+            ) from error
+
     def place(self, stage: str, key: str) -> Path:
         """Where a stage works, and leaves what it made."""
         return self.folder / stage / key
@@ -100,18 +115,11 @@ class Results:
 
         Raises:
             RunError: another process has held it for WAIT_S seconds.
-            OutputError: a file is in the folder's place.
+            OutputError: as `make`.
         """
         from filelock import FileLock, Timeout
 
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise OutputError(
-                f"A folder was expected for the pipeline at {self.folder}.",
-                "A file is there.",
-                "Name another with --out.",
-            ) from error
+        self.make()
         lock = FileLock(self.folder / LOCK)
         try:
             lock.acquire(timeout=WAIT_S)

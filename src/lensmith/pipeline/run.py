@@ -18,6 +18,7 @@ from lensmith.pipeline.plan import STAGES, Plan
 from lensmith.pipeline.plan import plan as look_over
 from lensmith.pipeline.results import Result
 from lensmith.pipeline.stages import DO, clear, stands
+from lensmith.train.interruption import RunInterruptedError
 
 
 @dataclass
@@ -128,7 +129,8 @@ class _Runner:
             try:
                 self._stage(outcome)
             except LensmithError as error:
-                outcome.state, outcome.said = "failed", error.arrived
+                outcome.state = "stopped" if isinstance(error, RunInterruptedError) else "failed"
+                outcome.said = error.arrived
                 outcome.values = self._left(outcome.stage)
                 self.ran.error = error
             except BaseException:

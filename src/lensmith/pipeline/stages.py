@@ -9,15 +9,17 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from lensmith.bundle import MANIFEST, Bundle, sha256
 from lensmith.config import EvaluateSettings, RolloutSettings, SplitSettings
 from lensmith.data.scan import scan
-from lensmith.errors import DataError, GateError
+from lensmith.errors import DataError, GateError, LensmithError
 from lensmith.pipeline import champion, contents
 from lensmith.pipeline.plan import Plan
 from lensmith.pipeline.results import Result, write_whole
+from lensmith.train.interruption import RunInterruptedError
 
 Values = dict[str, Any]
 
@@ -97,14 +99,25 @@ def split(plan: Plan) -> Values:
 
 
 def train(plan: Plan) -> Values:
-    """Train, or go on with the run that was stopped."""
+    """Train, or go on with the run that was stopped.
+
+    Raises:
+        RunInterruptedError: told to stop, and saved.
+    """
     from lensmith.training import AUTO
     from lensmith.training import train as fit
 
     settings = {name: getattr(plan.train, name) for name in plan.train.model_fields_set}
-    made = fit({**settings, "data": plan.parts, "out": plan.run}, resume=AUTO)
+    try:
+        made = fit({**settings, "data": plan.parts, "out": plan.run}, resume=AUTO)
+    except RunInterruptedError as error:
+        stopped = RunInterruptedError(error.expected, error.arrived, "Run the pipeline again: it goes on from there.")
+        stopped.exit_code = error.exit_code
+        raise stopped from error
     validated = {name: value for name, value in made.fitted.metrics.items() if isinstance(value, (int, float))}
     said = f"{plan.train.model}, best epoch {made.fitted.best_epoch}, validation accuracy {made.accuracy:.1%}"
+    if made.tracked and not made.tracked.complete:
+        said += f"; not all of it is in MLflow yet, what is missing is sent by: lensmith track sync {plan.run}"
     return {"said": said, "run": plan.run.name, "accuracy": made.accuracy, "metrics": validated}
 
 
@@ -170,12 +183,25 @@ def register(plan: Plan) -> Values:
     from lensmith.registry.push import push
 
     assert plan.file.register_ is not None
+    _send_export(plan)
     client = champion.connect(plan.file, create=True)
     assert client is not None
     made = push(client, plan.bundle, plan.file.model, plan.file.register_.alias)
     version = made.version
     said = f"{version.name} version {version.version}" + ("" if made.new else ", which was there already")
     return {"said": said, "name": version.name, "version": version.version, "content": version.content}
+
+
+def _send_export(plan: Plan) -> None:
+    """Send what the export has told of the run: so the version is of the run that it comes from, and its files are sent
+    once. Where that fails it is still left for `lensmith track sync`.
+    """
+    from lensmith.tracking.state import State
+    from lensmith.tracking.sync import sync
+
+    if State.read(plan.run) is not None:
+        with suppress(LensmithError):
+            sync([plan.run])
 
 
 def rollout(plan: Plan) -> Values:

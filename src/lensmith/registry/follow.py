@@ -17,11 +17,11 @@ import socket
 import sys
 import threading
 import time
-import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lensmith.errors import LensmithError, MissingPackageError, RegistryUnreachableError
+from lensmith.errors import LensmithError, MissingPackageError, OutputError, RegistryUnreachableError
 from lensmith.machine import cache_dir
 from lensmith.registry.mailbox import Mailbox, write_whole
 from lensmith.registry.models import Version, resolve
@@ -56,15 +56,18 @@ class Follower:
         self._mailbox = mailbox
         self._address = address
         self._connected: MlflowClient | None = None
-        self._replica = f"{socket.gethostname()[:40]}-{uuid.uuid4().hex[:8]}"
+        # The same for one that takes the place of another: it hands in the same counts.
+        its = hashlib.sha256(str(mailbox.folder).encode()).hexdigest()[:8]
+        self._replica = f"{socket.gethostname()[:40]}-{its}"
         key = hashlib.sha256(f"{address} {name}".encode()).hexdigest()[:16]
         self._remembered = cache_dir() / "registry" / "followed" / f"{key}.json"
         self._known: Known | None = None
         self._kept: Known | None = None
         self._guard: Guard | None = None
         self._others: list[Report] = []
-        self._pending: Decision | None = None
-        self._applied = False
+        self._pending: tuple[str, Decision] | None = None
+        self._named = ""
+        self._applied = self._failed = False
         self._trouble = ""
 
     def begin(self) -> None:
@@ -76,16 +79,21 @@ class Follower:
         try:
             self._ask()
         except RegistryUnreachableError:
-            if not self._remembered.exists():
+            try:
+                known = Known.model_validate_json(self._remembered.read_bytes())
+            except (OSError, ValueError):  # nothing is known, or not any more
+                known = None
+            if known is None:
                 raise
-            self._known = Known.model_validate_json(self._remembered.read_bytes())
+            self._known, self._named = known, known.version
             self._offline()
 
     def turn(self) -> None:
         """Look into the registry once, and tell the service what is new."""
-        self._applied = False
+        self._applied = self._failed = False
         try:
             self._ask()
+            return
         except RegistryUnreachableError as error:
             self._complain(str(error))
             self._offline()
@@ -93,14 +101,18 @@ class Follower:
             self._complain(str(error))
         except Exception as error:  # of a library, or of what somebody wrote into the registry
             self._complain(f"The registry could not be read ({type(error).__name__}: {error}).")
+        self._failed = True
 
     @property
     def urgent(self) -> bool:
-        """Whether to look at once: what an alias names has changed here, or a challenger is to be taken back."""
+        """Whether to look at once: an alias was moved from here, or a challenger is to be taken back.
+
+        Not after a look that failed, which would fail again at once.
+        """
         known = self._known
         if self._applied:
             return True
-        if known is None or known.rollout is None or known.decision is not None or self._pending is not None:
+        if self._failed or known is None or known.rollout is None or known.decision is not None:
             return False
         return Report.together(known.rollout.id, self._mailbox.reports()).stop is not None
 
@@ -111,41 +123,53 @@ class Follower:
 
     def _ask(self) -> None:
         """As the registry says."""
-        self._connected = self._connected or client(self._address)
+        self._connected = self._connected or client(self._address, create=False)
+        ledger, state = self._ledger()  # before the alias, which moves after what stands there
         version = resolve(self._client, self._name)
-        ledger = Ledger.open(self._client, self._name.name, create=False) if self._name.which == CHAMPION else None
-        state = ledger.latest() if ledger else None
-        challenger, trouble = None, ""
-        if state is not None and state.decision is None:
-            challenger, trouble = self._challenger(state.rollout)
-        known = self._describe(version, state, challenger, trouble)
+        self._named = version.version
+        known = self._describe(version, state)
         if ledger is not None and state is not None:
-            known = self._decide(ledger, state, known)
+            try:
+                known = self._decide(ledger, state, known)
+            except RegistryUnreachableError:
+                raise
+            except LensmithError as error:  # such as rights to read alone: what the alias names is served all the same
+                self._complain(str(error))
+                self._failed = True
         self._tell(known)
 
-    def _describe(self, version: Version, state: State | None, challenger: Path | None, trouble: str) -> Known:
+    def _ledger(self) -> tuple[Ledger | None, State | None]:
+        """The gray releases, and the latest of them; none where they cannot be read, which the alias does not need."""
+        if self._name.which != CHAMPION:
+            return None, None
+        try:
+            ledger = Ledger.open(self._client, self._name.name, create=False)
+            return ledger, ledger.latest() if ledger else None
+        except RegistryUnreachableError:
+            raise
+        except LensmithError as error:
+            self._complain(str(error))
+            self._failed = True
+            return None, None
+
+    def _describe(self, version: Version, state: State | None) -> Known:
         before = self._known
         try:
-            path = pull(self._client, version)
+            path, served = pull(self._client, version), version.version
         except RegistryUnreachableError:
             raise
         except LensmithError as error:
             if before is None:
                 raise
             self._complain(f"{error} Version {before.version} goes on.")
-            version_now, path = before.version, before.path
-        else:
-            version_now = version.version
-        return Known(
-            name=self._name.name,
-            alias=self._name.which,
-            version=version_now,
-            path=path,
-            rollout=state.rollout if state else None,
-            decision=state.decision if state else None,
-            challenger_path=challenger,
-            trouble=trouble,
-        )
+            path, served = before.path, before.version
+        known = Known(name=self._name.name, alias=self._name.which, version=served, path=path)
+        if state is None:
+            return known
+        update: dict[str, Any] = {"rollout": state.rollout, "decision": state.decision}
+        if state.decision is None:
+            update["challenger_path"], update["trouble"] = self._challenger(state.rollout)
+        return known.model_copy(update=update)
 
     def _challenger(self, rollout: Rollout) -> tuple[Path | None, str]:
         """Where its bundle lies, or why it cannot be had."""
@@ -165,7 +189,7 @@ class Follower:
             self._others = self._read(state)
             wanted, verdict = self._judge(rollout, own, known)
             known = known.model_copy(update={"comparison": verdict.figures})
-            wanted = self._pending or wanted
+            wanted = self._pending_for(rollout) or wanted
             if wanted is None:
                 return known
             decision = ledger.decide(state.n, wanted)
@@ -174,6 +198,10 @@ class Follower:
             ledger.apply(state)
             self._applied = True
         return known.model_copy(update={"decision": decision, "comparison": known.comparison or decision.figures})
+
+    def _pending_for(self, rollout: Rollout) -> Decision | None:
+        """What was decided of this release while the registry was away."""
+        return self._pending[1] if self._pending is not None and self._pending[0] == rollout.id else None
 
     def _read(self, state: State) -> list[Report]:
         """What the other replicas have counted; a garbled report must not keep a challenger from going back."""
@@ -197,9 +225,9 @@ class Follower:
             outcome, guard, reason = "rolled_back", total.stop.guard, total.stop.reason
         elif known.trouble:
             outcome, guard, reason = "rolled_back", "load", known.trouble
-        elif known.version != rollout.champion:
+        elif self._named != rollout.champion:
             outcome, guard = "aborted", "champion"
-            reason = f"the champion changed from version {rollout.champion} to {known.version} meanwhile"
+            reason = f"the champion changed from version {rollout.champion} to {self._named} meanwhile"
         elif verdict.action != "hold":
             outcome = "promoted" if verdict.action == "promote" else "rolled_back"
         if outcome is None:
@@ -217,9 +245,9 @@ class Follower:
         rollout = known.rollout
         if rollout is not None and known.decision is None:
             decision, verdict = self._judge(rollout, Report.together(rollout.id, self._mailbox.reports()), known)
-            if decision is not None and decision.outcome == "rolled_back":
-                self._pending = decision
-            known = known.model_copy(update={"decision": self._pending, "comparison": verdict.figures})
+            if decision is not None and decision.outcome == "rolled_back" and self._pending_for(rollout) is None:
+                self._pending = rollout.id, decision
+            known = known.model_copy(update={"decision": self._pending_for(rollout), "comparison": verdict.figures})
         self._tell(known)
 
     def _tell(self, known: Known) -> None:
@@ -230,8 +258,9 @@ class Follower:
         kept = known.model_copy(update={"comparison": {}})
         if known.reachable and not _same(kept, self._kept):
             self._kept = kept
-            self._remembered.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self._remembered, kept.model_dump_json())
+            with suppress(OSError):  # a full disk, or a cache that is only read
+                self._remembered.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(self._remembered, kept.model_dump_json())
 
     def _complain(self, trouble: str) -> None:
         """Say it once for each time that it begins."""
@@ -254,8 +283,8 @@ def main() -> None:
     try:
         follower = Follower(name, Mailbox(Path(wanted["folder"])), uri(wanted["tracking_uri"]))
         follower.begin()
-    except (LensmithError, ModuleNotFoundError) as found:
-        error = found if isinstance(found, LensmithError) else MissingPackageError.of(found)
+    except (LensmithError, ModuleNotFoundError, OSError) as found:
+        error = _in_plain_words(found)
         print(json.dumps({"error": type(error).__name__, "said": [error.expected, error.arrived, error.remedy]}))
         return
     print(json.dumps({"ready": True}), flush=True)
@@ -266,6 +295,18 @@ def main() -> None:
         while time.monotonic() < due and not follower.urgent:
             time.sleep(LOOK_S)
         follower.turn()
+
+
+def _in_plain_words(found: LensmithError | ModuleNotFoundError | OSError) -> LensmithError:
+    if isinstance(found, LensmithError):
+        return found
+    if isinstance(found, ModuleNotFoundError):
+        return MissingPackageError.of(found)
+    return OutputError(
+        f"Room to read and write was expected at {found.filename or cache_dir()}.",
+        f"The system said: {found.strerror}.",
+        "Free some space, or name another cache with LENSMITH_CACHE.",
+    )
 
 
 def _end_with_parent() -> None:

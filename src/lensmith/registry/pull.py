@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -59,9 +61,10 @@ def locate(path: str | PathLike[str], tracking_uri: str | None = None) -> Path:
             raise
         warnings.warn(f"{error.arrived} {name} is version {last[0]}, as before.", FallbackWarning, stacklevel=2)
         return last[1]
-    known.parent.mkdir(parents=True, exist_ok=True)
     last_known = {"name": str(name), "version": version.version, "content": version.content}
-    write_whole(known, json.dumps(last_known))
+    with suppress(OSError):  # a cache that was filled beforehand, and is only read
+        known.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(known, json.dumps(last_known))
     return found
 
 
@@ -181,28 +184,41 @@ def fetch(client: MlflowClient, source: str, name: str, folder: Path) -> None:
     Raises:
         RegistryError: it cannot be had from this machine.
         RegistryUnreachableError: the server does not answer.
+        OSError: there is no room for it here.
     """
     target = folder / name
     target.parent.mkdir(parents=True, exist_ok=True)
     address = str(client.tracking_uri)
-    said = "it is missing"
+    said = ""
     try:
         with problems(address):
             from mlflow.artifacts import download_artifacts
 
             download_artifacts(f"{source}/{name}", dst_path=str(target.parent), tracking_uri=address)
-    except RegistryUnreachableError:
-        raise
-    except OSError as error:
-        said = error.strerror or str(error)
-    except RegistryError as error:
-        said = error.arrived
-    if not target.is_file():
+    except (OSError, RegistryError) as error:  # half a file may be there
+        if full := _no_room(error, folder.parent):
+            raise full from error
+        if isinstance(error, RegistryUnreachableError):
+            raise
+        said = error.arrived if isinstance(error, RegistryError) else error.strerror or str(error)
+    if said or not target.is_file():
+        said = said or "it is missing"
         raise RegistryError(
             f"The file {name} was expected at {shown(source)}.",
             f"It cannot be had from this machine ({said.rstrip('.')}).",
             "Let the artifacts lie where all machines reach them: on an `mlflow server`, or in a shared folder.",
         )
+
+
+def _no_room(error: BaseException, folder: Path) -> OSError | None:
+    """That this machine's disk is full, where that is why; MLflow wraps it, or says it in words alone."""
+    for number in (errno.ENOSPC, errno.EDQUOT):
+        cause: BaseException | None = error
+        while cause is not None:
+            if getattr(cause, "errno", None) == number or os.strerror(number) in str(cause):
+                return OSError(number, os.strerror(number), str(folder))
+            cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _is_whole(target: Path, content: str) -> bool:

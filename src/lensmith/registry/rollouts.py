@@ -16,6 +16,7 @@ import re
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pydantic import ValidationError
@@ -23,7 +24,7 @@ from pydantic import ValidationError
 from lensmith.errors import RegistryError, RolloutError
 from lensmith.registry.models import versions
 from lensmith.registry.names import CHALLENGER, CHAMPION, PREVIOUS
-from lensmith.registry.store import experiment, problems
+from lensmith.registry.store import code, experiment, problems
 from lensmith.rollout.state import Decision, Rollout
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ class Ledger:
             RegistryError: no such model.
         """
         with problems(str(client.tracking_uri)):
-            if run := _named(client, name):
+            run = _named(client, name)
+            if run and _restored(client, run):
                 return cls(client, name, run)
             return cls(client, name, _agree(client, name)) if create else None
 
@@ -220,20 +222,49 @@ def _agree(client: MlflowClient, name: str) -> str:
     A tag has what was written last, so it cannot settle who was first. A param can: that of the run of the oldest
     version, which all of them know.
     """
-    anchor = next((each.run for each in reversed(versions(client, name)) if each.run), None)
+    anchor = next((each.run for each in reversed(versions(client, name)) if _stage(client, each.run) == "active"), None)
     if anchor is None:
         raise RolloutError(
-            f"A version of {name} that lensmith has pushed was expected.",
+            f"A version of {name} that lensmith has pushed, and whose run is in MLflow, was expected.",
             "There is none.",
-            "Push two bundles first: lensmith registry push BUNDLE",
+            "Push two bundles first (lensmith registry push BUNDLE), or restore a deleted run in MLflow's page.",
         )
     made = client.create_run(experiment(client, EXPERIMENT), run_name=f"rollouts of {name}", tags={OF_TAG: name})
     client.set_terminated(made.info.run_id)
-    chosen = _claim(client, anchor, f"{LEDGER_TAG}.{name}", made.info.run_id)
+    chosen = next(
+        found
+        for number in count(1)  # a ledger that somebody has deleted for good is followed by another
+        if (found := _claim(client, anchor, _anchored(name, number), made.info.run_id)) == made.info.run_id
+        or _restored(client, found)
+    )
     if chosen != made.info.run_id:
         client.delete_run(made.info.run_id)
     _twice(lambda: client.set_registered_model_tag(name, LEDGER_TAG, chosen))
     return chosen
+
+
+def _anchored(name: str, number: int) -> str:
+    return f"{LEDGER_TAG}.{name}" if number == 1 else f"{LEDGER_TAG}.{name}/{number}"  # no name holds a slash
+
+
+def _stage(client: MlflowClient, run: str) -> str:
+    """`active` or `deleted`; empty where there is no such run, or none any longer."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client.get_run(run).info.lifecycle_stage) if run else ""
+    except MlflowException as error:
+        if code(error) not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+            raise
+        return ""
+
+
+def _restored(client: MlflowClient, run: str) -> bool:
+    """Whether a ledger is there; one that somebody has deleted is taken back, since nothing could end otherwise."""
+    stage = _stage(client, run)
+    if stage == "deleted":
+        client.restore_run(run)
+    return stage != ""
 
 
 def _claim(client: MlflowClient, run: str, key: str, text: str) -> str:

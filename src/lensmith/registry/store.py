@@ -9,14 +9,15 @@ import os
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from lensmith.config import TrackingSettings
-from lensmith.errors import LensmithError, RegistryError, RegistryUnreachableError
+from lensmith.errors import EXTRA_OF_PACKAGE, LensmithError, RegistryError, RegistryUnreachableError
+from lensmith.registry import sqlite
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,8 +41,6 @@ _ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 _SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks", "databricks-uc")
-_MAKING_S = 120.0
-"""Seconds to wait for another process that makes the tables of a SQLite file; it takes a few."""
 
 
 def uri(given: str | None = None) -> str:
@@ -84,7 +83,8 @@ def client(address: str, create: bool = True) -> MlflowClient:
 
     Raises:
         RegistryUnreachableError: it takes no connection.
-        RegistryError: a SQLite file that is not there, with `create` off; a database of another MLflow's schema.
+        RegistryError: a SQLite file that is not there, with `create` off; a database of another MLflow's schema, or one
+            for which no driver is installed; an address that is none.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -95,14 +95,14 @@ def client(address: str, create: bool = True) -> MlflowClient:
             "There is none.",
             "Push a bundle first (lensmith registry push), or say where the registry is with --tracking-uri.",
         )
-    with problems(address):
+    with problems(address), _sound(address):
         from mlflow import MlflowClient
 
         if address.startswith(("http:", "https:")):
             _knock(address)
         if address.startswith(("http:", "https:", "databricks")):
             return MlflowClient(address, address)
-        with _alone(file):
+        with sqlite.ready(file, (file.parent / ARTIFACTS).as_uri()) if file else nullcontext():
             _connect(address)
             return MlflowClient(_patient(address), _patient(address))
 
@@ -155,8 +155,9 @@ def sqlite_file(address: str) -> Path | None:
 
 
 def shown(text: object) -> str:
-    """Text in which addresses have no user and password."""
-    return re.sub(r"(?<=://)[^/\s@]*@", "", str(text))
+    """Text in which addresses have no user and password; a password may hold what an address should not."""
+    text = re.sub(r"(?<=://)(?:[^:/\s@]*:\S*|[^/\s]*)@", "", str(text))
+    return re.sub(r"(?i)([?&][^=&\s]*(?:pass|secret|token)[^=&\s]*=)[^&\s'\"]*", r"\1***", text)
 
 
 @contextmanager
@@ -190,6 +191,12 @@ def _translated(error: Exception, place: str) -> RegistryError:
     said = _reason(error)
     if "authentication failed" in str(error):
         return _refused(place, said, "Check user and password in the address.")
+    if re.search(r"OperationalError\) table \w+ already exists", str(error)):
+        return RegistryError(
+            f"A whole database was expected at {place}.",
+            "Whoever began it was stopped before its tables were there.",
+            "Nothing is in it yet: remove the file, and try again.",
+        )
     if _is_silent(error) or (place.startswith("http") and _is_fault(error)):
         return _unreachable(place, said)
     if code(error) == "ENDPOINT_NOT_FOUND" and place.startswith("http"):
@@ -255,22 +262,24 @@ def _reason(error: Exception) -> str:
 
 
 @contextmanager
-def _alone(file: Path | None) -> Iterator[None]:
-    """One process at a time opens a SQLite file, since the first of them makes its tables."""
-    if file is None:
-        yield
-        return
-    from filelock import FileLock
-
-    lock = FileLock(file.with_name(f".{file.name}.lock"), timeout=_MAKING_S)
-    with suppress(OSError):  # a registry that is only read, from a medium that takes no lock
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Path(lock.lock_file).touch()
-        lock.acquire()
+def _sound(address: str) -> Iterator[None]:
+    """Say what is wrong with an address itself."""
     try:
         yield
-    finally:
-        lock.release()
+    except ValueError as error:
+        raise RegistryError(
+            "An address such as http://HOST:PORT or postgresql://USER:PASSWORD@HOST:PORT/DATABASE was expected.",
+            f"{shown(address)} arrived.",
+            "Write the port as a number, and in a password @ as %40, / as %2F and : as %3A.",
+        ) from error
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in EXTRA_OF_PACKAGE:
+            raise
+        raise RegistryError(
+            f"A driver for {shown(address)} was expected.",
+            f"The package {error.name} is not installed.",
+            "Install it, or name another driver, as in mysql+pymysql://…",
+        ) from error
 
 
 def _knock(address: str) -> None:

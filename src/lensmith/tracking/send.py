@@ -89,7 +89,8 @@ class Sender:
         self.state = self.state.write(self.run, described=True)
 
     def _found_or_made(self, described: dict[str, Any]) -> str:
-        experiment = store.experiment(self._client, Path(described["data"]["source"]).stem or "lensmith")
+        # The folder, also where a manifest in it was named: so is a bundle named, too.
+        experiment = store.experiment(self._client, Path(described["data"]["root"]).name or "lensmith")
         found = self._client.search_runs([experiment], f"tags.`{KEY}` = '{self.state.key}'", max_results=1)
         if found:  # made by a process that was killed before it could write the id down
             return str(found[0].info.run_id)

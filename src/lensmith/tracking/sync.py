@@ -16,6 +16,8 @@ from lensmith.tracking.outbox import DESCRIPTION, Outbox
 from lensmith.tracking.state import NAME, State
 
 RUNS = Path("runs")
+WHERE = ("*", "*/*", "pipelines/*/train/*/*")
+"""Where runs lie in it: trainings, the demo's, and those of pipelines."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def sync(runs: Iterable[Path] = ()) -> Synced:
     named = list(runs)
     for run in named:
         _require(run)
-    chosen = named or [file.parent for file in sorted(RUNS.glob(f"*/{NAME}")) if _left(file.parent)]
+    chosen = named or [run for run in _tracked() if _left(run)]
     return Synced(tuple(_send(run) for run in track(chosen, "sending runs")))
 
 
@@ -98,6 +100,10 @@ def _require(run: Path) -> None:
             "A process is training it, and another beside it sends what happens.",
             "Wait for its end.",
         )
+
+
+def _tracked() -> list[Path]:
+    return sorted({file.parent for where in WHERE for file in RUNS.glob(f"{where}/{NAME}")})
 
 
 def _left(run: Path) -> bool:

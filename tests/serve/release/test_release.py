@@ -166,6 +166,7 @@ def test_bad_images_count_against_nobody(
     begin(followed, rollout(share=100.0), remake("next", version="other").path)
     for _ in range(4):
         assert followed.client.post("/predict", content=red_png[:60]).status_code == 422
+        assert followed.client.post("/predict/batch", files=[("file", red_png[:60])]).status_code == 200
     followed.versions(red_png, 1)
     report = handed_in(followed, 1)
     assert (report.challenger.answered, report.challenger.failed, report.stop) == (1, 0, None)

@@ -75,7 +75,7 @@ class Feedback:
 
     Attributes:
         heard: called on the event loop with each new true label.
-        translate: by an answer's tag, another model's label → that of the model that answered.
+        translate: by an answer's tag, another model's label and what was answered → the label of the model that did.
 
     Raises:
         ServiceError: uploads are to be kept where nothing can be written.
@@ -83,7 +83,7 @@ class Feedback:
 
     def __init__(self, models: Models, settings: ServeSettings, registry: CollectorRegistry) -> None:
         self.heard: Callable[[FeedbackGiven], None] = lambda given: None
-        self.translate: Callable[[str, str], str] = lambda tag, label: label
+        self.translate: Callable[[str, str, str], str] = lambda tag, label, answered: label
         self._models = models
         self._below, self._share = settings.keep_below, settings.keep_share
         shared = os.environ.get(SHARED_FOLDER)
@@ -155,7 +155,7 @@ class Feedback:
                 "The request_id of an answer of the last day was expected, and the place of an image in its request. "
                 "It may have been forgotten, or never answered.",
             )
-        label = self.translate(known.tag, label)
+        label = self.translate(known.tag, label, known.label)
         if label not in known.labels:
             said = f"A class of {known.model} was expected, {label[:100]!r} is none."
             raise ProblemError("no-such-label", f"{said} {await asyncio.to_thread(_hint, label[:100], known.labels)}")

@@ -33,6 +33,9 @@ MOST_COPIES = 8
 ROLE = "role"
 """Where a request's state holds its part in a gray release, as `flowers-7/challenger`."""
 
+CLASSIFIED = "classified"
+"""Where it holds that a model has answered at least one image."""
+
 State = MutableMapping[str, Any]
 
 
@@ -109,6 +112,7 @@ class Release:
         role = self._role(request.scope["state"])
         if role is None or self.trial is None:
             return
+        request.scope["state"][CLASSIFIED] = True
         self.trial.classified(role, found)
         if self.trial.rollout.shadow and self.trial.takes(_key(request, self.trial)):
             self._copy(self.trial, image, found)
@@ -116,7 +120,8 @@ class Release:
     def finished(self, state: State, status: int, seconds: float) -> None:
         """Count a request that has ended."""
         role = self._role(state)
-        if role is not None and self.trial is not None and status < 400:
+        # A batch of which no image could be used is answered, too, but by no model.
+        if role is not None and self.trial is not None and status < 400 and state.get(CLASSIFIED):
             self.trial.answered(role, seconds if state.get("images", 1) == 1 else None)
             self._metrics.requests.labels(role, "answered").inc()
 
@@ -125,10 +130,12 @@ class Release:
         if self.trial is not None and (which := self._role({ROLE: role})):
             self.trial.heard(which, right)
 
-    def own_label(self, role: str, label: str) -> str:
-        """What the model that had that part in a release calls a class of the champion."""
+    def own_label(self, role: str, label: str, answered: str) -> str:
+        """What the model that had that part in a release calls a class of the champion; what it answered, if that."""
         if self.trial is None or self._role({ROLE: role}) != "challenger":
             return label
+        if self.trial.rollout.mapping.get(answered) == label:
+            return answered
         return next((own for own, champions in self.trial.rollout.mapping.items() if champions == label), label)
 
     def _role(self, state: State) -> Role | None:
@@ -147,7 +154,7 @@ class Release:
                 image_s = await asyncio.to_thread(_alone_s, model)
             else:
                 model, image_s = await self._models.load_next(known.path, self._around.pool.warm, wanted)
-        except LensmithError as error:
+        except Exception as error:
             self._refused = wanted  # until another is wanted
             logger.error("%s cannot be served, %s goes on: %s", wanted, self._models.active.named, error)
             return
@@ -178,9 +185,9 @@ class Release:
         try:
             named = ModelVersion(known.name, rollout.challenger)
             model, _ = await self._models.load_next(path, self._around.pool.warm, named)
-        except LensmithError as error:
+        except Exception as error:
             self.trial = Trial(rollout, champion, None)
-            self.trial.stop("load", str(error))
+            self.trial.stop("load", str(error) if isinstance(error, LensmithError) else repr(error))
             return
         self.trial = Trial(rollout, champion, model)
         self._models.challenger = model
