@@ -174,3 +174,4 @@ def test_a_run_whose_events_are_gone_has_a_card_all_the_same(trained: Path, tmp_
 
 def test_text_says_what_it_says() -> None:
     assert text("a|b\n<c> `d` [e](f)") == "a\\|b \\<c\\> \\`d\\` \\[e\\](f)"
+    assert text("__init__ of tf_net_1, R&amp;D") == "\\_\\_init\\_\\_ of tf_net_1, R\\&amp;D"

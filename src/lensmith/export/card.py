@@ -166,7 +166,8 @@ def recipe_of(run: Run) -> dict[str, Any]:
 
 def text(value: object) -> str:
     """Anything as one line of Markdown that says just this, in a table's cell, too."""
-    return re.sub(r"([\\`*\[\]<>|#])", r"\\\1", " ".join(str(value).split()))
+    # Underscores between letters mark nothing, and names are full of them.
+    return re.sub(r"([\\`*\[\]<>|#~&]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", " ".join(str(value).split()))
 
 
 def _rows(evaluation: Evaluation, run: Run) -> list[ClassRow]:
