@@ -159,6 +159,25 @@ def test_three_failures_in_a_row_stop_a_challenger(
     assert "out of luck" in report.stop.reason
 
 
+def test_a_challenger_that_fails_when_its_release_has_just_ended_fails_no_client(
+    follow: Callable[..., Any],
+    rollout: Callable[..., Rollout],
+    remake: Callable[..., Bundle],
+    red_png: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    followed = follow()
+    begin(followed, rollout(share=100.0), remake("next", version="other").path)
+
+    def late(rows: Any) -> Any:
+        followed.say(decision=Decision(outcome="aborted", reason="tried"))
+        until(lambda: loaded(followed) == {"3"}, "the end of the release")
+        return rows * np.nan
+
+    breaking(monkeypatch, late)
+    assert followed.versions(red_png, 1) == ["3"]
+
+
 def test_bad_images_count_against_nobody(
     follow: Callable[..., Any], rollout: Callable[..., Rollout], remake: Callable[..., Bundle], red_png: bytes
 ) -> None:

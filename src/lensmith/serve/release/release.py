@@ -28,11 +28,12 @@ logger = logging.getLogger(__name__)
 
 LOOK_S = 0.25
 """Seconds between two looks into the mailbox."""
+AGAIN_S = 60.0
+"""Seconds after which a champion that could not be loaded is tried again: memory may have been short."""
 MOST_COPIES = 8
 """Copies of requests that a challenger in shadow works on at once; others are not made."""
 ROLE = "role"
 """Where a request's state holds its part in a gray release, as `flowers-7/challenger`."""
-
 CLASSIFIED = "classified"
 """Where it holds that a model has answered at least one image."""
 
@@ -69,6 +70,7 @@ class Release:
         self._around = around
         self._metrics = metrics
         self._refused: ModelVersion | None = None
+        self._again_at = 0.0
         self._handed_in: dict[str, Any] = {}
         self._trouble = ""
         self._copies: set[asyncio.Task[None]] = set()
@@ -100,12 +102,11 @@ class Release:
     def instead(self, state: State, fault: BaseException) -> Model | None:
         """Count that the model of a request failed; what answers in its place, where it was the challenger."""
         role = self._role(state)
-        if role is None or self.trial is None:
-            return None
-        self.trial.failed(role, fault)
-        self._metrics.requests.labels(role, "failed").inc()
-        del state[ROLE]
-        return self._models.active if role == "challenger" else None
+        if role is not None and self.trial is not None:
+            self.trial.failed(role, fault)
+            self._metrics.requests.labels(role, "failed").inc()
+        # Also where the release has ended since the request was sent to it.
+        return self._models.active if state.pop(ROLE, "").endswith("/challenger") else None
 
     def classified(self, request: Request, image: bytes | Tensor, found: Classified) -> None:
         """Count an image's answer, and have the challenger work on a copy where it stands in the shadow."""
@@ -145,7 +146,7 @@ class Release:
 
     async def _champion(self, known: Known) -> None:
         wanted = ModelVersion(known.name, known.version)
-        if wanted in (self._models.active.named, self._refused):
+        if wanted == self._models.active.named or (wanted == self._refused and time.monotonic() < self._again_at):
             return
         tried = self.trial.challenger if self.trial else None
         try:
@@ -155,7 +156,7 @@ class Release:
             else:
                 model, image_s = await self._models.load_next(known.path, self._around.pool.warm, wanted)
         except Exception as error:
-            self._refused = wanted  # until another is wanted
+            self._refused, self._again_at = wanted, time.monotonic() + AGAIN_S
             logger.error("%s cannot be served, %s goes on: %s", wanted, self._models.active.named, error)
             return
         self._refused = None
