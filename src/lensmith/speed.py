@@ -11,11 +11,12 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -124,22 +125,33 @@ def measure(graph: Path, record: EngineRecord, how: Preprocessing, images: Seque
         "preprocessing": asdict(how),
         "images": [base64.b64encode(image).decode() for image in images],
     }
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "lensmith.speed"],
-            input=json.dumps(asked), capture_output=True, text=True, timeout=LIMIT_S, check=False,
-        )  # fmt: skip
-        said = done.stderr.strip().splitlines()
-        problem = (said[-1] if said else f"It ended with {done.returncode}") if done.returncode else ""
-    except subprocess.TimeoutExpired:
-        problem = f"It was not done after {LIMIT_S:g} s"
+    found, problem = alone("lensmith.speed", asked, LIMIT_S)
     if problem:
         raise BundleError(
             f"{record.name} was expected to run {graph.name} in a process of its own.",
             f"{problem.rstrip('.')}.",
             "Leave that engine out, or see what `lensmith doctor` says of it.",
         )
-    return Speed(**json.loads(done.stdout))
+    return Speed(**found)
+
+
+def alone(module: str, asked: Mapping[str, Any], limit_s: float) -> tuple[Any, str]:
+    """Have a module work in a process of its own, on what it is asked as JSON on standard input.
+
+    Returns:
+        What it answered as JSON on standard output, and what went wrong, in words; empty if nothing did.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", module],
+            input=json.dumps(asked), capture_output=True, text=True, timeout=limit_s, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return None, f"It was not done after {limit_s:g} s"
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        return None, said[-1] if said else f"It ended with {done.returncode}"
+    return json.loads(done.stdout), ""
 
 
 def _run(graph: str, engine: str, precision: str, how: Preprocessing, images: Sequence[bytes]) -> Speed:

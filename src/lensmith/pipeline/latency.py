@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from lensmith.classifier import Classifier, load
 from lensmith.errors import GateError
 from lensmith.image import read
+from lensmith.speed import alone
 
 ROUNDS, LEAST_ROUNDS = 60, 9
 IMAGES = 8
@@ -37,22 +37,14 @@ def measure(bundles: Sequence[Path], images: Sequence[Path]) -> list[list[float]
         GateError: a bundle that does not run here.
     """
     asked = {"bundles": [str(bundle) for bundle in bundles], "images": [str(image) for image in images[:IMAGES]]}
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "lensmith.pipeline.latency"],
-            input=json.dumps(asked), capture_output=True, text=True, timeout=LIMIT_S, check=False,
-        )  # fmt: skip
-        said = done.stderr.strip().splitlines()
-        problem = (said[-1] if said else f"it ended with {done.returncode}") if done.returncode else ""
-    except subprocess.TimeoutExpired:
-        problem = f"it was not done after {LIMIT_S:g} s"
+    answered: tuple[list[list[float]], str] = alone("lensmith.pipeline.latency", asked, LIMIT_S)
+    found, problem = answered
     if problem:
         raise GateError(
             f"The latency of {' and '.join(map(str, bundles))} was to be measured.",
             f"A bundle did not answer: {problem.rstrip('.')}.",
             "See what is wrong with it: lensmith bundle verify BUNDLE",
         )
-    found: list[list[float]] = json.loads(done.stdout)
     return found
 
 
