@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import lensmith
-from lensmith.machine import allowed_cores, share_cores
+from lensmith.core.machine import allowed_cores, share_cores
 
 TEACHER = "tf_efficientnet_lite0"
 SPLIT = "0.85:0.15:0"
@@ -44,7 +44,7 @@ def images(given: argparse.Namespace) -> Path:
 def trained(given: argparse.Namespace, name: str, **settings: Any) -> dict[str, Any]:
     """Train, and judge the best epoch on the test part."""
     from lensmith.config import TrainSettings
-    from lensmith.train.fit import fit
+    from lensmith.training.trainer import fit
 
     out = Path(given.out) / "runs" / name
     shutil.rmtree(out, ignore_errors=True)
@@ -62,11 +62,11 @@ def judged(path: Path) -> float:
     """Accuracy of a run's best epoch on the test part."""
     import torch
 
-    from lensmith.train.folder import checkpoint
-    from lensmith.train.folder.run import Run
-    from lensmith.train.images.dataset import Images, Order, close, default_workers, loader
-    from lensmith.train.network import backbone
-    from lensmith.train.validate import answers
+    from lensmith.training.dataloading.dataset import Images, Order, close, default_workers, loader
+    from lensmith.training.models import backbone
+    from lensmith.training.run_dir import checkpoint
+    from lensmith.training.run_dir.run import Run
+    from lensmith.training.validate import answers
 
     run, device = Run.open(path), torch.device("cpu")
     model = backbone.rebuild(run.settings, len(run.images.labels), checkpoint.load(run.best)["model"])

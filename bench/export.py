@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import lensmith
-from lensmith.machine import allowed_cores, share_cores
+from lensmith.core.machine import allowed_cores, share_cores
 
 MODELS = (
     "resnet18", "resnet50", "mobilenetv3_large_100", "tf_efficientnet_lite0", "convnext_tiny",
@@ -42,8 +42,8 @@ def images(given: argparse.Namespace) -> Path:
 def run_of(given: argparse.Namespace, model: str) -> Path:
     """A run with a trained head, made once."""
     from lensmith.config import TrainSettings
-    from lensmith.train.fit import fit
-    from lensmith.train.network import zoo
+    from lensmith.training.models import zoo
+    from lensmith.training.trainer import fit
 
     out = Path(given.out) / "runs" / model
     if not (out / "checkpoints" / "best.pt").exists():

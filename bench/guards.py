@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lensmith.rollout.counts import BUCKETS, Counts, upper_ms
-from lensmith.rollout.evidence import wilson
-from lensmith.rollout.guard import Guard
+from lensmith.rollout.guards import Guard
+from lensmith.rollout.metrics import BUCKETS, Counts, upper_ms
+from lensmith.rollout.sequential_tests import wilson
 from lensmith.rollout.state import Rollout
 
 LOOK = 20

@@ -33,11 +33,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lensmith.bench.client import drive
-from lensmith.bench.measured import measure
-from lensmith.bench.schedule import Load
-from lensmith.classifier import load
-from lensmith.machine import allowed_cores, processor
+from lensmith.core.machine import allowed_cores, processor
+from lensmith.inference.classifier import load
+from lensmith.ops.loadtest.client import drive
+from lensmith.ops.loadtest.measured import measure
+from lensmith.ops.loadtest.schedule import Load
 from servers.contenders import CONTENDERS, LENSMITH, TUTORIAL, Contender
 from servers.environment import UnavailableError
 from servers.limit import cpu_s

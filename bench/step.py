@@ -27,10 +27,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lensmith.machine import allowed_cores
-from lensmith.train.transaction.attempt import Verdict
-from lensmith.train.transaction.microbatch import MicroBatcher
-from lensmith.train.transaction.randomness import random_state
+from lensmith.core.machine import allowed_cores
+from lensmith.training.microbatch.attempt import Verdict
+from lensmith.training.microbatch.microbatch import MicroBatcher
+from lensmith.training.microbatch.rng_state import random_state
 
 WARM_UP = 2
 REPEATS = 300

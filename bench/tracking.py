@@ -71,7 +71,7 @@ def side_process(run: Path, uri: str) -> dict[str, float]:
     note = "from lensmith.tracking.state import State; import sys, pathlib; run = pathlib.Path(sys.argv[1]); "
     subprocess.run([sys.executable, "-c", f"{note}State.new(sys.argv[2], run).write(run)", str(run), uri], check=True)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [sys.executable, "-m", "lensmith.tracking.follow", str(run)]
+    command = [sys.executable, "-m", "lensmith.tracking.uploader", str(run)]
     subprocess.run(command, input=f"{uri}\n".encode(), check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {"cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}

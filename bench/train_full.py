@@ -37,11 +37,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lensmith.machine import allowed_cores
-from lensmith.train.transaction import memory
-from lensmith.train.transaction.chunks import cut
-from lensmith.train.transaction.microbatch import MicroBatcher
-from lensmith.train.transaction.usage import Peak, status_bytes
+from lensmith.core.machine import allowed_cores
+from lensmith.training.microbatch import memory
+from lensmith.training.microbatch.chunks import cut
+from lensmith.training.microbatch.microbatch import MicroBatcher
+from lensmith.training.microbatch.usage import Peak, status_bytes
 
 FLOOR = 4
 WARM_UP = 2

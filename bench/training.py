@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from lensmith.machine import share_cores
+from lensmith.core.machine import share_cores
 
 MODELS = ("resnet18", "tf_efficientnet_lite0", "mobilenetv3_large_100", "convnext_atto")
 WAYS = ("plain", "tuned fp32", "tuned bf16", "heap kept", "lensmith")
@@ -64,10 +64,10 @@ def of_lensmith(given: argparse.Namespace) -> Callable[[], None]:
     import torch
 
     from lensmith.config import TrainSettings
-    from lensmith.train.images.dataset import Batch
-    from lensmith.train.network import backbone
-    from lensmith.train.recipe import Plan
-    from lensmith.train.step import Learner
+    from lensmith.training.dataloading.dataset import Batch
+    from lensmith.training.learner import Learner
+    from lensmith.training.models import backbone
+    from lensmith.training.schedule import Plan
 
     settings = TrainSettings(
         data=".", model=given.model, pretrained=False, image_size=given.image_size, batch_size=given.batch,

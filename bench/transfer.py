@@ -41,7 +41,7 @@ from typing import Any
 
 from contestants.footprint import Footprint
 from contestants.task import Clock, Task
-from lensmith.machine import allowed_cores
+from lensmith.core.machine import allowed_cores
 
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "tutorial": (),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from lensmith.train import MicroBatcher
+from lensmith.training import MicroBatcher
 
 
 class Classifier(L.LightningModule):

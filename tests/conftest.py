@@ -17,10 +17,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lensmith.bundle import GOLDEN, GRAPH, MANIFEST, Abstention, Bundle, EngineRecord, Manifest, write
-from lensmith.engine import OnnxRuntimeEngine
-from lensmith.golden import Golden
-from lensmith.image import Preprocessing, preprocess
+from lensmith.bundle.format import GOLDEN, GRAPH, MANIFEST, Abstention, Bundle, EngineRecord, Manifest, write
+from lensmith.bundle.golden import Golden
+from lensmith.imaging.image import Preprocessing, preprocess
+from lensmith.inference.engine import OnnxRuntimeEngine
+
+pytest_plugins = ["fixtures.registries"]
 
 # Several test processes share the cores; set before torch is loaded, and for the processes that tests start.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -92,7 +94,7 @@ def _one_thread() -> None:
 def trained(_one_thread: None, shared_colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run folder, to be left as it is. It holds no bundle."""
     from lensmith.config import TrainSettings
-    from lensmith.train.fit import fit
+    from lensmith.training.trainer import fit
 
     out = tmp_path_factory.mktemp("runs") / "trained"
     fit(TrainSettings.model_validate({**_QUICK, "data": shared_colours, "out": out}))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lensmith import api
-from lensmith.bundle import Bundle
+from lensmith.bundle.format import Bundle
 from lensmith.errors import EXTRA_OF_PACKAGE
 
 ROOT = Path(__file__).parents[1]
@@ -57,7 +57,7 @@ def test_it_predicts_and_serves(serve_only: Path, colour_bundle: Bundle, colours
     assert json.loads(answered.stdout)["predictions"][0]["label"] == "red"
     served = """
 import urllib.request, sys
-from lensmith.serve.process import start_service
+from lensmith.serving.child_process import start_service
 with start_service(sys.argv[1]) as service:
     body = open(sys.argv[2], "rb").read()
     request = urllib.request.Request(service.url + "/predict", body, {"Content-Type": "image/jpeg"})

@@ -9,8 +9,8 @@ import json
 
 import timm
 
-from lensmith.progress import track
-from lensmith.train.network.zoo import COUNTED, count_parameters
+from lensmith.core.progress import track
+from lensmith.training.models.zoo import COUNTED, count_parameters
 
 names = timm.list_models()
 counted = {name: count_parameters(name) for name in track(names, "counting", len(names))}

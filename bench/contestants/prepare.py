@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from contestants.task import MEAN, STD
-from lensmith.train.network.weights import PIP_WEIGHTS, load_pretrained
+from lensmith.training.models.weights import PIP_WEIGHTS, load_pretrained
 
 TRIALS = 3
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TextIO
 
-from lensmith.machine import allowed_cores
+from lensmith.core.machine import allowed_cores
 
 MEAN = STD = (0.5, 0.5, 0.5)
 """What EfficientNet-Lite0's weights expect; the other network, which starts from scratch, gets the same."""

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lensmith.bench.target import Target, image_requests
-from lensmith.machine import allowed_cores, cache_dir
+from lensmith.core.machine import allowed_cores, cache_dir
+from lensmith.ops.loadtest.target import Target, image_requests
 
 from .environment import HERE, python_of
 from .model import Model
@@ -63,7 +63,9 @@ class Contender:
 
 
 _PEERS_OWN = {
-    "PYTHONPATH": os.pathsep.join([str(HERE.parents[1] / "src"), str(HERE)]),  # for `classify`, and lensmith.image
+    "PYTHONPATH": os.pathsep.join(
+        [str(HERE.parents[1] / "src"), str(HERE)]
+    ),  # for `classify`, and lensmith.imaging.image
     "BENTOML_DO_NOT_TRACK": "True",
     "BENTOML_HOME": str(cache_dir() / "bench-servers" / "bentoml-home"),
     "RAY_USAGE_STATS_ENABLED": "0",

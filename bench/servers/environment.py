@@ -9,7 +9,7 @@ import sys
 import venv
 from pathlib import Path
 
-from lensmith.machine import cache_dir
+from lensmith.core.machine import cache_dir
 
 HERE = Path(__file__).parent
 

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from lensmith.classifier import load
+from lensmith.inference.classifier import load
 
 
 def cpu_s(bundle: Path, images: Path, seconds: float, at_once: int = 1) -> float:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lensmith.bench.pictures import draw
-from lensmith.bundle import GOLDEN, EngineRecord, Manifest, write
-from lensmith.engine import open_graph
-from lensmith.golden import Golden
-from lensmith.image import Preprocessing, preprocess
+from lensmith.bundle.format import GOLDEN, EngineRecord, Manifest, write
+from lensmith.bundle.golden import Golden
+from lensmith.imaging.image import Preprocessing, preprocess
+from lensmith.inference.engine import open_graph
+from lensmith.ops.loadtest.pictures import draw
 
 NAME, HOW, IMAGES = "resnet18", Preprocessing(224), 16
 INT8 = "model-int8.onnx"
@@ -60,7 +60,7 @@ def _networks(made: Model) -> None:
     import timm
     import torch
 
-    from lensmith.graph import write_graph
+    from lensmith.training.models.onnx_export import write_graph
 
     torch.manual_seed(0)
     network = timm.create_model(NAME).eval()
@@ -71,7 +71,7 @@ def _networks(made: Model) -> None:
 
 
 def _bundle(part: Path, made: Model) -> Manifest:
-    from lensmith.export.onnx_graph import Static
+    from lensmith.exporting.onnx_graph import Static
 
     images = tuple(file.read_bytes() for file in sorted(made.images.iterdir()))
     batch = np.stack([preprocess(encoded, HOW) for encoded in images])

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from contestants.footprint import Footprint
-from lensmith.bench.target import Target
+from lensmith.ops.loadtest.target import Target
 
 from .contenders import Contender
 from .environment import UnavailableError

@@ -15,6 +15,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from lensmith.core.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from lensmith.api import bench as bench
     from lensmith.api import cached as cached
@@ -59,26 +61,24 @@ if TYPE_CHECKING:
     from lensmith.api import train as train
     from lensmith.api import validate as validate
     from lensmith.api import verify as verify
-    from lensmith.bundle import Bundle as Bundle
-    from lensmith.classifier import Classifier as Classifier
-    from lensmith.classifier import Prediction as Prediction
+    from lensmith.bundle.format import Bundle as Bundle
     from lensmith.errors import LensmithError as LensmithError
+    from lensmith.inference.classifier import Classifier as Classifier
+    from lensmith.inference.classifier import Prediction as Prediction
 
-__version__ = "0.1.0.dev0"
 
-_VERBS: tuple[str, ...] = ("cached", "check", "clear_cache", "describe", "diff", "fetch", "load", "models", "recipe")
-_VERBS += ("clear_feedback", "export_feedback", "kept_uploads")
-_VERBS += ("split", "sync", "track_ui", "tracked", "validate", "verify")
-_VERBS += ("pull", "push", "registered", "registered_version", "rollback", "set_alias")
-_VERBS += ("rollout_abort", "rollout_promote", "rollout_status", "rollout_watch")
-_ROOMS: tuple[str, ...] = ("bench", "demo", "deploy", "distill", "doctor", "evaluate", "export", "predict", "retune")
-_ROOMS += ("pipeline", "rollout", "serve", "token", "train")
-_VERBS += ("pipeline_show",)
+_VERBS: tuple[str, ...] = ("bench", "cached", "check", "clear_cache", "clear_feedback", "demo", "deploy", "describe")
+_VERBS += ("diff", "distill", "doctor", "evaluate", "export", "export_feedback", "fetch", "kept_uploads", "load")
+_VERBS += ("models", "pipeline", "pipeline_show", "predict", "pull", "push", "recipe", "registered")
+_VERBS += ("registered_version", "retune", "rollback", "rollout_abort", "rollout_promote", "rollout_status")
+_VERBS += ("rollout_watch", "serve", "set_alias", "split", "sync", "token", "track_ui", "tracked", "train")
+_VERBS += ("validate", "verify")
+_ROOMS = ("rollout",)
 _TYPES = {
-    "Bundle": "lensmith.bundle",
-    "Classifier": "lensmith.classifier",
+    "Bundle": "lensmith.bundle.format",
+    "Classifier": "lensmith.inference.classifier",
     "LensmithError": "lensmith.errors",
-    "Prediction": "lensmith.classifier",
+    "Prediction": "lensmith.inference.classifier",
 }
 
 __all__ = ["Bundle", "Classifier", "LensmithError", "Prediction", "bench", "cached", "check", "clear_cache"]
@@ -90,7 +90,7 @@ __all__ += ["sync", "token", "track_ui", "tracked", "train", "validate", "verify
 
 
 class _Room(ModuleType):
-    """A module that can be called: `lensmith.train(...)` is the verb, `lensmith.train.fit` a part of its room."""
+    """A module that can be called: `lensmith.train(...)` is the verb, `lensmith.rollout.guards` a part of its room."""
 
     def __call__(self, *args: Any, **settings: Any) -> Any:
         return getattr(import_module("lensmith.api"), self.__name__.rpartition(".")[2])(*args, **settings)

@@ -12,53 +12,53 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from lensmith import config
-from lensmith.machine import share_cores
+from lensmith.core.machine import share_cores
 
 if TYPE_CHECKING:
-    from lensmith.bench.measured import Measured
-    from lensmith.cache import Cleared, Kept
-    from lensmith.classifier import Classifier
+    from lensmith.core.cache import Cleared, Kept
     from lensmith.data.fetch import Fetched
     from lensmith.data.split import Split
     from lensmith.data.verify import Checked
-    from lensmith.demo import Demonstrated
-    from lensmith.deploy.run import Deployed
-    from lensmith.distill import Distilled
-    from lensmith.doctor import Diagnosis
-    from lensmith.evaluate.evaluation import Evaluation
-    from lensmith.export.assemble import Exported
-    from lensmith.feedback import Deleted, Summary
-    from lensmith.feedback import Exported as FeedbackExported
-    from lensmith.inspection import Description, Difference, Verified
-    from lensmith.pipeline.run import Outcome, Ran
-    from lensmith.predict import Predicted
+    from lensmith.evaluation.evaluation import Evaluation
+    from lensmith.exporting.export import Exported
+    from lensmith.feedback.dataset import Deleted, Summary
+    from lensmith.feedback.dataset import Exported as FeedbackExported
+    from lensmith.inference.batch import Predicted
+    from lensmith.inference.classifier import Classifier
+    from lensmith.inference.inspection import Description, Difference, Verified
+    from lensmith.inference.retune import Retuned
+    from lensmith.ops.deploy.run import Deployed
+    from lensmith.ops.doctor import Diagnosis
+    from lensmith.ops.loadtest.measured import Measured
+    from lensmith.ops.token import Token
     from lensmith.registry.aliases import Moved
     from lensmith.registry.models import Model, Version
     from lensmith.registry.pull import Pulled
     from lensmith.registry.push import Pushed
-    from lensmith.registry.released import Released
-    from lensmith.retune import Retuned
     from lensmith.rollout.state import Decision, Rollout
-    from lensmith.token import Token
+    from lensmith.rollout.status import Released
     from lensmith.tracking.recent import TrackedRun
     from lensmith.tracking.sync import Synced
-    from lensmith.train.network.zoo import Backbone
-    from lensmith.train.recipe_file import Validated
-    from lensmith.training import Trained
+    from lensmith.training.models.zoo import Backbone
+    from lensmith.training.recipe_file import Validated
+    from lensmith.workflows.demo import Demonstrated
+    from lensmith.workflows.distill import Distilled
+    from lensmith.workflows.pipeline.run import Outcome, Ran
+    from lensmith.workflows.train_and_export import Trained
 
 StrPath = str | PathLike[str]
 
 
 def doctor() -> Diagnosis:
     """Look at this machine: versions, devices, cores, engines, limits, and the remedy for what is wrong."""
-    from lensmith.doctor import examine
+    from lensmith.ops.doctor import examine
 
     return examine()
 
 
 def models(pattern: str = "*", max_params: float | None = None, suited: str | None = None) -> list[Backbone]:
     """The backbones one can name, by a pattern such as `*lite*`; see `lensmith models --help`."""
-    from lensmith.train.network.zoo import find
+    from lensmith.training.models.zoo import find
 
     return find(pattern, max_params=max_params, suited=suited)
 
@@ -86,21 +86,21 @@ def split(folder: StrPath, **settings: Any) -> Split:
 
 def cached() -> Kept:
     """What runs have kept for the next: features of frozen layers, decoded pixels."""
-    from lensmith.cache import kept
+    from lensmith.core.cache import kept
 
     return kept()
 
 
 def clear_cache(kind: str | None = None) -> Cleared:
     """Remove what is kept: `features`, `pixels`, `measured`, or all of it; downloads stay."""
-    from lensmith.cache import clear
+    from lensmith.core.cache import clear
 
     return clear(kind)
 
 
 def recipe(which: StrPath = "balanced") -> config.TrainSettings:
     """All settings of a preset or of a recipe file, as `train` would resolve them; `data` is a placeholder."""
-    from lensmith.train.recipe import named
+    from lensmith.training.schedule import named
 
     return named(which)
 
@@ -108,7 +108,7 @@ def recipe(which: StrPath = "balanced") -> config.TrainSettings:
 def validate(recipe: StrPath) -> Validated:
     """Look a recipe file over before anything is trained; raises with all that is wrong."""
     share_cores()
-    from lensmith.train.recipe_file import validate as run
+    from lensmith.training.recipe_file import validate as run
 
     return run(Path(recipe))
 
@@ -126,7 +126,7 @@ def train(
         settings: see above.
     """
     share_cores()
-    from lensmith.training import train as run
+    from lensmith.workflows.train_and_export import train as run
 
     return run({"data": data, **settings}, recipe, resume)
 
@@ -142,16 +142,21 @@ def push(
         alias: to name the version by, such as champion.
         tracking_uri: where the registry is, in the place of the settings `tracking`.
     """
+    from lensmith.bundle.format import Bundle
     from lensmith.registry import push as room
-    from lensmith.registry.store import client, uri
+    from lensmith.registry.client import client, uri
+    from lensmith.rollout.lifecycle import require_not_under_way
 
-    return room.push(client(uri(tracking_uri)), bundle, name, alias)
+    there = client(uri(tracking_uri))
+    if alias is not None:
+        require_not_under_way(there, Bundle.load(bundle).manifest.name if name is None else name, alias)
+    return room.push(there, bundle, name, alias)
 
 
 def registered(name: str | None = None, *, tracking_uri: str | None = None) -> Sequence[Model]:
     """The registered models with their versions and aliases, or the one that is named."""
     from lensmith.registry import models
-    from lensmith.registry.store import client, uri
+    from lensmith.registry.client import client, uri
 
     there = client(uri(tracking_uri), create=False)
     return [models.model(there, each) for each in ([name] if name is not None else models.names(there))]
@@ -159,10 +164,10 @@ def registered(name: str | None = None, *, tracking_uri: str | None = None) -> S
 
 def registered_version(name: str, *, tracking_uri: str | None = None) -> Version:
     """What NAME@ALIAS or NAME@VERSION names in the registry."""
-    from lensmith.registry import models, names
-    from lensmith.registry.store import client, uri
+    from lensmith.registry import models, references
+    from lensmith.registry.client import client, uri
 
-    wanted = names.require(name)
+    wanted = references.require(name)
     return models.resolve(client(uri(tracking_uri), create=False), wanted)
 
 
@@ -175,11 +180,13 @@ def set_alias(name: str, alias: str, *, remove: bool = False, tracking_uri: str 
         remove: let it name nothing any longer.
         tracking_uri: as for `push`.
     """
-    from lensmith.registry import aliases, models, names
-    from lensmith.registry.store import client, uri
+    from lensmith.registry import aliases, models, references
+    from lensmith.registry.client import client, uri
+    from lensmith.rollout.lifecycle import require_not_under_way
 
-    wanted = None if remove else names.require(name)
+    wanted = None if remove else references.require(name)
     there = client(uri(tracking_uri), create=False)
+    require_not_under_way(there, name if wanted is None else wanted.name, alias)
     if wanted is None:
         return aliases.remove(there, name, alias)
     return aliases.point(there, models.resolve(there, wanted), alias)
@@ -193,20 +200,24 @@ def pull(name: str, out: StrPath | None = None, *, tracking_uri: str | None = No
         out: folder, or file that ends in .zip, to write; by default it stays in the cache.
         tracking_uri: as for `push`.
     """
-    from lensmith.registry import names
     from lensmith.registry import pull as room
-    from lensmith.registry.store import client, uri
+    from lensmith.registry import references
+    from lensmith.registry.client import client, uri
 
-    wanted = names.require(name)
+    wanted = references.require(name)
     return room.pull_to(client(uri(tracking_uri), create=False), wanted, None if out is None else Path(out))
 
 
 def rollback(name: str, *, tracking_uri: str | None = None) -> Moved:
     """Make a model's champion before champion again."""
     from lensmith.registry import aliases
-    from lensmith.registry.store import client, uri
+    from lensmith.registry.client import client, uri
+    from lensmith.registry.references import CHAMPION
+    from lensmith.rollout.lifecycle import require_not_under_way
 
-    return aliases.rollback(client(uri(tracking_uri), create=False), name)
+    there = client(uri(tracking_uri), create=False)
+    require_not_under_way(there, name, CHAMPION)
+    return aliases.rollback(there, name)
 
 
 def track_ui(**settings: Any) -> None:
@@ -248,7 +259,7 @@ def distill(
         settings: see above.
     """
     share_cores()
-    from lensmith.distill import distill as run
+    from lensmith.workflows.distill import distill as run
 
     return run({"teacher": teacher, "model": student, **settings}, recipe, resume)
 
@@ -256,42 +267,42 @@ def distill(
 def export(run: StrPath | None = None, **settings: Any) -> Exported:
     """Turn a run into a bundle with the fastest engine that loses next to nothing. Settings: `ExportSettings`."""
     share_cores()
-    from lensmith.export.assemble import export as make
+    from lensmith.exporting.export import export as make
 
     return make(config.ExportSettings.resolve({"run": run, **settings}))
 
 
 def retune(bundle: StrPath, **settings: Any) -> Retuned:
     """Measure a bundle's engines on this machine, and choose again. Settings: `ExportSettings`."""
-    from lensmith.retune import retune as run
+    from lensmith.inference.retune import retune as run
 
     return run(config.ExportSettings.resolve({"retune": bundle, **settings}))
 
 
 def describe(bundle: StrPath) -> Description:
     """What a bundle holds: bundle.json, sizes of the files; schema and hashes are verified."""
-    from lensmith.inspection import describe as run
+    from lensmith.inference.inspection import describe as run
 
     return run(bundle)
 
 
 def verify(bundle: StrPath) -> Verified:
     """Schema, hashes, and whether every engine that runs here answers rightly; what is wrong is its `problem`."""
-    from lensmith.inspection import verify as run
+    from lensmith.inference.inspection import verify as run
 
     return run(bundle)
 
 
 def diff(a: StrPath, b: StrPath) -> Difference:
     """Where two bundles differ, field by field of bundle.json."""
-    from lensmith.inspection import diff as run
+    from lensmith.inference.inspection import diff as run
 
     return run(a, b)
 
 
 def evaluate(bundle: StrPath, data: StrPath, **settings: Any) -> Evaluation:
     """Judge a bundle on labelled images with the engine that serves. Settings: `EvaluateSettings`."""
-    from lensmith.evaluate.run import evaluate as run
+    from lensmith.evaluation.run import evaluate as run
 
     return run(config.EvaluateSettings.resolve({"bundle": bundle, "data": data, **settings}))
 
@@ -307,30 +318,30 @@ def predict(
         stream: takes the rows as text where no `out` is given; without both they are in the result.
         settings: see above.
     """
-    from lensmith.predict import predict as run
+    from lensmith.inference.batch import predict as run
 
-    names = [str(image) for image in ([images] if isinstance(images, (str, PathLike)) else images)]
-    return run(config.PredictSettings.resolve({"bundle": bundle, "images": names, **settings}), stream)
+    references = [str(image) for image in ([images] if isinstance(images, (str, PathLike)) else images)]
+    return run(config.PredictSettings.resolve({"bundle": bundle, "images": references, **settings}), stream)
 
 
 def serve(bundle: StrPath | None = None, **settings: Any) -> None:
     """Answer over HTTP until stopped. Settings: `ServeSettings`."""
-    from lensmith.serve import platform
-    from lensmith.serve.run import serve as run
+    from lensmith.serving import platform
+    from lensmith.serving.run import serve as run
 
     run(config.ServeSettings.resolve({**platform.settings(), "bundle": bundle, **settings}))
 
 
 def kept_uploads(folder: StrPath) -> Summary:
     """What lies in a folder of uploads that a service has kept."""
-    from lensmith.feedback import kept_uploads as run
+    from lensmith.feedback.dataset import kept_uploads as run
 
     return run(folder)
 
 
 def export_feedback(folder: StrPath, out: StrPath, unlabelled: StrPath | None = None) -> FeedbackExported:
     """Make an image folder of kept uploads whose true label is known; those without go to `unlabelled`, if named."""
-    from lensmith.feedback import export_feedback as run
+    from lensmith.feedback.dataset import export_feedback as run
 
     return run(folder, out, unlabelled)
 
@@ -343,35 +354,35 @@ def clear_feedback(
     everything: bool = False,
 ) -> Deleted:
     """Delete kept uploads: those older than `30d` (or seconds), those of some requests, or all."""
-    from lensmith.feedback import clear_feedback as run
+    from lensmith.feedback.dataset import clear_feedback as run
 
     return run(folder, older_than=older_than, request_ids=request_ids, everything=everything)
 
 
 def deploy(kind: str, bundle: StrPath | None = None, **settings: Any) -> Deployed:
     """Write files for nginx, systemd, Docker, Compose or Prometheus. Settings: `DeploySettings`."""
-    from lensmith.deploy.run import deploy as run
+    from lensmith.ops.deploy.run import deploy as run
 
     return run(config.DeploySettings.resolve({"kind": kind, "bundle": bundle, **settings}))
 
 
 def rollout(name: str, version: str | int | None = None, **settings: Any) -> Rollout:
     """Let a version of a registered model be tried beside its champion. Settings: `RolloutSettings`."""
-    from lensmith.registry.release import start
+    from lensmith.rollout.lifecycle import start
 
     return start(config.RolloutSettings.resolve({"name": name, "version": version, **settings}))
 
 
 def rollout_status(name: str, tracking_uri: str | None = None) -> Released:
     """The gray releases of a registered model, the latest with its figures over all replicas."""
-    from lensmith.registry.released import status
+    from lensmith.rollout.status import status
 
     return status(name, tracking_uri)
 
 
 def rollout_watch(name: str, tracking_uri: str | None = None) -> Iterator[Released]:
     """The same again and again, without end, whenever the next is asked for."""
-    from lensmith.registry.released import Watcher
+    from lensmith.rollout.status import Watcher
 
     watcher = Watcher(name, tracking_uri)
     while True:
@@ -380,14 +391,14 @@ def rollout_watch(name: str, tracking_uri: str | None = None) -> Iterator[Releas
 
 def rollout_promote(name: str, reason: str = "", tracking_uri: str | None = None) -> tuple[Rollout, Decision]:
     """End the gray release that is under way: its challenger becomes the champion."""
-    from lensmith.registry.release import end
+    from lensmith.rollout.lifecycle import end
 
     return end(name, "promoted", reason, tracking_uri)
 
 
 def rollout_abort(name: str, reason: str = "", tracking_uri: str | None = None) -> tuple[Rollout, Decision]:
     """End the gray release that is under way: the champion answers all requests again."""
-    from lensmith.registry.release import end
+    from lensmith.rollout.lifecycle import end
 
     return end(name, "aborted", reason, tracking_uri)
 
@@ -410,7 +421,7 @@ def pipeline(
         told: called when a stage begins, and when it is over.
     """
     share_cores()
-    from lensmith.pipeline.run import run
+    from lensmith.workflows.pipeline.run import run
 
     return run(Path(file), Path(out) if out is not None else None, force, until, told or (lambda outcome: None))
 
@@ -423,21 +434,21 @@ def pipeline_show(file: StrPath = "pipeline.yaml", *, folder: StrPath | None = N
         folder: its folder, where it is not runs/pipelines/NAME.
         out: picture to draw: FILE.svg or FILE.html.
     """
-    from lensmith.pipeline.show import show
+    from lensmith.workflows.pipeline.show import show
 
     return show(Path(file), Path(folder) if folder is not None else None, Path(out) if out is not None else None)
 
 
 def token(subject: str, **settings: Any) -> Token:
     """Make a token with which somebody may call the service. Settings: `TokenSettings`."""
-    from lensmith.token import token as run
+    from lensmith.ops.token import token as run
 
     return run(config.TokenSettings.resolve({"subject": subject, **settings}))
 
 
 def bench(target: StrPath, **settings: Any) -> Measured:
     """Load-test a service at a URL, or one that is started for a bundle. Settings: `BenchSettings`."""
-    from lensmith.bench.run import bench as run
+    from lensmith.ops.loadtest.run import bench as run
 
     return run(config.BenchSettings.resolve({"target": str(target), **settings}))
 
@@ -445,13 +456,13 @@ def bench(target: StrPath, **settings: Any) -> Measured:
 def demo(**settings: Any) -> Demonstrated:
     """The whole way on real images. Settings: `DemoSettings`."""
     share_cores()
-    from lensmith.demo import demo as run
+    from lensmith.workflows.demo import demo as run
 
     return run(config.DemoSettings.resolve(settings))
 
 
 def load(bundle: StrPath, engine: str | None = None, threads: int = 1) -> Classifier:
     """A verified bundle, ready to answer: `load(path).predict(paths)`."""
-    from lensmith.classifier import load as run
+    from lensmith.inference.classifier import load as run
 
     return run(bundle, engine, threads)

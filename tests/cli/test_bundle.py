@@ -6,9 +6,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from lensmith.bundle import Abstention, Bundle
+from lensmith.bundle.format import Abstention, Bundle
 from lensmith.cli import main
-from lensmith.engine import FakeEngine
+from lensmith.inference.engine import FakeEngine
 
 Remake = Callable[..., Bundle]
 
@@ -87,7 +87,7 @@ def test_an_engine_that_answers_otherwise_exits_with_2_and_one_paragraph(
     capsys: pytest.CaptureFixture[str], measured: Bundle, monkeypatch: pytest.MonkeyPatch, flags: list[str]
 ) -> None:
     wrong = FakeEngine(lambda batch: np.zeros((len(batch), 3), np.float32))
-    monkeypatch.setattr("lensmith.engine.open_graph", lambda *args: wrong)
+    monkeypatch.setattr("lensmith.inference.engine.open_graph", lambda *args: wrong)
     code, out, err = run(capsys, "verify", measured.path, *flags)
     assert code == 2
     assert err.count("\n") == 1

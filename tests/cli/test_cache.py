@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import lensmith
-from lensmith.cache import Store
 from lensmith.cli import main
+from lensmith.core.cache import Store
 
 
 @pytest.fixture(autouse=True)

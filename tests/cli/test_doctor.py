@@ -6,7 +6,7 @@ import pytest
 
 from lensmith import api
 from lensmith.cli import main
-from lensmith.doctor import Diagnosis, Finding
+from lensmith.ops.doctor import Diagnosis, Finding
 
 OK = Finding("Processor", "Cores allowed", "2 of 64 [quota]", facts={"cores_allowed": 2})
 NOTE = Finding("Limits", "Open files", "256", "note", "ulimit -n 4096")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lensmith.bundle import Bundle
+from lensmith.bundle.format import Bundle
 from lensmith.cli import main
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from lensmith.bundle import Bundle
+from lensmith.bundle.format import Bundle
 from lensmith.cli import main
 from lensmith.config import ExportSettings
-from lensmith.export.assemble import export
+from lensmith.exporting.export import export
 
 
 def run(*argv: object) -> int:

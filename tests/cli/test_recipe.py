@@ -9,7 +9,7 @@ import yaml
 
 from lensmith.cli import main
 from lensmith.config import TrainSettings
-from lensmith.train.recipe import PRESETS, settings_of
+from lensmith.training.schedule import PRESETS, settings_of
 
 ALL_WRONG = """
 epoch: 3

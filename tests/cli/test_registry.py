@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lensmith.bundle import Bundle
+from lensmith.bundle.format import Bundle
 from lensmith.cli import main
-from lensmith.registry.store import client
+from lensmith.registry.client import client
 
 Remake = Callable[..., Bundle]
 Run = Callable[..., tuple[int, str, str]]

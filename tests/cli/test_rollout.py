@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 import lensmith
-from lensmith.bundle import MANIFEST, Bundle
+from lensmith.bundle.format import MANIFEST, Bundle
 from lensmith.cli import main
-from lensmith.registry.rollouts import Ledger
-from lensmith.registry.store import client, uri
-from lensmith.rollout.counts import Counts, bucket_of
+from lensmith.registry.client import client, uri
+from lensmith.rollout.ledger import Ledger
+from lensmith.rollout.metrics import Counts, bucket_of
 from lensmith.rollout.report import Report, Stop
 from lensmith.rollout.state import now
 

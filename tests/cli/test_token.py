@@ -25,7 +25,7 @@ import lensmith
 from lensmith.cli import main
 from lensmith.config import ServeSettings, TokenSettings
 from lensmith.errors import SettingsError
-from lensmith.serve.trust.auth import Authenticator, Caller
+from lensmith.serving.auth.jwt import Authenticator, Caller
 
 SECRET = "an example of forty characters, no secret"
 KEYS = {"RS256": rsa.generate_private_key(65537, 2048), "ES256": ec.generate_private_key(ec.SECP256R1())}

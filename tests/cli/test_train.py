@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from lensmith.bundle import GRAPH
+from lensmith.bundle.format import GRAPH
 from lensmith.cli import main
-from lensmith.train.step import Learner
+from lensmith.training.learner import Learner
 
 FLAGS = ["--model", "test_resnet", "--no-pretrained", "--image-size", "32", "--workers", "0", "--batch-size", "4"]
 FLAGS += ["--head-solver", "minibatch", "--cache-gb", "0"]

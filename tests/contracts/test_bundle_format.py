@@ -13,8 +13,8 @@ import jsonschema
 import numpy as np
 import pytest
 
-from lensmith import archive
-from lensmith.bundle import MANIFEST, SCHEMA_VERSION, Bundle, Manifest
+from lensmith.bundle import archive
+from lensmith.bundle.format import MANIFEST, SCHEMA_VERSION, Bundle, Manifest
 from lensmith.cli import main
 from lensmith.errors import BundleError
 

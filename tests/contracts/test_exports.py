@@ -27,10 +27,10 @@ def test_every_verb_is_a_function_of_the_package() -> None:
 
 
 def test_a_room_stays_callable_after_its_parts_are_imported() -> None:
-    importlib.import_module("lensmith.train.recipe")
+    importlib.import_module("lensmith.training.schedule")
     with pytest.raises(LensmithError, match="Nothing is there"):
         lensmith.train("no/such/folder")
-    assert lensmith.train.recipe.PRESETS
+    assert lensmith.training.schedule.PRESETS
 
 
 def test_every_settings_class_has_a_verb() -> None:

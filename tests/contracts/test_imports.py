@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from lensmith.bundle import Bundle
+from lensmith.bundle.format import Bundle
 
 PREDICT = """
 import sys
-from lensmith.classifier import load
+from lensmith.inference.classifier import load
 assert load({bundle!r}).predict([{image!r}])[0].label == "red"
 """
 
@@ -29,7 +29,7 @@ def test_importing_lensmith_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "room", ["lensmith.serve.app", "lensmith.serve.run", "lensmith.predict", "lensmith.evaluate.run"]
+    "room", ["lensmith.serving.app", "lensmith.serving.run", "lensmith.inference.batch", "lensmith.evaluation.run"]
 )
 def test_what_runs_a_bundle_leaves_torch_out(room: str) -> None:
     assert not loaded_after(f"import {room}") & {"torch", "torchvision", "timm"}
@@ -43,8 +43,8 @@ def test_predicting_leaves_torch_out(colour_bundle: Bundle, colours: Path) -> No
 SERVE = """
 from fastapi.testclient import TestClient
 from lensmith.config import ServeSettings
-from lensmith.serve.app import create_app
-from lensmith.serve.work.models import Models
+from lensmith.serving.app import create_app
+from lensmith.serving.execution.model_manager import Models
 
 settings = ServeSettings(bundle={bundle!r})
 models = Models.load(settings)

@@ -22,8 +22,8 @@ import numpy as np
 import psutil
 import pytest
 
-from lensmith.bundle import Bundle
-from lensmith.serve.process import ServiceProcess, start_service
+from lensmith.bundle.format import Bundle
+from lensmith.serving.child_process import ServiceProcess, start_service
 
 
 @pytest.fixture(scope="session")

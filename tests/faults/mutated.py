@@ -455,8 +455,8 @@ class Direct:
 
     def __init__(self, bundle: Path) -> None:
         from lensmith.config import ServeSettings
-        from lensmith.serve.app import create_app
-        from lensmith.serve.work.models import Models
+        from lensmith.serving.app import create_app
+        from lensmith.serving.execution.model_manager import Models
 
         # One image after another: there is no load that could be refused, and a busy machine is no fault.
         settings = ServeSettings(bundle=bundle, port=0, threads=1, batching="off", deadline_ms=600_000)

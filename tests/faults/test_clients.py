@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from lensmith.serve.process import ServiceProcess
+from lensmith.serving.child_process import ServiceProcess
 
 pytestmark = pytest.mark.slow
 

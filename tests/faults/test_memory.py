@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lensmith.serve.process import ServiceProcess
+from lensmith.serving.child_process import ServiceProcess
 
 pytestmark = pytest.mark.slow
 

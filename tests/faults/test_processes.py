@@ -11,8 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
-from lensmith.bundle import Bundle
-from lensmith.serve.process import ServiceProcess
+from lensmith.bundle.format import Bundle
+from lensmith.serving.child_process import ServiceProcess
 
 pytestmark = pytest.mark.slow
 
@@ -98,7 +98,7 @@ def test_a_process_that_hangs_is_replaced_and_those_that_work_are_left_alone(
 ) -> None:  # fmt: skip
     port = free_port()
     program = (
-        "from lensmith.serve.listen import supervisor; supervisor.HUNG_S, supervisor.LOOK_S = 3.0, 0.5; "
+        "from lensmith.serving.server import supervisor; supervisor.HUNG_S, supervisor.LOOK_S = 3.0, 0.5; "
         f"from lensmith import api; api.serve({str(colour_bundle.path)!r}, port={port}, workers=2, threads=1)"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from lensmith.bundle import Bundle
-from lensmith.serve.process import ServiceProcess, start_service
+from lensmith.bundle.format import Bundle
+from lensmith.serving.child_process import ServiceProcess, start_service
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lensmith.bundle import Bundle
-from lensmith.serve.process import ServiceProcess
+from lensmith.bundle.format import Bundle
+from lensmith.serving.child_process import ServiceProcess
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("guarded")]
 

@@ -23,11 +23,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lensmith.bundle import GOLDEN, GRAPH, Bundle, Manifest, write
-from lensmith.engine import OnnxRuntimeEngine
-from lensmith.golden import Golden
-from lensmith.image import preprocess
-from lensmith.serve.process import ServiceProcess, start_service
+from lensmith.bundle.format import GOLDEN, GRAPH, Bundle, Manifest, write
+from lensmith.bundle.golden import Golden
+from lensmith.imaging.image import preprocess
+from lensmith.inference.engine import OnnxRuntimeEngine
+from lensmith.serving.child_process import ServiceProcess, start_service
 
 LABELS = ("blue", "green", "red")
 MATRIX = 8 * (2 * np.eye(3, dtype=np.float32)[[2, 1, 0]] - np.ones((3, 3), dtype=np.float32) / 2)

@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 from lensmith import api
-from lensmith.rollout.guard import LEAST_REQUESTS
-from lensmith.rollout.latency import TOO_SLOW, WINDOW
-from lensmith.serve.process import ServiceProcess
+from lensmith.rollout.guards import LEAST_REQUESTS
+from lensmith.rollout.latency_guard import TOO_SLOW, WINDOW
+from lensmith.serving.child_process import ServiceProcess
 
 MATRIX = 8 * (2 * np.eye(3, dtype=np.float32)[[2, 1, 0]] - np.ones((3, 3), dtype=np.float32) / 2)
 """Means of the channels red, green, blue → logits of blue, green, red; what a model has unless told otherwise."""

@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 import pytest
 
 import lensmith
-from lensmith.bundle import MANIFEST, Bundle, sha256
+from lensmith.bundle.format import MANIFEST, Bundle, sha256
+from lensmith.core.machine import cache_dir
 from lensmith.errors import OutputError, RegistryError
-from lensmith.machine import cache_dir
 from lensmith.registry.models import CONTENT_TAG, Version, resolve
-from lensmith.registry.names import Name
 from lensmith.registry.pull import cached, locate, pull
+from lensmith.registry.references import Name
 
 
 @pytest.fixture

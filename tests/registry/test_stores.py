@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 import lensmith
-from lensmith.bundle import Bundle
+from lensmith.bundle.format import Bundle
+from lensmith.core.machine import cache_dir
 from lensmith.errors import FallbackWarning, RegistryError, RegistryUnreachableError, RolloutError
-from lensmith.machine import cache_dir
-from lensmith.registry import store
-from lensmith.registry.rollouts import Ledger
+from lensmith.registry import client
+from lensmith.rollout.ledger import Ledger
 from lensmith.rollout.state import Decision, Rollout
 
 Remake = Callable[..., Bundle]
@@ -35,7 +35,7 @@ def test_a_model_lives_alike_in_every_store(address: str, remake: Remake, shared
     assert classifier.predict(shared_colours / "red" / "000.png")[0].label == "red"
     assert lensmith.describe("flowers@2").manifest.version == "new"
 
-    there = store.client(store.uri())
+    there = client.client(client.uri())
     ledger = Ledger.open(there, "flowers", create=True)
     assert ledger is not None
     begun = ledger.begin(Rollout(id="", name="flowers", champion="1", challenger="2"))
@@ -61,7 +61,7 @@ def test_a_model_lives_alike_in_every_store(address: str, remake: Remake, shared
 def test_several_that_begin_at_once_share_one_ledger(address: str, remake: Remake) -> None:
     name = f"contested-{uuid.uuid4().hex}"
     lensmith.push(remake("bundle", name=name).path, alias="champion")
-    clients = [store.client(store.uri()) for _ in range(4)]
+    clients = [client.client(client.uri()) for _ in range(4)]
 
     def start(number: int) -> str:
         ledger = Ledger.open(clients[number], name, create=True)
@@ -86,12 +86,12 @@ def test_replicas_that_apply_a_decision_at_once_do_not_disturb_one_another(addre
     name = f"applied-{uuid.uuid4().hex}"
     for version in ("a", "b"):
         lensmith.push(remake(version, name=name, version=version).path, alias="champion" if version == "a" else None)
-    there = store.client(store.uri())
+    there = client.client(client.uri())
     there.set_registered_model_alias(name, "challenger", "2")
     ledger = Ledger.open(there, name, create=True)
     assert ledger is not None
     ledger.begin(Rollout(id="", name=name, champion="1", challenger="2"))
-    clients = [store.client(store.uri()) for _ in range(4)]
+    clients = [client.client(client.uri()) for _ in range(4)]
 
     def end(number: int) -> str:
         mine = Ledger.open(clients[number], name, create=False)
@@ -118,7 +118,7 @@ def test_what_a_name_meant_last_is_used_while_the_server_is_away(
         lensmith.pull("remembered@champion", tracking_uri=gone)
     lensmith.load("remembered@champion")
     known = sorted((cache_dir() / "registry" / "known").iterdir())
-    monkeypatch.setattr(store, "_knock", _refuse)
+    monkeypatch.setattr(client, "_knock", _refuse)
     with pytest.warns(FallbackWarning, match="version 1, as before"):
         assert lensmith.load("remembered@champion").bundle.manifest.version == "kept"
     shutil.rmtree(known[0].parent)

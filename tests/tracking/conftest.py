@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from lensmith.bundle import Bundle
-from lensmith.registry import store
+from lensmith.bundle.format import Bundle
+from lensmith.registry import client as store
 from lensmith.tracking.state import State
 
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from lensmith import training
 from lensmith.config import TrainSettings
 from lensmith.errors import MissingPackageError, RegistryError
-from lensmith.tracking import address, beside
+from lensmith.tracking import address, sidecar
 from lensmith.tracking.address import uri_of
-from lensmith.tracking.beside import Beside
+from lensmith.tracking.sidecar import Beside
 from lensmith.tracking.state import NAME, State
+from lensmith.workflows import train_and_export
 
 SECRET = "postgresql+psycopg://ann:secret@db/runs"
 KNOWN = "postgresql+psycopg://ann@db/runs"
@@ -47,7 +47,7 @@ def test_a_password_is_taken_from_where_all_verbs_have_it_and_is_never_written_d
 def test_no_mlflow_is_said_once_and_is_no_error_unless_a_place_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for module in (address, beside):
+    for module in (address, sidecar):
         monkeypatch.setattr(module, "installed", lambda: False)
     assert uri_of("auto", None) is None
     with pytest.raises(MissingPackageError, match=r"lensmith\[track\]"):
@@ -67,5 +67,5 @@ def test_an_address_of_no_known_kind_is_said_before_anything_is_trained(
     if where == "environment":
         monkeypatch.setenv("LENSMITH_TRACKING_URI", "ftp://x")
     with pytest.raises(RegistryError, match="ftp://x"):
-        training.train(given)
+        train_and_export.train(given)
     assert not (tmp_path / "run").exists()

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 import torch
 
-from lensmith import training
-from lensmith.registry import store
-from lensmith.tracking.beside import Beside
-from lensmith.tracking.send import KEY
+from lensmith.registry import client as store
+from lensmith.tracking.sender import KEY
+from lensmith.tracking.sidecar import Beside
 from lensmith.tracking.state import State
 from lensmith.tracking.sync import sync
-from lensmith.train.folder import checkpoint
-from lensmith.train.interruption import RunInterruptedError
-from lensmith.train.step import Learner
+from lensmith.training.learner import Learner
+from lensmith.training.run_dir import checkpoint
+from lensmith.training.signals import RunInterruptedError
+from lensmith.workflows import train_and_export
 
 pytestmark = pytest.mark.slow
 
@@ -65,7 +65,7 @@ def test_a_training_goes_on_without_the_server_comes_to_the_same_bits_and_what_w
     server: Any, quick: dict[str, Any], shared_colours: Path, tmp_path: Path, in_step: Any, histories: Any, files: Any
 ) -> None:
     settings = {**quick, "data": shared_colours}
-    plain = training.train({**settings, "out": tmp_path / "plain", "tracking": "none"})
+    plain = train_and_export.train({**settings, "out": tmp_path / "plain", "tracking": "none"})
     assert plain.tracked is None
     assert not (tmp_path / "plain" / "tracking.json").exists()
 
@@ -76,7 +76,7 @@ def test_a_training_goes_on_without_the_server_comes_to_the_same_bits_and_what_w
         server.kill()
 
     in_step(9, kill)
-    trained = training.train({**settings, "out": out, "tracking": server.url})
+    trained = train_and_export.train({**settings, "out": out, "tracking": server.url})
     assert same_weights(out, tmp_path / "plain")
     assert trained.tracked is not None
     assert not trained.tracked.complete
@@ -103,9 +103,9 @@ def test_an_interrupted_run_that_goes_on_is_one_run_and_is_complete_at_its_end(
     out = tmp_path / "run"
     in_step(7, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(RunInterruptedError):
-        training.train({**quick, "data": shared_colours, "out": out, "tracking": runs_uri})
+        train_and_export.train({**quick, "data": shared_colours, "out": out, "tracking": runs_uri})
     stopped = until(out, lambda state: state.status == "KILLED")
-    trained = training.train({"data": None}, resume=out)
+    trained = train_and_export.train({"data": None}, resume=out)
     state = until(out, lambda state: state.complete(out))
     assert trained.tracked is not None
     assert trained.tracked.run_id == state.run_id == stopped.run_id
@@ -120,7 +120,7 @@ def test_a_process_that_is_killed_leaves_a_failed_run_behind(run: Path, runs_uri
     (run / "events.jsonl").unlink()
     tell(run, "start", step=0)
     code = (
-        "import os, sys; from pathlib import Path; from lensmith.tracking.beside import Beside\n"
+        "import os, sys; from pathlib import Path; from lensmith.tracking.sidecar import Beside\n"
         "Beside().begin(Path(sys.argv[1]), sys.argv[2]); os.kill(os.getpid(), 9)"
     )
     ended = subprocess.run([sys.executable, "-c", code, str(run), runs_uri], check=False)

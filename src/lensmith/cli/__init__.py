@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from lensmith import __version__
+from lensmith.core.version import __version__
 from lensmith.errors import EXTRA_OF_PACKAGE, FallbackWarning, LensmithError, MissingPackageError, OutputError
 
 VERBS = {

@@ -17,7 +17,7 @@ from lensmith.cli.options import Json
 from lensmith.cli.output import print_json, say, table
 
 if TYPE_CHECKING:
-    from lensmith.drift import Reference
+    from lensmith.bundle.drift import Reference
 
 WIDTH = 32
 """Characters of a value in a table; --json has all of it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lensmith.bundle import EngineRecord, Manifest
+from lensmith.bundle.format import EngineRecord, Manifest
 from lensmith.cli.output import say, table
 
 

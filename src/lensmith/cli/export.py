@@ -11,8 +11,8 @@ from lensmith.cli.output import print_json, say, table
 from lensmith.config import ExportSettings
 
 if TYPE_CHECKING:
-    from lensmith.export.assemble import Exported
-    from lensmith.retune import Retuned
+    from lensmith.exporting.export import Exported
+    from lensmith.inference.retune import Retuned
 
 SHOWN_CHANGES = 12
 

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 from typer.main import get_command
 
-from lensmith.settings import Settings
+from lensmith.config.base import Settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 """The option that every verb with a result has."""

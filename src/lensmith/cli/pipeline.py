@@ -14,7 +14,7 @@ from lensmith.cli.options import Json
 from lensmith.cli.output import print_json, say, table
 
 if TYPE_CHECKING:
-    from lensmith.pipeline.run import Outcome
+    from lensmith.workflows.pipeline.run import Outcome
 
 _MARKS = {
     "done": ("✓", "green"), "unchanged": ("=", "green"), "failed": ("✗", "bold red"), "stopped": ("!", "yellow"),
@@ -81,7 +81,7 @@ def show(
     if as_json:
         print_json(found.as_dict())
         return
-    from lensmith.pipeline.flow import TITLES, seconds
+    from lensmith.workflows.pipeline.flow import TITLES, seconds
 
     say((found.name, "bold"), f"  {found.source}" + (f", last run {found.started}" if found.started else ""))
     for number, outcome in enumerate(found.stages):
@@ -115,7 +115,7 @@ def _tell(outcome: Outcome) -> None:
 
 def print_limits(gate: Any) -> None:
     """The gate's limits as a table, those that fail first."""
-    from lensmith.pipeline.limits import WORDS
+    from lensmith.workflows.pipeline.limits import WORDS
 
     rows, limits = [], gate["limits"]
     for limit in limits[:SHOWN]:

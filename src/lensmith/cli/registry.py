@@ -11,7 +11,7 @@ from typer.main import get_command
 from lensmith import api
 from lensmith.cli.options import Json
 from lensmith.cli.output import print_json, say, table
-from lensmith.registry.names import CHAMPION
+from lensmith.registry.references import CHAMPION
 
 Uri = Annotated[
     str | None,

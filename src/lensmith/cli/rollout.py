@@ -18,8 +18,8 @@ from lensmith.cli.registry import Uri
 from lensmith.config import RolloutSettings
 
 if TYPE_CHECKING:
-    from lensmith.registry.released import Released
     from lensmith.rollout.state import Decision, Rollout
+    from lensmith.rollout.status import Released
 
 WATCH_S = 2.0
 """Seconds between two looks with --watch; replicas report as often as they poll, every 5 s by default."""

@@ -15,8 +15,8 @@ from lensmith.cli.output import print_json, say
 from lensmith.config import TrainSettings
 
 if TYPE_CHECKING:
-    from lensmith.tracking.beside import Tracked
-    from lensmith.training import Trained
+    from lensmith.tracking.sidecar import Tracked
+    from lensmith.workflows.train_and_export import Trained
 
 
 Recipe = Annotated[Path | None, typer.Option(help="YAML file of settings; flags go over it.")]

@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from lensmith.config.base import Settings
 from lensmith.config.values import Formats
-from lensmith.settings import Settings
 
 
 class ExportSettings(Settings):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import Field
 
+from lensmith.config.base import Settings
 from lensmith.config.values import Ratio
-from lensmith.settings import Settings
 
 
 class FetchSettings(Settings):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from lensmith.settings import Settings
+from lensmith.config.base import Settings
 
 
 class DemoSettings(Settings):

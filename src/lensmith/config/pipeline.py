@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from lensmith.config.base import YamlLoader
 from lensmith.config.values import Ratio
 from lensmith.errors import SettingsError
-from lensmith.settings import YamlLoader
 
 SWITCHES = ("check", "split", "evaluate", "export", "gate", "register", "rollout")
 """Stages that `false` switches off."""

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from lensmith.settings import Settings
+from lensmith.config.base import Settings
 
 
 class RolloutSettings(Settings):

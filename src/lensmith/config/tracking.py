@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from lensmith.settings import Settings
+from lensmith.config.base import Settings
 
 
 class TrackingSettings(Settings):
@@ -22,3 +22,12 @@ class TrackingSettings(Settings):
         description="Folder that all machines reach, or s3://BUCKET/PATH, for the files of a database without server; "
         "mlartifacts beside a SQLite file by default.",
     )
+
+
+class TrackSettings(Settings):
+    """`lensmith track ui`; where runs are is said by `TrackingSettings`."""
+
+    verb = "track_ui"
+
+    host: str = Field("127.0.0.1", description="Address to bind; MLflow asks nobody who they are.")
+    port: int = Field(5000, ge=0, le=65535, description="Port to bind; 0 picks a free one.")

@@ -8,9 +8,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_serializer
 
+from lensmith.config.base import Settings
 from lensmith.config.values import Ratio, Seconds, Side, Sizes, without_password
-from lensmith.image import ResizeMode
-from lensmith.settings import Settings
+from lensmith.imaging.image import ResizeMode
 
 
 class TrainSettings(Settings):

@@ -8,8 +8,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from lensmith.core.progress import track
 from lensmith.errors import DataError
-from lensmith.progress import track
 
 TIMEOUT_S = 300
 

@@ -16,8 +16,8 @@ import urllib3
 from urllib3.exceptions import HTTPError
 from urllib3.util import Retry, Timeout, parse_url
 
+from lensmith.core.progress import track
 from lensmith.errors import DataError
-from lensmith.progress import track
 
 TIMEOUT = Timeout(connect=5, read=30)
 """Seconds. Where the internet is closed, packets may vanish; the next source should not wait long for that."""

@@ -18,12 +18,12 @@ from typing import Any
 from filelock import FileLock
 
 from lensmith.config import FetchSettings
+from lensmith.core.machine import cache_dir
+from lensmith.core.progress import track
 from lensmith.data.scan import PARTS
 from lensmith.data.sources import KNOWN, Picture
 from lensmith.data.split import rank
 from lensmith.errors import OutputError, SettingsError
-from lensmith.machine import cache_dir
-from lensmith.progress import track
 
 RECORD = ".lensmith-fetch.json"
 

@@ -19,11 +19,11 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from lensmith.core.machine import allowed_cores
+from lensmith.core.progress import track
 from lensmith.data.scan import ImageSet, Sample, scan
 from lensmith.errors import ImageError
-from lensmith.image import decode, read
-from lensmith.machine import allowed_cores
-from lensmith.progress import track
+from lensmith.imaging.image import decode, read
 
 Kind = Literal["label conflict", "leak", "unreadable", "empty", "duplicate", "set aside"]
 KINDS: dict[Kind, str] = {

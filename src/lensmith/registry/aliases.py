@@ -6,10 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lensmith.errors import RegistryError, RolloutError
-from lensmith.registry.models import Version, aliases, names, remove_alias, resolve, set_alias
-from lensmith.registry.names import CHALLENGER, CHAMPION, PREVIOUS, Name
-from lensmith.registry.rollouts import Ledger
+from lensmith.errors import RegistryError
+from lensmith.registry.models import Version, aliases, remove_alias, resolve, set_alias
+from lensmith.registry.references import CHAMPION, PREVIOUS, Name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -38,17 +37,11 @@ class Moved:
         return dict(vars(self))
 
 
-def require_alias(client: MlflowClient, name: str, alias: str) -> None:
-    """Refuse an alias that cannot be used, or not now.
-
-    Args:
-        client: of the registry.
-        name: of a model, which need not be there yet.
-        alias: to be moved.
+def require_alias(alias: str) -> None:
+    """Refuse an alias that cannot be used.
 
     Raises:
         RegistryError: MLflow, or `NAME@ALIAS`, cannot have such an alias.
-        RolloutError: it takes part in a gray release that is under way.
     """
     if not re.fullmatch(r"\w[\w-]{0,99}", alias) or re.fullmatch(r"[vV]?\d+|latest", alias, re.IGNORECASE):
         raise RegistryError(
@@ -56,26 +49,15 @@ def require_alias(client: MlflowClient, name: str, alias: str) -> None:
             f"{alias[:120]!r} arrived.",
             f"Take {CHAMPION} for the version that serves, or a word such as candidate.",
         )
-    if alias not in (CHAMPION, CHALLENGER, PREVIOUS) or name not in names(client):
-        return
-    ledger = Ledger.open(client, name, create=False)
-    state = ledger.latest() if ledger else None
-    if state is not None and state.under_way:
-        rollout = state.rollout
-        raise RolloutError(
-            f"No gray release of {name} was expected to be under way while {alias} is moved.",
-            f"{rollout.id} is: version {rollout.challenger} beside {rollout.champion}.",
-            f"End it first: lensmith rollout promote {name}, or lensmith rollout abort {name}",
-        )
 
 
 def point(client: MlflowClient, version: Version, alias: str) -> Moved:
     """Let an alias name a version; where it is champion, `previous` names the champion before.
 
     Raises:
-        RegistryError, RolloutError: as `require_alias`.
+        RegistryError: as `require_alias`.
     """
-    require_alias(client, version.name, alias)
+    require_alias(alias)
     named = aliases(client, version.name)
     before, previous = named.get(alias), named.get(PREVIOUS)
     if alias == CHAMPION and before not in (None, version.version):
@@ -90,9 +72,9 @@ def remove(client: MlflowClient, name: str, alias: str) -> Moved:
     """Let an alias name nothing any longer.
 
     Raises:
-        RegistryError, RolloutError: no such model or alias, or as `require_alias`.
+        RegistryError: no such model or alias, or as `require_alias`.
     """
-    require_alias(client, name, alias)
+    require_alias(alias)
     before = aliases(client, name).get(alias)
     remove_alias(client, name, alias)
     return Moved(name, alias, before, None, aliases(client, name).get(PREVIOUS))
@@ -103,9 +85,7 @@ def rollback(client: MlflowClient, name: str) -> Moved:
 
     Raises:
         RegistryError: no such model, or it had no champion before.
-        RolloutError: a gray release is under way.
     """
-    require_alias(client, name, CHAMPION)
     named = aliases(client, name)
     if PREVIOUS not in named or named[PREVIOUS] == named.get(CHAMPION):
         raise RegistryError(

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from lensmith.errors import RegistryError
-from lensmith.registry.names import CHAMPION, Name
-from lensmith.registry.store import code, problems, shown
+from lensmith.registry.client import code, problems, shown
+from lensmith.registry.references import CHAMPION, Name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

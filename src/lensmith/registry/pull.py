@@ -16,16 +16,16 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lensmith import archive
-from lensmith.bundle import MANIFEST, MAX_MANIFEST_BYTES, Bundle, put_in_place, require_free, sha256
+from lensmith.bundle import archive
+from lensmith.bundle.format import MANIFEST, MAX_MANIFEST_BYTES, Bundle, put_in_place, require_free, sha256
+from lensmith.core.files import write_whole
+from lensmith.core.machine import cache_dir
+from lensmith.core.progress import track
 from lensmith.errors import BundleError, FallbackWarning, RegistryError, RegistryUnreachableError
-from lensmith.machine import cache_dir
-from lensmith.progress import track
-from lensmith.registry.mailbox import write_whole
+from lensmith.registry.client import client as connect
+from lensmith.registry.client import problems, shown, uri
 from lensmith.registry.models import CONTENT_TAG, Version, resolve
-from lensmith.registry.names import Name, parse
-from lensmith.registry.store import client as connect
-from lensmith.registry.store import problems, shown, uri
+from lensmith.registry.references import Name, parse
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

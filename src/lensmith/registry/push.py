@@ -13,15 +13,15 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from lensmith import __version__
-from lensmith.bundle import MANIFEST, Bundle, Manifest, sha256
+from lensmith.bundle.format import MANIFEST, Bundle, Manifest, sha256
+from lensmith.core.progress import track
+from lensmith.core.version import __version__
 from lensmith.errors import RegistryError
-from lensmith.progress import track
 from lensmith.registry.aliases import point, require_alias
+from lensmith.registry.client import experiment, problems
 from lensmith.registry.models import CONTENT_TAG, RUN_TAG, Version, names, place, resolve, versions
-from lensmith.registry.names import Name
 from lensmith.registry.pull import fetch
-from lensmith.registry.store import experiment, problems
+from lensmith.registry.references import Name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -61,13 +61,12 @@ def push(client: MlflowClient, path: str | PathLike[str], name: str | None = Non
     Raises:
         BundleError: no bundle, or a damaged one.
         RegistryError: a name or alias that cannot be used, or what MLflow refuses; then there is no new version.
-        RolloutError: the alias takes part in a gray release that is under way.
     """
     bundle = Bundle.load(path)
     named = name if name is not None else bundle.manifest.name
     _require_name(named)
     if alias is not None:
-        require_alias(client, named, alias)
+        require_alias(alias)
     content = sha256(bundle.path / MANIFEST)
     known = names(client)
     same = [each for each in versions(client, named) if each.content == content] if named in known else []

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from lensmith.rollout.counts import Counts
+from lensmith.rollout.metrics import Counts
 
 Role = Literal["champion", "challenger"]
 

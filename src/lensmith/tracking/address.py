@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from lensmith.config.values import without_password
 from lensmith.errors import MissingPackageError
-from lensmith.registry import store
+from lensmith.registry import client
 from lensmith.tracking.state import State
 
 AUTO, NONE = "auto", "none"
@@ -38,10 +38,10 @@ def uri_of(setting: str, state: State | None) -> str | None:
             return None
         raise MissingPackageError.of(ModuleNotFoundError(name="mlflow"))
     if setting != AUTO:
-        wanted = store.uri(setting)
+        wanted = client.uri(setting)
     elif state is not None:
         wanted = state.uri
     else:
-        return store.uri()
-    usual = store.uri()
+        return client.uri()
+    usual = client.uri()
     return usual if wanted == without_password(usual) else wanted

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lensmith.errors import MissingPackageError
-from lensmith.registry import store
+from lensmith.registry import client as store
 from lensmith.tracking.address import installed
-from lensmith.tracking.send import KEY
+from lensmith.tracking.sender import KEY
 
 
 @dataclass(frozen=True)

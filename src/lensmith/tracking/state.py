@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lensmith.tracking.outbox import Outbox
+from lensmith.tracking.run_reader import Outbox
 
 NAME = "tracking.json"
 PARTIAL = f"{NAME}.partial"

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from lensmith.config.values import without_password
+from lensmith.core.progress import track
 from lensmith.errors import LensmithError, MissingPackageError, RegistryError, RunError
-from lensmith.progress import track
 from lensmith.tracking.address import AUTO, installed, uri_of
-from lensmith.tracking.follow import GRACE_S, send_all
-from lensmith.tracking.outbox import DESCRIPTION, Outbox
+from lensmith.tracking.run_reader import DESCRIPTION, Outbox
 from lensmith.tracking.state import NAME, State
+from lensmith.tracking.uploader import GRACE_S, send_all
 
 RUNS = Path("runs")
 WHERE = ("*", "*/*", "pipelines/*/train/*/*")

@@ -17,7 +17,7 @@ from typing import IO
 
 from lensmith.config import TrackSettings
 from lensmith.errors import MissingPackageError, RegistryError, ServiceError
-from lensmith.registry import store
+from lensmith.registry import client
 from lensmith.tracking.address import installed
 
 START_S, STOP_S = 90.0, 10.0
@@ -39,21 +39,21 @@ def ui(settings: TrackSettings) -> None:
     """
     if not installed():
         raise MissingPackageError.of(ModuleNotFoundError(name="mlflow"))
-    uri = store.uri()
+    uri = client.uri()
     if uri.startswith("http"):
         raise RegistryError(
             "A database was expected whose runs can be shown.",
-            f"{store.shown(uri)} is a tracking server.",
+            f"{client.shown(uri)} is a tracking server.",
             "Open that address in a browser.",
         )
     environment = {
         **os.environ,
         **ENVIRONMENT,
         "MLFLOW_BACKEND_STORE_URI": uri,  # not on the command line, which everybody on the machine can read
-        "MLFLOW_ARTIFACTS_DESTINATION": store.artifacts(uri) or "",
+        "MLFLOW_ARTIFACTS_DESTINATION": client.artifacts(uri) or "",
     }
     port = _free(settings.host, settings.port)
-    store.client(uri)  # says in plain words what is wrong with it, and makes a file that is not there
+    client.client(uri)  # says in plain words what is wrong with it, and makes a file that is not there
     if not _is_local(settings.host):
         said = f"anybody who reaches {settings.host}:{port} can read and change all runs and models"
         print(f"lensmith: MLflow asks nobody who they are: {said}", file=sys.stderr, flush=True)
@@ -61,7 +61,7 @@ def ui(settings: TrackSettings) -> None:
         process = _start(settings.host, port, environment, log)
         try:
             _await(process, settings.host, port, log)
-            print(f"MLflow answers at {_url(settings.host, port)} with what is in {store.shown(uri)}", flush=True)
+            print(f"MLflow answers at {_url(settings.host, port)} with what is in {client.shown(uri)}", flush=True)
             print("Ctrl-C ends it.", flush=True)
             process.wait()
             raise _ended(process, log)
@@ -105,7 +105,7 @@ def _ended(process: subprocess.Popen[bytes], log: IO[str]) -> ServiceError:
     how = "It did not" if process.poll() is None else f"It ended with exit code {process.returncode}"
     return ServiceError(
         "MLflow's server was expected to answer.",
-        f"{how}{f' ({store.shown(lines[-1].strip())})' if lines else ''}.",
+        f"{how}{f' ({client.shown(lines[-1].strip())})' if lines else ''}.",
         "Start it by hand to see more: mlflow server",
     )
 

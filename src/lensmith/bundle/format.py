@@ -1,0 +1,375 @@
+"""The bundle: a folder (or the same folder zipped) that holds all a service needs, and no Python class.
+
+    bundle.json     what it is: labels in order, preprocessing, engines, metrics, provenance, SHA-256 of every file
+    model.onnx      the graph: float32 (N, 3, S, S) → float32 (N, C) logits; others beside it, such as int8 ones
+    golden.npz      a handful of real encoded images with the probabilities that the exporter saw
+    report.html     the evaluation, to look at
+    README.md       the model card
+
+Loading verifies the schema and every hash; `inference.engine` verifies shapes and the golden samples; `archive`
+packs and unpacks. No pickle anywhere. docs/bundle.md describes every field; its tables and docs/bundle.schema.json are
+made of the descriptions here, by tools/generate_bundle_schema.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+
+from lensmith.bundle import archive
+from lensmith.bundle.drift import Reference
+from lensmith.bundle.golden import Golden
+from lensmith.core.machine import cache_dir
+from lensmith.errors import BundleError, OutputError
+from lensmith.imaging.image import Preprocessing
+
+SCHEMA_VERSION = 1
+"""Raised only by a change that an older reader would get wrong; it passes over fields that it does not know."""
+
+MANIFEST = "bundle.json"
+GOLDEN = "golden.npz"
+GRAPH = "model.onnx"
+
+MAX_MANIFEST_BYTES = 32 << 20
+"""Twenty times one with 20,000 labels; JSON takes ten times its size in memory."""
+
+
+class EngineRecord(BaseModel):
+    """One way to run the bundle, as it was measured; or one that was tried in vain."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    engine: str = Field(description="onnxruntime, openvino, onnxruntime-cuda or onnxruntime-tensorrt")
+    precision: str = Field(description="fp32, bf16, fp16, int8 or int8-dynamic")
+    graph: str | None = Field(description="file in the bundle; null: none is there, and `why` says why not")
+    method: str = Field("", description="how an int8 graph was calibrated")
+    kept: tuple[str, ...] = Field((), description="layers that were kept in fp32, since int8 there cost accuracy")
+    accuracy: float | None = Field(None, description="share of right answers on the images of `judged`, 0..1")
+    drop: float | None = Field(None, description="accuracy lost against PyTorch on the same images, in points of 100")
+    agreement: float | None = Field(None, description="share of images with PyTorch's class, 0..1")
+    largest_difference: float | None = Field(None, description="of a probability, from PyTorch")
+    latency_ms: float | None = Field(None, description="one image alone on one core, bytes to answer, median")
+    images_per_second: float | None = Field(None, description="bytes to answers on all cores allowed")
+    memory_bytes: int | None = Field(None, description="by how much a process grew that loaded and ran it")
+    load_s: float | None = Field(None, description="from files to the first answer, in seconds")
+    bytes: int | None = Field(None, description="of its files")
+    golden_tolerance: float = Field(1e-3, gt=0, description="largest allowed difference of a probability, golden.npz")
+    needs: tuple[str, ...] = Field((), description="instruction sets, any of which it needs to be right and fast")
+    pareto: bool = Field(False, description="no other is at least as good in accuracy, speed, latency and size")
+    chosen: bool = Field(False, description="it runs the bundle wherever it can; of all engines one is chosen")
+    why: str = Field("", description="why it was chosen, was not, or is not there, in words")
+
+    @property
+    def name(self) -> str:
+        """Engine and precision, such as `openvino-int8`: unique in a bundle."""
+        return f"{self.engine}-{self.precision}"
+
+
+class Abstention(BaseModel):
+    """From which confidence on answers are given; below it they are marked as abstained."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    threshold: float = Field(ge=0, le=1, description="least confidence of an answer that is given")
+    wanted: float = Field(gt=0, le=1, description="share of right answers among the given ones that was asked for")
+    precision: float = Field(ge=0, le=1, description="that share on the validation part")
+    coverage: float = Field(ge=0, le=1, description="share of images of the validation part that get an answer")
+
+
+class Manifest(BaseModel):
+    """The content of bundle.json. Unknown fields are passed over, so what later versions add does no harm."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    schema_version: int = Field(SCHEMA_VERSION, description="of this format; a reader refuses a later one than its own")
+    name: str = Field(description="what it is called, in the service's answers too")
+    version: str = Field(description="the run and the epoch that it was made from")
+    created: datetime = Field(
+        default_factory=lambda: datetime.now(UTC).replace(microsecond=0), description="when it was exported, in UTC"
+    )
+    labels: tuple[str, ...] = Field(min_length=2, description="class names in the order of the outputs, each once")
+    preprocessing: Preprocessing = Field(description="how a picture becomes the graph's input")
+    temperature: float = Field(1.0, gt=0, description="logits are divided by it before the softmax")
+    calibration: dict[str, Any] = Field({}, description="how the temperature was found, and what it brought")
+    abstention: Abstention | None = Field(None, description="which answers are given; null: all")
+    engines: tuple[EngineRecord, ...] = Field(min_length=1, description="ways to run it, by preference")
+    judged: dict[str, Any] = Field({}, description="the images on which the engines' accuracy was measured")
+    machine: dict[str, Any] = Field({}, description="the machine on which the engines were measured")
+    teacher: dict[str, Any] = Field(
+        {}, description="of a distilled student: its teacher's engine, measured beside its own"
+    )
+    metrics: dict[str, Any] = Field({}, description="how good the chosen engine was, on which part; see evaluation.md")
+    parity: dict[str, Any] = Field({}, description="how far its answers were from PyTorch's")
+    reference: Reference | None = Field(
+        None, description="what it answered on the validation part, for telling drift; see drift.md"
+    )
+    licence: dict[str, str] = Field(
+        {}, description="`model`, `data` and `first_weights`: under which terms; not there: not stated"
+    )
+    dataset: dict[str, Any] = Field(
+        {}, description="what it was trained on: root, parts, and a fingerprint of the files"
+    )
+    recipe: dict[str, Any] = Field({}, description="the settings of the training, the best epoch, the first weights")
+    versions: dict[str, str] = Field({}, description="of the Python packages that made it")
+    files: dict[str, str] = Field({}, description="SHA-256 of every file but bundle.json, by its path in the folder")
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_differ(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(labels)) < len(labels):
+            raise ValueError("labels should differ from one another")
+        return labels
+
+    @field_validator("reference")
+    @classmethod
+    def _reference_is_of_these_labels(cls, reference: Reference | None, info: ValidationInfo) -> Reference | None:
+        if reference is not None and len(reference.classes) != len(info.data.get("labels", reference.classes)):
+            raise ValueError("the reference should count each of the labels")
+        return reference
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle on disk. Made by `Bundle.load` or `write`."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Bundle:
+        """Open a bundle folder or its zip and verify the schema and every hash.
+
+        Raises:
+            BundleError: nothing there, another schema, a file that is missing or changed, a name that leads out of the
+                folder, or a zip that `lensmith.bundle.archive.unpack` refuses.
+            OutputError: a zip, and no room to unpack it.
+        """
+        source = Path(path)
+        folder = source
+        try:
+            packed = source.is_file()
+        except OSError as error:  # too long a name, a folder that may not be entered
+            raise BundleError(
+                f"A bundle (a folder or zip with {MANIFEST}) was expected at {path}.",
+                f"It cannot be read ({error.strerror}).",
+                "Check the path and rights.",
+            ) from error
+        if packed:
+            folder = archive.unpack(source, cache_dir() / "bundles" / sha256(source), MANIFEST)
+        try:
+            return cls(folder, _verified(folder, source))
+        except BundleError:
+            if folder != source:  # the next try unpacks it anew
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names, in the order of the model's outputs."""
+        return self.manifest.labels
+
+    def golden(self) -> Golden:
+        """The golden samples."""
+        return Golden.read(self.path / GOLDEN, self.labels)
+
+    def records(self, engine: str | None = None) -> tuple[EngineRecord, ...]:
+        """The engines that can run the bundle, the chosen one first, then by preference; or those that are named.
+
+        Args:
+            engine: `openvino`, or with its precision, `openvino-int8`.
+
+        Raises:
+            BundleError: no engine of the bundle has that name.
+        """
+        runnable = sorted((r for r in self.manifest.engines if r.graph), key=lambda record: not record.chosen)
+        found = tuple(record for record in runnable if engine in (None, record.engine, record.name))
+        if not found:
+            raise BundleError(
+                f"An engine that the bundle {self.path} was exported for was expected: "
+                f"{', '.join(record.name for record in runnable) or 'it has none'}.",
+                f"{engine or 'None'} arrived.",
+                "Name one of those, or leave the engine out.",
+            )
+        return found
+
+    def pack(self, path: Path) -> Path:
+        """Write the bundle as one zip file at `path`; a finished file or none."""
+        return archive.pack(self.path, (*sorted(self.manifest.files), MANIFEST), path)
+
+
+def write(path: Path, build: Callable[[Path], Manifest], *, replace: bool = False) -> Bundle:
+    """Make a bundle at `path`: a finished folder or none.
+
+    Args:
+        path: where it goes; must not exist, unless `replace`.
+        build: fills a staging folder and returns the manifest; `files` is filled in here.
+        replace: put the new bundle in the place of an older one, once it is finished.
+
+    Raises:
+        OutputError: `path` is taken.
+    """
+    require_free(path, replace)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        manifest = build(staging)
+        names = sorted(file.relative_to(staging).as_posix() for file in staging.rglob("*") if file.is_file())
+        manifest = manifest.model_copy(update={"files": {name: sha256(staging / name) for name in names}})
+        write_manifest(manifest, staging)
+        staging.chmod(0o755)
+        put_in_place(staging, path)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    return Bundle(path, manifest)
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """Put it into a bundle's folder, whole or not at all."""
+    partial = folder / f"{MANIFEST}.partial"
+    try:
+        partial.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        partial.replace(folder / MANIFEST)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def require_free(path: Path, replace: bool) -> None:
+    """Refuse a path that is taken, unless `replace` and what is there is a bundle.
+
+    Raises:
+        OutputError: it is taken.
+    """
+    if path.exists() and not (replace and _is_bundle(path)):
+        raise OutputError(
+            f"A free path was expected for the bundle {path}.",
+            "Something is there.",
+            "Name another with --out, or replace an older bundle with --overwrite.",
+        )
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def installed_versions(packages: Sequence[str]) -> dict[str, str]:
+    """Versions of those of `packages` that are installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _is_bundle(path: Path) -> bool:
+    return (path / MANIFEST).is_file() or (path.suffix == ".zip" and archive.holds(path, MANIFEST))
+
+
+def put_in_place(staging: Path, path: Path) -> None:
+    """Give the finished folder its name; what had it before is removed only then."""
+    older = staging.with_name(staging.name + ".older")
+    if path.exists():
+        path.rename(older)
+    try:
+        staging.rename(path)
+    except OSError:
+        if older.exists():
+            older.rename(path)
+        raise
+    shutil.rmtree(older, ignore_errors=True)
+
+
+def _read_manifest(folder: Path, said: Path) -> Manifest:
+    """Read bundle.json in `folder`; errors name the path that the user `said`."""
+    file = folder / MANIFEST
+    if not file.is_file():
+        raise BundleError(
+            f"A bundle (a folder or zip with {MANIFEST}) was expected at {said}.",
+            "There is none." if not said.exists() else f"It holds no {MANIFEST}.",
+            "Give the `bundle` folder of a run; `lensmith export RUN` makes one.",
+        )
+    if (size := file.stat().st_size) > MAX_MANIFEST_BYTES:
+        raise BundleError(
+            f"A {MANIFEST} of at most {MAX_MANIFEST_BYTES:,} bytes was expected in {said}.", f"It has {size:,}.", _AGAIN
+        )
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            _require_schema(content.get("schema_version"), said)
+        return Manifest.model_validate(content)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"A readable {MANIFEST} was expected in {said}.", f"{_reason(error)}.", _AGAIN) from error
+
+
+def _require_schema(version: object, said: Path) -> None:
+    """Refuse a schema that this lensmith does not read; checked before the fields, whose meaning it says."""
+    if type(version) is not int:  # True would be one
+        arrived = "None" if version is None else repr(version)[:40]
+        raise BundleError(
+            f"A number as schema_version was expected in {MANIFEST} of {said}.", f"{arrived} arrived.", _AGAIN
+        )
+    if version != SCHEMA_VERSION:
+        later = version > SCHEMA_VERSION
+        raise BundleError(
+            f"A bundle of schema {SCHEMA_VERSION} was expected at {said}.",
+            f"It has schema {version}, of {'a later' if later else 'an earlier'} lensmith.",
+            "Upgrade lensmith: pip install --upgrade lensmith."
+            if later
+            else "Export the run again with this lensmith: lensmith export RUN",
+        )
+
+
+def _verified(folder: Path, said: Path) -> Manifest:
+    """The manifest of the bundle in `folder`, with all that it says of files there looked at."""
+    manifest = _read_manifest(folder, said)
+    names = sorted({GOLDEN, *(record.graph for record in manifest.engines if record.graph), *manifest.files})
+    for name in names:  # all of them before one is opened
+        if problem := archive.unsafe(name):
+            raise BundleError(
+                f"Names of files within the bundle were expected in {MANIFEST} of {said}.",
+                f"It names {name[:80]!r}, which {problem}.",
+                "Do not trust it: get the bundle again from where it was made.",
+            )
+    states = {name: _state(folder / name, manifest.files.get(name)) for name in names}
+    if problems := [f"{name} {state}" for name, state in states.items() if state]:
+        more = f" and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
+        raise BundleError(
+            f"Every file of the bundle {said} was expected as it was exported.",
+            f"{', '.join(problems[:_NAMED])}{more}.",
+            _AGAIN,
+        )
+    return manifest
+
+
+def _state(file: Path, digest: str | None) -> str:
+    """What is wrong with a file whose digest was written down, in words after its name; empty if nothing."""
+    if not file.exists():
+        return "is missing"
+    return "" if file.is_file() and digest and sha256(file) == digest else "has changed since it was exported"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+
+
+_NAMED = 5
+_AGAIN = "Copy the bundle again, or export it again with `lensmith export RUN`."

@@ -1,0 +1,1 @@
+"""Ground machinery that every room may use: files, cache, machine, credentials, progress."""

@@ -1,0 +1,132 @@
+"""What an evaluation brings back: a bundle's answers on labelled images, and the numbers made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lensmith.bundle.format import Abstention
+from lensmith.evaluation.confidence import Answered, answered_at
+from lensmith.evaluation.metrics import Metrics
+from lensmith.imaging.image import Tensor
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A bundle's answers on labelled images, with the numbers made of them. N images, C classes of the bundle.
+
+    Attributes:
+        bundle: its name and version.
+        engine: what ran it, such as `onnxruntime`.
+        precision: at which precision, such as `fp32`.
+        data: where the images are.
+        part: train, val, test or all.
+        fingerprint: of the data (`ImageSet.fingerprint`).
+        labels: the bundle's classes, in its order.
+        metrics: the numbers.
+        files: the N files that could be read, in order.
+        truth: int64 (N,), true classes by the bundle's index.
+        probabilities: float32 (N, C).
+        unreadable: file and reason of each image that could not be read.
+        images_per_second: files to answers, on all cores allowed.
+        latency_ms: one image alone, from its bytes to the answer, median.
+        seconds: the whole judging.
+        created: when, UTC.
+        versions: libraries that took part.
+        notes: what the reader should know of the data.
+        abstention: the bundle's threshold of confidence, if it has one.
+        report: the HTML report, once written.
+    """
+
+    bundle: str
+    engine: str
+    precision: str
+    data: Path
+    part: str
+    fingerprint: str
+    labels: tuple[str, ...]
+    metrics: Metrics
+    files: tuple[Path, ...]
+    truth: npt.NDArray[np.int64]
+    probabilities: Tensor
+    unreadable: tuple[tuple[str, str], ...]
+    images_per_second: float
+    latency_ms: float
+    seconds: float
+    created: datetime
+    versions: dict[str, str]
+    notes: tuple[str, ...] = ()
+    abstention: Abstention | None = None
+    report: Path | None = None
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Classes of the bundle that have no image here."""
+        return tuple(self.labels[index] for index in self.metrics.absent)
+
+    @property
+    def answered(self) -> Answered | None:
+        """What the bundle's threshold of confidence does on these images; None if it has none."""
+        if self.abstention is None:
+            return None
+        return answered_at(self.truth, self.probabilities, self.abstention.threshold)
+
+    def mistakes(self) -> npt.NDArray[np.int64]:
+        """Rows with a wrong answer, the most confident first."""
+        wrong = np.flatnonzero(self.probabilities.argmax(axis=1) != self.truth)
+        return wrong[np.argsort(-self.probabilities[wrong].max(axis=1), kind="stable")]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: where it ran, the metrics, and each mistake as path, label, predicted, confidence.
+
+        `abstention` is the bundle's threshold with the precision and coverage of its answers here, or None.
+        """
+        metrics = self.metrics.as_dict()
+        metrics["per_class"] = [
+            {"label": label, **scores} for label, scores in zip(self.labels, metrics["per_class"], strict=True)
+        ]
+        return {
+            "bundle": self.bundle,
+            "engine": self.engine,
+            "precision": self.precision,
+            "data": str(self.data),
+            "part": self.part,
+            "fingerprint": self.fingerprint,
+            **metrics,
+            "abstention": self._abstained(),
+            "labels": list(self.labels),
+            "absent": list(self.absent),
+            "mistakes": [self._answer(row) for row in self.mistakes()],
+            "unreadable": [{"path": path, "error": reason} for path, reason in self.unreadable],
+            "images_per_second": round(self.images_per_second, 1),
+            "latency_ms": round(self.latency_ms, 3),
+            "seconds": round(self.seconds, 3),
+            "created": self.created.isoformat(),
+            "versions": self.versions,
+            "notes": list(self.notes),
+            "report": str(self.report) if self.report else None,
+        }
+
+    def _abstained(self) -> dict[str, Any] | None:
+        if self.abstention is None or self.answered is None:
+            return None
+        return {
+            "threshold": self.abstention.threshold,
+            "wanted": self.abstention.wanted,
+            "precision": self.answered.precision,
+            "coverage": self.answered.coverage,
+        }
+
+    def _answer(self, row: np.int64) -> dict[str, Any]:
+        predicted = int(self.probabilities[row].argmax())
+        return {
+            "path": str(self.files[row]),
+            "label": self.labels[self.truth[row]],
+            "predicted": self.labels[predicted],
+            "confidence": float(self.probabilities[row, predicted]),
+        }

@@ -1,0 +1,215 @@
+"""Labels int (N,) and probabilities float32 (N, C) → how good they are. NumPy in, no engine, no files.
+
+Classes that have no image in the set have no recall, and are left out of every average over classes; they stand in the
+confusion matrix, because images of other classes may have been taken for them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
+
+from lensmith.imaging.image import Tensor
+
+CALIBRATION_BINS = 15
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """One class, all 0..1.
+
+    Attributes:
+        precision: share of the images called this class that are of it; None if none was called so.
+        recall: share of its images that were called so; None if it has none.
+        f1: harmonic mean of both; None if it has no image and none was called so.
+        support: its images in the set.
+    """
+
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Confidence against accuracy, in equal bins of confidence over 0..1.
+
+    After Guo et al. 2017, "On Calibration of Modern Neural Networks", with 15 bins as there.
+
+    Attributes:
+        error: expected calibration error: |accuracy − confidence| averaged over the images, bin by bin, 0..1.
+        counts: images in each bin.
+        confidence: mean confidence in each bin; None in an empty one.
+        accuracy: share of right answers in each bin; None in an empty one.
+    """
+
+    error: float
+    counts: tuple[int, ...]
+    confidence: tuple[float | None, ...]
+    accuracy: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What `measure` found. Shares are 0..1.
+
+    Attributes:
+        images: N.
+        accuracy: share of images whose likeliest class is the true one.
+        accuracy_interval: its 95 % Wilson score interval.
+        top_k: 5, or the number of classes if there are fewer.
+        top_k_accuracy: share of images with the true class among the k likeliest.
+        balanced_accuracy: mean recall of the classes that have images.
+        f1_macro: mean F1 of the classes that have images.
+        f1_weighted: the same, weighted by their images.
+        log_loss: mean −ln of the true class's probability, ≥ 0.
+        calibration: confidence against accuracy.
+        per_class: one for each of the C classes, in label order.
+        confusion: int64 (C, C), rows true, columns predicted.
+    """
+
+    images: int
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    top_k: int
+    top_k_accuracy: float
+    balanced_accuracy: float
+    f1_macro: float
+    f1_weighted: float
+    log_loss: float
+    calibration: Calibration
+    per_class: tuple[ClassScores, ...]
+    confusion: Ints
+
+    @property
+    def absent(self) -> tuple[int, ...]:
+        """Classes without an image in the set."""
+        return tuple(index for index, scores in enumerate(self.per_class) if scores.support == 0)
+
+    def headline(self) -> dict[str, Any]:
+        """The numbers of the whole set as plain values; top-k is named by its k, such as `top5_accuracy`."""
+        return {
+            "images": self.images,
+            "accuracy": self.accuracy,
+            "accuracy_interval": list(self.accuracy_interval),
+            f"top{self.top_k}_accuracy": self.top_k_accuracy,
+            "balanced_accuracy": self.balanced_accuracy,
+            "f1_macro": self.f1_macro,
+            "f1_weighted": self.f1_weighted,
+            "log_loss": self.log_loss,
+            "calibration_error": self.calibration.error,
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """`headline` with `per_class` (a list in label order), `confusion` (rows true) and `calibration`."""
+        return {
+            **self.headline(),
+            "per_class": [vars(scores) for scores in self.per_class],
+            "confusion": self.confusion.tolist(),
+            "calibration": {
+                "error": self.calibration.error,
+                "counts": list(self.calibration.counts),
+                "confidence": list(self.calibration.confidence),
+                "accuracy": list(self.calibration.accuracy),
+            },
+        }
+
+
+def measure(labels: npt.NDArray[np.integer[Any]], probabilities: Tensor) -> Metrics:
+    """Compare true classes with predicted distributions.
+
+    Args:
+        labels: int (N,), 0..C-1, N ≥ 1.
+        probabilities: float32 (N, C), each row summing to 1, C ≥ 2.
+
+    Raises:
+        ValueError: other shapes, labels out of range, or values that are not probabilities.
+    """
+    labels = np.asarray(labels)
+    refuse_misfits(labels, probabilities)
+    count, classes = probabilities.shape
+    everyone = np.arange(classes)
+    predicted = probabilities.argmax(axis=1)
+    right = int((predicted == labels).sum())
+    precision, recall, f1, support = precision_recall_fscore_support(
+        labels, predicted, labels=everyone, zero_division=np.nan
+    )
+    present = support > 0
+    top_k = min(5, classes)
+    interval = binomtest(right, count).proportion_ci(0.95, method="wilson")
+    return Metrics(
+        images=count,
+        accuracy=right / count,
+        accuracy_interval=(float(interval.low), float(interval.high)),
+        top_k=top_k,
+        top_k_accuracy=float((_rank_of_truth(labels, probabilities) < top_k).mean()),
+        balanced_accuracy=float(recall[present].mean()),
+        f1_macro=float(f1[present].mean()),
+        f1_weighted=float(np.average(f1[present], weights=support[present])),
+        log_loss=float(log_loss(labels, probabilities, labels=everyone)),
+        calibration=calibrate(predicted == labels, probabilities.max(axis=1)),
+        per_class=tuple(
+            ClassScores(_known(p), _known(r), _known(f), int(s))
+            for p, r, f, s in zip(precision, recall, f1, support, strict=True)
+        ),
+        confusion=confusion_matrix(labels, predicted, labels=everyone),
+    )
+
+
+def calibrate(right: npt.NDArray[np.bool_], confidence: Tensor, bins: int = CALIBRATION_BINS) -> Calibration:
+    """Bin the confidence of the predicted class against whether it was right.
+
+    Args:
+        right: bool (N,).
+        confidence: float32 (N,), 0..1.
+        bins: equal bins over 0..1; a confidence on an edge belongs to the bin below it.
+    """
+    where = np.clip(np.ceil(confidence.astype(np.float64) * bins).astype(np.int64) - 1, 0, bins - 1)
+    counts = np.bincount(where, minlength=bins)
+    held = np.maximum(counts, 1)
+    mean_confidence = np.bincount(where, weights=confidence, minlength=bins) / held
+    accuracy = np.bincount(where, weights=right, minlength=bins) / held
+    return Calibration(
+        error=float((np.abs(accuracy - mean_confidence) * counts).sum() / len(confidence)),
+        counts=tuple(int(n) for n in counts),
+        confidence=tuple(float(c) if n else None for c, n in zip(mean_confidence, counts, strict=True)),
+        accuracy=tuple(float(a) if n else None for a, n in zip(accuracy, counts, strict=True)),
+    )
+
+
+def _rank_of_truth(labels: npt.NDArray[np.integer[Any]], probabilities: Tensor) -> Ints:
+    """Place of each image's true class, 0 = likeliest; ties by class index, as `Classifier.rank` breaks them."""
+    # scikit-learn's top-k takes no (N, 2) and breaks ties the other way.
+    truth = np.take_along_axis(probabilities, labels[:, None], axis=1)
+    earlier = np.arange(probabilities.shape[1]) < labels[:, None]
+    rank: Ints = (probabilities > truth).sum(axis=1) + ((probabilities == truth) & earlier).sum(axis=1)
+    return rank
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def refuse_misfits(labels: npt.NDArray[np.integer[Any]], probabilities: Tensor) -> None:
+    """Refuse what is not labels int (N,) with probabilities (N, C).
+
+    Raises:
+        ValueError: other shapes, labels out of range, or values that are not probabilities.
+    """
+    if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1] or len(labels) == 0:
+        raise ValueError(
+            f"labels (N,) and probabilities (N, C) were expected, not {labels.shape}, {probabilities.shape}"
+        )
+    classes = probabilities.shape[1]
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"labels were expected to be integers in 0..{classes - 1}")
+    if not np.isfinite(probabilities).all() or probabilities.min() < 0 or probabilities.max() > 1 + 1e-5:
+        raise ValueError("probabilities were expected in 0..1")

@@ -1,0 +1,186 @@
+"""A bundle on labelled images, judged with the engine that will serve."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from lensmith.bundle.format import Bundle, installed_versions
+from lensmith.config import EvaluateSettings
+from lensmith.core.progress import track
+from lensmith.data.scan import ImageSet, Sample, scan
+from lensmith.data.split import assign
+from lensmith.errors import DataError, OutputError
+from lensmith.evaluation.evaluation import Evaluation
+from lensmith.evaluation.metrics import measure
+from lensmith.evaluation.report import write_report, write_whole
+from lensmith.imaging.image import read
+from lensmith.inference.classifier import Classifier, load
+
+LATENCY_IMAGES = 30
+
+
+def evaluate(settings: EvaluateSettings) -> Evaluation:
+    """Judge a bundle and write `report.html` and `evaluation.json` into `settings.out`, in place of older ones.
+
+    Raises:
+        BundleError: the bundle cannot be used.
+        DataError: no such images, classes that the bundle does not know, or no image that can be read.
+        OutputError: the place for the report is no folder, or closed.
+    """
+    out = settings.out or Path("evaluation")
+    _refuse_closed(out)
+    classifier = load(settings.bundle, settings.engine)
+    images = _as_trained(scan(settings.data), classifier.bundle)
+    part, samples = _pick(images, settings.part)
+    judged = judge(classifier, images, samples, part)
+    out.mkdir(parents=True, exist_ok=True)
+    evaluation = replace(judged, data=settings.data, report=out / "report.html")
+    write_report(evaluation, out / "report.html")
+    write_whole(json.dumps(evaluation.as_dict(), indent=1) + "\n", out / "evaluation.json")
+    return evaluation
+
+
+def judge(classifier: Classifier, images: ImageSet, samples: Sequence[Sample], part: str) -> Evaluation:
+    """Run labelled samples of a set through a classifier; writes nothing.
+
+    Args:
+        classifier: an opened bundle.
+        images: the set; its classes are matched with the bundle's by name.
+        samples: those to run.
+        part: what to call them: train, val, test or all.
+
+    Raises:
+        DataError: classes that the bundle does not know, or no image that can be read.
+    """
+    started = time.perf_counter()
+    labels = classifier.bundle.labels
+    class_of = _match(images, samples, labels)
+    probabilities = np.empty((len(samples), len(labels)), dtype=np.float32)
+    truth = np.empty(len(samples), dtype=np.int64)
+    files: list[Path] = []
+    unreadable: list[tuple[str, str]] = []
+    answers = classifier.stream([images.file(sample) for sample in samples], top_k=1)
+    for sample, answer in zip(samples, track(answers, "Judging", len(samples)), strict=True):
+        if answer.error is not None:
+            unreadable.append((sample.path, answer.error))
+            continue
+        probabilities[len(files)], truth[len(files)] = answer.probabilities, class_of[sample.label]
+        files.append(images.file(sample))
+    streamed = time.perf_counter() - started
+    count = len(files)
+    if count == 0:
+        raise DataError(
+            f"Images that can be read were expected in {images.root}.",
+            f"None of {len(samples)} can; the first, {unreadable[0][0]}: {unreadable[0][1]}",
+            f"See what is wrong with each: lensmith data check {images.root}",
+        )
+    manifest = classifier.bundle.manifest
+    return Evaluation(
+        bundle=f"{manifest.name} {manifest.version}",
+        engine=classifier.engine.name,
+        precision=classifier.engine.precision,
+        data=images.root,
+        part=part,
+        fingerprint=images.fingerprint,
+        labels=labels,
+        metrics=measure(truth[:count], probabilities[:count]),
+        files=tuple(files),
+        truth=truth[:count],
+        probabilities=probabilities[:count],
+        unreadable=tuple(unreadable),
+        images_per_second=len(samples) / streamed,
+        latency_ms=_latency_ms(classifier, files[:LATENCY_IMAGES]),
+        seconds=time.perf_counter() - started,
+        created=datetime.now(UTC).replace(microsecond=0),
+        versions=installed_versions(("lensmith", classifier.engine.name, "numpy", "pillow", "scikit-learn")),
+        notes=_notes(images, part),
+        abstention=manifest.abstention,
+    )
+
+
+def _as_trained(images: ImageSet, bundle: Bundle) -> ImageSet:
+    """Where the bundle was trained on these very images, split on the fly: the same parts again.
+
+    Else a folder without parts would be judged whole, training images among the rest.
+    """
+    recipe = bundle.manifest.recipe
+    if images.parts or not {"split", "seed"} <= recipe.keys():
+        return images
+    divided = assign(images, tuple(recipe["split"]), recipe["seed"])
+    return divided if divided.fingerprint == bundle.manifest.dataset.get("fingerprint") else images
+
+
+def _pick(images: ImageSet, wanted: str) -> tuple[str, tuple[Sample, ...]]:
+    if wanted == "auto":
+        wanted = "test" if "test" in images.parts else "all"
+    if wanted == "all":
+        return wanted, images.samples
+    samples = tuple(sample for sample in images.samples if sample.part == wanted)
+    if not samples:
+        has = f"It has the parts {', '.join(images.parts)}." if images.parts else "It has no parts yet."
+        raise DataError(
+            f"A part called {wanted} was expected in {images.root}.",
+            has,
+            "Choose one with --part, or make parts first: lensmith data split DIR",
+        )
+    return wanted, samples
+
+
+def _match(images: ImageSet, samples: Sequence[Sample], labels: Sequence[str]) -> dict[int, int]:
+    """Class index in the set → class index in the bundle, for the classes that the samples have."""
+    index = {label: number for number, label in enumerate(labels)}
+    counts = Counter(images.labels[sample.label] for sample in samples)
+    unknown = sorted(label for label in counts if label not in index)
+    if unknown:
+        named = ", ".join(f"{label!r} ({counts[label]} images)" for label in unknown[:5])
+        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        known = ", ".join(repr(label) for label in labels[:5]) + (", …" if len(labels) > 5 else "")
+        raise DataError(
+            f"Only classes that the bundle knows were expected in {images.root}: {known}.",
+            f"It does not know {named}{more}.",
+            "Give the folders the names of the bundle's classes, or leave those folders out.",
+        )
+    return {number: index[label] for number, label in enumerate(images.labels) if label in counts}
+
+
+def _latency_ms(classifier: Classifier, files: Sequence[Path]) -> float:
+    """Median time from bytes to answer, in milliseconds, one image after the other."""
+    times = []
+    for file in files:
+        encoded = read(file)
+        started = time.perf_counter()
+        classifier.classify(encoded)
+        times.append(time.perf_counter() - started)
+    return 1e3 * statistics.median(times)
+
+
+def _notes(images: ImageSet, part: str) -> tuple[str, ...]:
+    notes = list(images.notes)
+    if images.set_aside:
+        notes.append(f"Files that are no images: {len(images.set_aside)}; `lensmith data check` names them.")
+    if part == "all":
+        notes.append(
+            "All images of the folder were judged; if the model learnt from some of them, the numbers flatter it."
+        )
+    return tuple(notes)
+
+
+def _refuse_closed(out: Path) -> None:
+    """Find out before the long work that the report could not be written."""
+    nearest = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise OutputError(
+            f"A folder that one may write into was expected for the report at {out}.",
+            f"{nearest} is {'closed to writing' if nearest.is_dir() else 'no folder'}.",
+            "Name another with --out.",
+        )

@@ -1,0 +1,268 @@
+"""The model card: README.md of a bundle, for people, and at its top for hubs that list models.
+
+It says what was measured and known when the bundle was made, with how sure that is; what nobody has said, such as a
+licence, is called not stated. The front matter is that of Hugging Face's model cards, with a model-index.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from lensmith.bundle.drift import LEAST_IMAGES, THRESHOLDS
+from lensmith.bundle.format import Manifest
+from lensmith.evaluation.evaluation import Evaluation
+from lensmith.evaluation.intervals import Interval, wilson
+from lensmith.evaluation.metrics import calibrate
+from lensmith.exporting.samples import evenly
+from lensmith.training.run_dir.run import Run
+from lensmith.training.schedule import settings_of
+
+MOST_CLASSES = 100
+"""Classes in the table; of more, those that are recognised worst."""
+SHOWN = 10
+"""Confusions, and names in a sentence."""
+FEW = 30
+"""Images of a class; with fewer its recall is known to a tenth or worse."""
+PICTURES = 500
+"""Whose sizes are looked at."""
+BINS = 10
+"""Of confidence, in the table."""
+
+OF_THE_MACHINE = ("data", "out", "workers", "device", "processes", "tracking", "cache_gb", "save_minutes")
+"""Settings that change nothing of the model, or have a place of their own."""
+
+LICENCES = (
+    "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "zlib", "unlicense", "wtfpl", "mpl-2.0", "ms-pl",
+    "gpl-2.0", "gpl-3.0", "lgpl-2.1", "lgpl-3.0", "agpl-3.0", "eupl-1.1", "epl-2.0", "ecl-2.0", "afl-3.0",
+    "artistic-2.0", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nd-4.0",
+    "cc-by-nc-nd-4.0", "openrail", "odbl", "pddl",
+)  # fmt: skip
+"""Identifiers that hubs know. Other terms are `other`, with what was said as their name."""
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class in the table.
+
+    Attributes:
+        label: its name.
+        counts: its images in each part.
+        support: those that it was judged on.
+        recall: share of them that were recognised; None without any.
+        interval: of that.
+        precision: share of right ones among the images called so; None if none was.
+    """
+
+    label: str
+    counts: tuple[int, ...]
+    support: int
+    recall: float | None
+    interval: Interval | None
+    precision: float | None
+
+
+def write_card(path: Path, manifest: Manifest, evaluation: Evaluation, run: Run) -> None:
+    """Write the card of a bundle.
+
+    Args:
+        path: README.md in it.
+        manifest: all but the files' hashes.
+        evaluation: of the engine that serves, with the probabilities that the bundle answers.
+        run: that it was made from.
+    """
+    rows = _rows(evaluation, run)
+    environment = Environment(  # Markdown, so nothing is to be escaped for HTML
+        loader=PackageLoader("lensmith.exporting"),
+        autoescape=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"text": text, "percent": _percent, "between": _between, "named": _named}
+    card = environment.get_template("card.md.j2").render(
+        front=yaml.safe_dump(front_matter(manifest, evaluation), sort_keys=False, allow_unicode=True),
+        b=manifest,
+        e=evaluation,
+        parts=run.images.parts,
+        rows=sorted(rows, key=_worst_first)[:MOST_CLASSES] if len(rows) > MOST_CLASSES else rows,
+        weakest=[row for row in sorted(rows, key=_worst_first)[:5] if row.recall is not None and row.recall < 1],
+        few=[row.label for row in rows if 0 < row.support < FEW],
+        confusions=_confusions(evaluation),
+        bins=_bins(evaluation),
+        pictures=_pictures(evaluation.files),
+        left_out=len(run.left_out()),
+        phases=_phases(run),
+        recipe=yaml.safe_dump(recipe_of(run), sort_keys=False, allow_unicode=True),
+        few_images=LEAST_IMAGES,
+        thresholds=THRESHOLDS,
+    )
+    path.write_text(card, encoding="utf-8")
+
+
+def front_matter(manifest: Manifest, evaluation: Evaluation) -> dict[str, Any]:
+    """What hubs read: plain values for YAML, as Hugging Face's model cards have them."""
+    licence = manifest.licence.get("model")
+    terms: dict[str, Any] = {}
+    if licence is not None:
+        known = licence.lower() in LICENCES
+        terms = {"license": licence.lower()} if known else {"license": "other", "license_name": licence}
+    hub = re.fullmatch(r"hub (\S+/[^\s,]+).*", manifest.recipe.get("initial_weights", ""))
+    base = {"base_model": hub[1], "base_model_relation": "finetune"} if hub else {}
+    metrics = evaluation.metrics
+    measured = (("accuracy", "Accuracy", metrics.accuracy), ("f1", "Macro F1", metrics.f1_macro))
+    result = {
+        "task": {"type": "image-classification"},
+        "dataset": {
+            "name": manifest.dataset["root"],
+            "type": "imagefolder",
+            "split": {"val": "validation"}.get(evaluation.part, evaluation.part),
+        },
+        "metrics": [{"type": kind, "name": name, "value": round(value, 4)} for kind, name, value in measured],
+    }
+    return {
+        **terms,
+        "library_name": "lensmith",
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", "lensmith", "onnx"],
+        **base,
+        "metrics": ["accuracy", "f1"],
+        "model-index": [{"name": manifest.name, "results": [result]}],
+    }
+
+
+def licences(model: str | None, data: str | None, weights: str, cfg: Mapping[str, Any]) -> dict[str, str]:
+    """Terms of the model, its data and its first weights, as far as somebody has stated them.
+
+    Args:
+        model: as the user said.
+        data: as the user said.
+        weights: where the first weights come from.
+        cfg: what timm knows of the backbone; counts only where the weights are those it publishes.
+    """
+    published = str(cfg.get("license") or "") if weights.startswith(("hub timm/", "url ")) else ""
+    said = {"model": model, "data": data, "first_weights": "" if published == "unknown" else published}
+    return {what: terms for what, terms in said.items() if terms}
+
+
+def recipe_of(run: Run) -> dict[str, Any]:
+    """The settings in which a run differs from its preset, as a recipe file has them; with the preset and the model."""
+    settings = run.settings
+    preset = settings_of({"data": settings.data, "preset": settings.preset}).model_dump(mode="json")
+    said = {name: value for name, value in settings.model_dump(mode="json").items() if name not in OF_THE_MACHINE}
+    changed = {name: value for name, value in said.items() if value != preset.get(name)}
+    return {"preset": settings.preset, "model": settings.model, **changed}
+
+
+def text(value: object) -> str:
+    """Anything as one line of Markdown that says just this, in a table's cell, too."""
+    # Underscores between letters mark nothing, and names are full of them.
+    return re.sub(r"([\\`*\[\]<>|#~&]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", " ".join(str(value).split()))
+
+
+def _rows(evaluation: Evaluation, run: Run) -> list[ClassRow]:
+    counts = Counter((sample.label, sample.part) for sample in run.images.samples)
+    rows = []
+    for number, (label, scores) in enumerate(zip(evaluation.labels, evaluation.metrics.per_class, strict=True)):
+        right = int(evaluation.metrics.confusion[number, number])
+        rows.append(
+            ClassRow(
+                label=label,
+                counts=tuple(counts[number, part] for part in run.images.parts),
+                support=scores.support,
+                recall=scores.recall,
+                interval=wilson(right, scores.support) if scores.support else None,
+                precision=scores.precision,
+            )
+        )
+    return rows
+
+
+def _worst_first(row: ClassRow) -> tuple[float, str]:
+    return (2.0 if row.recall is None else row.recall, row.label)
+
+
+def _confusions(evaluation: Evaluation) -> list[tuple[str, str, int, int]]:
+    """True class, answered class, images, and images of the true class; the most frequent first."""
+    wrong = evaluation.metrics.confusion.copy()
+    np.fill_diagonal(wrong, 0)
+    most = np.argsort(-wrong, axis=None, kind="stable")[:SHOWN]
+    pairs = [divmod(int(cell), len(wrong)) for cell in most]
+    labels, support = evaluation.labels, evaluation.metrics.confusion.sum(axis=1)
+    return [(labels[t], labels[p], int(wrong[t, p]), int(support[t])) for t, p in pairs if wrong[t, p]]
+
+
+def _bins(evaluation: Evaluation) -> list[tuple[float, float, int, float, float]]:
+    """Of confidence: from, to, images, their mean confidence, share of right ones; those that hold an image."""
+    right = evaluation.probabilities.argmax(axis=1) == evaluation.truth
+    found = calibrate(right, evaluation.probabilities.max(axis=1), BINS)
+    return [
+        (number / BINS, (number + 1) / BINS, count, confidence, accuracy)
+        for number, (count, confidence, accuracy) in enumerate(
+            zip(found.counts, found.confidence, found.accuracy, strict=True)
+        )
+        if confidence is not None and accuracy is not None
+    ]
+
+
+def _pictures(files: Sequence[Path]) -> str:
+    """What sizes and formats some of the pictures have, from their heads alone; empty where none can be opened."""
+    sizes, formats = [], Counter[str]()
+    for file in evenly(files, PICTURES):
+        try:
+            with Image.open(file) as picture:
+                sizes.append(picture.size)
+                formats[str(picture.format)] += 1
+        except Exception:  # it was read before: Pillow warns of large ones, or the file has just gone
+            continue
+    if not sizes:
+        return ""
+    sides = np.array(sizes)
+    (narrow, low), (wide, high) = sides.min(axis=0).tolist(), sides.max(axis=0).tolist()
+    width, height = np.median(sides, axis=0).astype(int).tolist()
+    many = (
+        f"{narrow} to {wide} pixels wide (median {width}) and {low} to {high} high (median {height})"
+        if (narrow, low) != (wide, high)
+        else f"all {wide} × {high} pixels"
+    )
+    looked_at = "The pictures it was judged on" + (
+        f", of which {len(sizes)} were measured," if len(sizes) < len(files) else ""
+    )
+    return f"{looked_at} are {many}, as {', '.join(name for name, _ in formats.most_common())}."
+
+
+def _phases(run: Run) -> list[dict[str, Any]]:
+    """Name, epochs and seconds of each phase of the training."""
+    found, before = [], 0
+    for name, lines in groupby(run.history(), key=lambda line: line["phase"]):
+        epochs = list(lines)
+        last = epochs[-1]["epoch"]
+        found.append({"name": name, "epochs": last - before, "seconds": sum(line["seconds"] for line in epochs)})
+        before = last
+    return found
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def _between(interval: Iterable[float] | None) -> str:
+    if interval is None:
+        return "–"
+    low, high = interval
+    return f"{100 * low:.1f}–{100 * high:.1f} %"
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(map(text, names[:SHOWN])) + more

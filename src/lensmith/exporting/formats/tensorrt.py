@@ -1,0 +1,46 @@
+"""A recipe for TensorRT, which builds for the GPU at hand: two graphs, a script for trtexec and one for Python.
+
+Since TensorRT 11 a network's precision is what its graph says, and earlier ones can be asked for the same
+(`--stronglyTyped`). So the fp16 graph is made here, where it can be compared with PyTorch, and not by a flag there.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from lensmith.exporting.formats.base import Outcome, Source
+from lensmith.exporting.formats.pages import write_page
+from lensmith.inference.engine import open_graph
+
+FP32, FP16 = "model.onnx", "model_fp16.onnx"
+BATCHES = (1, 8, 32)
+"""Least, usual and largest batch of the engine that will be built."""
+
+FP16_TOLERANCE = 2e-2
+"""Of a probability: half precision has three digits."""
+
+NOTE = (
+    "built and tested only where there is an NVIDIA GPU: run build.sh or build.py there (TensorRT 10 or newer);"
+    " here both graphs were checked on the processor"
+)
+
+
+def write(source: Source, folder: Path) -> Outcome:
+    """Write the graphs and the scripts that build an engine of them.
+
+    Raises:
+        ParityError: one of the graphs answers otherwise.
+    """
+    from lensmith.exporting.onnx_graph import Half  # needs onnx, which the other formats do not
+
+    shutil.copyfile(source.graph, folder / FP32)
+    Half(folder / FP32).write(folder / FP16)
+    for script in ("build.sh", "build.py"):
+        write_page(folder / script, f"tensorrt_{script}", source, batches=BATCHES)
+        (folder / script).chmod(0o755)
+    source.write_config(folder)
+    half = open_graph(str(folder / FP16), "onnxruntime", "fp16", threads=1, temperature=source.temperature)
+    rounded = source.check(FP16, half.run, FP16_TOLERANCE)
+    whole = open_graph(str(folder / FP32), "onnxruntime", "fp32", threads=1, temperature=source.temperature)
+    return Outcome(source.check(FP32, whole.run), f"{NOTE}, fp16 within {rounded:.1g} of PyTorch", {"batches": BATCHES})

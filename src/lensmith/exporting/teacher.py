@@ -1,0 +1,49 @@
+"""A student's teacher, answering the same images with the engine that serves it: for one table."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from lensmith.bundle.format import Bundle
+from lensmith.data.scan import ImageSet, Sample
+from lensmith.errors import LensmithError
+from lensmith.evaluation.run import judge
+from lensmith.inference.benchmark import measure_all
+from lensmith.inference.classifier import Classifier
+from lensmith.inference.engine import open_record
+from lensmith.training.run_dir.run import Run
+
+
+def teacher_of(run: Run, images: ImageSet, samples: Sequence[Sample], part: str) -> dict[str, Any]:
+    """The teacher's name, version, backbone, and its chosen engine's record as measured now.
+
+    Args:
+        run: of a student; of another it is an empty answer.
+        images: the set.
+        samples: those of it that candidates are judged on.
+        part: what they are called.
+
+    Returns:
+        Plain values for JSON; empty where there is no teacher, or none that has a bundle which runs here.
+    """
+    if run.settings.teacher is None:
+        return {}
+    try:
+        taught = Run.open(run.settings.teacher)
+        bundle = Bundle.load(taught.bundle)
+        record = bundle.records()[0]
+        evaluation = judge(Classifier(bundle, open_record(bundle, record, threads=1)), images, samples, part)
+        manifest = bundle.manifest
+        (record,) = measure_all(bundle.path, [record], manifest.preprocessing, bundle.golden().images)
+    except LensmithError as error:  # a table without it is better than none
+        print(f"the teacher is not in the table: {error.arrived}", file=sys.stderr, flush=True)
+        return {}
+    record = record.model_copy(update={"accuracy": evaluation.metrics.accuracy, "drop": None, "why": "the teacher"})
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "model": taught.settings.model,
+        "engine": record.model_dump(mode="json", exclude={"chosen", "pareto"}),
+    }

@@ -1,0 +1,1 @@
+"""Feedback: stored uploads and their true labels, as the next training's data set."""

@@ -1,0 +1,257 @@
+"""A bundle over many images: one row an image, as CSV, JSON Lines or Parquet. No torch.
+
+An image that cannot be read is a row with its reason; it never stops the others. A file is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from lensmith.config import PredictSettings
+from lensmith.core.progress import track
+from lensmith.errors import DataError, OutputError, SettingsError
+from lensmith.imaging.image import SUFFIXES
+from lensmith.inference.classifier import Prediction, load
+
+PARQUET_ROWS = 10_000
+"""Rows in a row group: what is held in memory before it is written."""
+
+_FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What came of a folder of images.
+
+    Attributes:
+        images: rows in all.
+        unreadable: rows with an error instead of an answer.
+        abstained: rows whose label is a guess, below the bundle's threshold of confidence.
+        seconds: from the first image to the last row written.
+        out: the file, or None where rows went to a stream or into `predictions`.
+        predictions: the rows, where they went to neither a file nor a stream.
+    """
+
+    images: int
+    unreadable: int
+    abstained: int
+    seconds: float
+    out: Path | None = None
+    predictions: tuple[Prediction, ...] | None = None
+
+    @property
+    def images_per_second(self) -> float:
+        """Throughput, on all cores allowed."""
+        return self.images / self.seconds if self.seconds else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `predictions` only where there are some."""
+        counts = {
+            "images": self.images,
+            "unreadable": self.unreadable,
+            "abstained": self.abstained,
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round(self.images_per_second, 1),
+            "out": str(self.out) if self.out else None,
+        }
+        if self.predictions is None:
+            return counts
+        return {**counts, "predictions": [prediction.as_dict() for prediction in self.predictions]}
+
+
+def predict(settings: PredictSettings, stream: TextIO | None = None) -> Predicted:
+    """Classify images into `settings.out`, else into `stream`, else into the result.
+
+    Args:
+        settings: what to run on what.
+        stream: takes the rows as text where there is no `settings.out`.
+
+    Raises:
+        BundleError: the bundle cannot be used.
+        DataError: a folder without images.
+        SettingsError: Parquet into a stream.
+        OutputError: the output is a folder or a device.
+    """
+    form = settings.format or _FORMATS.get(settings.out.suffix.lower() if settings.out else "", "csv")
+    if form == "parquet" and settings.out is None and stream is not None:
+        raise SettingsError(
+            "A file was expected for Parquet.",
+            "There is no --out, and it is no text to print.",
+            "Add --out FILE.parquet",
+        )
+    out = _writable(settings.out) if settings.out else None
+    paths, total = _expand(settings.images)
+    classifier = load(settings.bundle, settings.engine)
+    top_k = min(settings.top_k, len(classifier.bundle.labels))
+    counted = _Counted(classifier.stream(paths, top_k))
+    # Rows and a moving bar on one terminal would spoil each other.
+    shown = out is not None or stream is None or not stream.isatty()
+    rows = track(counted, "Classifying", total) if shown else counted
+    started = time.perf_counter()
+    kept = None
+    if out is not None:
+        with _whole_file(out) as partial:
+            _write_file(rows, partial, form, top_k)
+    elif stream is not None:
+        _write_text(rows, stream, form, top_k)
+    else:
+        kept = tuple(rows)
+    seconds = time.perf_counter() - started
+    return Predicted(counted.images, counted.unreadable, counted.abstained, seconds, settings.out, kept)
+
+
+class _Counted:
+    """Predictions passed on, and counted as they pass."""
+
+    def __init__(self, predictions: Iterable[Prediction]) -> None:
+        self._predictions = predictions
+        self.images = 0
+        self.unreadable = 0
+        self.abstained = 0
+
+    def __iter__(self) -> Iterator[Prediction]:
+        for prediction in self._predictions:
+            self.images += 1
+            self.unreadable += prediction.error is not None
+            self.abstained += prediction.abstained
+            yield prediction
+
+
+def _expand(inputs: Iterable[str]) -> tuple[Iterable[Path], int | None]:
+    """Paths in the order given, and how many they are; None with `-`, which is read as it comes."""
+    parts: list[Iterable[Path]] = []
+    total: int | None = 0
+    for name in inputs:
+        if name == "-":
+            parts.append(_from_stdin())
+            total = None
+            continue
+        files = _in_folder(Path(name)) if Path(name).is_dir() else [Path(name)]
+        parts.append(files)
+        total = None if total is None else total + len(files)
+    return chain.from_iterable(parts), total
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    """Files below `folder` that end as images do, sorted; hidden files and folders are not looked at."""
+    files = sorted(Path(base, name) for base, names in _walk(folder) for name in names)
+    files = [
+        file
+        for file in files
+        if file.suffix.lower() in SUFFIXES and not any(part[0] == "." for part in file.relative_to(folder).parts)
+    ]
+    if not files:
+        raise DataError(
+            f"Images were expected in {folder}.",
+            f"No file under it ends in {', '.join(sorted(SUFFIXES))}.",
+            "Give the folder that holds the images, or name the files.",
+        )
+    return files
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Folders with their files, through links, but each real folder once: links may lead in a circle."""
+    seen = set()
+    for base, folders, names in os.walk(folder, followlinks=True):
+        real = Path(base).resolve()
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield base, names
+
+
+def _from_stdin() -> Iterator[Path]:
+    for line in sys.stdin:
+        name = line.rstrip("\r\n")
+        if name:
+            yield Path(name)
+
+
+def _writable(out: Path) -> Path:
+    target = out.resolve()  # through links, so that a link stays one
+    if target.exists() and not target.is_file():
+        raise OutputError(
+            f"A file to write was expected at {out}.",
+            "A folder is there." if target.is_dir() else "A device or pipe is there.",
+            "Name a file with --out, or leave --out away to print the rows.",
+        )
+    return target
+
+
+@contextmanager
+def _whole_file(target: Path) -> Iterator[Path]:
+    """A path beside `target` to write to; it becomes `target` if all goes well, and nothing otherwise."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write_file(rows: Iterable[Prediction], path: Path, form: str, top_k: int) -> None:
+    if form == "parquet":
+        _write_parquet(rows, path, top_k)
+        return
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        _write_text(rows, stream, form, top_k)
+
+
+def _write_text(rows: Iterable[Prediction], stream: TextIO, form: str, top_k: int) -> None:
+    if form == "jsonl":
+        for row in rows:
+            stream.write(json.dumps(row.as_dict()) + "\n")
+    else:
+        table = csv.writer(stream, lineterminator="\n")
+        table.writerow(_columns(top_k))
+        for row in rows:
+            table.writerow(map(_text, _cells(row, top_k)))
+    stream.flush()
+
+
+def _write_parquet(rows: Iterable[Prediction], path: Path, top_k: int) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds = {"class_id": pa.int32(), "confidence": pa.float32(), "abstained": pa.bool_()}
+    names = _columns(top_k)
+    schema = pa.schema([(name, kinds.get(name.rstrip("_0123456789"), pa.string())) for name in names])
+    remaining = iter(rows)
+    with pq.ParquetWriter(path, schema) as file:
+        while group := [_cells(row, top_k) for row in islice(remaining, PARQUET_ROWS)]:
+            file.write_table(pa.table(list(map(list, zip(*group, strict=True))), schema=schema))
+
+
+def _columns(top_k: int) -> list[str]:
+    more = (f"{name}_{place}" for place in range(2, top_k + 1) for name in ("label", "confidence"))
+    return ["path", "label", "class_id", "confidence", "abstained", "error", *more]
+
+
+def _text(cell: Any) -> Any:
+    if isinstance(cell, bool):
+        return str(cell).lower()  # which more readers of CSV take for a truth value than Python's own
+    # NumPy prints the fewest digits that give the same float32 back.
+    return str(np.float32(cell)) if isinstance(cell, float) else cell
+
+
+def _cells(row: Prediction, top_k: int) -> list[Any]:
+    """One cell for each of `_columns`; None where an unreadable image has no answer."""
+    # A file name need not be valid UTF-8; tables must be.
+    path = os.fsencode(row.path or "").decode(errors="backslashreplace")
+    more: list[Any] = [cell for ranked in row.top[1:] for cell in (ranked.label, ranked.confidence)]
+    missing = [None] * (2 * top_k - 2 - len(more))
+    return [path, row.label, row.class_id, row.confidence, row.abstained, row.error, *more, *missing]

@@ -1,0 +1,205 @@
+"""How fast one engine of a bundle is on this machine, measured as the service runs it, in a process of its own.
+
+A process of its own has no torch whose threads wait about, shows what memory the engine takes, and may crash.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from lensmith.bundle.format import EngineRecord
+from lensmith.core.machine import allowed_cores
+from lensmith.core.progress import track
+from lensmith.errors import BundleError
+from lensmith.imaging.image import Preprocessing, preprocess
+from lensmith.inference.engine import open_graph
+
+LATENCY_S, THROUGHPUT_S = 0.8, 1.6
+LIMIT_S = 300.0
+"""An engine that takes longer to load and answer some images is of no use."""
+RIVAL = 0.75
+"""Engines at this share of the fastest one's speed are measured a second time: on a busy machine, once may mislead."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What was measured.
+
+    Attributes:
+        latency_ms: one image alone on one core, from its bytes to the answer, median.
+        images_per_second: from bytes to answers, one image a core at a time, on all cores allowed.
+        load_s: from the files to the first answer.
+        memory_bytes: by how much the process grew.
+    """
+
+    latency_ms: float
+    images_per_second: float
+    load_s: float
+    memory_bytes: int
+
+    def better(self, other: Speed) -> Speed:
+        """The better of two measurements, value by value: what disturbs only makes them worse."""
+        return Speed(
+            min(self.latency_ms, other.latency_ms),
+            max(self.images_per_second, other.images_per_second),
+            min(self.load_s, other.load_s),
+            min(self.memory_bytes, other.memory_bytes),
+        )
+
+    def on(self, record: EngineRecord) -> EngineRecord:
+        """The record with these figures."""
+        return record.model_copy(
+            update={
+                "latency_ms": round(self.latency_ms, 3),
+                "images_per_second": round(self.images_per_second, 2),
+                "load_s": round(self.load_s, 3),
+                "memory_bytes": self.memory_bytes,
+            }
+        )
+
+
+def measure_all(
+    folder: Path, records: Sequence[EngineRecord], how: Preprocessing, images: Sequence[bytes]
+) -> list[EngineRecord]:
+    """Measure engines, and the fastest ones twice; see `measure`. What does not run says why, and has no speed.
+
+    Args:
+        folder: of their graphs.
+        records: the engines; each has a graph.
+        how: an image becomes input.
+        images: encoded, taken in turn.
+    """
+    found: dict[str, Speed] = {}
+    failed: dict[str, str] = {}
+
+    def once(record: EngineRecord) -> None:
+        try:
+            speed = measure(folder / str(record.graph), record, how, images)
+            found[record.name] = speed.better(found[record.name]) if record.name in found else speed
+        except BundleError as error:
+            failed[record.name] = error.arrived
+
+    for record in track(records, "Measuring", len(records)):
+        once(record)
+    fastest = max((speed.images_per_second for speed in found.values()), default=0.0)
+    rivals = [r for r in records if r.name in found and found[r.name].images_per_second >= RIVAL * fastest]
+    for record in track(rivals if len(rivals) > 1 else [], "Measuring the fastest again"):
+        once(record)
+    return [
+        found[record.name].on(record)
+        if record.name in found
+        else record.model_copy(update={"images_per_second": None, "latency_ms": None, "why": failed[record.name]})
+        for record in records
+    ]
+
+
+def measure(graph: Path, record: EngineRecord, how: Preprocessing, images: Sequence[bytes]) -> Speed:
+    """Measure one engine; takes some seconds.
+
+    Args:
+        graph: its file.
+        record: says engine and precision.
+        how: an image becomes input.
+        images: encoded, taken in turn.
+
+    Raises:
+        BundleError: the engine does not load or run; with its own words.
+    """
+    asked = {
+        "graph": str(graph),
+        "engine": record.engine,
+        "precision": record.precision,
+        "preprocessing": asdict(how),
+        "images": [base64.b64encode(image).decode() for image in images],
+    }
+    found, problem = alone("lensmith.inference.benchmark", asked, LIMIT_S)
+    if problem:
+        raise BundleError(
+            f"{record.name} was expected to run {graph.name} in a process of its own.",
+            f"{problem.rstrip('.')}.",
+            "Leave that engine out, or see what `lensmith doctor` says of it.",
+        )
+    return Speed(**found)
+
+
+def alone(module: str, asked: Mapping[str, Any], limit_s: float) -> tuple[Any, str]:
+    """Have a module work in a process of its own, on what it is asked as JSON on standard input.
+
+    Returns:
+        What it answered as JSON on standard output, and what went wrong, in words; empty if nothing did.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", module],
+            input=json.dumps(asked), capture_output=True, text=True, timeout=limit_s, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return None, f"It was not done after {limit_s:g} s"
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        return None, said[-1] if said else f"It ended with {done.returncode}"
+    return json.loads(done.stdout), ""
+
+
+def _run(graph: str, engine: str, precision: str, how: Preprocessing, images: Sequence[bytes]) -> Speed:
+    """Measure in this process."""
+    process = psutil.Process()
+    before = process.memory_info().rss
+    started = time.perf_counter()
+    opened = open_graph(graph, engine, precision, threads=1)
+
+    def answer(image: bytes) -> None:
+        opened.run(preprocess(image, how)[None])
+
+    answer(images[0])
+    load_s = time.perf_counter() - started
+    cores = allowed_cores()
+    with ThreadPoolExecutor(cores) as pool:
+        list(pool.map(answer, islice(cycle(images), 2 * cores)))  # warms up each thread
+        times, end = [], time.perf_counter() + LATENCY_S
+        for image in cycle(images):
+            started = time.perf_counter()
+            answer(image)
+            times.append(time.perf_counter() - started)
+            if time.perf_counter() > end and len(times) >= 5:
+                break
+        started = time.perf_counter()
+        end = started + THROUGHPUT_S
+
+        def work(first: int) -> int:
+            done = 0
+            for image in islice(cycle(images), first, None):
+                answer(image)
+                done += 1
+                if time.perf_counter() > end:
+                    break
+            return done
+
+        done = sum(pool.map(work, range(cores)))
+        images_per_second = done / (time.perf_counter() - started)
+    return Speed(1e3 * statistics.median(times), images_per_second, load_s, max(0, process.memory_info().rss - before))
+
+
+def _main() -> None:
+    asked = json.load(sys.stdin)
+    how = asked["preprocessing"]
+    how = replace(Preprocessing(**how), mean=tuple(how["mean"]), std=tuple(how["std"]))
+    images = [base64.b64decode(image) for image in asked["images"]]
+    print(json.dumps(asdict(_run(asked["graph"], asked["engine"], asked["precision"], how, images))))
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,321 @@
+"""Engines: float32 (N, 3, S, S) → float32 (N, C) probabilities, temperature and softmax applied.
+
+Every engine runs in the caller's thread with as many threads of its own as it was opened with; `run` may be called
+from several threads at once. Precision is always said explicitly: OpenVINO would pick bfloat16 by itself on CPUs that
+have it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from lensmith.bundle.format import Bundle, EngineRecord
+from lensmith.core.machine import allowed_cores, cache_dir, instruction_sets
+from lensmith.errors import BundleError, FallbackWarning
+from lensmith.imaging.image import Tensor, preprocess
+
+FEATURES = "features"
+"""Name of a graph's second output, where it has one: what its last layer takes."""
+
+
+class Engine(ABC):
+    """One loaded model.
+
+    Attributes:
+        name: `onnxruntime`, `openvino`, `onnxruntime-cuda`, `onnxruntime-tensorrt` or `fake`.
+        precision: `fp32`, `bf16`, `fp16`, `int8` or `int8-dynamic`.
+        threads: threads that one call may use.
+    """
+
+    name: str
+    precision: str
+    threads: int
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        self._temperature = temperature
+
+    @abstractmethod
+    def logits(self, batch: Tensor) -> Tensor:
+        """float32 (N, 3, S, S) → float32 (N, C), unnormalised."""
+
+    def outputs(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
+        """float32 (N, 3, S, S) → logits, float32 (N, C), and features, float32 (N, D) where the graph gives them."""
+        return self.logits(batch), None
+
+    def run(self, batch: Tensor) -> Tensor:
+        """float32 (N, 3, S, S) → float32 (N, C): probabilities that sum to 1 in each row."""
+        return self._softmax(self.logits(batch))
+
+    def run_with_features(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
+        """`run`, and beside it what the last layer took: float32 (N, D), or None where the graph does not give it."""
+        logits, features = self.outputs(batch)
+        return self._softmax(logits), features
+
+    def _softmax(self, logits: Tensor) -> Tensor:
+        scaled = logits / np.float32(self._temperature)
+        exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        result: Tensor = exponentials / exponentials.sum(axis=1, keepdims=True)
+        return result
+
+
+class OnnxRuntimeEngine(Engine):
+    """ONNX Runtime on the CPU; an int8 graph has its quantisation inside."""
+
+    name = "onnxruntime"
+    provider = "CPUExecutionProvider"
+
+    def __init__(self, graph: str, precision: str, threads: int, temperature: float = 1.0) -> None:
+        super().__init__(temperature)
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # errors are raised, and need not be printed, too
+        # Spinning helps one caller and starves the others on a small machine.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = ort.InferenceSession(graph, options, providers=[(self.provider, self._options(precision))])
+        self._input = self._session.get_inputs()[0].name
+        names = [output.name for output in self._session.get_outputs()]
+        self._logits = names[:1]
+        self._features = FEATURES in names
+        self.precision = precision
+        self.threads = threads
+        if self.provider not in self._session.get_providers():  # it falls back without a word
+            raise RuntimeError(f"{self.provider} is in the package and does not start here")
+
+    @classmethod
+    def missing(cls) -> str:
+        """What this machine lacks to run it, in words; empty if nothing."""
+        if not find_spec("onnxruntime"):
+            return "onnxruntime is not installed (pip install onnxruntime)"
+        import onnxruntime as ort
+
+        has = cls.provider in ort.get_available_providers()
+        return "" if has else f"onnxruntime here has no {cls.provider} (pip install onnxruntime-gpu)"
+
+    def logits(self, batch: Tensor) -> Tensor:
+        """See `Engine.logits`."""
+        result: Tensor = self._session.run(self._logits, {self._input: batch})[0]
+        return result
+
+    def outputs(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
+        """See `Engine.outputs`."""
+        if not self._features:
+            return self.logits(batch), None
+        logits, features = self._session.run([*self._logits, FEATURES], {self._input: batch})
+        return logits, features
+
+    def _options(self, precision: str) -> dict[str, str]:
+        """Of the provider."""
+        return {}
+
+
+class CudaEngine(OnnxRuntimeEngine):
+    """ONNX Runtime on an NVIDIA GPU."""
+
+    name = "onnxruntime-cuda"
+    provider = "CUDAExecutionProvider"
+
+    def _options(self, precision: str) -> dict[str, str]:
+        return {"use_tf32": "0"}  # which would round fp32
+
+
+class TensorRtEngine(OnnxRuntimeEngine):
+    """TensorRT under ONNX Runtime. Plans are built for the GPU at hand when first loaded, and kept in the cache."""
+
+    name = "onnxruntime-tensorrt"
+    provider = "TensorrtExecutionProvider"
+
+    def _options(self, precision: str) -> dict[str, str]:
+        plans = cache_dir() / "tensorrt"
+        plans.mkdir(parents=True, exist_ok=True)
+        return {
+            "trt_fp16_enable": str(precision == "fp16"),
+            "trt_engine_cache_enable": "True",
+            "trt_engine_cache_path": str(plans),
+        }
+
+
+_FIRST_ANSWER = Lock()
+
+
+@cache
+def openvino_core() -> Any:
+    """The process's one Core, which holds OpenVINO's plugin for good.
+
+    The plugin gives the thread that loads it an alternate signal stack. Were it unloaded with the last model, in
+    whichever thread lets go of that, the stack would be gone, and the next signal would end the process.
+    """
+    import openvino as ov
+
+    return ov.Core()
+
+
+class OpenVinoEngine(Engine):
+    """OpenVINO on the CPU, at an explicit precision."""
+
+    name = "openvino"
+
+    def __init__(self, graph: str, precision: str, threads: int, temperature: float = 1.0) -> None:
+        super().__init__(temperature)
+        # One stream for each caller, up to the cores: concurrent calls do not wait for one another.
+        streams = max(1, allowed_cores() // threads)
+        hints: dict[str, Any] = {
+            # Of an int8 graph it is what the layers between the quantised ones compute in.
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+            "INFERENCE_NUM_THREADS": threads * streams,  # of all streams together
+            "NUM_STREAMS": streams,
+        }
+        self._model = openvino_core().compile_model(graph, "CPU", hints)
+        self.precision = precision
+        self.threads = threads
+        self._features = next(
+            (number for number, output in enumerate(self._model.outputs) if FEATURES in output.names), None
+        )
+        # OpenVINO's Python binding completes itself during a process's first answer, and threads that ask for it at the
+        # same time wait for one another for ever.
+        with _FIRST_ANSWER:
+            shape = [size.get_min_length() or 1 for size in self._model.input().partial_shape]
+            self.logits(np.zeros(shape, dtype=np.float32))
+
+    @classmethod
+    def missing(cls) -> str:
+        """What this machine lacks to run it, in words; empty if nothing."""
+        return "" if find_spec("openvino") else "openvino is not installed (pip install 'lensmith[openvino]')"
+
+    def logits(self, batch: Tensor) -> Tensor:
+        """See `Engine.logits`."""
+        # A request of one's own for each call: compiled models share one request when called directly.
+        result: Tensor = self._model.create_infer_request().infer([batch])[0]
+        return result
+
+    def outputs(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
+        """See `Engine.outputs`."""
+        answers = self._model.create_infer_request().infer([batch])
+        return answers[0], None if self._features is None else answers[self._features]
+
+
+class FakeEngine(Engine):
+    """An engine for tests: `answer` turns a batch into logits; `features` into features."""
+
+    name = "fake"
+    precision = "fp32"
+    threads = 1
+
+    def __init__(
+        self,
+        answer: Callable[[Tensor], Tensor],
+        temperature: float = 1.0,
+        features: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__(temperature)
+        self._answer = answer
+        self._features = features
+
+    def logits(self, batch: Tensor) -> Tensor:
+        """See `Engine.logits`."""
+        return self._answer(batch)
+
+    def outputs(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
+        """See `Engine.outputs`."""
+        return self._answer(batch), self._features(batch) if self._features else None
+
+
+ENGINES: dict[str, type[OnnxRuntimeEngine] | type[OpenVinoEngine]] = {
+    engine.name: engine for engine in (OnnxRuntimeEngine, OpenVinoEngine, CudaEngine, TensorRtEngine)
+}
+
+
+def open_graph(graph: str, engine: str, precision: str, threads: int, temperature: float = 1.0) -> Engine:
+    """Load one graph file with a named engine."""
+    return ENGINES[engine](graph, precision, threads, temperature)
+
+
+def open_engine(bundle: Bundle, engine: str | None = None, threads: int | None = None) -> Engine:
+    """Load a bundle's chosen engine and prove it: output shape, finite values, golden samples.
+
+    Where this machine lacks what that engine needs, the next of the bundle takes its place, and a `FallbackWarning`
+    says so. An engine that is there and answers otherwise than the exporter saw is an error.
+
+    Args:
+        bundle: a bundle whose hashes were verified.
+        engine: the named one instead, `openvino` or `openvino-int8`, and no other.
+        threads: threads for one call; the cores allowed by default.
+
+    Raises:
+        BundleError: the graph does not load, has another shape, or answers differently from the exporter; or this
+            machine has none of the engines.
+    """
+    records = bundle.records(engine)
+    lacking = [(record, lacks(record)) for record in records]
+    record = next((record for record, lack in lacking if not lack), None)
+    if record is None:
+        raise BundleError(
+            f"An engine of the bundle {bundle.path} that runs on this machine was expected.",
+            f"{'; '.join(f'{record.name}: {lack}' for record, lack in lacking)}.",
+            "Install what is missing, name another engine, or export the run again for this machine.",
+        )
+    if record is not records[0]:
+        missing = "; ".join(f"{each.name}: {lack}" for each, lack in lacking[: records.index(record)])
+        warnings.warn(f"{bundle.path} runs on {record.name} here ({missing})", FallbackWarning, stacklevel=2)
+    return open_record(bundle, record, threads or allowed_cores())
+
+
+def open_record(bundle: Bundle, record: EngineRecord, threads: int) -> Engine:
+    """Load one engine of a bundle and prove it; see `open_engine`."""
+    graph = str(bundle.path / str(record.graph))
+    try:
+        opened = open_graph(graph, record.engine, record.precision, threads, bundle.manifest.temperature)
+        _verify_golden(bundle, record, opened)
+    except (BundleError, ModuleNotFoundError):
+        raise
+    except Exception as error:  # each engine has exceptions of its own
+        raise BundleError(
+            f"A graph that {record.engine} can run was expected in {graph}.",
+            f"It said: {str(error).splitlines()[0]}",
+            "Export the run again, or name another engine.",
+        ) from error
+    return opened
+
+
+def lacks(record: EngineRecord) -> str:
+    """What this machine lacks to run an engine rightly and fast, in words; empty if nothing."""
+    known = ENGINES.get(record.engine)
+    if known is None:
+        return f"this lensmith knows no engine {record.engine}"
+    if missing := known.missing():
+        return missing
+    if record.needs and not {*record.needs} & {*instruction_sets()}:
+        return f"this processor has no {' or '.join(record.needs)}"
+    return ""
+
+
+def _verify_golden(bundle: Bundle, record: EngineRecord, engine: Engine) -> None:
+    golden = bundle.golden()
+    expected = golden.of(record.name)
+    batch = np.stack([preprocess(image, bundle.manifest.preprocessing) for image in golden.images])
+    answered = engine.run(batch)
+    expected_shape = (len(golden.images), len(bundle.labels))
+    if answered.shape != expected_shape:
+        problem = f"it answered with shape {answered.shape} instead of {expected_shape}"
+    elif not np.isfinite(answered).all():
+        problem = "it answered with values that are not numbers"
+    else:
+        difference = float(np.abs(answered - expected).max())
+        if difference <= record.golden_tolerance:
+            return
+        problem = f"a probability differs by {difference:.2g}, and {record.golden_tolerance:.2g} is allowed"
+    raise BundleError(
+        f"The bundle {bundle.path} was expected to answer its golden samples as the exporter saw them.",
+        f"With {record.engine} {record.precision} {problem}.",
+        "Export the run again on this machine, or name another engine.",
+    )

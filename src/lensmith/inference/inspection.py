@@ -1,0 +1,230 @@
+"""A bundle looked at: what it holds, whether it answers rightly on this machine, and where two of them differ.
+
+Nothing is changed, nothing is trained, and torch is not needed. `lensmith bundle` prints what these functions return.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+from lensmith.bundle.format import MANIFEST, Bundle, EngineRecord, Manifest
+from lensmith.core.machine import allowed_cores
+from lensmith.errors import BundleError
+from lensmith.inference.engine import lacks, open_record
+from lensmith.registry.pull import locate
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a bundle holds.
+
+    Attributes:
+        path: as it was said: a folder or a zip.
+        manifest: the content of bundle.json.
+        bytes: size of each file, bundle.json too.
+        golden_samples: how many images every engine has to answer when it is opened.
+    """
+
+    path: Path
+    manifest: Manifest
+    bytes: Mapping[str, int]
+    golden_samples: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: the manifest's fields, and the attributes beside it."""
+        content = self.manifest.model_dump(mode="json")
+        return {"path": str(self.path), **content, "bytes": dict(self.bytes), "golden_samples": self.golden_samples}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of one engine of a bundle.
+
+    Attributes:
+        engine: engine and precision, such as `openvino-int8`.
+        state: `right`: it answered the golden samples as the exporter saw them; `wrong`: it did not, or does not load;
+            `unavailable`: this machine cannot run it; `absent`: the bundle has no graph for it.
+        reason: why it is not `right`, in words.
+    """
+
+    engine: str
+    state: Literal["right", "wrong", "unavailable", "absent"]
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A bundle whose schema and hashes are right, and what its engines answered.
+
+    Attributes:
+        path: as it was said.
+        manifest: the content of bundle.json.
+        golden_samples: images that every engine had to answer.
+        answers: of every engine of the manifest, in its order.
+    """
+
+    path: Path
+    manifest: Manifest
+    golden_samples: int
+    answers: tuple[Answer, ...]
+
+    @property
+    def problem(self) -> BundleError | None:
+        """The error if an engine answered wrongly, or if none could be asked; else None."""
+        wrong = [f"{answer.engine}: {answer.reason}" for answer in self.answers if answer.state == "wrong"]
+        if wrong:
+            return BundleError(
+                f"Every engine of the bundle {self.path} was expected to answer its golden samples as the exporter saw "
+                "them.",
+                " ".join(wrong),
+                "Export the run again on this machine, or name another engine.",
+            )
+        if all(answer.state != "right" for answer in self.answers):
+            return BundleError(
+                f"An engine of the bundle {self.path} that runs on this machine was expected.",
+                f"{'; '.join(f'{answer.engine}: {answer.reason}' for answer in self.answers)}.",
+                "Install what is missing, or verify it on the machine where it will serve.",
+            )
+        return None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `error` and `message` only where there is a problem."""
+        problem = self.problem
+        error = {"error": type(problem).__name__, "message": str(problem)} if problem else {}
+        return {
+            "path": str(self.path),
+            "name": self.manifest.name,
+            "version": self.manifest.version,
+            "schema_version": self.manifest.schema_version,
+            "files": len(self.manifest.files),
+            "golden_samples": self.golden_samples,
+            "engines": [vars(answer) for answer in self.answers],
+            "verified": problem is None,
+            **error,
+        }
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing in which two bundles differ.
+
+    Attributes:
+        section: where it stands: `metrics`, `engines` …; `bundle` for what stands at the top of bundle.json.
+        what: its name there, with dots between levels: `onnxruntime-fp32.latency_ms`.
+        a: plain value in the first bundle; None: it is not there.
+        b: the same in the second.
+    """
+
+    section: str
+    what: str
+    a: Any
+    b: Any
+
+    @property
+    def delta(self) -> float | None:
+        """B minus A where both are numbers."""
+        numbers = all(isinstance(side, (int, float)) and not isinstance(side, bool) for side in (self.a, self.b))
+        return self.b - self.a if numbers else None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """All in which two bundles differ, in the order of bundle.json."""
+
+    a: Path
+    b: Path
+    changes: tuple[Change, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: section → name → `a`, `b` and, of numbers, `delta`."""
+        sections: dict[str, dict[str, Any]] = {}
+        for change in self.changes:
+            delta = {} if change.delta is None else {"delta": change.delta}
+            sections.setdefault(change.section, {})[change.what] = {"a": change.a, "b": change.b, **delta}
+        return {"a": str(self.a), "b": str(self.b), "equal": not self.changes, "differences": sections}
+
+
+def describe(path: str | PathLike[str]) -> Description:
+    """What the bundle at `path` holds; its hashes are verified, its engines are not run.
+
+    Raises:
+        BundleError: as `Bundle.load`.
+    """
+    bundle = Bundle.load(locate(path))
+    sizes = {name: (bundle.path / name).stat().st_size for name in (MANIFEST, *bundle.manifest.files)}
+    return Description(Path(path), bundle.manifest, sizes, len(bundle.golden().images))
+
+
+def verify(path: str | PathLike[str]) -> Verified:
+    """Verify schema and hashes, and let every engine that this machine can run answer the golden samples.
+
+    Engines that answer wrongly raise nothing; see `Verified.problem`.
+
+    Raises:
+        BundleError: as `Bundle.load`; or the golden samples cannot be read.
+    """
+    bundle = Bundle.load(locate(path))
+    samples = len(bundle.golden().images)
+    return Verified(Path(path), bundle.manifest, samples, tuple(_ask(bundle, each) for each in bundle.manifest.engines))
+
+
+def _ask(bundle: Bundle, record: EngineRecord) -> Answer:
+    if record.graph is None:
+        return Answer(record.name, "absent", record.why.rstrip("."))
+    if lack := lacks(record):
+        return Answer(record.name, "unavailable", lack)
+    try:
+        open_record(bundle, record, allowed_cores())
+    except BundleError as error:
+        return Answer(record.name, "wrong", error.arrived)
+    return Answer(record.name, "right")
+
+
+def diff(a: str | PathLike[str], b: str | PathLike[str]) -> Difference:
+    """Where two bundles differ: every field of bundle.json, and so every file by its hash.
+
+    Raises:
+        BundleError: as `Bundle.load`, of either.
+    """
+    first, second = (_sections(Bundle.load(locate(path)).manifest) for path in (a, b))
+    changes = _relabelled(first["bundle"].pop("labels"), second["bundle"].pop("labels"))
+    for section in {**first, **second}:
+        changes += _changes(section, first.get(section, {}), second.get(section, {}))
+    return Difference(Path(a), Path(b), tuple(changes))
+
+
+def _sections(manifest: Manifest) -> dict[str, dict[str, Any]]:
+    """The manifest as section → name → plain value; fields that are no sections stand in `bundle`."""
+    content = manifest.model_dump(mode="json")
+    content["engines"] = {
+        record.name: values for record, values in zip(manifest.engines, content["engines"], strict=True)
+    }
+    sections = {name: value for name, value in content.items() if isinstance(value, dict)}
+    return {"bundle": {name: value for name, value in content.items() if name not in sections}, **sections}
+
+
+def _changes(section: str, a: Mapping[str, Any], b: Mapping[str, Any], above: str = "") -> list[Change]:
+    changes = []
+    for name in {**a, **b}:
+        left, right = a.get(name), b.get(name)
+        # What only one of them has is one change, however much lies below it.
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            changes += _changes(section, left, right, f"{above}{name}.")
+        elif left != right:
+            changes.append(Change(section, above + name, left, right))
+    return changes
+
+
+def _relabelled(a: list[str], b: list[str]) -> list[Change]:
+    """Labels that the other lacks; and the order of those that both have, which is the order of the outputs."""
+    alone = [label for label in a if label not in {*b}], [label for label in b if label not in {*a}]
+    common = [label for label in a if label in {*b}], [label for label in b if label in {*a}]
+    return [
+        Change("labels", what, left, right)
+        for what, (left, right) in (("only there", alone), ("order", common))
+        if left != right
+    ]

@@ -1,0 +1,112 @@
+"""A bundle's engines measured anew on this machine, and one of them chosen again; nothing is trained or exported."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lensmith.bundle import archive
+from lensmith.bundle import format as bundle
+from lensmith.bundle.format import Bundle, EngineRecord, Manifest
+from lensmith.config import ExportSettings
+from lensmith.core import machine
+from lensmith.errors import BundleError
+from lensmith.inference.benchmark import measure_all
+from lensmith.inference.engine import lacks, open_record
+from lensmith.inference.selection import DEFAULT_DROP, as_dict, choose
+
+
+@dataclass(frozen=True)
+class Retuned:
+    """A bundle that was measured anew.
+
+    Attributes:
+        bundle: the folder or zip.
+        manifest: what stands in it now.
+        before: name of the engine that was chosen before.
+        seconds: how long it took.
+    """
+
+    bundle: Path
+    manifest: Manifest
+    before: str
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "bundle": str(self.bundle),
+            **as_dict(self.manifest.engines),
+            "before": self.before,
+            "machine": self.manifest.machine,
+            "seconds": self.seconds,
+        }
+
+
+def retune(settings: ExportSettings) -> Retuned:
+    """Measure every engine of a bundle that runs here and answers the golden samples, and choose among them.
+
+    Only bundle.json is written anew, whole or not at all. Accuracies stay as the exporter measured them.
+
+    Raises:
+        BundleError: the bundle cannot be used, or none of its engines runs here.
+    """
+    started = time.perf_counter()
+    assert settings.retune is not None  # as the settings see to
+    path = settings.retune
+    opened = Bundle.load(path)
+    before = opened.records()[0].name
+    images = opened.golden().images
+    records = [_checked(opened, record) for record in opened.manifest.engines]
+    runnable = [record for record in records if record.graph and not record.why]
+    measured = {r.name: r for r in measure_all(opened.path, runnable, opened.manifest.preprocessing, images)}
+    limit = settings.max_accuracy_drop
+    if limit is None:
+        limit = opened.manifest.judged.get("max_accuracy_drop", DEFAULT_DROP)
+    engines = choose([measured.get(record.name, record) for record in records], limit)
+    if not engines[0].chosen:
+        raise BundleError(
+            f"An engine of the bundle {path} that runs here within {limit:g} points was expected.",
+            f"{'; '.join(f'{record.name}: {record.why}' for record in engines)}.",
+            "Install what is missing, allow more with --max-accuracy-drop, or export the run on this machine.",
+        )
+    manifest = opened.manifest.model_copy(
+        update={
+            "engines": engines,
+            "machine": machine.description(),
+            "judged": {**opened.manifest.judged, "max_accuracy_drop": limit},
+        }
+    )
+    _write(Bundle(opened.path, manifest), path)
+    return Retuned(path, manifest, before, time.perf_counter() - started)
+
+
+def _checked(opened: Bundle, record: EngineRecord) -> EngineRecord:
+    """The record without its old speed; with the reason, if it cannot run here or answers otherwise."""
+    if not record.graph:
+        return record
+    why = lacks(record)
+    if not why:
+        try:
+            open_record(opened, record, threads=1)
+        except BundleError as error:
+            why = error.arrived
+    return record.model_copy(
+        update={"images_per_second": None, "latency_ms": None, "load_s": None, "memory_bytes": None, "why": why}
+    )
+
+
+def _write(tuned: Bundle, path: Path) -> None:
+    if path.is_dir():
+        bundle.write_manifest(tuned.manifest, path)
+        return
+    with tempfile.TemporaryDirectory() as scratch:  # what was unpacked into the cache stays as it was hashed
+        folder = Path(scratch)
+        for name in tuned.manifest.files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).symlink_to((tuned.path / name).resolve())
+        bundle.write_manifest(tuned.manifest, folder)
+        archive.pack(folder, (*sorted(tuned.manifest.files), bundle.MANIFEST), path)

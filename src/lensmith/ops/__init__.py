@@ -1,0 +1,1 @@
+"""Operations: deployment files, load tests, the check of this machine, tokens."""

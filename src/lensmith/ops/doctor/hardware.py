@@ -1,0 +1,142 @@
+"""Processor, memory and GPUs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from lensmith.core import machine
+from lensmith.ops.doctor.findings import Finding, Status, gigabytes
+
+LOW_MEMORY_BYTES = 2e9
+CROWDED_GPU = 0.2
+"""Share of a GPU's memory that should be free before a run."""
+
+
+def look(torch: Any) -> list[Finding]:
+    """Everything here; `torch` is the imported module, or None."""
+    memory = psutil.virtual_memory()
+    return [
+        processor(),
+        cores(os.cpu_count() or 1, machine.affinity_cores(), machine.quota_cores(), machine.allowed_cores()),
+        instruction_sets(platform.machine(), machine.instruction_sets()),
+        memory_free(memory.total, memory.available, machine.memory_limit_bytes()),
+        *gpus(torch, driver_present()),
+    ]
+
+
+def processor() -> Finding:
+    """Its name."""
+    name = machine.processor()
+    return Finding("Processor", "Name", name, facts={"processor": name})
+
+
+def cores(host: int, affinity: int, quota: float | None, allowed: int) -> Finding:
+    """How many cores thread pools are sized by, and why."""
+    reasons = [f"affinity {affinity}"] if affinity < host else []
+    reasons += [f"quota {quota:g}"] if quota is not None else []
+    facts = {"cores_host": host, "cores_affinity": affinity, "cores_quota": quota, "cores_allowed": allowed}
+    value = f"{allowed} of {host}" + (f" ({', '.join(reasons)})" if reasons else "")
+    if quota is not None and quota < 1:
+        remedy = "Less than one core makes every step wait; give the container one or more (docker run --cpus 2)."
+        return Finding("Processor", "Cores allowed", value, "note", remedy, facts)
+    return Finding("Processor", "Cores allowed", value, facts=facts)
+
+
+def instruction_sets(architecture: str, found: list[str]) -> Finding:
+    """Vector instructions; x86 without AVX2 is what the engines are slow on."""
+    facts = {"architecture": architecture, "instruction_sets": found}
+    value = f"{architecture}: {', '.join(found)}" if found else architecture
+    if architecture.lower() in ("x86_64", "amd64") and Path("/proc/cpuinfo").exists() and "AVX2" not in found:
+        remedy = "Without AVX2 inference is several times slower; in a virtual machine, pass the host's CPU through."
+        return Finding("Processor", "Instructions", value, "note", remedy, facts)
+    return Finding("Processor", "Instructions", value, facts=facts)
+
+
+def memory_free(total: int, available: int, limit: int | None) -> Finding:
+    """Memory of the machine and the limit on this process's group, in bytes."""
+    facts = {"memory_bytes": total, "memory_available_bytes": available, "memory_limit_bytes": limit}
+    value = f"{gigabytes(available)} of {gigabytes(total)} available"
+    if limit is not None:
+        value += f", limited to {gigabytes(limit)}"
+    if min(available, limit or available) < LOW_MEMORY_BYTES:
+        remedy = "Training wants 2 GB or more: end other programs or raise the limit, or lower --batch-size."
+        return Finding("Memory", "Memory", value, "note", remedy, facts)
+    return Finding("Memory", "Memory", value, facts=facts)
+
+
+def driver_present() -> bool:
+    """Whether an NVIDIA driver seems to be installed, asked without any library."""
+    return Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") is not None
+
+
+def gpus(torch: Any, driver: bool) -> list[Finding]:
+    """One finding for each GPU that torch can use, or one that says why there is none.
+
+    Args:
+        torch: the imported module, or None.
+        driver: an NVIDIA driver is installed.
+    """
+    if torch is not None and torch.cuda.is_available():
+        found = [_gpu(torch, index) for index in range(torch.cuda.device_count())]
+        count = Finding("GPU", "Count", str(len(found)), facts={"gpus": [finding.facts for finding in found]})
+        return [count, *(replace(finding, facts={}) for finding in found)]
+    status: Status = "note" if driver else "ok"
+    if not driver:
+        value, remedy = "none: training runs on the CPU", ""
+    elif torch is None:
+        value, remedy = "an NVIDIA driver, but no torch", "To train on it: pip install 'lensmith[train]'"
+    elif torch.version.cuda is None:
+        value = "an NVIDIA driver, but this torch is built for the CPU alone"
+        remedy = "Install a CUDA build of torch and torchvision: https://pytorch.org/get-started/locally"
+    elif os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        value, remedy = "hidden by CUDA_VISIBLE_DEVICES", "To use it: unset CUDA_VISIBLE_DEVICES"
+    else:
+        value = f"an NVIDIA driver, but torch (CUDA {torch.version.cuda}) cannot use it"
+        remedy = "Usually the driver is too old: update it, or install a torch built for an older CUDA."
+    return [Finding("GPU", "GPU", value, status, remedy, {"gpus": []})]
+
+
+def _gpu(torch: Any, index: int) -> Finding:
+    name: str = torch.cuda.get_device_name(index)
+    major, minor = torch.cuda.get_device_capability(index)
+    facts: dict[str, Any] = {"index": index, "name": name, "compute_capability": f"{major}.{minor}"}
+    heading = f"cuda:{index}"
+    if not _has_kernels(torch.cuda.get_arch_list(), major, minor):
+        value = f"{name}, compute capability {major}.{minor}, which this torch was not built for"
+        remedy = "Install a torch that was (https://pytorch.org/get-started/locally), or use --device cpu."
+        return Finding("GPU", heading, value, "note", remedy, facts)
+    try:
+        free, total = torch.cuda.mem_get_info(index)
+    except RuntimeError as error:
+        value = f"{name} does not answer ({str(error).partition(chr(10))[0]})"
+        return Finding("GPU", heading, value, "note", "See what holds it with nvidia-smi, or use --device cpu.", facts)
+    facts |= {"memory_bytes": total, "memory_free_bytes": free}
+    value = f"{name}, {gigabytes(free)} of {gigabytes(total)} free, compute capability {major}.{minor}"
+    if free < CROWDED_GPU * total:
+        remedy = "Other programs hold most of it: see nvidia-smi, or choose another with --device cuda:N."
+        return Finding("GPU", heading, value, "note", remedy, facts)
+    return Finding("GPU", heading, value, facts=facts)
+
+
+def _has_kernels(built_for: list[str], major: int, minor: int) -> bool:
+    """Whether a torch built for architectures such as `sm_90` and `compute_90` runs on a capability.
+
+    Machine code (sm) runs on the same major version from its minor version on, PTX (compute) on all that is newer.
+    """
+    built = [re.fullmatch(r"(sm|compute)_(\d+)(\d)[a-z]?", name) for name in built_for]
+    if not any(built):  # an AMD build names its architectures otherwise
+        return True
+    capabilities = [(found[1], int(found[2]), int(found[3])) for found in built if found]
+    return any(
+        (kind == "sm" and own_major == major and own_minor <= minor)
+        or (kind == "compute" and (own_major, own_minor) <= (major, minor))
+        for kind, own_major, own_minor in capabilities
+    )

@@ -1,0 +1,78 @@
+"""What is sent: encoded images of a folder, of a bundle, or drawn where there are none."""
+
+from __future__ import annotations
+
+import io
+import random
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from lensmith.errors import DataError
+from lensmith.imaging.image import read
+
+SIDES = (500, 375)
+"""Width and height of a drawn picture, in pixels: those of a typical photo of ImageNet."""
+MOST_BYTES = 512 << 20
+"""All images are held in memory; a folder may hold more, and then the first ones in their drawn order are sent."""
+
+_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+
+
+def read_images(path: Path, seed: int) -> tuple[bytes, ...]:
+    """One file, or the JPEG and PNG files below a folder in an order drawn by `seed`; at most MOST_BYTES of them.
+
+    Raises:
+        DataError: there is none, or one cannot be read.
+    """
+    if path.is_file():
+        return (read(path),)
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES and file.is_file())
+    if not files:
+        raise DataError(
+            f"A JPEG or PNG file, or a folder of them, was expected at {path}.",
+            "There is none." if path.exists() else "Nothing is there.",
+            "Name another with --images, or leave it out to send drawn pictures.",
+        )
+    random.Random(seed).shuffle(files)
+    found: list[bytes] = []
+    held = 0
+    for file in files:
+        encoded = read(file)
+        held += len(encoded)
+        if found and held > MOST_BYTES:
+            break
+        found.append(encoded)
+    return tuple(found)
+
+
+def draw(count: int, seed: int = 0) -> tuple[bytes, ...]:
+    """`count` JPEGs of 500 × 375 pixels with as much detail at each scale as photos have.
+
+    Noise at seven scales, each weaker than the one twice its size, so that power falls with frequency as in natural
+    images. About 60 kB each, as photos of this size take; a smooth gradient would be decoded faster than any photo.
+    """
+    return tuple(_jpeg(_pixels(np.random.default_rng((seed, number)))) for number in range(count))
+
+
+def _pixels(rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    width, height = SIDES
+    pixels = np.full((height, width, 3), 118.0)
+    for octave in range(7):
+        across, down = (max(2, side >> octave) for side in SIDES)
+        # Mostly brightness and some colour.
+        grain = rng.normal(0.0, 1.0, (down, across, 1)) + rng.normal(0.0, 0.35, (down, across, 3))
+        enlarged = [
+            np.asarray(Image.fromarray(channel.astype(np.float32)).resize(SIDES, Image.Resampling.BICUBIC))
+            for channel in np.moveaxis(grain, 2, 0)
+        ]
+        pixels += 4.0 * 1.5**octave * np.stack(enlarged, axis=2)
+    return pixels.clip(0, 255).astype(np.uint8)
+
+
+def _jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "JPEG", quality=90)
+    return out.getvalue()

@@ -1,0 +1,149 @@
+"""The gray releases of a model, as the registry has them: looked at once, or again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from lensmith.registry.client import client as connect
+from lensmith.registry.client import uri
+from lensmith.registry.models import champion_of
+from lensmith.rollout.guards import Guard
+from lensmith.rollout.ledger import Ledger, State
+from lensmith.rollout.report import Report
+from lensmith.rollout.state import Decision, Rollout, now
+
+
+@dataclass(frozen=True)
+class Replica:
+    """What one replica has reported of a release.
+
+    Attributes:
+        name: of the replica.
+        age_s: seconds since it did; None: it does not say when.
+        champion: requests to the champion there.
+        challenger: requests to the challenger there.
+        stopped: why it sends the challenger nothing more; empty where it does.
+    """
+
+    name: str
+    age_s: float | None
+    champion: int
+    challenger: int
+    stopped: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Released:
+    """The gray releases of a model, as the registry has them.
+
+    Attributes:
+        name: of the model.
+        champion: version that the alias names now; None: it names none.
+        rollout: the latest; None: there has been none.
+        decision: how it ended; None: it is under way.
+        comparison: `figures` of `lensmith.rollout.guards.Verdict` over all replicas.
+        replicas: what each has reported.
+        history: earlier releases with their decisions, the latest first.
+    """
+
+    name: str
+    champion: str | None
+    rollout: Rollout | None
+    decision: Decision | None
+    comparison: Mapping[str, Any]
+    replicas: Sequence[Replica]
+    history: Sequence[tuple[Rollout, Decision | None]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "name": self.name,
+            "champion": self.champion,
+            "rollout": self.rollout.model_dump(mode="json") if self.rollout else None,
+            "decision": self.decision.model_dump(mode="json") if self.decision else None,
+            "comparison": dict(self.comparison),
+            "replicas": [replica.as_dict() for replica in self.replicas],
+            "history": [
+                {
+                    "rollout": rollout.model_dump(mode="json"),
+                    "decision": decision.model_dump(mode="json") if decision else None,
+                }
+                for rollout, decision in self.history
+            ],
+        }
+
+
+def status(name: str, tracking_uri: str | None = None) -> Released:
+    """The releases of a model.
+
+    Raises:
+        RegistryError: no such model.
+    """
+    return Watcher(name, tracking_uri).look()
+
+
+class Watcher:
+    """Looks again and again, over one connection, and judges as a replica does.
+
+    Args:
+        name: registered model.
+        tracking_uri: of the registry.
+
+    Raises:
+        RegistryError: no registry there.
+    """
+
+    def __init__(self, name: str, tracking_uri: str | None = None) -> None:
+        self._name = name
+        self._client = connect(uri(tracking_uri), create=False)
+        self._guard: Guard | None = None
+
+    def look(self) -> Released:
+        """As the registry says now; see `status`."""
+        champion = champion_of(self._client, self._name)
+        ledger = Ledger.open(self._client, self._name, create=False)
+        states = ledger.history() if ledger else []
+        latest = states[-1] if states else None
+        return Released(
+            self._name,
+            champion.version if champion else None,
+            latest.rollout if latest else None,
+            latest.decision if latest else None,
+            self._comparison(latest) if latest else {},
+            [_replica(name, report) for name, report in sorted(latest.reports.items())] if latest else [],
+            [(each.rollout, each.decision) for each in reversed(states[:-1])],
+        )
+
+    def _comparison(self, state: State) -> Mapping[str, Any]:
+        if state.decision is not None and "champion" in state.decision.figures:
+            return state.decision.figures
+        counted = total(state)
+        if self._guard is None or self._guard.rollout.id != state.rollout.id:
+            self._guard = Guard(state.rollout)
+        return self._guard.look(counted.champion, counted.challenger).figures
+
+
+def total(state: State) -> Report:
+    """What all replicas have reported, added up."""
+    reports = []
+    for report in state.reports.values():
+        with suppress(ValueError, TypeError, AttributeError, KeyError):  # of another lensmith: it counts for nothing
+            reports.append(Report.from_dict(report))
+    return Report.together(state.rollout.id, reports)
+
+
+def _replica(name: str, stored: Mapping[str, Any]) -> Replica:
+    age_s, report = None, Report("")
+    with suppress(ValueError, TypeError, AttributeError, KeyError):
+        report = Report.from_dict(stored)
+        age_s = max(0.0, (now() - datetime.fromisoformat(str(stored["at"]))).total_seconds())
+    stopped = f"{report.stop.guard}: {report.stop.reason}" if report.stop else ""
+    return Replica(name, age_s, report.champion.requests, report.challenger.requests, stopped)

@@ -1,0 +1,217 @@
+"""Who calls, and what they may do: JSON Web Tokens, checked for each request.
+
+A token that is refused gets the same answer whatever is wrong with it. The reason goes to the log, without the token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jwt
+
+from lensmith.config import ServeSettings
+from lensmith.core.credentials import TOKEN_SECRET, token_secret
+from lensmith.errors import ServiceError, SettingsError
+from lensmith.serving.auth.keys import KeySet, OneKey, is_loopback, public_key, secret_key
+from lensmith.serving.problems import ProblemError
+
+logger = logging.getLogger(__name__)
+
+MAX_TOKEN_BYTES = 8192
+LEEWAY_S = 10
+"""Seconds that the clocks of this machine and of whoever makes tokens may differ."""
+REMEMBERED = 4096
+"""Checked tokens that are remembered, so that a caller's next request costs no signature (100 µs with ES256)."""
+LOG_EVERY_S = 10.0
+"""Seconds between two lines of the log about tokens refused for the same reason; anybody can send such tokens."""
+
+_REQUIRED = ["exp", "iss", "aud", "sub"]
+_LAST_S = 253_402_300_800  # the end of the year 9999, in which the last date ends
+_MAX_SUBJECT = 256
+_SHAPE = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+_CHALLENGE = 'Bearer realm="lensmith"'
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whose request it is.
+
+    Attributes:
+        subject: the token's `sub`: 1 to 256 printable characters.
+        scopes: what it allows, as `predict` and `admin`; neither includes the other.
+    """
+
+    subject: str
+    scopes: frozenset[str]
+
+    def require(self, scope: str) -> None:
+        """Go on only where the token allows it: `predict` or `admin`.
+
+        Raises:
+            ProblemError: `forbidden`.
+        """
+        if scope not in self.scopes:
+            challenge = f'{_CHALLENGE}, error="insufficient_scope", scope="{scope}"'
+            detail = f"A token with the scope `{scope}` was expected. This one is valid, and has not got it."
+            raise ProblemError("forbidden", detail, {"www-authenticate": challenge})
+
+
+class Authenticator:
+    """Checks the token of each request.
+
+    Args:
+        keys: what checks signatures.
+        issuer: `iss` that a token must have.
+        audience: `aud` that a token must have, alone or among others.
+    """
+
+    def __init__(self, keys: OneKey | KeySet, issuer: str, audience: str) -> None:
+        self._keys = keys
+        self._issuer = issuer
+        self._audience = audience
+        self._version = keys.version
+        self._checked: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
+        self._quiet_until: dict[str, float] = {}
+
+    @classmethod
+    def of(cls, settings: ServeSettings) -> Authenticator | None:
+        """As the settings and LENSMITH_JWT_SECRET say; None where neither names a secret, a key or a key set.
+
+        Raises:
+            SettingsError: what they name cannot be read or is unusable, or both name something.
+        """
+        keys: OneKey | KeySet
+        secret = token_secret(settings.jwt_secret_file)
+        if secret is not None and (settings.jwt_key_file or settings.jwks):
+            raise SettingsError(
+                "One way to check tokens was expected.",
+                f"{TOKEN_SECRET} is set, and jwt_key_file or jwks is named.",
+                "Unset the one, or leave out the other.",
+            )
+        if secret is not None:
+            keys = OneKey(secret_key(secret))
+        elif settings.jwt_key_file:
+            keys = OneKey(public_key(settings.jwt_key_file))
+        elif settings.jwks:
+            keys = KeySet(settings.jwks)
+        else:
+            return None
+        return cls(keys, settings.jwt_issuer, settings.jwt_audience)
+
+    async def authenticate(self, headers: Sequence[tuple[bytes, bytes]]) -> Caller:
+        """The caller whose valid token stands in `headers`, which are a request's as ASGI has them (names in lower
+        case).
+
+        Raises:
+            ProblemError: `unauthenticated`.
+        """
+        token = _bearer(headers)
+        self._keys.tend()
+        if self._version != self._keys.version:
+            self._version = self._keys.version
+            self._checked.clear()
+        # By its hash: comparing tokens themselves takes longer the more of them is right.
+        digest = hashlib.sha256(token).digest()
+        if known := self._checked.get(digest):
+            caller, until = known
+            if time.time() >= until:
+                del self._checked[digest]
+                raise self._refused("ExpiredSignatureError")
+            self._checked.move_to_end(digest)
+            return caller
+        try:
+            caller, until = await self._check(token.decode())
+        except jwt.PyJWTError as error:
+            raise self._refused(type(error).__name__) from None
+        if self._version == self._keys.version:  # a set that changed meanwhile may have lost the key
+            self._checked[digest] = caller, until
+            if len(self._checked) > REMEMBERED:
+                self._checked.popitem(last=False)
+        return caller
+
+    async def _check(self, token: str) -> tuple[Caller, float]:
+        key = await self._keys.find(token)
+        if key is None:
+            raise jwt.InvalidKeyError
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            key.material,
+            algorithms=[key.algorithm],
+            issuer=self._issuer,
+            audience=self._audience,
+            leeway=LEEWAY_S,
+            options={"require": _REQUIRED, "enforce_minimum_key_length": True},
+        )
+        # PyJWT takes "1700000000" and true for times; the standard does not.
+        for name in ("exp", "nbf", "iat"):
+            if name in claims and type(claims[name]) not in (int, float):
+                raise jwt.DecodeError
+        subject, scope = claims["sub"], claims.get("scope", "")
+        if not (0 < len(subject) <= _MAX_SUBJECT and subject.isprintable() and isinstance(scope, str)):
+            raise jwt.InvalidTokenError
+        if claims["exp"] >= _LAST_S:
+            raise jwt.DecodeError
+        return Caller(subject, frozenset(scope.split())), int(claims["exp"]) + LEEWAY_S
+
+    def _refused(self, reason: str) -> ProblemError:
+        if time.monotonic() >= self._quiet_until.get(reason, 0.0):
+            self._quiet_until[reason] = time.monotonic() + LOG_EVERY_S
+            logger.info("a token was refused: %s (at most one line in %.0f s)", reason, LOG_EVERY_S)
+        return _invalid()
+
+
+def refuse_open_door(settings: ServeSettings, authenticator: Authenticator | None) -> None:
+    """Do not listen where others can reach it, while anybody may call, unless --insecure says so.
+
+    Raises:
+        ServiceError: the address is not of this machine alone, and nothing checks tokens.
+    """
+    if authenticator is not None or settings.insecure or _only_here(settings.host):
+        return
+    raise ServiceError(
+        f"Authentication was expected, as others can reach {settings.host or 'every address'}.",
+        "No secret, key or key set is named, so anybody could call.",
+        "Name one with --jwt-secret-file, --jwt-key-file or --jwks, or say --insecure to serve everybody all the same.",
+    )
+
+
+def _only_here(host: str) -> bool:
+    if is_loopback(host):
+        return True
+    try:
+        found = socket.getaddrinfo(host or None, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError:
+        return False
+    return all(is_loopback(str(address[0])) for *_, address in found)
+
+
+def _bearer(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    given = [value for name, value in headers if name == b"authorization"]
+    if not given:
+        raise ProblemError(
+            "unauthenticated",
+            "A token was expected in the header `Authorization: Bearer TOKEN`. There is no such header.",
+            {"www-authenticate": _CHALLENGE},
+        )
+    scheme, _, token = given[0].partition(b" ")
+    well_formed = len(token) <= MAX_TOKEN_BYTES and _SHAPE.fullmatch(token)
+    if len(given) > 1 or scheme.lower() != b"bearer" or not well_formed:
+        raise _invalid()
+    return token
+
+
+def _invalid() -> ProblemError:
+    return ProblemError(
+        "unauthenticated",
+        "One valid token of this service was expected, as `Authorization: Bearer TOKEN`. What arrived is none, or none "
+        "any more. Get a new one.",
+        {"www-authenticate": f'{_CHALLENGE}, error="invalid_token"'},
+    )

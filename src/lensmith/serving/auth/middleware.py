@@ -1,0 +1,113 @@
+"""Who may ask what: every address needs a token, but for those that are named here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from lensmith.serving.auth import audit
+from lensmith.serving.auth.jwt import Authenticator
+from lensmith.serving.problems import ProblemError
+
+HEALTH = frozenset({"/livez", "/readyz", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"})
+"""Asked by orchestrators and Prometheus, which have no tokens; can be put on a port of their own."""
+OPEN = frozenset({"/", "/openapi.json"})
+OPEN_BELOW = "/console/"
+"""The page, which asks its reader for a token."""
+ADMIN_BELOW = "/admin/"
+
+
+class Trust:
+    """Lets a request pass if its token allows what it asks; `scope["state"]["caller"]` is then who it is.
+
+    Without authentication everybody may ask for predictions, and nobody for admin acts: whether a request comes from
+    this machine, a proxy on it, or a page in its browser, cannot be told.
+
+    Args:
+        app: what is guarded.
+        authenticator: None: no authentication.
+        health_port: where health is asked, and nothing else; None: on the same port.
+        health: addresses that count as health beside `HEALTH`.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        authenticator: Authenticator | None,
+        health_port: Callable[[], int | None],
+        health: frozenset[str] = frozenset(),
+    ) -> None:
+        self.app = app
+        self._authenticator = authenticator
+        self._health_port = health_port
+        self._health = HEALTH | health
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See the class."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        try:
+            await self._check(scope)
+        except ProblemError as problem:
+            return await problem.response(scope)(scope, receive, send)
+        return await self.app(scope, receive, send)
+
+    async def _check(self, scope: Scope) -> None:
+        path: str = scope["path"]
+        health_port = self._health_port()
+        if health_port is not None and (path in self._health) != (scope["server"][1] == health_port):
+            raise ProblemError("not-found", f"There is no {path} on this port.")
+        if path in self._health or path in OPEN or path.startswith(OPEN_BELOW):
+            return None
+        if not path.startswith(ADMIN_BELOW):
+            return await self._require(scope, "predict")
+        try:
+            await self._require(scope, "admin")
+        except ProblemError:
+            state = scope["state"]
+            act = f"{scope['method']} {path}"
+            audit.record(act, state.get("caller"), state["request_id"], "refused", client=client_of(scope))
+            raise
+
+    async def _require(self, scope: Scope, wanted: Literal["predict", "admin"]) -> None:
+        if self._authenticator is not None:
+            caller = await self._authenticator.authenticate(scope["headers"])
+            scope["state"]["caller"] = caller
+            caller.require(wanted)
+        elif wanted == "admin":
+            raise ProblemError(
+                "forbidden",
+                "Admin acts need authentication: start the service with --jwt-secret-file, say, and send a token with "
+                "the scope `admin`. SIGHUP reads the bundle again without one.",
+            )
+
+
+def declare_tokens(app: FastAPI, health: frozenset[str] = frozenset()) -> None:
+    """Say in the OpenAPI document which addresses need a token.
+
+    Args:
+        app: its routes have been added.
+        health: as `Trust` has it.
+    """
+    made = app.openapi
+    open_to_all = HEALTH | OPEN | health
+
+    def openapi() -> dict[str, Any]:
+        document = made()
+        schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
+        schemes["token"] = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+        document["security"] = [{"token": []}]
+        for path in open_to_all & document["paths"].keys():
+            for operation in document["paths"][path].values():
+                operation["security"] = []
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def client_of(scope: Scope) -> str:
+    """The address that a request came from; behind a proxy, the proxy's."""
+    return (scope.get("client") or ("unknown", 0))[0]

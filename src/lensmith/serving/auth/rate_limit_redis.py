@@ -1,0 +1,129 @@
+"""Images counted in Redis, where several processes and replicas share the count.
+
+Redis may be slow or gone at any time: then nobody waits for it but one request in a few seconds, and that one shortly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from urllib.parse import urlsplit
+
+from lensmith.core.credentials import redis_password
+from lensmith.errors import SettingsError
+from lensmith.serving.auth.rate_limit import Rate
+
+logger = logging.getLogger(__name__)
+
+TIMEOUT_S = 0.05
+"""Longest that a request waits for Redis, connecting included."""
+RETRY_S = 3.0
+"""Seconds in which a Redis that did not answer is left alone; then one request asks it again."""
+CONNECTIONS = 16
+"""At most, for each process."""
+PREFIX = "lensmith-quota"
+
+
+class SharedCounts:
+    """A sliding window for each caller in Redis, by the scripts of the package `limits`.
+
+    Args:
+        url: redis://HOST:PORT/DB, or rediss:// for TLS; the password comes from LENSMITH_REDIS_PASSWORD or the file
+            that LENSMITH_REDIS_PASSWORD_FILE names.
+        rate: what one caller may send.
+
+    Raises:
+        SettingsError: the address is of another form, or holds a password.
+        ModuleNotFoundError: `limits` or `redis` is not installed.
+    """
+
+    def __init__(self, url: str, rate: Rate) -> None:
+        self._rate = rate
+        self._where = _checked(url)
+        import redis.asyncio
+        import redis.backoff
+        from limits.aio.storage import RedisStorage
+        from redis.asyncio.retry import Retry
+
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            url,
+            password=redis_password(),
+            max_connections=CONNECTIONS,
+            timeout=TIMEOUT_S,
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=TIMEOUT_S,
+            retry=Retry(redis.backoff.NoBackoff(), 0),
+        )
+        self._client = redis.asyncio.Redis.from_pool(pool)
+        self._storage = RedisStorage(
+            "async+redis://",
+            implementation="redispy",
+            key_prefix=PREFIX,
+            connection_pool=pool,  # type: ignore[arg-type]
+        )
+        self._errors = (redis.RedisError, OSError, TimeoutError)
+        self._silent_until = 0.0
+        self._failing = False
+
+    @property
+    def answers(self) -> bool:
+        """Whether Redis answered when it was last asked."""
+        return not self._failing
+
+    async def take(self, key: str, images: int) -> float | None:
+        """Count `images` if they fit.
+
+        Returns:
+            Seconds until they would; 0.0: they are counted; None: Redis does not tell.
+        """
+        now = time.monotonic()
+        if now < self._silent_until:
+            return None
+        if self._failing:
+            self._silent_until = now + RETRY_S  # this request asks for all
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                wait = await self._ask(key, images)
+        except self._errors as error:
+            self._silent_until = time.monotonic() + RETRY_S
+            if not self._failing:
+                said = "Redis at %s does not answer (%s); quotas are counted in this process until it does"
+                logger.warning(said, self._where, type(error).__name__)
+            self._failing = True
+            return None
+        if self._failing:
+            logger.warning("Redis at %s answers again; quotas are counted there", self._where)
+            self._failing, self._silent_until = False, 0.0
+        return wait
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose(close_connection_pool=True)
+
+    async def _ask(self, key: str, images: int) -> float:
+        allowed, window_s = self._rate.images, self._rate.seconds
+        name = f"{key}/{allowed}/{window_s}"
+        if await self._storage.acquire_sliding_window_entry(name, allowed, window_s, images):
+            return 0.0
+        previous, previous_left, current, current_left = await self._storage.get_sliding_window(name, window_s)
+        # The running window's key lives on for a window, in which it is the one before.
+        left = previous_left if previous else max(0.0, current_left - window_s)
+        return max(0.001, self._rate.wait(previous, current, left, images))
+
+
+def _checked(url: str) -> str:
+    """HOST:PORT of an address that can be used; nothing of another is repeated, as it may hold a password."""
+    try:
+        address = urlsplit(url)
+        port, database = address.port or 6379, address.path.strip("/")
+        usable = address.scheme in ("redis", "rediss") and address.hostname and (not database or database.isdecimal())
+    except ValueError:
+        usable = None
+    if not usable or address.password is not None or address.query:
+        raise SettingsError(
+            "The quota's store was expected as memory, or as redis://HOST:PORT/DB without a password.",
+            "Something else arrived.",
+            "Set the password as LENSMITH_REDIS_PASSWORD, or name a file with it in LENSMITH_REDIS_PASSWORD_FILE.",
+        )
+    return f"{address.hostname}:{port}"

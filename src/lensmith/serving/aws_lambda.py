@@ -1,0 +1,71 @@
+"""The service without a server of its own: behind AWS Lambda's events."""
+
+from __future__ import annotations
+
+import asyncio
+from os import PathLike
+from typing import Any
+
+from lensmith.config import ServeSettings
+from lensmith.errors import ServiceError
+
+DEADLINE_MS = 25_000.0
+"""API Gateway gives up after 29 s. Lambda sends one request at a time, so there is no queue to be kept short."""
+TEXT = ["text/", "application/json", "application/problem+json"]
+"""What an answer's event holds as it is; anything else goes as base64."""
+
+
+class LambdaHandler:
+    """The service as a Lambda function, for events of API Gateway (both formats) and of function URLs.
+
+    The bundle is loaded, proven and warm when this has been made, which is the cold start; calls only answer. It is
+    safe to be called again and again from the thread that made it, as Lambda does.
+
+    Args:
+        bundle: folder or zip, beside the handler's module or in a layer.
+        base_path: what API Gateway puts before the service's addresses: a stage's name, or a mapping's.
+        settings: others of `ServeSettings`, or LENSMITH_SERVE_<NAME> in the function's environment. Without one of
+            those that check tokens, `insecure` has to be said: whoever may call the function's address gets in.
+
+    Raises:
+        SettingsError: a setting is unusable.
+        BundleError: the bundle is damaged, or answers differently from the exporter.
+        ServiceError: nothing checks who calls.
+    """
+
+    def __init__(self, bundle: str | PathLike[str], base_path: str = "/", **settings: Any) -> None:
+        from mangum import Mangum
+
+        from lensmith.serving.app import create_app
+        from lensmith.serving.auth.jwt import Authenticator
+        from lensmith.serving.execution.model_manager import Models
+
+        # One thread a core all the same: the images of a batch are worked on side by side. What batches bring is not
+        # measured, as that would be part of every cold start.
+        ours = {"deadline_ms": DEADLINE_MS, "batching": "off"}
+        resolved = ServeSettings.resolve({"bundle": bundle, **settings}, ours)
+        if not resolved.insecure and Authenticator.of(resolved) is None:
+            raise ServiceError(
+                "Authentication was expected, as whoever may call the function's address gets in.",
+                "No secret, key or key set is named.",
+                "Name one of jwt_secret_file, jwt_key_file and jwks, or say insecure=True where AWS checks who calls.",
+            )
+        app = create_app(Models.load(resolved), resolved)
+        # Mangum's own lifespan would begin and end with every event.
+        self._lifespan = app.router.lifespan_context(app)
+        self._loop = asyncio.new_event_loop()
+        self._loop.run_until_complete(self._lifespan.__aenter__())
+        asyncio.set_event_loop(self._loop)
+        self._answer = Mangum(app, lifespan="off", api_gateway_base_path=base_path, text_mime_types=TEXT)
+
+    def __call__(self, event: dict[str, Any], context: Any) -> dict[str, Any]:
+        """The answer's event to a request's; `context` is Lambda's and not looked at."""
+        asyncio.set_event_loop(self._loop)  # where Mangum looks for it
+        answer: dict[str, Any] = self._answer(event, context)
+        return answer
+
+    def close(self) -> None:
+        """Let go of threads and loop. Lambda never asks for it."""
+        self._loop.run_until_complete(self._lifespan.__aexit__(None, None, None))
+        asyncio.set_event_loop(None)
+        self._loop.close()

@@ -1,0 +1,67 @@
+"""How far each model's answers have moved from its validation part, among the service's measurements.
+
+Every process watches what it answered itself. Of several, the largest score is shown: answers are dealt out among them
+as connections come, so each sees a sample of the same pictures, and a mean would hide what one of them saw.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from weakref import WeakKeyDictionary, ref
+
+from prometheus_client import CollectorRegistry, Gauge
+
+from lensmith.bundle.drift import Window
+from lensmith.serving.execution.loaded_model import Classified, Model
+from lensmith.serving.metrics import SHARED_FOLDER
+
+
+class Drift:
+    """A window of answers for each model whose bundle has a reference. Used on the event loop alone.
+
+    Args:
+        registry: where the scores are shown, as `lensmith_drift_score`.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        # Weak, as a model that was replaced goes with its last request, whether or not anybody reads the scores.
+        self._windows: WeakKeyDictionary[Model, Window] = WeakKeyDictionary()
+        self._shown: dict[tuple[str, str], ref[Model]] = {}
+        self._gauge = Gauge(
+            "lensmith_drift_score",
+            "How far the last answers are from those on the validation part; about 0 without drift, from 0.2 on to be "
+            "looked at. Of several processes the largest.",
+            ["kind", "version"],
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+
+    def note(self, model: Model, found: Classified) -> None:
+        """Take one answer into its model's window."""
+        window = self._windows.get(model)
+        if window is None:
+            reference = model.classifier.bundle.manifest.reference
+            if reference is None:
+                return
+            window = self._windows[model] = Window(reference)
+        top = found.prediction.top[0]
+        window.note(top.class_id, top.confidence, found.features)
+
+    def show(self, served: Iterable[Model]) -> None:
+        """Bring the scores up to date, and take back those of models that are served no more."""
+        loaded = set(served)
+        for (kind, version), shown in list(self._shown.items()):
+            if shown() not in loaded:
+                del self._shown[kind, version]
+                self._take_back(kind, version)
+        for model in loaded & set(self._windows):
+            for kind, score in self._windows[model].scores().items():
+                self._gauge.labels(kind, model.version).set(score)
+                self._shown[kind, model.version] = ref(model)
+
+    def _take_back(self, kind: str, version: str) -> None:
+        if os.environ.get(SHARED_FOLDER):  # what several processes share cannot be taken back
+            self._gauge.labels(kind, version).set(0)
+        else:
+            self._gauge.remove(kind, version)

@@ -1,0 +1,170 @@
+"""What happens around every request, one class each: identifier, count, headers, faults."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import re
+import time
+from collections.abc import Callable, Mapping
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lensmith.serving.metrics.telemetry import CLIENT_LEFT
+from lensmith.serving.problems import ProblemError
+from lensmith.serving.service import Service
+
+logger = logging.getLogger(__name__)
+
+SECURE_HEADERS = {
+    # The page needs its own files and the preview of a picture that never left the browser's memory; nothing else.
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-cache",
+}
+
+
+class RequestContext:
+    """Gives every request its identifier and start time (`scope["state"]`), and the answer an X-Request-ID.
+
+    A caller's own X-Request-ID is taken over if it matches `sane`, so that one identifier runs through several
+    services, and nothing strange gets into logs and headers.
+    """
+
+    def __init__(self, app: ASGIApp, sane: str = r"[A-Za-z0-9._:/+=-]{1,128}") -> None:
+        self.app = app
+        self._sane = re.compile(sane.encode())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See the class."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        # Unique, but no secret: asking the system for randomness each time measured 30 to 120 µs beside busy threads.
+        request_id = given if self._sane.fullmatch(given) else b"%032x" % random.getrandbits(128)
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id.decode()
+        state["started"] = time.perf_counter()
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+            await send(message)
+
+        return await self.app(scope, receive, send_with_id)
+
+
+class Observed:
+    """Counts and times every request by its route template, and may log it. Stands inside `RequestContext`."""
+
+    def __init__(self, app: ASGIApp, service: Service, log: bool = False) -> None:
+        self.app = app
+        self._service = service
+        self._log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See the class."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        status = CLIENT_LEFT
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        in_flight = self._service.telemetry.in_flight
+        in_flight.inc()
+        try:
+            await self.app(scope, receive, send_and_note)
+        finally:
+            in_flight.dec()
+            # Addresses that match no route share one name: a client must not be able to make up new series.
+            route = getattr(scope.get("route"), "path", "unmatched")
+            state = scope["state"]
+            seconds = time.perf_counter() - state["started"]
+            self._service.finished(state, route, status, seconds)
+            if self._log:
+                request = {
+                    "request_id": state["request_id"],
+                    "method": scope["method"],
+                    "route": route,
+                    "status": status,
+                    "ms": round(seconds * 1000, 3),
+                    "caller": getattr(state.get("caller"), "subject", None),
+                    "client": (scope.get("client") or [None])[0],
+                    "problem": state.get("problem"),
+                }
+                logger.info("%s %s %s", scope["method"], route, status, extra=request)
+
+
+class AnswerHeaders:
+    """Adds fixed headers to every answer and, once the service drains, asks clients to give up their connection."""
+
+    def __init__(self, app: ASGIApp, headers: Mapping[str, str], draining: Callable[[], bool]) -> None:
+        self.app = app
+        self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
+        self._draining = draining
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See the class."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(raw=message["headers"]).raw.extend(self._headers)
+                if self._draining():
+                    message["headers"].append((b"connection", b"close"))
+            await send(message)
+
+        return await self.app(scope, receive, send_with_headers)
+
+
+class Faults:
+    """The last resort: logs what no handler expected, and answers 500 without a word of it.
+
+    A client that left gets no answer. A request cut off because the grace period is over gets a 503.
+    """
+
+    def __init__(self, app: ASGIApp, draining: Callable[[], bool]) -> None:
+        self.app = app
+        self._draining = draining
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See the class."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        started = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            return await self.app(scope, receive, send_and_note)
+        except ClientDisconnect:
+            return None
+        except asyncio.CancelledError:
+            if started or not self._draining():
+                raise
+            problem = ProblemError("draining", "The service stopped before it could answer. Send the request again.")
+        except Exception:
+            request_id = scope["state"]["request_id"]
+            logger.exception("request %s failed", request_id, extra={"request_id": request_id})
+            if started:
+                raise
+            problem = ProblemError(
+                "internal-error", "The fault is on this side. The request's identifier helps to find it."
+            )
+        return await problem.response(scope)(scope, receive, send)

@@ -1,0 +1,257 @@
+"""What the registry says, carried out in one process: another champion, a challenger's share, a rollback."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, MutableMapping
+from contextlib import suppress
+from typing import Any, Protocol, cast
+
+from starlette.requests import Request
+
+from lensmith.errors import ImageError, LensmithError
+from lensmith.imaging.image import Tensor
+from lensmith.rollout.mailbox import Mailbox
+from lensmith.rollout.report import Role
+from lensmith.rollout.state import Known
+from lensmith.serving.execution.admission import Admission
+from lensmith.serving.execution.loaded_model import Classified, Model, ModelVersion
+from lensmith.serving.execution.model_manager import Models
+from lensmith.serving.execution.thread_pool import ExpiredError, Job, Pool
+from lensmith.serving.metrics.rollout import ReleaseMetrics
+from lensmith.serving.metrics.telemetry import Telemetry
+from lensmith.serving.rollout.canary import Trial
+
+logger = logging.getLogger(__name__)
+
+LOOK_S = 0.25
+"""Seconds between two looks into the mailbox."""
+AGAIN_S = 60.0
+"""Seconds after which a champion that could not be loaded is tried again: memory may have been short."""
+MOST_COPIES = 8
+"""Copies of requests that a challenger in shadow works on at once; others are not made."""
+ROLE = "role"
+"""Where a request's state holds its part in a gray release, as `flowers-7/challenger`."""
+CLASSIFIED = "classified"
+"""Where it holds that a model has answered at least one image."""
+
+State = MutableMapping[str, Any]
+
+
+class Around(Protocol):
+    """What a release needs of the service."""
+
+    pool: Pool
+    admission: Admission
+    telemetry: Telemetry
+
+
+class Release:
+    """Follows what the mailbox says.
+
+    Args:
+        models: changed here.
+        mailbox: of the process that follows the registry.
+        around: the service.
+        metrics: for Prometheus.
+
+    Attributes:
+        known: what the registry said last.
+        trial: the gray release that is under way; None: none, or its challenger is not here yet.
+    """
+
+    def __init__(self, models: Models, mailbox: Mailbox, around: Around, metrics: ReleaseMetrics) -> None:
+        self.known = mailbox.known()
+        self.trial: Trial | None = None
+        self._models = models
+        self._mailbox = mailbox
+        self._around = around
+        self._metrics = metrics
+        self._refused: ModelVersion | None = None
+        self._again_at = 0.0
+        self._handed_in: dict[str, Any] = {}
+        self._trouble = ""
+        self._copies: set[asyncio.Task[None]] = set()
+
+    async def follow(self) -> None:
+        """Look into the mailbox until cancelled."""
+        while True:
+            try:
+                known = self._mailbox.known()
+                if known is not None:
+                    self._metrics.note(self.known, known)
+                    self.known = known
+                    await self._champion(known)
+                    await self._challenger(known)
+                await self._hand_in()
+            except Exception:  # what is served goes on
+                logger.exception("what the registry says could not be carried out")
+            await asyncio.sleep(LOOK_S)
+
+    def choose(self, request: Request) -> Model:
+        """What answers a request that names no version."""
+        trial, champion = self.trial, self._models.active
+        if trial is None or trial.challenger is None or not trial.under_way:
+            return champion
+        hers = not trial.rollout.shadow and trial.takes(_key(request, trial))
+        request.scope["state"][ROLE] = f"{trial.rollout.id}/{'challenger' if hers else 'champion'}"
+        return trial.challenger if hers else champion
+
+    def instead(self, state: State, fault: BaseException) -> Model | None:
+        """Count that the model of a request failed; what answers in its place, where it was the challenger."""
+        role = self._role(state)
+        if role is not None and self.trial is not None:
+            self.trial.failed(role, fault)
+            self._metrics.requests.labels(role, "failed").inc()
+        # Also where the release has ended since the request was sent to it.
+        return self._models.active if state.pop(ROLE, "").endswith("/challenger") else None
+
+    def classified(self, request: Request, image: bytes | Tensor, found: Classified) -> None:
+        """Count an image's answer, and have the challenger work on a copy where it stands in the shadow."""
+        role = self._role(request.scope["state"])
+        if role is None or self.trial is None:
+            return
+        request.scope["state"][CLASSIFIED] = True
+        self.trial.classified(role, found)
+        if self.trial.rollout.shadow and self.trial.takes(_key(request, self.trial)):
+            self._copy(self.trial, image, found)
+
+    def finished(self, state: State, status: int, seconds: float) -> None:
+        """Count a request that has ended."""
+        role = self._role(state)
+        # A batch of which no image could be used is answered, too, but by no model.
+        if role is not None and self.trial is not None and status < 400 and state.get(CLASSIFIED):
+            self.trial.answered(role, seconds if state.get("images", 1) == 1 else None)
+            self._metrics.requests.labels(role, "answered").inc()
+
+    def heard(self, role: str, right: bool) -> None:
+        """Count feedback to an answer whose request had that part in a release."""
+        if self.trial is not None and (which := self._role({ROLE: role})):
+            self.trial.heard(which, right)
+
+    def own_label(self, role: str, label: str, answered: str) -> str:
+        """What the model that had that part in a release calls a class of the champion; what it answered, if that."""
+        if self.trial is None or self._role({ROLE: role}) != "challenger":
+            return label
+        if self.trial.rollout.mapping.get(answered) == label:
+            return answered
+        return next((own for own, champions in self.trial.rollout.mapping.items() if champions == label), label)
+
+    def _role(self, state: State) -> Role | None:
+        """A request's part in the release that is under way."""
+        rollout, _, role = state.get(ROLE, "").rpartition("/")
+        return cast(Role, role) if self.trial is not None and rollout == self.trial.rollout.id else None
+
+    async def _champion(self, known: Known) -> None:
+        wanted = ModelVersion(known.name, known.version)
+        if wanted == self._models.active.named or (wanted == self._refused and time.monotonic() < self._again_at):
+            return
+        tried = self.trial.challenger if self.trial else None
+        try:
+            if tried is not None and tried.named == wanted:
+                model = tried
+                image_s = await asyncio.to_thread(_alone_s, model)
+            else:
+                model, image_s = await self._models.load_next(known.path, self._around.pool.warm, wanted)
+        except Exception as error:
+            self._refused, self._again_at = wanted, time.monotonic() + AGAIN_S
+            logger.error("%s cannot be served, %s goes on: %s", wanted, self._models.active.named, error)
+            return
+        self._refused = None
+        self._models.active = model
+        self._around.admission.renew(image_s)
+        logger.info("%s answers", wanted)
+        self._around.telemetry.describe_models()
+
+    async def _challenger(self, known: Known) -> None:
+        rollout = known.rollout
+        trial = self.trial
+        if rollout is None:
+            self._end()
+        elif known.decision is not None:
+            # A promoted challenger goes on with its share until the alias names it, and then need not be loaded again.
+            if known.decision.outcome != "promoted" or known.version != rollout.champion:
+                self._end()
+        elif (trial is None or trial.rollout.id != rollout.id) and known.challenger_path is not None:
+            self._end()
+            await self._begin(known)
+
+    async def _begin(self, known: Known) -> None:
+        rollout, path = known.rollout, known.challenger_path
+        assert rollout is not None
+        assert path is not None
+        champion = self._models.active
+        try:
+            named = ModelVersion(known.name, rollout.challenger)
+            model, _ = await self._models.load_next(path, self._around.pool.warm, named)
+        except Exception as error:
+            self.trial = Trial(rollout, champion, None)
+            self.trial.stop("load", str(error) if isinstance(error, LensmithError) else repr(error))
+            return
+        self.trial = Trial(rollout, champion, model)
+        self._models.challenger = model
+        logger.info("%s gets %g %% of the requests%s", model.named, rollout.share, " as copies" * rollout.shadow)
+        self._around.telemetry.describe_models()
+
+    def _end(self) -> None:
+        if self.trial is not None:
+            self.trial = self._models.challenger = None
+            self._around.telemetry.describe_models()
+
+    async def _hand_in(self) -> None:
+        """Leave what was counted, where it is more than the last time."""
+        if self.trial is None:
+            return
+        report = self.trial.report.as_dict()
+        if report == self._handed_in:
+            return
+        try:
+            await asyncio.to_thread(self._mailbox.hand_in, report)
+        except OSError as error:  # such as a full disk; what was counted is handed in later
+            if str(error) != self._trouble:
+                logger.error("what a gray release has counted cannot be written down: %s", error)
+            self._trouble = str(error)
+        else:
+            self._handed_in, self._trouble = report, ""
+
+    def _copy(self, trial: Trial, image: bytes | Tensor, found: Classified) -> None:
+        """Have the challenger answer, too, where nobody has to wait for it."""
+        challenger, pool = trial.challenger, self._around.pool
+        if challenger is None or not trial.under_way or len(self._copies) >= MOST_COPIES or not pool.idle():
+            return
+
+        async def compare(answer: Awaitable[Classified]) -> None:
+            try:
+                trial.compared(found, await answer)
+            except (ExpiredError, ImageError):  # none of its faults
+                return
+            except Exception as fault:
+                trial.failed("challenger", fault)
+
+        job = Job(challenger, image, 1, time.perf_counter() + self._around.admission.deadline_s)
+        task = asyncio.create_task(compare(pool.submit(job)))
+        self._copies.add(task)  # the loop itself keeps no hold of it
+        task.add_done_callback(self._copies.discard)
+
+
+async def ended(task: asyncio.Task[None]) -> None:
+    """Cancel a task, and wait until it has noticed."""
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+def _alone_s(model: Model) -> float:
+    """Seconds that an image takes alone."""
+    started = time.perf_counter()
+    model.answer(model.sample())
+    return time.perf_counter() - started
+
+
+def _key(request: Request, trial: Trial) -> str:
+    """By what a request is told from others."""
+    state = request.scope["state"]
+    caller = state.get("caller")
+    return str(caller.subject if caller and trial.rollout.sticky == "caller" else state["request_id"])

@@ -1,0 +1,44 @@
+"""`POST /admin/model`: another bundle takes the place of the active one, while requests go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import FastAPI
+from starlette.requests import Request
+
+from lensmith.errors import LensmithError, ServiceError
+from lensmith.serving.auth import audit
+from lensmith.serving.auth.middleware import client_of
+from lensmith.serving.execution.admission import RETRY
+from lensmith.serving.problems import ProblemError, documented
+from lensmith.serving.schema import ModelName, Swap
+from lensmith.serving.service import Service
+
+
+def add_admin(app: FastAPI, service: Service) -> None:
+    """Put the route into `app`."""
+
+    async def swap(request: Request, wanted: Swap) -> ModelName:
+        """Load a bundle beside the active model, prove it, warm it, and let it answer from then on.
+
+        Without a path, the bundle is read again from where the active one was. The answer comes when the new model
+        answers; if it cannot be served, the active one goes on.
+        """
+        service.require_ready()
+        path = Path(wanted.bundle) if wanted.bundle else service.models.active.path
+        outcome, found = "failed", {"bundle": str(path), "client": client_of(request.scope)}
+        try:
+            named = await service.swap(path)
+            outcome, found["model"] = "done", str(named)
+        except ServiceError as error:
+            raise ProblemError("swap-under-way", str(error), RETRY) from error
+        except LensmithError as error:
+            outcome, found["reason"] = "refused", str(error)
+            raise ProblemError("unusable-bundle", str(error)) from error
+        finally:
+            state = request.scope["state"]
+            audit.record("POST /admin/model", state.get("caller"), state["request_id"], outcome, **found)
+        return ModelName(name=named.name, version=named.version)
+
+    app.add_api_route("/admin/model", swap, methods=["POST"], responses=documented(401, 403, 409, 422, 503))

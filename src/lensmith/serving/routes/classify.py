@@ -1,0 +1,227 @@
+"""`POST /predict`, `POST /predict/batch` and `GET /model`: lensmith's own way to be asked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from lensmith.serving.execution.loaded_model import Classified, Model
+from lensmith.serving.problems import ProblemError, documented
+from lensmith.serving.routes.fast_path import Direct
+from lensmith.serving.schema import Answer, BatchAnswer, BatchItem, ModelCard, ModelName, RankedClass, Timings
+from lensmith.serving.service import Service
+from lensmith.serving.upload import FIELD, Uploads
+
+TOP_K = 5
+
+
+class Classify:
+    """The handlers.
+
+    Args:
+        service: answers.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.uploads = Uploads(service.settings)
+
+    async def predict(self, request: Request) -> Response:
+        """Classify one JPEG or PNG image, sent as the body itself or in the form field `file`."""
+        service = self.service
+        top_k, model = self._asked(request)
+        await service.admit(request)
+        await service.spend(request)
+        with service.budget.share() as share:
+            encoded = await self.uploads.image(request, share)
+            found = await service.answer(request, encoded, top_k, model)
+        return answered(found, request)
+
+    async def batch(self, request: Request) -> Response:
+        """Classify the JPEG or PNG images of a form, one or more in the field `file`.
+
+        An image that cannot be used has its problem in its place of `results`; the others are answered.
+        """
+        service = self.service
+        top_k, model = self._asked(request)
+        await service.admit(request)
+        with service.budget.share() as share:
+            images = await self.uploads.images(request, share)
+            await service.spend(request, len(images))
+            found = await service.answer_all(request, images, top_k, model)
+        return all_answered(found, request)
+
+    async def model(self) -> ModelCard:
+        """What is served, and the limits on what may be sent."""
+        models, settings = self.service.models, self.service.settings
+        manifest, engine = models.active.classifier.bundle.manifest, models.active.classifier.engine
+        return ModelCard(
+            name=models.active.name,
+            version=models.active.version,
+            created=manifest.created,
+            labels=list(manifest.labels),
+            image_size=manifest.preprocessing.image_size,
+            engine=engine.name,
+            precision=engine.precision,
+            metrics=manifest.metrics,
+            abstention=manifest.abstention,
+            loaded=[model_name(each) for each in models.all],
+            max_bytes=settings.max_bytes,
+            max_pixels=settings.max_pixels,
+            max_images=settings.max_images,
+        )
+
+    def _asked(self, request: Request) -> tuple[int, Model]:
+        query = request.query_params
+        return read_top_k(query.get("top_k")), self.service.model(request, query.get("model"))
+
+
+def add_classify(app: FastAPI, service: Service) -> None:
+    """Put the routes into `app`."""
+    handlers = Classify(service)
+    for path, handler, answer, body in (
+        ("/predict", handlers.predict, Answer, _ONE),
+        ("/predict/batch", handlers.batch, BatchAnswer, _MANY),
+    ):
+        app.router.add_api_route(
+            path,
+            handler,
+            methods=["POST"],
+            response_model=answer,
+            responses=documented(401, 403, 404, 408, 413, 415, 422, 429, 500, 503, 504),
+            openapi_extra={"parameters": _PARAMETERS, "requestBody": body},
+            route_class_override=Direct,
+        )
+    app.add_api_route("/model", handlers.model, responses=documented(401, 403))
+
+
+def read_top_k(given: str | None) -> int:
+    """How many classes to name.
+
+    Raises:
+        ProblemError: no whole number from 1 on.
+    """
+    if given is None:
+        return TOP_K
+    top_k = int(given) if given.isdecimal() and given.isascii() and len(given) < 10 else 0
+    if top_k < 1:
+        raise ProblemError("invalid-request", f"top_k: a whole number from 1 on was expected, {given!r} arrived.")
+    return top_k
+
+
+def answered(found: Classified, request: Request) -> Response:
+    """The answer for one image."""
+    state = request.scope["state"]
+    top = ranked(found)
+    answer = Answer(
+        class_id=top[0].class_id,
+        label=top[0].label,
+        confidence=top[0].confidence,
+        abstained=found.prediction.abstained,
+        top=top,
+        model=model_name(state["model"]),
+        request_id=state["request_id"],
+        timings_ms=timings(found, state["started"]),
+    )
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def all_answered(found: Sequence[Classified | ProblemError], request: Request) -> Response:
+    """The answer for several images, each in its place."""
+    state = request.scope["state"]
+    answer = BatchAnswer(
+        results=[item(each, request) for each in found],
+        model=model_name(state["model"]),
+        request_id=state["request_id"],
+        total_ms=milliseconds(time.perf_counter() - state["started"]),
+    )
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def model_name(model: Model) -> ModelName:
+    """What answered, as it is sent."""
+    return ModelName(name=model.name, version=model.version)
+
+
+def ranked(found: Classified) -> list[RankedClass]:
+    """The classes of an answer as they are sent."""
+    return [
+        RankedClass(class_id=each.class_id, label=each.label, confidence=each.confidence)
+        for each in found.prediction.top
+    ]
+
+
+def timings(found: Classified, started: float) -> Timings:
+    """Where the time of one image went, up to now, for a request that began at `started`."""
+    return Timings(
+        decode=milliseconds(found.decode_s),
+        queue=milliseconds(found.queue_s),
+        inference=milliseconds(found.inference_s),
+        total=milliseconds(time.perf_counter() - started),
+    )
+
+
+def item(found: Classified | ProblemError, request: Request) -> BatchItem:
+    """One image of several: its answer, or its problem."""
+    if isinstance(found, ProblemError):
+        return BatchItem(problem=found.details(request.scope))
+    top = ranked(found)
+    return BatchItem(
+        class_id=top[0].class_id,
+        label=top[0].label,
+        confidence=top[0].confidence,
+        abstained=found.prediction.abstained,
+        top=top,
+    )
+
+
+def milliseconds(seconds: float) -> float:
+    """To the microsecond."""
+    return round(seconds * 1000, 3)
+
+
+_PARAMETERS = [
+    {
+        "name": "top_k",
+        "in": "query",
+        "description": "Classes to name, likeliest first.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999, "default": TOP_K},
+    },
+    {
+        "name": "model",
+        "in": "query",
+        "description": "Another of the loaded models than the active one, as NAME or NAME@VERSION.",
+        "schema": {"type": "string"},
+    },
+]
+_BINARY: dict[str, Any] = {"type": "string", "format": "binary"}
+_FORM = {
+    "schema": {"type": "object", "required": [FIELD], "properties": {FIELD: _BINARY}},
+}
+_ONE = {
+    "required": True,
+    "description": f"The image itself, or a form with the image in the field `{FIELD}`.",
+    "content": {
+        "multipart/form-data": _FORM,
+        "image/jpeg": {"schema": _BINARY},
+        "image/png": {"schema": _BINARY},
+    },
+}
+_MANY = {
+    "required": True,
+    "description": f"A form with images in the field `{FIELD}`, which may occur several times.",
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": [FIELD],
+                "properties": {FIELD: {"type": "array", "minItems": 1, "items": _BINARY}},
+            }
+        }
+    },
+}

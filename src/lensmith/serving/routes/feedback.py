@@ -1,0 +1,83 @@
+"""`POST /feedback` and `GET /feedback`: the true label of an answer, and how often each version was right."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from lensmith.serving.problems import documented
+from lensmith.serving.routes.fast_path import Direct
+from lensmith.serving.routes.json_body import Strict, Whole, body_of, parse, schema_of
+from lensmith.serving.schema import FeedbackAnswer, ModelName, OnlineAccuracy, VersionAccuracy
+from lensmith.serving.service import Service
+from lensmith.serving.upload import Uploads
+
+MAX_BYTES = 16_384
+"""Of a body."""
+MAX_VALUES = 100
+"""Of a body: it needs three."""
+
+
+class TrueLabel(Strict):
+    """What POST /feedback takes."""
+
+    request_id: str = Field(
+        pattern=r"^[A-Za-z0-9._:/+=-]{1,128}$",
+        description="Of the answer, as it says; also in its X-Request-ID header.",
+    )
+    label: str = Field(min_length=1, max_length=1000, description="The true class, one of the model's labels.")
+    image: Whole = Field(0, ge=0, le=999_999, description="Which image of a request of several; the first is 0.")
+
+
+def add_feedback(app: FastAPI, service: Service) -> None:
+    """Put the routes into `app`."""
+    uploads = Uploads(service.settings)
+
+    async def give(request: Request) -> Response:
+        """Say the true label of an answer of the last day; it counts once for each answer.
+
+        The same again changes nothing; another one is refused.
+        """
+        service.require_ready()
+        with service.budget.share() as share:
+            asked = parse(TrueLabel, await uploads.body(request, share, MAX_BYTES, "A body"), MAX_VALUES)
+        given = await service.feedback.give(asked.request_id, asked.image, asked.label)
+        answer = FeedbackAnswer(
+            label=given.truth,
+            answered=given.answered,
+            right=given.right,
+            new=given.new,
+            noted=given.noted,
+            model=ModelName(name=given.model.name, version=given.model.version),
+        )
+        return Response(answer.model_dump_json(), media_type="application/json")
+
+    async def accuracy() -> OnlineAccuracy:
+        """How often each version was right since the service started, of the answers whose true label was said."""
+        found = await service.feedback.accuracy()
+        return OnlineAccuracy(
+            versions=[
+                VersionAccuracy(
+                    name=each.model.name,
+                    version=each.model.version,
+                    labels=each.heard,
+                    right=each.right,
+                    accuracy=each.right / each.heard,
+                    interval=each.interval,
+                )
+                for each in found
+            ]
+        )
+
+    app.router.add_api_route(
+        "/feedback",
+        give,
+        methods=["POST"],
+        response_model=FeedbackAnswer,
+        responses=documented(401, 403, 404, 408, 409, 413, 422, 500, 503),
+        openapi_extra={"requestBody": body_of(schema_of(TrueLabel), "The true label.")},
+        route_class_override=Direct,
+    )
+    app.add_api_route("/feedback", accuracy, methods=["GET"], responses=documented(401, 403))

@@ -1,0 +1,39 @@
+"""`/livez`, `/readyz` and `/metrics`: what orchestrators and Prometheus ask. None of them waits for the pool."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+
+from lensmith.serving.problems import documented
+from lensmith.serving.schema import Status
+from lensmith.serving.service import Service
+
+
+def add_health(app: FastAPI, service: Service) -> None:
+    """Put the routes into `app`."""
+
+    async def livez() -> Status:
+        """Whether the process answers at all; restart it if not."""
+        return Status(status="alive")
+
+    async def readyz() -> Status:
+        """Whether to send requests here: the model is loaded, verified and warm, and the service is not stopping."""
+        service.require_serving()
+        return Status(status="ready")
+
+    async def metrics() -> Response:
+        """Measurements in Prometheus's text format."""
+        return Response(service.telemetry.exposition(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+    app.add_api_route("/livez", livez)
+    app.add_api_route("/readyz", readyz, responses=documented(503))
+    for path, handler in (("/livez", livez), ("/readyz", readyz)):  # some balancers ask so, and need not be told
+        app.add_api_route(path, handler, methods=["HEAD"], include_in_schema=False)
+    app.add_api_route(
+        "/metrics",
+        metrics,
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )

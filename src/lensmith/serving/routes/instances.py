@@ -1,0 +1,96 @@
+"""`{"instances": [{"b64": …}]}`: several images as base64 in JSON, as SageMaker and Vertex AI send them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import Field
+from starlette.requests import Request
+
+from lensmith.serving.execution.admission import Share
+from lensmith.serving.execution.loaded_model import Classified, Model
+from lensmith.serving.problems import ProblemError
+from lensmith.serving.routes.classify import TOP_K
+from lensmith.serving.routes.json_body import Strict, Whole, image_from_base64, json_limit, parse, schema_of
+from lensmith.serving.service import Service
+from lensmith.serving.upload import Uploads
+
+MAX_BYTES = 25_000_000
+"""Of a body: what SageMaker passes on at most. It was read in 9 ms, and an image of 5 MB decoded from it in 14."""
+MAX_VALUES = 10_000
+"""Of a body: images are few, whatever their bytes."""
+
+
+class Encoded(Strict):
+    """An image."""
+
+    b64: str = Field(description="JPEG or PNG as base64.")
+
+
+class Named(Strict):
+    """An image under the name of an input."""
+
+    image: Encoded
+
+
+class Parameters(Strict):
+    """What holds for all instances."""
+
+    top_k: Whole = Field(TOP_K, ge=1, le=999_999_999, description="Classes to name, likeliest first.")
+    model: str | None = Field(None, description="Another of the loaded models, as NAME or NAME@VERSION.")
+
+
+class Instances(Strict):
+    """Several images."""
+
+    instances: Annotated[list[Encoded | Named], Field(min_length=1, fail_fast=True)]
+    parameters: Parameters | None = None
+
+
+def instances_schema(max_images: int) -> dict[str, Any]:
+    """What is taken, for the OpenAPI document."""
+    schema = schema_of(Instances)
+    schema["properties"]["instances"]["maxItems"] = max_images
+    return schema
+
+
+async def read_instances(request: Request, uploads: Uploads, share: Share) -> Instances:
+    """A request's instances; what their images are is not looked at.
+
+    Raises:
+        ProblemError: too large, too many, or something else than expected.
+        ClientDisconnect: the client left while sending.
+    """
+    limit = max(MAX_BYTES, json_limit(uploads.max_bytes))
+    asked = parse(Instances, await uploads.body(request, share, limit, "A body"), MAX_VALUES)
+    if len(asked.instances) > uploads.max_images:
+        raise ProblemError(
+            "invalid-request", f"At most {uploads.max_images} instances were expected, {len(asked.instances)} arrived."
+        )
+    return asked
+
+
+async def answer_instances(
+    service: Service, request: Request, instances: Sequence[Encoded | Named], top_k: int, model: Model
+) -> list[Classified | ProblemError]:
+    """Answers in the order of the instances; one that cannot be used takes no other with it.
+
+    Raises:
+        ProblemError: over quota, or overloaded.
+        ClientDisconnect: the client left.
+    """
+    await service.spend(request, len(instances))
+    images: list[bytes] = []
+    problems: dict[int, ProblemError] = {}
+    for place, each in enumerate(instances):
+        text = each.b64 if isinstance(each, Encoded) else each.image.b64
+        try:
+            images.append(image_from_base64(text, service.settings.max_bytes))
+        except ProblemError as problem:
+            problems[place] = problem
+            images.append(b"")  # so that each keeps its place
+        await asyncio.sleep(0)  # other requests come between
+    answers = await service.answer_all(request, images, top_k, model)
+    return [problems.get(place, answer) for place, answer in enumerate(answers)]

@@ -1,0 +1,191 @@
+"""`/v2/…`: the Open Inference Protocol, version 2, over HTTP, with its binary tensors and classification."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from lensmith.core.version import __version__
+from lensmith.serving.execution.loaded_model import Classified, Model
+from lensmith.serving.problems import ProblemError, ProblemWithError, documented
+from lensmith.serving.routes.fast_path import Direct
+from lensmith.serving.routes.json_body import body_of, json_limit, schema_of
+from lensmith.serving.routes.open_inference_answer import write
+from lensmith.serving.routes.open_inference_request import Asked, of_image, read
+from lensmith.serving.routes.open_inference_schema import (
+    CLASS_ID,
+    IMAGE,
+    LABEL,
+    PROBABILITIES,
+    TENSOR,
+    InferAnswer,
+    InferRequest,
+    Live,
+    ModelMetadata,
+    ModelReady,
+    Ready,
+    ServerMetadata,
+    TensorMetadata,
+)
+from lensmith.serving.service import Service
+from lensmith.serving.upload import Uploads
+
+JSON_BYTES = "inference-header-content-length"
+EXTENSIONS = ["binary_tensor_data", "classification"]
+
+
+class OpenInference:
+    """The handlers.
+
+    Args:
+        service: answers.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.uploads = Uploads(service.settings)
+
+    async def live(self, _request: Request) -> Response:
+        """Whether the process answers at all."""
+        return _json(Live(live=True))
+
+    async def ready(self, _request: Request) -> Response:
+        """Whether to send requests here."""
+        self.service.require_serving()
+        return _json(Ready(ready=True))
+
+    async def server(self, _request: Request) -> Response:
+        """What serves."""
+        return _json(ServerMetadata(name="lensmith", version=__version__, extensions=EXTENSIONS))
+
+    async def model(self, request: Request) -> Response:
+        """What a model takes and gives."""
+        model = self._model(request)
+        return _json(
+            ModelMetadata(
+                name=model.name,
+                versions=list(
+                    dict.fromkeys(each.version for each in self.service.models.all if each.name == model.name)
+                ),
+                platform=f"lensmith_{model.classifier.engine.name}",
+                inputs=[
+                    TensorMetadata(name=IMAGE, datatype="BYTES", shape=[-1]),
+                    TensorMetadata(name=TENSOR, datatype="FP32", shape=[-1, *model.input_shape]),
+                ],
+                outputs=[
+                    TensorMetadata(name=PROBABILITIES, datatype="FP32", shape=[-1, len(model.labels)]),
+                    TensorMetadata(name=CLASS_ID, datatype="INT64", shape=[-1]),
+                    TensorMetadata(name=LABEL, datatype="BYTES", shape=[-1]),
+                ],
+            )
+        )
+
+    async def model_ready(self, request: Request) -> Response:
+        """Whether to send requests to a model."""
+        model = self._model(request)
+        self.service.require_serving()
+        return _json(ModelReady(name=model.name, ready=True))
+
+    async def infer(self, request: Request) -> Response:
+        """Classify encoded images (`image`), or such as are prepared already (`input`).
+
+        The header Inference-Header-Content-Length says how many bytes of the body are JSON, where a binary part
+        follows. One image that cannot be used refuses the request, as the protocol has no other way to say so.
+        """
+        service, settings = self.service, self.service.settings
+        await service.admit(request)
+        model, json_bytes = self._model(request), _json_bytes(request)
+        limit = json_limit(settings.max_bytes)
+        if json_bytes is not None:
+            one = max(settings.max_bytes + 4, 4 * math.prod(model.input_shape))
+            limit = min(json_bytes, limit) + settings.max_images * one
+        with service.budget.share() as share:
+            body = await self.uploads.body(request, share, limit, "A body")
+            asked = read(body, json_bytes, model, settings.max_images, settings.max_bytes)
+            del body  # what is needed of it has been copied
+            await service.spend(request, len(asked.images))
+            found = await self._answers(request, asked, model)
+        content, head = write(asked, found, model, request.scope["state"]["request_id"])
+        if head is None:
+            return Response(content, media_type="application/json")
+        return Response(content, headers={JSON_BYTES: str(head)}, media_type="application/octet-stream")
+
+    async def _answers(self, request: Request, asked: Asked, model: Model) -> list[Classified]:
+        if len(asked.images) == 1:
+            return [await self.service.answer(request, asked.images[0], asked.top_k, model)]
+        found = []
+        for number, each in enumerate(await self.service.answer_all(request, asked.images, asked.top_k, model)):
+            if isinstance(each, ProblemError):
+                raise of_image(number, each)
+            found.append(each)
+        return found
+
+    def _model(self, request: Request) -> Model:
+        name, version = request.path_params["name"], request.path_params.get("version")
+        return self.service.model(request, name if version is None else f"{name}@{version}")
+
+
+def add_open_inference(app: FastAPI, service: Service) -> None:
+    """Put the routes into `app`."""
+    handlers = OpenInference(service)
+    served: tuple[tuple[str, Any, type[BaseModel], tuple[int, ...]], ...] = (
+        ("/v2", handlers.server, ServerMetadata, (401, 403)),
+        ("/v2/health/live", handlers.live, Live, ()),
+        ("/v2/health/ready", handlers.ready, Ready, (503,)),
+    )
+    for path, handler, answer, failures in served:
+        _add(app, path, handler, answer, failures)
+    for model in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+        _add(app, model, handlers.model, ModelMetadata, (401, 403, 404))
+        _add(app, f"{model}/ready", handlers.model_ready, ModelReady, (401, 403, 404, 503))
+        failures = (401, 403, 404, 408, 413, 415, 422, 429, 500, 503, 504)
+        _add(app, f"{model}/infer", handlers.infer, InferAnswer, failures, _INFER)
+
+
+def _add(
+    app: FastAPI, path: str, handler: Any, answer: type[BaseModel], failures: tuple[int, ...], more: Any = None
+) -> None:
+    parts = [name for name in ("name", "version") if f"{{{name}}}" in path]
+    parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in parts]
+    extra = {"requestBody": more["requestBody"]} if more else {}
+    app.router.add_api_route(
+        path,
+        handler,
+        methods=["POST" if more else "GET"],
+        response_model=answer,
+        responses=documented(*failures, details=ProblemWithError),
+        openapi_extra={"parameters": [*parameters, *(more["parameters"] if more else ())], **extra},
+        route_class_override=Direct,
+    )
+
+
+def _json(answer: BaseModel) -> Response:
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def _json_bytes(request: Request) -> int | None:
+    given = request.headers.get(JSON_BYTES)
+    if given is None:
+        return None
+    if not (given.isascii() and given.isdecimal() and len(given) < 12):
+        raise ProblemError("invalid-request", f"{JSON_BYTES}: a number of bytes was expected, {given!r} arrived.")
+    return int(given)
+
+
+_INFER: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "Inference-Header-Content-Length",
+            "in": "header",
+            "description": "Bytes of the JSON part, where a binary part follows it.",
+            "schema": {"type": "integer", "minimum": 0},
+        }
+    ],
+    "requestBody": body_of(schema_of(InferRequest), "JSON, or the same with binary data behind it."),
+}
+_INFER["requestBody"]["content"]["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}

@@ -1,0 +1,61 @@
+"""The Open Inference Protocol's answers: classes → tensors → bytes."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pydantic_core import to_json
+
+from lensmith.serving.execution.loaded_model import Classified, Model
+from lensmith.serving.routes.open_inference_request import Asked, Wanted
+from lensmith.serving.routes.open_inference_schema import CLASS_ID, PROBABILITIES, InferAnswer, OutputTensor
+
+_LENGTH = struct.Struct("<I")
+
+
+def write(asked: Asked, found: Sequence[Classified], model: Model, request_id: str) -> tuple[bytes, int | None]:
+    """An answer's body, and the bytes of its JSON part; None: all of it is JSON."""
+    outputs, raw = [], []
+    for wanted in asked.outputs:
+        datatype, values = _output(wanted, found)
+        shape = list(values.shape)
+        if wanted.binary:
+            raw.append(_as_bytes(values))
+            size = {"binary_data_size": len(raw[-1])}
+            outputs.append(OutputTensor(name=wanted.name, datatype=datatype, shape=shape, parameters=size))
+        else:
+            outputs.append(OutputTensor(name=wanted.name, datatype=datatype, shape=shape, data=values.ravel().tolist()))
+    answer = InferAnswer(
+        model_name=model.name,
+        model_version=model.version,
+        id=request_id if asked.id is None else asked.id,
+        outputs=outputs,
+    )
+    head = to_json(answer, exclude_none=True)
+    return (head + b"".join(raw), len(head)) if raw else (head, None)
+
+
+def _output(wanted: Wanted, found: Sequence[Classified]) -> tuple[str, np.ndarray[Any, np.dtype[Any]]]:
+    """Datatype and values of an output."""
+    predictions = [each.prediction for each in found]
+    if wanted.classes:
+        texts = [
+            [f"{one.confidence:f}:{one.class_id}:{one.label}" for one in each.top[: wanted.classes]]
+            for each in predictions
+        ]
+        return "BYTES", np.array(texts, dtype=object)
+    if wanted.name == PROBABILITIES:
+        return "FP32", np.stack([each.probabilities for each in predictions if each.probabilities is not None])
+    if wanted.name == CLASS_ID:
+        return "INT64", np.array([each.class_id for each in predictions], dtype=np.int64)
+    return "BYTES", np.array([each.label for each in predictions], dtype=object)
+
+
+def _as_bytes(values: np.ndarray[Any, np.dtype[Any]]) -> bytes:
+    if values.dtype != object:
+        return values.astype(values.dtype.newbyteorder("<")).tobytes()
+    encoded = [str(each).encode() for each in values.ravel()]
+    return b"".join(_LENGTH.pack(len(each)) + each for each in encoded)

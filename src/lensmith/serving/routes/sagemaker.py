@@ -1,0 +1,118 @@
+"""`GET /ping` and `POST /invocations`: what Amazon SageMaker asks of a container."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from lensmith.serving.problems import ProblemError, documented
+from lensmith.serving.routes.classify import TOP_K, all_answered, answered, read_top_k
+from lensmith.serving.routes.fast_path import Direct
+from lensmith.serving.routes.instances import answer_instances, instances_schema, read_instances
+from lensmith.serving.schema import Answer, BatchAnswer, Status
+from lensmith.serving.service import Service
+from lensmith.serving.upload import FIELD, Uploads, is_form
+
+ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
+_ATTRIBUTE = re.compile(r"(?:^|[,;])\s*(top_k|model)\s*=\s*([^,;\s]*)")
+_JSON = frozenset({"*/*", "application/*", "application/json"})
+
+
+class SageMaker:
+    """The handlers.
+
+    Args:
+        service: answers.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.uploads = Uploads(service.settings)
+
+    async def ping(self, _request: Request) -> Response:
+        """Whether to send requests here."""
+        self.service.require_serving()
+        return Response(Status(status="ready").model_dump_json(), media_type="application/json")
+
+    async def invocations(self, request: Request) -> Response:
+        """Classify images.
+
+        One image, sent as the body itself, is answered as by POST /predict; those of a form, or of a JSON body with
+        `instances`, as by POST /predict/batch. The custom attributes may say `top_k=3` and `model=NAME@VERSION`, since
+        SageMaker passes on no query.
+        """
+        service = self.service
+        await service.admit(request)
+        _require_json_wanted(request)
+        attributes = dict(_ATTRIBUTE.findall(request.headers.get(ATTRIBUTES, "")))
+        top_k, named = read_top_k(attributes.get("top_k")), attributes.get("model")
+        content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        with service.budget.share() as share:
+            if content_type == "application/json":
+                asked = await read_instances(request, self.uploads, share)
+                if asked.parameters is not None:
+                    top_k, named = asked.parameters.top_k, asked.parameters.model
+                model = service.model(request, named)
+                found = await answer_instances(service, request, asked.instances, top_k, model)
+                return all_answered(found, request)
+            model = service.model(request, named)
+            if is_form(request):
+                images = await self.uploads.images(request, share)
+                await service.spend(request, len(images))
+                return all_answered(await service.answer_all(request, images, top_k, model), request)
+            await service.spend(request)
+            encoded = await self.uploads.image(request, share)
+            return answered(await service.answer(request, encoded, top_k, model), request)
+
+
+def add_sagemaker(app: FastAPI, service: Service) -> None:
+    """Put the routes into `app`."""
+    handlers = SageMaker(service)
+    app.router.add_api_route(
+        "/ping", handlers.ping, response_model=Status, responses=documented(503), route_class_override=Direct
+    )
+    app.router.add_api_route(
+        "/invocations",
+        handlers.invocations,
+        methods=["POST"],
+        response_model=Answer | BatchAnswer,
+        responses=documented(401, 403, 404, 406, 408, 413, 415, 422, 429, 500, 503, 504),
+        openapi_extra={"parameters": _PARAMETERS, "requestBody": _body(service.settings.max_images)},
+        route_class_override=Direct,
+    )
+
+
+def _require_json_wanted(request: Request) -> None:
+    wanted = [each.partition(";")[0].strip().lower() for each in request.headers.get("accept", "").split(",")]
+    if any(wanted) and not _JSON.intersection(wanted):
+        raise ProblemError("not-acceptable", f"An answer is application/json; {', '.join(wanted)} was asked for.")
+
+
+_BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+_PARAMETERS = [
+    {
+        "name": "X-Amzn-SageMaker-Custom-Attributes",
+        "in": "header",
+        "description": f"`top_k=3` ({TOP_K} by default) and `model=NAME@VERSION`, with a comma between; others are "
+        "passed over.",
+        "schema": {"type": "string"},
+    }
+]
+
+
+def _body(max_images: int) -> dict[str, Any]:
+    files = {"type": "array", "minItems": 1, "maxItems": max_images, "items": _BINARY["schema"]}
+    return {
+        "required": True,
+        "content": {
+            "image/jpeg": _BINARY,
+            "image/png": _BINARY,
+            "application/x-image": _BINARY,
+            "application/json": {"schema": instances_schema(max_images)},
+            "multipart/form-data": {"schema": {"type": "object", "required": [FIELD], "properties": {FIELD: files}}},
+        },
+    }

@@ -1,0 +1,112 @@
+"""From settings to a listening service of one process or several, and back to exit code 0."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from lensmith.config import ServeSettings
+from lensmith.errors import ServiceError
+from lensmith.rollout.mailbox import Mailbox
+from lensmith.serving.execution.model_manager import Models
+from lensmith.serving.metrics.logs import logging_as
+from lensmith.serving.rollout.sidecar import followed, pulled
+
+if TYPE_CHECKING:
+    from lensmith.serving.service import Service
+
+
+def serve(settings: ServeSettings) -> None:
+    """Verify the bundle, warm up, answer over HTTP until SIGTERM or SIGINT, and finish what is under way.
+
+    Prints `lensmith serving NAME on URL` to standard output once it is ready.
+
+    Raises:
+        BundleError: the bundle is damaged or answers differently from the exporter.
+        RegistryError: the bundle is to come from the registry, and cannot be had from there.
+        ServiceError: the address cannot be had, or would be open to anybody.
+    """
+    _allow_many_connections()
+    with suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is a bundle that could be read again
+    with ExitStack() as open_sockets:
+        # Before the slow part, so that a taken port is told at once.
+        ports = [settings.port] if settings.health_port is None else [settings.port, settings.health_port]
+        listeners = [open_sockets.enter_context(_bind(settings.host, port)) for port in ports]
+        if settings.beside is not None:
+            settings = settings.model_copy(update={"beside": pulled(settings.beside, settings)})
+        mailbox = open_sockets.enter_context(followed(settings))
+        known = mailbox.known() if mailbox else None
+        loading = Models.begin_loading(settings, known) if settings.workers == 1 else None
+        from lensmith.serving.auth.jwt import Authenticator, refuse_open_door
+
+        refuse_open_door(settings, Authenticator.of(settings))
+        with logging_as(settings):
+            if loading is not None:
+                _serve_alone(settings, listeners, loading, mailbox)
+            else:
+                from lensmith.serving.server.supervisor import Supervisor
+
+                Supervisor(settings, listeners, lambda name: _announce(name, listeners[0]), mailbox).run()
+
+
+def _serve_alone(
+    settings: ServeSettings, listeners: list[socket.socket], loading: Future[Models], mailbox: Mailbox | None
+) -> None:
+    from lensmith.serving.server.server import Server, reload_on_hangup
+
+    def ready(service: Service) -> None:
+        reload_on_hangup(service)
+        _announce(service.models.active.name, listeners[0])
+
+    server = Server(loading.result(), settings, listeners, ready, mailbox=mailbox)
+    server.serve_until_stopped()
+
+
+def _announce(name: str, listener: socket.socket) -> None:
+    print(f"lensmith serving {name} on {_url(listener)}", flush=True)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    with _address_errors(host, port):
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+        return listener
+
+
+def _allow_many_connections() -> None:
+    """Each connection takes a file; the system lets a process raise its own limit up to a higher one."""
+    if sys.platform != "win32":
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+@contextmanager
+def _address_errors(host: str, port: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ServiceError(
+            f"An address that can be listened on was expected: {host}, port {port}.",
+            f"The system said: {error.strerror}.",
+            "Name another with --port (0 takes any free one) or --host, or stop what listens there.",
+        ) from error
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

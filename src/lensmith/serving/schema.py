@@ -1,0 +1,137 @@
+"""What the service answers, as it stands in the OpenAPI document."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from lensmith.bundle.format import Abstention
+from lensmith.rollout.state import Decision, Rollout
+from lensmith.serving.problems import ProblemDetails
+
+
+class RankedClass(BaseModel):
+    """One class with its probability."""
+
+    class_id: int = Field(description="Index in the model's labels.")
+    label: str
+    confidence: float = Field(description="Probability, 0 to 1 (softmax at the bundle's temperature).")
+
+
+class ModelName(BaseModel):
+    """Which model answered."""
+
+    name: str
+    version: str
+
+
+class Timings(BaseModel):
+    """Where the time went inside the service, in milliseconds."""
+
+    queue: float = Field(description="Waiting for a thread.")
+    decode: float = Field(description="From the encoded bytes to the model's input.")
+    inference: float = Field(description="From the model's input to the ranked classes.")
+    total: float = Field(description="From the request's headers to its answer: reading and waiting too.")
+
+
+class Answer(RankedClass):
+    """The answer of POST /predict: the likeliest class, and the runners-up."""
+
+    abstained: bool = Field(
+        description="The confidence is below the model's threshold: take the label for a guess, not for an answer. "
+        "Always false for a model without a threshold (`abstention` of GET /model)."
+    )
+    top: list[RankedClass] = Field(description="The likeliest classes by falling confidence, at most top_k.")
+    model: ModelName
+    request_id: str = Field(description="Also in the X-Request-ID header.")
+    timings_ms: Timings
+
+
+class BatchItem(BaseModel):
+    """One image of several: its answer, or why there is none."""
+
+    class_id: int | None = Field(None, description="Null where there is a problem, as all but `problem`.")
+    label: str | None = None
+    confidence: float | None = None
+    abstained: bool | None = None
+    top: list[RankedClass] | None = None
+    problem: ProblemDetails | None = Field(None, description="Why there is no answer; null where there is one.")
+
+
+class BatchAnswer(BaseModel):
+    """The answer of POST /predict/batch."""
+
+    results: list[BatchItem] = Field(description="In the order of the images.")
+    model: ModelName
+    request_id: str = Field(description="Also in the X-Request-ID header.")
+    total_ms: float = Field(description="From the request's headers to its answer, in milliseconds.")
+
+
+class Swap(BaseModel):
+    """What POST /admin/model takes."""
+
+    bundle: str | None = Field(None, description="Bundle folder or zip on the service's disk; by default the same.")
+
+
+class ModelCard(ModelName):
+    """The answer of GET /model."""
+
+    created: datetime
+    labels: list[str] = Field(description="Class names; a class_id is an index into them.")
+    image_size: int = Field(description="Side of the square that the model sees, in pixels.")
+    engine: str
+    precision: str
+    metrics: dict[str, Any] = Field(description="As measured when the bundle was made.")
+    abstention: Abstention | None = Field(description="When `abstained` is true; null: never.")
+    loaded: list[ModelName] = Field(description="What may be asked for by name; the one that answers by itself first.")
+    max_bytes: int = Field(description="Largest upload of one image, in bytes.")
+    max_pixels: int = Field(description="Largest picture, in pixels.")
+    max_images: int = Field(description="Most images of one request.")
+
+
+class FeedbackAnswer(BaseModel):
+    """The answer of POST /feedback."""
+
+    label: str = Field(description="The true label, as it was given.")
+    answered: str = Field(description="The label that the model had answered.")
+    right: bool = Field(description="Whether they are the same.")
+    new: bool = Field(description="False where the same had been given before; it then counts no second time.")
+    noted: bool = Field(description="Whether it now stands beside a kept upload.")
+    model: ModelName
+
+
+class VersionAccuracy(ModelName):
+    """How often one version was right."""
+
+    labels: int = Field(description="Answers whose true label was given.")
+    right: int = Field(description="Those that the model had answered so.")
+    accuracy: float = Field(description="right / labels")
+    interval: tuple[float, float] = Field(description="Of the accuracy: 95 %, by Wilson's score.")
+
+
+class OnlineAccuracy(BaseModel):
+    """The answer of GET /feedback."""
+
+    versions: list[VersionAccuracy] = Field(description="Versions that feedback was given for, by name.")
+
+
+class Status(BaseModel):
+    """The answer of the health routes."""
+
+    status: str
+
+
+class RolloutState(BaseModel):
+    """What the registry says is served, and the latest gray release."""
+
+    name: str | None = Field(None, description="Registered model; null: what is served comes from no registry.")
+    alias: str | None = Field(None, description="What is followed.")
+    version: str | None = Field(None, description="What the alias names.")
+    rollout: Rollout | None = Field(None, description="The latest gray release; under way where there is no decision.")
+    decision: Decision | None = Field(None, description="How it ended.")
+    comparison: dict[str, Any] = Field({}, description="Both versions over all replicas.")
+    trouble: str | None = Field(None, description="Why the challenger cannot be had here.")
+    reachable: bool | None = Field(None, description="Whether the registry answered the last time.")
+    read_at: datetime | None = Field(None, description="When it last did.")

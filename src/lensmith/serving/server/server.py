@@ -1,0 +1,150 @@
+"""One process of the service: from settings and listening sockets to requests, and back."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import math
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+
+import uvicorn
+
+from lensmith.config import ServeSettings
+from lensmith.errors import LensmithError, ServiceError
+from lensmith.rollout.mailbox import Mailbox
+from lensmith.serving.app import create_app
+from lensmith.serving.auth import audit
+from lensmith.serving.execution.model_manager import Models
+from lensmith.serving.problems import ProblemError
+from lensmith.serving.server.protocol import BoundedProtocol
+from lensmith.serving.service import Service
+
+logger = logging.getLogger(__name__)
+
+BACKLOG = 2048
+KEEP_ALIVE_S = 75
+"""Seconds an idle connection is kept: longer than the proxies and pools in front, which then close it first."""
+SETTLE_S = 0.3
+"""Seconds in which clients that use their kept connections learn that these close, before idle ones are shut."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with a stop that answers what was sent before it closes, and that ends with exit code 0.
+
+    Args:
+        models: what answers.
+        settings: see there.
+        listeners: bound sockets: the service's, then that of health, where it has one of its own.
+        ready: called with the service once requests are answered, on its event loop.
+        alone: whether no other process accepts from the same sockets; a second signal then cuts off what is under way.
+        mailbox: of the process that follows the registry, where the models come from there.
+    """
+
+    def __init__(
+        self,
+        models: Models,
+        settings: ServeSettings,
+        listeners: list[socket.socket],
+        ready: Callable[[Service], None],
+        alone: bool = True,
+        mailbox: Mailbox | None = None,
+    ) -> None:
+        app = create_app(models, settings, mailbox)
+        config = uvicorn.Config(
+            app,
+            http=BoundedProtocol,
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=math.ceil(settings.grace_s),
+        )
+        super().__init__(config)
+        self.service: Service = app.state.service
+        if settings.health_port is not None:
+            self.service.health_port = listeners[1].getsockname()[1]
+        self._listeners = listeners
+        self._ready = ready
+        self._alone = alone
+
+    def serve_until_stopped(self) -> None:
+        """Answer requests until a signal says to stop, and finish what is under way."""
+        self.run(sockets=self._listeners)
+        logger.info("stopped")
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        try:
+            await super().startup(sockets)  # which listens once the service is ready, and not before
+        except OSError as error:
+            raise ServiceError(
+                "An address that can be listened on was expected.",
+                f"The system said: {error.strerror}.",
+                "Name another with --port (0 takes any free one) or --host, or stop what listens there.",
+            ) from error
+        if self.started:
+            logger.info(self.service.told)
+            if self.service.health_port is not None:
+                logger.info("health and metrics on port %d", self.service.health_port)
+            # What there is now stays; the collector need not look at it again and again.
+            gc.collect()
+            gc.freeze()
+            self._ready(self.service)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """See uvicorn, whose own would send itself the signal again at the end, and so not exit with 0."""
+        self.force_exit |= self.should_exit and self._alone
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        # Closing a kept connection on which a request is just arriving would lose that request, so for a moment every
+        # answer asks its client to close. New connections are refused before that: the clients that were asked
+        # connect anew, and what still waits to be accepted when the listener closes would be lost as well. Without a
+        # backlog the system lets new ones wait outside, while those inside are accepted.
+        # With several processes the supervisor sees to that, as what waits may be for the others.
+        if self._alone:
+            for listener in sockets or ():
+                listener.listen(0)
+            await asyncio.sleep(0.05)
+        for closing in (*self.servers, *(sockets or ())):
+            closing.close()
+        self.service.drain()
+        loop = asyncio.get_running_loop()
+        settled = loop.time() + min(SETTLE_S, self.service.settings.grace_s)
+        while self.server_state.connections and loop.time() < settled and not self.force_exit:
+            await asyncio.sleep(0.02)
+        await super().shutdown(sockets)
+
+
+def reload_on_hangup(service: Service) -> None:
+    """Let SIGHUP read the active model's bundle again, from where it was."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def reload() -> None:
+        path = service.models.active.path
+        outcome, found = "failed", {"bundle": str(path)}
+        try:
+            outcome, found["model"] = "done", str(await service.swap(path))
+        except (LensmithError, ProblemError) as error:
+            outcome, found["reason"] = "refused", str(error)
+        finally:
+            audit.record("SIGHUP", None, "", outcome, **found)
+
+    def begin() -> None:
+        task = asyncio.get_running_loop().create_task(reload())
+        tasks.add(task)  # the loop itself keeps no hold of it
+        task.add_done_callback(tasks.discard)
+
+    with suppress(RuntimeError, ValueError):  # not in the main thread
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, begin)

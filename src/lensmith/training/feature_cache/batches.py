@@ -1,0 +1,52 @@
+"""Features in the order of an epoch: what the loader of images is for images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from lensmith.data.scan import Sample
+from lensmith.training.dataloading.augment import FACTORS
+from lensmith.training.dataloading.dataset import Batch, Item, Order
+from lensmith.training.feature_cache.features import Rows
+
+
+class FeatureBatches:
+    """Batches of features; no data process is needed for them.
+
+    Args:
+        samples: that the rows belong to.
+        views: their features, a `Rows` for each view.
+        order: of an epoch.
+    """
+
+    def __init__(self, samples: Sequence[Sample], views: Sequence[Rows], order: Order) -> None:
+        self.samples, self.views, self.order = samples, views, order
+        self.labels = np.array([sample.label for sample in samples], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for items in self.order:
+            yield self._batch(items)
+
+    def _batch(self, items: list[Item]) -> Batch:
+        bad = [(item.sample, self.views[item.view or 0].unreadable.get(item.sample)) for item in items]
+        unreadable = [(self.samples[sample].path, reason) for sample, reason in bad if reason is not None]
+        good = [item for item in items if item.sample not in self.views[item.view or 0].unreadable]
+        indices = np.array([item.sample for item in good], dtype=np.int64)
+        seen = np.array([item.view or 0 for item in good])
+        images = np.empty((len(good), *self.views[0].values.shape[1:]), dtype=np.float16)
+        for view in np.unique(seen):
+            images[seen == view] = self.views[view].values[indices[seen == view]]
+        return Batch(
+            images=torch.from_numpy(images),
+            labels=torch.from_numpy(self.labels[indices]),
+            factors=torch.empty(0, FACTORS),
+            taken=len(items),
+            indices=indices.tolist(),
+            unreadable=unreadable,
+        )

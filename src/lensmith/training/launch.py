@@ -1,0 +1,161 @@
+"""Several processes on this machine that train one run together: started, told to stop, and heard when they fail.
+
+Each is `python -m lensmith.training.worker RUN`. On several machines `torchrun` starts them instead.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from lensmith.core.machine import allowed_cores
+from lensmith.errors import RunError
+from lensmith.training.microbatch.distributed import RENDEZVOUS, LostRankError
+from lensmith.training.signals import EXIT_CODES, RunInterruptedError
+
+ERRORS = "LENSMITH_ERRORS"
+"""Environment variable: the folder where a rank that fails writes why."""
+
+GRACE_S = 30.0
+"""For the others to end, once one has failed."""
+
+
+def launch(run: Path, processes: int) -> None:
+    """Train the run in `run` by so many processes; returns when all are done.
+
+    Raises:
+        RunInterruptedError: told to stop; the run is saved.
+        RunError: what the first process to fail said.
+        KeyboardInterrupt: told to stop while the processes were still starting (as SIGTERM ends this one, then).
+    """
+    with tempfile.TemporaryDirectory(prefix="lensmith-") as folder:
+        errors = Path(folder)
+        children: list[subprocess.Popen[bytes]] = []
+        try:
+            with _forwarding(children) as received:
+                children += [_start(run, rank, processes, errors) for rank in range(processes)]
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, EXIT_CODES)
+                _wait(children)
+        finally:
+            codes = [child.poll() for child in children]  # None: it did not end by itself
+            for child in children:
+                child.kill()
+                child.wait()
+        for number in received:
+            if -number in codes:  # before it could save
+                signal.raise_signal(number)
+        if any(codes):
+            raise _error(run, errors, codes)
+
+
+def write_error(error: RunError | Exception, rank: int) -> None:
+    """In a worker: tell the one who started it what went wrong."""
+    said = {name: getattr(error, name, "") for name in ("expected", "arrived", "remedy", "exit_code")}
+    text = json.dumps({"kind": type(error).__name__, "text": str(error), "time": time.time(), **said})
+    (Path(os.environ[ERRORS]) / f"{rank}.json").write_text(text, encoding="utf-8")
+
+
+def end_with_parent() -> None:
+    """In a worker: save and end when the process that started it is gone."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _start(run: Path, rank: int, processes: int, errors: Path) -> subprocess.Popen[bytes]:
+    threads = str(max(1, allowed_cores() // processes))
+    environment = {
+        "OMP_NUM_THREADS": threads,
+        "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
+        **os.environ,
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+        RENDEZVOUS: f"file://{errors / 'rendezvous'}",
+        ERRORS: str(errors),
+    }
+    command = [sys.executable, "-m", "lensmith.training.worker", str(run)]
+    # In a session of its own, so that Ctrl-C reaches it once: through here.
+    return subprocess.Popen(command, env=environment, start_new_session=True, stdin=subprocess.DEVNULL)
+
+
+@contextmanager
+def _forwarding(children: list[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
+    """Pass Ctrl-C and SIGTERM on, and wait for what the children make of them.
+
+    Yields:
+        The signals received so far. They are held back until the caller unblocks them; children that are started
+        before that begin with them held back, too.
+    """
+    received: list[int] = []
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        for child in children:
+            child.send_signal(number)
+
+    if threading.current_thread() is not threading.main_thread():  # elsewhere Python forbids handlers
+        yield received
+        return
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, EXIT_CODES)
+    before = {number: signal.signal(number, forward) for number in EXIT_CODES}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _wait(children: list[subprocess.Popen[bytes]]) -> None:
+    """Until all have ended; GRACE_S after one has failed, the others are ended."""
+    failed_at: float | None = None
+    while any(child.poll() is None for child in children):
+        if failed_at is None and any(child.returncode for child in children):
+            failed_at = time.monotonic()
+        if failed_at is not None and time.monotonic() - failed_at > GRACE_S:
+            return
+        time.sleep(0.05)
+
+
+def _error(run: Path, folder: Path, codes: Sequence[int | None]) -> RunError:
+    """What the first to fail said, or what ended it; the others mostly say that they lost it."""
+    said = sorted((json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("*.json")), key=_when)
+    first = next((one for one in said if one["kind"] != LostRankError.__name__), None)
+    killed = next(((rank, signal.Signals(-code)) for rank, code in enumerate(codes) if code and code < 0), None)
+    if first and first["expected"]:
+        kind = RunInterruptedError if first["kind"] == RunInterruptedError.__name__ else RunError
+        error = kind(first["expected"], first["arrived"], first["remedy"])
+        error.exit_code = first["exit_code"]
+        return error
+    if first:
+        arrived = f"One of them failed ({' '.join(first['text'].split())})."
+    elif killed:
+        arrived = f"Process {killed[0]} was ended by {killed[1].name}, as the system does where memory is short."
+    else:
+        arrived = f"Their exit codes are {', '.join(map(str, codes))}."
+    return RunError(
+        f"All {len(codes)} processes were expected to train to the end.",
+        arrived,
+        f"Go on from the last checkpoint with: lensmith train --resume {run}",
+    )
+
+
+def _when(said: dict[str, float]) -> float:
+    return said["time"]

@@ -1,0 +1,47 @@
+"""A linear head from class means: the class whose mean is nearest. It has nothing to overfit with few images.
+
+Source: Mensink et al., Distance-Based Image Classification, 2013; the distance here counts each feature by the inverse
+of its variance within the classes. −s ‖x − μ‖² is linear in x but for a part that all classes share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from lensmith.training.linear_probe.solve import Linear, Table
+
+SHARPNESS = tuple(2.0**-power for power in range(2, 16))
+"""Candidates of s; they change confidences, not which class is nearest."""
+
+SMALL_CLASS = 50
+"""Images of the smallest class, above which solving always won where it was measured."""
+
+
+def nearest_mean(table: Table, classes: int, score: Callable[[Linear], float] | None) -> tuple[Linear, float]:
+    """The head of class means with the sharpness of best score, and that score.
+
+    Args:
+        table: to learn from, at least one row of each class.
+        classes: C.
+        score: of a head's confidences on the validation part, more is better; None: there is none, and s is 1 / F.
+    """
+    sums = torch.zeros(classes, table.features, device=table.device)
+    counts = torch.zeros(classes, device=table.device)
+    for features, labels in table:
+        sums.index_add_(0, labels, (features - table.mean) / table.std)
+        counts.index_add_(0, labels, torch.ones_like(labels, dtype=torch.float32))
+    means = sums / counts.clamp(min=1)[:, None]
+    spread = torch.zeros(table.features, device=table.device)
+    for features, labels in table:
+        spread += ((features - table.mean) / table.std - means[labels]).square().sum(0)
+    # Towards the whole's variance, 1: that of few images is not known well.
+    spread = (spread + classes) / (table.count + classes)
+    gone = torch.where(counts > 0, 0.0, -1e4)  # a class without an image is nobody's
+    weight, bias = 2 * means / spread, (means.square() / spread).sum(1)
+    heads = [
+        table.folded(sharp * weight, gone - sharp * bias, table.std, "nearest mean", sharp)
+        for sharp in (SHARPNESS if score else (1 / table.features,))
+    ]
+    return max(((head, score(head) if score else 0.0) for head in heads), key=lambda pair: pair[1])

@@ -1,0 +1,147 @@
+"""Memory while training: what an out-of-memory looks like, how to get all of it back, and a cap.
+
+On a CPU the cap is a limit of this process (RLIMIT_DATA), so that too large a batch ends in an exception that can be
+answered, and not in the system killing the process.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import sys
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self, TypeVar
+
+import torch
+
+from lensmith.errors import RunError
+from lensmith.training.microbatch import malloc
+from lensmith.training.microbatch.usage import free_bytes, status_bytes
+
+T = TypeVar("T")
+
+TRIES = 3
+
+_SIGNS = (
+    "out of memory",  # CUDA, HIP, MPS
+    "can't allocate memory",  # torch's CPU allocator
+    "not enough memory",  # the same on Windows
+    "Cannot allocate memory",  # the C library, in words
+    "std::bad_alloc",
+    "could not create a primitive",  # oneDNN, whose scratch memory could not be had
+    "could not create a memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "Unable to find a valid cuDNN algorithm",  # none fits into what is left
+)
+
+_SHARED_BYTES = 2**30
+"""Taken on a GPU by others, from which it counts as shared; a driver's context alone is about half of it."""
+
+
+class TooLargeError(RunError):
+    """Not even the smallest chunk fits into the memory there is."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory ran out: by its type, else (libraries raise RuntimeError) by its text."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
+
+
+def release(device: torch.device) -> None:
+    """Give all unused memory back to the device or the system; call outside of `except`, which pins tensors.
+
+    On a CPU blocks stay apart from now on, see there.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    else:
+        malloc.apart(ran_out=True)
+
+
+def retried(action: Callable[[], T], device: torch.device, what: str) -> T:
+    """`action()`, tried again with all unused memory given back where it ran out.
+
+    Args:
+        action: changes nothing unless it goes through.
+        device: where memory can run out.
+        what: is being done, for the error.
+
+    Raises:
+        TooLargeError: it ran out each time.
+    """
+    problem = ""
+    for _ in range(TRIES):
+        try:
+            return action()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            problem = first_line(error)
+        release(device)  # outside of `except`
+    raise TooLargeError(
+        f"Memory for {what} was expected.",
+        f"There is not enough ({problem}).",
+        "Use a smaller model or smaller batches.",
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without a library's advice."""
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+
+
+class Cap:
+    """Use as a context: inside, asking for more than a share of the memory raises.
+
+    Args:
+        device: cpu or cuda.
+        fraction: 0..1; of a GPU's whole memory, or of what the machine (or container) has free. None: 0.8 of a GPU
+            that others use too, else 0.95; 0.9 of a CPU's.
+        processes: that share the CPU's memory.
+    """
+
+    def __init__(self, device: torch.device, fraction: float | None = None, processes: int = 1) -> None:
+        self.device, self.fraction, self.processes = device, fraction, processes
+        self.bytes: int | None = None
+        self._before: tuple[int, int] | None = None
+
+    def __enter__(self) -> Self:
+        if self.device.type == "cuda":
+            free, total = torch.cuda.mem_get_info(self.device)
+            others = total - free - torch.cuda.memory_reserved(self.device)
+            fraction = self.fraction or (0.8 if others > _SHARED_BYTES else 0.95)
+            torch.cuda.set_per_process_memory_fraction(fraction, self.device)
+            self.bytes = int(fraction * total)
+        elif sys.platform == "linux":
+            import resource
+
+            self._before = soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+            wanted = status_bytes("VmData") + int((self.fraction or 0.9) * free_bytes() / self.processes)
+            bounds = [bound for bound in (soft, hard) if bound != resource.RLIM_INFINITY]
+            self.bytes = min([wanted, *bounds])
+            resource.setrlimit(resource.RLIMIT_DATA, (self.bytes, hard))
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.set_per_process_memory_fraction(1.0, self.device)
+        elif self._before is not None:
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_DATA, self._before)
+
+
+def lift_cap() -> None:
+    """In a child process: undo the CPU's cap, which is meant for the one that trains."""
+    if sys.platform == "linux":
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))

@@ -1,0 +1,212 @@
+"""State dicts of other libraries, brought into timm's names and shapes so that the network answers as before.
+
+    torchvision, transformers   by the tables of `naming`
+    the authors' own            by what timm's filters know (the first files of ConvNeXt, Swin, DINOv2 and others)
+
+Nothing here decides whether the result fits: `load_exactly` does, and lists what is left over.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import warnings
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from timm.layers import Conv2dSame
+from timm.models import EfficientNet, MobileNetV3
+from torch import Tensor, nn
+
+from lensmith.errors import ModelError
+from lensmith.training.models.key_maps import TRANSFORMERS_RESNET, TRANSFORMERS_VIT, Naming, is_efficientnet_v2_large
+
+State = dict[str, Tensor]
+
+
+def to_timm(model: nn.Module, state: Mapping[str, Tensor], naming: Naming) -> State:
+    """Rename the tensors of another library's network.
+
+    Attention's query, key and value become timm's one matrix. What timm keeps in another shape of the same order (a
+    linear layer as a 1×1 convolution) gets that shape. Where BatchNorm's epsilon is another one, the difference goes
+    into the running variance.
+
+    Args:
+        model: the timm model that they are meant for.
+        state: tensors by name.
+        naming: whose names those are.
+
+    Returns:
+        The tensors under timm's names; a name that no rule knows is kept.
+    """
+    if naming.block and isinstance(model, EfficientNet | MobileNetV3):
+        named = _blocks_named(model, state, re.compile(naming.block))
+    else:
+        named = dict(state)
+    renamed = {naming.rename(key): value for key, value in named.items()}
+    used = {key: value for key, value in renamed.items() if not re.match(naming.unused, key)}
+    fitting = _shaped(model, _fused(used))
+    if naming.epsilon is not None:
+        _move_epsilon(model, fitting, naming.epsilon(state))
+    return fitting
+
+
+def fitted(model: nn.Module, state: State) -> tuple[State, list[str]]:
+    """What timm itself does to the files of a family: its authors' names, positions for another image size.
+
+    Args:
+        model: a timm model.
+        state: tensors by name. Those that fit already are returned as they are.
+
+    Returns:
+        The tensors, and the names of those that were resampled.
+    """
+    own = model.state_dict()
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if convert is None or all(key in state and state[key].shape == own[key].shape for key in own):
+        return state, []
+    patches = "patch_embed.proj.weight"
+    if patches in own and patches in state and state[patches].shape[2:] != own[patches].shape[2:]:
+        return state, []  # timm would resample these as well, but patches of another size are another architecture
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, about how timm calls it
+            converted: State = convert(dict(state), model)
+    except Exception:  # a filter may stumble in any way over names that it was not written for
+        return state, []
+    return converted, [key for key, value in converted.items() if key in state and value.numel() != state[key].numel()]
+
+
+def check(model: Any, naming: Naming, config: Mapping[str, Any], where: str) -> None:
+    """Refuse what would load and answer wrongly, because no tensor's shape shows the difference.
+
+    Args:
+        model: the timm model.
+        naming: whose names the weights have.
+        config: transformers' config.json; empty where there is none.
+        where: what the weights were read from, for the error.
+
+    Raises:
+        ModelError: another number of attention heads, another activation, strides in other places, or the padding of
+            TensorFlow (timm's `tf_` models, which see pictures shifted by a pixel).
+    """
+    if naming.library == "torchvision" and any(isinstance(module, Conv2dSame) for module in model.modules()):
+        name = model.pretrained_cfg["architecture"]
+        raise ModelError(
+            f"A backbone that pads as {naming} does was expected for {where}.",
+            f"{name} pads as TensorFlow does.",
+            f"Give --model {name.removeprefix('tf_')}.",
+        )
+    facts: dict[str, Any] = {"hidden_act": naming.activation}
+    if naming is TRANSFORMERS_VIT and hasattr(model, "blocks"):
+        facts["num_attention_heads"] = getattr(getattr(model.blocks[0], "attn", None), "num_heads", None)
+    if naming is TRANSFORMERS_RESNET:
+        facts["downsample_in_bottleneck"] = False
+    for name, here in facts.items():
+        if here is not None and config.get(name, here) != here:
+            raise ModelError(
+                f"Weights of a network with {name} {here} were expected in {where}.",
+                f"Its config.json says {config[name]}.",
+                "Choose another backbone; `lensmith models` lists them.",
+            )
+
+
+def epsilon_note(model: nn.Module, config: Mapping[str, Any]) -> str:
+    """LayerNorm's epsilon, in words, where transformers' config.json names another one; timm's is kept."""
+    theirs = config.get("layer_norm_eps")
+    ours = {module.eps for module in model.modules() if isinstance(module, nn.LayerNorm)}
+    if theirs is None or ours <= {theirs}:
+        return ""
+    return f"LayerNorm epsilon {max(ours):g} instead of {theirs:g}"
+
+
+def images_of(naming: Naming, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """`mean` and `std` of the pictures that published weights were trained on, where the names tell."""
+    if naming.library != "torchvision":
+        return {}
+    if is_efficientnet_v2_large(naming, state):
+        return {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    return {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+def _fused(state: State) -> State:
+    """`X.q`, `X.k` and `X.v` (D, D) → `X.qkv` (3 D, D)."""
+    fused = {}
+    for key, value in state.items():
+        part = re.fullmatch(r"(.+\.attn\.)([qkv])(\..+)", key)
+        three = [f"{part[1]}{letter}{part[3]}" for letter in "qkv"] if part else []
+        if part is None or any(name not in state for name in three):
+            fused[key] = value
+        elif part[2] == "q":
+            fused[f"{part[1]}qkv{part[3]}"] = torch.cat([state[name] for name in three])
+    return fused
+
+
+def _shaped(model: nn.Module, state: State) -> State:
+    """The same values in the model's shape; the first axis must be as long, so that no transposition hides in it."""
+    own = model.state_dict()
+    shaped = {}
+    for key, value in state.items():
+        wanted = own[key].shape if key in own else value.shape
+        same = value.numel() == wanted.numel() and value.shape[:1] == wanted[:1]
+        shaped[key] = value.reshape(wanted) if same else value
+    return shaped
+
+
+def _move_epsilon(model: nn.Module, state: State, epsilon: float) -> None:
+    # (x - mean) / √(variance + epsilon): a larger variance does what a larger epsilon did. A setting of the module
+    # would be forgotten when the network is built again from a checkpoint.
+    for name, module in model.named_modules():
+        key = f"{name}.running_var"
+        if isinstance(module, nn.BatchNorm2d) and key in state:
+            state[key] = (state[key].float() + epsilon - module.eps).clamp(min=0)
+
+
+_BLOCKS = {
+    "cndncn": ("conv_pw", "bn1", "conv_dw", "bn2", "conv_pwl", "bn3"),
+    "cndnsscn": ("conv_pw", "bn1", "conv_dw", "bn2", "se.conv_reduce", "se.conv_expand", "conv_pwl", "bn3"),
+    "dncn": ("conv_dw", "bn1", "conv_pw", "bn2"),
+    "dnsscn": ("conv_dw", "bn1", "se.conv_reduce", "se.conv_expand", "conv_pw", "bn2"),
+    "cncn": ("conv_exp", "bn1", "conv_pwl", "bn2"),
+    "cn": ("conv", "bn1"),
+}
+"""The kinds of layers in a block, in order (c convolution, d depthwise, n normalisation, s squeeze-excite) → timm."""
+
+
+def _blocks_named(model: EfficientNet | MobileNetV3, state: Mapping[str, Tensor], block: re.Pattern[str]) -> State:
+    """torchvision numbers the layers of a block, and MobileNet its blocks; timm names layers by what they do."""
+    weights: dict[str, dict[str, Tensor]] = defaultdict(dict)  # by block, and layer in the block
+    layers = {}
+    for key, value in state.items():
+        path, _, kind = key.rpartition(".")
+        if found := block.fullmatch(path):
+            layers[path] = found
+            if kind == "weight":
+                weights[found[1]][found[2]] = value
+    places = [f"{stage}.{index}" for stage, blocks in enumerate(model.blocks) for index in range(len(blocks))]
+    names: dict[tuple[str | Any, ...], str] = {}
+    for begin, by_layer in weights.items():
+        _, number, *index = begin.split(".")
+        if index:
+            place = f"{int(number) - 1}.{index[0]}"
+        elif int(number) <= len(places):
+            place = places[int(number) - 1]
+        else:
+            continue
+        order = sorted(by_layer, key=lambda layer: [int(part.removeprefix("fc")) for part in layer.split(".")])
+        roles = _BLOCKS.get("".join(_kind(layer, by_layer[layer]) for layer in order), ())
+        names |= {(begin, layer): f"blocks.{place}.{role}" for layer, role in zip(order, roles, strict=False)}
+    renamed = {}
+    for key, value in state.items():
+        path, _, kind = key.rpartition(".")
+        found = layers.get(path)
+        renamed[f"{names.get(found.groups(), path)}.{kind}" if found else key] = value
+    return renamed
+
+
+def _kind(layer: str, weight: Tensor) -> str:
+    if weight.ndim < 2:
+        return "n"
+    return "s" if "fc" in layer else "d" if weight.shape[1] == 1 else "c"

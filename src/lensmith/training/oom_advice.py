@@ -1,0 +1,97 @@
+"""What would fit where not even one chunk does: one image alone, a smaller one, or a smaller network, all tried."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import timm
+import torch
+from torch import nn
+
+from lensmith.config import TrainSettings
+from lensmith.training import optimizer
+from lensmith.training.learner import Learner
+from lensmith.training.microbatch import memory
+from lensmith.training.microbatch.attempt import set_checkpointing
+from lensmith.training.microbatch.onednn_workaround import unbroken
+from lensmith.training.models import zoo
+
+SHARES = (7 / 8, 3 / 4, 5 / 8, 1 / 2, 3 / 8, 1 / 4)
+"""Of the image size, tried from the largest down."""
+
+GRID = 32
+"""Image sizes are multiples of it, since networks halve their pictures five times."""
+
+MODELS = 4
+"""Smaller networks that are tried."""
+
+
+def what_fits(learner: Learner, settings: TrainSettings, classes: int) -> str:
+    """The remedy, as a sentence.
+
+    Args:
+        learner: for whose network the smallest chunk is too much.
+        settings: of the run.
+        classes: C.
+    """
+    learner.optimizer.zero_grad(set_to_none=True)
+    memory.release(learner.device)
+    with memory.Cap(learner.device, settings.memory_fraction):
+        strict = ["--checkpointing auto"] if settings.checkpointing == "never" else []
+        strict += ["--min-chunk 1"] if settings.min_chunk > 1 else []
+        if strict and _fits(learner.model, learner, learner.size):
+            return f"Fewer images at once, with all savings, fit: {' '.join(strict)}."
+        for size in _smaller_sizes(learner.size):
+            if _fits(learner.model, learner, size):
+                return f"Images of {size} px fit: --image-size {size}."
+        for name in _smaller_models(settings.model):
+            model = timm.create_model(name, pretrained=False, num_classes=classes).to(learner.device)
+            if _fits(model, learner, learner.size):
+                return f"{name} fits: --model {name}."
+            del model
+            memory.release(learner.device)
+    more = "a machine with more memory" if settings.memory_fraction is None else "a larger --memory-fraction"
+    return f"No smaller image or network of its family was found to fit; use {more}."
+
+
+def _fits(model: nn.Module, learner: Learner, size: int) -> bool:
+    """Whether one image of `size` goes forward and back with all savings, beside the optimizer's state."""
+    fine = _goes_through(model, learner, size)
+    model.zero_grad(set_to_none=True)
+    if not fine:
+        memory.release(learner.device)
+    return fine
+
+
+def _goes_through(model: nn.Module, learner: Learner, size: int) -> bool:
+    try:
+        unbroken(lambda: _take_one(model, learner, size))
+        return True
+    except (AssertionError, RuntimeError, MemoryError):  # too large, or a network that takes one size only
+        return False
+
+
+def _take_one(model: nn.Module, learner: Learner, size: int) -> None:
+    set_checkpointing(model, True)
+    # Beside it stand the batch, decoded and as floats, and on a CPU what validation reads ahead.
+    images = max(2 * learner.settings.step_images, 4 * learner.settings.batch_size)
+    batch = torch.zeros(images, 3, size, size, device=learner.device)
+    model.eval()(batch[:1].clone()).square().mean().backward()
+    if model is learner.model:
+        optimizer.claim(learner.optimizer)
+
+
+def _smaller_sizes(size: int) -> list[int]:
+    sizes = {int(size * share) // GRID * GRID for share in SHARES}
+    return sorted((smaller for smaller in sizes if GRID <= smaller < size), reverse=True)
+
+
+def _smaller_models(name: str) -> Iterator[str]:
+    """Networks of the same module of timm with fewer parameters, the largest first, each less than 0.7 of the last."""
+    own = timm.model_entrypoint(name).__module__.rpartition(".")[2]
+    parameters, found = zoo.count_parameters(name) / 1e6, 0
+    family = [other for other in zoo.find() if other.family == own]
+    for other in sorted(family, key=lambda backbone: -backbone.params_millions):
+        if other.params_millions < 0.7 * parameters and found < MODELS:
+            parameters, found = other.params_millions, found + 1
+            yield other.name

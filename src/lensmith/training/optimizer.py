@@ -1,0 +1,90 @@
+"""The optimizer: from the start two parameter groups for each stage of the network, with and without weight decay.
+
+Freezing turns gradients off and leaves the groups as they are, so unfreezing never changes the optimizer's layout and
+a checkpoint fits whatever the phase. The fused kernels change all weights in one call, or none.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from lensmith.config import TrainSettings
+from lensmith.training.models.backbone import Network
+from lensmith.training.schedule import Plan
+
+
+def build(network: Network, settings: TrainSettings) -> torch.optim.Optimizer:
+    """SGD, Adam or AdamW over all parameters; biases and normalisation weights do not decay.
+
+    Each group carries `stage`, its number counted from the head, and `peak`, its highest rate.
+    """
+    groups = []
+    parameters = dict(network.model.named_parameters())
+    for stage, names in enumerate(network.stages):
+        for decays in (False, True):
+            members = [parameters[name] for name in names if (parameters[name].ndim > 1) == decays]
+            if members:
+                groups.append(_group(members, stage, peak(settings, stage, len(network.stages) - 1), decays, settings))
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=True)
+    kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, lr=settings.lr, fused=True)
+
+
+def peak(settings: TrainSettings, stage: int, last: int) -> float:
+    """The highest rate of a stage: the head's, or a share of it that falls geometrically towards the first stage.
+
+    Args:
+        settings: of the run.
+        stage: 0 is the head, 1 the backbone's last stage.
+        last: number of the backbone's first stage, which comes last in this count.
+    """
+    if stage == 0:
+        return settings.lr
+    near = settings.backbone_lr_ratio
+    far = near if settings.first_lr_ratio is None else settings.first_lr_ratio
+    return settings.lr * near * math.pow(far / near, (stage - 1) / max(1, last - 1))
+
+
+def set_rates(optimizer: torch.optim.Optimizer, plan: Plan, step: int, factor: float = 1.0) -> float:
+    """Set every group's learning rate for a 0-based step; returns the head's.
+
+    Args:
+        optimizer: as `build` made it.
+        plan: of the run.
+        step: 0-based.
+        factor: what plateaus have left of the rates, 0..1.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * plan.rate(step, stage=group["stage"]) * factor
+    return max(float(group["lr"]) for group in optimizer.param_groups if group["stage"] == 0)
+
+
+@torch.no_grad()
+def claim(optimizer: torch.optim.Optimizer) -> None:
+    """Take the memory of the state of every parameter that has a gradient, so that its first step needs none.
+
+    What an optimizer begins with by itself is the same: zeros.
+
+    Args:
+        optimizer: as `build` made it.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is None or parameter in optimizer.state:
+                continue
+            if isinstance(optimizer, torch.optim.SGD):
+                state = {"momentum_buffer": torch.zeros_like(parameter)} if group["momentum"] else {}
+            else:
+                state = {"step": torch.zeros((), dtype=torch.float32, device=parameter.device)}
+                state |= {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[parameter] = state  # only now, so that a failed try leaves none by halves
+
+
+def _group(
+    members: list[nn.Parameter], stage: int, peak: float, decays: bool, settings: TrainSettings
+) -> dict[str, object]:
+    return {"params": members, "stage": stage, "peak": peak, "weight_decay": settings.weight_decay if decays else 0.0}

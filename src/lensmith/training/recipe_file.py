@@ -1,0 +1,85 @@
+"""A recipe file, looked over before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lensmith.config import TrainSettings
+from lensmith.config.base import read_yaml
+from lensmith.training.dataloading import augment
+from lensmith.training.models import backbone, zoo
+from lensmith.training.models.weights import HUB_PREFIX
+from lensmith.training.schedule import UNSAID, Phase, phases_of, settings_of
+
+FILES = ("data", "weights", "albumentations", "teacher")
+"""Settings that name something on this machine."""
+
+
+@dataclass(frozen=True)
+class Validated:
+    """A recipe that a training can follow.
+
+    Attributes:
+        path: of the file.
+        settings: as resolved; `data` has no meaning unless the file names it.
+        stages: of the backbone.
+        phases: of the run.
+    """
+
+    path: Path
+    settings: TrainSettings
+    stages: int
+    phases: tuple[Phase, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; epochs are 1-based and inclusive."""
+        return {
+            "recipe": str(self.path),
+            "usable": True,
+            "model": self.settings.model,
+            "stages": self.stages,
+            "phases": [
+                {
+                    "name": phase.name,
+                    "first_epoch": phase.first_epoch + 1,
+                    "last_epoch": phase.end_epoch,
+                    "trainable_stages": self.stages if phase.trainable is None else phase.trainable,
+                    "image_size": phase.image_size or self.settings.model_size,
+                }
+                for phase in self.phases
+            ],
+        }
+
+
+def validate(path: Path) -> Validated:
+    """Look a recipe over: first all that can be told without a network, together; then whether one can be built so.
+
+    Raises:
+        SettingsError: all that is wrong with it.
+        MissingPackageError: a package that it needs is not installed.
+    """
+    written = read_yaml(path)
+    settings = settings_of({}, {**UNSAID, **written}, others=not_there(TrainSettings.layers({}, written)))
+    bare = settings.model_copy(update={"pretrained": False, "weights": None})
+    network = backbone.build(bare, classes=2)
+    augment.of(settings, network.preprocessing.image_size)
+    stages = len(network.stages) - 1
+    return Validated(path, settings, stages, phases_of(settings, stages))
+
+
+def not_there(said: Mapping[str, Any]) -> list[str]:
+    """What can be told of settings that are not yet checked: an unknown backbone, and files that do not exist."""
+    found = []
+    model = said.get("model")
+    if isinstance(model, str) and not zoo.known(model):
+        near = " or ".join(zoo.nearest(model))
+        found.append(f"model = {model!r} is no backbone" + (f", {near} is" if near else ""))
+    for name in FILES:
+        path = said.get(name)
+        there = not isinstance(path, (str, Path)) or str(path).startswith(HUB_PREFIX) or Path(path).exists()
+        if not there:
+            found.append(f"{name} = {str(path)!r} is not there")
+    return found

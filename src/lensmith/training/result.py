@@ -1,0 +1,75 @@
+"""What a finished run came to, read from its events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lensmith.errors import RunError
+from lensmith.training.run_dir.run import Run
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The sums over a run's epochs.
+
+    Attributes:
+        run: its folder.
+        best_epoch: 1-based.
+        epochs: how many are behind it; a head that was solved for counts for all of its phase.
+        steps: how many were taken.
+        metrics: val_loss and val_accuracy of the best epoch; None where there was nothing to validate on.
+        images_per_second: training throughput over all epochs.
+        data_wait_share: share of the training time spent waiting for data, 0..1.
+        oom_retries: tries that ran out of memory and were made again.
+        chunks: how many a step's batch was cut into at the end.
+        checkpointing: whether activations were computed again instead of kept, at the end.
+        peak_memory_bytes: the most memory held by a rank: reserved on a GPU, resident on a CPU.
+    """
+
+    run: Run
+    best_epoch: int
+    epochs: int
+    steps: int
+    metrics: dict[str, float | None]
+    images_per_second: float
+    data_wait_share: float
+    oom_retries: int
+    chunks: int
+    checkpointing: bool
+    peak_memory_bytes: int
+
+    @classmethod
+    def read(cls, run: Run) -> Fitted:
+        """Sum up a run's events.
+
+        Raises:
+            RunError: there is no epoch among them.
+        """
+        history = run.history()
+        if not history:
+            raise RunError(
+                f"The epochs of a finished run were expected in {run.events}.",
+                "There is none.",
+                f"Put the file back, or export what was trained: lensmith export {run.path}",
+            )
+        best, last = [line for line in history if line["best"]][-1], history[-1]
+        seconds = max(1e-9, sum(line["seconds"] for line in history))
+        waited_s = sum(line["data_wait_share"] * line["seconds"] for line in history)
+        return cls(
+            run=run,
+            best_epoch=best["epoch"],
+            epochs=last["epoch"],
+            steps=last["step"],
+            metrics={"val_loss": best["val_loss"], "val_accuracy": best["val_accuracy"]},
+            images_per_second=sum(line["images"] for line in history) / seconds,
+            data_wait_share=waited_s / seconds,
+            oom_retries=sum(line["oom_retries"] for line in history),
+            chunks=last["chunks"],
+            checkpointing=last["checkpointing"],
+            peak_memory_bytes=max(line["peak_memory_bytes"] for line in history),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; the run is its path."""
+        return {**vars(self), "run": str(self.run.path)}

@@ -1,0 +1,105 @@
+"""What has changed since a run began: its settings as they are said now, and its images as they lie there now.
+
+Also whether two runs, one of which learns from the other, hold the same images back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from filecmp import cmp
+from pathlib import Path
+from typing import Any
+
+from lensmith.config import TrainSettings
+from lensmith.data.scan import ImageSet, Sample
+from lensmith.training.models.state_dict import some
+from lensmith.training.run_dir.run import Run
+
+MAY_CHANGE = frozenset(
+    {
+        "data", "out", "workers", "device", "processes", "memory_fraction", "min_chunk", "checkpointing",
+        "save_minutes", "on_nan", "tracking",
+    }
+)  # fmt: skip
+"""Settings that say where and how fast, not what comes out (of `data`, the images themselves are compared)."""
+
+FOR_A_BUDGET = frozenset(
+    {
+        "image_size", "trainable_stages", "epochs", "head_epochs", "views", "unfreeze_every", "mixup", "cutmix",
+        "augment", "first_lr_ratio", "backbone_lr_ratio", "feature_weight",
+    }
+)  # fmt: skip
+"""Settings that a run with a time budget has chosen for itself."""
+
+
+def of_settings(settings: TrainSettings, said: Mapping[str, Any]) -> list[str]:
+    """`lr: 0.001 in the run, 0.01 now` for each that is said differently and may not change.
+
+    Args:
+        settings: of the run.
+        said: validated values by name; what is not said is not compared.
+    """
+    found = []
+    passed_over = MAY_CHANGE | (FOR_A_BUDGET if settings.time_budget is not None else frozenset())
+    for name, now in said.items():
+        before = getattr(settings, name)
+        if name not in passed_over and _comparable(before) != _comparable(now):
+            found.append(f"{name}: {_shown(before)} in the run, {_shown(now)} now")
+    return found
+
+
+def of_data(run: Run, images: ImageSet) -> list[str]:
+    """Classes, then files: how many and which were removed, were added, or have other bytes, labels or parts."""
+    before = {sample.path: (run.images.labels[sample.label], sample.part) for sample in run.images.samples}
+    now = {sample.path: (images.labels[sample.label], sample.part) for sample in images.samples}
+    sizes = {sample.path: size for sample, size in zip(images.samples, images.sizes, strict=True)}
+    both = [path for path in before if path in now]
+    files = {
+        "removed": [path for path in before if path not in now],
+        "added": [path for path in now if path not in before],
+        "of another size": [path for path in both if run.sizes[path] != sizes[path]],
+        "of another class": [path for path in both if before[path][0] != now[path][0]],
+    }
+    if not files["removed"] and not files["added"]:  # which may put others into other parts
+        files["in another part"] = [path for path in both if before[path][1] != now[path][1]]
+    classes = {
+        "removed": [label for label in run.images.labels if label not in images.labels],
+        "added": [label for label in images.labels if label not in run.images.labels],
+    }
+    return [f"classes {what}: {some(labels)}" for what, labels in classes.items() if labels] + [
+        f"{len(paths):,} image{'s' * (len(paths) > 1)} {what} ({some(paths)})" for what, paths in files.items() if paths
+    ]
+
+
+def crossed(run: Run, images: ImageSet) -> list[str]:
+    """Paths of images that train in one and are held back in the other, to validate or test.
+
+    Args:
+        run: of which each image's part is known.
+        images: in parts. In another folder, an image is the same if its path and bytes are, as far as the run's own
+            is still there to be compared.
+    """
+    trains = {sample.path: sample.part == "train" for sample in run.images.samples}
+    elsewhere = images.root.resolve() != run.images.root.resolve()
+
+    def same(sample: Sample, size: int) -> bool:
+        theirs = run.images.root / sample.path
+        return size == run.sizes[sample.path] and (
+            not theirs.exists() or cmp(theirs, images.file(sample), shallow=False)
+        )
+
+    return [
+        sample.path
+        for sample, size in zip(images.samples, images.sizes, strict=True)
+        if trains.get(sample.path, sample.part == "train") is not (sample.part == "train")
+        and (not elsewhere or same(sample, size))
+    ]
+
+
+def _comparable(value: Any) -> Any:
+    """The same file may be named from another folder."""
+    return value.resolve() if isinstance(value, Path) else value
+
+
+def _shown(value: Any) -> str:
+    return ",".join(f"{part:g}" for part in value) if isinstance(value, tuple) else str(value)

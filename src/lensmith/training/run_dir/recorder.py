@@ -1,0 +1,133 @@
+"""What a run tells while it goes on: a moving bar (or a line an epoch) on standard error, and events.jsonl."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from lensmith.core.progress import watched
+from lensmith.training.microbatch.microbatch import Outcome
+from lensmith.training.run_dir.progress import Figures
+
+MEMORY_EVERY_S = 10.0
+"""Seconds between two events about memory while nothing changes."""
+
+
+class Recorder:
+    """Writes events as they happen and keeps the bar; use as a context.
+
+    Args:
+        events: file to append to; None on a rank that leaves speaking to another.
+        epochs: of the whole run.
+        steps_per_epoch: of the bar.
+    """
+
+    def __init__(self, events: Path | None, epochs: int, steps_per_epoch: int) -> None:
+        self._file = None if events is None else events.open("a", encoding="utf-8")
+        self._epochs, self._steps = epochs, steps_per_epoch
+        self._shows = events is not None and watched()
+        self._told: dict[str, Any] = {}
+        self._told_at = 0.0
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        self._progress = Progress(*columns, console=Console(stderr=True), transient=True, disable=not self._shows)
+        self._bar = self._progress.add_task("", total=None, figures="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._progress.stop()
+        if self._file is not None:
+            self._file.close()
+
+    def event(self, name: str, **fields: Any) -> None:
+        """Append one line, with the Unix time; on disk when this returns, as far as the system's own buffers go."""
+        if self._file is not None:
+            self._file.write(json.dumps({"event": name, **fields, "time": round(time.time(), 3)}) + "\n")
+            self._file.flush()
+
+    def say(self, text: str) -> None:
+        """A line for people, above the bar."""
+        if self._shows:
+            self._progress.console.print(text, highlight=False, markup=False)
+        elif self._file is not None:
+            print(text, file=sys.stderr, flush=True)
+
+    def begin_epoch(self, epoch: int, phase: str, done: int) -> None:
+        """Start the bar of a 0-based epoch at `done` steps."""
+        what = f"epoch {epoch + 1}/{self._epochs} {phase}"
+        self._progress.reset(self._bar, total=self._steps, completed=done, description=what, figures="")
+
+    def step(self, step: int, done: int, figures: Figures, outcome: Outcome, peak_bytes: int) -> None:
+        """Move the bar to `done` steps of the epoch; an event where chunks changed, and else now and then.
+
+        Args:
+            step: since the run began, 1-based.
+            done: steps of the epoch.
+            figures: of the epoch so far.
+            outcome: of the step.
+            peak_bytes: the most memory held since the last time.
+        """
+        chunks = f"{outcome.chunks} chunk{'s' if outcome.chunks > 1 else ''}{'*' if outcome.checkpointing else ''}"
+        text = (
+            f"loss {figures.loss:.3f}  accuracy {figures.accuracy:.3f}  {figures.images_per_second:,.0f} images/s  "
+            f"{chunks}  {peak_bytes / 1e9:.1f} GB"
+        )
+        self._progress.update(self._bar, completed=done, figures=text)
+        cut = {"chunks": outcome.chunks, "checkpointing": outcome.checkpointing, "exact": outcome.exact}
+        if outcome.retries:
+            self.event("oom", step=step, retries=outcome.retries, **cut)
+        if cut != self._told or time.monotonic() - self._told_at > MEMORY_EVERY_S:
+            if self._told.get("exact", True) and not outcome.exact:
+                self.say(f"step {step}: chunks are smaller than BatchNorm's tile, so their number changes the result")
+            self._told, self._told_at = cut, time.monotonic()
+            self.event("memory", step=step, peak_bytes=peak_bytes, **cut)
+
+    def working(self, what: str, done: int, total: int) -> None:
+        """Show how far something is that is no epoch."""
+        self._progress.update(self._bar, description=what, completed=done, total=total, figures="")
+
+    def validating(self, done: int, total: int) -> None:
+        """Show how far the validation is, in batches."""
+        self._progress.update(self._bar, completed=done, total=total, figures="validating")
+
+    def end_epoch(self, line: dict[str, Any]) -> None:
+        """Write the epoch's line to events.jsonl and for people."""
+        self.event("epoch", **line)
+        if self._file is not None:
+            os.fsync(self._file.fileno())  # the checkpoint that comes after it must not outlive it
+        validation = ""
+        if line["val_loss"] is not None:
+            validation = f"  val loss {line['val_loss']:.3f} accuracy {line['val_accuracy']:.3f}"
+        self.say(
+            f"epoch {line['epoch']:>3}/{self._epochs} {line['phase']:<4}  loss {line['train_loss']:.3f} "
+            f"accuracy {line['train_accuracy']:.3f}{validation}  {line['images_per_second']:,.0f} images/s "
+            f"{line['seconds']:.1f} s{self._cut(line)}{'  best' if line['best'] else ''}"
+        )
+
+    @staticmethod
+    def _cut(line: dict[str, Any]) -> str:
+        """How the batches were cut, where memory had a say in it."""
+        checkpointing = ", checkpointing" if line["checkpointing"] else ""
+        return (
+            f"  {line['chunks']} chunk{'s' * (line['chunks'] > 1)}{checkpointing}"
+            if line["chunks"] > 1 or checkpointing
+            else ""
+        )

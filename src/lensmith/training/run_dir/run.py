@@ -1,0 +1,292 @@
+"""A run folder: what training leaves behind, and what export and resume find there.
+
+run.json             settings as resolved, labels, preprocessing, where the data lies, versions
+splits.csv           which image is in which part, and how many bytes it has
+events.jsonl         one line an epoch, and what else happened
+tracking.json        how much of that has got into MLflow
+curves.png           loss and accuracy
+memory.png           memory and chunks
+checkpoints/last.pt  to go on from; previous.pt is the one before, best.pt the best epoch on the validation part
+bundle/              what `lensmith export` made
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import io
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lensmith.bundle.format import installed_versions
+from lensmith.config import TrainSettings
+from lensmith.data.scan import ImageSet, Sample
+from lensmith.errors import OutputError, RunError
+from lensmith.imaging.image import Preprocessing
+from lensmith.tracking import state
+from lensmith.training.run_dir import lock
+from lensmith.training.run_dir.checkpoint import LAST, PARTIAL, PREVIOUS
+
+DESCRIPTION = "run.json"
+SPLITS = "splits.csv"
+EVENTS = "events.jsonl"
+RUNS = Path("runs")
+VERSIONS = ("lensmith", "torch", "torchvision", "timm", "numpy", "pillow", "onnx", "onnxscript", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder with what stands in run.json and splits.csv.
+
+    Attributes:
+        path: the folder.
+        settings: as resolved.
+        images: root, labels and the parts that the run was given.
+        preprocessing: of the model.
+        provenance: where its first weights came from.
+        fingerprint: of the data when the run began.
+        source: folder or CSV that the images were read from, absolute.
+        sizes: bytes of each sample's file when the run began, by path.
+    """
+
+    path: Path
+    settings: TrainSettings
+    images: ImageSet
+    preprocessing: Preprocessing
+    provenance: str
+    fingerprint: str
+    source: Path
+    sizes: Mapping[str, int]
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def last(self) -> Path:
+        """Checkpoint to go on from."""
+        return self.checkpoints / LAST
+
+    @property
+    def previous(self) -> Path:
+        """The checkpoint before it."""
+        return self.checkpoints / PREVIOUS
+
+    @property
+    def best(self) -> Path:
+        """Checkpoint of the best epoch."""
+        return self.checkpoints / "best.pt"
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return self.last.exists() or self.previous.exists()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the training came to its end."""
+        return any(line["event"] == "end" for line in self._lines())
+
+    @property
+    def events(self) -> Path:
+        """One JSON object a line."""
+        return self.path / EVENTS
+
+    @property
+    def curves(self) -> Path:
+        """Picture of loss and accuracy by epoch."""
+        return self.path / "curves.png"
+
+    @property
+    def memory(self) -> Path:
+        """Picture of memory and chunks by step."""
+        return self.path / "memory.png"
+
+    @property
+    def bundle(self) -> Path:
+        """Where the bundle goes unless told otherwise."""
+        return self.path / "bundle"
+
+    def create(self) -> Run:
+        """Write the folder; the description comes last, so a folder with one is complete.
+
+        Raises:
+            OutputError: the folder holds something.
+        """
+        require_free(self.path)
+        if self.path.resolve().is_relative_to(self.images.root.resolve()):
+            raise OutputError(
+                f"A run folder outside the images in {self.images.root} was expected.",
+                f"{self.path} lies in it, and its pictures would be a class of the next run.",
+                "Name another with --out.",
+            )
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        try:
+            self._write()
+        except BaseException:  # half a folder could be neither used nor resumed
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise
+        return self
+
+    def _write(self) -> None:
+        table = io.StringIO(newline="")
+        writer = csv.writer(table)
+        writer.writerow(("path", "label", "split", "bytes"))
+        writer.writerows((s.path, self.images.labels[s.label], s.part, self.sizes[s.path]) for s in self.images.samples)
+        _write_whole(self.path / SPLITS, table.getvalue())
+        self._describe(
+            {
+                "settings": self.settings.model_dump(mode="json"),
+                "labels": self.images.labels,
+                "preprocessing": dataclasses.asdict(self.preprocessing),
+                "weights": self.provenance,
+                "data": {
+                    "root": str(self.images.root.resolve()),
+                    "source": str(self.source),
+                    "fingerprint": self.fingerprint,
+                    "parts": {part: len(self.images.part(part)) for part in self.images.parts},
+                    "notes": self.images.notes,
+                },
+                "versions": installed_versions(VERSIONS),
+            }
+        )
+
+    def _describe(self, description: dict[str, Any]) -> None:
+        _write_whole(self.path / DESCRIPTION, json.dumps(description, indent=2) + "\n")
+
+    def go_on_with(self, settings: TrainSettings, source: Path, root: Path) -> Run:
+        """The same run with settings that may change, and its images where they lie now; run.json says so too."""
+        now = replace(self, settings=settings, source=source, images=replace(self.images, root=root))
+        if (settings, source, root) != (self.settings, self.source, self.images.root):
+            description = json.loads((self.path / DESCRIPTION).read_text(encoding="utf-8"))
+            description["settings"] = settings.model_dump(mode="json")
+            description["data"].update(root=str(root), source=str(source))
+            self._describe(description)
+        return now
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """Read a run folder.
+
+        Raises:
+            RunError: it is none.
+        """
+        try:
+            description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
+            labels = tuple(description["labels"])
+            index = {label: number for number, label in enumerate(labels)}
+            with (path / SPLITS).open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+            samples = tuple(Sample(row["path"], index[row["label"]], row["split"]) for row in rows)  # type: ignore[arg-type]
+            data = description["data"]
+            return cls(
+                path=path,
+                settings=TrainSettings.model_validate(description["settings"]),
+                images=ImageSet(Path(data["root"]), labels, samples, notes=tuple(data["notes"])),
+                preprocessing=_preprocessing(description["preprocessing"]),
+                provenance=description["weights"],
+                fingerprint=data["fingerprint"],
+                source=Path(data["source"]),
+                sizes={row["path"]: int(row["bytes"]) for row in rows},
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            has_none = not (path / DESCRIPTION).exists()
+            reason = f"It holds no {DESCRIPTION}" if has_none else f"It is not whole ({_reason(error)})"
+            reason = reason if path.exists() else "There is none"
+            raise RunError(
+                f"A run folder that `lensmith train` made was expected at {path}.",
+                f"{reason}.",
+                "Check the path; `lensmith train DIR` makes one.",
+            ) from error
+
+    def history(self) -> list[dict[str, Any]]:
+        """The epoch lines of events.jsonl, the last one of each epoch.
+
+        A line that a full disk or a power cut left unfinished is passed over: its epoch is run again, since the
+        checkpoint comes after it.
+        """
+        return list({line["epoch"]: line for line in self._lines() if line["event"] == "epoch"}.values())
+
+    def memory_history(self) -> list[dict[str, Any]]:
+        """What events.jsonl tells of memory, in order."""
+        return [line for line in self._lines() if line["event"] in ("memory", "oom")]
+
+    def left_out(self) -> dict[str, str]:
+        """Images that the training had to do without, by path, with the reason."""
+        return {line["path"]: line["reason"] for line in self._lines() if line["event"] == "left_out"}
+
+    def record(self, event: str, **fields: Any) -> None:
+        """Append an event, on a line of its own even where the last one was left unfinished."""
+        before = self._said()
+        mend = "" if before.endswith("\n") or not before else "\n"
+        with self.events.open("a", encoding="utf-8") as file:
+            file.write(f"{mend}{json.dumps({'event': event, **fields, 'time': round(time.time(), 3)})}\n")
+
+    def _lines(self) -> list[dict[str, Any]]:
+        lines = []
+        for text in self._said().splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                lines.append(json.loads(text))
+        return lines
+
+    def _said(self) -> str:
+        # A power cut can leave anything at its end.
+        return self.events.read_text(encoding="utf-8", errors="replace") if self.events.exists() else ""
+
+
+def is_unbegun(path: Path) -> bool:
+    """Whether `path` holds what a run leaves that is stopped before its first checkpoint, and nothing else."""
+    checkpoints = path / "checkpoints"
+    names = DESCRIPTION, DESCRIPTION + PARTIAL, SPLITS, SPLITS + PARTIAL, EVENTS, lock.NAME, lock.RANKS, *state.FILES
+    ours = [*(path / name for name in names), checkpoints, checkpoints / (LAST + PARTIAL)]
+    return checkpoints.is_dir() and all(file in ours for file in path.rglob("*"))
+
+
+def require_free(path: Path) -> None:
+    """Refuse a run folder that holds something.
+
+    Raises:
+        OutputError: it does.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        go_on = f", or go on with it: lensmith train --resume {path}" if (path / DESCRIPTION).exists() else ""
+        raise OutputError(
+            f"A free run folder was expected at {path}.", "It is in use.", f"Name another with --out{go_on}."
+        )
+
+
+def default_folder(settings: TrainSettings) -> Path:
+    """runs/DATA-MODEL-TIME."""
+    name = settings.data.resolve().stem
+    return RUNS / f"{name}-{settings.model}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _preprocessing(stored: dict[str, Any]) -> Preprocessing:
+    return Preprocessing(**{**stored, "mean": tuple(stored["mean"]), "std": tuple(stored["std"])})
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a whole file or none."""
+    partial = path.with_name(path.name + PARTIAL)
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)

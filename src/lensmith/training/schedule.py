@@ -1,0 +1,185 @@
+"""What a run does when: presets, phases, and the learning rate of every step as a pure function.
+
+A *stage* is a part of the network, counted from the head: 0 is the head, 1 the last stage of the backbone. A *phase*
+is a stretch of epochs with the same learning stages and the same image size. Since the rate depends on the step
+alone, resuming needs no scheduler state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from lensmith.config import TrainSettings
+from lensmith.config.base import read_yaml
+from lensmith.errors import SettingsError
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "fast": {"epochs": 5, "trainable_stages": 0, "augment": "light"},
+    "balanced": {},
+    "best": {
+        "epochs": 40, "first_lr_ratio": 0.01, "dropout": 0.2, "augment": "trivial", "mixup": 0.2, "cutmix": 0.2,
+        "ema": 0.998, "patience": 10,
+    },
+    "finetune-head": {
+        "trainable_stages": 0, "optimizer": "sgd", "weight_decay": 0.0, "schedule": "constant", "warmup": 0.0,
+        "image_size": 224, "resize": "squash", "augment": "flip", "views": 2, "label_smoothing": 0.0,
+        "head_solver": "minibatch",
+    },
+    "layerwise": {
+        "head_epochs": 0, "optimizer": "sgd", "first_lr_ratio": 0.01, "weight_decay": 1e-4, "dropout": 0.5,
+    },
+    "high-resolution": {
+        "sizes": (256, 384, 512), "epochs": 10, "head_epochs": 1, "batch_size": 16, "accumulate": 4,
+        "optimizer": "adam", "weight_decay": 0.0, "augment": "light",
+    },
+}  # fmt: skip
+"""Preset → settings it changes; recipe files, the environment and flags go over them."""
+
+UNSAID: Mapping[str, Any] = {"data": "."}
+"""Stands for what a recipe leaves to the command line."""
+
+
+def settings_of(
+    given: Mapping[str, Any], recipe: Mapping[str, Any] | None = None, others: Sequence[str] = ()
+) -> TrainSettings:
+    """The settings of a training, with the preset that any of their sources names beneath the recipe.
+
+    Args:
+        given: flags or keywords; None means not given.
+        recipe: the content of a recipe file.
+        others: mistakes that were found elsewhere, to be reported with those found here.
+
+    Raises:
+        SettingsError: one paragraph with all that is wrong.
+    """
+    written = recipe or {}
+    preset = TrainSettings.layers(given, written).get("preset", TrainSettings.model_fields["preset"].default)
+    return TrainSettings.resolve(given, {**PRESETS.get(str(preset), {}), **written}, others)
+
+
+def named(which: str | PathLike[str]) -> TrainSettings:
+    """The settings of a preset or of a recipe file; `data` is a placeholder unless the file names it.
+
+    Raises:
+        SettingsError: neither, or all that is wrong with it.
+    """
+    path = Path(which)
+    if str(which) in PRESETS:
+        return settings_of({"preset": str(which)}, UNSAID)
+    if not path.is_file():
+        raise SettingsError(
+            f"A preset ({', '.join(PRESETS)}) or a recipe file was expected.",
+            f"{str(which)!r} is neither.",
+            "Name one of the presets, or check the path.",
+        )
+    return settings_of({}, {**UNSAID, **read_yaml(path)})
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of epochs with the same learning stages and image size.
+
+    Attributes:
+        name: `head`, `last 2` or `all`, with `@384` where the image size changes during the run.
+        first_epoch: 0-based, inclusive.
+        end_epoch: exclusive.
+        trainable: how many of the backbone's last stages learn; 0: the head alone, None: all.
+        image_size: pixels a side to train at; None: the model's own.
+        warms: the head alone learns, for the rest to learn later; pictures are not mixed yet.
+    """
+
+    name: str
+    first_epoch: int
+    end_epoch: int
+    trainable: int | None
+    image_size: int | None = None
+    warms: bool = False
+
+    def learns(self, stage: int) -> bool:
+        """Whether the stage with this number (0 is the head) learns."""
+        return self.trainable is None or stage <= self.trainable
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Phases and step counts of a run.
+
+    Attributes:
+        phases: in order, without gaps.
+        steps_per_epoch: optimizer steps in a whole epoch.
+        total_steps: steps of the whole run; the cosine ends there.
+        warmup_steps: linear warm-up, after the start and again for each stage when it is unfrozen.
+        cosine: the rate falls with the steps; else it stays at its peak, unless a plateau lowers it.
+        solved: the head was solved for, so its rate warms up when it first takes steps.
+    """
+
+    phases: tuple[Phase, ...]
+    steps_per_epoch: int
+    total_steps: int
+    warmup_steps: int
+    cosine: bool = True
+    solved: bool = False
+
+    @classmethod
+    def of(cls, settings: TrainSettings, images: int, stages: int) -> Plan:
+        """The plan for `images` training images and a backbone of `stages` stages."""
+        steps = math.ceil(images / settings.step_images)
+        total = min(settings.epochs * steps, settings.max_steps or settings.epochs * steps)
+        phases = phases_of(settings, stages)
+        return cls(phases, steps, total, round(settings.warmup * total), settings.schedule == "cosine")
+
+    def phase(self, epoch: int) -> Phase:
+        """The phase that a 0-based epoch belongs to."""
+        return next(phase for phase in self.phases if phase.first_epoch <= epoch < phase.end_epoch)
+
+    def rate(self, step: int, *, stage: int) -> float:
+        """Share (0..1) of a stage's peak rate for a 0-based step: linear warm-up, then constant or half a cosine to 0.
+
+        Source of the cosine: Loshchilov and Hutter, SGDR, 2017, without restarts.
+        """
+        stepping = [phase for phase in self.phases if phase.learns(stage) and not (self.solved and phase.warms)]
+        thawed = next((phase.first_epoch for phase in stepping), None)
+        if thawed is None:
+            return 0.0
+        warm = min(1.0, (step - thawed * self.steps_per_epoch + 1) / (self.warmup_steps + 1))
+        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.total_steps))) if self.cosine else 1.0
+        return max(0.0, warm) * fall
+
+
+def phases_of(settings: TrainSettings, stages: int) -> tuple[Phase, ...]:
+    """The phases of a run whose backbone has `stages` stages."""
+
+    def kind(epoch: int) -> tuple[int | None, int | None]:
+        sizes = settings.sizes
+        size = sizes[epoch * len(sizes) // settings.epochs] if sizes else None
+        return _trainable(settings, stages, epoch), size
+
+    phases = []
+    for (trainable, size), epochs in groupby(range(settings.epochs), kind):
+        first, *rest = epochs
+        name = {None: "all", 0: "head"}.get(trainable, f"last {trainable}")
+        end = (rest[-1] if rest else first) + 1
+        warms = trainable == 0 and _most(settings, stages) > 0 and end < settings.epochs
+        phases.append(Phase(name if size is None else f"{name}@{size}", first, end, trainable, size, warms))
+    return tuple(phases)
+
+
+def _most(settings: TrainSettings, stages: int) -> int:
+    """How many of the backbone's stages ever learn."""
+    return stages if settings.trainable_stages is None else min(stages, settings.trainable_stages)
+
+
+def _trainable(settings: TrainSettings, stages: int, epoch: int) -> int | None:
+    """How many of the backbone's last stages learn in a 0-based epoch; None: all of them."""
+    thawed = epoch - settings.head_epochs
+    most = _most(settings, stages)
+    if thawed < 0 or most == 0:
+        return 0
+    count = most if settings.unfreeze_every is None else min(most, thawed // settings.unfreeze_every + 1)
+    return None if count == stages else count

@@ -1,0 +1,115 @@
+"""A trained network that another one learns from: behind its own preprocessing, of the same classes, on the same parts.
+
+Where the two were not split alike, the student would learn from images that the teacher is judged on, or be judged on
+images that the teacher has told it about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lensmith.data.scan import ImageSet
+from lensmith.errors import SettingsError
+from lensmith.imaging.image import Preprocessing
+from lensmith.training.models import backbone
+from lensmith.training.models.fold_batchnorm import Folding
+from lensmith.training.models.state_dict import some
+from lensmith.training.run_dir import checkpoint, diff
+from lensmith.training.run_dir.run import Run
+
+
+class Teacher(nn.Module):
+    """A trained network behind its own preprocessing, in evaluation mode for good.
+
+    Args:
+        model: float (N, 3, S, S) → logits (N, C).
+        how: what it was trained with; pictures of another size are resampled to its own.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: Any, how: Preprocessing) -> None:
+        super().__init__()
+        self.model = model.eval().requires_grad_(False)
+        self.size = how.image_size
+        self._filter = how.interpolation
+        self.register_buffer("mean", torch.tensor(how.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(how.std).view(1, 3, 1, 1))
+        Folding(self.model, self.size).fold()  # it answers in every step, and its statistics never change
+
+    @property
+    def head(self) -> nn.Module:
+        """Its last layer."""
+        head: nn.Module = self.model.get_classifier()
+        return head
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Float (N, 3, S, S) in 0..1 → logits (N, C)."""
+        if pictures.shape[2:] != (self.size, self.size):
+            size = (self.size, self.size)
+            pictures = nn.functional.interpolate(pictures, size, mode=self._filter, antialias=True).clamp(0, 1)
+        logits: Tensor = self.model((pictures - self.mean) / self.std)
+        return logits
+
+    @classmethod
+    def of(cls, path: Path, labels: Sequence[str]) -> Teacher:
+        """The network of a run's best epoch.
+
+        Raises:
+            RunError: no run, or none that has an epoch behind it.
+            SettingsError: it was trained for other classes than `labels`.
+        """
+        run = Run.open(path)
+        _require_classes(run, labels)
+        weights = checkpoint.load(run.best, if_missing="Let the teacher finish an epoch first.")["model"]
+        return cls(backbone.rebuild(run.settings, len(labels), weights), run.preprocessing)
+
+
+def require_apart(path: Path, images: ImageSet) -> None:
+    """Refuse a student that would learn from what its teacher was held back, or be judged on what it learnt from.
+
+    Args:
+        path: the teacher's run folder.
+        images: of the student, in parts.
+
+    Raises:
+        RunError: no run.
+        SettingsError: the teacher was trained for other classes, or on other parts of the same images.
+    """
+    run = Run.open(path)
+    _require_classes(run, images.labels)
+    crossed = diff.crossed(run, images)
+    if crossed:
+        raise SettingsError(
+            f"The parts that the teacher {path} was trained on were expected.",
+            f"{len(crossed):,} image{'s' * (len(crossed) > 1)} would change between learning and being held back "
+            f"({some(crossed)}).",
+            f"Use its data, seed and split, as `lensmith distill` does by itself. {another_seed(run)}",
+        )
+
+
+def another_seed(run: Run) -> str:
+    """What to do where random numbers are to be others, and parts the same."""
+    ratio = ":".join(f"{share:g}" for share in run.settings.split)
+    parts = f"lensmith data split {run.source} --seed {run.settings.seed} --ratio {ratio}"
+    return f"For another seed on the same parts write them down first: {parts}"
+
+
+def _require_classes(run: Run, labels: Sequence[str]) -> None:
+    theirs = run.images.labels
+    if tuple(labels) == theirs:
+        return
+    lacks = [label for label in labels if label not in theirs]
+    more = [label for label in theirs if label not in labels]
+    parts = [f"{what} {some(names)}" for what, names in (("lacks", lacks), ("has besides", more)) if names]
+    raise SettingsError(
+        f"A teacher of the same {len(labels)} classes was expected in {run.path}.",
+        f"It {' and '.join(parts) or 'has them in another order'}.",
+        "Train the teacher on the same classes, or distil from another.",
+    )

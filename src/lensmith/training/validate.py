@@ -1,0 +1,114 @@
+"""A torch model over the images of one part, through the same preprocessing as the service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from lensmith.errors import DataError
+from lensmith.evaluation.metrics import measure
+from lensmith.training.dataloading.dataset import Batches
+from lensmith.training.microbatch.chunk_scheduler import Ladder
+from lensmith.training.microbatch.chunks import in_chunks
+from lensmith.training.microbatch.distributed import World
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model said.
+
+    Attributes:
+        logits: float32 (N, C) on the CPU.
+        labels: int64 (N,).
+        indices: which samples the rows are.
+        unreadable: (path, reason) of samples left out.
+    """
+
+    logits: torch.Tensor
+    labels: torch.Tensor
+    indices: list[int]
+    unreadable: list[tuple[str, str]]
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy in nats, without label smoothing."""
+        return nn.functional.cross_entropy(self.logits, self.labels).item()
+
+    @property
+    def accuracy(self) -> float:
+        """Share of samples whose likeliest class is right."""
+        return (self.logits.argmax(1) == self.labels).float().mean().item()
+
+    def score(self, monitor: str) -> float:
+        """What the setting `monitor` judges an epoch by; more is better."""
+        if monitor in ("loss", "accuracy"):
+            return self.accuracy if monitor == "accuracy" else -self.loss
+        found = measure(self.labels.numpy(), self.logits.softmax(1).numpy())
+        return found.f1_macro if monitor == "f1" else found.balanced_accuracy
+
+
+def answers(
+    model: nn.Module,
+    batches: Batches,
+    device: torch.device,
+    watch: Callable[[int, int], None] = lambda done, total: None,
+    ladder: Ladder | None = None,
+    world: World | None = None,
+) -> Answers:
+    """Run `model` in evaluation mode and full precision over `batches`; its mode is put back afterwards.
+
+    A batch that does not fit into memory goes through in chunks.
+
+    Args:
+        model: float32 (N, 3, S, S), or features (N, …), → logits (N, C).
+        batches: unaugmented, of what the model takes.
+        device: where the model is.
+        watch: told the batches done and their number.
+        ladder: remembers from one time to the next how much fits.
+        world: ranks that have a part of each batch, whose answers are put together.
+
+    Raises:
+        DataError: not one image can be read.
+        TooLargeError: one image alone does not fit into memory.
+    """
+    ladder, world = ladder or Ladder(), world or World()
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        layout = torch.channels_last if images.ndim == 4 else torch.preserve_format
+        answer: torch.Tensor = model(images.to(device, torch.float32, non_blocking=True, memory_format=layout))
+        return answer.float().cpu()
+
+    modes = {module: module.training for module in model.modules()}
+    logits, labels, indices, unreadable = [], [], [], []
+    try:
+        model.eval()
+        with torch.inference_mode():
+            for done, batch in enumerate(batches, start=1):
+                unreadable += batch.unreadable
+                if len(batch.labels):
+                    logits.append(in_chunks(ladder, batch.images, forward, device))
+                    labels.append(batch.labels)
+                    indices += batch.indices
+                watch(done, len(batches))
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    own = (torch.cat(logits), torch.cat(labels)) if logits else None
+    ranks = world.gather((own, indices, unreadable))
+    unreadable = [fault for *_, faults in ranks for fault in faults]
+    if all(answered is None for answered, *_ in ranks):
+        path, reason = unreadable[0]
+        raise DataError(
+            "Images that can be read were expected, to judge the model by.",
+            f"None of {len(unreadable):,} can; the first, {path}: {reason}",
+            "Replace or remove them; `lensmith data check DIR` says what is wrong with each.",
+        )
+    indices = [index for _, part, _ in ranks for index in part]
+    order = sorted(range(len(indices)), key=indices.__getitem__)  # the same however many ranks there are
+    all_logits, all_labels = (
+        torch.cat([answered[number] for answered, *_ in ranks if answered is not None])[order] for number in (0, 1)
+    )
+    return Answers(all_logits, all_labels, [indices[row] for row in order], unreadable)

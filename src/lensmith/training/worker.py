@@ -1,0 +1,43 @@
+"""One of the processes that `launch` starts: `python -m lensmith.training.worker RUN`."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from contextlib import nullcontext
+from pathlib import Path
+
+from lensmith.core.machine import share_cores
+from lensmith.errors import LensmithError
+from lensmith.training.signals import die_of_signals
+
+
+def main(run: Path) -> int:
+    """Train as this rank, and say in a file what went wrong; returns the exit code."""
+    die_of_signals()
+    share_cores()
+    from lensmith.training.launch import end_with_parent, write_error
+    from lensmith.training.microbatch.distributed import World
+    from lensmith.training.run_dir.lock import held_by_ranks
+    from lensmith.training.run_dir.run import Run
+    from lensmith.training.trainer import train_together
+
+    end_with_parent()
+    world = World.join()
+    try:
+        with held_by_ranks(run) if world.leads else nullcontext():
+            train_together(Run.open(run), world)
+    except LensmithError as error:
+        write_error(error, world.rank)
+        return error.exit_code
+    except Exception as error:
+        traceback.print_exc()
+        write_error(error, world.rank)
+        return 1
+    finally:
+        world.leave()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,1 @@
+"""Workflows that join rooms: train and export, distillation, the pipeline, the demo."""

@@ -1,0 +1,210 @@
+"""Writing and reading bundles."""
+
+import json
+import random
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lensmith.bundle.format import GRAPH, MANIFEST, Bundle, Manifest, require_free, write
+from lensmith.bundle.golden import Golden
+from lensmith.errors import BundleError, OutputError
+from lensmith.inference.engine import FakeEngine, open_engine
+
+
+@pytest.fixture
+def copy(colour_bundle: Bundle, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(colour_bundle.path, tmp_path / "copy"))
+
+
+def test_what_is_written_is_read_back(colour_bundle: Bundle) -> None:
+    assert Bundle.load(colour_bundle.path).manifest == colour_bundle.manifest
+    assert set(colour_bundle.manifest.files) == {"model.onnx", "golden.npz"}
+
+
+def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def build(folder: Path) -> Manifest:
+        (folder / "model.onnx").write_text("half")
+        raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError):
+        write(tmp_path / "bundle", build)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_taken_path_is_refused_and_kept(colour_bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for replace in (False, True):
+        with pytest.raises(OutputError, match="Something is there"):
+            write(tmp_path / "photos", lambda folder: colour_bundle.manifest, replace=replace)
+    assert (tmp_path / "photos").exists()
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "golden.npz"])
+def test_a_missing_file_is_named(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    with pytest.raises(BundleError, match=f"{name} is missing"):
+        Bundle.load(copy)
+
+
+def change(copy: Path, **fields: object) -> None:
+    """Write bundle.json with other values in it."""
+    content = json.loads((copy / MANIFEST).read_text())
+    (copy / MANIFEST).write_text(json.dumps({**content, **fields}))
+
+
+@pytest.mark.parametrize(("version", "remedy"), [(99, "Upgrade lensmith"), (0, "lensmith export RUN")])
+def test_another_schema_is_refused_with_both_versions_and_a_remedy(copy: Path, version: int, remedy: str) -> None:
+    change(copy, schema_version=version)
+    with pytest.raises(BundleError, match=rf"schema 1 was expected .* schema {version}, .*{remedy}"):
+        Bundle.load(copy)
+
+
+@pytest.mark.parametrize(("version", "arrived"), [("2", "'2'"), (True, "True"), (1.0, "1.0"), (None, "None"), ([], "")])
+def test_a_schema_version_that_is_no_whole_number_is_refused(copy: Path, version: object, arrived: str) -> None:
+    change(copy, schema_version=version)
+    with pytest.raises(BundleError, match=rf"schema_version was expected .*{re.escape(arrived)} arrived"):
+        Bundle.load(copy)
+
+
+NAMES = [
+    ("../outside", "climbs out"), ("sub/../../outside", "climbs out"), ("/etc/passwd", "absolute"),
+    ("C:outside", "absolute"), ("..\\outside", "backslash"), ("", "no file name"), ("out\0side", "no file name"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "problem"), NAMES)
+def test_a_file_name_that_leads_out_of_the_folder_is_refused_before_any_file_is_read(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, name: str, problem: str
+) -> None:
+    monkeypatch.setattr("lensmith.bundle.format.sha256", lambda path: pytest.fail(f"{path} was read"))
+    content = json.loads((copy / MANIFEST).read_text())
+    change(copy, files={**content["files"], name: "0" * 64})
+    with pytest.raises(BundleError, match=problem) as error:
+        Bundle.load(copy)
+    assert repr(name) in str(error.value)
+
+
+def test_a_graph_outside_the_folder_is_refused_even_with_its_hash(copy: Path) -> None:
+    content = json.loads((copy / MANIFEST).read_text())
+    (copy / GRAPH).rename(copy.parent / GRAPH)
+    content["files"][f"../{GRAPH}"] = content["files"].pop(GRAPH)
+    change(copy, files=content["files"], engines=[{**content["engines"][0], "graph": f"../{GRAPH}"}])
+    with pytest.raises(BundleError, match=r"'\.\./model\.onnx', which climbs out of the folder"):
+        Bundle.load(copy)
+
+
+def test_all_files_that_are_wrong_are_named(copy: Path) -> None:
+    (copy / "golden.npz").unlink()
+    (copy / GRAPH).write_bytes(b"")
+    with pytest.raises(BundleError, match=r"golden\.npz is missing, model\.onnx has changed"):
+        Bundle.load(copy)
+
+
+def test_a_field_of_a_later_lensmith_is_read_over(copy: Path) -> None:
+    change(copy, invented_later=1)
+    assert Bundle.load(copy).labels == ("blue", "green", "red")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"schema_version": 1}', "[" * 10**6, " " * (32 << 20) + "{}"],
+    ids=["empty", "cut", "list", "bare", "deep", "huge"],
+)
+def test_a_manifest_that_is_none_is_refused(copy: Path, text: str) -> None:
+    (copy / MANIFEST).write_text(text)
+    with pytest.raises(BundleError):
+        Bundle.load(copy)
+
+
+@pytest.mark.parametrize("path", ["nowhere", "."])
+def test_a_path_without_a_bundle_is_refused(tmp_path: Path, path: str) -> None:
+    with pytest.raises(BundleError, match=r"bundle\.json"):
+        Bundle.load(tmp_path / path)
+
+
+def test_golden_samples_survive_a_round_trip(tmp_path: Path) -> None:
+    golden = Golden((b"one", b"\x00\xff"), np.array([[0.25, 0.75], [1, 0]], dtype=np.float32))
+    golden.save(tmp_path / "golden.npz", ("cat", "dog"))
+    read = Golden.read(tmp_path / "golden.npz", ("cat", "dog"))
+    assert read.images == golden.images
+    np.testing.assert_array_equal(read.probabilities, golden.probabilities)
+
+
+def test_golden_samples_damaged_anywhere_are_refused_or_read(tmp_path: Path) -> None:
+    file, chance, refused = tmp_path / "golden.npz", random.Random(0), 0
+    Golden((b"one", b"two"), np.eye(2, dtype=np.float32)).save(file, ("cat", "dog"))
+    whole = file.read_bytes()
+    for _ in range(300):
+        content = bytearray(whole)
+        content[chance.randrange(len(content))] = chance.randrange(256)
+        file.write_bytes(content)
+        try:
+            assert Golden.read(file, ("cat", "dog")).probabilities.shape == (2, 2)
+        except BundleError:
+            refused += 1
+    assert refused > 100
+
+
+@pytest.mark.parametrize("shape", [(2,), (1, 2), (2, 3), ()])
+def test_golden_answers_of_another_shape_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    right, other = np.eye(2, dtype=np.float32), np.zeros(shape, np.float32)
+    for number, golden in enumerate((Golden((b"1", b"2"), other), Golden((b"1", b"2"), right, {"openvino": other}))):
+        golden.save(tmp_path / f"{number}.npz", ("cat", "dog"))
+        with pytest.raises(BundleError, match="one answer for each image and label"):
+            Golden.read(tmp_path / f"{number}.npz", ("cat", "dog"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (lambda batch: np.zeros((len(batch), 3), np.float32), "differs by"),
+        (lambda batch: np.zeros((len(batch), 4), np.float32), "shape"),
+        (lambda batch: np.full((len(batch), 3), np.nan, np.float32), "not numbers"),
+    ],
+)
+def test_an_engine_that_answers_otherwise_is_refused(colour_bundle: Bundle, monkeypatch, answer, problem: str) -> None:
+    monkeypatch.setattr("lensmith.inference.engine.open_graph", lambda *args: FakeEngine(answer))
+    with pytest.raises(BundleError, match=problem):
+        open_engine(colour_bundle)
+
+
+@pytest.mark.parametrize("labels", [["red", "green", "blue"], ["blue", "green", "green"], ["blue", "green"]])
+def test_labels_that_were_changed_are_refused(copy: Path, labels: list[str]) -> None:
+    change(copy, labels=labels)
+    with pytest.raises(BundleError, match="labels"):
+        open_engine(Bundle.load(copy))
+
+
+def test_a_graph_that_no_hash_covers_is_refused(copy: Path) -> None:
+    change(copy, files={})
+    with pytest.raises(BundleError, match="has changed"):
+        Bundle.load(copy)
+
+
+def test_a_folder_zipped_by_hand_is_a_bundle(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LENSMITH_CACHE", str(tmp_path / "cache"))
+    packed = shutil.make_archive(str(tmp_path / "hand"), "zip", copy.parent, copy.name)
+    assert Bundle.load(packed).labels == ("blue", "green", "red")
+
+
+def test_a_damaged_zip_is_refused_and_leaves_no_rubbish(
+    colour_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LENSMITH_CACHE", str(tmp_path / "cache"))
+    packed = colour_bundle.pack(tmp_path / "colours.zip")
+    content = bytearray(packed.read_bytes())
+    content[200] ^= 0xFF
+    packed.write_bytes(content)
+    with pytest.raises(BundleError, match=r"colours\.zip"):
+        Bundle.load(packed)
+    assert list((tmp_path / "cache" / "bundles").iterdir()) == []
+
+
+def test_a_zip_of_something_else_is_not_replaced(colour_bundle: Bundle, tmp_path: Path) -> None:
+    photos = Path(shutil.make_archive(str(tmp_path / "photos"), "zip", colour_bundle.path, "golden.npz"))
+    with pytest.raises(OutputError):
+        require_free(photos, replace=True)

@@ -1,0 +1,141 @@
+"""Where a setting comes from, and what is said when it is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from lensmith.config import ServeSettings, SplitSettings, TrainSettings
+from lensmith.config.base import read_yaml
+from lensmith.errors import SettingsError
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_flag_goes_over_environment_over_recipe_over_file_over_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("lensmith.yaml").write_text("train: {epochs: 2, lr: 0.2, seed: 2, batch_size: 2}\n")
+    monkeypatch.setenv("LENSMITH_TRAIN_EPOCHS", "4")
+    monkeypatch.setenv("LENSMITH_TRAIN_LR", "0.4")
+    settings = TrainSettings.resolve({"data": "x", "epochs": 5}, {"epochs": 3, "lr": 0.3, "seed": 3})
+    assert (settings.epochs, settings.lr, settings.seed, settings.batch_size, settings.patience) == (5, 0.4, 3, 2, 5)
+
+
+def test_all_mistakes_are_said_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LENSMITH_SERVE_PORT", "lots")
+    with pytest.raises(SettingsError) as caught:
+        ServeSettings.resolve({"max_bytes": 0, "prot": 1})
+    text = str(caught.value)
+    assert all(part in text for part in ("port = 'lots'", "max_bytes = 0", "prot is no setting", "bundle is missing"))
+    assert "\n" not in text
+
+
+CONTRADICTIONS = [
+    ({"sizes": "64,96", "image_size": 64}, "image_size must be the last of sizes"),
+    ({"sizes": "64,96", "epochs": 1}, "sizes are more than epochs"),
+    ({"unfreeze_every": 1, "trainable_stages": 0}, "nothing to unfreeze"),
+    ({"plateau_factor": 0.5}, "need schedule = plateau"),
+    ({"plateau_patience": 3, "schedule": "constant"}, "need schedule = plateau"),
+    ({"sync_batch_norm": True}, "sync_batch_norm needs batch_norm = train"),
+    ({"sampling": "balanced", "class_weights": "balanced"}, "both balance the classes"),
+    ({"albumentations": "x.json", "augment": "trivial"}, "albumentations needs augment"),
+    ({"albumentations": "x.json", "augment": "none"}, "albumentations needs augment"),
+    ({"teacher_weight": 0.9}, "need a teacher"),
+    ({"teacher_temperature": 4.0}, "need a teacher"),
+    ({"feature_weight": 0.2}, "feature_weight needs a teacher"),
+    ({"feature_weight": 0.6, "teacher": "runs/x"}, "feature_weight are more than 1"),
+    ({"feature_weight": 0.2, "teacher": "runs/x", "trainable_stages": 0}, "feature_weight needs stages that learn"),
+    ({"time_budget": "5m", "sizes": "64,96"}, "time_budget chooses the sizes"),
+    ({"time_budget": "5m", "processes": 2}, "needs processes = 1"),
+    ({"min_chunk": 9, "batch_size": 2, "accumulate": 4}, "min_chunk is more than"),
+]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), CONTRADICTIONS, ids=lambda value: None if isinstance(value, dict) else value
+)
+def test_settings_that_cannot_stand_together_are_refused(given: dict[str, object], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        TrainSettings.resolve({"data": "x", **given})
+
+
+def test_every_contradiction_is_tried_above() -> None:
+    said = " ".join(said for _, said in CONTRADICTIONS)
+    assert all(any(part in text for _, part in CONTRADICTIONS) for text in TrainSettings.contradictions), said
+
+
+def test_what_fits_together_is_no_contradiction() -> None:
+    settings = TrainSettings.resolve(
+        {
+            "data": "x", "sizes": "64,96", "image_size": 96, "epochs": 2, "unfreeze_every": 1, "schedule": "plateau",
+            "plateau_factor": 0.5, "sync_batch_norm": True, "batch_norm": "train", "sampling": "balanced",
+            "albumentations": "x.json", "augment": "light", "teacher": "runs/x", "teacher_weight": 0.9, "min_chunk": 8,
+            "batch_size": 4, "accumulate": 2, "feature_weight": 0.1,
+        }
+    )  # fmt: skip
+    assert (settings.model_size, settings.step_images) == (96, 8)
+
+
+def test_contradictions_come_with_all_other_mistakes_but_not_because_of_them() -> None:
+    with pytest.raises(SettingsError) as caught:
+        TrainSettings.resolve(
+            {"lr": -1, "preset": "bset", "teacher": 3, "teacher_weight": 0.9, "sync_batch_norm": True}
+        )
+    text = str(caught.value)
+    for part in ("data is missing", "lr = -1", "preset = 'bset'", "teacher = 3", "sync_batch_norm needs"):
+        assert part in text
+    assert "need a teacher" not in text
+
+
+@pytest.mark.parametrize("written", ["64,96", " 64, 96", [64, 96], (64, 96)])
+def test_sizes_are_read_in_every_spelling(written: object) -> None:
+    assert TrainSettings.resolve({"data": "x", "sizes": written}).sizes == (64, 96)
+
+
+def test_one_size_is_read_as_one_number() -> None:
+    assert TrainSettings.resolve({"data": "x", "sizes": 96}).sizes == (96,)
+    assert TrainSettings.resolve({"data": "x", "sizes": "96"}).model_size == 96
+    assert TrainSettings.resolve({"data": "x", "image_size": 64}).model_size == 64
+    assert TrainSettings.resolve({"data": "x"}).model_size is None
+    assert TrainSettings.resolve({"data": "x", "sizes": []}).sizes is None
+
+
+@pytest.mark.parametrize("written", ["", "64,", "64;96", "8,64", "a"])
+def test_sizes_that_are_none_are_refused(written: object) -> None:
+    with pytest.raises(SettingsError, match="sizes"):
+        TrainSettings.resolve({"data": "x", "sizes": written})
+
+
+@pytest.mark.parametrize("written", ["8:1:1", "8,1,1", (8, 1, 1)])
+def test_ratios_are_read_in_every_spelling(written: object) -> None:
+    assert SplitSettings.resolve({"folder": "x", "ratio": written}).ratio == (8, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("written", "should"),
+    [("8:1", "three numbers"), ("5:3:2:1", "three numbers"), ("a:b:c", "a valid number"), ("5:-3:2", "greater than")],
+)
+def test_a_ratio_that_is_none_is_refused(written: str, should: str) -> None:
+    with pytest.raises(SettingsError, match=rf"ratio = \S+ \(should be {should}"):
+        SplitSettings.resolve({"folder": "x", "ratio": written})
+
+
+def test_a_ratio_in_a_file_is_no_time_of_day(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("split: 5:3:2\nlr: 3e-3\nepochs: 0o17\nseed: 1_000\n")
+    read = read_yaml(tmp_path / "recipe.yaml")
+    assert TrainSettings.resolve({"data": "photos"}, read).split == (5, 3, 2)
+    assert TrainSettings.resolve({"data": "photos"}, read).lr == 0.003
+
+
+@pytest.mark.parametrize("content", ["- a\n- b\n", "train: [1", "\x00"])
+def test_a_settings_file_that_is_none_is_refused(content: str) -> None:
+    Path("lensmith.yaml").write_text(content)
+    with pytest.raises(SettingsError, match=r"lensmith\.yaml"):
+        TrainSettings.resolve({"data": "x"})
+
+
+def test_settings_are_frozen() -> None:
+    settings = TrainSettings.resolve({"data": "x"})
+    with pytest.raises(ValueError, match="frozen"):
+        settings.epochs = 3

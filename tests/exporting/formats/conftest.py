@@ -1,0 +1,42 @@
+"""A trained network as a source of formats, and all formats made from it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lensmith.exporting.formats.base import Source, Written
+from lensmith.exporting.formats.registry import FORMATS, write_formats
+from lensmith.imaging.image import preprocess
+from lensmith.training.models import backbone
+from lensmith.training.models.onnx_export import write_graph
+from lensmith.training.run_dir import checkpoint
+from lensmith.training.run_dir.run import Run
+
+TEMPERATURE = 1.7
+
+
+@pytest.fixture(scope="session")
+def source(trained: Path, shared_colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Source:
+    run = Run.open(trained)
+    model = backbone.rebuild(run.settings, 3, checkpoint.load(run.best)["model"])
+    graph = write_graph(model, run.preprocessing.image_size, tmp_path_factory.mktemp("graph") / "model.onnx")
+    files = sorted(shared_colours.rglob("*.*"))[::4]
+    images = np.stack([preprocess(file.read_bytes(), run.preprocessing) for file in files])
+    with torch.no_grad():
+        expected = (model(torch.from_numpy(images)) / TEMPERATURE).softmax(1).numpy()
+    return Source(
+        model, run.images.labels, run.preprocessing, TEMPERATURE, graph, images, expected, "my colours", "trained-8"
+    )
+
+
+@pytest.fixture(scope="session")
+def formats(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `written` lies, to be left as it is."""
+    return tmp_path_factory.mktemp("exported") / "formats"
+
+
+@pytest.fixture(scope="session")
+def written(source: Source, formats: Path) -> dict[str, Written]:
+    return {one.format: one for one in write_formats(tuple(FORMATS), source, formats)}

@@ -1,0 +1,170 @@
+"""The script for small devices prepares and answers as lensmith does, without it."""
+
+import dataclasses
+import io
+import json
+import runpy
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import skimage
+from onnxruntime.quantization import quantize_dynamic
+from PIL import Image
+
+from lensmith.errors import ParityError
+from lensmith.exporting.formats import edge
+from lensmith.exporting.formats.base import Source, Written
+from lensmith.exporting.formats.registry import write_formats
+from lensmith.imaging.image import preprocess
+from lensmith.inference.engine import open_graph
+
+PHOTOS = Path(skimage.__file__).parent / "data"
+
+# Nothing but the standard library and three packages: what else is imported is refused, whether installed or not.
+ALONE = """
+import runpy, sys
+class Only:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in {*sys.stdlib_module_names, "numpy", "PIL", "onnxruntime"}:
+            raise ModuleNotFoundError(f"{name} is not allowed here", name=name)
+sys.meta_path.insert(0, Only())
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    assert not {"lensmith", "torch", "onnx", "pydantic"} & {*sys.modules}
+"""
+
+
+def run_alone(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-I", "-c", ALONE, folder / "classify.py", *arguments]
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+
+
+def encoded(picture: Image.Image, format: str = "PNG", **options: Any) -> bytes:  # noqa: A002
+    buffer = io.BytesIO()
+    picture.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+@cache
+def pictures() -> dict[str, bytes]:
+    """Real pictures in many kinds of files, by name."""
+    photo = Image.open(PHOTOS / "chelsea.png").convert("RGB")
+    alpha = photo.copy()
+    alpha.putalpha(Image.linear_gradient("L").resize(photo.size))
+    grey = photo.convert("L")
+    found = {
+        "photo.jpg": encoded(photo, "JPEG", quality=90),
+        "large.jpg": encoded(photo.resize((1800, 1200)), "JPEG"),
+        "tall.png": encoded(photo.resize((60, 200))),
+        "tiny.png": encoded(photo.resize((9, 7))),
+        "alpha.png": encoded(alpha),
+        "alpha.webp": encoded(alpha, "WEBP", lossless=True),
+        "grey.jpg": encoded(grey, "JPEG"),
+        "grey_alpha.png": encoded(alpha.convert("LA")),
+        "palette.png": encoded(photo.convert("P"), transparency=0),
+        "key.png": encoded(photo, transparency=(0, 0, 0)),
+        "bit.png": encoded(photo.convert("1")),
+        "cmyk.jpg": encoded(photo.convert("CMYK"), "JPEG"),
+        "deep.png": encoded(Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)),
+        "float.tiff": encoded(Image.fromarray(np.asarray(grey).astype(np.float32) * 250), "TIFF"),
+        "dim.tiff": encoded(Image.fromarray(np.asarray(grey).astype(np.int32)), "TIFF"),
+    }
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        found[f"turned{orientation}.jpg"] = encoded(photo.resize((900, 600)), "JPEG", exif=exif)
+    return found
+
+
+@pytest.fixture
+def folder(written: dict[str, Written]) -> Path:
+    return written["edge"].path
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    for name, content in pictures().items():
+        (tmp_path / name).write_bytes(content)
+    return sorted(tmp_path.iterdir())
+
+
+def read_rows(output: str) -> dict[str, dict[str, float]]:
+    rows = [line.split("\t") for line in output.splitlines()]
+    return {row[0]: {cell.rpartition("=")[0]: float(cell.rpartition("=")[2]) for cell in row[1:]} for row in rows}
+
+
+def test_it_answers_as_lensmith_with_three_packages_alone(folder: Path, files: list[Path], source: Source) -> None:
+    run = run_alone(folder, *files, "--top", 3)
+    assert run.returncode == 0, run.stderr
+    found = read_rows(run.stdout)
+    batch = np.stack([preprocess(file.read_bytes(), source.preprocessing) for file in files])
+    expected = open_graph(str(source.graph), "onnxruntime", "fp32", 1, source.temperature).run(batch)
+    assert [*found] == [*map(str, files)]
+    for file, row in zip(files, expected, strict=True):
+        answers = [found[str(file)][label] for label in source.labels]
+        np.testing.assert_allclose(answers, row, atol=1e-4)
+        assert [*found[str(file)].values()] == sorted(answers, reverse=True)
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize(("resize", "share"), [("crop", 0.875), ("crop", 1.0), ("letterbox", 1.0), ("squash", 1.0)])
+def test_every_picture_is_prepared_to_the_same_bits(
+    resize: Any, share: float, interpolation: Any, folder: Path, source: Source, tmp_path: Path
+) -> None:
+    how = dataclasses.replace(
+        source.preprocessing, image_size=48, resize=resize, crop_fraction=share, interpolation=interpolation
+    )
+    other = dataclasses.replace(source, preprocessing=how)
+    other.write_config(tmp_path)
+    shutil.copy(folder / "classify.py", tmp_path)
+    prepare = runpy.run_path(str(tmp_path / "classify.py"))["prepare"]
+    for name, content in pictures().items():
+        found, expected = prepare(content), preprocess(content, how)
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected, err_msg=name)
+
+
+def test_the_check_at_export_compares_pixels(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge, "preprocess", lambda *_: np.zeros((3, 32, 32), np.float32))
+    with pytest.raises(ParityError, match="Its pixels differ"):
+        write_formats(["edge"], source, tmp_path / "formats")
+
+
+def test_an_int8_graph_takes_the_place_of_the_other(source: Source, files: list[Path], tmp_path: Path) -> None:
+    int8 = tmp_path / "int8.onnx"
+    graph = onnx.load(source.graph)
+    del graph.graph.value_info[:]  # of before the optimiser, which the quantiser trips over
+    quantize_dynamic(graph, str(int8))
+    (made,) = write_formats(["edge"], dataclasses.replace(source, int8=int8), tmp_path / "formats")
+    assert (made.path / "model.onnx").read_bytes() == int8.read_bytes()
+    assert "int8" in made.note
+    assert "(int8)" in (made.path / "README.md").read_text()
+    image = preprocess(files[0].read_bytes(), source.preprocessing)[np.newaxis]
+    expected = open_graph(str(int8), "onnxruntime", "int8", 1, source.temperature).run(image)[0]
+    (found,) = read_rows(run_alone(made.path, files[0]).stdout).values()
+    np.testing.assert_allclose([found[label] for label in source.labels], expected, atol=1e-4)
+
+
+def test_a_damaged_file_costs_only_its_own_line(folder: Path, files: list[Path], tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(files[-1].read_bytes()[:500])
+    run = run_alone(folder, broken, files[0], tmp_path / "absent.png", "--top", 1)
+    assert run.returncode == 1
+    assert [*read_rows(run.stdout)] == [str(files[0])]
+    assert len(run.stderr.strip().splitlines()) == 2
+
+
+def test_it_is_short_and_complete(folder: Path) -> None:
+    names = {"classify.py", "config.json", "labels.txt", "model.onnx", "requirements.txt", "README.md"}
+    assert {file.name for file in folder.iterdir()} == names
+    assert len((folder / "classify.py").read_text().splitlines()) <= 100
+    assert json.loads((folder / "config.json").read_text())["labels"] == ["blue", "green", "red"]

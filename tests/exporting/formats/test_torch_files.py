@@ -1,0 +1,38 @@
+"""Programs of PyTorch run where neither timm nor lensmith is."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from lensmith.exporting.formats.base import Source, Written
+
+ALONE = """
+import sys, warnings
+warnings.simplefilter("ignore")
+for name in ("timm", "torchvision", "lensmith"):
+    sys.modules[name] = None
+import numpy as np, torch
+pt2, torchscript, images, out = sys.argv[1:]
+batch = torch.from_numpy(np.load(images))
+with torch.no_grad():
+    answers = [torch.export.load(pt2).module()(batch), torch.jit.load(torchscript)(batch)]
+np.save(out, np.stack([answer.numpy() for answer in answers]))
+"""
+
+
+def test_they_answer_without_the_code_that_made_them(
+    written: dict[str, Written], source: Source, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "images.npy", source.images)
+    files = [written["pt2"].path / "model.pt2", written["torchscript"].path / "model.pt", tmp_path / "images.npy"]
+    out = tmp_path / "answers.npy"
+    subprocess.run([sys.executable, "-c", ALONE, *map(str, files), str(out)], check=True)
+    for logits in np.load(out):
+        powers = np.exp(logits / source.temperature)
+        np.testing.assert_allclose(powers / powers.sum(axis=1, keepdims=True), source.expected, atol=1e-5)
+
+
+def test_the_deprecation_of_torchscript_is_said(written: dict[str, Written]) -> None:
+    assert "deprecated" in written["torchscript"].note

@@ -1,0 +1,161 @@
+"""From a trained run to a bundle, whole or not at all."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lensmith.bundle.format import Bundle
+from lensmith.config import ExportSettings
+from lensmith.errors import DataError, OutputError, ParityError, RunError
+from lensmith.exporting import export as assemble
+from lensmith.exporting.export import Exported, export
+from lensmith.imaging.image import preprocess
+from lensmith.inference.classifier import load
+from lensmith.training.models import backbone
+from lensmith.training.run_dir import checkpoint
+from lensmith.training.run_dir.run import Run
+
+
+@pytest.fixture(scope="module")
+def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return export(ExportSettings(run=trained, out=tmp_path_factory.mktemp("exported") / "bundle"), quick=True)
+
+
+def test_the_bundle_is_complete_and_verified(exported: Exported, trained: Path) -> None:
+    bundle = Bundle.load(exported.bundle)
+    assert set(bundle.manifest.files) == {"model.onnx", "golden.npz", "report.html", "README.md"}
+    manifest = bundle.manifest
+    assert manifest.labels == ("blue", "green", "red")
+    assert manifest.preprocessing == Run.open(trained).preprocessing
+    assert manifest.metrics["accuracy"] >= 0.9
+    assert manifest.dataset["fingerprint"] == Run.open(trained).fingerprint
+    assert manifest.engines[0].chosen
+    assert manifest.recipe["model"] == "test_resnet"
+    assert manifest.reference is not None
+    assert (manifest.reference.part, sum(manifest.reference.classes)) == ("val", manifest.metrics["images"])
+
+
+def test_it_answers_as_the_trained_network(exported: Exported, trained: Path, shared_colours: Path) -> None:
+    run = Run.open(trained)
+    model = backbone.rebuild(run.settings, 3, checkpoint.load(run.best)["model"])
+    classifier = load(exported.bundle)
+    for file in sorted(shared_colours.rglob("*.*"))[:5]:
+        encoded = file.read_bytes()
+        with torch.no_grad():
+            batch = torch.from_numpy(preprocess(encoded, run.preprocessing)[np.newaxis])
+            expected = model(batch).softmax(1)[0].numpy()
+        np.testing.assert_allclose(classifier.classify(encoded).probabilities, expected, atol=1e-4)
+    assert exported.parity.agreement == 1.0
+    assert exported.parity.largest_difference < 1e-4
+
+
+@pytest.mark.parametrize("name", ["bundle", "bundle.zip"])
+def test_a_graph_that_answers_otherwise_leaves_nothing(
+    trained: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = assemble.write_graph
+
+    def perturbed(model: Any, *rest: Any) -> Path:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        return honest(model, *rest)
+
+    reference = backbone.rebuild
+
+    def rebuilt_twice(*args: Any) -> Any:
+        model = reference(*args)
+        monkeypatch.setattr(assemble, "write_graph", lambda _, *rest: perturbed(reference(*args), *rest))
+        return model
+
+    monkeypatch.setattr(assemble.backbone, "rebuild", rebuilt_twice)
+    with pytest.raises(ParityError, match="No bundle was written"):
+        export(ExportSettings(run=trained, out=tmp_path / name), quick=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_zip_answers_as_the_folder(
+    exported: Exported, trained: Path, shared_colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LENSMITH_CACHE", str(tmp_path / "cache"))
+    out = tmp_path / "a" / "new" / "colours.zip"
+    export(ExportSettings(run=trained, out=out), quick=True)
+    assert list(out.parent.iterdir()) == [out]
+    encoded = next(shared_colours.rglob("*.jpg")).read_bytes()
+    assert load(out).classify(encoded).top == load(exported.bundle).classify(encoded).top
+
+
+def test_an_older_bundle_is_replaced_only_when_asked(trained: Path, exported: Exported, tmp_path: Path) -> None:
+    target = Path(shutil.copytree(exported.bundle, tmp_path / "bundle"))
+    with pytest.raises(OutputError, match="--overwrite"):
+        export(ExportSettings(run=trained, out=target), quick=True)
+    export(ExportSettings(run=trained, out=target, overwrite=True, name="other"), quick=True)
+    assert Bundle.load(target).manifest.name == "other"
+
+
+def test_a_failed_replacement_keeps_the_old_one(
+    trained: Path, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = Path(shutil.copytree(exported.bundle, tmp_path / "bundle"))
+    monkeypatch.setattr(assemble, "write_report", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        export(ExportSettings(run=trained, out=target, overwrite=True), quick=True)
+    assert load(target).bundle.manifest == load(exported.bundle).bundle.manifest
+    assert [file.name for file in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_what_is_no_bundle_is_not_replaced(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.jpg").write_bytes(b"mine")
+    with pytest.raises(OutputError, match="Something is there"):
+        export(ExportSettings(run=trained, out=tmp_path, overwrite=True), quick=True)
+    assert (tmp_path / "mine.jpg").read_bytes() == b"mine"
+
+
+def test_name_and_version_come_from_data_and_run(exported: Exported, trained: Path) -> None:
+    epoch = checkpoint.load(Run.open(trained).best)["epoch"]
+    manifest = Bundle.load(exported.bundle).manifest
+    assert (manifest.name, manifest.version) == ("colours", f"trained-{epoch}")
+
+
+def test_golden_samples_are_of_every_class(exported: Exported, shared_colours: Path) -> None:
+    label_of = {file.read_bytes(): file.parent.name for file in shared_colours.glob("*/*")}
+    golden = Bundle.load(exported.bundle).golden()
+    assert {label_of[image] for image in golden.images} == {"blue", "green", "red"}
+
+
+def test_an_unreadable_validation_image_is_left_out_of_the_comparison(
+    trained: Path, exported: Exported, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished = exported.bundle / "model.onnx"
+    monkeypatch.setattr(assemble, "write_graph", lambda model, size, path, *_: Path(shutil.copy(finished, path)))
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    description = json.loads((run / "run.json").read_text())
+    description["data"]["root"] = str(colours)
+    (run / "run.json").write_text(json.dumps(description))
+    validation = Run.open(run).images.part("val")
+    (colours / validation[2].path).write_bytes(b"broken")
+    made = export(ExportSettings(run=run), quick=True)
+    assert made.parity.images == len(made.evaluation.files) == 5
+    assert made.parity.largest_difference < 1e-4
+    for sample in validation:
+        (colours / sample.path).unlink()
+    with pytest.raises(DataError, match="None of 6 can"):
+        export(ExportSettings(run=run, out=tmp_path / "another"), quick=True)
+    assert not (tmp_path / "another").exists()
+
+
+def test_a_run_without_a_finished_epoch_says_how_to_get_one(trained: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    (run / "checkpoints" / "best.pt").unlink()
+    with pytest.raises(RunError, match=rf"There is none\. Finish an epoch first: lensmith train --resume {run}"):
+        export(ExportSettings(run=run), quick=True)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="There is none"):
+        export(ExportSettings(run=tmp_path / "nowhere"), quick=True)

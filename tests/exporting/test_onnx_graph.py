@@ -1,0 +1,89 @@
+"""Int8 and fp16 graphs answer nearly as fp32 does, and layers can be left in fp32."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from lensmith.exporting import onnx_graph
+from lensmith.exporting.onnx_graph import METHODS, Dynamic, Half, Static, operators
+from lensmith.imaging.image import Tensor
+from lensmith.inference.engine import open_graph
+
+
+def answers(graph: Path, images: Tensor) -> Tensor:
+    return open_graph(str(graph), "onnxruntime", "fp32", threads=1).run(images)
+
+
+def error(graph: Path, plain: Path, images: Tensor) -> float:
+    return float(np.abs(answers(graph, images) - answers(plain, images)).max())
+
+
+@pytest.fixture
+def static(its_graph: Path, its_images: Tensor, tmp_path: Path) -> Static:
+    return Static(its_graph, its_images[::2], tmp_path / "scratch")
+
+
+def test_static_int8_is_written_as_quantise_pairs_with_weights_by_channel(
+    static: Static, its_graph: Path, its_images: Tensor, tmp_path: Path
+) -> None:
+    assert static.write(tmp_path / "int8.onnx") in METHODS
+    kinds = operators(tmp_path / "int8.onnx")
+    assert kinds["QuantizeLinear"] > 10
+    assert kinds["DequantizeLinear"] > kinds["QuantizeLinear"]
+    weights = {tensor.name: tensor for tensor in onnx.load(tmp_path / "int8.onnx").graph.initializer}
+    scales = [tensor for name, tensor in weights.items() if name.endswith("weight_scale") or "_scale" in name]
+    assert any(len(tensor.dims) == 1 and tensor.dims[0] > 1 for tensor in scales)
+    assert error(tmp_path / "int8.onnx", its_graph, its_images) < 0.2
+    assert (tmp_path / "int8.onnx").stat().st_size < 0.6 * its_graph.stat().st_size
+
+
+def test_several_methods_are_tried_and_the_nearest_to_fp32_is_taken(
+    static: Static, its_graph: Path, its_images: Tensor, tmp_path: Path
+) -> None:
+    chosen = static.write(tmp_path / "int8.onnx")
+    held_back = its_images[::2][-9:]
+    expected = answers(its_graph, held_back)
+    errors = {chosen: np.abs(answers(tmp_path / "int8.onnx", held_back) - expected).mean()}
+    for method in METHODS.keys() - {chosen}:
+        errors[method] = np.abs(answers(tmp_path / "scratch" / f"{method}.onnx", held_back) - expected).mean()
+    assert len(errors) == len(METHODS)
+    assert min(errors, key=lambda method: errors[method]) == chosen
+
+
+@pytest.mark.parametrize(("values", "images"), [(1_000_000, 64), (50_000_000, 20), (10_000_000_000, 8)])
+def test_fewer_images_make_histograms_where_activations_are_many(values: int, images: int) -> None:
+    halves = {"a": (np.array([values // 4, values // 4]), None), "b": (np.array([values // 2]), None)}
+    assert onnx_graph._histogram_images(halves) == images
+
+
+def test_more_and_more_layers_are_spared_until_nothing_is_left_to_try(
+    static: Static, its_graph: Path, its_images: Tensor, tmp_path: Path
+) -> None:
+    path = tmp_path / "int8.onnx"
+    static.write(path)
+    before, pairs, spared = error(path, its_graph, its_images), operators(path)["DequantizeLinear"], []
+    while layers := static.spare(path):
+        spared.append(layers)
+    assert [len(layers) for layers in spared] == sorted(len(layers) for layers in spared)
+    assert set(spared[0]) <= set(spared[-1])
+    names = {node.name for node in onnx.load(tmp_path / "scratch" / "preprocessed.onnx").graph.node}
+    assert set(spared[-1]) <= names
+    assert operators(path)["DequantizeLinear"] <= pairs - len(spared[-1])
+    assert error(path, its_graph, its_images) <= before
+
+
+def test_dynamic_int8_turns_matrix_products_into_integer_ones(
+    its_graph: Path, its_images: Tensor, tmp_path: Path
+) -> None:
+    Dynamic(its_graph, tmp_path / "scratch").write(tmp_path / "dynamic.onnx")
+    assert operators(tmp_path / "dynamic.onnx")["MatMulInteger"] == 1
+    assert error(tmp_path / "dynamic.onnx", its_graph, its_images) < 0.1
+
+
+def test_fp16_takes_and_gives_float32_and_is_half_as_large(its_graph: Path, its_images: Tensor, tmp_path: Path) -> None:
+    Half(its_graph).write(tmp_path / "half.onnx")
+    onnx.checker.check_model(tmp_path / "half.onnx", full_check=True)
+    assert error(tmp_path / "half.onnx", its_graph, its_images) < 0.01
+    assert (tmp_path / "half.onnx").stat().st_size < 0.6 * its_graph.stat().st_size

@@ -1,0 +1,106 @@
+"""What a bundle remembers of its validation part, and the features that it can tell drift by."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lensmith.bundle.format import Bundle
+from lensmith.config import ExportSettings
+from lensmith.errors import SettingsError
+from lensmith.exporting.candidates import Maker
+from lensmith.exporting.export import Exported, export
+from lensmith.exporting.onnx_graph import Half, Static
+from lensmith.exporting.openvino_graph import Int8
+from lensmith.imaging.image import Tensor
+from lensmith.inference.classifier import load
+from lensmith.inference.engine import open_graph
+from lensmith.training.models import backbone
+from lensmith.training.models.onnx_export import write_graph
+from lensmith.training.run_dir import checkpoint
+from lensmith.training.run_dir.run import Run
+
+
+@pytest.fixture(scope="module")
+def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    out = tmp_path_factory.mktemp("exported") / "bundle"
+    return export(ExportSettings(run=trained, out=out, features=True), quick=True)
+
+
+@pytest.fixture(scope="module")
+def graph(well_fed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An fp32 graph that gives features."""
+    run = Run.open(well_fed)
+    model = backbone.rebuild(run.settings, 3, checkpoint.load(run.best)["model"])
+    path = tmp_path_factory.mktemp("graphs") / "model.onnx"
+    return write_graph(model, run.preprocessing.image_size, path, features=True)
+
+
+def test_it_counts_the_answers_that_the_bundle_gives(exported: Exported) -> None:
+    reference, evaluation = exported.manifest.reference, exported.evaluation
+    assert reference is not None
+    assert (reference.part, reference.images) == ("val", len(evaluation.files))
+    classifier = load(exported.bundle)
+    answers = classifier.predict(evaluation.files)
+    assert reference.classes == tuple(np.bincount([answer.class_id for answer in answers], minlength=3).tolist())
+    edges = [0.0, *reference.confidence_edges, 1.0]
+    confidence = [answer.confidence for answer in answers]
+    found = [sum(low < each <= high for each in confidence) for low, high in pairwise(edges)]
+    assert reference.confidence == tuple(found)
+    assert reference.low_confidence == pytest.approx(min(confidence), abs=1e-4)
+
+
+def test_means_of_the_features_are_those_of_the_serving_path(exported: Exported) -> None:
+    reference, classifier = exported.manifest.reference, load(exported.bundle)
+    assert reference is not None
+    rows = [
+        classifier.engine.run_with_features(classifier.prepare(file.read_bytes())[None])[1]
+        for file in exported.evaluation.files
+    ]
+    features = np.concatenate([row for row in rows if row is not None])
+    assert features.shape == (reference.feature_images, 96) == (reference.images, 96)
+    np.testing.assert_allclose(reference.feature_means, features.mean(axis=0), rtol=1e-3, atol=1e-4)
+    assert not any(reference.odd(1.0, row) for row in features)
+
+
+def test_without_being_asked_for_there_are_no_features(trained: Path, tmp_path: Path) -> None:
+    made = export(ExportSettings(run=trained, out=tmp_path / "bundle"), quick=True)
+    assert made.manifest.reference is not None
+    assert made.manifest.reference.feature_means == ()
+    assert load(made.bundle).engine.run_with_features(np.zeros((1, 3, 32, 32), np.float32))[1] is None
+
+
+def test_a_bundle_with_features_answers_as_one_without(exported: Exported, trained: Path, tmp_path: Path) -> None:
+    plain = export(ExportSettings(run=trained, out=tmp_path / "bundle"), quick=True)
+    mine, its = (Bundle.load(each.bundle).golden().probabilities for each in (exported, plain))
+    np.testing.assert_array_equal(mine, its)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["int8", "fp16", "openvino-int8"])
+def test_graphs_of_other_precisions_keep_the_features(
+    precision: str, graph: Path, its_images: Tensor, tmp_path: Path
+) -> None:
+    makers: dict[str, Maker] = {
+        "int8": Static(graph, its_images[:40], tmp_path / "between"),
+        "fp16": Half(graph),
+        "openvino-int8": Int8(
+            graph, its_images[:40], tmp_path / "between", False, lambda: (its_images, np.zeros(72)), 0.5
+        ),
+    }
+    made = tmp_path / ("int8.xml" if precision == "openvino-int8" else "made.onnx")
+    makers[precision].write(made)
+    _, expected = open_graph(str(graph), "onnxruntime", "fp32", 1).run_with_features(its_images)
+    engine = open_graph(str(made), "openvino" if made.suffix == ".xml" else "onnxruntime", "int8", 1)
+    _, found = engine.run_with_features(its_images)
+    assert expected is not None
+    assert found is not None
+    assert found.dtype == np.float32
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.98
+
+
+def test_features_and_terms_of_a_bundle_that_is_measured_anew_make_no_sense(tmp_path: Path) -> None:
+    for said in ({"features": True}, {"licence": "mit"}, {"data_licence": "mit"}):
+        with pytest.raises(SettingsError, match="retune takes the bundle as it is"):
+            ExportSettings.resolve({"retune": tmp_path, **said})

@@ -1,0 +1,322 @@
+"""Many images into one table: every format, every input, and nothing half-written."""
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import lensmith
+from lensmith.bundle.format import Bundle
+from lensmith.config import PredictSettings
+from lensmith.errors import BundleError, DataError, OutputError, SettingsError
+from lensmith.inference.batch import Predicted, predict
+from lensmith.inference.classifier import Classifier, Prediction, load
+
+
+def run(bundle: Bundle, *images: object, stream: io.StringIO | None = None, **settings: object) -> Predicted:
+    names = [str(image) for image in images]
+    return predict(PredictSettings.model_validate({"bundle": bundle.path, "images": names, **settings}), stream)
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture
+def damaged(colours: Path) -> Path:
+    """The colours, with one picture of each kind of damage."""
+    (colours / "blue" / "001.jpg").write_bytes(b"not a picture")
+    (colours / "red" / "000.png").write_bytes(b"")
+    return colours
+
+
+# Formats
+
+
+def test_csv_has_a_row_for_each_image_in_order(colour_bundle: Bundle, damaged: Path, tmp_path: Path) -> None:
+    out = tmp_path / "answers.csv"
+    made = run(colour_bundle, damaged, out=out)
+    assert (made.images, made.unreadable, made.out, made.predictions) == (24, 2, out, None)
+    assert made.images_per_second > 0
+    rows = rows_of(out)
+    assert list(rows[0]) == ["path", "label", "class_id", "confidence", "abstained", "error"]
+    assert {row["abstained"] for row in rows} == {"false"}
+    assert [row["path"] for row in rows] == [str(file) for file in sorted(damaged.rglob("*.*"))]
+    for row in rows:
+        if row["error"]:
+            assert row["label"] == row["class_id"] == row["confidence"] == ""
+        else:
+            assert row["label"] == Path(row["path"]).parent.name
+            assert row["class_id"] == str(["blue", "green", "red"].index(row["label"]))
+            assert 0.9 < float(row["confidence"]) <= 1
+    assert [row["error"] for row in rows if row["error"]] == [
+        "It cannot be decoded (cannot identify image file).",
+        "The file is empty.",
+    ]
+
+
+def test_csv_names_further_classes_in_further_columns(colour_bundle: Bundle, damaged: Path, tmp_path: Path) -> None:
+    out = tmp_path / "answers.csv"
+    run(colour_bundle, damaged, out=out, top_k=9)  # there are three
+    rows = rows_of(out)
+    assert list(rows[0])[6:] == ["label_2", "confidence_2", "label_3", "confidence_3"]
+    assert {rows[0]["label"], rows[0]["label_2"], rows[0]["label_3"]} == {"blue", "green", "red"}
+    total = sum(np.float32(rows[0][name]) for name in ("confidence", "confidence_2", "confidence_3"))
+    assert total == pytest.approx(1, abs=1e-6)
+    assert rows[1]["error"]
+    assert rows[1]["label_3"] == ""
+
+
+def test_csv_confidence_reads_back_as_the_same_float32(colour_bundle: Bundle, colours: Path, tmp_path: Path) -> None:
+    out = tmp_path / "answers.csv"
+    run(colour_bundle, colours, out=out)
+    expected = [answer.confidence for answer in load(colour_bundle.path).predict(sorted(colours.rglob("*.*")))]
+    assert [np.float32(row["confidence"]) for row in rows_of(out)] == expected
+
+
+def test_csv_quotes_awkward_names(colour_bundle: Bundle, colours: Path, tmp_path: Path) -> None:
+    awkward = colours / 'a "quoted", name\nwith a line end.png'
+    shutil.copy(colours / "red" / "000.png", awkward)
+    run(colour_bundle, awkward, out=tmp_path / "answers.csv")
+    (row,) = rows_of(tmp_path / "answers.csv")
+    assert (row["path"], row["label"]) == (str(awkward), "red")
+
+
+def test_json_lines_are_the_predictions(colour_bundle: Bundle, damaged: Path, tmp_path: Path) -> None:
+    out = tmp_path / "answers.jsonl"
+    run(colour_bundle, damaged, out=out, top_k=2)
+    found = [json.loads(line) for line in out.read_text().splitlines()]
+    expected = load(colour_bundle.path).predict(sorted(damaged.rglob("*.*")), top_k=2)
+    assert found == [answer.as_dict() for answer in expected]
+
+
+@pytest.mark.parametrize("group", [5, 24, 10_000])
+def test_parquet_reads_back_typed(
+    colour_bundle: Bundle, damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: int
+) -> None:
+    monkeypatch.setattr("lensmith.inference.batch.PARQUET_ROWS", group)
+    out = tmp_path / "answers.parquet"
+    run(colour_bundle, damaged, out=out, top_k=2)
+    assert pq.ParquetFile(out).num_row_groups == -(-24 // group)
+    table = pq.read_table(out)
+    assert [(field.name, str(field.type)) for field in table.schema] == [
+        ("path", "string"), ("label", "string"), ("class_id", "int32"), ("confidence", "float"), ("abstained", "bool"),
+        ("error", "string"), ("label_2", "string"), ("confidence_2", "float"),
+    ]  # fmt: skip
+    rows = table.to_pylist()
+    assert [row["path"] for row in rows] == [str(file) for file in sorted(damaged.rglob("*.*"))]
+    assert rows[0]["label"] == "blue"
+    assert rows[0]["error"] is None
+    assert rows[1]["label"] is None
+    assert rows[1]["confidence_2"] is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "start"),
+    [({}, b"path,"), ({"format": "jsonl"}, b'{"path"'), ({"format": "parquet"}, b"PAR1")],
+)
+def test_the_format_asked_for_wins_over_the_ending(
+    colour_bundle: Bundle, colours: Path, tmp_path: Path, settings: dict[str, str], start: bytes
+) -> None:
+    out = tmp_path / "answers.txt"
+    run(colour_bundle, colours, out=out, **settings)
+    assert out.read_bytes().startswith(start)
+
+
+@pytest.mark.parametrize("name", ["x.ndjson", "x.JSONL"])
+def test_the_ending_chooses_the_format(colour_bundle: Bundle, colours: Path, tmp_path: Path, name: str) -> None:
+    run(colour_bundle, colours, out=tmp_path / name)
+    assert json.loads((tmp_path / name).read_text().splitlines()[0])["label"] == "blue"
+
+
+@pytest.mark.parametrize("name", ["answers.csv", "answers.jsonl", "answers.parquet"])
+def test_a_guess_stands_in_its_row_and_is_marked(
+    unsure_bundle: Bundle, between: Path, colours: Path, tmp_path: Path, name: str
+) -> None:
+    (colours / "broken.png").write_bytes(b"no picture")
+    made = run(unsure_bundle, colours / "red" / "001.jpg", between, colours / "broken.png", out=tmp_path / name)
+    assert (made.images, made.unreadable, made.abstained) == (3, 1, 1)
+    if name.endswith("csv"):
+        rows = [{**row, "abstained": json.loads(row["abstained"])} for row in rows_of(tmp_path / name)]
+    elif name.endswith("jsonl"):
+        rows = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+    else:
+        rows = pq.read_table(tmp_path / name).to_pylist()
+    assert [row["abstained"] for row in rows] == [False, True, False]
+    assert (rows[0]["label"], rows[1]["label"]) == ("red", "green")
+    assert 0.5 < float(rows[1]["confidence"]) < 0.9
+
+
+# Where rows go
+
+
+def test_rows_go_to_a_stream(colour_bundle: Bundle, colours: Path) -> None:
+    stream = io.StringIO()
+    made = run(colour_bundle, colours, stream=stream)
+    assert made.out is made.predictions is None
+    assert stream.getvalue().count("\n") == 25
+    assert "\r" not in stream.getvalue()
+
+
+def test_parquet_is_refused_by_a_stream(colour_bundle: Bundle, colours: Path) -> None:
+    with pytest.raises(SettingsError, match="Add --out"):
+        run(colour_bundle, colours, stream=io.StringIO(), format="parquet")
+
+
+def test_without_file_and_stream_the_answers_are_in_the_result(colour_bundle: Bundle, damaged: Path) -> None:
+    made = lensmith.predict(colour_bundle.path, damaged)
+    assert len(made.predictions) == 24
+    assert made.predictions[0].label == "blue"
+    assert json.loads(json.dumps(made.as_dict()))["predictions"][1]["error"]
+
+
+# Inputs
+
+
+def test_files_and_folders_keep_the_order_in_which_they_are_named(
+    colour_bundle: Bundle, colours: Path, tmp_path: Path
+) -> None:
+    first = colours / "red" / "005.jpg"
+    (colours / "green" / "deeper").mkdir()
+    shutil.copy(first, colours / "green" / "deeper" / "UPPER.JPG")
+    (colours / "green" / "notes.txt").write_text("no picture")
+    (colours / "green" / ".cache").mkdir()
+    for hidden in (".hidden.png", ".cache/thumbnail.png"):
+        (colours / "green" / hidden).write_text("no picture")
+    made = run(colour_bundle, first, colours / "green", first)
+    paths = [Path(answer.path) for answer in made.predictions]
+    assert paths[0] == paths[-1] == first
+    assert paths[1:-1] == [*sorted(colours.glob("green/0*")), colours / "green/deeper/UPPER.JPG"]
+
+
+def test_a_missing_path_is_a_row_and_not_a_stop(colour_bundle: Bundle, colours: Path) -> None:
+    made = run(colour_bundle, colours / "none.png", colours / "red" / "001.jpg")
+    assert (made.images, made.unreadable) == (2, 1)
+    assert "No such file" in made.predictions[0].error
+    assert made.predictions[1].label == "red"
+
+
+def test_paths_come_from_standard_input(colour_bundle: Bundle, colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = f"{colours}/red/001.jpg\n\n{colours}/red\nnone.png\r\n{colours}/blue/002.png"
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+    made = run(colour_bundle, colours / "green" / "000.png", "-")
+    assert [answer.label for answer in made.predictions] == ["green", "red", None, None, "blue"]
+
+
+def test_an_empty_standard_input_is_an_empty_table(
+    colour_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    for name in ("answers.csv", "answers.parquet"):
+        assert run(colour_bundle, "-", out=tmp_path / name).images == 0
+    assert (tmp_path / "answers.csv").read_text() == "path,label,class_id,confidence,abstained,error\n"
+    assert pq.read_table(tmp_path / "answers.parquet").num_rows == 0
+
+
+def test_a_folder_without_images_is_an_error(colour_bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").touch()
+    with pytest.raises(DataError, match="Images were expected"):
+        run(colour_bundle, tmp_path / "empty", out=tmp_path / "answers.csv")
+    assert not (tmp_path / "answers.csv").exists()
+
+
+@pytest.mark.skipif(os.name == "nt" or os.uname().sysname == "Darwin", reason="these file systems hold text names only")
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl", "x.parquet"])
+def test_a_name_that_is_no_text_is_written_readably(
+    colour_bundle: Bundle, colours: Path, tmp_path: Path, name: str
+) -> None:
+    (colours / "red" / "000.png").rename(colours / "red" / os.fsdecode(b"caf\xe9.png"))
+    made = run(colour_bundle, colours, out=tmp_path / name)
+    assert made.unreadable == 0
+    content = (tmp_path / name).read_bytes()
+    assert (b"caf\\udce9" if name.endswith("jsonl") else rb"caf\xe9.png") in content
+
+
+# A file is whole or not there
+
+
+class HalfwayError(Exception):
+    """Raised half-way by the tests below."""
+
+
+@pytest.mark.parametrize("name", ["answers.csv", "answers.jsonl", "answers.parquet"])
+@pytest.mark.parametrize("fault", [HalfwayError, KeyboardInterrupt])
+def test_what_fails_half_way_leaves_the_older_file_and_nothing_else(
+    colour_bundle: Bundle,
+    colours: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    fault: type[BaseException],
+) -> None:
+    whole = Classifier.stream
+
+    def broken(self: Classifier, paths: Iterator[Path], top_k: int) -> Iterator[Prediction]:
+        for number, answer in enumerate(whole(self, paths, top_k)):
+            if number == 10:
+                raise fault
+            yield answer
+
+    monkeypatch.setattr(Classifier, "stream", broken)
+    out = tmp_path / "results" / name
+    out.parent.mkdir()
+    out.write_text("older")
+    with pytest.raises(fault):
+        run(colour_bundle, colours, out=out)
+    assert list(out.parent.iterdir()) == [out]
+    assert out.read_text() == "older"
+
+
+def test_the_file_is_not_at_its_place_before_it_is_whole(
+    colour_bundle: Bundle, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, seen = Classifier.stream, []
+    out = tmp_path / "new" / "folder" / "answers.csv"
+
+    def watched(self: Classifier, paths: Iterator[Path], top_k: int) -> Iterator[Prediction]:
+        for answer in whole(self, paths, top_k):
+            seen.append(out.exists())
+            yield answer
+
+    monkeypatch.setattr(Classifier, "stream", watched)
+    run(colour_bundle, colours, out=out)
+    assert seen == [False] * 24
+    assert out.exists()
+
+
+def test_a_link_stays_a_link(colour_bundle: Bundle, colours: Path, tmp_path: Path) -> None:
+    (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
+    run(colour_bundle, colours, out=tmp_path / "link.csv")
+    assert (tmp_path / "link.csv").is_symlink()
+    assert len(rows_of(tmp_path / "real.csv")) == 24
+
+
+@pytest.mark.parametrize("out", ["folder", "/dev/null"])
+def test_a_folder_or_device_is_not_replaced(colour_bundle: Bundle, colours: Path, tmp_path: Path, out: str) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match="is there"):
+        run(colour_bundle, colours, out=tmp_path / out)
+    assert not Path("/dev/null").is_file()
+
+
+def test_an_engine_that_the_bundle_lacks_is_an_error(colour_bundle: Bundle, colours: Path, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="onnxruntime"):
+        run(colour_bundle, colours, engine="openvino", out=tmp_path / "answers.csv")
+    assert not (tmp_path / "answers.csv").exists()
+
+
+def test_links_to_folders_are_followed_once(colour_bundle: Bundle, colours: Path, tmp_path: Path) -> None:
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "colours").symlink_to(colours)
+    (colours / "circle").symlink_to(tmp_path / "linked")
+    settings = PredictSettings(bundle=colour_bundle.path, images=[str(tmp_path / "linked")])
+    assert predict(settings).images == 24

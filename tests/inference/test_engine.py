@@ -1,0 +1,162 @@
+"""Engines answer alike, from one thread or many."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from lensmith.bundle.format import GRAPH, Bundle
+from lensmith.errors import BundleError, FallbackWarning
+from lensmith.inference import engine as engine_room
+from lensmith.inference.engine import (
+    ENGINES,
+    CudaEngine,
+    FakeEngine,
+    OnnxRuntimeEngine,
+    lacks,
+    open_engine,
+    open_graph,
+)
+
+BATCH = np.random.default_rng(0).normal(0, 0.5, (5, 3, 32, 32)).astype(np.float32)
+
+
+@pytest.fixture
+def graph(colour_bundle: Bundle) -> str:
+    return str(colour_bundle.path / GRAPH)
+
+
+def test_openvino_answers_as_onnx_runtime(graph: str) -> None:
+    expected = open_graph(graph, "onnxruntime", "fp32", 1).run(BATCH)
+    np.testing.assert_allclose(open_graph(graph, "openvino", "fp32", 1).run(BATCH), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_concurrent_calls_do_not_mix(graph: str, engine: str) -> None:
+    opened = open_graph(graph, engine, "fp32", 1)
+    alone = [opened.run(image[np.newaxis]) for image in BATCH]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda i: opened.run(BATCH[i % 5][np.newaxis]), range(100)))
+    for number, answer in enumerate(together):
+        np.testing.assert_array_equal(answer, alone[number % 5])
+
+
+FIRST_ANSWERS = """
+import sys, threading
+import numpy as np
+from lensmith.inference.engine import open_graph
+
+sys.setswitchinterval(1e-6)
+engine = open_graph(sys.argv[1], sys.argv[2], "fp32", threads=1)
+image, gate = np.zeros((1, 3, 32, 32), np.float32), threading.Barrier(8)
+threads = [threading.Thread(target=lambda: (gate.wait(), engine.logits(image))) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_threads_that_all_ask_a_new_process_first_are_answered(graph: str, engine: str) -> None:
+    for _ in range(4):  # two of three hung when nothing had been asked before
+        subprocess.run([sys.executable, "-c", FIRST_ANSWERS, graph, engine], check=True, timeout=60)
+
+
+LAST_ENGINE = """
+import os, signal, sys, threading
+from lensmith.inference.engine import open_graph
+
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+engines = [open_graph(sys.argv[1], sys.argv[2], "fp32", threads=1)]
+thread = threading.Thread(target=engines.clear)
+thread.start()
+thread.join()
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_signals_are_handled_when_another_thread_let_go_of_the_last_engine(graph: str, engine: str) -> None:
+    said = subprocess.run([sys.executable, "-c", LAST_ENGINE, graph, engine], check=True, stdout=subprocess.PIPE)
+    assert said.stdout == b"handled\n"
+
+
+def test_probabilities_sum_to_one_and_follow_the_temperature() -> None:
+    logits = np.array([[1000.0, 0.0], [2.0, 1.0]], dtype=np.float32)
+    sharp, soft = FakeEngine(lambda _: logits, 1.0).run(BATCH), FakeEngine(lambda _: logits, 10.0).run(BATCH)
+    np.testing.assert_allclose(sharp.sum(1), 1, rtol=1e-6)
+    assert sharp.dtype == np.float32
+    assert soft[1, 0] == pytest.approx(1 / (1 + np.exp(-0.1)), rel=1e-5)
+
+
+@pytest.fixture
+def tuned(remake: Callable[..., Bundle], colour_bundle: Bundle) -> Bundle:
+    """A bundle that was tuned for OpenVINO on a processor with VNNI."""
+    plain = colour_bundle.records()[0]
+    first = plain.model_copy(update={"engine": "openvino", "needs": ("VNNI", "AMX-INT8"), "why": "the fastest"})
+    return remake("tuned", engines=(first, plain.model_copy(update={"chosen": False})))
+
+
+def test_where_the_processor_has_what_the_chosen_engine_needs_it_runs(
+    tuned: Bundle, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setattr(engine_room, "instruction_sets", lambda: ["AVX2", "AMX-INT8"])
+    assert open_engine(tuned, threads=1).name == "openvino"
+    assert not [each for each in recwarn if each.category is FallbackWarning]
+
+
+def test_without_it_the_next_engine_runs_answers_the_same_and_says_so(
+    tuned: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_room, "instruction_sets", lambda: ["AVX2"])
+    with pytest.warns(FallbackWarning, match="on onnxruntime-fp32 here .openvino-fp32: this processor has no VNNI"):
+        opened = open_engine(tuned, threads=1)
+    assert opened.name == "onnxruntime"
+    assert lacks(tuned.records()[0]) == "this processor has no VNNI or AMX-INT8"
+
+
+def test_an_engine_that_is_not_installed_gives_way_to_the_next(tuned: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_room, "instruction_sets", lambda: ["VNNI"])
+    monkeypatch.setattr(engine_room, "find_spec", lambda name: None if name == "openvino" else object())
+    with pytest.warns(FallbackWarning, match="openvino is not installed"):
+        assert open_engine(tuned, threads=1).name == "onnxruntime"
+
+
+def test_a_named_engine_that_cannot_run_here_is_an_error_and_no_other_takes_its_place(
+    tuned: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_room, "instruction_sets", list)
+    with pytest.raises(BundleError, match="openvino-fp32: this processor has no VNNI"):
+        open_engine(tuned, "openvino")
+
+
+def test_engines_are_named_with_or_without_their_precision(tuned: Bundle) -> None:
+    assert [each.name for each in tuned.records()] == ["openvino-fp32", "onnxruntime-fp32"]
+    assert tuned.records("onnxruntime") == tuned.records("onnxruntime-fp32") == tuned.records()[1:]
+
+
+def test_a_provider_that_the_package_lacks_is_named() -> None:
+    import onnxruntime as ort
+
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        assert CudaEngine.missing() == "onnxruntime here has no CUDAExecutionProvider (pip install onnxruntime-gpu)"
+    assert OnnxRuntimeEngine.missing() == ""
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["onnxruntime-cuda", "onnxruntime-tensorrt"])
+def test_engines_on_a_gpu_answer_as_the_one_on_the_processor(graph: str, name: str) -> None:
+    if reason := ENGINES[name].missing():
+        pytest.skip(reason)
+    expected = open_graph(graph, "onnxruntime", "fp32", 1).run(BATCH)
+    np.testing.assert_allclose(open_graph(graph, name, "fp32", 1).run(BATCH), expected, atol=1e-4)
+
+
+def test_an_engine_the_bundle_was_not_exported_for_is_named(colour_bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match="onnxruntime"):
+        open_engine(colour_bundle, "tensorrt")

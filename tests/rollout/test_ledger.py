@@ -1,0 +1,219 @@
+"""The ledger of gray releases: who is first has it, and what is decided takes effect once."""
+
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lensmith.bundle.format import Bundle
+from lensmith.errors import RegistryError, RolloutError
+from lensmith.registry.models import aliases
+from lensmith.rollout.ledger import Ledger, State
+from lensmith.rollout.metrics import BUCKETS, Counts
+from lensmith.rollout.state import Decision, Rollout
+
+Versions = Callable[..., Bundle]
+
+
+@pytest.fixture
+def ledger(registry: Any, versions: Versions) -> Ledger:
+    """Of flowers, which has versions 1 (champion), 2 and 3."""
+    versions("a", "b", "c")
+    opened = Ledger.open(registry, "flowers", create=True)
+    assert opened is not None
+    return opened
+
+
+def rollout(**fields: Any) -> Rollout:
+    return Rollout(**{"id": "", "name": "flowers", "champion": "1", "challenger": "2", **fields})
+
+
+def latest(ledger: Ledger) -> State:
+    state = ledger.latest()
+    assert state is not None
+    return state
+
+
+def test_a_model_without_releases_has_no_ledger(registry: Any, versions: Versions) -> None:
+    versions("a")
+    assert Ledger.open(registry, "flowers", create=False) is None
+    opened = Ledger.open(registry, "flowers", create=True)
+    assert opened is not None
+    assert opened.latest() is None
+    again = Ledger.open(registry, "flowers", create=False)
+    assert again is not None
+    assert again.run == opened.run
+
+
+def test_numbers_count_up_and_history_keeps_all(ledger: Ledger) -> None:
+    for n in (1, 2):
+        assert ledger.begin(rollout(challenger=str(n + 1))).id == f"flowers-{n}"
+        ledger.decide(n, Decision(outcome="aborted", reason=f"the {n}th"))
+    assert [(state.n, state.rollout.challenger) for state in ledger.history()] == [(1, "2"), (2, "3")]
+    assert [state.decision.reason for state in ledger.history() if state.decision] == ["the 1th", "the 2th"]
+
+
+def test_two_releases_at_once_are_refused(ledger: Ledger) -> None:
+    ledger.begin(rollout())
+    with pytest.raises(RolloutError, match="flowers-1 is: version 2 beside 1"):
+        ledger.begin(rollout(challenger="3"))
+    assert len(ledger.history()) == 1
+
+
+def test_a_number_that_another_has_claimed_meanwhile_is_his(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = rollout(id="flowers-1", by="the other")
+
+    def too_late(self: Ledger) -> None:
+        self.client.log_param(self.run, "rollout.1", other.model_dump_json())
+
+    monkeypatch.setattr(Ledger, "latest", too_late)
+    with pytest.raises(RolloutError, match="under way"):
+        ledger.begin(rollout(by="me"))
+    monkeypatch.undo()
+    assert latest(ledger).rollout.by == "the other"
+
+
+def test_a_promotion_moves_the_aliases_once(ledger: Ledger, registry: Any) -> None:
+    registry.set_registered_model_alias("flowers", "challenger", "2")
+    ledger.begin(rollout())
+    before = latest(ledger)
+    ledger.decide(1, Decision(outcome="promoted", reason="better"))
+    ledger.apply(latest(ledger))
+    assert aliases(registry, "flowers") == {"champion": "2", "previous": "1"}
+    assert latest(ledger).applied
+    registry.set_registered_model_alias("flowers", "champion", "3")
+    ledger.apply(before)
+    ledger.apply(latest(ledger))
+    assert aliases(registry, "flowers") == {"champion": "3", "previous": "1"}
+
+
+@pytest.mark.parametrize("outcome", ["rolled_back", "aborted"])
+def test_a_challenger_that_is_taken_back_loses_its_alias_and_nothing_else(
+    outcome: Any, ledger: Ledger, registry: Any
+) -> None:
+    registry.set_registered_model_alias("flowers", "challenger", "2")
+    ledger.begin(rollout())
+    ledger.decide(1, Decision(outcome=outcome, reason="worse"))
+    ledger.apply(latest(ledger))
+    assert aliases(registry, "flowers") == {"champion": "1"}
+
+
+def test_the_alias_of_another_challenger_stays(ledger: Ledger, registry: Any) -> None:
+    registry.set_registered_model_alias("flowers", "challenger", "3")
+    ledger.begin(rollout())
+    ledger.decide(1, Decision(outcome="aborted", reason="enough"))
+    ledger.apply(latest(ledger))
+    assert aliases(registry, "flowers") == {"challenger": "3", "champion": "1"}
+
+
+def test_what_died_half_way_through_a_promotion_is_finished(ledger: Ledger, registry: Any) -> None:
+    ledger.begin(rollout())
+    ledger.decide(1, Decision(outcome="promoted", reason="better"))
+    registry.set_registered_model_alias("flowers", "previous", "1")
+    registry.set_registered_model_alias("flowers", "champion", "2")  # and here it died
+    ledger.apply(latest(ledger))
+    assert aliases(registry, "flowers") == {"champion": "2", "previous": "1"}
+
+
+def test_a_decision_that_nobody_applied_is_applied_before_the_next_begins(ledger: Ledger, registry: Any) -> None:
+    ledger.begin(rollout())
+    ledger.decide(1, Decision(outcome="promoted", reason="better"))
+    ledger.begin(rollout(champion="2", challenger="3"))
+    assert aliases(registry, "flowers")["champion"] == "2"
+
+
+def test_each_replica_keeps_its_own_last_report(ledger: Ledger) -> None:
+    ledger.begin(rollout())
+    ledger.report(1, "a:8001", {"champion": {"answered": 1}})
+    ledger.report(1, "a:8001", {"champion": {"answered": 5}})
+    ledger.report(1, "b", {"champion": {"answered": 2}, "at": "2026-01-01"})
+    assert latest(ledger).reports == {
+        "a_8001": {"champion": {"answered": 5}},
+        "b": {"champion": {"answered": 2}, "at": "2026-01-01"},
+    }
+
+
+def test_the_fullest_report_there_can_be_fits(ledger: Ledger) -> None:
+    drawn = random.Random(0)
+
+    def full(keys: Any) -> Any:
+        return {str(key): drawn.randrange(1_000_000) for key in keys}
+
+    counts = {
+        "answered": 10**7, "latency": full(range(BUCKETS + 1)), "work": full(range(BUCKETS + 1)),
+        "classes": full(range(-1, 100)), "confidence": full(range(20)),
+    }  # fmt: skip
+    told = {role: Counts.from_dict(counts).as_dict() for role in ("champion", "challenger")}
+    ledger.begin(rollout())
+    ledger.report(1, "replica", told)
+    assert latest(ledger).reports["replica"] == told
+
+
+def test_a_report_beyond_mlflows_limit_is_refused_and_the_one_before_stays(ledger: Ledger) -> None:
+    ledger.begin(rollout())
+    ledger.report(1, "replica", {"answered": 1})
+    with pytest.raises(RegistryError, match="at most 8,000 characters"):
+        ledger.report(1, "replica", {"noise": random.Random(0).randbytes(20_000).hex()})
+    assert latest(ledger).reports["replica"] == {"answered": 1}
+
+
+def test_a_mapping_too_long_for_mlflow_is_refused(ledger: Ledger) -> None:
+    with pytest.raises(RolloutError, match="400 mapped labels"):
+        ledger.begin(rollout(mapping={f"label {n:03d}": f"etikett {n:03d}" for n in range(400)}))
+    assert ledger.latest() is None
+
+
+@pytest.mark.parametrize("fields", [{"figures": {"classes": list(range(3000))}}, {"reason": "because " * 1000}])
+def test_a_decision_too_long_for_mlflow_is_shortened_and_stays_readable(fields: Any, ledger: Ledger) -> None:
+    ledger.begin(rollout())
+    ledger.decide(1, Decision(**{"outcome": "rolled_back", "reason": "slow", "guard": "latency", **fields}))
+    decision = latest(ledger).decision
+    assert decision is not None
+    assert (decision.outcome, decision.guard[:7]) == ("rolled_back", "latency")
+    assert decision.figures != fields.get("figures")
+    assert decision.reason.startswith(("slow", "because"))
+
+
+def test_old_reports_go_and_the_last_ones_stay(ledger: Ledger) -> None:
+    for n in (1, 2, 3):
+        ledger.begin(rollout())
+        ledger.report(n, "replica", {"n": n})
+        ledger.decide(n, Decision(outcome="aborted", reason="enough"))
+    assert [dict(state.reports) for state in ledger.history()] == [{}, {"replica": {"n": 2}}, {"replica": {"n": 3}}]
+
+
+def test_an_entry_that_somebody_has_changed_is_told(ledger: Ledger) -> None:
+    ledger.client.log_param(ledger.run, "rollout.1", json.dumps({"id": 3}))
+    with pytest.raises(RegistryError, match=r"rollout\.1.*cannot be read"):
+        ledger.latest()
+
+
+def test_a_ledger_that_somebody_has_deleted_is_taken_back(ledger: Ledger, registry: Any) -> None:
+    ledger.begin(rollout())
+    registry.delete_run(ledger.run)
+    again = Ledger.open(registry, "flowers", create=False)
+    assert again is not None
+    assert again.decide(1, Decision(outcome="aborted", reason="enough")).outcome == "aborted"
+    assert [state.decision is not None for state in again.history()] == [True]
+
+
+def test_a_ledger_that_is_gone_for_good_is_followed_by_another(ledger: Ledger, registry: Any) -> None:
+    ledger.begin(rollout())
+    registry.delete_run(ledger.run)
+    registry._tracking_client.store._hard_delete_run(ledger.run)  # as `mlflow gc` does
+    assert Ledger.open(registry, "flowers", create=False) is None
+    for _ in range(2):
+        again = Ledger.open(registry, "flowers", create=True)
+        assert again is not None
+        assert again.run != ledger.run
+    assert again.begin(rollout()).id == "flowers-1"
+
+
+def test_a_release_needs_no_run_of_a_training_that_was_deleted(registry: Any, versions: Versions) -> None:
+    versions("a", "b")
+    registry.delete_run(registry.get_model_version("flowers", "1").run_id)
+    ledger = Ledger.open(registry, "flowers", create=True)
+    assert ledger is not None
+    assert ledger.begin(rollout()).id == "flowers-1"

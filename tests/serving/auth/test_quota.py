@@ -1,0 +1,479 @@
+"""Quotas: what one caller may send, counted here or in a real Redis that comes and goes."""
+
+import asyncio
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lensmith.config import ServeSettings
+from lensmith.errors import MissingPackageError, SettingsError
+from lensmith.serving.auth import rate_limit, rate_limit_redis
+from lensmith.serving.auth.quota import Quota
+from lensmith.serving.auth.rate_limit import Counts, Rate
+from lensmith.serving.problems import ProblemError
+
+
+class Clock:
+    """Stands in for `time` in one module, and moves when told to."""
+
+    def __init__(self) -> None:
+        self.now = 6000.0  # the beginning of a minute
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(rate_limit, "time", clock)
+    return clock
+
+
+def settings(**given: Any) -> ServeSettings:
+    return ServeSettings(bundle="x", **given)
+
+
+def take(quota: Quota, caller: str = "robot", images: int = 1) -> int | None:
+    """None where they are let in, else the seconds of Retry-After; -1: waiting does not help."""
+    return asyncio.run(taken(quota, caller, images))
+
+
+async def taken(quota: Quota, caller: str = "robot", images: int = 1) -> int | None:
+    try:
+        await quota.take(caller, images)
+    except ProblemError as error:
+        problem = error
+    else:
+        return None
+    assert (problem.kind, problem.status) == ("over-quota", 429)
+    return int((problem.headers or {}).get("retry-after", -1))
+
+
+# Which quota
+
+
+def test_callers_with_tokens_have_200_images_a_minute_and_others_no_quota() -> None:
+    quota = Quota.of(settings(), authenticated=True)
+    assert quota is not None
+    assert quota.rate == Rate(200, 60)
+    assert Quota.of(settings(), authenticated=False) is None
+    assert Quota.of(settings(quota="none"), authenticated=True) is None
+    assert Quota.of(settings(quota="5/second"), authenticated=False) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("1/second", (1, 1)),
+        (" 30 / minute ", (30, 60)),
+        ("10/hour", (10, 3600)),
+        ("999999999/day", (999_999_999, 86_400)),
+    ],
+)
+def test_a_quota_is_a_number_of_images_and_a_window(text: str, rate: tuple[int, int]) -> None:
+    assert Rate.parse(text) == Rate(*rate)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "200", "200/", "/minute", "0/minute", "-1/minute", "1.5/minute", "200/week", "200 per minute",
+             "200/minute;5/second", "2/3minute", "9999999999/day"],
+)  # fmt: skip
+def test_a_quota_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match="NUMBER/second"):
+        Rate.parse(text)
+
+
+# Counted in this process
+
+
+def test_a_caller_may_send_the_quota_and_then_is_told_when_to_come_back(clock: Clock) -> None:
+    quota = Quota(Rate(3, 60))
+    assert [take(quota) for _ in range(4)] == [None, None, None, 80]
+    assert take(quota, "another") is None
+    clock.now += 79
+    assert take(quota) == 1
+    clock.now += 1
+    assert [take(quota), take(quota)] == [None, 20]
+
+
+@pytest.mark.parametrize("rate", [Rate(1, 1), Rate(3, 60), Rate(200, 60), Rate(7, 3600)])
+@pytest.mark.parametrize("images", [1, 2, 7])
+def test_who_waits_as_long_as_told_is_let_in_and_not_a_moment_before(clock: Clock, rate: Rate, images: int) -> None:
+    counts = Counts(rate)
+    images = min(images, rate.images)
+    for _ in range(300):
+        wait = counts.take("robot", images)
+        if not wait:
+            clock.now += rate.seconds / 97
+            continue
+        moment = clock.now
+        clock.now = moment + wait * 0.999
+        assert counts.take("robot", images) > 0
+        clock.now = moment + wait + 1e-6 * rate.seconds
+        assert counts.take("robot", images) == 0
+
+
+def test_no_burst_around_the_border_of_two_windows_is_larger_than_the_quota(clock: Clock) -> None:
+    counts, let_in = Counts(Rate(60, 60)), []
+    clock.now += 54  # six seconds of ten images each before the border; fixed windows would allow six more after it
+    for _ in range(1300):
+        if not counts.take("robot", 1):
+            let_in.append(clock.now)
+        clock.now += 0.1
+
+    def most_within(seconds: float) -> int:
+        return max(sum(start <= moment < start + seconds for moment in let_in) for start in let_in)
+
+    assert let_in[59] < 6060 < let_in[60]
+    assert most_within(12) <= 60 + 12 * 60 / 60
+    assert most_within(60) <= 60 + 60
+    assert 60 + 110 <= len(let_in) <= 60 + 130  # in the long run the quota, and neither more nor less
+
+
+def test_a_batch_counts_each_of_its_images_or_none(clock: Clock) -> None:
+    quota = Quota(Rate(10, 60))
+    assert take(quota, images=8) is None
+    assert take(quota, images=3)
+    assert take(quota, images=2) is None
+    assert take(quota, images=1)
+
+
+def test_a_batch_larger_than_the_quota_is_not_told_to_wait(clock: Clock) -> None:
+    quota = Quota(Rate(10, 60))
+    assert take(quota, images=11) == -1
+    assert take(quota, images=10) is None
+
+
+def test_after_two_windows_of_silence_all_is_forgotten(clock: Clock) -> None:
+    quota = Quota(Rate(2, 60))
+    assert take(quota, images=2) is None
+    clock.now += 120
+    assert take(quota, images=2) is None
+
+
+def test_refused_images_do_not_count(clock: Clock) -> None:
+    quota = Quota(Rate(2, 60))
+    assert take(quota, images=2) is None
+    assert all(take(quota) for _ in range(50))
+    clock.now += 90
+    assert take(quota) is None
+
+
+def test_many_callers_take_little_memory_and_silent_ones_none(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_limit, "CALLERS", 100)
+    counts = Counts(Rate(5, 60))
+    for number in range(1000):
+        assert counts.take(f"robot {number}", 5) == 0
+        assert len(counts._callers) <= 100
+    assert counts.take("robot 999", 1) > 0
+    assert counts.take("robot 0", 5) == 0  # forgotten
+    clock.now += 180
+    for number in range(60):
+        counts.take(f"new robot {number}", 1)
+    assert len(counts._callers) == 60
+
+
+def test_callers_are_kept_apart_whatever_they_are_called(clock: Clock) -> None:
+    quota = Quota(Rate(1, 60))
+    for name in ("a", "a/b", "a/", "A", "", "ä", "a\0", "\ud800", "x" * 10_000):
+        assert take(quota, name) is None
+        assert take(quota, name)
+
+
+# Counted in Redis
+
+
+class Redis:
+    """A redis-server of this test alone, which may be killed, brought back and stopped in its tracks."""
+
+    def __init__(self, folder: Path, password: str | None = None) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/1"
+        self._folder = folder
+        self._password = password
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        options += ["--dir", str(self._folder)]
+        options += ["--requirepass", self._password] if self._password else []
+        self.process = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
+        for _ in range(500):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.02)
+        raise AssertionError("redis-server did not start")
+
+    def kill(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def send(self, what: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(what)
+
+
+@pytest.fixture
+def redis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Redis]:
+    yield from _running(Redis(tmp_path), monkeypatch)
+
+
+@pytest.fixture
+def locked_redis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Redis]:
+    yield from _running(Redis(tmp_path, password="open sesame"), monkeypatch)
+
+
+def _running(server: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Redis]:
+    if not shutil.which("redis-server"):
+        if os.environ.get("CI") == "true":
+            pytest.fail("CI must count in Redis: install redis-server")
+        pytest.skip("redis-server is not installed")
+    pytest.importorskip("redis")
+    monkeypatch.delenv("LENSMITH_REDIS_PASSWORD", raising=False)
+    monkeypatch.delenv("LENSMITH_REDIS_PASSWORD_FILE", raising=False)
+    # What is promised of time-outs is counted, not timed; a busy machine must not make a healthy Redis seem slow.
+    monkeypatch.setattr(rate_limit_redis, "TIMEOUT_S", 20.0)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+class Asked:
+    """How often a quota has asked Redis, and a clock for how long it leaves Redis alone."""
+
+    def __init__(self, quota: Quota, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.times = 0
+        self.now = 1000.0
+        shared = quota.shared
+        assert shared is not None
+        ask = shared._ask
+
+        async def counted(key: str, images: int) -> float:
+            self.times += 1
+            return await ask(key, images)
+
+        monkeypatch.setattr(shared, "_ask", counted)
+        monkeypatch.setattr(rate_limit_redis, "time", self)
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def of(server: Redis, quota: str = "5/hour") -> Quota:
+    made = Quota.of(settings(quota=quota, quota_store=server.url), authenticated=True)
+    assert made is not None
+    return made
+
+
+def test_replicas_share_one_count(redis: Redis) -> None:
+    async def both() -> None:
+        one, two, other = of(redis), of(redis), of(redis, "3/hour")
+        found = [await taken(quota) for quota in (one, two, one, two, one)]
+        assert found == [None] * 5
+        for quota in (one, two):
+            wait = await taken(quota)
+            assert wait is not None
+            assert 3600 < wait <= 3600 + 3600 / 5
+        assert await taken(one, "another", 5) is None
+        assert await taken(two, "another", 1) is not None
+        assert await taken(other) is None  # another quota is another count
+        for quota in (one, two, other):
+            await quota.close()
+
+    asyncio.run(both())
+
+
+def test_many_at_once_are_let_in_as_often_as_the_quota_says(redis: Redis) -> None:
+    async def crowd() -> None:
+        one, two = of(redis, "100/hour"), of(redis, "100/hour")
+        found = await asyncio.gather(*(taken((one, two)[number % 2]) for number in range(300)))
+        assert found.count(None) == 100
+        await one.close()
+        await two.close()
+
+    asyncio.run(crowd())
+
+
+def test_redis_learns_no_names(redis: Redis) -> None:
+    async def look() -> list[bytes]:
+        import redis.asyncio
+
+        quota = of(redis_server)
+        await quota.take("robot@example.org")
+        async with redis.asyncio.Redis.from_url(redis_server.url) as client:
+            keys: list[bytes] = await client.keys("*")
+        await quota.close()
+        return keys
+
+    redis_server = redis
+    found = asyncio.run(look())
+    assert len(found) == 1
+    assert b"robot" not in found[0]
+    assert found[0].startswith(b"lensmith-quota:")
+
+
+def test_what_is_counted_fades_from_redis(redis: Redis) -> None:
+    async def look() -> int:
+        import redis.asyncio
+
+        quota = of(redis_server, "5/minute")
+        await quota.take("robot")
+        async with redis.asyncio.Redis.from_url(redis_server.url) as client:
+            left = int(await client.ttl((await client.keys("*"))[0]))
+        await quota.close()
+        return left
+
+    redis_server = redis
+    assert 0 < asyncio.run(look()) <= 120
+
+
+def test_when_redis_is_killed_and_comes_back_no_request_fails_and_both_are_said_once(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def outlast() -> None:
+        quota, other = of(redis), of(redis)
+        asked = Asked(quota, monkeypatch)
+        assert await taken(quota, images=2) is None
+        assert await taken(other, images=2) is None
+        redis.kill()
+        # This process goes on with what it has let in itself: 2 of 5, whatever the other one did.
+        assert [await taken(quota) for _ in range(3)] == [None] * 3
+        assert await taken(quota) is not None
+        assert asked.times == 2
+        assert [record.getMessage() for record in caplog.records] == [
+            f"Redis at 127.0.0.1:{redis.port} does not answer (ConnectionError); quotas are counted in this process "
+            "until it does"
+        ]
+        asked.now += rate_limit_redis.RETRY_S
+        assert await taken(quota, "another") is None  # asks again, in vain
+        assert asked.times == 3
+        assert len(caplog.records) == 1
+        redis.start()
+        assert await taken(quota, "another") is None  # leaves it alone
+        assert asked.times == 3
+        asked.now += rate_limit_redis.RETRY_S
+        assert await taken(quota, "another") is None
+        assert asked.times == 4
+        assert caplog.records[-1].getMessage() == (
+            f"Redis at 127.0.0.1:{redis.port} answers again; quotas are counted there"
+        )
+        assert [await taken(quota, "another") for _ in range(5)].count(None) == 4  # one is counted there already
+        assert len(caplog.records) == 2
+        await quota.close()
+        await other.close()
+
+    caplog.set_level(logging.WARNING, "lensmith")
+    asyncio.run(outlast())
+
+
+def test_a_redis_that_hangs_costs_one_request_a_time_out_and_the_others_nothing(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def outlast() -> None:
+        quota = of(redis, "1000/hour")
+        asked = Asked(quota, monkeypatch)
+        assert await taken(quota) is None
+        redis.send(signal.SIGSTOP)
+        monkeypatch.setattr(rate_limit_redis, "TIMEOUT_S", 0.05)
+        assert [await taken(quota) for _ in range(50)] == [None] * 50
+        assert asked.times == 2
+        for _ in range(3):
+            asked.now += rate_limit_redis.RETRY_S
+            assert await asyncio.gather(*(taken(quota) for _ in range(50))) == [None] * 50
+        assert asked.times == 5
+        redis.send(signal.SIGCONT)
+        monkeypatch.setattr(rate_limit_redis, "TIMEOUT_S", 20.0)
+        asked.now += rate_limit_redis.RETRY_S
+        # No answer of a question that was given up is taken for that of another.
+        assert await taken(quota, "another", 1000) is None
+        assert await taken(quota, "another", 1) is not None
+        assert await taken(quota, "a third", 1) is None
+        await quota.close()
+
+    asyncio.run(outlast())
+
+
+def test_a_redis_that_never_was_there_is_no_reason_not_to_start(redis: Redis) -> None:
+    redis.kill()
+
+    async def go_on() -> None:
+        quota = of(redis)
+        assert [await taken(quota) for _ in range(6)].count(None) == 5
+        await quota.close()
+
+    asyncio.run(go_on())
+
+
+def test_the_password_comes_from_the_environment_or_a_file_and_is_not_logged(
+    locked_redis: Redis, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def shares_a_count() -> bool:
+        one, two, caller = of(locked_redis), of(locked_redis), f"robot {time.monotonic_ns()}"
+        await one.take(caller, 5)
+        wait = await taken(two, caller)
+        await one.close()
+        await two.close()
+        return wait is not None
+
+    caplog.set_level(logging.DEBUG)
+    assert not asyncio.run(shares_a_count())
+    assert "AuthenticationError" in caplog.text
+    monkeypatch.setenv("LENSMITH_REDIS_PASSWORD", "open barley")
+    assert not asyncio.run(shares_a_count())
+    monkeypatch.delenv("LENSMITH_REDIS_PASSWORD")
+    (tmp_path / "password").write_text("open sesame\n")
+    monkeypatch.setenv("LENSMITH_REDIS_PASSWORD_FILE", str(tmp_path / "password"))
+    assert asyncio.run(shares_a_count())
+    monkeypatch.delenv("LENSMITH_REDIS_PASSWORD_FILE")
+    monkeypatch.setenv("LENSMITH_REDIS_PASSWORD", "open sesame")
+    assert asyncio.run(shares_a_count())
+    assert "open" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://:hunter22@127.0.0.1:6379/0", "redis://me:hunter22@127.0.0.1/0", "redis://127.0.0.1/0?password=hunter22",
+     "redis://127.0.0.1:hunter22/0", "memcached://hunter22", "redis://127.0.0.1/hunter22", "redis://", "Memory", ""],
+)  # fmt: skip
+def test_a_store_of_another_form_or_with_a_password_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(SettingsError, match="LENSMITH_REDIS_PASSWORD") as caught:
+        Quota.of(settings(quota_store=url), authenticated=True)
+    assert "hunter22" not in str(caught.value)
+
+
+def test_a_password_file_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("redis")
+    monkeypatch.delenv("LENSMITH_REDIS_PASSWORD", raising=False)
+    for content in (None, b"", b"\xff"):
+        file = tmp_path / "password"
+        if content is not None:
+            file.write_bytes(content)
+        monkeypatch.setenv("LENSMITH_REDIS_PASSWORD_FILE", str(file))
+        with pytest.raises(SettingsError, match="password"):
+            Quota.of(settings(quota_store="redis://127.0.0.1:1/0"), authenticated=True)
+
+
+def test_without_the_package_the_extra_to_install_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "redis", None)
+    monkeypatch.delitem(sys.modules, "redis.asyncio", raising=False)
+    with pytest.raises(ModuleNotFoundError) as caught:
+        Quota.of(settings(quota_store="redis://127.0.0.1:1/0"), authenticated=True)
+    assert "pip install 'lensmith[redis]'" in str(MissingPackageError.of(caught.value))

@@ -1,0 +1,79 @@
+"""A classifier and a running application for the tests of the service."""
+
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from lensmith.bundle.format import Bundle
+from lensmith.config import ServeSettings
+from lensmith.inference.classifier import Classifier, load
+from lensmith.serving.app import create_app
+from lensmith.serving.execution.loaded_model import Model
+from lensmith.serving.execution.model_manager import Models
+from lensmith.serving.execution.thread_pool import Workers
+
+
+@pytest.fixture(scope="session")
+def classifier(colour_bundle: Bundle) -> Classifier:
+    return load(colour_bundle.path)
+
+
+@pytest.fixture
+def settings(colour_bundle: Bundle) -> ServeSettings:
+    return ServeSettings(bundle=colour_bundle.path, port=0)
+
+
+@pytest.fixture(scope="session")
+def app_of() -> Callable[..., FastAPI]:
+    """`app_of(settings)`: the application for a bundle; `app_of(settings, classifier)`: for any classifier."""
+
+    def make(settings: ServeSettings, classifier: Classifier | None = None) -> FastAPI:
+        if classifier is None:
+            return create_app(Models.load(settings), settings)
+        return create_app(Models(Model(classifier, settings.max_pixels, settings.bundle), settings), settings)
+
+    return make
+
+
+@pytest.fixture
+def client(app_of: Callable[..., FastAPI], settings: ServeSettings) -> Iterator[TestClient]:
+    with TestClient(app_of(settings), raise_server_exceptions=False, client=("127.0.0.1", 50000)) as client:
+        yield client
+
+
+@pytest.fixture
+def red_png(colours: Path) -> bytes:
+    return (colours / "red" / "000.png").read_bytes()
+
+
+@pytest.fixture
+def noise_jpeg() -> bytes:
+    """A JPEG of about 300 kB: several chunks on the wire."""
+    noise = np.random.default_rng(0).integers(0, 256, (400, 500, 3), dtype=np.uint8)
+    out = BytesIO()
+    Image.fromarray(noise).save(out, "JPEG", quality=95)
+    return out.getvalue()
+
+
+@pytest.fixture(scope="session")
+def ready_app_of(app_of: Callable[..., FastAPI]) -> Callable[..., FastAPI]:
+    """`ready_app_of(settings, classifier, image_s)`: one that is ready, for callers that run no lifespan.
+
+    It has `settings.threads` threads, or one, and takes `image_s` seconds for what an image takes.
+    """
+
+    def make(settings: ServeSettings, classifier: Classifier, image_s: float = 0.001) -> FastAPI:
+        app = app_of(settings, classifier)
+        pool = Workers(settings.threads or 1)
+        pool.expect(image_s)
+        app.state.service.use(pool)
+        app.state.service.phase = "ready"
+        return app
+
+    return make

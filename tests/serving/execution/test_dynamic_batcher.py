@@ -1,0 +1,241 @@
+"""Work-conserving batching."""
+
+import asyncio
+import gc
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lensmith.bundle.format import Bundle
+from lensmith.errors import ImageError
+from lensmith.inference.classifier import Classifier
+from lensmith.inference.engine import FakeEngine
+from lensmith.serving.execution.dynamic_batcher import Batcher, plausible
+from lensmith.serving.execution.loaded_model import Model
+from lensmith.serving.execution.thread_pool import ExpiredError, Job
+
+
+def test_a_free_executor_takes_what_is_ready_at_once_and_never_more_than_the_ceiling(
+    colour_bundle: Bundle, red_png: bytes
+) -> None:
+    sizes: list[int] = []
+    begun, release = threading.Event(), threading.Event()
+
+    def answer(batch: np.ndarray) -> np.ndarray:
+        sizes.append(len(batch))
+        begun.set()
+        release.wait(5)
+        return np.zeros((len(batch), 3), np.float32)
+
+    async def scenario() -> None:
+        pool = Batcher(decoders=2, max_batch=4)
+        model = Model(Classifier(colour_bundle, FakeEngine(answer)), 10**8, Path("bundle"))
+        first = pool.submit(Job(model, red_png, 1))  # alone: nothing waits for company
+        await asyncio.to_thread(begun.wait, 5)
+        others = [pool.submit(Job(model, red_png, 1)) for _ in range(6)]
+        while pool.waiting:  # until all are decoded, or being so
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.1)
+        release.set()
+        found = await asyncio.gather(first, *others)
+        assert {each.batch for each in found} == {1, 4, 2}
+        pool.close()
+
+    asyncio.run(scenario())
+    assert sizes == [1, 4, 2]
+
+
+def test_an_image_that_cannot_be_read_takes_no_other_with_it(classifier: Classifier, red_png: bytes) -> None:
+    async def scenario() -> None:
+        pool, model = Batcher(decoders=2, max_batch=8), Model(classifier, 10**8, Path("bundle"))
+        images = (red_png, b"nothing", red_png)
+        found = await asyncio.gather(*(pool.submit(Job(model, each, 1)) for each in images), return_exceptions=True)
+        assert isinstance(found[1], ImageError)
+        assert [each.prediction.label for each in (found[0], found[2])] == ["red", "red"]  # type: ignore[union-attr]
+        assert (pool.running, pool.waiting) == (0, 0)
+        pool.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_is_predicted_counts_batches_and_not_images(colour_bundle: Bundle) -> None:
+    def answer(batch: np.ndarray) -> np.ndarray:
+        time.sleep(0.02)  # whatever the batch
+        return np.zeros((len(batch), 3), np.float32)
+
+    async def scenario() -> None:
+        pool = Batcher(decoders=1, max_batch=4)
+        pool.warm(Model(Classifier(colour_bundle, FakeEngine(answer)), 10**8, Path("bundle")))
+        alone, behind_8 = pool.predicted_s(), pool.predicted_s(ahead=8)
+        assert alone >= 0.02
+        assert 0.06 <= behind_8 < 8 * alone
+        pool.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_is_predicted_knows_of_decoding(colour_bundle: Bundle, red_png: bytes) -> None:
+    release = threading.Event()
+
+    async def scenario() -> None:
+        pool, model = Batcher(decoders=2, max_batch=32), model_of(colour_bundle, zeros)
+        pool.expect(0.001, decode_s=0.02)
+        assert pool.predicted_s() == pytest.approx(0.021)
+        prepare = model.prepare
+        model.prepare = lambda encoded: release.wait(5) and prepare(encoded)  # type: ignore[method-assign]
+        answers = [pool.submit(Job(model, red_png, 1)) for _ in range(60)]
+        while pool.running < 2:
+            await asyncio.sleep(0.005)
+        assert pool.predicted_s() == pytest.approx(0.611)
+        release.set()
+        await asyncio.gather(*answers)
+        pool.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_is_decoded_waits_for_batches_alone(colour_bundle: Bundle, red_png: bytes) -> None:
+    release = threading.Event()
+
+    def answer(batch: np.ndarray) -> np.ndarray:
+        release.wait(5)
+        return zeros(batch)
+
+    async def scenario() -> None:
+        pool, model = Batcher(decoders=2, max_batch=4), model_of(colour_bundle, answer)
+        answers = [pool.submit(Job(model, red_png, 1)) for _ in range(8)]
+        await decoded(pool)
+        pool.expect(0.001, decode_s=0.02)
+        assert pool.predicted_s() == pytest.approx(0.021)  # and not eight times as long
+        pool.expect(0.02, decode_s=0.02)
+        assert pool.predicted_s() == pytest.approx(0.18)
+        release.set()
+        await asyncio.gather(*answers)
+        pool.close()
+
+    asyncio.run(scenario())
+
+
+def test_how_long_decoding_takes_is_learnt(colour_bundle: Bundle, red_png: bytes) -> None:
+    async def scenario() -> None:
+        pool, model = Batcher(decoders=1, max_batch=4), model_of(colour_bundle, zeros)
+        pool.expect(0.001, decode_s=10.0)
+        for _ in range(40):
+            await pool.submit(Job(model, red_png, 1))
+        assert pool.predicted_s() < 2
+        pool.close()
+
+    asyncio.run(scenario())
+
+
+def test_no_size_of_batch_stays_dark() -> None:
+    pool = Batcher(decoders=1, max_batch=4)
+    pool.expect(0.01)
+    pool._took(5.0)  # a stall
+    assert pool.batch_s(4) < 0.056
+    for _ in range(100):
+        pool._took(0.1)
+    assert pool.batch_s(4) > 0.3
+    for _ in range(60):  # with images alone, as others are let in no more
+        pool._took(0.01)
+    assert pool.batch_s(4) == pytest.approx(0.04, rel=0.1)
+    pool.close()
+
+
+@pytest.mark.parametrize(
+    ("times", "believed"),
+    [
+        ([1, 1.5, 2, 2.5], [1, 1.5, 2, 2.5]),
+        ([7, 9, 3, 3], [3, 3, 3, 3]),  # a larger batch took less
+        ([1, 1, 1, 50], [1, 1, 1, 2]),  # two smaller ones would have
+        ([1], [1]),
+    ],
+)
+def test_of_the_measured_times_those_of_a_stall_are_not_believed(times: list[float], believed: list[float]) -> None:
+    assert plausible(times) == believed
+
+
+def test_another_model_is_warmed_in_every_size_and_changes_nothing_that_was_learnt(colour_bundle: Bundle) -> None:
+    sizes: list[int] = []
+
+    def answer(batch: np.ndarray) -> np.ndarray:
+        sizes.append(len(batch))
+        return zeros(batch)
+
+    pool = Batcher(decoders=1, max_batch=4)
+    pool.warm(model_of(colour_bundle, answer))
+    assert sizes == [1, 1, 2, 2, 3, 3, 4, 4]
+    learnt = [pool.batch_s(size) for size in range(5)]
+    sizes.clear()
+    pool.warm(model_of(colour_bundle, answer))
+    assert sizes == [1, 2, 3, 4]
+    assert [pool.batch_s(size) for size in range(5)] == learnt
+    pool.close()
+
+
+def test_decoded_images_that_came_too_late_or_whose_client_left_are_in_no_batch(
+    colour_bundle: Bundle, red_png: bytes
+) -> None:
+    sizes: list[int] = []
+    begun, release = threading.Event(), threading.Event()
+
+    def answer(batch: np.ndarray) -> np.ndarray:
+        sizes.append(len(batch))
+        begun.set()
+        release.wait(5)
+        return zeros(batch)
+
+    async def scenario() -> None:
+        pool, model = Batcher(decoders=1, max_batch=2), model_of(colour_bundle, answer)
+        first = pool.submit(Job(model, red_png, 1))
+        await asyncio.to_thread(begun.wait, 5)
+        jobs = [Job(model, red_png, 1) for _ in range(4)]
+        late, left, *others = [pool.submit(job) for job in jobs]
+        await decoded(pool)
+        jobs[0].deadline = 0.0
+        left.cancel()
+        release.set()
+        with pytest.raises(ExpiredError):
+            await late
+        found = await asyncio.gather(first, *others)
+        assert [each.batch for each in found] == [1, 2, 2]
+        assert (pool.running, pool.waiting) == (0, 0)
+        pool.close()
+
+    asyncio.run(scenario())
+    assert sizes == [1, 2]
+
+
+def test_threads_that_wait_keep_no_model_alive(colour_bundle: Bundle, red_png: bytes) -> None:
+    async def scenario() -> None:
+        pool, model = Batcher(decoders=2, max_batch=4), model_of(colour_bundle, zeros)
+        await asyncio.gather(*(pool.submit(Job(model, red_png, 1)) for _ in range(50)))
+        gone = weakref.ref(model)
+        del model
+        async with asyncio.timeout(5):
+            while gone() is not None:  # a thread may just be noting how long it took
+                await asyncio.sleep(0.01)
+                gc.collect()
+        pool.close()
+
+    asyncio.run(scenario())
+
+
+def model_of(bundle: Bundle, answer: Callable[[np.ndarray], np.ndarray]) -> Model:
+    return Model(Classifier(bundle, FakeEngine(answer)), 10**8, Path("bundle"))
+
+
+def zeros(batch: np.ndarray) -> np.ndarray:
+    return np.zeros((len(batch), 3), np.float32)
+
+
+async def decoded(pool: Batcher) -> None:
+    """Nothing waits for a decoder, or is in one."""
+    async with asyncio.timeout(5):
+        while pool.waiting or pool._decoding:
+            await asyncio.sleep(0.005)

@@ -1,0 +1,260 @@
+"""Which uploads are kept, and feedback over the processes of a service."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import sqlite3
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from lensmith.bundle.drift import Reference
+from lensmith.bundle.format import Bundle
+from lensmith.config import ServeSettings
+from lensmith.errors import ServiceError
+from lensmith.feedback import storage
+from lensmith.inference.classifier import Classifier, load
+from lensmith.serving.child_process import ServiceProcess, start_service
+from lensmith.serving.feedback import feedback, keeper
+
+
+def until(happened: Callable[[], Any]) -> Any:
+    end = time.monotonic() + 30
+    while not (found := happened()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return found
+
+
+def reasons(folder: Path) -> dict[str, str]:
+    """Identifier of the request → why its upload was kept."""
+    return {found.request_id: found.reason for entry in storage.entries(folder) if (found := entry.read())}
+
+
+@pytest.fixture
+def settings(settings: ServeSettings) -> ServeSettings:
+    """A service that is patient: this machine may be busy with other tests."""
+    return settings.model_copy(update={"deadline_ms": 20_000.0})
+
+
+@pytest.fixture
+def serving(
+    app_of: Callable[..., FastAPI], settings: ServeSettings, classifier: Classifier, tmp_path: Path
+) -> Iterator[Callable[..., TestClient]]:
+    """`serving(classifier, **settings)`: a service that keeps uploads in tmp_path/kept."""
+    clients: list[TestClient] = []
+
+    def make(model: Classifier = classifier, **changed: Any) -> TestClient:
+        changed = {"keep": tmp_path / "kept", **changed}
+        clients.append(TestClient(app_of(settings.model_copy(update=changed), model)))
+        clients[-1].__enter__()
+        return clients[-1]
+
+    yield make
+    for each in clients:
+        each.__exit__(None, None, None)
+
+
+def send(client: TestClient, image: bytes, request_id: str) -> None:
+    assert client.post("/predict", content=image, headers={"X-Request-ID": request_id}).status_code == 200
+
+
+def test_what_the_model_is_unsure_of_is_kept_and_what_it_is_sure_of_is_not(
+    serving: Callable[..., TestClient], tmp_path: Path, between: Path, red_png: bytes
+) -> None:
+    client = serving(keep_below=0.8)
+    send(client, red_png, "sure")
+    send(client, between.read_bytes(), "unsure")
+    client.__exit__(None, None, None)
+    assert reasons(tmp_path / "kept") == {"unsure": "unsure"}
+    client.__enter__()
+
+
+def test_what_the_model_abstains_from_is_kept_whatever_the_limit(
+    serving: Callable[..., TestClient], tmp_path: Path, between: Path, red_png: bytes, unsure_bundle: Bundle
+) -> None:
+    client = serving(load(unsure_bundle.path), keep_below=0.0)
+    send(client, red_png, "sure")
+    send(client, between.read_bytes(), "abstained")
+    until(lambda: reasons(tmp_path / "kept") == {"abstained": "unsure"})
+    (entry,) = storage.entries(tmp_path / "kept")
+    found = entry.read()
+    assert found is not None
+    assert found.abstained
+
+
+def test_odd_uploads_are_kept_by_the_reference_of_the_bundle(
+    serving: Callable[..., TestClient], tmp_path: Path, between: Path, red_png: bytes, remake: Callable[..., Bundle]
+) -> None:
+    probabilities = np.full((200, 3), 0.01, dtype=np.float32)
+    probabilities[np.arange(200), np.arange(200) % 3] = 0.98
+    bundle = remake("with-reference", reference=Reference.of("val", probabilities))
+    client = serving(load(bundle.path), keep_below=0.1)
+    send(client, red_png, "ordinary")
+    send(client, between.read_bytes(), "odd")
+    until(lambda: reasons(tmp_path / "kept") == {"odd": "odd"})
+
+
+def test_a_share_is_drawn_from_all_of_them(
+    serving: Callable[..., TestClient], tmp_path: Path, between: Path, red_png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = iter([0.01, 0.9, 0.2, 0.19])
+    monkeypatch.setattr(feedback.random, "random", lambda: next(drawn))
+    client = serving(keep_below=0.8, keep_share=0.2)
+    for number, image in enumerate((red_png, red_png, between.read_bytes(), between.read_bytes())):
+        send(client, image, str(number))
+    until(lambda: reasons(tmp_path / "kept") == {"0": "random", "2": "unsure", "3": "random"})
+
+
+def test_the_folder_is_said_at_the_start(
+    serving: Callable[..., TestClient], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "lensmith.serving.feedback"):
+        serving()
+    (line,) = [each.getMessage() for each in caplog.records if "kept in" in each.getMessage()]
+    assert str(tmp_path / "kept") in line
+
+
+def test_a_service_that_cannot_keep_does_not_start(
+    app_of: Callable[..., FastAPI], settings: ServeSettings, classifier: Classifier, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ServiceError, match="kept"):
+        app_of(settings.model_copy(update={"keep": tmp_path / "file"}), classifier)
+
+
+def test_a_full_disk_disturbs_no_answer(
+    serving: Callable[..., TestClient], red_png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(keeper, "keep", full)
+    monkeypatch.setattr(feedback, "UNTIL_WRITTEN_S", 0.1)
+    client = serving(keep_share=1.0)
+    for number in range(5):
+        send(client, red_png, str(number))
+    until(lambda: "lensmith_kept_dropped_total 5.0" in client.get("/metrics").text)
+    told = client.post("/feedback", json={"request_id": "3", "label": "red"}).json()
+    assert (told["new"], told["noted"]) == (True, False)
+
+
+def test_feedback_that_comes_before_the_disk_is_done_is_noted(
+    serving: Callable[..., TestClient], tmp_path: Path, red_png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep, looked = storage.keep, storage.find
+
+    def slow(*args: Any) -> int:
+        until(lambda: asked)
+        return keep(*args)
+
+    asked: list[str] = []
+
+    def find(folder: Path, request_id: str, image: int) -> Path | None:
+        asked.append(request_id)
+        return looked(folder, request_id, image)
+
+    monkeypatch.setattr(keeper, "keep", slow)
+    monkeypatch.setattr(feedback.kept, "find", find)
+    monkeypatch.setattr(feedback, "UNTIL_WRITTEN_S", 30.0)
+    client = serving(keep_share=1.0)
+    send(client, red_png, "early")
+    assert client.post("/feedback", json={"request_id": "early", "label": "blue"}).json()["noted"]
+    (entry,) = storage.entries(tmp_path / "kept")
+    found = entry.read()
+    assert found is not None
+    assert found.truth == "blue"
+
+
+def ask(url: str, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
+    """Over a connection of its own, so that any of the processes may take it."""
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+    try:
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        content = answer.read()
+        return answer.status, json.loads(content) if content.startswith(b"{") else content.decode()
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def several(colour_bundle: Bundle, tmp_path: Path) -> Iterator[ServiceProcess]:
+    """A service of three processes that keeps every upload in tmp_path/kept."""
+    said = {"threads": 1, "batching": "off", "deadline_ms": 20_000, "keep": tmp_path / "kept", "keep_share": 1.0}
+    with start_service(colour_bundle.path, workers=3, **said) as service:
+        yield service
+
+
+@pytest.mark.slow
+def test_each_process_knows_what_the_others_answered_and_none_counts_twice(
+    several: ServiceProcess, tmp_path: Path, red_png: bytes
+) -> None:
+    def one(number: int) -> None:
+        name = f"request-{number}"
+        assert ask(several.url, "POST", "/predict", red_png, **{"X-Request-ID": name})[0] == 200
+        said = json.dumps({"request_id": name, "label": "red" if number % 4 else "green"}).encode()
+        with ThreadPoolExecutor(3) as pool:  # at once, and whichever process takes it
+            told = list(pool.map(lambda _: ask(several.url, "POST", "/feedback", said), range(3)))
+        assert [status for status, _ in told] == [200] * 3
+        assert sum(answer["new"] for _, answer in told) == 1
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(one, range(40)))
+    for _ in range(5):  # whichever process is asked
+        _, page = ask(several.url, "GET", "/feedback")
+        assert [(each["version"], each["labels"], each["right"]) for each in page["versions"]] == [("1", 40, 30)]
+    metrics = ask(several.url, "GET", "/metrics")[1]
+    assert 'lensmith_feedback_total{outcome="right",version="1"} 30.0' in metrics
+    assert 'lensmith_feedback_total{outcome="wrong",version="1"} 10.0' in metrics
+    uploads = [entry.read() for entry in storage.entries(tmp_path / "kept")]
+    assert sorted(upload.truth or "" for upload in uploads if upload) == ["green"] * 10 + ["red"] * 30
+
+
+def shared_answers(prefix: str) -> int:
+    """How many answers with such an identifier stand in a table that processes of this machine share."""
+    found = 0
+    for folder in ("/dev/shm", tempfile.gettempdir()):
+        for file in Path(folder).glob("lensmith-metrics-*/answers.sqlite"):
+            with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(file)) as table:
+                asked = "SELECT count(*) FROM answers WHERE request_id LIKE ?"
+                found += table.execute(asked, (f"{prefix}-%",)).fetchone()[0]
+    return found
+
+
+@pytest.mark.slow
+def test_an_answer_outlives_the_process_that_gave_it(several: ServiceProcess, red_png: bytes) -> None:
+    mine = uuid.uuid4().hex
+    names = [f"{mine}-{number}" for number in range(10)]
+    for name in names:
+        ask(several.url, "POST", "/predict", red_png, **{"X-Request-ID": name})
+    until(lambda: shared_answers(mine) == 10)
+    children = Path(f"/proc/{several.process.pid}/task/{several.process.pid}/children").read_text().split()
+    answering = [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert len(answering) == 3
+    for pid in answering[:2]:
+        os.kill(pid, signal.SIGKILL)
+    for name in names:
+        said = json.dumps({"request_id": name, "label": "red"}).encode()
+
+        def told(said: bytes = said) -> bool:
+            try:
+                status, answer = ask(several.url, "POST", "/feedback", said)
+            except OSError:  # it was just with the one that was killed
+                return False
+            assert status == 200, answer
+            return True
+
+        until(told)
+    assert ask(several.url, "GET", "/feedback")[1]["versions"][0]["labels"] == 10

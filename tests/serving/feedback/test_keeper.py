@@ -1,0 +1,151 @@
+"""Uploads are kept beside what is answered, within bounds, and nothing waits for the disk."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from lensmith.config import ServeSettings
+from lensmith.errors import ServiceError
+from lensmith.feedback import storage
+from lensmith.feedback.storage import Upload
+from lensmith.serving.feedback import keeper
+from lensmith.serving.feedback.keeper import Keeper
+
+JPEG = b"\xff\xd8\xff" + b"j" * 9_997
+
+
+def upload(request_id: str) -> Upload:
+    return Upload(
+        request_id=request_id, at=datetime.now(UTC), model="colours", version="1", label="red", confidence=0.5,
+        reason="unsure",
+    )  # fmt: skip
+
+
+def until(happened: Callable[[], Any]) -> None:
+    end = time.monotonic() + 30
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def keeping(settings: ServeSettings, registry: CollectorRegistry, tmp_path: Path) -> Iterator[Callable[..., Keeper]]:
+    """`keeping(**settings)`: begun, and closed at the end."""
+    made: list[Keeper] = []
+
+    def make(**changed: Any) -> Keeper:
+        made.append(Keeper(tmp_path / "kept", settings.model_copy(update=changed), registry))
+        made[-1].begin()
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def test_what_is_offered_is_written_before_the_service_ends(
+    keeping: Callable[..., Keeper], registry: CollectorRegistry
+) -> None:
+    one = keeping()
+    for number in range(20):
+        assert one.offer(upload(str(number)), JPEG)
+    one.close()
+    assert len(storage.entries(one.folder)) == 20
+    assert registry.get_sample_value("lensmith_kept_total", {"reason": "unsure"}) == 20
+    assert registry.get_sample_value("lensmith_kept_dropped_total") == 0
+    assert not one.offer(upload("late"), JPEG)
+
+
+def test_the_folder_stays_within_its_bytes(keeping: Callable[..., Keeper]) -> None:
+    one = keeping(keep_bytes=100_000)
+    largest = 0
+    for number in range(100):
+        one.offer(upload(str(number)), JPEG)
+        until(lambda number=number: storage.find(one.folder, str(number), 0))  # type: ignore[misc]
+        largest = max(largest, sum(entry.bytes for entry in storage.entries(one.folder)))
+    assert largest < 100_000 + 2 * len(JPEG)
+    left = [entry.read() for entry in storage.entries(one.folder)]
+    assert 5 < len(left) < 12
+    assert left[-1] is not None
+    assert left[-1].request_id == "99"
+
+
+def test_what_is_too_old_is_removed_when_the_service_starts(keeping: Callable[..., Keeper], tmp_path: Path) -> None:
+    storage.keep(tmp_path / "kept", upload("old"), JPEG)
+    keeping(keep_days=1e-9)
+    until(lambda: not storage.entries(tmp_path / "kept"))
+
+
+def test_a_full_disk_is_said_once_and_over_when_there_is_room_again(
+    keeping: Callable[..., Keeper],
+    registry: CollectorRegistry,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    def dropped() -> bool:
+        return registry.get_sample_value("lensmith_kept_dropped_total") == 3
+
+    monkeypatch.setattr(keeper, "keep", full)
+    one = keeping()
+    for number in range(3):
+        assert one.offer(upload(str(number)), JPEG)
+    until(dropped)
+    monkeypatch.undo()
+    one.offer(upload("after"), JPEG)
+    with caplog.at_level("INFO"):
+        one.close()
+    assert [each.levelname for each in caplog.records if each.levelname == "WARNING"] == ["WARNING"]
+    assert "No space left" in caplog.text
+    assert len(storage.entries(one.folder)) == 1
+
+
+def test_a_slow_disk_costs_uploads_and_no_time(
+    keeping: Callable[..., Keeper], registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(keeper, "keep", lambda *_: go_on.wait(30) and 1)
+    monkeypatch.setattr(keeper, "WAITING_BYTES", 5 * len(JPEG))
+    one = keeping()
+    taken = [one.offer(upload(str(number)), JPEG) for number in range(50)]  # returns, although nothing is written
+    assert taken == [True] * 5 + [False] * 45
+    assert registry.get_sample_value("lensmith_kept_dropped_total") == 45
+    go_on.set()
+    until(lambda: one.offer(upload("after"), JPEG))
+
+
+def test_one_upload_larger_than_what_may_wait_is_kept_all_the_same(
+    keeping: Callable[..., Keeper], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "WAITING_BYTES", 10)
+    one = keeping()
+    assert one.offer(upload("large"), JPEG)
+    until(lambda: storage.entries(one.folder))
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_at_the_start(
+    settings: ServeSettings, registry: CollectorRegistry, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ServiceError, match="--keep"):
+        Keeper(tmp_path / "file" / "kept", settings, registry)
+
+
+def test_it_says_where_and_until_when(keeping: Callable[..., Keeper], tmp_path: Path) -> None:
+    said = keeping().describe()
+    assert str(tmp_path / "kept") in said
+    assert "30 days" in said
+    assert "1,000 MB" in said

@@ -1,0 +1,178 @@
+"""A service says how far its answers have moved from the validation part, model by model."""
+
+import gc
+import os
+import subprocess
+import sys
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from prometheus_client import CollectorRegistry
+
+from lensmith.bundle.drift import LEAST_ANSWERS, Reference
+from lensmith.bundle.format import Bundle
+from lensmith.config import ServeSettings
+from lensmith.imaging.image import Tensor
+from lensmith.inference.classifier import Classifier, Prediction, Ranked, load
+from lensmith.inference.engine import FakeEngine
+from lensmith.serving.execution.loaded_model import Classified, Model
+from lensmith.serving.metrics import SHARED_FOLDER
+from lensmith.serving.metrics.drift import Drift
+
+
+def reference(features: int = 0) -> Reference:
+    """Of 300 answers, each class as often as the others, half of them surer than 0.9."""
+    confidence = np.linspace(0.8, 1.0, 300, dtype=np.float32)
+    probabilities = np.stack([confidence, (1 - confidence) / 2, (1 - confidence) / 2], axis=1)
+    turned = np.stack([np.roll(row, number % 3) for number, row in enumerate(probabilities)])
+    drawn = np.random.default_rng(0).normal(size=(300, features)).astype(np.float32)
+    return Reference.of("val", turned, drawn if features else None)
+
+
+def as_in_the_reference(number: int) -> Classified:
+    sure = 0.8 + 0.2 * (number % 100) / 99
+    return Classified(Prediction(top=(Ranked(number % 3, "", sure),)), 0.0, 0.0)
+
+
+@pytest.fixture
+def model_of(remake: Callable[..., Bundle]) -> Callable[..., Model]:
+    def make(version: str, reference: Reference | None) -> Model:
+        bundle = remake(f"version-{version}", version=version, reference=reference)
+        return Model(load(bundle.path), 10**8, bundle.path)
+
+    return make
+
+
+def score(registry: CollectorRegistry, kind: str, version: str) -> float | None:
+    return registry.get_sample_value("lensmith_drift_score", {"kind": kind, "version": version})
+
+
+def test_pictures_of_one_class_alone_are_drift_that_prometheus_reads(
+    app_of: Callable[..., FastAPI], settings: ServeSettings, remake: Callable[..., Bundle], red_png: bytes
+) -> None:
+    bundle = remake("with-reference", reference=reference()).path
+    with TestClient(app_of(settings.model_copy(update={"bundle": bundle}))) as client:
+        for _ in range(LEAST_ANSWERS - 1):
+            assert client.post("/predict", content=red_png).status_code == 200
+        assert "lensmith_drift_score{" not in client.get("/metrics").text
+        client.post("/predict", content=red_png)
+        shown = [line for line in client.get("/metrics").text.splitlines() if line.startswith("lensmith_drift_score{")]
+    found = {line.partition(" ")[0]: float(line.partition(" ")[2]) for line in shown}
+    assert set(found) == {
+        'lensmith_drift_score{kind="classes",version="1"}',
+        'lensmith_drift_score{kind="confidence",version="1"}',
+    }
+    assert min(found.values()) > 1
+
+
+def test_a_bundle_without_a_reference_has_no_score(
+    app_of: Callable[..., FastAPI], settings: ServeSettings, red_png: bytes
+) -> None:
+    with TestClient(app_of(settings)) as client:
+        for _ in range(LEAST_ANSWERS):
+            client.post("/predict", content=red_png)
+        assert "lensmith_drift_score{" not in client.get("/metrics").text
+
+
+def test_answers_as_in_the_reference_read_about_nought(model_of: Callable[..., Model]) -> None:
+    registry = CollectorRegistry()
+    drift, model = Drift(registry), model_of("1", reference())
+    for number in range(900):
+        drift.note(model, as_in_the_reference(number))
+    drift.show([model])
+    assert score(registry, "classes", "1") == pytest.approx(0, abs=0.01)
+    assert score(registry, "confidence", "1") == pytest.approx(0, abs=0.05)
+    assert score(registry, "features", "1") is None
+
+
+def test_each_model_has_a_window_of_its_own_and_a_swap_begins_anew(model_of: Callable[..., Model]) -> None:
+    registry = CollectorRegistry()
+    drift, old, new = Drift(registry), model_of("1", reference()), model_of("2", reference())
+    for number in range(LEAST_ANSWERS):
+        drift.note(old, as_in_the_reference(3 * number))
+        drift.note(new, as_in_the_reference(number))
+    drift.show([old, new])
+    assert score(registry, "classes", "1") > 1  # type: ignore[operator]
+    assert score(registry, "classes", "2") == 0
+    again = model_of("1-again", reference())
+    again.named = old.named
+    drift.show([again, new])
+    assert score(registry, "classes", "1") is None
+    assert score(registry, "classes", "2") == 0
+
+
+def test_a_model_that_is_served_no_more_leaves_memory_though_nobody_reads_the_scores(
+    model_of: Callable[..., Model],
+) -> None:
+    drift, model = Drift(CollectorRegistry()), model_of("1", reference())
+    drift.note(model, as_in_the_reference(0))
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
+
+
+def test_features_of_the_engine_are_scored_too(
+    app_of: Callable[..., FastAPI], settings: ServeSettings, remake: Callable[..., Bundle], red_png: bytes
+) -> None:
+    def logits(batch: Tensor) -> Tensor:
+        return np.zeros((len(batch), 3), np.float32)
+
+    def far_off(batch: Tensor) -> Tensor:
+        return np.full((len(batch), 8), 3, np.float32)
+
+    bundle = remake("with-features", reference=reference(features=8))
+    engine = FakeEngine(logits, features=far_off)
+    with TestClient(app_of(settings, Classifier(bundle, engine))) as client:
+        for _ in range(LEAST_ANSWERS):
+            client.post("/predict", content=red_png)
+        page = client.get("/metrics").text
+    line = next(each for each in page.splitlines() if each.startswith('lensmith_drift_score{kind="features"'))
+    assert float(line.rpartition(" ")[2]) == pytest.approx(9, rel=0.2)
+
+
+def test_of_several_processes_the_largest_score_is_shown_and_one_that_is_gone_is_nought(tmp_path: Path) -> None:
+    program = """
+import sys
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+from lensmith.drift import Reference
+from lensmith.serving.metrics.drift import Drift
+from lensmith.inference.classifier import Prediction, Ranked
+from lensmith.serving.execution.loaded_model import Classified
+
+class Model:
+    version = "1"
+    class classifier:
+        class bundle:
+            class manifest:
+                reference = Reference(part="val", images=300, classes=(100, 100, 100), confidence=(300,))
+
+drift, model = Drift(CollectorRegistry()), Model()
+for number in range(200):
+    drift.note(model, Classified(Prediction(top=(Ranked(number % int(sys.argv[1]), "", 1.0),)), 0.0, 0.0))
+drift.show([model])
+if sys.argv[2] == "gone":
+    drift.show([])
+shared = CollectorRegistry()
+MultiProcessCollector(shared)
+print(generate_latest(shared).decode())
+"""
+
+    def process(classes: str, then: str = "") -> float:
+        run = [sys.executable, "-c", program, classes, then]
+        environment = {**os.environ, SHARED_FOLDER: str(tmp_path)}
+        page = subprocess.run(run, env=environment, check=True, capture_output=True, text=True).stdout
+        line = next(each for each in page.splitlines() if each.startswith('lensmith_drift_score{kind="classes"'))
+        return float(line.rpartition(" ")[2])
+
+    assert process("1", "gone") == 0
+    assert process("3") == 0
+    largest = process("1")
+    assert largest > 1
+    assert process("3") == largest

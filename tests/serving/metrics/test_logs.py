@@ -1,0 +1,82 @@
+"""Log lines."""
+
+import json
+import logging
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from lensmith.config import ServeSettings
+from lensmith.serving.metrics.logs import MOST_WAITING, logging_as
+
+logger = logging.getLogger("lensmith.serving.test")
+
+
+def settings(**given: object) -> ServeSettings:
+    return ServeSettings.model_validate({"bundle": "b", **given})
+
+
+def test_json_lines_hold_what_came_with_them_and_the_trace_of_a_fault(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    with logging_as(settings(log_format="json", log_file=file)):
+        logger.info("answered %s", 7, extra={"request_id": "a1"})
+        try:
+            raise ValueError("broken")
+        except ValueError:
+            logger.exception("failed")
+    first, second = (json.loads(line) for line in file.read_text().splitlines())
+    assert first["message"] == "answered 7"
+    assert (first["level"], first["request_id"]) == ("info", "a1")
+    assert first["time"].endswith("+00:00")
+    assert "ValueError: broken" in second["trace"]
+
+
+def test_text_lines_are_for_people(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    with logging_as(settings(log_file=file)):
+        logger.info("ready")
+    assert file.read_text().strip().endswith("INFO lensmith.serving.test: ready")
+
+
+def test_a_disk_that_is_full_holds_nothing_up_and_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    with logging_as(settings(log_file="/dev/full")):
+        for number in range(100):
+            logger.info("line %d", number)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_folder_that_is_moved_away_and_back_costs_the_lines_between(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "logs", tmp_path / "elsewhere"
+    folder.mkdir()
+    file = folder / "log"
+
+    def written(line: str) -> None:
+        end = time.monotonic() + 5
+        while line not in (file.read_text() if file.exists() else ""):
+            assert time.monotonic() < end
+            logger.info(line)
+            time.sleep(0.01)
+
+    with logging_as(settings(log_file=file)):
+        written("before")
+        folder.rename(elsewhere)
+        for _ in range(3):
+            logger.info("meanwhile")
+        time.sleep(0.05)  # by then the thread has usually met what it has to survive
+        elsewhere.rename(folder)
+        written("after")
+    assert "before" in file.read_text()
+
+
+def test_a_reader_that_stalls_costs_lines_and_holds_nothing_up(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with logging_as(settings(log_file=pipe)):
+            for _ in range(2 * MOST_WAITING):
+                logger.info("x" * 100)  # would wait for ever
+    finally:
+        os.close(reader)

@@ -1,0 +1,160 @@
+"""Vertex AI's contract for custom containers: by hand, and with a process that is started as the platform starts it."""
+
+import base64
+import http.client
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from lensmith.bundle.format import Bundle
+from lensmith.config import ServeSettings
+from lensmith.errors import SettingsError
+from lensmith.serving.problems import KINDS, TYPE_PREFIX
+
+
+def in_base64(image: bytes) -> dict[str, str]:
+    return {"b64": base64.b64encode(image).decode()}
+
+
+def assert_problem(response: Any, kind: str) -> None:
+    problem = response.json()
+    assert problem["type"] == TYPE_PREFIX + kind, problem["detail"]
+    assert response.status_code == KINDS[kind][0]
+
+
+@pytest.fixture
+def vertex(
+    app_of: Callable[..., FastAPI], settings: ServeSettings, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[TestClient]:
+    monkeypatch.setenv("AIP_HEALTH_ROUTE", "/healthz")
+    monkeypatch.setenv("AIP_PREDICT_ROUTE", "/v1/endpoints/1/deployedModels/2:predict")
+    with TestClient(app_of(settings)) as client:
+        yield client
+
+
+PREDICT = "/v1/endpoints/1/deployedModels/2:predict"
+
+
+def test_instances_of_both_shapes_are_answered_in_their_order(vertex: TestClient, colours: Any) -> None:
+    red, blue = ((colours / name / "000.png").read_bytes() for name in ("red", "blue"))
+    body = {"instances": [in_base64(red), {"image": in_base64(blue)}], "parameters": {"top_k": 1}}
+    answer = vertex.post(PREDICT, json=body)
+    assert answer.status_code == 200
+    first, second = answer.json()["predictions"]
+    assert (first["label"], second["label"]) == ("red", "blue")
+    assert [len(each["top"]) for each in (first, second)] == [1, 1]
+    assert vertex.post(PREDICT, json={"instances": [in_base64(red)]}).json()["predictions"][0]["top"][2]["label"]
+
+
+def test_a_bad_instance_has_its_problem_in_its_place(vertex: TestClient, red_png: bytes) -> None:
+    body = {"instances": [in_base64(b"GIF89a"), {"b64": "?"}, in_base64(red_png), in_base64(red_png[:60])]}
+    predictions = vertex.post(PREDICT, json=body).json()["predictions"]
+    kinds = [each["problem"] and each["problem"]["type"].removeprefix(TYPE_PREFIX) for each in predictions]
+    assert kinds == ["not-jpeg-or-png", "invalid-request", None, "unusable-image"]
+    assert predictions[2]["label"] == "red"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, [], {"instances": {}}, {"instances": [{"image": "aGk="}]}, {"instances": [{"b64": "aGk="}], "parameters": 3}],
+)
+def test_a_body_of_another_shape_is_refused_as_a_whole(vertex: TestClient, body: Any) -> None:
+    assert_problem(vertex.post(PREDICT, json=body), "invalid-request")
+
+
+def test_health_needs_no_token_and_says_when_not_to_send(vertex: TestClient) -> None:
+    assert vertex.get("/healthz").status_code == 200
+    vertex.app.state.service.phase = "draining"  # type: ignore[attr-defined]
+    assert_problem(vertex.get("/healthz"), "draining")
+
+
+def test_an_address_that_vertex_names_takes_the_place_of_lensmiths_own(
+    app_of: Callable[..., FastAPI], settings: ServeSettings, monkeypatch: pytest.MonkeyPatch, red_png: bytes
+) -> None:
+    monkeypatch.setenv("AIP_HEALTH_ROUTE", "/readyz")
+    monkeypatch.setenv("AIP_PREDICT_ROUTE", "/predict")
+    with TestClient(app_of(settings)) as client:
+        assert client.post("/predict", json={"instances": [in_base64(red_png)]}).json()["predictions"]
+        assert_problem(client.post("/predict", content=red_png), "invalid-request")
+        assert client.get("/readyz").json() == {"status": "ready"}
+        assert client.post("/predict/batch", files={"file": red_png}).status_code == 200
+        paths = client.get("/openapi.json").json()["paths"]
+        assert list(paths["/predict"]["post"]["requestBody"]["content"]) == ["application/json"]
+
+
+def test_with_authentication_predictions_need_a_token_and_health_none(
+    app_of: Callable[..., FastAPI], colour_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LENSMITH_JWT_SECRET", "a secret of more than thirty-two bytes")
+    monkeypatch.setenv("AIP_HEALTH_ROUTE", "/healthz")
+    monkeypatch.setenv("AIP_PREDICT_ROUTE", "/vertex")
+    with TestClient(app_of(ServeSettings(bundle=colour_bundle.path))) as client:
+        assert client.get("/healthz").status_code == 200
+        assert_problem(client.post("/vertex", json={}), "unauthenticated")
+        assert_problem(client.post("/v2/models/colours/infer", json={}), "unauthenticated")
+        assert client.get("/v2").json()["error"] == client.get("/v2").json()["detail"]
+        assert_problem(client.post("/invocations", json={}), "unauthenticated")
+        for open_to_all in ("/ping", "/v2/health/live", "/v2/health/ready"):
+            assert client.get(open_to_all).status_code == 200
+
+
+def test_addresses_that_cannot_be_had_stop_the_start(
+    app_of: Callable[..., FastAPI], settings: ServeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIP_PREDICT_ROUTE", "/predict")
+    with pytest.raises(SettingsError, match="AIP_HEALTH_ROUTE"):
+        app_of(settings)
+
+
+def test_without_vertex_there_is_no_route_of_it(client: TestClient) -> None:
+    assert not [path for path in client.get("/openapi.json").json()["paths"] if "endpoints" in path]
+
+
+def test_a_container_started_as_vertex_ai_does_keeps_its_contract(
+    container: Callable[..., subprocess.Popen[str]], colour_bundle: Bundle, red_png: bytes, free_port: Callable[[], int]
+) -> None:
+    port = free_port()
+    process = container(
+        LENSMITH_SERVE_BUNDLE=colour_bundle.path,
+        LENSMITH_SERVE_PORT=8000,
+        AIP_MODE="PREDICTION",
+        AIP_HTTP_PORT=port,
+        AIP_HEALTH_ROUTE="/v1/endpoints/1/deployedModels/2",
+        AIP_PREDICT_ROUTE=PREDICT,
+        AIP_STORAGE_URI="",
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == f"lensmith serving colours on http://127.0.0.1:{port}"
+    platform = http.client.HTTPConnection("127.0.0.1", port, timeout=10)  # what Vertex AI waits for health
+    platform.request("GET", "/v1/endpoints/1/deployedModels/2")
+    response = platform.getresponse()
+    assert (response.status, response.read()) == (200, b'{"status":"ready"}')
+    body = json.dumps({"instances": [in_base64(red_png)], "parameters": {"top_k": 1}})
+    platform.request("POST", PREDICT, body, {"content-type": "application/json"})
+    response = platform.getresponse()
+    assert (response.status, response.getheader("content-type")) == (200, "application/json")
+    assert json.load(response)["predictions"][0]["label"] == "red"
+
+
+def test_a_platform_does_not_open_the_door(
+    container: Callable[..., subprocess.Popen[str]], colour_bundle: Bundle
+) -> None:
+    process = container(LENSMITH_SERVE_BUNDLE=colour_bundle.path, LENSMITH_SERVE_HOST="0.0.0.0", AIP_HTTP_PORT=8080)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "--insecure" in said
+
+
+def test_a_port_that_is_none_is_one_paragraph(
+    container: Callable[..., subprocess.Popen[str]], colour_bundle: Bundle
+) -> None:
+    process = container(LENSMITH_SERVE_BUNDLE=colour_bundle.path, AIP_HTTP_PORT="http")
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "port = 'http'" in said
+    assert "Traceback" not in said

@@ -1,0 +1,146 @@
+"""The service as a real process over real HTTP: how it starts, refuses to start, and stops."""
+
+import http.client
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from lensmith.bundle.format import Bundle
+from lensmith.errors import ServiceError
+from lensmith.serving.child_process import start_service
+
+
+def connect(url: str) -> http.client.HTTPConnection:
+    address = urlsplit(url)
+    return http.client.HTTPConnection(address.hostname, address.port, timeout=20)
+
+
+def lensmith(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "lensmith", *args], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("held", ["listening", "only bound"])
+def test_a_taken_port_is_one_paragraph_with_the_remedy_and_exit_code_2(colour_bundle: Bundle, held: str) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        if held == "listening":
+            other.listen()
+        port = other.getsockname()[1]
+        ended = lensmith("serve", str(colour_bundle.path), "--port", str(port))
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert f"127.0.0.1, port {port}" in ended.stderr
+    assert "--port" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+
+
+def test_an_address_of_another_machine_is_refused_in_plain_words(colour_bundle: Bundle) -> None:
+    ended = lensmith("serve", str(colour_bundle.path), "--host", "192.0.2.1", "--port", "0")
+    assert ended.returncode == 2
+    assert "192.0.2.1" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_corrupt_bundle_is_not_served_and_the_caller_reads_why(colour_bundle: Bundle, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(colour_bundle.path, broken)
+    with (broken / "model.onnx").open("ab") as graph:
+        graph.write(b"x")
+    with pytest.raises(ServiceError, match=r"exit code 2.*model\.onnx has changed") as caught:
+        start_service(broken)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_sigterm_when_idle_ends_at_once_with_exit_code_0(colour_bundle: Bundle) -> None:
+    service = start_service(colour_bundle.path)
+    kept = connect(service.url)  # an idle kept connection does not hold it up
+    kept.request("GET", "/readyz")
+    assert kept.getresponse().read() == b'{"status":"ready"}'
+    started = time.monotonic()
+    assert service.stop() == 0
+    assert time.monotonic() - started < 5
+    with pytest.raises(ConnectionRefusedError):
+        connect(service.url).connect()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_under_load_loses_no_request_that_was_sent(colour_bundle: Bundle, noise_jpeg: bytes, stop: int) -> None:
+    service = start_service(colour_bundle.path)
+    answered, lost = [], []
+
+    def client() -> None:
+        """Send on a kept connection until the service says that it closes or takes no new connections."""
+        while True:
+            connection = connect(service.url)
+            try:
+                connection.connect()
+            except ConnectionRefusedError:
+                return  # nothing was sent
+            try:
+                while connection.sock is not None:  # http.client lets go of it when told `Connection: close`
+                    connection.request("POST", "/predict", noise_jpeg)
+                    response = connection.getresponse()
+                    response.read()
+                    answered.append(response.status)
+            except (OSError, http.client.HTTPException) as error:
+                lost.append(error)
+                return
+
+    clients = [threading.Thread(target=client) for _ in range(8)]
+    for each in clients:
+        each.start()
+    time.sleep(1)
+    before = len(answered)
+    service.process.send_signal(stop)
+    for each in clients:
+        each.join(20)
+    assert service.process.wait(20) == 0
+    service.stop()
+    assert before > 20
+    assert len(answered) > before
+    assert set(answered) == {200}
+    assert lost == []
+
+
+def test_an_upload_that_has_not_arrived_when_the_grace_is_over_gets_a_problem_and_exit_code_is_0(
+    colour_bundle: Bundle,
+) -> None:
+    service = start_service(colour_bundle.path, grace_s=1)
+    slow = connect(service.url)
+    slow.putrequest("POST", "/predict")
+    slow.putheader("content-length", "1000")
+    slow.endheaders(b"\xff\xd8\xff")  # and no more
+    time.sleep(0.3)
+    started = time.monotonic()
+    service.process.terminate()
+    response = slow.getresponse()
+    assert response.status == 503
+    assert b"urn:lensmith:problem:draining" in response.read()
+    assert service.process.wait(10) == 0
+    assert 0.9 < time.monotonic() - started < 6
+    service.stop()
+
+
+def test_a_second_signal_does_not_wait_for_the_grace(colour_bundle: Bundle) -> None:
+    service = start_service(colour_bundle.path, grace_s=30)
+    slow = connect(service.url)
+    slow.putrequest("POST", "/predict")
+    slow.putheader("content-length", "1000")
+    slow.endheaders(b"\xff\xd8\xff")
+    time.sleep(0.3)
+    started = time.monotonic()
+    service.process.terminate()
+    time.sleep(0.5)
+    service.process.terminate()
+    service.process.wait(10)
+    assert time.monotonic() - started < 5
+    service.stop()

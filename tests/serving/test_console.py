@@ -1,0 +1,758 @@
+"""The page in a real browser: what a person sees, and that nothing leaves this machine."""
+
+import http.client
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import jwt
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from lensmith.bundle.format import Bundle
+from lensmith.serving.child_process import ServiceProcess, start_service
+
+webdriver = pytest.importorskip("selenium.webdriver")
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+
+pytestmark = pytest.mark.browser
+
+FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+    "--window-size=1280,900",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def service(colour_bundle: Bundle) -> Iterator[ServiceProcess]:
+    with start_service(colour_bundle.path) as service:
+        yield service
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator["webdriver.Chrome"]:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    chromedriver = shutil.which("chromedriver")
+    if not (chromium and chromedriver):
+        if os.environ.get("CI") == "true":
+            pytest.fail("CI must look at the page: install chromium and chromium-driver")
+        pytest.skip("Chromium or ChromeDriver is not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+def upload(browser: "webdriver.Chrome", file: Path, state: str) -> None:
+    """Choose a file and wait until the answer is `found` or `failed`."""
+    browser.find_element(By.ID, "file").send_keys(str(file))
+    answer = browser.find_element(By.ID, "answer")
+    WebDriverWait(browser, 10).until(lambda _: answer.get_attribute("data-state") == state)
+
+
+def upload_next(browser: "webdriver.Chrome", file: Path, label: str) -> None:
+    """Choose another file and wait until the page names its class."""
+    browser.find_element(By.ID, "file").send_keys(str(file))
+    summary = browser.find_element(By.ID, "summary")
+    WebDriverWait(browser, 10).until(lambda _: summary.get_attribute("textContent").startswith(label))
+
+
+def test_an_uploaded_picture_is_answered_on_the_page(
+    browser: "webdriver.Chrome", service: ServiceProcess, colours: Path, tmp_path: Path
+) -> None:
+    browser.get(service.url)
+    WebDriverWait(browser, 10).until(lambda page: "colours" in page.find_element(By.ID, "model").text)
+    assert "blue, green, red" in browser.find_element(By.ID, "lead").text
+
+    upload(browser, colours / "green" / "001.jpg", "found")
+
+    rows = [row.text.split("\n") for row in browser.find_elements(By.CSS_SELECTOR, "#ranking li")]
+    assert rows[0] == ["green", "100.0 %"]
+    assert sorted(label for label, _ in rows) == ["blue", "green", "red"]
+    assert browser.find_element(By.ID, "summary").get_attribute("textContent") == "green, 100.0 %"
+    legend = browser.find_element(By.ID, "legend").text
+    assert [name in legend for name in ("Inference", "Decoding", "Waiting", "Network")] == [True] * 4
+    WebDriverWait(browser, 10).until(lambda page: page.find_element(By.ID, "preview").is_displayed())
+
+    complaints = [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+    assert complaints == []
+    asked = list(requested_urls(browser))
+    assert any(url.endswith("/predict?top_k=5") for url in asked)
+    assert {urlsplit(url).hostname for url in asked} == {"127.0.0.1"}
+    picture = tmp_path / "page.png"
+    assert browser.save_screenshot(str(picture))
+    assert picture.stat().st_size > 10_000
+
+
+def test_a_guess_below_the_models_threshold_is_shown_as_one(
+    browser: "webdriver.Chrome", unsure_bundle: Bundle, between: Path, colours: Path, tmp_path: Path
+) -> None:
+    with start_service(unsure_bundle.path) as service:
+        browser.get(service.url)
+        WebDriverWait(browser, 10).until(lambda page: "colours" in page.find_element(By.ID, "model").text)
+        notice = browser.find_element(By.ID, "unsure")
+
+        upload(browser, between, "found")
+        assert "Not sure enough to answer" in notice.text
+        assert "Its likeliest guess is green." in notice.text
+        assert "answers from a confidence of 90.0 % on" in notice.text
+        assert browser.find_element(By.CSS_SELECTOR, "#ranking .label").text == "green"
+        summary = browser.find_element(By.ID, "summary")
+        assert summary.get_attribute("textContent").startswith("Not sure enough to answer. Likeliest guess: green, ")
+        bar, mark = (browser.find_element(By.CSS_SELECTOR, f"#ranking {each}").rect for each in (".bar", ".mark"))
+        assert (mark["x"] - bar["x"]) / bar["width"] == pytest.approx(0.9, abs=0.01)
+        assert browser.save_screenshot(str(tmp_path / "unsure.png"))
+
+        # And a picture that it is sure of is answered as ever.
+        upload_next(browser, colours / "red" / "001.jpg", "red")
+        assert not notice.is_displayed()
+        assert browser.find_elements(By.CSS_SELECTOR, ".mark") == []
+
+
+def test_a_file_that_cannot_be_decoded_is_told_in_plain_words(
+    browser: "webdriver.Chrome", service: ServiceProcess, colours: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes((colours / "red" / "001.jpg").read_bytes()[:300])
+    browser.get(service.url)
+    upload(browser, broken, "failed")
+    assert browser.find_element(By.ID, "failed-title").text == "The image cannot be used"
+    assert "cannot be decoded" in browser.find_element(By.ID, "failed-detail").text
+
+    # And the page goes on: the next picture is answered.
+    upload(browser, colours / "red" / "001.jpg", "found")
+    assert browser.find_element(By.CSS_SELECTOR, "#ranking .label").text == "red"
+
+
+def test_several_pictures_are_answered_at_once_each_in_its_place(
+    browser: "webdriver.Chrome", service: ServiceProcess, colours: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes((colours / "red" / "001.jpg").read_bytes()[:300])
+    files = [colours / "red" / "001.jpg", broken, colours / "blue" / "002.png", colours / "green" / "003.jpg"]
+    browser.get(service.url)
+    browser.find_element(By.ID, "file").send_keys("\n".join(map(str, files)))
+    count = browser.find_element(By.ID, "gallery-count")
+    WebDriverWait(browser, 10).until(lambda _: count.text == "3 answered, 1 not")
+
+    assert browser.find_element(By.ID, "gallery-title").text == "4 pictures"
+    thumbs = browser.find_elements(By.CSS_SELECTOR, ".thumb")
+    assert [thumb.text.split("\n") for thumb in thumbs] == [
+        ["red", "100.0 %"], ["The image cannot be used"], ["blue", "100.0 %"], ["green", "100.0 %"],
+    ]  # fmt: skip
+    assert thumbs[2].accessible_name == "blue, 100.0 %, 002.png"
+    assert answered(browser) == "red"
+    assert "Time for 4 pictures" in browser.find_element(By.ID, "answer").text
+    asked = [url for url in requested_urls(browser) if "/predict" in url]
+    assert [urlsplit(url).path for url in asked] == ["/predict/batch"]
+
+    thumbs[3].click()
+    assert answered(browser) == "green"
+    assert [thumb.get_attribute("aria-current") for thumb in thumbs] == [None, None, None, "true"]
+    assert browser.find_element(By.ID, "preview").get_attribute("alt") == "003.jpg"
+    thumbs[1].click()
+    assert "cannot be decoded" in browser.find_element(By.ID, "failed-detail").text
+    assert not browser.find_element(By.ID, "again").is_displayed()  # it would not help
+
+    # One picture after several: no gallery is left.
+    upload_next(browser, colours / "blue" / "001.jpg", "blue")
+    assert not browser.find_element(By.ID, "gallery").is_displayed()
+
+
+def test_whoever_looks_can_say_whether_an_answer_is_right(
+    browser: "webdriver.Chrome", service: ServiceProcess, colours: Path
+) -> None:
+    def heard() -> list[int]:
+        """Answers judged so far, and those that were right."""
+        address = urlsplit(service.url)
+        connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=30)
+        connection.request("GET", "/feedback")
+        versions = json.loads(connection.getresponse().read())["versions"]
+        connection.close()
+        return [sum(each[name] for each in versions) for name in ("labels", "right")]
+
+    def wait_for(text: str) -> None:
+        note = browser.find_element(By.ID, "verdict-note")
+        WebDriverWait(browser, 10).until(lambda _: text in note.text)
+
+    before = heard()
+    browser.get(service.url)
+    wait_for_model(browser)
+    upload(browser, colours / "red" / "001.jpg", "found")
+    browser.find_element(By.ID, "right").click()
+    wait_for("Noted as red.")
+    assert not browser.find_element(By.ID, "right").is_displayed()
+    assert heard() == [before[0] + 1, before[1] + 1]
+
+    # Of several each is asked about by itself, by its place in the request.
+    files = [colours / label / "001.jpg" for label in ("green", "blue")]
+    browser.find_element(By.ID, "file").send_keys("\n".join(map(str, files)))
+    count = browser.find_element(By.ID, "gallery-count")
+    WebDriverWait(browser, 10).until(lambda _: count.text == "2 answered")
+    assert browser.find_element(By.ID, "verdict-note").text == ""
+    browser.find_elements(By.CSS_SELECTOR, ".thumb")[1].click()
+    truth, wrong = browser.find_element(By.ID, "truth"), browser.find_element(By.ID, "wrong")
+    assert not truth.is_displayed()
+    wrong.click()
+    assert wrong.get_attribute("aria-expanded") == "true"
+    field = browser.switch_to.active_element
+    assert field.accessible_name == "What is it?"
+    offered = browser.find_elements(By.CSS_SELECTOR, "#labels option")
+    assert [each.get_attribute("value") for each in offered] == ["blue", "green", "red"]
+    field.send_keys("gren", Keys.ENTER)
+    wait_for("Did you mean green?")
+    field.clear()
+    field.send_keys("green", Keys.ENTER)
+    wait_for("Noted as green.")
+    assert not truth.is_displayed()
+    assert heard() == [before[0] + 2, before[1] + 1]
+    browser.find_elements(By.CSS_SELECTOR, ".thumb")[0].click()
+    assert browser.find_element(By.ID, "right").is_displayed()
+    browser.find_elements(By.CSS_SELECTOR, ".thumb")[1].click()
+    assert browser.find_element(By.ID, "verdict-note").text == "Thank you. Noted as green."
+
+
+def test_more_pictures_than_one_request_may_hold_go_in_several(
+    browser: "webdriver.Chrome", colour_bundle: Bundle, colours: Path
+) -> None:
+    files = [colours / "red" / f"{number:03d}.{'jpg' if number % 2 else 'png'}" for number in range(5)]
+    with start_service(colour_bundle.path, max_images=2) as service:
+        browser.get(service.url)
+        wait_for_model(browser)
+        browser.find_element(By.ID, "file").send_keys("\n".join(map(str, files)))
+        count = browser.find_element(By.ID, "gallery-count")
+        WebDriverWait(browser, 10).until(lambda _: count.text == "5 answered")
+        assert len([url for url in requested_urls(browser) if "/predict/batch" in url]) == 3
+
+
+def test_a_picture_beyond_the_limit_is_refused_before_it_is_sent(
+    browser: "webdriver.Chrome", colour_bundle: Bundle, colours: Path, noise_jpeg: bytes, tmp_path: Path
+) -> None:
+    large = tmp_path / "large.jpg"
+    large.write_bytes(noise_jpeg)
+    with start_service(colour_bundle.path, max_bytes=100_000) as service:
+        browser.get(service.url)
+        wait_for_model(browser)
+        upload(browser, large, "failed")
+        assert browser.find_element(By.ID, "failed-title").text == "The picture is too large"
+        assert "At most 100 kB" in browser.find_element(By.ID, "failed-detail").text
+        assert not [url for url in requested_urls(browser) if "/predict" in url]
+
+
+def test_the_tiles_show_what_the_service_counts(
+    browser: "webdriver.Chrome", service: ServiceProcess, red_png: bytes
+) -> None:
+    browser.get(service.url)
+    tile = browser.find_element(By.ID, "live")
+    WebDriverWait(browser, 10).until(lambda _: tile.get_attribute("data-state") == "shown")
+
+    def told() -> str:
+        return str(browser.find_element(By.ID, "tile-requests").get_attribute("title"))
+
+    def twelve_told() -> bool:
+        """Whether 12 requests and no other were told of; a machine that stood still may miss them once."""
+        WebDriverWait(browser, 30).until(lambda _: told().startswith("0 requests in"))
+        for _ in range(12):
+            ask(service.url, "POST", "/predict", red_png)
+        ask(service.url, "GET", "/model")
+        until = time.monotonic() + 12
+        while time.monotonic() < until:
+            if told().startswith("12 requests in"):
+                return True
+            time.sleep(0.1)
+        return False
+
+    assert any(twelve_told() for _ in range(5))
+    # In one step, so that no later reading comes between.
+    shown = browser.execute_script(
+        "return Object.fromEntries([...document.querySelectorAll('.tile')].map((tile) => [tile.id,"
+        " [tile.querySelector('.figure b').textContent, tile.title, tile.querySelectorAll('polyline').length]]))"
+    )
+    rate, more, lines = shown["tile-requests"]
+    seconds = float(more.rpartition("in ")[2].removesuffix(" s"))
+    assert 12 / (seconds + 0.5) - 0.1 <= float(rate) <= 12 / (seconds - 0.5) + 0.1
+    assert lines == 1
+    assert 0 < float(shown["tile-p50"][0]) <= float(shown["tile-p99"][0])
+    assert [shown[f"tile-{name}"][0] for name in ("errors", "shed", "under-way")] == ["0", "0", "0"]
+    _, _, text = ask(service.url, "GET", "/metrics")
+    resident = next(
+        family.samples[0].value
+        for family in text_string_to_metric_families(text.decode())
+        if family.name == "lensmith_memory_bytes"
+    )
+    assert float(shown["tile-memory"][0]) == pytest.approx(resident / 1e6, rel=0.2)
+    assert browser.find_element(By.CSS_SELECTOR, "#served .which").text == "colours@1"
+    assert browser.find_element(By.CSS_SELECTOR, "#served .how").text == "onnxruntime fp32"
+    complaints = [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+    assert complaints == []
+
+
+def test_both_of_two_loaded_models_are_shown(
+    browser: "webdriver.Chrome", colour_bundle: Bundle, remake: Callable[..., Bundle]
+) -> None:
+    with start_service(colour_bundle.path, beside=remake("two", version="2").path) as service:
+        browser.get(service.url)
+        WebDriverWait(browser, 10).until(lambda page: len(page.find_elements(By.CSS_SELECTOR, "#served li")) == 2)
+        shown = [each.text for each in browser.find_elements(By.CSS_SELECTOR, "#served .which")]
+        assert shown == ["colours@1", "colours@2"]
+
+
+def test_the_figures_are_those_that_prometheus_would_compute(
+    browser: "webdriver.Chrome", service: ServiceProcess
+) -> None:
+    browser.get(service.url)
+    first, second = (
+        f"""
+        # HELP lensmith_requests_total With "quotes" and {{braces}}.
+        lensmith_model_info{{engine="onnx{{run}}time",name="a \\\\ \\"b\\"\\nc",precision="fp32",version="1"}} 1.0
+        lensmith_model_info{{engine="e",name="gone",precision="fp32",version="0"}} 0.0
+        lensmith_requests_total{{route="/predict",status="200",version="1"}} {10 + 90 * step}
+        lensmith_requests_total{{route="/predict/batch",status="500",version="1"}} {5 * step}
+        lensmith_requests_total{{route="/v2/models/{{name}}/infer",status="503",version="1"}} {5 * step}
+        lensmith_requests_total{{route="/metrics",status="200",version="1"}} {1000 * step}
+        lensmith_requests_total{{route="/v2/health/live",status="200",version="1"}} {1000 * step}
+        lensmith_shed_total{{reason="overloaded"}} {3 * step}
+        lensmith_shed_total{{reason="expired"}} {2 * step}
+        lensmith_answers_total{{label="cat",version="1"}} {90 * step}
+        lensmith_request_seconds_bucket{{le="0.01",route="/predict"}} {40 * step}
+        lensmith_request_seconds_bucket{{le="0.05",route="/predict"}} {90 * step}
+        lensmith_request_seconds_bucket{{le="+Inf",route="/predict"}} {100 * step}
+        lensmith_request_seconds_bucket{{le="+Inf",route="/model"}} {900 * step}
+        lensmith_images_running 2.0
+        lensmith_images_queued 3.0
+        """.replace("\n        ", "\n")
+        for step in (0, 1)
+    )
+    script = """
+        const [first, second, done] = arguments;
+        import(new URL("console/figures.js", document.baseURI)).then(({ figures, keep, reading }) => {
+            const one = keep([], reading(first, 1000));
+            const two = keep(one, reading(second, 11000));
+            const restarted = keep(two, reading(first, 13000));
+            const late = keep(two, reading(second, 60000));
+            done({ alone: figures(one), both: figures(two), kept: [two.length, restarted.length, late.length] });
+        });
+    """
+    browser.set_script_timeout(10)
+    found: dict[str, Any] = browser.execute_async_script(script, first, second)
+    both = found["both"]
+    assert both["requests"] == 100
+    assert both["perSecond"] == pytest.approx(10)
+    assert both["errors"] == pytest.approx(0.05)  # the 503 is a refusal
+    assert both["shed"] == pytest.approx(0.5)
+    assert both["p50"] == pytest.approx(0.01 + 0.04 * 10 / 50)
+    assert both["p99"] == pytest.approx(0.05)  # in the last bucket: the highest finite bound, as histogram_quantile
+    assert both["underWay"] == 5
+    assert [(each["name"], each["engine"], each["perSecond"]) for each in both["served"]] == [
+        ('a \\ "b"\nc', "onnx{run}time", pytest.approx(9))
+    ]
+    assert found["alone"]["perSecond"] is None
+    # A service that begins anew counts from 0; and a page that was hidden knows nothing of the time between.
+    assert found["kept"] == [2, 1, 1]
+
+
+def test_a_hidden_page_asks_for_nothing(browser: "webdriver.Chrome", service: ServiceProcess) -> None:
+    browser.get(service.url)
+    live = browser.find_element(By.ID, "live")
+    WebDriverWait(browser, 10).until(lambda _: live.get_attribute("data-state") == "shown")
+    hide = (
+        "Object.defineProperty(document, 'hidden', { value: arguments[0], configurable: true });"
+        "document.dispatchEvent(new Event('visibilitychange'));"
+    )
+    list(requested_urls(browser))
+    browser.execute_script(hide, True)
+    time.sleep(5)
+    assert len(list(requested_urls(browser))) <= 1  # one may have been just about to be sent
+    browser.execute_script(hide, False)
+    WebDriverWait(browser, 10).until(lambda page: any(url.endswith("/metrics") for url in requested_urls(page)))
+
+
+def test_under_a_path_and_without_metrics_the_page_works_on(
+    browser: "webdriver.Chrome", service: ServiceProcess, colours: Path
+) -> None:
+    with proxy(service.url, "/shop/eyes", hidden={"/metrics"}) as url:
+        browser.get(url + "/")
+        wait_for_model(browser)
+        live = browser.find_element(By.ID, "live")
+        WebDriverWait(browser, 10).until(lambda _: live.get_attribute("data-state") == "missing")
+        assert live.text.split("\n")[1].startswith("No live figures: the metrics of this service are on another port")
+        assert not browser.find_element(By.ID, "tiles").is_displayed()
+        upload(browser, colours / "red" / "001.jpg", "found")
+        assert answered(browser) == "red"
+        assert browser.find_element(By.ID, "command").text.endswith(f"{url}/predict")
+        assert {urlsplit(each).port for each in requested_urls(browser)} == {urlsplit(url).port}
+
+
+def test_a_refusal_is_told_in_plain_words_and_the_picture_sent_again_when_its_time_has_come(
+    browser: "webdriver.Chrome", service: ServiceProcess, colours: Path
+) -> None:
+    refusals = [(503, None), (429, "2")]  # of something in between, in HTML
+    with proxy(service.url, "", refusals=refusals) as url:
+        browser.get(url)
+        wait_for_model(browser)
+        title, again = (browser.find_element(By.ID, name) for name in ("failed-title", "again"))
+        upload(browser, colours / "red" / "001.jpg", "failed")
+        assert title.text == "The service is busy"
+        assert again.text == "Send again"
+
+        again.click()
+        WebDriverWait(browser, 10).until(lambda _: title.text == "Too many pictures in a short time")
+        assert "Nothing is wrong with the picture" in browser.find_element(By.ID, "failed-detail").text
+        WebDriverWait(browser, 10).until(lambda _: again.is_enabled() and again.text == "Send again")
+        again.click()
+        WebDriverWait(browser, 10).until(lambda page: page.find_element(By.ID, "summary").text != "")
+        assert answered(browser) == "red"
+
+
+def test_a_used_up_quota_counts_down(browser: "webdriver.Chrome", colour_bundle: Bundle, colours: Path) -> None:
+    with start_service(colour_bundle.path, quota="1/day") as service:
+        browser.get(service.url)
+        upload(browser, colours / "red" / "001.jpg", "found")
+        upload(browser, colours / "blue" / "001.jpg", "failed")
+        assert browser.find_element(By.ID, "failed-title").text == "The caller's quota is used up"
+        again = browser.find_element(By.ID, "again")
+        assert again.text.startswith("Send again in ")
+        assert not again.is_enabled()
+
+
+def test_a_service_that_is_gone_is_told_and_found_again(
+    browser: "webdriver.Chrome", colour_bundle: Bundle, colours: Path
+) -> None:
+    with start_service(colour_bundle.path) as service:
+        browser.get(service.url)
+        wait_for_model(browser)
+    upload(browser, colours / "red" / "001.jpg", "failed")
+    assert browser.find_element(By.ID, "failed-title").text == "The service cannot be reached"
+    live = browser.find_element(By.ID, "live")
+    WebDriverWait(browser, 10).until(lambda _: live.get_attribute("data-state") == "missing")
+    with start_service(colour_bundle.path, port=urlsplit(service.url).port):
+        WebDriverWait(browser, 20).until(lambda _: live.get_attribute("data-state") == "shown")
+        browser.find_element(By.ID, "again").click()
+        WebDriverWait(browser, 10).until(lambda page: page.find_element(By.ID, "summary").text != "")
+        assert answered(browser) == "red"
+
+
+SECRET = "a secret of the tests, thirty-two bytes or more"
+
+
+def token(scope: str) -> str:
+    claims = {"iss": "lensmith", "aud": "lensmith", "sub": "ann", "exp": int(time.time()) + 3600, "scope": scope}
+    return jwt.encode(claims, SECRET, "HS256")
+
+
+def test_a_token_is_asked_for_where_one_is_needed_and_kept_for_the_tab(
+    browser: "webdriver.Chrome", colour_bundle: Bundle, colours: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LENSMITH_JWT_SECRET", SECRET)
+    with start_service(colour_bundle.path) as service:
+        browser.get(service.url)
+        form, field, said = (browser.find_element(By.ID, name) for name in ("access", "token", "access-said"))
+        WebDriverWait(browser, 10).until(lambda _: form.is_displayed())
+        assert said.text == "This service answers those who have a token."
+        assert field.get_attribute("type") == "password"
+        assert field.accessible_name == "Token"
+        upload(browser, colours / "red" / "001.jpg", "failed")
+        assert browser.find_element(By.ID, "failed-title").text == "A token is needed"
+
+        for wrong, words in (
+            ("two words", "A token has letters, digits, dashes and dots, and no spaces."),
+            ("not.a.token", "This service does not take the token: it may have expired. Give another one."),
+            (token("admin"), "The token is valid, but not for predictions. Give another one."),
+        ):
+            field.clear()
+            field.send_keys(wrong, Keys.ENTER)
+            WebDriverWait(browser, 10).until(lambda _, words=words: said.text == words)
+            assert field.get_attribute("aria-invalid") == "true"
+
+        # The right one: the picture that waited is answered.
+        field.clear()
+        field.send_keys(f"Bearer {token('predict')}", Keys.ENTER)
+        WebDriverWait(browser, 10).until(lambda page: page.find_element(By.ID, "summary").text != "")
+        assert answered(browser) == "red"
+        assert not form.is_displayed()
+        assert "colours" in browser.find_element(By.ID, "model").text
+        assert "Bearer $TOKEN" in browser.find_element(By.ID, "command").text
+        stored = browser.execute_script("return [localStorage.length, sessionStorage.length, document.cookie]")
+        assert stored == [0, 1, ""]
+        assert field.get_attribute("value") == ""
+
+        browser.refresh()
+        wait_for_model(browser)
+        browser.find_element(By.ID, "forget").click()
+        WebDriverWait(browser, 10).until(lambda page: page.find_element(By.ID, "access").is_displayed())
+        assert not browser.find_element(By.ID, "known").is_displayed()
+        assert browser.execute_script("return sessionStorage.length") == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everything_can_be_read_and_axe_finds_nothing_to_complain_of(
+    browser: "webdriver.Chrome", unsure_bundle: Bundle, between: Path, colours: Path, scheme: str, tmp_path: Path
+) -> None:
+    features = [
+        {"name": "prefers-color-scheme", "value": scheme},
+        {"name": "prefers-reduced-motion", "value": "reduce"},
+    ]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes((colours / "red" / "001.jpg").read_bytes()[:300])
+    with start_service(unsure_bundle.path) as service:
+        browser.get(service.url)
+        wait_for_model(browser)
+        live = browser.find_element(By.ID, "live")
+        WebDriverWait(browser, 10).until(lambda _: live.get_attribute("data-state") == "shown")
+        background = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, background.strip("rgb()").split(", "))) < 380) == (scheme == "dark")
+        require_readable(browser)
+        upload(browser, colours / "red" / "001.jpg", "found")
+        require_readable(browser)
+        browser.find_element(By.ID, "wrong").click()
+        browser.find_element(By.ID, "true-label").send_keys("crimson", Keys.ENTER)
+        note = browser.find_element(By.ID, "verdict-note")
+        WebDriverWait(browser, 10).until(lambda _: note.text)
+        require_readable(browser)
+        files = "\n".join(map(str, (between, broken, colours / "blue" / "001.jpg")))
+        browser.find_element(By.ID, "file").send_keys(files)
+        count = browser.find_element(By.ID, "gallery-count")
+        WebDriverWait(browser, 10).until(lambda _: count.text == "2 answered, 1 not")
+        assert browser.find_element(By.ID, "unsure").is_displayed()
+        require_readable(browser)
+        browser.find_elements(By.CSS_SELECTOR, ".thumb")[1].click()
+        # And what is seldom seen: the token, its refusal, a countdown, a figure beyond its limit.
+        browser.execute_script(
+            "for (const name of ['access', 'known', 'again']) document.getElementById(name).hidden = false;"
+            "document.getElementById('access-said').textContent = 'This service does not take the token.';"
+            "document.getElementById('token').setAttribute('aria-invalid', 'true');"
+            "document.getElementById('again').disabled = true;"
+            "for (const tile of document.querySelectorAll('.tile')) tile.classList.add('over');"
+        )
+        require_readable(browser)
+        browser.execute_script("document.getElementById('live').dataset.state = 'missing'")
+        require_readable(browser)
+
+
+@pytest.mark.parametrize("width", [320, 768, 1100])
+def test_nothing_is_cut_off_however_wide_the_screen(
+    browser: "webdriver.Chrome", remake: Callable[..., Bundle], colours: Path, width: int
+) -> None:
+    bundle = remake("long", version="a-version-with-a-name-that-is-longer-than-a-telephone-is-wide")
+    size = {"width": width, "height": 640, "deviceScaleFactor": 1, "mobile": width < 1000}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    with start_service(bundle.path) as service:
+        browser.get(service.url)
+        live = browser.find_element(By.ID, "live")
+        WebDriverWait(browser, 10).until(lambda _: live.get_attribute("data-state") == "shown")
+        files = [colours / label / "001.jpg" for label in ("green", "red", "blue")]
+        browser.find_element(By.ID, "file").send_keys("\n".join(map(str, files)))
+        count = browser.find_element(By.ID, "gallery-count")
+        WebDriverWait(browser, 10).until(lambda _: count.text == "3 answered")
+        browser.execute_script(
+            "for (const name of ['access', 'known', 'truth']) document.getElementById(name).hidden = false;"
+            "for (const each of document.querySelectorAll('.label, .thumb-label, #lead'))"
+            " each.textContent = 'Grünblindenaugensehschärfenuntersuchungstafel_without_a_space_anywhere';"
+            "for (const each of document.querySelectorAll('.figure b')) each.textContent = '1,234';"
+            "for (const each of document.querySelectorAll('.tile dt')) each.textContent = 'Memory > 90 %';"
+        )
+        beyond = browser.execute_script(
+            "const right = (element) => element.getBoundingClientRect().right;"
+            "return [...document.querySelectorAll('body *')].filter((each) => !each.closest('.unseen, svg, #file')"
+            " && right(each) > right(each.parentElement.closest('body, section, header, footer, .tile, .thumb')) + 0.5)"
+            ".map((each) => each.outerHTML.slice(0, 80))"
+        )
+        assert beyond == []
+        assert browser.execute_script("return Math.max(document.documentElement.scrollWidth, innerWidth)") == width
+
+
+def test_the_keyboard_alone_reaches_everything_and_shows_where_it_is(
+    browser: "webdriver.Chrome", service: ServiceProcess, colours: Path
+) -> None:
+    browser.get(service.url)
+    wait_for_model(browser)
+    focused = tab(browser)
+    assert focused.get_attribute("id") == "file"
+    focused.send_keys("\n".join(str(colours / label / "001.jpg") for label in ("red", "blue")))
+    count = browser.find_element(By.ID, "gallery-count")
+    WebDriverWait(browser, 10).until(lambda _: count.text == "2 answered")
+    assert answered(browser) == "red"
+
+    assert [tab(browser).text for _ in range(2)] == ["Right", "Wrong"]
+    assert tab(browser).accessible_name == "red, 100.0 %, 001.jpg"
+    second = tab(browser)
+    second.send_keys(Keys.ENTER)
+    assert answered(browser) == "blue"
+    assert browser.find_element(By.ID, "summary").get_attribute("textContent") == "blue, 100.0 %"
+    assert [tab(browser).text for _ in range(3)] == ["API", "Model", "Metrics"]
+
+
+def test_the_keyboard_reaches_the_file_input_first_and_it_has_a_name(
+    browser: "webdriver.Chrome", service: ServiceProcess
+) -> None:
+    browser.get(service.url)
+    browser.find_element(By.TAG_NAME, "body").send_keys(Keys.TAB)
+    focused = browser.switch_to.active_element
+    assert focused.get_attribute("id") == "file"
+    assert "choose a file" in focused.accessible_name
+
+
+def requested_urls(browser: "webdriver.Chrome") -> Iterator[str]:
+    """Addresses asked for over a network, from the browser's own log; chrome: and blob: ones are local."""
+    for entry in browser.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            url = message["params"]["request"]["url"]
+            if urlsplit(url).scheme in ("http", "https", "ws", "wss"):
+                yield url
+
+
+def ask(url: str, method: str, path: str, body: bytes | None = None) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of the answer to one request."""
+    address = urlsplit(url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
+    try:
+        connection.request(method, path, body)
+        response = connection.getresponse()
+        return response.status, dict(response.getheaders()), response.read()
+    finally:
+        connection.close()
+
+
+def wait_for_model(browser: "webdriver.Chrome") -> None:
+    """Wait until the page knows what is served."""
+    WebDriverWait(browser, 10).until(lambda page: page.find_element(By.ID, "model").text != "")
+
+
+def answered(browser: "webdriver.Chrome") -> str:
+    """The label that the page shows first."""
+    return str(browser.find_element(By.CSS_SELECTOR, "#ranking .label").text)
+
+
+def tab(browser: "webdriver.Chrome") -> Any:
+    """Press the tabulator; what has the focus then, which the page must show."""
+    ActionChains(browser).send_keys(Keys.TAB).perform()
+    focused = browser.switch_to.active_element
+    outline = browser.execute_script(
+        "return getComputedStyle(arguments[0].id === 'file' ? arguments[0].parentElement : arguments[0]).outlineStyle",
+        focused,
+    )
+    assert outline == "solid"
+    return focused
+
+
+LOW_CONTRAST = """
+    const parts = (colour) => {
+        const canvas = new OffscreenCanvas(1, 1).getContext("2d");
+        canvas.fillStyle = colour;
+        canvas.fillRect(0, 0, 1, 1);
+        const [red, green, blue, alpha] = canvas.getImageData(0, 0, 1, 1).data;
+        return [red, green, blue, alpha / 255];
+    };
+    const over = ([r, g, b, a], below) => [r, g, b].map((each, index) => each * a + below[index] * (1 - a));
+    const luminance = (colour) => {
+        const [r, g, b] = colour.map((each) => {
+            const share = each / 255;
+            return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+        });
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const behind = (element) => {
+        if (element === null) return [255, 255, 255];
+        return over(parts(getComputedStyle(element).backgroundColor), behind(element.parentElement));
+    };
+    const found = [];
+    const nodes = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    let read = 0;
+    while (nodes.nextNode()) {
+        const element = nodes.currentNode.parentElement;
+        if (!nodes.currentNode.data.trim() || !element.checkVisibility() || element.closest(".unseen")) continue;
+        read += 1;
+        const below = behind(element);
+        const text = over(parts(getComputedStyle(element).color), below);
+        const [dark, light] = [luminance(text), luminance(below)].sort((a, b) => a - b);
+        const ratio = (light + 0.05) / (dark + 0.05);
+        if (ratio < 4.5) found.push([nodes.currentNode.data.trim(), ratio]);
+    }
+    return [read, found];
+"""
+"""Counts the texts on the page, and lists those whose contrast is below 4.5 (WCAG 2, level AA)."""
+
+
+def require_readable(browser: "webdriver.Chrome") -> None:
+    """Enough contrast for every text, and no complaint of axe-core."""
+    from axe_playwright_python.base import AXE_SCRIPT
+
+    read, low = browser.execute_script(LOW_CONTRAST)
+    assert read > 20
+    assert low == []
+    browser.set_script_timeout(30)
+    browser.execute_script(AXE_SCRIPT)
+    violations = browser.execute_async_script(
+        "axe.run().then(({ violations }) => arguments[0](violations.map(({ id, nodes }) =>"
+        " [id, nodes.map(({ html }) => html)])))"
+    )
+    assert violations == []
+
+
+@contextmanager
+def proxy(
+    to: str, below: str, hidden: set[str] | None = None, refusals: list[tuple[int, str | None]] | None = None
+) -> Iterator[str]:
+    """A proxy that has the service `to` under the path `below`.
+
+    Some paths are `hidden`; and the first requests for predictions get `refusals`, each a status and a Retry-After.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._pass_on()
+
+        def do_POST(self) -> None:
+            self._pass_on()
+
+        def _pass_on(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            path = self.path.removeprefix(below)
+            if not self.path.startswith(below) or path in (hidden or ()):
+                return self._answer(404, {"Content-Type": "text/html"}, b"<h1>Not found</h1>")
+            if refusals and path.startswith("/predict"):
+                status, retry_after = refusals.pop(0)
+                retry = {"Retry-After": retry_after} if retry_after else {}
+                return self._answer(status, {"Content-Type": "text/html", **retry}, b"<h1>No</h1>")
+            return self._answer(*ask(to, self.command, path, body or None))
+
+        def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
+                    self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}{below}"
+        finally:
+            server.shutdown()
+            thread.join()

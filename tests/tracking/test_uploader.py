@@ -1,0 +1,75 @@
+"""The side process: it retries while the server is away, gives up after the end, and takes others' leavings along."""
+
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lensmith.tracking import uploader
+from lensmith.tracking.run_reader import Outbox
+from lensmith.tracking.state import State, held
+from lensmith.training.run_dir import lock
+
+
+@pytest.fixture
+def over() -> threading.Event:
+    """The training is over."""
+    event = threading.Event()
+    event.set()
+    return event
+
+
+def test_with_the_server_away_it_gives_up_after_the_end_and_says_why(
+    run: Path, begin: Any, over: threading.Event, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploader, "GRACE_S", 0.0)
+    url = f"http://127.0.0.1:{free_port()}"
+    begin(run, url)
+    assert not uploader.main(run, url, over)
+    state = State.read(run)
+    assert state is not None
+    assert state.problem is not None
+    assert "did not" in state.problem
+    assert (state.run_id, state.offset) == (None, 0)
+    assert not state.complete(run)
+
+
+def test_it_sends_what_other_runs_have_left_at_the_same_place_and_touches_no_others(
+    run: Path, begin: Any, over: threading.Event, runs_uri: str
+) -> None:
+    begin(run)
+    copies = {name: Path(shutil.copytree(run, run.parent / name)) for name in ("left", "trained", "elsewhere", "never")}
+    for name in ("left", "trained"):
+        begin(copies[name])
+    begin(copies["elsewhere"], "sqlite:////nowhere/mlflow.db")
+    (copies["never"] / "tracking.json").unlink()
+    with lock.held(copies["trained"]):
+        assert uploader.main(run, runs_uri, over)
+    states = {name: State.read(folder) for name, folder in copies.items()}
+    assert {name: state and state.complete(copies[name]) for name, state in states.items()} == {
+        "left": True, "trained": False, "elsewhere": False, "never": None,
+    }  # fmt: skip
+
+
+def test_a_run_whose_folder_is_removed_ends_it_without_making_anything(
+    run: Path, begin: Any, over: threading.Event, runs_uri: str
+) -> None:
+    begin(run)
+    shutil.rmtree(run)
+    assert not uploader.main(run, runs_uri, over)
+    assert not run.exists()
+
+
+def test_it_waits_for_the_one_before_it_and_leaves_the_run_to_that_one_if_it_stays(
+    run: Path, begin: Any, over: threading.Event, runs_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploader, "EVERY_S", 0.01)
+    monkeypatch.setattr(uploader, "GRACE_S", 0.05)
+    begin(run)
+    with held(run, 0):
+        assert not uploader.main(run, runs_uri, over)
+    assert Outbox(run).waiting(0, begun=True)
+    assert uploader.main(run, runs_uri, over)

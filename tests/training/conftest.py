@@ -1,0 +1,187 @@
+"""A short run that may be killed in a process of its own, and what it comes to when nothing happens to it."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lensmith.config import TrainSettings
+from lensmith.training import loop
+from lensmith.training.learner import Learner
+from lensmith.training.loop import RunInterruptedError
+from lensmith.training.run_dir import checkpoint
+from lensmith.training.run_dir.run import Run
+from lensmith.training.trainer import fit
+
+InChild = Callable[[Callable[[], None]], int]
+
+LOGGED = ("epoch", "step", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "images", "best")
+
+
+@pytest.fixture
+def in_child(_one_thread: None) -> InChild:
+    """Do something in a process of its own, forked from here with all that is imported: its exit code, −9 if killed.
+
+    A forked process has none of the other threads, so there must be none to wait for.
+    """
+
+    def run(work: Callable[[], None]) -> int:
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                work()
+                code = 0
+            except SystemExit as ended:
+                code = int(ended.code or 0)
+            finally:
+                os._exit(code)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    return run
+
+
+def _equal(first: Any, second: Any) -> bool:
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(_equal(value, second[key]) for key, value in first.items())
+    if isinstance(first, (list, tuple)):
+        return len(first) == len(second) and all(map(_equal, first, second))
+    return bool(first == second)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Makes a file system of so many megabytes."""
+    folder = tmp_path / "disk"
+
+    def mount(megabytes: int) -> Path:
+        folder.mkdir()
+        options = ["-t", "tmpfs", "-o", f"size={megabytes}m"]
+        if subprocess.run(["mount", *options, "none", folder], capture_output=True).returncode:
+            pytest.skip("needs the right to mount")
+        return folder
+
+    yield mount
+    if folder.is_mount():
+        subprocess.run(["umount", folder], check=True)
+
+
+@pytest.fixture
+def equal() -> Callable[[Any, Any], bool]:
+    """Equal to the bit, tensors inside containers too."""
+    return _equal
+
+
+@pytest.fixture
+def short(
+    quick: dict[str, Any], shared_colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., TrainSettings]:
+    """Settings of a run of 12 images, 3 epochs and 9 steps, with all that is random in it: order, crops, dropout.
+
+    It draws no pictures, which takes longer than training.
+    """
+    for name in ("draw_curves", "draw_memory"):
+        monkeypatch.setattr(loop, name, lambda *_: None)
+
+    def make(**changes: Any) -> TrainSettings:
+        chosen = {"data": shared_colours, "out": tmp_path / "run", "epochs": 3, "dropout": 0.5, "batch_norm": "train"}
+        return TrainSettings.model_validate({**quick, **chosen, **changes})
+
+    return make
+
+
+def _came_to(run: Run) -> dict[str, Any]:
+    last, best = checkpoint.load(run.last), checkpoint.load(run.best)
+    learner = {name: value for name, value in last["learner"].items() if name not in ("ladder", "inference")}
+    logged = [{name: line[name] for name in LOGGED} for line in run.history()]
+    return {"learner": learner, "position": last["position"], "best": best, "logged": logged}
+
+
+@pytest.fixture
+def came_to() -> Callable[[Run], dict[str, Any]]:
+    """Weights, optimizer, position and logged figures at a run's end; but for times and memory."""
+    return _came_to
+
+
+@pytest.fixture(scope="session")
+def whole(
+    _one_thread: None, shared_colours: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[TrainSettings], dict[str, Any]]:
+    """What the uninterrupted run comes to; trained once for each settings."""
+    made: dict[str, dict[str, Any]] = {}
+
+    def once(settings: TrainSettings) -> dict[str, Any]:
+        key = settings.model_dump_json(exclude={"out", "workers", "save_minutes"})
+        if key not in made:
+            out = tmp_path_factory.mktemp("whole") / "run"
+            made[key] = _came_to(fit(settings.model_copy(update={"out": out})).run)
+        return made[key]
+
+    return once
+
+
+@pytest.fixture
+def train_in_child(in_child: InChild) -> Callable[[TrainSettings], int]:
+    """Train in a process of its own: its exit code."""
+
+    def run(settings: TrainSettings) -> int:
+        def work() -> None:
+            try:
+                fit(settings)
+            except RunInterruptedError as error:
+                sys.exit(error.exit_code)
+
+        return in_child(work)
+
+    return run
+
+
+def _killed(plain: Callable[..., Any], at: int, number: signal.Signals) -> Callable[..., Any]:
+    """`Learner.take` with a real signal in step `at`; SIGKILL when the weights have moved, but nothing is saved."""
+
+    def take(self: Learner, batch: Any, plan: Any, step: int, *others: Any) -> Any:
+        if step == at and number is signal.SIGTERM:
+            os.kill(os.getpid(), number)
+        outcome = plain(self, batch, plan, step, *others)
+        if step == at and number is signal.SIGKILL:
+            os.kill(os.getpid(), number)
+        return outcome
+
+    return take
+
+
+@pytest.fixture
+def stopped(
+    train_in_child: Callable[[TrainSettings], int],
+    monkeypatch: pytest.MonkeyPatch,
+    short: Callable[..., TrainSettings],
+) -> Callable[..., Path]:
+    """The short run, with a signal in a 0-based step: its folder. Keywords change its settings."""
+
+    def stop(at: int, number: signal.Signals = signal.SIGKILL, **changes: Any) -> Path:
+        settings = short(**changes)
+        with monkeypatch.context() as patched:
+            patched.setattr(Learner, "take", _killed(Learner.take, at, number))
+            code = train_in_child(settings)
+        assert code == {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 75}[number]
+        return Path(str(settings.out))
+
+    return stop
+
+
+@pytest.fixture(scope="module")
+def _little_to_collect() -> Iterator[None]:
+    """Each retry collects garbage, which takes the longer the more modules are imported."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()

@@ -1,0 +1,269 @@
+"""Features are what the frozen layers make of the image, whichever engine made them, and never stale."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lensmith.config import TrainSettings
+from lensmith.core.cache import Store
+from lensmith.data.split import prepare
+from lensmith.imaging.image import preprocess
+from lensmith.training.dataloading import augment
+from lensmith.training.feature_cache import engines, features, split_model
+from lensmith.training.feature_cache.features import Extractor, NoFeaturesError, Rows, View
+from lensmith.training.models import backbone
+from lensmith.training.models.backbone import Network
+
+CPU = torch.device("cpu")
+
+
+class Bench:
+    """A small frozen network and the colours, in a store of their own."""
+
+    def __init__(self, quick: dict[str, Any], data: Path, root: Path) -> None:
+        self.settings = TrainSettings.model_validate({**quick, "data": data, "augment": "standard"})
+        self.images = prepare(data, self.settings.split, 0)
+        self.samples = self.images.part("train")
+        torch.manual_seed(0)
+        self.network: Network = backbone.build(self.settings, 3)
+        self.network.freeze(0, statistics=True)
+        self.store: Store | None = Store(10**9, root)
+        self.how = self.network.preprocessing
+        self.computed = 0
+
+    def rows(self, number: int = 0, engine: str = "torch fp32", seed: int = 0) -> Rows:
+        found = split_model.find(self.network, 0, self.how.image_size)
+        assert found is not None
+        level = augment.of(self.settings, self.how.image_size)
+        self.computed = 0
+
+        def watch(done: int, total: int) -> None:
+            self.computed = done
+
+        with Extractor(self.network.model, found, self.how, self.settings, CPU, self.store, engine) as extractor:
+            return extractor.rows(self.images, self.samples, View(number, level, seed), watch)
+
+
+@pytest.fixture
+def bench(quick: dict[str, Any], colours: Path, tmp_path: Path) -> Bench:
+    return Bench(quick, colours, tmp_path / "kept")
+
+
+def test_they_are_what_the_network_makes_of_the_image(bench: Bench) -> None:
+    rows = bench.rows()
+    batch = np.stack([preprocess(bench.images.file(sample).read_bytes(), bench.how) for sample in bench.samples])
+    model = bench.network.model.eval()
+    with torch.no_grad():
+        right = model.forward_head(model.forward_features(torch.from_numpy(batch)), pre_logits=True).numpy()
+    assert rows.values.dtype == np.float16
+    assert np.allclose(rows.values, right, rtol=2e-3, atol=1e-3 * np.abs(right).max())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["openvino fp32", "onnxruntime fp32"])
+def test_other_engines_compute_the_same(bench: Bench, engine: str) -> None:
+    ours, theirs = bench.rows().values.astype(np.float32), bench.rows(engine=engine).values.astype(np.float32)
+    assert np.allclose(ours, theirs, rtol=1e-2, atol=2e-3 * np.abs(ours).max())
+
+
+@pytest.mark.parametrize(("model", "size"), [("test_resnet", 32), ("test_convnext", 32), ("test_vit", 160)])
+def test_nothing_is_dropped_from_them(
+    quick: dict[str, Any], colours: Path, tmp_path: Path, model: str, size: int
+) -> None:
+    made = Bench({**quick, "model": model, "image_size": size, "dropout": 0.5}, colours, tmp_path / "kept")
+    modes = [module.training for module in made.network.model.modules()]
+    made.store = None
+    assert np.array_equal(made.rows().values, made.rows().values)
+    assert [module.training for module in made.network.model.modules()] == modes
+
+
+def test_what_was_computed_is_used_again(bench: Bench) -> None:
+    first = bench.rows()
+    assert bench.computed == len(bench.samples)
+    again = bench.rows()
+    assert bench.computed == 0
+    assert np.array_equal(first.values, again.values)
+
+
+def other_weights(bench: Bench) -> None:
+    with torch.no_grad():
+        bench.network.model.conv1[0].weight[0, 0, 0, 0] += 1e-3
+
+
+def other_statistics(bench: Bench) -> None:
+    bench.network.model.bn1.running_mean[0] += 1e-3
+
+
+def other_size(bench: Bench) -> None:
+    bench.how = replace(bench.how, image_size=40)
+
+
+def other_mean(bench: Bench) -> None:
+    bench.how = replace(bench.how, mean=(0.4, 0.5, 0.5))
+
+
+def another_file_of_the_same_size_and_date(bench: Bench) -> None:
+    file = bench.images.file(next(one for one in bench.samples if one.path.endswith(".png")))
+    said, pixels = file.stat(), np.asarray(Image.open(file)).copy()
+    encoded = bytearray(file.read_bytes())
+    Image.fromarray(255 - pixels).save(file, "PNG")
+    changed = file.read_bytes()[: len(encoded)].ljust(len(encoded), b"\0")
+    file.write_bytes(changed)
+    os.utime(file, ns=(said.st_atime_ns, said.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (said.st_size, said.st_mtime_ns)
+
+
+def a_file_more(bench: Bench) -> None:
+    bench.samples = (*bench.samples, bench.images.part("test")[0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [other_weights, other_statistics, other_size, other_mean, another_file_of_the_same_size_and_date, a_file_more],
+)
+def test_a_stale_entry_is_never_used(bench: Bench, change: Callable[[Bench], None]) -> None:
+    bench.rows()
+    change(bench)
+    found = bench.rows()
+    assert bench.computed == len(bench.samples)
+    bench.store = None
+    assert np.array_equal(found.values, bench.rows().values, equal_nan=True)
+
+
+def test_views_seeds_and_engines_are_apart(bench: Bench) -> None:
+    seen = [bench.rows(), bench.rows(1), bench.rows(2), bench.rows(1, seed=1), bench.rows(engine="torch bf16")]
+    for number, one in enumerate(seen):
+        assert not any(np.array_equal(one.values, other.values) for other in seen[:number])
+    bench.rows(1)
+    assert bench.computed == 0
+
+
+def test_an_unreadable_image_is_a_row_of_nothing_with_its_reason_also_the_next_time(bench: Bench) -> None:
+    bench.images.file(bench.samples[3]).write_bytes(b"broken")
+    for computed in (len(bench.samples), 0):
+        rows = bench.rows()
+        assert bench.computed == computed
+        assert list(rows.unreadable) == [3]
+        assert "decoded" in rows.unreadable[3]
+        assert np.isnan(rows.values[3]).all()
+        assert not np.isnan(np.delete(rows.values, 3, axis=0)).any()
+
+
+def test_without_room_on_disk_they_are_kept_in_memory(bench: Bench) -> None:
+    right = bench.rows().values
+    bench.store = Store(10)
+    assert np.array_equal(bench.rows().values, right)
+
+
+def test_without_room_anywhere_there_are_none(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.store = Store(10)
+    monkeypatch.setattr(features, "_MEMORY_SHARE", 0.0)
+    with pytest.raises(NoFeaturesError, match="budget"):
+        bench.rows()
+
+
+def test_numbers_that_float16_cannot_hold_are_not_kept(bench: Bench) -> None:
+    with torch.no_grad():
+        bench.network.model.bn1.bias.fill_(1e5)
+        for name, module in bench.network.model.named_modules():
+            if name.startswith("layer") and isinstance(module, torch.nn.BatchNorm2d):
+                module.weight.mul_(1e3)
+    with pytest.raises(NoFeaturesError, match=r"float16|not numbers"):
+        bench.rows()
+
+
+def test_numbers_that_are_none_are_not_taken_for_unreadable_images(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = np.full((features.BATCH, 96), np.nan, dtype=np.float32)
+    monkeypatch.setattr(engines.Prefix, "open", lambda self, name: lambda batch: nothing[: len(batch)])
+    with pytest.raises(NoFeaturesError, match="not numbers"):
+        bench.rows()
+
+
+def test_work_that_is_stopped_is_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "BLOCK", 4)
+    whole = bench.rows().values
+    assert bench.store is not None
+    shutil.rmtree(bench.store.root)
+
+    class StopError(Exception):
+        pass
+
+    plain = Extractor.rows
+
+    def stopping(self: Extractor, images: Any, samples: Any, view: View, watch: Any) -> Rows:
+        def stop(done: int, total: int) -> None:
+            if done >= 8:
+                raise StopError
+
+        return plain(self, images, samples, view, stop)
+
+    monkeypatch.setattr(Extractor, "rows", stopping)
+    with pytest.raises(StopError):
+        bench.rows()
+    monkeypatch.setattr(Extractor, "rows", plain)
+    decoded = []
+    monkeypatch.setattr(features, "Images", _counting(features.Images, decoded))
+    assert np.array_equal(bench.rows().values, whole)
+    assert 0 < len(decoded) < len(bench.samples)
+
+
+def _counting(plain: Any, seen: list[int]) -> Any:
+    class Counting(plain):  # type: ignore[misc]
+        def __getitem__(self, item: Any) -> Any:
+            seen.append(item.sample)
+            return super().__getitem__(item)
+
+    return Counting
+
+
+def test_the_engine_is_measured_only_where_torch_would_take_long(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    speeds = {"torch fp32": 100.0, "torch bf16": 150.0, "openvino fp32": 400.0, "openvino bf16": 0.0}
+    asked: list[list[str]] = []
+    monkeypatch.setattr(engines, "candidates", lambda device: list(speeds))
+    monkeypatch.setattr(engines, "remembered", lambda what, depends_on, measure: measure())
+    monkeypatch.setattr(
+        engines.Prefix, "speeds", lambda self, names: (asked.append(names), {name: speeds[name] for name in names})[1]
+    )
+    prefix = engines.Prefix(bench.network.model, 32, CPU)
+    assert prefix.fastest({}, images=500) == "torch bf16"
+    assert prefix.fastest({}, images=50_000) == "openvino fp32"
+    assert asked == [["torch fp32", "torch bf16"]] * 2 + [["openvino fp32", "openvino bf16"]]
+
+
+def test_an_engine_with_wrong_features_is_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = engines.Prefix.open
+
+    def broken(self: Any, name: str) -> Any:
+        run = plain(self, "torch fp32")
+        return run if name == "torch fp32" else lambda batch: 1.5 * run(batch)
+
+    monkeypatch.setattr(engines.Prefix, "open", broken)
+    with engines.Prefix(bench.network.model.eval(), 32, CPU) as prefix:
+        found = prefix.speeds(["torch fp32", "openvino fp32"])
+    assert found["torch fp32"] > 0
+    assert found["openvino fp32"] == 0
+
+
+def test_afterwards_torch_has_all_its_threads_again(bench: Bench) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = split_model.find(bench.network, 0, 32)
+        assert found is not None
+        with engines.Prefix(found.prefix(bench.network.model), 32, CPU) as prefix:
+            prefix.speeds(["torch fp32"])
+        assert torch.get_num_threads() == 2
+        bench.rows()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,201 @@
+"""What a run tells while it goes on: lines for programs, and a bar or a line an epoch for people."""
+
+import json
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lensmith.training import loop
+from lensmith.training.learner import Learner
+from lensmith.training.microbatch.attempt import Verdict
+from lensmith.training.microbatch.microbatch import Outcome
+from lensmith.training.run_dir.progress import Figures
+from lensmith.training.run_dir.recorder import MEMORY_EVERY_S, Recorder
+from lensmith.training.trainer import fit
+
+FIGURES = Figures(seen=8, weight=4.0, loss_sum=3.0, correct=5.0, seconds=0.025)
+"""Of an epoch so far: loss 0.75, accuracy 0.625, 320 images/s."""
+
+
+def line(epoch: int, phase: str = "all", *, validated: bool = True, **changes: Any) -> dict[str, Any]:
+    made = {
+        "epoch": epoch, "phase": phase, "step": 3 * epoch, "train_loss": 1 / epoch, "train_accuracy": 0.5,
+        "val_loss": 1.1 / epoch if validated else None, "val_accuracy": 0.4 if validated else None, "images": 12,
+        "images_per_second": 1234.5, "data_wait_share": 0.1, "seconds": 0.7, "best": True, "chunks": 1,
+        "checkpointing": False,
+    }  # fmt: skip
+    return {**made, **changes}
+
+
+def outcome(chunks: int = 1, *, checkpointing: bool = False, retries: int = 0, exact: bool = True) -> Outcome:
+    return Outcome(torch.zeros(()), None, chunks, checkpointing, retries, Verdict.FINE, 8, 8.0, exact)
+
+
+def recorder(tmp_path: Path) -> Recorder:
+    return Recorder(tmp_path / "events.jsonl", epochs=10, steps_per_epoch=3)
+
+
+def told(folder: Path, name: str) -> list[dict[str, Any]]:
+    lines = [json.loads(text) for text in (folder / "events.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["event"] == name]
+
+
+def test_events_are_appended_a_line_each_and_on_disk_at_once(tmp_path: Path) -> None:
+    events = tmp_path / "events.jsonl"
+    events.write_text('{"event": "old"}\n')
+    before = time.time()
+    with recorder(tmp_path) as made:
+        made.event("start", step=0)
+        assert len(events.read_text().splitlines()) == 2
+        made.end_epoch(line(1))
+    read = [json.loads(text) for text in events.read_text().splitlines()]
+    assert [event["event"] for event in read] == ["old", "start", "epoch"]
+    told_at = read[2].pop("time")
+    assert before - 0.001 <= told_at <= time.time() + 0.001
+    assert read[2] == {"event": "epoch", **line(1)}
+
+
+def test_people_get_a_line_an_epoch_on_standard_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with recorder(tmp_path) as made:
+        made.begin_epoch(0, "head", 0)
+        made.step(1, 1, FIGURES, outcome(), 10**9)
+        made.validating(1, 2)
+        made.end_epoch(line(1, "head"))
+        made.end_epoch(line(2, validated=False, best=False))
+    printed = capsys.readouterr()
+    first, second = printed.err.splitlines()
+    assert first == (
+        "epoch   1/10 head  loss 1.000 accuracy 0.500  val loss 1.100 accuracy 0.400  1,234 images/s 0.7 s  best"
+    )
+    assert second == "epoch   2/10 all   loss 0.500 accuracy 0.500  1,234 images/s 0.7 s"
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_brackets_in_a_file_name_are_shown_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, watched: bool
+) -> None:
+    monkeypatch.setattr("lensmith.training.run_dir.recorder.watched", lambda: watched)
+    with recorder(tmp_path) as made:
+        made.say("left out: cat[/new].jpg")
+    assert "cat[/new].jpg" in capsys.readouterr().err
+
+
+def test_on_a_terminal_the_bar_tells_loss_accuracy_speed_and_time_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lensmith.training.run_dir.recorder.watched", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "160")
+    with recorder(tmp_path) as made:
+        made.begin_epoch(4, "all", 1)
+        made.step(14, 2, FIGURES, outcome(), 2_340_000_000)
+    shown = capsys.readouterr().err
+    for part in ("epoch 5/10 all", "loss 0.750", "accuracy 0.625", "320 images/s", "1 chunk ", "2.3 GB", "2/3", "left"):
+        assert part in shown
+
+
+@pytest.mark.parametrize(("checkpointing", "shown"), [(False, "4 chunks "), (True, "4 chunks* ")])
+def test_the_bar_tells_in_how_many_chunks_and_whether_activations_are_computed_again(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    checkpointing: bool,
+    shown: str,
+) -> None:
+    monkeypatch.setattr("lensmith.training.run_dir.recorder.watched", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "160")
+    with recorder(tmp_path) as made:
+        made.begin_epoch(0, "all", 0)
+        made.step(1, 1, FIGURES, outcome(4, checkpointing=checkpointing), 10**9)
+    assert shown in capsys.readouterr().err
+
+
+def test_an_event_tells_of_memory_when_the_chunks_change_and_else_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("lensmith.training.run_dir.recorder.time.monotonic", lambda: now[0])
+    with recorder(tmp_path) as made:
+        for step, chunks in enumerate((1, 1, 2, 2, 2, 1), start=1):
+            made.step(step, step, FIGURES, outcome(chunks), 100 * step)
+        made.step(7, 7, FIGURES, outcome(checkpointing=True), 700)
+        made.step(8, 8, FIGURES, outcome(checkpointing=True), 800)
+        now[0] += MEMORY_EVERY_S + 1
+        made.step(9, 9, FIGURES, outcome(checkpointing=True), 900)
+    written = told(tmp_path, "memory")
+    assert [line["step"] for line in written] == [1, 3, 6, 7, 9]
+    assert [line["chunks"] for line in written] == [1, 2, 1, 1, 1]
+    del written[3]["time"]
+    assert written[3] == {
+        "event": "memory", "step": 7, "peak_bytes": 700, "chunks": 1, "checkpointing": True, "exact": True
+    }  # fmt: skip
+
+
+def test_each_step_that_ran_out_of_memory_is_an_event(tmp_path: Path) -> None:
+    with recorder(tmp_path) as made:
+        made.step(1, 1, FIGURES, outcome(), 100)
+        made.step(2, 2, FIGURES, outcome(4, retries=2), 100)
+        made.step(3, 3, FIGURES, outcome(4), 100)
+    assert [(line["step"], line["retries"], line["chunks"]) for line in told(tmp_path, "oom")] == [(2, 2, 4)]
+
+
+def test_of_a_run_each_step_that_ran_out_of_memory_is_told_however_fast_it_is(
+    short: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Learner.take
+
+    def take(self: Learner, batch: Any, plan: Any, step: int, *others: Any) -> Outcome:
+        done = plain(self, batch, plan, step, *others)
+        return replace(done, retries=1) if step in (1, 4) else done
+
+    monkeypatch.setattr(Learner, "take", take)
+    monkeypatch.setattr(loop, "SHOW_EVERY_S", math.inf)
+    run = fit(short()).run
+    assert [line["step"] for line in told(run.path, "oom")] == [2, 5]
+    assert [line["oom_retries"] for line in run.history()] == [1, 1, 0]
+
+
+def test_it_is_said_once_when_memory_begins_to_change_the_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with recorder(tmp_path) as made:
+        for step, exact in enumerate((True, False, False), start=1):
+            made.step(step, step, FIGURES, outcome(step, exact=exact), 100)
+    assert capsys.readouterr().err == (
+        "step 2: chunks are smaller than BatchNorm's tile, so their number changes the result\n"
+    )
+    assert [line["exact"] for line in told(tmp_path, "memory")] == [True, False, False]
+
+
+def test_the_epoch_s_line_tells_of_chunks_where_memory_had_a_say(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with recorder(tmp_path) as made:
+        made.end_epoch(line(1, chunks=3))
+        made.end_epoch(line(2, chunks=3, checkpointing=True, best=False))
+        made.end_epoch(line(3))
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert first.endswith("0.7 s  3 chunks  best")
+    assert second.endswith("0.7 s  3 chunks, checkpointing")
+    assert third.endswith("0.7 s  best")
+
+
+def test_a_rank_that_leaves_speaking_to_another_says_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Recorder(None, epochs=10, steps_per_epoch=3) as made:
+        made.event("start", step=0)
+        made.say("left out: cat.jpg")
+        made.begin_epoch(0, "all", 0)
+        made.step(1, 1, FIGURES, outcome(2, retries=1), 100)
+        made.end_epoch(line(1))
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "")
+    assert not list(tmp_path.iterdir())

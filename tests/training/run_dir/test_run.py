@@ -1,0 +1,191 @@
+"""A run folder is read back as it was made, and a place that is taken or damaged is told apart."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lensmith.config import TrainSettings
+from lensmith.data.split import prepare
+from lensmith.errors import OutputError, RunError
+from lensmith.imaging.image import Preprocessing
+from lensmith.training.run_dir.run import DESCRIPTION, Run, default_folder
+
+HOW = Preprocessing(
+    image_size=32, resize="letterbox", crop_fraction=1.0, interpolation="bilinear", mean=(0.1, 0.2, 0.3)
+)
+
+
+def make(data: Path, path: Path, **settings: Any) -> Run:
+    images = prepare(data, (5, 3, 2), 0)
+    chosen = TrainSettings.model_validate({"data": data, "lr": 0.003, "weights": "own.pth", **settings})
+    sizes = {sample.path: size for sample, size in zip(images.samples, images.sizes, strict=True)}
+    return Run(path, chosen, images, HOW, "file own.pth", images.fingerprint, data.resolve(), sizes)
+
+
+def test_what_was_made_is_opened(shared_colours: Path, tmp_path: Path) -> None:
+    made = make(shared_colours, tmp_path / "deep" / "run", split="7:2:1").create()
+    opened = Run.open(made.path)
+    assert replace(opened, images=made.images) == made
+    assert (opened.images.labels, opened.images.samples) == (made.images.labels, made.images.samples)
+    assert opened.images.notes == made.images.notes
+    assert opened.images.fingerprint == opened.fingerprint
+
+
+def test_names_with_commas_quotes_and_newlines_survive(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for label in ('a "b", c', "line\nfeed", "ünï"):
+        (data / label).mkdir(parents=True)
+        for name in ("1,2.png", "x\ny.png", "z.png"):
+            (data / label / name).write_bytes(b"picture")
+    made = make(data, tmp_path / "run").create()
+    assert Run.open(made.path).images.samples == made.images.samples
+
+
+def test_paths_are_relative_to_where_the_data_lies_not_to_where_one_stands(
+    shared_colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shared_colours.parent)
+    made = make(Path(shared_colours.name), tmp_path / "run").create()
+    monkeypatch.chdir(tmp_path)
+    assert Run.open(made.path).images.fingerprint == made.fingerprint
+
+
+def test_a_change_in_the_data_shows_in_the_fingerprint(colours: Path, tmp_path: Path) -> None:
+    made = make(colours, tmp_path / "run").create()
+    (colours / "red" / "000.png").write_bytes(b"shorter")
+    assert Run.open(made.path).images.fingerprint != made.fingerprint
+
+
+@pytest.mark.parametrize("what", ["a file", "a folder with something in it"])
+def test_a_place_in_use_is_refused_and_left_as_it_is(shared_colours: Path, tmp_path: Path, what: str) -> None:
+    path = tmp_path / "run"
+    mine = path if what == "a file" else path / "mine.txt"
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("mine")
+    with pytest.raises(OutputError, match=r"It is in use.*--out"):
+        make(shared_colours, path).create()
+    assert mine.read_text() == "mine"
+    assert [entry for entry in tmp_path.rglob("*") if entry.is_file()] == [mine]
+
+
+def test_an_empty_folder_is_no_obstacle(shared_colours: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    assert (make(shared_colours, tmp_path / "run").create().path / DESCRIPTION).is_file()
+
+
+def damage(run: Path, how: str) -> None:
+    description = run / DESCRIPTION
+    if how == "no description":
+        description.unlink()
+    elif how == "cut short":
+        description.write_text(description.read_text()[:100])
+    elif how == "another thing":
+        description.write_text("[1, 2]")
+    elif how == "a setting is missing":
+        content = json.loads(description.read_text())
+        del content["settings"]["data"]
+        description.write_text(json.dumps(content))
+    elif how == "a label is missing":
+        content = json.loads(description.read_text())
+        description.write_text(json.dumps({**content, "labels": ["blue", "green"]}))
+    elif how == "no parts":
+        (run / "splits.csv").unlink()
+    elif how == "parts are binary":
+        (run / "splits.csv").write_bytes(b"path,label,split\n\x00\xff\xfe")
+    elif how == "a column is missing":
+        (run / "splits.csv").write_text("path,label\nred/000.png,red\n")
+    elif how == "a size is no number":
+        (run / "splits.csv").write_text("path,label,split,bytes\nred/000.png,red,train,many\n")
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "no description", "cut short", "another thing", "a setting is missing", "a label is missing", "no parts",
+        "parts are binary", "a column is missing", "a size is no number",
+    ],
+)  # fmt: skip
+def test_a_damaged_folder_is_said_to_be_damaged(shared_colours: Path, tmp_path: Path, how: str) -> None:
+    made = make(shared_colours, tmp_path / "run").create()
+    damage(made.path, how)
+    with pytest.raises(RunError, match=r"It is not whole|It holds no run"):
+        Run.open(made.path)
+
+
+def test_a_missing_folder_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="There is none"):
+        Run.open(tmp_path / "nowhere")
+
+
+def test_the_history_is_the_last_line_of_each_epoch_and_passes_over_a_torn_one(
+    shared_colours: Path, tmp_path: Path
+) -> None:
+    made = make(shared_colours, tmp_path / "run").create()
+    assert made.history() == []
+    lines = [
+        {"event": "start"}, {"event": "epoch", "epoch": 1, "loss": 3}, {"event": "epoch", "epoch": 2, "loss": 2},
+        {"event": "resume"}, {"event": "epoch", "epoch": 2, "loss": 1},
+    ]  # fmt: skip
+    texts = [json.dumps(line) for line in lines]
+    texts[3] = '{"event": "epoch", "epo' + texts[3]
+    made.events.write_text("\n".join(texts) + '\n{"event": "epoch", "epoch": 3, "lo')
+    assert [(line["epoch"], line["loss"]) for line in made.history()] == [(1, 3), (2, 1)]
+    with made.events.open("ab") as file:
+        file.write(b"\x00\xff\xfe")
+    assert len(made.history()) == 2
+
+
+def test_an_event_begins_on_a_line_of_its_own(shared_colours: Path, tmp_path: Path) -> None:
+    made = make(shared_colours, tmp_path / "run").create()
+    made.record("first", step=1)
+    with made.events.open("a") as file:
+        file.write('{"event": "epo')
+    made.record("second", step=2)
+    first, torn, second = made.events.read_text().splitlines()
+    assert json.loads(first).items() >= {"event": "first", "step": 1}.items()
+    assert torn == '{"event": "epo'
+    assert json.loads(second).items() >= {"event": "second", "step": 2}.items()
+
+
+def test_what_may_change_is_written_down_and_the_rest_stays(shared_colours: Path, tmp_path: Path) -> None:
+    made = make(shared_colours, tmp_path / "run").create()
+    before = json.loads((made.path / DESCRIPTION).read_text())
+    elsewhere = tmp_path / "elsewhere"
+    now = made.go_on_with(made.settings.model_copy(update={"workers": 3}), elsewhere, elsewhere)
+    assert Run.open(made.path).settings == now.settings
+    assert Run.open(made.path).source == Run.open(made.path).images.root == now.images.root == elsewhere
+    after = json.loads((made.path / DESCRIPTION).read_text())
+    assert after["settings"].pop("workers") == 3
+    before["settings"].pop("workers")
+    after["data"].update(root=before["data"]["root"], source=before["data"]["source"])
+    assert after == before
+
+
+def test_the_default_folder_names_data_and_model(tmp_path: Path) -> None:
+    for data in (tmp_path / "photos", tmp_path / "photos.csv"):
+        folder = default_folder(TrainSettings(data=data, model="test_vit"))
+        assert folder.parent == Path("runs")
+        assert folder.name.startswith("photos-test_vit-20")
+
+
+def test_a_folder_that_could_not_be_finished_is_removed(
+    shared_colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object) -> dict[str, str]:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lensmith.training.run_dir.run.installed_versions", full)
+    with pytest.raises(OSError, match="No space"):
+        make(shared_colours, tmp_path / "run").create()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_somebody_else_is_never_removed(shared_colours: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "letter.txt").write_text("dear all")
+    with pytest.raises(OutputError):
+        make(shared_colours, tmp_path / "run").create()
+    assert (tmp_path / "run" / "letter.txt").read_text() == "dear all"

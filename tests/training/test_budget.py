@@ -1,0 +1,127 @@
+"""What fits into a time budget, from what was measured."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lensmith.config import TrainSettings
+from lensmith.config.base import Settings
+from lensmith.data.scan import ImageSet, Sample
+from lensmith.errors import SettingsError
+from lensmith.training import budget
+from lensmith.training.budget import Measured, plan
+from lensmith.training.loop import Loop
+from lensmith.training.run_dir.progress import Position
+from lensmith.training.trainer import fit
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [("5m", 300), ("90s", 90), ("90", 90), ("1h30m", 5400), ("1h", 3600), (45, 45), ("1m30s", 90), (1.5, 1.5)],
+)
+def test_a_duration_can_be_said_in_several_ways(said: Any, seconds: float) -> None:
+    assert TrainSettings.model_validate({"data": "photos", "time_budget": said}).time_budget == seconds
+
+
+@pytest.mark.parametrize("said", ["soon", "5 minutes", "", "-5m", 0, "5x"])
+def test_what_is_no_duration_is_refused(said: Any) -> None:
+    with pytest.raises(SettingsError, match="time_budget"):
+        TrainSettings.resolve({"data": "photos", "time_budget": said})
+
+
+@pytest.mark.parametrize("other", [{"sizes": "64,96"}, {"processes": 2}])
+def test_it_does_not_go_with_everything(other: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match="time_budget chooses the sizes"):
+        TrainSettings.resolve({"data": "photos", "time_budget": "5m", **other})
+
+
+def planned(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, count: int, held: int = 200, native: int = 224, **settings: Any
+) -> TrainSettings:
+    """With a machine whose every step takes as long as its pixels say: 100 images a second at 112 px."""
+
+    def measure(settings: TrainSettings, images: ImageSet, size: int, device: torch.device) -> Measured:
+        return Measured(112, 0.002, 0.01, 0.001).at(size)
+
+    monkeypatch.setattr(budget, "measure", measure)
+    monkeypatch.setattr(budget, "_shorter_side", lambda images: native)
+    samples = [Sample(f"{number}", number % 2, "train") for number in range(count)]
+    samples += [Sample(f"v{number}", number % 2, "val") for number in range(held)]
+    images = ImageSet(Path("photos"), ("a", "b"), tuple(samples))
+    made = TrainSettings.model_validate({"data": "photos", "time_budget": seconds, **settings})
+    found = plan(made, images, CPU)
+    assert isinstance(found.settings, Settings)
+    assert found.end_s < seconds
+    return found.settings
+
+
+def test_more_time_means_larger_pictures_then_more_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [planned(monkeypatch, seconds, 1000) for seconds in (200, 300, 1200, 36_000)]
+    assert [one.trainable_stages for one in made] == [None] * 4
+    sizes = [one.image_size or 0 for one in made]
+    assert sizes == sorted(sizes)
+    assert sizes[-1] == 224
+    assert made[-1].epochs > made[-2].epochs
+
+
+def test_little_time_means_fewer_stages_then_the_head_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [planned(monkeypatch, seconds, 20_000) for seconds in (7200, 400, 150)]
+    assert [one.trainable_stages for one in made] == [None, 2, 0]
+    assert (made[1].views, made[1].mixup) == (2, 0)
+    assert made[2].epochs == 1
+
+
+def test_a_head_alone_has_no_features_to_match(monkeypatch: pytest.MonkeyPatch) -> None:
+    taught = {"teacher": "run", "feature_weight": 0.2}
+    made = [planned(monkeypatch, seconds, 20_000, **taught) for seconds in (7200, 150)]
+    assert [(one.trainable_stages, one.feature_weight) for one in made] == [(None, 0.2), (0, 0.0)]
+
+
+def test_small_pictures_are_not_blown_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert planned(monkeypatch, 36_000, 1000, native=28).image_size == 112
+
+
+@pytest.mark.parametrize("said", [{"image_size": 96}, {"trainable_stages": 1}, {"trainable_stages": 0}])
+def test_what_is_said_is_kept(monkeypatch: pytest.MonkeyPatch, said: dict[str, Any]) -> None:
+    made = planned(monkeypatch, 1200, 1000, **said)
+    assert {name: getattr(made, name) for name in said} == said
+
+
+def test_too_little_time_is_said_with_what_would_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match=r"more than \d+ s was expected.*20 s arrived"):
+        planned(monkeypatch, 20, 50_000)
+
+
+def test_rates_fall_with_the_time_that_has_passed(quick: dict[str, Any], colours: Path, tmp_path: Path) -> None:
+    made = object.__new__(Loop)
+    made.at = Position(step=7)
+    assert made._schedule() == 7
+    settings = TrainSettings.model_validate({**quick, "data": colours, "epochs": 10, "head_epochs": 2})
+    from lensmith.training.schedule import Plan
+
+    made.plan = Plan.of(settings, 40, 5)
+    made.at = Position(step=20, end_s=110.0, stepped_s=10.0, solved=True)
+    found = []
+    for made.at.elapsed_s in (10.0, 60.0, 85.0, 110.0, 500.0):
+        found.append(made._schedule())
+    assert found == [20, 60, 80, 100, 100]
+    made.at.step = 90
+    made.at.elapsed_s = 20.0
+    assert made._schedule() == 90  # never behind the steps themselves
+
+
+@pytest.mark.slow
+def test_a_run_stops_in_the_middle_of_an_epoch_when_its_time_is_over(
+    quick: dict[str, Any], colours: Path, tmp_path: Path
+) -> None:
+    given = {**quick, "data": colours, "out": tmp_path / "run", "time_budget": 45, "batch_size": 1, "patience": 10_000}
+    fitted = fit(TrainSettings.model_validate({**given, "trainable_stages": 1}))
+    events = [json.loads(line) for line in fitted.run.events.read_text().splitlines()]
+    assert [line for line in events if line["event"] == "planned"]
+    assert events[-1]["event"] == "end"
+    assert fitted.run.settings.time_budget == 45

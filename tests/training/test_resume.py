@@ -1,0 +1,317 @@
+"""A run that is killed or told to stop, at any step, ends as if nothing had happened."""
+
+import itertools
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lensmith.errors import OutputError, RunError
+from lensmith.training import loop
+from lensmith.training.learner import Learner
+from lensmith.training.loop import RunInterruptedError
+from lensmith.training.run_dir import checkpoint, find_resumable, lock
+from lensmith.training.run_dir.run import Run
+from lensmith.training.trainer import fit, resume
+
+EPOCHS, STEPS_PER_EPOCH, IMAGES = 3, 3, 12
+STEPS = EPOCHS * STEPS_PER_EPOCH
+"""Of the short run of conftest.py."""
+EACH_STEP = 1e-9
+"""Minutes between checkpoints that make every step write one."""
+
+Equal = Callable[[Any, Any], bool]
+
+
+def recorded(plain: Callable[..., Any], file: Path) -> Callable[..., Any]:
+    """`Learner.take` that writes down which samples each step has taken."""
+
+    def take(self: Learner, batch: Any, plan: Any, step: int, *others: Any) -> Any:
+        outcome = plain(self, batch, plan, step, *others)
+        with file.open("a") as stream:
+            stream.write(json.dumps([step, sorted(batch.indices)]) + "\n")
+        return outcome
+
+    return take
+
+
+@pytest.mark.parametrize(
+    ("number", "minutes"),
+    [(signal.SIGKILL, 10.0), (signal.SIGKILL, EACH_STEP), (signal.SIGTERM, 10.0)],
+    ids=["SIGKILL", "SIGKILL with a checkpoint a step", "SIGTERM"],
+)
+@pytest.mark.parametrize("at", range(STEPS))
+def test_ended_in_any_step_and_resumed_it_comes_to_the_same_bits_and_repeats_and_skips_no_sample(
+    at: int, number: signal.Signals, minutes: float, stopped: Any, short: Any, whole: Any, equal: Equal,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, came_to: Any) -> None:  # fmt: skip
+    expected = whole(short())
+    monkeypatch.setattr(Learner, "take", recorded(Learner.take, tmp_path / "taken"))
+    run = stopped(at, number, save_minutes=minutes)
+    before = len((tmp_path / "taken").read_text().splitlines())
+    ended = resume(run)
+    assert ended.steps == STEPS
+    ours = came_to(ended.run)
+    for what, value in expected.items():
+        assert equal(ours[what], value), what
+    lines = [json.loads(line) for line in (tmp_path / "taken").read_text().splitlines()]
+    kept = dict(lines)  # a step that was redone counts once
+    assert sorted(kept) == list(range(STEPS))
+    for epoch in range(EPOCHS):
+        steps = range(epoch * STEPS_PER_EPOCH, (epoch + 1) * STEPS_PER_EPOCH)
+        assert sorted(itertools.chain.from_iterable(kept[step] for step in steps)) == list(range(IMAGES))
+    redone = len(lines) - STEPS
+    if number is signal.SIGTERM:
+        assert redone == 0
+    else:
+        assert redone == (1 if minutes == EACH_STEP else at % STEPS_PER_EPOCH + 1)
+    assert before <= at + 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "sgd", "lr": 0.02, "precision": "fp16"},
+        {"ema": 0.9, "mixup": 0.4, "cutmix": 1.0},
+        {"schedule": "plateau", "plateau_patience": 1, "monitor": "f1", "clip_norm": 0.1},
+        {"sizes": (16, 32), "unfreeze_every": 1, "trainable_stages": 2},
+        {"batch_size": 2, "accumulate": 2, "sampling": "balanced"},
+        {"max_steps": 6, "augment": "trivial", "class_weights": "balanced"},
+    ],
+    ids=lambda changes: ", ".join(changes),
+)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
+def test_whatever_the_recipe_it_comes_to_the_same_bits(
+    changes: dict[str, Any], number: signal.Signals, stopped: Any, short: Any, whole: Any, equal: Equal, came_to: Any
+) -> None:
+    run = stopped(4, number, save_minutes=EACH_STEP, **changes)
+    assert equal(came_to(resume(run).run), whole(short(**changes)))
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_stopped_over_and_over_it_comes_to_the_same_bits(
+    every: int, stopped: Any, short: Any, whole: Any, equal: Equal, came_to: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, run = whole(short()), stopped(0, signal.SIGTERM)
+    plain, taken = Learner.take, itertools.count(1)
+
+    def take(*given: Any) -> Any:
+        if next(taken) % every == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(*given)
+
+    monkeypatch.setattr(Learner, "take", take)
+    stops: list[RunInterruptedError] = []
+    while True:
+        try:
+            ended = resume(run)
+            break
+        except RunInterruptedError as error:
+            stops.append(error)
+    assert len(stops) == (STEPS - 1) // every
+    assert {error.exit_code for error in stops} == {75}
+    assert all(f"lensmith train --resume {run}" in error.remedy for error in stops)
+    assert equal(came_to(ended.run), expected)
+
+
+@pytest.mark.parametrize("place", ["answers", "end_epoch", "best.pt", "last.pt"])
+def test_killed_at_the_end_of_an_epoch_it_comes_to_the_same_bits(
+    place: str, short: Any, whole: Any, equal: Equal, train_in_child: Any, monkeypatch: pytest.MonkeyPatch, came_to: Any
+) -> None:
+    owner, name = {"answers": (loop, "answers"), "end_epoch": (loop.Recorder, "end_epoch")}.get(
+        place, (checkpoint, "save")
+    )
+    plain, calls = getattr(owner, name), itertools.count()
+
+    def die(*given: Any) -> Any:
+        result = plain(*given)
+        here = place == name or given[1].name == place
+        if here and next(calls) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    chosen = short()
+    expected = whole(chosen)
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, die)
+        assert train_in_child(chosen) == -signal.SIGKILL
+    ours = came_to(resume(chosen.out).run)
+    for what, value in expected.items():
+        assert equal(ours[what], value), what
+
+
+@pytest.mark.parametrize("whose", ["the checkpoint's", "the log's"])
+def test_a_disk_that_fills_up_stops_the_run_with_a_whole_checkpoint(
+    whose: str, small_disk: Any, short: Any, whole: Any, equal: Equal, came_to: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = small_disk(20)
+    chosen, plain = short(out=disk / "run"), Learner.take
+    expected = whole(chosen)
+
+    def fill(self: Learner, batch: Any, plan: Any, step: int, *others: Any) -> Any:
+        if step == 4:
+            left = 10_000 if whose == "the checkpoint's" else 0
+            (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - left))
+        return plain(self, batch, plan, step, *others)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Learner, "take", fill)
+        with pytest.raises((OutputError, OSError)):
+            fit(chosen)
+    assert sorted(file.name for file in (disk / "run/checkpoints").iterdir()) == ["best.pt", "last.pt", "previous.pt"]
+    (disk / "filler").unlink()
+    assert equal(came_to(resume(chosen.out).run), expected)
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 2), (2, 0), (1, 2)])
+def test_the_number_of_data_workers_may_change(
+    before: int, after: int, stopped: Any, short: Any, whole: Any, equal: Equal, came_to: Any
+) -> None:
+    run = stopped(4, workers=before, save_minutes=EACH_STEP)
+    ended = resume(run, {"workers": after})
+    assert equal(came_to(ended.run), whole(short()))
+    assert Run.open(run).settings.workers == after
+    assert not multiprocessing.active_children()
+
+
+def test_a_damaged_newest_falls_back_to_the_one_before_and_says_so(
+    stopped: Any, short: Any, whole: Any, equal: Equal, capsys: pytest.CaptureFixture[str], came_to: Any
+) -> None:
+    run = stopped(5, save_minutes=EACH_STEP)
+    last = run / "checkpoints/last.pt"
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    last.write_bytes(content)
+    with (run / "events.jsonl").open("a") as file:
+        file.write('{"event": "epo')  # as a full disk may have left it
+    ended = resume(run)
+    assert equal(came_to(ended.run), whole(short()))
+    said = "last.pt cannot be read (its bytes have changed)"
+    assert said in capsys.readouterr().err
+    lines = (run / "events.jsonl").read_text().splitlines()
+    fell_back = json.loads(next(line for line in lines if "fell_back" in line))
+    del fell_back["time"]
+    assert fell_back == {"event": "fell_back", "reason": said, "step": 4}
+
+
+def test_with_both_damaged_it_says_so_and_changes_nothing(stopped: Any) -> None:
+    run = stopped(5)
+    for name in ("last.pt", "previous.pt"):
+        (run / "checkpoints" / name).write_bytes(b"damaged")
+    with pytest.raises(RunError, match=r"A whole checkpoint was expected .*last\.pt cannot .*previous\.pt cannot"):
+        resume(run)
+    assert (run / "checkpoints/last.pt").read_bytes() == b"damaged"
+
+
+def test_without_a_checkpoint_it_says_how_to_begin_anew(stopped: Any, shared_colours: Path) -> None:
+    run = stopped(1)
+    (run / "checkpoints/last.pt").unlink()
+    with pytest.raises(RunError, match=rf"before its first.*lensmith train {shared_colours} --out {run} --resume auto"):
+        resume(run)
+
+
+def test_where_checkpoints_were_removed_it_does_not_say_that_the_run_never_began(stopped: Any) -> None:
+    run = stopped(5)
+    for name in ("last.pt", "previous.pt"):
+        (run / "checkpoints" / name).unlink()
+    with pytest.raises(RunError, match=r"All of them are gone.*into another folder"):
+        resume(run)
+
+
+def test_another_optimizer_in_the_description_is_noticed_before_the_first_step(stopped: Any) -> None:
+    run = stopped(5)
+    description = json.loads((run / "run.json").read_text())
+    description["settings"]["optimizer"] = "sgd"
+    (run / "run.json").write_text(json.dumps(description))
+    with pytest.raises(RunError, match=r"does not fit .*not of the optimizer sgd"):
+        resume(run)
+
+
+def test_a_finished_run_is_resumed_to_the_same_end(short: Any, equal: Equal, came_to: Any) -> None:
+    first = fit(short(epochs=1))
+    before = came_to(first.run)
+    again = resume(first.run.path)
+    assert equal(came_to(again.run), before)
+    assert (again.best_epoch, again.steps) == (first.best_epoch, first.steps)
+
+
+def test_a_finished_run_without_its_events_is_no_fault_of_ours(short: Any) -> None:
+    run = fit(short(epochs=1)).run
+    run.events.unlink()
+    with pytest.raises(RunError, match=r"epochs of a finished run .* lensmith export"):
+        resume(run.path)
+
+
+def test_one_process_at_a_time_trains_a_run(stopped: Any, in_child: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = stopped(1)
+    monkeypatch.setattr(lock, "WAIT_S", 0.2)
+
+    def second() -> None:
+        with pytest.raises(RunError, match="Another one is training it"):
+            resume(run)
+
+    with lock.held(run):
+        assert in_child(second) == 0
+    assert resume(run).steps == STEPS
+
+
+def test_a_run_killed_after_its_last_epoch_is_resumed_to_its_end(
+    short: Any, train_in_child: Any, monkeypatch: pytest.MonkeyPatch, whole: Any, equal: Equal, came_to: Any
+) -> None:
+    plain, chosen = loop.Recorder.event, short()
+
+    def die(self: Any, name: str, **fields: Any) -> None:
+        if name == "end":
+            os.kill(os.getpid(), signal.SIGKILL)
+        plain(self, name, **fields)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop.Recorder, "event", die)
+        assert train_in_child(chosen) == -signal.SIGKILL
+    assert not Run.open(chosen.out).ended
+    ended = resume(chosen.out)
+    assert ended.run.ended
+    assert equal(came_to(ended.run), whole(chosen))
+
+
+def test_what_is_summed_up_counts_a_redone_epoch_once(stopped: Any) -> None:
+    run = stopped(7, save_minutes=10.0)
+    lines = (run / "events.jsonl").read_text()
+    epoch = next(line for line in lines.splitlines() if '"epoch": 2' in line)
+    (run / "events.jsonl").write_text(lines + epoch.replace('"images": 12', '"images": 7') + "\n")
+    before = checkpoint.load(run / "checkpoints/previous.pt")
+    (run / "checkpoints/last.pt").unlink()
+    ended = resume(run)
+    assert before["position"]["epoch"] == 1
+    assert [line["images"] for line in ended.run.history()] == [IMAGES] * EPOCHS
+
+
+@pytest.mark.parametrize("place", ["run.json", "first checkpoint"])
+def test_killed_before_its_first_checkpoint_nothing_stands_in_the_way_of_beginning_anew(
+    place: str, short: Any, train_in_child: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    chosen = short(epochs=1)
+    with monkeypatch.context() as patched:
+        if place == "run.json":
+            patched.setattr(Run, "_describe", die)
+        else:
+            patched.setattr(checkpoint._Sealed, "close", die)
+        assert train_in_child(chosen) == -signal.SIGKILL
+    assert Path(chosen.out).exists()
+    with pytest.raises(RunError):
+        resume(chosen.out)
+    assert find_resumable.find(chosen) is None
+    assert fit(chosen).epochs == 1
+
+
+def test_the_lock_of_a_killed_run_is_free(stopped: Any) -> None:
+    with lock.held(stopped(1)):
+        pass

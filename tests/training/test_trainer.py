@@ -1,0 +1,363 @@
+"""Training learns, leaves a complete run folder, and refuses what it cannot use."""
+
+import gc
+import json
+import math
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lensmith.config import TrainSettings
+from lensmith.data.scan import ImageSet
+from lensmith.data.split import prepare
+from lensmith.errors import DataError, OutputError, RunError, SettingsError
+from lensmith.training import loop
+from lensmith.training.learner import Learner
+from lensmith.training.loop import Loop, RunInterruptedError
+from lensmith.training.microbatch.microbatch import Outcome
+from lensmith.training.result import Fitted
+from lensmith.training.run_dir import checkpoint
+from lensmith.training.run_dir.run import Run
+from lensmith.training.trainer import fit, resume
+
+Train = Callable[..., Fitted]
+
+
+@pytest.fixture
+def train(quick: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
+    """Train as the quick settings say, but for the keywords; without the pictures, which take longest."""
+    for name in ("draw_curves", "draw_memory"):
+        monkeypatch.setattr(loop, name, lambda *_: None)
+
+    def run(data: Path, **changes: Any) -> Fitted:
+        return fit(TrainSettings.model_validate({**quick, "data": data, "out": tmp_path / "run", **changes}))
+
+    return run
+
+
+def events(run: Path, name: str) -> list[dict[str, Any]]:
+    lines = [json.loads(text) for text in (run / "events.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["event"] == name]
+
+
+def test_it_learns_the_colours(trained: Path) -> None:
+    fitted = Fitted.read(Run.open(trained))
+    assert fitted.metrics["val_accuracy"] >= 0.9
+    assert (fitted.epochs, fitted.steps) == (8, 24)
+    first, last = Run.open(trained).history()[0], Run.open(trained).history()[-1]
+    assert last["train_loss"] < first["train_loss"]
+    assert fitted.images_per_second > 0
+
+
+def test_the_run_folder_is_complete(trained: Path) -> None:
+    files = {file.relative_to(trained).as_posix() for file in trained.rglob("*") if file.is_file()}
+    assert files == {
+        "run.json", "splits.csv", "events.jsonl", "curves.png", "memory.png", ".lock",
+        "checkpoints/last.pt", "checkpoints/previous.pt", "checkpoints/best.pt",
+    }  # fmt: skip
+    epochs = events(trained, "epoch")
+    assert [line["epoch"] for line in epochs] == list(range(1, 9))
+    assert [line["phase"] for line in epochs] == ["head"] + ["all"] * 7
+    assert [line["step"] for line in epochs] == list(range(3, 25, 3))
+    assert {line["images"] for line in epochs} == {12}
+    assert all(0 <= line["data_wait_share"] <= 1 for line in epochs)
+    assert [line["phase"] for line in events(trained, "phase")] == ["head", "all"]
+    assert events(trained, "end")[0]["step"] == 24
+
+
+def test_the_best_checkpoint_is_of_the_best_epoch(trained: Path) -> None:
+    fitted, history = Fitted.read(Run.open(trained)), Run.open(trained).history()
+    assert fitted.best_epoch == 1 + min(range(8), key=lambda number: history[number]["val_loss"])
+    assert checkpoint.load(trained / "checkpoints/best.pt")["epoch"] == fitted.best_epoch
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(train: Train, colours: Path) -> None:
+    weights = [
+        train(colours, epochs=1, seed=seed, out=colours.parent / name) for seed, name in ((0, "a"), (0, "b"), (1, "c"))
+    ]
+    first, again, other = (checkpoint.load(fitted.run.best)["model"]["fc.weight"] for fitted in weights)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_corrupt_images_are_named_and_the_run_goes_on(
+    train: Train, colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = {line.path: line.part for line in Run.open(train(colours, epochs=1).run.path).images.samples}
+    lost = [next(path for path, part in parts.items() if part == wanted) for wanted in ("train", "val", "test")]
+    for path in lost:
+        (colours / path).write_bytes(b"\x89PNG broken")
+    fitted = train(colours, out=colours.parent / "again", epochs=2)
+    named = events(fitted.run.path, "left_out")
+    assert [line["path"] for line in named] == lost[:2]  # once each, and the test part is not touched
+    assert all("decoded" in line["reason"] for line in named)
+    assert {line["images"] for line in events(fitted.run.path, "epoch")} == {11}
+    assert f"left out: {lost[1]}" in capsys.readouterr().err
+
+
+def test_a_class_that_lost_all_its_training_images_is_named(train: Train, colours: Path) -> None:
+    for sample in Run.open(train(colours, epochs=1).run.path).images.part("train"):
+        if sample.path.startswith("green"):
+            (colours / sample.path).write_bytes(b"broken")
+    fitted = train(colours, out=colours.parent / "again", epochs=2)
+    assert [line["label"] for line in events(fitted.run.path, "class_left_out")] == ["green"]
+    assert {line["images"] for line in events(fitted.run.path, "epoch")} == {8}
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_part_without_a_readable_image_is_an_error_of_the_data(train: Train, colours: Path, part: str) -> None:
+    for sample in Run.open(train(colours, epochs=1).run.path).images.samples:
+        if sample.part == part:
+            (colours / sample.path).write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"None of .* can.*lensmith data check"):
+        train(colours, out=colours.parent / "again")
+
+
+def test_early_stopping_waits_for_its_patience(train: Train, colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = iter([3.0, 2.0, 1.0, 1.5, 0.9, 1.0, 1.0, 1.0, 1.0])
+    monkeypatch.setattr(loop.Answers, "loss", property(lambda _: said[-1]))
+    said: list[float] = []
+    plain = loop.answers
+    monkeypatch.setattr(loop, "answers", lambda *given: (said.append(next(losses)), plain(*given))[1])
+    fitted = train(colours, epochs=9, patience=3, head_epochs=1)
+    assert (fitted.best_epoch, fitted.epochs) == (5, 8)
+
+
+def test_the_head_s_phase_runs_to_its_end_whatever_the_patience(
+    train: Train, colours: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop.Answers, "loss", property(lambda _: 1.0))  # never better than the first
+    fitted = train(colours, epochs=9, patience=1, head_epochs=4)
+    assert (fitted.best_epoch, fitted.epochs) == (1, 5)
+
+
+def test_accuracy_can_be_what_makes_an_epoch_the_best(
+    train: Train, colours: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.2, 0.9, 0.4])
+    said: list[float] = []
+    plain = loop.answers
+    monkeypatch.setattr(loop.Answers, "accuracy", property(lambda _: said[-1]))
+    monkeypatch.setattr(loop, "answers", lambda *given: (said.append(next(scores)), plain(*given))[1])
+    assert train(colours, epochs=3, monitor="accuracy").best_epoch == 2
+
+
+@pytest.mark.parametrize(("max_steps", "epochs"), [(1, 1), (3, 1), (4, 2)])
+def test_max_steps_ends_the_run_whatever_the_epoch(train: Train, colours: Path, max_steps: int, epochs: int) -> None:
+    fitted = train(colours, max_steps=max_steps)
+    assert (fitted.steps, fitted.epochs) == (max_steps, epochs)
+
+
+@pytest.mark.parametrize(
+    ("model", "optimizer", "lr"), [("test_efficientnet", "adamw", 3e-3), ("test_vit", "sgd", 0.02)]
+)
+def test_other_backbones_and_optimizers_learn_too(
+    train: Train, colours: Path, model: str, optimizer: str, lr: float
+) -> None:
+    fitted = train(colours, model=model, optimizer=optimizer, lr=lr, epochs=3)
+    history = fitted.run.history()
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+
+
+@pytest.mark.parametrize("precision", ["auto", "bf16", "fp16"])
+def test_every_precision_trains_and_is_written_down(train: Train, colours: Path, precision: str) -> None:
+    fitted = train(colours, precision=precision, epochs=2)
+    used = [line["precision"] for line in events(fitted.run.path, "phase")]
+    assert used == [precision] * 2 or (precision == "auto" and set(used) <= {"fp32", "bf16"})
+    assert all(math.isfinite(line["val_loss"]) for line in fitted.run.history())
+
+
+def test_a_folder_that_brings_no_validation_part_is_given_one(train: Train, colours: Path, tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for file in sorted(colours.glob("*/*"))[part == "test" :: 2]:
+            target = tmp_path / "data" / part / file.parent.name / file.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(file.read_bytes())
+    fitted = train(tmp_path / "data", epochs=1)
+    counts = {part: len(fitted.run.images.part(part)) for part in ("train", "val", "test")}
+    assert counts == {"train": 9, "val": 3, "test": 12}
+
+
+def test_without_a_validation_part_the_last_epoch_is_the_best(
+    train: Train, colours: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def only_train(*given: Any) -> ImageSet:
+        images = prepare(*given)
+        return replace(images, samples=images.part("train"))
+
+    monkeypatch.setattr("lensmith.training.trainer.prepare", only_train)
+    fitted = train(colours, epochs=3)
+    assert fitted.metrics == {"val_loss": None, "val_accuracy": None}
+    assert fitted.best_epoch == 3
+
+
+def test_two_images_to_validate_on_are_enough(train: Train, tmp_path: Path, colours: Path) -> None:
+    for part, names in (("train", ["000.png", "002.png"]), ("val", ["001.jpg"])):
+        for label in ("blue", "red"):
+            (tmp_path / "data" / part / label).mkdir(parents=True)
+            for name in names:
+                (colours / label / name).rename(tmp_path / "data" / part / label / name)
+    fitted = train(tmp_path / "data", epochs=2)
+    assert fitted.metrics["val_accuracy"] in (0.0, 0.5, 1.0)
+
+
+def test_a_class_with_one_image_is_refused_and_nothing_is_written(train: Train, colours: Path, tmp_path: Path) -> None:
+    for number, file in enumerate(sorted((colours / "green").iterdir())):
+        if number:
+            file.unlink()
+    with pytest.raises(DataError, match=r"at least 2 images.*fewer in: green"):
+        train(colours)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_without_a_training_image_is_refused(train: Train, colours: Path, tmp_path: Path) -> None:
+    for part, labels in (("train", ["blue", "red"]), ("val", ["blue", "green", "red"])):
+        (tmp_path / "data" / part).mkdir(parents=True)
+        for label in labels:
+            target = tmp_path / "data" / part / label
+            target.mkdir()
+            for number in range(2):
+                name = f"00{number if part == 'train' else number + 2}.{'jpg' if number % 2 else 'png'}"
+                (colours / label / name).rename(target / name)
+    with pytest.raises(DataError, match="fewer in: green"):
+        train(tmp_path / "data")
+
+
+def test_a_run_folder_in_use_is_refused(train: Train, colours: Path, trained: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in trained.rglob("*")}
+    with pytest.raises(OutputError, match="It is in use"):
+        train(colours, out=trained)
+    assert {file: file.stat().st_mtime_ns for file in trained.rglob("*")} == before
+
+
+@pytest.mark.parametrize("device", ["cuda:7", "tpu", "meta:x"])
+def test_a_device_that_is_not_there_is_refused(train: Train, colours: Path, tmp_path: Path, device: str) -> None:
+    with pytest.raises(SettingsError, match="A device that this machine has"):
+        train(colours, device=device)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_no_number_ends_the_run(train: Train, colours: Path) -> None:
+    with pytest.raises(RunError, match=r"A finite training loss .* Try a smaller rate \(--lr 1e\+18\)"):
+        train(colours, lr=1e19, optimizer="sgd", head_epochs=0)
+
+
+def test_weights_that_went_bad_in_the_last_step_are_not_taken_for_the_best(
+    train: Train, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Learner.take
+
+    def spoil(self: Learner, *given: Any) -> Outcome:
+        outcome = plain(self, *given)
+        with torch.no_grad():
+            self.network.head.bias.fill_(math.nan)
+        return outcome
+
+    monkeypatch.setattr(Learner, "take", spoil)
+    with pytest.raises(RunError, match="A finite validation loss"):
+        train(colours, batch_size=32)
+    assert not (tmp_path / "run/checkpoints/best.pt").exists()
+
+
+def test_a_fault_in_a_step_leaves_no_data_workers_behind(
+    train: Train, colours: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Learner, "take", fail)
+    with pytest.raises(ZeroDivisionError) as raised:
+        train(colours, workers=2)
+    assert raised.tb is not None  # the frames are still held, as a notebook holds them
+    assert not multiprocessing.active_children()
+
+
+def test_runs_leave_no_file_open(train: Train, colours: Path) -> None:
+    def opened() -> int:
+        gc.collect()  # what a circle of references holds is not lost, only late
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+    train(colours, out=colours.parent / "first", epochs=1, workers=1)
+    before = opened()
+    for number in range(2):
+        train(colours, out=colours.parent / f"run{number}", epochs=1, workers=1)
+    assert opened() <= before
+
+
+def test_the_loop_needs_no_terminal_thread(train: Train, colours: Path) -> None:
+    """A notebook or a server may train in a thread, where signals cannot be caught."""
+    from threading import Thread
+
+    done: list[Fitted] = []
+    thread = Thread(target=lambda: done.append(train(colours, epochs=1)))
+    thread.start()
+    thread.join()
+    assert done[0].epochs == 1
+
+
+def test_handlers_of_signals_are_put_back(train: Train, colours: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    train(colours, epochs=1)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_loop_of_a_run_counts_the_steps_that_the_plan_counts(trained: Path) -> None:
+    run = Run.open(trained)
+    from lensmith.training.models import backbone
+
+    network = backbone.build(run.settings, 3)
+    made = Loop(run, network, torch.device("cpu"))
+    assert len(made.order) == made.plan.steps_per_epoch == 3
+
+
+def test_files_that_are_set_aside_are_named(
+    train: Train, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (colours / "red" / "zero.png").touch()
+    (colours / "red" / "Thumbs.db").write_bytes(b"x")
+    train(colours, epochs=1)
+    assert {line["path"] for line in events(tmp_path / "run", "left_out")} == {"red/zero.png", "red/Thumbs.db"}
+    said = capsys.readouterr().err
+    assert "red/zero.png" in said
+    assert "3 classes" in said
+
+
+def test_a_run_that_never_began_leaves_no_folder(
+    train: Train, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        train(colours)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_folder_among_the_images_is_refused(train: Train, colours: Path) -> None:
+    with pytest.raises(OutputError, match="class of the next run"):
+        train(colours, out=colours / "run")
+    assert not (colours / "run").exists()
+
+
+def test_told_to_stop_while_validating_last_it_stops_and_can_be_finished(
+    train: Train, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = loop.answers
+
+    def interrupted(*args: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return honest(*args)
+
+    monkeypatch.setattr(loop, "answers", interrupted)
+    with pytest.raises(RunInterruptedError):
+        train(colours, epochs=1)
+    monkeypatch.setattr(loop, "answers", honest)
+    assert resume(tmp_path / "run").epochs == 1

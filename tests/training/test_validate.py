@@ -1,0 +1,72 @@
+"""Validation answers for every readable image, and leaves the model as it was."""
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from sklearn.metrics import f1_score
+from torch import nn
+
+from lensmith.data.split import prepare
+from lensmith.errors import DataError
+from lensmith.imaging.image import Preprocessing
+from lensmith.training.dataloading.dataset import Images, Order, loader
+from lensmith.training.validate import Answers, answers
+
+CPU = torch.device("cpu")
+
+
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    made: nn.Module = timm.create_model("test_resnet", num_classes=3, drop_rate=0.5)
+    return made
+
+
+def judge(network: nn.Module, folder: Path, size: int = 5) -> Answers:
+    found = prepare(folder, (5, 3, 2), 0)
+    images = Images(found, found.samples, Preprocessing(image_size=32), None, 0)
+    return answers(network, loader(images, Order(len(images), size, None), 0, CPU), CPU)
+
+
+def test_answers_do_not_depend_on_the_batch_size(shared_colours: Path) -> None:
+    one, many = judge(model(), shared_colours, 1), judge(model(), shared_colours, 24)
+    assert torch.allclose(one.logits, many.logits, atol=1e-5)
+    assert one.indices == many.indices == list(range(24))
+    assert one.loss == pytest.approx(nn.functional.cross_entropy(many.logits, many.labels).item(), abs=1e-5)
+    assert one.accuracy == pytest.approx((many.logits.argmax(1) == many.labels).double().mean().item())
+
+
+def test_the_model_s_modes_and_statistics_are_as_before(shared_colours: Path) -> None:
+    network = model().train()
+    network.bn1.eval()
+    modes = [module.training for module in network.modules()]
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    judge(network, shared_colours)
+    assert [module.training for module in network.modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_an_unreadable_image_is_left_out_and_named(colours: Path) -> None:
+    (colours / "green" / "003.jpg").write_bytes(b"broken")
+    found = judge(model(), colours)
+    assert [path for path, _ in found.unreadable] == ["green/003.jpg"]
+    assert len(found.logits) == len(found.labels) == len(found.indices) == 23
+    assert 11 not in found.indices
+
+
+def test_nothing_to_judge_by_is_an_error_of_the_data(colours: Path) -> None:
+    for file in colours.rglob("*.*"):
+        file.write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"None of 24 can; the first, blue/000.png: It cannot be decoded"):
+        judge(model(), colours)
+
+
+def test_an_epoch_is_scored_by_what_is_monitored() -> None:
+    labels = torch.tensor([0] * 8 + [1] * 2)
+    said = torch.tensor([0] * 8 + [0, 1])
+    found = Answers(4 * nn.functional.one_hot(said, 2).float(), labels, list(range(10)), [])
+    assert found.score("accuracy") == pytest.approx(0.9)
+    assert found.score("balanced_accuracy") == pytest.approx((1 + 0.5) / 2)
+    assert found.score("f1") == pytest.approx(f1_score(labels, said, average="macro"))
+    assert found.score("loss") == -found.loss < 0

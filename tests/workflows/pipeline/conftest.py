@@ -1,0 +1,110 @@
+"""A workspace with a pipeline's file and images in parts, and a registry of its own."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from lensmith.bundle.format import GOLDEN, GRAPH, Bundle, Manifest, write
+from lensmith.bundle.golden import Golden
+
+COLOURS = ("blue", "green", "red")
+NO_LATENCY = {"latency_ratio": None}
+"""A gate without the seconds of a measurement; its own tests measure."""
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, with its own cache and registry."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LENSMITH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LENSMITH_TRACKING_URI", f"sqlite:///{tmp_path}/registry.db")
+    return tmp_path
+
+
+@pytest.fixture
+def parted(many_colours: Path) -> Callable[..., Path]:
+    """`parted(root, turn=0)`: train, val, test folders; with turn=1 each training image stands under the next class."""
+
+    def make(root: Path, turn: int = 0) -> Path:
+        for number, label in enumerate(COLOURS):
+            learnt = COLOURS[(number + turn) % len(COLOURS)]
+            for place, file in enumerate(sorted((many_colours / label).iterdir())):
+                part = "train" if place < 10 else "val" if place < 14 else "test"
+                folder = root / part / (label if part == "test" else learnt)
+                folder.mkdir(parents=True, exist_ok=True)
+                Image.open(file).save(folder / f"{label}-{place:03d}.png")
+        return root
+
+    return make
+
+
+@pytest.fixture
+def written(workspace: Path, quick_settings: dict[str, Any]) -> Callable[..., Path]:
+    """`written(**sections)`: pipeline.yaml in the workspace; what is not said is quick and on."""
+
+    def write(**sections: Any) -> Path:
+        train = {**quick_settings, "epochs": 2, "trainable_stages": 0, "head_solver": "lbfgs"}
+        content = {"name": "colours", "data": "data", "train": train, "export": False, "gate": NO_LATENCY, **sections}
+        file = workspace / "pipeline.yaml"
+        file.write_text(yaml.safe_dump({name: value for name, value in content.items() if value is not ...}))
+        return file
+
+    return write
+
+
+@pytest.fixture
+def relabel(colour_bundle: Bundle, tmp_path: Path) -> Callable[..., Bundle]:
+    """`relabel(a, b, c)`: the bundle that knows the colours, which calls blue, green and red so."""
+
+    def make(*labels: str) -> Bundle:
+        def build(folder: Path) -> Manifest:
+            shutil.copy(colour_bundle.path / GRAPH, folder)
+            golden = colour_bundle.golden()
+            Golden(golden.images, golden.probabilities).save(folder / GOLDEN, labels)
+            return colour_bundle.manifest.model_copy(update={"labels": labels})
+
+        return write(tmp_path / "-".join(labels), build)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def two_class_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle that knows green and red alone, by their channels."""
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    from lensmith.bundle.format import EngineRecord
+    from lensmith.imaging.image import Preprocessing, preprocess
+    from lensmith.inference.engine import OnnxRuntimeEngine
+
+    how = Preprocessing(image_size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    nodes = [
+        helper.make_node("ReduceMean", ["image", "axes"], ["means"], keepdims=0),
+        helper.make_node("Gemm", ["means", "weights"], ["logits"], transB=1),
+    ]
+    weights = np.array([[-8, 8, 0], [8, -8, 0]], dtype=np.float32)
+    graph = helper.make_graph(
+        nodes, "two",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, 32, 32])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 2])],
+        [numpy_helper.from_array(np.array([2, 3]), "axes"), numpy_helper.from_array(weights, "weights")],
+    )  # fmt: skip
+
+    def build(folder: Path) -> Manifest:
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), folder / GRAPH)
+        picture = folder.parent / "red.png"
+        Image.new("RGB", (40, 40), (200, 50, 40)).save(picture)
+        encoded = picture.read_bytes()
+        answers = OnnxRuntimeEngine(str(folder / GRAPH), "fp32", threads=1).run(preprocess(encoded, how)[None])
+        Golden((encoded,), answers).save(folder / GOLDEN, ("green", "red"))
+        record = EngineRecord(engine="onnxruntime", precision="fp32", graph=GRAPH, chosen=True)
+        return Manifest(name="two", version="1", labels=("green", "red"), preprocessing=how, engines=(record,))
+
+    return write(tmp_path_factory.mktemp("two") / "bundle", build)

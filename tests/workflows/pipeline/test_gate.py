@@ -1,0 +1,188 @@
+"""The gate with real bundles: which limits hold, which are broken, and what is neither."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lensmith.bundle.format import Bundle
+from lensmith.config.pipeline import GateSection
+from lensmith.data.scan import ImageSet, scan
+from lensmith.errors import GateError, SettingsError
+from lensmith.workflows.pipeline.gate import Gate, judge
+from lensmith.workflows.pipeline.intervals import Interval
+from lensmith.workflows.pipeline.latency import measure
+from lensmith.workflows.pipeline.limits import Limit
+from lensmith.workflows.pipeline.picture import draw
+
+QUICK = {"latency_ratio": None}
+"""Without the seconds of a measurement."""
+
+
+@pytest.fixture(scope="session")
+def images(many_colours: Path) -> ImageSet:
+    """72 coloured pictures, all of them a test part."""
+    found = scan(many_colours)
+    return replace(found, samples=tuple(replace(sample, part="test") for sample in found.samples))
+
+
+@pytest.fixture
+def turned(relabel: Callable[..., Bundle]) -> Bundle:
+    """A bundle that says the wrong colour each time."""
+    return relabel("green", "red", "blue")
+
+
+def verdicts(gate: Gate) -> dict[str, str]:
+    return {limit.what: limit.verdict for limit in gate.limits}
+
+
+def test_a_model_as_good_as_the_champion_passes(colour_bundle: Bundle, images: ImageSet) -> None:
+    gate = judge(colour_bundle, colour_bundle, "colours@1", images, GateSection(**QUICK), {})
+    assert gate.passed
+    assert (gate.champion, gate.images, gate.accuracy.value) == ("colours@1", 72, 1.0)
+    found = verdicts(gate)
+    assert found["accuracy (against always naming the commonest class)"] == "holds"
+    assert found["calibration error, new − champion"] == "holds"
+    assert found["accuracy, new − champion"] == "open"  # 72 images cannot show half a point
+
+
+def test_strict_refuses_what_cannot_be_shown(colour_bundle: Bundle, images: ImageSet) -> None:
+    gate = judge(colour_bundle, colour_bundle, "colours@1", images, GateSection(strict=True, **QUICK), {})
+    assert not gate.passed
+    assert [limit.name for limit in gate.failed] == ["accuracy_drop", *["recall_drop"] * 3]
+    wide = GateSection(strict=True, accuracy_drop=10, recall_drop=30, **QUICK)
+    assert judge(colour_bundle, colour_bundle, "colours@1", images, wide, {}).passed
+
+
+def test_a_worse_model_fails_and_each_number_is_named(turned: Bundle, colour_bundle: Bundle, images: ImageSet) -> None:
+    gate = judge(turned, colour_bundle, "colours@1", images, GateSection(min_recall=0.5, min_accuracy=0.6, **QUICK), {})
+    assert not gate.passed
+    names = [limit.name for limit in gate.failed]
+    assert [limit.verdict for limit in gate.failed] == sorted(limit.verdict for limit in gate.failed)
+    expected = {"above_commonest", "min_accuracy", "min_recall", "accuracy_drop", "recall_drop"}
+    assert expected <= set(names)
+    said = "; ".join(gate.as_dict()["failed"])
+    assert "accuracy_drop: accuracy, new − champion is -100 points, 95 % interval -100 to -100, at least -0.5" in said
+    assert "98.33 % interval" in said  # three classes together
+    assert gate.as_dict()["limits"][0]["fails"] is True
+    json.dumps(gate.as_dict(), allow_nan=False)
+
+
+def test_what_is_broken_is_named_before_what_is_not_shown() -> None:
+    """An error names some of them only."""
+    broken, unknown = Interval(0.5, 0.4, 0.6), Interval(0.8, 0.7, 0.9)
+    limits = [Limit(str(number), "recall", unknown, 0.75, "least") for number in range(9)]
+    limits.append(Limit("worst", "recall", broken, 0.75, "least"))
+    gate = Gate("b", None, 10, unknown, tuple(limits), strict=True, notes=())
+    assert [limit.name for limit in gate.failed][:2] == ["worst", "0"]
+
+
+def test_without_a_champion_only_absolute_limits_are_judged(turned: Bundle, images: ImageSet) -> None:
+    gate = judge(turned, None, None, images, GateSection(**QUICK), {})
+    assert [limit.name for limit in gate.failed] == ["above_commonest"]
+    assert any("no champion to compare with" in note for note in gate.notes)
+    off = GateSection(above_commonest=False, **QUICK)
+    assert judge(turned, None, None, images, off, {}).passed
+
+
+def test_floors_may_differ_by_class(turned: Bundle, images: ImageSet) -> None:
+    floors = GateSection(min_recall={"*": 0.0, "red": 0.5}, above_commonest=False, **QUICK)
+    gate = judge(turned, None, None, images, floors, {})
+    assert [limit.what for limit in gate.failed] == ["recall of red"]
+
+
+def test_other_labels_are_refused_unless_they_are_mapped(
+    relabel: Callable[..., Bundle], colour_bundle: Bundle, images: ImageSet
+) -> None:
+    champion = relabel("azure", "green", "red")
+    with pytest.raises(SettingsError, match="only the new model knows blue; only the champion knows azure"):
+        judge(colour_bundle, champion, "colours@1", images, GateSection(**QUICK), {})
+    gate = judge(colour_bundle, champion, "colours@1", images, GateSection(**QUICK), {"blue": "azure"})
+    assert gate.passed
+    assert "recall of azure, new − champion" in verdicts(gate)
+    with pytest.raises(SettingsError, match="differ also with the mapping: only the champion knows azure"):
+        judge(colour_bundle, champion, "colours@1", images, GateSection(**QUICK), {"blue": None})
+
+
+def test_classes_that_the_champion_does_not_tell_apart_count_as_one(
+    relabel: Callable[..., Bundle], colour_bundle: Bundle, images: ImageSet
+) -> None:
+    new = relabel("azure", "teal", "red")  # calls green teal, which is as good as azure to the champion
+    labelled = replace(images, labels=("azure", "teal", "red"))
+    champion = relabel("blue", "green", "red")
+    with pytest.raises(SettingsError, match="only the champion knows green"):
+        judge(new, champion, "c@1", labelled, GateSection(**QUICK), {"azure": "blue", "teal": "blue"})
+    right = judge(new, champion, "c@1", labelled, GateSection(**QUICK), {"azure": "blue", "teal": "green"})
+    assert right.passed
+    crossed = judge(new, champion, "c@1", labelled, GateSection(**QUICK), {"azure": "green", "teal": "blue"})
+    drops = {limit.what: limit.measured for limit in crossed.limits if limit.name == "recall_drop"}
+    assert (
+        drops["recall of green, new − champion"].value == 100
+    )  # the champion is the one that is wrong by that mapping
+    assert drops["recall of red, new − champion"].value == 0
+
+
+def test_a_class_that_is_new_is_left_out_of_the_comparison(
+    relabel: Callable[..., Bundle], colour_bundle: Bundle, images: ImageSet, two_class_bundle: Bundle
+) -> None:
+    gate = judge(colour_bundle, two_class_bundle, "c@1", images, GateSection(**QUICK), {"blue": None})
+    assert gate.images == 48
+    assert any("the 48 of 72 test images whose class the champion knows" in note for note in gate.notes)
+    assert gate.passed
+
+
+def test_both_are_told_to_have_seen_other_data(remake: Callable[..., Bundle], images: ImageSet) -> None:
+    new, old = (remake(name, dataset={"fingerprint": name}) for name in ("new", "old"))
+    gate = judge(new, old, "colours@1", images, GateSection(**QUICK), {})
+    assert any("may have learnt from some of these test images" in note for note in gate.notes)
+
+
+def test_latency_and_size_are_measured_side_by_side(colour_bundle: Bundle, images: ImageSet) -> None:
+    limits = GateSection(latency_ratio=20, size_ratio=1, max_size_mb=1, max_latency_ms=1000)
+    gate = judge(colour_bundle, colour_bundle, "colours@1", images, limits, {})
+    found = {limit.name: limit for limit in gate.limits}
+    assert found["latency_ratio"].verdict == found["size_ratio"].verdict == found["max_size_mb"].verdict == "holds"
+    assert found["latency_ratio"].measured
+    assert 0.05 < found["latency_ratio"].measured.value < 20
+    assert found["max_latency_ms"].measured
+    assert found["max_latency_ms"].measured.value > 0
+    tight = GateSection(latency_ratio=None, max_size_mb=1e-6)
+    assert [each.name for each in judge(colour_bundle, None, None, images, tight, {}).failed] == ["max_size_mb"]
+
+
+def test_a_bundle_that_does_not_run_is_said(colour_bundle: Bundle, tmp_path: Path, images: ImageSet) -> None:
+    copy = Path(shutil.copytree(colour_bundle.path, tmp_path / "copy"))
+    (copy / "model.onnx").write_bytes(b"x")
+    with pytest.raises(GateError, match="did not answer"):
+        measure([copy], [images.file(images.samples[0])])
+
+
+def test_the_picture_is_drawn_with_any_number_of_limits(
+    colour_bundle: Bundle, images: ImageSet, tmp_path: Path
+) -> None:
+    gate = judge(colour_bundle, colour_bundle, "colours@1", images, GateSection(**QUICK), {})
+    draw(gate, tmp_path / "gate.png")
+    unknown = Limit("min_recall", "recall of x", None, 0.5, "least")
+    for limits in ((), (unknown,), gate.limits * 20):
+        draw(replace(gate, limits=limits), tmp_path / "gate.png")
+    assert (tmp_path / "gate.png").read_bytes().startswith(b"\x89PNG")
+    assert [file.name for file in tmp_path.iterdir()] == ["gate.png"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "side", "verdict"),
+    [
+        (0.5, 0.6, "least", "holds"), (0.3, 0.49, "least", "broken"), (0.4, 0.6, "least", "open"),
+        (0.4, 0.5, "most", "holds"), (0.51, 0.6, "most", "broken"), (0.4, 0.6, "most", "open"),
+    ],
+)  # fmt: skip
+def test_a_limit_holds_is_broken_or_open_by_its_interval(low: float, high: float, side: Any, verdict: str) -> None:
+    limit = Limit("x", "x", Interval((low + high) / 2, low, high), 0.5, side)
+    assert limit.verdict == verdict
+    assert limit.fails(strict=False) is (verdict == "broken")
+    assert limit.fails(strict=True) is (verdict != "holds")
+    assert Limit("x", "x", None, 0.5, side).fails(strict=True)

@@ -1,0 +1,369 @@
+"""Which stages run, which are left alone, and what is left of a run that fails or is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from filelock import FileLock
+from PIL import Image
+
+from lensmith import api
+from lensmith.bundle.format import MANIFEST, sha256
+from lensmith.errors import GateError, RolloutError, RunError, SettingsError
+from lensmith.training.signals import RunInterruptedError
+from lensmith.workflows.pipeline import results as folder_of
+from lensmith.workflows.pipeline import run as running
+from lensmith.workflows.pipeline.plan import STAGES, Plan
+from lensmith.workflows.pipeline.run import Ran
+
+OFF = {"register": False, "rollout": False}
+
+
+def states(ran: Ran) -> dict[str, str]:
+    return {outcome.stage: outcome.state for outcome in ran.stages}
+
+
+def redone(ran: Ran) -> set[str]:
+    return {outcome.stage for outcome in ran.stages if outcome.state == "done"}
+
+
+@pytest.fixture
+def quick_stages(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Stages that only leave the files which the next ones look for; `fail` holds what one raises in place of that."""
+    fail: dict[str, BaseException] = {}
+
+    def stage(name: str) -> Callable[[Plan], dict[str, Any]]:
+        def work(plan: Plan) -> dict[str, Any]:
+            if name in fail:
+                raise fail[name]
+            for file in (plan.made(name), plan.run / "bundle/bundle.json" if name == "train" else None):
+                if file is not None:
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.write_text(name)
+            return {"said": f"{name} did it", "champion_content": None}
+
+        return work
+
+    monkeypatch.setattr(running, "DO", {name: stage(name) for name in STAGES})
+    return fail
+
+
+@pytest.fixture
+def pipeline(
+    workspace: Path, parted: Callable[..., Path], written: Callable[..., Path]
+) -> Iterator[Callable[..., Path]]:
+    parted(workspace / "data")
+    return lambda **sections: written(**{"export": {}, **OFF, **sections})
+
+
+def test_a_second_run_does_nothing_and_says_so(pipeline: Callable[..., Path], quick_stages: Any) -> None:
+    first = api.pipeline(pipeline())
+    assert states(first) == {**dict.fromkeys(STAGES, "done"), "register": "off", "rollout": "off"}
+    second = api.pipeline(pipeline())
+    assert states(second) == {**dict.fromkeys(STAGES, "unchanged"), "register": "off", "rollout": "off"}
+    assert [each.said for each in second.stages] == [each.said for each in first.stages]
+
+
+def test_only_what_a_change_concerns_is_done_anew(pipeline: Callable[..., Path], quick_stages: Any) -> None:
+    api.pipeline(pipeline())
+    assert redone(api.pipeline(pipeline(gate={"min_accuracy": 0.5}))) == {"gate"}
+    assert redone(api.pipeline(pipeline())) == set()  # what came of it before is still there
+    assert redone(api.pipeline(pipeline(export={"target": "gpu"}))) == {"export", "gate"}
+    assert redone(api.pipeline(pipeline(split={"seed": 3}))) == {"split", "train", "evaluate", "export", "gate"}
+
+
+def test_a_new_image_changes_everything(pipeline: Callable[..., Path], quick_stages: Any, workspace: Path) -> None:
+    api.pipeline(pipeline())
+    (workspace / "data/train/red/more.png").write_bytes((workspace / "data/train/red/red-001.png").read_bytes())
+    assert redone(api.pipeline(pipeline())) == {"check", "split", "train", "evaluate", "export", "gate"}
+
+
+def test_a_forced_stage_takes_those_made_of_it_along(pipeline: Callable[..., Path], quick_stages: Any) -> None:
+    api.pipeline(pipeline())
+    assert redone(api.pipeline(pipeline(), force="export")) == {"export", "gate"}
+    assert redone(api.pipeline(pipeline(), force="train")) == {"train", "evaluate", "export", "gate"}
+    assert redone(api.pipeline(pipeline())) == set()
+
+
+def test_a_run_that_died_after_a_forced_stage_does_the_rest_anew(
+    pipeline: Callable[..., Path], quick_stages: Any
+) -> None:
+    api.pipeline(pipeline())
+    quick_stages["evaluate"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        api.pipeline(pipeline(), force="train")
+    quick_stages.clear()
+    assert redone(api.pipeline(pipeline())) == {"evaluate", "export", "gate"}
+
+
+def test_it_stops_after_the_stage_that_is_named(pipeline: Callable[..., Path], quick_stages: Any) -> None:
+    ran = api.pipeline(pipeline(), until="train")
+    assert redone(ran) == {"check", "split", "train"}
+    assert states(ran)["gate"] == "to do"
+    assert redone(api.pipeline(pipeline())) == {"evaluate", "export", "gate"}
+    for given in ({"until": "trian"}, {"force": "trian"}):
+        with pytest.raises(SettingsError, match="A stage was expected: check, split, train"):
+            api.pipeline(pipeline(), **given)
+
+
+@pytest.mark.parametrize("stage", ["check", "split", "train", "evaluate", "export", "gate"])
+def test_what_a_stage_cannot_do_is_said_and_the_next_run_goes_on_from_there(
+    stage: str, pipeline: Callable[..., Path], quick_stages: Any
+) -> None:
+    quick_stages[stage] = GateError("This was expected.", "That arrived.", "Mend it.")
+    ran = api.pipeline(pipeline())
+    assert isinstance(ran.error, GateError)
+    assert states(ran)[stage] == "failed"
+    before = STAGES[: STAGES.index(stage)]
+    after = [name for name in STAGES[STAGES.index(stage) + 1 :] if name not in OFF]
+    assert {states(ran)[name] for name in after} <= {"to do"}
+    quick_stages.clear()
+    assert redone(api.pipeline(pipeline())) == {"check", "split", "train", "evaluate", "export", "gate"} - set(before)
+
+
+def test_what_was_removed_is_made_again(pipeline: Callable[..., Path], quick_stages: Any) -> None:
+    ran = api.pipeline(pipeline())
+    export = next(each for each in ran.stages if each.stage == "export")
+    (ran.folder / "export" / export.key / "bundle/bundle.json").unlink()
+    assert redone(api.pipeline(pipeline())) == {"export", "gate"}
+
+
+def test_old_results_go_and_the_one_in_use_stays(pipeline: Callable[..., Path], quick_stages: Any) -> None:
+    for seed in range(5):
+        ran = api.pipeline(pipeline(split={"seed": seed}, keep=2))
+    for name in ("split", "train", "gate"):
+        assert len(list((ran.folder / name).iterdir())) == 2
+    assert redone(api.pipeline(pipeline(split={"seed": 4}, keep=2))) == set()
+
+
+def test_one_at_a_time(pipeline: Callable[..., Path], quick_stages: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = pipeline()
+    folder = api.pipeline(file).folder
+    monkeypatch.setattr(folder_of, "WAIT_S", 0.05)
+    held = FileLock(folder / folder_of.LOCK)
+    with held, pytest.raises(RunError, match="Another one is running it"):
+        api.pipeline(file)
+    assert redone(api.pipeline(file)) == set()
+
+
+def test_a_damaged_result_counts_for_nothing(pipeline: Callable[..., Path], quick_stages: Any) -> None:
+    ran = api.pipeline(pipeline())
+    for text in ("", "{", "[]", '{"id": 1}'):
+        (ran.folder / "gate" / ran.stages[5].key / folder_of.RESULT).write_text(text)
+        (ran.folder / folder_of.CONTENTS).write_text(text)
+        assert redone(api.pipeline(pipeline())) == {"gate"}
+
+
+def test_the_state_says_where_it_stands_while_it_runs(pipeline: Callable[..., Path], quick_stages: Any) -> None:
+    file, seen = pipeline(), []
+
+    def told(outcome: Any) -> None:
+        if outcome.state == "running":
+            seen.append(states(api.pipeline_show(Path("runs/pipelines/colours")))[outcome.stage])
+
+    api.pipeline(file, told=told)
+    assert seen == ["running"] * 6
+
+
+@pytest.mark.slow
+def test_the_whole_way_from_images_to_the_registry(
+    workspace: Path, parted: Callable[..., Path], written: Callable[..., Path], many_colours: Path
+) -> None:
+    """A first version, nothing to do, changed settings, a new one, a worse one: each does what it must and no more."""
+    parted(workspace / "data")
+    tracking = f"sqlite:///{workspace}/registry.db"
+    ran = api.pipeline(written())
+    assert ran.error is None, ran.error
+    assert redone(ran) == set(STAGES) - {"export"}
+    assert api.registered_version("colours@champion").version == "1"
+
+    assert redone(api.pipeline(written())) == set()
+
+    changed = api.pipeline(written(rollout={"share": 50}))
+    assert redone(changed) == {"rollout"}
+    assert "is the champion already" in changed.stages[-1].said
+    floors = api.pipeline(written(gate={"min_recall": 0.1, "latency_ratio": None}))
+    assert redone(floors) == {"gate", "register", "rollout"}
+    assert "version 1, which was there already" in floors.stages[-2].said
+
+    another(many_colours / "red/000.png", workspace / "data/train/red/more.png")
+    better = api.pipeline(written())
+    assert better.error is None, better.error
+    assert redone(better) == set(STAGES) - {"export"}
+    assert better.stages[-1].values["state"] == "under way"
+    assert "beside colours@1" in better.stages[5].said
+    assert any("may have learnt" in note for note in better.stages[5].values["notes"])
+    assert redone(api.pipeline(written())) == set()
+    assert (better.folder / "gate" / better.stages[5].key / "gate.png").exists()
+
+    (workspace / "data/train/red/more.png").unlink()
+    another(many_colours / "blue/000.png", workspace / "data/train/blue/more.png")
+    refused = api.pipeline(written())
+    assert isinstance(refused.error, RolloutError)
+    assert redone(refused) == set(STAGES) - {"export", "rollout"}
+    api.rollout_promote("colours")
+    after = api.pipeline(written())
+    # Version 2 is the champion by now, so the gate is asked again.
+    assert redone(after) == {"gate", "register", "rollout"}
+    assert after.stages[-1].values["rollout"] == "colours-2"
+    api.rollout_abort("colours")
+    shown = api.pipeline_show(written())
+    assert shown.stages[-1].values["state"] == "aborted"
+    assert redone(api.pipeline(written())) == set()  # what was taken back is not tried again
+
+    for part in ("train", "val"):  # a data set whose labels went wrong
+        folder = workspace / "data" / part
+        for old, new in (("red", "tmp"), ("green", "red"), ("blue", "green"), ("tmp", "blue")):
+            (folder / old).rename(folder / new)
+    before = registry(tracking)
+    worse = api.pipeline(written())
+    assert isinstance(worse.error, GateError)
+    assert worse.error.exit_code == 3
+    assert "accuracy_drop: accuracy, new − champion is -100 points" in str(worse.error)
+    assert states(worse)["register"] == "to do"
+    assert registry(tracking) == before
+
+
+@pytest.mark.slow
+def test_a_version_is_of_the_run_that_trained_it(
+    workspace: Path, parted: Callable[..., Path], written: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LENSMITH_TRAIN_TRACKING", "auto")
+    parted(workspace / "data")
+    ran = api.pipeline(written(export={"target": "gpu", "images": 16}, gate=False, rollout=False))
+    assert ran.error is None, ran.error
+    (run,) = api.tracked(10)
+    version = api.registered_version("colours@1")
+    assert (run.run_id, run.experiment) == (version.run, "colours")
+    bundle = ran.folder / "export" / ran.stages[4].key / "bundle"
+    assert version.content == sha256(bundle / MANIFEST)
+    assert api.sync().runs == ()
+
+
+def another(picture: Path, path: Path) -> None:
+    """A picture of the same class that is not in the set yet."""
+    Image.open(picture).rotate(180).save(path)
+
+
+def registry(tracking: str) -> Any:
+    """All that the registry says of the model."""
+    from lensmith.registry import models
+    from lensmith.registry.client import client
+
+    connection = client(tracking)
+    return models.versions(connection, "colours"), models.aliases(connection, "colours")
+
+
+@pytest.mark.slow
+def test_a_killed_training_is_gone_on_with(
+    workspace: Path, parted: Callable[..., Path], written: Callable[..., Path], quick_settings: dict[str, Any]
+) -> None:
+    parted(workspace / "data")
+    train = {**quick_settings, "epochs": 12, "patience": 12}
+    file = written(train=train, **OFF)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lensmith", "pipeline", "run", str(file)], start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    errors: list[str] = []
+    reading = threading.Thread(target=lambda: errors.extend(process.stderr or ()), daemon=True)
+    reading.start()
+    while process.poll() is None and len(epochs(workspace)) < 3:
+        time.sleep(0.02)
+    assert process.poll() is None, "".join(errors)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    reading.join(10)
+    began = epochs(workspace)
+    shown = api.pipeline_show(file)
+    assert states(shown)["split"] in ("done", "unchanged")
+    assert states(shown)["train"] == "stopped"
+
+    ran = api.pipeline(file)
+    assert ran.error is None, ran.error
+    assert redone(ran) == {"train", "evaluate", "gate"}
+    after = epochs(workspace)
+    assert after[: len(began)] == began
+    assert sorted(set(after)) == list(range(1, 13))
+    assert len(after) <= 13  # the epoch that was cut short may stand there twice
+
+
+def test_a_training_that_was_told_to_stop_has_not_failed(
+    pipeline: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*args: Any, **said: Any) -> None:
+        error = RunInterruptedError(
+            "The run was to take 90 steps.", "SIGTERM stopped it.", "Go on with: train --resume"
+        )
+        error.exit_code = 75
+        raise error
+
+    monkeypatch.setattr("lensmith.workflows.train_and_export.train", stop)
+    ran = api.pipeline(pipeline())
+    assert states(ran)["train"] == "stopped"
+    assert ran.error is not None
+    assert (ran.error.exit_code, ran.error.remedy) == (75, "Run the pipeline again: it goes on from there.")
+
+
+def epochs(workspace: Path) -> list[int]:
+    """The epochs that the training's events tell of, in order."""
+    found = list((workspace / "runs/pipelines/colours/train").glob("*/colours-*/events.jsonl"))
+    lines = found[0].read_text().splitlines() if found else []
+    events = [json.loads(line) for line in lines if line.endswith("}")]
+    return [event["epoch"] for event in events if event["event"] == "epoch"]
+
+
+def test_bad_data_stops_it_before_training(
+    workspace: Path, parted: Callable[..., Path], written: Callable[..., Path]
+) -> None:
+    data = parted(workspace / "data")
+    for number in range(3):
+        (data / f"train/red/broken-{number}.png").write_bytes(b"not an image")
+    (data / "test/red/leak.png").write_bytes((data / "train/red/red-000.png").read_bytes())
+    ran = api.pipeline(written(**OFF))
+    assert states(ran)["check"] == "failed"
+    assert states(ran)["train"] == "to do"
+    said = str(ran.error)
+    assert "3.95 % of the images cannot be read, 1 % are allowed" in said
+    assert "leaks, 1: train/red/red-000.png" in said or "leaks, 1: test/red/leak.png" in said
+    allowed = api.pipeline(written(check={"max_unreadable": 10, "leaks": "allow"}, **OFF), until="split")
+    assert allowed.error is None
+    assert "1 test images have copies elsewhere" in allowed.stages[1].said
+
+
+def test_every_setting_of_the_file_is_on_its_page() -> None:
+    from lensmith.config import pipeline as schema
+
+    page = (Path(__file__).parents[3] / "docs/pipeline.md").read_text()
+    sections = {
+        "": schema.PipelineFile, "check": schema.CheckSection, "split": schema.SplitSection, "gate": schema.GateSection,
+        "register": schema.RegisterSection, "rollout": schema.RolloutSection,
+    }  # fmt: skip
+    missing = [
+        f"{section}.{field.alias or name}"
+        for section, cls in sections.items()
+        for name, field in cls.model_fields.items()
+        if f"`{section}.{field.alias or name}`".replace("`.", "`") not in page
+    ]
+    assert missing == []
+
+
+def test_the_example_is_right_but_for_its_data(workspace: Path, many_colours: Path) -> None:
+    from lensmith.workflows.pipeline.plan import plan
+
+    example = Path(__file__).parents[3] / "examples/pipeline.yaml"
+    content = yaml.safe_load(example.read_text())
+    (workspace / "pipeline.yaml").write_text(
+        example.read_text().replace(f"data: {content['data']}", f"data: {many_colours}")
+    )
+    made = plan(workspace / "pipeline.yaml")
+    assert all(stage.on for stage in made.stages.values())
