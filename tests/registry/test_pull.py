@@ -123,7 +123,7 @@ def test_a_cache_that_is_only_read_serves_what_it_holds(
     def refuse(*_: Any) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr("lensmith.registry.pull.write_whole", refuse)
+    monkeypatch.setattr("lensmith.registry.pull.atomic_write", refuse)
     assert locate("flowers@champion") == found
 
 

@@ -1,13 +1,108 @@
-"""Files written whole or not at all."""
+"""Atomic writes: a file or directory is there whole, or as it was before.
+
+A reader never sees half a file, two writers never share a temporary name, and an error leaves nothing behind. The
+content reaches the disk before the name does, so a power cut leaves the old file or the new one.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_whole(file: Path, text: str) -> None:
-    """Put a finished file in the place of an older one."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
+def atomic_write(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
+    """Write a file whole or not at all, replacing an older one.
+
+    Args:
+        path: the file; its folder must exist.
+        content: text, written as UTF-8 (names that are no UTF-8 unchanged), or bytes.
+        mode: permission bits of the new file, less the process's umask.
+
+    Raises:
+        OSError: the folder is missing, read-only or full; then the older file is unchanged.
+    """
+    encoded = content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape")
+    with (
+        atomic_path(path) as partial,
+        os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file,
+    ):
+        file.write(encoded)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` to write to; it takes the name `path` once the block ends without an error.
+
+    The temporary name begins with a dot and ends in `.partial`, followed by the suffix of `path`, since writers choose
+    formats by it.
+
+    Raises:
+        OSError: the folder is missing, read-only or full; then nothing is left and `path` is unchanged.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial{path.suffix}")
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+@contextmanager
+def staging_directory(path: Path) -> Iterator[Path]:
+    """Yield an empty directory beside `path`, for `replace_directory`; what is left of it at the end is removed.
+
+    Missing parents of `path` are made. The directory is readable by all, like one that `mkdir` makes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        staging.chmod(0o755)
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def replace_directory(staging: Path, path: Path) -> None:
+    """Give a finished directory the name `path`; a directory that had the name is removed once this worked.
+
+    Raises:
+        OSError: it could not be renamed; then `path` is as it was before.
+    """
+    older = staging.with_name(staging.name + ".older")
+    if path.exists():
+        path.rename(older)
+    try:
+        staging.rename(path)
+    except OSError:
+        if older.exists():
+            older.rename(path)
+        raise
+    sync_directory(path.parent)
+    shutil.rmtree(older, ignore_errors=True)
+
+
+def sync_directory(folder: Path) -> None:
+    """Make names in a folder survive a power cut, where the system can (Windows opens no folders)."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, as 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

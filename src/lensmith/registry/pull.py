@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from lensmith.bundle import archive
 from lensmith.bundle.format import MANIFEST, MAX_MANIFEST_BYTES, Bundle, put_in_place, require_free, sha256
-from lensmith.core.files import write_whole
+from lensmith.core.files import atomic_write
 from lensmith.core.machine import cache_dir
 from lensmith.core.progress import track
 from lensmith.errors import BundleError, FallbackWarning, RegistryError, RegistryUnreachableError
@@ -64,7 +64,7 @@ def locate(path: str | PathLike[str], tracking_uri: str | None = None) -> Path:
     last_known = {"name": str(name), "version": version.version, "content": version.content}
     with suppress(OSError):  # a cache that was filled beforehand, and is only read
         known.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(known, json.dumps(last_known))
+        atomic_write(known, json.dumps(last_known))
     return found
 
 

@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lensmith.core.files import write_whole
+from lensmith.core.files import atomic_write
 from lensmith.core.machine import cache_dir
 from lensmith.errors import LensmithError, MissingPackageError, OutputError, RegistryUnreachableError
 from lensmith.registry.client import client, uri
@@ -261,7 +261,7 @@ class Follower:
             self._kept = kept
             with suppress(OSError):  # a full disk, or a cache that is only read
                 self._remembered.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(self._remembered, kept.model_dump_json())
+                atomic_write(self._remembered, kept.model_dump_json())
 
     def _complain(self, trouble: str) -> None:
         """Say it once for each time that it begins."""

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lensmith.core.files import write_whole
+from lensmith.core.files import atomic_write
 from lensmith.rollout.report import Report
 from lensmith.rollout.state import Known
 
@@ -46,11 +46,11 @@ class Mailbox:
 
     def tell(self, known: Known) -> None:
         """Let the processes of the service know."""
-        write_whole(self.folder / KNOWN, known.model_dump_json())
+        atomic_write(self.folder / KNOWN, known.model_dump_json())
 
     def hand_in(self, report: Mapping[str, Any]) -> None:
         """Leave what this process has counted, as `Report.as_dict` says it."""
-        write_whole(self.folder / f"report-{os.getpid()}.json", json.dumps(report))
+        atomic_write(self.folder / f"report-{os.getpid()}.json", json.dumps(report))
 
     def reports(self) -> list[Report]:
         """What all processes have left, also of earlier releases."""

@@ -1,0 +1,51 @@
+"""File locks between processes: the system releases one when its process ends, however it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class LockTimeoutError(Exception):
+    """Another process holds the lock."""
+
+
+@contextmanager
+def locked(path: Path, timeout_s: float | None = None) -> Iterator[None]:
+    """Hold the lock file `path` during the block.
+
+    Args:
+        path: the lock file, made where it is missing; its folder must exist, as a lock must not make one.
+        timeout_s: how long to wait for another process, in seconds; 0 tries once, None waits without limit.
+
+    Raises:
+        LockTimeoutError: another process still holds it.
+        FileNotFoundError: the folder is missing.
+        OSError: the folder takes no lock files, such as one on a read-only medium.
+    """
+    from filelock import FileLock, Timeout
+
+    path.parent.stat()
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=-1 if timeout_s is None else timeout_s)
+    except Timeout:
+        raise LockTimeoutError(f"another process holds {path}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether another process holds the lock file `path` now.
+
+    Raises:
+        FileNotFoundError: the folder is missing.
+    """
+    try:
+        with locked(path, timeout_s=0):
+            return False
+    except LockTimeoutError:
+        return True

@@ -1,0 +1,60 @@
+"""Statistics that several rooms need: Wilson intervals, percentile intervals, percentiles of latencies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+
+@lru_cache(maxsize=8)
+def _quantile_of_normal(level: float) -> float:
+    return NormalDist().inv_cdf((1 + level) / 2)
+
+
+def wilson(hits: int, trials: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a share (Wilson 1927, "Probable inference", JASA 22).
+
+    Args:
+        hits: how many of the trials counted, 0..trials.
+        trials: how many there were; without any, the interval is (0, 1).
+        level: confidence level, 0..1.
+
+    Returns:
+        Lower and upper end, each 0..1.
+    """
+    if trials == 0:
+        return 0.0, 1.0
+    z = _quantile_of_normal(level)
+    share, weight = hits / trials, z * z / trials
+    centre = (share + weight / 2) / (1 + weight)
+    half = z / (1 + weight) * math.sqrt(share * (1 - share) / trials + weight / (4 * trials))
+    return (0.0 if hits == 0 else centre - half), (1.0 if hits == trials else centre + half)
+
+
+def percentile_interval(drawn: npt.ArrayLike, level: float = 0.95) -> npt.NDArray[np.float64]:
+    """Percentile interval of bootstrap draws (Efron and Tibshirani 1993, chapter 13).
+
+    Args:
+        drawn: float (draws, …): the statistic of each resample.
+        level: confidence level, 0..1.
+
+    Returns:
+        float64 (2, …): lower and upper ends.
+    """
+    ends = np.quantile(np.asarray(drawn, np.float64), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return np.asarray(ends, np.float64)
+
+
+def percentiles(values: npt.ArrayLike, wanted: Sequence[float]) -> list[float]:
+    """Percentiles of observed values, each a value that was observed (the next higher one), as latencies are told.
+
+    Args:
+        values: float (N,), N ≥ 1, in any unit.
+        wanted: percentiles, each 0..100.
+    """
+    return [float(found) for found in np.percentile(np.asarray(values), list(wanted), method="higher")]

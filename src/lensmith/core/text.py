@@ -1,0 +1,17 @@
+"""Text for messages: lists that end in "and 3 more", the first line of an error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def listed(items: Iterable[object], most: int = 5, separator: str = ", ") -> str:
+    """Join items for a sentence, naming at most `most` of them: `a, b and 3 more`; an empty text without items."""
+    names = [str(item) for item in items]
+    rest = len(names) - most
+    return separator.join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message without its full stop; the error's class where it has no message."""
+    return str(error).strip().partition("\n")[0].rstrip(". ") or type(error).__name__

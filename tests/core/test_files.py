@@ -1,0 +1,104 @@
+"""Atomic writes: whole or as before, whatever goes wrong, and nothing left behind."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from lensmith.core import files
+from lensmith.core.files import atomic_path, atomic_write, replace_directory, staging_directory
+
+
+def test_a_file_is_replaced_and_has_the_asked_mode(tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    atomic_write(path, "old")
+    atomic_write(path, "neu: ä", mode=0o600)
+    assert path.read_text(encoding="utf-8") == "neu: ä"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_names_that_are_no_utf8_are_written_unchanged(tmp_path: Path) -> None:
+    atomic_write(tmp_path / "list", os.fsdecode(b"caf\xe9"))
+    assert (tmp_path / "list").read_bytes() == b"caf\xe9"
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "table.csv"
+    atomic_write(path, "old")
+
+    def fail() -> None:
+        with atomic_path(path) as partial:
+            partial.write_text("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_content_is_on_disk_before_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    synced: list[bool] = []
+    monkeypatch.setattr(files.os, "fsync", lambda number: synced.append(path.exists()))
+    atomic_write(path, b"content")
+    assert synced == [False, True]  # the file before it is renamed, its folder after
+
+
+def test_writers_at_once_share_no_temporary_name(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: atomic_write(path, str(number) * 100_000), range(8)))
+    assert len(set(path.read_text())) == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_temporary_name_keeps_the_suffix(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "plot.png") as partial:
+        assert partial.suffix == ".png"
+        partial.touch()
+
+
+def test_a_directory_replaces_an_older_one(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "bundle"
+    for name in ("a", "b"):
+        with staging_directory(target) as staging:
+            (staging / name).touch()
+            replace_directory(staging, target)
+    assert [file.name for file in target.iterdir()] == ["b"]
+    assert list(target.parent.iterdir()) == [target]
+    assert target.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_directory_that_cannot_be_renamed_leaves_the_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "bundle"
+    target.mkdir()
+    (target / "old").touch()
+    rename = Path.rename
+
+    def refuse(self: Path, to: Path) -> Path:
+        if to == target and not self.name.endswith(".older"):
+            raise OSError("refused")
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OSError, match="refused"), staging_directory(target) as staging:
+        replace_directory(staging, target)
+    assert [file.name for file in target.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_an_error_in_a_staging_directory_leaves_nothing(tmp_path: Path) -> None:
+    def fail() -> None:
+        with staging_directory(tmp_path / "x") as staging:
+            (staging / "file").touch()
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        fail()
+    assert list(tmp_path.iterdir()) == []

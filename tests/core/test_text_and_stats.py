@@ -1,0 +1,54 @@
+"""Lists in sentences, first lines of errors, Wilson and percentile intervals."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from lensmith.core.stats import percentile_interval, percentiles, wilson
+from lensmith.core.text import first_line, listed
+
+
+@pytest.mark.parametrize(
+    ("items", "expected"),
+    [
+        ((), ""),
+        (("a",), "a"),
+        (("a", "b"), "a, b"),
+        (("a", "b", "c"), "a, b and 1 more"),
+        ((1, 2, 3, 4), "1, 2 and 2 more"),
+    ],
+)
+def test_a_list_names_the_first_and_counts_the_rest(items: tuple[object, ...], expected: str) -> None:
+    assert listed(items, most=2) == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"), [(ValueError("first.\nsecond"), "first"), (OSError(), "OSError"), (KeyError("k"), "'k'")]
+)
+def test_the_first_line_of_an_error(error: Exception, expected: str) -> None:
+    assert first_line(error) == expected
+
+
+@pytest.mark.parametrize(("hits", "trials"), [(0, 1), (1, 1), (0, 30), (30, 30), (7, 12), (999, 1000)])
+@pytest.mark.parametrize("level", [0.95, 0.99])
+def test_wilson_is_the_interval_that_scipy_computes(hits: int, trials: int, level: float) -> None:
+    expected = binomtest(hits, trials).proportion_ci(level, method="wilson")
+    assert wilson(hits, trials, level) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_nothing_is_known_without_trials() -> None:
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_a_percentile_interval_holds_its_share_of_the_draws() -> None:
+    drawn = np.random.default_rng(0).normal(size=(100_000, 2)) * [1, 10]
+    low, high = percentile_interval(drawn)
+    z = 1.959964
+    assert np.allclose([low, high], [[-z, -10 * z], [z, 10 * z]], rtol=0.02)
+
+
+def test_percentiles_are_observed_values() -> None:
+    assert percentiles([3.0, 1.0, 2.0, 10.0], (50, 99, 100)) == [3.0, 10.0, 10.0]
+    assert math.isclose(percentiles([1.5], (50,))[0], 1.5)
