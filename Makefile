@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check docs bench clean
 
 demo: .venv/ready
 	$(BIN)/lensmith demo
@@ -16,6 +16,10 @@ check: .venv/ready
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# The generated pages: docs/settings.md, docs/bundle.schema.json and tables in docs/bundle.md, docs/files.md.
+docs: .venv/ready
+	for file in tools/generate_*.py; do $(BIN)/python $$file || exit 1; done
 
 bench: .venv/ready
 	for file in bench/*.py; do \

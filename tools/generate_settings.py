@@ -10,6 +10,7 @@ from typing import get_args, get_origin
 
 from lensmith import config
 
+FILE = Path(__file__).parents[1] / "docs/settings.md"
 HEAD = """# Settings
 
 Every verb's settings, generated from `lensmith/config/`. A setting is said, first match wins:
@@ -56,4 +57,4 @@ def _choices(annotation: object) -> str:
 
 
 if __name__ == "__main__":
-    (Path(__file__).parents[1] / "docs/settings.md").write_text(page())
+    FILE.write_text(page(), encoding="utf-8")
