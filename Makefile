@@ -17,8 +17,8 @@ check: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-# The generated pages: docs/settings.md, docs/bundle.schema.json and tables in docs/bundle.md, docs/files.md.
-docs: .venv/ready
+# The generated pages, in an environment that is set up: settings, bundle schema, tables of files.
+docs:
 	for file in tools/generate_*.py; do $(BIN)/python $$file || exit 1; done
 
 bench: .venv/ready

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize("name", ["settings", "architecture"])
 def test_a_generated_page_is_the_one_that_the_code_makes(name: str) -> None:
     tool = runpy.run_path(str(ROOT / f"tools/generate_{name}.py"))
-    assert tool["FILE"].read_text() == tool["page"](), "run: make docs"
+    assert tool["FILE"].read_text() == tool["page"](), f"run: python tools/generate_{name}.py"
 
 
 def test_every_verb_is_in_the_readme() -> None:
