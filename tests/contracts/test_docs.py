@@ -17,6 +17,16 @@ def test_a_generated_page_is_the_one_that_the_code_makes(name: str) -> None:
     assert tool["FILE"].read_text() == tool["page"](), f"run: python tools/generate_{name}.py"
 
 
+def test_the_architecture_names_what_exists() -> None:
+    named = set(re.findall(r"`([\w./]+(?:\.py|\.yml|/))`", (ROOT / "ARCHITECTURE.md").read_text()))
+    paths = [f"/{path.relative_to(ROOT)}" for path in (*ROOT.glob("*/"), *ROOT.glob("tests/*/"))]
+    paths += [f"/{path.relative_to(ROOT)}" for folder in ("src", "bench") for path in (ROOT / folder).rglob("*")]
+    missing = [name for name in named if not any(path.endswith(f"/{name.rstrip('/')}") for path in paths)]
+    assert [name for name in missing if name != "cli/VERB.py"] == []
+    rooms = {f"{folder.parent.name}/" for folder in (ROOT / "src/lensmith").glob("*/__init__.py")}
+    assert rooms <= named
+
+
 def test_every_verb_is_in_the_readme() -> None:
     text = (ROOT / "README.md").read_text()
     assert [verb for verb in VERBS if f"lensmith {verb}" not in text] == []
