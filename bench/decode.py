@@ -18,7 +18,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from lensmith.imaging.image import Preprocessing, normalise, pixels
+from lensmith.imaging.preprocessing import Preprocessing, normalise, pixels
 
 HOW = Preprocessing(image_size=224)
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from lensmith.bundle.format import GOLDEN, GRAPH, MANIFEST, Abstention, Bundle, EngineRecord, Manifest, write
 from lensmith.bundle.golden import Golden
-from lensmith.imaging.image import Preprocessing, preprocess
+from lensmith.imaging.preprocessing import Preprocessing, preprocess
 from lensmith.inference.engine import OnnxRuntimeEngine
 
 pytest_plugins = ["fixtures.registries"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lensmith.bundle.format import SCHEMA_VERSION, Manifest
-from lensmith.imaging.image import Preprocessing
+from lensmith.imaging.preprocessing import Preprocessing
 
 DOCS = Path(__file__).parents[1] / "docs"
 MARKS = ("<!-- fields: made by tools/generate_bundle_schema.py -->", "<!-- end of fields -->")

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 from PIL import Image
 
-from lensmith.imaging.image import Preprocessing, normalise, preprocess, resize, shortest_side_px
+from lensmith.imaging.preprocessing import Preprocessing, normalise, preprocess, resize, shortest_side_px
 
 HOW = Preprocessing(224)
 

@@ -63,9 +63,7 @@ class Contender:
 
 
 _PEERS_OWN = {
-    "PYTHONPATH": os.pathsep.join(
-        [str(HERE.parents[1] / "src"), str(HERE)]
-    ),  # for `classify`, and lensmith.imaging.image
+    "PYTHONPATH": os.pathsep.join([str(HERE.parents[1] / "src"), str(HERE)]),  # for `classify`, and lensmith.imaging
     "BENTOML_DO_NOT_TRACK": "True",
     "BENTOML_HOME": str(cache_dir() / "bench-servers" / "bentoml-home"),
     "RAY_USAGE_STATS_ENABLED": "0",

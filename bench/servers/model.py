@@ -12,7 +12,7 @@ import numpy as np
 
 from lensmith.bundle.format import GOLDEN, EngineRecord, Manifest, write
 from lensmith.bundle.golden import Golden
-from lensmith.imaging.image import Preprocessing, preprocess
+from lensmith.imaging.preprocessing import Preprocessing, preprocess
 from lensmith.inference.engine import open_graph
 from lensmith.ops.loadtest.pictures import draw
 

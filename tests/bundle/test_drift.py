@@ -19,7 +19,7 @@ from lensmith.bundle.drift import (
     Window,
     stability,
 )
-from lensmith.imaging.image import Preprocessing, preprocess
+from lensmith.imaging.preprocessing import Preprocessing, preprocess
 
 Answers = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lensmith.evaluation.intervals import bootstrap, wilson
+from lensmith.evaluation.intervals import bootstrap
 from lensmith.evaluation.metrics import measure
 
 
@@ -56,7 +56,3 @@ def test_a_class_without_images_is_left_out() -> None:
     confusion = np.array([[9, 0, 1], [0, 0, 0], [2, 0, 8]])
     assert bootstrap(confusion)["balanced_accuracy"][1] > 0.9
     assert bootstrap(np.array([[9, 1], [0, 0]]))["balanced_accuracy"][0] > 0.5
-
-
-def test_a_share_of_one_has_a_lower_end_below_it() -> None:
-    assert wilson(10, 10) == pytest.approx((0.722, 1.0), abs=1e-3)

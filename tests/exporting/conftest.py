@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lensmith.config import TrainSettings
-from lensmith.imaging.image import Tensor, preprocess
+from lensmith.imaging.preprocessing import Tensor, preprocess
 from lensmith.training.models import backbone
 from lensmith.training.models.onnx_export import write_graph
 from lensmith.training.run_dir import checkpoint

@@ -14,7 +14,7 @@ from lensmith.config import ExportSettings
 from lensmith.errors import DataError, OutputError, ParityError, RunError
 from lensmith.exporting import export as assemble
 from lensmith.exporting.export import Exported, export
-from lensmith.imaging.image import preprocess
+from lensmith.imaging.preprocessing import preprocess
 from lensmith.inference.classifier import load
 from lensmith.training.models import backbone
 from lensmith.training.run_dir import checkpoint

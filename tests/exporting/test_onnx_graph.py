@@ -8,7 +8,7 @@ import pytest
 
 from lensmith.exporting import onnx_graph
 from lensmith.exporting.onnx_graph import METHODS, Dynamic, Half, Static, operators
-from lensmith.imaging.image import Tensor
+from lensmith.imaging.preprocessing import Tensor
 from lensmith.inference.engine import open_graph
 
 

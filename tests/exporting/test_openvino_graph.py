@@ -11,7 +11,7 @@ import pytest
 
 from lensmith.exporting import openvino_graph
 from lensmith.exporting.openvino_graph import Int8
-from lensmith.imaging.image import Tensor
+from lensmith.imaging.preprocessing import Tensor
 from lensmith.inference.engine import open_graph
 
 pytest.importorskip("nncf")

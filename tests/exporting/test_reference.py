@@ -13,7 +13,7 @@ from lensmith.exporting.candidates import Maker
 from lensmith.exporting.export import Exported, export
 from lensmith.exporting.onnx_graph import Half, Static
 from lensmith.exporting.openvino_graph import Int8
-from lensmith.imaging.image import Tensor
+from lensmith.imaging.preprocessing import Tensor
 from lensmith.inference.classifier import load
 from lensmith.inference.engine import open_graph
 from lensmith.training.models import backbone

@@ -7,7 +7,7 @@ import pytest
 
 from lensmith.data.scan import scan
 from lensmith.exporting.samples import evenly, prepared, spread
-from lensmith.imaging.image import Preprocessing, preprocess
+from lensmith.imaging.preprocessing import Preprocessing, preprocess
 
 PREPROCESSING = Preprocessing(image_size=32)
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lensmith.bundle.format import GOLDEN, GRAPH, MANIFEST, Bundle, EngineRecord, sha256
+from lensmith.bundle.format import GOLDEN, GRAPH, MANIFEST, Bundle, EngineRecord
 from lensmith.bundle.golden import Golden
 from lensmith.config import ExportSettings
+from lensmith.core.files import sha256
 from lensmith.errors import BundleError
 from lensmith.inference import retune as room
 from lensmith.inference.classifier import load

@@ -25,7 +25,7 @@ from PIL import Image
 
 from lensmith.bundle.format import GOLDEN, GRAPH, Bundle, Manifest, write
 from lensmith.bundle.golden import Golden
-from lensmith.imaging.image import preprocess
+from lensmith.imaging.preprocessing import preprocess
 from lensmith.inference.engine import OnnxRuntimeEngine
 from lensmith.serving.child_process import ServiceProcess, start_service
 

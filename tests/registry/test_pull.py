@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 import pytest
 
 import lensmith
-from lensmith.bundle.format import MANIFEST, Bundle, sha256
+from lensmith.bundle.format import MANIFEST, Bundle
+from lensmith.core.files import sha256
 from lensmith.core.machine import cache_dir
 from lensmith.errors import OutputError, RegistryError
 from lensmith.registry.models import CONTENT_TAG, Version, resolve

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 import lensmith
-from lensmith.bundle.format import MANIFEST, Bundle, sha256
+from lensmith.bundle.format import MANIFEST, Bundle
+from lensmith.core.files import sha256
 from lensmith.errors import BundleError, RegistryError, RolloutError
 from lensmith.registry.models import RUN_TAG, aliases, names, place, versions
 from lensmith.registry.push import labels_digest, push

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from lensmith.bundle.format import MANIFEST, sha256
+from lensmith.bundle.format import MANIFEST
+from lensmith.core.files import sha256
 from lensmith.registry import client as store
 from lensmith.registry.models import RUN_TAG, place
 from lensmith.registry.push import push

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lensmith.config import TrainSettings
 from lensmith.errors import RunError, SettingsError
-from lensmith.imaging.image import pixels, preprocess
+from lensmith.imaging.preprocessing import pixels, preprocess
 from lensmith.training.loss import Distillation, task_of
 from lensmith.training.models import backbone
 from lensmith.training.run_dir import checkpoint

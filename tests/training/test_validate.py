@@ -10,7 +10,7 @@ from torch import nn
 
 from lensmith.data.split import prepare
 from lensmith.errors import DataError
-from lensmith.imaging.image import Preprocessing
+from lensmith.imaging.preprocessing import Preprocessing
 from lensmith.training.dataloading.dataset import Images, Order, loader
 from lensmith.training.validate import Answers, answers
 

@@ -10,12 +10,13 @@ import errno
 import shutil
 import stat
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from lensmith.core.files import atomic_path, staging_directory
+from lensmith.core.text import first_line
 from lensmith.errors import BundleError, OutputError
 
 MAX_ENTRIES = 1000
@@ -53,14 +54,9 @@ def unsafe(name: str) -> str:
 
 def pack(folder: Path, names: Iterable[str], path: Path) -> Path:
     """Write files of a folder, in the order of their names, as one zip at `path`; a finished file or none."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name in names:
-                archive.write(folder / name, name)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_path(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            archive.write(folder / name, name)
     return path
 
 
@@ -94,20 +90,16 @@ def unpack(packed: Path, target: Path, marker: str) -> Path:
             _look_over(packed, archive.infolist())
             top = _top(packed, archive.infolist(), marker)
             wanted = [entry for entry in archive.infolist() if top in PurePosixPath(entry.filename).parents]
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _require_room(packed, target.parent, sum(entry.file_size for entry in wanted))
-            staging = Path(tempfile.mkdtemp(dir=target.parent))
-            try:
+            with staging_directory(target) as staging:
+                _require_room(packed, target.parent, sum(entry.file_size for entry in wanted))
                 archive.extractall(staging, wanted)
                 _name(staging / top, target)
-            finally:
-                shutil.rmtree(staging, ignore_errors=True)
     except (*DAMAGE, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which comes of a place that no file has
             raise
         raise BundleError(
             f"A bundle, a folder or a whole zip, was expected at {packed}.",
-            f"It cannot be unpacked ({str(error).partition(chr(10))[0].rstrip('.') or type(error).__name__}).",
+            f"It cannot be unpacked ({first_line(error)}).",
             "Copy the bundle again, or export it again with `lensmith export RUN`.",
         ) from error
     return target

@@ -13,12 +13,10 @@ made of the descriptions here, by tools/generate_bundle_schema.py.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,9 +27,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from lensmith.bundle import archive
 from lensmith.bundle.drift import Reference
 from lensmith.bundle.golden import Golden
+from lensmith.core.files import atomic_write, replace_directory, sha256, staging_directory
 from lensmith.core.machine import cache_dir
+from lensmith.core.text import first_line, listed
 from lensmith.errors import BundleError, OutputError
-from lensmith.imaging.image import Preprocessing
+from lensmith.imaging.preprocessing import Preprocessing
 
 SCHEMA_VERSION = 1
 """Raised only by a change that an older reader would get wrong; it passes over fields that it does not know."""
@@ -219,29 +219,18 @@ def write(path: Path, build: Callable[[Path], Manifest], *, replace: bool = Fals
         OutputError: `path` is taken.
     """
     require_free(path, replace)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
+    with staging_directory(path) as staging:
         manifest = build(staging)
         names = sorted(file.relative_to(staging).as_posix() for file in staging.rglob("*") if file.is_file())
         manifest = manifest.model_copy(update={"files": {name: sha256(staging / name) for name in names}})
         write_manifest(manifest, staging)
-        staging.chmod(0o755)
-        put_in_place(staging, path)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
+        replace_directory(staging, path)
     return Bundle(path, manifest)
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
-    """Put it into a bundle's folder, whole or not at all."""
-    partial = folder / f"{MANIFEST}.partial"
-    try:
-        partial.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        partial.replace(folder / MANIFEST)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write bundle.json into a bundle's folder, whole or not at all."""
+    atomic_write(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
 
 
 def require_free(path: Path, replace: bool) -> None:
@@ -258,41 +247,8 @@ def require_free(path: Path, replace: bool) -> None:
         )
 
 
-def sha256(path: Path) -> str:
-    """Hex digest of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def installed_versions(packages: Sequence[str]) -> dict[str, str]:
-    """Versions of those of `packages` that are installed."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
 def _is_bundle(path: Path) -> bool:
     return (path / MANIFEST).is_file() or (path.suffix == ".zip" and archive.holds(path, MANIFEST))
-
-
-def put_in_place(staging: Path, path: Path) -> None:
-    """Give the finished folder its name; what had it before is removed only then."""
-    older = staging.with_name(staging.name + ".older")
-    if path.exists():
-        path.rename(older)
-    try:
-        staging.rename(path)
-    except OSError:
-        if older.exists():
-            older.rename(path)
-        raise
-    shutil.rmtree(older, ignore_errors=True)
 
 
 def _read_manifest(folder: Path, said: Path) -> Manifest:
@@ -348,11 +304,8 @@ def _verified(folder: Path, said: Path) -> Manifest:
             )
     states = {name: _state(folder / name, manifest.files.get(name)) for name in names}
     if problems := [f"{name} {state}" for name, state in states.items() if state]:
-        more = f" and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
         raise BundleError(
-            f"Every file of the bundle {said} was expected as it was exported.",
-            f"{', '.join(problems[:_NAMED])}{more}.",
-            _AGAIN,
+            f"Every file of the bundle {said} was expected as it was exported.", f"{listed(problems)}.", _AGAIN
         )
     return manifest
 
@@ -368,8 +321,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    return str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+    return first_line(error)
 
 
-_NAMED = 5
 _AGAIN = "Copy the bundle again, or export it again with `lensmith export RUN`."

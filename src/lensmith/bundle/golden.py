@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lensmith.bundle import archive
+from lensmith.core.text import first_line
 from lensmith.errors import BundleError
 
 
@@ -54,8 +55,7 @@ class Golden:
                 others = {n.removeprefix(_ENGINE): arrays[n] for n in arrays.files if n.startswith(_ENGINE)}
                 golden, stored = cls(images, arrays["probabilities"], others), arrays["labels"].tolist()
         except (*archive.DAMAGE, OSError, KeyError, MemoryError) as error:  # an array may say that it is huge
-            said = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
-            raise BundleError(f"Golden samples were expected in {path}.", f"{said}.", _AGAIN) from error
+            raise BundleError(f"Golden samples were expected in {path}.", f"{first_line(error)}.", _AGAIN) from error
         problem = "" if images else "There are none"
         if stored != list(labels):
             problem = problem or "They were made for other labels, or in another order"

@@ -10,7 +10,7 @@ from pydantic import Field, field_serializer
 
 from lensmith.config.base import Settings
 from lensmith.config.values import Ratio, Seconds, Side, Sizes, without_password
-from lensmith.imaging.image import ResizeMode
+from lensmith.imaging.preprocessing import ResizeMode
 
 
 class TrainSettings(Settings):

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from lensmith.imaging.image import SUFFIXES
+from lensmith.imaging.decode import SUFFIXES
 
 Aside = list[tuple[str, str]]
 """Files that cannot be used: path relative to the root, reason."""

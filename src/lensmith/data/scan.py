@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple
 
 from lensmith.data.files import Aside, entries, fault, image_files, relative
 from lensmith.errors import DataError
-from lensmith.imaging.image import SUFFIXES
+from lensmith.imaging.decode import SUFFIXES
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")

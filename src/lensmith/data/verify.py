@@ -23,7 +23,7 @@ from lensmith.core.machine import allowed_cores
 from lensmith.core.progress import track
 from lensmith.data.scan import ImageSet, Sample, scan
 from lensmith.errors import ImageError
-from lensmith.imaging.image import decode, read
+from lensmith.imaging.decode import decode, read
 
 Kind = Literal["label conflict", "leak", "unreadable", "empty", "duplicate", "set aside"]
 KINDS: dict[Kind, str] = {

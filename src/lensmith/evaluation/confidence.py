@@ -16,7 +16,7 @@ from scipy.optimize import minimize_scalar
 from lensmith.bundle.format import Abstention
 from lensmith.errors import SettingsError
 from lensmith.evaluation.metrics import Ints, measure, refuse_misfits
-from lensmith.imaging.image import Tensor
+from lensmith.imaging.preprocessing import Tensor
 
 LEAST_IMAGES = 50
 """Fewer say nothing about a temperature: at 20 images, leaving it at 1 lost less than any fit that was tried."""

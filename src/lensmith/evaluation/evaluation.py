@@ -13,7 +13,7 @@ import numpy.typing as npt
 from lensmith.bundle.format import Abstention
 from lensmith.evaluation.confidence import Answered, answered_at
 from lensmith.evaluation.metrics import Metrics
-from lensmith.imaging.image import Tensor
+from lensmith.imaging.preprocessing import Tensor
 
 
 @dataclass(frozen=True)

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
 
-LEVEL = 0.95
+from lensmith.core.stats import percentile_interval
+
 RESAMPLES = 1000
 ADDED = 2
 """Right and wrong answers that are added, of each so many."""
 
 Interval = tuple[float, float]
-
-
-def wilson(right: int, count: int) -> Interval:
-    """Of a share of `count` ≥ 1 images: Wilson's score interval."""
-    found = binomtest(right, count).proportion_ci(LEVEL, method="wilson")
-    return float(found.low), float(found.high)
 
 
 def bootstrap(confusion: npt.NDArray[np.int64], seed: int = 0) -> dict[str, Interval]:
@@ -46,7 +40,7 @@ def bootstrap(confusion: npt.NDArray[np.int64], seed: int = 0) -> dict[str, Inte
         _means(truth, predicted, rng.multinomial(images + 2 * ADDED, held / held.sum()), classes)
         for _ in range(RESAMPLES)
     ]
-    lows, highs = np.percentile(drawn, [50 * (1 - LEVEL), 50 * (1 + LEVEL)], axis=0)
+    lows, highs = percentile_interval(drawn)
     names = ("f1_macro", "balanced_accuracy")
     return {
         name: (float(min(low, value)), float(max(high, value)))

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
-from lensmith.imaging.image import Tensor
+from lensmith.core.stats import wilson
+from lensmith.imaging.preprocessing import Tensor
 
 CALIBRATION_BINS = 15
 Ints = npt.NDArray[np.int64]
@@ -144,11 +144,10 @@ def measure(labels: npt.NDArray[np.integer[Any]], probabilities: Tensor) -> Metr
     )
     present = support > 0
     top_k = min(5, classes)
-    interval = binomtest(right, count).proportion_ci(0.95, method="wilson")
     return Metrics(
         images=count,
         accuracy=right / count,
-        accuracy_interval=(float(interval.low), float(interval.high)),
+        accuracy_interval=wilson(right, count),
         top_k=top_k,
         top_k_accuracy=float((_rank_of_truth(labels, probabilities) < top_k).mean()),
         balanced_accuracy=float(recall[present].mean()),

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from lensmith.evaluation.metrics import Ints
-from lensmith.imaging.image import decode, read
+from lensmith.imaging.decode import decode, read
 
 HEAT_PX = 540
 THUMBNAIL_PX = 160

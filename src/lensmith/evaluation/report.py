@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from lensmith.core.files import atomic_write
 from lensmith.evaluation import pictures, scatter
 from lensmith.evaluation.engine_choice import Choice
 from lensmith.evaluation.evaluation import Evaluation
@@ -30,17 +31,7 @@ def write_report(evaluation: Evaluation, path: Path, choice: Choice | None = Non
         path: the HTML file.
         choice: adds sections on the engines, the temperature and the answers that changed.
     """
-    write_whole(render(evaluation, choice), path)
-
-
-def write_whole(text: str, path: Path) -> None:
-    """Write UTF-8 text to `path`; at every moment it is the old file or the new one."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    atomic_write(path, render(evaluation, choice))
 
 
 def render(evaluation: Evaluation, choice: Choice | None = None) -> str:

@@ -14,16 +14,19 @@ from pathlib import Path
 
 import numpy as np
 
-from lensmith.bundle.format import Bundle, installed_versions
+from lensmith.bundle.format import Bundle
 from lensmith.config import EvaluateSettings
+from lensmith.core.files import atomic_write
 from lensmith.core.progress import track
+from lensmith.core.text import listed
+from lensmith.core.version import installed_versions
 from lensmith.data.scan import ImageSet, Sample, scan
 from lensmith.data.split import assign
 from lensmith.errors import DataError, OutputError
 from lensmith.evaluation.evaluation import Evaluation
 from lensmith.evaluation.metrics import measure
-from lensmith.evaluation.report import write_report, write_whole
-from lensmith.imaging.image import read
+from lensmith.evaluation.report import write_report
+from lensmith.imaging.decode import read
 from lensmith.inference.classifier import Classifier, load
 
 LATENCY_IMAGES = 30
@@ -46,7 +49,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     out.mkdir(parents=True, exist_ok=True)
     evaluation = replace(judged, data=settings.data, report=out / "report.html")
     write_report(evaluation, out / "report.html")
-    write_whole(json.dumps(evaluation.as_dict(), indent=1) + "\n", out / "evaluation.json")
+    atomic_write(out / "evaluation.json", json.dumps(evaluation.as_dict(), indent=1) + "\n")
     return evaluation
 
 
@@ -142,12 +145,11 @@ def _match(images: ImageSet, samples: Sequence[Sample], labels: Sequence[str]) -
     counts = Counter(images.labels[sample.label] for sample in samples)
     unknown = sorted(label for label in counts if label not in index)
     if unknown:
-        named = ", ".join(f"{label!r} ({counts[label]} images)" for label in unknown[:5])
-        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-        known = ", ".join(repr(label) for label in labels[:5]) + (", …" if len(labels) > 5 else "")
+        named = listed(f"{label!r} ({counts[label]} images)" for label in unknown)
+        known = listed(map(repr, labels))
         raise DataError(
             f"Only classes that the bundle knows were expected in {images.root}: {known}.",
-            f"It does not know {named}{more}.",
+            f"It does not know {named}.",
             "Give the folders the names of the bundle's classes, or leave those folders out.",
         )
     return {number: index[label] for number, label in enumerate(images.labels) if label in counts}

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from lensmith.bundle.format import GRAPH, EngineRecord
 from lensmith.exporting.openvino_graph import Int8
-from lensmith.imaging.image import Tensor
+from lensmith.imaging.preprocessing import Tensor
 from lensmith.inference.engine import lacks
 
 Target = Literal["cpu", "gpu", "edge", "all"]

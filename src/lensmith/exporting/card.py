@@ -21,8 +21,10 @@ from PIL import Image
 
 from lensmith.bundle.drift import LEAST_IMAGES, THRESHOLDS
 from lensmith.bundle.format import Manifest
+from lensmith.core.stats import wilson
+from lensmith.core.text import listed
 from lensmith.evaluation.evaluation import Evaluation
-from lensmith.evaluation.intervals import Interval, wilson
+from lensmith.evaluation.intervals import Interval
 from lensmith.evaluation.metrics import calibrate
 from lensmith.exporting.samples import evenly
 from lensmith.training.run_dir.run import Run
@@ -264,5 +266,4 @@ def _between(interval: Iterable[float] | None) -> str:
 
 
 def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(map(text, names[:SHOWN])) + more
+    return listed(map(text, names), SHOWN)

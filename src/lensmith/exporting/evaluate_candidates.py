@@ -14,7 +14,7 @@ from lensmith.evaluation.evaluation import Evaluation
 from lensmith.evaluation.run import judge
 from lensmith.exporting.candidates import PLAIN, Candidate
 from lensmith.exporting.parity import Parity, compare
-from lensmith.imaging.image import Tensor
+from lensmith.imaging.preprocessing import Tensor
 from lensmith.inference.benchmark import measure_all
 from lensmith.inference.classifier import Classifier
 from lensmith.inference.engine import open_graph

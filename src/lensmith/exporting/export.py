@@ -23,6 +23,7 @@ from lensmith.bundle.format import Bundle, EngineRecord, Manifest
 from lensmith.bundle.golden import Golden
 from lensmith.config import ExportSettings
 from lensmith.core import machine
+from lensmith.core.version import installed_versions
 from lensmith.evaluation import confidence
 from lensmith.evaluation.engine_choice import Changed, Choice
 from lensmith.evaluation.evaluation import Evaluation
@@ -39,7 +40,8 @@ from lensmith.exporting.reference import reference_of
 from lensmith.exporting.samples import evenly
 from lensmith.exporting.select_engine import choose, limit_of
 from lensmith.exporting.teacher import teacher_of
-from lensmith.imaging.image import preprocess, read
+from lensmith.imaging.decode import read
+from lensmith.imaging.preprocessing import preprocess
 from lensmith.inference.classifier import Classifier
 from lensmith.inference.engine import open_graph
 from lensmith.inference.selection import as_dict
@@ -192,7 +194,7 @@ def _describe(run: Run, epoch: int, settings: ExportSettings) -> Manifest:
             "notes": list(run.images.notes),
         },
         recipe={**run.settings.model_dump(mode="json"), "initial_weights": run.provenance, "best_epoch": epoch},
-        versions=bundle.installed_versions((*VERSIONS, "openvino", "nncf")),
+        versions=installed_versions((*VERSIONS, "openvino", "nncf")),
     )
 
 

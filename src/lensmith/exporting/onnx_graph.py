@@ -32,7 +32,7 @@ from onnxruntime.quantization.qdq_loss_debug import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from lensmith.imaging.image import Tensor
+from lensmith.imaging.preprocessing import Tensor
 from lensmith.inference.engine import open_graph
 from lensmith.training.models.onnx_export import INPUT
 

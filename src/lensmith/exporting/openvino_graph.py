@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lensmith.imaging.image import Tensor
+from lensmith.imaging.preprocessing import Tensor
 
 CONTROL_IMAGES = 300
 """Accuracy control holds the accuracy on so many."""

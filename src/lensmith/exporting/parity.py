@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lensmith.errors import ParityError
-from lensmith.imaging.image import Tensor
+from lensmith.imaging.preprocessing import Tensor
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from lensmith.core.machine import allowed_cores
 from lensmith.core.progress import track
 from lensmith.evaluation.evaluation import Evaluation
 from lensmith.exporting.samples import evenly
-from lensmith.imaging.image import Tensor, read
+from lensmith.imaging.decode import read
+from lensmith.imaging.preprocessing import Tensor
 from lensmith.inference.classifier import Classifier
 
 FEATURE_IMAGES = 1000

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from lensmith.core.machine import allowed_cores
 from lensmith.data.scan import ImageSet, Sample
 from lensmith.errors import ImageError
-from lensmith.imaging.image import Preprocessing, Tensor, preprocess, read
+from lensmith.imaging.decode import read
+from lensmith.imaging.preprocessing import Preprocessing, Tensor, preprocess
 
 T = TypeVar("T")
 

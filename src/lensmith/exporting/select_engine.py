@@ -19,7 +19,8 @@ from lensmith.exporting.evaluate_candidates import Contest, Trial
 from lensmith.exporting.openvino_graph import CONTROL_IMAGES
 from lensmith.exporting.parity import Parity
 from lensmith.exporting.samples import prepared, spread
-from lensmith.imaging.image import Tensor, read
+from lensmith.imaging.decode import read
+from lensmith.imaging.preprocessing import Tensor
 from lensmith.inference.selection import DEFAULT_DROP
 from lensmith.training.dataloading.dataset import Images, Order, default_workers, loader
 from lensmith.training.run_dir.run import Run

@@ -11,7 +11,6 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -20,9 +19,10 @@ from typing import Any, TextIO
 import numpy as np
 
 from lensmith.config import PredictSettings
+from lensmith.core.files import atomic_path
 from lensmith.core.progress import track
 from lensmith.errors import DataError, OutputError, SettingsError
-from lensmith.imaging.image import SUFFIXES
+from lensmith.imaging.decode import SUFFIXES
 from lensmith.inference.classifier import Prediction, load
 
 PARQUET_ROWS = 10_000
@@ -102,7 +102,7 @@ def predict(settings: PredictSettings, stream: TextIO | None = None) -> Predicte
     started = time.perf_counter()
     kept = None
     if out is not None:
-        with _whole_file(out) as partial:
+        with atomic_path(out) as partial:
             _write_file(rows, partial, form, top_k)
     elif stream is not None:
         _write_text(rows, stream, form, top_k)
@@ -188,19 +188,8 @@ def _writable(out: Path) -> Path:
             "A folder is there." if target.is_dir() else "A device or pipe is there.",
             "Name a file with --out, or leave --out away to print the rows.",
         )
-    return target
-
-
-@contextmanager
-def _whole_file(target: Path) -> Iterator[Path]:
-    """A path beside `target` to write to; it becomes `target` if all goes well, and nothing otherwise."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    return target
 
 
 def _write_file(rows: Iterable[Prediction], path: Path, form: str, top_k: int) -> None:

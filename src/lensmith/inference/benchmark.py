@@ -6,12 +6,9 @@ A process of its own has no torch whose threads wait about, shows what memory th
 from __future__ import annotations
 
 import base64
-import json
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice
@@ -21,10 +18,12 @@ from typing import Any
 import psutil
 
 from lensmith.bundle.format import EngineRecord
+from lensmith.core.helper_process import HelperError, answer_request, run_helper
 from lensmith.core.machine import allowed_cores
 from lensmith.core.progress import track
+from lensmith.core.text import first_line
 from lensmith.errors import BundleError
-from lensmith.imaging.image import Preprocessing, preprocess
+from lensmith.imaging.preprocessing import Preprocessing, preprocess
 from lensmith.inference.engine import open_graph
 
 LATENCY_S, THROUGHPUT_S = 0.8, 1.6
@@ -118,40 +117,21 @@ def measure(graph: Path, record: EngineRecord, how: Preprocessing, images: Seque
     Raises:
         BundleError: the engine does not load or run; with its own words.
     """
-    asked = {
+    request = {
         "graph": str(graph),
         "engine": record.engine,
         "precision": record.precision,
         "preprocessing": asdict(how),
         "images": [base64.b64encode(image).decode() for image in images],
     }
-    found, problem = alone("lensmith.inference.benchmark", asked, LIMIT_S)
-    if problem:
+    try:
+        return Speed(**run_helper("lensmith.inference.benchmark", request, LIMIT_S))
+    except HelperError as error:
         raise BundleError(
             f"{record.name} was expected to run {graph.name} in a process of its own.",
-            f"{problem.rstrip('.')}.",
+            f"{first_line(error)}.",
             "Leave that engine out, or see what `lensmith doctor` says of it.",
-        )
-    return Speed(**found)
-
-
-def alone(module: str, asked: Mapping[str, Any], limit_s: float) -> tuple[Any, str]:
-    """Have a module work in a process of its own, on what it is asked as JSON on standard input.
-
-    Returns:
-        What it answered as JSON on standard output, and what went wrong, in words; empty if nothing did.
-    """
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", module],
-            input=json.dumps(asked), capture_output=True, text=True, timeout=limit_s, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return None, f"It was not done after {limit_s:g} s"
-    if done.returncode:
-        said = done.stderr.strip().splitlines()
-        return None, said[-1] if said else f"It ended with {done.returncode}"
-    return json.loads(done.stdout), ""
+        ) from error
 
 
 def _run(graph: str, engine: str, precision: str, how: Preprocessing, images: Sequence[bytes]) -> Speed:
@@ -193,13 +173,13 @@ def _run(graph: str, engine: str, precision: str, how: Preprocessing, images: Se
     return Speed(1e3 * statistics.median(times), images_per_second, load_s, max(0, process.memory_info().rss - before))
 
 
-def _main() -> None:
-    asked = json.load(sys.stdin)
-    how = asked["preprocessing"]
+def _answer(request: dict[str, Any]) -> dict[str, float]:
+    """The helper process's work: the request of `measure` → fields of a `Speed`."""
+    how = request["preprocessing"]
     how = replace(Preprocessing(**how), mean=tuple(how["mean"]), std=tuple(how["std"]))
-    images = [base64.b64decode(image) for image in asked["images"]]
-    print(json.dumps(asdict(_run(asked["graph"], asked["engine"], asked["precision"], how, images))))
+    images = [base64.b64decode(image) for image in request["images"]]
+    return asdict(_run(request["graph"], request["engine"], request["precision"], how, images))
 
 
 if __name__ == "__main__":
-    _main()
+    answer_request(_answer)

@@ -15,7 +15,8 @@ import numpy as np
 from lensmith.bundle.format import Bundle
 from lensmith.core.machine import allowed_cores
 from lensmith.errors import ImageError, SettingsError
-from lensmith.imaging.image import MAX_PIXELS, Tensor, preprocess, read
+from lensmith.imaging.decode import MAX_PIXELS, read
+from lensmith.imaging.preprocessing import Tensor, preprocess
 from lensmith.inference.engine import Engine, open_engine
 from lensmith.registry.pull import locate
 

@@ -20,7 +20,7 @@ import numpy as np
 from lensmith.bundle.format import Bundle, EngineRecord
 from lensmith.core.machine import allowed_cores, cache_dir, instruction_sets
 from lensmith.errors import BundleError, FallbackWarning
-from lensmith.imaging.image import Tensor, preprocess
+from lensmith.imaging.preprocessing import Tensor, preprocess
 
 FEATURES = "features"
 """Name of a graph's second output, where it has one: what its last layer takes."""

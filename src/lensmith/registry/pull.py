@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lensmith.bundle import archive
-from lensmith.bundle.format import MANIFEST, MAX_MANIFEST_BYTES, Bundle, put_in_place, require_free, sha256
-from lensmith.core.files import atomic_write
+from lensmith.bundle.format import MANIFEST, MAX_MANIFEST_BYTES, Bundle, require_free
+from lensmith.core.files import atomic_write, replace_directory, sha256
 from lensmith.core.machine import cache_dir
 from lensmith.core.progress import track
 from lensmith.errors import BundleError, FallbackWarning, RegistryError, RegistryUnreachableError
@@ -95,7 +95,7 @@ def pull(client: MlflowClient, version: Version) -> Path:
         staging.chmod(0o755)
         if not _is_whole(target, version.content):  # else another process was quicker, and may be used already
             try:
-                put_in_place(staging, target)
+                replace_directory(staging, target)
             except OSError:
                 if not _is_whole(target, version.content):
                     raise
@@ -146,7 +146,7 @@ def pull_to(client: MlflowClient, name: Name, out: Path | None) -> Pulled:
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         shutil.copytree(found, staging, dirs_exist_ok=True)
-        put_in_place(staging, out)
+        replace_directory(staging, out)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return Pulled(version, out)

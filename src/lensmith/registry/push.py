@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from lensmith.bundle.format import MANIFEST, Bundle, Manifest, sha256
+from lensmith.bundle.format import MANIFEST, Bundle, Manifest
+from lensmith.core.files import sha256
 from lensmith.core.progress import track
 from lensmith.core.version import __version__
 from lensmith.errors import RegistryError

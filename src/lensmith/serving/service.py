@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from lensmith.config import ServeSettings
 from lensmith.core.machine import allowed_cores
 from lensmith.errors import ImageError
-from lensmith.imaging.image import Tensor
+from lensmith.imaging.preprocessing import Tensor
 from lensmith.rollout.mailbox import Mailbox
 from lensmith.serving.auth.middleware import client_of
 from lensmith.serving.auth.quota import Quota

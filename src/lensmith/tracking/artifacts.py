@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lensmith.bundle.format import MANIFEST, Bundle, sha256
+from lensmith.bundle.format import MANIFEST, Bundle
+from lensmith.core.files import sha256
 from lensmith.errors import BundleError
 from lensmith.registry.models import RUN_TAG, place
 from lensmith.tracking.mlflow_events import MAX_TAG, Point

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lensmith.config import TrainSettings
 from lensmith.core.memoized import remembered
-from lensmith.imaging.image import Preprocessing
+from lensmith.imaging.preprocessing import Preprocessing
 from lensmith.training import optimizer, precision
 from lensmith.training.dataloading import augment
 from lensmith.training.dataloading.dataset import Batch

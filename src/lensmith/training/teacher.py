@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lensmith.data.scan import ImageSet
 from lensmith.errors import SettingsError
-from lensmith.imaging.image import Preprocessing
+from lensmith.imaging.preprocessing import Preprocessing
 from lensmith.training.models import backbone
 from lensmith.training.models.fold_batchnorm import Folding
 from lensmith.training.models.state_dict import some

@@ -8,7 +8,7 @@ import torch
 
 from lensmith.exporting.formats.base import Source, Written
 from lensmith.exporting.formats.registry import FORMATS, write_formats
-from lensmith.imaging.image import preprocess
+from lensmith.imaging.preprocessing import preprocess
 from lensmith.training.models import backbone
 from lensmith.training.models.onnx_export import write_graph
 from lensmith.training.run_dir import checkpoint

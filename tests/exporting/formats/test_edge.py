@@ -22,7 +22,7 @@ from lensmith.errors import ParityError
 from lensmith.exporting.formats import edge
 from lensmith.exporting.formats.base import Source, Written
 from lensmith.exporting.formats.registry import write_formats
-from lensmith.imaging.image import preprocess
+from lensmith.imaging.preprocessing import preprocess
 from lensmith.inference.engine import open_graph
 
 PHOTOS = Path(skimage.__file__).parent / "data"

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from lensmith.bundle.format import sha256
+from lensmith.core.files import sha256
 from lensmith.errors import MissingPackageError, ModelError, OutputError, ParityError, SettingsError
 from lensmith.exporting.formats import registry
 from lensmith.exporting.formats.base import Source, Written
@@ -160,7 +160,7 @@ def test_one_image_is_enough_to_check_with(source: Source, tmp_path: Path) -> No
 def test_other_families_of_backbones_can_be_written(name: str, tmp_path: Path) -> None:
     import timm
 
-    from lensmith.imaging.image import Preprocessing
+    from lensmith.imaging.preprocessing import Preprocessing
     from lensmith.training.models.onnx_export import write_graph
 
     torch.manual_seed(0)

@@ -13,7 +13,7 @@ from timm.data import resolve_model_data_config
 from lensmith.errors import ModelError
 from lensmith.exporting.formats.base import Source, Written
 from lensmith.exporting.formats.registry import write_formats
-from lensmith.imaging.image import Preprocessing
+from lensmith.imaging.preprocessing import Preprocessing
 from lensmith.training.models import weights
 from lensmith.training.models.onnx_export import write_graph
 

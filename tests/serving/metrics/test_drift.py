@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from lensmith.bundle.drift import LEAST_ANSWERS, Reference
 from lensmith.bundle.format import Bundle
 from lensmith.config import ServeSettings
-from lensmith.imaging.image import Tensor
+from lensmith.imaging.preprocessing import Tensor
 from lensmith.inference.classifier import Classifier, Prediction, Ranked, load
 from lensmith.inference.engine import FakeEngine
 from lensmith.serving.execution.loaded_model import Classified, Model

@@ -12,7 +12,7 @@ from PIL import Image
 
 from lensmith.config import TrainSettings
 from lensmith.errors import MissingPackageError, SettingsError
-from lensmith.imaging.image import Preprocessing, resize
+from lensmith.imaging.preprocessing import Preprocessing, resize
 from lensmith.training.dataloading.augment import LEVELS, Augment, of, trivial
 
 HOW = Preprocessing(image_size=32, crop_fraction=1.0)

@@ -12,7 +12,7 @@ import torch
 
 from lensmith.data.split import prepare
 from lensmith.errors import RunError
-from lensmith.imaging.image import Preprocessing, preprocess
+from lensmith.imaging.preprocessing import Preprocessing, preprocess
 from lensmith.training.dataloading.augment import LEVELS, Augment
 from lensmith.training.dataloading.dataset import Batch, Images, Item, Order, loader
 

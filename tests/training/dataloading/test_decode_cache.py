@@ -12,7 +12,8 @@ from PIL import Image
 from lensmith.core.cache import NotKeptError, Store
 from lensmith.data.split import prepare
 from lensmith.errors import ImageError
-from lensmith.imaging.image import Preprocessing, decode, decoded_size
+from lensmith.imaging.decode import decode, decoded_size
+from lensmith.imaging.preprocessing import Preprocessing
 from lensmith.training.dataloading import augment, decode_cache
 from lensmith.training.dataloading.dataset import Images, Order, close, loader
 

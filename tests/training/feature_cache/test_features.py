@@ -15,7 +15,7 @@ from PIL import Image
 from lensmith.config import TrainSettings
 from lensmith.core.cache import Store
 from lensmith.data.split import prepare
-from lensmith.imaging.image import preprocess
+from lensmith.imaging.preprocessing import preprocess
 from lensmith.training.dataloading import augment
 from lensmith.training.feature_cache import engines, features, split_model
 from lensmith.training.feature_cache.features import Extractor, NoFeaturesError, Rows, View

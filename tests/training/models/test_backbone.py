@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lensmith.config import TrainSettings
 from lensmith.errors import ModelError, SettingsError
-from lensmith.imaging.image import Preprocessing
+from lensmith.imaging.preprocessing import Preprocessing
 from lensmith.training.dataloading.dataset import Batch
 from lensmith.training.learner import Learner
 from lensmith.training.models import backbone

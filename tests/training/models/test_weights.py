@@ -22,7 +22,7 @@ from safetensors.torch import save, save_file
 from torch import nn
 
 from lensmith.errors import ModelError
-from lensmith.imaging.image import Preprocessing, preprocess
+from lensmith.imaging.preprocessing import Preprocessing, preprocess
 from lensmith.training.models import weights
 
 LITE0 = "tf_efficientnet_lite0"

@@ -10,7 +10,7 @@ import pytest
 from lensmith.config import TrainSettings
 from lensmith.data.split import prepare
 from lensmith.errors import OutputError, RunError
-from lensmith.imaging.image import Preprocessing
+from lensmith.imaging.preprocessing import Preprocessing
 from lensmith.training.run_dir.run import DESCRIPTION, Run, default_folder
 
 HOW = Preprocessing(

@@ -81,7 +81,7 @@ def two_class_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     from onnx import TensorProto, helper, numpy_helper
 
     from lensmith.bundle.format import EngineRecord
-    from lensmith.imaging.image import Preprocessing, preprocess
+    from lensmith.imaging.preprocessing import Preprocessing, preprocess
     from lensmith.inference.engine import OnnxRuntimeEngine
 
     how = Preprocessing(image_size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

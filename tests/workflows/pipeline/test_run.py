@@ -17,7 +17,8 @@ from filelock import FileLock
 from PIL import Image
 
 from lensmith import api
-from lensmith.bundle.format import MANIFEST, sha256
+from lensmith.bundle.format import MANIFEST
+from lensmith.core.files import sha256
 from lensmith.errors import GateError, RolloutError, RunError, SettingsError
 from lensmith.training.signals import RunInterruptedError
 from lensmith.workflows.pipeline import results as folder_of

@@ -15,7 +15,7 @@ from torch import nn
 
 from lensmith.bundle.format import GRAPH, Bundle
 from lensmith.errors import ParityError
-from lensmith.imaging.image import Preprocessing, Tensor, preprocess
+from lensmith.imaging.preprocessing import Preprocessing, Tensor, preprocess
 from lensmith.training.models.onnx_export import INPUT, OUTPUT
 
 TOLERANCE = 1e-3

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 from lensmith.errors import ParityError
 from lensmith.exporting.formats.base import Outcome, Source, require_same
 from lensmith.exporting.formats.pages import write_page
-from lensmith.imaging.image import preprocess
+from lensmith.imaging.preprocessing import preprocess
 from lensmith.inference.engine import open_graph
 
 GRAPH, SCRIPT = "model.onnx", "classify.py"

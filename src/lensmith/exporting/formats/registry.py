@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
-from lensmith.bundle.format import put_in_place, sha256
+from lensmith.core.files import replace_directory, sha256, staging_directory
 from lensmith.errors import LensmithError, MissingPackageError, ModelError, OutputError, SettingsError
 from lensmith.exporting.formats import edge, openvino, pt2, safetensors, tensorrt, torchscript, triton
 from lensmith.exporting.formats.base import Outcome, Source, Written, write_json
@@ -56,22 +54,16 @@ def write_formats(names: Sequence[str], source: Source, folder: Path, *, replace
             "Give some of those with --formats, separated by commas.",
         )
     require_free(folder, replace)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     # Validation has put the weights into the order of memory that is fastest here, and files should not have that.
     plain = copy.deepcopy(source.model).to(memory_format=torch.contiguous_format).eval()
     source = dataclasses.replace(source, model=plain)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with staging_directory(folder) as staging:
         outcomes = {name: _write(name, source, staging / name) for name in names}
         written = tuple(_written(outcomes[name], staging / name, folder / name) for name in names)
         _index(staging, source, written)
         terms = {term: value for outcome in outcomes.values() for term, value in outcome.terms.items()}
         write_overview(staging, source, written, terms)
-        staging.chmod(0o755)
-        put_in_place(staging, folder)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
+        replace_directory(staging, folder)
     return written
 
 

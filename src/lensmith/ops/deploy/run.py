@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lensmith.bundle.format import put_in_place, sha256
 from lensmith.config import DeploySettings
+from lensmith.core.files import replace_directory, sha256
 from lensmith.core.version import __version__
 from lensmith.errors import OutputError
 from lensmith.ops.deploy.compose import files as compose
@@ -86,7 +86,7 @@ def deploy(settings: DeploySettings) -> Deployed:
         }
         (staging / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
         staging.chmod(0o755)
-        put_in_place(staging, folder)
+        replace_directory(staging, folder)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise

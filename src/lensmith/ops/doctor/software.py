@@ -8,8 +8,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from lensmith.bundle.format import installed_versions
-from lensmith.core.version import __version__
+from lensmith.core.version import __version__, installed_versions
 from lensmith.errors import EXTRA_OF_PACKAGE
 from lensmith.ops.doctor.findings import Finding
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from lensmith.errors import DataError
-from lensmith.imaging.image import read
+from lensmith.imaging.decode import read
 
 SIDES = (500, 375)
 """Width and height of a drawn picture, in pixels: those of a typical photo of ImageNet."""

@@ -10,7 +10,7 @@ import math
 import time
 from queue import Empty, SimpleQueue
 
-from lensmith.imaging.image import Tensor
+from lensmith.imaging.preprocessing import Tensor
 from lensmith.serving.execution.loaded_model import Model
 from lensmith.serving.execution.thread_pool import ExpiredError, Job, Pool, by_model, infer, running_mean
 

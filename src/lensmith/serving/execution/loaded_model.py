@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lensmith.bundle.format import Bundle
-from lensmith.imaging.image import Tensor
+from lensmith.imaging.preprocessing import Tensor
 from lensmith.inference.classifier import Classifier, Prediction
 from lensmith.inference.engine import open_engine
 

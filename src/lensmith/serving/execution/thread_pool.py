@@ -20,7 +20,7 @@ from queue import Empty, SimpleQueue
 
 import numpy as np
 
-from lensmith.imaging.image import Tensor
+from lensmith.imaging.preprocessing import Tensor
 from lensmith.serving.execution.loaded_model import Classified, Model
 
 SMOOTHING = 0.1

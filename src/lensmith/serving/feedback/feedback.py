@@ -19,7 +19,7 @@ from starlette.requests import Request
 from lensmith.config import ServeSettings
 from lensmith.feedback import storage
 from lensmith.feedback.storage import Reason, Upload
-from lensmith.imaging.image import Tensor
+from lensmith.imaging.preprocessing import Tensor
 from lensmith.serving.execution.loaded_model import Classified, Model, ModelVersion
 from lensmith.serving.execution.model_manager import Models
 from lensmith.serving.feedback.answers import FLUSH_S, Accuracy, Answers, Known

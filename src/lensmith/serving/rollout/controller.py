@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 from starlette.requests import Request
 
 from lensmith.errors import ImageError, LensmithError
-from lensmith.imaging.image import Tensor
+from lensmith.imaging.preprocessing import Tensor
 from lensmith.rollout.mailbox import Mailbox
 from lensmith.rollout.report import Role
 from lensmith.rollout.state import Known

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lensmith.imaging.image import Tensor
+from lensmith.imaging.preprocessing import Tensor
 from lensmith.serving.execution.loaded_model import Model
 from lensmith.serving.problems import ProblemError
 from lensmith.serving.routes.json_body import image_from_base64, json_limit, parse, require_fitting

@@ -23,7 +23,7 @@ from torchvision.transforms import v2
 
 from lensmith.config import TrainSettings
 from lensmith.errors import MissingPackageError, SettingsError
-from lensmith.imaging.image import Pixels, Preprocessing, resize
+from lensmith.imaging.preprocessing import Pixels, Preprocessing, resize
 
 Alter = Callable[[Pixels, np.random.Generator], Pixels]
 """Changes one cropped picture, uint8 (S, S, 3), by the sample's own random numbers."""

@@ -25,7 +25,8 @@ from torch.utils.data import DataLoader, Dataset
 from lensmith.core.machine import allowed_cores
 from lensmith.data.scan import ImageSet, Sample
 from lensmith.errors import ImageError, RunError
-from lensmith.imaging.image import Preprocessing, decode, normalise, read, resize, shortest_side_px
+from lensmith.imaging.decode import decode, read
+from lensmith.imaging.preprocessing import Preprocessing, normalise, resize, shortest_side_px
 from lensmith.training.dataloading.augment import FACTORS, Augment
 from lensmith.training.dataloading.decode_cache import Decoded
 from lensmith.training.microbatch import malloc

@@ -21,7 +21,8 @@ from lensmith.core.cache import Store
 from lensmith.core.machine import allowed_cores
 from lensmith.data.scan import ImageSet, Sample, identity
 from lensmith.errors import ImageError
-from lensmith.imaging.image import Pixels, decode, decoded_size, read
+from lensmith.imaging.decode import decode, decoded_size, read
+from lensmith.imaging.preprocessing import Pixels
 
 BLOCK = 64
 """Pictures that are decoded and written together."""

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from lensmith.bundle.format import installed_versions
 from lensmith.core.machine import allowed_cores, instruction_sets
 from lensmith.core.memoized import remembered
-from lensmith.imaging.image import Tensor
+from lensmith.core.version import installed_versions
+from lensmith.imaging.preprocessing import Tensor
 from lensmith.inference.engine import open_graph
 from lensmith.training import precision
 from lensmith.training.microbatch import memory

@@ -21,11 +21,11 @@ import timm
 import torch
 from torch import nn
 
-from lensmith.bundle.format import installed_versions
 from lensmith.config import TrainSettings
 from lensmith.core.cache import Make, NotKeptError, Store
+from lensmith.core.version import installed_versions
 from lensmith.data.scan import ImageSet, Sample, identity
-from lensmith.imaging.image import Preprocessing
+from lensmith.imaging.preprocessing import Preprocessing
 from lensmith.training.dataloading.augment import Augment
 from lensmith.training.dataloading.dataset import Images, Item
 from lensmith.training.feature_cache.engines import BATCH, Prefix, Runner, threads

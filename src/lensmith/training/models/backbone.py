@@ -13,7 +13,7 @@ from torch import nn
 
 from lensmith.config import TrainSettings
 from lensmith.errors import ModelError, SettingsError
-from lensmith.imaging.image import Preprocessing
+from lensmith.imaging.preprocessing import Preprocessing
 from lensmith.training.microbatch import memory
 from lensmith.training.models import weights, zoo
 

@@ -25,7 +25,7 @@ import torch
 from huggingface_hub import constants, get_session, snapshot_download, try_to_load_from_cache
 from torch import Tensor, nn
 
-from lensmith.bundle.format import sha256
+from lensmith.core.files import sha256
 from lensmith.errors import ModelError
 from lensmith.training.models import convert_weights, hub_repository
 from lensmith.training.models.key_maps import recognise

@@ -28,11 +28,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lensmith.bundle.format import installed_versions
 from lensmith.config import TrainSettings
+from lensmith.core.version import installed_versions
 from lensmith.data.scan import ImageSet, Sample
 from lensmith.errors import OutputError, RunError
-from lensmith.imaging.image import Preprocessing
+from lensmith.imaging.preprocessing import Preprocessing
 from lensmith.tracking import state
 from lensmith.training.run_dir import lock
 from lensmith.training.run_dir.checkpoint import LAST, PARTIAL, PREVIOUS

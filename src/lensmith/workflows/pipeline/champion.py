@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lensmith.bundle.format import MANIFEST, Bundle, sha256
+from lensmith.bundle.format import MANIFEST, Bundle
 from lensmith.config.pipeline import PipelineFile
+from lensmith.core.files import sha256
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

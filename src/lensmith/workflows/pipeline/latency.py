@@ -6,16 +6,15 @@ where no thread of a training waits about.
 
 from __future__ import annotations
 
-import json
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from lensmith.core.helper_process import HelperError, answer_request, run_helper
+from lensmith.core.text import first_line
 from lensmith.errors import GateError
-from lensmith.imaging.image import read
-from lensmith.inference.benchmark import alone
+from lensmith.imaging.decode import read
 from lensmith.inference.classifier import Classifier, load
 
 ROUNDS, LEAST_ROUNDS = 60, 9
@@ -37,19 +36,18 @@ def measure(bundles: Sequence[Path], images: Sequence[Path]) -> list[list[float]
         GateError: a bundle that does not run here.
     """
     asked = {"bundles": [str(bundle) for bundle in bundles], "images": [str(image) for image in images[:IMAGES]]}
-    answered: tuple[list[list[float]], str] = alone("lensmith.workflows.pipeline.latency", asked, LIMIT_S)
-    found, problem = answered
-    if problem:
+    try:
+        times: list[list[float]] = run_helper("lensmith.workflows.pipeline.latency", asked, LIMIT_S)
+    except HelperError as error:
         raise GateError(
             f"The latency of {' and '.join(map(str, bundles))} was to be measured.",
-            f"A bundle did not answer: {problem.rstrip('.')}.",
+            f"A bundle did not answer: {first_line(error)}.",
             "See what is wrong with it: lensmith bundle verify BUNDLE",
-        )
-    return found
+        ) from error
+    return times
 
 
-def _main() -> None:
-    asked = json.load(sys.stdin)
+def _answer(asked: dict[str, list[str]]) -> list[list[float]]:
     classifiers = [load(bundle) for bundle in asked["bundles"]]
     images = [read(Path(image)) for image in asked["images"]]
     for classifier in classifiers:
@@ -63,7 +61,7 @@ def _main() -> None:
             times[which].append(_round(classifiers[which], images))
         if number + 1 >= LEAST_ROUNDS and time.perf_counter() > end:
             break
-    print(json.dumps(times))
+    return times
 
 
 def _round(classifier: Classifier, images: Sequence[bytes]) -> float:
@@ -76,4 +74,4 @@ def _round(classifier: Classifier, images: Sequence[bytes]) -> float:
 
 
 if __name__ == "__main__":
-    _main()
+    answer_request(_answer)

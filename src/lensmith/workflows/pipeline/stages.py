@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from lensmith.bundle.format import MANIFEST, Bundle, sha256
+from lensmith.bundle.format import MANIFEST, Bundle
 from lensmith.config import EvaluateSettings, RolloutSettings, SplitSettings
+from lensmith.core.files import sha256
 from lensmith.data.scan import scan
 from lensmith.errors import DataError, GateError, LensmithError
 from lensmith.training.signals import RunInterruptedError

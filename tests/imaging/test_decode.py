@@ -1,4 +1,4 @@
-"""The image contract: whatever the file, the same upright, opaque RGB pixels, and the same model input."""
+"""Decoding: whatever the file, the same upright, opaque RGB pixels; what is no whole picture is refused."""
 
 import contextlib
 import io
@@ -15,17 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lensmith.errors import ImageError
-from lensmith.imaging import image
-from lensmith.imaging.image import (
-    Preprocessing,
-    decode,
-    normalise,
-    pixels,
-    preprocess,
-    read,
-    resize,
-    shortest_side_px,
-)
+from lensmith.imaging.decode import decode, read
 
 PHOTOS = Path(skimage.__file__).parent / "data"
 
@@ -93,25 +83,6 @@ def test_transparency_is_flattened_on_white() -> None:
     assert abs(found[2] - 127).max() <= 1
 
 
-def test_grey_and_alpha_is_flattened_on_white() -> None:
-    picture = Image.new("LA", (2, 1), (10, 0))
-    picture.putpixel((1, 0), (10, 255))
-    assert array(decode(encoded(picture)))[0].tolist() == [[255] * 3, [10] * 3]
-
-
-def test_a_palette_with_transparency_is_flattened_on_white() -> None:
-    picture = Image.new("P", (2, 1))
-    picture.putpalette([0, 128, 0, 200, 10, 10])
-    picture.putpixel((1, 0), 1)
-    assert array(decode(encoded(picture, transparency=0)))[0].tolist() == [[255] * 3, [200, 10, 10]]
-
-
-def test_a_transparent_key_colour_of_an_rgb_png_is_flattened_on_white() -> None:
-    picture = Image.new("RGB", (2, 1), (0, 0, 0))
-    picture.putpixel((1, 0), (9, 8, 7))
-    assert array(decode(encoded(picture, transparency=(0, 0, 0))))[0].tolist() == [[255] * 3, [9, 8, 7]]
-
-
 def test_a_grey_photo_becomes_three_equal_channels() -> None:
     grey = Image.open(PHOTOS / "camera.png")
     assert grey.mode == "L"
@@ -119,10 +90,42 @@ def test_a_grey_photo_becomes_three_equal_channels() -> None:
     assert (found == np.asarray(grey)[:, :, None]).all()
 
 
-def test_one_bit_becomes_black_and_white() -> None:
-    picture = Image.new("1", (2, 1))
-    picture.putpixel((1, 0), 1)
-    assert array(decode(encoded(picture)))[0].tolist() == [[0] * 3, [255] * 3]
+def two_pixels(mode: str, first: object, second: object) -> Image.Image:
+    picture = Image.new(mode, (2, 1), first)
+    picture.putpixel((1, 0), second)
+    return picture
+
+
+def palette() -> Image.Image:
+    picture = two_pixels("P", 0, 1)
+    picture.putpalette([0, 128, 0, 200, 10, 10])
+    return picture
+
+
+COLOUR_16_BIT = b"\0" + struct.pack(">6H", 0, 32768, 65535, 256 * 7, 256 * 8, 256 * 9)
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        pytest.param(encoded(two_pixels("LA", (10, 0), (10, 255))), [[255] * 3, [10] * 3], id="grey and alpha"),
+        pytest.param(encoded(palette(), transparency=0), [[255] * 3, [200, 10, 10]], id="palette, one transparent"),
+        pytest.param(
+            encoded(two_pixels("RGB", (0, 0, 0), (9, 8, 7)), transparency=(0, 0, 0)),
+            [[255] * 3, [9, 8, 7]],
+            id="transparent key colour",
+        ),
+        pytest.param(encoded(two_pixels("1", 0, 1)), [[0] * 3, [255] * 3], id="one bit"),
+        pytest.param(png(2, 1, 16, 2, COLOUR_16_BIT), [[0, 128, 255], [7, 8, 9]], id="16-bit colour"),
+        pytest.param(
+            encoded(Image.frombytes("I;16B", (2, 1), struct.pack(">2H", 0, 65535)), "TIFF"),
+            [[0] * 3, [255] * 3],
+            id="big-endian 16-bit TIFF",
+        ),
+    ],
+)
+def test_every_kind_of_pixel_becomes_opaque_8_bit_rgb(stored: bytes, expected: list[list[int]]) -> None:
+    assert array(decode(stored))[0].tolist() == expected
 
 
 def test_a_cmyk_jpeg_keeps_its_colours() -> None:
@@ -135,16 +138,6 @@ def test_16_bit_grey_is_scaled_by_its_depth_even_where_it_is_dark() -> None:
     assert array(decode(encoded(Image.fromarray(bright))))[0, :, 0].tolist() == list(range(256))
     dark = np.full((2, 2), 200, dtype=np.uint16)
     assert array(decode(encoded(Image.fromarray(dark)))).max() == 0
-
-
-def test_16_bit_colour_is_scaled_by_its_depth() -> None:
-    row = b"\0" + struct.pack(">6H", 0, 32768, 65535, 256 * 7, 256 * 8, 256 * 9)
-    assert array(decode(png(2, 1, 16, 2, row)))[0].tolist() == [[0, 128, 255], [7, 8, 9]]
-
-
-def test_a_16_bit_big_endian_tiff_is_read() -> None:
-    picture = Image.frombytes("I;16B", (2, 1), struct.pack(">2H", 0, 65535))
-    assert array(decode(encoded(picture, "TIFF")))[0].tolist() == [[0] * 3, [255] * 3]
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
@@ -183,7 +176,7 @@ def test_other_formats_decode_like_the_png(format: str) -> None:  # noqa: A002
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
 def test_a_file_cut_short_is_refused(format: str, share: float) -> None:  # noqa: A002
     whole = encoded(photo().resize((200, 150)), format)
-    with pytest.raises(ImageError, match="cannot be decoded"):
+    with pytest.raises(ImageError):
         decode(whole[: int(len(whole) * share)])
 
 
@@ -213,14 +206,14 @@ def test_a_bomb_is_refused_by_its_header_before_it_is_unpacked() -> None:
     bomb = png(40_000, 40_000, 8, 2, b"\0" * 1000)
     with pytest.raises(ImageError):
         decode(bomb)
-    with pytest.raises(ImageError, match=r"at most 1,000 pixels.*451 × 300"):
+    with pytest.raises(ImageError, match="451 × 300"):
         decode(encoded(photo()), max_pixels=1_000)
 
 
 def test_a_jpeg_of_passes_without_end_is_refused_before_they_are_gone_through() -> None:
     progressive = encoded(photo(), "JPEG", progressive=True)
     last = progressive[progressive.rindex(b"\xff\xda") : -2]
-    with pytest.raises(ImageError, match=r"at most 100 scans.*1,0\d\d"):
+    with pytest.raises(ImageError):
         decode(progressive[:-2] + 1000 * last + b"\xff\xd9")
     assert decode(progressive[:-2] + last + b"\xff\xd9").size == photo().size
 
@@ -237,101 +230,13 @@ def test_a_large_picture_converted_strip_by_strip_is_what_it_would_be_at_once(
     options = {"transparency": 7} if mode in ("P", "L") else {}
     stored = encoded(picture, "TIFF" if mode == "CMYK" else "PNG", **options)
     at_once = array(decode(stored))
-    monkeypatch.setattr(image, "STRIP_PIXELS", 1000)
+    monkeypatch.setattr("lensmith.imaging.decode.STRIP_PIXELS", 1000)
     assert np.array_equal(array(decode(stored)), at_once)
 
 
 def test_a_missing_and_an_empty_file_say_so(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="No such file"):
+    with pytest.raises(ImageError, match=r"none\.png"):
         read(tmp_path / "none.png")
     (tmp_path / "empty.png").touch()
-    with pytest.raises(ImageError, match="is empty"):
+    with pytest.raises(ImageError, match=r"empty\.png"):
         read(tmp_path / "empty.png")
-
-
-# Geometry
-
-
-def halves() -> Image.Image:
-    """300 × 100: left third red, middle green, right blue."""
-    picture = Image.new("RGB", (300, 100), (0, 255, 0))
-    picture.paste((255, 0, 0), (0, 0, 100, 100))
-    picture.paste((0, 0, 255), (200, 0, 300, 100))
-    return picture
-
-
-def test_crop_keeps_the_middle() -> None:
-    found = resize(halves(), Preprocessing(50, "crop", crop_fraction=0.8))
-    assert found.shape == (50, 50, 3)
-    assert (found == (0, 255, 0)).all()
-
-
-def test_crop_equals_resizing_and_then_cutting_out_the_centre() -> None:
-    picture = photo("coffee.png")  # 600 × 400
-    how = Preprocessing(224, "crop", crop_fraction=0.875)
-    resized = picture.resize((384, 256), Image.Resampling.BICUBIC)
-    reference = np.asarray(resized.crop((80, 16, 304, 240))).astype(int)
-    difference = np.abs(resize(picture, how).astype(int) - reference)
-    assert difference.mean() < 0.5
-    assert difference.max() < 16
-
-
-def test_letterbox_keeps_all_of_it_on_black() -> None:
-    found = resize(halves(), Preprocessing(60, "letterbox"))
-    assert found.shape == (60, 60, 3)
-    assert (found[:19] == 0).all()
-    assert (found[41:] == 0).all()
-    assert found[30, 5].tolist() == [255, 0, 0]
-    assert found[30, 54].tolist() == [0, 0, 255]
-
-
-def test_squash_fills_the_square_with_all_of_it() -> None:
-    found = resize(halves(), Preprocessing(60, "squash"))
-    assert found[3, 5].tolist() == [255, 0, 0]
-    assert found[56, 54].tolist() == [0, 0, 255]
-
-
-@pytest.mark.parametrize("mode", ["crop", "letterbox", "squash"])
-@pytest.mark.parametrize("size", [(1, 1), (2000, 1), (1, 2000), (33, 31)])
-def test_every_shape_of_picture_becomes_a_square(mode: str, size: tuple[int, int]) -> None:
-    how = Preprocessing(32, mode)
-    found = preprocess(encoded(Image.new("RGB", size, (10, 200, 30))), how)
-    assert found.shape == (3, 32, 32)
-    assert found.dtype == np.float32
-
-
-# Speed without another answer
-
-
-@pytest.mark.parametrize("mode", ["crop", "letterbox", "squash"])
-@pytest.mark.parametrize("name", ["chelsea.png", "coffee.png", "astronaut.png"])
-def test_the_scaled_decode_of_a_large_jpeg_is_close_to_the_full_one(mode: str, name: str) -> None:
-    large = photo(name).resize((2000, 1500), Image.Resampling.LANCZOS)
-    stored = encoded(large, "JPEG", quality=92)
-    how = Preprocessing(224, mode)
-    scaled = decode(stored, shortest_side_px(how))
-    assert scaled.size == (500, 375)
-    difference = np.abs(pixels(stored, how).astype(int) - resize(decode(stored), how))
-    assert difference.mean() < 1.5
-
-
-def test_the_scaled_decode_never_falls_below_what_is_used() -> None:
-    how = Preprocessing(224, "crop", crop_fraction=0.875)
-    for side in (255, 256, 300, 511, 512, 513, 1100):
-        stored = encoded(Image.new("RGB", (side + 40, side)), "JPEG")
-        assert min(decode(stored, shortest_side_px(how)).size) >= min(side, 256)
-
-
-@given(st.integers(0, 2**32 - 1))
-def test_the_look_up_table_equals_float_arithmetic(seed: int) -> None:
-    how = Preprocessing(8)
-    square = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    mean, std = np.array(how.mean), np.array(how.std)
-    expected = ((square / 255.0 - mean) / std).transpose(2, 0, 1)
-    assert np.abs(normalise(square, how) - expected).max() < 1e-6
-
-
-def test_model_input_is_the_decoded_picture_and_nothing_else() -> None:
-    how = Preprocessing(16, "squash", mean=(0, 0, 0), std=(1, 1, 1))
-    found = preprocess(encoded(Image.new("RGB", (40, 20), (0, 51, 255))), how)
-    assert np.allclose(found.mean(axis=(1, 2)), (0, 0.2, 1), atol=1e-6)

@@ -1,27 +1,18 @@
-"""Encoded bytes → RGB uint8 (S, S, 3) → float32 (3, S, S): the one way from a file to model input.
+"""Decoding: the bytes of an image file → an upright, opaque 8-bit RGB picture, whatever kind of file it is.
 
-Training-time validation, evaluation, batch prediction and the service all call `preprocess`, so what the model was
-judged on is what it is served with. Pillow and NumPy only.
-
-Shapes: N images, S pixels a side, channels in RGB order.
+JPEG is decoded at a reduced scale where that is enough. EXIF orientation is applied, transparency is flattened on
+white, and grey, palette, CMYK, 16-bit and float pictures become RGB. Damaged, huge and malicious files are refused.
 """
 
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 from lensmith.errors import ImageError
-
-ResizeMode = Literal["crop", "letterbox", "squash"]
-Pixels = npt.NDArray[np.uint8]
-Tensor = npt.NDArray[np.float32]
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 """File name endings that count as images when a folder is read."""
@@ -46,29 +37,6 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation → what makes the picture upright."""
-
-_RESAMPLE = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How an image becomes model input; stored in the bundle.
-
-    Attributes:
-        image_size: S, the side of the square that the model sees, in pixels.
-        resize: `crop` (shorter side, centre crop), `letterbox` (whole picture on black), `squash` (aspect ratio lost).
-        crop_fraction: with `crop`, the share of the shorter side that is kept, 0 < f ≤ 1.
-        interpolation: resampling filter, always with antialiasing.
-        mean: subtracted per channel after scaling to 0..1.
-        std: divided by per channel afterwards.
-    """
-
-    image_size: int
-    resize: ResizeMode = "crop"
-    crop_fraction: float = 0.875
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
 def read(path: Path) -> bytes:
@@ -146,54 +114,6 @@ def decoded_size(path: Path, shortest_px: int | None = None, max_pixels: int = M
     raise ImageError("An image file was expected.", f"It cannot be decoded ({reason}).", "Replace or remove it.")
 
 
-def resize(picture: Image.Image, how: Preprocessing) -> Pixels:
-    """An RGB picture → uint8 (S, S, 3), by the resize mode of `how`."""
-    size, resample = how.image_size, _RESAMPLE[how.interpolation]
-    width, height = picture.size
-    if how.resize == "letterbox":
-        fitted = ImageOps.pad(picture, (size, size), method=resample, color=(0, 0, 0))
-    elif how.resize == "squash":
-        fitted = picture.resize((size, size), resample)
-    else:
-        # Cropping in the source and resampling once equals resize-then-crop without resampling what is thrown away.
-        side = min(width, height) * how.crop_fraction
-        left, top = (width - side) / 2, (height - side) / 2
-        fitted = picture.resize((size, size), resample, box=(left, top, left + side, top + side))
-    return np.asarray(fitted)
-
-
-def normalise(pixels: Pixels, how: Preprocessing) -> Tensor:
-    """uint8 (S, S, 3) → float32 (3, S, S), through a look-up table per channel (faster than float arithmetic)."""
-    out = np.empty((3, *pixels.shape[:2]), dtype=np.float32)
-    for channel, table in enumerate(_tables(how.mean, how.std)):
-        # A byte is always within the table; `clip` spares NumPy the buffer it needs to be able to raise.
-        np.take(table, pixels[:, :, channel], out=out[channel], mode="clip")
-    return out
-
-
-def pixels(encoded: bytes, how: Preprocessing, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Encoded bytes → uint8 (S, S, 3).
-
-    Raises:
-        ImageError: as `decode`.
-    """
-    return resize(decode(encoded, shortest_side_px(how), max_pixels), how)
-
-
-def preprocess(encoded: bytes, how: Preprocessing, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """Encoded bytes → float32 (3, S, S): the image contract in one call.
-
-    Raises:
-        ImageError: as `decode`.
-    """
-    return normalise(pixels(encoded, how, max_pixels), how)
-
-
-def shortest_side_px(how: Preprocessing) -> int:
-    """Shorter side in pixels below which a scaled decode would lose detail that `how` still uses."""
-    return round(how.image_size / how.crop_fraction) if how.resize == "crop" else how.image_size
-
-
 def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode == "RGB" and not picture.has_transparency_data:
         return picture
@@ -221,18 +141,6 @@ def _converted(picture: Image.Image) -> Image.Image:
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")
     return picture if picture.mode == "RGB" else picture.convert("RGB")
-
-
-def _tables(mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:
-    """Float32 (3, 256): what each byte value becomes in each channel."""
-    key = (mean, std)
-    if key not in _TABLES:
-        levels = np.arange(256, dtype=np.float64) / 255.0
-        _TABLES[key] = np.stack([(levels - m) / s for m, s in zip(mean, std, strict=True)]).astype(np.float32)
-    return _TABLES[key]
-
-
-_TABLES: dict[tuple[tuple[float, ...], tuple[float, ...]], Tensor] = {}
 
 
 def _reason(error: Exception) -> str:
