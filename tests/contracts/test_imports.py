@@ -44,10 +44,10 @@ SERVE = """
 from fastapi.testclient import TestClient
 from lensmith.config import ServeSettings
 from lensmith.serving.app import create_app
-from lensmith.serving.execution.model_manager import Models
+from lensmith.serving.execution.model_manager import ModelManager
 
 settings = ServeSettings(bundle={bundle!r})
-models = Models.load(settings)
+models = ModelManager.load(settings)
 assert models.active.classifier.engine.name == {engine!r}
 with TestClient(create_app(models, settings)) as client:
     with open({image!r}, "rb") as file:

@@ -456,11 +456,11 @@ class Direct:
     def __init__(self, bundle: Path) -> None:
         from lensmith.config import ServeSettings
         from lensmith.serving.app import create_app
-        from lensmith.serving.execution.model_manager import Models
+        from lensmith.serving.execution.model_manager import ModelManager
 
         # One image after another: there is no load that could be refused, and a busy machine is no fault.
         settings = ServeSettings(bundle=bundle, port=0, threads=1, batching="off", deadline_ms=600_000)
-        self._app = create_app(Models.load(settings), settings)
+        self._app = create_app(ModelManager.load(settings), settings)
 
     async def __aenter__(self) -> Direct:
         self._lifespan = self._app.router.lifespan_context(self._app)

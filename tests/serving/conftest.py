@@ -14,9 +14,9 @@ from lensmith.bundle.format import Bundle
 from lensmith.config import ServeSettings
 from lensmith.inference.classifier import Classifier, load
 from lensmith.serving.app import create_app
-from lensmith.serving.execution.loaded_model import Model
-from lensmith.serving.execution.model_manager import Models
-from lensmith.serving.execution.thread_pool import Workers
+from lensmith.serving.execution.loaded_model import LoadedModel
+from lensmith.serving.execution.model_manager import ModelManager
+from lensmith.serving.execution.thread_pool import ThreadPool
 
 
 @pytest.fixture(scope="session")
@@ -35,8 +35,10 @@ def app_of() -> Callable[..., FastAPI]:
 
     def make(settings: ServeSettings, classifier: Classifier | None = None) -> FastAPI:
         if classifier is None:
-            return create_app(Models.load(settings), settings)
-        return create_app(Models(Model(classifier, settings.max_pixels, settings.bundle), settings), settings)
+            return create_app(ModelManager.load(settings), settings)
+        return create_app(
+            ModelManager(LoadedModel(classifier, settings.max_pixels, settings.bundle), settings), settings
+        )
 
     return make
 
@@ -70,8 +72,8 @@ def ready_app_of(app_of: Callable[..., FastAPI]) -> Callable[..., FastAPI]:
 
     def make(settings: ServeSettings, classifier: Classifier, image_s: float = 0.001) -> FastAPI:
         app = app_of(settings, classifier)
-        pool = Workers(settings.threads or 1)
-        pool.expect(image_s)
+        pool = ThreadPool(settings.threads or 1)
+        pool.set_estimate(image_s)
         app.state.service.use(pool)
         app.state.service.phase = "ready"
         return app

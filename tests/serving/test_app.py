@@ -20,7 +20,7 @@ from lensmith.bundle.format import Bundle
 from lensmith.config import ServeSettings
 from lensmith.inference.classifier import Classifier, load
 from lensmith.inference.engine import FakeEngine
-from lensmith.serving.execution.loaded_model import Model
+from lensmith.serving.execution.loaded_model import LoadedModel
 from lensmith.serving.problems import KINDS, TYPE_PREFIX, ProblemError
 
 AppOf = Callable[..., FastAPI]
@@ -304,10 +304,10 @@ def test_the_model_route_says_what_is_served_and_what_may_be_sent(client: TestCl
 def test_openapi_documents_both_bodies_the_answer_and_the_envelope(client: TestClient) -> None:
     operation = client.get("/openapi.json").json()["paths"]["/predict"]["post"]
     assert set(operation["requestBody"]["content"]) == {"multipart/form-data", "image/jpeg", "image/png"}
-    assert operation["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/Answer")
+    assert operation["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/PredictResponse")
     schemas = client.get("/openapi.json").json()["components"]["schemas"]
-    assert "abstained" in schemas["Answer"]["required"]
-    assert "guess" in schemas["Answer"]["properties"]["abstained"]["description"]
+    assert "abstained" in schemas["PredictResponse"]["required"]
+    assert "guess" in schemas["PredictResponse"]["properties"]["abstained"]["description"]
     assert "threshold" in schemas["Abstention"]["properties"]
     for status in ("413", "415", "422", "500", "503"):
         envelope = operation["responses"][status]["content"]
@@ -359,7 +359,7 @@ def test_an_image_of_several_that_came_too_late_is_no_request_that_was_shed(
 ) -> None:
     app = ready_app_of(settings.model_copy(update={"log_requests": True}), classifier)
 
-    async def too_late(request: Request, _images: Any, _top_k: int, model: Model) -> list[ProblemError]:
+    async def too_late(request: Request, _images: Any, _top_k: int, model: LoadedModel) -> list[ProblemError]:
         request.scope["state"]["model"] = model
         return [ProblemError("expired", "Too late.")]
 

@@ -15,13 +15,19 @@ from lensmith.rollout.mailbox import Mailbox
 from lensmith.serving.auth.jwt import Authenticator
 from lensmith.serving.auth.middleware import Trust, declare_tokens
 from lensmith.serving.auth.quota import Quota
-from lensmith.serving.execution.model_manager import Models
-from lensmith.serving.middleware import SECURE_HEADERS, AnswerHeaders, Faults, Observed, RequestContext
+from lensmith.serving.execution.model_manager import ModelManager
+from lensmith.serving.middleware import (
+    SECURE_HEADERS,
+    InternalErrorMiddleware,
+    ObservabilityMiddleware,
+    RequestIdMiddleware,
+    ResponseHeadersMiddleware,
+)
 from lensmith.serving.platform import vertex_routes
 from lensmith.serving.problems import handle_problems
 from lensmith.serving.routes.admin import add_admin
 from lensmith.serving.routes.classify import add_classify
-from lensmith.serving.routes.fast_path import Shortcut, direct_routes
+from lensmith.serving.routes.fast_path import FastPathMiddleware, fast_routes
 from lensmith.serving.routes.feedback import add_feedback
 from lensmith.serving.routes.health import add_health
 from lensmith.serving.routes.open_inference import add_open_inference
@@ -32,7 +38,7 @@ from lensmith.serving.routes.vertex import add_vertex
 from lensmith.serving.service import Service
 
 
-def create_app(models: Models, settings: ServeSettings, mailbox: Mailbox | None = None) -> FastAPI:
+def create_app(models: ModelManager, settings: ServeSettings, mailbox: Mailbox | None = None) -> FastAPI:
     """The service; it is ready once its lifespan has begun.
 
     Args:
@@ -62,17 +68,17 @@ def create_app(models: Models, settings: ServeSettings, mailbox: Mailbox | None 
         telemetry={"tracing": False, "metrics": False, "logs": False},  # ours is at /metrics
         lifespan=lifespan,
         middleware=[
-            Middleware(RequestContext),
-            Middleware(Observed, service=service, log=settings.log_requests),
-            Middleware(AnswerHeaders, headers=SECURE_HEADERS, draining=service.draining),
-            Middleware(Faults, draining=service.draining),
+            Middleware(RequestIdMiddleware),
+            Middleware(ObservabilityMiddleware, service=service, log=settings.log_requests),
+            Middleware(ResponseHeadersMiddleware, headers=SECURE_HEADERS, draining=service.draining),
+            Middleware(InternalErrorMiddleware, draining=service.draining),
             Middleware(
                 Trust,
                 authenticator=authenticator,
                 health_port=lambda: service.health_port,
                 health=health,
             ),
-            Middleware(Shortcut, routes=lambda: direct_routes(app)),
+            Middleware(FastPathMiddleware, routes=lambda: fast_routes(app)),
         ],
     )
     app.state.service = service

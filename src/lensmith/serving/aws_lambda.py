@@ -38,7 +38,7 @@ class LambdaHandler:
 
         from lensmith.serving.app import create_app
         from lensmith.serving.auth.jwt import Authenticator
-        from lensmith.serving.execution.model_manager import Models
+        from lensmith.serving.execution.model_manager import ModelManager
 
         # One thread a core all the same: the images of a batch are worked on side by side. What batches bring is not
         # measured, as that would be part of every cold start.
@@ -50,7 +50,7 @@ class LambdaHandler:
                 "No secret, key or key set is named.",
                 "Name one of jwt_secret_file, jwt_key_file and jwks, or say insecure=True where AWS checks who calls.",
             )
-        app = create_app(Models.load(resolved), resolved)
+        app = create_app(ModelManager.load(resolved), resolved)
         # Mangum's own lifespan would begin and end with every event.
         self._lifespan = app.router.lifespan_context(app)
         self._loop = asyncio.new_event_loop()

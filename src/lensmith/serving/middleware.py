@@ -32,7 +32,7 @@ SECURE_HEADERS = {
 }
 
 
-class RequestContext:
+class RequestIdMiddleware:
     """Gives every request its identifier and start time (`scope["state"]`), and the answer an X-Request-ID.
 
     A caller's own X-Request-ID is taken over if it matches `sane`, so that one identifier runs through several
@@ -62,8 +62,8 @@ class RequestContext:
         return await self.app(scope, receive, send_with_id)
 
 
-class Observed:
-    """Counts and times every request by its route template, and may log it. Stands inside `RequestContext`."""
+class ObservabilityMiddleware:
+    """Counts and times every request by its route template, and may log it. Stands inside `RequestIdMiddleware`."""
 
     def __init__(self, app: ASGIApp, service: Service, log: bool = False) -> None:
         self.app = app
@@ -107,7 +107,7 @@ class Observed:
                 logger.info("%s %s %s", scope["method"], route, status, extra=request)
 
 
-class AnswerHeaders:
+class ResponseHeadersMiddleware:
     """Adds fixed headers to every answer and, once the service drains, asks clients to give up their connection."""
 
     def __init__(self, app: ASGIApp, headers: Mapping[str, str], draining: Callable[[], bool]) -> None:
@@ -130,7 +130,7 @@ class AnswerHeaders:
         return await self.app(scope, receive, send_with_headers)
 
 
-class Faults:
+class InternalErrorMiddleware:
     """The last resort: logs what no handler expected, and answers 500 without a word of it.
 
     A client that left gets no answer. A request cut off because the grace period is over gets a 503.

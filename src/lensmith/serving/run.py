@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from lensmith.config import ServeSettings
 from lensmith.errors import ServiceError
 from lensmith.rollout.mailbox import Mailbox
-from lensmith.serving.execution.model_manager import Models
+from lensmith.serving.execution.model_manager import ModelManager
 from lensmith.serving.metrics.logs import logging_as
 from lensmith.serving.rollout.sidecar import followed, pulled
 
@@ -42,7 +42,7 @@ def serve(settings: ServeSettings) -> None:
             settings = settings.model_copy(update={"beside": pulled(settings.beside, settings)})
         mailbox = open_sockets.enter_context(followed(settings))
         known = mailbox.known() if mailbox else None
-        loading = Models.begin_loading(settings, known) if settings.workers == 1 else None
+        loading = ModelManager.start_loading(settings, known) if settings.workers == 1 else None
         from lensmith.serving.auth.jwt import Authenticator, refuse_open_door
 
         refuse_open_door(settings, Authenticator.of(settings))
@@ -56,7 +56,7 @@ def serve(settings: ServeSettings) -> None:
 
 
 def _serve_alone(
-    settings: ServeSettings, listeners: list[socket.socket], loading: Future[Models], mailbox: Mailbox | None
+    settings: ServeSettings, listeners: list[socket.socket], loading: Future[ModelManager], mailbox: Mailbox | None
 ) -> None:
     from lensmith.serving.server.server import Server, reload_on_hangup
 

@@ -36,7 +36,7 @@ class Timings(BaseModel):
     total: float = Field(description="From the request's headers to its answer: reading and waiting too.")
 
 
-class Answer(RankedClass):
+class PredictResponse(RankedClass):
     """The answer of POST /predict: the likeliest class, and the runners-up."""
 
     abstained: bool = Field(
@@ -60,7 +60,7 @@ class BatchItem(BaseModel):
     problem: ProblemDetails | None = Field(None, description="Why there is no answer; null where there is one.")
 
 
-class BatchAnswer(BaseModel):
+class BatchPredictResponse(BaseModel):
     """The answer of POST /predict/batch."""
 
     results: list[BatchItem] = Field(description="In the order of the images.")
@@ -69,7 +69,7 @@ class BatchAnswer(BaseModel):
     total_ms: float = Field(description="From the request's headers to its answer, in milliseconds.")
 
 
-class Swap(BaseModel):
+class SwapRequest(BaseModel):
     """What POST /admin/model takes."""
 
     bundle: str | None = Field(None, description="Bundle folder or zip on the service's disk; by default the same.")
@@ -91,7 +91,7 @@ class ModelCard(ModelName):
     max_images: int = Field(description="Most images of one request.")
 
 
-class FeedbackAnswer(BaseModel):
+class FeedbackResponse(BaseModel):
     """The answer of POST /feedback."""
 
     label: str = Field(description="The true label, as it was given.")

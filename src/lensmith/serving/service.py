@@ -19,10 +19,10 @@ from lensmith.imaging.preprocessing import Tensor
 from lensmith.rollout.mailbox import Mailbox
 from lensmith.serving.auth.middleware import client_of
 from lensmith.serving.auth.quota import Quota
-from lensmith.serving.execution.admission import RETRY, Admission, Budget
+from lensmith.serving.execution.admission import RETRY, AdmissionControl, UploadBudget
 from lensmith.serving.execution.autotune import choose_pool
-from lensmith.serving.execution.loaded_model import Classified, Model, ModelVersion
-from lensmith.serving.execution.model_manager import Models
+from lensmith.serving.execution.loaded_model import LoadedModel, ModelVersion, TimedPrediction
+from lensmith.serving.execution.model_manager import ModelManager
 from lensmith.serving.execution.thread_pool import ExpiredError, Job, Pool
 from lensmith.serving.feedback.feedback import Feedback
 from lensmith.serving.metrics.rollout import ReleaseMetrics
@@ -57,10 +57,10 @@ class Service:
     """
 
     pool: Pool
-    admission: Admission
+    admission: AdmissionControl
 
     def __init__(
-        self, models: Models, settings: ServeSettings, quota: Quota | None = None, mailbox: Mailbox | None = None
+        self, models: ModelManager, settings: ServeSettings, quota: Quota | None = None, mailbox: Mailbox | None = None
     ) -> None:
         self.models = models
         self.settings = settings
@@ -69,8 +69,8 @@ class Service:
         self.swap_everywhere: Callable[[Path], Awaitable[ModelVersion]] | None = None
         self._swapping = asyncio.Lock()
         self.phase: Literal["starting", "ready", "draining"] = "starting"
-        self.told = ""
-        self.budget = Budget(settings.upload_memory)
+        self.startup_report = ""
+        self.budget = UploadBudget(settings.upload_memory)
         shared = quota.shared if quota else None
         self.telemetry = Telemetry(models, lambda: getattr(self, "pool", None), lambda: self.phase == "ready")
         if shared is not None:
@@ -104,14 +104,16 @@ class Service:
         threads = settings.threads or max(1, allowed_cores() // settings.workers)
         chosen = choose_pool(self.models.active, threads, settings.batching, settings.max_batch)
         self.use(chosen.pool)
-        self.told = f"{chosen.pool.describe()} ({chosen.why}), deadline {self.admission.deadline_s * 1000:.0f} ms"
+        self.startup_report = (
+            f"{chosen.pool.describe()} ({chosen.why}), deadline {self.admission.deadline_s * 1000:.0f} ms"
+        )
         for model in self.models.all:
             chosen.pool.warm(model)
 
     def use(self, pool: Pool) -> None:
         """Have images worked on by `pool`, which knows how long one takes."""
         self.pool = pool
-        self.admission = Admission(pool, self.settings.deadline_ms / 1000, pool.predicted_s())
+        self.admission = AdmissionControl(pool, self.settings.deadline_ms / 1000, pool.predicted_s())
 
     def drain(self) -> None:
         """Stop being ready; requests that arrive all the same are still answered."""
@@ -165,7 +167,7 @@ class Service:
         self.admission.check(held)
         return held
 
-    async def spend(self, request: Request, images: int = 1) -> None:
+    async def count_against_quota(self, request: Request, images: int = 1) -> None:
         """Count images against their caller's quota.
 
         Raises:
@@ -176,7 +178,7 @@ class Service:
         caller = request.scope["state"].get("caller")
         await self.quota.take(f"subject:{caller.subject}" if caller else f"address:{client_of(request.scope)}", images)
 
-    def model(self, request: Request, named: str | None = None) -> Model:
+    def model(self, request: Request, named: str | None = None) -> LoadedModel:
         """The model that a request asks for, as NAME or NAME@VERSION.
 
         Where it asks for none, the active one or that of a gray release.
@@ -189,11 +191,11 @@ class Service:
         name, _, version = named.partition("@")
         found = self.models.find(name, version or None)
         if found is None:
-            there = ", ".join(str(each.named) for each in self.models.all)
+            there = ", ".join(str(each.identity) for each in self.models.all)
             raise ProblemError("no-such-model", f"One of these was expected: {there}.")
         return found
 
-    async def answer(self, request: Request, image: bytes | Tensor, top_k: int, model: Model) -> Classified:
+    async def answer(self, request: Request, image: bytes | Tensor, top_k: int, model: LoadedModel) -> TimedPrediction:
         """Classify one image, as long as its client stays.
 
         Args:
@@ -211,7 +213,7 @@ class Service:
         held_s = await self._enter(request)
         deadline = time.perf_counter() + self.admission.deadline_s - held_s
 
-        async def one(model: Model) -> Classified:
+        async def one(model: LoadedModel) -> TimedPrediction:
             try:
                 classified = await while_connected(request, self.pool.submit(Job(model, image, top_k, deadline)))
             except (ExpiredError, ImageError) as error:
@@ -222,8 +224,8 @@ class Service:
         return await self._by(model, request, one)
 
     async def answer_all(
-        self, request: Request, images: Sequence[bytes | Tensor], top_k: int, model: Model
-    ) -> list[Classified | ProblemError]:
+        self, request: Request, images: Sequence[bytes | Tensor], top_k: int, model: LoadedModel
+    ) -> list[TimedPrediction | ProblemError]:
         """Classify the images of one request, in their order; one that cannot be used takes no other with it.
 
         At most as many of them wait as are worked on at once, so that requests of single images come between.
@@ -236,7 +238,7 @@ class Service:
         request.scope["state"]["images"] = len(images)
         places = asyncio.Semaphore(max(self.pool.threads, self.pool.max_batch))
 
-        async def one(model: Model, image: bytes | Tensor, place: int) -> Classified | ProblemError:
+        async def one(model: LoadedModel, image: bytes | Tensor, place: int) -> TimedPrediction | ProblemError:
             if isinstance(image, bytes):
                 try:
                     require_image(image)
@@ -252,7 +254,7 @@ class Service:
                 self._classified(request, model, image, classified, place)
                 return classified
 
-        async def each(model: Model) -> list[Classified | ProblemError]:
+        async def each(model: LoadedModel) -> list[TimedPrediction | ProblemError]:
             try:
                 async with asyncio.TaskGroup() as group:  # a fault ends them all
                     tasks = [group.create_task(one(model, image, place)) for place, image in enumerate(images)]
@@ -264,7 +266,7 @@ class Service:
             model, request, lambda model: while_connected(request, asyncio.ensure_future(each(model)))
         )
 
-    async def _by(self, model: Model, request: Request, work: Callable[[Model], Awaitable[T]]) -> T:
+    async def _by(self, model: LoadedModel, request: Request, work: Callable[[LoadedModel], Awaitable[T]]) -> T:
         """Have a model do the work of a request, and where it is a challenger that fails, the champion.
 
         `request.scope["state"]["model"]` is what did it.
@@ -280,14 +282,14 @@ class Service:
             if champion is None:
                 raise
             logger.warning(
-                "request %s: %s failed and the champion answers: %r", state["request_id"], model.named, fault
+                "request %s: %s failed and the champion answers: %r", state["request_id"], model.identity, fault
             )
         state["model"] = champion
         return await work(champion)
 
     def finished(self, state: MutableMapping[str, Any], route: str, status: int, seconds: float) -> None:
         """Count a request that has ended, by what stands in its state."""
-        model: Model | None = state.get("model")
+        model: LoadedModel | None = state.get("model")
         self.telemetry.answered(route, status, seconds, model.version if model else None)
         if "problem" in state:
             self.telemetry.refused(state["problem"])
@@ -295,7 +297,7 @@ class Service:
             self.release.finished(state, status, seconds)
 
     def _classified(
-        self, request: Request, model: Model, image: bytes | Tensor, found: Classified, place: int = 0
+        self, request: Request, model: LoadedModel, image: bytes | Tensor, found: TimedPrediction, place: int = 0
     ) -> None:
         """What is done with each image's answer before it is sent."""
         self.telemetry.classified(model, found)
@@ -317,18 +319,18 @@ class Service:
         if self.release is not None:
             raise ProblemError(
                 "follows-registry",
-                f"{self.models.active.named} comes from the registry. Change what its alias names, and it follows.",
+                f"{self.models.active.identity} comes from the registry. Change what its alias names, and it follows.",
             )
         if self._swapping.locked():
             raise ProblemError("swap-under-way", "Wait until the other one has ended.", RETRY)
         async with self._swapping:
             if self.swap_everywhere is not None:
                 return await self.swap_everywhere(path)
-            model, image_s = await self.models.load_next(path, self.pool.warm)
+            model, image_s = await self.models.load_and_warm(path, self.pool.warm)
             self.models.active = model
-            self.admission.renew(image_s)
+            self.admission.set_image_time(image_s)
             self.telemetry.describe_models()
-            return model.named
+            return model.identity
 
 
 async def while_connected(request: Request, answer: asyncio.Future[T]) -> T:

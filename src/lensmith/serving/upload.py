@@ -7,7 +7,7 @@ import asyncio
 from starlette.requests import ClientDisconnect, Request
 
 from lensmith.config import ServeSettings
-from lensmith.serving.execution.admission import STEP_BYTES, Share
+from lensmith.serving.execution.admission import STEP_BYTES, UploadShare
 from lensmith.serving.multipart import FormError, files_of
 from lensmith.serving.problems import ProblemError
 
@@ -30,7 +30,7 @@ class Uploads:
         self.max_images = settings.max_images
         self._timeout_s = settings.upload_timeout_s
 
-    async def image(self, request: Request, share: Share) -> bytes:
+    async def image(self, request: Request, share: UploadShare) -> bytes:
         """The one encoded image that a request carries; `share` holds its memory.
 
         Raises:
@@ -45,7 +45,7 @@ class Uploads:
         require_image(encoded)
         return encoded
 
-    async def images(self, request: Request, share: Share) -> list[bytes]:
+    async def images(self, request: Request, share: UploadShare) -> list[bytes]:
         """The encoded images of a form, one or more in the field `file`; what they are is not looked at.
 
         Raises:
@@ -58,7 +58,7 @@ class Uploads:
             )
         return await self._form(request, share, self.max_images)
 
-    async def body(self, request: Request, share: Share, limit: int, what: str = "An image") -> bytes:
+    async def body(self, request: Request, share: UploadShare, limit: int, what: str = "An image") -> bytes:
         """A body of at most `limit` bytes, as it is. `what` it is, is said where it is larger.
 
         Raises:
@@ -67,7 +67,7 @@ class Uploads:
         """
         return await self._read(request, share, limit, limit, what)
 
-    async def _form(self, request: Request, share: Share, max_files: int) -> list[bytes]:
+    async def _form(self, request: Request, share: UploadShare, max_files: int) -> list[bytes]:
         limit = max_files * (self.max_bytes + ENVELOPE_BYTES)
         body = await self._read(request, share, limit, self.max_bytes)
         try:
@@ -82,7 +82,7 @@ class Uploads:
             raise _too_large(self.max_bytes)
         return files
 
-    async def _read(self, request: Request, share: Share, limit: int, said: int, what: str = "An image") -> bytes:
+    async def _read(self, request: Request, share: UploadShare, limit: int, said: int, what: str = "An image") -> bytes:
         """A whole body of at most `limit` bytes, in time; the limit that is `said` may be another."""
         given = request.headers.get("content-length", "")
         announced = int(given[:18]) if given.isascii() and given.isdigit() else limit
@@ -90,7 +90,7 @@ class Uploads:
             raise _too_large(said, what)
         chunks: list[bytes] = []
         received, more = 0, True
-        share.cover(min(announced, STEP_BYTES))
+        share.reserve(min(announced, STEP_BYTES))
         try:
             async with asyncio.timeout(self._timeout_s):
                 while more:
@@ -104,7 +104,7 @@ class Uploads:
                         raise _too_large(said, what)
                     # Memory for what comes next is taken before it is read. Announced lengths alone would let a few
                     # slow senders of large bodies hold all of it.
-                    share.cover(min(announced, received + STEP_BYTES))
+                    share.reserve(min(announced, received + STEP_BYTES))
                     chunks.append(chunk)
         except TimeoutError:
             raise ProblemError(

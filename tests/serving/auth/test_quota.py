@@ -256,7 +256,7 @@ def _running(server: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Redis]:
         server.kill()
 
 
-class Asked:
+class ParsedRequest:
     """How often a quota has asked Redis, and a clock for how long it leaves Redis alone."""
 
     def __init__(self, quota: Quota, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,7 +350,7 @@ def test_when_redis_is_killed_and_comes_back_no_request_fails_and_both_are_said_
 ) -> None:
     async def outlast() -> None:
         quota, other = of(redis), of(redis)
-        asked = Asked(quota, monkeypatch)
+        asked = ParsedRequest(quota, monkeypatch)
         assert await taken(quota, images=2) is None
         assert await taken(other, images=2) is None
         redis.kill()
@@ -389,7 +389,7 @@ def test_a_redis_that_hangs_costs_one_request_a_time_out_and_the_others_nothing(
 ) -> None:
     async def outlast() -> None:
         quota = of(redis, "1000/hour")
-        asked = Asked(quota, monkeypatch)
+        asked = ParsedRequest(quota, monkeypatch)
         assert await taken(quota) is None
         redis.send(signal.SIGSTOP)
         monkeypatch.setattr(rate_limit_redis, "TIMEOUT_S", 0.05)

@@ -11,9 +11,9 @@ from lensmith.bundle.format import Bundle
 from lensmith.inference.classifier import Classifier
 from lensmith.inference.engine import FakeEngine
 from lensmith.serving.execution.autotune import choose_pool
-from lensmith.serving.execution.dynamic_batcher import Batcher
-from lensmith.serving.execution.loaded_model import Model
-from lensmith.serving.execution.thread_pool import Workers
+from lensmith.serving.execution.dynamic_batcher import DynamicBatcher
+from lensmith.serving.execution.loaded_model import LoadedModel
+from lensmith.serving.execution.thread_pool import ThreadPool
 
 
 class OnGpu(FakeEngine):
@@ -32,13 +32,13 @@ def by_the_image(batch: np.ndarray) -> np.ndarray:
     return np.zeros((len(batch), 3), np.float32)
 
 
-def model(bundle: Bundle, engine: Any) -> Model:
-    return Model(Classifier(bundle, engine), 10**8, Path("bundle"))
+def model(bundle: Bundle, engine: Any) -> LoadedModel:
+    return LoadedModel(Classifier(bundle, engine), 10**8, Path("bundle"))
 
 
 def test_where_batches_take_as_long_as_their_images_each_is_answered_alone(colour_bundle: Bundle) -> None:
     chosen = choose_pool(model(colour_bundle, FakeEngine(by_the_image)), 2, "auto", 32)
-    assert isinstance(chosen.pool, Workers)
+    assert isinstance(chosen.pool, ThreadPool)
     assert chosen.pool.max_batch == 1
     assert chosen.pool.describe() == "run to completion on 2 threads"
     assert "in batches of 8" in chosen.why
@@ -47,21 +47,21 @@ def test_where_batches_take_as_long_as_their_images_each_is_answered_alone(colou
 
 def test_where_a_batch_takes_as_long_as_one_image_batches_are_made(colour_bundle: Bundle) -> None:
     chosen = choose_pool(model(colour_bundle, FakeEngine(constant)), 2, "auto", 32)
-    assert isinstance(chosen.pool, Workers)
+    assert isinstance(chosen.pool, ThreadPool)
     assert chosen.pool.max_batch == 8  # as it was tried
 
 
 def test_a_gpu_gets_an_executor_and_the_cores_decode(colour_bundle: Bundle) -> None:
     chosen = choose_pool(model(colour_bundle, OnGpu(constant)), 2, "auto", 8)
-    assert isinstance(chosen.pool, Batcher)
+    assert isinstance(chosen.pool, DynamicBatcher)
     assert chosen.pool.describe() == "batches of up to 8 images, decoded on 2 threads"
 
 
 def test_with_a_gpu_it_is_known_from_the_start_how_long_decoding_takes(
     colour_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepare = Model.prepare
-    monkeypatch.setattr(Model, "prepare", lambda self, encoded: time.sleep(0.02) or prepare(self, encoded))
+    prepare = LoadedModel.prepare
+    monkeypatch.setattr(LoadedModel, "prepare", lambda self, encoded: time.sleep(0.02) or prepare(self, encoded))
     pool = choose_pool(model(colour_bundle, OnGpu(constant)), 2, "on", 64).pool
     assert pool.predicted_s() >= 0.03
     assert pool.predicted_s(ahead=60) >= 0.6

@@ -15,8 +15,8 @@ from lensmith.bundle.format import Bundle
 from lensmith.errors import ImageError
 from lensmith.inference.classifier import Classifier
 from lensmith.inference.engine import FakeEngine
-from lensmith.serving.execution.dynamic_batcher import Batcher, plausible
-from lensmith.serving.execution.loaded_model import Model
+from lensmith.serving.execution.dynamic_batcher import DynamicBatcher, plausible
+from lensmith.serving.execution.loaded_model import LoadedModel
 from lensmith.serving.execution.thread_pool import ExpiredError, Job
 
 
@@ -33,8 +33,8 @@ def test_a_free_executor_takes_what_is_ready_at_once_and_never_more_than_the_cei
         return np.zeros((len(batch), 3), np.float32)
 
     async def scenario() -> None:
-        pool = Batcher(decoders=2, max_batch=4)
-        model = Model(Classifier(colour_bundle, FakeEngine(answer)), 10**8, Path("bundle"))
+        pool = DynamicBatcher(decoders=2, max_batch=4)
+        model = LoadedModel(Classifier(colour_bundle, FakeEngine(answer)), 10**8, Path("bundle"))
         first = pool.submit(Job(model, red_png, 1))  # alone: nothing waits for company
         await asyncio.to_thread(begun.wait, 5)
         others = [pool.submit(Job(model, red_png, 1)) for _ in range(6)]
@@ -52,7 +52,7 @@ def test_a_free_executor_takes_what_is_ready_at_once_and_never_more_than_the_cei
 
 def test_an_image_that_cannot_be_read_takes_no_other_with_it(classifier: Classifier, red_png: bytes) -> None:
     async def scenario() -> None:
-        pool, model = Batcher(decoders=2, max_batch=8), Model(classifier, 10**8, Path("bundle"))
+        pool, model = DynamicBatcher(decoders=2, max_batch=8), LoadedModel(classifier, 10**8, Path("bundle"))
         images = (red_png, b"nothing", red_png)
         found = await asyncio.gather(*(pool.submit(Job(model, each, 1)) for each in images), return_exceptions=True)
         assert isinstance(found[1], ImageError)
@@ -69,8 +69,8 @@ def test_what_is_predicted_counts_batches_and_not_images(colour_bundle: Bundle) 
         return np.zeros((len(batch), 3), np.float32)
 
     async def scenario() -> None:
-        pool = Batcher(decoders=1, max_batch=4)
-        pool.warm(Model(Classifier(colour_bundle, FakeEngine(answer)), 10**8, Path("bundle")))
+        pool = DynamicBatcher(decoders=1, max_batch=4)
+        pool.warm(LoadedModel(Classifier(colour_bundle, FakeEngine(answer)), 10**8, Path("bundle")))
         alone, behind_8 = pool.predicted_s(), pool.predicted_s(ahead=8)
         assert alone >= 0.02
         assert 0.06 <= behind_8 < 8 * alone
@@ -83,8 +83,8 @@ def test_what_is_predicted_knows_of_decoding(colour_bundle: Bundle, red_png: byt
     release = threading.Event()
 
     async def scenario() -> None:
-        pool, model = Batcher(decoders=2, max_batch=32), model_of(colour_bundle, zeros)
-        pool.expect(0.001, decode_s=0.02)
+        pool, model = DynamicBatcher(decoders=2, max_batch=32), model_of(colour_bundle, zeros)
+        pool.set_estimate(0.001, decode_s=0.02)
         assert pool.predicted_s() == pytest.approx(0.021)
         prepare = model.prepare
         model.prepare = lambda encoded: release.wait(5) and prepare(encoded)  # type: ignore[method-assign]
@@ -107,12 +107,12 @@ def test_what_is_decoded_waits_for_batches_alone(colour_bundle: Bundle, red_png:
         return zeros(batch)
 
     async def scenario() -> None:
-        pool, model = Batcher(decoders=2, max_batch=4), model_of(colour_bundle, answer)
+        pool, model = DynamicBatcher(decoders=2, max_batch=4), model_of(colour_bundle, answer)
         answers = [pool.submit(Job(model, red_png, 1)) for _ in range(8)]
         await decoded(pool)
-        pool.expect(0.001, decode_s=0.02)
+        pool.set_estimate(0.001, decode_s=0.02)
         assert pool.predicted_s() == pytest.approx(0.021)  # and not eight times as long
-        pool.expect(0.02, decode_s=0.02)
+        pool.set_estimate(0.02, decode_s=0.02)
         assert pool.predicted_s() == pytest.approx(0.18)
         release.set()
         await asyncio.gather(*answers)
@@ -123,8 +123,8 @@ def test_what_is_decoded_waits_for_batches_alone(colour_bundle: Bundle, red_png:
 
 def test_how_long_decoding_takes_is_learnt(colour_bundle: Bundle, red_png: bytes) -> None:
     async def scenario() -> None:
-        pool, model = Batcher(decoders=1, max_batch=4), model_of(colour_bundle, zeros)
-        pool.expect(0.001, decode_s=10.0)
+        pool, model = DynamicBatcher(decoders=1, max_batch=4), model_of(colour_bundle, zeros)
+        pool.set_estimate(0.001, decode_s=10.0)
         for _ in range(40):
             await pool.submit(Job(model, red_png, 1))
         assert pool.predicted_s() < 2
@@ -134,8 +134,8 @@ def test_how_long_decoding_takes_is_learnt(colour_bundle: Bundle, red_png: bytes
 
 
 def test_no_size_of_batch_stays_dark() -> None:
-    pool = Batcher(decoders=1, max_batch=4)
-    pool.expect(0.01)
+    pool = DynamicBatcher(decoders=1, max_batch=4)
+    pool.set_estimate(0.01)
     pool._took(5.0)  # a stall
     assert pool.batch_s(4) < 0.056
     for _ in range(100):
@@ -167,7 +167,7 @@ def test_another_model_is_warmed_in_every_size_and_changes_nothing_that_was_lear
         sizes.append(len(batch))
         return zeros(batch)
 
-    pool = Batcher(decoders=1, max_batch=4)
+    pool = DynamicBatcher(decoders=1, max_batch=4)
     pool.warm(model_of(colour_bundle, answer))
     assert sizes == [1, 1, 2, 2, 3, 3, 4, 4]
     learnt = [pool.batch_s(size) for size in range(5)]
@@ -191,7 +191,7 @@ def test_decoded_images_that_came_too_late_or_whose_client_left_are_in_no_batch(
         return zeros(batch)
 
     async def scenario() -> None:
-        pool, model = Batcher(decoders=1, max_batch=2), model_of(colour_bundle, answer)
+        pool, model = DynamicBatcher(decoders=1, max_batch=2), model_of(colour_bundle, answer)
         first = pool.submit(Job(model, red_png, 1))
         await asyncio.to_thread(begun.wait, 5)
         jobs = [Job(model, red_png, 1) for _ in range(4)]
@@ -213,7 +213,7 @@ def test_decoded_images_that_came_too_late_or_whose_client_left_are_in_no_batch(
 
 def test_threads_that_wait_keep_no_model_alive(colour_bundle: Bundle, red_png: bytes) -> None:
     async def scenario() -> None:
-        pool, model = Batcher(decoders=2, max_batch=4), model_of(colour_bundle, zeros)
+        pool, model = DynamicBatcher(decoders=2, max_batch=4), model_of(colour_bundle, zeros)
         await asyncio.gather(*(pool.submit(Job(model, red_png, 1)) for _ in range(50)))
         gone = weakref.ref(model)
         del model
@@ -226,15 +226,15 @@ def test_threads_that_wait_keep_no_model_alive(colour_bundle: Bundle, red_png: b
     asyncio.run(scenario())
 
 
-def model_of(bundle: Bundle, answer: Callable[[np.ndarray], np.ndarray]) -> Model:
-    return Model(Classifier(bundle, FakeEngine(answer)), 10**8, Path("bundle"))
+def model_of(bundle: Bundle, answer: Callable[[np.ndarray], np.ndarray]) -> LoadedModel:
+    return LoadedModel(Classifier(bundle, FakeEngine(answer)), 10**8, Path("bundle"))
 
 
 def zeros(batch: np.ndarray) -> np.ndarray:
     return np.zeros((len(batch), 3), np.float32)
 
 
-async def decoded(pool: Batcher) -> None:
+async def decoded(pool: DynamicBatcher) -> None:
     """Nothing waits for a decoder, or is in one."""
     async with asyncio.timeout(5):
         while pool.waiting or pool._decoding:

@@ -17,7 +17,7 @@ from fastapi.testclient import TestClient
 
 from lensmith.bundle.format import Bundle
 from lensmith.config import ServeSettings
-from lensmith.serving.execution.loaded_model import Model, ModelVersion
+from lensmith.serving.execution.loaded_model import LoadedModel, ModelVersion
 
 SECRET = "a secret of this test, 32 bytes or more"
 CLAIMS = {"sub": "somebody", "iss": "lensmith", "aud": "lensmith", "exp": int(time.time()) + 3600}
@@ -78,15 +78,15 @@ def test_two_swaps_at_once_are_one_too_many_and_requests_are_answered_meanwhile(
     app_of: Callable[..., FastAPI], settings: ServeSettings, red_png: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began, release = threading.Event(), threading.Event()
-    load = Model.load
+    load = LoadedModel.load
 
-    def slow(*args: Any, polite: bool = False, named: ModelVersion | None = None) -> Model:
-        if polite:  # not the first one
+    def slow(*args: Any, low_priority: bool = False, named: ModelVersion | None = None) -> LoadedModel:
+        if low_priority:  # not the first one
             began.set()
             release.wait(10)
         return load(*args, named=named)
 
-    monkeypatch.setattr(Model, "load", slow)
+    monkeypatch.setattr(LoadedModel, "load", slow)
 
     async def scenario() -> None:
         app = app_of(settings)
@@ -135,7 +135,7 @@ def test_a_model_that_was_swapped_leaves_memory(client: TestClient, red_png: byt
 
 def test_the_deadline_follows_the_model(client: TestClient) -> None:
     service = client.app.state.service  # type: ignore[attr-defined]
-    service.admission.renew(1.0)
+    service.admission.set_image_time(1.0)
     assert service.admission.deadline_s == 3.0
     assert client.post("/admin/model", json={}).status_code == 200
     assert service.admission.deadline_s == 0.18

@@ -16,16 +16,16 @@ from lensmith.bundle.format import Bundle
 from lensmith.errors import ImageError
 from lensmith.inference.classifier import Classifier
 from lensmith.inference.engine import FakeEngine
-from lensmith.serving.execution.loaded_model import Model
-from lensmith.serving.execution.thread_pool import ExpiredError, Job, Workers
+from lensmith.serving.execution.loaded_model import LoadedModel
+from lensmith.serving.execution.thread_pool import ExpiredError, Job, ThreadPool
 
-ModelOf = Callable[[Callable[[np.ndarray], np.ndarray]], Model]
+ModelOf = Callable[[Callable[[np.ndarray], np.ndarray]], LoadedModel]
 
 
 @pytest.fixture
 def model_of(colour_bundle: Bundle) -> ModelOf:
     """`model_of(answer)`: a model whose engine is `answer`, batch → logits."""
-    return lambda answer: Model(Classifier(colour_bundle, FakeEngine(answer)), 10**8, Path("bundle"))
+    return lambda answer: LoadedModel(Classifier(colour_bundle, FakeEngine(answer)), 10**8, Path("bundle"))
 
 
 def zeros(batch: np.ndarray) -> np.ndarray:
@@ -38,8 +38,8 @@ def run(scenario: Callable[[], Any]) -> Any:
 
 def test_a_job_gets_the_answer_that_the_classifier_gives(classifier: Classifier, red_png: bytes) -> None:
     async def scenario() -> None:
-        workers = Workers(threads=1)
-        found = await workers.submit(Job(Model(classifier, 10**8, Path("b")), red_png, top_k=2))
+        workers = ThreadPool(threads=1)
+        found = await workers.submit(Job(LoadedModel(classifier, 10**8, Path("b")), red_png, top_k=2))
         offline = classifier.classify(red_png, top_k=2)
         assert found.prediction.top == offline.top
         assert (found.batch, workers.running, workers.waiting) == (1, 0, 0)
@@ -51,7 +51,7 @@ def test_a_job_gets_the_answer_that_the_classifier_gives(classifier: Classifier,
 
 def test_a_prepared_tensor_is_answered_as_its_image_is(classifier: Classifier, red_png: bytes) -> None:
     async def scenario() -> None:
-        workers, model = Workers(threads=1), Model(classifier, 10**8, Path("b"))
+        workers, model = ThreadPool(threads=1), LoadedModel(classifier, 10**8, Path("b"))
         of_image = await workers.submit(Job(model, red_png, 3))
         of_tensor = await workers.submit(Job(model, model.prepare(red_png), 3))
         assert of_image.prediction.top == of_tensor.prediction.top
@@ -65,7 +65,7 @@ def test_no_more_images_are_worked_on_at_once_than_there_are_threads(model_of: M
     most = 0
 
     async def scenario() -> None:
-        workers = Workers(threads=3)
+        workers = ThreadPool(threads=3)
 
         def answer(batch: np.ndarray) -> np.ndarray:
             nonlocal most
@@ -84,7 +84,7 @@ def test_no_more_images_are_worked_on_at_once_than_there_are_threads(model_of: M
 
 def test_an_image_that_cannot_be_read_fails_alone(model_of: ModelOf, red_png: bytes) -> None:
     async def scenario() -> None:
-        workers, model = Workers(threads=1, max_batch=4), model_of(zeros)
+        workers, model = ThreadPool(threads=1, max_batch=4), model_of(zeros)
         jobs = [Job(model, image, 1) for image in (red_png, b"nothing", red_png)]
         found = await asyncio.gather(*map(workers.submit, jobs), return_exceptions=True)
         assert isinstance(found[1], ImageError)
@@ -104,7 +104,7 @@ def test_an_engine_that_fails_fails_its_images_and_the_threads_go_on(model_of: M
     broken = [True]
 
     async def scenario() -> None:
-        workers, model = Workers(threads=1), model_of(answer)
+        workers, model = ThreadPool(threads=1), model_of(answer)
         with pytest.raises(RuntimeError, match="broken"):
             await workers.submit(Job(model, red_png, 1))
         broken.clear()
@@ -126,7 +126,7 @@ def test_an_image_whose_deadline_passed_while_it_waited_is_not_worked_on(model_o
         return zeros(batch)
 
     async def scenario() -> None:
-        workers, model = Workers(threads=1), model_of(answer)
+        workers, model = ThreadPool(threads=1), model_of(answer)
         running = workers.submit(Job(model, red_png, 1))
         await asyncio.to_thread(begun.wait, 5)
         late = workers.submit(Job(model, red_png, 1, deadline=time.perf_counter() - 1))
@@ -155,7 +155,7 @@ def test_a_job_given_up_while_it_waits_frees_its_place_and_bytes_and_is_never_ru
         return zeros(batch)
 
     async def scenario() -> None:
-        workers, model = Workers(threads=1), model_of(answer)
+        workers, model = ThreadPool(threads=1), model_of(answer)
         running = workers.submit(Job(model, red_png, 1))
         await asyncio.to_thread(begun.wait, 5)
         left = Job(model, red_png, 1)
@@ -180,7 +180,7 @@ def test_a_job_given_up_while_it_runs_keeps_its_place_until_it_ends(model_of: Mo
         return zeros(batch)
 
     async def scenario() -> None:
-        workers, model = Workers(threads=1), model_of(answer)
+        workers, model = ThreadPool(threads=1), model_of(answer)
         running = workers.submit(Job(model, red_png, 1))
         await asyncio.to_thread(begun.wait, 5)
         running.cancel()
@@ -205,7 +205,7 @@ def test_with_batches_a_free_thread_takes_its_share_of_what_waits(model_of: Mode
         return zeros(batch)
 
     async def scenario() -> list[int]:
-        workers, model = Workers(threads=1, max_batch=4), model_of(answer)
+        workers, model = ThreadPool(threads=1, max_batch=4), model_of(answer)
         first = workers.submit(Job(model, red_png, 1))
         await asyncio.to_thread(begun.wait, 5)
         others = [workers.submit(Job(model, red_png, 1)) for _ in range(6)]
@@ -227,7 +227,7 @@ def test_images_of_two_models_are_never_answered_in_one_run(model_of: ModelOf, r
         return zeros(batch)
 
     async def scenario() -> None:
-        workers = Workers(threads=1, max_batch=8)
+        workers = ThreadPool(threads=1, max_batch=8)
         blocker = workers.submit(Job(model_of(wait), red_png, 1))
         await asyncio.to_thread(begun.wait, 5)
         one = model_of(lambda batch: np.tile(np.float32([9, 0, 0]), (len(batch), 1)))
@@ -251,8 +251,8 @@ def test_the_predicted_time_grows_with_what_is_under_way(model_of: ModelOf, red_
         return zeros(batch)
 
     async def scenario() -> None:
-        workers, model = Workers(threads=2), model_of(answer)
-        workers.expect(0.1)
+        workers, model = ThreadPool(threads=2), model_of(answer)
+        workers.set_estimate(0.1)
         predicted, answers = [workers.predicted_s()], []
         for _ in range(4):
             answers.append(workers.submit(Job(model, red_png, 1)))
@@ -267,8 +267,8 @@ def test_the_predicted_time_grows_with_what_is_under_way(model_of: ModelOf, red_
 
 
 def test_an_image_is_predicted_to_end_with_those_that_are_answered_together_with_it() -> None:
-    workers = Workers(threads=2, max_batch=4)
-    workers.expect(0.01)
+    workers = ThreadPool(threads=2, max_batch=4)
+    workers.set_estimate(0.01)
     workers.running, workers.waiting = 2, 6
     # Seven before it for two threads, and then a batch of four.
     assert workers.predicted_s() == pytest.approx((7 / 2 + 4) * 0.01)
@@ -276,8 +276,8 @@ def test_an_image_is_predicted_to_end_with_those_that_are_answered_together_with
 
 
 def test_a_single_stall_darkens_the_prediction_little_and_a_lasting_slowness_fully() -> None:
-    workers = Workers(threads=1)
-    workers.expect(0.01)
+    workers = ThreadPool(threads=1)
+    workers.set_estimate(0.01)
     workers._took(5.0)
     assert workers.image_s < 0.014
     for _ in range(60):
@@ -288,7 +288,7 @@ def test_a_single_stall_darkens_the_prediction_little_and_a_lasting_slowness_ful
 
 def test_a_thread_that_waits_keeps_no_model_alive(model_of: ModelOf, red_png: bytes) -> None:
     async def scenario() -> None:
-        workers, model = Workers(threads=2, max_batch=2), model_of(zeros)
+        workers, model = ThreadPool(threads=2, max_batch=2), model_of(zeros)
         await asyncio.gather(*(workers.submit(Job(model, red_png, 1)) for _ in range(50)))
         gone = weakref.ref(model)
         del model
@@ -310,8 +310,8 @@ def test_a_model_is_warmed_on_all_threads_at_once_alone_and_in_the_largest_batch
         together.wait(5)
         return zeros(batch)
 
-    workers = Workers(threads=2, max_batch=4)
-    workers.expect(0.1)
+    workers = ThreadPool(threads=2, max_batch=4)
+    workers.set_estimate(0.1)
     workers.warm(model_of(answer))
     assert sorted(sizes) == [1, 1, 1, 1, 4, 4, 4, 4]
     assert (workers.image_s, workers.running, workers.waiting) == (0.1, 0, 0)

@@ -20,7 +20,7 @@ from lensmith.config import ServeSettings
 from lensmith.imaging.preprocessing import Tensor
 from lensmith.inference.classifier import Classifier, Prediction, Ranked, load
 from lensmith.inference.engine import FakeEngine
-from lensmith.serving.execution.loaded_model import Classified, Model
+from lensmith.serving.execution.loaded_model import LoadedModel, TimedPrediction
 from lensmith.serving.metrics import SHARED_FOLDER
 from lensmith.serving.metrics.drift import Drift
 
@@ -34,16 +34,16 @@ def reference(features: int = 0) -> Reference:
     return Reference.of("val", turned, drawn if features else None)
 
 
-def as_in_the_reference(number: int) -> Classified:
+def as_in_the_reference(number: int) -> TimedPrediction:
     sure = 0.8 + 0.2 * (number % 100) / 99
-    return Classified(Prediction(top=(Ranked(number % 3, "", sure),)), 0.0, 0.0)
+    return TimedPrediction(Prediction(top=(Ranked(number % 3, "", sure),)), 0.0, 0.0)
 
 
 @pytest.fixture
-def model_of(remake: Callable[..., Bundle]) -> Callable[..., Model]:
-    def make(version: str, reference: Reference | None) -> Model:
+def model_of(remake: Callable[..., Bundle]) -> Callable[..., LoadedModel]:
+    def make(version: str, reference: Reference | None) -> LoadedModel:
         bundle = remake(f"version-{version}", version=version, reference=reference)
-        return Model(load(bundle.path), 10**8, bundle.path)
+        return LoadedModel(load(bundle.path), 10**8, bundle.path)
 
     return make
 
@@ -79,7 +79,7 @@ def test_a_bundle_without_a_reference_has_no_score(
         assert "lensmith_drift_score{" not in client.get("/metrics").text
 
 
-def test_answers_as_in_the_reference_read_about_nought(model_of: Callable[..., Model]) -> None:
+def test_answers_as_in_the_reference_read_about_nought(model_of: Callable[..., LoadedModel]) -> None:
     registry = CollectorRegistry()
     drift, model = Drift(registry), model_of("1", reference())
     for number in range(900):
@@ -90,7 +90,7 @@ def test_answers_as_in_the_reference_read_about_nought(model_of: Callable[..., M
     assert score(registry, "features", "1") is None
 
 
-def test_each_model_has_a_window_of_its_own_and_a_swap_begins_anew(model_of: Callable[..., Model]) -> None:
+def test_each_model_has_a_window_of_its_own_and_a_swap_begins_anew(model_of: Callable[..., LoadedModel]) -> None:
     registry = CollectorRegistry()
     drift, old, new = Drift(registry), model_of("1", reference()), model_of("2", reference())
     for number in range(LEAST_ANSWERS):
@@ -100,14 +100,14 @@ def test_each_model_has_a_window_of_its_own_and_a_swap_begins_anew(model_of: Cal
     assert score(registry, "classes", "1") > 1  # type: ignore[operator]
     assert score(registry, "classes", "2") == 0
     again = model_of("1-again", reference())
-    again.named = old.named
+    again.identity = old.identity
     drift.show([again, new])
     assert score(registry, "classes", "1") is None
     assert score(registry, "classes", "2") == 0
 
 
 def test_a_model_that_is_served_no_more_leaves_memory_though_nobody_reads_the_scores(
-    model_of: Callable[..., Model],
+    model_of: Callable[..., LoadedModel],
 ) -> None:
     drift, model = Drift(CollectorRegistry()), model_of("1", reference())
     drift.note(model, as_in_the_reference(0))
@@ -144,7 +144,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from lensmith.drift import Reference
 from lensmith.serving.metrics.drift import Drift
 from lensmith.inference.classifier import Prediction, Ranked
-from lensmith.serving.execution.loaded_model import Classified
+from lensmith.serving.execution.loaded_model import TimedPrediction
 
 class Model:
     version = "1"
@@ -155,7 +155,7 @@ class Model:
 
 drift, model = Drift(CollectorRegistry()), Model()
 for number in range(200):
-    drift.note(model, Classified(Prediction(top=(Ranked(number % int(sys.argv[1]), "", 1.0),)), 0.0, 0.0))
+    drift.note(model, TimedPrediction(Prediction(top=(Ranked(number % int(sys.argv[1]), "", 1.0),)), 0.0, 0.0))
 drift.show([model])
 if sys.argv[2] == "gone":
     drift.show([])

@@ -13,7 +13,7 @@ import pytest
 
 from lensmith.bundle.format import GOLDEN, GRAPH, Bundle, Manifest, write
 from lensmith.rollout.state import Decision, Rollout
-from lensmith.serving.execution.loaded_model import Model
+from lensmith.serving.execution.loaded_model import LoadedModel
 
 
 def until(true: Callable[[], Any], what: str) -> Any:
@@ -44,9 +44,11 @@ def handed_in(followed: Any, requests: int) -> Any:
 
 def breaking(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], Any]) -> None:
     """Have version 4 answer with what `change` makes of its probabilities."""
-    infer = Model.infer
+    infer = LoadedModel.infer
     monkeypatch.setattr(
-        Model, "infer", lambda self, batch: change(infer(self, batch)) if self.version == "4" else infer(self, batch)
+        LoadedModel,
+        "infer",
+        lambda self, batch: change(infer(self, batch)) if self.version == "4" else infer(self, batch),
     )
 
 

@@ -114,7 +114,7 @@ def test_what_replaced_processes_have_counted_counts_on_in_one_file(service: Ser
         assert ask(service.url, "POST", "/admin/model", "{}", **{"content-type": "application/json"})[0] == 200
         until(lambda: len(members(service)) == 2)
         assert metric(service.url, counted) == 10 * swaps
-    (environment,) = {member.environ()["PROMETHEUS_MULTIPROC_DIR"] for member in members(service)}
+    (environment,) = {run_worker.environ()["PROMETHEUS_MULTIPROC_DIR"] for run_worker in members(service)}
     files = [file.name for file in Path(environment).iterdir()]
     assert sum(name.startswith("counter") for name in files) <= 4  # two processes, the supervisor, the dead
 

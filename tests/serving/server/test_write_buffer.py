@@ -3,23 +3,23 @@
 import asyncio
 from typing import Any
 
-from lensmith.serving.server.write_buffer import MOST_BYTES, Gathered
+from lensmith.serving.server.write_buffer import MOST_BYTES, BufferedTransport
 
 
 class Wire:
     """A transport that notes what it is told."""
 
     def __init__(self) -> None:
-        self.told: list[Any] = []
+        self.startup_report: list[Any] = []
 
     def write(self, data: bytes) -> None:
-        self.told.append(data)
+        self.startup_report.append(data)
 
     def close(self) -> None:
-        self.told.append("close")
+        self.startup_report.append("close")
 
     def is_closing(self) -> bool:
-        return "close" in self.told
+        return "close" in self.startup_report
 
     def get_extra_info(self, name: str) -> str:
         return f"the {name}"
@@ -30,11 +30,11 @@ def told(*turns: Any) -> list[Any]:
 
     async def scenario() -> list[Any]:
         wire = Wire()
-        transport = Gathered(wire, asyncio.get_running_loop())  # type: ignore[arg-type]
+        transport = BufferedTransport(wire, asyncio.get_running_loop())  # type: ignore[arg-type]
         for turn in turns:
             turn(transport)
             await asyncio.sleep(0)
-        return wire.told
+        return wire.startup_report
 
     return asyncio.run(scenario())
 

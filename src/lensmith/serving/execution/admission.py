@@ -12,7 +12,7 @@ STEP_BYTES = 65_536
 """By so much an upload's share of the budget grows: what the server buffers ahead of the reader."""
 
 
-class Admission:
+class AdmissionControl:
     """The door: admits what is predicted to be answered within its deadline.
 
     Args:
@@ -24,9 +24,9 @@ class Admission:
     def __init__(self, pool: Pool, deadline_s: float, image_s: float) -> None:
         self._pool = pool
         self._wanted_s = deadline_s
-        self.renew(image_s)
+        self.set_image_time(image_s)
 
-    def renew(self, image_s: float) -> None:
+    def set_image_time(self, image_s: float) -> None:
         """Set the deadline for a model whose images take `image_s` seconds alone."""
         self.deadline_s = max(self._wanted_s, SLACK * image_s)
 
@@ -51,7 +51,7 @@ class Admission:
             )
 
 
-class Budget:
+class UploadBudget:
     """Bytes of uploads that may be in memory at once.
 
     Args:
@@ -62,21 +62,21 @@ class Budget:
         self.total = total
         self.held = 0
 
-    def share(self) -> Share:
+    def share(self) -> UploadShare:
         """An upload's share, empty yet; a context manager that gives it back."""
-        return Share(self)
+        return UploadShare(self)
 
 
-class Share:
+class UploadShare:
     """What one upload holds of a budget."""
 
     __slots__ = ("_budget", "_held")
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: UploadBudget) -> None:
         self._budget = budget
         self._held = 0
 
-    def cover(self, wanted: int) -> None:
+    def reserve(self, wanted: int) -> None:
         """Hold at least `wanted` bytes, before they are read.
 
         Raises:
@@ -92,7 +92,7 @@ class Share:
         self._budget.held += more
         self._held = wanted
 
-    def __enter__(self) -> Share:
+    def __enter__(self) -> UploadShare:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lensmith.serving.execution.dynamic_batcher import Batcher
-from lensmith.serving.execution.loaded_model import Model
-from lensmith.serving.execution.thread_pool import Pool, Workers
+from lensmith.serving.execution.dynamic_batcher import DynamicBatcher
+from lensmith.serving.execution.loaded_model import LoadedModel
+from lensmith.serving.execution.thread_pool import Pool, ThreadPool
 
 TRIAL_BATCH = 8
 """Images of the batch that is tried, where the ceiling allows."""
@@ -24,14 +24,14 @@ under load.
 
 
 @dataclass(frozen=True)
-class Chosen:
+class PoolChoice:
     """A pool that has worked already, and why it is this one."""
 
     pool: Pool
     why: str
 
 
-def choose_pool(model: Model, threads: int, batching: Literal["auto", "on", "off"], max_batch: int) -> Chosen:
+def choose_pool(model: LoadedModel, threads: int, batching: Literal["auto", "on", "off"], max_batch: int) -> PoolChoice:
     """Try both ways on a real image, and make the faster one, warm.
 
     Args:
@@ -45,14 +45,14 @@ def choose_pool(model: Model, threads: int, batching: Literal["auto", "on", "off
         _at_once(pool, threads, lambda: model.answer(sample))  # the first runs of a graph are slower
         alone_s = _seconds(lambda: _at_once(pool, threads, lambda: model.answer(sample))) / threads
     if batching == "off" or max_batch == 1:
-        return _made(Workers(threads), alone_s * threads, f"{_ms(alone_s)} an image")
+        return _made(ThreadPool(threads), alone_s * threads, f"{_ms(alone_s)} an image")
     size = min(TRIAL_BATCH, max_batch)
     if model.on_gpu:
-        together = Batcher(threads, max_batch)
+        together = DynamicBatcher(threads, max_batch)
         together.warm(model)
         with ThreadPoolExecutor(threads) as pool:
             decode_s = _seconds(lambda: _at_once(pool, threads, lambda: model.prepare(sample)))
-        together.expect(together.image_s, decode_s)
+        together.set_estimate(together.image_s, decode_s)
         together_s = max(decode_s / threads, together.batch_s(size) / size)
     else:
         with ThreadPoolExecutor(threads) as pool:
@@ -63,20 +63,20 @@ def choose_pool(model: Model, threads: int, batching: Literal["auto", "on", "off
     if batching == "auto" and alone_s * SLOWER < together_s:
         if model.on_gpu:
             together.close()
-        return _made(Workers(threads), alone_s * threads, measured)
+        return _made(ThreadPool(threads), alone_s * threads, measured)
     if model.on_gpu:
-        return Chosen(together, measured)
+        return PoolChoice(together, measured)
     # What is on by itself goes as far as it was tried: the images of a larger batch would wait longer for one another.
     largest = max_batch if batching == "on" else size
-    return _made(Workers(threads, largest), min(alone_s, together_s) * threads, measured)
+    return _made(ThreadPool(threads, largest), min(alone_s, together_s) * threads, measured)
 
 
-def _made(workers: Workers, image_s: float, why: str) -> Chosen:
-    workers.expect(image_s)
-    return Chosen(workers, why)
+def _made(workers: ThreadPool, image_s: float, why: str) -> PoolChoice:
+    workers.set_estimate(image_s)
+    return PoolChoice(workers, why)
 
 
-def _batch(model: Model, sample: bytes, size: int) -> None:
+def _batch(model: LoadedModel, sample: bytes, size: int) -> None:
     prepared = [model.prepare(sample) for _ in range(size)]
     import numpy as np
 

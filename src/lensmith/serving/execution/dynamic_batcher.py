@@ -11,13 +11,13 @@ import time
 from queue import Empty, SimpleQueue
 
 from lensmith.imaging.preprocessing import Tensor
-from lensmith.serving.execution.loaded_model import Model
+from lensmith.serving.execution.loaded_model import LoadedModel
 from lensmith.serving.execution.thread_pool import ExpiredError, Job, Pool, by_model, infer, running_mean
 
 Ready = tuple[Job, Tensor, float, float]
 
 
-class Batcher(Pool):
+class DynamicBatcher(Pool):
     """Threads that decode, and one that runs the engine on batches.
 
     Args:
@@ -45,7 +45,7 @@ class Batcher(Pool):
         """See `Pool.describe`."""
         return f"batches of up to {self.max_batch} images, decoded on {self._decoders} threads"
 
-    def warm(self, model: Model) -> None:
+    def warm(self, model: LoadedModel) -> None:
         """See `Pool.warm`: every size of batch. The first model is run twice, to learn how long each takes."""
         prepared = model.prepare(model.sample())
         times = []
@@ -60,16 +60,16 @@ class Batcher(Pool):
             self._measured = True
             times = plausible(times)
             self._costs = [0.0, *(each / times[0] for each in times)]
-            self.expect(times[0])
+            self.set_estimate(times[0])
 
-    def expect(self, image_s: float, decode_s: float = 0.0) -> None:
-        """See `Pool.expect`.
+    def set_estimate(self, image_s: float, decode_s: float = 0.0) -> None:
+        """See `Pool.set_estimate`.
 
         Args:
             image_s: of the executor with an image alone.
             decode_s: of a decoder with an image, while all decode; 0: not known.
         """
-        super().expect(image_s)
+        super().set_estimate(image_s)
         self._decode_s = decode_s
 
     def predicted_s(self, ahead: int = 0) -> float:
@@ -96,7 +96,7 @@ class Batcher(Pool):
         self._ready.put(None)
 
     def _decode_next(self) -> bool:
-        """Decode what waits, or wait for it; whether to go on. See `Workers._next` for why it is a call of its own."""
+        """Decode the next queued image, or wait for one; False: stop. A call of its own as `ThreadPool._next` is."""
         job = self._queue.get()
         if job is None:
             return False
@@ -124,7 +124,7 @@ class Batcher(Pool):
             ended += self._execute_next()
 
     def _execute_next(self) -> int:
-        """Answer what is ready, or wait for it; how many decoders have ended by what came. See `Workers._next`."""
+        """Answer what is ready, or wait for it; how many decoders have ended by what came. See `ThreadPool._next`."""
         ready: list[Ready] = []
         ended = 0
         each = self._ready.get()

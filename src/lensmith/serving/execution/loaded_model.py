@@ -16,7 +16,7 @@ from lensmith.imaging.preprocessing import Tensor
 from lensmith.inference.classifier import Classifier, Prediction
 from lensmith.inference.engine import open_engine
 
-POLITE = 10
+LOADING_NICENESS = 10
 """Niceness of the thread that loads a model while another answers; on Linux it is that thread's alone."""
 
 
@@ -35,7 +35,7 @@ class NotFiniteError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Classified:
+class TimedPrediction:
     """One image's answer, and where its time went.
 
     Attributes:
@@ -55,7 +55,7 @@ class Classified:
     features: Tensor | None = None
 
 
-class Model:
+class LoadedModel:
     """A classifier with the limits that uploads have to keep. Safe to call from several threads.
 
     Args:
@@ -69,7 +69,7 @@ class Model:
         manifest = classifier.bundle.manifest
         self.classifier = classifier
         self.path = path
-        self.named = named or ModelVersion(manifest.name, manifest.version)
+        self.identity = named or ModelVersion(manifest.name, manifest.version)
         self.labels = manifest.labels
         self._max_pixels = max_pixels
         self._compares_features = manifest.reference is not None and manifest.reference.feature_images > 0
@@ -82,16 +82,16 @@ class Model:
         path: Path,
         engine: str | None,
         max_pixels: int,
-        polite: bool = False,
+        low_priority: bool = False,
         named: ModelVersion | None = None,
-    ) -> Model:
+    ) -> LoadedModel:
         """Open a bundle and prove it by its hashes and golden samples.
 
         Args:
             path: the bundle.
             engine: another of its engines than the chosen one.
             max_pixels: largest picture.
-            polite: let the rest of the process go first; lowers the priority of the calling thread for good.
+            low_priority: let the rest of the process go first; lowers the priority of the calling thread for good.
             named: what it is called; as the bundle says by default.
 
         Raises:
@@ -99,19 +99,19 @@ class Model:
         """
         bundle = Bundle.load(path)
         # OpenVINO's threads would inherit the priority, and answer with it.
-        if polite and hasattr(os, "setpriority") and bundle.records(engine)[0].engine == "onnxruntime":
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), POLITE)
+        if low_priority and hasattr(os, "setpriority") and bundle.records(engine)[0].engine == "onnxruntime":
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADING_NICENESS)
         return cls(Classifier(bundle, open_engine(bundle, engine, threads=1)), max_pixels, path, named)
 
     @property
     def name(self) -> str:
         """What it is called, without its version."""
-        return self.named.name
+        return self.identity.name
 
     @property
     def version(self) -> str:
         """Which of that name."""
-        return self.named.version
+        return self.identity.version
 
     @property
     def on_gpu(self) -> bool:
@@ -150,10 +150,10 @@ class Model:
         """A real encoded image to warm up and to measure with."""
         return self.classifier.bundle.golden().images[0]
 
-    def answer(self, encoded: bytes, top_k: int = 1) -> Classified:
+    def answer(self, encoded: bytes, top_k: int = 1) -> TimedPrediction:
         """One image from its bytes to its answer, in the caller's thread."""
         started = time.perf_counter()
         prepared = self.prepare(encoded)
         decoded = time.perf_counter()
         prediction = self.rank(self.infer(prepared[None])[0], top_k)
-        return Classified(prediction, decoded - started, time.perf_counter() - decoded)
+        return TimedPrediction(prediction, decoded - started, time.perf_counter() - decoded)

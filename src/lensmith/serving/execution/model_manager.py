@@ -12,10 +12,10 @@ from pathlib import Path
 from lensmith.config import ServeSettings
 from lensmith.errors import MissingPackageError
 from lensmith.rollout.state import Known
-from lensmith.serving.execution.loaded_model import Model, ModelVersion
+from lensmith.serving.execution.loaded_model import LoadedModel, ModelVersion
 
 
-class Models:
+class ModelManager:
     """What is loaded. Changed on the event loop; a request keeps the model that it began with to its end.
 
     Args:
@@ -27,14 +27,14 @@ class Models:
         challenger: of a gray release that is under way.
     """
 
-    def __init__(self, active: Model, settings: ServeSettings, beside: Model | None = None) -> None:
+    def __init__(self, active: LoadedModel, settings: ServeSettings, beside: LoadedModel | None = None) -> None:
         self.active = active
         self.beside = beside
-        self.challenger: Model | None = None
+        self.challenger: LoadedModel | None = None
         self._settings = settings
 
     @classmethod
-    def load(cls, settings: ServeSettings, known: Known | None = None) -> Models:
+    def load(cls, settings: ServeSettings, known: Known | None = None) -> ModelManager:
         """Open the bundles that the settings name, or in the place of the first what the registry says.
 
         Raises:
@@ -43,30 +43,30 @@ class Models:
         path, named = settings.bundle, None
         if known is not None:
             path, named = known.path, ModelVersion(known.name, known.version)
-        active = Model.load(path, settings.engine, settings.max_pixels, named=named)
+        active = LoadedModel.load(path, settings.engine, settings.max_pixels, named=named)
         if settings.beside is None:
             return cls(active, settings)
-        return cls(active, settings, Model.load(settings.beside, settings.engine, settings.max_pixels))
+        return cls(active, settings, LoadedModel.load(settings.beside, settings.engine, settings.max_pixels))
 
     @classmethod
-    def begin_loading(cls, settings: ServeSettings, known: Known | None = None) -> Future[Models]:
+    def start_loading(cls, settings: ServeSettings, known: Known | None = None) -> Future[ModelManager]:
         """`load` in a thread: the web framework takes as long to import, and can be so meanwhile."""
         with closing_without_waiting() as thread:
             return thread.submit(cls.load, settings, known)
 
     @property
-    def all(self) -> tuple[Model, ...]:
+    def all(self) -> tuple[LoadedModel, ...]:
         """The active one first."""
         return tuple(each for each in (self.active, self.challenger, self.beside) if each is not None)
 
-    def find(self, name: str, version: str | None = None) -> Model | None:
+    def find(self, name: str, version: str | None = None) -> LoadedModel | None:
         """The model of that name (and version), the active one first; None where there is none."""
         fitting = (each for each in self.all if each.name == name and version in (None, each.version))
         return next(fitting, None)
 
-    async def load_next(
-        self, path: Path, warm: Callable[[Model], None], named: ModelVersion | None = None
-    ) -> tuple[Model, float]:
+    async def load_and_warm(
+        self, path: Path, warm: Callable[[LoadedModel], None], named: ModelVersion | None = None
+    ) -> tuple[LoadedModel, float]:
         """Open, prove and warm a model that is to become the active one, in a thread of its own.
 
         Args:
@@ -82,9 +82,11 @@ class Models:
             MissingPackageError: an engine's package is not installed.
         """
 
-        def work() -> tuple[Model, float]:
+        def work() -> tuple[LoadedModel, float]:
             try:
-                model = Model.load(path, self._settings.engine, self._settings.max_pixels, polite=True, named=named)
+                model = LoadedModel.load(
+                    path, self._settings.engine, self._settings.max_pixels, low_priority=True, named=named
+                )
             except ModuleNotFoundError as error:
                 raise MissingPackageError.of(error) from error
             warm(model)

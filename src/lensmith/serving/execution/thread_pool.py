@@ -1,8 +1,8 @@
-"""What works on images: threads that take them from a queue, and the jobs that wait in it.
+"""Thread pools that classify images: the queue of jobs, and run-to-completion on one thread per core.
 
-Two ways, of one face. `Workers` runs to completion: one thread a core takes images from their bytes to their answers,
-alone or with some of those that wait, which measured fastest on CPUs. `dynamic_batcher.Batcher` decodes on all cores
-and feeds one executor with batches. Either way an idle thread takes what waits at once; there are no timers.
+`Pool` is the interface of both execution modes. `ThreadPool` runs each image to completion on one thread, alone or in a
+small batch of what is queued; this measured fastest on CPUs. `dynamic_batcher.DynamicBatcher` decodes on all cores and
+feeds one executor with batches. In both, an idle thread takes what is queued at once; there are no timers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from queue import Empty, SimpleQueue
 import numpy as np
 
 from lensmith.imaging.preprocessing import Tensor
-from lensmith.serving.execution.loaded_model import Classified, Model
+from lensmith.serving.execution.loaded_model import LoadedModel, TimedPrediction
 
 SMOOTHING = 0.1
 """Weight of the newest time in the running mean of times."""
@@ -46,13 +46,13 @@ class Job:
 
     __slots__ = ("abandoned", "answer", "deadline", "image", "loop", "model", "queued", "taken", "top_k")
 
-    def __init__(self, model: Model, image: bytes | Tensor, top_k: int, deadline: float = math.inf) -> None:
+    def __init__(self, model: LoadedModel, image: bytes | Tensor, top_k: int, deadline: float = math.inf) -> None:
         self.model = model
         self.image: bytes | Tensor | None = image
         self.top_k = top_k
         self.deadline = deadline
         self.loop = asyncio.get_running_loop()
-        self.answer: asyncio.Future[Classified] = self.loop.create_future()
+        self.answer: asyncio.Future[TimedPrediction] = self.loop.create_future()
         self.queued = time.perf_counter()
         self.abandoned = self.taken = False  # of which at most one becomes true, under the pool's lock
 
@@ -67,8 +67,8 @@ class Pool(ABC):
 
     Attributes:
         threads: images worked on at once.
-        running: images that a thread has taken and that are not answered yet. Of `Workers` at most `max_batch` for each
-            thread; of a batcher those that are decoded, that are ready for a batch, and that are in one.
+        running: images that a thread has taken and not answered yet: in a `ThreadPool` at most `max_batch` per thread,
+            in a `DynamicBatcher` those being decoded, ready for a batch, and in one.
         waiting: images that wait for a thread.
         max_batch: images answered together at most.
     """
@@ -91,7 +91,7 @@ class Pool(ABC):
         """
         return self._image_s
 
-    def expect(self, image_s: float) -> None:
+    def set_estimate(self, image_s: float) -> None:
         """Begin with a measured time in the place of none."""
         self._image_s = image_s
 
@@ -106,7 +106,7 @@ class Pool(ABC):
         """Whether an image that came now would be worked on at once."""
         return self.waiting + self.running < self.threads
 
-    def submit(self, job: Job) -> asyncio.Future[Classified]:
+    def submit(self, job: Job) -> asyncio.Future[TimedPrediction]:
         """Queue a job; its answer raises what the work raised, or `ExpiredError`."""
         with self._counting:
             self.waiting += 1
@@ -138,7 +138,7 @@ class Pool(ABC):
             _post(job, ExpiredError())
         return not expired
 
-    def _done(self, job: Job, result: Classified | BaseException) -> None:
+    def _done(self, job: Job, result: TimedPrediction | BaseException) -> None:
         with self._counting:
             self.running -= 1
         _post(job, result)
@@ -158,14 +158,14 @@ class Pool(ABC):
         """How images are worked on, in words."""
 
     @abstractmethod
-    def warm(self, model: Model) -> None:
+    def warm(self, model: LoadedModel) -> None:
         """Have a model run as it will be run here, so that its first requests take no longer than later ones.
 
         It takes the caller's time, and goes beside what is being answered.
         """
 
 
-class Workers(Pool):
+class ThreadPool(Pool):
     """Run to completion: each thread takes images from their bytes to their answers.
 
     Args:
@@ -184,7 +184,7 @@ class Workers(Pool):
         together = f", up to {self.max_batch} images together" if self.max_batch > 1 else ""
         return f"run to completion on {self.threads} thread{'s' * (self.threads > 1)}{together}"
 
-    def warm(self, model: Model) -> None:
+    def warm(self, model: LoadedModel) -> None:
         """See `Pool.warm`: twice on as many threads at once, alone and in the largest batch."""
         prepared = model.prepare(model.sample())
         batches = [prepared[None].repeat(size, axis=0) for size in {1, self.max_batch}]
@@ -225,7 +225,7 @@ class Workers(Pool):
         return True
 
 
-def answer(jobs: Sequence[Job], done: Callable[[Job, Classified | BaseException], None]) -> None:
+def answer(jobs: Sequence[Job], done: Callable[[Job, TimedPrediction | BaseException], None]) -> None:
     """Decode and answer jobs in the caller's thread; one that fails fails alone."""
     for model, ours in by_model(jobs):
         ready: list[tuple[Job, Tensor, float, float]] = []
@@ -241,15 +241,15 @@ def answer(jobs: Sequence[Job], done: Callable[[Job, Classified | BaseException]
 
 
 def infer(
-    model: Model,
+    model: LoadedModel,
     ready: Sequence[tuple[Job, Tensor, float, float]],
-    done: Callable[[Job, Classified | BaseException], None],
+    done: Callable[[Job, TimedPrediction | BaseException], None],
 ) -> None:
     """Answer prepared jobs, each with the seconds that it waited and was decoded in, in one run of the engine."""
     if not ready:
         return
     started = time.perf_counter()
-    results: list[Classified | BaseException]
+    results: list[TimedPrediction | BaseException]
     try:
         batch = ready[0][1][None] if len(ready) == 1 else np.stack([prepared for _, prepared, _, _ in ready])
         rows, features = model.infer_with_features(batch)
@@ -261,7 +261,7 @@ def infer(
         of_each = itertools.repeat(None, len(ready)) if features is None else features
         for (job, _, waited, decoded), row, taken in zip(ready, rows, of_each, strict=True):
             try:
-                results.append(Classified(model.rank(row, job.top_k), decoded, took, waited, len(ready), taken))
+                results.append(TimedPrediction(model.rank(row, job.top_k), decoded, took, waited, len(ready), taken))
             except BaseException as error:
                 results.append(error)
     for (job, *_), result in zip(ready, results, strict=True):
@@ -274,20 +274,20 @@ def running_mean(known: float, seconds: float) -> float:
     return known + SMOOTHING * (min(seconds, OUTLIER * known) - known) if known else seconds
 
 
-def by_model(jobs: Sequence[Job]) -> list[tuple[Model, list[Job]]]:
+def by_model(jobs: Sequence[Job]) -> list[tuple[LoadedModel, list[Job]]]:
     """Jobs sorted by what answers them."""
-    groups: dict[int, tuple[Model, list[Job]]] = {}
+    groups: dict[int, tuple[LoadedModel, list[Job]]] = {}
     for job in jobs:
         groups.setdefault(id(job.model), (job.model, []))[1].append(job)
     return list(groups.values())
 
 
-def _post(job: Job, result: Classified | BaseException) -> None:
+def _post(job: Job, result: TimedPrediction | BaseException) -> None:
     with suppress(RuntimeError):  # the loop ended while the image was worked on: nobody waits
         job.loop.call_soon_threadsafe(_resolve, job.answer, result)
 
 
-def _resolve(future: asyncio.Future[Classified], result: Classified | BaseException) -> None:
+def _resolve(future: asyncio.Future[TimedPrediction], result: TimedPrediction | BaseException) -> None:
     if future.done():  # cancelled: the client left while its image was worked on
         return
     if isinstance(result, BaseException):

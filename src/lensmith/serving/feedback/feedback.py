@@ -20,8 +20,8 @@ from lensmith.config import ServeSettings
 from lensmith.feedback import storage
 from lensmith.feedback.storage import Reason, Upload
 from lensmith.imaging.preprocessing import Tensor
-from lensmith.serving.execution.loaded_model import Classified, Model, ModelVersion
-from lensmith.serving.execution.model_manager import Models
+from lensmith.serving.execution.loaded_model import LoadedModel, ModelVersion, TimedPrediction
+from lensmith.serving.execution.model_manager import ModelManager
 from lensmith.serving.feedback.answers import FLUSH_S, Accuracy, Answers, Known
 from lensmith.serving.feedback.keeper import Keeper
 from lensmith.serving.metrics import SHARED_FOLDER
@@ -81,7 +81,7 @@ class Feedback:
         ServiceError: uploads are to be kept where nothing can be written.
     """
 
-    def __init__(self, models: Models, settings: ServeSettings, registry: CollectorRegistry) -> None:
+    def __init__(self, models: ModelManager, settings: ServeSettings, registry: CollectorRegistry) -> None:
         self.heard: Callable[[FeedbackGiven], None] = lambda given: None
         self.translate: Callable[[str, str, str], str] = lambda tag, label, answered: label
         self._models = models
@@ -109,7 +109,9 @@ class Feedback:
         if self._keeper is not None:
             self._keeper.close()
 
-    def remember(self, request: Request, model: Model, image: bytes | Tensor, found: Classified, place: int) -> None:
+    def remember(
+        self, request: Request, model: LoadedModel, image: bytes | Tensor, found: TimedPrediction, place: int
+    ) -> None:
         """Note an answer, the `place`th of its request, and have its upload kept where it is worth a label."""
         state = request.scope["state"]
         request_id, tag, top = state["request_id"], state.get(TAG, ""), found.prediction.top[0]
@@ -129,9 +131,9 @@ class Feedback:
                 tag=tag,
             )
             is_kept = self._keeper.offer(upload, image)
-        self._answers.remember(request_id, place, model.named, model.labels, top.class_id, tag, is_kept)
+        self._answers.remember(request_id, place, model.identity, model.labels, top.class_id, tag, is_kept)
 
-    def _reason(self, model: Model, found: Classified) -> Reason | None:
+    def _reason(self, model: LoadedModel, found: TimedPrediction) -> Reason | None:
         """Why an upload is kept; None: it is not."""
         # Drawn before anything else, so that these are a fair sample of all.
         if self._share and random.random() < self._share:
@@ -199,7 +201,7 @@ class Feedback:
         if known is not None:
             return Known(known.model, known.labels, known.label, known.tag, True, known.truth or upload.truth)
         model = ModelVersion(upload.model, upload.version)
-        labels = next((each.labels for each in self._models.all if each.named == model), self._models.active.labels)
+        labels = next((each.labels for each in self._models.all if each.identity == model), self._models.active.labels)
         return Known(model, labels, upload.label, upload.tag, True, upload.truth, remembered=False)
 
     def _settle(self, request_id: str, image: int, label: str, known: Known, sidecar: Path | None) -> str | None:

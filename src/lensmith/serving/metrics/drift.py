@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary, ref
 from prometheus_client import CollectorRegistry, Gauge
 
 from lensmith.bundle.drift import Window
-from lensmith.serving.execution.loaded_model import Classified, Model
+from lensmith.serving.execution.loaded_model import LoadedModel, TimedPrediction
 from lensmith.serving.metrics import SHARED_FOLDER
 
 
@@ -26,8 +26,8 @@ class Drift:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         # Weak, as a model that was replaced goes with its last request, whether or not anybody reads the scores.
-        self._windows: WeakKeyDictionary[Model, Window] = WeakKeyDictionary()
-        self._shown: dict[tuple[str, str], ref[Model]] = {}
+        self._windows: WeakKeyDictionary[LoadedModel, Window] = WeakKeyDictionary()
+        self._shown: dict[tuple[str, str], ref[LoadedModel]] = {}
         self._gauge = Gauge(
             "lensmith_drift_score",
             "How far the last answers are from those on the validation part; about 0 without drift, from 0.2 on to be "
@@ -37,7 +37,7 @@ class Drift:
             multiprocess_mode="livemax",
         )
 
-    def note(self, model: Model, found: Classified) -> None:
+    def note(self, model: LoadedModel, found: TimedPrediction) -> None:
         """Take one answer into its model's window."""
         window = self._windows.get(model)
         if window is None:
@@ -48,7 +48,7 @@ class Drift:
         top = found.prediction.top[0]
         window.note(top.class_id, top.confidence, found.features)
 
-    def show(self, served: Iterable[Model]) -> None:
+    def show(self, served: Iterable[LoadedModel]) -> None:
         """Bring the scores up to date, and take back those of models that are served no more."""
         loaded = set(served)
         for (kind, version), shown in list(self._shown.items()):

@@ -35,14 +35,14 @@ class Restarts:
         self._counter.inc()
 
 
-def keep_counts(pid: int) -> None:
+def merge_counts_of_dead(pid: int) -> None:
     """Add what a dead process has counted to the file of the dead, and remove its own.
 
     Args:
         pid: of a process that writes no more.
     """
     folder = Path(os.environ[SHARED_FOLDER])
-    with undisturbed(folder, fcntl.LOCK_EX):
+    with locked_files(folder, fcntl.LOCK_EX):
         mark_process_dead(pid, str(folder))
         for kind in KINDS:
             own = folder / f"{kind}_{pid}.db"
@@ -56,7 +56,7 @@ def keep_counts(pid: int) -> None:
 
 
 @contextmanager
-def undisturbed(folder: Path, lock: int = fcntl.LOCK_SH) -> Iterator[None]:
+def locked_files(folder: Path, lock: int = fcntl.LOCK_SH) -> Iterator[None]:
     """Read the files, with nothing counted twice or missing; `LOCK_EX`: change which there are."""
     with (folder / "lock").open("a") as file:
         fcntl.flock(file, lock)

@@ -18,11 +18,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from lensmith.serving.execution.loaded_model import Classified, Model
-from lensmith.serving.execution.model_manager import Models
+from lensmith.serving.execution.loaded_model import LoadedModel, TimedPrediction
+from lensmith.serving.execution.model_manager import ModelManager
 from lensmith.serving.metrics import SHARED_FOLDER
 from lensmith.serving.metrics.drift import Drift
-from lensmith.serving.metrics.shared import undisturbed
+from lensmith.serving.metrics.shared import locked_files
 from lensmith.serving.metrics.usage import gpus, memory_bytes, memory_limit_bytes
 
 REQUEST_BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.25, 0.3, 0.5, 1.0, 2.5, 5.0)
@@ -40,7 +40,7 @@ SHED = {"overloaded": "overloaded", "expired": "expired", "draining": "draining"
 """Kind of problem → reason under which it counts as shed."""
 
 
-class Load(Protocol):
+class PoolLoad(Protocol):
     """What is asked at each scrape."""
 
     running: int
@@ -60,7 +60,7 @@ class Telemetry:
         registry: of Prometheus's client, for what others count.
     """
 
-    def __init__(self, models: Models, load: Callable[[], Load | None], ready: Callable[[], bool]) -> None:
+    def __init__(self, models: ModelManager, load: Callable[[], PoolLoad | None], ready: Callable[[], bool]) -> None:
         self._models = models
         self._load = load
         self._ready = ready
@@ -164,7 +164,7 @@ class Telemetry:
         if status < HTTPStatus.BAD_REQUEST:  # refusals would make a busy service look quick
             self._latency.labels(route).observe(seconds)
 
-    def classified(self, model: Model, found: Classified) -> None:
+    def classified(self, model: LoadedModel, found: TimedPrediction) -> None:
         """Count one image."""
         self._queue.observe(found.queue_s)
         self._decode.observe(found.decode_s)
@@ -188,7 +188,7 @@ class Telemetry:
     def exposition(self) -> bytes:
         """Everything, in Prometheus's text format."""
         self.note_load()
-        with undisturbed(Path(self._shared)) if self._shared else nullcontext():
+        with locked_files(Path(self._shared)) if self._shared else nullcontext():
             return generate_latest(self._exposed)
 
     def note_load(self) -> None:

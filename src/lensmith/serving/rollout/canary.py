@@ -8,7 +8,7 @@ import logging
 from lensmith.rollout.metrics import CONFIDENCE_BUCKETS, bucket_of, class_bucket
 from lensmith.rollout.report import Report, Role, Stop
 from lensmith.rollout.state import Rollout
-from lensmith.serving.execution.loaded_model import Classified, Model, NotFiniteError
+from lensmith.serving.execution.loaded_model import LoadedModel, NotFiniteError, TimedPrediction
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class Trial:
         challenger: loaded and warm; None: it could not be loaded.
     """
 
-    def __init__(self, rollout: Rollout, champion: Model, challenger: Model | None) -> None:
+    def __init__(self, rollout: Rollout, champion: LoadedModel, challenger: LoadedModel | None) -> None:
         self.rollout = rollout
         self.challenger = challenger
         self.report = Report(rollout.id)
@@ -68,14 +68,14 @@ class Trial:
         if role == "challenger":
             self._row = 0
 
-    def classified(self, role: Role, found: Classified) -> None:
+    def classified(self, role: Role, found: TimedPrediction) -> None:
         """Count an image's answer."""
         counts, top = self.report.of(role), found.prediction.top[0]
         counts.work[bucket_of(1000 * (found.decode_s + found.inference_s))] += 1
         counts.classes[class_bucket(self.champions_class(role, top.label))] += 1
         counts.confidence[min(CONFIDENCE_BUCKETS - 1, int(top.confidence * CONFIDENCE_BUCKETS))] += 1
 
-    def compared(self, champion: Classified, challenger: Classified) -> None:
+    def compared(self, champion: TimedPrediction, challenger: TimedPrediction) -> None:
         """Count what both have answered to the same image."""
         counts = self.report.challenger
         counts.answered += 1

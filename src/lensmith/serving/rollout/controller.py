@@ -16,9 +16,9 @@ from lensmith.imaging.preprocessing import Tensor
 from lensmith.rollout.mailbox import Mailbox
 from lensmith.rollout.report import Role
 from lensmith.rollout.state import Known
-from lensmith.serving.execution.admission import Admission
-from lensmith.serving.execution.loaded_model import Classified, Model, ModelVersion
-from lensmith.serving.execution.model_manager import Models
+from lensmith.serving.execution.admission import AdmissionControl
+from lensmith.serving.execution.loaded_model import LoadedModel, ModelVersion, TimedPrediction
+from lensmith.serving.execution.model_manager import ModelManager
 from lensmith.serving.execution.thread_pool import ExpiredError, Job, Pool
 from lensmith.serving.metrics.rollout import ReleaseMetrics
 from lensmith.serving.metrics.telemetry import Telemetry
@@ -44,7 +44,7 @@ class Around(Protocol):
     """What a release needs of the service."""
 
     pool: Pool
-    admission: Admission
+    admission: AdmissionControl
     telemetry: Telemetry
 
 
@@ -62,7 +62,7 @@ class Release:
         trial: the gray release that is under way; None: none, or its challenger is not here yet.
     """
 
-    def __init__(self, models: Models, mailbox: Mailbox, around: Around, metrics: ReleaseMetrics) -> None:
+    def __init__(self, models: ModelManager, mailbox: Mailbox, around: Around, metrics: ReleaseMetrics) -> None:
         self.known = mailbox.known()
         self.trial: Trial | None = None
         self._models = models
@@ -90,7 +90,7 @@ class Release:
                 logger.exception("what the registry says could not be carried out")
             await asyncio.sleep(LOOK_S)
 
-    def choose(self, request: Request) -> Model:
+    def choose(self, request: Request) -> LoadedModel:
         """What answers a request that names no version."""
         trial, champion = self.trial, self._models.active
         if trial is None or trial.challenger is None or not trial.under_way:
@@ -99,7 +99,7 @@ class Release:
         request.scope["state"][ROLE] = f"{trial.rollout.id}/{'challenger' if hers else 'champion'}"
         return trial.challenger if hers else champion
 
-    def instead(self, state: State, fault: BaseException) -> Model | None:
+    def instead(self, state: State, fault: BaseException) -> LoadedModel | None:
         """Count that the model of a request failed; what answers in its place, where it was the challenger."""
         role = self._role(state)
         if role is not None and self.trial is not None:
@@ -108,7 +108,7 @@ class Release:
         # Also where the release has ended since the request was sent to it.
         return self._models.active if state.pop(ROLE, "").endswith("/challenger") else None
 
-    def classified(self, request: Request, image: bytes | Tensor, found: Classified) -> None:
+    def classified(self, request: Request, image: bytes | Tensor, found: TimedPrediction) -> None:
         """Count an image's answer, and have the challenger work on a copy where it stands in the shadow."""
         role = self._role(request.scope["state"])
         if role is None or self.trial is None:
@@ -146,22 +146,22 @@ class Release:
 
     async def _champion(self, known: Known) -> None:
         wanted = ModelVersion(known.name, known.version)
-        if wanted == self._models.active.named or (wanted == self._refused and time.monotonic() < self._again_at):
+        if wanted == self._models.active.identity or (wanted == self._refused and time.monotonic() < self._again_at):
             return
         tried = self.trial.challenger if self.trial else None
         try:
-            if tried is not None and tried.named == wanted:
+            if tried is not None and tried.identity == wanted:
                 model = tried
                 image_s = await asyncio.to_thread(_alone_s, model)
             else:
-                model, image_s = await self._models.load_next(known.path, self._around.pool.warm, wanted)
+                model, image_s = await self._models.load_and_warm(known.path, self._around.pool.warm, wanted)
         except Exception as error:
             self._refused, self._again_at = wanted, time.monotonic() + AGAIN_S
-            logger.error("%s cannot be served, %s goes on: %s", wanted, self._models.active.named, error)
+            logger.error("%s cannot be served, %s goes on: %s", wanted, self._models.active.identity, error)
             return
         self._refused = None
         self._models.active = model
-        self._around.admission.renew(image_s)
+        self._around.admission.set_image_time(image_s)
         logger.info("%s answers", wanted)
         self._around.telemetry.describe_models()
 
@@ -185,14 +185,14 @@ class Release:
         champion = self._models.active
         try:
             named = ModelVersion(known.name, rollout.challenger)
-            model, _ = await self._models.load_next(path, self._around.pool.warm, named)
+            model, _ = await self._models.load_and_warm(path, self._around.pool.warm, named)
         except Exception as error:
             self.trial = Trial(rollout, champion, None)
             self.trial.stop("load", str(error) if isinstance(error, LensmithError) else repr(error))
             return
         self.trial = Trial(rollout, champion, model)
         self._models.challenger = model
-        logger.info("%s gets %g %% of the requests%s", model.named, rollout.share, " as copies" * rollout.shadow)
+        logger.info("%s gets %g %% of the requests%s", model.identity, rollout.share, " as copies" * rollout.shadow)
         self._around.telemetry.describe_models()
 
     def _end(self) -> None:
@@ -216,13 +216,13 @@ class Release:
         else:
             self._handed_in, self._trouble = report, ""
 
-    def _copy(self, trial: Trial, image: bytes | Tensor, found: Classified) -> None:
+    def _copy(self, trial: Trial, image: bytes | Tensor, found: TimedPrediction) -> None:
         """Have the challenger answer, too, where nobody has to wait for it."""
         challenger, pool = trial.challenger, self._around.pool
         if challenger is None or not trial.under_way or len(self._copies) >= MOST_COPIES or not pool.idle():
             return
 
-        async def compare(answer: Awaitable[Classified]) -> None:
+        async def compare(answer: Awaitable[TimedPrediction]) -> None:
             try:
                 trial.compared(found, await answer)
             except (ExpiredError, ImageError):  # none of its faults
@@ -243,7 +243,7 @@ async def ended(task: asyncio.Task[None]) -> None:
         await task
 
 
-def _alone_s(model: Model) -> float:
+def _alone_s(model: LoadedModel) -> float:
     """Seconds that an image takes alone."""
     started = time.perf_counter()
     model.answer(model.sample())

@@ -12,14 +12,14 @@ from lensmith.serving.auth import audit
 from lensmith.serving.auth.middleware import client_of
 from lensmith.serving.execution.admission import RETRY
 from lensmith.serving.problems import ProblemError, documented
-from lensmith.serving.schema import ModelName, Swap
+from lensmith.serving.schema import ModelName, SwapRequest
 from lensmith.serving.service import Service
 
 
 def add_admin(app: FastAPI, service: Service) -> None:
     """Put the route into `app`."""
 
-    async def swap(request: Request, wanted: Swap) -> ModelName:
+    async def swap(request: Request, wanted: SwapRequest) -> ModelName:
         """Load a bundle beside the active model, prove it, warm it, and let it answer from then on.
 
         Without a path, the bundle is read again from where the active one was. The answer comes when the new model

@@ -10,10 +10,18 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lensmith.serving.execution.loaded_model import Classified, Model
+from lensmith.serving.execution.loaded_model import LoadedModel, TimedPrediction
 from lensmith.serving.problems import ProblemError, documented
-from lensmith.serving.routes.fast_path import Direct
-from lensmith.serving.schema import Answer, BatchAnswer, BatchItem, ModelCard, ModelName, RankedClass, Timings
+from lensmith.serving.routes.fast_path import FastRoute
+from lensmith.serving.schema import (
+    BatchItem,
+    BatchPredictResponse,
+    ModelCard,
+    ModelName,
+    PredictResponse,
+    RankedClass,
+    Timings,
+)
 from lensmith.serving.service import Service
 from lensmith.serving.upload import FIELD, Uploads
 
@@ -36,7 +44,7 @@ class Classify:
         service = self.service
         top_k, model = self._asked(request)
         await service.admit(request)
-        await service.spend(request)
+        await service.count_against_quota(request)
         with service.budget.share() as share:
             encoded = await self.uploads.image(request, share)
             found = await service.answer(request, encoded, top_k, model)
@@ -52,7 +60,7 @@ class Classify:
         await service.admit(request)
         with service.budget.share() as share:
             images = await self.uploads.images(request, share)
-            await service.spend(request, len(images))
+            await service.count_against_quota(request, len(images))
             found = await service.answer_all(request, images, top_k, model)
         return all_answered(found, request)
 
@@ -76,7 +84,7 @@ class Classify:
             max_images=settings.max_images,
         )
 
-    def _asked(self, request: Request) -> tuple[int, Model]:
+    def _asked(self, request: Request) -> tuple[int, LoadedModel]:
         query = request.query_params
         return read_top_k(query.get("top_k")), self.service.model(request, query.get("model"))
 
@@ -85,8 +93,8 @@ def add_classify(app: FastAPI, service: Service) -> None:
     """Put the routes into `app`."""
     handlers = Classify(service)
     for path, handler, answer, body in (
-        ("/predict", handlers.predict, Answer, _ONE),
-        ("/predict/batch", handlers.batch, BatchAnswer, _MANY),
+        ("/predict", handlers.predict, PredictResponse, _ONE),
+        ("/predict/batch", handlers.batch, BatchPredictResponse, _MANY),
     ):
         app.router.add_api_route(
             path,
@@ -95,7 +103,7 @@ def add_classify(app: FastAPI, service: Service) -> None:
             response_model=answer,
             responses=documented(401, 403, 404, 408, 413, 415, 422, 429, 500, 503, 504),
             openapi_extra={"parameters": _PARAMETERS, "requestBody": body},
-            route_class_override=Direct,
+            route_class_override=FastRoute,
         )
     app.add_api_route("/model", handlers.model, responses=documented(401, 403))
 
@@ -114,11 +122,11 @@ def read_top_k(given: str | None) -> int:
     return top_k
 
 
-def answered(found: Classified, request: Request) -> Response:
+def answered(found: TimedPrediction, request: Request) -> Response:
     """The answer for one image."""
     state = request.scope["state"]
     top = ranked(found)
-    answer = Answer(
+    answer = PredictResponse(
         class_id=top[0].class_id,
         label=top[0].label,
         confidence=top[0].confidence,
@@ -131,10 +139,10 @@ def answered(found: Classified, request: Request) -> Response:
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-def all_answered(found: Sequence[Classified | ProblemError], request: Request) -> Response:
+def all_answered(found: Sequence[TimedPrediction | ProblemError], request: Request) -> Response:
     """The answer for several images, each in its place."""
     state = request.scope["state"]
-    answer = BatchAnswer(
+    answer = BatchPredictResponse(
         results=[item(each, request) for each in found],
         model=model_name(state["model"]),
         request_id=state["request_id"],
@@ -143,12 +151,12 @@ def all_answered(found: Sequence[Classified | ProblemError], request: Request) -
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-def model_name(model: Model) -> ModelName:
+def model_name(model: LoadedModel) -> ModelName:
     """What answered, as it is sent."""
     return ModelName(name=model.name, version=model.version)
 
 
-def ranked(found: Classified) -> list[RankedClass]:
+def ranked(found: TimedPrediction) -> list[RankedClass]:
     """The classes of an answer as they are sent."""
     return [
         RankedClass(class_id=each.class_id, label=each.label, confidence=each.confidence)
@@ -156,7 +164,7 @@ def ranked(found: Classified) -> list[RankedClass]:
     ]
 
 
-def timings(found: Classified, started: float) -> Timings:
+def timings(found: TimedPrediction, started: float) -> Timings:
     """Where the time of one image went, up to now, for a request that began at `started`."""
     return Timings(
         decode=milliseconds(found.decode_s),
@@ -166,7 +174,7 @@ def timings(found: Classified, started: float) -> Timings:
     )
 
 
-def item(found: Classified | ProblemError, request: Request) -> BatchItem:
+def item(found: TimedPrediction | ProblemError, request: Request) -> BatchItem:
     """One image of several: its answer, or its problem."""
     if isinstance(found, ProblemError):
         return BatchItem(problem=found.details(request.scope))

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lensmith.serving.problems import ProblemError
 
 
-class Direct(APIRoute):
+class FastRoute(APIRoute):
     """Its function takes a `Request` and returns a `Response`, or raises a `ProblemError`.
 
     What such a function reads from the request stands in `openapi_extra`.
@@ -33,7 +33,7 @@ class Direct(APIRoute):
         self.app = app
 
 
-class Shortcut:
+class FastPathMiddleware:
     """Leads a request to its direct route, past routing. The innermost of what happens around requests.
 
     Args:
@@ -41,7 +41,7 @@ class Shortcut:
         routes: by method and address.
     """
 
-    def __init__(self, app: ASGIApp, routes: Callable[[], Mapping[tuple[str, str], Direct]]) -> None:
+    def __init__(self, app: ASGIApp, routes: Callable[[], Mapping[tuple[str, str], FastRoute]]) -> None:
         self.app = app
         self._routes = routes()
 
@@ -58,7 +58,7 @@ class Shortcut:
         return await response(scope, receive, send)  # type: ignore[no-any-return]
 
 
-def direct_routes(app: FastAPI) -> dict[tuple[str, str], Direct]:
+def fast_routes(app: FastAPI) -> dict[tuple[str, str], FastRoute]:
     """Those of `app` whose address is one alone."""
-    found = [route for route in app.routes if isinstance(route, Direct) and not route.param_convertors]
+    found = [route for route in app.routes if isinstance(route, FastRoute) and not route.param_convertors]
     return {(method, route.path): route for route in found for method in route.methods or ()}

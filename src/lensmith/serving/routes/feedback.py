@@ -8,9 +8,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lensmith.serving.problems import documented
-from lensmith.serving.routes.fast_path import Direct
+from lensmith.serving.routes.fast_path import FastRoute
 from lensmith.serving.routes.json_body import Strict, Whole, body_of, parse, schema_of
-from lensmith.serving.schema import FeedbackAnswer, ModelName, OnlineAccuracy, VersionAccuracy
+from lensmith.serving.schema import FeedbackResponse, ModelName, OnlineAccuracy, VersionAccuracy
 from lensmith.serving.service import Service
 from lensmith.serving.upload import Uploads
 
@@ -44,7 +44,7 @@ def add_feedback(app: FastAPI, service: Service) -> None:
         with service.budget.share() as share:
             asked = parse(TrueLabel, await uploads.body(request, share, MAX_BYTES, "A body"), MAX_VALUES)
         given = await service.feedback.give(asked.request_id, asked.image, asked.label)
-        answer = FeedbackAnswer(
+        answer = FeedbackResponse(
             label=given.truth,
             answered=given.answered,
             right=given.right,
@@ -75,9 +75,9 @@ def add_feedback(app: FastAPI, service: Service) -> None:
         "/feedback",
         give,
         methods=["POST"],
-        response_model=FeedbackAnswer,
+        response_model=FeedbackResponse,
         responses=documented(401, 403, 404, 408, 409, 413, 422, 500, 503),
         openapi_extra={"requestBody": body_of(schema_of(TrueLabel), "The true label.")},
-        route_class_override=Direct,
+        route_class_override=FastRoute,
     )
     app.add_api_route("/feedback", accuracy, methods=["GET"], responses=documented(401, 403))

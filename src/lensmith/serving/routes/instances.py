@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from pydantic import Field
 from starlette.requests import Request
 
-from lensmith.serving.execution.admission import Share
-from lensmith.serving.execution.loaded_model import Classified, Model
+from lensmith.serving.execution.admission import UploadShare
+from lensmith.serving.execution.loaded_model import LoadedModel, TimedPrediction
 from lensmith.serving.problems import ProblemError
 from lensmith.serving.routes.classify import TOP_K
 from lensmith.serving.routes.json_body import Strict, Whole, image_from_base64, json_limit, parse, schema_of
@@ -56,7 +56,7 @@ def instances_schema(max_images: int) -> dict[str, Any]:
     return schema
 
 
-async def read_instances(request: Request, uploads: Uploads, share: Share) -> Instances:
+async def read_instances(request: Request, uploads: Uploads, share: UploadShare) -> Instances:
     """A request's instances; what their images are is not looked at.
 
     Raises:
@@ -73,15 +73,15 @@ async def read_instances(request: Request, uploads: Uploads, share: Share) -> In
 
 
 async def answer_instances(
-    service: Service, request: Request, instances: Sequence[Encoded | Named], top_k: int, model: Model
-) -> list[Classified | ProblemError]:
+    service: Service, request: Request, instances: Sequence[Encoded | Named], top_k: int, model: LoadedModel
+) -> list[TimedPrediction | ProblemError]:
     """Answers in the order of the instances; one that cannot be used takes no other with it.
 
     Raises:
         ProblemError: over quota, or overloaded.
         ClientDisconnect: the client left.
     """
-    await service.spend(request, len(instances))
+    await service.count_against_quota(request, len(instances))
     images: list[bytes] = []
     problems: dict[int, ProblemError] = {}
     for place, each in enumerate(instances):

@@ -11,20 +11,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lensmith.core.version import __version__
-from lensmith.serving.execution.loaded_model import Classified, Model
+from lensmith.serving.execution.loaded_model import LoadedModel, TimedPrediction
 from lensmith.serving.problems import ProblemError, ProblemWithError, documented
-from lensmith.serving.routes.fast_path import Direct
+from lensmith.serving.routes.fast_path import FastRoute
 from lensmith.serving.routes.json_body import body_of, json_limit, schema_of
 from lensmith.serving.routes.open_inference_answer import write
-from lensmith.serving.routes.open_inference_request import Asked, of_image, read
+from lensmith.serving.routes.open_inference_request import ParsedRequest, of_image, read
 from lensmith.serving.routes.open_inference_schema import (
     CLASS_ID,
     IMAGE,
     LABEL,
     PROBABILITIES,
     TENSOR,
-    InferAnswer,
     InferRequest,
+    InferResponse,
     Live,
     ModelMetadata,
     ModelReady,
@@ -108,14 +108,14 @@ class OpenInference:
             body = await self.uploads.body(request, share, limit, "A body")
             asked = read(body, json_bytes, model, settings.max_images, settings.max_bytes)
             del body  # what is needed of it has been copied
-            await service.spend(request, len(asked.images))
+            await service.count_against_quota(request, len(asked.images))
             found = await self._answers(request, asked, model)
         content, head = write(asked, found, model, request.scope["state"]["request_id"])
         if head is None:
             return Response(content, media_type="application/json")
         return Response(content, headers={JSON_BYTES: str(head)}, media_type="application/octet-stream")
 
-    async def _answers(self, request: Request, asked: Asked, model: Model) -> list[Classified]:
+    async def _answers(self, request: Request, asked: ParsedRequest, model: LoadedModel) -> list[TimedPrediction]:
         if len(asked.images) == 1:
             return [await self.service.answer(request, asked.images[0], asked.top_k, model)]
         found = []
@@ -125,7 +125,7 @@ class OpenInference:
             found.append(each)
         return found
 
-    def _model(self, request: Request) -> Model:
+    def _model(self, request: Request) -> LoadedModel:
         name, version = request.path_params["name"], request.path_params.get("version")
         return self.service.model(request, name if version is None else f"{name}@{version}")
 
@@ -144,7 +144,7 @@ def add_open_inference(app: FastAPI, service: Service) -> None:
         _add(app, model, handlers.model, ModelMetadata, (401, 403, 404))
         _add(app, f"{model}/ready", handlers.model_ready, ModelReady, (401, 403, 404, 503))
         failures = (401, 403, 404, 408, 413, 415, 422, 429, 500, 503, 504)
-        _add(app, f"{model}/infer", handlers.infer, InferAnswer, failures, _INFER)
+        _add(app, f"{model}/infer", handlers.infer, InferResponse, failures, _INFER)
 
 
 def _add(
@@ -160,7 +160,7 @@ def _add(
         response_model=answer,
         responses=documented(*failures, details=ProblemWithError),
         openapi_extra={"parameters": [*parameters, *(more["parameters"] if more else ())], **extra},
-        route_class_override=Direct,
+        route_class_override=FastRoute,
     )
 
 

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 from pydantic_core import to_json
 
-from lensmith.serving.execution.loaded_model import Classified, Model
-from lensmith.serving.routes.open_inference_request import Asked, Wanted
-from lensmith.serving.routes.open_inference_schema import CLASS_ID, PROBABILITIES, InferAnswer, OutputTensor
+from lensmith.serving.execution.loaded_model import LoadedModel, TimedPrediction
+from lensmith.serving.routes.open_inference_request import ParsedRequest, RequestedOutput
+from lensmith.serving.routes.open_inference_schema import CLASS_ID, PROBABILITIES, InferResponse, OutputTensor
 
 _LENGTH = struct.Struct("<I")
 
 
-def write(asked: Asked, found: Sequence[Classified], model: Model, request_id: str) -> tuple[bytes, int | None]:
+def write(
+    asked: ParsedRequest, found: Sequence[TimedPrediction], model: LoadedModel, request_id: str
+) -> tuple[bytes, int | None]:
     """An answer's body, and the bytes of its JSON part; None: all of it is JSON."""
     outputs, raw = [], []
     for wanted in asked.outputs:
@@ -28,7 +30,7 @@ def write(asked: Asked, found: Sequence[Classified], model: Model, request_id: s
             outputs.append(OutputTensor(name=wanted.name, datatype=datatype, shape=shape, parameters=size))
         else:
             outputs.append(OutputTensor(name=wanted.name, datatype=datatype, shape=shape, data=values.ravel().tolist()))
-    answer = InferAnswer(
+    answer = InferResponse(
         model_name=model.name,
         model_version=model.version,
         id=request_id if asked.id is None else asked.id,
@@ -38,7 +40,7 @@ def write(asked: Asked, found: Sequence[Classified], model: Model, request_id: s
     return (head + b"".join(raw), len(head)) if raw else (head, None)
 
 
-def _output(wanted: Wanted, found: Sequence[Classified]) -> tuple[str, np.ndarray[Any, np.dtype[Any]]]:
+def _output(wanted: RequestedOutput, found: Sequence[TimedPrediction]) -> tuple[str, np.ndarray[Any, np.dtype[Any]]]:
     """Datatype and values of an output."""
     predictions = [each.prediction for each in found]
     if wanted.classes:

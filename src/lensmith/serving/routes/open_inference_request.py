@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lensmith.imaging.preprocessing import Tensor
-from lensmith.serving.execution.loaded_model import Model
+from lensmith.serving.execution.loaded_model import LoadedModel
 from lensmith.serving.problems import ProblemError
 from lensmith.serving.routes.json_body import image_from_base64, json_limit, parse, require_fitting
 from lensmith.serving.routes.open_inference_schema import (
@@ -30,7 +30,7 @@ _LENGTH = struct.Struct("<I")
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RequestedOutput:
     """An output that was asked for.
 
     Attributes:
@@ -45,7 +45,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ParsedRequest:
     """An inference request.
 
     Attributes:
@@ -55,7 +55,7 @@ class Asked:
     """
 
     images: Sequence[bytes | Tensor]
-    outputs: tuple[Wanted, ...]
+    outputs: tuple[RequestedOutput, ...]
     id: str | None
 
     @property
@@ -64,7 +64,7 @@ class Asked:
         return max([1, *(each.classes for each in self.outputs)])
 
 
-def read(body: bytes, json_bytes: int | None, model: Model, max_images: int, max_bytes: int) -> Asked:
+def read(body: bytes, json_bytes: int | None, model: LoadedModel, max_images: int, max_bytes: int) -> ParsedRequest:
     """An inference request, checked as far as it can be before an image is decoded.
 
     Args:
@@ -88,8 +88,8 @@ def read(body: bytes, json_bytes: int | None, model: Model, max_images: int, max
     if given.shape[0] > max_images:
         raise _wrong(f"at most {max_images} images; the shape is {given.shape}")
     if isinstance(given, ImageInput):
-        return Asked(_images(given, raw, max_bytes), _outputs(request), request.id)
-    return Asked(list(_tensor(given, raw, model.input_shape)), _outputs(request), request.id)
+        return ParsedRequest(_images(given, raw, max_bytes), _outputs(request), request.id)
+    return ParsedRequest(list(_tensor(given, raw, model.input_shape)), _outputs(request), request.id)
 
 
 def _binary(given: ImageInput | TensorInput, body: bytes, start: int) -> memoryview | None:
@@ -178,17 +178,17 @@ def _numbers(given: TensorInput, shape: tuple[int, ...]) -> np.ndarray[Any, np.d
     return array
 
 
-def _outputs(request: InferRequest) -> tuple[Wanted, ...]:
+def _outputs(request: InferRequest) -> tuple[RequestedOutput, ...]:
     binary = bool(request.parameters and request.parameters.binary_data_output)
     if not request.outputs:
-        return tuple(Wanted(name, binary) for name in (PROBABILITIES, CLASS_ID, LABEL))
+        return tuple(RequestedOutput(name, binary) for name in (PROBABILITIES, CLASS_ID, LABEL))
     wanted = []
     for each in request.outputs:
         own = each.parameters.binary_data if each.parameters else None
         classes = (each.parameters and each.parameters.classification) or 0
         if classes and each.name != PROBABILITIES:
             raise _wrong(f"`classification` with {PROBABILITIES}; it is with {each.name}")
-        wanted.append(Wanted(each.name, binary if own is None else own, classes))
+        wanted.append(RequestedOutput(each.name, binary if own is None else own, classes))
     return tuple(wanted)
 
 

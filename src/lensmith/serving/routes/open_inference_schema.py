@@ -147,7 +147,7 @@ class OutputTensor(BaseModel):
     data: list[Any] | None = Field(None, description="In row-major order, not nested.")
 
 
-class InferAnswer(BaseModel):
+class InferResponse(BaseModel):
     """The JSON part of an answer."""
 
     model_name: str

@@ -11,9 +11,9 @@ from starlette.responses import Response
 
 from lensmith.serving.problems import ProblemError, documented
 from lensmith.serving.routes.classify import TOP_K, all_answered, answered, read_top_k
-from lensmith.serving.routes.fast_path import Direct
+from lensmith.serving.routes.fast_path import FastRoute
 from lensmith.serving.routes.instances import answer_instances, instances_schema, read_instances
-from lensmith.serving.schema import Answer, BatchAnswer, Status
+from lensmith.serving.schema import BatchPredictResponse, PredictResponse, Status
 from lensmith.serving.service import Service
 from lensmith.serving.upload import FIELD, Uploads, is_form
 
@@ -62,9 +62,9 @@ class SageMaker:
             model = service.model(request, named)
             if is_form(request):
                 images = await self.uploads.images(request, share)
-                await service.spend(request, len(images))
+                await service.count_against_quota(request, len(images))
                 return all_answered(await service.answer_all(request, images, top_k, model), request)
-            await service.spend(request)
+            await service.count_against_quota(request)
             encoded = await self.uploads.image(request, share)
             return answered(await service.answer(request, encoded, top_k, model), request)
 
@@ -73,16 +73,16 @@ def add_sagemaker(app: FastAPI, service: Service) -> None:
     """Put the routes into `app`."""
     handlers = SageMaker(service)
     app.router.add_api_route(
-        "/ping", handlers.ping, response_model=Status, responses=documented(503), route_class_override=Direct
+        "/ping", handlers.ping, response_model=Status, responses=documented(503), route_class_override=FastRoute
     )
     app.router.add_api_route(
         "/invocations",
         handlers.invocations,
         methods=["POST"],
-        response_model=Answer | BatchAnswer,
+        response_model=PredictResponse | BatchPredictResponse,
         responses=documented(401, 403, 404, 406, 408, 413, 415, 422, 429, 500, 503, 504),
         openapi_extra={"parameters": _PARAMETERS, "requestBody": _body(service.settings.max_images)},
-        route_class_override=Direct,
+        route_class_override=FastRoute,
     )
 
 

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from lensmith.serving.platform import VertexRoutes
 from lensmith.serving.problems import documented
 from lensmith.serving.routes.classify import item
-from lensmith.serving.routes.fast_path import Direct
+from lensmith.serving.routes.fast_path import FastRoute
 from lensmith.serving.routes.instances import Parameters, answer_instances, instances_schema, read_instances
 from lensmith.serving.routes.json_body import body_of
 from lensmith.serving.schema import BatchItem, Status
@@ -63,7 +63,7 @@ def add_vertex(app: FastAPI, service: Service, routes: VertexRoutes) -> None:
         if not (isinstance(each, APIRoute) and each.path in (routes.health, routes.predict))
     ]
     app.router.add_api_route(
-        routes.health, handlers.health, response_model=Status, responses=documented(503), route_class_override=Direct
+        routes.health, handlers.health, response_model=Status, responses=documented(503), route_class_override=FastRoute
     )
     app.router.add_api_route(
         routes.predict,
@@ -72,5 +72,5 @@ def add_vertex(app: FastAPI, service: Service, routes: VertexRoutes) -> None:
         response_model=Predictions,
         responses=documented(401, 403, 404, 408, 413, 422, 429, 500, 503, 504),
         openapi_extra={"requestBody": body_of(instances_schema(service.settings.max_images), "Images as base64.")},
-        route_class_override=Direct,
+        route_class_override=FastRoute,
     )

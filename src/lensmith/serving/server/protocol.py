@@ -11,7 +11,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from lensmith.serving.server.write_buffer import Gathered
+from lensmith.serving.server.write_buffer import BufferedTransport
 
 MAX_HEAD_BYTES = 65_536
 """Address and headers of a request, together; what is sent beside a body (trailers, sizes of chunks) may come to as
@@ -35,7 +35,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio."""
-        super().connection_made(Gathered(transport, self.loop))  # type: ignore[arg-type]
+        super().connection_made(BufferedTransport(transport, self.loop))  # type: ignore[arg-type]
         self._late = self.loop.call_later(HEAD_S, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -19,7 +19,7 @@ from lensmith.errors import LensmithError, ServiceError
 from lensmith.rollout.mailbox import Mailbox
 from lensmith.serving.app import create_app
 from lensmith.serving.auth import audit
-from lensmith.serving.execution.model_manager import Models
+from lensmith.serving.execution.model_manager import ModelManager
 from lensmith.serving.problems import ProblemError
 from lensmith.serving.server.protocol import BoundedProtocol
 from lensmith.serving.service import Service
@@ -47,7 +47,7 @@ class Server(uvicorn.Server):
 
     def __init__(
         self,
-        models: Models,
+        models: ModelManager,
         settings: ServeSettings,
         listeners: list[socket.socket],
         ready: Callable[[Service], None],
@@ -93,7 +93,7 @@ class Server(uvicorn.Server):
                 "Name another with --port (0 takes any free one) or --host, or stop what listens there.",
             ) from error
         if self.started:
-            logger.info(self.service.told)
+            logger.info(self.service.startup_report)
             if self.service.health_port is not None:
                 logger.info("health and metrics on port %d", self.service.health_port)
             # What there is now stays; the collector need not look at it again and again.

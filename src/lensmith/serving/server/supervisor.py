@@ -27,7 +27,7 @@ from lensmith.rollout.mailbox import Mailbox
 from lensmith.serving.auth import audit
 from lensmith.serving.execution.loaded_model import ModelVersion
 from lensmith.serving.metrics import SHARED_FOLDER
-from lensmith.serving.server.worker import Beat, Message, member
+from lensmith.serving.server.worker import Heartbeat, Message, run_worker
 
 logger = logging.getLogger(__name__)
 
@@ -45,21 +45,21 @@ SETTLE_S = 0.05
 
 
 @dataclass(eq=False)
-class Member:
+class WorkerProcess:
     """One process: how to talk to it, what it serves, when its event loop last turned, and where it is in its life."""
 
     process: BaseProcess
     link: Connection
     bundle: Path
     generation: int
-    beat: Beat
+    beat: Heartbeat
     started: float = field(default_factory=time.monotonic)
     ready: bool = False
     retired: bool = False
 
 
 @dataclass
-class Change:
+class ModelSwap:
     """Another bundle on its way: processes of a generation of their own start with it beside those that answer.
 
     Once all of them are ready the others are retired; where one cannot start, they all end and nothing has changed.
@@ -67,7 +67,7 @@ class Change:
 
     bundle: Path
     generation: int
-    asked_by: Member | None
+    asked_by: WorkerProcess | None
 
 
 class Supervisor:
@@ -93,8 +93,8 @@ class Supervisor:
         self._announce: Callable[[str], None] | None = announce
         self._bundle = settings.bundle
         self._generation = self._newest = 0
-        self._change: Change | None = None
-        self._members: list[Member] = []
+        self._change: ModelSwap | None = None
+        self._members: list[WorkerProcess] = []
         self._looked = time.monotonic()
         self._pause_s = 0.0
         self._due: list[float] = []
@@ -126,10 +126,10 @@ class Supervisor:
         ours, theirs = context.Pipe()
         beat = context.RawValue("d", 0.0)
         settings = self._settings.model_copy(update={"bundle": bundle})
-        process = context.Process(target=member, args=(settings, self._listeners, theirs, beat, self._mailbox))
+        process = context.Process(target=run_worker, args=(settings, self._listeners, theirs, beat, self._mailbox))
         process.start()
         theirs.close()
-        self._members.append(Member(process, ours, bundle, generation, beat))
+        self._members.append(WorkerProcess(process, ours, bundle, generation, beat))
 
     def _turn(self, woken: socket.socket) -> None:
         """Wait for something to happen, and see to it."""
@@ -168,7 +168,7 @@ class Supervisor:
                 logger.error("process %s has hung for %.0f s and is killed", each.process.pid, now - each.beat.value)
                 each.process.kill()
 
-    def _hear(self, sender: Member, message: Message) -> None:
+    def _hear(self, sender: WorkerProcess, message: Message) -> None:
         match message.kind:
             case "ready":
                 sender.ready = True
@@ -202,7 +202,7 @@ class Supervisor:
                 _tell(change.asked_by, Message("swapped", model))
                 change.asked_by.process.terminate()
 
-    def _failed(self, sender: Member, error: LensmithError) -> None:
+    def _failed(self, sender: WorkerProcess, error: LensmithError) -> None:
         if self._announce:  # it never worked
             raise error
         if self._change is not None and sender.generation == self._change.generation:
@@ -210,13 +210,13 @@ class Supervisor:
         else:
             logger.error("a process could not start: %s", error)
 
-    def _begin_change(self, bundle: Path, asked_by: Member | None) -> None:
+    def _begin_change(self, bundle: Path, asked_by: WorkerProcess | None) -> None:
         if self._change is not None or self._announce:
             busy = ServiceError("One swap at a time was expected.", "Another is under way.", "Wait until it has ended.")
             _tell(asked_by, Message("swapped", busy))
             return
         self._newest += 1
-        self._change = Change(bundle, self._newest, asked_by)
+        self._change = ModelSwap(bundle, self._newest, asked_by)
         try:
             for _ in range(self._settings.workers):
                 self._start(bundle, self._change.generation)
@@ -235,14 +235,14 @@ class Supervisor:
             audit.record("SIGHUP", None, "", "refused", bundle=str(change.bundle), reason=str(error))
         _tell(change.asked_by, Message("swapped", error))
 
-    def _bury(self, dead: Member) -> None:
+    def _bury(self, dead: WorkerProcess) -> None:
         """Take leave of a process that ended, and where it was needed have another in its place."""
-        from lensmith.serving.metrics.shared import keep_counts
+        from lensmith.serving.metrics.shared import merge_counts_of_dead
 
         self._members.remove(dead)
         dead.link.close()
         dead.process.join()
-        keep_counts(int(dead.process.pid or 0))
+        merge_counts_of_dead(int(dead.process.pid or 0))
         if dead.retired:
             return
         code = dead.process.exitcode
@@ -309,7 +309,7 @@ class Supervisor:
             waker.close()
 
 
-def _tell(receiver: Member | None, message: Message) -> None:
+def _tell(receiver: WorkerProcess | None, message: Message) -> None:
     if receiver is not None:
         with suppress(OSError):  # it died, which is noticed next
             receiver.link.send(message)

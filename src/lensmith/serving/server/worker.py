@@ -19,7 +19,7 @@ from lensmith.config import ServeSettings
 from lensmith.errors import LensmithError
 from lensmith.rollout.mailbox import Mailbox
 from lensmith.serving.execution.loaded_model import ModelVersion
-from lensmith.serving.execution.model_manager import Models
+from lensmith.serving.execution.model_manager import ModelManager
 from lensmith.serving.metrics import SHARED_FOLDER
 from lensmith.serving.metrics.logs import logging_as
 
@@ -48,7 +48,7 @@ class Message:
     value: Any
 
 
-class Beat(Protocol):
+class Heartbeat(Protocol):
     """A number in memory that a process shares with the supervisor: when its event loop last turned.
 
     A message a second would do as well, but to a supervisor that hangs it would in the end not be sent, and hang, too.
@@ -57,14 +57,14 @@ class Beat(Protocol):
     value: float
 
 
-def member(
-    settings: ServeSettings, listeners: list[socket.socket], link: Connection, beat: Beat, mailbox: Mailbox | None
+def run_worker(
+    settings: ServeSettings, listeners: list[socket.socket], link: Connection, beat: Heartbeat, mailbox: Mailbox | None
 ) -> None:
     """Serve until told to stop, or until the supervisor is gone."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # reaches all of a terminal; the supervisor sees to it
     with logging_as(settings):
         try:
-            loading = Models.begin_loading(settings, mailbox.known() if mailbox else None)
+            loading = ModelManager.start_loading(settings, mailbox.known() if mailbox else None)
             from lensmith.serving.server.server import Server
 
             talk = _Talk(link, beat)
@@ -85,7 +85,7 @@ class _Talk:
     server: Server
     orphaned = False
 
-    def __init__(self, link: Connection, beat: Beat) -> None:
+    def __init__(self, link: Connection, beat: Heartbeat) -> None:
         self._link = link
         self._beat = beat
         self._swapped: asyncio.Future[ModelVersion] | None = None
@@ -100,7 +100,7 @@ class _Talk:
         for work in (self._live(), self._note_load()):
             task = self._loop.create_task(work)
             self._tasks.add(task)  # the loop itself keeps no hold of it
-        self._link.send(Message("ready", service.models.active.named))
+        self._link.send(Message("ready", service.models.active.identity))
 
     def _listen(self) -> None:
         while True:

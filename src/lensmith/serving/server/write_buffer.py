@@ -13,7 +13,7 @@ MOST_BYTES = 65_536
 """What is gathered before it is sent even within one turn of the event loop."""
 
 
-class Gathered:
+class BufferedTransport:
     """A transport that sends what is written within one turn of the event loop together.
 
     Args:
