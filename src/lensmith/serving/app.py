@@ -11,7 +11,6 @@ from starlette.middleware import Middleware
 
 from lensmith.config import ServeSettings
 from lensmith.core.version import __version__
-from lensmith.rollout.mailbox import Mailbox
 from lensmith.serving.auth.jwt import Authenticator
 from lensmith.serving.auth.middleware import Trust, declare_tokens
 from lensmith.serving.auth.quota import Quota
@@ -38,17 +37,16 @@ from lensmith.serving.routes.vertex import add_vertex
 from lensmith.serving.service import Service
 
 
-def create_app(models: ModelManager, settings: ServeSettings, mailbox: Mailbox | None = None) -> FastAPI:
+def create_app(models: ModelManager, settings: ServeSettings) -> FastAPI:
     """The service; it is ready once its lifespan has begun.
 
     Args:
         models: what answers.
         settings: limits, trust and ways of working; addresses are for `lensmith.serving.run`.
-        mailbox: of the process that follows the registry, where the models come from there.
     """
     authenticator, vertex = Authenticator.of(settings), vertex_routes()
     health = frozenset({vertex.health} if vertex else ())
-    service = Service(models, settings, Quota.of(settings, authenticated=authenticator is not None), mailbox)
+    service = Service(models, settings, Quota.of(settings, authenticated=authenticator is not None))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from lensmith.config import ServeSettings
 from lensmith.errors import ServiceError
-from lensmith.rollout.mailbox import Mailbox
 from lensmith.serving.execution.model_manager import ModelManager
 from lensmith.serving.metrics.logs import logging_as
 from lensmith.serving.rollout.sidecar import followed, pulled
@@ -41,30 +40,27 @@ def serve(settings: ServeSettings) -> None:
         if settings.beside is not None:
             settings = settings.model_copy(update={"beside": pulled(settings.beside, settings)})
         mailbox = open_sockets.enter_context(followed(settings))
-        known = mailbox.known() if mailbox else None
-        loading = ModelManager.start_loading(settings, known) if settings.workers == 1 else None
+        loading = ModelManager.start_loading(settings, mailbox) if settings.workers == 1 else None
         from lensmith.serving.auth.jwt import Authenticator, refuse_open_door
 
         refuse_open_door(settings, Authenticator.of(settings))
         with logging_as(settings):
             if loading is not None:
-                _serve_alone(settings, listeners, loading, mailbox)
+                _serve_alone(settings, listeners, loading)
             else:
                 from lensmith.serving.server.supervisor import Supervisor
 
                 Supervisor(settings, listeners, lambda name: _announce(name, listeners[0]), mailbox).run()
 
 
-def _serve_alone(
-    settings: ServeSettings, listeners: list[socket.socket], loading: Future[ModelManager], mailbox: Mailbox | None
-) -> None:
+def _serve_alone(settings: ServeSettings, listeners: list[socket.socket], loading: Future[ModelManager]) -> None:
     from lensmith.serving.server.server import Server, reload_on_hangup
 
     def ready(service: Service) -> None:
         reload_on_hangup(service)
         _announce(service.models.active.name, listeners[0])
 
-    server = Server(loading.result(), settings, listeners, ready, mailbox=mailbox)
+    server = Server(loading.result(), settings, listeners, ready)
     server.serve_until_stopped()
 
 

@@ -16,7 +16,6 @@ from lensmith.config import ServeSettings
 from lensmith.core.machine import allowed_cores
 from lensmith.errors import ImageError
 from lensmith.imaging.preprocessing import Tensor
-from lensmith.rollout.mailbox import Mailbox
 from lensmith.serving.auth.middleware import client_of
 from lensmith.serving.auth.quota import Quota
 from lensmith.serving.execution.admission import RETRY, AdmissionControl, UploadBudget
@@ -46,7 +45,6 @@ class Service:
         models: what answers.
         settings: limits, and how images are worked on.
         quota: what each caller may send; None: anything.
-        mailbox: of the process that follows the registry, where the models come from there.
 
     Attributes:
         phase: `starting` until warm, `ready`, then `draining` once it was told to stop.
@@ -59,9 +57,7 @@ class Service:
     pool: Pool
     admission: AdmissionControl
 
-    def __init__(
-        self, models: ModelManager, settings: ServeSettings, quota: Quota | None = None, mailbox: Mailbox | None = None
-    ) -> None:
+    def __init__(self, models: ModelManager, settings: ServeSettings, quota: Quota | None = None) -> None:
         self.models = models
         self.settings = settings
         self.quota = quota
@@ -76,7 +72,9 @@ class Service:
         if shared is not None:
             self.telemetry.watch_quota_store(lambda: shared.answers)
         self.feedback = Feedback(models, settings, self.telemetry.registry)
-        self.release = Release(models, mailbox, self, ReleaseMetrics(self.telemetry.registry)) if mailbox else None
+        self.release = (
+            Release(models, models.mailbox, self, ReleaseMetrics(self.telemetry.registry)) if models.mailbox else None
+        )
         if (release := self.release) is not None:
             self.feedback.heard = lambda given: release.heard(given.tag, given.right)
             self.feedback.translate = release.own_label

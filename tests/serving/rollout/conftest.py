@@ -54,7 +54,7 @@ def follow(colour_bundle: Bundle, tmp_path: Path) -> Iterator[Callable[..., Foll
             mailbox.tell(known)
             patient = {"bundle": Path("flowers@champion"), "port": 0, "deadline_ms": 20_000, "batching": "off"}
             wanted = ServeSettings.model_validate({**patient, "threads": 2, **settings})
-            app = create_app(ModelManager.load(wanted, known), wanted, mailbox)
+            app = create_app(ModelManager.load(wanted, mailbox), wanted)
             client = stack.enter_context(TestClient(app, raise_server_exceptions=False))
             return Followed(client, Mailbox(tmp_path / "mailbox"), known)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lensmith.config import ServeSettings
 from lensmith.errors import MissingPackageError
-from lensmith.rollout.state import Known
+from lensmith.rollout.mailbox import Mailbox
 from lensmith.serving.execution.loaded_model import LoadedModel, ModelVersion
 
 
@@ -21,38 +21,47 @@ class ModelManager:
     Args:
         active: answers where a request names no model.
         settings: engine and limits of models to come.
-        beside: answers where a request names it.
+        beside: a second model, for requests that name it.
+        mailbox: where the desired state of the registry is read; None: the settings name the bundles.
 
     Attributes:
         challenger: of a gray release that is under way.
     """
 
-    def __init__(self, active: LoadedModel, settings: ServeSettings, beside: LoadedModel | None = None) -> None:
+    def __init__(
+        self,
+        active: LoadedModel,
+        settings: ServeSettings,
+        beside: LoadedModel | None = None,
+        mailbox: Mailbox | None = None,
+    ) -> None:
         self.active = active
         self.beside = beside
         self.challenger: LoadedModel | None = None
+        self.mailbox = mailbox
         self._settings = settings
 
     @classmethod
-    def load(cls, settings: ServeSettings, known: Known | None = None) -> ModelManager:
+    def load(cls, settings: ServeSettings, mailbox: Mailbox | None = None) -> ModelManager:
         """Open the bundles that the settings name, or in the place of the first what the registry says.
 
         Raises:
             BundleError: one is damaged, or answers differently from the exporter.
         """
         path, named = settings.bundle, None
-        if known is not None:
+        if mailbox is not None and (known := mailbox.known()) is not None:
             path, named = known.path, ModelVersion(known.name, known.version)
         active = LoadedModel.load(path, settings.engine, settings.max_pixels, named=named)
-        if settings.beside is None:
-            return cls(active, settings)
-        return cls(active, settings, LoadedModel.load(settings.beside, settings.engine, settings.max_pixels))
+        beside = None
+        if settings.beside is not None:
+            beside = LoadedModel.load(settings.beside, settings.engine, settings.max_pixels)
+        return cls(active, settings, beside, mailbox)
 
     @classmethod
-    def start_loading(cls, settings: ServeSettings, known: Known | None = None) -> Future[ModelManager]:
+    def start_loading(cls, settings: ServeSettings, mailbox: Mailbox | None = None) -> Future[ModelManager]:
         """`load` in a thread: the web framework takes as long to import, and can be so meanwhile."""
         with closing_without_waiting() as thread:
-            return thread.submit(cls.load, settings, known)
+            return thread.submit(cls.load, settings, mailbox)
 
     @property
     def all(self) -> tuple[LoadedModel, ...]:

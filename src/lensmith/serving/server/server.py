@@ -16,7 +16,6 @@ import uvicorn
 
 from lensmith.config import ServeSettings
 from lensmith.errors import LensmithError, ServiceError
-from lensmith.rollout.mailbox import Mailbox
 from lensmith.serving.app import create_app
 from lensmith.serving.auth import audit
 from lensmith.serving.execution.model_manager import ModelManager
@@ -42,7 +41,6 @@ class Server(uvicorn.Server):
         listeners: bound sockets: the service's, then that of health, where it has one of its own.
         ready: called with the service once requests are answered, on its event loop.
         alone: whether no other process accepts from the same sockets; a second signal then cuts off what is under way.
-        mailbox: of the process that follows the registry, where the models come from there.
     """
 
     def __init__(
@@ -52,9 +50,8 @@ class Server(uvicorn.Server):
         listeners: list[socket.socket],
         ready: Callable[[Service], None],
         alone: bool = True,
-        mailbox: Mailbox | None = None,
     ) -> None:
-        app = create_app(models, settings, mailbox)
+        app = create_app(models, settings)
         config = uvicorn.Config(
             app,
             http=BoundedProtocol,

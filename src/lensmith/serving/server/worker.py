@@ -64,12 +64,12 @@ def run_worker(
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # reaches all of a terminal; the supervisor sees to it
     with logging_as(settings):
         try:
-            loading = ModelManager.start_loading(settings, mailbox.known() if mailbox else None)
+            loading = ModelManager.start_loading(settings, mailbox)
             from lensmith.serving.server.server import Server
 
             talk = _Talk(link, beat)
             # A terminal and systemd send the signal to stop to every process, and the supervisor says it once more.
-            server = Server(loading.result(), settings, listeners, talk.begin, alone=False, mailbox=mailbox)
+            server = Server(loading.result(), settings, listeners, talk.begin, alone=False)
         except LensmithError as error:
             link.send(Message("failed", error))
             return
