@@ -1,4 +1,4 @@
-"""How often the guards of a gray release are wrong, and how soon they are right: simulated, with the real guards.
+"""How often the guards of a canary release are wrong, and how soon they are right: simulated, with the real guards.
 
     python bench/guards.py [--repeats 1000] [--quick] [--only WORD] [--plot FILE] [--json]
 
@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lensmith.rollout.guards import Guard
-from lensmith.rollout.metrics import BUCKETS, Counts, upper_ms
+from lensmith.rollout.guards import RolloutGuards
+from lensmith.rollout.metrics import BUCKETS, ModelCounts, upper_ms
 from lensmith.rollout.sequential_tests import wilson
 from lensmith.rollout.state import Rollout
 
@@ -176,9 +176,9 @@ class Side:
         answered = np.diff(self.answered, prepend=0)
         self.compared, self.agreed = self.answered, random.binomial(answered, agreement).cumsum().tolist()
 
-    def at(self, look: int) -> Counts:
+    def at(self, look: int) -> ModelCounts:
         """What had been counted then."""
-        return Counts(
+        return ModelCounts(
             self.answered[look],
             self.failed[look],
             self.latency[look // EVERY],
@@ -215,7 +215,7 @@ def release(scenario: Scenario, repeat: int, requests: int, auto_promote: bool =
     challenger = Side(random, scenario, scenario.challenger, np.full(looks, LOOK), bursts)
     if scenario.shadow:
         challenger.compare(random, scenario.agreement)
-    guard = Guard(
+    guard = RolloutGuards(
         Rollout(
             id="m-1",
             name="m",

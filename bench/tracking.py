@@ -3,7 +3,7 @@
     python bench/tracking.py [--epochs 40] [--pairs 3] [--uri URI] [--quick]
 
 A figure is the median over pairs of neighbours, so that a machine that slows down slows both; the order turns from
-pair to pair. Tracked runs go into a SQLite file that is there already, as it is from the second training on. The side
+pair to pair. Tracked runs go into a SQLite file that is there already, as from the second training on. The side
 process's own time is measured apart, on a finished run: what it takes of a machine whose cores are all at work.
 `--quick` trains for some seconds, where what is fixed weighs most; the ratio is meant for minutes.
 """
@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 CLASSES, PER_CLASS, SIDE = 4, 60, 128
-STORE = "from lensmith.registry import store; import sys; store.client(sys.argv[1])"
+STORE = "from lensmith.registry import client; import sys; client.client(sys.argv[1])"
 
 
 def pictures(folder: Path) -> Path:
@@ -68,8 +68,10 @@ def train(given: argparse.Namespace, data: Path, out: Path, tracking: str) -> di
 def side_process(run: Path, uri: str) -> dict[str, float]:
     """What it takes to send a whole run: seconds of a core, and memory."""
     (run / "tracking.json").unlink()
-    note = "from lensmith.tracking.state import State; import sys, pathlib; run = pathlib.Path(sys.argv[1]); "
-    subprocess.run([sys.executable, "-c", f"{note}State.new(sys.argv[2], run).write(run)", str(run), uri], check=True)
+    note = "from lensmith.tracking.state import TrackingState; import sys, pathlib; run = pathlib.Path(sys.argv[1]); "
+    subprocess.run(
+        [sys.executable, "-c", f"{note}TrackingState.new(sys.argv[2], run).write(run)", str(run), uri], check=True
+    )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "lensmith.tracking.uploader", str(run)]
     subprocess.run(command, input=f"{uri}\n".encode(), check=True)

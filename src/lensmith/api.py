@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from lensmith.data.verify import Checked
     from lensmith.evaluation.evaluation import Evaluation
     from lensmith.exporting.export import Exported
-    from lensmith.feedback.dataset import Deleted, Summary
-    from lensmith.feedback.dataset import Exported as FeedbackExported
+    from lensmith.feedback.dataset import DeletedUploads, FeedbackExport, UploadSummary
     from lensmith.inference.batch import Predicted
     from lensmith.inference.classifier import Classifier
     from lensmith.inference.inspection import Description, Difference, Verified
@@ -31,14 +30,14 @@ if TYPE_CHECKING:
     from lensmith.ops.doctor import Diagnosis
     from lensmith.ops.loadtest.measured import Measured
     from lensmith.ops.token import Token
-    from lensmith.registry.aliases import Moved
-    from lensmith.registry.models import Model, Version
+    from lensmith.registry.aliases import AliasChange
+    from lensmith.registry.models import RegisteredModel, Version
     from lensmith.registry.pull import Pulled
     from lensmith.registry.push import Pushed
     from lensmith.rollout.state import Decision, Rollout
-    from lensmith.rollout.status import Released
+    from lensmith.rollout.status import RolloutStatus
     from lensmith.tracking.recent import TrackedRun
-    from lensmith.tracking.sync import Synced
+    from lensmith.tracking.sync import SyncResult
     from lensmith.training.models.zoo import Backbone
     from lensmith.training.recipe_file import Validated
     from lensmith.workflows.demo import Demonstrated
@@ -153,7 +152,7 @@ def push(
     return room.push(there, bundle, name, alias)
 
 
-def registered(name: str | None = None, *, tracking_uri: str | None = None) -> Sequence[Model]:
+def registered(name: str | None = None, *, tracking_uri: str | None = None) -> Sequence[RegisteredModel]:
     """The registered models with their versions and aliases, or the one that is named."""
     from lensmith.registry import models
     from lensmith.registry.client import client, uri
@@ -171,7 +170,7 @@ def registered_version(name: str, *, tracking_uri: str | None = None) -> Version
     return models.resolve(client(uri(tracking_uri), create=False), wanted)
 
 
-def set_alias(name: str, alias: str, *, remove: bool = False, tracking_uri: str | None = None) -> Moved:
+def set_alias(name: str, alias: str, *, remove: bool = False, tracking_uri: str | None = None) -> AliasChange:
     """Let an alias name a version; the champion before is kept as `previous`.
 
     Args:
@@ -208,7 +207,7 @@ def pull(name: str, out: StrPath | None = None, *, tracking_uri: str | None = No
     return room.pull_to(client(uri(tracking_uri), create=False), wanted, None if out is None else Path(out))
 
 
-def rollback(name: str, *, tracking_uri: str | None = None) -> Moved:
+def rollback(name: str, *, tracking_uri: str | None = None) -> AliasChange:
     """Make a model's champion before champion again."""
     from lensmith.registry import aliases
     from lensmith.registry.client import client, uri
@@ -234,7 +233,7 @@ def tracked(limit: int = 20) -> Sequence[TrackedRun]:
     return recent(limit)
 
 
-def sync(runs: Iterable[StrPath] = ()) -> Synced:
+def sync(runs: Iterable[StrPath] = ()) -> SyncResult:
     """Send MLflow what did not arrive, of these run folders or of all in runs/."""
     from lensmith.tracking.sync import sync as run
 
@@ -332,14 +331,14 @@ def serve(bundle: StrPath | None = None, **settings: Any) -> None:
     run(config.ServeSettings.resolve({**platform.settings(), "bundle": bundle, **settings}))
 
 
-def kept_uploads(folder: StrPath) -> Summary:
+def kept_uploads(folder: StrPath) -> UploadSummary:
     """What lies in a folder of uploads that a service has kept."""
     from lensmith.feedback.dataset import kept_uploads as run
 
     return run(folder)
 
 
-def export_feedback(folder: StrPath, out: StrPath, unlabelled: StrPath | None = None) -> FeedbackExported:
+def export_feedback(folder: StrPath, out: StrPath, unlabelled: StrPath | None = None) -> FeedbackExport:
     """Make an image folder of kept uploads whose true label is known; those without go to `unlabelled`, if named."""
     from lensmith.feedback.dataset import export_feedback as run
 
@@ -352,7 +351,7 @@ def clear_feedback(
     older_than: float | str | None = None,
     request_ids: Sequence[str] = (),
     everything: bool = False,
-) -> Deleted:
+) -> DeletedUploads:
     """Delete kept uploads: those older than `30d` (or seconds), those of some requests, or all."""
     from lensmith.feedback.dataset import clear_feedback as run
 
@@ -373,31 +372,31 @@ def rollout(name: str, version: str | int | None = None, **settings: Any) -> Rol
     return start(config.RolloutSettings.resolve({"name": name, "version": version, **settings}))
 
 
-def rollout_status(name: str, tracking_uri: str | None = None) -> Released:
-    """The gray releases of a registered model, the latest with its figures over all replicas."""
+def rollout_status(name: str, tracking_uri: str | None = None) -> RolloutStatus:
+    """The canary releases of a registered model, the latest with its figures over all replicas."""
     from lensmith.rollout.status import status
 
     return status(name, tracking_uri)
 
 
-def rollout_watch(name: str, tracking_uri: str | None = None) -> Iterator[Released]:
+def rollout_watch(name: str, tracking_uri: str | None = None) -> Iterator[RolloutStatus]:
     """The same again and again, without end, whenever the next is asked for."""
-    from lensmith.rollout.status import Watcher
+    from lensmith.rollout.status import StatusWatcher
 
-    watcher = Watcher(name, tracking_uri)
+    watcher = StatusWatcher(name, tracking_uri)
     while True:
         yield watcher.look()
 
 
 def rollout_promote(name: str, reason: str = "", tracking_uri: str | None = None) -> tuple[Rollout, Decision]:
-    """End the gray release that is under way: its challenger becomes the champion."""
+    """End the canary release that is under way: its challenger becomes the champion."""
     from lensmith.rollout.lifecycle import end
 
     return end(name, "promoted", reason, tracking_uri)
 
 
 def rollout_abort(name: str, reason: str = "", tracking_uri: str | None = None) -> tuple[Rollout, Decision]:
-    """End the gray release that is under way: the champion answers all requests again."""
+    """End the canary release that is under way: the champion answers all requests again."""
     from lensmith.rollout.lifecycle import end
 
     return end(name, "aborted", reason, tracking_uri)

@@ -12,7 +12,7 @@
     ├── ServiceError     the service cannot start
     ├── RegistryError    no such model, version or alias
     │   └── RegistryUnreachableError  the registry does not answer, for now
-    ├── RolloutError     a gray release that cannot begin, or that is not under way
+    ├── RolloutError     a canary release that cannot begin, or that is not under way
     ├── GateError        a new model that is not good enough to be registered
     └── MissingPackageError  an optional package that this verb needs is not installed
 
@@ -102,7 +102,7 @@ class RegistryUnreachableError(RegistryError):
 
 
 class RolloutError(LensmithError):
-    """A gray release that cannot begin, or that is not under way."""
+    """A canary release that cannot begin, or that is not under way."""
 
 
 class GateError(LensmithError):

@@ -1,4 +1,4 @@
-"""`lensmith rollout` begins, shows and ends gray releases; what cannot be is refused, and leaves nothing behind."""
+"""`lensmith rollout` begins, shows and ends canary releases; what cannot be is refused, and leaves nothing behind."""
 
 import json
 import shutil
@@ -14,8 +14,8 @@ from lensmith.bundle.format import MANIFEST, Bundle
 from lensmith.cli import main
 from lensmith.registry.client import client, uri
 from lensmith.rollout.ledger import Ledger
-from lensmith.rollout.metrics import Counts, bucket_of
-from lensmith.rollout.report import Report, Stop
+from lensmith.rollout.metrics import ModelCounts, bucket_of
+from lensmith.rollout.report import RolloutReport, StopReason
 from lensmith.rollout.state import now
 
 Run = Callable[..., tuple[int, str, str]]
@@ -65,7 +65,10 @@ def run(registry: Path, capsys: pytest.CaptureFixture[str]) -> Run:
 def report(rollout: str, **challenger: Any) -> dict[str, Any]:
     """What a replica leaves."""
     fast = {"latency": Counter({bucket_of(40): 900}), "classes": Counter({0: 500, 1: 400})}
-    return {**Report(rollout, Counts(900, **fast), Counts(**challenger)).as_dict(), "at": now().isoformat()}
+    return {
+        **RolloutReport(rollout, ModelCounts(900, **fast), ModelCounts(**challenger)).as_dict(),
+        "at": now().isoformat(),
+    }
 
 
 def ledger(registry: Path) -> Ledger:
@@ -106,7 +109,7 @@ def test_status_compares_both_over_all_replicas(run: Run, registry: Path) -> Non
     run("start", "flowers", "--version", "2")
     for replica in ("a", "b"):
         ledger(registry).report(2, replica, report("flowers-2", answered=290, failed=30))
-    stopped = Report("flowers-2", stop=Stop("not-finite", "it answered with nan")).as_dict()
+    stopped = RolloutReport("flowers-2", stop=StopReason("not-finite", "it answered with nan")).as_dict()
     ledger(registry).report(2, "c", stopped)
     _, out, _ = run("status", "flowers", "--json")
     found = json.loads(out)
@@ -123,7 +126,7 @@ def test_status_compares_both_over_all_replicas(run: Run, registry: Path) -> Non
 def test_status_of_a_model_without_release_says_so(run: Run) -> None:
     code, out, _ = run("status", "flowers")
     assert code == 0
-    assert "no gray release" in out
+    assert "no canary release" in out
     assert json.loads(run("status", "flowers", "--json")[1])["rollout"] is None
 
 

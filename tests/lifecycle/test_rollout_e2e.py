@@ -1,4 +1,4 @@
-"""Gray releases with real processes: two replicas behind nginx, a registry, and clients that notice nothing.
+"""Canary releases with real processes: two replicas behind nginx, a registry, and clients that notice nothing.
 
 `pytest -k rollout_e2e` runs just these. Within how many requests to the challenger each ends is asserted, since that,
 and not a time, is what the guards promise.
@@ -176,7 +176,7 @@ def test_a_replica_that_dies_takes_nothing_with_it(scene: Callable[..., Scene], 
         it.begin("2", slo_ms=20.0)
         it.eventually(lambda: clients.versions["2"] > 300)
         dead, *_ = it.services
-        followers = psutil.Process(dead.process.pid).children()
+        sidecars = psutil.Process(dead.process.pid).children()
         dead.process.kill()
         dead.process.wait()
         decision = it.ended()
@@ -187,7 +187,7 @@ def test_a_replica_that_dies_takes_nothing_with_it(scene: Callable[..., Scene], 
     reports = {each.name: each.challenger for each in it.status().replicas}
     assert len(reports) == 2
     assert it.challenged() <= WINDOWED + LATE
-    it.eventually(lambda: not any(each.is_running() for each in followers))  # its follower ended with it
+    it.eventually(lambda: not any(each.is_running() for each in sidecars))  # its sidecar ended with it
 
 
 def test_without_the_registry_serving_goes_on_and_a_bad_model_still_goes_back(
@@ -217,11 +217,11 @@ def test_without_the_registry_serving_goes_on_and_a_bad_model_still_goes_back(
     assert (status.decision.outcome, status.decision.guard) == ("rolled_back", "not-finite")
 
 
-def test_a_follower_that_dies_is_replaced_and_nobody_notices(scene: Callable[..., Scene]) -> None:
+def test_a_sidecar_that_dies_is_replaced_and_nobody_notices(scene: Callable[..., Scene]) -> None:
     it = scene({}, count=1)
     with it.traffic(it.url) as clients:
-        (follower,) = psutil.Process(it.services[0].process.pid).children()
-        follower.kill()
+        (sidecar,) = psutil.Process(it.services[0].process.pid).children()
+        sidecar.kill()
         it.begin("2", auto_promote=True, promote_after=LEAST_REQUESTS)
         assert it.ended()["outcome"] == "promoted"
         it.eventually(lambda: it.served() == {"2"})

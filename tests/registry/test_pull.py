@@ -20,13 +20,13 @@ from lensmith.core.machine import cache_dir
 from lensmith.errors import OutputError, RegistryError
 from lensmith.registry.models import CONTENT_TAG, Version, resolve
 from lensmith.registry.pull import cached, locate, pull
-from lensmith.registry.references import Name
+from lensmith.registry.references import ModelReference
 
 
 @pytest.fixture
 def version(registry: Any, versions: Callable[..., Bundle]) -> Version:
     versions("a")
-    return resolve(registry, Name("flowers", "champion"))
+    return resolve(registry, ModelReference("flowers", "champion"))
 
 
 def artifacts(version: Version) -> Path:
@@ -75,7 +75,7 @@ def test_a_description_that_leads_out_of_the_cache_is_refused(registry: Any, ver
     manifest.write_text(json.dumps(content))
     registry.set_model_version_tag("flowers", "1", CONTENT_TAG, sha256(manifest))
     with pytest.raises(RegistryError, match="climbs out"):
-        pull(registry, resolve(registry, Name("flowers", "1")))
+        pull(registry, resolve(registry, ModelReference("flowers", "1")))
     assert left(version.content) == []
 
 
@@ -83,7 +83,7 @@ def test_a_description_that_leads_out_of_the_cache_is_refused(registry: Any, ver
 def test_a_tag_that_is_no_hash_is_refused(tag: str, registry: Any, version: Version) -> None:
     registry.set_model_version_tag("flowers", "1", CONTENT_TAG, tag)
     with pytest.raises(RegistryError, match="no SHA-256"):
-        pull(registry, resolve(registry, Name("flowers", "1")))
+        pull(registry, resolve(registry, ModelReference("flowers", "1")))
 
 
 def test_a_version_whose_files_are_gone_is_told(registry: Any, version: Version) -> None:

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from lensmith.rollout.guards import Guard, Verdict
-from lensmith.rollout.metrics import Counts, bucket_of
+from lensmith.rollout.guards import Assessment, RolloutGuards
+from lensmith.rollout.metrics import ModelCounts, bucket_of
 from lensmith.rollout.state import Rollout
 
 
-def counts(requests: int, failed: int = 0, whole_ms: float = 50, work_ms: float = 20, **more: Any) -> Counts:
+def counts(requests: int, failed: int = 0, whole_ms: float = 50, work_ms: float = 20, **more: Any) -> ModelCounts:
     """So many requests, all as fast, over three classes evenly."""
     answered = requests - failed
     third = answered // 3
@@ -23,22 +23,22 @@ def counts(requests: int, failed: int = 0, whole_ms: float = 50, work_ms: float 
         "classes": Counter({0: answered - 2 * third, 1: third, 2: third}),
         **more,
     }
-    return Counts(**given)
+    return ModelCounts(**given)
 
 
 def rollout(**more: Any) -> Rollout:
     return Rollout(id="flowers-1", name="flowers", champion="1", challenger="2", **more)
 
 
-def last_look(champion: Counts, challenger: Counts, looks: int = 10, **more: Any) -> Verdict:
+def last_look(champion: ModelCounts, challenger: ModelCounts, looks: int = 10, **more: Any) -> Assessment:
     """The release looked at while its counts grow evenly to these."""
-    guard = Guard(rollout(**more))
+    guard = RolloutGuards(rollout(**more))
     for look in range(1, looks + 1):
         verdict = guard.look(part(champion, look, looks), part(challenger, look, looks))
     return verdict
 
 
-def part(whole: Counts, numerator: int, denominator: int) -> Counts:
+def part(whole: ModelCounts, numerator: int, denominator: int) -> ModelCounts:
     """A share of the counts."""
 
     def of(value: Any) -> Any:
@@ -46,7 +46,7 @@ def part(whole: Counts, numerator: int, denominator: int) -> Counts:
             return Counter({key: of(count) for key, count in value.items()})
         return value * numerator // denominator
 
-    return Counts(**{name: of(value) for name, value in vars(whole).items()})
+    return ModelCounts(**{name: of(value) for name, value in vars(whole).items()})
 
 
 @pytest.mark.parametrize("failed", [0, 499])
@@ -75,7 +75,7 @@ def test_errors_within_the_objective_are_no_reason_to_go_back() -> None:
 
 
 def test_with_all_requests_the_challenger_is_judged_by_the_objective_alone() -> None:
-    verdict = last_look(Counts(), counts(1000, failed=60), share=100)
+    verdict = last_look(ModelCounts(), counts(1000, failed=60), share=100)
     assert (verdict.action, verdict.guard) == ("roll_back", "errors")
 
 
@@ -102,7 +102,7 @@ def test_in_shadow_mode_its_own_work_is_held_against_the_objective() -> None:
 
 
 def test_counts_of_a_replica_that_vanish_begin_the_windows_anew() -> None:
-    guard = Guard(rollout())
+    guard = RolloutGuards(rollout())
     for requests in (0, 300, 600, 100, 400, 700):
         verdict = guard.look(counts(9 * requests), counts(requests, whole_ms=400, work_ms=120))
     assert verdict.action == "roll_back"  # two windows before, two after
@@ -193,11 +193,11 @@ def test_figures_are_plain_values_of_both() -> None:
 
 
 def test_without_any_request_nothing_is_known_and_nothing_fails() -> None:
-    found = Guard(rollout()).look(Counts(), Counts())
+    found = RolloutGuards(rollout()).look(ModelCounts(), ModelCounts())
     assert found.action == "hold"
     assert found.figures["challenger"]["p99_ms"] is None
 
 
 def test_a_guard_that_starts_anew_judges_as_the_one_before() -> None:
     champion, challenger = counts(9000, failed=90), counts(1000, failed=60)
-    assert Guard(rollout()).look(champion, challenger).guard == "errors"
+    assert RolloutGuards(rollout()).look(champion, challenger).guard == "errors"

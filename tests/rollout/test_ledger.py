@@ -1,4 +1,4 @@
-"""The ledger of gray releases: who is first has it, and what is decided takes effect once."""
+"""The ledger of canary releases: who is first has it, and what is decided takes effect once."""
 
 import json
 import random
@@ -10,8 +10,8 @@ import pytest
 from lensmith.bundle.format import Bundle
 from lensmith.errors import RegistryError, RolloutError
 from lensmith.registry.models import aliases
-from lensmith.rollout.ledger import Ledger, State
-from lensmith.rollout.metrics import BUCKETS, Counts
+from lensmith.rollout.ledger import Ledger, LedgerEntry
+from lensmith.rollout.metrics import BUCKETS, ModelCounts
 from lensmith.rollout.state import Decision, Rollout
 
 Versions = Callable[..., Bundle]
@@ -30,7 +30,7 @@ def rollout(**fields: Any) -> Rollout:
     return Rollout(**{"id": "", "name": "flowers", "champion": "1", "challenger": "2", **fields})
 
 
-def latest(ledger: Ledger) -> State:
+def latest(ledger: Ledger) -> LedgerEntry:
     state = ledger.latest()
     assert state is not None
     return state
@@ -145,7 +145,7 @@ def test_the_fullest_report_there_can_be_fits(ledger: Ledger) -> None:
         "answered": 10**7, "latency": full(range(BUCKETS + 1)), "work": full(range(BUCKETS + 1)),
         "classes": full(range(-1, 100)), "confidence": full(range(20)),
     }  # fmt: skip
-    told = {role: Counts.from_dict(counts).as_dict() for role in ("champion", "challenger")}
+    told = {role: ModelCounts.from_dict(counts).as_dict() for role in ("champion", "challenger")}
     ledger.begin(rollout())
     ledger.report(1, "replica", told)
     assert latest(ledger).reports["replica"] == told

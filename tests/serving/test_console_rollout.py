@@ -1,4 +1,4 @@
-"""The page shows how a gray release goes, where there is one."""
+"""The page shows how a canary release goes, where there is one."""
 
 import json
 import os
@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from lensmith.rollout.guards import Guard
-from lensmith.rollout.metrics import Counts, bucket_of
-from lensmith.rollout.state import Decision, Known, Rollout
+from lensmith.rollout.guards import RolloutGuards
+from lensmith.rollout.metrics import ModelCounts, bucket_of
+from lensmith.rollout.state import Decision, DesiredState, Rollout
 from lensmith.serving.routes.page import CONSOLE
 
 webdriver = pytest.importorskip("selenium.webdriver")
@@ -96,16 +96,16 @@ def known(failed: int, decision: Decision | None = None, **more: Any) -> dict[st
     """What the service tells of a release."""
     rollout = Rollout(id="flowers-3", name="flowers", champion="6", challenger="7", **more)
     fast = {bucket_of(38.0): 980, bucket_of(120.0): 20}
-    champion = Counts(9000, 9, classes={0: 4500, 1: 4500}, right=180, wrong=20)  # type: ignore[arg-type]
-    challenger = Counts(1000 - failed, failed, classes={0: 490, 1: 500}, right=55, wrong=5)  # type: ignore[arg-type]
+    champion = ModelCounts(9000, 9, classes={0: 4500, 1: 4500}, right=180, wrong=20)  # type: ignore[arg-type]
+    challenger = ModelCounts(1000 - failed, failed, classes={0: 490, 1: 500}, right=55, wrong=5)  # type: ignore[arg-type]
     for counts in (champion, challenger):
         counts.classes, counts.latency, counts.work = (
             type(counts.confidence)(found) for found in (counts.classes, fast, fast)
         )
     if rollout.shadow:
         challenger.compared, challenger.agreed = 1000, 950
-    figures = Guard(rollout).look(champion, challenger).figures
-    found = Known(
+    figures = RolloutGuards(rollout).look(champion, challenger).figures
+    found = DesiredState(
         name="flowers", alias="champion", version="6", path=Path("b"), rollout=rollout, decision=decision,
         comparison=figures,
     )  # fmt: skip

@@ -17,7 +17,7 @@ import pytest
 
 from lensmith.bundle.format import Bundle
 from lensmith.registry import client as store
-from lensmith.tracking.state import State
+from lensmith.tracking.state import TrackingState
 
 
 @pytest.fixture(scope="session")
@@ -40,11 +40,11 @@ def run(trained: Path, colour_bundle: Bundle, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def begin(runs_uri: str) -> Callable[..., State]:
+def begin(runs_uri: str) -> Callable[..., TrackingState]:
     """`begin(run)`: the run is to be tracked there."""
 
-    def note(run: Path, uri: str = runs_uri) -> State:
-        return State.new(uri, run).write(run)
+    def note(run: Path, uri: str = runs_uri) -> TrackingState:
+        return TrackingState.new(uri, run).write(run)
 
     return note
 

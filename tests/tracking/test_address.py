@@ -8,8 +8,8 @@ from lensmith.config import TrainSettings
 from lensmith.errors import MissingPackageError, RegistryError
 from lensmith.tracking import address, sidecar
 from lensmith.tracking.address import uri_of
-from lensmith.tracking.sidecar import Beside
-from lensmith.tracking.state import NAME, State
+from lensmith.tracking.sidecar import TrackingSidecar
+from lensmith.tracking.state import NAME, TrackingState
 from lensmith.workflows import train_and_export
 
 SECRET = "postgresql+psycopg://ann:secret@db/runs"
@@ -26,7 +26,7 @@ def test_auto_is_the_store_of_all_verbs_and_none_is_nowhere(tmp_path: Path, monk
 
 
 def test_a_run_goes_on_where_it_was_begun_unless_another_place_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    state = State("sqlite:////begun.db", "key", 0)
+    state = TrackingState("sqlite:////begun.db", "key", 0)
     monkeypatch.setenv("LENSMITH_TRACKING_URI", "http://127.0.0.1:9")
     assert uri_of("auto", state) == "sqlite:////begun.db"
     assert uri_of("http://127.0.0.1:8", state) == "http://127.0.0.1:8"
@@ -36,7 +36,7 @@ def test_a_password_is_taken_from_where_all_verbs_have_it_and_is_never_written_d
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("LENSMITH_TRACKING_URI", SECRET)
-    assert uri_of("auto", State(KNOWN, "key", 0)) == SECRET
+    assert uri_of("auto", TrackingState(KNOWN, "key", 0)) == SECRET
     assert uri_of(KNOWN, None) == SECRET
     settings = TrainSettings.resolve({"data": tmp_path, "tracking": SECRET})
     assert settings.tracking == SECRET
@@ -52,7 +52,7 @@ def test_no_mlflow_is_said_once_and_is_no_error_unless_a_place_is_named(
     assert uri_of("auto", None) is None
     with pytest.raises(MissingPackageError, match=r"lensmith\[track\]"):
         uri_of("http://127.0.0.1:9", None)
-    with Beside() as made:
+    with TrackingSidecar() as made:
         made.begin(tmp_path, "auto")
     assert capsys.readouterr().err.count("\n") == 1
     assert made.tracked() is None

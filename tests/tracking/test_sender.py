@@ -14,16 +14,16 @@ from lensmith.registry import client as store
 from lensmith.registry.models import RUN_TAG, place
 from lensmith.registry.push import push
 from lensmith.tracking.sender import KEY, Sender
-from lensmith.tracking.state import State
+from lensmith.tracking.state import TrackingState
 
 Histories = Callable[[str, str], dict[str, list[tuple[int, float]]]]
 
 
-def send(run: Path, uri: str, over: bool = True) -> State:
-    state = State.read(run)
+def send(run: Path, uri: str, over: bool = True) -> TrackingState:
+    state = TrackingState.read(run)
     assert state is not None
     Sender(run, state, uri).send(over)
-    sent = State.read(run)
+    sent = TrackingState.read(run)
     assert sent is not None
     return sent
 

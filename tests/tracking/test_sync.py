@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lensmith.tracking.state import State
+from lensmith.tracking.state import TrackingState
 from lensmith.tracking.sync import sync
 
 
@@ -22,7 +22,7 @@ def test_runs_of_trainings_of_the_demo_and_of_pipelines_are_sent(
     monkeypatch.chdir(tmp_path)
     (sent,) = sync().runs
     assert (sent.run, sent.problem) == (Path("runs") / place, None)
-    state = State.read(target)
+    state = TrackingState.read(target)
     assert state is not None
     assert state.complete(target)
     assert sync().runs == ()

@@ -14,8 +14,8 @@ import torch
 
 from lensmith.registry import client as store
 from lensmith.tracking.sender import KEY
-from lensmith.tracking.sidecar import Beside
-from lensmith.tracking.state import State
+from lensmith.tracking.sidecar import TrackingSidecar
+from lensmith.tracking.state import TrackingState
 from lensmith.tracking.sync import sync
 from lensmith.training.learner import Learner
 from lensmith.training.run_dir import checkpoint
@@ -42,9 +42,9 @@ def in_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None
     return patch
 
 
-def until(run: Path, what: Callable[[State], bool]) -> State:
+def until(run: Path, what: Callable[[TrackingState], bool]) -> TrackingState:
     """The state as soon as it is so; the test's own time limit ends the waiting."""
-    while (state := State.read(run)) is None or not what(state):
+    while (state := TrackingState.read(run)) is None or not what(state):
         time.sleep(0.05)
     return state
 
@@ -86,7 +86,7 @@ def test_a_training_goes_on_without_the_server_comes_to_the_same_bits_and_what_w
     server.start()
     synced = sync([out])  # the side process may still be at it, or be the one that sends
     assert synced.problem is None
-    state = State.read(out)
+    state = TrackingState.read(out)
     assert state is not None
     assert state.complete(out)
     (made,) = runs_of(server.url, state.key)
@@ -120,8 +120,8 @@ def test_a_process_that_is_killed_leaves_a_failed_run_behind(run: Path, runs_uri
     (run / "events.jsonl").unlink()
     tell(run, "start", step=0)
     code = (
-        "import os, sys; from pathlib import Path; from lensmith.tracking.sidecar import Beside\n"
-        "Beside().begin(Path(sys.argv[1]), sys.argv[2]); os.kill(os.getpid(), 9)"
+        "import os, sys; from pathlib import Path; from lensmith.tracking.sidecar import TrackingSidecar\n"
+        "TrackingSidecar().begin(Path(sys.argv[1]), sys.argv[2]); os.kill(os.getpid(), 9)"
     )
     ended = subprocess.run([sys.executable, "-c", code, str(run), runs_uri], check=False)
     assert ended.returncode == -signal.SIGKILL
@@ -130,7 +130,7 @@ def test_a_process_that_is_killed_leaves_a_failed_run_behind(run: Path, runs_uri
 
 
 def test_the_side_process_is_out_of_reach_of_the_terminals_ctrl_c_and_gives_way(run: Path, runs_uri: str) -> None:
-    with Beside() as beside:
+    with TrackingSidecar() as beside:
         beside.begin(run, runs_uri)
         assert beside._process is not None
         assert os.getsid(beside._process.pid) != os.getsid(0)

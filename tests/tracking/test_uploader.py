@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from lensmith.tracking import uploader
-from lensmith.tracking.run_reader import Outbox
-from lensmith.tracking.state import State, held
+from lensmith.tracking.run_reader import RunReader
+from lensmith.tracking.state import TrackingState, sending_lock
 from lensmith.training.run_dir import lock
 
 
@@ -29,7 +29,7 @@ def test_with_the_server_away_it_gives_up_after_the_end_and_says_why(
     url = f"http://127.0.0.1:{free_port()}"
     begin(run, url)
     assert not uploader.main(run, url, over)
-    state = State.read(run)
+    state = TrackingState.read(run)
     assert state is not None
     assert state.problem is not None
     assert "did not" in state.problem
@@ -46,9 +46,9 @@ def test_it_sends_what_other_runs_have_left_at_the_same_place_and_touches_no_oth
         begin(copies[name])
     begin(copies["elsewhere"], "sqlite:////nowhere/mlflow.db")
     (copies["never"] / "tracking.json").unlink()
-    with lock.held(copies["trained"]):
+    with lock.sending_lock(copies["trained"]):
         assert uploader.main(run, runs_uri, over)
-    states = {name: State.read(folder) for name, folder in copies.items()}
+    states = {name: TrackingState.read(folder) for name, folder in copies.items()}
     assert {name: state and state.complete(copies[name]) for name, state in states.items()} == {
         "left": True, "trained": False, "elsewhere": False, "never": None,
     }  # fmt: skip
@@ -69,7 +69,7 @@ def test_it_waits_for_the_one_before_it_and_leaves_the_run_to_that_one_if_it_sta
     monkeypatch.setattr(uploader, "EVERY_S", 0.01)
     monkeypatch.setattr(uploader, "GRACE_S", 0.05)
     begin(run)
-    with held(run, 0):
+    with sending_lock(run, 0):
         assert not uploader.main(run, runs_uri, over)
-    assert Outbox(run).waiting(0, begun=True)
+    assert RunReader(run).waiting(0, begun=True)
     assert uploader.main(run, runs_uri, over)

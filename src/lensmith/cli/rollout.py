@@ -19,7 +19,7 @@ from lensmith.config import RolloutSettings
 
 if TYPE_CHECKING:
     from lensmith.rollout.state import Decision, Rollout
-    from lensmith.rollout.status import Released
+    from lensmith.rollout.status import RolloutStatus
 
 WATCH_S = 2.0
 """Seconds between two looks with --watch; replicas report as often as they poll, every 5 s by default."""
@@ -41,7 +41,7 @@ _app = typer.Typer(
 
 
 def start(given: dict[str, Any], *, as_json: Json = False) -> None:
-    """Begin a gray release: the version gets a share of the champion's requests, and is watched.
+    """Begin a canary release: the version gets a share of the champion's requests, and is watched.
 
     Every service that follows NAME@champion takes part. What goes wrong takes the version back by itself; what
     promotes it is `lensmith rollout promote`, or `--auto-promote`. Both bundles are verified before anything begins.
@@ -95,7 +95,7 @@ def abort(name: _Name, reason: _Reason = "", tracking_uri: Uri = None, as_json: 
     _print_end(*api.rollout_abort(name, reason, tracking_uri), as_json)
 
 
-def _looks(name: str, tracking_uri: str | None) -> Iterator[Released]:
+def _looks(name: str, tracking_uri: str | None) -> Iterator[RolloutStatus]:
     """Until nothing is under way."""
     for found in api.rollout_watch(name, tracking_uri):
         yield found
@@ -112,11 +112,11 @@ def _print_end(rollout: Rollout, decision: Decision, as_json: bool) -> None:
     say((rollout.id, "bold"), f" is {decision.outcome}: version {stays} is the champion of {rollout.name}.")
 
 
-def _drawn(found: Released) -> RenderableType:
+def _drawn(found: RolloutStatus) -> RenderableType:
     rollout, decision = found.rollout, found.decision
     if rollout is None:
         return Text(
-            f"There has been no gray release of {found.name}; its champion is version {found.champion or 'none'}."
+            f"There has been no canary release of {found.name}; its champion is version {found.champion or 'none'}."
         )
     how = "copies of " if rollout.shadow else ""
     parts: list[RenderableType] = [

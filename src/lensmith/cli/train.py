@@ -15,7 +15,7 @@ from lensmith.cli.output import print_json, say
 from lensmith.config import TrainSettings
 
 if TYPE_CHECKING:
-    from lensmith.tracking.sidecar import Tracked
+    from lensmith.tracking.sidecar import TrackingStatus
     from lensmith.workflows.train_and_export import Trained
 
 
@@ -78,7 +78,7 @@ def tell(trained: Trained) -> None:
     say(f"\nNext: lensmith serve {trained.bundle}")
 
 
-def _tell_tracking(trained: Trained, tracked: Tracked) -> None:
+def _tell_tracking(trained: Trained, tracked: TrackingStatus) -> None:
     run = f"run {tracked.run_id}" if tracked.run_id else f"run {trained.run.name}"
     if tracked.complete:
         say(f"  tracked as {run} at {tracked.uri}")

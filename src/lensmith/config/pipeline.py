@@ -99,7 +99,7 @@ class RegisterSection(_Section):
 
 
 class RolloutSection(_Section):
-    """The gray release of the new version; the first version of a model becomes champion at once."""
+    """The canary release of the new version; the first version of a model becomes champion at once."""
 
     share: float = Field(10.0, gt=0, le=100, description="Requests that it answers, in percent.")
     shadow: bool = Field(False, description="It works on copies, and nobody sees its answers.")

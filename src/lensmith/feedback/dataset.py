@@ -16,7 +16,7 @@ from lensmith.config.values import parse_duration
 from lensmith.core.progress import track
 from lensmith.data.scan import MANIFEST, PARTS
 from lensmith.errors import DataError, OutputError, SettingsError
-from lensmith.feedback.storage import SUFFIXES, Entry, Upload, entries, of_request, remove_halves
+from lensmith.feedback.storage import SUFFIXES, StoredUpload, Upload, entries, of_request, remove_halves
 
 INDEX = "index.csv"
 COLUMNS = (
@@ -34,12 +34,12 @@ COLUMNS = (
 LONGEST_NAME = 255
 """Bytes of a file's or folder's name."""
 
-_Same = list[tuple[Entry, Upload]]
+_Same = list[tuple[StoredUpload, Upload]]
 """Uploads of one picture, oldest first."""
 
 
 @dataclass(frozen=True)
-class Summary:
+class UploadSummary:
     """What lies in a folder of kept uploads.
 
     Attributes:
@@ -71,7 +71,7 @@ class Summary:
 
 
 @dataclass
-class Exported:
+class FeedbackExport:
     """What was copied: each upload counts in one of these.
 
     Attributes:
@@ -96,7 +96,7 @@ class Exported:
 
 
 @dataclass(frozen=True)
-class Deleted:
+class DeletedUploads:
     """What was removed.
 
     Attributes:
@@ -114,7 +114,7 @@ class Deleted:
         return asdict(self)
 
 
-def kept_uploads(folder: str | os.PathLike[str]) -> Summary:
+def kept_uploads(folder: str | os.PathLike[str]) -> UploadSummary:
     """Count the uploads in a folder that a service keeps them in.
 
     Raises:
@@ -128,7 +128,7 @@ def kept_uploads(folder: str | os.PathLike[str]) -> Summary:
             labels[upload.truth]["labelled"] += 1
     told = [upload for _, upload in found if upload.truth is not None]
     times = [upload.at for _, upload in found]
-    return Summary(
+    return UploadSummary(
         folder=Path(folder),
         uploads=len(found),
         bytes=sum(entry.bytes for entry, _ in found),
@@ -143,7 +143,7 @@ def kept_uploads(folder: str | os.PathLike[str]) -> Summary:
 
 def export_feedback(
     folder: str | os.PathLike[str], out: str | os.PathLike[str], unlabelled: str | os.PathLike[str] | None = None
-) -> Exported:
+) -> FeedbackExport:
     """Copy uploads whose true label is known to OUT/LABEL, an image folder for the next training.
 
     A file is named by the SHA-256 of its content, so that the same picture is copied once, however often it came and is
@@ -162,7 +162,7 @@ def export_feedback(
     guesses = Path(unlabelled) if unlabelled is not None else None
     _require_apart(source, target, guesses)
     _require_class_folders(target)
-    done = Exported(target)
+    done = FeedbackExport(target)
     labelled: dict[str, _Same] = defaultdict(list)
     others: dict[str, _Same] = defaultdict(list)
     for entry, upload in _read(source, "reading"):
@@ -189,7 +189,7 @@ def clear_feedback(
     older_than: float | str | None = None,
     request_ids: Sequence[str] = (),
     everything: bool = False,
-) -> Deleted:
+) -> DeletedUploads:
     """Delete kept uploads, with all that is known of them. Copies that were exported are not looked for.
 
     Args:
@@ -225,10 +225,10 @@ def clear_feedback(
         entry.remove()
     for request_id in dict.fromkeys(request_ids) or (None,):  # of what was cut off while it was written, too
         remove_halves(source, entries(source), seconds if older_than is not None else 0, request_id)
-    return Deleted(len(wanted), sum(entry.bytes for entry in wanted), len(found) - len(wanted))
+    return DeletedUploads(len(wanted), sum(entry.bytes for entry in wanted), len(found) - len(wanted))
 
 
-def _entries(folder: Path) -> list[Entry]:
+def _entries(folder: Path) -> list[StoredUpload]:
     if not folder.is_dir():
         raise DataError(
             f"A folder of kept uploads was expected at {folder}.",
@@ -238,7 +238,7 @@ def _entries(folder: Path) -> list[Entry]:
     return entries(folder)
 
 
-def _read(folder: Path, what: str) -> list[tuple[Entry, Upload]]:
+def _read(folder: Path, what: str) -> list[tuple[StoredUpload, Upload]]:
     """All uploads, oldest first; the service may remove some of them meanwhile."""
     found = _entries(folder)
     return [(entry, upload) for entry in track(found, what, len(found)) if (upload := entry.read())]
@@ -294,7 +294,7 @@ def _names_in(out: Path) -> dict[str, Path]:
     return {file.stem: file for suffix in SUFFIXES for file in out.glob(f"*/*{suffix}")}
 
 
-def _digest(entry: Entry) -> str | None:
+def _digest(entry: StoredUpload) -> str | None:
     try:
         with entry.image.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:32]
@@ -302,7 +302,7 @@ def _digest(entry: Entry) -> str | None:
         return None
 
 
-def _export(digest: str, same: _Same, there: Path | None, done: Exported) -> None:
+def _export(digest: str, same: _Same, there: Path | None, done: FeedbackExport) -> None:
     """Copy a picture that came once or several times, if all agree on what it is."""
     entry, upload = same[-1]
     labels = sorted({str(each.truth) for _, each in same} | ({there.parent.name} if there else set()))
@@ -319,7 +319,7 @@ def _export(digest: str, same: _Same, there: Path | None, done: Exported) -> Non
         done.written[label] = done.written.get(label, 0) + 1
 
 
-def _for_labellers(others: dict[str, _Same], guesses: Path, done: Exported) -> None:
+def _for_labellers(others: dict[str, _Same], guesses: Path, done: FeedbackExport) -> None:
     """Copy pictures without a label by what the model took them for, and add them to the index."""
     there = _names_in(guesses)
     rows = []
@@ -356,7 +356,7 @@ def _no_folder(label: str) -> str | None:
     return None
 
 
-def _copy(source: Path, target: Path, done: Exported) -> bool:
+def _copy(source: Path, target: Path, done: FeedbackExport) -> bool:
     """Whole or not at all."""
     try:
         content = source.read_bytes()

@@ -52,13 +52,13 @@ class Upload(BaseModel):
     abstained: bool = False
     top: tuple[tuple[str, float], ...] = Field((), description="the likeliest classes with their probabilities")
     reason: Reason = Field(description="why it was kept")
-    tag: str = Field("", description="the request's part in a gray release")
+    tag: str = Field("", description="the request's part in a canary release")
     truth: str | None = Field(None, description="its true label, once somebody has said it")
     told_at: datetime | None = Field(None, description="when that was")
 
 
 @dataclass(frozen=True)
-class Entry:
+class StoredUpload:
     """One upload on disk.
 
     Attributes:
@@ -111,7 +111,7 @@ def keep(folder: Path, upload: Upload, encoded: bytes) -> int:
     if before is not None:
         if before.truth is not None:
             return 0
-        Entry(sidecar, _image_of(sidecar), 0, 0).remove()
+        StoredUpload(sidecar, _image_of(sidecar), 0, 0).remove()
     image = day / (stem + SUFFIXES[encoded.startswith(_PNG)])
     content = upload.model_dump_json().encode()
     _write(image, encoded)
@@ -155,7 +155,7 @@ def note(sidecar: Path, truth: str) -> bool:
         return True
 
 
-def entries(folder: Path) -> list[Entry]:
+def entries(folder: Path) -> list[StoredUpload]:
     """All uploads, oldest first; nothing is opened."""
     found = []
     for day in _days(folder):
@@ -168,11 +168,11 @@ def entries(folder: Path) -> list[Entry]:
             image = next((suffix for suffix in SUFFIXES if suffix in parts), None)
             if image is not None and ".json" in parts:
                 size = parts[image].st_size + parts[".json"].st_size
-                found.append(Entry(day / f"{stem}.json", day / (stem + image), size, parts[image].st_mtime))
+                found.append(StoredUpload(day / f"{stem}.json", day / (stem + image), size, parts[image].st_mtime))
     return sorted(found, key=lambda entry: (entry.written, entry.sidecar))
 
 
-def of_request(folder: Path, request_id: str) -> list[Entry]:
+def of_request(folder: Path, request_id: str) -> list[StoredUpload]:
     """The uploads of one request."""
     mine = f"{_hashed(request_id)}-"
     return [entry for entry in entries(folder) if entry.sidecar.name.startswith(mine)]
@@ -195,7 +195,7 @@ def trim(folder: Path, most_bytes: int, most_uploads: int, before: float) -> tup
     return held, len(left)
 
 
-def remove_halves(folder: Path, whole: Sequence[Entry], age_s: float, request_id: str | None = None) -> None:
+def remove_halves(folder: Path, whole: Sequence[StoredUpload], age_s: float, request_id: str | None = None) -> None:
     """Remove what a process that was killed has left of uploads, and days of which nothing is left.
 
     Args:

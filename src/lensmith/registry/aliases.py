@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from lensmith.errors import RegistryError
 from lensmith.registry.models import Version, aliases, remove_alias, resolve, set_alias
-from lensmith.registry.references import CHAMPION, PREVIOUS, Name
+from lensmith.registry.references import CHAMPION, PREVIOUS, ModelReference
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
 @dataclass(frozen=True)
-class Moved:
+class AliasChange:
     """An alias that was moved or removed.
 
     Attributes:
@@ -51,7 +51,7 @@ def require_alias(alias: str) -> None:
         )
 
 
-def point(client: MlflowClient, version: Version, alias: str) -> Moved:
+def point(client: MlflowClient, version: Version, alias: str) -> AliasChange:
     """Let an alias name a version; where it is champion, `previous` names the champion before.
 
     Raises:
@@ -61,14 +61,14 @@ def point(client: MlflowClient, version: Version, alias: str) -> Moved:
     named = aliases(client, version.name)
     before, previous = named.get(alias), named.get(PREVIOUS)
     if alias == CHAMPION and before not in (None, version.version):
-        set_alias(client, resolve(client, Name(version.name, str(before))), PREVIOUS)
+        set_alias(client, resolve(client, ModelReference(version.name, str(before))), PREVIOUS)
         previous = before
     if before != version.version:
         set_alias(client, version, alias)
-    return Moved(version.name, alias, before, version.version, previous)
+    return AliasChange(version.name, alias, before, version.version, previous)
 
 
-def remove(client: MlflowClient, name: str, alias: str) -> Moved:
+def remove(client: MlflowClient, name: str, alias: str) -> AliasChange:
     """Let an alias name nothing any longer.
 
     Raises:
@@ -77,10 +77,10 @@ def remove(client: MlflowClient, name: str, alias: str) -> Moved:
     require_alias(alias)
     before = aliases(client, name).get(alias)
     remove_alias(client, name, alias)
-    return Moved(name, alias, before, None, aliases(client, name).get(PREVIOUS))
+    return AliasChange(name, alias, before, None, aliases(client, name).get(PREVIOUS))
 
 
-def rollback(client: MlflowClient, name: str) -> Moved:
+def rollback(client: MlflowClient, name: str) -> AliasChange:
     """Make the champion before champion again; it and the champion change places, so a second one goes forth again.
 
     Raises:
@@ -93,4 +93,4 @@ def rollback(client: MlflowClient, name: str) -> Moved:
             "There was none." if PREVIOUS not in named else f"{PREVIOUS} names the champion itself.",
             f"Name the version that is to serve: lensmith registry alias {name}@VERSION {CHAMPION}",
         )
-    return point(client, resolve(client, Name(name, named[PREVIOUS])), CHAMPION)
+    return point(client, resolve(client, ModelReference(name, named[PREVIOUS])), CHAMPION)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lensmith.errors import RegistryError
 from lensmith.registry.client import code, problems, shown
-from lensmith.registry.references import CHAMPION, Name
+from lensmith.registry.references import CHAMPION, ModelReference
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -70,7 +70,7 @@ def place(content: str) -> str:
     return f"bundle/{content[:16]}"
 
 
-def resolve(client: MlflowClient, name: Name) -> Version:
+def resolve(client: MlflowClient, name: ModelReference) -> Version:
     """The version that `NAME@ALIAS` or `NAME@VERSION` names now.
 
     Raises:
@@ -130,12 +130,12 @@ def aliases(client: MlflowClient, name: str) -> dict[str, str]:
         except MlflowException as error:
             if not _is_missing(error):
                 raise
-            raise _missing(client, Name(name, "")) from error
+            raise _missing(client, ModelReference(name, "")) from error
     return {alias: str(version) for alias, version in sorted(found.items())}
 
 
 @dataclass(frozen=True)
-class Model:
+class RegisteredModel:
     """A registered model with all its versions.
 
     Attributes:
@@ -160,13 +160,13 @@ class Model:
         }
 
 
-def model(client: MlflowClient, name: str) -> Model:
+def model(client: MlflowClient, name: str) -> RegisteredModel:
     """A model with all its versions.
 
     Raises:
         RegistryError: no such model.
     """
-    return Model(name, tuple(versions(client, name)))
+    return RegisteredModel(name, tuple(versions(client, name)))
 
 
 def names(client: MlflowClient) -> list[str]:
@@ -188,7 +188,7 @@ def remove_alias(client: MlflowClient, name: str, alias: str) -> None:
         RegistryError: no such model or alias.
     """
     if alias not in aliases(client, name):
-        raise _missing(client, Name(name, alias))
+        raise _missing(client, ModelReference(name, alias))
     with problems(str(client.tracking_uri)):
         client.delete_registered_model_alias(name, alias)
 
@@ -228,7 +228,7 @@ def _is_missing(error: Exception) -> bool:
     return code(error) in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 
 
-def _missing(client: MlflowClient, name: Name) -> RegistryError:
+def _missing(client: MlflowClient, name: ModelReference) -> RegistryError:
     """The error that says what there is in the place of what was named."""
     known = names(client)
     if name.name not in known:

@@ -25,7 +25,7 @@ from lensmith.errors import BundleError, FallbackWarning, RegistryError, Registr
 from lensmith.registry.client import client as connect
 from lensmith.registry.client import problems, shown, uri
 from lensmith.registry.models import CONTENT_TAG, Version, resolve
-from lensmith.registry.references import Name, parse
+from lensmith.registry.references import ModelReference, parse
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,7 +34,7 @@ _ABANDONED_S = 24 * 3600
 """After so long a download that nobody has finished is removed."""
 
 _verified: dict[Path, tuple[Any, ...]] = {}
-"""Cached bundle → sizes and times of its files when they were hashed last, since a follower asks every few seconds."""
+"""Cached bundle → sizes and times of its files at the last hashing; the registry sidecar asks every few seconds."""
 
 
 def locate(path: str | PathLike[str], tracking_uri: str | None = None) -> Path:
@@ -122,7 +122,7 @@ class Pulled:
         return {**self.version.as_dict(), "path": str(self.path)}
 
 
-def pull_to(client: MlflowClient, name: Name, out: Path | None) -> Pulled:
+def pull_to(client: MlflowClient, name: ModelReference, out: Path | None) -> Pulled:
     """Pull what a name means now.
 
     Args:
@@ -254,7 +254,7 @@ def _is_hash(content: str) -> bool:
     return len(content) == 64 and set(content) <= set("0123456789abcdef")
 
 
-def _known_file(address: str, name: Name) -> Path:
+def _known_file(address: str, name: ModelReference) -> Path:
     key = hashlib.sha256(f"{address} {name}".encode()).hexdigest()[:16]
     return cache_dir() / "registry" / "known" / f"{key}.json"
 

@@ -22,7 +22,7 @@ from lensmith.registry.aliases import point, require_alias
 from lensmith.registry.client import experiment, problems
 from lensmith.registry.models import CONTENT_TAG, RUN_TAG, Version, names, place, resolve, versions
 from lensmith.registry.pull import fetch
-from lensmith.registry.references import Name
+from lensmith.registry.references import ModelReference
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -82,7 +82,7 @@ def push(client: MlflowClient, path: str | PathLike[str], name: str | None = Non
         version = _register(client, named, source, run, _tags(bundle.manifest, content))
     if alias is not None:
         point(client, version, alias)
-    return Pushed(resolve(client, Name(named, version.version)), not same, uploaded)
+    return Pushed(resolve(client, ModelReference(named, version.version)), not same, uploaded)
 
 
 def labels_digest(labels: tuple[str, ...]) -> str:
@@ -155,7 +155,7 @@ def _register(client: MlflowClient, name: str, source: str, run: str, tags: dict
             made = True
         with _undone_by(lambda: client.delete_registered_model(name) if made else None):
             version = client.create_model_version(name, source, run_id=run, tags=tags)
-    return resolve(client, Name(name, str(version.version)))
+    return resolve(client, ModelReference(name, str(version.version)))
 
 
 @contextmanager

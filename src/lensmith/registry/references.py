@@ -16,7 +16,7 @@ _WRITTEN = re.compile(r"(?P<name>[\w][\w. -]*)@(?P<which>[\w][\w.-]*)")
 
 
 @dataclass(frozen=True)
-class Name:
+class ModelReference:
     """A version of a registered model.
 
     Attributes:
@@ -36,14 +36,14 @@ class Name:
         return f"{self.name}@{self.which}"
 
 
-def parse(path: str | PathLike[str]) -> Name | None:
+def parse(path: str | PathLike[str]) -> ModelReference | None:
     """What `NAME@ALIAS` or `NAME@VERSION` names; None where it is a path: of this form, but a file is there, or not."""
     written = fspath(path)
     found = _WRITTEN.fullmatch(written)
-    return Name(found["name"], found["which"]) if found and not Path(written).exists() else None
+    return ModelReference(found["name"], found["which"]) if found and not Path(written).exists() else None
 
 
-def require(written: str) -> Name:
+def require(written: str) -> ModelReference:
     """What `NAME@ALIAS` or `NAME@VERSION` names, whatever lies in the folder.
 
     Raises:
@@ -56,4 +56,4 @@ def require(written: str) -> Name:
             f"{written[:120]!r} arrived.",
             f"Write it as flowers@{CHAMPION} or flowers@3.",
         )
-    return Name(found["name"], found["which"])
+    return ModelReference(found["name"], found["which"])

@@ -1,4 +1,4 @@
-"""Both models of a gray release in numbers, for people and programs."""
+"""Both models of a canary release in numbers, for people and programs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lensmith.rollout.metrics import Counts, quantile_ms
+from lensmith.rollout.metrics import ModelCounts, quantile_ms
 from lensmith.rollout.sequential_tests import shift, wilson
 
 
-def figures(champion: Counts, challenger: Counts) -> dict[str, Any]:
+def figures(champion: ModelCounts, challenger: ModelCounts) -> dict[str, Any]:
     """What is known of both; None for what nothing is known of.
 
     Returns:
@@ -31,7 +31,7 @@ def figures(champion: Counts, challenger: Counts) -> dict[str, Any]:
     return result
 
 
-def by_class(challenger: Counts, champion: Counts) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def by_class(challenger: ModelCounts, champion: ModelCounts) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Both models' answers by class, (C,) each, as if every request had held one image.
 
     Images of one request often show the same, and go to the same model: as evidence they count as one.
@@ -45,7 +45,7 @@ def by_class(challenger: Counts, champion: Counts) -> tuple[NDArray[np.float64],
     return made[0], made[1]
 
 
-def _of(counts: Counts) -> dict[str, Any]:
+def _of(counts: ModelCounts) -> dict[str, Any]:
     labels = counts.right + counts.wrong
     return {
         "requests": counts.requests,

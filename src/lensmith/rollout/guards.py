@@ -1,7 +1,7 @@
-"""The guards of a gray release: whether the counts so far are a reason to go back, or to promote.
+"""The guards of a canary release: whether the counts so far are a reason to go back, or to promote.
 
 What needs no statistics (a challenger that cannot be loaded, answers that are no numbers, three failures in a row) is
-seen where requests are answered. Here is what shows in many requests only. All guards together raise a false alarm in
+seen where requests are answered. Here is what shows in many requests only. All guards merge raise a false alarm in
 at most one release of 100, over its whole duration and however often one looks; bench/guards.py tries it.
 """
 
@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import Any, Literal
 
 from lensmith.rollout.comparison import by_class, figures
-from lensmith.rollout.latency_guard import SLOWER, TAIL, TOO_SLOW, WINDOW, Windows, beyond
-from lensmith.rollout.metrics import Counts, quantile_ms
+from lensmith.rollout.latency_guard import SLOWER, TAIL, TOO_SLOW, WINDOW, LatencyGuard, beyond
+from lensmith.rollout.metrics import ModelCounts, quantile_ms
 from lensmith.rollout.sequential_tests import (
     largest_difference,
     log_evidence,
@@ -49,11 +49,11 @@ MARGIN = 0.01
 PROMOTED_AGREEMENT = 0.9
 """In shadow mode: lower bound of the agreement to be promoted by itself, since no user has seen its answers."""
 
-State = Literal["too little data", "fine", "watching", "over", "not judged"]
+GuardState = Literal["too little data", "fine", "watching", "over", "not judged"]
 
 
 @dataclass(frozen=True)
-class Guarded:
+class GuardResult:
     """What one guard says.
 
     Attributes:
@@ -61,12 +61,12 @@ class Guarded:
         reason: the numbers, in words.
     """
 
-    state: State
+    state: GuardState
     reason: str
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Assessment:
     """What one look comes to.
 
     Attributes:
@@ -81,9 +81,9 @@ class Verdict:
     action: Literal["hold", "roll_back", "promote"]
     guard: str
     reason: str
-    guards: dict[str, Guarded]
-    champion: Counts
-    challenger: Counts
+    guards: dict[str, GuardResult]
+    champion: ModelCounts
+    challenger: ModelCounts
 
     @cached_property
     def figures(self) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class Verdict:
         return {**figures(self.champion, self.challenger), "guards": said}
 
 
-class Guard:
+class RolloutGuards:
     """Judges one release, look by look.
 
     Only the latency guard remembers earlier looks. A guard that starts anew judges all else as the one before, and
@@ -104,9 +104,9 @@ class Guard:
 
     def __init__(self, rollout: Rollout) -> None:
         self.rollout = rollout
-        self._windows = Windows(rollout.slo_ms, rollout.shadow)
+        self._windows = LatencyGuard(rollout.slo_ms, rollout.shadow)
 
-    def look(self, champion: Counts, challenger: Counts) -> Verdict:
+    def look(self, champion: ModelCounts, challenger: ModelCounts) -> Assessment:
         """Judge the counts since the release began, summed over all replicas.
 
         Args:
@@ -124,13 +124,13 @@ class Guard:
             guards["agreement"] = self._agreement(challenger)
         for name, found in guards.items():
             if found.state == "over":
-                return Verdict("roll_back", name, found.reason, guards, champion, challenger)
+                return Assessment("roll_back", name, found.reason, guards, champion, challenger)
         wanting = self._wanting(champion, challenger, guards)
         if wanting:
-            return Verdict("hold", "", wanting, guards, champion, challenger)
-        return Verdict("promote", "proven", _proof(champion, challenger), guards, champion, challenger)
+            return Assessment("hold", "", wanting, guards, champion, challenger)
+        return Assessment("promote", "proven", _proof(champion, challenger), guards, champion, challenger)
 
-    def _errors(self, champion: Counts, challenger: Counts) -> Guarded:
+    def _errors(self, champion: ModelCounts, challenger: ModelCounts) -> GuardResult:
         if challenger.requests < LEAST_REQUESTS:
             return _too_little(challenger)
         failed, of = challenger.failed, challenger.requests
@@ -142,12 +142,12 @@ class Guard:
             evidence = min(evidence, log_evidence(failed, champion.failed, of / (of + champion.requests)))
         if evidence >= -math.log(ALPHA_ERRORS):
             at_least = lower_bound(failed, of, ALPHA_ERRORS)
-            return Guarded(
+            return GuardResult(
                 "over", f"{said}: at least {at_least:.2%}, more than {ALLOWED_ERRORS:.1%} and the champion's."
             )
-        return Guarded("watching" if evidence >= WATCHED else "fine", f"{said}.")
+        return GuardResult("watching" if evidence >= WATCHED else "fine", f"{said}.")
 
-    def _latency(self, challenger: Counts) -> Guarded:
+    def _latency(self, challenger: ModelCounts) -> GuardResult:
         seen, over = len(self._windows.latest), self._windows.over
         if challenger.requests < LEAST_REQUESTS:
             return _too_little(challenger)
@@ -157,14 +157,16 @@ class Guard:
         )
         if over >= TOO_SLOW:
             slowest = max(self._windows.latest, key=lambda window: (window.over, window.late))
-            return Guarded("over", f"{said}: up to {slowest.late:.1%} of requests late, {slowest.slow:.1%} slow work.")
+            return GuardResult(
+                "over", f"{said}: up to {slowest.late:.1%} of requests late, {slowest.slow:.1%} slow work."
+            )
         if seen < TOO_SLOW:
-            return Guarded("too little data", f"{seen} of {TOO_SLOW} windows of {WINDOW} requests so far.")
-        return Guarded("watching" if over == TOO_SLOW - 1 else "fine", f"{said}.")
+            return GuardResult("too little data", f"{seen} of {TOO_SLOW} windows of {WINDOW} requests so far.")
+        return GuardResult("watching" if over == TOO_SLOW - 1 else "fine", f"{said}.")
 
-    def _classes(self, champion: Counts, challenger: Counts) -> Guarded:
+    def _classes(self, champion: ModelCounts, challenger: ModelCounts) -> GuardResult:
         if self.rollout.sticky == "caller":
-            return Guarded(
+            return GuardResult(
                 "not judged", "Other callers send other images; shared out by caller, classes differ anyway."
             )
         if challenger.requests < LEAST_REQUESTS:
@@ -174,16 +176,16 @@ class Guard:
         said = f"{moved:.1%} of answers would have to change class for both distributions to be the same"
         # Most looks end here; evidence for small differences is of no use, since every better model makes some.
         if moved <= CLASS_SHIFT:
-            return Guarded("fine", f"{said}.")
+            return GuardResult("fine", f"{said}.")
         evidence = log_evidence_of_shift(first, second)
         if evidence >= -math.log(ALPHA_CLASSES):
-            return Guarded("over", f"{said}, more than {CLASS_SHIFT:.0%}, and chance does not explain it.")
-        return Guarded("watching" if evidence >= WATCHED else "fine", f"{said}; so far chance may explain it.")
+            return GuardResult("over", f"{said}, more than {CLASS_SHIFT:.0%}, and chance does not explain it.")
+        return GuardResult("watching" if evidence >= WATCHED else "fine", f"{said}; so far chance may explain it.")
 
-    def _feedback(self, champion: Counts, challenger: Counts) -> Guarded:
+    def _feedback(self, champion: ModelCounts, challenger: ModelCounts) -> GuardResult:
         mine, theirs = challenger.right + challenger.wrong, champion.right + champion.wrong
         if min(mine, theirs) < LEAST_LABELS:
-            return Guarded(
+            return GuardResult(
                 "too little data", f"{mine} and {theirs} answers with feedback, {LEAST_LABELS} each are needed."
             )
         said = (
@@ -192,20 +194,22 @@ class Guard:
         )
         evidence = log_evidence(challenger.wrong, champion.wrong, mine / (mine + theirs))
         if evidence >= -math.log(ALPHA_FEEDBACK):
-            return Guarded("over", f"{said}, and chance does not explain it.")
-        return Guarded("watching" if evidence >= WATCHED else "fine", f"{said}.")
+            return GuardResult("over", f"{said}, and chance does not explain it.")
+        return GuardResult("watching" if evidence >= WATCHED else "fine", f"{said}.")
 
-    def _agreement(self, challenger: Counts) -> Guarded:
+    def _agreement(self, challenger: ModelCounts) -> GuardResult:
         if challenger.compared < LEAST_REQUESTS:
-            return Guarded("too little data", f"{challenger.compared} of {LEAST_REQUESTS} images worked on by both.")
+            return GuardResult(
+                "too little data", f"{challenger.compared} of {LEAST_REQUESTS} images worked on by both."
+            )
         differed = challenger.compared - challenger.agreed
         said = f"Both agree on {_percent(challenger.agreed, challenger.compared)} of {challenger.compared:,} images"
         evidence = log_evidence(differed, challenger.agreed, 1 - LEAST_AGREEMENT)
         if evidence >= -math.log(ALPHA_AGREEMENT):
-            return Guarded("over", f"{said}, which is less than {LEAST_AGREEMENT:.0%}.")
-        return Guarded("watching" if evidence >= WATCHED else "fine", f"{said}.")
+            return GuardResult("over", f"{said}, which is less than {LEAST_AGREEMENT:.0%}.")
+        return GuardResult("watching" if evidence >= WATCHED else "fine", f"{said}.")
 
-    def _wanting(self, champion: Counts, challenger: Counts, guards: dict[str, Guarded]) -> str:
+    def _wanting(self, champion: ModelCounts, challenger: ModelCounts, guards: dict[str, GuardResult]) -> str:
         """What stands against a promotion; empty where nothing does."""
         rollout = self.rollout
         needed = max(rollout.promote_after, LEAST_REQUESTS)
@@ -228,7 +232,7 @@ class Guard:
                 )
         return "" if rollout.auto_promote else "Nothing is wrong; promotion by itself is off."
 
-    def _fast_enough(self, champion: Counts, challenger: Counts) -> bool:
+    def _fast_enough(self, champion: ModelCounts, challenger: ModelCounts) -> bool:
         measured = challenger.work if self.rollout.shadow or not challenger.latency else challenger.latency
         in_time = beyond(measured, self.rollout.slo_ms) <= TAIL * measured.total()
         if in_time or not champion.work:
@@ -237,11 +241,11 @@ class Guard:
         return beyond(challenger.work, limit_ms) <= TAIL * challenger.work.total()
 
 
-def _too_little(challenger: Counts) -> Guarded:
-    return Guarded("too little data", f"{challenger.requests} of {LEAST_REQUESTS} challenger requests so far.")
+def _too_little(challenger: ModelCounts) -> GuardResult:
+    return GuardResult("too little data", f"{challenger.requests} of {LEAST_REQUESTS} challenger requests so far.")
 
 
-def _proof(champion: Counts, challenger: Counts) -> str:
+def _proof(champion: ModelCounts, challenger: ModelCounts) -> str:
     more = largest_difference(challenger.failed, challenger.requests, champion.failed, champion.requests)
     return (
         f"After {challenger.requests:,} challenger requests no guard objects; {_rate(challenger)} failed, "
@@ -249,7 +253,7 @@ def _proof(champion: Counts, challenger: Counts) -> str:
     )
 
 
-def _rate(counts: Counts) -> str:
+def _rate(counts: ModelCounts) -> str:
     return _percent(counts.failed, counts.requests)
 
 
@@ -257,4 +261,4 @@ def _percent(hits: int, trials: int) -> str:
     return f"{hits / trials:.2%}" if trials else "none"
 
 
-__all__ = ["Guard", "Guarded", "State", "Verdict", "figures"]
+__all__ = ["Assessment", "GuardResult", "GuardState", "RolloutGuards", "figures"]

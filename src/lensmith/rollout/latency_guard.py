@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lensmith.rollout.metrics import Counts, bucket_of, upper_ms
+from lensmith.rollout.metrics import ModelCounts, bucket_of, upper_ms
 from lensmith.rollout.sequential_tests import more_than_chance
 
 WINDOW = 200
@@ -24,7 +24,7 @@ do in less than one release of 1,000."""
 
 
 @dataclass(frozen=True)
-class Window:
+class LatencyWindow:
     """Some hundred challenger requests in a row.
 
     Attributes:
@@ -40,7 +40,7 @@ class Window:
     over: bool
 
 
-class Windows:
+class LatencyGuard:
     """The last five windows.
 
     Args:
@@ -50,11 +50,11 @@ class Windows:
 
     def __init__(self, slo_ms: float, shadow: bool) -> None:
         self._slo_ms, self._shadow = slo_ms, shadow
-        self.latest: deque[Window] = deque(maxlen=WINDOWS)
+        self.latest: deque[LatencyWindow] = deque(maxlen=WINDOWS)
         # How the counts stood when each of these windows began, oldest first; the last is the open one's.
-        self._began: deque[tuple[Counts, Counts]] = deque(maxlen=WINDOWS)  # champion, challenger
+        self._began: deque[tuple[ModelCounts, ModelCounts]] = deque(maxlen=WINDOWS)  # champion, challenger
 
-    def take(self, champion: Counts, challenger: Counts) -> None:
+    def take(self, champion: ModelCounts, challenger: ModelCounts) -> None:
         """Look at the counts so far; close a window where there are enough requests."""
         if not self._began or challenger.requests < self._began[-1][1].requests:
             # The first look, or counts of a replica are gone: what is compared has to begin for both at once.
@@ -73,12 +73,12 @@ class Windows:
         """How many of the last five were over."""
         return sum(window.over for window in self.latest)
 
-    def _judged(self, champion: Counts, challenger: Counts) -> Window:
+    def _judged(self, champion: ModelCounts, challenger: ModelCounts) -> LatencyWindow:
         measured = challenger.work if self._shadow or not challenger.latency else challenger.latency
         late, of = beyond(measured, self._slo_ms), measured.total()
         limit_ms = SLOWER * highest_p99_ms(champion.work)
         slow, images = beyond(challenger.work, limit_ms), challenger.work.total()
-        return Window(
+        return LatencyWindow(
             challenger.requests,
             late / of if of else 0.0,
             slow / images if images else 0.0,
@@ -110,6 +110,6 @@ def highest_p99_ms(histogram: Counter[int]) -> float:
     return upper_ms(min(histogram))
 
 
-def _times(counts: Counts) -> Counts:
+def _times(counts: ModelCounts) -> ModelCounts:
     """What this guard needs of the counts, as they are now."""
-    return Counts(counts.answered, counts.failed, Counter(counts.latency), Counter(counts.work))
+    return ModelCounts(counts.answered, counts.failed, Counter(counts.latency), Counter(counts.work))

@@ -1,4 +1,4 @@
-"""The ledger of gray releases: one run of MLflow for each registered model, which all replicas read and write.
+"""The ledger of canary releases: one run of MLflow for each registered model, which all replicas read and write.
 
     param rollout.N                    what was begun; a param is written once, so the first to claim a number has it
     param rollout.N.decision           how it ended; the first decision stands
@@ -39,8 +39,8 @@ _Written = TypeVar("_Written", Rollout, Decision)
 
 
 @dataclass(frozen=True)
-class State:
-    """A gray release as the registry has it.
+class LedgerEntry:
+    """A canary release as the registry has it.
 
     Attributes:
         n: its number, from 1 on.
@@ -63,7 +63,7 @@ class State:
 
 
 class Ledger:
-    """All gray releases of one registered model; made by `open`.
+    """All canary releases of one registered model; made by `open`.
 
     Every method raises RegistryError as `lensmith.registry.client.problems` says.
     """
@@ -86,12 +86,12 @@ class Ledger:
                 return cls(client, name, run)
             return cls(client, name, _agree(client, name)) if create else None
 
-    def latest(self) -> State | None:
+    def latest(self) -> LedgerEntry | None:
         """The last release that was begun; one call. None: there was none yet."""
         states = self._states()
         return states[-1] if states else None
 
-    def history(self) -> list[State]:
+    def history(self) -> list[LedgerEntry]:
         """All of them, the last one last; old reports are no longer there, their figures are in the decisions."""
         return self._states()
 
@@ -117,7 +117,7 @@ class Ledger:
         text = begun.model_dump_json()
         if len(text) > PARAM_CHARACTERS:
             raise RolloutError(
-                f"A gray release that takes at most {PARAM_CHARACTERS:,} characters in MLflow was expected.",
+                f"A canary release that takes at most {PARAM_CHARACTERS:,} characters in MLflow was expected.",
                 f"This one takes {len(text):,}, {len(begun.mapping):,} mapped labels among them.",
                 "Train the challenger with the champion's labels, so that no mapping is needed.",
             )
@@ -159,7 +159,7 @@ class Ledger:
         with problems(str(self.client.tracking_uri)):
             self.client.set_tag(self.run, f"rollout.{n}.counts.{_key(replica)}", text)
 
-    def apply(self, state: State) -> None:
+    def apply(self, state: LedgerEntry) -> None:
         """Move the aliases as a release was decided; once, so that what people set later stays.
 
         Promoted: `previous` names the old champion, `champion` the challenger. In any case `challenger` goes, where it
@@ -181,7 +181,7 @@ class Ledger:
     def _point(self, alias: str, version: str) -> None:
         _twice(lambda: self.client.set_registered_model_alias(self.name, alias, version))
 
-    def _states(self) -> list[State]:
+    def _states(self) -> list[LedgerEntry]:
         with problems(str(self.client.tracking_uri)):
             data = self.client.get_run(self.run).data
         numbers = sorted(int(found[1]) for key in data.params if (found := re.fullmatch(r"rollout\.(\d+)", key)))
@@ -193,7 +193,7 @@ class Ledger:
         for n in numbers:
             decided = data.params.get(f"rollout.{n}.decision")
             states.append(
-                State(
+                LedgerEntry(
                     n,
                     _read(Rollout, data.params[f"rollout.{n}"], f"rollout.{n}"),
                     _read(Decision, decided, f"rollout.{n}.decision") if decided else None,
@@ -294,7 +294,7 @@ def _twice(write: Callable[[], None]) -> None:
 
 def _under_way(rollout: Rollout) -> RolloutError:
     return RolloutError(
-        f"No gray release of {rollout.name} was expected to be under way.",
+        f"No canary release of {rollout.name} was expected to be under way.",
         f"{rollout.id} is: version {rollout.challenger} beside {rollout.champion}, since "
         f"{rollout.started:%Y-%m-%d %H:%M} UTC.",
         f"End it first: lensmith rollout promote {rollout.name}, or lensmith rollout abort {rollout.name}",

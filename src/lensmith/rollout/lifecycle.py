@@ -1,4 +1,4 @@
-"""A gray release begun and ended by a person."""
+"""A canary release begun and ended by a person."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from lensmith.registry.client import client as connect
 from lensmith.registry.client import uri
 from lensmith.registry.models import Version, champion_of, names, resolve, set_alias
 from lensmith.registry.pull import pull
-from lensmith.registry.references import CHALLENGER, CHAMPION, PREVIOUS, Name
-from lensmith.rollout.guards import Guard
-from lensmith.rollout.ledger import Ledger, State
+from lensmith.registry.references import CHALLENGER, CHAMPION, PREVIOUS, ModelReference
+from lensmith.rollout.guards import RolloutGuards
+from lensmith.rollout.ledger import Ledger, LedgerEntry
 from lensmith.rollout.state import Decision, Rollout
 from lensmith.rollout.status import total
 
@@ -84,7 +84,7 @@ def end(
     state = ledger.latest() if ledger else None
     if ledger is None or state is None or not state.under_way:
         raise RolloutError(
-            f"A gray release of {name} was expected to be under way.",
+            f"A canary release of {name} was expected to be under way.",
             _last_said(state),
             f"Begin one with: lensmith rollout start {name} --version V",
         )
@@ -101,7 +101,7 @@ def end(
         guard="person",
         reason=reason or f"{_who()} {outcome} it.",
         by=_who(),
-        figures=Guard(rollout).look(counted.champion, counted.challenger).figures,
+        figures=RolloutGuards(rollout).look(counted.champion, counted.challenger).figures,
     )
     decision = ledger.decide(state.n, wanted)
     ledger.apply(state)
@@ -115,7 +115,7 @@ def end(
 
 
 def require_not_under_way(client: MlflowClient, name: str, alias: str) -> None:
-    """Refuse an alias that a gray release moves now.
+    """Refuse an alias that a canary release moves now.
 
     Args:
         client: of the registry.
@@ -123,7 +123,7 @@ def require_not_under_way(client: MlflowClient, name: str, alias: str) -> None:
         alias: to be moved.
 
     Raises:
-        RolloutError: it takes part in a gray release that is under way.
+        RolloutError: it takes part in a canary release that is under way.
     """
     if alias not in (CHAMPION, CHALLENGER, PREVIOUS) or name not in names(client):
         return
@@ -132,14 +132,14 @@ def require_not_under_way(client: MlflowClient, name: str, alias: str) -> None:
     if state is not None and state.under_way:
         rollout = state.rollout
         raise RolloutError(
-            f"No gray release of {name} was expected to be under way while {alias} is moved.",
+            f"No canary release of {name} was expected to be under way while {alias} is moved.",
             f"{rollout.id} is: version {rollout.challenger} beside {rollout.champion}.",
             f"End it first: lensmith rollout promote {name}, or lensmith rollout abort {name}",
         )
 
 
 def _both(client: MlflowClient, settings: RolloutSettings) -> tuple[Version, Version]:
-    challenger = resolve(client, Name(settings.name, settings.version))
+    challenger = resolve(client, ModelReference(settings.name, settings.version))
     champion = champion_of(client, settings.name)
     if champion is None:
         raise RegistryError(
@@ -156,11 +156,11 @@ def _both(client: MlflowClient, settings: RolloutSettings) -> tuple[Version, Ver
     return champion, challenger
 
 
-def _require_ended(state: State | None) -> None:
+def _require_ended(state: LedgerEntry | None) -> None:
     if state is not None and state.under_way:
         going = state.rollout
         raise RolloutError(
-            f"No gray release of {going.name} was expected to be under way.",
+            f"No canary release of {going.name} was expected to be under way.",
             f"{going.id} tries version {going.challenger} since {going.started:%Y-%m-%d %H:%M} UTC.",
             f"Wait for it, or end it with: lensmith rollout abort {going.name}",
         )
@@ -187,7 +187,7 @@ def _compare_labels(champion: Sequence[str], challenger: Sequence[str], mapping:
         )
 
 
-def _last_said(state: State | None) -> str:
+def _last_said(state: LedgerEntry | None) -> str:
     if state is None or state.decision is None:
         return "There has been none."
     return f"The latest, {state.rollout.id}, was {_said(state.decision)}."

@@ -1,6 +1,6 @@
-"""What is counted of each of the two models while a gray release is under way, in one process or over all.
+"""What is counted of each of the two models while a canary release is under way, in one process or over all.
 
-Counts only grow, so that those of several processes can be added, and two looks at them subtracted.
+ModelCounts only grow, so that those of several processes can be added, and two looks at them subtracted.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ LEAST_MS, STEP, BUCKETS = 0.5, 1.05, 260
 """Latencies fall into buckets that grow by 5 %, from half a millisecond to beyond two minutes."""
 CONFIDENCE_BUCKETS = 20
 MOST_CLASSES = 100
-"""Classes that are counted one by one; the others are counted together, as class -1."""
+"""Classes that are counted one by one; the others are counted merge, as class -1."""
 
 
 @dataclass
-class Counts:
-    """One model's part in a gray release.
+class ModelCounts:
+    """One model's part in a canary release.
 
     Attributes:
         answered: requests that it answered.
@@ -52,15 +52,17 @@ class Counts:
         """All that it was asked."""
         return self.answered + self.failed
 
-    def add(self, other: Counts) -> None:
+    def add(self, other: ModelCounts) -> None:
         """Count what `other` counted, too."""
         for each in fields(self):
             mine, theirs = getattr(self, each.name), getattr(other, each.name)
             setattr(self, each.name, mine + theirs)
 
-    def since(self, earlier: Counts) -> Counts:
+    def since(self, earlier: ModelCounts) -> ModelCounts:
         """What came after an earlier look at the same counts."""
-        return Counts(**{each.name: getattr(self, each.name) - getattr(earlier, each.name) for each in fields(self)})
+        return ModelCounts(
+            **{each.name: getattr(self, each.name) - getattr(earlier, each.name) for each in fields(self)}
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; what is 0 is left out."""

@@ -1,4 +1,4 @@
-"""What one process of a service, or one replica, has to say of a gray release."""
+"""What one process of a service, or one replica, has to say of a canary release."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from lensmith.rollout.metrics import Counts
+from lensmith.rollout.metrics import ModelCounts
 
 Role = Literal["champion", "challenger"]
 
 
 @dataclass(frozen=True)
-class Stop:
+class StopReason:
     """A reason to send the challenger nothing more, seen by the process that it happened to.
 
     Attributes:
@@ -25,8 +25,8 @@ class Stop:
 
 
 @dataclass
-class Report:
-    """Counts of both models since the release began.
+class RolloutReport:
+    """ModelCounts of both models since the release began.
 
     Attributes:
         rollout: its id.
@@ -36,11 +36,11 @@ class Report:
     """
 
     rollout: str
-    champion: Counts = field(default_factory=Counts)
-    challenger: Counts = field(default_factory=Counts)
-    stop: Stop | None = None
+    champion: ModelCounts = field(default_factory=ModelCounts)
+    challenger: ModelCounts = field(default_factory=ModelCounts)
+    stop: StopReason | None = None
 
-    def of(self, role: Role) -> Counts:
+    def of(self, role: Role) -> ModelCounts:
         """The counts of one of them."""
         return self.champion if role == "champion" else self.challenger
 
@@ -63,13 +63,13 @@ class Report:
         stop = stored.get("stop")
         return cls(
             str(stored["rollout"]),
-            Counts.from_dict(stored["champion"]),
-            Counts.from_dict(stored["challenger"]),
-            Stop(*map(str, stop)) if stop else None,
+            ModelCounts.from_dict(stored["champion"]),
+            ModelCounts.from_dict(stored["challenger"]),
+            StopReason(*map(str, stop)) if stop else None,
         )
 
     @classmethod
-    def together(cls, rollout: str, reports: Iterable[Report]) -> Self:
+    def merge(cls, rollout: str, reports: Iterable[RolloutReport]) -> Self:
         """The sum of those that are about this release, with the first reason to stop."""
         total = cls(rollout)
         for each in reports:

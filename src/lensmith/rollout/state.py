@@ -1,4 +1,4 @@
-"""What a gray release is, what came of it, and what a service knows of both."""
+"""What a canary release is, what came of it, and what a service knows of both."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Rollout(BaseModel):
 
 
 class Decision(BaseModel):
-    """The end of a gray release: written once, by whoever saw the reason first."""
+    """The end of a canary release: written once, by whoever saw the reason first."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -49,7 +49,7 @@ class Decision(BaseModel):
     figures: dict[str, Any] = Field({}, description="both versions' figures at that moment")
 
 
-class Known(BaseModel):
+class DesiredState(BaseModel):
     """What a service last knew of the model it serves; kept on disk, so that it can start and go on without a registry.
 
     `path` and `challenger_path` are verified bundles on this machine.

@@ -1,4 +1,4 @@
-"""The gray releases of a model, as the registry has them: looked at once, or again and again."""
+"""The canary releases of a model, as the registry has them: looked at once, or again and again."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 from lensmith.registry.client import client as connect
 from lensmith.registry.client import uri
 from lensmith.registry.models import champion_of
-from lensmith.rollout.guards import Guard
-from lensmith.rollout.ledger import Ledger, State
-from lensmith.rollout.report import Report
+from lensmith.rollout.guards import RolloutGuards
+from lensmith.rollout.ledger import Ledger, LedgerEntry
+from lensmith.rollout.report import RolloutReport
 from lensmith.rollout.state import Decision, Rollout, now
 
 
 @dataclass(frozen=True)
-class Replica:
+class ReplicaStatus:
     """What one replica has reported of a release.
 
     Attributes:
@@ -41,15 +41,15 @@ class Replica:
 
 
 @dataclass(frozen=True)
-class Released:
-    """The gray releases of a model, as the registry has them.
+class RolloutStatus:
+    """The canary releases of a model, as the registry has them.
 
     Attributes:
         name: of the model.
         champion: version that the alias names now; None: it names none.
         rollout: the latest; None: there has been none.
         decision: how it ended; None: it is under way.
-        comparison: `figures` of `lensmith.rollout.guards.Verdict` over all replicas.
+        comparison: `figures` of `lensmith.rollout.guards.Assessment` over all replicas.
         replicas: what each has reported.
         history: earlier releases with their decisions, the latest first.
     """
@@ -59,7 +59,7 @@ class Released:
     rollout: Rollout | None
     decision: Decision | None
     comparison: Mapping[str, Any]
-    replicas: Sequence[Replica]
+    replicas: Sequence[ReplicaStatus]
     history: Sequence[tuple[Rollout, Decision | None]]
 
     def as_dict(self) -> dict[str, Any]:
@@ -81,16 +81,16 @@ class Released:
         }
 
 
-def status(name: str, tracking_uri: str | None = None) -> Released:
+def status(name: str, tracking_uri: str | None = None) -> RolloutStatus:
     """The releases of a model.
 
     Raises:
         RegistryError: no such model.
     """
-    return Watcher(name, tracking_uri).look()
+    return StatusWatcher(name, tracking_uri).look()
 
 
-class Watcher:
+class StatusWatcher:
     """Looks again and again, over one connection, and judges as a replica does.
 
     Args:
@@ -104,15 +104,15 @@ class Watcher:
     def __init__(self, name: str, tracking_uri: str | None = None) -> None:
         self._name = name
         self._client = connect(uri(tracking_uri), create=False)
-        self._guard: Guard | None = None
+        self._guard: RolloutGuards | None = None
 
-    def look(self) -> Released:
+    def look(self) -> RolloutStatus:
         """As the registry says now; see `status`."""
         champion = champion_of(self._client, self._name)
         ledger = Ledger.open(self._client, self._name, create=False)
         states = ledger.history() if ledger else []
         latest = states[-1] if states else None
-        return Released(
+        return RolloutStatus(
             self._name,
             champion.version if champion else None,
             latest.rollout if latest else None,
@@ -122,28 +122,28 @@ class Watcher:
             [(each.rollout, each.decision) for each in reversed(states[:-1])],
         )
 
-    def _comparison(self, state: State) -> Mapping[str, Any]:
+    def _comparison(self, state: LedgerEntry) -> Mapping[str, Any]:
         if state.decision is not None and "champion" in state.decision.figures:
             return state.decision.figures
         counted = total(state)
         if self._guard is None or self._guard.rollout.id != state.rollout.id:
-            self._guard = Guard(state.rollout)
+            self._guard = RolloutGuards(state.rollout)
         return self._guard.look(counted.champion, counted.challenger).figures
 
 
-def total(state: State) -> Report:
+def total(state: LedgerEntry) -> RolloutReport:
     """What all replicas have reported, added up."""
     reports = []
     for report in state.reports.values():
         with suppress(ValueError, TypeError, AttributeError, KeyError):  # of another lensmith: it counts for nothing
-            reports.append(Report.from_dict(report))
-    return Report.together(state.rollout.id, reports)
+            reports.append(RolloutReport.from_dict(report))
+    return RolloutReport.merge(state.rollout.id, reports)
 
 
-def _replica(name: str, stored: Mapping[str, Any]) -> Replica:
-    age_s, report = None, Report("")
+def _replica(name: str, stored: Mapping[str, Any]) -> ReplicaStatus:
+    age_s, report = None, RolloutReport("")
     with suppress(ValueError, TypeError, AttributeError, KeyError):
-        report = Report.from_dict(stored)
+        report = RolloutReport.from_dict(stored)
         age_s = max(0.0, (now() - datetime.fromisoformat(str(stored["at"]))).total_seconds())
     stopped = f"{report.stop.guard}: {report.stop.reason}" if report.stop else ""
-    return Replica(name, age_s, report.champion.requests, report.challenger.requests, stopped)
+    return ReplicaStatus(name, age_s, report.champion.requests, report.challenger.requests, stopped)

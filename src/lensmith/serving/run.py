@@ -39,8 +39,8 @@ def serve(settings: ServeSettings) -> None:
         listeners = [open_sockets.enter_context(_bind(settings.host, port)) for port in ports]
         if settings.beside is not None:
             settings = settings.model_copy(update={"beside": pulled(settings.beside, settings)})
-        mailbox = open_sockets.enter_context(followed(settings))
-        loading = ModelManager.start_loading(settings, mailbox) if settings.workers == 1 else None
+        channel = open_sockets.enter_context(followed(settings))
+        loading = ModelManager.start_loading(settings, channel) if settings.workers == 1 else None
         from lensmith.serving.auth.jwt import Authenticator, refuse_open_door
 
         refuse_open_door(settings, Authenticator.of(settings))
@@ -50,7 +50,7 @@ def serve(settings: ServeSettings) -> None:
             else:
                 from lensmith.serving.server.supervisor import Supervisor
 
-                Supervisor(settings, listeners, lambda name: _announce(name, listeners[0]), mailbox).run()
+                Supervisor(settings, listeners, lambda name: _announce(name, listeners[0]), channel).run()
 
 
 def _serve_alone(settings: ServeSettings, listeners: list[socket.socket], loading: Future[ModelManager]) -> None:

@@ -124,12 +124,12 @@ class Status(BaseModel):
 
 
 class RolloutState(BaseModel):
-    """What the registry says is served, and the latest gray release."""
+    """What the registry says is served, and the latest canary release."""
 
     name: str | None = Field(None, description="Registered model; null: what is served comes from no registry.")
     alias: str | None = Field(None, description="What is followed.")
     version: str | None = Field(None, description="What the alias names.")
-    rollout: Rollout | None = Field(None, description="The latest gray release; under way where there is no decision.")
+    rollout: Rollout | None = Field(None, description="The latest rollout; under way where there is no decision.")
     decision: Decision | None = Field(None, description="How it ended.")
     comparison: dict[str, Any] = Field({}, description="Both versions over all replicas.")
     trouble: str | None = Field(None, description="Why the challenger cannot be had here.")

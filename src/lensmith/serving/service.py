@@ -24,10 +24,10 @@ from lensmith.serving.execution.loaded_model import LoadedModel, ModelVersion, T
 from lensmith.serving.execution.model_manager import ModelManager
 from lensmith.serving.execution.thread_pool import ExpiredError, Job, Pool
 from lensmith.serving.feedback.feedback import Feedback
-from lensmith.serving.metrics.rollout import ReleaseMetrics
+from lensmith.serving.metrics.rollout import RolloutMetrics
 from lensmith.serving.metrics.telemetry import Telemetry
 from lensmith.serving.problems import ProblemError
-from lensmith.serving.rollout.controller import Release, ended
+from lensmith.serving.rollout.controller import RolloutController, ended
 from lensmith.serving.upload import require_image
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Service:
         phase: `starting` until warm, `ready`, then `draining` once it was told to stop.
         told: what the start-up found out, for whoever started it.
         health_port: where health alone is asked; None: where everything is.
-        release: follows the registry; None: the models come from elsewhere.
+        rollout: follows the registry; None: the models come from elsewhere.
         swap_everywhere: swaps in all processes of the service; None: this is the only one.
     """
 
@@ -72,12 +72,14 @@ class Service:
         if shared is not None:
             self.telemetry.watch_quota_store(lambda: shared.answers)
         self.feedback = Feedback(models, settings, self.telemetry.registry)
-        self.release = (
-            Release(models, models.mailbox, self, ReleaseMetrics(self.telemetry.registry)) if models.mailbox else None
+        self.rollout = (
+            RolloutController(models, models.channel, self, RolloutMetrics(self.telemetry.registry))
+            if models.channel
+            else None
         )
-        if (release := self.release) is not None:
-            self.feedback.heard = lambda given: release.heard(given.tag, given.right)
-            self.feedback.translate = release.own_label
+        if (rollout := self.rollout) is not None:
+            self.feedback.heard = lambda given: rollout.heard(given.tag, given.right)
+            self.feedback.translate = rollout.own_label
 
     @asynccontextmanager
     async def lifespan(self, _app: Any) -> AsyncIterator[None]:
@@ -85,7 +87,7 @@ class Service:
         await asyncio.to_thread(self._make_ready)
         self.feedback.begin()
         self.phase = "ready"
-        following = asyncio.create_task(self.release.follow()) if self.release else None
+        following = asyncio.create_task(self.rollout.follow()) if self.rollout else None
         try:
             yield
         finally:
@@ -179,13 +181,13 @@ class Service:
     def model(self, request: Request, named: str | None = None) -> LoadedModel:
         """The model that a request asks for, as NAME or NAME@VERSION.
 
-        Where it asks for none, the active one or that of a gray release.
+        Where it asks for none, the active one or that of a canary release.
 
         Raises:
             ProblemError: no such model.
         """
         if named is None:
-            return self.release.choose(request) if self.release else self.models.active
+            return self.rollout.choose(request) if self.rollout else self.models.active
         name, _, version = named.partition("@")
         found = self.models.find(name, version or None)
         if found is None:
@@ -276,7 +278,7 @@ class Service:
         except (ProblemError, ClientDisconnect):
             raise
         except Exception as fault:
-            champion = self.release.instead(state, fault) if self.release else None
+            champion = self.rollout.instead(state, fault) if self.rollout else None
             if champion is None:
                 raise
             logger.warning(
@@ -291,8 +293,8 @@ class Service:
         self.telemetry.answered(route, status, seconds, model.version if model else None)
         if "problem" in state:
             self.telemetry.refused(state["problem"])
-        if self.release is not None:
-            self.release.finished(state, status, seconds)
+        if self.rollout is not None:
+            self.rollout.finished(state, status, seconds)
 
     def _classified(
         self, request: Request, model: LoadedModel, image: bytes | Tensor, found: TimedPrediction, place: int = 0
@@ -300,8 +302,8 @@ class Service:
         """What is done with each image's answer before it is sent."""
         self.telemetry.classified(model, found)
         self.feedback.remember(request, model, image, found, place)
-        if self.release is not None:
-            self.release.classified(request, image, found)
+        if self.rollout is not None:
+            self.rollout.classified(request, image, found)
 
     async def swap(self, path: Path) -> ModelVersion:
         """Load a bundle beside the active model, prove it, and let it answer from then on, in every process.
@@ -314,7 +316,7 @@ class Service:
             ServiceError: other processes cannot be had for it, or are just changing.
             ProblemError: another swap is under way, or the registry says what is served.
         """
-        if self.release is not None:
+        if self.rollout is not None:
             raise ProblemError(
                 "follows-registry",
                 f"{self.models.active.identity} comes from the registry. Change what its alias names, and it follows.",

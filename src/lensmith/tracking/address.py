@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from lensmith.config.values import without_password
 from lensmith.errors import MissingPackageError
 from lensmith.registry import client
-from lensmith.tracking.state import State
+from lensmith.tracking.state import TrackingState
 
 AUTO, NONE = "auto", "none"
 
@@ -17,7 +17,7 @@ def installed() -> bool:
     return find_spec("mlflow") is not None
 
 
-def uri_of(setting: str, state: State | None) -> str | None:
+def uri_of(setting: str, state: TrackingState | None) -> str | None:
     """Where to send a run, with a password if one is known; None: nowhere.
 
     A run goes on where it was begun unless the setting names another place. Passwords are not kept in run folders, so

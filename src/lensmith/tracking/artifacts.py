@@ -13,7 +13,7 @@ from lensmith.bundle.format import MANIFEST, Bundle
 from lensmith.core.files import sha256
 from lensmith.errors import BundleError
 from lensmith.registry.models import RUN_TAG, place
-from lensmith.tracking.mlflow_events import MAX_TAG, Point
+from lensmith.tracking.mlflow_events import MAX_TAG, MetricPoint
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,7 +29,7 @@ def send_pictures(client: MlflowClient, run_id: str, run: Path) -> None:
             client.log_artifact(run_id, str(picture))
 
 
-def send_bundle(client: MlflowClient, run_id: str, bundle: Path, at_ms: int) -> list[Point]:
+def send_bundle(client: MlflowClient, run_id: str, bundle: Path, at_ms: int) -> list[MetricPoint]:
     """A bundle's folder, its report beside it, and the tag that says where.
 
     Args:
@@ -57,7 +57,7 @@ def send_bundle(client: MlflowClient, run_id: str, bundle: Path, at_ms: int) -> 
     engine = manifest.engines[0]
     figures: dict[str, Any] = {**manifest.metrics, "latency_ms": engine.latency_ms, "bytes": engine.bytes}
     return [
-        Point(f"bundle/{name}", float(value), at_ms, step)
+        MetricPoint(f"bundle/{name}", float(value), at_ms, step)
         for name, value in figures.items()
         if isinstance(value, (int, float))
     ]

@@ -21,7 +21,7 @@ COUNTED = ("left_out",)
 
 
 @dataclass(frozen=True)
-class Point:
+class MetricPoint:
     """A value of a metric.
 
     Attributes:
@@ -38,7 +38,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Told:
+class RunUpdate:
     """What events come to.
 
     Attributes:
@@ -53,7 +53,7 @@ class Told:
         epoch: the last one.
     """
 
-    points: list[Point] = field(default_factory=list)
+    points: list[MetricPoint] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
     status: str | None = None
     status_at_ms: int = 0
@@ -64,7 +64,7 @@ class Told:
     epoch: int = 0
 
 
-def tell(events: list[dict[str, Any]], begun: float, epoch: int) -> Told:
+def tell(events: list[dict[str, Any]], begun: float, epoch: int) -> RunUpdate:
     """What these events come to.
 
     Args:
@@ -72,7 +72,7 @@ def tell(events: list[dict[str, Any]], begun: float, epoch: int) -> Told:
         begun: Unix time of those that have none.
         epoch: the last that was sent before.
     """
-    points: list[Point] = []
+    points: list[MetricPoint] = []
     tags: dict[str, str] = {}
     found: dict[str, Any] = {}
     for event in events:
@@ -83,7 +83,7 @@ def tell(events: list[dict[str, Any]], begun: float, epoch: int) -> Told:
                 points += _of_epoch(event, at_ms)
         elif name in ("memory", "oom"):
             given = {f"memory/{key}": event[key] for key in OF_STEP if key in event}
-            points += [Point(key, float(value), at_ms, event["step"]) for key, value in given.items()]
+            points += [MetricPoint(key, float(value), at_ms, event["step"]) for key, value in given.items()]
         elif name == "exported":
             found.update(bundle=event["bundle"], bundle_at_ms=at_ms)
         elif name not in COUNTED:
@@ -92,15 +92,15 @@ def tell(events: list[dict[str, Any]], begun: float, epoch: int) -> Told:
             found.update(status=STATUS[name], status_at_ms=at_ms)
             found["resumed"] = found.get("resumed", False) or name == "resume"
             found["ends"] = found.get("ends", False) or STATUS[name] != "RUNNING"
-    return Told(points, tags, epoch=epoch, **found)
+    return RunUpdate(points, tags, epoch=epoch, **found)
 
 
-def _of_epoch(line: Mapping[str, Any], at_ms: int) -> list[Point]:
+def _of_epoch(line: Mapping[str, Any], at_ms: int) -> list[MetricPoint]:
     step = line["epoch"]
-    points = [Point(name, float(line[name]), at_ms, step) for name in OF_EPOCH if line.get(name) is not None]
+    points = [MetricPoint(name, float(line[name]), at_ms, step) for name in OF_EPOCH if line.get(name) is not None]
     if line.get("best"):
         best = {"best_epoch": step, "best_val_loss": line["val_loss"], "best_val_accuracy": line["val_accuracy"]}
-        points += [Point(name, float(value), at_ms, step) for name, value in best.items() if value is not None]
+        points += [MetricPoint(name, float(value), at_ms, step) for name, value in best.items() if value is not None]
     return points
 
 

@@ -20,7 +20,7 @@ STARTS = ("start", "resume")
 
 
 @dataclass(frozen=True)
-class Outbox:
+class RunReader:
     """A run folder that is sent from.
 
     Attributes:

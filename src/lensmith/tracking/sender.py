@@ -18,8 +18,8 @@ from typing import Any
 from lensmith.registry import client
 from lensmith.tracking import mlflow_events
 from lensmith.tracking.artifacts import send_bundle, send_pictures
-from lensmith.tracking.run_reader import STARTS, Outbox
-from lensmith.tracking.state import State
+from lensmith.tracking.run_reader import STARTS, RunReader
+from lensmith.tracking.state import TrackingState
 
 Pairs = Iterable[tuple[str, str]]
 KEY = "lensmith.key"
@@ -33,14 +33,14 @@ class Sender:
     """Sends a run; the MLflow run is made when there is something to tell.
 
     Args:
-        run: its folder, of which nobody else sends meanwhile (`state.held`).
+        run: its folder, of which nobody else sends meanwhile (`state.sending_lock`).
         state: what has been sent.
         uri: MLflow's tracking URI, with a password if it has one.
     """
 
-    def __init__(self, run: Path, state: State, uri: str) -> None:
+    def __init__(self, run: Path, state: TrackingState, uri: str) -> None:
         self.run, self.state = run, state
-        self._outbox = Outbox(run)
+        self._reader = RunReader(run)
         self._uri = uri
         self._client = client.client(uri)
 
@@ -59,15 +59,15 @@ class Sender:
         self.state = self.state.write(self.run, tried_at=time.time(), problem=None)
 
     def _send_all(self, over: bool) -> None:
-        events = self._outbox.events(self.state.offset)
+        events = self._reader.events(self.state.offset)
         while some := list(islice(events, EVENTS_AT_ONCE)):
             if self.state.run_id is None and not any(event["event"] in STARTS for event, _ in some):
                 break
             self._describe()
             self._send([event for event, _ in some], some[-1][1])
-        if over and self.state.status == "RUNNING" and not self._outbox.trained_now():
+        if over and self.state.status == "RUNNING" and not self._reader.trained_now():
             self._client.set_tag(self._run_id, "failed", "its process ended without a word")
-            self._end("FAILED", self._outbox.changed_at_ms())
+            self._end("FAILED", self._reader.changed_at_ms())
 
     @property
     def _run_id(self) -> str:
@@ -78,7 +78,7 @@ class Sender:
         """Make the MLflow run, with settings and data, once."""
         if self.state.described:
             return
-        described = self._outbox.description()
+        described = self._reader.description()
         if self.state.run_id is None:
             self.state = self.state.write(self.run, run_id=self._found_or_made(described))
         self._log(tags=mlflow_events.of_description(described).items())
@@ -126,11 +126,11 @@ class Sender:
     def _tell_changes(self) -> None:
         """What a resumed run does with other settings than it began with: params cannot be written twice."""
         before = self._client.get_run(self._run_id).data.params
-        now = mlflow_events.params(self._outbox.description()["settings"])
+        now = mlflow_events.params(self._reader.description()["settings"])
         changed = {name: value for name, value in now.items() if before.get(name) != value}
         self._log(tags=[(f"resumed.{name}", value) for name, value in changed.items()])
 
-    def _log(self, points: Iterable[mlflow_events.Point] = (), tags: Pairs = (), params: Pairs = ()) -> None:
+    def _log(self, points: Iterable[mlflow_events.MetricPoint] = (), tags: Pairs = (), params: Pairs = ()) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
         self._client.log_batch(

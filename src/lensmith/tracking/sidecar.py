@@ -17,14 +17,14 @@ from typing import Any, Self
 
 from lensmith.config.values import without_password
 from lensmith.tracking.address import AUTO, installed, uri_of
-from lensmith.tracking.state import State
+from lensmith.tracking.state import TrackingState
 
 WAIT_S, WAIT_STOPPED_S = 10.0, 2.0
 """Seconds that the end of a training waits for what is under way; and one that was stopped."""
 
 
 @dataclass(frozen=True)
-class Tracked:
+class TrackingStatus:
     """Where a run is tracked.
 
     Attributes:
@@ -44,7 +44,7 @@ class Tracked:
         return dict(vars(self))
 
 
-class Beside:
+class TrackingSidecar:
     """The side process of a training; use as a context, at whose end the training is over."""
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ class Beside:
         Raises:
             RegistryError: no tracking URI can be made of the setting.
         """
-        state = State.read(run)
+        state = TrackingState.read(run)
         if setting == AUTO and not installed():
             if state is None:
                 print(
@@ -90,7 +90,7 @@ class Beside:
             return
         with suppress(OSError):
             if state is None or state.uri != without_password(uri):
-                State.new(without_password(uri), run).write(run)
+                TrackingState.new(without_password(uri), run).write(run)
             self._run = run
             command = [sys.executable, "-m", "lensmith.tracking.uploader", str(run)]
             # In a session of its own: Ctrl-C is for the training, whose last events are still to be sent.
@@ -105,12 +105,12 @@ class Beside:
             self._process.stdin.write(f"{uri}\n".encode())
             self._process.stdin.flush()
 
-    def tracked(self) -> Tracked | None:
+    def tracked(self) -> TrackingStatus | None:
         """How far it has got; None: the run is not tracked."""
-        state = None if self._run is None else State.read(self._run)
+        state = None if self._run is None else TrackingState.read(self._run)
         if self._run is None or state is None:
             return None
-        return Tracked(state.uri, state.run_id, state.complete(self._run), state.problem)
+        return TrackingStatus(state.uri, state.run_id, state.complete(self._run), state.problem)
 
     def _wait(self) -> None:
         """Until all has arrived, or an attempt has failed since the end, or it takes too long."""
@@ -118,7 +118,7 @@ class Beside:
         assert self._process is not None
         deadline = self._told_at + self._waits_s
         while time.time() < deadline and self._process.poll() is None:
-            state = State.read(self._run)
+            state = TrackingState.read(self._run)
             if state is None or (state.tried_at > self._told_at and (state.problem or state.complete(self._run))):
                 break  # an attempt that began before the end may leave something to the next
             time.sleep(0.05)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lensmith.tracking.run_reader import Outbox
+from lensmith.tracking.run_reader import RunReader
 
 NAME = "tracking.json"
 PARTIAL = f"{NAME}.partial"
@@ -22,7 +22,7 @@ FILES = (NAME, PARTIAL, LOCK)
 
 
 @dataclass(frozen=True)
-class State:
+class TrackingState:
     """What stands in it.
 
     Attributes:
@@ -50,19 +50,19 @@ class State:
     problem: str | None = None
 
     @classmethod
-    def new(cls, uri: str, run: Path) -> State:
+    def new(cls, uri: str, run: Path) -> TrackingState:
         """Of a run of which nothing has been sent to `uri`."""
-        return cls(uri, uuid.uuid4().hex, Outbox(run).begun_at())
+        return cls(uri, uuid.uuid4().hex, RunReader(run).begun_at())
 
     @classmethod
-    def read(cls, run: Path) -> State | None:
+    def read(cls, run: Path) -> TrackingState | None:
         """What stands in a run folder; None where nothing does, or nothing whole."""
         try:
             return cls(**json.loads((run / NAME).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
 
-    def write(self, run: Path, **changes: Any) -> State:
+    def write(self, run: Path, **changes: Any) -> TrackingState:
         """The state with these changes, which is in the run folder when this returns: whole, or not at all.
 
         Raises:
@@ -76,20 +76,20 @@ class State:
         (run / PARTIAL).replace(run / NAME)
         return changed
 
-    def failed(self, run: Path, problem: str) -> State:
+    def failed(self, run: Path, problem: str) -> TrackingState:
         """The same after an attempt that failed."""
         return self.write(run, tried_at=time.time(), problem=problem)
 
     def complete(self, run: Path) -> bool:
         """Whether all that the run has told so far has been sent, its end too where nobody is left to tell it."""
-        outbox = Outbox(run)
-        if self.problem is not None or outbox.waiting(self.offset, begun=self.described):
+        reader = RunReader(run)
+        if self.problem is not None or reader.waiting(self.offset, begun=self.described):
             return False
-        return self.status != "RUNNING" or outbox.trained_now()
+        return self.status != "RUNNING" or reader.trained_now()
 
 
 @contextmanager
-def held(run: Path, timeout_s: float) -> Iterator[bool]:
+def sending_lock(run: Path, timeout_s: float) -> Iterator[bool]:
     """Be the one that sends a run; false where another process still is after `timeout_s`.
 
     Raises:

@@ -11,8 +11,8 @@ from lensmith.config.values import without_password
 from lensmith.core.progress import track
 from lensmith.errors import LensmithError, MissingPackageError, RegistryError, RunError
 from lensmith.tracking.address import AUTO, installed, uri_of
-from lensmith.tracking.run_reader import DESCRIPTION, Outbox
-from lensmith.tracking.state import NAME, State
+from lensmith.tracking.run_reader import DESCRIPTION, RunReader
+from lensmith.tracking.state import NAME, TrackingState
 from lensmith.tracking.uploader import GRACE_S, send_all
 
 RUNS = Path("runs")
@@ -21,7 +21,7 @@ WHERE = ("*", "*/*", "pipelines/*/train/*/*")
 
 
 @dataclass(frozen=True)
-class Sent:
+class SyncedRun:
     """A run that was looked at.
 
     Attributes:
@@ -40,14 +40,14 @@ class Sent:
 
 
 @dataclass(frozen=True)
-class Synced:
+class SyncResult:
     """All runs that were looked at.
 
     Attributes:
         runs: in the order of their names.
     """
 
-    runs: tuple[Sent, ...]
+    runs: tuple[SyncedRun, ...]
 
     @property
     def problem(self) -> LensmithError | None:
@@ -67,7 +67,7 @@ class Synced:
         return {"runs": [{**vars(sent), "run": str(sent.run)} for sent in self.runs]}
 
 
-def sync(runs: Iterable[Path] = ()) -> Synced:
+def sync(runs: Iterable[Path] = ()) -> SyncResult:
     """Send what runs have left.
 
     Args:
@@ -84,7 +84,7 @@ def sync(runs: Iterable[Path] = ()) -> Synced:
     for run in named:
         _require(run)
     chosen = named or [run for run in _tracked() if _left(run)]
-    return Synced(tuple(_send(run) for run in track(chosen, "sending runs")))
+    return SyncResult(tuple(_send(run) for run in track(chosen, "sending runs")))
 
 
 def _require(run: Path) -> None:
@@ -94,7 +94,7 @@ def _require(run: Path) -> None:
             f"It holds no {DESCRIPTION}." if run.exists() else "There is none.",
             "Name run folders, or none for all in runs/.",
         )
-    if Outbox(run).trained_now():
+    if RunReader(run).trained_now():
         raise RunError(
             f"A run that is not being trained was expected at {run}.",
             "A process is training it, and another beside it sends what happens.",
@@ -107,17 +107,17 @@ def _tracked() -> list[Path]:
 
 
 def _left(run: Path) -> bool:
-    state = State.read(run)
-    return state is not None and not state.complete(run) and not Outbox(run).trained_now()
+    state = TrackingState.read(run)
+    return state is not None and not state.complete(run) and not RunReader(run).trained_now()
 
 
-def _send(run: Path) -> Sent:
-    state = State.read(run)
+def _send(run: Path) -> SyncedRun:
+    state = TrackingState.read(run)
     uri = uri_of(AUTO, state)
     assert uri is not None  # MLflow is installed
     if state is None:
-        state = State.new(without_password(uri), run).write(run)
+        state = TrackingState.new(without_password(uri), run).write(run)
     before = state.offset
     problem = send_all(run, uri, GRACE_S + 10)
-    state = State.read(run) or state
-    return Sent(run, state.uri, state.run_id, state.offset - before, problem)
+    state = TrackingState.read(run) or state
+    return SyncedRun(run, state.uri, state.run_id, state.offset - before, problem)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from lensmith.config.values import without_password
 from lensmith.errors import LensmithError
-from lensmith.tracking.run_reader import Outbox
-from lensmith.tracking.state import NAME, State, held
+from lensmith.tracking.run_reader import RunReader
+from lensmith.tracking.state import NAME, TrackingState, sending_lock
 
 EVERY_S = 5.0
 """Seconds between two looks at what has happened; before the first, so that a training begins undisturbed."""
@@ -39,7 +39,9 @@ def main(run: Path, uri: str, over: threading.Event) -> bool:
     ends_at: float | None = None
     with suppress(OSError):  # the folder of a run that never began is removed
         while True:
-            with held(run, EVERY_S) as mine:  # the process that sent it before it was resumed may still be at it
+            with sending_lock(
+                run, EVERY_S
+            ) as mine:  # the process that sent it before it was resumed may still be at it
                 if mine:
                     if follow(run, uri, over):
                         break
@@ -68,7 +70,7 @@ def follow(run: Path, uri: str, over: threading.Event) -> bool:
         ended = over.wait(pause_s)
         if ended and ends_at == float("inf"):
             ends_at = time.monotonic() + GRACE_S
-        state = State.read(run)
+        state = TrackingState.read(run)
         if state is None:  # removed
             return False
         try:
@@ -81,7 +83,7 @@ def follow(run: Path, uri: str, over: threading.Event) -> bool:
             if not (run / NAME).exists():
                 return False
             sender = None  # a connection that failed once may not mend
-            (State.read(run) or state).failed(run, said(error))
+            (TrackingState.read(run) or state).failed(run, said(error))
             if time.monotonic() > ends_at:
                 return False
             pause_s = min(2 * pause_s, MAX_PAUSE_S)
@@ -99,8 +101,8 @@ def send_all(run: Path, uri: str, wait_s: float = 0) -> str | None:
     """
     from lensmith.tracking.sender import Sender
 
-    with held(run, wait_s) as mine:
-        state = State.read(run)
+    with sending_lock(run, wait_s) as mine:
+        state = TrackingState.read(run)
         if not mine or state is None:
             return "another process is sending it"
         try:
@@ -108,7 +110,7 @@ def send_all(run: Path, uri: str, wait_s: float = 0) -> str | None:
         except Exception as error:
             problem = said(error)
             with suppress(OSError):
-                (State.read(run) or state).failed(run, problem)
+                (TrackingState.read(run) or state).failed(run, problem)
             return problem
     return None
 
@@ -117,10 +119,10 @@ def left_behind(folder: Path, uri: str) -> list[Path]:
     """Run folders in `folder` that are tracked at `uri`, and have not all arrived; not those that are trained now."""
     found = []
     for file in sorted(folder.glob(f"*/{NAME}")):
-        state = State.read(file.parent)
+        state = TrackingState.read(file.parent)
         if state is None or state.uri != without_password(uri) or state.complete(file.parent):
             continue
-        if not Outbox(file.parent).trained_now():
+        if not RunReader(file.parent).trained_now():
             found.append(file.parent)
     return found
 

@@ -18,7 +18,7 @@ from lensmith.errors import BundleError
 from lensmith.exporting.export import export
 from lensmith.exporting.parity import Parity
 from lensmith.tracking.address import uri_of
-from lensmith.tracking.sidecar import Beside, Tracked
+from lensmith.tracking.sidecar import TrackingSidecar, TrackingStatus
 from lensmith.training.microbatch.distributed import World
 from lensmith.training.recipe_file import not_there
 from lensmith.training.result import Fitted
@@ -53,7 +53,7 @@ class Trained:
     parity: Parity
     seconds: float
     already: bool = False
-    tracked: Tracked | None = None
+    tracked: TrackingStatus | None = None
 
     @property
     def run(self) -> Path:
@@ -92,7 +92,7 @@ def train(
         RegistryError: a tracking URI of which MLflow knows no kind; one that does not answer stops no training.
         RunError: settings, classes or images are not those of the run to go on with.
     """
-    with Beside() as beside:
+    with TrackingSidecar() as beside:
         begun: list[Run] = []
 
         def track(run: Run) -> None:

@@ -26,7 +26,7 @@ from lensmith.errors import ServiceError
 from lensmith.feedback import storage
 from lensmith.inference.classifier import Classifier, load
 from lensmith.serving.child_process import ServiceProcess, start_service
-from lensmith.serving.feedback import feedback, keeper
+from lensmith.serving.feedback import feedback, upload_store
 
 
 def until(happened: Callable[[], Any]) -> Any:
@@ -140,7 +140,7 @@ def test_a_full_disk_disturbs_no_answer(
     def full(*_: Any) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(keeper, "keep", full)
+    monkeypatch.setattr(upload_store, "keep", full)
     monkeypatch.setattr(feedback, "UNTIL_WRITTEN_S", 0.1)
     client = serving(keep_share=1.0)
     for number in range(5):
@@ -165,8 +165,8 @@ def test_feedback_that_comes_before_the_disk_is_done_is_noted(
         asked.append(request_id)
         return looked(folder, request_id, image)
 
-    monkeypatch.setattr(keeper, "keep", slow)
-    monkeypatch.setattr(feedback.kept, "find", find)
+    monkeypatch.setattr(upload_store, "keep", slow)
+    monkeypatch.setattr(storage, "find", find)
     monkeypatch.setattr(feedback, "UNTIL_WRITTEN_S", 30.0)
     client = serving(keep_share=1.0)
     send(client, red_png, "early")

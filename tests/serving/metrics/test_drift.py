@@ -141,7 +141,7 @@ def test_of_several_processes_the_largest_score_is_shown_and_one_that_is_gone_is
 import sys
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
-from lensmith.drift import Reference
+from lensmith.bundle.drift import Reference
 from lensmith.serving.metrics.drift import Drift
 from lensmith.inference.classifier import Prediction, Ranked
 from lensmith.serving.execution.loaded_model import TimedPrediction

@@ -1,4 +1,4 @@
-"""A service that follows a registry which the test plays, by its mailbox."""
+"""A service that follows a registry which the test plays, by its channel."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,29 +11,29 @@ from fastapi.testclient import TestClient
 
 from lensmith.bundle.format import Bundle
 from lensmith.config import ServeSettings
-from lensmith.rollout.mailbox import Mailbox
-from lensmith.rollout.report import Report
-from lensmith.rollout.state import Known, Rollout
+from lensmith.rollout.report import RolloutReport
+from lensmith.rollout.sidecar_channel import SidecarChannel
+from lensmith.rollout.state import DesiredState, Rollout
 from lensmith.serving.app import create_app
 from lensmith.serving.execution.model_manager import ModelManager
 
 
 @dataclass
 class Followed:
-    """The service, and the registry's side of its mailbox."""
+    """The service, and the registry's side of its channel."""
 
     client: TestClient
-    mailbox: Mailbox
-    known: Known
+    channel: SidecarChannel
+    known: DesiredState
 
     def say(self, **changed: Any) -> None:
         self.known = self.known.model_copy(update=changed)
-        self.mailbox.tell(self.known)
+        self.channel.write_desired_state(self.known)
 
-    def report(self) -> Report:
+    def report(self) -> RolloutReport:
         """What the service has handed in."""
-        reports = self.mailbox.reports()
-        return reports[0] if reports else Report("none")
+        reports = self.channel.read_reports()
+        return reports[0] if reports else RolloutReport("none")
 
     def versions(self, image: bytes, requests: int) -> list[str]:
         """Who answered so many requests."""
@@ -48,15 +48,15 @@ def follow(colour_bundle: Bundle, tmp_path: Path) -> Iterator[Callable[..., Foll
     with ExitStack() as stack:
 
         def start(**settings: Any) -> Followed:
-            (tmp_path / "mailbox").mkdir()
-            mailbox = Mailbox(tmp_path / "mailbox")
-            known = Known(name="flowers", alias="champion", version="3", path=colour_bundle.path)
-            mailbox.tell(known)
+            (tmp_path / "channel").mkdir()
+            channel = SidecarChannel(tmp_path / "channel")
+            known = DesiredState(name="flowers", alias="champion", version="3", path=colour_bundle.path)
+            channel.write_desired_state(known)
             patient = {"bundle": Path("flowers@champion"), "port": 0, "deadline_ms": 20_000, "batching": "off"}
             wanted = ServeSettings.model_validate({**patient, "threads": 2, **settings})
-            app = create_app(ModelManager.load(wanted, mailbox), wanted)
+            app = create_app(ModelManager.load(wanted, channel), wanted)
             client = stack.enter_context(TestClient(app, raise_server_exceptions=False))
-            return Followed(client, Mailbox(tmp_path / "mailbox"), known)
+            return Followed(client, SidecarChannel(tmp_path / "channel"), known)
 
         yield start
 

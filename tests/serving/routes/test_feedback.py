@@ -15,7 +15,7 @@ from lensmith import api
 from lensmith.config import ServeSettings
 from lensmith.feedback import storage
 from lensmith.inference.classifier import Classifier
-from lensmith.serving.feedback.feedback import FeedbackGiven
+from lensmith.serving.feedback.feedback import GivenFeedback
 
 
 def predict(client: TestClient, image: bytes, **headers: str) -> str:
@@ -179,7 +179,7 @@ def test_each_new_label_is_heard_with_what_was_noted_with_its_request(
     app_of: Callable[..., FastAPI], settings: ServeSettings, classifier: Classifier, red_png: bytes
 ) -> None:
     app = app_of(settings, classifier)
-    heard: list[FeedbackGiven] = []
+    heard: list[GivenFeedback] = []
     service = app.state.service
     service.feedback.heard = heard.append
     classified = service._classified

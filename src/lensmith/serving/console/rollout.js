@@ -1,4 +1,4 @@
-// The comparison of champion and challenger while a gray release is under way, and how the last one ended.
+// The comparison of champion and challenger while a canary release is under way, and how the last one ended.
 
 import { byId, make } from "./dom.js";
 import { milliseconds, percent } from "./format.js";
@@ -66,7 +66,7 @@ function show(rollout, decision, comparison, version, reachable) {
   const how = rollout.shadow ? `works on copies of ${share}` : `answers ${share}`;
   const state = decision ? OUTCOMES[decision.outcome] ?? decision.outcome : "Under way";
   section.dataset.outcome = decision?.outcome ?? "";
-  say("release-title", decision ? "Last gray release" : "Gray release");
+  say("release-title", decision ? "Last canary release" : "Canary release");
   const now = decision ? `version ${version} serves` : `version ${rollout.challenger} ${how}`;
   say("release-note", reachable ? now : `${now}; the registry does not answer`);
   say("release-state", state);

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lensmith.config import ServeSettings
 from lensmith.errors import MissingPackageError
-from lensmith.rollout.mailbox import Mailbox
+from lensmith.rollout.sidecar_channel import SidecarChannel
 from lensmith.serving.execution.loaded_model import LoadedModel, ModelVersion
 
 
@@ -22,10 +22,10 @@ class ModelManager:
         active: answers where a request names no model.
         settings: engine and limits of models to come.
         beside: a second model, for requests that name it.
-        mailbox: where the desired state of the registry is read; None: the settings name the bundles.
+        channel: where the desired state of the registry is read; None: the settings name the bundles.
 
     Attributes:
-        challenger: of a gray release that is under way.
+        challenger: of a canary release that is under way.
     """
 
     def __init__(
@@ -33,35 +33,35 @@ class ModelManager:
         active: LoadedModel,
         settings: ServeSettings,
         beside: LoadedModel | None = None,
-        mailbox: Mailbox | None = None,
+        channel: SidecarChannel | None = None,
     ) -> None:
         self.active = active
         self.beside = beside
         self.challenger: LoadedModel | None = None
-        self.mailbox = mailbox
+        self.channel = channel
         self._settings = settings
 
     @classmethod
-    def load(cls, settings: ServeSettings, mailbox: Mailbox | None = None) -> ModelManager:
+    def load(cls, settings: ServeSettings, channel: SidecarChannel | None = None) -> ModelManager:
         """Open the bundles that the settings name, or in the place of the first what the registry says.
 
         Raises:
             BundleError: one is damaged, or answers differently from the exporter.
         """
         path, named = settings.bundle, None
-        if mailbox is not None and (known := mailbox.known()) is not None:
+        if channel is not None and (known := channel.desired_state()) is not None:
             path, named = known.path, ModelVersion(known.name, known.version)
         active = LoadedModel.load(path, settings.engine, settings.max_pixels, named=named)
         beside = None
         if settings.beside is not None:
             beside = LoadedModel.load(settings.beside, settings.engine, settings.max_pixels)
-        return cls(active, settings, beside, mailbox)
+        return cls(active, settings, beside, channel)
 
     @classmethod
-    def start_loading(cls, settings: ServeSettings, mailbox: Mailbox | None = None) -> Future[ModelManager]:
+    def start_loading(cls, settings: ServeSettings, channel: SidecarChannel | None = None) -> Future[ModelManager]:
         """`load` in a thread: the web framework takes as long to import, and can be so meanwhile."""
         with closing_without_waiting() as thread:
-            return thread.submit(cls.load, settings, mailbox)
+            return thread.submit(cls.load, settings, channel)
 
     @property
     def all(self) -> tuple[LoadedModel, ...]:

@@ -22,15 +22,15 @@ from lensmith.feedback.storage import Reason, Upload
 from lensmith.imaging.preprocessing import Tensor
 from lensmith.serving.execution.loaded_model import LoadedModel, ModelVersion, TimedPrediction
 from lensmith.serving.execution.model_manager import ModelManager
-from lensmith.serving.feedback.answers import FLUSH_S, Accuracy, Answers, Known
-from lensmith.serving.feedback.keeper import Keeper
+from lensmith.serving.feedback.answer_store import FLUSH_S, AnswerStore, FeedbackAccuracy, RecordedAnswer
+from lensmith.serving.feedback.upload_store import UploadStore
 from lensmith.serving.metrics import SHARED_FOLDER
 from lensmith.serving.problems import ProblemError
 
 logger = logging.getLogger(__name__)
 
 TAG = "role"
-"""Where a request's state holds what is remembered with its answers: its part in a gray release."""
+"""Where a request's state holds what is remembered with its answers: its part in a canary release."""
 TOP_KEPT = 5
 """Classes that are noted with a kept upload."""
 MOST_COMPARED = 1000
@@ -40,7 +40,7 @@ UNTIL_WRITTEN_S = 2.0
 
 
 @dataclass(frozen=True)
-class FeedbackGiven:
+class GivenFeedback:
     """A true label that was sent for an answer.
 
     Attributes:
@@ -82,13 +82,13 @@ class Feedback:
     """
 
     def __init__(self, models: ModelManager, settings: ServeSettings, registry: CollectorRegistry) -> None:
-        self.heard: Callable[[FeedbackGiven], None] = lambda given: None
+        self.heard: Callable[[GivenFeedback], None] = lambda given: None
         self.translate: Callable[[str, str, str], str] = lambda tag, label, answered: label
         self._models = models
         self._below, self._share = settings.keep_below, settings.keep_share
         shared = os.environ.get(SHARED_FOLDER)
-        self._answers = Answers(settings.feedback_answers, Path(shared) if shared else None)
-        self._keeper = Keeper(settings.keep, settings, registry) if settings.keep else None
+        self._answers = AnswerStore(settings.feedback_answers, Path(shared) if shared else None)
+        self._upload_store = UploadStore(settings.keep, settings, registry) if settings.keep else None
         self._counted = Counter(
             "lensmith_feedback",
             "Answers whose true label was said, by version of the model and by whether it was right.",
@@ -99,15 +99,15 @@ class Feedback:
     def begin(self) -> None:
         """Work from now on; what is kept is said."""
         self._answers.begin()
-        if self._keeper is not None:
-            logger.info(self._keeper.describe())
-            self._keeper.begin()
+        if self._upload_store is not None:
+            logger.info(self._upload_store.describe())
+            self._upload_store.begin()
 
     def close(self) -> None:
         """Finish what is under way; waits for the disk."""
         self._answers.close()
-        if self._keeper is not None:
-            self._keeper.close()
+        if self._upload_store is not None:
+            self._upload_store.close()
 
     def remember(
         self, request: Request, model: LoadedModel, image: bytes | Tensor, found: TimedPrediction, place: int
@@ -116,7 +116,7 @@ class Feedback:
         state = request.scope["state"]
         request_id, tag, top = state["request_id"], state.get(TAG, ""), found.prediction.top[0]
         is_kept = False
-        if self._keeper is not None and isinstance(image, bytes) and (reason := self._reason(model, found)):
+        if self._upload_store is not None and isinstance(image, bytes) and (reason := self._reason(model, found)):
             upload = Upload(
                 request_id=request_id,
                 image=place,
@@ -130,7 +130,7 @@ class Feedback:
                 reason=reason,
                 tag=tag,
             )
-            is_kept = self._keeper.offer(upload, image)
+            is_kept = self._upload_store.offer(upload, image)
         self._answers.remember(request_id, place, model.identity, model.labels, top.class_id, tag, is_kept)
 
     def _reason(self, model: LoadedModel, found: TimedPrediction) -> Reason | None:
@@ -144,7 +144,7 @@ class Feedback:
         reference = model.classifier.bundle.manifest.reference
         return "odd" if reference is not None and reference.odd(confidence, found.features) else None
 
-    async def give(self, request_id: str, image: int, label: str) -> FeedbackGiven:
+    async def give(self, request_id: str, image: int, label: str) -> GivenFeedback:
         """Hear the true label of an answer.
 
         Raises:
@@ -164,27 +164,27 @@ class Feedback:
         truth = known.truth or await asyncio.to_thread(self._settle, request_id, image, label, known, sidecar)
         if truth not in (None, label):
             raise ProblemError("feedback-given", "The true label of this answer was said before, and it was another.")
-        given = FeedbackGiven(known.model, known.tag, known.label, label, truth is None, sidecar is not None)
+        given = GivenFeedback(known.model, known.tag, known.label, label, truth is None, sidecar is not None)
         if given.new:
             self._counted.labels(known.model.version, "right" if given.right else "wrong").inc()
             self.heard(given)
         return given
 
-    async def accuracy(self) -> list[Accuracy]:
+    async def accuracy(self) -> list[FeedbackAccuracy]:
         """How often each version was right, since the service started."""
         return await asyncio.to_thread(self._answers.accuracy)
 
-    async def _known(self, request_id: str, image: int) -> tuple[Known | None, Path | None]:
+    async def _known(self, request_id: str, image: int) -> tuple[RecordedAnswer | None, Path | None]:
         """An answer, and the JSON file of its upload where that is kept."""
         known = await asyncio.to_thread(self._answers.find, request_id, image)
         if known is None and self._answers.shared:  # another process may just be writing it down
             await asyncio.sleep(1.5 * FLUSH_S)
             known = await asyncio.to_thread(self._answers.find, request_id, image)
-        if self._keeper is None or (known is not None and not known.kept):
+        if self._upload_store is None or (known is not None and not known.kept):
             return known, None
         until = time.monotonic() + UNTIL_WRITTEN_S
         while True:
-            sidecar = await asyncio.to_thread(storage.find, self._keeper.folder, request_id, image)
+            sidecar = await asyncio.to_thread(storage.find, self._upload_store.folder, request_id, image)
             if sidecar is not None or known is None or time.monotonic() > until:
                 break
             await asyncio.sleep(0.1)
@@ -193,18 +193,20 @@ class Feedback:
             return known, None
         return self._as_both_say(known, upload), sidecar
 
-    def _as_both_say(self, known: Known | None, upload: Upload) -> Known:
+    def _as_both_say(self, known: RecordedAnswer | None, upload: Upload) -> RecordedAnswer:
         """An answer as this service remembers it and as stands beside its upload.
 
         The latter is all there is where the answer is forgotten, or was another replica's with the same folder.
         """
         if known is not None:
-            return Known(known.model, known.labels, known.label, known.tag, True, known.truth or upload.truth)
+            return RecordedAnswer(known.model, known.labels, known.label, known.tag, True, known.truth or upload.truth)
         model = ModelVersion(upload.model, upload.version)
         labels = next((each.labels for each in self._models.all if each.identity == model), self._models.active.labels)
-        return Known(model, labels, upload.label, upload.tag, True, upload.truth, remembered=False)
+        return RecordedAnswer(model, labels, upload.label, upload.tag, True, upload.truth, remembered=False)
 
-    def _settle(self, request_id: str, image: int, label: str, known: Known, sidecar: Path | None) -> str | None:
+    def _settle(
+        self, request_id: str, image: int, label: str, known: RecordedAnswer, sidecar: Path | None
+    ) -> str | None:
         """Write a true label down, and count it; waits for the disk.
 
         Of several that say it at once one counts: the one that wrote into the table, if the answer is in it, and then

@@ -1,13 +1,13 @@
-"""What Prometheus reads of a gray release and of the registry."""
+"""What Prometheus reads of a canary release and of the registry."""
 
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from lensmith.rollout.state import Known
+from lensmith.rollout.state import DesiredState
 
 
-class ReleaseMetrics:
+class RolloutMetrics:
     """Measurements of a service that follows a registry.
 
     Args:
@@ -20,13 +20,13 @@ class ReleaseMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
             "lensmith_rollout_requests",
-            "Requests while a gray release was under way, by role and by whether that model could answer.",
+            "Requests while a canary release was under way, by role and by whether that model could answer.",
             ["role", "outcome"],
             registry=registry,
         )
         self._decisions = Counter(
             "lensmith_rollout_decisions",
-            "Ends of gray releases, by outcome; each process counts them.",
+            "Ends of canary releases, by outcome; each process counts them.",
             ["outcome"],
             registry=registry,
         )
@@ -38,7 +38,7 @@ class ReleaseMetrics:
         )
         self._under_way = Gauge(
             "lensmith_rollout_under_way",
-            "Whether a gray release is under way: 1 or 0.",
+            "Whether a canary release is under way: 1 or 0.",
             registry=registry,
             multiprocess_mode="livemax",
         )
@@ -52,7 +52,7 @@ class ReleaseMetrics:
         for outcome in ("promoted", "rolled_back", "aborted"):
             self._decisions.labels(outcome)  # shown as 0 before the first
 
-    def note(self, before: Known | None, known: Known) -> None:
+    def note(self, before: DesiredState | None, known: DesiredState) -> None:
         """Write down what the registry says now."""
         self._up.set(int(known.reachable))
         rollout = known.rollout if known.decision is None else None

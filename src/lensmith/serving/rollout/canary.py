@@ -1,4 +1,4 @@
-"""One gray release as one process carries it out: which requests the challenger gets, and what is counted."""
+"""One canary release as one process carries it out: which requests the challenger gets, and what is counted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import logging
 
 from lensmith.rollout.metrics import CONFIDENCE_BUCKETS, bucket_of, class_bucket
-from lensmith.rollout.report import Report, Role, Stop
+from lensmith.rollout.report import Role, RolloutReport, StopReason
 from lensmith.rollout.state import Rollout
 from lensmith.serving.execution.loaded_model import LoadedModel, NotFiniteError, TimedPrediction
 
@@ -16,7 +16,7 @@ IN_A_ROW = 3
 """Requests one after another that the challenger fails until it gets no more."""
 
 
-class Trial:
+class Canary:
     """A challenger beside the champion.
 
     Args:
@@ -28,7 +28,7 @@ class Trial:
     def __init__(self, rollout: Rollout, champion: LoadedModel, challenger: LoadedModel | None) -> None:
         self.rollout = rollout
         self.challenger = challenger
-        self.report = Report(rollout.id)
+        self.report = RolloutReport(rollout.id)
         self._row = 0
         self._class_of = {label: number for number, label in enumerate(champion.labels)}
 
@@ -46,7 +46,7 @@ class Trial:
         """Send the challenger nothing more."""
         if self.report.stop is None:
             logger.error("challenger %s of %s gets no more requests: %s", *self._named(), reason)
-            self.report.stop = Stop(guard, reason)
+            self.report.stop = StopReason(guard, reason)
 
     def failed(self, role: Role, fault: BaseException) -> None:
         """Count a request that a model could not answer by its own fault."""

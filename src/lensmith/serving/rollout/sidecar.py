@@ -1,7 +1,7 @@
 """The process that follows the registry for a service: started, replaced when it dies, ended with the service.
 
 It is a process of its own because MLflow's client takes seconds to import and 200 MB, and so that nothing of the
-registry can hold up an answer. They talk by files; see `lensmith.rollout.mailbox`.
+registry can hold up an answer. They talk by files; see `lensmith.rollout.sidecar_channel`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pathlib import Path
 from lensmith import errors
 from lensmith.config import ServeSettings
 from lensmith.registry import references
-from lensmith.rollout.mailbox import Mailbox
-from lensmith.rollout.state import Known
+from lensmith.rollout.sidecar_channel import SidecarChannel
+from lensmith.rollout.state import DesiredState
 from lensmith.serving.auth import audit
 
 logger = logging.getLogger(__name__)
@@ -31,8 +31,8 @@ LONGEST_PAUSE_S = 30.0
 
 
 @contextmanager
-def followed(settings: ServeSettings) -> Iterator[Mailbox | None]:
-    """The mailbox in which stands what to serve, for as long as the service runs; None: it serves a bundle by its path.
+def followed(settings: ServeSettings) -> Iterator[SidecarChannel | None]:
+    """The channel in which stands what to serve, for as long as the service runs; None: it serves a bundle by its path.
 
     Raises:
         RegistryError: there is no such model, or the registry cannot be reached and nothing is known of before.
@@ -42,8 +42,8 @@ def followed(settings: ServeSettings) -> Iterator[Mailbox | None]:
     if name is None:
         yield None
         return
-    with _following(name, settings, once=name.is_version) as mailbox:  # a version never changes
-        yield mailbox
+    with _following(name, settings, once=name.is_version) as channel:  # a version never changes
+        yield channel
 
 
 def pulled(path: Path, settings: ServeSettings) -> Path:
@@ -55,28 +55,28 @@ def pulled(path: Path, settings: ServeSettings) -> Path:
     name = references.parse(path)
     if name is None:
         return path
-    with _following(name, settings, once=True) as mailbox:
-        known = mailbox.known()
+    with _following(name, settings, once=True) as channel:
+        known = channel.desired_state()
         assert known is not None  # as it said
         return known.path
 
 
 @contextmanager
-def _following(name: references.Name, settings: ServeSettings, once: bool) -> Iterator[Mailbox]:
+def _following(name: references.ModelReference, settings: ServeSettings, once: bool) -> Iterator[SidecarChannel]:
     with tempfile.TemporaryDirectory(prefix="lensmith-release-", ignore_cleanup_errors=True) as folder:
         following = _Following(name, settings, Path(folder), once)
         try:
             following.begin()
-            yield Mailbox(Path(folder))
+            yield SidecarChannel(Path(folder))
         finally:
             following.end()
 
 
 class _Following:
-    def __init__(self, name: references.Name, settings: ServeSettings, folder: Path, once: bool) -> None:
+    def __init__(self, name: references.ModelReference, settings: ServeSettings, folder: Path, once: bool) -> None:
         self._name = name
         self._once = once
-        self._mailbox = Mailbox(folder)
+        self._channel = SidecarChannel(folder)
         self._wanted = {
             "name": name.name,
             "which": name.which,
@@ -113,7 +113,7 @@ class _Following:
 
     def _start(self) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "lensmith.rollout.follower"],
+            [sys.executable, "-m", "lensmith.rollout.registry_sidecar"],
             stdin=subprocess.PIPE,  # closes with this process, however that ends
             stdout=subprocess.PIPE,
             text=True,
@@ -125,7 +125,7 @@ class _Following:
         return process
 
     def _watch(self) -> None:
-        pause, before = 0.5, self._mailbox.known()
+        pause, before = 0.5, self._channel.desired_state()
         while not self._stopped.wait(LOOK_S):
             assert self._process is not None
             if self._process.poll() is not None:
@@ -135,7 +135,7 @@ class _Following:
                     return
                 pause = min(LONGEST_PAUSE_S, 2 * pause)
                 self._process = self._start()
-            if (known := self._mailbox.known()) is not None and known is not before:
+            if (known := self._channel.desired_state()) is not None and known is not before:
                 _record(before, known)
                 before = known
 
@@ -148,7 +148,7 @@ def _stop(process: subprocess.Popen[str]) -> None:
             pipe.close()
 
 
-def _record(before: Known | None, known: Known) -> None:
+def _record(before: DesiredState | None, known: DesiredState) -> None:
     """Put on record what has changed."""
     model = f"{known.name}@{known.version}"
     if before is None or known.version != before.version:

@@ -1,4 +1,4 @@
-"""`GET /rollout`: what the registry says is served, and how a gray release goes."""
+"""`GET /rollout`: what the registry says is served, and how a canary release goes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def add_rollout(app: FastAPI, service: Service) -> None:
     """Put the route into `app`."""
 
     async def rollout() -> RolloutState:
-        """What the registry says is served, and how the latest gray release goes or ended; nulls without a registry."""
-        known = service.release.known if service.release else None
+        """What the registry says is served, and how the latest rollout goes or ended; nulls without a registry."""
+        known = service.rollout.known if service.rollout else None
         return RolloutState(**known.model_dump()) if known else RolloutState()
 
     app.add_api_route("/rollout", rollout, responses=documented(401, 403))

@@ -23,7 +23,7 @@ from typing import Any
 
 from lensmith.config import ServeSettings
 from lensmith.errors import LensmithError, ServiceError
-from lensmith.rollout.mailbox import Mailbox
+from lensmith.rollout.sidecar_channel import SidecarChannel
 from lensmith.serving.auth import audit
 from lensmith.serving.execution.loaded_model import ModelVersion
 from lensmith.serving.metrics import SHARED_FOLDER
@@ -77,7 +77,7 @@ class Supervisor:
         settings: of each process.
         listeners: bound sockets that all accept from.
         announce: called with the model's name once all are ready for the first time.
-        mailbox: of the process that follows the registry, where the bundle comes from there.
+        channel: of the process that follows the registry, where the bundle comes from there.
     """
 
     def __init__(
@@ -85,9 +85,9 @@ class Supervisor:
         settings: ServeSettings,
         listeners: list[socket.socket],
         announce: Callable[[str], None],
-        mailbox: Mailbox | None = None,
+        channel: SidecarChannel | None = None,
     ) -> None:
-        self._mailbox = mailbox
+        self._channel = channel
         self._settings = settings
         self._listeners = listeners
         self._announce: Callable[[str], None] | None = announce
@@ -126,7 +126,7 @@ class Supervisor:
         ours, theirs = context.Pipe()
         beat = context.RawValue("d", 0.0)
         settings = self._settings.model_copy(update={"bundle": bundle})
-        process = context.Process(target=run_worker, args=(settings, self._listeners, theirs, beat, self._mailbox))
+        process = context.Process(target=run_worker, args=(settings, self._listeners, theirs, beat, self._channel))
         process.start()
         theirs.close()
         self._members.append(WorkerProcess(process, ours, bundle, generation, beat))

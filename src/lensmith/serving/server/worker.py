@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from lensmith.config import ServeSettings
 from lensmith.errors import LensmithError
-from lensmith.rollout.mailbox import Mailbox
+from lensmith.rollout.sidecar_channel import SidecarChannel
 from lensmith.serving.execution.loaded_model import ModelVersion
 from lensmith.serving.execution.model_manager import ModelManager
 from lensmith.serving.metrics import SHARED_FOLDER
@@ -58,13 +58,17 @@ class Heartbeat(Protocol):
 
 
 def run_worker(
-    settings: ServeSettings, listeners: list[socket.socket], link: Connection, beat: Heartbeat, mailbox: Mailbox | None
+    settings: ServeSettings,
+    listeners: list[socket.socket],
+    link: Connection,
+    beat: Heartbeat,
+    channel: SidecarChannel | None,
 ) -> None:
     """Serve until told to stop, or until the supervisor is gone."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # reaches all of a terminal; the supervisor sees to it
     with logging_as(settings):
         try:
-            loading = ModelManager.start_loading(settings, mailbox)
+            loading = ModelManager.start_loading(settings, channel)
             from lensmith.serving.server.server import Server
 
             talk = _Talk(link, beat)

@@ -1,1 +1,1 @@
-"""From labelled images to a gray release, stage by stage, each done once."""
+"""From labelled images to a canary release, stage by stage, each done once."""

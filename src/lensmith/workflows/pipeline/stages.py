@@ -200,23 +200,23 @@ def _send_export(plan: Plan) -> None:
     """Send what the export has told of the run: so the version is of the run that it comes from, and its files are sent
     once. Where that fails it is still left for `lensmith track sync`.
     """
-    from lensmith.tracking.state import State
+    from lensmith.tracking.state import TrackingState
     from lensmith.tracking.sync import sync
 
-    if State.read(plan.run) is not None:
+    if TrackingState.read(plan.run) is not None:
         with suppress(LensmithError):
             sync([plan.run])
 
 
 def rollout(plan: Plan) -> Values:
-    """Begin the gray release; the first version of a model becomes champion at once.
+    """Begin the canary release; the first version of a model becomes champion at once.
 
     Raises:
         RolloutError: another one is under way.
     """
     from lensmith.registry.aliases import point
     from lensmith.registry.models import champion_of, resolve
-    from lensmith.registry.references import CHAMPION, Name
+    from lensmith.registry.references import CHAMPION, ModelReference
     from lensmith.rollout.lifecycle import start
     from lensmith.rollout.status import status
 
@@ -228,7 +228,7 @@ def rollout(plan: Plan) -> Values:
     assert client is not None
     now = champion_of(client, name)
     if now is None:
-        point(client, resolve(client, Name(name, version)), CHAMPION)
+        point(client, resolve(client, ModelReference(name, version)), CHAMPION)
         return {"said": f"version {version} is the first champion of {name}", "state": "champion", "version": version}
     if now.version == version:
         return {"said": f"version {version} is the champion already", "state": "champion", "version": version}

@@ -14,8 +14,8 @@ from lensmith.config import ServeSettings
 from lensmith.errors import ServiceError
 from lensmith.feedback import storage
 from lensmith.feedback.storage import Upload
-from lensmith.serving.feedback import keeper
-from lensmith.serving.feedback.keeper import Keeper
+from lensmith.serving.feedback import upload_store
+from lensmith.serving.feedback.upload_store import UploadStore
 
 JPEG = b"\xff\xd8\xff" + b"j" * 9_997
 
@@ -40,12 +40,14 @@ def registry() -> CollectorRegistry:
 
 
 @pytest.fixture
-def keeping(settings: ServeSettings, registry: CollectorRegistry, tmp_path: Path) -> Iterator[Callable[..., Keeper]]:
+def keeping(
+    settings: ServeSettings, registry: CollectorRegistry, tmp_path: Path
+) -> Iterator[Callable[..., UploadStore]]:
     """`keeping(**settings)`: begun, and closed at the end."""
-    made: list[Keeper] = []
+    made: list[UploadStore] = []
 
-    def make(**changed: Any) -> Keeper:
-        made.append(Keeper(tmp_path / "kept", settings.model_copy(update=changed), registry))
+    def make(**changed: Any) -> UploadStore:
+        made.append(UploadStore(tmp_path / "kept", settings.model_copy(update=changed), registry))
         made[-1].begin()
         return made[-1]
 
@@ -55,7 +57,7 @@ def keeping(settings: ServeSettings, registry: CollectorRegistry, tmp_path: Path
 
 
 def test_what_is_offered_is_written_before_the_service_ends(
-    keeping: Callable[..., Keeper], registry: CollectorRegistry
+    keeping: Callable[..., UploadStore], registry: CollectorRegistry
 ) -> None:
     one = keeping()
     for number in range(20):
@@ -67,7 +69,7 @@ def test_what_is_offered_is_written_before_the_service_ends(
     assert not one.offer(upload("late"), JPEG)
 
 
-def test_the_folder_stays_within_its_bytes(keeping: Callable[..., Keeper]) -> None:
+def test_the_folder_stays_within_its_bytes(keeping: Callable[..., UploadStore]) -> None:
     one = keeping(keep_bytes=100_000)
     largest = 0
     for number in range(100):
@@ -81,14 +83,16 @@ def test_the_folder_stays_within_its_bytes(keeping: Callable[..., Keeper]) -> No
     assert left[-1].request_id == "99"
 
 
-def test_what_is_too_old_is_removed_when_the_service_starts(keeping: Callable[..., Keeper], tmp_path: Path) -> None:
+def test_what_is_too_old_is_removed_when_the_service_starts(
+    keeping: Callable[..., UploadStore], tmp_path: Path
+) -> None:
     storage.keep(tmp_path / "kept", upload("old"), JPEG)
     keeping(keep_days=1e-9)
     until(lambda: not storage.entries(tmp_path / "kept"))
 
 
 def test_a_full_disk_is_said_once_and_over_when_there_is_room_again(
-    keeping: Callable[..., Keeper],
+    keeping: Callable[..., UploadStore],
     registry: CollectorRegistry,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -99,7 +103,7 @@ def test_a_full_disk_is_said_once_and_over_when_there_is_room_again(
     def dropped() -> bool:
         return registry.get_sample_value("lensmith_kept_dropped_total") == 3
 
-    monkeypatch.setattr(keeper, "keep", full)
+    monkeypatch.setattr(upload_store, "keep", full)
     one = keeping()
     for number in range(3):
         assert one.offer(upload(str(number)), JPEG)
@@ -114,11 +118,11 @@ def test_a_full_disk_is_said_once_and_over_when_there_is_room_again(
 
 
 def test_a_slow_disk_costs_uploads_and_no_time(
-    keeping: Callable[..., Keeper], registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+    keeping: Callable[..., UploadStore], registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on = threading.Event()
-    monkeypatch.setattr(keeper, "keep", lambda *_: go_on.wait(30) and 1)
-    monkeypatch.setattr(keeper, "WAITING_BYTES", 5 * len(JPEG))
+    monkeypatch.setattr(upload_store, "keep", lambda *_: go_on.wait(30) and 1)
+    monkeypatch.setattr(upload_store, "WAITING_BYTES", 5 * len(JPEG))
     one = keeping()
     taken = [one.offer(upload(str(number)), JPEG) for number in range(50)]  # returns, although nothing is written
     assert taken == [True] * 5 + [False] * 45
@@ -128,9 +132,9 @@ def test_a_slow_disk_costs_uploads_and_no_time(
 
 
 def test_one_upload_larger_than_what_may_wait_is_kept_all_the_same(
-    keeping: Callable[..., Keeper], monkeypatch: pytest.MonkeyPatch
+    keeping: Callable[..., UploadStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper, "WAITING_BYTES", 10)
+    monkeypatch.setattr(upload_store, "WAITING_BYTES", 10)
     one = keeping()
     assert one.offer(upload("large"), JPEG)
     until(lambda: storage.entries(one.folder))
@@ -141,10 +145,10 @@ def test_a_folder_that_cannot_be_written_to_is_refused_at_the_start(
 ) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ServiceError, match="--keep"):
-        Keeper(tmp_path / "file" / "kept", settings, registry)
+        UploadStore(tmp_path / "file" / "kept", settings, registry)
 
 
-def test_it_says_where_and_until_when(keeping: Callable[..., Keeper], tmp_path: Path) -> None:
+def test_it_says_where_and_until_when(keeping: Callable[..., UploadStore], tmp_path: Path) -> None:
     said = keeping().describe()
     assert str(tmp_path / "kept") in said
     assert "30 days" in said

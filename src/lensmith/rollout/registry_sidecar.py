@@ -1,6 +1,6 @@
-"""The process that follows the registry for one service, and takes part in deciding how a gray release ends.
+"""The process that follows the registry for one service, and takes part in deciding how a canary release ends.
 
-    echo '{"name": "flowers", "which": "champion", "folder": …, …}' | python -m lensmith.rollout.follower
+    echo '{"name": "flowers", "which": "champion", "folder": …, …}' | python -m lensmith.rollout.registry_sidecar
 
 Each replica has one. Each reads what all replicas have counted, judges it, and writes down what it decides; the
 registry keeps the first decision, so it does not matter who is quicker, or who is left. What to follow is a line of
@@ -27,45 +27,45 @@ from lensmith.errors import LensmithError, MissingPackageError, OutputError, Reg
 from lensmith.registry.client import client, uri
 from lensmith.registry.models import Version, resolve
 from lensmith.registry.pull import pull
-from lensmith.registry.references import CHAMPION, Name
-from lensmith.rollout.guards import Guard, Verdict
-from lensmith.rollout.ledger import Ledger, State
-from lensmith.rollout.mailbox import Mailbox
-from lensmith.rollout.report import Report
-from lensmith.rollout.state import Decision, Known, Rollout, now
+from lensmith.registry.references import CHAMPION, ModelReference
+from lensmith.rollout.guards import Assessment, RolloutGuards
+from lensmith.rollout.ledger import Ledger, LedgerEntry
+from lensmith.rollout.report import RolloutReport
+from lensmith.rollout.sidecar_channel import SidecarChannel
+from lensmith.rollout.state import Decision, DesiredState, Rollout, now
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 LOOK_S = 0.2
-"""Seconds between two looks into the mailbox, for what cannot wait until the registry is asked again."""
+"""Seconds between two looks into the channel, for what cannot wait until the registry is asked again."""
 POLITE = 5
 """Niceness: what is served goes first."""
 
 
-class Follower:
-    """Keeps the mailbox true.
+class RegistrySidecar:
+    """Keeps the channel true.
 
     Args:
         name: what is followed.
-        mailbox: of the service.
+        channel: of the service.
         address: of the registry.
     """
 
-    def __init__(self, name: Name, mailbox: Mailbox, address: str) -> None:
+    def __init__(self, name: ModelReference, channel: SidecarChannel, address: str) -> None:
         self._name = name
-        self._mailbox = mailbox
+        self._channel = channel
         self._address = address
         self._connected: MlflowClient | None = None
         # The same for one that takes the place of another: it hands in the same counts.
-        its = hashlib.sha256(str(mailbox.folder).encode()).hexdigest()[:8]
+        its = hashlib.sha256(str(channel.folder).encode()).hexdigest()[:8]
         self._replica = f"{socket.gethostname()[:40]}-{its}"
         key = hashlib.sha256(f"{address} {name}".encode()).hexdigest()[:16]
         self._remembered = cache_dir() / "registry" / "followed" / f"{key}.json"
-        self._known: Known | None = None
-        self._kept: Known | None = None
-        self._guard: Guard | None = None
-        self._others: list[Report] = []
+        self._known: DesiredState | None = None
+        self._kept: DesiredState | None = None
+        self._guard: RolloutGuards | None = None
+        self._others: list[RolloutReport] = []
         self._pending: tuple[str, Decision] | None = None
         self._named = ""
         self._applied = self._failed = False
@@ -81,7 +81,7 @@ class Follower:
             self._ask()
         except RegistryUnreachableError:
             try:
-                known = Known.model_validate_json(self._remembered.read_bytes())
+                known = DesiredState.model_validate_json(self._remembered.read_bytes())
             except (OSError, ValueError):  # nothing is known, or not any more
                 known = None
             if known is None:
@@ -115,7 +115,7 @@ class Follower:
             return True
         if self._failed or known is None or known.rollout is None or known.decision is not None:
             return False
-        return Report.together(known.rollout.id, self._mailbox.reports()).stop is not None
+        return RolloutReport.merge(known.rollout.id, self._channel.read_reports()).stop is not None
 
     @property
     def _client(self) -> MlflowClient:
@@ -139,8 +139,8 @@ class Follower:
                 self._failed = True
         self._tell(known)
 
-    def _ledger(self) -> tuple[Ledger | None, State | None]:
-        """The gray releases, and the latest of them; none where they cannot be read, which the alias does not need."""
+    def _ledger(self) -> tuple[Ledger | None, LedgerEntry | None]:
+        """The ledger and its latest entry; None where it cannot be read, which the alias does not need."""
         if self._name.which != CHAMPION:
             return None, None
         try:
@@ -153,7 +153,7 @@ class Follower:
             self._failed = True
             return None, None
 
-    def _describe(self, version: Version, state: State | None) -> Known:
+    def _describe(self, version: Version, state: LedgerEntry | None) -> DesiredState:
         before = self._known
         try:
             path, served = pull(self._client, version), version.version
@@ -164,7 +164,7 @@ class Follower:
                 raise
             self._complain(f"{error} Version {before.version} goes on.")
             path, served = before.path, before.version
-        known = Known(name=self._name.name, alias=self._name.which, version=served, path=path)
+        known = DesiredState(name=self._name.name, alias=self._name.which, version=served, path=path)
         if state is None:
             return known
         update: dict[str, Any] = {"rollout": state.rollout, "decision": state.decision}
@@ -175,17 +175,17 @@ class Follower:
     def _challenger(self, rollout: Rollout) -> tuple[Path | None, str]:
         """Where its bundle lies, or why it cannot be had."""
         try:
-            return pull(self._client, resolve(self._client, Name(rollout.name, rollout.challenger))), ""
+            return pull(self._client, resolve(self._client, ModelReference(rollout.name, rollout.challenger))), ""
         except RegistryUnreachableError:
             raise
         except LensmithError as error:
             return None, str(error)
 
-    def _decide(self, ledger: Ledger, state: State, known: Known) -> Known:
+    def _decide(self, ledger: Ledger, state: LedgerEntry, known: DesiredState) -> DesiredState:
         """Hand in what was counted here, judge what all have counted, and see that a decision takes effect."""
         rollout, decision = state.rollout, state.decision
         if decision is None:
-            own = Report.together(rollout.id, self._mailbox.reports())
+            own = RolloutReport.merge(rollout.id, self._channel.read_reports())
             ledger.report(state.n, self._replica, {**own.as_dict(), "at": now().isoformat()})
             self._others = self._read(state)
             wanted, verdict = self._judge(rollout, own, known)
@@ -204,22 +204,22 @@ class Follower:
         """What was decided of this release while the registry was away."""
         return self._pending[1] if self._pending is not None and self._pending[0] == rollout.id else None
 
-    def _read(self, state: State) -> list[Report]:
+    def _read(self, state: LedgerEntry) -> list[RolloutReport]:
         """What the other replicas have counted; a garbled report must not keep a challenger from going back."""
         found = []
         for replica, report in state.reports.items():
             try:
                 if replica != self._replica:
-                    found.append(Report.from_dict(report))
+                    found.append(RolloutReport.from_dict(report))
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 self._complain(f"The report of {replica} cannot be read and is left out ({error!r}).")
         return found
 
-    def _judge(self, rollout: Rollout, own: Report, known: Known) -> tuple[Decision | None, Verdict]:
+    def _judge(self, rollout: Rollout, own: RolloutReport, known: DesiredState) -> tuple[Decision | None, Assessment]:
         """How the release should end by what is known; None: it goes on."""
         if self._guard is None or self._guard.rollout.id != rollout.id:
-            self._guard = Guard(rollout)
-        total = Report.together(rollout.id, [own, *self._others])
+            self._guard = RolloutGuards(rollout)
+        total = RolloutReport.merge(rollout.id, [own, *self._others])
         verdict = self._guard.look(total.champion, total.challenger)
         outcome, guard, reason = None, verdict.guard, verdict.reason
         if total.stop is not None:
@@ -245,17 +245,19 @@ class Follower:
         known = known.model_copy(update={"reachable": False})
         rollout = known.rollout
         if rollout is not None and known.decision is None:
-            decision, verdict = self._judge(rollout, Report.together(rollout.id, self._mailbox.reports()), known)
+            decision, verdict = self._judge(
+                rollout, RolloutReport.merge(rollout.id, self._channel.read_reports()), known
+            )
             if decision is not None and decision.outcome == "rolled_back" and self._pending_for(rollout) is None:
                 self._pending = rollout.id, decision
             known = known.model_copy(update={"decision": self._pending_for(rollout), "comparison": verdict.figures})
         self._tell(known)
 
-    def _tell(self, known: Known) -> None:
-        """Put it into the mailbox where it is news, and remember it for a start without a registry."""
+    def _tell(self, known: DesiredState) -> None:
+        """Put it into the channel where it is news, and remember it for a start without a registry."""
         self._known = known
-        if not _same(known, self._mailbox.known()):
-            self._mailbox.tell(known)
+        if not _same(known, self._channel.desired_state()):
+            self._channel.write_desired_state(known)
         kept = known.model_copy(update={"comparison": {}})
         if known.reachable and not _same(kept, self._kept):
             self._kept = kept
@@ -270,7 +272,7 @@ class Follower:
         self._trouble = trouble
 
 
-def _same(known: Known, before: Known | None) -> bool:
+def _same(known: DesiredState, before: DesiredState | None) -> bool:
     """Whether it says the same, whenever it was read."""
     return before is not None and known.model_copy(update={"read_at": before.read_at}) == before
 
@@ -280,10 +282,10 @@ def main() -> None:
     wanted: dict[str, Any] = json.loads(sys.stdin.readline())
     os.nice(POLITE)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    name = Name(wanted["name"], wanted["which"])
+    name = ModelReference(wanted["name"], wanted["which"])
     try:
-        follower = Follower(name, Mailbox(Path(wanted["folder"])), uri(wanted["tracking_uri"]))
-        follower.begin()
+        sidecar = RegistrySidecar(name, SidecarChannel(Path(wanted["folder"])), uri(wanted["tracking_uri"]))
+        sidecar.begin()
     except (LensmithError, ModuleNotFoundError, OSError) as found:
         error = _in_plain_words(found)
         print(json.dumps({"error": type(error).__name__, "said": [error.expected, error.arrived, error.remedy]}))
@@ -293,9 +295,9 @@ def main() -> None:
         return
     while True:
         due = time.monotonic() + wanted["poll_s"]
-        while time.monotonic() < due and not follower.urgent:
+        while time.monotonic() < due and not sidecar.urgent:
             time.sleep(LOOK_S)
-        follower.turn()
+        sidecar.turn()
 
 
 def _in_plain_words(found: LensmithError | ModuleNotFoundError | OSError) -> LensmithError:

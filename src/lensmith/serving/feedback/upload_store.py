@@ -30,7 +30,7 @@ STOP_S = 5.0
 DAY_S = 86_400.0
 
 
-class Keeper:
+class UploadStore:
     """Keeps uploads.
 
     Args:

@@ -66,7 +66,7 @@ ON CONFLICT (name, version) DO UPDATE SET right = right + excluded.right, wrong 
 
 
 @dataclass(frozen=True)
-class Known:
+class RecordedAnswer:
     """An answer that was given.
 
     Attributes:
@@ -89,7 +89,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class FeedbackAccuracy:
     """How often one version was right, of the answers whose true label was said.
 
     Attributes:
@@ -110,7 +110,7 @@ class Accuracy:
         return max(0.0, (middle - spread) / (1 + Z * Z / n)), min(1.0, (middle + spread) / (1 + Z * Z / n))
 
 
-class _Answer(NamedTuple):
+class _NewAnswer(NamedTuple):
     """One answer on its way to the table."""
 
     request_id: str
@@ -123,7 +123,7 @@ class _Answer(NamedTuple):
     at: float
 
 
-class Answers:
+class AnswerStore:
     """The last answers of a service.
 
     Args:
@@ -134,7 +134,7 @@ class Answers:
     def __init__(self, most: int, shared: Path | None = None) -> None:
         self._most, self._folder = most, shared
         self.shared = shared is not None
-        self._new: deque[_Answer] = deque(maxlen=most)
+        self._new: deque[_NewAnswer] = deque(maxlen=most)
         self._numbers: dict[tuple[ModelVersion, tuple[str, ...]], int] = {}
         self._lock = threading.Lock()
         self._database: sqlite3.Connection | None = None
@@ -164,9 +164,9 @@ class Answers:
         kept: bool,
     ) -> None:  # fmt: skip
         """Note an answer; costs a microsecond."""
-        self._new.append(_Answer(request_id, image, model, labels, class_id, tag, kept, time.time()))
+        self._new.append(_NewAnswer(request_id, image, model, labels, class_id, tag, kept, time.time()))
 
-    def find(self, request_id: str, image: int) -> Known | None:
+    def find(self, request_id: str, image: int) -> RecordedAnswer | None:
         """An answer that is not yet forgotten; waits for the disk."""
         with self._transaction() as database:
             self._write(database)
@@ -175,7 +175,7 @@ class Answers:
             return None
         name, version, labels, class_id, tag, kept, truth = row
         labels = tuple(json.loads(labels))
-        return Known(ModelVersion(name, version), labels, labels[class_id], tag, bool(kept), truth)
+        return RecordedAnswer(ModelVersion(name, version), labels, labels[class_id], tag, bool(kept), truth)
 
     def settle(self, request_id: str, image: int, truth: str) -> bool:
         """Write down the true label of an answer; False where there is one already. Waits for the disk."""
@@ -191,11 +191,13 @@ class Answers:
         with self._transaction() as database:
             database.execute(_HEARD, (*model, int(right), int(not right)))
 
-    def accuracy(self) -> list[Accuracy]:
+    def accuracy(self) -> list[FeedbackAccuracy]:
         """Of each version, over all processes, since the service started; waits for the disk."""
         with self._transaction() as database:
             rows = database.execute("SELECT name, version, right, wrong FROM heard ORDER BY name, version").fetchall()
-        return [Accuracy(ModelVersion(name, version), right + wrong, right) for name, version, right, wrong in rows]
+        return [
+            FeedbackAccuracy(ModelVersion(name, version), right + wrong, right) for name, version, right, wrong in rows
+        ]
 
     def _work(self) -> None:
         told = False

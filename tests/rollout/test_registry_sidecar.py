@@ -10,45 +10,45 @@ from lensmith import api
 from lensmith.bundle.format import GRAPH, Bundle
 from lensmith.errors import RegistryError, RegistryUnreachableError
 from lensmith.registry.pull import cached
-from lensmith.registry.references import Name
-from lensmith.rollout import follower as follow
-from lensmith.rollout.follower import Follower
-from lensmith.rollout.mailbox import Mailbox
-from lensmith.rollout.metrics import Counts
-from lensmith.rollout.report import Report, Stop
+from lensmith.registry.references import ModelReference
+from lensmith.rollout import registry_sidecar
+from lensmith.rollout.metrics import ModelCounts
+from lensmith.rollout.registry_sidecar import RegistrySidecar
+from lensmith.rollout.report import RolloutReport, StopReason
+from lensmith.rollout.sidecar_channel import SidecarChannel
 
 pytestmark = pytest.mark.slow
 
 
 class Scene:
-    """A model with three versions, of which the first is the champion, and followers of it."""
+    """A model with three versions, of which the first is the champion, and sidecars of it."""
 
     def __init__(self, store: str, folder: Path) -> None:
         self.store = store
         self.folder = folder
-        self.boxes: list[Mailbox] = []
+        self.channels: list[SidecarChannel] = []
 
-    def follower(self, which: str = "champion") -> Follower:
-        folder = self.folder / f"mailbox{len(self.boxes)}"
+    def sidecar(self, which: str = "champion") -> RegistrySidecar:
+        folder = self.folder / f"channel{len(self.channels)}"
         folder.mkdir()
-        self.boxes.append(Mailbox(folder))
-        return Follower(Name("colours", which), Mailbox(folder), self.store)
+        self.channels.append(SidecarChannel(folder))
+        return RegistrySidecar(ModelReference("colours", which), SidecarChannel(folder), self.store)
 
-    def begun(self) -> Follower:
-        found = self.follower()
+    def begun(self) -> RegistrySidecar:
+        found = self.sidecar()
         found.begin()
         return found
 
     def known(self, number: int = 0) -> Any:
-        return self.boxes[number].known()
+        return self.channels[number].desired_state()
 
     def release(self, version: str, **how: Any) -> Any:
         return api.rollout("colours", version, tracking_uri=self.store, **how)
 
-    def count(self, number: int = 0, stop: Stop | None = None, **challenger: int) -> None:
+    def count(self, number: int = 0, stop: StopReason | None = None, **challenger: int) -> None:
         """What a process of the service has counted."""
-        report = Report("colours-1", Counts(answered=5000), Counts(**challenger), stop)
-        self.boxes[number].hand_in(report.as_dict())
+        report = RolloutReport("colours-1", ModelCounts(answered=5000), ModelCounts(**challenger), stop)
+        self.channels[number].write_report(report.as_dict())
 
     def aliases(self) -> dict[str, str]:
         (model,) = api.registered("colours", tracking_uri=self.store)
@@ -67,64 +67,64 @@ def scene(workspace: Path, remake: Callable[..., Bundle], tmp_path: Path) -> Sce
 @pytest.fixture
 def away(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     """`away(True)`: the registry does not answer, until `away(False)`."""
-    real = follow.resolve
+    real = registry_sidecar.resolve
 
     def set_to(gone: bool) -> None:
         def silent(*_: Any) -> Any:
             raise RegistryUnreachableError("MLflow was expected to answer.", "It did not.", "Wait.")
 
-        monkeypatch.setattr(follow, "resolve", silent if gone else real)
+        monkeypatch.setattr(registry_sidecar, "resolve", silent if gone else real)
 
     return set_to
 
 
 def test_what_an_alias_names_is_fetched_and_followed(scene: Scene) -> None:
-    follower = scene.begun()
+    sidecar = scene.begun()
     assert (scene.known().version, scene.known().rollout) == ("1", None)
     api.set_alias("colours@2", "champion", tracking_uri=scene.store)
-    follower.turn()
+    sidecar.turn()
     assert scene.known().version == "2"
     assert Bundle.load(scene.known().path).manifest.version == "run-2"
 
 
 def test_nothing_new_is_not_told_again(scene: Scene) -> None:
-    follower = scene.begun()
+    sidecar = scene.begun()
     before = scene.known()
-    follower.turn()
+    sidecar.turn()
     assert scene.known() is before
 
 
 def test_a_champion_that_cannot_be_fetched_leaves_the_old_one(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
-    follower = scene.begun()
+    sidecar = scene.begun()
     version = api.registered_version("colours@2", tracking_uri=scene.store)
     (Path(version.source.removeprefix("file://")) / GRAPH).write_bytes(b"another")
     api.set_alias("colours@2", "champion", tracking_uri=scene.store)
-    follower.turn()
-    follower.turn()
+    sidecar.turn()
+    sidecar.turn()
     assert scene.known().version == "1"
     assert capsys.readouterr().err.count("Version 1 goes on") == 1
     assert not cached(version.content).exists()
 
 
 def test_a_challenger_whose_files_have_changed_goes_back(scene: Scene) -> None:
-    follower = scene.begun()
+    sidecar = scene.begun()
     scene.release("2")
     version = api.registered_version("colours@2", tracking_uri=scene.store)
     (Path(version.source.removeprefix("file://")) / GRAPH).write_bytes(b"another")
     (cached(version.content) / GRAPH).write_bytes(b"another")  # as it came, it was whole
-    follower.turn()
+    sidecar.turn()
     assert (scene.known().decision.outcome, scene.known().decision.guard) == ("rolled_back", "load")
 
 
 def test_what_a_process_has_seen_is_looked_at_at_once_and_ends_the_release(scene: Scene) -> None:
-    follower = scene.begun()
+    sidecar = scene.begun()
     scene.release("2")
-    follower.turn()
+    sidecar.turn()
     assert scene.known().challenger_path is not None
-    assert not follower.urgent
-    scene.count(answered=3, failed=1, stop=Stop("not-finite", "no number"))
-    assert follower.urgent
-    follower.turn()
+    assert not sidecar.urgent
+    scene.count(answered=3, failed=1, stop=StopReason("not-finite", "no number"))
+    assert sidecar.urgent
+    sidecar.turn()
     assert (scene.known().decision.guard, scene.known().decision.reason) == ("not-finite", "no number")
     assert scene.aliases() == {"champion": "1"}
 
@@ -145,57 +145,57 @@ def test_the_counts_of_all_replicas_are_judged_together(scene: Scene) -> None:
 
 
 def test_another_champion_meanwhile_ends_the_release(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    follower = scene.begun()
+    sidecar = scene.begun()
     scene.release("2")
-    follower.turn()
+    sidecar.turn()
     # lensmith refuses that while a release is under way; MLflow's own page does not.
-    follow.client(scene.store).set_registered_model_alias("colours", "champion", "3")
-    follower.turn()
+    registry_sidecar.client(scene.store).set_registered_model_alias("colours", "champion", "3")
+    sidecar.turn()
     assert (scene.known().decision.outcome, scene.known().decision.guard) == ("aborted", "champion")
-    follower.turn()
+    sidecar.turn()
     assert scene.known().version == "3"
     assert scene.aliases() == {"champion": "3"}
 
 
 def test_a_promotion_that_somebody_takes_back_is_not_made_again(scene: Scene) -> None:
-    follower = scene.begun()
+    sidecar = scene.begun()
     scene.release("2")
     api.rollout_promote("colours", tracking_uri=scene.store)
-    follower.turn()
+    sidecar.turn()
     assert scene.known().version == "2"
     api.rollback("colours", tracking_uri=scene.store)
-    follower.turn()
-    follower.turn()
+    sidecar.turn()
+    sidecar.turn()
     assert scene.known().version == "1"
 
 
 def test_without_the_registry_a_challenger_goes_back_and_the_registry_is_told_later(
     scene: Scene, away: Callable[[bool], None]
 ) -> None:
-    follower = scene.begun()
+    sidecar = scene.begun()
     scene.release("2")
-    follower.turn()
+    sidecar.turn()
     away(True)
-    follower.turn()
+    sidecar.turn()
     assert (scene.known().reachable, scene.known().decision) == (False, None)
-    scene.count(answered=3, failed=3, stop=Stop("errors-in-a-row", "3 failed"))
-    follower.turn()
+    scene.count(answered=3, failed=3, stop=StopReason("errors-in-a-row", "3 failed"))
+    sidecar.turn()
     assert scene.known().decision.guard == "errors-in-a-row"
     assert api.rollout_status("colours", scene.store).decision is None
     away(False)
-    follower.turn()
+    sidecar.turn()
     assert scene.known().reachable
     assert api.rollout_status("colours", scene.store).decision == scene.known().decision
 
 
 def test_without_the_registry_nothing_is_promoted(scene: Scene, away: Callable[[bool], None]) -> None:
-    follower = scene.begun()
+    sidecar = scene.begun()
     scene.release("2", auto_promote=True, promote_after=500)
-    follower.turn()
+    sidecar.turn()
     away(True)
     for answered in (0, 300, 600, 900, 1200, 1500):
         scene.count(answered=answered)
-        follower.turn()
+        sidecar.turn()
     assert scene.known().decision is None
 
 
@@ -213,9 +213,9 @@ def test_a_start_without_the_registry_takes_what_was_known_and_fails_where_nothi
 
 
 def test_an_alias_that_is_removed_leaves_what_is_served(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
-    follower = scene.begun()
-    follow.client(scene.store).delete_registered_model_alias("colours", "champion")
-    follower.turn()
+    sidecar = scene.begun()
+    registry_sidecar.client(scene.store).delete_registered_model_alias("colours", "champion")
+    sidecar.turn()
     assert scene.known().version == "1"
     assert "alias champion" in capsys.readouterr().err
     with pytest.raises(RegistryError, match="alias champion"):
@@ -224,67 +224,71 @@ def test_an_alias_that_is_removed_leaves_what_is_served(scene: Scene, capsys: py
 
 @pytest.mark.parametrize("garbled", ['{"champion": 3}', "no JSON", "[]"])
 def test_a_report_that_somebody_garbled_is_left_out(scene: Scene, garbled: str) -> None:
-    follower = scene.begun()
+    sidecar = scene.begun()
     scene.release("2")
-    follower.turn()
-    client = follow.client(scene.store)
-    ledger = follow.Ledger.open(client, "colours", create=False)
+    sidecar.turn()
+    client = registry_sidecar.client(scene.store)
+    ledger = registry_sidecar.Ledger.open(client, "colours", create=False)
     assert ledger is not None
     client.set_tag(ledger.run, "rollout.1.counts.somebody", garbled)
     scene.count(answered=200, failed=400)
-    follower.turn()
+    sidecar.turn()
     assert scene.known().decision.guard == "errors"
 
 
-def test_a_follower_that_takes_anothers_place_counts_nothing_twice(scene: Scene) -> None:
-    follower = scene.begun()
+def test_a_sidecar_that_takes_anothers_place_counts_nothing_twice(scene: Scene) -> None:
+    sidecar = scene.begun()
     scene.release("2")
-    follower.turn()
+    sidecar.turn()
     scene.count(answered=200)
-    follower.turn()
-    again = Follower(Name("colours", "champion"), Mailbox(scene.boxes[0].folder), scene.store)
+    sidecar.turn()
+    again = RegistrySidecar(
+        ModelReference("colours", "champion"), SidecarChannel(scene.channels[0].folder), scene.store
+    )
     again.begin()
     again.turn()
     assert api.rollout_status("colours", scene.store).comparison["challenger"]["requests"] == 200
 
 
 def test_what_was_decided_of_one_release_while_away_ends_no_other(scene: Scene, away: Callable[[bool], None]) -> None:
-    follower = scene.begun()
+    sidecar = scene.begun()
     scene.release("2")
-    follower.turn()
+    sidecar.turn()
     away(True)
-    scene.count(answered=3, failed=3, stop=Stop("not-finite", "no number"))
-    follower.turn()
+    scene.count(answered=3, failed=3, stop=StopReason("not-finite", "no number"))
+    sidecar.turn()
     assert scene.known().decision.guard == "not-finite"
     api.rollout_abort("colours", tracking_uri=scene.store)
     scene.release("3")
     away(False)
-    follower.turn()
+    sidecar.turn()
     assert (scene.known().rollout.challenger, scene.known().decision) == ("3", None)
 
 
 def test_a_ledger_that_cannot_be_written_leaves_the_alias_to_be_followed_and_is_not_asked_in_a_loop(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    follower = scene.begun()
+    sidecar = scene.begun()
     scene.release("2")
-    follower.turn()
+    sidecar.turn()
 
     def refused(*_: Any) -> Any:
         raise RegistryError("Access was expected.", "It was refused.", "Ask for it.")
 
-    monkeypatch.setattr(follow.Ledger, "report", refused)
-    scene.count(answered=3, failed=1, stop=Stop("not-finite", "no number"))
-    follow.client(scene.store).set_registered_model_alias("colours", "champion", "3")
-    follower.turn()
+    monkeypatch.setattr(registry_sidecar.Ledger, "report", refused)
+    scene.count(answered=3, failed=1, stop=StopReason("not-finite", "no number"))
+    registry_sidecar.client(scene.store).set_registered_model_alias("colours", "champion", "3")
+    sidecar.turn()
     assert scene.known().version == "3"
-    assert not follower.urgent
+    assert not sidecar.urgent
 
 
 def test_looking_makes_no_registry(tmp_path: Path) -> None:
-    (tmp_path / "mailbox").mkdir()
+    (tmp_path / "channel").mkdir()
     with pytest.raises(RegistryError, match="There is none"):
-        Follower(Name("colours", "champion"), Mailbox(tmp_path / "mailbox"), f"sqlite:///{tmp_path}/none.db").begin()
+        RegistrySidecar(
+            ModelReference("colours", "champion"), SidecarChannel(tmp_path / "channel"), f"sqlite:///{tmp_path}/none.db"
+        ).begin()
     assert not (tmp_path / "none.db").exists()
 
 
