@@ -184,7 +184,7 @@ def test_a_sqlite_file_that_two_processes_make_at_once_is_whole(tmp_path: Path) 
     import sys
 
     file = tmp_path / "new" / "mlflow.db"
-    script = f"from lensmith.registry import store; store.client('sqlite:///{file}').search_experiments()"
+    script = f"from lensmith.registry import client; client.client('sqlite:///{file}').search_experiments()"
     processes = [subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE) for _ in range(2)]
     said = [process.communicate()[1].decode() for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
