@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from lensmith.training.recipe_file import Validated
     from lensmith.workflows.demo import Demonstrated
     from lensmith.workflows.distill import Distilled
-    from lensmith.workflows.pipeline.run import Outcome, Ran
+    from lensmith.workflows.pipeline.run import PipelineResult, StageResult
     from lensmith.workflows.train_and_export import Trained
 
 StrPath = str | PathLike[str]
@@ -408,34 +408,39 @@ def pipeline(
     out: StrPath | None = None,
     force: str | None = None,
     until: str | None = None,
-    told: Callable[[Outcome], None] | None = None,
-) -> Ran:
+    on_progress: Callable[[StageResult], None] | None = None,
+) -> PipelineResult:
     """Run a pipeline from its first stage that has changed; what stops one, such as its gate, is the result's `error`.
 
     Args:
-        file: the pipeline, in YAML.
-        out: its folder; runs/pipelines/NAME by default.
-        force: a stage that is done anew, and with it all that are made of it.
-        until: the last stage that runs.
-        told: called when a stage begins, and when it is over.
+        file: path of the pipeline's YAML file.
+        out: the pipeline's folder; runs/pipelines/NAME by default.
+        force: name of a stage to run again, with all stages that depend on it.
+        until: name of the last stage to run.
+        on_progress: callback that gets a stage's result when the stage begins and when it ends.
     """
     share_cores()
-    from lensmith.workflows.pipeline.run import run
+    from lensmith.workflows.pipeline.run import run_pipeline
 
-    return run(Path(file), Path(out) if out is not None else None, force, until, told or (lambda outcome: None))
+    callback = on_progress or (lambda result: None)
+    return run_pipeline(Path(file), Path(out) if out is not None else None, force, until, callback)
 
 
-def pipeline_show(file: StrPath = "pipeline.yaml", *, folder: StrPath | None = None, out: StrPath | None = None) -> Ran:
-    """Where a pipeline stands, and what a run would do now; nothing is run.
+def pipeline_show(
+    file: StrPath = "pipeline.yaml", *, folder: StrPath | None = None, out: StrPath | None = None
+) -> PipelineResult:
+    """State of a pipeline's stages, and what a run would do now; nothing is run.
 
     Args:
-        file: the pipeline's file, or its folder.
-        folder: its folder, where it is not runs/pipelines/NAME.
-        out: picture to draw: FILE.svg or FILE.html.
+        file: path of the pipeline's YAML file, or its folder.
+        folder: the pipeline's folder, where it is not runs/pipelines/NAME.
+        out: file for a Mermaid flowchart: FILE.mmd, or FILE.md with the chart in a code block.
     """
-    from lensmith.workflows.pipeline.show import show
+    from lensmith.workflows.pipeline.show import show_pipeline
 
-    return show(Path(file), Path(folder) if folder is not None else None, Path(out) if out is not None else None)
+    return show_pipeline(
+        Path(file), Path(folder) if folder is not None else None, Path(out) if out is not None else None
+    )
 
 
 def token(subject: str, **settings: Any) -> Token:

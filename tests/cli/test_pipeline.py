@@ -56,11 +56,11 @@ def test_a_gate_that_stays_shut_exits_with_3_and_says_which_number(file: Path, c
     assert gate["values"]["limits"][0]["limit"] == "max_size_mb"
     assert answer["error"].startswith("A new model that keeps the limits")
 
-    assert run("show", "--out", "flow.svg") == 0
+    assert run("show", "--out", "flow.mmd") == 0
     shown = capsys.readouterr().out
     assert "✗ gate" in shown
     assert "at most 0.001" in shown
-    assert Path("flow.svg").read_text().startswith("<svg")
+    assert Path("flow.mmd").read_text().startswith("---\n")
     assert run("show", "runs/pipelines/colours", "--json") == 0
     assert json.loads(capsys.readouterr().out)["stages"][5]["state"] == "failed"
 

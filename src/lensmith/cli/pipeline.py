@@ -14,7 +14,7 @@ from lensmith.cli.options import Json
 from lensmith.cli.output import print_json, say, table
 
 if TYPE_CHECKING:
-    from lensmith.workflows.pipeline.run import Outcome
+    from lensmith.workflows.pipeline.run import StageResult
 
 _MARKS = {
     "done": ("✓", "green"), "unchanged": ("=", "green"), "failed": ("✗", "bold red"), "stopped": ("!", "yellow"),
@@ -49,7 +49,7 @@ def run(
 
     Example: `lensmith pipeline run examples/pipeline.yaml`
     """
-    ran = api.pipeline(file, out=out, force=force, until=until, told=None if as_json else _tell)
+    ran = api.pipeline(file, out=out, force=force, until=until, on_progress=None if as_json else _tell)
     error = ran.error
     if as_json:
         print_json(ran.as_dict())
@@ -70,37 +70,39 @@ def show(
     folder: Annotated[
         Path | None, typer.Option("--folder", help="Its folder, where it is not runs/pipelines/NAME.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Draw it, too: FILE.svg or FILE.html.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Also write a Mermaid flowchart: FILE.mmd or FILE.md.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Draw a pipeline: what became of each stage, and what a run would do now. Nothing is run.
+    """Show a pipeline: what became of each stage, and what a run would do now. Nothing is run.
 
-    Example: `lensmith pipeline show examples/pipeline.yaml --out pipeline.svg`
+    Example: `lensmith pipeline show examples/pipeline.yaml --out pipeline.md`
     """
     found = api.pipeline_show(file, folder=folder, out=out)
     if as_json:
         print_json(found.as_dict())
         return
-    from lensmith.workflows.pipeline.flow import TITLES, seconds
+    from lensmith.workflows.pipeline.show import STAGE_TITLES, duration
 
     say((found.name, "bold"), f"  {found.source}" + (f", last run {found.started}" if found.started else ""))
     for number, outcome in enumerate(found.stages):
         if number:
             say(("  │", "bright_black"))
-        took = seconds(outcome.seconds) if outcome.seconds is not None else ""
-        title = TITLES.get(outcome.stage, outcome.stage)
+        took = duration(outcome.seconds) if outcome.seconds is not None else ""
+        title = STAGE_TITLES.get(outcome.stage, outcome.stage)
         mark, style = _MARKS[outcome.state]
         key = outcome.key if outcome.state != "off" else ""
         say(
             "  ", (mark, style), f" {title:11} ", (f"{outcome.state:10}", style), f"{took:>12}  ", (key, "bright_black")
         )
-        if outcome.said:
-            say(("  │  " if number + 1 < len(found.stages) else "     ", "bright_black"), outcome.said)
+        if outcome.message:
+            say(("  │  " if number + 1 < len(found.stages) else "     ", "bright_black"), outcome.message)
     if out:
-        say(f"drawn in {out}")
+        say(f"flowchart in {out}")
 
 
-def _tell(outcome: Outcome) -> None:
+def _tell(outcome: StageResult) -> None:
     """A line when a stage begins, where somebody looks on, and one when it is over."""
     if outcome.state == "running":
         if sys.stderr.isatty():
@@ -108,33 +110,24 @@ def _tell(outcome: Outcome) -> None:
         return
     took = f"{outcome.seconds:.1f} s" if outcome.seconds is not None and outcome.state != "unchanged" else ""
     mark, style = _MARKS[outcome.state]
-    say((mark, style), f" {outcome.stage:9} ", (f"{outcome.state:10}", style), f"{took:>9}  {outcome.said}")
+    say((mark, style), f" {outcome.stage:9} ", (f"{outcome.state:10}", style), f"{took:>9}  {outcome.message}")
     if outcome.stage == "gate" and outcome.state != "unchanged" and outcome.values.get("limits"):
         print_limits(outcome.values)
 
 
 def print_limits(gate: Any) -> None:
     """The gate's limits as a table, those that fail first."""
-    from lensmith.workflows.pipeline.limits import WORDS
+    from lensmith.workflows.pipeline.limits import COLUMNS, table_rows
 
-    rows, limits = [], gate["limits"]
-    for limit in limits[:SHOWN]:
-        measured = limit["measured"]
-        number = between = "–"
-        if measured:
-            number = f"{measured['value']:.4g}"
-            between = f"{measured['low']:.4g} to {measured['high']:.4g}" if measured["level"] < 1 else "exact"
-        bound = f"at {limit['side']} {limit['bound']:.4g}"
-        verdict = f"FAILS: {WORDS[limit['verdict']]}" if limit["fails"] else WORDS[limit["verdict"]]
-        rows.append((limit["limit"], limit["what"], number, between, bound, limit["unit"], verdict))
-    table("", ("limit", "what", "measured", "interval", "limit is", "unit", "verdict"), rows)
+    limits = gate["limits"]
+    table("", COLUMNS, table_rows(limits[:SHOWN]))
     if len(limits) > SHOWN:
         say(f"… and {len(limits) - SHOWN:,} more; gate.json has all")
     for note in gate["notes"]:
         say(("Note: ", "yellow"), note)
 
 
-def _counted(stages: list[Outcome]) -> str:
+def _counted(stages: list[StageResult]) -> str:
     states = [outcome.state for outcome in stages]
     return ", ".join(f"{states.count(state)} {state}" for state in ("done", "unchanged", "to do") if state in states)
 

@@ -12,6 +12,14 @@ from lensmith.config.base import Settings
 from lensmith.config.values import Ratio, Seconds, Side, Sizes, without_password
 from lensmith.imaging.preprocessing import ResizeMode
 
+MAY_CHANGE = frozenset(
+    {
+        "data", "out", "workers", "device", "processes", "memory_fraction", "min_chunk", "checkpointing",
+        "save_minutes", "on_nan", "tracking",
+    }
+)  # fmt: skip
+"""Settings that decide where and how fast a training runs, but not its result (images are compared by content)."""
+
 
 class TrainSettings(Settings):
     """`lensmith train`."""

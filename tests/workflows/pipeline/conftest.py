@@ -1,4 +1,4 @@
-"""A workspace with a pipeline's file and images in parts, and a registry of its own."""
+"""Workspaces with a pipeline's file, images in parts, and a registry of their own."""
 
 import shutil
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from lensmith.bundle.golden import Golden
 
 COLOURS = ("blue", "green", "red")
 NO_LATENCY = {"latency_ratio": None}
-"""A gate without the seconds of a measurement; its own tests measure."""
+"""Settings of a gate that measures no latency, which takes seconds."""
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def parted(many_colours: Path) -> Callable[..., Path]:
-    """`parted(root, turn=0)`: train, val, test folders; with turn=1 each training image stands under the next class."""
+    """`parted(root, turn=0)`: train, val, test folders; with turn=1 each training image lies under the next class."""
 
     def make(root: Path, turn: int = 0) -> Path:
         for number, label in enumerate(COLOURS):

@@ -1,11 +1,11 @@
-"""Intervals: those of the bootstrap, as a library draws it, and as wide as they claim."""
+"""Intervals: equal to a library's bootstrap, with the coverage that they claim."""
 
 import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
 from lensmith.evaluation.metrics import calibrate
-from lensmith.workflows.pipeline.intervals import calibration, difference, median, share
+from lensmith.workflows.pipeline.intervals import accuracy_difference, calibration_error, median, share
 
 
 def pair(count: int, old_rate: float, lost: float, won: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -17,7 +17,7 @@ def pair(count: int, old_rate: float, lost: float, won: float, seed: int) -> tup
 
 def test_the_difference_is_that_of_a_paired_bootstrap_over_images() -> None:
     new, old = pair(400, 0.9, 0.08, 0.3, seed=3)
-    found = difference(new, old, 20_000, seed=0)
+    found = accuracy_difference(new, old, 20_000, seed=0)
     expected = bootstrap(
         (new.astype(float), old.astype(float)),
         lambda a, b, axis: a.mean(axis) - b.mean(axis),
@@ -30,7 +30,7 @@ def test_the_difference_is_that_of_a_paired_bootstrap_over_images() -> None:
 
 def test_pairing_makes_it_narrower_than_two_intervals_would_be() -> None:
     new, old = pair(1000, 0.8, 0.02, 0.05, seed=1)
-    found = difference(new, old, 5000, seed=0)
+    found = accuracy_difference(new, old, 5000, seed=0)
     alone = share(int(old.sum()), 1000)
     assert found.high - found.low < 0.6 * (alone.high - alone.low)
 
@@ -39,24 +39,24 @@ def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     truth = 0.8 * -0.06 + 0.2 * 0.1
     held = 0
     for seed in range(400):
-        found = difference(*pair(300, 0.8, 0.06, 0.1, seed=seed), resamples=2000, seed=0)
+        found = accuracy_difference(*pair(300, 0.8, 0.06, 0.1, seed=seed), resamples=2000, seed=0)
         held += found.low <= truth <= found.high
     assert 0.92 <= held / 400 <= 0.98
 
 
 def test_models_that_never_differ_are_not_taken_for_equal() -> None:
     same = np.ones(20, dtype=bool)
-    few = difference(same, same, 2000, seed=0)
+    few = accuracy_difference(same, same, 2000, seed=0)
     assert (few.low, few.high) == pytest.approx((-0.168, 0.168), abs=0.001)  # 1 − 0.025^(1/20)
     many = np.ones(5000, dtype=bool)
-    assert difference(many, many, 2000, seed=0).high < 0.001
+    assert accuracy_difference(many, many, 2000, seed=0).high < 0.001
 
 
 def test_the_calibration_error_is_the_report_s_own() -> None:
     generator = np.random.default_rng(0)
     confidence = generator.uniform(0.4, 1, 800)
     right = generator.random(800) < confidence
-    found = calibration(right, confidence, 2000, seed=0)
+    found = calibration_error(right, confidence, 2000, seed=0)
     assert found.value == pytest.approx(calibrate(right, confidence.astype(np.float32)).error, abs=1e-3)
     assert 0 <= found.low <= found.value <= found.high
 
@@ -66,17 +66,17 @@ def test_a_worse_calibration_is_told_from_an_equal_one() -> None:
     good = generator.uniform(0.5, 0.9, 1500)
     right = generator.random(1500) < good
     sure = np.full(1500, 0.99)
-    worse = calibration(right, sure, 2000, seed=0, old=(right, good))
+    worse = calibration_error(right, sure, 2000, seed=0, old=(right, good))
     assert worse.low > 0.15
-    same = calibration(right, good, 2000, seed=0, old=(right, good))
+    same = calibration_error(right, good, 2000, seed=0, old=(right, good))
     assert (same.value, same.low, same.high) == (0, 0, 0)
 
 
 def test_the_seed_settles_what_is_drawn() -> None:
     new, old = pair(200, 0.8, 0.1, 0.2, seed=5)
-    assert difference(new, old, 2000, seed=4) == difference(new, old, 2000, seed=4)
+    assert accuracy_difference(new, old, 2000, seed=4) == accuracy_difference(new, old, 2000, seed=4)
     conf = np.linspace(0.5, 1, 200)
-    assert calibration(new, conf, 2000, 1) == calibration(new, conf, 2000, 1)
+    assert calibration_error(new, conf, 2000, 1) == calibration_error(new, conf, 2000, 1)
 
 
 def test_a_median_s_interval_comes_from_the_order() -> None:

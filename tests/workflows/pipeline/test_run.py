@@ -21,19 +21,19 @@ from lensmith.bundle.format import MANIFEST
 from lensmith.core.files import sha256
 from lensmith.errors import GateError, RolloutError, RunError, SettingsError
 from lensmith.training.signals import RunInterruptedError
-from lensmith.workflows.pipeline import results as folder_of
+from lensmith.workflows.pipeline import folder as folder_of
 from lensmith.workflows.pipeline import run as running
-from lensmith.workflows.pipeline.plan import STAGES, Plan
-from lensmith.workflows.pipeline.run import Ran
+from lensmith.workflows.pipeline.plan import STAGES, PipelinePlan
+from lensmith.workflows.pipeline.run import PipelineResult
 
 OFF = {"register": False, "rollout": False}
 
 
-def states(ran: Ran) -> dict[str, str]:
+def states(ran: PipelineResult) -> dict[str, str]:
     return {outcome.stage: outcome.state for outcome in ran.stages}
 
 
-def redone(ran: Ran) -> set[str]:
+def redone(ran: PipelineResult) -> set[str]:
     return {outcome.stage for outcome in ran.stages if outcome.state == "done"}
 
 
@@ -42,11 +42,11 @@ def quick_stages(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Stages that only leave the files which the next ones look for; `fail` holds what one raises in place of that."""
     fail: dict[str, BaseException] = {}
 
-    def stage(name: str) -> Callable[[Plan], dict[str, Any]]:
-        def work(plan: Plan) -> dict[str, Any]:
+    def stage(name: str) -> Callable[[PipelinePlan], dict[str, Any]]:
+        def work(plan: PipelinePlan) -> dict[str, Any]:
             if name in fail:
                 raise fail[name]
-            for file in (plan.made(name), plan.run / "bundle/bundle.json" if name == "train" else None):
+            for file in (plan.main_output(name), plan.run_folder / "bundle/bundle.json" if name == "train" else None):
                 if file is not None:
                     file.parent.mkdir(parents=True, exist_ok=True)
                     file.write_text(name)
@@ -54,7 +54,7 @@ def quick_stages(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
         return work
 
-    monkeypatch.setattr(running, "DO", {name: stage(name) for name in STAGES})
+    monkeypatch.setattr(running, "STAGE_FUNCTIONS", {name: stage(name) for name in STAGES})
     return fail
 
 
@@ -71,7 +71,7 @@ def test_a_second_run_does_nothing_and_says_so(pipeline: Callable[..., Path], qu
     assert states(first) == {**dict.fromkeys(STAGES, "done"), "register": "off", "rollout": "off"}
     second = api.pipeline(pipeline())
     assert states(second) == {**dict.fromkeys(STAGES, "unchanged"), "register": "off", "rollout": "off"}
-    assert [each.said for each in second.stages] == [each.said for each in first.stages]
+    assert [each.message for each in second.stages] == [each.message for each in first.stages]
 
 
 def test_only_what_a_change_concerns_is_done_anew(pipeline: Callable[..., Path], quick_stages: Any) -> None:
@@ -159,19 +159,19 @@ def test_one_at_a_time(pipeline: Callable[..., Path], quick_stages: Any, monkeyp
 def test_a_damaged_result_counts_for_nothing(pipeline: Callable[..., Path], quick_stages: Any) -> None:
     ran = api.pipeline(pipeline())
     for text in ("", "{", "[]", '{"id": 1}'):
-        (ran.folder / "gate" / ran.stages[5].key / folder_of.RESULT).write_text(text)
-        (ran.folder / folder_of.CONTENTS).write_text(text)
+        (ran.folder / "gate" / ran.stages[5].key / folder_of.RECORD).write_text(text)
+        (ran.folder / folder_of.HASHES).write_text(text)
         assert redone(api.pipeline(pipeline())) == {"gate"}
 
 
 def test_the_state_says_where_it_stands_while_it_runs(pipeline: Callable[..., Path], quick_stages: Any) -> None:
     file, seen = pipeline(), []
 
-    def told(outcome: Any) -> None:
+    def on_progress(outcome: Any) -> None:
         if outcome.state == "running":
             seen.append(states(api.pipeline_show(Path("runs/pipelines/colours")))[outcome.stage])
 
-    api.pipeline(file, told=told)
+    api.pipeline(file, on_progress=on_progress)
     assert seen == ["running"] * 6
 
 
@@ -191,20 +191,20 @@ def test_the_whole_way_from_images_to_the_registry(
 
     changed = api.pipeline(written(rollout={"share": 50}))
     assert redone(changed) == {"rollout"}
-    assert "is the champion already" in changed.stages[-1].said
+    assert "is the champion already" in changed.stages[-1].message
     floors = api.pipeline(written(gate={"min_recall": 0.1, "latency_ratio": None}))
     assert redone(floors) == {"gate", "register", "rollout"}
-    assert "version 1, which was there already" in floors.stages[-2].said
+    assert "version 1, which was there already" in floors.stages[-2].message
 
     another(many_colours / "red/000.png", workspace / "data/train/red/more.png")
     better = api.pipeline(written())
     assert better.error is None, better.error
     assert redone(better) == set(STAGES) - {"export"}
     assert better.stages[-1].values["state"] == "under way"
-    assert "beside colours@1" in better.stages[5].said
+    assert "beside colours@1" in better.stages[5].message
     assert any("may have learnt" in note for note in better.stages[5].values["notes"])
     assert redone(api.pipeline(written())) == set()
-    assert (better.folder / "gate" / better.stages[5].key / "gate.png").exists()
+    assert (better.folder / "gate" / better.stages[5].key / "gate.md").exists()
 
     (workspace / "data/train/red/more.png").unlink()
     another(many_colours / "blue/000.png", workspace / "data/train/blue/more.png")
@@ -312,7 +312,7 @@ def test_a_training_that_was_told_to_stop_has_not_failed(
     ran = api.pipeline(pipeline())
     assert states(ran)["train"] == "stopped"
     assert ran.error is not None
-    assert (ran.error.exit_code, ran.error.remedy) == (75, "Run the pipeline again: it goes on from there.")
+    assert (ran.error.exit_code, ran.error.remedy) == (75, "Run the pipeline again: it resumes from there.")
 
 
 def epochs(workspace: Path) -> list[int]:
@@ -338,33 +338,28 @@ def test_bad_data_stops_it_before_training(
     assert "leaks, 1: train/red/red-000.png" in said or "leaks, 1: test/red/leak.png" in said
     allowed = api.pipeline(written(check={"max_unreadable": 10, "leaks": "allow"}, **OFF), until="split")
     assert allowed.error is None
-    assert "1 test images have copies elsewhere" in allowed.stages[1].said
+    assert "1 test images have copies elsewhere" in allowed.stages[1].message
 
 
 def test_every_setting_of_the_file_is_on_its_page() -> None:
-    from lensmith.config import pipeline as schema
+    from lensmith.config.pipeline import SECTIONS, PipelineFile
 
     page = (Path(__file__).parents[3] / "docs/pipeline.md").read_text()
-    sections = {
-        "": schema.PipelineFile, "check": schema.CheckSection, "split": schema.SplitSection, "gate": schema.GateSection,
-        "register": schema.RegisterSection, "rollout": schema.RolloutSection,
-    }  # fmt: skip
-    missing = [
-        f"{section}.{field.alias or name}"
-        for section, cls in sections.items()
-        for name, field in cls.model_fields.items()
-        if f"`{section}.{field.alias or name}`".replace("`.", "`") not in page
+    names = [
+        f"{prefix}{field.alias or name}"
+        for prefix, schema in (("", PipelineFile), *((f"{section}.", cls) for section, cls in SECTIONS.items()))
+        for name, field in schema.model_fields.items()
     ]
-    assert missing == []
+    assert [name for name in names if f"`{name}`" not in page] == []
 
 
 def test_the_example_is_right_but_for_its_data(workspace: Path, many_colours: Path) -> None:
-    from lensmith.workflows.pipeline.plan import plan
+    from lensmith.workflows.pipeline.plan import make_plan
 
     example = Path(__file__).parents[3] / "examples/pipeline.yaml"
     content = yaml.safe_load(example.read_text())
     (workspace / "pipeline.yaml").write_text(
         example.read_text().replace(f"data: {content['data']}", f"data: {many_colours}")
     )
-    made = plan(workspace / "pipeline.yaml")
+    made = make_plan(workspace / "pipeline.yaml")
     assert all(stage.on for stage in made.stages.values())

@@ -1,22 +1,21 @@
-"""What is shown of a pipeline without running it, and its picture."""
+"""The state of a pipeline without running it, and its flowchart."""
 
-import xml.etree.ElementTree as ElementTree
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lensmith import api
 from lensmith.errors import OutputError, RunError
-from lensmith.workflows.pipeline.flow import seconds, svg
 from lensmith.workflows.pipeline.plan import STAGES
-from lensmith.workflows.pipeline.run import Outcome, Ran
+from lensmith.workflows.pipeline.run import PipelineResult, StageResult
+from lensmith.workflows.pipeline.show import duration, mermaid
 
 OFF = {"register": False, "rollout": False, "gate": False}
 
 
-def states(ran: Ran) -> dict[str, str]:
+def states(ran: PipelineResult) -> dict[str, str]:
     return {outcome.stage: outcome.state for outcome in ran.stages}
 
 
@@ -50,33 +49,37 @@ def test_a_failed_stage_is_shown_with_its_number(file: Path, workspace: Path, wr
     api.pipeline(file)
     for shown in (api.pipeline_show(file), api.pipeline_show(workspace / "runs/pipelines/colours")):
         assert shown.stages[0].state == "failed"
-        assert "% of the images cannot be read" in shown.stages[0].said
+        assert "% of the images cannot be read" in shown.stages[0].message
 
 
 def test_a_folder_without_a_pipeline_and_a_picture_of_another_kind_are_refused(file: Path, workspace: Path) -> None:
     with pytest.raises(RunError, match=r"holds no state\.json"):
         api.pipeline_show(workspace / "data")
-    with pytest.raises(OutputError, match=r"FILE\.svg or FILE\.html"):
-        api.pipeline_show(file, out=workspace / "flow.gif")
+    with pytest.raises(OutputError) as refused:
+        api.pipeline_show(file, out=workspace / "flow.svg")
+    assert "flow.svg" in str(refused.value)
 
 
-def test_the_picture_is_xml_and_shows_each_stage(file: Path, workspace: Path) -> None:
-    api.pipeline_show(file, out=workspace / "flow.svg")
-    tree = ElementTree.fromstring((workspace / "flow.svg").read_text())
-    words = {text.text for text in tree.iter("{http://www.w3.org/2000/svg}text")}
-    assert {"check data", "split", "train", "evaluate", "export", "gate", "register", "roll out"} <= words
-    api.pipeline_show(file, out=workspace / "flow.html")
-    assert (workspace / "flow.html").read_text().startswith("<!doctype html>")
+def test_the_flowchart_has_each_stage_with_its_state(file: Path, workspace: Path) -> None:
+    api.pipeline(file, until="check")
+    api.pipeline_show(file, out=workspace / "charts/flow.mmd")
+    chart = (workspace / "charts/flow.mmd").read_text()
+    assert "flowchart LR\n" in chart
+    assert 'check["check data<br/>done, ' in chart
+    assert 'gate["gate<br/>off"]:::off' in chart
+    assert " --> ".join(STAGES) in chart
+    api.pipeline_show(file, out=workspace / "flow.md")
+    assert (workspace / "flow.md").read_text() == f"```mermaid\n{chart}```\n"
 
 
-@pytest.mark.parametrize("said", ["", "<b>&\"'", "a" * 500, "word " * 200])
-def test_whatever_a_stage_says_fits_into_its_box(said: str) -> None:
-    stages: list[Any] = [Outcome(name, "failed", "0" * 16, 7212.0, said) for name in STAGES]
-    drawn = ElementTree.fromstring(svg(Ran("x & y", Path("x"), Path("x"), stages, "2027-01-01T00:00:00+00:00")))
-    lines = [text.text or "" for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
-    assert len(lines) <= 1 + 8 * (4 + 4)
-    assert max(len(line) for line in lines[1:]) <= 35
+@pytest.mark.parametrize("message", ["", "<b>&\"'#`;", "a" * 500, "word " * 200, "two\nlines"])
+def test_any_message_stays_inside_its_label(message: str) -> None:
+    stages = [StageResult(name, "to do", "0" * 16, 7212.0, message) for name in STAGES]
+    chart = mermaid(PipelineResult('x & "y"', Path("x"), Path("x"), stages, "2027-01-01T00:00:00+00:00"))
+    labels = re.findall(r'^    \w+\["([^"<>`]*(?:<br/>[^"<>`]*)*)"\]:::to_do$', chart, re.MULTILINE)
+    assert len(labels) == len(STAGES)
+    assert max(len(label) for label in labels) < 200
 
 
-def test_durations_are_said_in_words() -> None:
-    assert [seconds(each) for each in (0.44, 59.0, 200.2, 7500.0)] == ["0.4 s", "59.0 s", "3 min 20 s", "2 h 5 min"]
+def test_durations_have_readable_units() -> None:
+    assert [duration(each) for each in (0.44, 59.0, 200.2, 7500.0)] == ["0.4 s", "59.0 s", "3 min 20 s", "2 h 5 min"]

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lensmith.config.pipeline import read
+from lensmith.config.pipeline_parser import parse_pipeline
 from lensmith.errors import SettingsError
 from lensmith.ops.deploy.cron import Cron
 from lensmith.ops.deploy.plan import Files, Plan
@@ -31,7 +31,7 @@ def files(plan: Plan) -> Files:
     settings = plan.settings
     cron = Cron.parse(settings.cron)
     file = settings.bundle
-    pipeline = read(file).require_right() if file else None
+    pipeline = parse_pipeline(file).require_valid() if file else None
     name = re.sub(r"[^a-z0-9-]+", "-", (pipeline.name if pipeline else "pipeline").lower()).strip("-") or "pipeline"
     said: dict[str, Any] = {
         "name": name,

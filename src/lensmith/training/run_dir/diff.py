@@ -11,17 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from lensmith.config import TrainSettings
+from lensmith.config.training import MAY_CHANGE as MAY_CHANGE
 from lensmith.data.scan import ImageSet, Sample
 from lensmith.training.models.state_dict import some
 from lensmith.training.run_dir.run import Run
-
-MAY_CHANGE = frozenset(
-    {
-        "data", "out", "workers", "device", "processes", "memory_fraction", "min_chunk", "checkpointing",
-        "save_minutes", "on_nan", "tracking",
-    }
-)  # fmt: skip
-"""Settings that say where and how fast, not what comes out (of `data`, the images themselves are compared)."""
 
 FOR_A_BUDGET = frozenset(
     {

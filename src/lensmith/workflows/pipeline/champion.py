@@ -1,4 +1,4 @@
-"""What a new model is compared with: the registry's champion, or a bundle that the file names."""
+"""The champion that a new model is compared with: the registry's, or a bundle that the file names."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Champion:
-    """The model that answers now.
+    """The model that serves requests now.
 
     Attributes:
-        name: as people name it, such as flowers@3.
-        content: SHA-256 of its bundle.json.
-        version: in the registry; None: it is a bundle that the file names.
-        path: of its bundle, if it is here already.
+        name: the model's display name, such as flowers@3.
+        content: SHA-256 of the bundle's bundle.json.
+        version: the version in the registry; None if the file names a bundle.
+        path: folder of the bundle, if it is on this machine already.
     """
 
     name: str
@@ -33,11 +33,11 @@ class Champion:
     path: Path | None = None
 
     def bundle(self, file: PipelineFile) -> Bundle:
-        """Its verified bundle, pulled where it is not here.
+        """The champion's verified bundle, pulled from the registry where it is not on this machine.
 
         Raises:
-            RegistryError: no bundle behind it, or it cannot be had.
-            BundleError: a damaged one.
+            RegistryError: the version has no bundle, or it cannot be downloaded.
+            BundleError: a damaged bundle.
         """
         if self.path is not None:
             return Bundle.load(self.path)
@@ -49,12 +49,12 @@ class Champion:
         return Bundle.load(pull(client, self.version))
 
 
-def find(file: PipelineFile) -> Champion | None:
-    """Who it is now; None: there is none, or none is wanted.
+def find_champion(file: PipelineFile) -> Champion | None:
+    """The current champion; None if there is none, or the file asks for no comparison.
 
     Raises:
-        RegistryError: the registry does not answer, or the name that the file has for it means nothing.
-        BundleError: no bundle where the file names one.
+        RegistryError: the registry does not answer, or does not know the name in the file.
+        BundleError: no bundle at the path in the file.
     """
     wanted = file.gate.champion if file.gate else "none"
     if wanted == "none":
@@ -62,7 +62,7 @@ def find(file: PipelineFile) -> Champion | None:
     if wanted != "auto":
         from lensmith.registry.pull import locate
 
-        path = Bundle.load(locate(wanted, file.register_.tracking_uri if file.register_ else None)).path
+        path = Bundle.load(locate(wanted, file.tracking_uri)).path
         return Champion(wanted, sha256(path / MANIFEST), path=path)
     client = connect(file, create=False)
     if client is None:
@@ -74,12 +74,15 @@ def find(file: PipelineFile) -> Champion | None:
 
 
 def connect(file: PipelineFile, create: bool) -> MlflowClient | None:
-    """The registry; None: nothing is to be registered, or, with `create` off, it is a SQLite file that is not there."""
+    """A client of the registry; None if nothing is to be registered.
+
+    Without `create` it is None, too, where the registry is a SQLite file that does not exist.
+    """
     if file.register_ is None:
         return None
     from lensmith.registry import client as store
 
-    address = store.uri(file.register_.tracking_uri)
+    address = store.uri(file.tracking_uri)
     database = store.sqlite_file(address)
     if not create and database is not None and not database.exists():
         return None

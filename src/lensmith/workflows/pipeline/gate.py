@@ -1,91 +1,92 @@
-"""The gate: a new model and the champion answer the same test images, and the new one has to keep its limits."""
+"""The gate: a new model and the champion predict the same test images, and the new model must keep its limits."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from lensmith.bundle.format import Bundle
 from lensmith.config.pipeline import GateSection
+from lensmith.core.result import Result
 from lensmith.data.scan import ImageSet
-from lensmith.evaluation.metrics import Ints
 from lensmith.workflows.pipeline import intervals
-from lensmith.workflows.pipeline.answers import Answers, answers_of, compared
 from lensmith.workflows.pipeline.intervals import LEVEL, Interval
-from lensmith.workflows.pipeline.latency import measure
-from lensmith.workflows.pipeline.limits import Limit, worst_first
+from lensmith.workflows.pipeline.latency import measure_latency
+from lensmith.workflows.pipeline.limits import COLUMNS, LimitCheck, table_rows, worst_first
+from lensmith.workflows.pipeline.predictions import ModelPredictions, pair_predictions, predict_test_images
 
-POINTS = "points"
+PERCENTAGE_POINTS = "points"
 
 
 @dataclass(frozen=True)
-class Gate:
-    """What the gate found.
+class GateResult(Result):
+    """The gate's decision with all limits.
 
     Attributes:
-        bundle: of the new model.
-        champion: what it was compared with, as flowers@3; None: nothing.
-        images: that both answered.
-        accuracy: of the new model on the test part.
-        limits: each with what was measured.
+        bundle: name and version of the new model's bundle.
+        champion: display name of the champion, as flowers@3; None if there was no comparison.
+        images: number of test images that the new model, and the champion if any, predicted.
+        accuracy: accuracy of the new model on the test images, 0..1.
+        limits: all limits with their measurements, the worst first.
         strict: whether a limit that is not shown to hold fails.
-        notes: what the reader has to know of the comparison.
+        notes: caveats of the comparison, a sentence each.
     """
+
+    computed: ClassVar[tuple[str, ...]] = ("passed",)
 
     bundle: str
     champion: str | None
     images: int
     accuracy: Interval
-    limits: tuple[Limit, ...]
+    limits: tuple[LimitCheck, ...]
     strict: bool
     notes: tuple[str, ...]
 
     @property
-    def failed(self) -> tuple[Limit, ...]:
-        """Limits for which it stays closed, the worst first."""
-        return tuple(limit for limit in worst_first(self.limits, self.strict) if limit.fails(self.strict))
+    def failed(self) -> tuple[LimitCheck, ...]:
+        """Limits that close the gate, the worst first."""
+        return tuple(check for check in self.limits if check.fails)
 
     @property
     def passed(self) -> bool:
-        """Whether it opens."""
+        """Whether no limit fails."""
         return not self.failed
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {
-            "passed": self.passed,
-            "bundle": self.bundle,
-            "champion": self.champion,
-            "images": self.images,
-            "accuracy": self.accuracy.as_dict(),
-            "strict": self.strict,
-            "failed": [f"{limit.name}: {limit.said()}" for limit in self.failed],
-            "limits": [limit.as_dict(self.strict) for limit in worst_first(self.limits, self.strict)],
-            "notes": list(self.notes),
-        }
+        return {**super().as_dict(), "failed": [str(check) for check in self.failed]}
+
+    def markdown(self) -> str:
+        """The limits as a Markdown table under a title, with the notes."""
+        against = f"against {self.champion}" if self.champion else "without a champion"
+        verdict = "passed" if self.passed else "FAILED"
+        rows = [COLUMNS, ("---",) * len(COLUMNS), *table_rows([check.as_dict() for check in self.limits])]
+        lines = ["| " + " | ".join(cell.replace("|", "&#124;") for cell in row) + " |" for row in rows]
+        title = f"# {self.bundle} {against}, {self.images:,} test images: {verdict}"
+        return "\n".join([title, "", *lines, *(f"\n{note}" for note in self.notes)]) + "\n"
 
 
-def judge(
+def evaluate_gate(
     new: Bundle,
     champion: Bundle | None,
-    called: str | None,
+    champion_name: str | None,
     images: ImageSet,
     settings: GateSection,
     mapping: Mapping[str, str | None],
-) -> Gate:
-    """Let both answer the test part, and hold what they answer against the limits.
+) -> GateResult:
+    """Evaluate both models on the test images and check the limits.
 
     Args:
         new: bundle of the new model.
-        champion: bundle of the champion; None: only absolute limits are judged.
-        called: how people name it.
-        images: a set with a test part that the new model has not learnt from.
-        settings: the limits.
-        mapping: the new model's label → the champion's, where they differ; None: the champion does not know it.
+        champion: bundle of the champion; without one only absolute limits are checked.
+        champion_name: display name of the champion, as flowers@3.
+        images: image set with test images that the new model was not trained on.
+        settings: the gate's limits.
+        mapping: the new model's label → the champion's, where they differ; None for a class new to the champion.
 
     Raises:
         SettingsError: labels that differ and are not mapped.
@@ -94,117 +95,121 @@ def judge(
         GateError: a bundle that does not answer.
     """
     samples = images.part("test")
-    mine, theirs = answers_of(new, images, samples), None
+    mine, old = predict_test_images(new, images, samples), None
+    accuracy = intervals.share(int(mine.correct.sum()), len(mine.correct))
     notes = [f"Test images that cannot be read, and are left out: {mine.unreadable}."] if mine.unreadable else []
-    limits = list(_absolute(mine, settings))
+    limits = list(_absolute_limits(mine, accuracy, settings))
     if champion is not None:
-        ours, theirs = compared(mine, champion, images, samples, mapping)
-        limits += _against(ours, theirs, settings)
-        notes += _compared_notes(new, champion, str(called), len(theirs.right), len(mine.right))
-    elif not any(limit.name != "above_commonest" for limit in limits):
+        ours, old = pair_predictions(mine, champion, images, samples, mapping)
+        limits += _limits_against(ours, old, settings)
+        notes += _comparison_notes(new, champion, str(champion_name), len(old.files), len(mine.files))
+    elif not any(check.limit != "above_commonest" for check in limits):
         notes.append("There is no champion to compare with, and no absolute limit is set.")
-    if any(limit.name in ("min_recall", "recall_drop") for limit in limits):
+    if any(check.limit in ("min_recall", "recall_drop") for check in limits):
         notes.append(
-            "Intervals of single classes are wider than 95 %, so that all of them hold together with 95 % "
-            "(Bonferroni): a class that is broken is not the unlucky one of many that were looked at."
+            "Intervals of single classes are wider than 95 %, so that all of them together hold with 95 % "
+            "(Bonferroni): with many classes one would otherwise look broken by chance."
         )
-    limits += _latency(new, champion, mine.files, settings)
-    limits += _size(new, champion, settings)
-    accuracy = intervals.share(int(mine.right.sum()), len(mine.right))
-    name = f"{new.manifest.name} {new.manifest.version}"
-    images_judged = len(mine.right if theirs is None else theirs.right)
-    return Gate(
-        name, called if champion else None, images_judged, accuracy, tuple(limits), settings.strict, tuple(notes)
+    limits += _latency_limits(new, champion, mine.files, settings)
+    limits += _size_limits(new, champion, settings)
+    return GateResult(
+        bundle=f"{new.manifest.name} {new.manifest.version}",
+        champion=champion_name if champion else None,
+        images=len((old or mine).files),
+        accuracy=accuracy,
+        limits=worst_first(limits),
+        strict=settings.strict,
+        notes=tuple(notes),
     )
 
 
-def _absolute(mine: Answers, settings: GateSection) -> Iterator[Limit]:
-    count = len(mine.right)
-    accuracy = intervals.share(int(mine.right.sum()), count)
+def _absolute_limits(mine: ModelPredictions, accuracy: Interval, settings: GateSection) -> Iterator[LimitCheck]:
+    strict = settings.strict
     if settings.above_commonest:
-        commonest = float(np.bincount(mine.truth).max() / count)
+        commonest = float(np.bincount(mine.truth).max() / len(mine.truth))
         what = "accuracy (against always naming the commonest class)"
-        yield Limit("above_commonest", what, accuracy, commonest, "least", shown=True)
+        yield LimitCheck("above_commonest", what, accuracy, commonest, "least", must_hold=True)
     if settings.min_accuracy is not None:
-        yield Limit("min_accuracy", "accuracy", accuracy, settings.min_accuracy, "least")
+        yield LimitCheck("min_accuracy", "accuracy", accuracy, settings.min_accuracy, "least", must_hold=strict)
     floors = {
         label: floor
         for label in mine.labels
         if (floor := settings.min_recall.get(label, settings.min_recall.get("*"))) is not None
     }
-    level = _together(len(floors))
+    level = _bonferroni_level(len(floors))
     for label, floor in floors.items():
-        of_class = mine.right[mine.truth == mine.labels.index(label)]
+        of_class = mine.correct[mine.truth == mine.labels.index(label)]
         recall = intervals.share(int(of_class.sum()), len(of_class), level) if len(of_class) else None
-        yield Limit("min_recall", f"recall of {label}", recall, floor, "least")
-    if settings.max_calibration_error is not None:
-        error = intervals.calibration(mine.right, mine.confidence, settings.resamples, settings.seed)
-        yield Limit("max_calibration_error", "calibration error", error, settings.max_calibration_error, "most")
+        yield LimitCheck("min_recall", f"recall of {label}", recall, floor, "least", must_hold=strict)
+    if (most := settings.max_calibration_error) is not None:
+        error = intervals.calibration_error(mine.correct, mine.confidence, settings.resamples, settings.seed)
+        yield LimitCheck("max_calibration_error", "calibration error", error, most, "most", must_hold=strict)
 
 
-def _against(mine: Answers, theirs: Answers, settings: GateSection) -> Iterator[Limit]:
+def _limits_against(mine: ModelPredictions, old: ModelPredictions, settings: GateSection) -> Iterator[LimitCheck]:
     resamples, seed = settings.resamples, settings.seed
+
+    def difference(what: str, found: Interval | None, name: str, bound: float, side: Any) -> LimitCheck:
+        measured = found and found.in_percentage_points()
+        return LimitCheck(name, f"{what}, new − champion", measured, bound, side, PERCENTAGE_POINTS, settings.strict)
+
     if settings.accuracy_drop is not None:
-        found = intervals.difference(mine.right, theirs.right, resamples, seed)
-        yield Limit(
-            "accuracy_drop", "accuracy, new − champion", _in_points(found), -settings.accuracy_drop, "least", POINTS
-        )
+        found = intervals.accuracy_difference(mine.correct, old.correct, resamples, seed)
+        yield difference("accuracy", found, "accuracy_drop", -settings.accuracy_drop, "least")
     if settings.recall_drop is not None:
-        level = _together(len(theirs.labels))
-        for number, label in enumerate(theirs.labels):
-            rows: Ints = np.flatnonzero(theirs.truth == number)
-            drop = None
+        level = _bonferroni_level(len(old.labels))
+        for number, label in enumerate(old.labels):
+            rows = np.flatnonzero(old.truth == number)
+            recall = None
             if len(rows):
-                drop = _in_points(intervals.difference(mine.right[rows], theirs.right[rows], resamples, seed, level))
-            what = f"recall of {label}, new − champion"
-            yield Limit("recall_drop", what, drop, -settings.recall_drop, "least", POINTS)
+                recall = intervals.accuracy_difference(mine.correct[rows], old.correct[rows], resamples, seed, level)
+            yield difference(f"recall of {label}", recall, "recall_drop", -settings.recall_drop, "least")
     if settings.calibration_rise is not None:
-        old = theirs.right, theirs.confidence
-        found = intervals.calibration(mine.right, mine.confidence, resamples, seed, old)
-        what = "calibration error, new − champion"
-        yield Limit("calibration_rise", what, _in_points(found), settings.calibration_rise, "most", POINTS)
+        both = (old.correct, old.confidence)
+        found = intervals.calibration_error(mine.correct, mine.confidence, resamples, seed, both)
+        yield difference("calibration error", found, "calibration_rise", settings.calibration_rise, "most")
 
 
-def _latency(new: Bundle, champion: Bundle | None, files: tuple[Path, ...], settings: GateSection) -> Iterator[Limit]:
-    compares = champion is not None and settings.latency_ratio is not None
-    if not compares and settings.max_latency_ms is None:
+def _latency_limits(
+    new: Bundle, champion: Bundle | None, files: tuple[Path, ...], settings: GateSection
+) -> Iterator[LimitCheck]:
+    strict, ratio, most_ms = settings.strict, settings.latency_ratio, settings.max_latency_ms
+    rivals = [champion.path] if champion is not None and ratio is not None else []
+    if not rivals and most_ms is None:
         return
-    times = measure([new.path, *([champion.path] if champion and compares else [])], files)
-    if settings.max_latency_ms is not None:
-        yield Limit("max_latency_ms", "latency", intervals.median(times[0]), settings.max_latency_ms, "most", "ms")
-    if compares and settings.latency_ratio is not None:
+    times = measure_latency([new.path, *rivals], files)
+    if most_ms is not None:
+        yield LimitCheck("max_latency_ms", "latency", intervals.median(times[0]), most_ms, "most", "ms", strict)
+    if rivals and ratio is not None:
         ratios = intervals.median(np.array(times[0]) / np.array(times[1]))
-        yield Limit("latency_ratio", "latency, new ÷ champion", ratios, settings.latency_ratio, "most", "×")
+        yield LimitCheck("latency_ratio", "latency, new ÷ champion", ratios, ratio, "most", "×", strict)
 
 
-def _size(new: Bundle, champion: Bundle | None, settings: GateSection) -> Iterator[Limit]:
-    size = _bytes(new)
+def _size_limits(new: Bundle, champion: Bundle | None, settings: GateSection) -> Iterator[LimitCheck]:
+    # Sizes are exact, so their verdict is never open.
+    size = _engine_bytes(new)
     if settings.max_size_mb is not None:
-        yield Limit("max_size_mb", "size", Interval.exact(size / 1e6), settings.max_size_mb, "most", "MB")
+        yield LimitCheck("max_size_mb", "size", Interval.exact(size / 1e6), settings.max_size_mb, "most", "MB")
     if champion is not None and settings.size_ratio is not None:
-        ratio = Interval.exact(size / _bytes(champion))
-        yield Limit("size_ratio", "size, new ÷ champion", ratio, settings.size_ratio, "most", "×")
+        ratio = Interval.exact(size / _engine_bytes(champion))
+        yield LimitCheck("size_ratio", "size, new ÷ champion", ratio, settings.size_ratio, "most", "×")
 
 
-def _bytes(bundle: Bundle) -> int:
+def _engine_bytes(bundle: Bundle) -> int:
     record = bundle.records()[0]
     return record.bytes or (bundle.path / str(record.graph)).stat().st_size
 
 
-def _together(count: int) -> float:
-    """Level of each of `count` intervals so that all of them hold together with LEVEL (Bonferroni)."""
+def _bonferroni_level(count: int) -> float:
+    """Confidence level of each of `count` intervals so that all of them together hold with LEVEL."""
     return 1 - (1 - LEVEL) / max(1, count)
 
 
-def _in_points(found: Interval) -> Interval:
-    return Interval(100 * found.value, 100 * found.low, 100 * found.high, found.level)
-
-
-def _compared_notes(new: Bundle, champion: Bundle, called: str, both: int, all_images: int) -> Iterator[str]:
-    mine, theirs = (each.manifest.dataset.get("fingerprint") for each in (new, champion))
-    if mine != theirs:
+def _comparison_notes(new: Bundle, champion: Bundle, name: str, both: int, all_images: int) -> Iterator[str]:
+    fingerprints = [each.manifest.dataset.get("fingerprint") for each in (new, champion)]
+    if fingerprints[0] != fingerprints[1]:
         yield (
-            f"{called} was trained on other data than the new model, and may have learnt from some of these test "
+            f"{name} was trained on other data than the new model, and may have learnt from some of these test "
             "images; that makes it look better than it is, and the new model worse beside it."
         )
     if both < all_images:

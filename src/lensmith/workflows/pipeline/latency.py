@@ -1,7 +1,7 @@
-"""Two bundles timed by turns on this machine, in a process of its own.
+"""Latency of the new model and of the champion, measured alternately in a helper process.
 
-By turns, since a machine that is busy for a second would else make one of them look slow; in a process of its own,
-where no thread of a training waits about.
+They alternate, since a machine that is busy for a second would otherwise make one of them look slow; the process is
+fresh, so that no thread of a training run competes with them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lensmith.core.helper_process import HelperError, answer_request, run_helper
 from lensmith.core.text import first_line
@@ -17,27 +18,30 @@ from lensmith.errors import GateError
 from lensmith.imaging.decode import read
 from lensmith.inference.classifier import Classifier, load
 
-ROUNDS, LEAST_ROUNDS = 60, 9
-IMAGES = 8
-"""Timed in each round."""
-SECONDS = 12.0
-"""After which no further round begins, once there are enough."""
-LIMIT_S = 600.0
+MIN_ROUNDS, MAX_ROUNDS = 9, 60
+IMAGES_PER_ROUND = 8
+WARM_UP_ROUNDS = 2
+MEASURE_S = 12.0
+"""No further round begins after so many seconds, once there are MIN_ROUNDS."""
+TIMEOUT_S = 600.0
 
 
-def measure(bundles: Sequence[Path], images: Sequence[Path]) -> list[list[float]]:
-    """Milliseconds from bytes to answer, one image alone on one core: a median a round, for each bundle.
+def measure_latency(bundles: Sequence[Path], images: Sequence[Path]) -> list[list[float]]:
+    """Median latency of each round in milliseconds, for each bundle: one image on one core, from bytes to answer.
 
     Args:
-        bundles: one, or two that are compared.
-        images: files, taken in turn.
+        bundles: folders of one bundle, or of two that are compared.
+        images: image files; the first IMAGES_PER_ROUND are used.
 
     Raises:
         GateError: a bundle that does not run here.
     """
-    asked = {"bundles": [str(bundle) for bundle in bundles], "images": [str(image) for image in images[:IMAGES]]}
+    request = {
+        "bundles": [str(bundle) for bundle in bundles],
+        "images": [str(image) for image in images[:IMAGES_PER_ROUND]],
+    }
     try:
-        times: list[list[float]] = run_helper("lensmith.workflows.pipeline.latency", asked, LIMIT_S)
+        times: list[list[float]] = run_helper("lensmith.workflows.pipeline.latency", request, TIMEOUT_S)
     except HelperError as error:
         raise GateError(
             f"The latency of {' and '.join(map(str, bundles))} was to be measured.",
@@ -47,19 +51,20 @@ def measure(bundles: Sequence[Path], images: Sequence[Path]) -> list[list[float]
     return times
 
 
-def _answer(asked: dict[str, list[str]]) -> list[list[float]]:
-    classifiers = [load(bundle) for bundle in asked["bundles"]]
-    images = [read(Path(image)) for image in asked["images"]]
+def _measure(request: Any) -> list[list[float]]:
+    """The helper's side: time all bundles of a request."""
+    classifiers = [load(bundle) for bundle in request["bundles"]]
+    images = [read(Path(image)) for image in request["images"]]
     for classifier in classifiers:
-        for _ in range(2):  # warms up
+        for _ in range(WARM_UP_ROUNDS):
             _round(classifier, images)
     times: list[list[float]] = [[] for _ in classifiers]
-    end = time.perf_counter() + SECONDS
-    for number in range(ROUNDS):
+    end = time.perf_counter() + MEASURE_S
+    for number in range(MAX_ROUNDS):
         order = range(len(classifiers)) if number % 2 else reversed(range(len(classifiers)))
         for which in order:
             times[which].append(_round(classifiers[which], images))
-        if number + 1 >= LEAST_ROUNDS and time.perf_counter() > end:
+        if number + 1 >= MIN_ROUNDS and time.perf_counter() > end:
             break
     return times
 
@@ -74,4 +79,4 @@ def _round(classifier: Classifier, images: Sequence[bytes]) -> float:
 
 
 if __name__ == "__main__":
-    answer_request(_answer)
+    answer_request(_measure)

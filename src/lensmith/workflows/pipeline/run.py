@@ -1,9 +1,10 @@
-"""The stages one after the other: those that have not changed are left alone, and each that ends is written down."""
+"""Run a pipeline's stages in order: unchanged stages are skipped, and each finished stage is recorded at once."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -12,58 +13,63 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lensmith.core.result import Result
 from lensmith.core.version import __version__
 from lensmith.errors import LensmithError, SettingsError
 from lensmith.training.signals import RunInterruptedError
-from lensmith.workflows.pipeline.plan import STAGES, Plan
-from lensmith.workflows.pipeline.plan import plan as look_over
-from lensmith.workflows.pipeline.results import Result
-from lensmith.workflows.pipeline.stages import DO, clear, stands
+from lensmith.workflows.pipeline.folder import StageRecord
+from lensmith.workflows.pipeline.plan import STAGES, PipelinePlan, make_plan
+from lensmith.workflows.pipeline.stages import STAGE_FUNCTIONS, is_fresh
 
 
 @dataclass
-class Outcome:
-    """What became of one stage.
+class StageResult(Result):
+    """State and results of one stage.
 
     Attributes:
-        stage: its name.
+        stage: name of the stage.
         state: done, unchanged, off, failed, stopped, running or to do.
-        key: of its settings and inputs.
-        seconds: that it took, this time or when it was done.
-        said: its line for people; of a failed one what is wrong.
-        values: what it came to.
+        key: hash of the stage's settings and inputs.
+        seconds: duration in seconds, of this run or of the earlier one whose result is reused.
+        message: one line for people; for a failed stage the reason.
+        values: results of the stage as plain values.
     """
 
     stage: str
     state: str
     key: str = ""
     seconds: float | None = None
-    said: str = ""
+    message: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return dict(vars(self))
+        """Plain values for JSON, where the message is called `said`."""
+        return {{"message": "said"}.get(name, name): value for name, value in super().as_dict().items()}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> StageResult:
+        """The inverse of `as_dict`."""
+        return cls(**{{"said": "message"}.get(name, name): value for name, value in stored.items()})
 
 
 @dataclass
-class Ran:
-    """What a run of a pipeline came to.
+class PipelineResult:
+    """Result of a pipeline's run.
 
     Attributes:
-        name: of the pipeline.
-        source: its file.
-        folder: its folder.
-        stages: every stage, in order.
-        started: when, in UTC.
-        seconds: all together.
-        error: what stopped it.
+        name: name of the pipeline.
+        source: path of the pipeline's file.
+        folder: the pipeline's folder.
+        stages: results of all stages, in order.
+        started: start of the run, in UTC, as ISO 8601.
+        seconds: duration of the run in seconds.
+        error: the error that stopped the run; None if there was none.
     """
 
     name: str
     source: Path
     folder: Path
-    stages: list[Outcome]
+    stages: list[StageResult]
     started: str
     seconds: float = 0.0
     error: LensmithError | None = None
@@ -77,112 +83,126 @@ class Ran:
             "lensmith": __version__,
             "started": self.started,
             "seconds": round(self.seconds, 3),
-            "stages": [outcome.as_dict() for outcome in self.stages],
+            "stages": [result.as_dict() for result in self.stages],
             "error": str(self.error) if self.error else None,
         }
 
 
-def run(
+def run_pipeline(
     source: Path,
     out: Path | None = None,
     force: str | None = None,
     until: str | None = None,
-    told: Callable[[Outcome], None] = lambda outcome: None,
-) -> Ran:
+    on_progress: Callable[[StageResult], None] = lambda result: None,
+) -> PipelineResult:
     """Run a pipeline from its first stage that has changed.
 
     Args:
-        source: its file.
-        out: its folder; runs/pipelines/NAME by default.
-        force: a stage that is done anew, and with it all that are made of it.
-        until: the last stage that runs.
-        told: called when a stage begins, and when it is over.
+        source: path of the pipeline's file.
+        out: the pipeline's folder; runs/pipelines/NAME by default.
+        force: name of a stage to run again, with all stages that depend on it.
+        until: name of the last stage to run.
+        on_progress: callback that gets a stage's result when the stage begins and when it ends.
 
     Returns:
-        All stages; `error` is what stopped one, already written down.
+        Results of all stages; `error` is what stopped the run, already recorded in the folder.
 
     Raises:
         SettingsError: mistakes in the file, or no such stage.
-        RunError: another process is running it.
+        RunError: another process is running the pipeline.
     """
-    _require_stage(force)
-    _require_stage(until)
-    plan = look_over(source, out)
-    with plan.results.held():
-        return _Runner(plan, force, until, told).run()
+    for stage in (force, until):
+        if stage is not None and stage not in STAGES:
+            raise SettingsError(
+                f"A stage was expected: {', '.join(STAGES)}.", f"{stage!r} arrived.", "Name one of them."
+            )
+    plan = make_plan(source, out)
+    with plan.folder.locked():
+        return _Runner(plan, force, until, on_progress).run()
 
 
 class _Runner:
-    def __init__(self, plan: Plan, force: str | None, until: str | None, told: Callable[[Outcome], None]) -> None:
-        self.plan, self.force, self.told = plan, force, told
-        self.last = STAGES.index(until) if until else len(STAGES)
-        self.ids: dict[str, str] = {}
-        stages = [Outcome(name, "to do" if stage.on else "off", stage.key) for name, stage in plan.stages.items()]
-        started = datetime.now(UTC).replace(microsecond=0).isoformat()
-        self.ran = Ran(plan.file.name, plan.source, plan.results.folder, stages, started)
+    """One run of a plan.
 
-    def run(self) -> Ran:
+    Attributes:
+        last: index of the last stage to run.
+        record_ids: id of the current record of each stage that is done or unchanged.
+        result: result of the run so far.
+    """
+
+    def __init__(
+        self,
+        plan: PipelinePlan,
+        force: str | None,
+        until: str | None,
+        on_progress: Callable[[StageResult], None],
+    ) -> None:
+        self.plan, self.force, self.on_progress = plan, force, on_progress
+        self.last = STAGES.index(until) if until else len(STAGES)
+        self.record_ids: dict[str, str] = {}
+        stages = [StageResult(name, "to do" if stage.on else "off", stage.key) for name, stage in plan.stages.items()]
+        started = datetime.now(UTC).replace(microsecond=0).isoformat()
+        self.result = PipelineResult(plan.file.name, plan.source, plan.folder.path, stages, started)
+
+    def run(self) -> PipelineResult:
+        """Run the stages until one fails."""
         started = time.perf_counter()
-        for number, outcome in enumerate(self.ran.stages):
-            if outcome.state == "off" or number > self.last:
+        for number, stage in enumerate(self.result.stages):
+            if stage.state == "off" or number > self.last:
                 continue
             try:
-                self._stage(outcome)
+                self._run_stage(stage)
             except LensmithError as error:
-                outcome.state = "stopped" if isinstance(error, RunInterruptedError) else "failed"
-                outcome.said = error.arrived
-                outcome.values = self._left(outcome.stage)
-                self.ran.error = error
+                stage.state = "stopped" if isinstance(error, RunInterruptedError) else "failed"
+                stage.message = error.arrived
+                stage.values = self._partial_values(stage.stage)
+                self.result.error = error
             except BaseException:
-                outcome.state = "stopped"
+                stage.state = "stopped"
                 raise
             finally:
-                self._note(started)
-            self.told(outcome)
-            if self.ran.error:
+                self.result.seconds = time.perf_counter() - started
+                self._write_state()
+            self.on_progress(stage)
+            if self.result.error:
                 break
-        return self.ran
+        return self.result
 
-    def _stage(self, outcome: Outcome) -> None:
-        plan, name = self.plan, outcome.stage
+    def _run_stage(self, result: StageResult) -> None:
+        plan, name = self.plan, result.stage
         stage = plan.stages[name]
-        inputs = {need: self.ids[need] for need in stage.needs}
-        kept = plan.results.read(name, stage.key)
-        if kept and name != self.force and dict(kept.inputs) == inputs and stands(plan, name, kept):
-            self._over(outcome, "unchanged", kept)
+        inputs = {need: self.record_ids[need] for need in stage.needs}
+        record = plan.folder.read_record(name, stage.key)
+        same_inputs = record is not None and dict(record.inputs) == inputs
+        if record and same_inputs and name != self.force and is_fresh(plan, name, record):
+            self._finish(result, "unchanged", record)
             return
-        if name == self.force or (kept and dict(kept.inputs) != inputs):  # else it goes on from where it was stopped
-            clear(plan, name)
-        outcome.state = "running"
-        self._note()
-        self.told(outcome)
+        folder = plan.stage_folder(name)
+        if name == self.force or (record and not same_inputs):
+            shutil.rmtree(folder, ignore_errors=True)  # otherwise the stage resumes from what an earlier run left
+        result.state = "running"
+        self._write_state()
+        self.on_progress(result)
         started = time.perf_counter()
-        plan.place(name).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         try:
-            values = DO[name](plan)
+            values = STAGE_FUNCTIONS[name](plan)
         finally:
-            outcome.seconds = round(time.perf_counter() - started, 3)
-        self._over(outcome, "done", plan.results.write(name, stage.key, inputs, values, outcome.seconds))
-        plan.results.prune(name, stage.key, plan.file.keep)
+            result.seconds = round(time.perf_counter() - started, 3)
+        self._finish(result, "done", plan.folder.write_record(name, stage.key, inputs, values, result.seconds))
+        plan.folder.prune(name, stage.key, plan.file.keep)
 
-    def _left(self, name: str) -> Mapping[str, Any]:
-        """What a stage that failed has found out."""
+    def _partial_values(self, stage: str) -> Mapping[str, Any]:
+        """The report that a failed stage has written, such as gate.json."""
         with suppress(OSError, ValueError):
-            found = json.loads((self.plan.place(name) / f"{name}.json").read_bytes())
+            found = json.loads((self.plan.stage_folder(stage) / f"{stage}.json").read_bytes())
             return found if isinstance(found, dict) else {}
         return {}
 
-    def _over(self, outcome: Outcome, state: str, result: Result) -> None:
-        self.ids[outcome.stage] = result.id
-        outcome.state, outcome.seconds = state, result.seconds
-        outcome.said, outcome.values = str(result.values.get("said", "")), result.values
+    def _finish(self, result: StageResult, state: str, record: StageRecord) -> None:
+        self.record_ids[result.stage] = record.id
+        result.state, result.seconds = state, record.seconds
+        result.message, result.values = str(record.values.get("said", "")), record.values
 
-    def _note(self, started: float | None = None) -> None:
-        if started is not None:
-            self.ran.seconds = time.perf_counter() - started
-        self.plan.results.note({**self.ran.as_dict(), "pid": os.getpid()})
-
-
-def _require_stage(name: str | None) -> None:
-    if name is not None and name not in STAGES:
-        raise SettingsError(f"A stage was expected: {', '.join(STAGES)}.", f"{name!r} arrived.", "Name one of them.")
+    def _write_state(self) -> None:
+        self.plan.folder.write_state({**self.result.as_dict(), "pid": os.getpid()})

@@ -1,107 +1,143 @@
-"""Where a pipeline stands, without running anything: from its file, or from its folder alone."""
+"""The state of a pipeline, from its file or its folder, without running it; also as a Mermaid flowchart."""
 
 from __future__ import annotations
 
+import json
+import textwrap
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
+from lensmith.core.files import atomic_write
 from lensmith.errors import LensmithError, OutputError, RunError
-from lensmith.workflows.pipeline.flow import svg
-from lensmith.workflows.pipeline.plan import STAGES, Plan, plan
-from lensmith.workflows.pipeline.results import STATE, Results, write_whole
-from lensmith.workflows.pipeline.run import Outcome, Ran
+from lensmith.workflows.pipeline.folder import STATE, PipelineFolder
+from lensmith.workflows.pipeline.plan import PipelinePlan, make_plan
+from lensmith.workflows.pipeline.run import PipelineResult, StageResult
+
+STAGE_TITLES = {"check": "check data", "rollout": "roll out"}
+COLOURS = {
+    "done": "#2e7d32", "unchanged": "#5b8c5e", "failed": "#c62828", "stopped": "#b26a00", "running": "#1565c0",
+    "to do": "#757575", "off": "#9e9e9e",
+}  # fmt: skip
+"""Border of a stage in the flowchart, by its state."""
+MESSAGE_CHARACTERS = 120
+MERMAID_ENTITIES = str.maketrans({char: f"#{ord(char)};" for char in '#"<>&`'})
 
 
-def show(path: Path, folder: Path | None = None, out: Path | None = None) -> Ran:
-    """Say what became of each stage the last time, and what a run would do now.
+def show_pipeline(path: Path, folder: Path | None = None, out: Path | None = None) -> PipelineResult:
+    """The state of each stage after the latest run, and what a run would do now.
 
     Args:
-        path: the pipeline's file, or its folder; from a folder alone nothing is said of what has changed since.
-        folder: of the pipeline, where its file is named and it is not runs/pipelines/NAME.
-        out: picture to draw: FILE.svg or FILE.html.
+        path: the pipeline's file, or its folder; from a folder alone, changes since the latest run are unknown.
+        folder: the pipeline's folder, where `path` is its file and the folder is not runs/pipelines/NAME.
+        out: file for a Mermaid flowchart: FILE.mmd, or FILE.md with the chart in a code block.
 
     Raises:
         SettingsError: mistakes in the file.
         RunError: a folder in which no pipeline has run.
-        OutputError: a picture of another kind.
+        OutputError: an `out` with another ending.
     """
-    if out is not None and out.suffix.lower() not in (".svg", ".html"):
+    if out is not None and out.suffix.lower() not in (".mmd", ".md"):
         raise OutputError(
-            "A picture FILE.svg or FILE.html was expected.", f"{out} arrived.", "Name one with such an ending."
+            "A flowchart FILE.mmd or FILE.md was expected.",
+            f"{out} arrived.",
+            "Name one with such an ending; GitHub and most editors draw the Mermaid text in it.",
         )
-    found = _of_folder(path) if path.is_dir() else _of_plan(plan(path, folder))
+    found = _from_folder(path) if path.is_dir() else _from_plan(make_plan(path, folder))
     if out is not None:
-        drawn = svg(found)
-        page = f'<!doctype html>\n<meta charset="utf-8">\n<title>{found.name}</title>\n{drawn}'
-        write_whole(out, drawn if out.suffix.lower() == ".svg" else page)
+        chart = mermaid(found)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(out, chart if out.suffix.lower() == ".mmd" else f"```mermaid\n{chart}```\n")
     return found
 
 
-def _of_folder(folder: Path) -> Ran:
-    results = Results(folder)
-    state = results.state()
+def mermaid(pipeline: PipelineResult) -> str:
+    """A Mermaid flowchart of the stages with state, duration and message."""
+    title = pipeline.name + (f", last run {pipeline.started[:16].replace('T', ' ')} UTC" if pipeline.started else "")
+    lines = ["---", f"title: {json.dumps(title, ensure_ascii=False)}", "---", "flowchart LR"]
+    for stage in pipeline.stages:
+        state = stage.state
+        if stage.seconds is not None and state != "off":
+            state += f", {duration(stage.seconds)}"
+        message = textwrap.shorten(stage.message, MESSAGE_CHARACTERS, placeholder=" …")
+        words = [STAGE_TITLES.get(stage.stage, stage.stage), state, *([message] if message else [])]
+        label = "<br/>".join(word.translate(MERMAID_ENTITIES) for word in words)
+        lines.append(f'    {stage.stage}["{label}"]:::{_css_class(stage.state)}')
+    lines.append(f"    {' --> '.join(stage.stage for stage in pipeline.stages)}")
+    for state, colour in COLOURS.items():
+        dashes = ",stroke-dasharray:5 4" if state in ("off", "to do") else ""
+        lines.append(f"    classDef {_css_class(state)} stroke:{colour},stroke-width:2px{dashes}")
+    return "\n".join(lines) + "\n"
+
+
+def duration(seconds: float) -> str:
+    """A duration as text: `0.4 s`, `3 min 20 s`, `2 h 5 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _css_class(state: str) -> str:
+    return state.replace(" ", "_")
+
+
+def _from_folder(path: Path) -> PipelineResult:
+    folder = PipelineFolder(path)
+    state = folder.read_state()
     if state is None:
         raise RunError(
-            f"The folder of a pipeline was expected at {folder}.",
+            f"The folder of a pipeline was expected at {path}.",
             f"It holds no {STATE}.",
             "Give the pipeline's file, or run it first: lensmith pipeline run FILE",
         )
-    stages = [_outcome(each) for each in state["stages"]]
-    if not results.is_held():
-        _nobody_is_at(stages)
-    return Ran(state["name"], Path(state["file"]), folder, stages, state["started"], state["seconds"])
+    stages = _stored_results(folder, state["stages"])
+    return PipelineResult(state["name"], Path(state["file"]), path, stages, state["started"], state["seconds"])
 
 
-def _of_plan(made: Plan) -> Ran:
-    state = made.results.state() or {"stages": [], "started": "", "seconds": 0.0}
-    last = {each["stage"]: _outcome(each) for each in state["stages"]}
-    if not made.results.is_held():
-        _nobody_is_at(list(last.values()))
-    ids: dict[str, str | None] = {}
+def _from_plan(plan: PipelinePlan) -> PipelineResult:
+    state = plan.folder.read_state() or {"stages": [], "started": "", "seconds": 0.0}
+    latest = {result.stage: result for result in _stored_results(plan.folder, state["stages"])}
+    record_ids: dict[str, str | None] = {}
     stages = []
-    for name in STAGES:
-        stage, before = made.stages[name], last.get(name)
-        outcome = Outcome(name, "to do" if stage.on else "off", stage.key)
-        kept = made.results.read(name, stage.key)
-        file = made.made(name)
-        there = file is None or file.is_file()
-        if kept and there and dict(kept.inputs) == {need: ids[need] for need in stage.needs}:
-            ids[name] = kept.id
-            same = before is not None and before.key == stage.key and before.state in ("done", "unchanged")
-            state_now = before.state if before and same else "unchanged"
-            said = str(kept.values.get("said", ""))
-            outcome = Outcome(name, state_now, stage.key, kept.seconds, said, kept.values)
+    for name, stage in plan.stages.items():
+        before = latest.get(name)
+        before = before if before and before.key == stage.key else None
+        record = plan.folder.read_record(name, stage.key)
+        inputs = {need: record_ids[need] for need in stage.needs}
+        if record and plan.has_output(name) and dict(record.inputs) == inputs:
+            record_ids[name] = record.id
+            state_now = before.state if before and before.state in ("done", "unchanged") else "unchanged"
+            message = str(record.values.get("said", ""))
+            stages.append(StageResult(name, state_now, stage.key, record.seconds, message, record.values))
         else:
-            ids[name] = None
-            if before and before.key == stage.key and before.state in ("failed", "stopped", "running"):
-                outcome = before
-        stages.append(outcome)
-    _rollout_now(made, stages[-1])
-    return Ran(made.file.name, made.source, made.results.folder, stages, state["started"], state["seconds"])
+            record_ids[name] = None
+            unfinished = before is not None and before.state in ("failed", "stopped", "running")
+            planned = StageResult(name, "to do" if stage.on else "off", stage.key)
+            stages.append(before if before and unfinished else planned)
+    _add_rollout_decision(plan, stages[-1])
+    return PipelineResult(plan.file.name, plan.source, plan.folder.path, stages, state["started"], state["seconds"])
 
 
-def _rollout_now(made: Plan, outcome: Outcome) -> None:
-    """What has become of a release since it was begun, if the registry answers."""
-    if outcome.values.get("state") != "under way" or made.file.register_ is None:
+def _stored_results(folder: PipelineFolder, stored: list[dict[str, object]]) -> list[StageResult]:
+    """Stage results from state.json; a stage that no process runs any more is stopped, not running."""
+    results = [StageResult.from_dict(each) for each in stored]
+    if not folder.is_locked():
+        for result in results:
+            if result.state == "running":
+                result.state, result.message = "stopped", "its process has ended; the next run resumes it"
+    return results
+
+
+def _add_rollout_decision(plan: PipelinePlan, result: StageResult) -> None:
+    """Add how the canary release has ended since the rollout stage began it, if the registry answers."""
+    if result.values.get("state") != "under way" or plan.file.register_ is None:
         return
     from lensmith.rollout.status import status
 
     with suppress(LensmithError):
-        found = status(made.file.model, made.file.register_.tracking_uri)
-        if found.rollout and found.rollout.id == outcome.values.get("rollout") and found.decision:
-            ended = found.decision.outcome.replace("_", " ")
-            outcome.said = (
-                f"{found.rollout.id}: version {found.rollout.challenger} was {ended}: {found.decision.reason}"
-            )
-            outcome.values = {**outcome.values, "state": found.decision.outcome}
-
-
-def _nobody_is_at(stages: list[Outcome]) -> None:
-    for outcome in stages:
-        if outcome.state == "running":
-            outcome.state, outcome.said = "stopped", "its process has ended; the next run goes on"
-
-
-def _outcome(stored: dict[str, Any]) -> Outcome:
-    return Outcome(**stored)
+        found = status(plan.file.model, plan.file.tracking_uri)
+        if found.rollout and found.rollout.id == result.values.get("rollout") and found.decision:
+            outcome = found.decision.outcome
+            challenger = f"{found.rollout.id}: version {found.rollout.challenger}"
+            result.message = f"{challenger} was {outcome.replace('_', ' ')}: {found.decision.reason}"
+            result.values = {**result.values, "state": outcome}

@@ -1,0 +1,81 @@
+"""Content hashes of the data, the key of every result that is made from it.
+
+`ImageSet.fingerprint` knows names and sizes only, and does not notice an image that was replaced by another of the same
+size. Here the content of each file is hashed. Hashes are cached with the file's size, times and inode, and a file is
+read again only when one of these has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from lensmith.core.files import atomic_write, sha256
+from lensmith.core.machine import allowed_cores
+from lensmith.core.progress import track
+from lensmith.data.scan import ImageSet
+
+
+def hash_images(images: ImageSet, cache: Path) -> dict[str, str]:
+    """SHA-256 of each image, by its path in the set; `gone` for a file that cannot be read.
+
+    Args:
+        images: the image set.
+        cache: JSON file with the hashes of the last run; it is updated.
+    """
+    known = _read_cache(cache)
+    stamps = {sample.path: _stamp(images.file(sample)) for sample in images.samples}
+    new = [path for path, stamp in stamps.items() if stamp is None or known.get(path, ("", ""))[0] != stamp]
+    found = {path: known[path][1] for path in stamps.keys() - set(new)}
+    if new:
+        found.update(track(_hash_files(images.root, new), "reading the data", len(new)))
+    if new or known.keys() != stamps.keys():
+        atomic_write(cache, json.dumps({path: (stamps[path], found[path]) for path in stamps}) + "\n")
+    return found
+
+
+def digest(images: ImageSet, hashes: dict[str, str]) -> str:
+    """SHA-256 over the root folder of a set and every image's path, content, label and part."""
+    whole = hashlib.sha256(f"{images.root.resolve()}\n{json.dumps(images.labels)}".encode(errors="surrogateescape"))
+    for sample in images.samples:
+        line = f"\n{sample.path}\t{hashes[sample.path]}\t{sample.label}\t{sample.part}"
+        whole.update(line.encode(errors="surrogateescape"))
+    return whole.hexdigest()
+
+
+def leaked_test_images(images: ImageSet, hashes: dict[str, str]) -> list[str]:
+    """Data leakage: paths of test images whose exact bytes are in another part, too."""
+    elsewhere = {hashes[sample.path] for sample in images.samples if sample.part != "test"}
+    return [sample.path for sample in images.part("test") if hashes[sample.path] in elsewhere]
+
+
+def _hash_files(root: Path, paths: list[str]) -> Iterator[tuple[str, str]]:
+    def hash_one(path: str) -> tuple[str, str]:
+        try:
+            return path, sha256(root / path)
+        except OSError:
+            return path, "gone"
+
+    with ThreadPoolExecutor(allowed_cores(), thread_name_prefix="hash") as pool:
+        for start in range(0, len(paths), 4096):
+            yield from pool.map(hash_one, paths[start : start + 4096])
+
+
+def _stamp(file: Path) -> str | None:
+    # The system sets the time of change (ctime) itself, so a file that was replaced and got its old date differs, too.
+    try:
+        found = os.stat(file)  # noqa: PTH116 - a third of the time of Path.stat for a million files
+    except OSError:
+        return None
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
+
+
+def _read_cache(cache: Path) -> dict[str, tuple[str, str]]:
+    with suppress(OSError, ValueError, TypeError, AttributeError):
+        return {str(path): (str(stamp), str(sha)) for path, (stamp, sha) in json.loads(cache.read_bytes()).items()}
+    return {}
