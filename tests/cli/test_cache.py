@@ -49,7 +49,7 @@ def test_it_is_cleared_by_kind_or_wholly(
 ) -> None:
     cleared = json.loads(run(capsys, "clear", *([kind] if kind else []), "--json"))
     assert cleared["removed"] == (1 if kind else 3)
-    assert [entry.kind for entry in lensmith.cached().entries] == left
+    assert [entry.kind for entry in lensmith.list_cache().entries] == left
     assert (tmp_path / "measured" / "step-0.json").exists() == (kind in ("features", "pixels"))
 
 

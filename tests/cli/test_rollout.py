@@ -32,7 +32,7 @@ def pushed(colour_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> P
         if labels:
             changed = colour_bundle.manifest.model_copy(update={"labels": labels, "version": str(number)})
             (bundle / MANIFEST).write_text(changed.model_dump_json(), encoding="utf-8")
-        lensmith.push(bundle, "flowers", tracking_uri=str(database), alias="champion" if number == 1 else None)
+        lensmith.Registry(str(database)).push(bundle, "flowers", alias="champion" if number == 1 else None)
     there = client(uri(str(database)))
     there.create_model_version("flowers", str(folder / "bundle-1"))
     there.create_registered_model("empty")
@@ -199,9 +199,9 @@ def test_nothing_is_promoted_over_another_champion(run: Run, registry: Path) -> 
 
 
 def test_python_has_the_same_verbs(registry: Path) -> None:
-    begun = lensmith.rollout("flowers", version=3, map={"crimson": "red", "teal": ""})
+    begun = lensmith.Rollout("flowers").start(version=3, map={"crimson": "red", "teal": ""})
     assert begun.mapping == {"crimson": "red", "teal": ""}
-    assert next(iter(lensmith.rollout_watch("flowers"))).rollout == begun
-    assert lensmith.rollout_abort("flowers")[1].outcome == "aborted"
-    decided = lensmith.rollout_status("flowers")
+    assert next(iter(lensmith.Rollout("flowers").watch())).rollout == begun
+    assert lensmith.Rollout("flowers").abort()[1].outcome == "aborted"
+    decided = lensmith.Rollout("flowers").status()
     assert decided.decision is not None

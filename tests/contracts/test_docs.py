@@ -17,6 +17,12 @@ def test_a_generated_page_is_the_one_that_the_code_makes(name: str) -> None:
     assert tool["FILE"].read_text() == tool["page"](), f"run: python tools/generate_{name}.py"
 
 
+def test_the_keywords_of_the_api_are_the_settings() -> None:
+    generated = runpy.run_path(str(ROOT / "tools/generate_api.py"))["generated"]
+    for file in (ROOT / "src/lensmith/api").glob("*.py"):
+        assert file.read_text() == generated(file.read_text()), "run: python tools/generate_api.py"
+
+
 def test_the_architecture_names_what_exists() -> None:
     named = set(re.findall(r"`([\w./]+(?:\.py|\.yml|/))`", (ROOT / "ARCHITECTURE.md").read_text()))
     paths = [f"/{path.relative_to(ROOT)}" for path in (*ROOT.glob("*/"), *ROOT.glob("tests/*/"))]

@@ -50,7 +50,7 @@ class Scene:
     more: Callable[[int], list[ServiceProcess]]
 
     def begin(self, version: str, **how: Any) -> None:
-        api.rollout(self.name, version, tracking_uri=self.store, **{"share": 50.0, **how})
+        api.Rollout(self.name, self.store).start(version, **{"share": 50.0, **how})
 
     def states(self) -> list[dict[str, Any]]:
         return [self.state_of(each.url) for each in self.services if each.process.poll() is None]
@@ -68,7 +68,7 @@ class Scene:
         return {state["version"] for state in self.states()}
 
     def status(self) -> Any:
-        return api.rollout_status(self.name, self.store)
+        return api.Rollout(self.name, self.store).status()
 
     def challenged(self) -> int:
         """Requests that the challenger got, by the decision's own figures."""
@@ -94,7 +94,7 @@ def scene(
         name = request.node.name.removeprefix("test_")[:60]
         for number, how in enumerate((BLURRED, *challengers), start=1):
             alias = "champion" if number == 1 else None
-            pushed = api.push(made(f"{name}-{number}", **how), name, alias=alias, tracking_uri=store)
+            pushed = api.Registry(store).push(made(f"{name}-{number}", **how), name, alias=alias)
             assert pushed.version.version == str(number)
         services = replicas(name, store, **settings)
         front = proxy(*(each.url for each in services))

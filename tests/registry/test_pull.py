@@ -166,8 +166,8 @@ def test_a_path_is_taken_as_it_is_even_if_it_looks_like_a_name(version: Version)
 
 
 def test_a_copy_can_be_had_as_folder_and_zip_at_a_free_place(version: Version, tmp_path: Path) -> None:
-    folder = lensmith.pull("flowers@champion", tmp_path / "new" / "folder").path
-    packed = lensmith.pull("flowers@1", tmp_path / "packed.zip").path
+    folder = lensmith.Registry().pull("flowers@champion", tmp_path / "new" / "folder").path
+    packed = lensmith.Registry().pull("flowers@1", tmp_path / "packed.zip").path
     assert Bundle.load(folder).manifest == Bundle.load(packed).manifest
     with pytest.raises(OutputError, match="Something is there"):
-        lensmith.pull("flowers@champion", folder)
+        lensmith.Registry().pull("flowers@champion", folder)

@@ -42,7 +42,7 @@ def test_the_same_content_is_pushed_once_to_a_model_and_uploaded_once_at_all(
     assert again.version.aliases == ("champion",)
     elsewhere = push(registry, bundle.path, name="other")
     assert (elsewhere.version.version, elsewhere.new, elsewhere.uploaded) == ("1", True, False)
-    assert Bundle.load(lensmith.pull("other@1").path).manifest == bundle.manifest
+    assert Bundle.load(lensmith.Registry().pull("other@1").path).manifest == bundle.manifest
 
 
 def test_files_that_the_training_has_left_in_mlflow_are_taken(registry: Any, remake: Remake) -> None:
@@ -113,13 +113,13 @@ def test_no_champion_is_set_while_a_gray_release_is_under_way(
     assert ledger is not None
     ledger.begin(Rollout(id="", name="flowers", champion="1", challenger="2"))
     with pytest.raises(RolloutError):
-        lensmith.push(remake("bundle", name="flowers").path, alias="champion")
+        lensmith.Registry().push(remake("bundle", name="flowers").path, alias="champion")
     with pytest.raises(RolloutError):
-        lensmith.set_alias("flowers@2", "champion")
+        lensmith.Registry().set_alias("flowers@2", "champion")
     with pytest.raises(RolloutError):
-        lensmith.rollback("flowers")
+        lensmith.Registry().rollback("flowers")
     with pytest.raises(RolloutError):
-        lensmith.set_alias("flowers", "champion", remove=True)
+        lensmith.Registry().remove_alias("flowers", "champion")
     assert aliases(registry, "flowers") == {"champion": "1"}
     assert push(registry, remake("third", name="flowers").path, alias="candidate").version.version == "3"
 

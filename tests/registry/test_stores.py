@@ -22,12 +22,12 @@ Remake = Callable[..., Bundle]
 @pytest.mark.slow
 def test_a_model_lives_alike_in_every_store(address: str, remake: Remake, shared_colours: Path) -> None:
     old, new = (remake(f"bundle-{version}", name="flowers", version=version) for version in ("old", "new"))
-    first = lensmith.push(old.path, alias="champion")
-    second = lensmith.push(new.path, alias="challenger")
-    again = lensmith.push(new.path)
+    first = lensmith.Registry().push(old.path, alias="champion")
+    second = lensmith.Registry().push(new.path, alias="challenger")
+    again = lensmith.Registry().push(new.path)
     assert (first.version.version, second.version.version, again.version.version) == ("1", "2", "2")
     assert (first.new, second.new, again.new) == (True, True, False)
-    (model,) = lensmith.registered()
+    (model,) = lensmith.Registry().models()
     assert model.aliases == {"challenger": "2", "champion": "1"}
 
     classifier = lensmith.load("flowers@champion")
@@ -41,7 +41,7 @@ def test_a_model_lives_alike_in_every_store(address: str, remake: Remake, shared
     begun = ledger.begin(Rollout(id="", name="flowers", champion="1", challenger="2"))
     assert begun.id == "flowers-1"
     with pytest.raises(RolloutError, match="under way"):
-        lensmith.set_alias("flowers@2", "champion")
+        lensmith.Registry().set_alias("flowers@2", "champion")
     ledger.report(1, "replica:8001", {"challenger": {"answered": 3}})
     state = ledger.latest()
     assert state is not None
@@ -49,9 +49,9 @@ def test_a_model_lives_alike_in_every_store(address: str, remake: Remake, shared
     standing = ledger.decide(1, Decision(outcome="promoted", reason="better"))
     assert ledger.decide(1, Decision(outcome="aborted", reason="late")) == standing
     ledger.apply(state)
-    assert lensmith.registered("flowers")[0].aliases == {"champion": "2", "previous": "1"}
+    assert lensmith.Registry().model("flowers").aliases == {"champion": "2", "previous": "1"}
 
-    assert lensmith.rollback("flowers").now == "1"
+    assert lensmith.Registry().rollback("flowers").now == "1"
     assert lensmith.load("flowers@champion").bundle.manifest.version == "old"
     with pytest.raises(RegistryError, match="There is none"):
         lensmith.load("flowers@challenger")
@@ -60,7 +60,7 @@ def test_a_model_lives_alike_in_every_store(address: str, remake: Remake, shared
 @pytest.mark.slow
 def test_several_that_begin_at_once_share_one_ledger(address: str, remake: Remake) -> None:
     name = f"contested-{uuid.uuid4().hex}"
-    lensmith.push(remake("bundle", name=name).path, alias="champion")
+    lensmith.Registry().push(remake("bundle", name=name).path, alias="champion")
     clients = [client.client(client.uri()) for _ in range(4)]
 
     def start(number: int) -> str:
@@ -85,7 +85,9 @@ def test_several_that_begin_at_once_share_one_ledger(address: str, remake: Remak
 def test_replicas_that_apply_a_decision_at_once_do_not_disturb_one_another(address: str, remake: Remake) -> None:
     name = f"applied-{uuid.uuid4().hex}"
     for version in ("a", "b"):
-        lensmith.push(remake(version, name=name, version=version).path, alias="champion" if version == "a" else None)
+        lensmith.Registry().push(
+            remake(version, name=name, version=version).path, alias="champion" if version == "a" else None
+        )
     there = client.client(client.uri())
     there.set_registered_model_alias(name, "challenger", "2")
     ledger = Ledger.open(there, name, create=True)
@@ -104,7 +106,7 @@ def test_replicas_that_apply_a_decision_at_once_do_not_disturb_one_another(addre
 
     with ThreadPoolExecutor(4) as pool:
         assert len(set(pool.map(end, range(4)))) == 1
-    assert lensmith.registered(name)[0].aliases == {"champion": "2", "previous": "1"}
+    assert lensmith.Registry().model(name).aliases == {"champion": "2", "previous": "1"}
 
 
 @pytest.mark.slow
@@ -112,10 +114,10 @@ def test_what_a_name_meant_last_is_used_while_the_server_is_away(
     mlflow_server: str, workspace: Path, remake: Remake, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LENSMITH_TRACKING_URI", mlflow_server)
-    lensmith.push(remake("bundle", name="remembered", version="kept").path, alias="champion")
+    lensmith.Registry().push(remake("bundle", name="remembered", version="kept").path, alias="champion")
     gone = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(RegistryUnreachableError, match=gone):
-        lensmith.pull("remembered@champion", tracking_uri=gone)
+        lensmith.Registry(gone).pull("remembered@champion")
     lensmith.load("remembered@champion")
     known = sorted((cache_dir() / "registry" / "known").iterdir())
     monkeypatch.setattr(client, "_knock", _refuse)

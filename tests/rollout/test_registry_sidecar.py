@@ -43,7 +43,7 @@ class Scene:
         return self.channels[number].desired_state()
 
     def release(self, version: str, **how: Any) -> Any:
-        return api.rollout("colours", version, tracking_uri=self.store, **how)
+        return api.Rollout("colours", self.store).start(version, **how)
 
     def count(self, number: int = 0, stop: StopReason | None = None, **challenger: int) -> None:
         """What a process of the service has counted."""
@@ -51,7 +51,7 @@ class Scene:
         self.channels[number].write_report(report.as_dict())
 
     def aliases(self) -> dict[str, str]:
-        (model,) = api.registered("colours", tracking_uri=self.store)
+        model = api.Registry(self.store).model("colours")
         return {alias: version.version for version in model.versions for alias in version.aliases}
 
 
@@ -60,7 +60,7 @@ def scene(workspace: Path, remake: Callable[..., Bundle], tmp_path: Path) -> Sce
     store = f"sqlite:///{workspace / 'runs' / 'mlflow.db'}"
     for number in (1, 2, 3):
         path = remake(f"version-{number}", version=f"run-{number}").path
-        api.push(path, alias="champion" if number == 1 else None, tracking_uri=store)
+        api.Registry(store).push(path, alias="champion" if number == 1 else None)
     return Scene(store, tmp_path)
 
 
@@ -81,7 +81,7 @@ def away(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
 def test_what_an_alias_names_is_fetched_and_followed(scene: Scene) -> None:
     sidecar = scene.begun()
     assert (scene.known().version, scene.known().rollout) == ("1", None)
-    api.set_alias("colours@2", "champion", tracking_uri=scene.store)
+    api.Registry(scene.store).set_alias("colours@2", "champion")
     sidecar.turn()
     assert scene.known().version == "2"
     assert Bundle.load(scene.known().path).manifest.version == "run-2"
@@ -96,9 +96,9 @@ def test_nothing_new_is_not_told_again(scene: Scene) -> None:
 
 def test_a_champion_that_cannot_be_fetched_leaves_the_old_one(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
     sidecar = scene.begun()
-    version = api.registered_version("colours@2", tracking_uri=scene.store)
+    version = api.Registry(scene.store).version("colours@2")
     (Path(version.source.removeprefix("file://")) / GRAPH).write_bytes(b"another")
-    api.set_alias("colours@2", "champion", tracking_uri=scene.store)
+    api.Registry(scene.store).set_alias("colours@2", "champion")
     sidecar.turn()
     sidecar.turn()
     assert scene.known().version == "1"
@@ -109,7 +109,7 @@ def test_a_champion_that_cannot_be_fetched_leaves_the_old_one(scene: Scene, caps
 def test_a_challenger_whose_files_have_changed_goes_back(scene: Scene) -> None:
     sidecar = scene.begun()
     scene.release("2")
-    version = api.registered_version("colours@2", tracking_uri=scene.store)
+    version = api.Registry(scene.store).version("colours@2")
     (Path(version.source.removeprefix("file://")) / GRAPH).write_bytes(b"another")
     (cached(version.content) / GRAPH).write_bytes(b"another")  # as it came, it was whole
     sidecar.turn()
@@ -160,10 +160,10 @@ def test_another_champion_meanwhile_ends_the_release(scene: Scene, monkeypatch: 
 def test_a_promotion_that_somebody_takes_back_is_not_made_again(scene: Scene) -> None:
     sidecar = scene.begun()
     scene.release("2")
-    api.rollout_promote("colours", tracking_uri=scene.store)
+    api.Rollout("colours", scene.store).promote()
     sidecar.turn()
     assert scene.known().version == "2"
-    api.rollback("colours", tracking_uri=scene.store)
+    api.Registry(scene.store).rollback("colours")
     sidecar.turn()
     sidecar.turn()
     assert scene.known().version == "1"
@@ -181,11 +181,11 @@ def test_without_the_registry_a_challenger_goes_back_and_the_registry_is_told_la
     scene.count(answered=3, failed=3, stop=StopReason("errors-in-a-row", "3 failed"))
     sidecar.turn()
     assert scene.known().decision.guard == "errors-in-a-row"
-    assert api.rollout_status("colours", scene.store).decision is None
+    assert api.Rollout("colours", scene.store).status().decision is None
     away(False)
     sidecar.turn()
     assert scene.known().reachable
-    assert api.rollout_status("colours", scene.store).decision == scene.known().decision
+    assert api.Rollout("colours", scene.store).status().decision == scene.known().decision
 
 
 def test_without_the_registry_nothing_is_promoted(scene: Scene, away: Callable[[bool], None]) -> None:
@@ -247,7 +247,7 @@ def test_a_sidecar_that_takes_anothers_place_counts_nothing_twice(scene: Scene) 
     )
     again.begin()
     again.turn()
-    assert api.rollout_status("colours", scene.store).comparison["challenger"]["requests"] == 200
+    assert api.Rollout("colours", scene.store).status().comparison["challenger"]["requests"] == 200
 
 
 def test_what_was_decided_of_one_release_while_away_ends_no_other(scene: Scene, away: Callable[[bool], None]) -> None:
@@ -258,7 +258,7 @@ def test_what_was_decided_of_one_release_while_away_ends_no_other(scene: Scene, 
     scene.count(answered=3, failed=3, stop=StopReason("not-finite", "no number"))
     sidecar.turn()
     assert scene.known().decision.guard == "not-finite"
-    api.rollout_abort("colours", tracking_uri=scene.store)
+    api.Rollout("colours", scene.store).abort()
     scene.release("3")
     away(False)
     sidecar.turn()

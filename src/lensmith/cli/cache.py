@@ -17,7 +17,7 @@ _app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=
 @_app.command("list")
 def list_(as_json: Json = False) -> None:
     """Features and pixels that runs have kept for the next, the least recently used first; those go first."""
-    kept = api.cached()
+    kept = api.list_cache()
     if as_json:
         print_json(kept.as_dict())
         return

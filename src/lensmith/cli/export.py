@@ -25,7 +25,8 @@ def export(given: dict[str, Any], *, as_json: Json = False) -> None:
     chosen. `--retune BUNDLE` measures a bundle's engines anew where it will serve.
     """
     if "retune" in given:
-        _print_retuned(api.retune(given.pop("retune"), **given), as_json)
+        settings = ExportSettings.resolve(given)  # refuses what makes no sense with --retune
+        _print_retuned(api.retune(given["retune"], max_accuracy_drop=settings.max_accuracy_drop), as_json)
     else:
         _print_exported(api.export(**given), as_json)
 

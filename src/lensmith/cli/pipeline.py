@@ -79,7 +79,7 @@ def show(
 
     Example: `lensmith pipeline show examples/pipeline.yaml --out pipeline.md`
     """
-    found = api.pipeline_show(file, folder=folder, out=out)
+    found = api.show_pipeline(file, folder=folder, out=out)
     if as_json:
         print_json(found.as_dict())
         return

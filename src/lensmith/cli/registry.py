@@ -47,7 +47,7 @@ def push(
 
     Example: `lensmith registry push runs/flowers/bundle --name flowers --alias champion`
     """
-    pushed = api.push(bundle, name, alias=alias, tracking_uri=tracking_uri)
+    pushed = api.Registry(tracking_uri).push(bundle, name, alias=alias)
     if as_json:
         print_json(pushed.as_dict())
         return
@@ -63,7 +63,7 @@ def push(
 @_app.command("list")
 def list_(tracking_uri: Uri = None, as_json: Json = False) -> None:
     """List the models, with their aliases."""
-    found = api.registered(tracking_uri=tracking_uri)
+    found = api.Registry(tracking_uri).models()
     if as_json:
         print_json({"models": [model.as_dict() for model in found]})
         return
@@ -92,7 +92,7 @@ def show(
 ) -> None:
     """Show a model's versions, or all that the registry knows of one of them."""
     if "@" not in name:
-        (model,) = api.registered(name, tracking_uri=tracking_uri)
+        model = api.Registry(tracking_uri).model(name)
         if as_json:
             print_json(model.as_dict())
             return
@@ -108,7 +108,7 @@ def show(
         ]
         table(model.name, ("version", "aliases", "accuracy", "bundle", "pushed (UTC)"), rows)
         return
-    version = api.registered_version(name, tracking_uri=tracking_uri)
+    version = api.Registry(tracking_uri).version(name)
     if as_json:
         print_json(version.as_dict())
         return
@@ -133,7 +133,8 @@ def alias(
 
     Example: `lensmith registry alias flowers@3 champion`
     """
-    moved = api.set_alias(name, alias, remove=remove, tracking_uri=tracking_uri)
+    registry = api.Registry(tracking_uri)
+    moved = registry.remove_alias(name, alias) if remove else registry.set_alias(name, alias)
     if as_json:
         print_json(moved.as_dict())
         return
@@ -154,7 +155,7 @@ def pull(
     as_json: Json = False,
 ) -> None:
     """Fetch a bundle out of the registry, and verify that it is the one that was pushed."""
-    pulled = api.pull(name, out, tracking_uri=tracking_uri)
+    pulled = api.Registry(tracking_uri).pull(name, out)
     if as_json:
         print_json(pulled.as_dict())
         return
@@ -164,7 +165,7 @@ def pull(
 @_app.command()
 def rollback(name: _Model, tracking_uri: Uri = None, as_json: Json = False) -> None:
     """Make the champion before champion again. Run again, it goes forth again."""
-    moved = api.rollback(name, tracking_uri=tracking_uri)
+    moved = api.Registry(tracking_uri).rollback(name)
     if as_json:
         print_json(moved.as_dict())
         return

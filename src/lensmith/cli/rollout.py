@@ -48,7 +48,8 @@ def start(given: dict[str, Any], *, as_json: Json = False) -> None:
 
     Example: `lensmith rollout start flowers --version 7 --share 10 --auto-promote`
     """
-    begun = api.rollout(**given)
+    release = api.Rollout(given.pop("name"), given.pop("tracking_uri", None))
+    begun = release.start(**given)
     if as_json:
         print_json(begun.model_dump(mode="json"))
         return
@@ -68,7 +69,7 @@ def status(
     With `--watch` and `--json` each look is one line.
     """
     if not watch:
-        found = api.rollout_status(name, tracking_uri)
+        found = api.Rollout(name, tracking_uri).status()
         if as_json:
             print_json(found.as_dict())
         else:
@@ -87,17 +88,17 @@ def status(
 
 def promote(name: _Name, reason: _Reason = "", tracking_uri: Uri = None, as_json: Json = False) -> None:
     """End the release: the challenger becomes the champion, whatever the guards say. `previous` names the old one."""
-    _print_end(*api.rollout_promote(name, reason, tracking_uri), as_json)
+    _print_end(*api.Rollout(name, tracking_uri).promote(reason), as_json)
 
 
 def abort(name: _Name, reason: _Reason = "", tracking_uri: Uri = None, as_json: Json = False) -> None:
     """End the release: the champion answers all requests again."""
-    _print_end(*api.rollout_abort(name, reason, tracking_uri), as_json)
+    _print_end(*api.Rollout(name, tracking_uri).abort(reason), as_json)
 
 
 def _looks(name: str, tracking_uri: str | None) -> Iterator[RolloutStatus]:
     """Until nothing is under way."""
-    for found in api.rollout_watch(name, tracking_uri):
+    for found in api.Rollout(name, tracking_uri).watch():
         yield found
         if found.rollout is None or found.decision is not None:
             return

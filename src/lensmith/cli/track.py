@@ -41,7 +41,7 @@ def sync(runs: _Runs = None, as_json: Json = False) -> None:
 
     Nothing is sent twice. Exits with 2 where something still does not arrive.
     """
-    synced = api.sync(runs or ())
+    synced = api.sync_runs(runs or ())
     problem = synced.problem
     if as_json:
         print_json(synced.as_dict())
@@ -63,7 +63,7 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List the runs that were tracked last, with their best accuracy on the validation part."""
-    found = api.tracked(limit)
+    found = api.tracked_runs(limit)
     if as_json:
         print_json({"runs": [run.as_dict() for run in found]})
         return

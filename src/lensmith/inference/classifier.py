@@ -18,7 +18,6 @@ from lensmith.errors import ImageError, SettingsError
 from lensmith.imaging.decode import MAX_PIXELS, read
 from lensmith.imaging.preprocessing import Tensor, preprocess
 from lensmith.inference.engine import Engine, open_engine
-from lensmith.registry.pull import locate
 
 
 @dataclass(frozen=True)
@@ -162,15 +161,14 @@ def load(path: str | os.PathLike[str], engine: str | None = None, threads: int =
     """Open a bundle (folder or zip), verify it, and make it ready to answer.
 
     Args:
-        path: the bundle, or NAME@ALIAS in the registry.
+        path: bundle folder or zip.
         engine: another of its engines than the chosen one.
         threads: threads for one image; 1 lets each core work on an image of its own.
 
     Raises:
         BundleError: damaged, incomplete, of another schema, or not answering as the exporter saw it.
-        RegistryError: a name that the registry does not know, or cannot bring here.
     """
     if threads < 1:
         raise SettingsError("At least one thread was expected.", f"{threads} arrived.", "Leave threads out, or say 1.")
-    bundle = Bundle.load(locate(path))
+    bundle = Bundle.load(path)
     return Classifier(bundle, open_engine(bundle, engine, threads))

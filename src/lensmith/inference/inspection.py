@@ -15,7 +15,6 @@ from lensmith.bundle.format import MANIFEST, Bundle, EngineRecord, Manifest
 from lensmith.core.machine import allowed_cores
 from lensmith.errors import BundleError
 from lensmith.inference.engine import lacks, open_record
-from lensmith.registry.pull import locate
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ def describe(path: str | PathLike[str]) -> Description:
     Raises:
         BundleError: as `Bundle.load`.
     """
-    bundle = Bundle.load(locate(path))
+    bundle = Bundle.load(path)
     sizes = {name: (bundle.path / name).stat().st_size for name in (MANIFEST, *bundle.manifest.files)}
     return Description(Path(path), bundle.manifest, sizes, len(bundle.golden().images))
 
@@ -167,7 +166,7 @@ def verify(path: str | PathLike[str]) -> Verified:
     Raises:
         BundleError: as `Bundle.load`; or the golden samples cannot be read.
     """
-    bundle = Bundle.load(locate(path))
+    bundle = Bundle.load(path)
     samples = len(bundle.golden().images)
     return Verified(Path(path), bundle.manifest, samples, tuple(_ask(bundle, each) for each in bundle.manifest.engines))
 
@@ -190,7 +189,7 @@ def diff(a: str | PathLike[str], b: str | PathLike[str]) -> Difference:
     Raises:
         BundleError: as `Bundle.load`, of either.
     """
-    first, second = (_sections(Bundle.load(locate(path)).manifest) for path in (a, b))
+    first, second = (_sections(Bundle.load(path).manifest) for path in (a, b))
     changes = _relabelled(first["bundle"].pop("labels"), second["bundle"].pop("labels"))
     for section in {**first, **second}:
         changes += _changes(section, first.get(section, {}), second.get(section, {}))

@@ -169,7 +169,7 @@ def test_the_state_says_where_it_stands_while_it_runs(pipeline: Callable[..., Pa
 
     def on_progress(outcome: Any) -> None:
         if outcome.state == "running":
-            seen.append(states(api.pipeline_show(Path("runs/pipelines/colours")))[outcome.stage])
+            seen.append(states(api.show_pipeline(Path("runs/pipelines/colours")))[outcome.stage])
 
     api.pipeline(file, on_progress=on_progress)
     assert seen == ["running"] * 6
@@ -185,7 +185,7 @@ def test_the_whole_way_from_images_to_the_registry(
     ran = api.pipeline(written())
     assert ran.error is None, ran.error
     assert redone(ran) == set(STAGES) - {"export"}
-    assert api.registered_version("colours@champion").version == "1"
+    assert api.Registry().version("colours@champion").version == "1"
 
     assert redone(api.pipeline(written())) == set()
 
@@ -211,13 +211,13 @@ def test_the_whole_way_from_images_to_the_registry(
     refused = api.pipeline(written())
     assert isinstance(refused.error, RolloutError)
     assert redone(refused) == set(STAGES) - {"export", "rollout"}
-    api.rollout_promote("colours")
+    api.Rollout("colours").promote()
     after = api.pipeline(written())
     # Version 2 is the champion by now, so the gate is asked again.
     assert redone(after) == {"gate", "register", "rollout"}
     assert after.stages[-1].values["rollout"] == "colours-2"
-    api.rollout_abort("colours")
-    shown = api.pipeline_show(written())
+    api.Rollout("colours").abort()
+    shown = api.show_pipeline(written())
     assert shown.stages[-1].values["state"] == "aborted"
     assert redone(api.pipeline(written())) == set()  # what was taken back is not tried again
 
@@ -242,12 +242,12 @@ def test_a_version_is_of_the_run_that_trained_it(
     parted(workspace / "data")
     ran = api.pipeline(written(export={"target": "gpu", "images": 16}, gate=False, rollout=False))
     assert ran.error is None, ran.error
-    (run,) = api.tracked(10)
-    version = api.registered_version("colours@1")
+    (run,) = api.tracked_runs(10)
+    version = api.Registry().version("colours@1")
     assert (run.run_id, run.experiment) == (version.run, "colours")
     bundle = ran.folder / "export" / ran.stages[4].key / "bundle"
     assert version.content == sha256(bundle / MANIFEST)
-    assert api.sync().runs == ()
+    assert api.sync_runs().runs == ()
 
 
 def another(picture: Path, path: Path) -> None:
@@ -285,7 +285,7 @@ def test_a_killed_training_is_gone_on_with(
     process.wait()
     reading.join(10)
     began = epochs(workspace)
-    shown = api.pipeline_show(file)
+    shown = api.show_pipeline(file)
     assert states(shown)["split"] in ("done", "unchanged")
     assert states(shown)["train"] == "stopped"
 

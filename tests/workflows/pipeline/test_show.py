@@ -26,7 +26,7 @@ def file(workspace: Path, parted: Callable[..., Path], written: Callable[..., Pa
 
 
 def test_before_the_first_run_all_is_to_do(file: Path) -> None:
-    found = states(api.pipeline_show(file))
+    found = states(api.show_pipeline(file))
     assert found == {
         **dict.fromkeys(STAGES, "to do"), "export": "off", "gate": "off", "register": "off", "rollout": "off",
     }  # fmt: skip
@@ -36,10 +36,10 @@ def test_what_a_run_would_do_is_told_from_what_was_done(
     file: Path, written: Callable[..., Path], workspace: Path
 ) -> None:
     api.pipeline(file, until="split")
-    assert [states(api.pipeline_show(file))[name] for name in ("check", "split", "train")] == ["done", "done", "to do"]
-    changed = states(api.pipeline_show(written(split={"seed": 1}, **OFF)))
+    assert [states(api.show_pipeline(file))[name] for name in ("check", "split", "train")] == ["done", "done", "to do"]
+    changed = states(api.show_pipeline(written(split={"seed": 1}, **OFF)))
     assert [changed[name] for name in ("check", "split", "train")] == ["done", "to do", "to do"]
-    folder = api.pipeline_show(workspace / "runs/pipelines/colours")
+    folder = api.show_pipeline(workspace / "runs/pipelines/colours")
     assert [states(folder)[name] for name in ("check", "split", "train")] == ["done", "done", "to do"]
 
 
@@ -47,28 +47,28 @@ def test_a_failed_stage_is_shown_with_its_number(file: Path, workspace: Path, wr
     for place in range(4):
         (workspace / f"data/train/red/broken-{place}.png").write_bytes(b"x")
     api.pipeline(file)
-    for shown in (api.pipeline_show(file), api.pipeline_show(workspace / "runs/pipelines/colours")):
+    for shown in (api.show_pipeline(file), api.show_pipeline(workspace / "runs/pipelines/colours")):
         assert shown.stages[0].state == "failed"
         assert "% of the images cannot be read" in shown.stages[0].message
 
 
 def test_a_folder_without_a_pipeline_and_a_picture_of_another_kind_are_refused(file: Path, workspace: Path) -> None:
     with pytest.raises(RunError, match=r"holds no state\.json"):
-        api.pipeline_show(workspace / "data")
+        api.show_pipeline(workspace / "data")
     with pytest.raises(OutputError) as refused:
-        api.pipeline_show(file, out=workspace / "flow.svg")
+        api.show_pipeline(file, out=workspace / "flow.svg")
     assert "flow.svg" in str(refused.value)
 
 
 def test_the_flowchart_has_each_stage_with_its_state(file: Path, workspace: Path) -> None:
     api.pipeline(file, until="check")
-    api.pipeline_show(file, out=workspace / "charts/flow.mmd")
+    api.show_pipeline(file, out=workspace / "charts/flow.mmd")
     chart = (workspace / "charts/flow.mmd").read_text()
     assert "flowchart LR\n" in chart
     assert 'check["check data<br/>done, ' in chart
     assert 'gate["gate<br/>off"]:::off' in chart
     assert " --> ".join(STAGES) in chart
-    api.pipeline_show(file, out=workspace / "flow.md")
+    api.show_pipeline(file, out=workspace / "flow.md")
     assert (workspace / "flow.md").read_text() == f"```mermaid\n{chart}```\n"
 
 

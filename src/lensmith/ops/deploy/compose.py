@@ -11,7 +11,6 @@ from lensmith.ops.deploy.nginx import site
 from lensmith.ops.deploy.plan import Files, Plan
 from lensmith.ops.deploy.prometheus import watching
 from lensmith.ops.deploy.render import page
-from lensmith.registry.pull import locate
 
 REPLICAS = ("replica-1:8000", "replica-2:8000")
 INSIDE = "0.0.0.0:8080"
@@ -29,7 +28,7 @@ def files(plan: Plan) -> Files:
     Raises:
         BundleError: the bundle is damaged or missing.
     """
-    bundle = Bundle.load(locate(plan.settings.bundle)) if plan.settings.bundle else None
+    bundle = Bundle.load(plan.settings.bundle) if plan.settings.bundle else None
     listen = plan.settings.listen
     address, _, port = listen.rpartition(":")
     names = {

@@ -11,7 +11,6 @@ from lensmith.core.version import __version__
 from lensmith.errors import OutputError
 from lensmith.ops.deploy.plan import Files, Plan
 from lensmith.ops.deploy.render import page
-from lensmith.registry.pull import locate
 
 CONSTRAINTS = "constraints.txt"
 
@@ -23,7 +22,7 @@ def files(plan: Plan) -> Files:
         BundleError: the bundle is damaged or missing.
         OutputError: the wheel is none.
     """
-    bundle = Bundle.load(locate(plan.settings.bundle)) if plan.settings.bundle else None
+    bundle = Bundle.load(plan.settings.bundle) if plan.settings.bundle else None
     made = dict(image(plan, bundle, copied=bundle is not None))
     if bundle:
         made["bundle"] = bundle.path

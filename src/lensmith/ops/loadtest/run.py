@@ -18,7 +18,6 @@ from lensmith.ops.loadtest.pictures import draw, read_images
 from lensmith.ops.loadtest.record import CONNECTION, TIMEOUT, Record
 from lensmith.ops.loadtest.schedule import Load
 from lensmith.ops.loadtest.target import Target, image_requests
-from lensmith.registry.pull import locate
 from lensmith.serving.child_process import start_service
 
 TOKEN = "LENSMITH_TOKEN"
@@ -96,14 +95,14 @@ def _service(target: str) -> Iterator[tuple[str, tuple[bytes, ...] | None]]:
     if "://" in target:
         yield target, None
         return
-    if not (found := locate(target)).exists():
+    if not (bundle := Path(target)).exists():
         raise SettingsError(
             "The URL of a service, or a bundle, was expected.",
             f"{target} arrived, where nothing is.",
             "Give a URL such as http://127.0.0.1:8000, the folder or zip of a bundle, or NAME@ALIAS.",
         )
-    golden = Bundle.load(found).golden().images
-    with start_service(found) as service:
+    golden = Bundle.load(bundle).golden().images
+    with start_service(bundle) as service:
         yield service.url, golden
 
 

@@ -1,0 +1,50 @@
+"""Image folders: fetch a known set, check every file, split into parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lensmith import config
+from lensmith.api.arguments import StrPath, default, documented, given
+
+if TYPE_CHECKING:
+    from lensmith.data.fetch import Fetched
+    from lensmith.data.split import Split
+    from lensmith.data.verify import Checked
+
+
+@documented(config.FetchSettings)
+def fetch(
+    name: str, folder: StrPath, *,
+    max_train: int | None = None, max_test: int | None = None, seed: int = default(0),
+) -> Fetched:  # fmt: skip
+    """Make an image folder of a known data set."""
+    settings = config.FetchSettings.resolve(given(locals()))
+    from lensmith.data.fetch import fetch as run
+
+    return run(settings)
+
+
+def check(folder: StrPath) -> Checked:
+    """Check every file of an image folder; a file with a problem raises no error.
+
+    Args:
+        folder: Image folder, or a CSV of path,label[,split].
+    """
+    from lensmith.data.verify import check as run
+
+    return run(folder)
+
+
+@documented(config.SplitSettings)
+def split(
+    folder: StrPath, *,
+    ratio: str | Sequence[float] = default((5, 3, 2)), seed: int = default(0), out: StrPath | None = None,
+    overwrite: bool = default(False),
+) -> Split:  # fmt: skip
+    """Write a manifest that assigns every image to train, val or test."""
+    settings = config.SplitSettings.resolve(given(locals()))
+    from lensmith.data.split import split as run
+
+    return run(settings)
