@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from lensmith.rollout.guards import RolloutGuards
 from lensmith.rollout.metrics import BUCKETS, ModelCounts, upper_ms
 from lensmith.rollout.sequential_tests import wilson
-from lensmith.rollout.state import Rollout
+from lensmith.rollout.state import CanaryRelease
 
 LOOK = 20
 """Challenger requests between two looks."""
@@ -216,7 +216,7 @@ def release(scenario: Scenario, repeat: int, requests: int, auto_promote: bool =
     if scenario.shadow:
         challenger.compare(random, scenario.agreement)
     guard = RolloutGuards(
-        Rollout(
+        CanaryRelease(
             id="m-1",
             name="m",
             champion="1",

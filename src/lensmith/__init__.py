@@ -15,45 +15,16 @@ from lensmith.core.version import __version__ as __version__
 from lensmith.errors import LensmithError
 
 if TYPE_CHECKING:
-    from lensmith.api import (
-        Feedback,
-        Registry,
-        Rollout,
-        bench,
-        check,
-        clear_cache,
-        demo,
-        deploy,
-        describe,
-        diff,
-        distill,
-        doctor,
-        evaluate,
-        export,
-        fetch,
-        list_cache,
-        load,
-        models,
-        pipeline,
-        predict,
-        recipe,
-        retune,
-        serve,
-        show_pipeline,
-        split,
-        sync_runs,
-        token,
-        track_ui,
-        tracked_runs,
-        train,
-        validate,
-        verify,
+    from lensmith.api import (  # noqa: I001
+        FeedbackFolder, Registry, Rollout, bench, check, clear_cache, demo, deploy, describe, diff, distill, doctor,
+        evaluate, export, fetch, list_cache, load, models, pipeline, predict, recipe, retune, serve, show_pipeline,
+        split, sync_runs, token, track_ui, tracked_runs, train, validate, verify,
     )  # fmt: skip
     from lensmith.bundle.format import Bundle
     from lensmith.inference.classifier import Classifier, Prediction
 
 __all__ = [
-    "Bundle", "Classifier", "Feedback", "LensmithError", "Prediction", "Registry", "Rollout", "bench", "check",
+    "Bundle", "Classifier", "FeedbackFolder", "LensmithError", "Prediction", "Registry", "Rollout", "bench", "check",
     "clear_cache", "demo", "deploy", "describe", "diff", "distill", "doctor", "evaluate", "export", "fetch",
     "list_cache", "load", "models", "pipeline", "predict", "recipe", "retune", "serve", "show_pipeline", "split",
     "sync_runs", "token", "track_ui", "tracked_runs", "train", "validate", "verify",

@@ -14,7 +14,7 @@ GROUPS = {
     "data": {"fetch", "check", "split"},
     "cache": {"list_cache", "clear_cache"},
     "bundle": {"describe", "verify", "diff"},
-    "feedback": {"Feedback"},
+    "feedback": {"FeedbackFolder"},
     "registry": {"Registry"},
     "rollout": {"Rollout"},
     "track": {"track_ui", "tracked_runs", "sync_runs"},

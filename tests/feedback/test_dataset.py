@@ -69,7 +69,7 @@ def test_labelled_uploads_become_an_image_folder_that_can_be_trained_on(
         keep(picture("red", number), "red")
         keep(picture("blue", number), "blue")
         keep(picture("green", number))
-    done = api.Feedback(tmp_path / "kept").export(tmp_path / "out")
+    done = api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out")
     assert (done.written, done.there, done.waiting, done.set_aside) == ({"blue": 3, "red": 3}, 0, 3, [])
     assert files(tmp_path / "out") == ["blue"] * 3 + ["red"] * 3
     checked = api.check(tmp_path / "out")
@@ -85,7 +85,7 @@ def test_a_picture_is_exported_once_however_often_it_came(
     for _ in range(3):
         keep(picture("red", 0), "red")
         keep(picture("red", 0))  # and of these it is known what it is
-    done = api.Feedback(tmp_path / "kept").export(tmp_path / "out", tmp_path / "others")
+    done = api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out", tmp_path / "others")
     assert (done.written, done.there, done.unlabelled) == ({"red": 1}, 5, 0)
     assert not (tmp_path / "others").exists()
 
@@ -94,11 +94,11 @@ def test_an_export_can_be_repeated_as_labels_come_in_and_replaces_nothing(
     keep: Keep, picture: Callable[[str, int], bytes], tmp_path: Path
 ) -> None:
     keep(picture("red", 0), "red")
-    api.Feedback(tmp_path / "kept").export(tmp_path / "out")
+    api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out")
     (mine,) = (tmp_path / "out" / "red").iterdir()
     mine.write_bytes(b"retouched")
     keep(picture("red", 2), "red")
-    again = api.Feedback(tmp_path / "kept").export(tmp_path / "out")
+    again = api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out")
     assert (again.written, again.there) == ({"red": 1}, 1)
     assert mine.read_bytes() == b"retouched"
 
@@ -108,7 +108,7 @@ def test_images_are_added_to_a_folder_that_has_some(
 ) -> None:
     keep(picture("red", 0), "blue")
     before = sorted(colours.rglob("*"))
-    api.Feedback(tmp_path / "kept").export(colours)
+    api.FeedbackFolder(tmp_path / "kept").export(colours)
     assert len(sorted(colours.rglob("*"))) == len(before) + 1
     assert len(list((colours / "blue").iterdir())) == 9
 
@@ -118,7 +118,7 @@ def test_a_picture_with_two_labels_is_left_out_and_named(
 ) -> None:
     keep(picture("red", 0), "red")
     keep(picture("red", 0), "blue")
-    done = api.Feedback(tmp_path / "kept").export(tmp_path / "out")
+    done = api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out")
     assert done.written == {}
     assert len(done.set_aside) == 2
     assert all("blue, red" in reason for _, reason in done.set_aside)
@@ -129,9 +129,9 @@ def test_a_picture_that_was_exported_as_something_else_before_is_left_out_and_na
     keep: Keep, picture: Callable[[str, int], bytes], tmp_path: Path
 ) -> None:
     keep(picture("red", 0), "red")
-    api.Feedback(tmp_path / "kept").export(tmp_path / "out")
+    api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out")
     (tmp_path / "out" / "red").rename(tmp_path / "out" / "crimson")
-    done = api.Feedback(tmp_path / "kept").export(tmp_path / "out")
+    done = api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out")
     assert (done.written, done.there, len(done.set_aside)) == ({}, 0, 1)
 
 
@@ -141,7 +141,7 @@ def test_a_label_that_is_no_folders_name_makes_no_file(
 ) -> None:
     keep(picture("red", 0), label)
     keep(picture("blue", 0), label=label)
-    done = api.Feedback(tmp_path / "kept").export(tmp_path / "out", tmp_path / "others")
+    done = api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out", tmp_path / "others")
     assert (done.written, len(done.set_aside), done.unlabelled) == ({}, 1, 1)
     assert files(tmp_path / "others") == ["index.csv", "unnamed"]
     assert {each.name for each in tmp_path.iterdir()} == {"kept", "others"}
@@ -153,11 +153,11 @@ def test_unlabelled_uploads_go_where_a_person_sorts_them_with_an_index(
     first = keep(picture("red", 0), confidence=0.4)
     keep(picture("blue", 1), label="blue", reason="odd")
     keep(picture("green", 0), "green")
-    done = api.Feedback(tmp_path / "kept").export(tmp_path / "out", tmp_path / "others")
+    done = api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out", tmp_path / "others")
     assert (done.written, done.unlabelled, done.waiting) == ({"green": 1}, 2, 0)
     assert files(tmp_path / "others") == ["blue", "index.csv", "red"]
     keep(picture("blue", 3), label="blue")
-    again = api.Feedback(tmp_path / "kept").export(tmp_path / "out", tmp_path / "others")
+    again = api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out", tmp_path / "others")
     assert (again.unlabelled, again.there) == (1, 3)
     with (tmp_path / "others" / "index.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -191,7 +191,7 @@ def test_where_images_would_be_lost_or_misread_nothing_is_written(
     (tmp_path / "split" / "splits.csv").write_text("path,label,split\n")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(OutputError):
-        api.Feedback(tmp_path / "kept").export(tmp_path / out, tmp_path / others if others else None)
+        api.FeedbackFolder(tmp_path / "kept").export(tmp_path / out, tmp_path / others if others else None)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -203,12 +203,12 @@ def test_what_has_just_been_removed_or_damaged_stops_no_export(
     one, two, _ = storage.entries(tmp_path / "kept")
     one.sidecar.write_text("{")
     two.image.unlink()
-    assert api.Feedback(tmp_path / "kept").export(tmp_path / "out").written == {"red": 1}
+    assert api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out").written == {"red": 1}
 
 
 def test_nothing_to_export_makes_no_folder(keep: Keep, picture: Callable[[str, int], bytes], tmp_path: Path) -> None:
     keep(picture("red", 0))
-    assert api.Feedback(tmp_path / "kept").export(tmp_path / "out").written == {}
+    assert api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out").written == {}
     assert not (tmp_path / "out").exists()
 
 
@@ -218,7 +218,7 @@ def test_uploads_are_counted_by_class_and_reason(
     keep(picture("red", 0), "red")
     keep(picture("red", 1), "blue", reason="odd")
     keep(picture("green", 0), label="green", reason="random")
-    found = api.Feedback(tmp_path / "kept").summary()
+    found = api.FeedbackFolder(tmp_path / "kept").summary()
     assert (found.uploads, found.labelled, found.right) == (3, 2, 1)
     assert found.reasons == {"odd": 1, "random": 1, "unsure": 1}
     assert found.labels == {
@@ -237,12 +237,12 @@ def test_uploads_are_deleted_by_age_by_request_or_all(
     keep(picture("blue", 0), request_id=names[0], image=1)
     old = storage.of_request(folder, names[3])[0].image
     os.utime(old, (time.time() - 31 * 86_400,) * 2)
-    assert api.Feedback(folder).delete(older_than="30d").removed == 1
+    assert api.FeedbackFolder(folder).delete(older_than="30d").removed == 1
     assert not old.exists()
-    done = api.Feedback(folder).delete(request_ids=[names[0], "nobody"])
+    done = api.FeedbackFolder(folder).delete(request_ids=[names[0], "nobody"])
     assert (done.removed, done.left) == (2, 2)
     assert storage.of_request(folder, names[0]) == []
-    assert api.Feedback(folder).delete(everything=True).left == 0
+    assert api.FeedbackFolder(folder).delete(everything=True).left == 0
     assert [each for each in folder.rglob("*") if each.is_file()] == []
 
 
@@ -254,7 +254,7 @@ def test_what_to_delete_must_be_said_clearly(
 ) -> None:
     keep(picture("red", 0))
     with pytest.raises(SettingsError):
-        api.Feedback(tmp_path / "kept").delete(**said)
+        api.FeedbackFolder(tmp_path / "kept").delete(**said)
     assert len(storage.entries(tmp_path / "kept")) == 1
 
 
@@ -262,9 +262,9 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "nowhere", tmp_path / "file"):
         for act in (
-            lambda path: api.Feedback(path).summary(),
-            lambda path: api.Feedback(path).export(tmp_path / "out"),
-            lambda path: api.Feedback(path).delete(everything=True),
+            lambda path: api.FeedbackFolder(path).summary(),
+            lambda path: api.FeedbackFolder(path).export(tmp_path / "out"),
+            lambda path: api.FeedbackFolder(path).delete(everything=True),
         ):
             with pytest.raises(DataError):
                 act(path)
@@ -283,10 +283,10 @@ def test_a_full_disk_leaves_no_half_of_an_image(
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises((OSError, LensmithError)):
-        api.Feedback(tmp_path / "kept").export(tmp_path / "out")
+        api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out")
     assert files(tmp_path / "out") == []
     monkeypatch.undo()
-    assert api.Feedback(tmp_path / "kept").export(tmp_path / "out").written == {"red": 3}
+    assert api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out").written == {"red": 3}
 
 
 def test_what_was_cut_off_while_it_was_written_is_deleted_too(
@@ -300,13 +300,13 @@ def test_what_was_cut_off_while_it_was_written_is_deleted_too(
         half.sidecar.unlink()
     partial = halves[0].image.with_name(f".{halves[0].image.name}.1.partial")
     partial.write_bytes(picture("red", 0))
-    api.Feedback(folder).delete(request_ids=["request-0"])
+    api.FeedbackFolder(folder).delete(request_ids=["request-0"])
     assert not halves[0].image.exists()
     assert not partial.exists()
     assert halves[1].image.exists()
     os.utime(halves[1].image, (time.time() - 31 * 86_400,) * 2)
-    api.Feedback(folder).delete(older_than="30d")
+    api.FeedbackFolder(folder).delete(older_than="30d")
     assert [half.image.exists() for half in halves] == [False, False, True]
     assert len(storage.of_request(folder, whole)) == 1
-    api.Feedback(folder).delete(everything=True)
+    api.FeedbackFolder(folder).delete(everything=True)
     assert [each for each in folder.rglob("*") if each.is_file()] == []

@@ -8,7 +8,7 @@ import pytest
 
 from lensmith.rollout.guards import Assessment, RolloutGuards
 from lensmith.rollout.metrics import ModelCounts, bucket_of
-from lensmith.rollout.state import Rollout
+from lensmith.rollout.state import CanaryRelease
 
 
 def counts(requests: int, failed: int = 0, whole_ms: float = 50, work_ms: float = 20, **more: Any) -> ModelCounts:
@@ -26,8 +26,8 @@ def counts(requests: int, failed: int = 0, whole_ms: float = 50, work_ms: float 
     return ModelCounts(**given)
 
 
-def rollout(**more: Any) -> Rollout:
-    return Rollout(id="flowers-1", name="flowers", champion="1", challenger="2", **more)
+def rollout(**more: Any) -> CanaryRelease:
+    return CanaryRelease(id="flowers-1", name="flowers", champion="1", challenger="2", **more)
 
 
 def last_look(champion: ModelCounts, challenger: ModelCounts, looks: int = 10, **more: Any) -> Assessment:

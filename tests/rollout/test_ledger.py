@@ -12,7 +12,7 @@ from lensmith.errors import RegistryError, RolloutError
 from lensmith.registry.models import aliases
 from lensmith.rollout.ledger import Ledger, LedgerEntry
 from lensmith.rollout.metrics import BUCKETS, ModelCounts
-from lensmith.rollout.state import Decision, Rollout
+from lensmith.rollout.state import CanaryRelease, Decision
 
 Versions = Callable[..., Bundle]
 
@@ -26,8 +26,8 @@ def ledger(registry: Any, versions: Versions) -> Ledger:
     return opened
 
 
-def rollout(**fields: Any) -> Rollout:
-    return Rollout(**{"id": "", "name": "flowers", "champion": "1", "challenger": "2", **fields})
+def rollout(**fields: Any) -> CanaryRelease:
+    return CanaryRelease(**{"id": "", "name": "flowers", "champion": "1", "challenger": "2", **fields})
 
 
 def latest(ledger: Ledger) -> LedgerEntry:

@@ -13,7 +13,7 @@ import pytest
 
 from lensmith.rollout.guards import RolloutGuards
 from lensmith.rollout.metrics import ModelCounts, bucket_of
-from lensmith.rollout.state import Decision, DesiredState, Rollout
+from lensmith.rollout.state import CanaryRelease, Decision, DesiredState
 from lensmith.serving.routes.page import CONSOLE
 
 webdriver = pytest.importorskip("selenium.webdriver")
@@ -94,7 +94,7 @@ def browser(tmp_path: Path) -> Iterator[Callable[..., "webdriver.Chrome"]]:
 
 def known(failed: int, decision: Decision | None = None, **more: Any) -> dict[str, Any]:
     """What the service tells of a release."""
-    rollout = Rollout(id="flowers-3", name="flowers", champion="6", challenger="7", **more)
+    rollout = CanaryRelease(id="flowers-3", name="flowers", champion="6", challenger="7", **more)
     fast = {bucket_of(38.0): 980, bucket_of(120.0): 20}
     champion = ModelCounts(9000, 9, classes={0: 4500, 1: 4500}, right=180, wrong=20)  # type: ignore[arg-type]
     challenger = ModelCounts(1000 - failed, failed, classes={0: 490, 1: 500}, right=55, wrong=5)  # type: ignore[arg-type]

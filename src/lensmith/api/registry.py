@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from lensmith.registry.models import RegisteredModel, Version
     from lensmith.registry.pull import Pulled
     from lensmith.registry.push import Pushed
-    from lensmith.rollout.state import Decision
-    from lensmith.rollout.state import Rollout as CanaryRelease
+    from lensmith.rollout.state import CanaryRelease, Decision
     from lensmith.rollout.status import RolloutStatus
 
 

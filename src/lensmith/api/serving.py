@@ -88,7 +88,7 @@ def deploy(
     return run(settings)
 
 
-class Feedback:
+class FeedbackFolder:
     """Uploads that a service has stored for labelling.
 
     Args:

@@ -30,7 +30,7 @@ _app = typer.Typer(
 @_app.command()
 def show(folder: _Folder, as_json: Json = False) -> None:
     """Count the kept uploads by class: what they were taken for, why they were kept, and how many have a true label."""
-    found = api.Feedback(folder).summary()
+    found = api.FeedbackFolder(folder).summary()
     if as_json:
         print_json(found.as_dict())
         return
@@ -67,7 +67,7 @@ def export(
     A picture that came several times is copied once, and no file is replaced, so an export can be repeated as more
     labels come in. The uploads stay where they are, until the service removes them or `lensmith feedback clear` does.
     """
-    done = api.Feedback(folder).export(out, unlabelled)
+    done = api.FeedbackFolder(folder).export(out, unlabelled)
     if as_json:
         print_json(done.as_dict())
         return
@@ -102,7 +102,7 @@ def clear(
 
     Copies that were exported before are not looked for; they are named by the SHA-256 of the picture.
     """
-    done = api.Feedback(folder).delete(older_than=older_than, request_ids=request_id or (), everything=all_)
+    done = api.FeedbackFolder(folder).delete(older_than=older_than, request_ids=request_id or (), everything=all_)
     if as_json:
         print_json(done.as_dict())
         return

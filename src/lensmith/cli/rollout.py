@@ -18,7 +18,7 @@ from lensmith.cli.registry import Uri
 from lensmith.config import RolloutSettings
 
 if TYPE_CHECKING:
-    from lensmith.rollout.state import Decision, Rollout
+    from lensmith.rollout.state import CanaryRelease, Decision
     from lensmith.rollout.status import RolloutStatus
 
 WATCH_S = 2.0
@@ -105,7 +105,7 @@ def _looks(name: str, tracking_uri: str | None) -> Iterator[RolloutStatus]:
         time.sleep(WATCH_S)
 
 
-def _print_end(rollout: Rollout, decision: Decision, as_json: bool) -> None:
+def _print_end(rollout: CanaryRelease, decision: Decision, as_json: bool) -> None:
     if as_json:
         print_json({"rollout": rollout.model_dump(mode="json"), "decision": decision.model_dump(mode="json")})
         return
@@ -172,7 +172,7 @@ def _outcome(decision: Decision | None) -> Text:
     return Text.assemble((decision.outcome.replace("_", " "), _STYLES[decision.outcome]), said)
 
 
-def _compared(comparison: Mapping[str, Any], rollout: Rollout) -> RenderableType:
+def _compared(comparison: Mapping[str, Any], rollout: CanaryRelease) -> RenderableType:
     sides = [comparison.get(role, {}) for role in ("champion", "challenger")]
     lines: list[tuple[Any, ...]] = [
         ("requests", *(f"{side.get('requests', 0):,}" for side in sides)),
@@ -199,7 +199,7 @@ def _ms(side: Mapping[str, Any], name: str) -> str:
     return "–" if side.get(name) is None else f"{side[name]:.1f} ms"
 
 
-def _dated(rollout: Rollout) -> str:
+def _dated(rollout: CanaryRelease) -> str:
     return f"{rollout.started:%Y-%m-%d %H:%M}"
 
 

@@ -23,7 +23,7 @@ from lensmith.rollout.sequential_tests import (
     shift,
     wilson,
 )
-from lensmith.rollout.state import Rollout
+from lensmith.rollout.state import CanaryRelease
 
 LEAST_REQUESTS = 500
 """Challenger requests before anything is judged by statistics: less would be a judgement on the first minutes."""
@@ -102,7 +102,7 @@ class RolloutGuards:
         rollout: what was begun.
     """
 
-    def __init__(self, rollout: Rollout) -> None:
+    def __init__(self, rollout: CanaryRelease) -> None:
         self.rollout = rollout
         self._windows = LatencyGuard(rollout.slo_ms, rollout.shadow)
 

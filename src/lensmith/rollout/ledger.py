@@ -25,7 +25,7 @@ from lensmith.errors import RegistryError, RolloutError
 from lensmith.registry.client import code, experiment, problems
 from lensmith.registry.models import versions
 from lensmith.registry.references import CHALLENGER, CHAMPION, PREVIOUS
-from lensmith.rollout.state import Decision, Rollout
+from lensmith.rollout.state import CanaryRelease, Decision
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,7 +35,7 @@ PARAM_CHARACTERS, TAG_CHARACTERS = 6000, 8000
 """MLflow's limits; beyond them it cuts values silently, which would leave broken JSON."""
 
 _PACKED = "zlib:"
-_Written = TypeVar("_Written", Rollout, Decision)
+_Written = TypeVar("_Written", CanaryRelease, Decision)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class LedgerEntry:
     """
 
     n: int
-    rollout: Rollout
+    rollout: CanaryRelease
     decision: Decision | None = None
     applied: bool = False
     reports: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -95,7 +95,7 @@ class Ledger:
         """All of them, the last one last; old reports are no longer there, their figures are in the decisions."""
         return self._states()
 
-    def begin(self, rollout: Rollout) -> Rollout:
+    def begin(self, rollout: CanaryRelease) -> CanaryRelease:
         """Claim the next number.
 
         Args:
@@ -123,7 +123,7 @@ class Ledger:
             )
         standing = _claim(self.client, self.run, f"rollout.{n}", text)
         if standing != text:
-            raise _under_way(Rollout.model_validate_json(standing))
+            raise _under_way(CanaryRelease.model_validate_json(standing))
         self._forget_reports(before=n - 1)
         return begun
 
@@ -195,7 +195,7 @@ class Ledger:
             states.append(
                 LedgerEntry(
                     n,
-                    _read(Rollout, data.params[f"rollout.{n}"], f"rollout.{n}"),
+                    _read(CanaryRelease, data.params[f"rollout.{n}"], f"rollout.{n}"),
                     _read(Decision, decided, f"rollout.{n}.decision") if decided else None,
                     f"rollout.{n}.applied" in data.tags,
                     reports.get(n, {}),
@@ -292,7 +292,7 @@ def _twice(write: Callable[[], None]) -> None:
         write()
 
 
-def _under_way(rollout: Rollout) -> RolloutError:
+def _under_way(rollout: CanaryRelease) -> RolloutError:
     return RolloutError(
         f"No canary release of {rollout.name} was expected to be under way.",
         f"{rollout.id} is: version {rollout.challenger} beside {rollout.champion}, since "

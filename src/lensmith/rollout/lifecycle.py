@@ -17,7 +17,7 @@ from lensmith.registry.pull import pull
 from lensmith.registry.references import CHALLENGER, CHAMPION, PREVIOUS, ModelReference
 from lensmith.rollout.guards import RolloutGuards
 from lensmith.rollout.ledger import Ledger, LedgerEntry
-from lensmith.rollout.state import Decision, Rollout
+from lensmith.rollout.state import CanaryRelease, Decision
 from lensmith.rollout.status import total
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _LISTED = 8
 
 
-def start(settings: RolloutSettings) -> Rollout:
+def start(settings: RolloutSettings) -> CanaryRelease:
     """Let a version be tried beside the champion; the services that follow it see it the next time they look.
 
     Both bundles are pulled and verified first. Nothing is left where it fails.
@@ -47,7 +47,7 @@ def start(settings: RolloutSettings) -> Rollout:
     assert ledger is not None
     # The ledger says what is under way, the alias only names it for people: so a death in between harms nothing.
     begun = ledger.begin(
-        Rollout(
+        CanaryRelease(
             id="",
             name=settings.name,
             champion=champion.version,
@@ -68,7 +68,7 @@ def start(settings: RolloutSettings) -> Rollout:
 
 def end(
     name: str, outcome: Literal["promoted", "aborted"], reason: str = "", tracking_uri: str | None = None
-) -> tuple[Rollout, Decision]:
+) -> tuple[CanaryRelease, Decision]:
     """End the release that is under way, as a person wants it; with it the aliases move.
 
     Returns:

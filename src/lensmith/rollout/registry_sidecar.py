@@ -32,7 +32,7 @@ from lensmith.rollout.guards import Assessment, RolloutGuards
 from lensmith.rollout.ledger import Ledger, LedgerEntry
 from lensmith.rollout.report import RolloutReport
 from lensmith.rollout.sidecar_channel import SidecarChannel
-from lensmith.rollout.state import Decision, DesiredState, Rollout, now
+from lensmith.rollout.state import CanaryRelease, Decision, DesiredState, now
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -172,7 +172,7 @@ class RegistrySidecar:
             update["challenger_path"], update["trouble"] = self._challenger(state.rollout)
         return known.model_copy(update=update)
 
-    def _challenger(self, rollout: Rollout) -> tuple[Path | None, str]:
+    def _challenger(self, rollout: CanaryRelease) -> tuple[Path | None, str]:
         """Where its bundle lies, or why it cannot be had."""
         try:
             return pull(self._client, resolve(self._client, ModelReference(rollout.name, rollout.challenger))), ""
@@ -200,7 +200,7 @@ class RegistrySidecar:
             self._applied = True
         return known.model_copy(update={"decision": decision, "comparison": known.comparison or decision.figures})
 
-    def _pending_for(self, rollout: Rollout) -> Decision | None:
+    def _pending_for(self, rollout: CanaryRelease) -> Decision | None:
         """What was decided of this release while the registry was away."""
         return self._pending[1] if self._pending is not None and self._pending[0] == rollout.id else None
 
@@ -215,7 +215,9 @@ class RegistrySidecar:
                 self._complain(f"The report of {replica} cannot be read and is left out ({error!r}).")
         return found
 
-    def _judge(self, rollout: Rollout, own: RolloutReport, known: DesiredState) -> tuple[Decision | None, Assessment]:
+    def _judge(
+        self, rollout: CanaryRelease, own: RolloutReport, known: DesiredState
+    ) -> tuple[Decision | None, Assessment]:
         """How the release should end by what is known; None: it goes on."""
         if self._guard is None or self._guard.rollout.id != rollout.id:
             self._guard = RolloutGuards(rollout)

@@ -14,7 +14,7 @@ def now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
-class Rollout(BaseModel):
+class CanaryRelease(BaseModel):
     """A challenger that gets a share of the champion's requests. Never changed once begun."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -61,7 +61,7 @@ class DesiredState(BaseModel):
     alias: str
     version: str = Field(description="in the registry, of what the alias names")
     path: Path
-    rollout: Rollout | None = Field(None, description="the latest; under way where there is no decision")
+    rollout: CanaryRelease | None = Field(None, description="the latest; under way where there is no decision")
     decision: Decision | None = None
     challenger_path: Path | None = Field(None, description="None: not here yet, or it cannot be had (see `trouble`)")
     trouble: str = Field("", description="why the challenger's bundle cannot be had")

@@ -14,7 +14,7 @@ from lensmith.registry.models import champion_of
 from lensmith.rollout.guards import RolloutGuards
 from lensmith.rollout.ledger import Ledger, LedgerEntry
 from lensmith.rollout.report import RolloutReport
-from lensmith.rollout.state import Decision, Rollout, now
+from lensmith.rollout.state import CanaryRelease, Decision, now
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,11 @@ class RolloutStatus:
 
     name: str
     champion: str | None
-    rollout: Rollout | None
+    rollout: CanaryRelease | None
     decision: Decision | None
     comparison: Mapping[str, Any]
     replicas: Sequence[ReplicaStatus]
-    history: Sequence[tuple[Rollout, Decision | None]]
+    history: Sequence[tuple[CanaryRelease, Decision | None]]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

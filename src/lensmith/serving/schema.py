@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from lensmith.bundle.format import Abstention
-from lensmith.rollout.state import Decision, Rollout
+from lensmith.rollout.state import CanaryRelease, Decision
 from lensmith.serving.problems import ProblemDetails
 
 
@@ -129,7 +129,7 @@ class RolloutState(BaseModel):
     name: str | None = Field(None, description="Registered model; null: what is served comes from no registry.")
     alias: str | None = Field(None, description="What is followed.")
     version: str | None = Field(None, description="What the alias names.")
-    rollout: Rollout | None = Field(None, description="The latest rollout; under way where there is no decision.")
+    rollout: CanaryRelease | None = Field(None, description="The latest rollout; under way where there is no decision.")
     decision: Decision | None = Field(None, description="How it ended.")
     comparison: dict[str, Any] = Field({}, description="Both versions over all replicas.")
     trouble: str | None = Field(None, description="Why the challenger cannot be had here.")

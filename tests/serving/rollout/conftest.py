@@ -13,7 +13,7 @@ from lensmith.bundle.format import Bundle
 from lensmith.config import ServeSettings
 from lensmith.rollout.report import RolloutReport
 from lensmith.rollout.sidecar_channel import SidecarChannel
-from lensmith.rollout.state import DesiredState, Rollout
+from lensmith.rollout.state import CanaryRelease, DesiredState
 from lensmith.serving.app import create_app
 from lensmith.serving.execution.model_manager import ModelManager
 
@@ -62,11 +62,11 @@ def follow(colour_bundle: Bundle, tmp_path: Path) -> Iterator[Callable[..., Foll
 
 
 @pytest.fixture
-def rollout() -> Callable[..., Rollout]:
+def rollout() -> Callable[..., CanaryRelease]:
     """`rollout(**fields)`: half of the requests of `flowers` for version 4."""
 
-    def make(**fields: Any) -> Rollout:
+    def make(**fields: Any) -> CanaryRelease:
         begun = {"id": "flowers-1", "name": "flowers", "champion": "3", "challenger": "4", "share": 50.0}
-        return Rollout.model_validate({**begun, **fields})
+        return CanaryRelease.model_validate({**begun, **fields})
 
     return make

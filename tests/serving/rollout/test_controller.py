@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lensmith.bundle.format import GOLDEN, GRAPH, Bundle, Manifest, write
-from lensmith.rollout.state import Decision, Rollout
+from lensmith.rollout.state import CanaryRelease, Decision
 from lensmith.serving.execution.loaded_model import LoadedModel
 
 
@@ -29,7 +29,7 @@ def loaded(followed: Any) -> set[str]:
     return {each["version"] for each in followed.client.get("/model").json()["loaded"]}
 
 
-def begin(followed: Any, rollout: Rollout, path: Path) -> None:
+def begin(followed: Any, rollout: CanaryRelease, path: Path) -> None:
     followed.say(rollout=rollout, challenger_path=path)
     until(lambda: rollout.challenger in loaded(followed), "the challenger")
 
@@ -81,7 +81,7 @@ def test_a_champion_that_cannot_be_loaded_leaves_the_old_one(
 
 
 def test_a_challenger_gets_its_share_and_both_are_counted(
-    follow: Callable[..., Any], rollout: Callable[..., Rollout], remake: Callable[..., Bundle], red_png: bytes
+    follow: Callable[..., Any], rollout: Callable[..., CanaryRelease], remake: Callable[..., Bundle], red_png: bytes
 ) -> None:
     followed = follow()
     begin(followed, rollout(share=30.0), remake("next", version="other").path)
@@ -95,7 +95,7 @@ def test_a_challenger_gets_its_share_and_both_are_counted(
 
 
 def test_a_request_with_the_same_identifier_goes_to_the_same_model(
-    follow: Callable[..., Any], rollout: Callable[..., Rollout], remake: Callable[..., Bundle], red_png: bytes
+    follow: Callable[..., Any], rollout: Callable[..., CanaryRelease], remake: Callable[..., Bundle], red_png: bytes
 ) -> None:
     followed = follow()
     begin(followed, rollout(), remake("next", version="other").path)
@@ -110,7 +110,7 @@ def test_a_request_with_the_same_identifier_goes_to_the_same_model(
 
 
 def test_who_names_a_version_gets_it_and_is_not_counted(
-    follow: Callable[..., Any], rollout: Callable[..., Rollout], remake: Callable[..., Bundle], red_png: bytes
+    follow: Callable[..., Any], rollout: Callable[..., CanaryRelease], remake: Callable[..., Bundle], red_png: bytes
 ) -> None:
     followed = follow()
     begin(followed, rollout(share=100.0), remake("next", version="other").path)
@@ -124,7 +124,7 @@ def test_who_names_a_version_gets_it_and_is_not_counted(
 
 def test_the_first_answer_that_is_no_number_is_the_last_and_the_champion_answers_in_its_place(
     follow: Callable[..., Any],
-    rollout: Callable[..., Rollout],
+    rollout: Callable[..., CanaryRelease],
     remake: Callable[..., Bundle],
     red_png: bytes,
     monkeypatch: pytest.MonkeyPatch,
@@ -139,7 +139,7 @@ def test_the_first_answer_that_is_no_number_is_the_last_and_the_champion_answers
 
 def test_three_failures_in_a_row_stop_a_challenger(
     follow: Callable[..., Any],
-    rollout: Callable[..., Rollout],
+    rollout: Callable[..., CanaryRelease],
     remake: Callable[..., Bundle],
     red_png: bytes,
     monkeypatch: pytest.MonkeyPatch,
@@ -163,7 +163,7 @@ def test_three_failures_in_a_row_stop_a_challenger(
 
 def test_a_challenger_that_fails_when_its_release_has_just_ended_fails_no_client(
     follow: Callable[..., Any],
-    rollout: Callable[..., Rollout],
+    rollout: Callable[..., CanaryRelease],
     remake: Callable[..., Bundle],
     red_png: bytes,
     monkeypatch: pytest.MonkeyPatch,
@@ -181,7 +181,7 @@ def test_a_challenger_that_fails_when_its_release_has_just_ended_fails_no_client
 
 
 def test_bad_images_count_against_nobody(
-    follow: Callable[..., Any], rollout: Callable[..., Rollout], remake: Callable[..., Bundle], red_png: bytes
+    follow: Callable[..., Any], rollout: Callable[..., CanaryRelease], remake: Callable[..., Bundle], red_png: bytes
 ) -> None:
     followed = follow()
     begin(followed, rollout(share=100.0), remake("next", version="other").path)
@@ -194,7 +194,7 @@ def test_bad_images_count_against_nobody(
 
 
 def test_a_challenger_that_cannot_be_loaded_is_stopped_for_that(
-    follow: Callable[..., Any], rollout: Callable[..., Rollout], remake: Callable[..., Bundle], red_png: bytes
+    follow: Callable[..., Any], rollout: Callable[..., CanaryRelease], remake: Callable[..., Bundle], red_png: bytes
 ) -> None:
     followed = follow()
     broken = remake("broken", version="other").path
@@ -206,7 +206,7 @@ def test_a_challenger_that_cannot_be_loaded_is_stopped_for_that(
 
 
 def test_in_the_shadow_nobody_sees_the_challenger_and_agreement_is_counted(
-    follow: Callable[..., Any], rollout: Callable[..., Rollout], remake: Callable[..., Bundle], red_png: bytes
+    follow: Callable[..., Any], rollout: Callable[..., CanaryRelease], remake: Callable[..., Bundle], red_png: bytes
 ) -> None:
     followed = follow()
     begin(followed, rollout(share=100.0, shadow=True), remake("next", version="other").path)
@@ -217,7 +217,11 @@ def test_in_the_shadow_nobody_sees_the_challenger_and_agreement_is_counted(
 
 
 def test_mapped_labels_count_as_the_champions(
-    follow: Callable[..., Any], rollout: Callable[..., Rollout], tmp_path: Path, colour_bundle: Bundle, red_png: bytes
+    follow: Callable[..., Any],
+    rollout: Callable[..., CanaryRelease],
+    tmp_path: Path,
+    colour_bundle: Bundle,
+    red_png: bytes,
 ) -> None:
     labels = ("blue", "green", "rosso")
 
@@ -242,7 +246,7 @@ def test_mapped_labels_count_as_the_champions(
 @pytest.mark.parametrize(("outcome", "champion"), [("promoted", "4"), ("rolled_back", "3"), ("aborted", "3")])
 def test_a_decision_ends_the_release(
     follow: Callable[..., Any],
-    rollout: Callable[..., Rollout],
+    rollout: Callable[..., CanaryRelease],
     remake: Callable[..., Bundle],
     red_png: bytes,
     outcome: str,

@@ -7,7 +7,7 @@ import logging
 
 from lensmith.rollout.metrics import CONFIDENCE_BUCKETS, bucket_of, class_bucket
 from lensmith.rollout.report import Role, RolloutReport, StopReason
-from lensmith.rollout.state import Rollout
+from lensmith.rollout.state import CanaryRelease
 from lensmith.serving.execution.loaded_model import LoadedModel, NotFiniteError, TimedPrediction
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class Canary:
         challenger: loaded and warm; None: it could not be loaded.
     """
 
-    def __init__(self, rollout: Rollout, champion: LoadedModel, challenger: LoadedModel | None) -> None:
+    def __init__(self, rollout: CanaryRelease, champion: LoadedModel, challenger: LoadedModel | None) -> None:
         self.rollout = rollout
         self.challenger = challenger
         self.report = RolloutReport(rollout.id)
