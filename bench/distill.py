@@ -62,7 +62,9 @@ def judged(path: Path) -> float:
     """Accuracy of a run's best epoch on the test part."""
     import torch
 
-    from lensmith.training.dataloading.dataset import Images, Order, close, default_workers, loader
+    from lensmith.training.dataloading.dataset import ImageDataset
+    from lensmith.training.dataloading.loader import build_loader, close_loader, default_loader_workers
+    from lensmith.training.dataloading.sampler import EpochSampler
     from lensmith.training.models import backbone
     from lensmith.training.run_dir import checkpoint
     from lensmith.training.run_dir.run import Run
@@ -71,12 +73,12 @@ def judged(path: Path) -> float:
     run, device = Run.open(path), torch.device("cpu")
     model = backbone.rebuild(run.settings, len(run.images.labels), checkpoint.load(run.best)["model"])
     samples = run.images.part("test")
-    dataset = Images(run.images, samples, run.preprocessing, None, 0)
-    batches = loader(dataset, Order(len(samples), 128, None), default_workers(device), device)
+    dataset = ImageDataset(run.images, samples, run.preprocessing, None, 0)
+    batches = build_loader(dataset, EpochSampler(len(samples), 128, None), default_loader_workers(device), device)
     try:
         return answers(model, batches, device).accuracy
     finally:
-        close(batches)
+        close_loader(batches)
 
 
 def ways(given: argparse.Namespace, teacher: Path) -> dict[str, dict[str, Any]]:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lensmith.core.machine import allowed_cores
-from lensmith.training.microbatch.attempt import Verdict
+from lensmith.training.microbatch.attempt import StepVerdict
 from lensmith.training.microbatch.microbatch import MicroBatcher
 from lensmith.training.microbatch.rng_state import random_state
 
@@ -58,36 +58,36 @@ def interval(values: Sequence[float]) -> list[float]:
 
 def parts_ms(micro: MicroBatcher, batch: tuple[Tensor, Tensor], device: torch.device) -> dict[str, float]:
     """Milliseconds of the transaction's parts, each the least of many times, which other work on the machine spares."""
-    model, tiles = micro.model, micro.tiles
+    model, batchnorm = micro.model, micro.batchnorm
     weight = next(model.parameters())
 
     def buffers() -> object:
         return [
             buffer.clone()
             for m in model.modules()
-            if m.training and m not in tiles.norms
+            if m.training and m not in batchnorm.layers
             for buffer in m._buffers.values()
         ]
 
-    def vote() -> Verdict:
-        micro.world.tell([1, 1])
-        return Verdict(micro.world.vote(Verdict.FINE))
+    def vote() -> StepVerdict:
+        micro.world.all_gather([1, 1])
+        return StepVerdict(micro.world.all_reduce_max(StepVerdict.FINE))
 
-    pixels = [torch.zeros(len(batch[0]), norm.num_features, 1, 1, device=device) for norm in tiles.norms]
+    pixels = [torch.zeros(len(batch[0]), norm.num_features, 1, 1, device=device) for norm in batchnorm.layers]
 
     @torch.no_grad()
     def norms() -> None:
-        for norm, pixel in zip(tiles.norms, pixels, strict=True):
+        for norm, pixel in zip(batchnorm.layers, pixels, strict=True):
             norm(pixel)
 
-    def swapped() -> None:
-        with tiles.swapped():
+    def collect() -> None:
+        with batchnorm.collecting():
             pass
 
     def tiled() -> None:
-        with tiles.swapped(), tiles.chunk([len(batch[0])]):
+        with batchnorm.collecting(), batchnorm.chunk([len(batch[0])]):
             norms()
-        tiles.commit(tiles.sums(), tiles.counts())
+        batchnorm.commit(batchnorm.sums(), batchnorm.counts())
 
     def nothing() -> None:
         """A transaction around a loss without a network."""
@@ -102,9 +102,9 @@ def parts_ms(micro: MicroBatcher, batch: tuple[Tensor, Tensor], device: torch.de
         "random state": least_ms(lambda: random_state(device), device),
         "buffers": least_ms(buffers, device),
         "vote": least_ms(vote, device),
-        "tiles": least_ms(tiled, device) - least_ms(norms, device) if tiles.norms else 0.0,
+        "tiles": least_ms(tiled, device) - least_ms(norms, device) if batchnorm.layers else 0.0,
     }
-    whole = least_ms(nothing, device) - least_ms(plain_nothing, device) - least_ms(swapped, device)
+    whole = least_ms(nothing, device) - least_ms(plain_nothing, device) - least_ms(collect, device)
     found["rest"] = whole - found["random state"] - found["buffers"] - found["vote"]
     return found
 

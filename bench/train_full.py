@@ -39,9 +39,9 @@ from torch.nn import functional
 
 from lensmith.core.machine import allowed_cores
 from lensmith.training.microbatch import memory
-from lensmith.training.microbatch.chunks import cut
+from lensmith.training.microbatch.chunks import split_evenly
 from lensmith.training.microbatch.microbatch import MicroBatcher
-from lensmith.training.microbatch.usage import Peak, status_bytes
+from lensmith.training.microbatch.usage import PeakMemory, status_bytes
 
 FLOOR = 4
 WARM_UP = 2
@@ -162,7 +162,7 @@ class Fixed:
     def take(self) -> None:
         """One step."""
         start = 0
-        for size in cut(self.step, self.chunk):
+        for size in split_evenly(self.step, self.chunk):
             self.training.add(slice(start, start + size), self.step)
             start += size
         self.training.step()
@@ -196,11 +196,11 @@ def child(given: argparse.Namespace) -> None:
     device, idle = training.device, held(training.device)
     if given.room:
         set_cap(device, given.room)
-    way, peak = way_of(given.child, training), Peak(device)
+    way, peak = way_of(given.child, training), PeakMemory(device)
     print(json.dumps({"ready": True}), flush=True)
     for _ in sys.stdin:
         before, started = way.retries, time.perf_counter()
-        peak.take()
+        peak.read_and_reset()
         try:
             way.take()
         except Exception as error:
@@ -215,7 +215,7 @@ def child(given: argparse.Namespace) -> None:
             "retries": way.retries - before,
             "chunk": way.chunk,
             "step": way.step,
-            "peak": peak.take() - idle,
+            "peak": peak.read_and_reset() - idle,
         }
         print(json.dumps(told), flush=True)
 

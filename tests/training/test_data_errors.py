@@ -17,8 +17,8 @@ from lensmith.errors import DataError, RunError
 from lensmith.training.data_errors import Faults
 from lensmith.training.dataloading.dataset import Batch
 from lensmith.training.learner import Learner
-from lensmith.training.microbatch.attempt import Verdict
-from lensmith.training.microbatch.microbatch import Outcome
+from lensmith.training.microbatch.attempt import StepVerdict
+from lensmith.training.microbatch.microbatch import StepResult
 from lensmith.training.run_dir import checkpoint
 from lensmith.training.run_dir.recorder import Recorder
 from lensmith.training.run_dir.run import Run
@@ -36,11 +36,11 @@ def spoil(monkeypatch: pytest.MonkeyPatch, shared_colours: Path) -> Spoil:
     plain_take, plain_loss = Learner.take, Learner._loss
     under_way = [-1]
 
-    def spoiled(steps: Sequence[int], watch: Callable[[Learner, Outcome], None] = lambda *_: None) -> Any:
+    def spoiled(steps: Sequence[int], watch: Callable[[Learner, StepResult], None] = lambda *_: None) -> Any:
         training = prepare(shared_colours, (5, 3, 2), 0).part("train")
         taken: dict[int, list[str]] = {}
 
-        def take(self: Learner, batch: Batch, plan: Any, step: int, *others: Any) -> Outcome:
+        def take(self: Learner, batch: Batch, plan: Any, step: int, *others: Any) -> StepResult:
             under_way[0], taken[step] = step, [training[index].path for index in batch.indices]
             outcome = plain_take(self, batch, plan, step, *others)
             watch(self, outcome)
@@ -121,15 +121,17 @@ def test_a_skipped_step_is_named_and_the_run_goes_on_to_its_end(
 
 
 def test_a_skipped_step_moves_nothing(short: Any, spoil: Spoil) -> None:
-    seen: list[tuple[Verdict, dict[str, Any]]] = []
+    seen: list[tuple[StepVerdict, dict[str, Any]]] = []
 
-    def watch(learner: Learner, outcome: Outcome) -> None:
+    def watch(learner: Learner, outcome: StepResult) -> None:
         seen.append((outcome.verdict, copy.deepcopy(learner.state())))
         assert all(parameter.grad is None for parameter in learner.model.parameters())
 
     spoil([4], watch)
     fit(short(on_nan="skip", ema=0.9, optimizer="sgd", precision="fp16"))
-    assert [verdict for verdict, _ in seen] == [Verdict.FINE] * 4 + [Verdict.NOT_A_NUMBER] + [Verdict.FINE] * 4
+    assert [verdict for verdict, _ in seen] == [StepVerdict.FINE] * 4 + [StepVerdict.NOT_A_NUMBER] + [
+        StepVerdict.FINE
+    ] * 4
     before, after, later = (seen[number][1] for number in (3, 4, 5))
     for what in ("model", "ema", "scaler"):
         assert all(torch.equal(torch.as_tensor(after[what][name]), torch.as_tensor(value))

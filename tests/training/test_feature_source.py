@@ -12,7 +12,7 @@ import torch
 
 from lensmith.config import TrainSettings
 from lensmith.training import feature_source, loop
-from lensmith.training.feature_cache import engines
+from lensmith.training.feature_cache import backends
 from lensmith.training.learner import Learner
 from lensmith.training.result import Fitted
 from lensmith.training.run_dir import checkpoint
@@ -29,7 +29,7 @@ def train(quick: dict[str, Any], colours: Path, tmp_path: Path, monkeypatch: pyt
     """Train on the colours; features in full precision, so that they can be compared with none."""
     for name in ("draw_curves", "draw_memory"):
         monkeypatch.setattr(loop, name, lambda *_: None)
-    monkeypatch.setattr(engines, "candidates", lambda device: ["torch fp32"])
+    monkeypatch.setattr(backends, "available_backends", lambda device: ["torch fp32"])
     monkeypatch.setenv("LENSMITH_CACHE", str(tmp_path / "cache"))
 
     def run(name: str = "run", **changes: Any) -> Fitted:
@@ -241,7 +241,7 @@ def test_which_phases_take_turns_at_views(settings: dict[str, Any], expected: li
 
 def test_pictures_are_mixed_only_once_the_backbone_learns() -> None:
     made = TrainSettings.model_validate({**SETTINGS, "mixup": 0.2})
-    assert [phase.warms for phase in phases_of(made, stages=5)] == [True, False]
+    assert [phase.is_head_warmup for phase in phases_of(made, stages=5)] == [True, False]
     alone = TrainSettings.model_validate({**SETTINGS, "mixup": 0.2, "trainable_stages": 0})
-    assert [phase.warms for phase in phases_of(alone, stages=5)] == [False]
-    assert not Phase("all", 0, 1, None).warms
+    assert [phase.is_head_warmup for phase in phases_of(alone, stages=5)] == [False]
+    assert not Phase("all", 0, 1, None).is_head_warmup

@@ -107,11 +107,11 @@ def test_the_trial_leaves_weights_statistics_gradients_and_random_numbers_alone(
 def test_each_phase_is_tried_once_and_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     times = [(2.0, 1.5), (2.0, 1.0), (1.0, 2.0), (2.0, 2.0)]
     seconds = [{"fp32": full, "bf16": half} for full, half in times]
-    ways = [("bf16", "channels_first"), ("fp32", "channels_last")]
+    precisions = [("bf16", "channels_first"), ("fp32", "channels_last")]
     monkeypatch.setattr(precision, "fastest", lambda step, device: seconds.pop(0))
     made = learner()
-    assert [made.enter(phase) for phase in (LAST, ALL, LAST, ALL)] == [*(chosen for chosen, _ in ways)] * 2
-    assert [*made.ways.values()] == ways
+    assert [made.enter(phase) for phase in (LAST, ALL, LAST, ALL)] == [*(chosen for chosen, _ in precisions)] * 2
+    assert [*made.precisions.values()] == precisions
     again = learner()
     assert [again.enter(phase) for phase in (LAST, ALL)] == ["bf16", "fp32"]
     assert not seconds
@@ -120,4 +120,4 @@ def test_each_phase_is_tried_once_and_remembered(monkeypatch: pytest.MonkeyPatch
 def test_a_head_on_features_is_too_little_for_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "fastest", lambda *_: pytest.fail("tried"))
     made = learner()
-    assert made.enter(HEAD, split_model.find(made.network, 0, 32)) == "fp32"
+    assert made.enter(HEAD, split_model.find_split_point(made.network, 0, 32)) == "fp32"

@@ -21,7 +21,7 @@ from lensmith.errors import DataError, OutputError, RunError, SettingsError
 from lensmith.training import loop
 from lensmith.training.learner import Learner
 from lensmith.training.loop import Loop, RunInterruptedError
-from lensmith.training.microbatch.microbatch import Outcome
+from lensmith.training.microbatch.microbatch import StepResult
 from lensmith.training.result import Fitted
 from lensmith.training.run_dir import checkpoint
 from lensmith.training.run_dir.run import Run
@@ -254,7 +254,7 @@ def test_weights_that_went_bad_in_the_last_step_are_not_taken_for_the_best(
 ) -> None:
     plain = Learner.take
 
-    def spoil(self: Learner, *given: Any) -> Outcome:
+    def spoil(self: Learner, *given: Any) -> StepResult:
         outcome = plain(self, *given)
         with torch.no_grad():
             self.network.head.bias.fill_(math.nan)

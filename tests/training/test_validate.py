@@ -11,7 +11,9 @@ from torch import nn
 from lensmith.data.split import prepare
 from lensmith.errors import DataError
 from lensmith.imaging.preprocessing import Preprocessing
-from lensmith.training.dataloading.dataset import Images, Order, loader
+from lensmith.training.dataloading.dataset import ImageDataset
+from lensmith.training.dataloading.loader import build_loader
+from lensmith.training.dataloading.sampler import EpochSampler
 from lensmith.training.validate import Answers, answers
 
 CPU = torch.device("cpu")
@@ -25,8 +27,8 @@ def model() -> nn.Module:
 
 def judge(network: nn.Module, folder: Path, size: int = 5) -> Answers:
     found = prepare(folder, (5, 3, 2), 0)
-    images = Images(found, found.samples, Preprocessing(image_size=32), None, 0)
-    return answers(network, loader(images, Order(len(images), size, None), 0, CPU), CPU)
+    images = ImageDataset(found, found.samples, Preprocessing(image_size=32), None, 0)
+    return answers(network, build_loader(images, EpochSampler(len(images), size, None), 0, CPU), CPU)
 
 
 def test_answers_do_not_depend_on_the_batch_size(shared_colours: Path) -> None:

@@ -22,7 +22,9 @@ from lensmith.exporting.samples import prepared, spread
 from lensmith.imaging.decode import read
 from lensmith.imaging.preprocessing import Tensor
 from lensmith.inference.selection import DEFAULT_DROP
-from lensmith.training.dataloading.dataset import Images, Order, default_workers, loader
+from lensmith.training.dataloading.dataset import ImageDataset
+from lensmith.training.dataloading.loader import build_loader, default_loader_workers
+from lensmith.training.dataloading.sampler import EpochSampler
 from lensmith.training.run_dir.run import Run
 from lensmith.training.validate import answers
 
@@ -97,9 +99,9 @@ def limit_of(settings: ExportSettings) -> float:
 def _reference(model: nn.Module, run: Run, samples: Sequence[Sample]) -> Tensor:
     """PyTorch's probabilities of the samples that can be read."""
     device = torch.device("cpu")  # where the engines run
-    dataset = Images(run.images, samples, run.preprocessing, None, run.settings.seed)
-    workers = default_workers(device) if run.settings.workers is None else run.settings.workers
-    batches = loader(dataset, Order(len(samples), min(64, run.settings.batch_size), None), workers, device)
+    dataset = ImageDataset(run.images, samples, run.preprocessing, None, run.settings.seed)
+    workers = default_loader_workers(device) if run.settings.workers is None else run.settings.workers
+    batches = build_loader(dataset, EpochSampler(len(samples), min(64, run.settings.batch_size), None), workers, device)
     logits = answers(model.to(memory_format=torch.channels_last), batches, device).logits
     probabilities: Tensor = logits.softmax(1).numpy()
     return probabilities

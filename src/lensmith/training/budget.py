@@ -23,8 +23,9 @@ from lensmith.data.scan import ImageSet
 from lensmith.errors import ImageError, SettingsError
 from lensmith.imaging.decode import decoded_size
 from lensmith.training.dataloading import augment
-from lensmith.training.dataloading.dataset import Images, Item
-from lensmith.training.feature_cache.split_model import find
+from lensmith.training.dataloading.dataset import ImageDataset
+from lensmith.training.dataloading.sampler import Item
+from lensmith.training.feature_cache.split_model import find_split_point
 from lensmith.training.learner import Learner
 from lensmith.training.models import backbone
 from lensmith.training.schedule import PRESETS, Phase
@@ -210,13 +211,13 @@ def measure(settings: TrainSettings, images: ImageSet, size: int, device: torch.
     training = images.part("train")
     counts = Counter(sample.label for sample in training)
     learner = Learner(network, at_size, network.preprocessing, images.labels, counts, device)
-    dataset = Images(images, training, network.preprocessing, augment.of(settings, size), settings.seed)
+    dataset = ImageDataset(images, training, network.preprocessing, augment.build(settings, size), settings.seed)
     decode_s = _seconds(lambda: [dataset[Item(0, sample)] for sample in range(min(32, len(training)))], 1)
     shared = decode_s / min(32, len(training)) / allowed_cores()
     few = min(FEW_STAGES, len(network.stages) - 1)
     whole_s = _step_s(learner, None, (3, size, size)) + shared
-    cut = find(network, few, size)
-    few_s = _step_s(learner, few, cut.shape, cut) if cut is not None else whole_s
+    split_point = find_split_point(network, few, size)
+    few_s = _step_s(learner, few, split_point.shape, split_point) if split_point is not None else whole_s
     noise = torch.rand(min(32, settings.batch_size), 3, size, size, device=device)
 
     def forward() -> None:
@@ -228,10 +229,10 @@ def measure(settings: TrainSettings, images: ImageSet, size: int, device: torch.
     return Measured(size, _seconds(forward) / len(noise) + shared, whole_s, few_s)
 
 
-def _step_s(learner: Learner, stages: int | None, shape: tuple[int, ...], cut: Any = None) -> float:
+def _step_s(learner: Learner, stages: int | None, shape: tuple[int, ...], split_point: Any = None) -> float:
     """Seconds that an image takes in a step."""
     images = min(64, learner.settings.batch_size)
-    learner.enter(Phase(f"measured {stages}", 0, 1, stages, shape[-1] if cut is None else None), cut)
+    learner.enter(Phase(f"measured {stages}", 0, 1, stages, shape[-1] if split_point is None else None), split_point)
     taken = _seconds(lambda: learner.rehearse(images))
     return taken / images
 

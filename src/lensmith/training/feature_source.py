@@ -11,12 +11,13 @@ from typing import Any
 from lensmith.config import TrainSettings
 from lensmith.core.cache import NotKeptError, Store, default_budget_bytes
 from lensmith.training.dataloading import decode_cache
-from lensmith.training.dataloading.dataset import Images, Order
-from lensmith.training.dataloading.decode_cache import Decoded
+from lensmith.training.dataloading.dataset import ImageDataset
+from lensmith.training.dataloading.decode_cache import DecodedPictures
+from lensmith.training.dataloading.sampler import EpochSampler
+from lensmith.training.feature_cache.backends import available_backends
 from lensmith.training.feature_cache.batches import FeatureBatches
-from lensmith.training.feature_cache.engines import candidates
-from lensmith.training.feature_cache.features import Extractor, NoFeaturesError, Rows, View
-from lensmith.training.feature_cache.split_model import Cut, find
+from lensmith.training.feature_cache.features import FeatureExtractor, Features, NoFeaturesError, View
+from lensmith.training.feature_cache.split_model import SplitPoint, find_split_point
 from lensmith.training.learner import Learner
 from lensmith.training.run_dir.recorder import Recorder
 from lensmith.training.run_dir.run import Run
@@ -38,7 +39,7 @@ class Taken:
     """What a phase learns from.
 
     Attributes:
-        cut: the features are what crosses it.
+        split_point: between the frozen trunk and the trainable tail.
         views: of the training images.
         held: of the validation images, as they are; None where there are none.
         training: the views, in the order of an epoch.
@@ -46,9 +47,9 @@ class Taken:
         seconds: that it took to get them.
     """
 
-    cut: Cut
-    views: list[Rows]
-    held: Rows | None
+    split_point: SplitPoint
+    views: list[Features]
+    held: Features | None
     training: FeatureBatches
     validation: FeatureBatches | None
     seconds: float
@@ -60,7 +61,7 @@ def views(phase: Phase, settings: TrainSettings) -> int | None:
     A few views are enough, and what is frozen need not be run again, unless pictures are mixed anew in each step or a
     teacher looks at them, too, or the phase is so short that features would hardly be used twice.
     """
-    mixes = (settings.mixup or settings.cutmix) and not phase.warms
+    mixes = (settings.mixup or settings.cutmix) and not phase.is_head_warmup
     if phase.trainable is None or settings.teacher is not None or mixes:
         return None
     if settings.augment == "none":
@@ -82,13 +83,13 @@ class Source:
     """
 
     def __init__(
-        self, run: Run, learner: Learner, order: Order, recorder: Recorder, stopped: Callable[[], bool]
+        self, run: Run, learner: Learner, order: EpochSampler, recorder: Recorder, stopped: Callable[[], bool]
     ) -> None:
         self.run, self.learner, self.order, self.recorder, self.stopped = run, learner, order, recorder, stopped
         settings = run.settings
         budget = default_budget_bytes() if settings.cache_gb is None else int(settings.cache_gb * 1e9)
         self.store = Store(budget) if budget else None
-        self.runners: dict[str, str] = {}
+        self.backends: dict[str, str] = {}
         """Phase → engine, so that a resumed run sees the same features."""
 
     def enter(self, phase: Phase) -> Taken | None:
@@ -104,17 +105,17 @@ class Source:
         self.learner.folding.unfold()  # what engines are given is the network as it is
         self.learner.network.freeze(phase.trainable, settings.batch_norm == "frozen")
         size = phase.image_size or self.run.preprocessing.image_size
-        cut = find(self.learner.network, phase.trainable, size, settings.dropout)
-        if world.vote(int(cut is None)) or cut is None:
+        split_point = find_split_point(self.learner.network, phase.trainable, size, settings.dropout)
+        if world.all_reduce_max(int(split_point is None)) or split_point is None:
             return None
         taken, problem = None, ""
         try:
-            taken = self._take(phase, cut, count, size)
+            taken = self._take(phase, split_point, count, size)
         except NoFeaturesError as error:
             problem = str(error)
         except StoppedError:
             problem = "stopped"
-        outcome = world.vote(2 if problem == "stopped" else int(taken is None))
+        outcome = world.all_reduce_max(2 if problem == "stopped" else int(taken is None))
         if outcome == 2:
             raise StoppedError
         if outcome:
@@ -123,7 +124,7 @@ class Source:
             return None
         return taken
 
-    def decoded(self, dataset: Images, phase: Phase) -> Decoded | None:
+    def decoded(self, dataset: ImageDataset, phase: Phase) -> DecodedPictures | None:
         """Pictures of a part decoded once for all epochs of the phase; None where that would not pay, or not fit.
 
         Raises:
@@ -133,19 +134,21 @@ class Source:
         size = phase.image_size if dataset.augment is not None and phase.image_size else dataset.how.image_size
         shortest_px = dataset.shortest_px(replace(dataset.how, image_size=size), dataset.augment)
         world, found, stopped = self.learner.world, None, False
-        pays = self.store is not None and world.lead(
-            lambda: decode_cache.pays(dataset.images, dataset.samples, shortest_px, epochs)
+        pays = self.store is not None and world.on_rank_zero(
+            lambda: decode_cache.is_worthwhile(dataset.images, dataset.samples, shortest_px, epochs)
         )
         if not pays or self.store is None:
             return None
         try:
-            found = decode_cache.keep(dataset.images, dataset.samples, shortest_px, self.store, self._watch("decoding"))
+            found = decode_cache.load_or_decode(
+                dataset.images, dataset.samples, shortest_px, self.store, self._watch("decoding")
+            )
             self.recorder.event("decoded", pictures=len(dataset.samples), bytes=int(found.pixels.nbytes))
         except NotKeptError as error:
             self.recorder.say(f"decoded pictures are not kept: {error}")
         except StoppedError:
             stopped = True
-        if world.vote(int(stopped)):
+        if world.all_reduce_max(int(stopped)):
             raise StoppedError
         return found
 
@@ -157,17 +160,17 @@ class Source:
 
         return watch
 
-    def _take(self, phase: Phase, cut: Cut, count: int, size: int) -> Taken:
+    def _take(self, phase: Phase, split_point: SplitPoint, count: int, size: int) -> Taken:
         started = time.perf_counter()
         run, learner, world = self.run, self.learner, self.learner.world
         training, validation = run.images.part("train"), run.images.part("val")
         how = replace(run.preprocessing, image_size=size)
-        runner = self.runners.get(phase.name)
-        if runner not in candidates(learner.device):  # resumed on another machine
-            runner = None
+        backend = self.backends.get(phase.name)
+        if backend not in available_backends(learner.device):  # resumed on another machine
+            backend = None
         images = count * len(training) + len(validation)
         # All views together, so that none of them makes room for another.
-        fits = self.store is not None and 2 * math.prod(cut.shape) * images <= self.store.budget_bytes
+        fits = self.store is not None and 2 * math.prod(split_point.shape) * images <= self.store.budget_bytes
         store = self.store if fits else None
         computed = 0
 
@@ -178,42 +181,48 @@ class Source:
             computed = max(computed, done)
             show(done, total)
 
-        def rows(extractor: Extractor, samples: Any, number: int) -> Rows:
-            return extractor.rows(run.images, samples, View(number, learner.augment, run.settings.seed), watch)
+        def rows(extractor: FeatureExtractor, samples: Any, number: int) -> Features:
+            return extractor.features(run.images, samples, View(number, learner.augment, run.settings.seed), watch)
 
-        with Extractor(learner.model, cut, how, run.settings, learner.device, store, runner) as extractor:
-            chosen = self.runners[phase.name] = extractor.runner = world.lead(lambda: extractor.choose(images))
+        with FeatureExtractor(
+            learner.model, split_point, how, run.settings, learner.device, store, backend
+        ) as extractor:
+            chosen = self.backends[phase.name] = extractor.backend = world.on_rank_zero(
+                lambda: extractor.choose(images)
+            )
             seen = [rows(extractor, training, number) for number in range(count)]
             held = None
             if validation and size == run.preprocessing.image_size:
                 held = rows(extractor, validation, 0)
         if validation and held is None:  # trained at another size than the model's own, at which it is judged
             own = run.preprocessing
-            there = find(learner.network, phase.trainable, own.image_size, run.settings.dropout)
+            there = find_split_point(learner.network, phase.trainable, own.image_size, run.settings.dropout)
             if there is None:
                 raise NoFeaturesError(f"the network does not come apart at {own.image_size} px")
-            with Extractor(learner.model, there, own, run.settings, learner.device, store, chosen) as extractor:
+            with FeatureExtractor(learner.model, there, own, run.settings, learner.device, store, chosen) as extractor:
                 held = rows(extractor, validation, 0)
         seconds = time.perf_counter() - started
         self.recorder.event(
-            "features", phase=phase.name, at=cut.at, shape=list(cut.shape), engine=chosen, views=count, images=images,
-            seconds=seconds, computed=computed > 0,
+            "features", phase=phase.name, at=split_point.at, shape=list(split_point.shape), engine=chosen, views=count,
+            images=images, seconds=seconds, computed=computed > 0,
         )  # fmt: skip
-        self._tell(cut, chosen, count, images, seconds, computed > 0)
+        self._tell(split_point, chosen, count, images, seconds, computed > 0)
         batches = FeatureBatches(training, seen, self.order)
-        return Taken(cut, seen, held, batches, self._validation(held), seconds)
+        return Taken(split_point, seen, held, batches, self._validation(held), seconds)
 
-    def _validation(self, held: Rows | None) -> FeatureBatches | None:
+    def _validation(self, held: Features | None) -> FeatureBatches | None:
         if held is None:
             return None
         samples, world = self.run.images.part("val"), self.learner.world
         most = VALIDATION_BYTES // (2 * math.prod(held.values.shape[1:]))
-        order = Order(len(samples), max(1, min(VALIDATION_ROWS, most)), None, rank=world.rank, ranks=world.size)
+        order = EpochSampler(len(samples), max(1, min(VALIDATION_ROWS, most)), None, rank=world.rank, ranks=world.size)
         return FeatureBatches(samples, [held], order)
 
-    def _tell(self, cut: Cut, engine: str, count: int, images: int, seconds: float, computed: bool) -> None:
+    def _tell(
+        self, split_point: SplitPoint, engine: str, count: int, images: int, seconds: float, computed: bool
+    ) -> None:
         what = f"features of {images:,} images" + (f" ({count} views)" if count > 1 else "")
         if computed:
-            self.recorder.say(f"{what} before {cut.at}: {seconds:.1f} s with {engine}")
+            self.recorder.say(f"{what} before {split_point.at}: {seconds:.1f} s with {engine}")
         else:
-            self.recorder.say(f"{what} before {cut.at}: kept from an earlier run, {engine}")
+            self.recorder.say(f"{what} before {split_point.at}: kept from an earlier run, {engine}")

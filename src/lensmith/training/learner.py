@@ -19,19 +19,19 @@ from lensmith.imaging.preprocessing import Preprocessing
 from lensmith.training import optimizer, precision
 from lensmith.training.dataloading import augment
 from lensmith.training.dataloading.dataset import Batch
-from lensmith.training.dataloading.mix import Mixer
-from lensmith.training.feature_cache.split_model import Cut
+from lensmith.training.dataloading.mixup import Mixer
+from lensmith.training.feature_cache.split_model import SplitPoint
 from lensmith.training.feature_distillation import tapped
-from lensmith.training.linear_probe.choose import install
-from lensmith.training.linear_probe.solve import Linear
+from lensmith.training.linear_probe.fit import copy_head
+from lensmith.training.linear_probe.lbfgs import LinearHead
 from lensmith.training.loss import task_of
 from lensmith.training.microbatch import malloc, memory
-from lensmith.training.microbatch.attempt import Verdict
+from lensmith.training.microbatch.attempt import StepVerdict
 from lensmith.training.microbatch.distributed import World
-from lensmith.training.microbatch.microbatch import MicroBatcher, Outcome
-from lensmith.training.microbatch.onednn_workaround import unbroken
+from lensmith.training.microbatch.microbatch import MicroBatcher, StepResult
+from lensmith.training.microbatch.onednn_workaround import in_healthy_thread
 from lensmith.training.models.backbone import Network
-from lensmith.training.models.fold_batchnorm import Folding
+from lensmith.training.models.fold_batchnorm import BatchNormFolding
 from lensmith.training.schedule import Phase, Plan
 
 TRIAL = 16
@@ -68,7 +68,7 @@ class Learner:
         self.model: nn.Module = network.model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = optimizer.build(network, settings)
         self.ema = ModelEmaV3(self.model, decay=settings.ema, use_warmup=True) if settings.ema else None
-        self.augment = augment.of(settings, how.image_size)
+        self.augment = augment.build(settings, how.image_size)
         self.mixer = Mixer(settings.mixup, settings.cutmix, len(labels)) if settings.mixup or settings.cutmix else None
         self.task = task_of(settings, labels, counts, device, network)
         self.micro = MicroBatcher(
@@ -80,11 +80,11 @@ class Learner:
             world=self.world,
             sync_batch_norm=settings.sync_batch_norm,
         )
-        self.ways: dict[str, tuple[str, str]] = {}  # phase → precision and layout, once they are chosen
-        self.folding = Folding(self.model, how.image_size)
+        self.precisions: dict[str, tuple[str, str]] = {}  # phase → precision and layout, once they are chosen
+        self.folding = BatchNormFolding(self.model, how.image_size)
         self._phase = ""
         self._mixes = True
-        self._suffix: nn.Module | None = None  # what learns, where a phase learns from features
+        self._tail: nn.Module | None = None  # what learns, where a phase learns from features
         self._precision, self._layout = "fp32", torch.channels_last
         self._scaler = torch.amp.GradScaler(device.type, enabled=False)
         self.size = how.image_size  # pixels a side in the phase under way
@@ -96,34 +96,34 @@ class Learner:
         """The network that is validated and kept: the moving average where there is one."""
         return self.model if self.ema is None else self.ema.module
 
-    def enter(self, phase: Phase, cut: Cut | None = None) -> str:
+    def enter(self, phase: Phase, split_point: SplitPoint | None = None) -> str:
         """Freeze what the phase freezes and settle its precision, by trial unless the settings name one.
 
         Args:
             phase: to be trained.
-            cut: where batches of features come in; None: batches are images.
+            split_point: where batches of features enter the network; None: batches are images.
 
         Returns:
             The precision.
         """
         self.network.freeze(phase.trainable, self.settings.batch_norm == "frozen")
         self.folding.fold()
-        self._suffix = None if cut is None else cut.suffix(self.model)
-        self._mixes = not phase.warms
+        self._tail = None if split_point is None else split_point.trainable_tail(self.model)
+        self._mixes = not phase.is_head_warmup
         if phase.name == self._phase:  # resumed in the middle of it
             self.micro.refresh()
         else:
             self.micro.restart()
         self._phase, self.size = phase.name, phase.image_size or self.size
-        self._shape = (3, self.size, self.size) if cut is None else cut.shape
-        if phase.name not in self.ways:
+        self._shape = (3, self.size, self.size) if split_point is None else split_point.shape
+        if phase.name not in self.precisions:
             wanted = self.settings.precision
             # A head alone is too little for a trial.
             way: tuple[str, str] = ("fp32" if wanted == "auto" else wanted, "channels_last")
             if wanted == "auto" and len(self._shape) > 1:
-                way = self._fastest_way(phase)
-            self.ways[phase.name] = self.world.broadcast(way)
-        self._use(*self.ways[phase.name])
+                way = self._autotune_precision(phase)
+            self.precisions[phase.name] = self.world.broadcast_object(way)
+        self._use(*self.precisions[phase.name])
         return self._precision
 
     def take(
@@ -132,9 +132,9 @@ class Learner:
         plan: Plan,
         step: int,
         factor: float = 1.0,
-        vote: Callable[[], Verdict] = lambda: Verdict.FINE,
+        vote: Callable[[], StepVerdict] = lambda: StepVerdict.FINE,
         schedule: int | None = None,
-    ) -> Outcome:
+    ) -> StepResult:
         """Take the 0-based step `step`.
 
         Args:
@@ -152,7 +152,9 @@ class Learner:
             TooLargeError: not even the smallest chunk fits.
         """
         optimizer.set_rates(self.optimizer, plan, step if schedule is None else schedule, factor)
-        pictures, targets = memory.retried(lambda: self._prepare(batch, step), self.device, "one batch of images")
+        pictures, targets = memory.retry_out_of_memory(
+            lambda: self._prepare(batch, step), self.device, "one batch of images"
+        )
         outcome = self.micro.backward(
             (pictures, targets),
             self._loss,
@@ -163,7 +165,7 @@ class Learner:
             vote=vote,
             refuse_nan=self.settings.on_nan == "skip",
         )
-        if outcome.images and outcome.verdict is not Verdict.NOT_A_NUMBER:
+        if outcome.images and outcome.verdict is not StepVerdict.NOT_A_NUMBER:
             self._update(step)
         self.optimizer.zero_grad(set_to_none=True)
         return outcome
@@ -175,13 +177,13 @@ class Learner:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def answering(self, cut: Cut | None) -> nn.Module:
+    def answering(self, split_point: SplitPoint | None) -> nn.Module:
         """What is validated: the judged network, or what of it comes after the cut."""
-        return self.judged if cut is None else cut.suffix(self.judged)
+        return self.judged if split_point is None else split_point.trainable_tail(self.judged)
 
-    def put_head(self, head: Linear) -> None:
+    def put_head(self, head: LinearHead) -> None:
         """Take over a head that was solved for."""
-        install(head, self.network.head)
+        copy_head(head, self.network.head)
         if self.ema is not None:
             self.ema.module.load_state_dict(self.model.state_dict())
 
@@ -192,10 +194,10 @@ class Learner:
             "ema": self.ema.module.state_dict() if self.ema else None,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
-            "ways": {phase: list(way) for phase, way in self.ways.items()},
+            "ways": {phase: list(way) for phase, way in self.precisions.items()},
             "phase": self._phase,
-            "ladder": self.micro.ladder.state(),
-            "inference": self.micro.inference.state(),
+            "ladder": self.micro.scheduler.state(),
+            "inference": self.micro.inference_scheduler.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -207,17 +209,17 @@ class Learner:
         if options[0] != options[1]:  # torch would find out only at the first step
             raise ValueError(f"it is not of the optimizer {self.settings.optimizer}")
         self.optimizer.load_state_dict(state["optimizer"])
-        self.ways = {phase: (chosen, layout) for phase, (chosen, layout) in state["ways"].items()}
+        self.precisions = {phase: (chosen, layout) for phase, (chosen, layout) in state["ways"].items()}
         self._phase = state["phase"]
         if state["scaler"]:  # empty unless fp16 was in use
             self._use("fp16", "channels_last")
             self._scaler.load_state_dict(state["scaler"])
-        self.micro.ladder.restore(state["ladder"])
-        self.micro.inference.restore(state["inference"])
+        self.micro.scheduler.restore(state["ladder"])
+        self.micro.inference_scheduler.restore(state["inference"])
 
     def _prepare(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
         """Pictures float (N, 3, S, S) in 0..1, augmented and mixed, or features, and targets, on the device."""
-        if self._suffix is not None:
+        if self._tail is not None:
             features = batch.images.to(self.device, non_blocking=True).float()
             return features, batch.labels.to(self.device, non_blocking=True)
         # Decoded pictures are (N, S, S, 3), which is channels_last memory once the axes are renamed.
@@ -243,10 +245,10 @@ class Learner:
 
     def _forward(self, pictures: Tensor, chosen: str) -> Tensor:
         with precision.autocast(self.device, chosen):
-            if self._suffix is not None:
+            if self._tail is not None:
                 if hasattr(self.model, "grad_checkpointing"):  # the suffix has a flag of its own
-                    self._suffix.grad_checkpointing = self.model.grad_checkpointing
-                logits: Tensor = self._suffix(pictures)
+                    self._tail.grad_checkpointing = self.model.grad_checkpointing
+                logits: Tensor = self._tail(pictures)
             else:
                 logits = self.model((pictures - self._mean).div_(self._std))
         return logits
@@ -256,7 +258,7 @@ class Learner:
         if self.settings.clip_norm is not None:
             self._scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
-        memory.retried(lambda: self._scaler.step(self.optimizer), self.device, "the optimizer's state")
+        memory.retry_out_of_memory(lambda: self._scaler.step(self.optimizer), self.device, "the optimizer's state")
         self._scaler.update()
         if self.ema is not None:
             self.ema.update(self.model, step)
@@ -270,17 +272,17 @@ class Learner:
             for model in filter(None, (self.model, self.ema and self.ema.module)):
                 model.to(memory_format=self._layout)
 
-    def _fastest_way(self, phase: Phase) -> tuple[str, str]:
+    def _autotune_precision(self, phase: Phase) -> tuple[str, str]:
         """Precision and layout that are fastest for a chunk that fits; remembered for this machine."""
         gpu = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         depends_on = {
             "model": self.settings.model, "shape": list(self._shape), "learns": phase.trainable, "device": gpu,
             "threads": torch.get_num_threads(), "batch_norm": self.settings.batch_norm, "torch": torch.__version__,
         }  # fmt: skip
-        chosen, layout = remembered("training step", depends_on, self._measure_ways)
+        chosen, layout = remembered("training step", depends_on, self._measure_precisions)
         return chosen, layout
 
-    def _measure_ways(self) -> list[str]:
+    def _measure_precisions(self) -> list[str]:
         images = min(self.settings.batch_size, TRIAL)
         self._expect_steps()
         while True:
@@ -295,7 +297,7 @@ class Learner:
     def _expect_steps(self) -> None:
         """Let what is timed have memory as nearly all steps have it."""
         if self.device.type == "cpu":
-            malloc.kept()
+            malloc.retain_freed_memory()
 
     def _seconds(self, images: int) -> dict[tuple[str, str], float] | None:
         """Seconds of a step by precision and layout; None where memory runs out."""
@@ -307,7 +309,7 @@ class Learner:
         try:
             for layout in precision.LAYOUTS:
                 self._use("fp32", layout)
-                tried = unbroken(lambda: precision.fastest(step, self.device))
+                tried = in_healthy_thread(lambda: precision.fastest(step, self.device))
                 found |= {(chosen, layout): seconds for chosen, seconds in tried.items()}
         except Exception as error:
             if not memory.is_out_of_memory(error):
@@ -318,11 +320,11 @@ class Learner:
 
     def _try(self, chosen: str, images: int) -> None:
         """Forward and back on noise, leaving weights, statistics and random state as they were."""
-        tiles = self.micro.tiles
+        batchnorm = self.micro.batchnorm
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             noise = torch.rand(images, *self._shape, device=self.device)
             noise = noise.to(memory_format=self._layout) if noise.ndim == 4 else noise
-            with tiles.swapped(together=False), tiles.chunk([images]):
+            with batchnorm.collecting(together=False), batchnorm.chunk([images]):
                 logits = self._forward(noise, chosen)
                 logits.float().square().mean().backward()  # type: ignore[no-untyped-call]
         self.optimizer.zero_grad(set_to_none=True)

@@ -17,18 +17,20 @@ import torch
 from lensmith.core.machine import allowed_cores
 from lensmith.errors import RunError
 from lensmith.training.data_errors import SHOWN_FILES, Faults
-from lensmith.training.dataloading.dataset import Batch, Images, Order, close, default_workers, loader
-from lensmith.training.dataloading.prefetch import ahead
+from lensmith.training.dataloading.dataset import Batch, ImageDataset
+from lensmith.training.dataloading.loader import build_loader, close_loader, default_loader_workers
+from lensmith.training.dataloading.prefetch import prefetch
+from lensmith.training.dataloading.sampler import EpochSampler
 from lensmith.training.feature_source import Source, StoppedError, Taken
 from lensmith.training.learner import Learner
-from lensmith.training.linear_probe.choose import can_solve, choose
+from lensmith.training.linear_probe.fit import can_solve, fit_linear_probe
 from lensmith.training.loss import Task, task_of
 from lensmith.training.microbatch import malloc, memory
-from lensmith.training.microbatch.attempt import Verdict
+from lensmith.training.microbatch.attempt import StepVerdict
 from lensmith.training.microbatch.distributed import World
-from lensmith.training.microbatch.microbatch import Outcome
+from lensmith.training.microbatch.microbatch import StepResult
 from lensmith.training.microbatch.rng_state import random_state, set_random_state
-from lensmith.training.microbatch.usage import Peak
+from lensmith.training.microbatch.usage import PeakMemory
 from lensmith.training.models.backbone import Network
 from lensmith.training.run_dir import checkpoint
 from lensmith.training.run_dir.plots import draw_curves, draw_memory
@@ -60,18 +62,22 @@ class Loop:
         self.learner = Learner(network, settings, run.preprocessing, images.labels, counts, device, self.world)
         self.plan = Plan.of(settings, len(training), len(network.stages) - 1)
         rank, ranks = self.world.rank, self.world.size
-        workers = default_workers(device, self.world.on_this_machine) if settings.workers is None else settings.workers
+        workers = (
+            default_loader_workers(device, self.world.local_size) if settings.workers is None else settings.workers
+        )
         balance = [sample.label for sample in training] if settings.sampling == "balanced" else None
-        self.order = Order(len(training), settings.step_images, settings.seed, balance=balance, rank=rank, ranks=ranks)
-        dataset = Images(images, training, run.preprocessing, self.learner.augment, settings.seed)
-        self.batches = loader(dataset, self.order, workers, device)
+        self.order = EpochSampler(
+            len(training), settings.step_images, settings.seed, balance=balance, rank=rank, ranks=ranks
+        )
+        dataset = ImageDataset(images, training, run.preprocessing, self.learner.augment, settings.seed)
+        self.batches = build_loader(dataset, self.order, workers, device)
         self.validation = None
         if validation:
-            dataset = Images(images, validation, run.preprocessing, None, settings.seed)
-            order = Order(len(validation), 2 * settings.batch_size, None, rank=rank, ranks=ranks)
-            self.validation = loader(dataset, order, workers, device)
+            dataset = ImageDataset(images, validation, run.preprocessing, None, settings.seed)
+            order = EpochSampler(len(validation), 2 * settings.batch_size, None, rank=rank, ranks=ranks)
+            self.validation = build_loader(dataset, order, workers, device)
         self.at, self.figures = Position(), Figures()
-        self._runners: dict[str, str] = {}
+        self._backends: dict[str, str] = {}
         self._saved_at = time.monotonic()
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -79,13 +85,13 @@ class Loop:
         self.learner.restore(state["learner"])
         self.at = Position(**state["position"])
         self.plan = replace(self.plan, solved=self.at.solved)
-        self._runners.update(state["runners"])
+        self._backends.update(state["runners"])
         ranks = state["ranks"]
         if len(ranks) == self.world.size:
             own = ranks[self.world.rank]
             self.figures = Figures(**own["figures"])
             set_random_state(own["random"], self.device)
-        elif self.world.leads:  # more ranks or fewer than before: one of them takes over what was counted
+        elif self.world.is_rank_zero:  # more ranks or fewer than before: one of them takes over what was counted
             self.figures = Figures.of_all([rank["figures"] for rank in ranks])
 
     def limit(self, end_s: float, elapsed_s: float) -> None:
@@ -100,31 +106,31 @@ class Loop:
             RunError: the loss is no longer a number, or memory is too small.
             DataError: no training image, or no validation image, can be read.
         """
-        torch.set_num_threads(max(1, min(torch.get_num_threads(), allowed_cores() // self.world.on_this_machine)))
-        events = self.folder.events if self.world.leads else None
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), allowed_cores() // self.world.local_size)))
+        events = self.folder.events if self.world.is_rank_zero else None
         recorder = Recorder(events, self.settings.epochs, self.plan.steps_per_epoch)
-        cap = memory.Cap(self.device, self.settings.memory_fraction, self.world.on_this_machine)
+        cap = memory.MemoryCap(self.device, self.settings.memory_fraction, self.world.local_size)
         try:
             with Interruption() as interruption, recorder, cap:
                 self._run(recorder, interruption, cap)
         finally:
             for batches in filter(None, (self.batches, self.validation)):
-                close(batches)
-            malloc.as_usual()
+                close_loader(batches)
+            malloc.restore_defaults()
 
-    def _run(self, recorder: Recorder, interruption: Interruption, cap: memory.Cap) -> None:
+    def _run(self, recorder: Recorder, interruption: Interruption, cap: memory.MemoryCap) -> None:
         at, plan = self.at, self.plan
         self._started = time.monotonic() - at.elapsed_s
         self._interruption, self._recorder = interruption, recorder
         self._faults = Faults(self.folder.images, self.settings, recorder)
-        self._peak = Peak(self.device)
+        self._peak = PeakMemory(self.device)
         name = "resume" if at.step else "start"
         recorder.event(name, step=at.step, total_steps=plan.total_steps, ranks=self.world.size, cap_bytes=cap.bytes)
-        if not self.world.broadcast(self.folder.begun):
+        if not self.world.broadcast_object(self.folder.begun):
             self._save()
             self._open(recorder)
-        source = Source(self.folder, self.learner, self.order, recorder, lambda: self._wish() is Verdict.STOP)
-        source.runners = self._runners
+        source = Source(self.folder, self.learner, self.order, recorder, lambda: self._wish() is StepVerdict.STOP)
+        source.backends = self._backends
         phase: Phase | None = None
         while not at.finished:
             if phase != plan.phase(at.epoch):
@@ -139,7 +145,7 @@ class Loop:
             else:
                 self._train(phase, recorder)
             self._judge(phase, taken)
-            if self._save() is Verdict.STOP:
+            if self._save() is StepVerdict.STOP:
                 self._stop()
         recorder.event("end", step=at.step)
 
@@ -167,19 +173,19 @@ class Loop:
         except StoppedError:
             self._save()
             self._stop()
-        cut = taken.cut if taken else None
-        self._recorder.event("phase", phase=phase.name, precision=self.learner.enter(phase, cut))
+        split_point = taken.split_point if taken else None
+        self._recorder.event("phase", phase=phase.name, precision=self.learner.enter(phase, split_point))
         self._batches = taken.training if taken else self.batches
         return taken
 
     def _decode_once(self, phase: Phase, source: Source) -> None:
         """Let the data processes read pictures that are decoded already, where that pays."""
         for batches in filter(None, (self.batches, self.validation)):
-            dataset = cast(Images, batches.dataset)
+            dataset = cast(ImageDataset, batches.dataset)
             found = source.decoded(dataset, phase)
             if found is not None or dataset.decoded is not None:
                 dataset.decoded = found
-                close(batches)  # its processes hold the dataset as it was
+                close_loader(batches)  # its processes hold the dataset as it was
 
     def _solves(self, phase: Phase) -> bool:
         """Whether the phase's epochs are one solution; not where it has begun with steps, or is told how many."""
@@ -202,8 +208,8 @@ class Loop:
             if self._interruption.received is not None and self.world.size == 1:
                 raise StoppedError
 
-        chosen = self.world.lead(
-            lambda: choose(
+        chosen = self.world.on_rank_zero(
+            lambda: fit_linear_probe(
                 taken.views, labels, len(images.labels), held, self._task_of_solving(),
                 self.settings, self.device, watch,
             )
@@ -216,7 +222,7 @@ class Loop:
         at.solved, at.epoch, at.batch = True, phase.end_epoch - 1, 0
         at.step = min(self.plan.total_steps, phase.end_epoch * self.plan.steps_per_epoch)
         self.plan = replace(self.plan, solved=True)
-        if self.world.leads:
+        if self.world.is_rank_zero:
             self.figures = Figures(chosen.seen, chosen.weight, chosen.loss_sum, chosen.correct, seconds + taken.seconds)
 
     def _task_of_solving(self) -> Task:
@@ -237,7 +243,7 @@ class Loop:
         # One running sum from the epoch's first step on, so that where it is read does not change its bits.
         sums = torch.tensor([figures.loss_sum, figures.correct], dtype=torch.float64, device=self.device)
         clock = shown = time.perf_counter()
-        for batch in ahead(self._batches, self.device):
+        for batch in prefetch(self._batches, self.device):
             waited_s = time.perf_counter() - clock
             self._tick()
             outcome = self._take(batch, sums)
@@ -245,31 +251,31 @@ class Loop:
             now = time.perf_counter()
             figures.seconds, figures.waited_s, clock = figures.seconds + now - clock, figures.waited_s + waited_s, now
             last = at.batch == len(self.order) or at.step == self.plan.total_steps or at.out_of_time
-            save = outcome.verdict in (Verdict.SAVE, Verdict.STOP)
+            save = outcome.verdict in (StepVerdict.SAVE, StepVerdict.STOP)
             if last or save or outcome.retries or now - shown > SHOW_EVERY_S:
                 # Reading the sums waits for the device, so it is not done at every step.
                 figures.loss_sum, figures.correct = sums.tolist()
                 self._faults.require_finite()
-                peak, shown = self._peak.take(), now
+                peak, shown = self._peak.read_and_reset(), now
                 figures.peak_bytes = max(figures.peak_bytes, peak)
                 recorder.step(at.step, at.batch, figures, outcome, peak)
             if save:
                 self._save()
-            if outcome.verdict is Verdict.STOP:
+            if outcome.verdict is StepVerdict.STOP:
                 self._stop()
             if last:
                 break
 
-    def _take(self, batch: Batch, sums: torch.Tensor) -> Outcome:
+    def _take(self, batch: Batch, sums: torch.Tensor) -> StepResult:
         """One step, and what it adds to the figures and `sums`."""
         at, figures = self.at, self.figures
         self._faults.leave_out(batch.unreadable)
         self._faults.require_labels(batch)
         outcome = self.learner.take(batch, self.plan, at.step, at.factor, self._wish, self._schedule())
         figures.retries, figures.chunks = figures.retries + outcome.retries, outcome.chunks
-        if outcome.verdict is Verdict.NOT_A_NUMBER:
+        if outcome.verdict is StepVerdict.NOT_A_NUMBER:
             figures.skipped += 1
-            self._faults.skipped(at.step, list(chain.from_iterable(self.world.gather(batch.indices))))
+            self._faults.skipped(at.step, list(chain.from_iterable(self.world.all_gather_object(batch.indices))))
             return outcome
         if outcome.sums is not None:
             sums += outcome.sums
@@ -290,7 +296,7 @@ class Loop:
         at = self.at
         if at.end_s is None or at.stepped_s is None:
             return at.step
-        first = next(phase.first_epoch for phase in self.plan.phases if not (at.solved and phase.warms))
+        first = next(phase.first_epoch for phase in self.plan.phases if not (at.solved and phase.is_head_warmup))
         first *= self.plan.steps_per_epoch
         passed = (at.elapsed_s - at.stepped_s) / max(1e-9, at.end_s - at.stepped_s)
         return max(at.step, first + int(min(1.0, passed) * (self.plan.total_steps - first)))
@@ -299,8 +305,8 @@ class Loop:
         """End the epoch: validate, keep it if it is the best, and move to the next."""
         at, recorder = self.at, self._recorder
         validation = taken.validation if taken else self.validation
-        figures = Figures.of_all(self.world.gather(self.figures.as_dict()))
-        self._faults.leave_out(list(chain.from_iterable(self.world.gather(self._faults.unreadable))))
+        figures = Figures.of_all(self.world.all_gather_object(self.figures.as_dict()))
+        self._faults.leave_out(list(chain.from_iterable(self.world.all_gather_object(self._faults.unreadable))))
         self._faults.name_lost_classes()
         if figures.skipped and not figures.seen:
             raise RunError(
@@ -310,16 +316,16 @@ class Loop:
             )
         found: Answers | None = None
         if validation is not None:
-            judged = self.learner.answering(taken.cut if taken else None)
-            ladder = self.learner.micro.inference
-            found = answers(judged, validation, self.device, recorder.validating, ladder, self.world)
+            judged = self.learner.answering(taken.split_point if taken else None)
+            scheduler = self.learner.micro.inference_scheduler
+            found = answers(judged, validation, self.device, recorder.validating, scheduler, self.world)
             self._faults.leave_out(found.unreadable)
             self._faults.require_finite_validation(found.loss)
         else:
             self._faults.require_finite_weights(self.learner.judged)
         score = None if found is None else found.score(self.settings.monitor)
         better = at.judge(score, phase == self.plan.phases[-1], self.settings)
-        if better and self.world.leads:
+        if better and self.world.is_rank_zero:
             checkpoint.save({"model": self.learner.judged.state_dict(), "epoch": at.epoch + 1}, self.folder.best)
         recorder.end_epoch(
             {
@@ -336,39 +342,39 @@ class Loop:
                 "oom_retries": figures.retries,
                 "skipped_steps": figures.skipped,
                 "chunks": figures.chunks,
-                "checkpointing": self.learner.micro.ladder.checkpointing,
+                "checkpointing": self.learner.micro.scheduler.checkpointing,
                 "peak_memory_bytes": figures.peak_bytes,
                 "seconds": figures.seconds,
                 "best": better,
             }
         )
-        if self.world.leads:
+        if self.world.is_rank_zero:
             draw_curves(self.folder.history(), self.folder.curves)
             draw_memory(self.folder.memory_history(), self.folder.memory)
         self._tick()
         at.next_epoch(self.settings, self.plan.total_steps)
         self.figures = Figures()
 
-    def _wish(self) -> Verdict:
+    def _wish(self) -> StepVerdict:
         """What this rank votes for, besides that its step went well."""
         if self._interruption.received is not None:
-            return Verdict.STOP
+            return StepVerdict.STOP
         due = time.monotonic() - self._saved_at > 60 * self.settings.save_minutes
-        return Verdict.SAVE if due and self.world.leads else Verdict.FINE
+        return StepVerdict.SAVE if due and self.world.is_rank_zero else StepVerdict.FINE
 
-    def _save(self) -> Verdict:
+    def _save(self) -> StepVerdict:
         """Write a checkpoint of all ranks; STOP where one of them was told to stop by now."""
-        ranks = self.world.gather({"figures": self.figures.as_dict(), "random": random_state(self.device)})
-        if self.world.leads:
+        ranks = self.world.all_gather_object({"figures": self.figures.as_dict(), "random": random_state(self.device)})
+        if self.world.is_rank_zero:
             state = {
-                "learner": self.learner.state(), "position": asdict(self.at), "ranks": ranks, "runners": self._runners,
+                "learner": self.learner.state(), "position": asdict(self.at), "ranks": ranks, "runners": self._backends,
             }  # fmt: skip
             checkpoint.save(state, self.folder.last, self.folder.previous)
         self._saved_at = time.monotonic()
-        return Verdict(self.world.vote(self._wish()))
+        return StepVerdict(self.world.all_reduce_max(self._wish()))
 
     def _stop(self) -> None:
-        signals = [self._interruption.received, *self.world.gather(self._interruption.received)]
+        signals = [self._interruption.received, *self.world.all_gather_object(self._interruption.received)]
         received = next(signal for signal in signals if signal is not None)
         self._recorder.event("interrupted", step=self.at.step, signal=received.name)
         error = RunInterruptedError(

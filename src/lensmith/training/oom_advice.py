@@ -13,7 +13,7 @@ from lensmith.training import optimizer
 from lensmith.training.learner import Learner
 from lensmith.training.microbatch import memory
 from lensmith.training.microbatch.attempt import set_checkpointing
-from lensmith.training.microbatch.onednn_workaround import unbroken
+from lensmith.training.microbatch.onednn_workaround import in_healthy_thread
 from lensmith.training.models import zoo
 
 SHARES = (7 / 8, 3 / 4, 5 / 8, 1 / 2, 3 / 8, 1 / 4)
@@ -36,7 +36,7 @@ def what_fits(learner: Learner, settings: TrainSettings, classes: int) -> str:
     """
     learner.optimizer.zero_grad(set_to_none=True)
     memory.release(learner.device)
-    with memory.Cap(learner.device, settings.memory_fraction):
+    with memory.MemoryCap(learner.device, settings.memory_fraction):
         strict = ["--checkpointing auto"] if settings.checkpointing == "never" else []
         strict += ["--min-chunk 1"] if settings.min_chunk > 1 else []
         if strict and _fits(learner.model, learner, learner.size):
@@ -65,7 +65,7 @@ def _fits(model: nn.Module, learner: Learner, size: int) -> bool:
 
 def _goes_through(model: nn.Module, learner: Learner, size: int) -> bool:
     try:
-        unbroken(lambda: _take_one(model, learner, size))
+        in_healthy_thread(lambda: _take_one(model, learner, size))
         return True
     except (AssertionError, RuntimeError, MemoryError):  # too large, or a network that takes one size only
         return False

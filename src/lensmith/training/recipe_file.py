@@ -65,7 +65,7 @@ def validate(path: Path) -> Validated:
     settings = settings_of({}, {**UNSAID, **written}, others=not_there(TrainSettings.layers({}, written)))
     bare = settings.model_copy(update={"pretrained": False, "weights": None})
     network = backbone.build(bare, classes=2)
-    augment.of(settings, network.preprocessing.image_size)
+    augment.build(settings, network.preprocessing.image_size)
     stages = len(network.stages) - 1
     return Validated(path, settings, stages, phases_of(settings, stages))
 

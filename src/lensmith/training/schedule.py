@@ -99,7 +99,7 @@ class Phase:
     end_epoch: int
     trainable: int | None
     image_size: int | None = None
-    warms: bool = False
+    is_head_warmup: bool = False
 
     def learns(self, stage: int) -> bool:
         """Whether the stage with this number (0 is the head) learns."""
@@ -143,7 +143,9 @@ class Plan:
 
         Source of the cosine: Loshchilov and Hutter, SGDR, 2017, without restarts.
         """
-        stepping = [phase for phase in self.phases if phase.learns(stage) and not (self.solved and phase.warms)]
+        stepping = [
+            phase for phase in self.phases if phase.learns(stage) and not (self.solved and phase.is_head_warmup)
+        ]
         thawed = next((phase.first_epoch for phase in stepping), None)
         if thawed is None:
             return 0.0
@@ -165,8 +167,8 @@ def phases_of(settings: TrainSettings, stages: int) -> tuple[Phase, ...]:
         first, *rest = epochs
         name = {None: "all", 0: "head"}.get(trainable, f"last {trainable}")
         end = (rest[-1] if rest else first) + 1
-        warms = trainable == 0 and _most(settings, stages) > 0 and end < settings.epochs
-        phases.append(Phase(name if size is None else f"{name}@{size}", first, end, trainable, size, warms))
+        is_head_warmup = trainable == 0 and _most(settings, stages) > 0 and end < settings.epochs
+        phases.append(Phase(name if size is None else f"{name}@{size}", first, end, trainable, size, is_head_warmup))
     return tuple(phases)
 
 

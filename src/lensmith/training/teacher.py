@@ -17,7 +17,7 @@ from lensmith.data.scan import ImageSet
 from lensmith.errors import SettingsError
 from lensmith.imaging.preprocessing import Preprocessing
 from lensmith.training.models import backbone
-from lensmith.training.models.fold_batchnorm import Folding
+from lensmith.training.models.fold_batchnorm import BatchNormFolding
 from lensmith.training.models.state_dict import some
 from lensmith.training.run_dir import checkpoint, diff
 from lensmith.training.run_dir.run import Run
@@ -41,7 +41,7 @@ class Teacher(nn.Module):
         self._filter = how.interpolation
         self.register_buffer("mean", torch.tensor(how.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(how.std).view(1, 3, 1, 1))
-        Folding(self.model, self.size).fold()  # it answers in every step, and its statistics never change
+        BatchNormFolding(self.model, self.size).fold()  # it answers in every step, and its statistics never change
 
     @property
     def head(self) -> nn.Module:

@@ -50,8 +50,8 @@ def fit(settings: TrainSettings, beside: Callable[[Run], None] = lambda run: Non
     if settings.time_budget is not None:
         return _fit_in_time(settings, world, beside)
     run, network = _begin(settings) if world.size == 1 else _begin_together(settings, world)
-    with _removed_if_never_begun(run, world), held(run.path) if world.leads else nullcontext():
-        if world.leads:
+    with _removed_if_never_begun(run, world), held(run.path) if world.is_rank_zero else nullcontext():
+        if world.is_rank_zero:
             beside(run)
         _train(run, world, network)
     return Fitted.read(run)
@@ -92,15 +92,15 @@ def resume(
     """
     world = World.join()
     begun = Run.open(path)
-    with held(path) if world.leads else nullcontext():
-        run = world.lead(lambda: _unchanged(begun, said or {}))
+    with held(path) if world.is_rank_zero else nullcontext():
+        run = world.on_rank_zero(lambda: _unchanged(begun, said or {}))
         if not run.begun:
             raise RunError(
                 f"A checkpoint of the run {path} was expected.",
                 "It was stopped before its first." if is_unbegun(path) else "All of them are gone.",
                 f"Begin it anew: {_anew(run)}" if is_unbegun(path) else "Put them back, or train into another folder.",
             )
-        if world.leads:
+        if world.is_rank_zero:
             beside(run)
         _train(run, world)
     return Fitted.read(run)
@@ -121,7 +121,7 @@ def train_together(
         RunError: a checkpoint that does not fit, a rank that is gone, or memory that is too small.
         RunInterruptedError: told to stop; the run is saved.
     """
-    settings, begun = run.settings, world.broadcast(run.begun)
+    settings, begun = run.settings, world.broadcast_object(run.begun)
     torch.manual_seed(settings.seed)
     if begun:  # the checkpoint holds every weight, so none are fetched
         settings = settings.model_copy(update={"pretrained": False, "weights": None})
@@ -130,7 +130,7 @@ def train_together(
     if world.size > 1:
         torch.manual_seed(settings.seed + world.rank)
     loop = Loop(run, network, device, world)
-    world.copy([*loop.learner.model.parameters(), *loop.learner.model.buffers()])
+    world.broadcast([*loop.learner.model.parameters(), *loop.learner.model.buffers()])
     if begun:
         _restore(loop, run)
     limit(loop)
@@ -180,7 +180,7 @@ def _begin(settings: TrainSettings) -> tuple[Run, Network]:
 
 def _begin_together(settings: TrainSettings, world: World) -> tuple[Run, Network | None]:
     """Rank 0 makes the folder, and the others open it."""
-    path = world.lead(lambda: _begin(settings)[0].path)
+    path = world.on_rank_zero(lambda: _begin(settings)[0].path)
     return Run.open(path), None
 
 
@@ -219,7 +219,9 @@ def _restore(loop: Loop, run: Run) -> None:
     Raises:
         RunError: there is none, or it is of another architecture or optimizer.
     """
-    fell_back = loop.world.lead(lambda: checkpoint.recover(run.checkpoints, f"Begin the run anew: {_anew(run)}"))
+    fell_back = loop.world.on_rank_zero(
+        lambda: checkpoint.recover(run.checkpoints, f"Begin the run anew: {_anew(run)}")
+    )
     state = checkpoint.load(run.last)
     try:
         load_exactly(loop.learner.model, state["learner"]["model"], f"the checkpoint {run.last}")
@@ -233,7 +235,7 @@ def _restore(loop: Loop, run: Run) -> None:
             arrived,
             f"Put back the run's own checkpoints and {run.path / 'run.json'}, or train anew into another folder.",
         ) from error
-    if fell_back and loop.world.leads:
+    if fell_back and loop.world.is_rank_zero:
         print(f"{fell_back}: going on from the checkpoint before it", file=sys.stderr, flush=True)
         run.record("fell_back", reason=fell_back, step=loop.at.step)
 
@@ -244,7 +246,7 @@ def _removed_if_never_begun(run: Run, world: World) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if world.leads and not run.begun:
+        if world.is_rank_zero and not run.begun:
             shutil.rmtree(run.path, ignore_errors=True)
         raise
 

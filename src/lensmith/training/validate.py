@@ -11,8 +11,8 @@ from torch import nn
 from lensmith.errors import DataError
 from lensmith.evaluation.metrics import measure
 from lensmith.training.dataloading.dataset import Batches
-from lensmith.training.microbatch.chunk_scheduler import Ladder
-from lensmith.training.microbatch.chunks import in_chunks
+from lensmith.training.microbatch.chunk_scheduler import ChunkScheduler
+from lensmith.training.microbatch.chunks import infer_in_chunks
 from lensmith.training.microbatch.distributed import World
 
 
@@ -55,7 +55,7 @@ def answers(
     batches: Batches,
     device: torch.device,
     watch: Callable[[int, int], None] = lambda done, total: None,
-    ladder: Ladder | None = None,
+    scheduler: ChunkScheduler | None = None,
     world: World | None = None,
 ) -> Answers:
     """Run `model` in evaluation mode and full precision over `batches`; its mode is put back afterwards.
@@ -67,14 +67,14 @@ def answers(
         batches: unaugmented, of what the model takes.
         device: where the model is.
         watch: told the batches done and their number.
-        ladder: remembers from one time to the next how much fits.
+        scheduler: remembers from one time to the next how much fits.
         world: ranks that have a part of each batch, whose answers are put together.
 
     Raises:
         DataError: not one image can be read.
         TooLargeError: one image alone does not fit into memory.
     """
-    ladder, world = ladder or Ladder(), world or World()
+    scheduler, world = scheduler or ChunkScheduler(), world or World()
 
     def forward(images: torch.Tensor) -> torch.Tensor:
         layout = torch.channels_last if images.ndim == 4 else torch.preserve_format
@@ -89,7 +89,7 @@ def answers(
             for done, batch in enumerate(batches, start=1):
                 unreadable += batch.unreadable
                 if len(batch.labels):
-                    logits.append(in_chunks(ladder, batch.images, forward, device))
+                    logits.append(infer_in_chunks(scheduler, batch.images, forward, device))
                     labels.append(batch.labels)
                     indices += batch.indices
                 watch(done, len(batches))
@@ -97,7 +97,7 @@ def answers(
         for module, training in modes.items():
             module.training = training
     own = (torch.cat(logits), torch.cat(labels)) if logits else None
-    ranks = world.gather((own, indices, unreadable))
+    ranks = world.all_gather_object((own, indices, unreadable))
     unreadable = [fault for *_, faults in ranks for fault in faults]
     if all(answered is None for answered, *_ in ranks):
         path, reason = unreadable[0]

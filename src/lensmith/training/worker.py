@@ -25,7 +25,7 @@ def main(run: Path) -> int:
     end_with_parent()
     world = World.join()
     try:
-        with held_by_ranks(run) if world.leads else nullcontext():
+        with held_by_ranks(run) if world.is_rank_zero else nullcontext():
             train_together(Run.open(run), world)
     except LensmithError as error:
         write_error(error, world.rank)

@@ -99,7 +99,7 @@ def distill(
     assert settings.teacher is not None
     if settings.data is beneath["data"]:
         teacher = Run.open(settings.teacher)
-        World.join().lead(lambda: _require_same_images(teacher, settings))
+        World.join().on_rank_zero(lambda: _require_same_images(teacher, settings))
     return Distilled.of(train(said, recipe, resume, beneath))
 
 

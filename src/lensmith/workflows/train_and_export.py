@@ -131,7 +131,7 @@ def _train(
         return _export(fit(settings_for(given, recipe, beneath), beside), started)
     if resume == AUTO:
         settings = settings_for(given, recipe, beneath)
-        path, said = World.join().lead(lambda: find_resumable.find(settings)), dict(settings)
+        path, said = World.join().on_rank_zero(lambda: find_resumable.find(settings)), dict(settings)
         if path is None:
             return _export(fit(settings, beside), started)
     else:
@@ -145,11 +145,11 @@ def _train(
 def _export(fitted: Fitted, started: float) -> Trained:
     """Export on one rank; where there are others, they wait for it."""
     world = World.join()
-    if world.leads:
+    if world.is_rank_zero:
         made = _export_alone(fitted, started)
-        world.broadcast(True)
+        world.broadcast_object(True)
         return made
-    world.broadcast(None)
+    world.broadcast_object(None)
     exported = _finished(fitted, started)
     assert exported is not None  # rank 0 has just written it
     return exported

@@ -13,7 +13,7 @@ from PIL import Image
 from lensmith.config import TrainSettings
 from lensmith.errors import MissingPackageError, SettingsError
 from lensmith.imaging.preprocessing import Preprocessing, resize
-from lensmith.training.dataloading.augment import LEVELS, Augment, of, trivial
+from lensmith.training.dataloading.augment import LEVELS, Augment, build, trivial
 
 HOW = Preprocessing(image_size=32, crop_fraction=1.0)
 AS_IT_IS = [0.0, 1.0, 1.0, 1.0]
@@ -52,7 +52,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["standard", "trivial", "file"])
 def level(request: pytest.FixtureRequest, written: Path) -> Augment:
-    return LEVELS[request.param] if request.param in LEVELS else of(settings(albumentations=written), 32)
+    return LEVELS[request.param] if request.param in LEVELS else build(settings(albumentations=written), 32)
 
 
 def settings(**changes: Any) -> TrainSettings:
@@ -174,7 +174,7 @@ def test_without_augmentation_pictures_come_as_in_validation() -> None:
 
 def test_every_choice_of_the_setting_is_a_level() -> None:
     assert set(LEVELS) == set(get_args(TrainSettings.model_fields["augment"].annotation))
-    assert all(of(settings(augment=name), 32) is level for name, level in LEVELS.items())
+    assert all(build(settings(augment=name), 32) is level for name, level in LEVELS.items())
 
 
 def test_flip_alone_leaves_the_picture_whole() -> None:
@@ -193,7 +193,7 @@ def test_trivial_augment_does_one_thing_of_many_to_the_picture() -> None:
 
 @pytest.mark.parametrize("suffix", [".json", ".yaml"])
 def test_a_file_of_albumentations_stands_in_for_flip_and_colour_after_the_crop(written: Path, suffix: str) -> None:
-    level = of(settings(albumentations=written.with_suffix(suffix), augment="standard"), 32)
+    level = build(settings(albumentations=written.with_suffix(suffix), augment="standard"), 32)
     assert (level.area, level.flip, level.colour) == (LEVELS["standard"].area, False, 0.0)
     random = level.draw(0, 0, 0)
     assert level.factors(random).tolist() == AS_IT_IS
@@ -201,7 +201,7 @@ def test_a_file_of_albumentations_stands_in_for_flip_and_colour_after_the_crop(w
 
 
 def test_transforms_of_a_file_are_drawn_each_by_itself(written: Path) -> None:
-    level = of(settings(albumentations=written), 32)
+    level = build(settings(albumentations=written), 32)
     assert level.alter is not None
     pixels = resize(picture(), HOW)
     made = {level.alter(pixels, np.random.default_rng(seed)).tobytes() for seed in range(200)}
@@ -212,7 +212,7 @@ def test_a_file_of_one_transform_will_do(tmp_path: Path) -> None:
     import albumentations
 
     albumentations.save(albumentations.HorizontalFlip(p=1), tmp_path / "flip.json")
-    level = of(settings(albumentations=tmp_path / "flip.json"), 32)
+    level = build(settings(albumentations=tmp_path / "flip.json"), 32)
     assert level.alter is not None
     pixels = resize(picture(), HOW)
     assert np.array_equal(level.alter(pixels, np.random.default_rng(0)), pixels[:, ::-1])
@@ -224,7 +224,7 @@ def test_a_file_that_holds_no_pipeline_is_refused(tmp_path: Path, content: str |
     if content is not None:
         path.write_text(content)
     with pytest.raises(SettingsError, match=r"pipeline\.json. It cannot be loaded"):
-        of(settings(albumentations=path), 32)
+        build(settings(albumentations=path), 32)
 
 
 @pytest.mark.parametrize("name", ["Normalize", "CenterCrop"])
@@ -234,10 +234,10 @@ def test_a_pipeline_that_changes_size_or_type_is_refused_before_training(tmp_pat
     made = albumentations.CenterCrop(16, 16) if name == "CenterCrop" else albumentations.Normalize()
     albumentations.save(made, tmp_path / "pipeline.json")
     with pytest.raises(SettingsError, match="without a change of size, normalisation"):
-        of(settings(albumentations=tmp_path / "pipeline.json"), 32)
+        build(settings(albumentations=tmp_path / "pipeline.json"), 32)
 
 
 def test_without_the_package_its_installation_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "albumentations", None)
     with pytest.raises(MissingPackageError, match="pip install albumentations"):
-        of(settings(albumentations="pipeline.json"), 32)
+        build(settings(albumentations="pipeline.json"), 32)

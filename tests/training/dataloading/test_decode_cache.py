@@ -15,7 +15,9 @@ from lensmith.errors import ImageError
 from lensmith.imaging.decode import decode, decoded_size
 from lensmith.imaging.preprocessing import Preprocessing
 from lensmith.training.dataloading import augment, decode_cache
-from lensmith.training.dataloading.dataset import Images, Order, close, loader
+from lensmith.training.dataloading.dataset import ImageDataset
+from lensmith.training.dataloading.loader import build_loader, close_loader
+from lensmith.training.dataloading.sampler import EpochSampler
 
 HOW = Preprocessing(image_size=24)
 
@@ -36,22 +38,22 @@ def photos(colours: Path) -> Path:
     return colours
 
 
-def dataset(photos: Path, level: str = "standard") -> Images:
+def dataset(photos: Path, level: str = "standard") -> ImageDataset:
     images = prepare(photos, (1, 0, 0), 0)
-    return Images(images, images.part("train"), HOW, augment.LEVELS[level], seed=0)
+    return ImageDataset(images, images.part("train"), HOW, augment.LEVELS[level], seed=0)
 
 
-def kept(made: Images, store: Store) -> decode_cache.Decoded:
+def kept(made: ImageDataset, store: Store) -> decode_cache.DecodedPictures:
     shortest = made.shortest_px(HOW, made.augment)
-    return decode_cache.keep(made.images, made.samples, shortest, store, lambda done, total: None)
+    return decode_cache.load_or_decode(made.images, made.samples, shortest, store, lambda done, total: None)
 
 
-def batches(made: Images, workers: int) -> list[Any]:
-    loaded = loader(made, Order(len(made), 5, seed=0), workers, torch.device("cpu"))
+def batches(made: ImageDataset, workers: int) -> list[Any]:
+    loaded = build_loader(made, EpochSampler(len(made), 5, seed=0), workers, torch.device("cpu"))
     try:
         return list(loaded)
     finally:
-        close(loaded)
+        close_loader(loaded)
 
 
 def test_a_header_tells_the_size_that_decoding_comes_to(photos: Path) -> None:
@@ -116,4 +118,4 @@ def test_it_pays_where_decoding_would_take_long(
     monkeypatch.setattr(decode_cache, "time", clock)
     monkeypatch.setattr(decode_cache, "_decode", slow)
     made = dataset(colours)
-    assert decode_cache.pays(made.images, made.samples, 24, epochs) is expected
+    assert decode_cache.is_worthwhile(made.images, made.samples, 24, epochs) is expected

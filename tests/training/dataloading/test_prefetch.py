@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lensmith.training.dataloading.dataset import Batch
-from lensmith.training.dataloading.prefetch import ahead
+from lensmith.training.dataloading.prefetch import prefetch
 
 
 def batches(count: int, pinned: bool = False) -> list[Batch]:
@@ -21,7 +21,7 @@ def batches(count: int, pinned: bool = False) -> list[Batch]:
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_on_a_cpu_they_are_the_same(count: int) -> None:
     made = batches(count)
-    arrived = list(ahead(made, torch.device("cpu")))
+    arrived = list(prefetch(made, torch.device("cpu")))
     assert [id(one) for one in arrived] == [id(one) for one in made]
 
 
@@ -37,7 +37,7 @@ def test_on_a_gpu_they_are_there_in_order_and_asked_for_one_early(count: int) ->
                 asked.append(number)
                 yield batch
 
-    for number, batch in enumerate(ahead(Asked(batches(count, pinned=True)), torch.device("cuda"))):
+    for number, batch in enumerate(prefetch(Asked(batches(count, pinned=True)), torch.device("cuda"))):
         assert batch.images.is_cuda
         assert not batch.labels.is_cuda
         assert int(batch.images.float().mean()) == number

@@ -17,8 +17,8 @@ from lensmith.core.cache import Store
 from lensmith.data.split import prepare
 from lensmith.imaging.preprocessing import preprocess
 from lensmith.training.dataloading import augment
-from lensmith.training.feature_cache import engines, features, split_model
-from lensmith.training.feature_cache.features import Extractor, NoFeaturesError, Rows, View
+from lensmith.training.feature_cache import backends, features, split_model
+from lensmith.training.feature_cache.features import FeatureExtractor, Features, NoFeaturesError, View
 from lensmith.training.models import backbone
 from lensmith.training.models.backbone import Network
 
@@ -39,17 +39,17 @@ class Bench:
         self.how = self.network.preprocessing
         self.computed = 0
 
-    def rows(self, number: int = 0, engine: str = "torch fp32", seed: int = 0) -> Rows:
-        found = split_model.find(self.network, 0, self.how.image_size)
+    def features(self, number: int = 0, engine: str = "torch fp32", seed: int = 0) -> Features:
+        found = split_model.find_split_point(self.network, 0, self.how.image_size)
         assert found is not None
-        level = augment.of(self.settings, self.how.image_size)
+        level = augment.build(self.settings, self.how.image_size)
         self.computed = 0
 
         def watch(done: int, total: int) -> None:
             self.computed = done
 
-        with Extractor(self.network.model, found, self.how, self.settings, CPU, self.store, engine) as extractor:
-            return extractor.rows(self.images, self.samples, View(number, level, seed), watch)
+        with FeatureExtractor(self.network.model, found, self.how, self.settings, CPU, self.store, engine) as extractor:
+            return extractor.features(self.images, self.samples, View(number, level, seed), watch)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def bench(quick: dict[str, Any], colours: Path, tmp_path: Path) -> Bench:
 
 
 def test_they_are_what_the_network_makes_of_the_image(bench: Bench) -> None:
-    rows = bench.rows()
+    rows = bench.features()
     batch = np.stack([preprocess(bench.images.file(sample).read_bytes(), bench.how) for sample in bench.samples])
     model = bench.network.model.eval()
     with torch.no_grad():
@@ -70,7 +70,7 @@ def test_they_are_what_the_network_makes_of_the_image(bench: Bench) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["openvino fp32", "onnxruntime fp32"])
 def test_other_engines_compute_the_same(bench: Bench, engine: str) -> None:
-    ours, theirs = bench.rows().values.astype(np.float32), bench.rows(engine=engine).values.astype(np.float32)
+    ours, theirs = bench.features().values.astype(np.float32), bench.features(engine=engine).values.astype(np.float32)
     assert np.allclose(ours, theirs, rtol=1e-2, atol=2e-3 * np.abs(ours).max())
 
 
@@ -81,14 +81,14 @@ def test_nothing_is_dropped_from_them(
     made = Bench({**quick, "model": model, "image_size": size, "dropout": 0.5}, colours, tmp_path / "kept")
     modes = [module.training for module in made.network.model.modules()]
     made.store = None
-    assert np.array_equal(made.rows().values, made.rows().values)
+    assert np.array_equal(made.features().values, made.features().values)
     assert [module.training for module in made.network.model.modules()] == modes
 
 
 def test_what_was_computed_is_used_again(bench: Bench) -> None:
-    first = bench.rows()
+    first = bench.features()
     assert bench.computed == len(bench.samples)
-    again = bench.rows()
+    again = bench.features()
     assert bench.computed == 0
     assert np.array_equal(first.values, again.values)
 
@@ -130,26 +130,32 @@ def a_file_more(bench: Bench) -> None:
     [other_weights, other_statistics, other_size, other_mean, another_file_of_the_same_size_and_date, a_file_more],
 )
 def test_a_stale_entry_is_never_used(bench: Bench, change: Callable[[Bench], None]) -> None:
-    bench.rows()
+    bench.features()
     change(bench)
-    found = bench.rows()
+    found = bench.features()
     assert bench.computed == len(bench.samples)
     bench.store = None
-    assert np.array_equal(found.values, bench.rows().values, equal_nan=True)
+    assert np.array_equal(found.values, bench.features().values, equal_nan=True)
 
 
 def test_views_seeds_and_engines_are_apart(bench: Bench) -> None:
-    seen = [bench.rows(), bench.rows(1), bench.rows(2), bench.rows(1, seed=1), bench.rows(engine="torch bf16")]
+    seen = [
+        bench.features(),
+        bench.features(1),
+        bench.features(2),
+        bench.features(1, seed=1),
+        bench.features(engine="torch bf16"),
+    ]
     for number, one in enumerate(seen):
         assert not any(np.array_equal(one.values, other.values) for other in seen[:number])
-    bench.rows(1)
+    bench.features(1)
     assert bench.computed == 0
 
 
 def test_an_unreadable_image_is_a_row_of_nothing_with_its_reason_also_the_next_time(bench: Bench) -> None:
     bench.images.file(bench.samples[3]).write_bytes(b"broken")
     for computed in (len(bench.samples), 0):
-        rows = bench.rows()
+        rows = bench.features()
         assert bench.computed == computed
         assert list(rows.unreadable) == [3]
         assert "decoded" in rows.unreadable[3]
@@ -158,16 +164,16 @@ def test_an_unreadable_image_is_a_row_of_nothing_with_its_reason_also_the_next_t
 
 
 def test_without_room_on_disk_they_are_kept_in_memory(bench: Bench) -> None:
-    right = bench.rows().values
+    right = bench.features().values
     bench.store = Store(10)
-    assert np.array_equal(bench.rows().values, right)
+    assert np.array_equal(bench.features().values, right)
 
 
 def test_without_room_anywhere_there_are_none(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.store = Store(10)
     monkeypatch.setattr(features, "_MEMORY_SHARE", 0.0)
     with pytest.raises(NoFeaturesError, match="budget"):
-        bench.rows()
+        bench.features()
 
 
 def test_numbers_that_float16_cannot_hold_are_not_kept(bench: Bench) -> None:
@@ -177,43 +183,43 @@ def test_numbers_that_float16_cannot_hold_are_not_kept(bench: Bench) -> None:
             if name.startswith("layer") and isinstance(module, torch.nn.BatchNorm2d):
                 module.weight.mul_(1e3)
     with pytest.raises(NoFeaturesError, match=r"float16|not numbers"):
-        bench.rows()
+        bench.features()
 
 
 def test_numbers_that_are_none_are_not_taken_for_unreadable_images(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nothing = np.full((features.BATCH, 96), np.nan, dtype=np.float32)
-    monkeypatch.setattr(engines.Prefix, "open", lambda self, name: lambda batch: nothing[: len(batch)])
+    monkeypatch.setattr(backends.FrozenTrunk, "open", lambda self, name: lambda batch: nothing[: len(batch)])
     with pytest.raises(NoFeaturesError, match="not numbers"):
-        bench.rows()
+        bench.features()
 
 
 def test_work_that_is_stopped_is_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "BLOCK", 4)
-    whole = bench.rows().values
+    whole = bench.features().values
     assert bench.store is not None
     shutil.rmtree(bench.store.root)
 
     class StopError(Exception):
         pass
 
-    plain = Extractor.rows
+    plain = FeatureExtractor.features
 
-    def stopping(self: Extractor, images: Any, samples: Any, view: View, watch: Any) -> Rows:
+    def stopping(self: FeatureExtractor, images: Any, samples: Any, view: View, watch: Any) -> Features:
         def stop(done: int, total: int) -> None:
             if done >= 8:
                 raise StopError
 
         return plain(self, images, samples, view, stop)
 
-    monkeypatch.setattr(Extractor, "rows", stopping)
+    monkeypatch.setattr(FeatureExtractor, "features", stopping)
     with pytest.raises(StopError):
-        bench.rows()
-    monkeypatch.setattr(Extractor, "rows", plain)
+        bench.features()
+    monkeypatch.setattr(FeatureExtractor, "features", plain)
     decoded = []
-    monkeypatch.setattr(features, "Images", _counting(features.Images, decoded))
-    assert np.array_equal(bench.rows().values, whole)
+    monkeypatch.setattr(features, "ImageDataset", _counting(features.ImageDataset, decoded))
+    assert np.array_equal(bench.features().values, whole)
     assert 0 < len(decoded) < len(bench.samples)
 
 
@@ -229,26 +235,28 @@ def _counting(plain: Any, seen: list[int]) -> Any:
 def test_the_engine_is_measured_only_where_torch_would_take_long(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     speeds = {"torch fp32": 100.0, "torch bf16": 150.0, "openvino fp32": 400.0, "openvino bf16": 0.0}
     asked: list[list[str]] = []
-    monkeypatch.setattr(engines, "candidates", lambda device: list(speeds))
-    monkeypatch.setattr(engines, "remembered", lambda what, depends_on, measure: measure())
+    monkeypatch.setattr(backends, "available_backends", lambda device: list(speeds))
+    monkeypatch.setattr(backends, "remembered", lambda what, depends_on, measure: measure())
     monkeypatch.setattr(
-        engines.Prefix, "speeds", lambda self, names: (asked.append(names), {name: speeds[name] for name in names})[1]
+        backends.FrozenTrunk,
+        "speeds",
+        lambda self, names: (asked.append(names), {name: speeds[name] for name in names})[1],
     )
-    prefix = engines.Prefix(bench.network.model, 32, CPU)
-    assert prefix.fastest({}, images=500) == "torch bf16"
-    assert prefix.fastest({}, images=50_000) == "openvino fp32"
+    prefix = backends.FrozenTrunk(bench.network.model, 32, CPU)
+    assert prefix.fastest_backend({}, images=500) == "torch bf16"
+    assert prefix.fastest_backend({}, images=50_000) == "openvino fp32"
     assert asked == [["torch fp32", "torch bf16"]] * 2 + [["openvino fp32", "openvino bf16"]]
 
 
 def test_an_engine_with_wrong_features_is_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = engines.Prefix.open
+    plain = backends.FrozenTrunk.open
 
     def broken(self: Any, name: str) -> Any:
         run = plain(self, "torch fp32")
         return run if name == "torch fp32" else lambda batch: 1.5 * run(batch)
 
-    monkeypatch.setattr(engines.Prefix, "open", broken)
-    with engines.Prefix(bench.network.model.eval(), 32, CPU) as prefix:
+    monkeypatch.setattr(backends.FrozenTrunk, "open", broken)
+    with backends.FrozenTrunk(bench.network.model.eval(), 32, CPU) as prefix:
         found = prefix.speeds(["torch fp32", "openvino fp32"])
     assert found["torch fp32"] > 0
     assert found["openvino fp32"] == 0
@@ -258,12 +266,12 @@ def test_afterwards_torch_has_all_its_threads_again(bench: Bench) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        found = split_model.find(bench.network, 0, 32)
+        found = split_model.find_split_point(bench.network, 0, 32)
         assert found is not None
-        with engines.Prefix(found.prefix(bench.network.model), 32, CPU) as prefix:
+        with backends.FrozenTrunk(found.frozen_trunk(bench.network.model), 32, CPU) as prefix:
             prefix.speeds(["torch fp32"])
         assert torch.get_num_threads() == 2
-        bench.rows()
+        bench.features()
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

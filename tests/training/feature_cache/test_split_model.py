@@ -28,15 +28,15 @@ FAMILIES = [
 def test_the_last_stage_and_the_head_can_be_trained_on_what_comes_before(model: str, size: int, at: str) -> None:
     made = network(model, size)
     made.freeze(1, statistics=True)
-    found = split_model.find(made, 1, size)
+    found = split_model.find_split_point(made, 1, size)
     assert found is not None
     assert found.at == at
     images = torch.rand(3, 3, size, size)
     made.model.eval()
     with torch.no_grad():
-        features = found.prefix(made.model)(images)
+        features = found.frozen_trunk(made.model)(images)
         assert tuple(features.shape[1:]) == found.shape
-        assert torch.equal(found.suffix(made.model)(features), made.model(images))
+        assert torch.equal(found.trainable_tail(made.model)(features), made.model(images))
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_the_last_stage_and_the_head_can_be_trained_on_what_comes_before(model: 
 )
 def test_every_head_can_be_trained_alone(model: str, size: int) -> None:
     made = network(model, size)
-    found = split_model.find(made, 0, size)
+    found = split_model.find_split_point(made, 0, size)
     assert found is not None
     assert len(found.shape) == 1
 
@@ -53,27 +53,29 @@ def test_every_head_can_be_trained_alone(model: str, size: int) -> None:
 def test_gradients_of_the_suffix_are_those_of_the_whole() -> None:
     made = network("test_resnet")
     made.freeze(2, statistics=True)
-    found = split_model.find(made, 2, 32)
+    found = split_model.find_split_point(made, 2, 32)
     assert found is not None
     images = torch.rand(4, 3, 32, 32)
     learning = [parameter for parameter in made.model.parameters() if parameter.requires_grad]
     whole = torch.autograd.grad(made.model(images).square().sum(), learning)
     with torch.no_grad():
-        features = found.prefix(made.model)(images)
+        features = found.frozen_trunk(made.model)(images)
     assert all(
-        map(torch.equal, torch.autograd.grad(found.suffix(made.model)(features).square().sum(), learning), whole)
+        map(
+            torch.equal, torch.autograd.grad(found.trainable_tail(made.model)(features).square().sum(), learning), whole
+        )
     )
 
 
 def test_dropout_is_in_the_suffix() -> None:
     made = network("test_resnet", dropout=0.5)
     made.freeze(0, statistics=True)
-    found = split_model.find(made, 0, 32, dropout=0.5)
+    found = split_model.find_split_point(made, 0, 32, dropout=0.5)
     assert found is not None
     images = torch.rand(4, 3, 32, 32)
     with torch.no_grad():
-        features = found.prefix(made.model).eval()(images)
-        assert not torch.equal(found.suffix(made.model)(features), found.suffix(made.model)(features))
+        features = found.frozen_trunk(made.model).eval()(images)
+        assert not torch.equal(found.trainable_tail(made.model)(features), found.trainable_tail(made.model)(features))
 
 
 def test_looking_for_a_cut_changes_neither_modes_nor_random_numbers_nor_statistics() -> None:
@@ -81,7 +83,7 @@ def test_looking_for_a_cut_changes_neither_modes_nor_random_numbers_nor_statisti
     made.freeze(1, statistics=False)
     modes = [module.training for module in made.model.modules()]
     before, state = torch.get_rng_state(), {name: value.clone() for name, value in made.model.state_dict().items()}
-    split_model.find(made, 1, 32)
+    split_model.find_split_point(made, 1, 32)
     assert [module.training for module in made.model.modules()] == modes
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(value, state[name]) for name, value in made.model.state_dict().items())
@@ -89,10 +91,10 @@ def test_looking_for_a_cut_changes_neither_modes_nor_random_numbers_nor_statisti
 
 def test_where_everything_learns_there_is_nothing_in_front() -> None:
     made = network("test_resnet")
-    assert split_model.find(made, None, 32) is None
-    assert split_model.find(made, len(made.stages) - 1, 32) is None
+    assert split_model.find_split_point(made, None, 32) is None
+    assert split_model.find_split_point(made, len(made.stages) - 1, 32) is None
 
 
 def test_a_network_that_does_not_come_apart_is_left_whole() -> None:
     made = network("xcit_nano_12_p16_224", 224)
-    assert split_model.find(made, 1, 224) is None
+    assert split_model.find_split_point(made, 1, 224) is None

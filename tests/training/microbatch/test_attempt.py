@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lensmith.training.microbatch.attempt import Verdict
-from lensmith.training.microbatch.microbatch import MicroBatcher, Outcome
+from lensmith.training.microbatch.attempt import StepVerdict
+from lensmith.training.microbatch.microbatch import MicroBatcher, StepResult
 
 pytestmark = pytest.mark.usefixtures("_one_thread", "_little_to_collect")
 
@@ -98,7 +98,7 @@ class Training:
             torch.optim.SGD(parameters, 0.05, momentum=0.9) if sgd else torch.optim.AdamW(parameters, 1e-2)
         )
         self.at_once: list[int] = []
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[StepResult] = []
         torch.manual_seed(7)
         np.random.seed(7)
         random.seed(7)
@@ -107,12 +107,12 @@ class Training:
         noise = random.random() + np.random.rand()  # whoever draws from these, draws the same again
         return F.cross_entropy(self.model(x) * (1 + 0.1 * noise), y, reduction="sum")
 
-    def step(self, number: int, at_once: int | None = None) -> Outcome:
+    def step(self, number: int, at_once: int | None = None) -> StepResult:
         """One of them, with as many images at once as memory is known to take, or with `at_once`."""
-        self.micro.ladder.limit = at_once or self.micro.ladder.limit
+        self.micro.scheduler.limit = at_once or self.micro.scheduler.limit
         sizes: list[int] = []
         done = self.micro.backward(
-            batch(number), self.loss, claim=lambda: sizes.append(self.micro.ladder.at_once(IMAGES))
+            batch(number), self.loss, claim=lambda: sizes.append(self.micro.scheduler.at_once(IMAGES))
         )
         self.at_once.append(sizes[-1])
         self.outcomes.append(done)
@@ -186,7 +186,7 @@ def test_gradients_of_before_survive_and_are_added_to(equal: Callable[[Any, Any]
         training.micro.backward(batch(0), training.loss)
         places = [parameter.grad for parameter in training.model.parameters()]
         training.trap.set([point] if point else [])
-        training.micro.ladder.limit = None if point else 6
+        training.micro.scheduler.limit = None if point else 6
         assert training.micro.backward(batch(1), training.loss).retries == bool(point)
         assert all(p.grad is place for p, place in zip(training.model.parameters(), places, strict=True))
         found.append(places)
@@ -241,7 +241,7 @@ def test_another_error_comes_through_as_it_is_with_everything_undone(
     assert equal(training.state(), before)
     assert all(p.grad is kept for p, kept in zip(training.model.parameters(), gradients, strict=True))
     assert equal(gradients, values)
-    assert training.micro.ladder.chunks(IMAGES) == 1
+    assert training.micro.scheduler.chunks(IMAGES) == 1
 
 
 def test_memory_that_runs_out_after_the_chunks_undoes_them_too(equal: Callable[[Any, Any], bool]) -> None:
@@ -254,7 +254,7 @@ def test_memory_that_runs_out_after_the_chunks_undoes_them_too(equal: Callable[[
 
     struck.micro.backward(batch(0), struck.loss, claim=claim)
     calm = Training(dropout=0.3)
-    calm.micro.ladder.limit = 6
+    calm.micro.scheduler.limit = 6
     calm.micro.backward(batch(0), calm.loss)
     for parameter, other in zip(struck.model.parameters(), calm.model.parameters(), strict=True):
         assert torch.equal(parameter.grad, other.grad)  # type: ignore[arg-type]
@@ -265,7 +265,7 @@ def test_a_vote_that_fails_undoes_the_step(equal: Callable[[Any, Any], bool]) ->
     training = Training(dropout=0.3)
     before = copy.deepcopy(training.state())
 
-    def vote() -> Verdict:
+    def vote() -> StepVerdict:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -301,7 +301,7 @@ def test_buffers_of_any_layer_are_put_back(replaced: bool) -> None:
         return answer
 
     micro = MicroBatcher(model)
-    micro.ladder.limit = 4
+    micro.scheduler.limit = 4
     micro.backward((torch.randn(12, 3), torch.zeros(12, dtype=torch.int64)), loss)
     assert micro.retries == 1
     assert int(model.seen) == 12
@@ -316,7 +316,7 @@ def test_checkpointing_that_comes_in_changes_nothing_also_where_computing_again_
     for points in ([], [2, 2]):  # there and back; then there, and there again within backward
         model = copy.deepcopy(start)
         trap, micro = Trap([model.layer2[0].conv1]), MicroBatcher(model, tile=4)
-        micro.ladder.gentle = 12
+        micro.scheduler.gentle = 12
         trap.set(points)
         done = micro.backward((x, y), lambda x, y, model=model: F.cross_entropy(model(x), y, reduction="sum"))
         assert (done.retries, done.checkpointing, done.chunks) == ((2, True, 3) if points else (0, False, 1))

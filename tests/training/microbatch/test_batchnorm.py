@@ -8,7 +8,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from lensmith.training.microbatch.batchnorm import Tiles, learning_norms
+from lensmith.training.microbatch.batchnorm import GhostBatchNorm, training_batchnorms
 
 pytestmark = pytest.mark.usefixtures("_one_thread")
 
@@ -24,13 +24,13 @@ def pictures(images: int, seed: int = 1) -> Tensor:
 
 def forward(model: nn.Module, x: Tensor, chunks: Sequence[Sequence[int]]) -> Tensor:
     """Through the network chunk by chunk, and what it learnt committed."""
-    tiles, answers, start = Tiles(model), [], 0
-    with tiles.swapped():
+    batchnorm, answers, start = GhostBatchNorm(model), [], 0
+    with batchnorm.collecting():
         for sizes in chunks:
-            with tiles.chunk(sizes):
+            with batchnorm.chunk(sizes):
                 answers.append(model(x[start : start + sum(sizes)]))
             start += sum(sizes)
-    tiles.commit(tiles.sums(), tiles.counts())
+    batchnorm.commit(batchnorm.sums(), batchnorm.counts())
     return torch.cat(answers)
 
 
@@ -95,9 +95,9 @@ def test_the_cuts_between_tiles_change_nothing(name: str) -> None:
 def test_statistics_move_once_by_the_mean_over_the_tiles() -> None:
     model, x = nn.Sequential(nn.BatchNorm2d(3, momentum=0.25)), pictures(9)
     forward(model, x, [[3, 3], [3]])
-    tiles = x.split(3)
-    mean = torch.stack([tile.mean((0, 2, 3)) for tile in tiles]).mean(0)
-    var = torch.stack([tile.var((0, 2, 3)) for tile in tiles]).mean(0)
+    batchnorm = x.split(3)
+    mean = torch.stack([tile.mean((0, 2, 3)) for tile in batchnorm]).mean(0)
+    var = torch.stack([tile.var((0, 2, 3)) for tile in batchnorm]).mean(0)
     torch.testing.assert_close(model[0].running_mean, 0.25 * mean)
     torch.testing.assert_close(model[0].running_var, 0.75 + 0.25 * var)
     assert model[0].num_batches_tracked == 1
@@ -139,22 +139,22 @@ def test_a_step_that_is_no_number_does_not_spoil_the_next() -> None:
     model, spoilt, x = small(), pictures(4), pictures(4, seed=2)
     plain = copy.deepcopy(model)
     spoilt[1, 0, 2, 2] = float("nan")
-    tiles = Tiles(model)
+    batchnorm = GhostBatchNorm(model)
     for batch in (spoilt, x):  # the first of them is not committed
-        with tiles.swapped(), tiles.chunk([4]):
+        with batchnorm.collecting(), batchnorm.chunk([4]):
             model(batch)
-    tiles.commit(tiles.sums(), tiles.counts())
+    batchnorm.commit(batchnorm.sums(), batchnorm.counts())
     plain(x)
     assert_same(states(model), states(plain))
 
 
 def test_a_network_that_was_moved_since_learns() -> None:
     model = small()
-    tiles = Tiles(model)
+    batchnorm = GhostBatchNorm(model)
     plain = copy.deepcopy(model.double())
-    with tiles.swapped(), tiles.chunk([6]):
+    with batchnorm.collecting(), batchnorm.chunk([6]):
         model(pictures(6).double())
-    tiles.commit(tiles.sums(), tiles.counts())
+    batchnorm.commit(batchnorm.sums(), batchnorm.counts())
     plain(pictures(6).double())
     assert_same(states(model), states(plain))
 
@@ -164,8 +164,8 @@ def test_everything_is_back_in_its_place_afterwards(fails: bool) -> None:
     model = small(lambda width: nn.BatchNorm2d(width, momentum=0.3))
     norms = [model[1], model[4]]
     kept = [(norm.running_mean, norm.running_var, norm.num_batches_tracked) for norm in norms]
-    before, tiles = states(model), Tiles(model)
-    with pytest.raises(MemoryError) if fails else torch.enable_grad(), tiles.swapped(), tiles.chunk([4, 1]):
+    before, batchnorm = states(model), GhostBatchNorm(model)
+    with pytest.raises(MemoryError) if fails else torch.enable_grad(), batchnorm.collecting(), batchnorm.chunk([4, 1]):
         model(pictures(5))
         if fails:
             raise MemoryError
@@ -179,9 +179,9 @@ def test_everything_is_back_in_its_place_afterwards(fails: bool) -> None:
 
 def test_only_layers_that_learn_are_taken() -> None:
     model = small()
-    assert learning_norms(model.train()) == [model[1], model[4]]
+    assert training_batchnorms(model.train()) == [model[1], model[4]]
     model[1].eval()
-    assert learning_norms(model) == [model[4]]
-    assert learning_norms(model.eval()) == []
+    assert training_batchnorms(model) == [model[4]]
+    assert training_batchnorms(model.eval()) == []
     by_batch = small(lambda width: nn.BatchNorm2d(width, track_running_stats=False)).eval()
-    assert learning_norms(by_batch) == [by_batch[1], by_batch[4]]
+    assert training_batchnorms(by_batch) == [by_batch[1], by_batch[4]]

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lensmith.training.microbatch.chunk_scheduler import Ladder
-from lensmith.training.microbatch.chunks import cut, cut_at_tiles, in_chunks, pieces
+from lensmith.training.microbatch.chunk_scheduler import ChunkScheduler
+from lensmith.training.microbatch.chunks import chunks_of_virtual_batches, infer_in_chunks, split_evenly, split_into
 from lensmith.training.microbatch.memory import TooLargeError
 
 pytestmark = pytest.mark.usefixtures("_little_to_collect")
@@ -22,7 +22,7 @@ SIZES = st.integers(1, 300)
 
 @given(st.integers(0, 300), SIZES)
 def test_a_cut_has_as_few_and_as_even_pieces_as_it_can(length: int, most: int) -> None:
-    found = cut(length, most)
+    found = split_evenly(length, most)
     assert sum(found) == length
     assert len(found) == -(-length // most)
     assert all(0 < piece <= most for piece in found)
@@ -32,29 +32,29 @@ def test_a_cut_has_as_few_and_as_even_pieces_as_it_can(length: int, most: int) -
 @given(SIZES, SIZES)
 def test_as_many_pieces_as_asked_for(length: int, number: int) -> None:
     """SyncBatchNorm waits for all ranks in each chunk: 8 and 9 images in four chunks must both be four."""
-    found = pieces(length, number)
+    found = split_into(length, number)
     assert (len(found), sum(found)) == (number, length)
     assert max(found) - min(found) <= 1
 
 
 @given(st.integers(0, 300), SIZES, SIZES)
 def test_tiles_are_the_same_wherever_chunks_end(length: int, tile: int, most: int) -> None:
-    chunks = cut_at_tiles(length, tile, most)
+    chunks = chunks_of_virtual_batches(length, tile, most)
     assert all(0 < sum(tiles) <= most for tiles in chunks)
-    whole = cut(length, tile)
+    whole = split_evenly(length, tile)
     if max(whole, default=0) <= most:
         assert list(chain(*chunks)) == whole
         counts = [len(tiles) for tiles in chunks]
         assert not counts or max(counts) - min(counts) <= 1
-        fewer = pieces(len(whole), len(chunks) - 1) if len(chunks) > 1 else []
+        fewer = split_into(len(whole), len(chunks) - 1) if len(chunks) > 1 else []
         assert not fewer or sum(whole[: fewer[0]]) > most
     else:
-        assert list(chain(*chunks)) == cut(length, most)
+        assert list(chain(*chunks)) == split_evenly(length, most)
 
 
 def test_what_fits_whole_is_not_cut_because_tiles_do_not_divide_it() -> None:
-    assert len(cut_at_tiles(65, 32, 65)) == 1
-    assert len(cut_at_tiles(114, 4, 114)) == 1
+    assert len(chunks_of_virtual_batches(65, 32, 65)) == 1
+    assert len(chunks_of_virtual_batches(114, 4, 114)) == 1
 
 
 def doubles_up_to(most: int, error: Callable[[], Exception]) -> Callable[[Tensor], Tensor]:
@@ -68,25 +68,25 @@ def doubles_up_to(most: int, error: Callable[[], Exception]) -> Callable[[Tensor
 
 @given(st.integers(1, 60), st.integers(1, 60))
 def test_answers_are_those_of_the_whole_batch_in_their_order(images: int, most: int) -> None:
-    batch, ladder = torch.randn(images, 3), Ladder()
-    assert torch.equal(in_chunks(ladder, batch, doubles_up_to(most, MemoryError), CPU), 2 * batch)
-    assert ladder.at_once(images) <= most
-    assert ladder.chunks(images) <= max(1, 2 * -(-images // most) - 2)
+    batch, scheduler = torch.randn(images, 3), ChunkScheduler()
+    assert torch.equal(infer_in_chunks(scheduler, batch, doubles_up_to(most, MemoryError), CPU), 2 * batch)
+    assert scheduler.at_once(images) <= most
+    assert scheduler.chunks(images) <= max(1, 2 * -(-images // most) - 2)
 
 
 def test_what_fits_is_remembered_and_grows_back() -> None:
-    batch, ladder, calls = torch.randn(16, 3), Ladder(), []
+    batch, scheduler, calls = torch.randn(16, 3), ChunkScheduler(), []
 
     def forward(x: Tensor) -> Tensor:
         calls.append(len(x))
         return doubles_up_to(5 if len(calls) < 20 else 16, MemoryError)(x)
 
-    in_chunks(ladder, batch, forward, CPU)
+    infer_in_chunks(scheduler, batch, forward, CPU)
     assert calls == [16, 8, 4, 4, 4, 4]
-    in_chunks(ladder, batch, forward, CPU)
+    infer_in_chunks(scheduler, batch, forward, CPU)
     assert calls[6:] == [4, 4, 4, 4]
     for _ in range(200):
-        in_chunks(ladder, batch, forward, CPU)
+        infer_in_chunks(scheduler, batch, forward, CPU)
     assert calls[-1] == 16
 
 
@@ -103,9 +103,9 @@ def test_what_came_before_the_failure_is_let_go() -> None:
         kept.append(weakref.ref(answer))
         return answer
 
-    ladder = Ladder(ceiling=8)
-    in_chunks(ladder, torch.randn(16, 3), forward, CPU)
-    assert ladder.limit == 4
+    scheduler = ChunkScheduler(ceiling=8)
+    infer_in_chunks(scheduler, torch.randn(16, 3), forward, CPU)
+    assert scheduler.limit == 4
 
 
 def test_putting_the_answers_together_may_run_out_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,15 +118,17 @@ def test_putting_the_answers_together_may_run_out_too(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(torch, "cat", cat_once)
     batch = torch.randn(6, 2)
-    assert torch.equal(in_chunks(Ladder(ceiling=3), batch, lambda x: x, CPU), batch)
+    assert torch.equal(infer_in_chunks(ChunkScheduler(ceiling=3), batch, lambda x: x, CPU), batch)
     assert not left
 
 
 def test_one_row_that_does_not_fit_is_said_so() -> None:
     with pytest.raises(TooLargeError, match=r"1 images at once were expected.*\(no room\)"):
-        in_chunks(Ladder(), torch.randn(4, 2), doubles_up_to(0, lambda: MemoryError("no room")), CPU)
+        infer_in_chunks(ChunkScheduler(), torch.randn(4, 2), doubles_up_to(0, lambda: MemoryError("no room")), CPU)
 
 
 def test_other_errors_come_through() -> None:
     with pytest.raises(RuntimeError, match="shapes"):
-        in_chunks(Ladder(), torch.randn(4, 2), doubles_up_to(0, lambda: RuntimeError("shapes differ")), CPU)
+        infer_in_chunks(
+            ChunkScheduler(), torch.randn(4, 2), doubles_up_to(0, lambda: RuntimeError("shapes differ")), CPU
+        )

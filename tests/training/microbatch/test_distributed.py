@@ -231,12 +231,17 @@ def test_torchrun_works_as_well(quick: dict[str, Any], shared_colours: Path, tmp
 def test_alone_everything_is_a_formality() -> None:
     world = World()
     tensor = torch.ones(3)
-    world.add([tensor])
-    world.copy([tensor])
-    assert (world.vote(4), world.tell([1, 2]), world.gather("x"), world.broadcast("y")) == (4, [[1, 2]], ["x"], "y")
+    world.all_reduce([tensor])
+    world.broadcast([tensor])
+    assert (
+        world.all_reduce_max(4),
+        world.all_gather([1, 2]),
+        world.all_gather_object("x"),
+        world.broadcast_object("y"),
+    ) == (4, [[1, 2]], ["x"], "y")
     assert torch.equal(tensor, torch.ones(3))
     with pytest.raises(RunError, match="expected"):
-        world.lead(_fail)
+        world.on_rank_zero(_fail)
 
 
 def _fail() -> None:

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lensmith.training.microbatch.memory import Cap
-from lensmith.training.microbatch.microbatch import MicroBatcher, Outcome
+from lensmith.training.microbatch.memory import MemoryCap
+from lensmith.training.microbatch.microbatch import MicroBatcher, StepResult
 
 pytestmark = [
     pytest.mark.gpu,
@@ -28,7 +28,7 @@ def test_under_a_third_of_the_memory_needed_the_gradients_are_the_same(monkeypat
     images = torch.rand(IMAGES, 3, 224, 224, device=device).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(1000, (IMAGES,), device=device)
 
-    def step() -> tuple[Outcome, list[Tensor]]:
+    def step() -> tuple[StepResult, list[Tensor]]:
         micro = MicroBatcher(model)
         outcome = micro.backward((images, labels), lambda x, y: F.cross_entropy(model(x), y, reduction="sum"))
         gradients = [parameter.grad.cpu() for parameter in model.parameters()]
@@ -45,7 +45,7 @@ def test_under_a_third_of_the_memory_needed_the_gradients_are_the_same(monkeypat
 
     total = torch.cuda.mem_get_info(device)[1]
     torch.cuda.reset_peak_memory_stats(device)
-    with Cap(device, (standing + (need - standing) / 3) / total) as cap:
+    with MemoryCap(device, (standing + (need - standing) / 3) / total) as cap:
         outcome, found = step()
         assert cap.bytes is not None
         assert torch.cuda.max_memory_reserved(device) <= cap.bytes

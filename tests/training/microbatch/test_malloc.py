@@ -17,7 +17,7 @@ def run(script: str) -> list[int]:
     """Numbers that a process of its own prints, whose `step` takes and frees 200 MB and tells the page faults."""
     head = """
         import os, resource, torch
-        from lensmith.training.microbatch import blocks, usage
+        from lensmith.training.microbatch import malloc, usage
         torch.set_num_threads(1)
         held = lambda: usage.status_bytes("VmRSS")
 
@@ -36,13 +36,13 @@ def run(script: str) -> list[int]:
 
 def test_a_step_that_is_like_the_last_one_gets_no_new_pages() -> None:
     apart, first, kept, again = run("""
-        blocks.apart()
+        malloc.return_freed_memory()
         step()
         print(step())
-        blocks.kept()
+        malloc.retain_freed_memory()
         print(step())
         print(min(step() for _ in range(12)))  # until each block has found its place
-        blocks.apart()
+        malloc.return_freed_memory()
         print(step())
     """)
     pages = 200 * MB // 4096
@@ -57,10 +57,10 @@ def test_what_was_kept_goes_back() -> None:
     start, kept, usual, later = run("""
         step()
         print(held())
-        blocks.kept()
+        malloc.retain_freed_memory()
         step()
         print(held())
-        blocks.as_usual()
+        malloc.restore_defaults()
         print(held())
         torch.ones(400 * 2**20, dtype=torch.uint8)  # more than the places that the heap still has
         print(held())
@@ -74,12 +74,12 @@ def test_after_memory_ran_out_nothing_is_kept_until_all_is_as_usual() -> None:
     start, short, after = run("""
         step()
         print(held())
-        blocks.apart(ran_out=True)
-        blocks.kept()
+        malloc.return_freed_memory(ran_out=True)
+        malloc.retain_freed_memory()
         step()
         print(held())
-        blocks.as_usual()
-        blocks.kept()
+        malloc.restore_defaults()
+        malloc.retain_freed_memory()
         step()
         print(held())
     """)
@@ -93,7 +93,7 @@ def test_nothing_is_kept_where_a_step_takes_more_than_half_of_the_room() -> None
         print(held())
         room = usage.status_bytes("VmData") + 300 * 2**20
         resource.setrlimit(resource.RLIMIT_DATA, (room, resource.getrlimit(resource.RLIMIT_DATA)[1]))
-        blocks.kept()
+        malloc.retain_freed_memory()
         step()
         print(held())
     """)
@@ -103,11 +103,11 @@ def test_nothing_is_kept_where_a_step_takes_more_than_half_of_the_room() -> None
 def test_a_child_gives_its_share_of_what_is_kept_back() -> None:
     parent, child = run(
         """
-        blocks.kept()
+        malloc.retain_freed_memory()
         step()
         print(held())
         if os.fork() == 0:
-            blocks.as_usual()
+            malloc.restore_defaults()
             print(held())
             os._exit(0)
         os.wait()
@@ -119,6 +119,6 @@ def test_a_child_gives_its_share_of_what_is_kept_back() -> None:
 def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(malloc.sys, "platform", "darwin")
     monkeypatch.setattr(malloc.ctypes, "CDLL", None)
-    malloc.apart()
-    malloc.kept()
-    malloc.as_usual()
+    malloc.return_freed_memory()
+    malloc.retain_freed_memory()
+    malloc.restore_defaults()

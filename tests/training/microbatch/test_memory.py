@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lensmith.training.microbatch import memory
-from lensmith.training.microbatch.memory import TooLargeError, first_line, is_out_of_memory, retried
+from lensmith.training.microbatch.memory import TooLargeError, first_line, is_out_of_memory, retry_out_of_memory
 
 CPU = torch.device("cpu")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="limits and /proc are Linux's")
@@ -75,21 +75,21 @@ def test_what_runs_out_is_tried_again_and_then_given_up() -> None:
             raise left.pop()
         return 7
 
-    assert retried(action, CPU, "the optimizer's state") == 7
+    assert retry_out_of_memory(action, CPU, "the optimizer's state") == 7
     left += [MemoryError("no room")] * memory.TRIES
     with pytest.raises(TooLargeError, match=r"Memory for the optimizer's state was expected.*\(no room\)"):
-        retried(action, CPU, "the optimizer's state")
+        retry_out_of_memory(action, CPU, "the optimizer's state")
 
     def fails() -> None:
         raise ValueError
 
     with pytest.raises(ValueError, match=r"^$"):
-        retried(fails, CPU, "a wrong value")
+        retry_out_of_memory(fails, CPU, "a wrong value")
 
 
 def run(script: str) -> str:
     """What a process of its own prints, that is left with `torch` and `memory` in one thread."""
-    head = "import torch, os\nfrom lensmith.training.microbatch import blocks, memory, usage\n"
+    head = "import torch, os\nfrom lensmith.training.microbatch import malloc, memory, usage\n"
     head += "torch.set_num_threads(1)\ncpu = torch.device('cpu')\n"
     done = subprocess.run(
         [sys.executable, "-c", head + textwrap.dedent(script)], check=False, capture_output=True, text=True, timeout=300
@@ -103,7 +103,7 @@ def test_under_a_cap_too_much_raises_and_afterwards_the_limit_is_as_before() -> 
     print_ = run("""
         import resource
         before = resource.getrlimit(resource.RLIMIT_DATA)
-        with memory.Cap(cpu, fraction=0.2) as cap:
+        with memory.MemoryCap(cpu, fraction=0.2) as cap:
             free = usage.free_bytes()
             assert resource.getrlimit(resource.RLIMIT_DATA) == (cap.bytes, before[1])
             assert cap.bytes - usage.status_bytes("VmData") < 0.25 * free
@@ -112,7 +112,7 @@ def test_under_a_cap_too_much_raises_and_afterwards_the_limit_is_as_before() -> 
                 torch.empty(int(0.3 * free), dtype=torch.uint8)
             except Exception as error:
                 print(memory.is_out_of_memory(error), type(error).__name__)
-            with memory.Cap(cpu, fraction=0.9) as wider:  # what is there already is not widened
+            with memory.MemoryCap(cpu, fraction=0.9) as wider:  # what is there already is not widened
                 assert wider.bytes == cap.bytes
         assert resource.getrlimit(resource.RLIMIT_DATA) == before
         torch.empty(int(0.3 * free), dtype=torch.uint8)
@@ -125,7 +125,7 @@ def test_processes_share_the_memory_and_a_child_can_lift_the_cap() -> None:
     assert (
         run("""
         import resource
-        with memory.Cap(cpu, fraction=0.4, processes=4) as cap:
+        with memory.MemoryCap(cpu, fraction=0.4, processes=4) as cap:
             room = cap.bytes - usage.status_bytes("VmData")
             print(0.05 < room / usage.free_bytes() < 0.15)
             if os.fork() == 0:
@@ -141,11 +141,11 @@ def test_processes_share_the_memory_and_a_child_can_lift_the_cap() -> None:
 @linux
 def test_the_peak_is_of_the_time_since_it_was_last_taken() -> None:
     low, high, again = map(int, run("""
-        peak = usage.Peak(cpu)
-        print(peak.take())
+        peak = usage.PeakMemory(cpu)
+        print(peak.read_and_reset())
         torch.ones(2**28, dtype=torch.uint8)
-        print(peak.take())
-        print(peak.take())
+        print(peak.read_and_reset())
+        print(peak.read_and_reset())
     """).split())  # fmt: skip
     assert high - low > 0.95 * 2**28
     assert high - again > 0.95 * 2**28

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lensmith.training.microbatch import malloc
-from lensmith.training.microbatch.attempt import Verdict
+from lensmith.training.microbatch.attempt import StepVerdict
 from lensmith.training.microbatch.memory import TooLargeError
-from lensmith.training.microbatch.microbatch import MicroBatcher, Outcome
+from lensmith.training.microbatch.microbatch import MicroBatcher, StepResult
 
 pytestmark = pytest.mark.usefixtures("_one_thread")
 
@@ -64,10 +64,10 @@ def buffers(model: nn.Module) -> Tensor:
     return torch.cat([torch.zeros(1).double(), *(buffer.double().flatten() for buffer in model.buffers())])
 
 
-def backward(model: nn.Module, limit: int | None = None, images: int = IMAGES, **options: Any) -> Outcome:
+def backward(model: nn.Module, limit: int | None = None, images: int = IMAGES, **options: Any) -> StepResult:
     """One step as if `limit` images were known to fit at once."""
     micro = MicroBatcher(model, **options)
-    micro.ladder.limit = limit
+    micro.scheduler.limit = limit
     model.zero_grad()
     return micro.backward(batch(images), sum_of(model))
 
@@ -106,7 +106,7 @@ def test_weighted_losses_are_divided_by_the_whole_batchs_weights(limit: int | No
     whole = gradients(model)
     model.zero_grad()
     micro = MicroBatcher(model)
-    micro.ladder.limit = limit
+    micro.scheduler.limit = limit
     done = micro.backward((x, y), loss, weight=float(WEIGHTS[y].sum()))
     assert apart(gradients(model), whole) < 1e-5
     assert done.weight == pytest.approx(float(WEIGHTS[y].sum()))
@@ -213,9 +213,9 @@ def test_checkpointing_draws_the_same_random_numbers() -> None:
 def test_a_network_without_checkpointing_is_not_said_to_have_it() -> None:
     with torch.device("meta"):
         without, able = network("vgg11"), vit()
-    assert not MicroBatcher(without, checkpointing="auto").ladder.can_checkpoint
-    assert not MicroBatcher(without, checkpointing="always").ladder.checkpointing
-    assert MicroBatcher(able).ladder.can_checkpoint
+    assert not MicroBatcher(without, checkpointing="auto").scheduler.can_checkpoint
+    assert not MicroBatcher(without, checkpointing="always").scheduler.checkpointing
+    assert MicroBatcher(able).scheduler.can_checkpoint
     assert not able.grad_checkpointing
 
 
@@ -224,7 +224,7 @@ def test_gradients_of_before_are_kept_and_added_to() -> None:
     micro = MicroBatcher(model)
     micro.backward((x, y), sum_of(model))
     once, places = gradients(model), [p.grad for p in model.parameters()]
-    micro.ladder.limit = 5
+    micro.scheduler.limit = 5
     micro.backward((x, y), sum_of(model))
     assert apart(gradients(model), 2 * once) < 1e-5
     assert all(p.grad is place for p, place in zip(model.parameters(), places, strict=True))
@@ -239,7 +239,7 @@ def test_what_the_loss_returns_besides_is_added_up() -> None:
 
     micro = MicroBatcher(model)
     right = int((model(x).argmax(1) == y).sum())
-    for micro.ladder.limit in (None, 5, 1):
+    for micro.scheduler.limit in (None, 5, 1):
         sums = micro.backward((x, y), loss).sums
         assert sums is not None
         assert int(sums) == right
@@ -262,12 +262,12 @@ def test_a_loss_that_is_no_number_leaves_nothing_behind() -> None:
     micro.backward(good, sum_of(model))
     kept, before = gradients(model), buffers(model)
     done = micro.backward((x, y), sum_of(model), refuse_nan=True)
-    assert done.verdict is Verdict.NOT_A_NUMBER
+    assert done.verdict is StepVerdict.NOT_A_NUMBER
     assert torch.equal(gradients(model), kept)
     assert torch.equal(buffers(model), before)
     plain = copy.deepcopy(model)  # and the next step is as if nothing had been
     MicroBatcher(plain, tile=4).backward(good, sum_of(plain))
-    assert micro.backward(good, sum_of(model), refuse_nan=True).verdict is Verdict.FINE
+    assert micro.backward(good, sum_of(model), refuse_nan=True).verdict is StepVerdict.FINE
     assert torch.equal(buffers(model), buffers(plain))
     assert buffers(model).isfinite().all()
 
@@ -275,13 +275,13 @@ def test_a_loss_that_is_no_number_leaves_nothing_behind() -> None:
 def test_layers_that_begin_to_learn_are_noticed() -> None:
     model = freeze_norms(network("test_resnet").train())
     micro = MicroBatcher(model, tile=4)
-    micro.ladder.limit = 8
+    micro.scheduler.limit = 8
     assert micro.backward(batch(), sum_of(model)).chunks == 2
     before = buffers(model)
     model.train()
     assert micro.backward(batch(), sum_of(model)).chunks == 2
     assert apart(buffers(model), before) > 1e-3
-    micro.ladder.limit = 3
+    micro.scheduler.limit = 3
     assert not micro.backward(batch(), sum_of(model)).exact
 
 
@@ -304,7 +304,7 @@ def test_one_image_that_does_not_fit_is_said_so() -> None:
 def test_inference_in_chunks_is_that_of_the_whole(limit: int | None) -> None:
     model, (x, _) = network("test_resnet").eval(), batch()
     micro = MicroBatcher(model)
-    micro.inference.limit = limit
+    micro.inference_scheduler.limit = limit
     answers = micro.infer(x)
     torch.testing.assert_close(answers, model(x), rtol=1e-5, atol=1e-6)
     assert not answers.requires_grad
@@ -313,8 +313,10 @@ def test_inference_in_chunks_is_that_of_the_whole(limit: int | None) -> None:
 def test_memory_is_handled_with_care_only_while_it_is_not_known_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeping blocks apart costs time, so a run that never runs out does it in the first step of each phase."""
     said: list[str] = []
-    monkeypatch.setattr(malloc, "apart", lambda ran_out=False: said.append("ran out" if ran_out else "apart"))
-    monkeypatch.setattr(malloc, "kept", lambda: said.append("kept"))
+    monkeypatch.setattr(
+        malloc, "return_freed_memory", lambda ran_out=False: said.append("ran out" if ran_out else "apart")
+    )
+    monkeypatch.setattr(malloc, "retain_freed_memory", lambda: said.append("kept"))
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, CLASSES))
     micro = MicroBatcher(model)
     left: list[Exception] = []

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from lensmith.errors import LensmithError
 from lensmith.training.learner import Learner
-from lensmith.training.microbatch.chunk_scheduler import Ladder
+from lensmith.training.microbatch.chunk_scheduler import ChunkScheduler
 from lensmith.training.microbatch.distributed import World
 from lensmith.training.microbatch.microbatch import MicroBatcher
 from lensmith.training.run_dir.run import Run
@@ -54,7 +54,7 @@ def steps(
     kind = torch.optim.SGD if dtype is torch.float64 else torch.optim.AdamW
     optimizer = kind(model.parameters(), lr=1e-3, fused=True)
     micro = MicroBatcher(model, tile=tile, world=world, sync_batch_norm=sync, checkpointing="never")
-    micro.ladder.patience = 10**6
+    micro.scheduler.patience = 10**6
     share = slice(world.rank * IMAGES // world.size, (world.rank + 1) * IMAGES // world.size)
     used = []
 
@@ -68,9 +68,9 @@ def steps(
 
     for step in range(STEPS):
         if limits is not None:
-            micro.ladder.limit = limits[step]
+            micro.scheduler.limit = limits[step]
         micro.backward((pictures[step][share], labels[step][share]), loss)
-        used.append(micro.ladder.limit)
+        used.append(micro.scheduler.limit)
         optimizer.step()
         optimizer.zero_grad()
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}, used
@@ -89,7 +89,7 @@ def out_of_memory(world: World, where: str, unlucky: int) -> dict[str, Any]:
 
 def whole_run(world: World, folder: Path, unlucky: int | None) -> dict[str, Any]:
     """A run folder trained to its end; on one rank memory runs out in forward, optimizer step and validation."""
-    take, infer = Learner._loss, Ladder.at_once
+    take, infer = Learner._loss, ChunkScheduler.at_once
     step = torch.optim.SGD.step
     plans = {name: Injected({1, 5} if world.rank == unlucky else set()) for name in ("forward", "step", "inference")}
 
@@ -106,15 +106,15 @@ def whole_run(world: World, folder: Path, unlucky: int | None) -> dict[str, Any]
     Learner._loss = failing("forward", take)  # type: ignore[method-assign]
     torch.optim.SGD.step = failing("step", step)  # type: ignore[method-assign]
 
-    def validating(ladder: Ladder, batch: torch.Tensor, run: Callable[..., Any]) -> Any:
-        return forward(ladder, batch, failing("inference", run))
+    def validating(scheduler: ChunkScheduler, batch: torch.Tensor, run: Callable[..., Any]) -> Any:
+        return forward(scheduler, batch, failing("inference", run))
 
     chunks._chunk_by_chunk = validating
     try:
         train_together(Run.open(folder), world)
     finally:
         Learner._loss, torch.optim.SGD.step, chunks._chunk_by_chunk = take, step, forward  # type: ignore[method-assign]
-    assert infer is Ladder.at_once
+    assert infer is ChunkScheduler.at_once
     return {"calls": {name: plan.count for name, plan in plans.items()}}
 
 
@@ -138,9 +138,9 @@ def main(out: Path, folders: list[Path]) -> None:
     torch.set_num_threads(1)
     world = World.join()
     found: dict[str, Any] = {
-        "vote": world.vote(world.rank + 3),
-        "told": world.tell([world.rank, 7.0]),
-        "gathered": world.gather({"rank": world.rank}),
+        "vote": world.all_reduce_max(world.rank + 3),
+        "told": world.all_gather([world.rank, 7.0]),
+        "gathered": world.all_gather_object({"rank": world.rank}),
         "frozen": steps(world, dtype=torch.float64)[0],
         "tiles": steps(world, dtype=torch.float64, learning=True)[0],
         "sync": steps(world, dtype=torch.float64, learning=True, tile=IMAGES, sync=True)[0],

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lensmith.training.models import depthwise
 from lensmith.training.models.depthwise import can_hasten, convolve, input_gradient, weight_gradient
-from lensmith.training.models.fold_batchnorm import Folding
+from lensmith.training.models.fold_batchnorm import BatchNormFolding
 
 CHANNELS = 6
 LAYOUTS = {"last": torch.channels_last, "first": torch.contiguous_format}
@@ -146,7 +146,7 @@ def test_a_whole_network_has_the_same_gradients(name: str, training: bool) -> No
         return list(torch.autograd.grad(network(images).square().sum(), list(network.parameters())))
 
     usual = of_all(copy.deepcopy(model))
-    folding = Folding(model, 96)
+    folding = BatchNormFolding(model, 96)
     folding.fold()
     convolutions = [one for one in model.modules() if can_hasten(one)]
     assert len(convolutions) > 5

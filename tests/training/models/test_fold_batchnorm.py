@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from lensmith.training.models.fold_batchnorm import Folding
+from lensmith.training.models.fold_batchnorm import BatchNormFolding
 
 
 def network(name: str) -> nn.Module:
@@ -29,7 +29,7 @@ def test_answers_and_gradients_are_the_same(name: str) -> None:
     made = network(name).eval()
     images = torch.rand(4, 3, 64, 64, dtype=torch.float64)
     plain, plain_gradients = made(images), gradients(made, images)
-    folding = Folding(made, 64)
+    folding = BatchNormFolding(made, 64)
     assert folding.fold() > 10
     assert torch.allclose(made(images), plain, rtol=1e-9, atol=1e-12)
     for ours, theirs in zip(gradients(made, images), plain_gradients, strict=True):
@@ -40,7 +40,7 @@ def test_the_state_dict_is_the_same_and_unfolding_leaves_nothing() -> None:
     made = network("resnet18").eval()
     names, images = list(made.state_dict()), torch.rand(2, 3, 64, 64, dtype=torch.float64)
     plain = made(images)
-    folding = Folding(made, 64)
+    folding = BatchNormFolding(made, 64)
     folding.fold()
     assert list(made.state_dict()) == names
     folding.unfold()
@@ -50,7 +50,7 @@ def test_the_state_dict_is_the_same_and_unfolding_leaves_nothing() -> None:
 
 def test_what_learns_its_statistics_is_not_folded() -> None:
     made = network("resnet18")
-    folding = Folding(made, 64)
+    folding = BatchNormFolding(made, 64)
     assert folding.fold() == 0
     made.layer1.eval()
     assert folding.fold() == 4
@@ -62,7 +62,7 @@ def test_what_learns_its_statistics_is_not_folded() -> None:
 def test_looking_for_pairs_moves_no_statistics() -> None:
     made = network("resnet18").train()
     before = {name: value.clone() for name, value in made.state_dict().items()}
-    Folding(made, 64)
+    BatchNormFolding(made, 64)
     assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
     assert made.training
 
@@ -81,9 +81,9 @@ def test_a_convolution_whose_output_goes_elsewhere_too_is_left_alone() -> None:
     nn.init.uniform_(made.norm.running_mean)
     images = torch.rand(2, 3, 8, 8)
     plain = made(images)
-    assert Folding(made, 8).fold() == 0
+    assert BatchNormFolding(made, 8).fold() == 0
     assert torch.allclose(made(images), plain, atol=1e-6)
 
 
 def test_a_network_without_batch_norm_is_not_even_run() -> None:
-    assert Folding(nn.Linear(3, 3), 8).fold() == 0
+    assert BatchNormFolding(nn.Linear(3, 3), 8).fold() == 0

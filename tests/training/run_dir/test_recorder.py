@@ -12,8 +12,8 @@ import torch
 
 from lensmith.training import loop
 from lensmith.training.learner import Learner
-from lensmith.training.microbatch.attempt import Verdict
-from lensmith.training.microbatch.microbatch import Outcome
+from lensmith.training.microbatch.attempt import StepVerdict
+from lensmith.training.microbatch.microbatch import StepResult
 from lensmith.training.run_dir.progress import Figures
 from lensmith.training.run_dir.recorder import MEMORY_EVERY_S, Recorder
 from lensmith.training.trainer import fit
@@ -32,8 +32,8 @@ def line(epoch: int, phase: str = "all", *, validated: bool = True, **changes: A
     return {**made, **changes}
 
 
-def outcome(chunks: int = 1, *, checkpointing: bool = False, retries: int = 0, exact: bool = True) -> Outcome:
-    return Outcome(torch.zeros(()), None, chunks, checkpointing, retries, Verdict.FINE, 8, 8.0, exact)
+def outcome(chunks: int = 1, *, checkpointing: bool = False, retries: int = 0, exact: bool = True) -> StepResult:
+    return StepResult(torch.zeros(()), None, chunks, checkpointing, retries, StepVerdict.FINE, 8, 8.0, exact)
 
 
 def recorder(tmp_path: Path) -> Recorder:
@@ -151,7 +151,7 @@ def test_of_a_run_each_step_that_ran_out_of_memory_is_told_however_fast_it_is(
 ) -> None:
     plain = Learner.take
 
-    def take(self: Learner, batch: Any, plan: Any, step: int, *others: Any) -> Outcome:
+    def take(self: Learner, batch: Any, plan: Any, step: int, *others: Any) -> StepResult:
         done = plain(self, batch, plan, step, *others)
         return replace(done, retries=1) if step in (1, 4) else done
 

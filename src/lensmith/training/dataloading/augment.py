@@ -97,7 +97,7 @@ class Augment:
         return batch
 
 
-def of(settings: TrainSettings, image_size: int) -> Augment:
+def build(settings: TrainSettings, image_size: int) -> Augment:
     """The augmentation that the settings ask for.
 
     Args:

@@ -9,54 +9,22 @@ cannot be read never stops a run: its sample arrives without pixels, is named on
 from __future__ import annotations
 
 import math
-import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from lensmith.core.machine import allowed_cores
 from lensmith.data.scan import ImageSet, Sample
-from lensmith.errors import ImageError, RunError
+from lensmith.errors import ImageError
 from lensmith.imaging.decode import decode, read
 from lensmith.imaging.preprocessing import Preprocessing, normalise, resize, shortest_side_px
 from lensmith.training.dataloading.augment import FACTORS, Augment
-from lensmith.training.dataloading.decode_cache import Decoded
-from lensmith.training.microbatch import malloc
-from lensmith.training.microbatch.memory import is_out_of_memory, lift_cap
-
-Indices = npt.NDArray[np.int64]
-
-_TELLS_SENDERS = hasattr(signal, "sigwaitinfo")
-"""Whether a worker can tell who sent it a signal; macOS cannot."""
-
-_WORKER_LOST = ("Caught MemoryError", "MemoryError: ", "is killed by signal", "exited unexpectedly")
-"""What torch says of a worker that ran out of memory, or was killed for it."""
-
-
-class Item(NamedTuple):
-    """One sample of an epoch.
-
-    Attributes:
-        epoch: 0-based.
-        sample: its index.
-        copy: how often it came in this epoch before.
-        size: pixels a side to make of it; None: the model's own.
-        view: 0 as it is, v > 0 by the v-th draw whatever the epoch; None: drawn anew in each epoch.
-    """
-
-    epoch: int
-    sample: int
-    copy: int = 0
-    size: int | None = None
-    view: int | None = None
+from lensmith.training.dataloading.decode_cache import DecodedPictures
+from lensmith.training.dataloading.sampler import Item
 
 
 @dataclass(frozen=True)
@@ -93,7 +61,7 @@ class Batches(Protocol):
     def __iter__(self) -> Iterator[Batch]: ...
 
 
-class Images(Dataset[Any]):
+class ImageDataset(Dataset[Any]):
     """Samples of one part, decoded on demand.
 
     Args:
@@ -108,7 +76,7 @@ class Images(Dataset[Any]):
         self, images: ImageSet, samples: Sequence[Sample], how: Preprocessing, augment: Augment | None, seed: int
     ) -> None:
         self.images, self.samples, self.how, self.augment, self.seed = images, samples, how, augment, seed
-        self.decoded: Decoded | None = None
+        self.decoded: DecodedPictures | None = None
         """Pictures decoded before, all of them for the size of the phase under way."""
 
     def __len__(self) -> int:
@@ -160,154 +128,3 @@ class Images(Dataset[Any]):
             indices=[item[3] for item in good],
             unreadable=bad,
         )
-
-
-class Order:
-    """Batches of items in the order of an epoch; set `epoch`, `skip`, `size` and `views` before iterating.
-
-    An epoch is cut into near-equal batches, so that there is no tiny last one for BatchNorm to stumble over. Each batch
-    is cut into near-equal slices, one for each of several processes that train together; lengths and `skip` count the
-    whole batches.
-
-    Args:
-        length: samples of the part, and draws in an epoch.
-        batch_size: images in a batch at most.
-        seed: of the order; None: as they come.
-        balance: the label of each sample, to draw every class equally often; None: each sample once.
-        rank: which slice of each batch is wanted.
-        ranks: how many slices there are; where a batch has fewer images, some are empty.
-    """
-
-    def __init__(
-        self,
-        length: int,
-        batch_size: int,
-        seed: int | None,
-        *,
-        balance: Sequence[int] | None = None,
-        rank: int = 0,
-        ranks: int = 1,
-    ) -> None:
-        self.length, self.batch_size, self.seed, self.rank, self.ranks = length, batch_size, seed, rank, ranks
-        self.classes: list[Indices] | None = None
-        if balance is not None:
-            labels = np.asarray(balance)
-            self.classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-        self.epoch = 0
-        self.skip = 0
-        self.size: int | None = None
-        self.views: int | None = None  # epochs and copies take turns at so many views of each sample; None: no end
-
-    def __len__(self) -> int:
-        return -(-self.length // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[Item]]:
-        drawn = np.stack((np.arange(self.length), np.zeros(self.length, dtype=int)), axis=1)
-        if self.classes is not None:
-            drawn = np.concatenate([self._drawn(self.classes, number) for number in range(len(self.classes))])
-        if self.seed is not None:
-            drawn = np.random.Generator(np.random.Philox(key=(self.seed << 32) + self.epoch)).permutation(drawn)
-        for batch in np.array_split(drawn, len(self))[self.skip :]:
-            own = np.array_split(batch, self.ranks)[self.rank]
-            yield [Item(self.epoch, int(index), int(copy), self.size, self._view(int(copy))) for index, copy in own]
-
-    def _view(self, copy: int) -> int | None:
-        return None if self.views is None else (self.epoch + copy) % self.views
-
-    def _drawn(self, classes: list[Indices], number: int) -> Indices:
-        """int64 (draws, 2): index and copy of what the epoch draws from one class.
-
-        A class's samples come in round after round, each in a new order, on from one epoch to the next: so the draws of
-        two samples of a class never differ by more than one, however long a run is.
-        """
-        members = classes[number]
-        # The quotients of neighbouring classes take turns at rounding up, and sum to the epoch's length.
-        first, end = ((epoch * self.length + number) // len(classes) for epoch in (self.epoch, self.epoch + 1))
-        places = np.arange(first, end)
-        rounds = places // len(members)
-        orders = {int(turn): self._round(number, members, int(turn)) for turn in np.unique(rounds)}
-        indices = [orders[int(turn)][place] for turn, place in zip(rounds, places % len(members), strict=True)]
-        copies = rounds - first // len(members)
-        return np.stack((np.array(indices, dtype=np.int64), copies), axis=1)
-
-    def _round(self, number: int, members: Indices, turn: int) -> Indices:
-        """A class's samples in the order of one round."""
-        key = (1 << 127) + ((self.seed or 0) << 32) + turn  # a key of its own: those of epochs stay far below
-        return np.random.Generator(np.random.Philox(key=key, counter=number << 64)).permutation(members)
-
-
-def default_workers(device: torch.device, processes: int = 1) -> int:
-    """Data processes that measured well: on a GPU the cores allowed; on a CPU half of them, as it also trains.
-
-    Args:
-        device: that trains.
-        processes: that train on this machine and share its cores.
-    """
-    cores = allowed_cores() // processes
-    return min(8, cores) if device.type == "cuda" else min(4, cores // 2)
-
-
-def loader(dataset: Images, order: Order, workers: int, device: torch.device) -> DataLoader[Any]:
-    """Batches in the order of `order`, decoded by `workers` processes that live as long as the loader."""
-    return _Loader(
-        dataset,
-        batch_sampler=order,
-        num_workers=workers,
-        collate_fn=dataset.collate,
-        pin_memory=device.type == "cuda",
-        persistent_workers=workers > 0,
-        prefetch_factor=4 if workers else None,
-        worker_init_fn=_obey_the_parent_alone,
-        # Each pass draws a seed for the workers. From torch's own stream, a resumed run would draw one more.
-        generator=torch.Generator(),
-    )
-
-
-class _Loader(DataLoader[Any]):
-    """Says in plain words when its workers fail, and starts them so that no signal but the parent's ends them."""
-
-    def __iter__(self) -> Any:
-        try:
-            yield from self._begin()
-        except (MemoryError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[-1:]
-            if not is_out_of_memory(error) and not any(sign in str(error) for sign in _WORKER_LOST):
-                raise
-            raise RunError(
-                "Batches of decoded images were expected.",
-                f"They could not be had ({' '.join(reason) or type(error).__name__}).",
-                "Use fewer data processes (--workers 0), smaller batches or images, or a machine with more memory.",
-            ) from error
-
-    def _begin(self) -> Any:
-        """With Ctrl-C and SIGTERM held back in every thread of the workers', also those that libraries start."""
-        if not _TELLS_SENDERS:
-            return super().__iter__()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        try:
-            return super().__iter__()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def close(batches: DataLoader[Any]) -> None:
-    """End a loader's processes now; else they live as long as a traceback that leads to it, in a notebook for hours."""
-    iterator = batches._iterator  # torch offers no public way
-    if iterator is not None:
-        iterator._shutdown_workers()  # type: ignore[attr-defined]
-        batches._iterator = None
-
-
-def _obey_the_parent_alone(worker: int) -> None:
-    """Ctrl-C and SIGTERM often reach the whole process group, and the loop needs its batches up to the next step."""
-    lift_cap()
-    malloc.as_usual()  # the heap that the parent keeps for its steps would be held here, too
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if _TELLS_SENDERS:
-        threading.Thread(target=_exit_for_the_parent, daemon=True).start()
-
-
-def _exit_for_the_parent() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
-    os._exit(0)

@@ -34,7 +34,7 @@ LEAST_SAVED_S = 5.0
 """Decoding that is spared, below which keeping pictures is not worth their place on disk."""
 
 
-class Decoded:
+class DecodedPictures:
     """Pictures of samples, mapped into memory; goes to other processes as the name of its file.
 
     Args:
@@ -65,7 +65,7 @@ class Decoded:
         self.__dict__.update({**state, "pixels": pixels})
 
 
-def pays(images: ImageSet, samples: Sequence[Sample], shortest_px: int, epochs: int) -> bool:
+def is_worthwhile(images: ImageSet, samples: Sequence[Sample], shortest_px: int, epochs: int) -> bool:
     """Whether `epochs` passes over decoded pictures would spare enough, by the time that some of them take.
 
     Args:
@@ -85,9 +85,9 @@ def pays(images: ImageSet, samples: Sequence[Sample], shortest_px: int, epochs: 
     return (epochs - 1) * once_s > max(LEAST_SAVED_S, once_s)
 
 
-def keep(
+def load_or_decode(
     images: ImageSet, samples: Sequence[Sample], shortest_px: int, store: Store, watch: Callable[[int, int], None]
-) -> Decoded:
+) -> DecodedPictures:
     """Decode `samples` on all cores, or find them kept.
 
     Args:
@@ -127,7 +127,7 @@ def keep(
 
     key = {"shortest_px": shortest_px, "files": identity(images, samples), "pillow": PIL.__version__}
     title = f"{len(samples):,} pictures of {images.root.name}, shorter side {shortest_px} px or more"
-    return Decoded(store.obtain("pixels", key, "uint8", lengths, make, title), sizes, shortest_px)
+    return DecodedPictures(store.obtain("pixels", key, "uint8", lengths, make, title), sizes, shortest_px)
 
 
 def _lengths(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

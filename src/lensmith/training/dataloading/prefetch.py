@@ -10,7 +10,7 @@ import torch
 from lensmith.training.dataloading.dataset import Batch, Batches
 
 
-def ahead(batches: Batches, device: torch.device) -> Iterator[Batch]:
+def prefetch(batches: Batches, device: torch.device) -> Iterator[Batch]:
     """The same batches; on a GPU their pictures and factors are there, copied on a stream of their own.
 
     Labels stay where they are, since looking at them would wait for the GPU. A batch that there is no room for besides

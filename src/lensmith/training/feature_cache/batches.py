@@ -9,8 +9,9 @@ import torch
 
 from lensmith.data.scan import Sample
 from lensmith.training.dataloading.augment import FACTORS
-from lensmith.training.dataloading.dataset import Batch, Item, Order
-from lensmith.training.feature_cache.features import Rows
+from lensmith.training.dataloading.dataset import Batch
+from lensmith.training.dataloading.sampler import EpochSampler, Item
+from lensmith.training.feature_cache.features import Features
 
 
 class FeatureBatches:
@@ -22,7 +23,7 @@ class FeatureBatches:
         order: of an epoch.
     """
 
-    def __init__(self, samples: Sequence[Sample], views: Sequence[Rows], order: Order) -> None:
+    def __init__(self, samples: Sequence[Sample], views: Sequence[Features], order: EpochSampler) -> None:
         self.samples, self.views, self.order = samples, views, order
         self.labels = np.array([sample.label for sample in samples], dtype=np.int64)
 

@@ -27,9 +27,10 @@ from lensmith.core.version import installed_versions
 from lensmith.data.scan import ImageSet, Sample, identity
 from lensmith.imaging.preprocessing import Preprocessing
 from lensmith.training.dataloading.augment import Augment
-from lensmith.training.dataloading.dataset import Images, Item
-from lensmith.training.feature_cache.engines import BATCH, Prefix, Runner, threads
-from lensmith.training.feature_cache.split_model import Cut
+from lensmith.training.dataloading.dataset import ImageDataset
+from lensmith.training.dataloading.sampler import Item
+from lensmith.training.feature_cache.backends import BATCH, Backend, FrozenTrunk, parallel_batches
+from lensmith.training.feature_cache.split_model import SplitPoint
 from lensmith.training.microbatch import memory
 
 BLOCK = 64
@@ -80,7 +81,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Rows:
+class Features:
     """Features of samples, seen one way.
 
     Attributes:
@@ -92,7 +93,7 @@ class Rows:
     unreadable: dict[int, str]
 
 
-class Extractor:
+class FeatureExtractor:
     """A frozen prefix with what its output depends on; use as a context, which holds engines' graphs.
 
     Args:
@@ -108,35 +109,35 @@ class Extractor:
     def __init__(
         self,
         model: nn.Module,
-        cut: Cut,
+        split_point: SplitPoint,
         how: Preprocessing,
         settings: TrainSettings,
         device: torch.device,
         store: Store | None,
-        runner: str | None = None,
+        backend: str | None = None,
     ) -> None:
-        self.prefix = Prefix(cut.prefix(model), how.image_size, device)
-        self.cut, self.how, self.settings, self.device, self.store, self.runner = (
-            cut, how, settings, device, store, runner,
+        self.trunk = FrozenTrunk(split_point.frozen_trunk(model), how.image_size, device)
+        self.split_point, self.how, self.settings, self.device, self.store, self.backend = (
+            split_point, how, settings, device, store, backend,
         )  # fmt: skip
 
     def __enter__(self) -> Self:
-        self.prefix.__enter__()
+        self.trunk.__enter__()
         # Dropout that stands beside what learns is in training mode with it.
-        self._modes = {module: module.training for module in self.prefix.module.modules()}
-        self.prefix.module.eval()
+        self._modes = {module: module.training for module in self.trunk.module.modules()}
+        self.trunk.module.eval()
         return self
 
     def __exit__(self, *_: object) -> None:
         for module, training in self._modes.items():
             module.training = training
-        self.prefix.__exit__()
+        self.trunk.__exit__()
 
     @cached_property
     def weights(self) -> str:
         """SHA-256 of the prefix: its structure, and every number in it."""
-        digest = hashlib.sha256(f"{timm.__version__}\n{self.prefix.module!r}".encode())
-        for name, tensor in self.prefix.module.state_dict().items():
+        digest = hashlib.sha256(f"{timm.__version__}\n{self.trunk.module!r}".encode())
+        for name, tensor in self.trunk.module.state_dict().items():
             plain = tensor.detach().cpu().contiguous()
             digest.update(f"\n{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
             digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
@@ -144,39 +145,43 @@ class Extractor:
 
     def choose(self, images: int) -> str:
         """The engine for so many images, remembered from here on."""
-        if self.runner is None:
+        if self.backend is None:
             try:
-                self.runner = self.prefix.fastest({"model": self.settings.model, "at": self.cut.at}, images)
+                self.backend = self.trunk.fastest_backend(
+                    {"model": self.settings.model, "at": self.split_point.at}, images
+                )
             except Exception as error:
                 if not memory.is_out_of_memory(error):
                     raise
                 raise NoFeaturesError(f"no engine has enough memory ({memory.first_line(error)})") from error
-        return self.runner
+        return self.backend
 
-    def rows(self, images: ImageSet, samples: Sequence[Sample], view: View, watch: Watch) -> Rows:
+    def features(self, images: ImageSet, samples: Sequence[Sample], view: View, watch: Watch) -> Features:
         """Features of `samples`.
 
         Raises:
             NoFeaturesError: no room for them on disk or in memory, or float16 cannot hold them.
         """
-        assert self.runner is not None
-        width = int(np.prod(self.cut.shape))
+        assert self.backend is not None
+        width = int(np.prod(self.split_point.shape))
         starts = range(0, len(samples), BLOCK)
         lengths = [width * len(samples[start : start + BLOCK]) for start in starts]
-        dataset = Images(images, samples, self.how, view.augment if view.number else None, view.seed)
-        make = _Making(self.prefix, self.runner, dataset, view, self.device, watch)
+        dataset = ImageDataset(images, samples, self.how, view.augment if view.number else None, view.seed)
+        make = _BlockMaker(self.trunk, self.backend, dataset, view, self.device, watch)
         key = {
             "weights": self.weights,
-            "at": self.cut.at,
-            "shape": list(self.cut.shape),
+            "at": self.split_point.at,
+            "shape": list(self.split_point.shape),
             "preprocessing": asdict(self.how),
             "view": view.said(self.settings),
             "files": identity(images, samples),
-            "runner": self.runner,
+            "runner": self.backend,
             "versions": installed_versions(VERSIONS),
         }
         seen = "as they are" if not view.number else f"view {view.number}"
-        title = f"{len(samples):,} images of {images.root.name}, {seen}: {self.settings.model} before {self.cut.at}"
+        title = (
+            f"{len(samples):,} images of {images.root.name}, {seen}: {self.settings.model} before {self.split_point.at}"
+        )
         try:
             if self.store is None:
                 raise NotKeptError("nothing is to be kept")
@@ -185,9 +190,9 @@ class Extractor:
             if 2 * sum(lengths) > _MEMORY_SHARE * psutil.virtual_memory().available:
                 raise NoFeaturesError(str(error)) from error
             flat = _in_memory(make, lengths)
-        values = flat.reshape(len(samples), *self.cut.shape)
+        values = flat.reshape(len(samples), *self.split_point.shape)
         lost = np.flatnonzero(np.isnan(values.reshape(len(samples), -1)[:, 0]))
-        return Rows(values, {int(row): dataset[Item(0, int(row))][-1] or "it was unreadable" for row in lost})
+        return Features(values, {int(row): dataset[Item(0, int(row))][-1] or "it was unreadable" for row in lost})
 
 
 def _in_memory(make: Make, lengths: Sequence[int]) -> npt.NDArray[np.float16]:
@@ -202,14 +207,14 @@ def _in_memory(make: Make, lengths: Sequence[int]) -> npt.NDArray[np.float16]:
     return flat
 
 
-class _Making:
+class _BlockMaker:
     """Computes blocks of features, several at once, in order."""
 
     def __init__(
-        self, prefix: Prefix, runner: str, dataset: Images, view: View, device: torch.device, watch: Watch
+        self, prefix: FrozenTrunk, backend: str, dataset: ImageDataset, view: View, device: torch.device, watch: Watch
     ) -> None:
-        self.prefix, self.runner, self.dataset, self.view, self.device, self.watch = (
-            prefix, runner, dataset, view, device, watch,
+        self.trunk, self.backend, self.dataset, self.view, self.device, self.watch = (
+            prefix, backend, dataset, view, device, watch,
         )  # fmt: skip
 
     def __call__(self, numbers: Sequence[int]) -> Iterator[npt.NDArray[np.float16]]:
@@ -218,9 +223,9 @@ class _Making:
             return
         total = len(self.dataset)
         done = total - sum(len(self._samples(number)) for number in numbers)
-        count = threads(self.device)
+        count = parallel_batches(self.device)
         with ThreadPoolExecutor(count, thread_name_prefix="features") as pool:
-            run = self.prefix.open(self.runner)
+            run = self.trunk.open(self.backend)
             pending: deque[Future[npt.NDArray[np.float16]]] = deque()
             waiting = iter(numbers)
             try:
@@ -244,12 +249,12 @@ class _Making:
     def _samples(self, number: int) -> range:
         return range(len(self.dataset))[number * BLOCK : (number + 1) * BLOCK]
 
-    def _block(self, run: Runner, number: int) -> npt.NDArray[np.float16]:
+    def _block(self, run: Backend, number: int) -> npt.NDArray[np.float16]:
         samples = self._samples(number)
         parts = [self._features(run, samples[start : start + BATCH]) for start in range(0, len(samples), BATCH)]
         return np.concatenate(parts)
 
-    def _features(self, run: Runner, samples: range) -> npt.NDArray[np.float16]:
+    def _features(self, run: Backend, samples: range) -> npt.NDArray[np.float16]:
         batch = self.dataset.collate([self.dataset[Item(0, sample, view=self.view.number)] for sample in samples])
         place = {index: row for row, index in enumerate(batch.indices)}
         images = batch.images

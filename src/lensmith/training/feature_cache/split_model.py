@@ -31,7 +31,7 @@ class Pass(nn.Module):
 
 
 @dataclass(frozen=True)
-class Cut:
+class SplitPoint:
     """A place between two modules.
 
     Attributes:
@@ -48,18 +48,20 @@ class Cut:
     shape: tuple[int, ...]
     dropout: float = 0.0
 
-    def prefix(self, model: nn.Module) -> nn.Module:
+    def frozen_trunk(self, model: nn.Module) -> nn.Module:
         """Float32 (N, 3, S, S) → (N, *shape), to be used in evaluation mode; shares parameters, buffers and modules."""
         return _without(model, self.after)
 
-    def suffix(self, model: nn.Module) -> nn.Module:
+    def trainable_tail(self, model: nn.Module) -> nn.Module:
         """(N, *shape) → logits (N, C); shares the model's parameters and buffers."""
         if not self.before:  # the head alone, before which timm drops out
             return nn.Sequential(nn.Dropout(self.dropout), model.get_submodule(self.at))
         return _without(model, self.before)
 
 
-def find(network: Network, trainable: int | None, image_size: int, dropout: float = 0.0) -> Cut | None:
+def find_split_point(
+    network: Network, trainable: int | None, image_size: int, dropout: float = 0.0
+) -> SplitPoint | None:
     """The last place before everything that learns.
 
     Args:
@@ -79,18 +81,20 @@ def find(network: Network, trainable: int | None, image_size: int, dropout: floa
     with _evaluating(model), torch.random.fork_rng(devices=[]), torch.inference_mode():
         images = torch.rand(2, 3, image_size, image_size).to(first.device)
         try:
-            cut = _before_head(network) if trainable == 0 else _before_stages(network, learning, _calls(model, images))
-            if cut is None:
+            split_point = (
+                _before_head(network) if trainable == 0 else _before_stages(network, learning, _calls(model, images))
+            )
+            if split_point is None:
                 return None
-            features = cut.prefix(model)(images)
+            features = split_point.frozen_trunk(model)(images)
             whole = isinstance(features, Tensor) and len(features) == len(images)
-            if not whole or not torch.equal(cut.suffix(model).eval()(features), model(images)):
+            if not whole or not torch.equal(split_point.trainable_tail(model).eval()(features), model(images)):
                 return None
         except Exception as error:  # whatever a network says to a tensor that it does not expect
             if memory.is_out_of_memory(error):
                 raise
             return None
-        return replace(cut, shape=tuple(features.shape[1:]), dropout=dropout)
+        return replace(split_point, shape=tuple(features.shape[1:]), dropout=dropout)
 
 
 def _calls(model: nn.Module, images: Tensor) -> dict[str, int]:
@@ -123,12 +127,12 @@ def _calls(model: nn.Module, images: Tensor) -> dict[str, int]:
     return calls
 
 
-def _before_head(network: Network) -> Cut:
+def _before_head(network: Network) -> SplitPoint:
     name = next(name for name, module in network.model.named_modules() if module is network.head)
-    return Cut(name, (), (name,), ())
+    return SplitPoint(name, (), (name,), ())
 
 
-def _before_stages(network: Network, learning: set[str], calls: dict[str, int]) -> Cut | None:
+def _before_stages(network: Network, learning: set[str], calls: dict[str, int]) -> SplitPoint | None:
     """Before the module called first of those that learn, and as much around it as learns, too."""
     model = network.model
     at = min({name.rpartition(".")[0] for name in learning}, key=lambda name: calls.get(name, len(calls)))
@@ -137,7 +141,7 @@ def _before_stages(network: Network, learning: set[str], calls: dict[str, int]) 
         below = {f"{parent}.{name}" if parent else name for name, _ in model.get_submodule(parent).named_parameters()}
         if not below <= learning:
             before, after = _sides(model, at, calls)
-            return Cut(at, before, after, ()) if before else None
+            return SplitPoint(at, before, after, ()) if before else None
         at = parent
     return None
 

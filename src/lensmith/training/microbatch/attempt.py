@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from lensmith.training.microbatch import memory
-from lensmith.training.microbatch.batchnorm import Tiles
+from lensmith.training.microbatch.batchnorm import GhostBatchNorm
 from lensmith.training.microbatch.distributed import World
-from lensmith.training.microbatch.onednn_workaround import unbroken
+from lensmith.training.microbatch.onednn_workaround import in_healthy_thread
 from lensmith.training.microbatch.rng_state import random_state, set_random_state
 
 Loss = Callable[..., Tensor | tuple[Tensor, Tensor]]
 """A chunk of each tensor of the batch → the SUM of its losses; and sums of one's own, added up over the chunks."""
 
 
-class Verdict(IntEnum):
+class StepVerdict(IntEnum):
     """What ranks vote at the end of a step; the largest counts."""
 
     FINE = 0
@@ -32,7 +32,7 @@ class Verdict(IntEnum):
 
 
 @dataclass(frozen=True)
-class Work:
+class StepInputs:
     """What is to be done.
 
     Attributes:
@@ -58,7 +58,7 @@ class Work:
     refuse_nan: bool
 
 
-class Attempt:
+class StepAttempt:
     """Runs when it is made; whatever happens stands in `ballot`, and no exception is kept that would pin tensors.
 
     Attributes:
@@ -69,10 +69,10 @@ class Attempt:
         sums: see `Outcome`.
     """
 
-    def __init__(self, model: nn.Module, tiles: Tiles, world: World, work: Work) -> None:
-        self.model, self.tiles, self.world = model, tiles, world
+    def __init__(self, model: nn.Module, tiles: GhostBatchNorm, world: World, work: StepInputs) -> None:
+        self.model, self.batchnorm, self.world = model, tiles, world
         self.device = device_of(model)
-        self.ballot = Verdict.FINE
+        self.ballot = StepVerdict.FINE
         self.problem: str | None = None
         self.error: Exception | None = None
         self.loss = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -84,12 +84,12 @@ class Attempt:
         self._random = random_state(self.device)
         self._buffers: list[tuple[nn.Module, str, Tensor | None, Tensor | None]] = []
         try:
-            unbroken(lambda: self._run(work))
+            in_healthy_thread(lambda: self._run(work))
         except Exception as error:
             if not memory.is_out_of_memory(error):
-                self.ballot, self.error = Verdict.FAILED, error
+                self.ballot, self.error = StepVerdict.FAILED, error
             else:
-                self.ballot, self.problem = Verdict.OUT_OF_MEMORY, memory.first_line(error)
+                self.ballot, self.problem = StepVerdict.OUT_OF_MEMORY, memory.first_line(error)
         except BaseException:  # such as a KeyboardInterrupt
             self.undo()
             raise
@@ -101,20 +101,20 @@ class Attempt:
                 "Lower --batch-size, or leave --sync-batch-norm out.",
             )
 
-    def _run(self, work: Work) -> None:
-        swapped = set(self.tiles.norms)  # whose statistics stay out of it
+    def _run(self, work: StepInputs) -> None:
+        collecting = set(self.batchnorm.layers)  # whose statistics stay out of it
         for module in self.model.modules():
-            if module.training and module not in swapped:
+            if module.training and module not in collecting:
                 self._buffers += [
                     (module, name, buffer, None if buffer is None else buffer.clone())
                     for name, buffer in module._buffers.items()
                 ]
         set_checkpointing(self.model, work.checkpointing)
         start = 0
-        with self.tiles.swapped(work.together):
+        with self.batchnorm.collecting(work.together):
             for tiles in work.chunks:
                 end = start + sum(tiles)
-                with self.tiles.chunk(tiles):
+                with self.batchnorm.chunk(tiles):
                     found = work.loss(*(tensor[start:end] for tensor in work.batch))
                 value, sums = found if isinstance(found, tuple) else (found, None)
                 work.scale(value / work.total).backward()  # type: ignore[no-untyped-call]
@@ -128,9 +128,9 @@ class Attempt:
             for parameter in self._parameters:
                 if parameter.grad is None:  # none of this rank's images reached it
                     parameter.grad = torch.zeros_like(parameter)
-            self.world.claim([*self._gradients(), *self.tiles.sums()])
+            self.world.reserve([*self._gradients(), *self.batchnorm.sums()])
         if work.refuse_nan and not bool(torch.isfinite(self.loss)):
-            self.ballot = Verdict.NOT_A_NUMBER
+            self.ballot = StepVerdict.NOT_A_NUMBER
 
     def undo(self) -> None:
         """Leave everything as it was before, and let go of all tensors."""
@@ -147,12 +147,12 @@ class Attempt:
     @torch.no_grad()
     def commit(self) -> None:
         """What concerns all ranks: gradients and statistics are added up. What is large was claimed before."""
-        if self.tiles.norms:
-            sums, counts = self.tiles.sums(), zip(*self.world.tell(self.tiles.counts()), strict=True)
-            self.world.add([*self._gradients(), *sums])
-            self.tiles.commit(sums, [int(sum(count)) for count in counts])
+        if self.batchnorm.layers:
+            sums, counts = self.batchnorm.sums(), zip(*self.world.all_gather(self.batchnorm.counts()), strict=True)
+            self.world.all_reduce([*self._gradients(), *sums])
+            self.batchnorm.commit(sums, [int(sum(count)) for count in counts])
         else:
-            self.world.add(self._gradients())
+            self.world.all_reduce(self._gradients())
         for parameter, gradient in zip(self._parameters, self._earlier, strict=True):
             if gradient is not None:
                 parameter.grad = gradient if parameter.grad is None else gradient.add_(parameter.grad)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def learning_norms(model: nn.Module) -> list[_BatchNorm]:
+def training_batchnorms(model: nn.Module) -> list[_BatchNorm]:
     """The BatchNorm layers that normalise by what goes through them, and not by statistics of before."""
     return [m for m in model.modules() if isinstance(m, _BatchNorm) and (m.training or m.running_mean is None)]
 
@@ -43,7 +43,7 @@ class _Found:
     tiles: int = 0
 
 
-class Tiles:
+class GhostBatchNorm:
     """The BatchNorm layers of a network that learn their statistics.
 
     A tile of one image has no statistics to learn from: it is normalised by the running ones and counts for nothing.
@@ -54,15 +54,15 @@ class Tiles:
     """
 
     def __init__(self, model: nn.Module, group: dist.ProcessGroup | None = None) -> None:
-        self.norms = learning_norms(model)
+        self.layers = training_batchnorms(model)
         self.group = group
         self._sizes: Sequence[int] = ()
         self._counting = False
         self._own: dict[_BatchNorm, _Own] = {}
-        self._found = {norm: _Found(_like(norm.running_mean), _like(norm.running_var)) for norm in self.norms}
+        self._found = {norm: _Found(_like(norm.running_mean), _like(norm.running_var)) for norm in self.layers}
 
     @contextmanager
-    def swapped(self, together: bool = True) -> Iterator[None]:
+    def collecting(self, together: bool = True) -> Iterator[None]:
         """Inside, forward passes move statistics kept here and leave those of the network alone.
 
         Args:

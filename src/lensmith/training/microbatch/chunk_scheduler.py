@@ -19,7 +19,7 @@ LONGEST_PATIENCE = 4096
 
 
 @dataclass
-class Ladder:
+class ChunkScheduler:
     """Where one stands on it.
 
     Attributes:

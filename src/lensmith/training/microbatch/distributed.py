@@ -42,8 +42,8 @@ class World:
         on_this_machine: how many there are on it.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, on_this_machine: int = 1) -> None:
-        self.rank, self.size, self.local_rank, self.on_this_machine = rank, size, local_rank, on_this_machine
+    def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1) -> None:
+        self.rank, self.size, self.local_rank, self.local_size = rank, size, local_rank, local_size
         self._flat: Tensor | None = None
 
     @classmethod
@@ -65,11 +65,11 @@ class World:
             dist.destroy_process_group()
 
     @property
-    def leads(self) -> bool:
+    def is_rank_zero(self) -> bool:
         """Whether this rank is the one that writes and speaks."""
         return self.rank == 0
 
-    def vote(self, value: int) -> int:
+    def all_reduce_max(self, value: int) -> int:
         """The largest value that any rank gives."""
         if self.size == 1:
             return value
@@ -77,7 +77,7 @@ class World:
         self._meet(lambda: dist.all_reduce(ballot, dist.ReduceOp.MAX))
         return int(ballot.item())
 
-    def tell(self, numbers: Sequence[float]) -> list[list[float]]:
+    def all_gather(self, numbers: Sequence[float]) -> list[list[float]]:
         """What each rank says, a few numbers each, by rank."""
         if self.size == 1:
             return [list(numbers)]
@@ -86,7 +86,7 @@ class World:
         self._meet(lambda: dist.all_gather(all_said, own))
         return [said.tolist() for said in all_said]
 
-    def gather(self, value: Any) -> list[Any]:
+    def all_gather_object(self, value: Any) -> list[Any]:
         """Every rank's picklable value, by rank."""
         if self.size == 1:
             return [value]
@@ -94,44 +94,44 @@ class World:
         self._meet(lambda: dist.all_gather_object(values, value))
         return values
 
-    def broadcast(self, value: Any) -> Any:
+    def broadcast_object(self, value: Any) -> Any:
         """Rank 0's picklable value."""
-        return self.gather(value if self.leads else None)[0]
+        return self.all_gather_object(value if self.is_rank_zero else None)[0]
 
-    def lead(self, act: Callable[[], T]) -> T:
+    def on_rank_zero(self, act: Callable[[], T]) -> T:
         """What rank 0 makes of `act`; the other ranks get the same, or raise the same error of lensmith."""
         if self.size == 1:
             return act()
         made: Any = None
-        if self.leads:
+        if self.is_rank_zero:
             try:
                 made = act()
             except LensmithError as error:
                 made = error
-        made = self.broadcast(made)
+        made = self.broadcast_object(made)
         if isinstance(made, LensmithError):
             raise made
         return cast(T, made)
 
     @torch.no_grad()
-    def copy(self, tensors: Sequence[Tensor]) -> None:
+    def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Give all ranks rank 0's tensors."""
         if self.size > 1:
             for tensor in tensors:
                 self._meet(lambda tensor=tensor: dist.broadcast(tensor, 0))  # type: ignore[misc]
 
-    def claim(self, tensors: Sequence[Tensor]) -> None:
+    def reserve(self, tensors: Sequence[Tensor]) -> None:
         """Take the memory that `add` of such tensors needs, so that it needs none later."""
         elements = sum(tensor.numel() for tensor in tensors)
         if self.size > 1 and (self._flat is None or self._flat.numel() < elements):
             self._flat = torch.empty(elements, dtype=tensors[0].dtype, device=tensors[0].device)
 
     @torch.no_grad()
-    def add(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce(self, tensors: Sequence[Tensor]) -> None:
         """Add up tensors of one type over all ranks, in place and in one message."""
         if self.size == 1 or not tensors:
             return
-        self.claim(tensors)
+        self.reserve(tensors)
         assert self._flat is not None
         flat = self._flat[: sum(tensor.numel() for tensor in tensors)]
         parts = torch.split(flat, [tensor.numel() for tensor in tensors])

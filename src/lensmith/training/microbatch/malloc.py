@@ -22,7 +22,7 @@ _short = False
 """Memory ran out in this process, whose blocks are handled in one way for all."""
 
 
-def apart(*, ran_out: bool = False) -> None:
+def return_freed_memory(*, ran_out: bool = False) -> None:
     """A large block is a mapping of its own, which goes back to the system when it is freed.
 
     The C library would keep freed blocks, in pieces that no larger block fits into: after some failed tries 0.9 GB of
@@ -40,14 +40,14 @@ def apart(*, ran_out: bool = False) -> None:
     _trim()
 
 
-def kept() -> None:
+def retain_freed_memory() -> None:
     """What a step frees is kept for the next one; not where memory ran out, or a step takes half of what is left."""
     step_bytes = status_bytes("VmHWM") - status_bytes("VmRSS")
     if not _short and 2 * step_bytes < room_bytes():
         _tell((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _NEVER))
 
 
-def as_usual() -> None:
+def restore_defaults() -> None:
     """As the C library comes to do by itself, and all that it has kept goes back."""
     global _short
     _short = False

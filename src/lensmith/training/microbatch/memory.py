@@ -62,10 +62,10 @@ def release(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.empty_cache()
     else:
-        malloc.apart(ran_out=True)
+        malloc.return_freed_memory(ran_out=True)
 
 
-def retried(action: Callable[[], T], device: torch.device, what: str) -> T:
+def retry_out_of_memory(action: Callable[[], T], device: torch.device, what: str) -> T:
     """`action()`, tried again with all unused memory given back where it ran out.
 
     Args:
@@ -97,7 +97,7 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
-class Cap:
+class MemoryCap:
     """Use as a context: inside, asking for more than a share of the memory raises.
 
     Args:

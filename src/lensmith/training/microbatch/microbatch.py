@@ -23,15 +23,22 @@ import torch
 from torch import Tensor, nn
 
 from lensmith.training.microbatch import malloc, memory
-from lensmith.training.microbatch.attempt import Attempt, Loss, Verdict, Work, device_of, set_checkpointing
-from lensmith.training.microbatch.batchnorm import Tiles, learning_norms
-from lensmith.training.microbatch.chunk_scheduler import Ladder
-from lensmith.training.microbatch.chunks import cut, cut_at_tiles, in_chunks, pieces
+from lensmith.training.microbatch.attempt import (
+    Loss,
+    StepAttempt,
+    StepInputs,
+    StepVerdict,
+    device_of,
+    set_checkpointing,
+)
+from lensmith.training.microbatch.batchnorm import GhostBatchNorm, training_batchnorms
+from lensmith.training.microbatch.chunk_scheduler import ChunkScheduler
+from lensmith.training.microbatch.chunks import chunks_of_virtual_batches, infer_in_chunks, split_evenly, split_into
 from lensmith.training.microbatch.distributed import LostRankError, World
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StepResult:
     """A step that went through.
 
     Attributes:
@@ -53,7 +60,7 @@ class Outcome:
     chunks: int
     checkpointing: bool
     retries: int
-    verdict: Verdict
+    verdict: StepVerdict
     images: int
     weight: float
     exact: bool
@@ -92,10 +99,10 @@ class MicroBatcher:
         self.sync_batch_norm = sync_batch_norm and self.world.size > 1
         self.retries = 0
         self._failed_peak = -1  # bytes allocated at most when memory last ran out, on a GPU
-        self.inference = Ladder()
+        self.inference_scheduler = ChunkScheduler()
         able = checkpointing != "never" and set_checkpointing(model, True)
         set_checkpointing(model, False)
-        self.ladder = Ladder(
+        self.scheduler = ChunkScheduler(
             floor=min_chunk, ceiling=max_chunk, can_checkpoint=able and checkpointing == "auto",
             checkpointing=able and checkpointing == "always",
         )  # fmt: skip
@@ -104,18 +111,18 @@ class MicroBatcher:
     def restart(self) -> None:
         """Take note that the image size, what learns, or the precision has changed: what fits is found anew."""
         self._unknown = True
-        self.ladder.restart()
-        self.inference.restart()
+        self.scheduler.restart()
+        self.inference_scheduler.restart()
         self.refresh()
 
     def refresh(self) -> None:
         """Look which BatchNorm layers learn now."""
-        self.tiles = Tiles(self.model, torch.distributed.group.WORLD if self.sync_batch_norm else None)
+        self.batchnorm = GhostBatchNorm(self.model, torch.distributed.group.WORLD if self.sync_batch_norm else None)
         # Below a tile BatchNorm's result changes, and checkpointing is the smaller evil. A CPU computes few images
         # nearly as fast as many, and everything twice in half as much time again.
         few = 8 if device_of(self.model).type == "cuda" else 1
-        self.ladder.gentle = self.tile if self.tiles.norms else few
-        self._probed = not (self.sync_batch_norm and self.tiles.norms)
+        self.scheduler.gentle = self.tile if self.batchnorm.layers else few
+        self._probed = not (self.sync_batch_norm and self.batchnorm.layers)
 
     def backward(
         self,
@@ -125,9 +132,9 @@ class MicroBatcher:
         weight: float | None = None,
         scale: Callable[[Tensor], Tensor] = lambda loss: loss,
         claim: Callable[[], None] = lambda: None,
-        vote: Callable[[], Verdict] = lambda: Verdict.FINE,
+        vote: Callable[[], StepVerdict] = lambda: StepVerdict.FINE,
         refuse_nan: bool = False,
-    ) -> Outcome:
+    ) -> StepResult:
         """Add the gradients of the mean loss over `batch`, of all ranks together, to the parameters' `.grad`.
 
         Args:
@@ -143,38 +150,41 @@ class MicroBatcher:
             TooLargeError: on every rank alike; weights, statistics and random state are as they were.
             RunError: another rank failed or is gone.
         """
-        if learning_norms(self.model) != self.tiles.norms:
+        if training_batchnorms(self.model) != self.batchnorm.layers:
             self.refresh()
         own = len(batch[0])
-        said = self.world.tell([own, own if weight is None else weight])
+        said = self.world.all_gather([own, own if weight is None else weight])
         total, images = sum(weights for _, weights in said), int(sum(n for n, _ in said))
         reference = max(1, -(-images // self.world.size))  # the same on all ranks, so that they climb together
 
-        def attempt(together: bool) -> Attempt:
+        def attempt(together: bool) -> StepAttempt:
             chunks = self._cut(own, reference, together)
-            work = Work(batch, chunks, total, self.ladder.checkpointing, together, loss, scale, claim, refuse_nan)
-            return Attempt(self.model, self.tiles, self.world, work)
+            work = StepInputs(
+                batch, chunks, total, self.scheduler.checkpointing, together, loss, scale, claim, refuse_nan
+            )
+            return StepAttempt(self.model, self.batchnorm, self.world, work)
 
         careful = self._unknown and device_of(self.model).type == "cpu"
         if careful:
-            malloc.apart()
+            malloc.return_freed_memory()
         if not self._probed:
             self._probe(attempt, reference)
-        together = self.sync_batch_norm and min(n for n, _ in said) >= self.ladder.chunks(reference)
+        together = self.sync_batch_norm and min(n for n, _ in said) >= self.scheduler.chunks(reference)
         done, verdict, retries = self._settle(lambda: attempt(together), reference, vote)
-        if verdict is Verdict.NOT_A_NUMBER:
+        if verdict is StepVerdict.NOT_A_NUMBER:
             done.undo()
         else:
             done.commit()
         chunks = self._cut(own, reference, together)
-        outcome = Outcome(
-            loss=done.loss, sums=done.sums, chunks=len(chunks), checkpointing=self.ladder.checkpointing,
+        outcome = StepResult(
+            loss=done.loss, sums=done.sums, chunks=len(chunks), checkpointing=self.scheduler.checkpointing,
             retries=retries, verdict=verdict, images=images, weight=said[self.world.rank][1],
-            exact=not self.tiles.norms or list(itertools.chain(*chunks)) == cut(own, own if together else self.tile),
+            exact=not self.batchnorm.layers
+            or list(itertools.chain(*chunks)) == split_evenly(own, own if together else self.tile),
         )  # fmt: skip
-        self.ladder.succeed(reference, self._fits)
+        self.scheduler.succeed(reference, self._fits)
         if careful:
-            malloc.kept()  # which they are not where memory ran out
+            malloc.retain_freed_memory()  # which they are not where memory ran out
         self._unknown = False
         return outcome
 
@@ -189,27 +199,27 @@ class MicroBatcher:
             TooLargeError: one row alone does not fit.
         """
         with torch.inference_mode():
-            return in_chunks(self.inference, batch, forward or self.model, device_of(self.model))
+            return infer_in_chunks(self.inference_scheduler, batch, forward or self.model, device_of(self.model))
 
     def _settle(
         self,
-        attempt: Callable[[], Attempt],
+        attempt: Callable[[], StepAttempt],
         reference: int,
-        vote: Callable[[], Verdict] = lambda: Verdict.FINE,
-    ) -> tuple[Attempt, Verdict, int]:
+        vote: Callable[[], StepVerdict] = lambda: StepVerdict.FINE,
+    ) -> tuple[StepAttempt, StepVerdict, int]:
         """Try until it goes through on every rank: the attempt, what was voted, and how often it had to be undone."""
         for retries in itertools.count():
             tried = attempt()
             try:
-                verdict = Verdict(self.world.vote(max(vote(), tried.ballot)))
+                verdict = StepVerdict(self.world.all_reduce_max(max(vote(), tried.ballot)))
             except BaseException:
                 tried.undo()
                 raise
-            if verdict < Verdict.OUT_OF_MEMORY:
+            if verdict < StepVerdict.OUT_OF_MEMORY:
                 return tried, verdict, retries
             tried.undo()
             problem = tried.problem
-            if verdict is Verdict.FAILED:
+            if verdict is StepVerdict.FAILED:
                 raise tried.error or LostRankError(
                     f"All {self.world.size} processes were expected to take this step.",
                     "Another one failed at it.",
@@ -220,8 +230,8 @@ class MicroBatcher:
             memory.release(device)
             self._failed_peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else -1
             self.retries += 1
-            if not self.ladder.fail(reference):
-                size = self.ladder.at_once(reference)
+            if not self.scheduler.fail(reference):
+                size = self.scheduler.at_once(reference)
                 raise memory.TooLargeError(
                     f"{size} of {reference} images at once were expected to fit into memory.",
                     f"They do not ({problem or 'on another rank'}).",
@@ -232,22 +242,22 @@ class MicroBatcher:
     def _cut(self, images: int, reference: int, together: bool) -> list[list[int]]:
         """Chunks as lists of tiles; together: as many on every rank."""
         if together:
-            return [[size] for size in pieces(images, self.ladder.chunks(reference))]
-        if self.tiles.norms:
-            return cut_at_tiles(images, self.tile, self.ladder.at_once(reference))
-        return [[size] for size in cut(images, self.ladder.at_once(reference))]
+            return [[size] for size in split_into(images, self.scheduler.chunks(reference))]
+        if self.batchnorm.layers:
+            return chunks_of_virtual_batches(images, self.tile, self.scheduler.at_once(reference))
+        return [[size] for size in split_evenly(images, self.scheduler.at_once(reference))]
 
-    def _probe(self, attempt: Callable[[bool], Attempt], reference: int) -> None:
+    def _probe(self, attempt: Callable[[bool], StepAttempt], reference: int) -> None:
         """Find what fits, with a margin and without collectives in the forward pass, where a rank alone can fail."""
         self._settle(lambda: attempt(False), reference)[0].undo()
-        if self.ladder.limit is not None:
-            self.ladder.limit = max(1, self.ladder.floor, int(0.8 * self.ladder.limit))
-        self.ladder.before = self.ladder.failed = None
+        if self.scheduler.limit is not None:
+            self.scheduler.limit = max(1, self.scheduler.floor, int(0.8 * self.scheduler.limit))
+        self.scheduler.before = self.scheduler.failed = None
         self._probed = True
 
     def _fits(self, limit: int) -> bool:
         """Whether a GPU has room for chunks of `limit`, by what the last ones took; on a CPU one can only try."""
-        if self.sync_batch_norm and self.tiles.norms:
+        if self.sync_batch_norm and self.batchnorm.layers:
             return False
         device = device_of(self.model)
         if device.type != "cuda":
@@ -258,4 +268,4 @@ class MicroBatcher:
         free, whole = torch.cuda.mem_get_info(device)
         cap = int(whole * torch.cuda.get_per_process_memory_fraction(device))
         room = min(cap, free + torch.cuda.memory_reserved(device))
-        return standing + (peak - standing) * limit / (self.ladder.limit or limit) < room
+        return standing + (peak - standing) * limit / (self.scheduler.limit or limit) < room

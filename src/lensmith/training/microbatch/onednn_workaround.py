@@ -21,7 +21,7 @@ _SIGN = "could not create a primitive"
 _here = threading.local()
 
 
-def unbroken(action: Callable[[], T]) -> T:
+def in_healthy_thread(action: Callable[[], T]) -> T:
     """`action()`: in this thread, or in a fresh one if oneDNN broke this one.
 
     The fresh thread has this one's context variables, gradient and inference mode, and autocast of the CPU. It ends

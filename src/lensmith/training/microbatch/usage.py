@@ -13,14 +13,14 @@ import torch
 from lensmith.core.machine import memory_limit_bytes
 
 
-class Peak:
-    """The most memory held since the last `take`: reserved on a GPU, resident on a CPU."""
+class PeakMemory:
+    """The most memory held since the last `read_and_reset`: reserved on a GPU, resident on a CPU."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.take()
+        self.read_and_reset()
 
-    def take(self) -> int:
+    def read_and_reset(self) -> int:
         """Bytes, and begin anew."""
         if self.device.type == "cuda":
             peak = torch.cuda.max_memory_reserved(self.device)

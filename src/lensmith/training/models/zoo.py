@@ -132,9 +132,9 @@ def nearest(name: str) -> list[str]:
     if exact in _architectures():
         return [exact]
     # Among names that are equally near (efficientnet_b0 … b8) the smallest network is the likeliest.
-    close = difflib.get_close_matches(plain, _architectures(), n=20, cutoff=0.6)
-    close.sort(key=lambda found: (-difflib.SequenceMatcher(a=found, b=plain).ratio(), _counted().get(found, 0)))
-    return close[:3]
+    close_loader = difflib.get_close_matches(plain, _architectures(), n=20, cutoff=0.6)
+    close_loader.sort(key=lambda found: (-difflib.SequenceMatcher(a=found, b=plain).ratio(), _counted().get(found, 0)))
+    return close_loader[:3]
 
 
 def count_parameters(name: str) -> int:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lensmith.core.progress import watched
-from lensmith.training.microbatch.microbatch import Outcome
+from lensmith.training.microbatch.microbatch import StepResult
 from lensmith.training.run_dir.progress import Figures
 
 MEMORY_EVERY_S = 10.0
@@ -75,7 +75,7 @@ class Recorder:
         what = f"epoch {epoch + 1}/{self._epochs} {phase}"
         self._progress.reset(self._bar, total=self._steps, completed=done, description=what, figures="")
 
-    def step(self, step: int, done: int, figures: Figures, outcome: Outcome, peak_bytes: int) -> None:
+    def step(self, step: int, done: int, figures: Figures, outcome: StepResult, peak_bytes: int) -> None:
         """Move the bar to `done` steps of the epoch; an event where chunks changed, and else now and then.
 
         Args:

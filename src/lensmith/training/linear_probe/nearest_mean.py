@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from lensmith.training.linear_probe.solve import Linear, Table
+from lensmith.training.linear_probe.lbfgs import FeatureTable, LinearHead
 
 SHARPNESS = tuple(2.0**-power for power in range(2, 16))
 """Candidates of s; they change confidences, not which class is nearest."""
@@ -19,7 +19,9 @@ SMALL_CLASS = 50
 """Images of the smallest class, above which solving always won where it was measured."""
 
 
-def nearest_mean(table: Table, classes: int, score: Callable[[Linear], float] | None) -> tuple[Linear, float]:
+def nearest_mean(
+    table: FeatureTable, classes: int, score: Callable[[LinearHead], float] | None
+) -> tuple[LinearHead, float]:
     """The head of class means with the sharpness of best score, and that score.
 
     Args:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lensmith.training.dataloading.mix import Mixer
+from lensmith.training.dataloading.mixup import Mixer
 
 CLASSES = 3
 

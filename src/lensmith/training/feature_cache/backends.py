@@ -26,7 +26,7 @@ from lensmith.training import precision
 from lensmith.training.microbatch import memory
 from lensmith.training.models.onnx_export import write_graph
 
-Runner = Callable[[Tensor], np.ndarray[Any, Any]]
+Backend = Callable[[Tensor], np.ndarray[Any, Any]]
 """float32 (N, 3, S, S) → float32 (N, …)."""
 
 BATCH = 16
@@ -42,7 +42,7 @@ trained on such features judged fp32 ones as well as others did (docs/log.md); w
 _TRIAL_S = 0.4
 
 
-class Prefix:
+class FrozenTrunk:
     """A frozen prefix with the engines that can run it; use as a context, which holds their graphs.
 
     Args:
@@ -64,7 +64,7 @@ class Prefix:
         torch.set_num_threads(self._threads)  # runners take one each
         self._folder.cleanup()
 
-    def open(self, name: str) -> Runner:
+    def open(self, name: str) -> Backend:
         """The prefix as `ENGINE PRECISION` runs it."""
         engine, chosen = name.split()
         if engine == "torch":
@@ -73,14 +73,14 @@ class Prefix:
             self._graph = write_graph(self.module, self.image_size, Path(self._folder.name) / "prefix.onnx")
         return open_graph(str(self._graph), engine, chosen, threads=1).logits
 
-    def fastest(self, said: dict[str, Any], images: int) -> str:
+    def fastest_backend(self, said: dict[str, Any], images: int) -> str:
         """The candidate that computes the right features fastest; remembered for this machine.
 
         Args:
             said: what the speed depends on besides image size and device: the names of model and cut.
             images: how many there are to do, since for few no graph is worth its making.
         """
-        names = candidates(self.device)
+        names = available_backends(self.device)
         if len(names) == 1:
             return names[0]
         versions = installed_versions(("torch", "timm", "openvino", "onnxruntime"))
@@ -109,7 +109,7 @@ class Prefix:
                 found[name] = 0.0
         return found
 
-    def _torch(self, chosen: str) -> Runner:
+    def _torch(self, chosen: str) -> Backend:
         def run(batch: Tensor) -> np.ndarray[Any, Any]:
             if self.device.type == "cpu":
                 torch.set_num_threads(1)  # of the calling thread
@@ -121,7 +121,7 @@ class Prefix:
         return run
 
 
-def candidates(device: torch.device) -> list[str]:
+def available_backends(device: torch.device) -> list[str]:
     """`ENGINE PRECISION`, torch first, of what this machine has and computes in hardware."""
     found = [f"torch {name}" for name in precision.candidates(device)]
     if device.type == "cuda":
@@ -136,14 +136,14 @@ def candidates(device: torch.device) -> list[str]:
     return found
 
 
-def threads(device: torch.device) -> int:
+def parallel_batches(device: torch.device) -> int:
     """Batches that are under way at once: on a CPU one a core; with a GPU as many as keep it fed with images."""
     return allowed_cores() if device.type == "cpu" else min(16, allowed_cores())
 
 
-def _speed(run: Runner, batch: Tensor, device: torch.device) -> float:
+def _speed(run: Backend, batch: Tensor, device: torch.device) -> float:
     """Images a second over all threads."""
-    count = threads(device)
+    count = parallel_batches(device)
     end = 0.0
 
     def work(_: int) -> int:

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from lensmith.config import TrainSettings
-from lensmith.training.feature_cache.features import Rows
-from lensmith.training.linear_probe.means import SMALL_CLASS, nearest_mean
-from lensmith.training.linear_probe.solve import Linear, Table, solve
+from lensmith.training.feature_cache.features import Features
+from lensmith.training.linear_probe.lbfgs import FeatureTable, LinearHead, fit_lbfgs
+from lensmith.training.linear_probe.nearest_mean import SMALL_CLASS, nearest_mean
 from lensmith.training.loss import Task
 from lensmith.training.validate import Answers
 
 
 @dataclass(frozen=True)
-class Chosen:
+class LinearProbe:
     """A head, and how it was found.
 
     Attributes:
@@ -31,7 +31,7 @@ class Chosen:
         correct: how many of them it answers right.
     """
 
-    head: Linear
+    head: LinearHead
     tried: list[dict[str, Any]]
     seen: int
     weight: float
@@ -44,16 +44,16 @@ def can_solve(head: nn.Module, settings: TrainSettings) -> bool:
     return settings.head_solver != "minibatch" and type(head) is nn.Linear and head.bias is not None
 
 
-def choose(
-    views: list[Rows],
+def fit_linear_probe(
+    views: list[Features],
     labels: Tensor,
     classes: int,
-    held: tuple[Rows, Tensor] | None,
+    held: tuple[Features, Tensor] | None,
     task: Task,
     settings: TrainSettings,
     device: torch.device,
     watch: Callable[[int, int], None] = lambda done, total: None,
-) -> Chosen:
+) -> LinearProbe:
     """The best head on these features.
 
     Args:
@@ -66,11 +66,11 @@ def choose(
         device: where to compute.
         watch: told how far it is; what it raises stops the work.
     """
-    table = Table(views, labels, device)
+    table = FeatureTable(views, labels, device)
     score = _score(held, settings.monitor, device) if held is not None else None
-    found: list[tuple[Linear, float]] = []
+    found: list[tuple[LinearHead, float]] = []
     if settings.head_solver in ("auto", "lbfgs"):
-        found += solve(table, classes, task, score, watch)[1]
+        found += fit_lbfgs(table, classes, task, score, watch)[1]
     smallest = min(Counter(labels.tolist()).values())
     if settings.head_solver == "ncm" or (settings.head_solver == "auto" and score and smallest <= SMALL_CLASS):
         head, _ = nearest_mean(table, classes, None if held is None else _score(held, "loss", device))
@@ -85,12 +85,12 @@ def choose(
             loss_sum += float(task.loss(logits, truth, features))
             correct += int((logits.argmax(1) == truth).sum())
     tried = [{"way": one.name, "strength": one.strength, "score": value} for one, value in found]
-    kept = Linear(head.weight.cpu(), head.bias.cpu(), head.name, head.strength)
-    return Chosen(kept, tried, table.count, weight, loss_sum, correct)
+    kept = LinearHead(head.weight.cpu(), head.bias.cpu(), head.name, head.strength)
+    return LinearProbe(kept, tried, table.count, weight, loss_sum, correct)
 
 
 @torch.no_grad()
-def install(head: Linear, *modules: nn.Module) -> None:
+def copy_head(head: LinearHead, *modules: nn.Module) -> None:
     """Put a head's numbers into linear layers."""
     for module in modules:
         assert isinstance(module, nn.Linear)
@@ -98,14 +98,14 @@ def install(head: Linear, *modules: nn.Module) -> None:
         module.bias.copy_(head.bias)
 
 
-def _score(held: tuple[Rows, Tensor], monitor: str, device: torch.device) -> Callable[[Linear], float] | None:
+def _score(held: tuple[Features, Tensor], monitor: str, device: torch.device) -> Callable[[LinearHead], float] | None:
     """None where not one validation image can be read."""
-    table = Table([held[0]], held[1], device)
+    table = FeatureTable([held[0]], held[1], device)
     if not table.count:
         return None
     labels = torch.cat([truth.cpu() for _, truth in table])
 
-    def score(head: Linear) -> float:
+    def score(head: LinearHead) -> float:
         logits = torch.cat([head(features).cpu() for features, _ in table])
         return Answers(logits, labels, [], []).score(monitor)
 

@@ -6,31 +6,31 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from lensmith.config import TrainSettings
-from lensmith.training.feature_cache.features import Rows
-from lensmith.training.linear_probe.choose import choose, install
-from lensmith.training.linear_probe.means import nearest_mean
-from lensmith.training.linear_probe.solve import Linear, Table, solve
+from lensmith.training.feature_cache.features import Features
+from lensmith.training.linear_probe.fit import copy_head, fit_linear_probe
+from lensmith.training.linear_probe.lbfgs import FeatureTable, LinearHead, fit_lbfgs
+from lensmith.training.linear_probe.nearest_mean import nearest_mean
 from lensmith.training.loss import Classification
 
 CPU = torch.device("cpu")
 CLASSES, FEATURES = 4, 12
 
 
-def data(count: int, noise: float, seed: int = 0, shift: int = 7) -> tuple[Rows, torch.Tensor]:
+def data(count: int, noise: float, seed: int = 0, shift: int = 7) -> tuple[Features, torch.Tensor]:
     """Gaussian classes, features of very different scales."""
     means = np.random.default_rng(shift).normal(size=(CLASSES, FEATURES))
     random = np.random.default_rng(seed)
     labels = np.arange(count) % CLASSES
     values = means[labels] + noise * random.normal(size=(count, FEATURES))
     scales = 10.0 ** np.linspace(-1, 2, FEATURES)
-    return Rows((values * scales + 3).astype(np.float16), {}), torch.from_numpy(labels)
+    return Features((values * scales + 3).astype(np.float16), {}), torch.from_numpy(labels)
 
 
 def settings(**values: object) -> TrainSettings:
     return TrainSettings.model_validate({"data": "photos", **values})
 
 
-def loss(head: Linear, rows: Rows, labels: torch.Tensor, smoothing: float = 0.0) -> float:
+def loss(head: LinearHead, rows: Features, labels: torch.Tensor, smoothing: float = 0.0) -> float:
     logits = head(torch.from_numpy(rows.values.astype(np.float32)))
     return torch.nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing).item()
 
@@ -39,11 +39,11 @@ def loss(head: Linear, rows: Rows, labels: torch.Tensor, smoothing: float = 0.0)
 def test_it_is_the_solution_that_scikit_learn_finds(balanced: bool) -> None:
     rows, labels = data(200, 1.0)
     keep = torch.cat([torch.nonzero(labels == 0)[:10, 0], torch.nonzero(labels != 0)[:, 0]])
-    rows, labels = Rows(rows.values[keep.numpy()], {}), labels[keep]
+    rows, labels = Features(rows.values[keep.numpy()], {}), labels[keep]
     counts = torch.bincount(labels).float()
     weights = len(labels) / (CLASSES * counts) if balanced else None
-    table = Table([rows], labels, CPU)
-    head, _ = solve(table, CLASSES, Classification(0.0, weights), None)
+    table = FeatureTable([rows], labels, CPU)
+    head, _ = fit_lbfgs(table, CLASSES, Classification(0.0, weights), None)
     plain = (rows.values.astype(np.float64) - table.mean.numpy()) / table.scale.numpy()
     theirs = LogisticRegression(
         C=1 / (head.strength * len(labels)), class_weight="balanced" if balanced else None, tol=1e-10, max_iter=10_000
@@ -57,13 +57,13 @@ def test_features_that_hardly_change_do_not_drown_the_others() -> None:
     random, (told, labels) = np.random.default_rng(2), data(120, 1.0)
     held, truth = data(2000, 1.0, seed=1)
 
-    def with_noise(rows: Rows) -> Rows:
+    def with_noise(rows: Features) -> Features:
         informative = rows.values / rows.values.astype(np.float32).std(0)
         noise = 0.01 * random.normal(size=(len(informative), 400))
-        return Rows(np.concatenate([informative, noise], 1).astype(np.float16), {})
+        return Features(np.concatenate([informative, noise], 1).astype(np.float16), {})
 
-    def right(rows: Rows, others: Rows) -> float:
-        head, _ = solve(Table([rows], labels, CPU), CLASSES, Classification(), None)
+    def right(rows: Features, others: Features) -> float:
+        head, _ = fit_lbfgs(FeatureTable([rows], labels, CPU), CLASSES, Classification(), None)
         answers = head(torch.from_numpy(others.values.astype(np.float32))).argmax(1)
         return float((answers == truth).float().mean())
 
@@ -74,12 +74,12 @@ def test_regularisation_is_picked_on_the_validation_part() -> None:
     few, many = data(24, 3.0), data(4000, 3.0)
     held = data(2000, 3.0, seed=1)
 
-    def score(head: Linear) -> float:
+    def score(head: LinearHead) -> float:
         return -loss(head, *held)
 
     picked = []
     for rows, labels in (few, many):
-        head, tried = solve(Table([rows], labels, CPU), CLASSES, Classification(), score)
+        head, tried = fit_lbfgs(FeatureTable([rows], labels, CPU), CLASSES, Classification(), score)
         assert score(head) == max(value for _, value in tried)
         picked.append(head.strength)
     assert picked[0] > picked[1]  # fewer images need more of it
@@ -87,12 +87,12 @@ def test_regularisation_is_picked_on_the_validation_part() -> None:
 
 def test_features_that_do_not_fit_into_memory_are_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, labels = data(300, 1.0)
-    whole, _ = solve(Table([rows], labels, CPU), CLASSES, Classification(), None)
-    monkeypatch.setattr("lensmith.training.linear_probe.solve._MEMORY_SHARE", 0.0)
-    monkeypatch.setattr("lensmith.training.linear_probe.solve._PIECE_BYTES", 4 * FEATURES * 64)
-    table = Table([rows], labels, CPU)
+    whole, _ = fit_lbfgs(FeatureTable([rows], labels, CPU), CLASSES, Classification(), None)
+    monkeypatch.setattr("lensmith.training.linear_probe.lbfgs._MEMORY_SHARE", 0.0)
+    monkeypatch.setattr("lensmith.training.linear_probe.lbfgs._PIECE_BYTES", 4 * FEATURES * 64)
+    table = FeatureTable([rows], labels, CPU)
     assert [len(truth) for _, truth in table] == [64] * 4 + [44]
-    pieces, _ = solve(table, CLASSES, Classification(), None)
+    pieces, _ = fit_lbfgs(table, CLASSES, Classification(), None)
     assert loss(pieces, rows, labels) == pytest.approx(loss(whole, rows, labels), rel=1e-3)
 
 
@@ -100,9 +100,9 @@ def test_rows_of_unreadable_images_do_not_count() -> None:
     rows, labels = data(80, 1.0)
     values = rows.values.copy()
     values[5] = np.nan
-    holes = Table([Rows(values, {5: "broken"}), rows], labels, CPU)
+    holes = FeatureTable([Features(values, {5: "broken"}), rows], labels, CPU)
     assert holes.count == 159
-    assert torch.isfinite(solve(holes, CLASSES, Classification(), None)[0].weight).all()
+    assert torch.isfinite(fit_lbfgs(holes, CLASSES, Classification(), None)[0].weight).all()
 
 
 def test_nearest_means_win_where_classes_are_tiny_and_lose_where_they_are_not() -> None:
@@ -110,19 +110,19 @@ def test_nearest_means_win_where_classes_are_tiny_and_lose_where_they_are_not() 
     ways = {}
     for count in (8, 2000):
         rows, labels = data(count, 2.0)
-        chosen = choose([rows], labels, CLASSES, held, Classification(), settings(monitor="accuracy"), CPU)
+        chosen = fit_linear_probe([rows], labels, CLASSES, held, Classification(), settings(monitor="accuracy"), CPU)
         ways[count] = {one["way"] for one in chosen.tried}
         best = max(chosen.tried, key=lambda one: one["score"])
         assert (chosen.head.name, chosen.head.strength) == (best["way"], best["strength"])
     assert ways == {8: {"L-BFGS", "nearest mean"}, 2000: {"L-BFGS"}}
     rows, labels = data(4, 2.0)  # one image a class
-    chosen = choose([rows], labels, CLASSES, held, Classification(), settings(monitor="loss"), CPU)
+    chosen = fit_linear_probe([rows], labels, CLASSES, held, Classification(), settings(monitor="loss"), CPU)
     assert {one["way"] for one in chosen.tried} == {"L-BFGS", "nearest mean"}
 
 
 def test_nearest_means_are_the_nearest() -> None:
     rows, labels = data(400, 0.5)
-    table = Table([rows], labels, CPU)
+    table = FeatureTable([rows], labels, CPU)
     head, _ = nearest_mean(table, CLASSES, lambda head: -loss(head, rows, labels))
     plain = (torch.from_numpy(rows.values.astype(np.float32)) - table.mean) / table.std
     means = torch.stack([plain[labels == label].mean(0) for label in range(CLASSES)])
@@ -135,21 +135,23 @@ def test_nearest_means_are_the_nearest() -> None:
 @pytest.mark.parametrize(("solver", "ways"), [("lbfgs", {"L-BFGS"}), ("ncm", {"nearest mean"})])
 def test_a_way_can_be_asked_for(solver: str, ways: set[str]) -> None:
     rows, labels = data(40, 1.0)
-    chosen = choose([rows], labels, CLASSES, data(40, 1.0, 1), Classification(), settings(head_solver=solver), CPU)
+    chosen = fit_linear_probe(
+        [rows], labels, CLASSES, data(40, 1.0, 1), Classification(), settings(head_solver=solver), CPU
+    )
     assert {one["way"] for one in chosen.tried} == ways
 
 
 def test_without_a_validation_part_there_is_still_a_head() -> None:
     rows, labels = data(40, 1.0)
     for solver in ("auto", "lbfgs", "ncm"):
-        chosen = choose([rows], labels, CLASSES, None, Classification(), settings(head_solver=solver), CPU)
+        chosen = fit_linear_probe([rows], labels, CLASSES, None, Classification(), settings(head_solver=solver), CPU)
         assert chosen.correct > 30
 
 
 def test_a_head_is_put_into_the_network_s_layer() -> None:
     rows, labels = data(40, 1.0)
-    head = choose([rows], labels, CLASSES, None, Classification(), settings(), CPU).head
+    head = fit_linear_probe([rows], labels, CLASSES, None, Classification(), settings(), CPU).head
     layer = torch.nn.Linear(FEATURES, CLASSES)
-    install(head, layer)
+    copy_head(head, layer)
     features = torch.from_numpy(rows.values.astype(np.float32))
     assert torch.allclose(layer(features), head(features), rtol=1e-4, atol=1e-4)

@@ -19,7 +19,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from lensmith.training.feature_cache.features import Rows
+from lensmith.training.feature_cache.features import Features
 from lensmith.training.loss import Task
 
 STRENGTHS = tuple(10.0**-power for power in np.arange(0, 5.5, 0.5))
@@ -37,7 +37,7 @@ _MEMORY_SHARE = 0.25
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearHead:
     """A head: logits = x Wᵀ + b.
 
     Attributes:
@@ -57,7 +57,7 @@ class Linear:
         return features @ self.weight.T + self.bias
 
 
-class Table:
+class FeatureTable:
     """Features of all views with their labels, in pieces; in memory as float32 where there is room.
 
     Args:
@@ -66,7 +66,7 @@ class Table:
         device: where to compute.
     """
 
-    def __init__(self, views: list[Rows], labels: Tensor, device: torch.device) -> None:
+    def __init__(self, views: list[Features], labels: Tensor, device: torch.device) -> None:
         self.device, self.features = device, views[0].values.shape[1]
         self._labels = labels
         self._views = [(rows.values, _readable(rows, len(labels))) for rows in views]
@@ -114,19 +114,19 @@ class Table:
         std = (squares / self.count).sqrt().float()
         return mean.float(), torch.where(std > 1e-6, std, torch.ones_like(std))
 
-    def folded(self, weight: Tensor, bias: Tensor, scale: Tensor, name: str, strength: float) -> Linear:
+    def folded(self, weight: Tensor, bias: Tensor, scale: Tensor, name: str, strength: float) -> LinearHead:
         """A head on centred features, divided by `scale`, as one on the features themselves."""
         plain = weight / scale
-        return Linear(plain, bias - plain @ self.mean, name, strength)
+        return LinearHead(plain, bias - plain @ self.mean, name, strength)
 
 
-def solve(
-    table: Table,
+def fit_lbfgs(
+    table: FeatureTable,
     classes: int,
     task: Task,
-    score: Callable[[Linear], float] | None,
+    score: Callable[[LinearHead], float] | None,
     watch: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[Linear, list[tuple[Linear, float]]]:
+) -> tuple[LinearHead, list[tuple[LinearHead, float]]]:
     """The head with the best score, and all that were tried.
 
     Args:
@@ -138,7 +138,7 @@ def solve(
     """
     weight = torch.zeros(classes, table.features, device=table.device)
     bias = torch.zeros(classes, device=table.device)
-    tried: list[tuple[Linear, float]] = []
+    tried: list[tuple[LinearHead, float]] = []
     strengths = STRENGTHS if score else (UNTRIED,)
     best = 0
     for number, strength in enumerate(strengths):
@@ -152,7 +152,7 @@ def solve(
     return tried[best][0], tried
 
 
-def _minimise(table: Table, task: Task, weight: Tensor, bias: Tensor, strength: float) -> None:
+def _minimise(table: FeatureTable, task: Task, weight: Tensor, bias: Tensor, strength: float) -> None:
     """Move weight and bias, in place, to where the regularised loss on scaled features is smallest."""
     parameters = [weight.requires_grad_(True), bias.requires_grad_(True)]
     total = sum(float(task.weights(labels).sum()) for _, labels in table)
@@ -180,7 +180,7 @@ def _minimise(table: Table, task: Task, weight: Tensor, bias: Tensor, strength: 
         parameter.requires_grad_(False).grad = None
 
 
-def _readable(rows: Rows, count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _readable(rows: Features, count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return np.array([row for row in range(count) if row not in rows.unreadable], dtype=np.int64)
 
 

@@ -1,0 +1,103 @@
+"""The order of an epoch, class-balanced where wanted: a pure function of (seed, epoch), so a resume skips ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Indices = npt.NDArray[np.int64]
+
+
+class Item(NamedTuple):
+    """One sample of an epoch.
+
+    Attributes:
+        epoch: 0-based.
+        sample: its index.
+        copy: how often it came in this epoch before.
+        size: pixels a side to make of it; None: the model's own.
+        view: 0 as it is, v > 0 by the v-th draw whatever the epoch; None: drawn anew in each epoch.
+    """
+
+    epoch: int
+    sample: int
+    copy: int = 0
+    size: int | None = None
+    view: int | None = None
+
+
+class EpochSampler:
+    """Batches of items in the order of an epoch; set `epoch`, `skip`, `size` and `views` before iterating.
+
+    An epoch is cut into near-equal batches, so that there is no tiny last one for BatchNorm to stumble over. Each batch
+    is cut into near-equal slices, one for each of several processes that train together; lengths and `skip` count the
+    whole batches.
+
+    Args:
+        length: samples of the part, and draws in an epoch.
+        batch_size: images in a batch at most.
+        seed: of the order; None: as they come.
+        balance: the label of each sample, to draw every class equally often; None: each sample once.
+        rank: which slice of each batch is wanted.
+        ranks: how many slices there are; where a batch has fewer images, some are empty.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        seed: int | None,
+        *,
+        balance: Sequence[int] | None = None,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        self.length, self.batch_size, self.seed, self.rank, self.ranks = length, batch_size, seed, rank, ranks
+        self.classes: list[Indices] | None = None
+        if balance is not None:
+            labels = np.asarray(balance)
+            self.classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+        self.epoch = 0
+        self.skip = 0
+        self.size: int | None = None
+        self.views: int | None = None  # epochs and copies take turns at so many views of each sample; None: no end
+
+    def __len__(self) -> int:
+        return -(-self.length // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        drawn = np.stack((np.arange(self.length), np.zeros(self.length, dtype=int)), axis=1)
+        if self.classes is not None:
+            drawn = np.concatenate([self._drawn(self.classes, number) for number in range(len(self.classes))])
+        if self.seed is not None:
+            drawn = np.random.Generator(np.random.Philox(key=(self.seed << 32) + self.epoch)).permutation(drawn)
+        for batch in np.array_split(drawn, len(self))[self.skip :]:
+            own = np.array_split(batch, self.ranks)[self.rank]
+            yield [Item(self.epoch, int(index), int(copy), self.size, self._view(int(copy))) for index, copy in own]
+
+    def _view(self, copy: int) -> int | None:
+        return None if self.views is None else (self.epoch + copy) % self.views
+
+    def _drawn(self, classes: list[Indices], number: int) -> Indices:
+        """int64 (draws, 2): index and copy of what the epoch draws from one class.
+
+        A class's samples come in round after round, each in a new order, on from one epoch to the next: so the draws of
+        two samples of a class never differ by more than one, however long a run is.
+        """
+        members = classes[number]
+        # The quotients of neighbouring classes take turns at rounding up, and sum to the epoch's length.
+        first, end = ((epoch * self.length + number) // len(classes) for epoch in (self.epoch, self.epoch + 1))
+        places = np.arange(first, end)
+        rounds = places // len(members)
+        orders = {int(turn): self._round(number, members, int(turn)) for turn in np.unique(rounds)}
+        indices = [orders[int(turn)][place] for turn, place in zip(rounds, places % len(members), strict=True)]
+        copies = rounds - first // len(members)
+        return np.stack((np.array(indices, dtype=np.int64), copies), axis=1)
+
+    def _round(self, number: int, members: Indices, turn: int) -> Indices:
+        """A class's samples in the order of one round."""
+        key = (1 << 127) + ((self.seed or 0) << 32) + turn  # a key of its own: those of epochs stay far below
+        return np.random.Generator(np.random.Philox(key=key, counter=number << 64)).permutation(members)
