@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lensmith.core import files
-from lensmith.core.files import atomic_path, atomic_write, replace_directory, staging_directory
+from lensmith.core.files import atomic_path, atomic_write, replace_directory, staging_directory, stat_stamp
 
 
 def test_a_file_is_replaced_and_has_the_asked_mode(tmp_path: Path) -> None:
@@ -46,6 +46,19 @@ def test_the_content_is_on_disk_before_the_name(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(files.os, "fsync", lambda number: synced.append(path.exists()))
     atomic_write(path, b"content")
     assert synced == [False, True]  # the file before it is renamed, its folder after
+    atomic_write(path, b"other", sync=False)
+    assert (path.read_bytes(), len(synced)) == (b"other", 2)
+
+
+def test_a_stamp_changes_with_the_content_even_at_the_same_size_and_date(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    assert stat_stamp(path) is None
+    path.write_bytes(b"one")
+    before, times = stat_stamp(path), path.stat()
+    assert stat_stamp(path) == before
+    path.write_bytes(b"two")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert stat_stamp(path) != before
 
 
 def test_writers_at_once_share_no_temporary_name(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A file server that can be told to cut its answers short."""
+"""A file server that can cut its answers short."""
 
 import hashlib
 import re
@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from lensmith.data.download import Remote
+from lensmith.data.download import RemoteFile
 
 
 class FileServer:
@@ -55,10 +55,10 @@ class FileServer:
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
 
-    def offer(self, name: str, content: bytes) -> Remote:
+    def offer(self, name: str, content: bytes) -> RemoteFile:
         """Serve a file; returns its address with the right hash."""
         self.files[name] = content
-        return Remote(f"http://127.0.0.1:{self._http.server_port}/{name}", hashlib.md5(content).hexdigest())
+        return RemoteFile(f"http://127.0.0.1:{self._http.server_port}/{name}", hashlib.md5(content).hexdigest())
 
     def close(self) -> None:
         self._http.shutdown()

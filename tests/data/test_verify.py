@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lensmith.data.verify import Finding, Side, check
+from lensmith.data.verify import FileFinding, PixelRange, check
 
 
 def kinds(root: Path) -> dict[str, str]:
@@ -19,7 +19,7 @@ def test_a_clean_set_has_counts_sizes_and_formats_and_no_findings(colours: Path)
     checked = check(colours)
     assert checked.images == checked.usable == 24
     assert checked.counts == {"blue": {"all": 8}, "green": {"all": 8}, "red": {"all": 8}}
-    assert (checked.width, checked.height) == (Side(48, 48, 48), Side(40, 40, 40))
+    assert (checked.width, checked.height) == (PixelRange(48, 48, 48), PixelRange(40, 40, 40))
     assert checked.formats == {"PNG": 12, "JPEG": 12}
     assert checked.modes == {"RGB": 24}
     assert checked.problems == 0
@@ -57,14 +57,14 @@ def test_formats_modes_and_upright_sizes_are_those_of_the_files(tmp_path: Path) 
     checked = check(tmp_path)
     assert checked.modes == {"L": 1, "CMYK": 1, "P": 1, "RGB": 1}
     assert checked.formats == {"JPEG": 2, "PNG": 1, "GIF": 1}
-    assert checked.width == Side(10, 15.0, 30)
-    assert checked.height == Side(10, 20.0, 80)
+    assert checked.width == PixelRange(10, 15.0, 30)
+    assert checked.height == PixelRange(10, 20.0, 80)
 
 
 def test_a_copy_under_another_class_is_a_label_conflict_and_names_both_places(colours: Path) -> None:
     shutil.copy(colours / "blue/000.png", colours / "red/blue.png")
     assert check(colours).findings == (
-        Finding("red/blue.png", "label conflict", "'red' here; the same content as blue/000.png, which is 'blue'"),
+        FileFinding("red/blue.png", "label conflict", "'red' here; the same content as blue/000.png, which is 'blue'"),
     )
 
 

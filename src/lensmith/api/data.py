@@ -9,16 +9,16 @@ from lensmith import config
 from lensmith.api.arguments import StrPath, default, documented, given
 
 if TYPE_CHECKING:
-    from lensmith.data.fetch import Fetched
-    from lensmith.data.split import Split
-    from lensmith.data.verify import Checked
+    from lensmith.data.fetch import FetchResult
+    from lensmith.data.split import SplitResult
+    from lensmith.data.verify import DataCheckResult
 
 
 @documented(config.FetchSettings)
 def fetch(
     name: str, folder: StrPath, *,
     max_train: int | None = None, max_test: int | None = None, seed: int = default(0),
-) -> Fetched:  # fmt: skip
+) -> FetchResult:  # fmt: skip
     """Make an image folder of a known data set."""
     settings = config.FetchSettings.resolve(given(locals()))
     from lensmith.data.fetch import fetch as run
@@ -26,7 +26,7 @@ def fetch(
     return run(settings)
 
 
-def check(folder: StrPath) -> Checked:
+def check(folder: StrPath) -> DataCheckResult:
     """Check every file of an image folder; a file with a problem raises no error.
 
     Args:
@@ -42,7 +42,7 @@ def split(
     folder: StrPath, *,
     ratio: str | Sequence[float] = default((5, 3, 2)), seed: int = default(0), out: StrPath | None = None,
     overwrite: bool = default(False),
-) -> Split:  # fmt: skip
+) -> SplitResult:  # fmt: skip
     """Write a manifest that assigns every image to train, val or test."""
     settings = config.SplitSettings.resolve(given(locals()))
     from lensmith.data.split import split as run

@@ -1,1 +1,1 @@
-"""Labelled images on disk: reading layouts, checking files, splitting, fetching known sets."""
+"""Labelled images on disk: folder layouts, data check, train/val/test split, download of known data sets."""

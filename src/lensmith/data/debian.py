@@ -1,4 +1,4 @@
-"""A Debian package's files without root and without installing it: apt with a state of its own, then unpacked."""
+"""Files of a Debian package, downloaded by apt and unpacked without root and without installing it."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ TIMEOUT_S = 300
 def unpack(package: str, into: Path) -> str:
     """Download a package by `apt-get`, with the machine's sources, and unpack its files below `into`.
 
-    The package lists are fetched into a folder of their own, so it works for any user, and where the machine's own
-    lists are empty (as in container images).
+    The package lists go to a temporary folder, so this works for any user, and where the machine's own lists are empty
+    (as in container images).
 
     Returns:
         The package's file name, which holds its version.
 
     Raises:
-        DataError: no apt or dpkg here, no such package in the machine's sources, or no answer from them.
+        DataError: the machine lacks apt or dpkg, or its sources lack the package or do not answer.
     """
     for tool in ("apt-get", "dpkg"):
         if shutil.which(tool) is None:
             raise _failed(package, f"there is no {tool} on this machine")
     with tempfile.TemporaryDirectory(prefix="lensmith-apt-") as state:
-        apt = ["apt-get", "-q", *_own_state(Path(state))]
+        apt = ["apt-get", "-q", *_apt_options(Path(state))]
         steps = ([*apt, "update"], [*apt, "download", package])
-        said = [_run(package, command, Path(state)) for command in track(steps, f"Debian package {package}")]
+        errors = [_run(package, command, Path(state)) for command in track(steps, f"Debian package {package}")]
         archive = next(Path(state).glob("*.deb"), None)
         if archive is None:
-            # A source that cannot be updated is no harm while another has the package: the download decides.
-            complaints = [line for text in said for line in text.splitlines() if line[:2] in ("E:", "W:")]
-            raise _failed(package, complaints[-1] if complaints else "apt-get brought no package")
+            # A source that cannot be updated does no harm while another has the package: only the download counts.
+            complaints = [line for text in errors for line in text.splitlines() if line[:2] in ("E:", "W:")]
+            raise _failed(package, complaints[-1] if complaints else "apt-get downloaded no package")
         into.mkdir(parents=True, exist_ok=True)
         complaint = _run(package, ["dpkg", "-x", str(archive), str(into)], Path(state))
         if complaint:
@@ -45,7 +45,7 @@ def unpack(package: str, into: Path) -> str:
         return archive.name
 
 
-def _own_state(folder: Path) -> list[str]:
+def _apt_options(folder: Path) -> list[str]:
     for name in ("lists/partial", "archives/partial"):
         (folder / name).mkdir(parents=True)
     options = {
@@ -64,7 +64,7 @@ def _own_state(folder: Path) -> list[str]:
 
 
 def _run(package: str, command: list[str], folder: Path) -> str:
-    """What the command wrote on standard error, where it failed; nothing where it did not."""
+    """Run a command; returns its standard error if it failed, else an empty text."""
     try:
         done = subprocess.run(
             command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",

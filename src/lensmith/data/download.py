@@ -1,4 +1,4 @@
-"""One file from a URL into a folder: goes on where it was cut, and is kept only if its hash is right."""
+"""Resumable download of one file, verified by its hash."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from lensmith.core.progress import track
 from lensmith.errors import DataError
 
 TIMEOUT = Timeout(connect=5, read=30)
-"""Seconds. Where the internet is closed, packets may vanish; the next source should not wait long for that."""
-FRUITLESS = 3
-"""Give up after so many attempts in a row that brought no byte."""
+"""Seconds. A firewall may drop packets silently, and the next source should not wait long for that."""
+MAX_EMPTY_ATTEMPTS = 3
+"""Number of attempts in a row without a single byte after which the download fails."""
 MIB = 1 << 20
 
 
 @dataclass(frozen=True)
-class Remote:
+class RemoteFile:
     """A file on a server.
 
     Attributes:
-        url: where it is; the last part is its name.
-        md5: hex digest, as its publisher gives it.
+        url: address of the file; its last part is the file's name.
+        md5: hex digest that its publisher gives.
     """
 
     url: str
@@ -44,8 +44,8 @@ class Remote:
         return self.url.rpartition("/")[2]
 
 
-def download(remote: Remote, folder: Path) -> Path:
-    """Fetch the file into `folder`, unless it is there; an interrupted transfer goes on from NAME.partial.
+def download(remote: RemoteFile, folder: Path) -> Path:
+    """Download the file to `folder`, unless it is there; an interrupted transfer resumes from NAME.partial.
 
     Raises:
         DataError: the server does not answer, has no such file, or sends another than expected.
@@ -55,9 +55,9 @@ def download(remote: Remote, folder: Path) -> Path:
         return target
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{remote.name}.partial"
-    went_on = partial.exists()
+    resumed = partial.exists()
     _transfer(remote, partial)
-    if went_on and _md5(partial) != remote.md5:  # perhaps the older half was of another file
+    if resumed and _md5(partial) != remote.md5:  # the older half may have been of another file
         partial.unlink()
         _transfer(remote, partial)
     arrived = _md5(partial)
@@ -65,41 +65,41 @@ def download(remote: Remote, folder: Path) -> Path:
         partial.unlink()
         raise DataError(
             f"A file with MD5 {remote.md5} was expected from {remote.url}.",
-            f"One with MD5 {arrived} arrived, and was thrown away.",
+            f"One with MD5 {arrived} arrived, and was deleted.",
             "Something between here and the server changes files, or the server has a new version: try elsewhere.",
         )
     partial.replace(target)
     return target
 
 
-def _transfer(remote: Remote, partial: Path) -> None:
+def _transfer(remote: RemoteFile, partial: Path) -> None:
     pool = _pool(remote.url)
-    fruitless = 0
+    empty_attempts = 0
     while True:
         before = _size(partial)
         try:
             return _append(pool, remote, partial)
         except HTTPError as error:
-            fruitless = 0 if _size(partial) > before else fruitless + 1
-            # What never connected was tried again by urllib3 already.
-            if fruitless >= FRUITLESS or isinstance(error, urllib3.exceptions.MaxRetryError):
+            empty_attempts = 0 if _size(partial) > before else empty_attempts + 1
+            # urllib3 itself has retried connections that were never made.
+            if empty_attempts >= MAX_EMPTY_ATTEMPTS or isinstance(error, urllib3.exceptions.MaxRetryError):
                 raise DataError(
                     f"A file was expected from {remote.url}.",
-                    f"The transfer failed ({_reason(error)}); {_size(partial):,} bytes of it are kept.",
+                    f"The transfer failed ({_reason(error)}); {_size(partial):,} bytes of it are on disk.",
                     "Check the network (a proxy is taken from the environment) and run the same command again, "
                     f"or put the file into {partial.parent} by other means.",
                 ) from error
-            time.sleep(0.2 * fruitless)
+            time.sleep(0.2 * empty_attempts)
 
 
-def _append(pool: urllib3.PoolManager, remote: Remote, partial: Path) -> None:
+def _append(pool: urllib3.PoolManager, remote: RemoteFile, partial: Path) -> None:
     have = _size(partial)
     # Without "identity" a server may compress, and then neither length nor hash would be the file's.
     headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
     retries = Retry(connect=1, redirect=5, status=2, other=0, read=0, backoff_factor=0.5, status_forcelist=[429, 503])
     response = pool.request("GET", remote.url, headers=headers, retries=retries, preload_content=False)
     try:
-        if response.status == 416:  # nothing is left to send: the hash will tell
+        if response.status == 416:  # nothing is left to send: the hash decides
             return
         if response.status not in (200, 206):
             raise DataError(
@@ -108,17 +108,17 @@ def _append(pool: urllib3.PoolManager, remote: Remote, partial: Path) -> None:
                 "The address may have moved; try again later, or update lensmith.",
             )
         start = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-        goes_on = response.status == 206 and start is not None and int(start[1]) == have
+        resumes = response.status == 206 and start is not None and int(start[1]) == have
         left = math.ceil(int(response.headers.get("Content-Length", 0)) / MIB)
-        with partial.open("ab" if goes_on else "wb") as file:
-            for _ in track(_written(response, file), f"{remote.name} (MiB)", left or None):
+        with partial.open("ab" if resumes else "wb") as file:
+            for _ in track(_write_chunks(response, file), f"{remote.name} (MiB)", left or None):
                 pass
     finally:
         response.close()
 
 
-def _written(response: urllib3.BaseHTTPResponse, file: BinaryIO) -> Iterator[None]:
-    """Write what arrives; yield once for each MiB, for the progress bar."""
+def _write_chunks(response: urllib3.BaseHTTPResponse, file: BinaryIO) -> Iterator[None]:
+    """Write the response to the file; yields once for each MiB, for the progress bar."""
     done = 0
     for block in response.stream(1 << 16, decode_content=False):
         file.write(block)

@@ -1,7 +1,7 @@
-"""A known set as an image folder: DIR/train|val|test/CLASS/NAME.
+"""Download of a known data set as an image folder: DIR/train|val|test/CLASS/NAME.
 
-Downloads are kept in the cache. Every picture is written whole or not at all, so an interrupted fetch goes on where it
-stopped; a small hidden file in DIR says what was asked for and whether it is finished.
+Downloads stay in the cache. Every image is written whole or not at all, so an interrupted fetch resumes; a small hidden
+file in DIR records the settings and whether the set is complete.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from lensmith.config import FetchSettings
+from lensmith.core.files import atomic_write
+from lensmith.core.locks import locked
 from lensmith.core.machine import cache_dir
 from lensmith.core.progress import track
+from lensmith.core.result import Result
 from lensmith.data.scan import PARTS
-from lensmith.data.sources import KNOWN, Picture
+from lensmith.data.sources import KNOWN, KnownImage
 from lensmith.data.split import rank
 from lensmith.errors import OutputError, SettingsError
 
@@ -29,17 +30,17 @@ RECORD = ".lensmith-fetch.json"
 
 
 @dataclass(frozen=True)
-class Fetched:
-    """A known set that is an image folder now.
+class FetchResult(Result):
+    """Result of `lensmith data fetch`: a known data set as an image folder.
 
     Attributes:
-        name: of the set.
-        folder: where it is.
-        source: where its files came from, in words.
-        counts: part → images.
+        name: name of the data set.
+        folder: path of the image folder.
+        source: description of the source of the files.
+        counts: part → number of images.
         classes: number of classes.
-        written: images written by this call; 0 where the folder was finished before.
-        tried: sources that did not work, each with its reason.
+        written: number of images that this call wrote; 0 if the folder was complete before.
+        tried: sources that failed, each with its reason.
     """
 
     name: str
@@ -50,18 +51,14 @@ class Fetched:
     written: int
     tried: tuple[str, ...] = ()
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {**asdict(self), "folder": str(self.folder), "tried": list(self.tried)}
 
-
-def fetch(settings: FetchSettings) -> Fetched:
-    """Make an image folder of a known set, or finish one that was begun.
+def fetch(settings: FetchSettings) -> FetchResult:
+    """Download a known data set as an image folder, or complete an interrupted download.
 
     Raises:
-        DataError: no source works, or what came is not what was expected.
+        DataError: all sources fail, or send other files than expected.
         OutputError: the folder holds something else.
-        SettingsError: no set has that name, or fewer training images than classes are asked for.
+        SettingsError: an unknown name, or fewer training images than classes.
     """
     if settings.name not in KNOWN:
         near = difflib.get_close_matches(settings.name.lower(), KNOWN, 1, cutoff=0.4)
@@ -72,64 +69,63 @@ def fetch(settings: FetchSettings) -> Fetched:
         )
     cache = cache_dir() / "datasets" / settings.name
     cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / ".lock"):  # two at once would write into the same partial files
-        return _begun(settings) or _fetch(settings, cache)
+    with locked(cache / ".lock"):  # two processes would write to the same partial files
+        return _complete_set(settings) or _write_images(settings, cache)
 
 
-def _fetch(settings: FetchSettings, cache: Path) -> Fetched:
+def _write_images(settings: FetchSettings, cache: Path) -> FetchResult:
     opened = KNOWN[settings.name](cache)
-    pictures = _drawn(opened.pictures, settings)
-    counts: dict[str, int] = {
-        part: count for part in PARTS if (count := sum(picture.part == part for picture in pictures))
-    }
-    classes = len({picture.label for picture in pictures})
-    record = {"asked": _asked(settings), "source": opened.source, "counts": counts, "classes": classes}
+    images = _limit(opened.images, settings)
+    counts: dict[str, int] = {part: count for part in PARTS if (count := sum(image.part == part for image in images))}
+    classes = len({image.label for image in images})
+    record = {"asked": _requested(settings), "source": opened.source, "counts": counts, "classes": classes}
     folder = settings.folder
     folder.mkdir(parents=True, exist_ok=True)
-    _put(folder / RECORD, json.dumps({**record, "finished": False}).encode())
-    for place in {(folder / picture.path).parent for picture in pictures}:
-        place.mkdir(parents=True, exist_ok=True)
-    missing = [picture for picture in pictures if not _whole(folder / picture.path)]
-    for picture, encoded in track(opened.read(missing), f"writing {settings.name}", len(missing)):
-        _put(folder / picture.path, encoded)
-    _put(folder / RECORD, json.dumps({**record, "finished": True}).encode())
-    return Fetched(settings.name, folder, opened.source, counts, classes, len(missing), opened.tried)
+    atomic_write(folder / RECORD, json.dumps({**record, "finished": False}))
+    for parent in {(folder / image.path).parent for image in images}:
+        parent.mkdir(parents=True, exist_ok=True)
+    missing = [image for image in images if not _is_complete(folder / image.path)]
+    for image, encoded in track(opened.read(missing), f"writing {settings.name}", len(missing)):
+        atomic_write(folder / image.path, encoded, sync=False)
+    atomic_write(folder / RECORD, json.dumps({**record, "finished": True}))
+    return FetchResult(settings.name, folder, opened.source, counts, classes, len(missing), opened.tried)
 
 
-def _begun(settings: FetchSettings) -> Fetched | None:
-    """The finished set that the folder holds; None where it is free, or holds the begun set.
+def _complete_set(settings: FetchSettings) -> FetchResult | None:
+    """The complete set that the folder holds; None if the folder is free, or the set in it is incomplete.
 
     Raises:
-        OutputError: it holds something else.
+        OutputError: the folder holds something else.
     """
     folder = settings.folder
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
     try:
         record = json.loads((folder / RECORD).read_text())
-        asked = record["asked"]
+        requested = record["asked"]
     except (OSError, ValueError, KeyError, TypeError):
         arrived = "Something else is there."
     else:
-        if asked == _asked(settings):
-            return _finished(settings, record)
-        arrived = f"It holds a set that was asked for otherwise ({_said(asked)})."
+        if requested == _requested(settings):
+            return _complete_result(settings, record)
+        arrived = f"It holds a set with other settings ({_settings_text(requested)})."
+    expected = f"{settings.name} with the same settings ({_settings_text(_requested(settings))})"
     raise OutputError(
-        f"A free folder, or {settings.name} as asked for now ({_said(_asked(settings))}), was expected at {folder}.",
+        f"A free folder, or {expected}, was expected at {folder}.",
         arrived,
         "Name another folder, or remove that one.",
     )
 
 
-def _finished(settings: FetchSettings, record: dict[str, Any]) -> Fetched | None:
+def _complete_result(settings: FetchSettings, record: dict[str, Any]) -> FetchResult | None:
     present = {part: sum(len(files) for _, _, files in os.walk(settings.folder / part)) for part in record["counts"]}
     if not record["finished"] or any(present[part] < count for part, count in record["counts"].items()):
         return None
-    return Fetched(settings.name, settings.folder, record["source"], record["counts"], record["classes"], 0)
+    return FetchResult(settings.name, settings.folder, record["source"], record["counts"], record["classes"], 0)
 
 
-def _asked(settings: FetchSettings) -> dict[str, Any]:
-    """The settings that decide which pictures there are; without a limit nothing is drawn, and the seed is idle."""
+def _requested(settings: FetchSettings) -> dict[str, Any]:
+    """The settings that decide which images there are; without a limit no image is drawn, and the seed is unused."""
     drawn = settings.max_train is not None or settings.max_test is not None
     return {
         "name": settings.name,
@@ -139,50 +135,39 @@ def _asked(settings: FetchSettings) -> dict[str, Any]:
     }
 
 
-def _said(asked: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in asked.items() if value is not None)
+def _settings_text(requested: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in requested.items() if value is not None)
 
 
-def _drawn(pictures: Iterable[Picture], settings: FetchSettings) -> list[Picture]:
-    """At most so many pictures of each part, class by class in turn, in a seeded order."""
+def _limit(images: Iterable[KnownImage], settings: FetchSettings) -> list[KnownImage]:
+    """At most so many images of each part, drawn evenly from the classes, in a seeded order."""
     limits = {"train": settings.max_train, "test": settings.max_test}
     parts = defaultdict(list)
-    for picture in pictures:
-        parts[picture.part].append(picture)
-    kept: list[Picture] = []
+    for image in images:
+        parts[image.part].append(image)
+    chosen: list[KnownImage] = []
     for part, members in parts.items():
         limit = limits.get(part)
         if limit is None or limit >= len(members):
-            kept += members
+            chosen += members
             continue
-        classes = {picture.label for picture in members}
+        classes = {image.label for image in members}
         if part == "train" and limit < len(classes):
             raise SettingsError(
                 f"At least one training image for each of the {len(classes)} classes of {settings.name} was expected.",
                 f"max_train is {limit}.",
                 f"Give {len(classes)} or more.",
             )
-        members.sort(key=lambda picture: rank(picture.path, settings.seed))
+        members.sort(key=lambda image: rank(image.path, settings.seed))
         seen: Counter[str] = Counter()
         turns = []
-        for picture in members:
-            turns.append((seen[picture.label], picture.label, picture))
-            seen[picture.label] += 1
+        for image in members:
+            turns.append((seen[image.label], image.label, image))
+            seen[image.label] += 1
         turns.sort(key=lambda turn: turn[:2])
-        kept += [picture for _, _, picture in turns[:limit]]
-    return kept
+        chosen += [image for _, _, image in turns[:limit]]
+    return chosen
 
 
-def _whole(file: Path) -> bool:
+def _is_complete(file: Path) -> bool:
     return file.is_file() and file.stat().st_size > 0
-
-
-def _put(file: Path, content: bytes) -> None:
-    """Write a whole file or none."""
-    partial = file.with_name(f".{file.name}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(file)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise

@@ -1,4 +1,4 @@
-"""Which files below a folder can be images, judged by name and size alone; nothing is opened."""
+"""Image files below a folder, found by name and size alone; no file is opened."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 from lensmith.imaging.decode import SUFFIXES
 
-Aside = list[tuple[str, str]]
-"""Files that cannot be used: path relative to the root, reason."""
+SetAside = list[tuple[str, str]]
+"""Path relative to the root, and reason, of each file that cannot be used."""
 
 
-def entries(folder: Path) -> list[Path]:
-    """What lies in a folder, sorted by name, hidden files and folders left out.
+def visible_entries(folder: Path) -> list[Path]:
+    """Files and folders in a folder, sorted by name, without hidden ones.
 
     Raises:
         OSError: the folder cannot be opened.
@@ -22,18 +22,18 @@ def entries(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
 
 
-def image_files(root: Path, folder: Path, aside: Aside, above: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """Files below `folder` that can be images, in order; all others go to `aside`.
+def image_files(root: Path, folder: Path, aside: SetAside, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Files below `folder` that can be images, in order; all others are added to `aside`.
 
     Args:
-        root: names in `aside` are relative to it.
-        folder: where to look, at any depth; links to folders are followed.
-        aside: grows by what cannot be used.
-        above: real paths of the folders around this one, where a link must not lead back to.
+        root: folder that paths in `aside` are relative to.
+        folder: folder to search, at any depth; links to folders are followed.
+        aside: list that receives the files that cannot be used.
+        above: real paths of the parent folders, which links must not lead back to.
     """
     above |= {os.path.realpath(folder)}
     try:
-        found = entries(folder)
+        found = visible_entries(folder)
     except OSError as error:
         aside.append((relative(folder, root), f"cannot be opened ({error.strerror})"))
         return
@@ -45,15 +45,15 @@ def image_files(root: Path, folder: Path, aside: Aside, above: frozenset[str] = 
                 aside.append((relative(entry, root), "a link to a folder around it"))
             else:
                 yield from image_files(root, entry, aside, above)
-        elif reason := fault(entry):
+        elif reason := unusable_reason(entry):
             aside.append((relative(entry, root), reason))
         else:
             yield entry
 
 
-def fault(file: Path, any_ending: bool = False) -> str | None:
-    """Why a file cannot be an image, from its name and size alone; None where nothing speaks against it."""
-    if not any_ending and file.suffix.lower() not in SUFFIXES:
+def unusable_reason(file: Path, any_suffix: bool = False) -> str | None:
+    """The reason why a file cannot be an image, from its name and size alone; None if it can be one."""
+    if not any_suffix and file.suffix.lower() not in SUFFIXES:
         return f"not an image ({file.suffix or 'no ending'})"
     try:
         found = file.stat()
@@ -67,10 +67,10 @@ def fault(file: Path, any_ending: bool = False) -> str | None:
 
 
 def relative(path: Path, root: Path) -> str:
-    """`path` as seen from `root`, with / between the parts, printable whatever bytes it has."""
+    """`path` relative to `root`, with / as separator, and printable whatever bytes it has."""
     return printable(path.relative_to(root).as_posix())
 
 
 def printable(name: str) -> str:
-    """A name whose bytes are not UTF-8 with those bytes escaped."""
+    """A name with all bytes escaped that are not UTF-8."""
     return name.encode(errors="backslashreplace").decode()

@@ -1,13 +1,13 @@
-"""Facts of the known sets: addresses, hashes as their publishers give them, class names in the order of their numbers.
+"""URLs, hashes and class names of the known data sets; class names are in the order of their numbers.
 
-Class names are as published, but for what cannot stand in a folder's name.
+Class names are those of the publishers, without characters that folder names cannot have.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from lensmith.data.download import Remote
+from lensmith.data.download import RemoteFile
 from lensmith.data.scan import Part
 
 FASHION_MNIST = (
@@ -17,10 +17,10 @@ FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 FASHION_MNIST_PACKAGE = "dataset-fashion-mnist"
 FASHION_MNIST_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 FASHION_MNIST_FILES = (
-    Remote(f"{FASHION_MNIST_URL}/train-images-idx3-ubyte.gz", "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
-    Remote(f"{FASHION_MNIST_URL}/train-labels-idx1-ubyte.gz", "25c81989df183df01b3e8a0aad5dffbe"),
-    Remote(f"{FASHION_MNIST_URL}/t10k-images-idx3-ubyte.gz", "bef4ecab320f06d8554ea6380940ec79"),
-    Remote(f"{FASHION_MNIST_URL}/t10k-labels-idx1-ubyte.gz", "bb300cfdad3c16e7a12a480ee83cd310"),
+    RemoteFile(f"{FASHION_MNIST_URL}/train-images-idx3-ubyte.gz", "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
+    RemoteFile(f"{FASHION_MNIST_URL}/train-labels-idx1-ubyte.gz", "25c81989df183df01b3e8a0aad5dffbe"),
+    RemoteFile(f"{FASHION_MNIST_URL}/t10k-images-idx3-ubyte.gz", "bef4ecab320f06d8554ea6380940ec79"),
+    RemoteFile(f"{FASHION_MNIST_URL}/t10k-labels-idx1-ubyte.gz", "bb300cfdad3c16e7a12a480ee83cd310"),
 )
 FASHION_MNIST_SHA256 = {
     "train-images-idx3-ubyte.gz": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -32,7 +32,7 @@ FASHION_MNIST_SHA256 = {
 back, they give the publisher's MD5s exactly: the content is the same."""
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-CIFAR10_FILE = Remote("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530")
+CIFAR10_FILE = RemoteFile("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530")
 CIFAR10_MEMBERS: dict[Part, tuple[str, ...]] = {
     "train": tuple(f"cifar-10-batches-bin/data_batch_{number}.bin" for number in range(1, 6)),
     "test": ("cifar-10-batches-bin/test_batch.bin",),
@@ -40,9 +40,9 @@ CIFAR10_MEMBERS: dict[Part, tuple[str, ...]] = {
 
 _FLOWERS102_URL = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102"
 FLOWERS102_FILES = (
-    Remote(f"{_FLOWERS102_URL}/102flowers.tgz", "52808999861908f626f3c1f4e79d11fa"),
-    Remote(f"{_FLOWERS102_URL}/imagelabels.mat", "e0620be6f572b9609742df49c70aed4d"),
-    Remote(f"{_FLOWERS102_URL}/setid.mat", "a5357ecc9cb78c4bef273ce3793fc85c"),
+    RemoteFile(f"{_FLOWERS102_URL}/102flowers.tgz", "52808999861908f626f3c1f4e79d11fa"),
+    RemoteFile(f"{_FLOWERS102_URL}/imagelabels.mat", "e0620be6f572b9609742df49c70aed4d"),
+    RemoteFile(f"{_FLOWERS102_URL}/setid.mat", "a5357ecc9cb78c4bef273ce3793fc85c"),
 )
 FLOWERS102 = (
     "pink primrose", "hard-leaved pocket orchid", "canterbury bells", "sweet pea", "english marigold", "tiger lily",
@@ -64,6 +64,6 @@ FLOWERS102 = (
 
 _PETS_URL = "https://www.robots.ox.ac.uk/~vgg/data/pets/data"
 PETS_FILES = (
-    Remote(f"{_PETS_URL}/images.tar.gz", "5c4f3ee8e5d25df40f4fd59a7f44e54c"),
-    Remote(f"{_PETS_URL}/annotations.tar.gz", "95a8c909bbe2e81eed6a22bccdf3f68f"),
+    RemoteFile(f"{_PETS_URL}/images.tar.gz", "5c4f3ee8e5d25df40f4fd59a7f44e54c"),
+    RemoteFile(f"{_PETS_URL}/annotations.tar.gz", "95a8c909bbe2e81eed6a22bccdf3f68f"),
 )

@@ -1,12 +1,12 @@
-"""Which images there are and what they are labelled: four layouts, one answer.
+"""Image folder layouts: labelled images read from class folders, from train/val/test folders, or from a CSV manifest.
 
-    DIR/train|val|test/CLASS/**     parts of its own
-    DIR/CLASS/**                    no parts yet; `split` assigns them
-    DIR/splits.csv                  what `lensmith data split` wrote; wins over the folders
+    DIR/train|val|test/CLASS/**     a split into parts by folders
+    DIR/CLASS/**                    no split; `lensmith.data.split` makes one
+    DIR/splits.csv                  manifest that `lensmith data split` writes; it takes precedence over the folders
     FILE.csv                        columns path,label[,split]; paths relative to the CSV, or absolute
 
-Labels are the class folders' names (or the CSV's), sorted by code point; deeper folders only group. Hidden files and
-folders (a leading dot) are not looked at; every other file that cannot be used is set aside with the reason.
+Labels are the names of the class folders (or those in the CSV), sorted by code point; deeper folders only group.
+Hidden files and folders (a leading dot) are ignored; every other unusable file is set aside with the reason.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from lensmith.data.files import Aside, entries, fault, image_files, relative
+from lensmith.core.files import stat_stamp
+from lensmith.data.files import SetAside, image_files, relative, unusable_reason, visible_entries
 from lensmith.errors import DataError
 from lensmith.imaging.decode import SUFFIXES
 
@@ -33,7 +34,7 @@ _PART_OF_NAME: dict[str, Part] = {
 }  # fmt: skip
 
 _Row = tuple[str, str, Part | None]
-"""Path relative to the root, label, part."""
+"""Path relative to the root, label, part of the split."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Sample:
     """One labelled image file.
 
     Attributes:
-        path: relative to the set's root.
-        label: index into the set's labels.
+        path: path of the file, relative to the set's root.
+        label: class index into the set's labels.
         part: train, val or test; None while unsplit.
     """
 
@@ -58,9 +59,9 @@ class ImageSet:
     Attributes:
         root: folder that sample paths are relative to.
         labels: class names, sorted; a sample's label is an index into them.
-        samples: sorted by path; either all have a part or none has.
-        set_aside: files that are no images, with the reason.
-        notes: what the reader should know of how the set was read or split.
+        samples: all images, sorted by path; either all have a part or none has.
+        set_aside: path and reason of each file that cannot be used.
+        notes: sentences for people about how the set was read or split.
     """
 
     root: Path
@@ -87,17 +88,17 @@ class ImageSet:
         return {label: dict(row) for label, row in table.items()}
 
     def file(self, sample: Sample) -> Path:
-        """Where the image is."""
+        """Path of a sample's image file."""
         return self.root / sample.path
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
-        """Bytes of each sample's file; -1 where there is none."""
+        """Size of each sample's file in bytes; -1 where the file is missing."""
         return tuple(_size(self.file(sample)) for sample in self.samples)
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of every path, size, label and part: changes when the data does."""
+        """SHA-256 over every path, size, label and part; contents of files are not read."""
         digest = hashlib.sha256("\n".join(self.labels).encode())
         for sample, size in zip(self.samples, self.sizes, strict=True):
             digest.update(f"\n{sample.path}\t{size}\t{sample.label}\t{sample.part}".encode())
@@ -105,17 +106,11 @@ class ImageSet:
 
 
 def identity(images: ImageSet, samples: Sequence[Sample]) -> str:
-    """SHA-256 of which files these are, and of what changes whenever their content does."""
+    """SHA-256 over path, size, times and inode of each sample's file: a cache key that needs no file to be read."""
     digest = hashlib.sha256()
     for sample in samples:
         file = images.file(sample)
-        try:
-            found = file.stat()
-            # The system sets the time of change itself, so a file put back with its old date is another, too.
-            said = f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
-        except OSError:
-            said = "gone"
-        digest.update(f"{file.absolute()}\t{said}\n".encode(errors="surrogateescape"))
+        digest.update(f"{file.absolute()}\t{stat_stamp(file) or 'gone'}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
@@ -127,14 +122,14 @@ def _size(file: Path) -> int:
 
 
 def scan(path: str | os.PathLike[str], *, manifest: bool = True) -> ImageSet:
-    """Read an image folder or a CSV of path,label.
+    """Read an image folder or a CSV of path,label[,split].
 
     Args:
-        path: the folder or the CSV.
-        manifest: let the folder's splits.csv win over its folders.
+        path: path of the folder or of the CSV.
+        manifest: whether the folder's splits.csv takes precedence over its folders.
 
     Raises:
-        DataError: missing, empty, of no known layout, or with a single class.
+        DataError: a path that is missing, empty, of no known layout, or with a single class.
     """
     source = Path(path)
     if not source.exists():
@@ -144,28 +139,30 @@ def scan(path: str | os.PathLike[str], *, manifest: bool = True) -> ImageSet:
             "Check the path; `lensmith data fetch fashion-mnist DIR` makes one to try.",
         )
     if source.is_file():
-        return _checked(_read_csv(source), source)
+        return _require_classes(_read_csv(source), source)
     if manifest and (source / MANIFEST).is_file():
-        return _checked(_read_manifest(source), source)
-    return _checked(_read_folders(source), source)
+        return _require_classes(_read_manifest(source), source)
+    return _require_classes(_read_folders(source), source)
 
 
 def _read_folders(root: Path) -> ImageSet:
     try:
-        found = entries(root)
+        found = visible_entries(root)
     except OSError as error:
         raise DataError(
             f"A folder of labelled images was expected at {root}.",
             f"It cannot be opened ({error.strerror}).",
-            "Check its rights.",
+            "Check its permissions.",
         ) from error
     folders = [entry for entry in found if entry.is_dir()]
     rows: list[_Row] = []
-    aside: Aside = []
-    if not _are_parts(folders):
+    aside: SetAside = []
+    if not _are_part_folders(folders):
         _add_rows(root, root, None, rows, aside)
         return _build(root, rows, aside)
-    aside += [(relative(file, root), fault(file) or "in no class folder") for file in found if file not in folders]
+    aside += [
+        (relative(file, root), unusable_reason(file) or "in no class folder") for file in found if file not in folders
+    ]
     for folder in folders:
         part = _PART_OF_NAME.get(folder.name.lower())
         if part:
@@ -176,8 +173,8 @@ def _read_folders(root: Path) -> ImageSet:
     return _build(root, rows, aside)
 
 
-def _are_parts(folders: list[Path]) -> bool:
-    """Whether these are train, val, test rather than classes: a class, too, may be called `train` or `test`."""
+def _are_part_folders(folders: list[Path]) -> bool:
+    """Whether folders are train, val, test rather than classes: a class, too, may be called `train` or `test`."""
     parts = [_PART_OF_NAME.get(folder.name.lower()) for folder in folders]
     training = [folder for folder, part in zip(folders, parts, strict=True) if part == "train"]
     return any(_holds_folder(folder) for folder in training or (folders if all(parts) else []))
@@ -185,13 +182,13 @@ def _are_parts(folders: list[Path]) -> bool:
 
 def _holds_folder(folder: Path) -> bool:
     try:
-        return any(entry.is_dir() for entry in entries(folder))
+        return any(entry.is_dir() for entry in visible_entries(folder))
     except OSError:
         return False
 
 
-def _add_rows(root: Path, base: Path, part: Part | None, rows: list[_Row], aside: Aside) -> None:
-    """One row for each image below `base`, labelled by its first folder there."""
+def _add_rows(root: Path, base: Path, part: Part | None, rows: list[_Row], aside: SetAside) -> None:
+    """Add a row for each image below `base`, labelled by its first folder there."""
     for file in image_files(root, base, aside):
         inside = file.relative_to(base).parts
         if len(inside) > 1:
@@ -204,17 +201,17 @@ def _read_manifest(root: Path) -> ImageSet:
     found = _read_csv(root / MANIFEST)
     named = {sample.path for sample in found.samples} | {name for name, _ in found.set_aside}
     new = sum(relative(file, root) not in named for file in image_files(root, root, []))
-    notes = [f"Read as {root / MANIFEST} says."]
+    notes = [f"Read from the manifest {root / MANIFEST}."]
     if new:
         notes.append(
-            f"Images in the folder that it does not name, and that are left out: {new}. "
+            f"Images in the folder that the manifest does not list, and that are left out: {new}. "
             "`lensmith data split DIR --overwrite` writes it again."
         )
     return replace(found, notes=tuple(notes))
 
 
 class _Line(NamedTuple):
-    """One line of a CSV, its path without detours (`a/../b`)."""
+    """One line of a CSV, with a normalized path (`b` for `a/../b`)."""
 
     number: int
     path: str
@@ -224,27 +221,27 @@ class _Line(NamedTuple):
 
 def _read_csv(file: Path) -> ImageSet:
     lines = _read_lines(file)
-    said = defaultdict(set)
+    versions = defaultdict(set)
     for line in lines:
-        said[line.path].add((line.label, line.split))
+        versions[line.path].add((line.label, line.split))
     split_used = any(line.split for line in lines)
     rows: list[_Row] = []
-    aside: Aside = []
+    aside: SetAside = []
     seen = set()
     for line in lines:
         reason = None
         if not line.path or not line.label:
             reason = "path or label is empty"
-        elif len(said[line.path]) > 1:
-            versions = sorted(" ".join(filter(None, version)) for version in said[line.path])
-            reason = f"named more than once, as {' and as '.join(versions)}"
+        elif len(versions[line.path]) > 1:
+            named = sorted(" ".join(filter(None, version)) for version in versions[line.path])
+            reason = f"named more than once, as {' and as '.join(named)}"
         elif line.path in seen:
             reason = "named before"
         elif line.split and line.split not in _PART_OF_NAME:
             reason = f"its split {line.split!r} is none of train, val, test"
         elif split_used and not line.split:
             reason = "it has no split, though other lines have one"
-        reason = reason or fault(file.parent / line.path, any_ending=True)
+        reason = reason or unusable_reason(file.parent / line.path, any_suffix=True)
         if reason:
             aside.append((line.path or file.name, f"{reason} (line {line.number})"))
         else:
@@ -280,19 +277,19 @@ def _read_lines(file: Path) -> list[_Line]:
     return lines
 
 
-def _build(root: Path, rows: list[_Row], aside: Aside) -> ImageSet:
+def _build(root: Path, rows: list[_Row], aside: SetAside) -> ImageSet:
     labels = tuple(sorted({label for _, label, _ in rows}))
     index = {label: number for number, label in enumerate(labels)}
     samples = tuple(Sample(path, index[label], part) for path, label, part in sorted(rows, key=lambda row: row[0]))
     return ImageSet(root, labels, samples, tuple(sorted(aside)))
 
 
-def _checked(found: ImageSet, source: Path) -> ImageSet:
+def _require_classes(found: ImageSet, source: Path) -> ImageSet:
     if not found.samples:
         raise DataError(
             f"Labelled images (DIR/CLASS/*.jpg, or a CSV of path,label) were expected in {source}.",
-            _what_lies_there(found),
-            f"Put each class into a folder of its own; read as images are {', '.join(sorted(SUFFIXES))}.",
+            _describe_unusable(found),
+            f"Put each class into a folder of its own; image files end in {', '.join(sorted(SUFFIXES))}.",
         )
     if len(found.labels) < 2:
         inner = _inner_folder(found)
@@ -306,16 +303,16 @@ def _checked(found: ImageSet, source: Path) -> ImageSet:
     return found
 
 
-def _what_lies_there(found: ImageSet) -> str:
+def _describe_unusable(found: ImageSet) -> str:
     if not found.set_aside:
         return "It is empty."
     reasons = Counter(reason.partition(" (line")[0] for _, reason in found.set_aside)
-    listed = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common(3))
-    return f"It holds no image that can be used, and {len(found.set_aside)} other files ({listed})."
+    commonest = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common(3))
+    return f"It holds no image that can be used, and {len(found.set_aside)} other files ({commonest})."
 
 
 def _inner_folder(found: ImageSet) -> Path | None:
-    """The folder that holds several folders of images, where the set has only one class because it lies above."""
+    """A folder further down that holds several folders of images, and so is probably the one that was meant."""
     if any(not sample.path.startswith(f"{found.labels[0]}/") for sample in found.samples):
         return None
     folders = {str(Path(sample.path).parent) for sample in found.samples}

@@ -1,7 +1,7 @@
-"""The known sets: where each comes from, what proves that it is the right one, and how its pictures are read.
+"""Known data sets: a function for each that downloads and verifies its files and lists its images.
 
-Opening a set fetches and verifies its files and lists its pictures; the pictures themselves are read afterwards, and
-only those that are wanted. No pickle is read, and nothing is unpacked from an archive by the name it has there.
+The images themselves are read later, and only those that are wanted. No pickle is read, and no file is unpacked from an
+archive under the name it has there.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from lensmith.errors import DataError
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture of a known set.
+class KnownImage:
+    """One image of a known data set.
 
     Attributes:
         part: train, val or test.
         label: class name, usable as a folder's name.
         name: file name, unique in its part.
-        row: where its pixels are in the part's array; None where the file itself is in an archive.
+        row: row of its pixels in the part's array; None if the archive holds the image as a file.
     """
 
     part: Part
@@ -50,38 +50,39 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A known set whose files are here and verified.
+class OpenedSet:
+    """A known data set whose files are on this machine and verified.
 
     Attributes:
-        source: where they came from, in words.
-        pictures: all that it has.
-        read: encoded bytes of the pictures asked for, in any order.
-        tried: sources that did not work before, each with its reason.
+        source: description of the source of the files.
+        images: all images of the set.
+        read: function that yields the encoded bytes of some images, in any order.
+        tried: sources that failed before, each with its reason.
     """
 
     source: str
-    pictures: tuple[Picture, ...]
-    read: Callable[[Sequence[Picture]], Iterator[tuple[Picture, bytes]]]
+    images: tuple[KnownImage, ...]
+    read: _Reader
     tried: tuple[str, ...] = ()
 
 
+_Reader = Callable[[Sequence[KnownImage]], Iterator[tuple[KnownImage, bytes]]]
 _Arrays = Mapping[Part, npt.NDArray[np.uint8]]
-"""Part → pixels (N, H, W) or (N, H, W, 3)."""
+"""Part → pixels, uint8 (N, H, W) or (N, H, W, 3)."""
 
 
-def fashion_mnist(cache: Path) -> Opened:
-    """70,000 grey pictures of clothes, 28 × 28, ten classes (MIT licence). https://arxiv.org/abs/1708.07747"""
-    ways: tuple[tuple[str, Path, Callable[[Path], object]], ...] = (
+def fashion_mnist(cache: Path) -> OpenedSet:
+    """70,000 grey images of clothes, 28 × 28, ten classes (MIT licence). https://arxiv.org/abs/1708.07747"""
+    sources: tuple[tuple[str, Path, Callable[[Path], object]], ...] = (
         ("files of this machine", known.FASHION_MNIST_FOLDER, lambda _: None),
         ("an earlier download", cache, lambda _: None),
         (known.FASHION_MNIST_URL, cache, lambda into: [download(file, into) for file in known.FASHION_MNIST_FILES]),
         (f"Debian package {known.FASHION_MNIST_PACKAGE}", cache, _fashion_mnist_from_debian),
     )
     tried: list[str] = []
-    for source, folder, bring in ways:
+    for source, folder, download_to in sources:
         try:
-            bring(folder)
+            download_to(folder)
             content = [_verified_gzip(folder / name, digest) for name, digest in known.FASHION_MNIST_SHA256.items()]
         except DataError as error:
             tried.append(f"{source}: {error.arrived.rstrip('.')}")
@@ -92,18 +93,18 @@ def fashion_mnist(cache: Path) -> Opened:
         return _from_arrays(f"{source} ({folder})", known.FASHION_MNIST, arrays, rows, tuple(tried))
     raise DataError(
         "Fashion-MNIST was expected from one of its sources.",
-        f"None works: {'; '.join(tried)}.",
+        f"All failed: {'; '.join(tried)}.",
         f"Connect to the internet, or copy its four .gz files into {cache}.",
     )
 
 
-def cifar10(cache: Path) -> Opened:
+def cifar10(cache: Path) -> OpenedSet:
     """60,000 colour photos, 32 × 32, ten classes. https://www.cs.toronto.edu/~kriz/cifar.html"""
     archive = download(known.CIFAR10_FILE, cache)
     arrays: dict[Part, npt.NDArray[np.uint8]] = {}
     rows: dict[Part, Sequence[int]] = {}
     for part, members in known.CIFAR10_MEMBERS.items():
-        found = _members(archive, members)
+        found = dict(_stream(archive, members))
         # A record is one byte of label, then the red, green and blue planes.
         records = np.frombuffer(b"".join(found[name] for name in members), np.uint8).reshape(-1, 1 + 3 * 32 * 32)
         arrays[part] = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
@@ -111,7 +112,7 @@ def cifar10(cache: Path) -> Opened:
     return _from_arrays(known.CIFAR10_FILE.url, known.CIFAR10, arrays, rows)
 
 
-def flowers102(cache: Path) -> Opened:
+def flowers102(cache: Path) -> OpenedSet:
     """8,189 photos of flowers, 102 classes of 40 to 258. https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"""
     from scipy.io import loadmat
 
@@ -119,28 +120,28 @@ def flowers102(cache: Path) -> Opened:
     labels = loadmat(label_file)["labels"].ravel().tolist()
     columns: tuple[tuple[Part, str], ...] = (("train", "trnid"), ("val", "valid"), ("test", "tstid"))
     numbers = loadmat(part_file)
-    pictures = tuple(
-        Picture(part, known.FLOWERS102[labels[number - 1] - 1], f"image_{number:05d}.jpg")
+    images = tuple(
+        KnownImage(part, known.FLOWERS102[labels[number - 1] - 1], f"image_{number:05d}.jpg")
         for part, column in columns
         for number in numbers[column].ravel().tolist()
     )
-    return Opened(known.FLOWERS102_FILES[0].url, pictures, _archive_reader(archive, "jpg"))
+    return OpenedSet(known.FLOWERS102_FILES[0].url, images, _archive_reader(archive, "jpg"))
 
 
-def pets(cache: Path) -> Opened:
+def pets(cache: Path) -> OpenedSet:
     """7,349 photos of cats and dogs, 37 breeds (CC BY-SA 4.0). https://www.robots.ox.ac.uk/~vgg/data/pets/"""
     archive, annotations = (download(remote, cache) for remote in known.PETS_FILES)
     lists: dict[Part, str] = {"train": "annotations/trainval.txt", "test": "annotations/test.txt"}
-    found = _members(annotations, tuple(lists.values()))
-    pictures = tuple(
-        Picture(part, name.rpartition("_")[0].replace("_", " ").title(), f"{name}.jpg")
+    found = dict(_stream(annotations, tuple(lists.values())))
+    images = tuple(
+        KnownImage(part, name.rpartition("_")[0].replace("_", " ").title(), f"{name}.jpg")
         for part, member in lists.items()
         for name in (line.split()[0] for line in found[member].decode().splitlines() if line.strip())
     )
-    return Opened(known.PETS_FILES[0].url, pictures, _archive_reader(archive, "images"))
+    return OpenedSet(known.PETS_FILES[0].url, images, _archive_reader(archive, "images"))
 
 
-def digits(cache: Path) -> Opened:
+def digits(cache: Path) -> OpenedSet:
     """1,797 handwritten digits, 8 × 8, from scikit-learn; the last fifth of each class is for testing."""
     import sklearn
     from sklearn.datasets import load_digits
@@ -159,14 +160,14 @@ def digits(cache: Path) -> Opened:
     return _from_arrays(f"scikit-learn {sklearn.__version__}", tuple("0123456789"), arrays, rows)
 
 
-KNOWN: dict[str, Callable[[Path], Opened]] = {
+KNOWN: dict[str, Callable[[Path], OpenedSet]] = {
     "fashion-mnist": fashion_mnist,
     "cifar10": cifar10,
     "flowers102": flowers102,
     "pets": pets,
     "digits": digits,
 }
-"""Name → what opens the set, given the folder where its downloads are kept."""
+"""Name → function that opens the set, given the folder of its downloads."""
 
 
 def _fashion_mnist_from_debian(folder: Path) -> None:
@@ -179,7 +180,7 @@ def _fashion_mnist_from_debian(folder: Path) -> None:
 
 
 def _verified_gzip(file: Path, sha256: str) -> bytes:
-    """The unpacked content, if it is the one expected."""
+    """The unpacked content of a gzip file, verified by its hash."""
     try:
         content = gzip.decompress(file.read_bytes())
         problem = None if hashlib.sha256(content).hexdigest() == sha256 else f"{file.name} holds something else"
@@ -194,40 +195,36 @@ def _verified_gzip(file: Path, sha256: str) -> bytes:
 
 def _from_arrays(
     source: str, labels: Sequence[str], arrays: _Arrays, rows: Mapping[Part, Sequence[int]], tried: tuple[str, ...] = ()
-) -> Opened:
-    pictures = tuple(
-        Picture(part, labels[label], f"{row:05d}.png", row) for part in rows for row, label in enumerate(rows[part])
+) -> OpenedSet:
+    images = tuple(
+        KnownImage(part, labels[label], f"{row:05d}.png", row) for part in rows for row, label in enumerate(rows[part])
     )
 
-    def read(wanted: Sequence[Picture]) -> Iterator[tuple[Picture, bytes]]:
-        for picture in wanted:
+    def read(wanted: Sequence[KnownImage]) -> Iterator[tuple[KnownImage, bytes]]:
+        for image in wanted:
             encoded = io.BytesIO()
-            Image.fromarray(arrays[picture.part][picture.row]).save(encoded, "PNG")
-            yield picture, encoded.getvalue()
+            Image.fromarray(arrays[image.part][image.row]).save(encoded, "PNG")
+            yield image, encoded.getvalue()
 
-    return Opened(source, pictures, read, tried)
+    return OpenedSet(source, images, read, tried)
 
 
-def _archive_reader(archive: Path, folder: str) -> Callable[[Sequence[Picture]], Iterator[tuple[Picture, bytes]]]:
-    """Reads pictures that lie as FOLDER/NAME in a tar archive, in the archive's order."""
+def _archive_reader(archive: Path, folder: str) -> _Reader:
+    """A function that reads images FOLDER/NAME from a tar archive, in the archive's order."""
 
-    def read(wanted: Sequence[Picture]) -> Iterator[tuple[Picture, bytes]]:
-        by_member = {f"{folder}/{picture.name}": picture for picture in wanted}
+    def read(wanted: Sequence[KnownImage]) -> Iterator[tuple[KnownImage, bytes]]:
+        by_member = {f"{folder}/{image.name}": image for image in wanted}
         for name, content in _stream(archive, by_member):
             yield by_member[name], content
 
     return read
 
 
-def _members(archive: Path, names: Sequence[str]) -> dict[str, bytes]:
-    return dict(_stream(archive, names))
-
-
 def _stream(archive: Path, names: Sequence[str] | Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
-    """Named files of a tar archive, read front to back in one go.
+    """Names and contents of some files of a tar archive, read in one pass.
 
     Raises:
-        DataError: one of them is not there.
+        DataError: a file that is not in the archive.
     """
     missing = set(names)
     with tarfile.open(archive, "r|*") as tar:

@@ -1,7 +1,7 @@
-"""Which image trains, which validates and which tests: seeded, class by class, without copying a file.
+"""Train/validation/test split: seeded and stratified by class, written as a manifest; no image is copied.
 
-The order within a class comes from a hash of the seed and the path, so an image's place depends neither on the order
-of the files nor on the other classes.
+The order within a class comes from a hash of the seed and the path, so an image's part depends neither on the order of
+the files nor on the other classes.
 """
 
 from __future__ import annotations
@@ -16,29 +16,31 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 from lensmith.config import SplitSettings
+from lensmith.core.files import atomic_write
+from lensmith.core.result import Result
+from lensmith.core.text import listed
 from lensmith.data.scan import MANIFEST, PARTS, ImageSet, Part, Sample, scan
 from lensmith.errors import DataError, OutputError, SettingsError
 
 Ratio = tuple[float, float, float]
 """Shares of train, val and test; they need not sum to 1."""
 
-VALIDATION_OF_TRAIN = 0.15
-"""Share of the training part that validates where a set brings no validation part."""
+VALIDATION_SHARE = 0.15
+"""Share of the training images that validate where a set brings no validation images."""
 
 
 @dataclass(frozen=True)
-class Split:
-    """A manifest that was written.
+class SplitResult(Result):
+    """Result of `lensmith data split`: the manifest and its counts.
 
     Attributes:
-        manifest: the CSV of path,label,split.
-        counts: part → images.
-        classes: class → part → images.
-        written: False where the same manifest was there already.
-        notes: what was done, in plain words.
+        manifest: path of the CSV of path,label,split.
+        counts: part → number of images.
+        classes: class → part → number of images.
+        written: False if the same manifest existed already.
+        notes: sentences for people about how the images were split.
     """
 
     manifest: Path
@@ -47,59 +49,49 @@ class Split:
     written: bool
     notes: tuple[str, ...]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            "manifest": str(self.manifest),
-            "counts": self.counts,
-            "classes": self.classes,
-            "written": self.written,
-            "notes": list(self.notes),
-        }
 
-
-def split(settings: SplitSettings) -> Split:
-    """Write a manifest that names a part for every image; parts that the folder brings are kept.
+def split(settings: SplitSettings) -> SplitResult:
+    """Write a manifest that assigns a part to every image; a split that the folder brings is used unchanged.
 
     Raises:
-        DataError: the folder cannot be used.
-        OutputError: another manifest is there, and `overwrite` was not said.
+        DataError: a folder that cannot be used.
+        OutputError: another manifest exists, and `overwrite` is off.
     """
     source = settings.folder
-    images = _with_parts(scan(source, manifest=False), settings.ratio, settings.seed)
+    images = _split_if_needed(scan(source, manifest=False), settings.ratio, settings.seed)
     manifest = settings.out or (source.parent if source.is_file() else source) / MANIFEST
-    written = _write(manifest, _as_csv(images, manifest), settings.overwrite)
+    written = _write_manifest(manifest, _as_csv(images, manifest), settings.overwrite)
     counts: dict[str, int] = {part: len(images.part(part)) for part in images.parts}
-    return Split(manifest, counts, images.counts(), written, images.notes)
+    return SplitResult(manifest, counts, images.counts(), written, images.notes)
 
 
 def prepare(path: str | os.PathLike[str], ratio: Ratio, seed: int) -> ImageSet:
-    """Read a set so that it has a training and a validation part; test images never become either.
+    """Read an image set with training and validation images; test images never become either.
 
-    A set without parts, or with a training part alone, is split by `ratio`. One without a validation part gets it
-    from the training part. Any other stays as it is.
+    A set without a split, or with training images alone, is split by `ratio`. One without validation images gets them
+    from the training images. Any other is unchanged.
 
     Raises:
-        DataError: the set cannot be used, has no training part, or is too small to validate on.
-        SettingsError: the ratio leaves nothing to train on.
+        DataError: a set that cannot be used, has no training images, or is too small to validate on.
+        SettingsError: a ratio without a share for training.
     """
-    images = _with_parts(scan(path), ratio, seed)
+    images = _split_if_needed(scan(path), ratio, seed)
     return images if "val" in images.parts else _with_validation(images, seed)
 
 
 def assign(images: ImageSet, ratio: Ratio, seed: int) -> ImageSet:
-    """Give every image a part, whatever part it had: each class divided by `ratio` to within one image.
+    """Assign a part to every image, whatever part it had: each class is divided by `ratio` to within one image.
 
     What is left after rounding down goes first to training, then to parts that would stay empty, then to the part
     that lost most by rounding. So a class of one image trains only, and one of two trains and validates.
 
     Raises:
-        SettingsError: the ratio leaves nothing to train on.
+        SettingsError: a ratio without a share for training.
     """
     if not all(map(math.isfinite, ratio)) or ratio[0] <= 0:
         raise SettingsError(
             "A ratio train:val:test was expected that leaves a share for training.",
-            f"{_said(ratio)} arrived.",
+            f"{_ratio_text(ratio)} arrived.",
             "Give one such as 5:3:2, or 8:2:0 to have no test part.",
         )
     samples: list[Sample] = []
@@ -109,35 +101,35 @@ def assign(images: ImageSet, ratio: Ratio, seed: int) -> ImageSet:
         samples += [replace(sample, part=part) for sample, part in zip(ordered, parts, strict=True)]
     divided = replace(images, samples=tuple(sorted(samples, key=lambda sample: sample.path)))
     wanted = [part for part, share in zip(PARTS, ratio, strict=True) if share > 0]
-    note = f"Split {_said(ratio)} class by class with seed {seed}: {_counted(divided)}."
-    return replace(divided, notes=(*images.notes, note, *_gaps(divided, wanted)))
+    note = f"Split {_ratio_text(ratio)} class by class with seed {seed}: {_counts_text(divided)}."
+    return replace(divided, notes=(*images.notes, note, *_missing_class_notes(divided, wanted)))
 
 
 def rank(path: str, seed: int) -> bytes:
-    """Where a path stands in the seeded order of its class."""
+    """Sort key of a path in the seeded order of its class: 32 bytes of SHA-256."""
     return hashlib.sha256(f"{seed}\n{path}".encode()).digest()
 
 
-def _with_parts(images: ImageSet, ratio: Ratio, seed: int) -> ImageSet:
-    """Split a set that brings no parts (or training alone); give one without validation a share of the training."""
-    brought = images.parts
-    if not brought or brought == ("train",):
+def _split_if_needed(images: ImageSet, ratio: Ratio, seed: int) -> ImageSet:
+    """Split a set that has no split (or only training images); take missing validation images from the training."""
+    existing = images.parts
+    if not existing or existing == ("train",):
         return assign(images, ratio, seed)
-    if "train" not in brought:
+    if "train" not in existing:
         raise DataError(
-            f"A training part was expected in {images.root}.",
-            f"It has {' and '.join(brought)} only.",
-            "Add a train folder (or split) beside, or give a folder without parts to have it split.",
+            f"Training images were expected in {images.root}.",
+            f"It has {' and '.join(existing)} only.",
+            "Add a train folder (or split) beside, or give a folder without a split to have it split.",
         )
-    note = f"Parts as the data brings them: {_counted(images)}."
-    images = replace(images, notes=(*images.notes, note, *_gaps(images, brought)))
-    return images if "val" in brought else _with_validation(images, seed)
+    note = f"Split that the data brings: {_counts_text(images)}."
+    images = replace(images, notes=(*images.notes, note, *_missing_class_notes(images, existing)))
+    return images if "val" in existing else _with_validation(images, seed)
 
 
 def _with_validation(images: ImageSet, seed: int) -> ImageSet:
-    """Move a share of every class's training images into the validation part."""
+    """Move a share of every class's training images to validation."""
     training = replace(images, samples=images.part("train"))
-    divided = assign(training, (1 - VALIDATION_OF_TRAIN, VALIDATION_OF_TRAIN, 0), seed)
+    divided = assign(training, (1 - VALIDATION_SHARE, VALIDATION_SHARE, 0), seed)
     if "val" not in divided.parts:
         raise DataError(
             f"A class with two training images or more was expected in {images.root}, to validate on one of them.",
@@ -146,22 +138,24 @@ def _with_validation(images: ImageSet, seed: int) -> ImageSet:
         )
     samples = sorted((*divided.samples, *images.part("test")), key=lambda sample: sample.path)
     note = (
-        f"No validation part there: {VALIDATION_OF_TRAIN:.0%} of the training images validate, "
-        f"class by class with seed {seed}: {_counted(divided)}. Test images are left alone."
+        f"The data brings no validation images: {VALIDATION_SHARE:.0%} of the training images validate, "
+        f"class by class with seed {seed}: {_counts_text(divided)}. Test images are unchanged."
     )
-    return replace(images, samples=tuple(samples), notes=(*images.notes, note, *_gaps(divided, ("val",))))
+    return replace(
+        images, samples=tuple(samples), notes=(*images.notes, note, *_missing_class_notes(divided, ("val",)))
+    )
 
 
 def _divide(count: int, ratio: Ratio) -> list[int]:
-    """How many of `count` images go to each part; every number is within one of its exact share."""
+    """Number of images for each part, out of `count`; each is within one of its exact share."""
     shares = [Fraction(share).limit_denominator(1_000_000) for share in ratio]
     exact = [count * share / sum(shares) for share in shares]
     given = [math.floor(share) for share in exact]
 
-    def claim(part: int) -> tuple[bool, bool, Fraction]:
+    def priority(part: int) -> tuple[bool, bool, Fraction]:
         return part == 0 and given[part] == 0, given[part] == 0, exact[part] - given[part]
 
-    claimants = sorted((part for part in range(3) if exact[part] > given[part]), key=claim, reverse=True)
+    claimants = sorted((part for part in range(3) if exact[part] > given[part]), key=priority, reverse=True)
     for part in claimants[: count - sum(given)]:
         given[part] += 1
     return given
@@ -174,8 +168,8 @@ def _by_class(samples: Iterable[Sample]) -> dict[int, list[Sample]]:
     return classes
 
 
-def _gaps(images: ImageSet, parts: Iterable[Part]) -> list[str]:
-    """What the classes that lack one of `parts` mean for the reader."""
+def _missing_class_notes(images: ImageSet, parts: Iterable[Part]) -> list[str]:
+    """A note for each of `parts` that has no image of some classes."""
     meaning = {
         "train": "The model cannot learn these classes, which have no training image",
         "val": "Validation does not see these classes, which have too few images",
@@ -186,17 +180,16 @@ def _gaps(images: ImageSet, parts: Iterable[Part]) -> list[str]:
         present = {sample.label for sample in images.part(part)}
         missing = [label for index, label in enumerate(images.labels) if index not in present]
         if missing:
-            rest = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-            notes.append(f"{meaning[part]}: {', '.join(missing[:5])}{rest}.")
+            notes.append(f"{meaning[part]}: {listed(missing)}.")
     return notes
 
 
-def _counted(images: ImageSet) -> str:
+def _counts_text(images: ImageSet) -> str:
     counts = Counter(sample.part for sample in images.samples)
     return ", ".join(f"{counts[part]:,} {part}" for part in PARTS if counts[part])
 
 
-def _said(ratio: Ratio) -> str:
+def _ratio_text(ratio: Ratio) -> str:
     return ":".join(f"{share:g}" for share in ratio)
 
 
@@ -211,8 +204,8 @@ def _as_csv(images: ImageSet, manifest: Path) -> str:
     return text.getvalue()
 
 
-def _write(manifest: Path, text: str, overwrite: bool) -> bool:
-    """Write a whole file or none; False where the same text is there already."""
+def _write_manifest(manifest: Path, text: str, overwrite: bool) -> bool:
+    """Write the manifest; False if the same one exists already."""
     if manifest.exists():
         if manifest.is_file() and manifest.read_bytes() == text.encode():
             return False
@@ -222,13 +215,8 @@ def _write(manifest: Path, text: str, overwrite: bool) -> bool:
                 "A file that assigns the images differently is there."
                 if manifest.is_file()
                 else "Something else is there.",
-                "Say --overwrite to replace it, or name another with --out.",
+                "Replace it with --overwrite, or name another with --out.",
             )
     manifest.parent.mkdir(parents=True, exist_ok=True)
-    partial = manifest.with_name(f".{manifest.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8", newline="")
-        partial.replace(manifest)
-    finally:
-        partial.unlink(missing_ok=True)
+    atomic_write(manifest, text)
     return True

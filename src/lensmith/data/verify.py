@@ -1,6 +1,6 @@
-"""Looking at every file of a set before training does: what is there, and what is wrong with it.
+"""Data check: unreadable files, duplicates, label conflicts and data leakage between train, val and test.
 
-Each image is decoded whole, so a file that was cut short is found, and hashed, so a copy is found under any name.
+Each image is decoded completely, so truncated files are found, and hashed, so copies are found under any name.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 from PIL import Image
 
 from lensmith.core.machine import allowed_cores
 from lensmith.core.progress import track
+from lensmith.core.result import Result
+from lensmith.core.text import listed
 from lensmith.data.scan import ImageSet, Sample, scan
 from lensmith.errors import ImageError
 from lensmith.imaging.decode import decode, read
@@ -30,26 +32,26 @@ KINDS: dict[Kind, str] = {
     "label conflict": "the same image under two classes",
     "leak": "the same image in two parts",
     "unreadable": "cannot be decoded",
-    "empty": "no byte in it",
+    "empty": "has no content",
     "duplicate": "the same image twice in one class",
     "set aside": "not an image, or in the wrong place",
 }
-"""What can be wrong with a file, the gravest first."""
+"""Kinds of findings with their meaning, the most serious first."""
 
 FEW_IMAGES = 4
-"""A class with fewer images cannot fill three parts and still have two to learn from."""
+"""A class with fewer images cannot fill three parts and still have two to train on."""
 IMBALANCE = 10
-"""Largest class over smallest at which a warning is due."""
+"""Size of the largest class divided by the smallest from which on a warning is given."""
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Something wrong with one file.
+class FileFinding:
+    """A problem with one image file.
 
     Attributes:
-        path: relative to the set's root.
-        kind: what sort of trouble.
-        reason: the trouble itself, in words.
+        path: path of the file, relative to the set's root.
+        kind: kind of the problem, one of `KINDS`.
+        reason: the problem in words.
     """
 
     path: str
@@ -58,8 +60,8 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Side:
-    """Width or height over all usable images, in pixels."""
+class PixelRange:
+    """Widths or heights of all usable images, in pixels."""
 
     min: int
     median: float
@@ -67,32 +69,34 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Checked:
-    """What `check` saw.
+class DataCheckResult(Result):
+    """Result of `lensmith data check`.
 
     Attributes:
-        path: what was checked.
-        images: files that were decoded, well or not.
-        usable: those that decoded.
-        counts: class → part (`all` while unsplit) → usable images.
-        width: None where no image is usable.
-        height: None where no image is usable.
-        formats: encoded format (JPEG, PNG, …) → usable images.
-        modes: pixel mode as stored (RGB, L, P, CMYK, …) → usable images.
-        findings: every file with something wrong, the gravest first.
-        warnings: what is unwise about the set as a whole.
-        notes: how the set was read.
+        path: folder or CSV that was checked.
+        images: number of image files, readable or not.
+        usable: number of image files that can be decoded.
+        counts: class → part (`all` while unsplit) → number of usable images.
+        width: widths in pixels; None if no image is usable.
+        height: heights in pixels; None if no image is usable.
+        formats: file format (JPEG, PNG, …) → number of usable images.
+        modes: pixel mode in the file (RGB, L, P, CMYK, …) → number of usable images.
+        findings: files with problems, the most serious first.
+        warnings: sentences about problems of the set as a whole.
+        notes: sentences about how the set was read.
     """
+
+    computed: ClassVar[tuple[str, ...]] = ("problems",)
 
     path: Path
     images: int
     usable: int
     counts: dict[str, dict[str, int]]
-    width: Side | None
-    height: Side | None
+    width: PixelRange | None
+    height: PixelRange | None
     formats: dict[str, int]
     modes: dict[str, int]
-    findings: tuple[Finding, ...]
+    findings: tuple[FileFinding, ...]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -101,38 +105,34 @@ class Checked:
         """Number of findings."""
         return len(self.findings)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {**asdict(self), "path": str(self.path), "problems": self.problems}
 
-
-def check(path: str | os.PathLike[str]) -> Checked:
-    """Decode and hash every file of an image folder or CSV; raises for no single file.
+def check(path: str | os.PathLike[str]) -> DataCheckResult:
+    """Decode and hash every file of an image folder or CSV; a bad file is a finding, not an error.
 
     Raises:
-        DataError: the set as a whole is missing, empty, of no known layout, or of a single class.
+        DataError: a set that is missing, empty, of no known layout, or of a single class.
     """
     images = scan(path)
-    looks = list(track(_look_at(images), "checking images", len(images.samples)))
-    good = [look for look in looks if look.error is None]
+    files = list(track(_inspect_all(images), "checking images", len(images.samples)))
+    usable = [file for file in files if file.error is None]
     findings = [
-        *(Finding(name, "empty" if reason.startswith("empty") else "set aside", reason)
+        *(FileFinding(name, "empty" if reason.startswith("empty") else "set aside", reason)
           for name, reason in images.set_aside),
-        *(Finding(look.sample.path, "unreadable", look.error) for look in looks if look.error is not None),
-        *_copies(images, good),
+        *(FileFinding(file.sample.path, "unreadable", file.error) for file in files if file.error is not None),
+        *_find_copies(images, usable),
     ]  # fmt: skip
     order = list(KINDS)
     findings.sort(key=lambda finding: (order.index(finding.kind), finding.path))
-    counts = _counts(images, [look.sample for look in good])
-    return Checked(
+    counts = _counts(images, [file.sample for file in usable])
+    return DataCheckResult(
         path=Path(path),
-        images=len(looks),
-        usable=len(good),
+        images=len(files),
+        usable=len(usable),
         counts=counts,
-        width=_side([look.width for look in good]),
-        height=_side([look.height for look in good]),
-        formats=dict(Counter(look.format for look in good).most_common()),
-        modes=dict(Counter(look.mode for look in good).most_common()),
+        width=_pixel_range([file.width for file in usable]),
+        height=_pixel_range([file.height for file in usable]),
+        formats=dict(Counter(file.format for file in usable).most_common()),
+        modes=dict(Counter(file.mode for file in usable).most_common()),
         findings=tuple(findings),
         warnings=tuple(_warnings(images, counts, findings)),
         notes=images.notes,
@@ -140,8 +140,8 @@ def check(path: str | os.PathLike[str]) -> Checked:
 
 
 @dataclass(frozen=True)
-class _Look:
-    """What one file turned out to be; `width` and `height` are upright, in pixels."""
+class _InspectedFile:
+    """Properties of one image file; width and height, in pixels, are those after EXIF orientation."""
 
     sample: Sample
     sha256: str = ""
@@ -152,30 +152,30 @@ class _Look:
     error: str | None = None
 
 
-def _look_at(images: ImageSet) -> Iterator[_Look]:
+def _inspect_all(images: ImageSet) -> Iterator[_InspectedFile]:
     with warnings.catch_warnings(), ThreadPoolExecutor(allowed_cores(), thread_name_prefix="check") as pool:
-        warnings.simplefilter("ignore")  # Pillow warns of odd metadata; what matters is whether it decodes
-        for start in range(0, len(images.samples), 1024):  # a pool takes all its work at once
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata; only decoding matters here
+        for start in range(0, len(images.samples), 1024):  # a pool queues all its work at once, which takes memory
             block = images.samples[start : start + 1024]
-            yield from pool.map(lambda sample: _look(sample, images.file(sample)), block)
+            yield from pool.map(lambda sample: _inspect(sample, images.file(sample)), block)
 
 
-def _look(sample: Sample, file: Path) -> _Look:
+def _inspect(sample: Sample, file: Path) -> _InspectedFile:
     try:
         encoded = read(file)
         picture = decode(encoded)
     except ImageError as error:
-        return _Look(sample, error=error.arrived.rstrip("."))
+        return _InspectedFile(sample, error=error.arrived.rstrip("."))
     with Image.open(io.BytesIO(encoded)) as stored:
         form, mode = stored.format or "", stored.mode
-    return _Look(sample, hashlib.sha256(encoded).hexdigest(), picture.width, picture.height, form, mode)
+    return _InspectedFile(sample, hashlib.sha256(encoded).hexdigest(), picture.width, picture.height, form, mode)
 
 
-def _copies(images: ImageSet, looks: Iterable[_Look]) -> Iterator[Finding]:
-    """Every file whose content came before; compared with the worst of its earlier copies."""
+def _find_copies(images: ImageSet, files: Iterable[_InspectedFile]) -> Iterator[FileFinding]:
+    """A finding for every file with the content of an earlier one: label conflict, data leakage or duplicate."""
     earlier: dict[str, list[Sample]] = defaultdict(list)
-    for look in looks:
-        sample, others = look.sample, earlier[look.sha256]
+    for file in files:
+        sample, others = file.sample, earlier[file.sha256]
         if others:
             kind: Kind = "duplicate"
             other = others[0]
@@ -183,14 +183,14 @@ def _copies(images: ImageSet, looks: Iterable[_Look]) -> Iterator[Finding]:
                 kind, other = "label conflict", conflicts[0]
             elif leaks := [found for found in others if found.part != sample.part]:
                 kind, other = "leak", leaks[0]
-            yield Finding(
-                sample.path, kind, f"{_place(images, sample)} here; the same content as {other.path}"
-                + (f", which is {_place(images, other)}" if kind != "duplicate" else "")
+            yield FileFinding(
+                sample.path, kind, f"{_label_and_part(images, sample)} here; the same content as {other.path}"
+                + (f", which is {_label_and_part(images, other)}" if kind != "duplicate" else "")
             )  # fmt: skip
         others.append(sample)
 
 
-def _place(images: ImageSet, sample: Sample) -> str:
+def _label_and_part(images: ImageSet, sample: Sample) -> str:
     return f"{images.labels[sample.label]!r}" + (f" in {sample.part}" if sample.part else "")
 
 
@@ -202,33 +202,29 @@ def _counts(images: ImageSet, usable: Sequence[Sample]) -> dict[str, dict[str, i
     return {label: {str(part): count for part, count in row.items()} for label, row in table.items()}
 
 
-def _side(pixels: Sequence[int]) -> Side | None:
-    return Side(min(pixels), statistics.median(pixels), max(pixels)) if pixels else None
+def _pixel_range(pixels: Sequence[int]) -> PixelRange | None:
+    return PixelRange(min(pixels), statistics.median(pixels), max(pixels)) if pixels else None
 
 
-def _warnings(images: ImageSet, counts: dict[str, dict[str, int]], findings: Sequence[Finding]) -> Iterator[str]:
+def _warnings(images: ImageSet, counts: dict[str, dict[str, int]], findings: Sequence[FileFinding]) -> Iterator[str]:
     totals = {label: sum(row.values()) for label, row in counts.items()}
     few = [label for label, total in totals.items() if total < FEW_IMAGES]
     if few:
-        yield f"Fewer than {FEW_IMAGES} usable images: {_listed(few)}. Such a class can hardly be learnt and judged."
+        yield f"Fewer than {FEW_IMAGES} usable images: {listed(few)}. Such classes can hardly be learnt or evaluated."
     largest, smallest = max(totals, key=totals.__getitem__), min(totals, key=totals.__getitem__)
     if totals[largest] >= IMBALANCE * max(1, totals[smallest]):
         yield (
             f"Strong imbalance: {largest} has {totals[largest]:,} usable images, {smallest} has {totals[smallest]:,}. "
-            "Judge by balanced accuracy or F1 rather than by accuracy."
+            "Evaluate by balanced accuracy or F1 rather than by accuracy."
         )
     for part in images.parts:
         missing = [label for label, row in counts.items() if not row[part] and totals[label]]
         if missing:
-            yield f"No usable image in {part}: {_listed(missing)}."
+            yield f"No usable image in {part}: {listed(missing)}."
     kinds = Counter(finding.kind for finding in findings)
     if kinds["label conflict"]:
-        yield "Images that stand under two classes teach a contradiction: keep each under one."
+        yield "Images under two classes contradict each other in training: keep each under one class."
     if kinds["leak"]:
-        yield "Images that stand in two parts make the result look better than it is: remove one of the copies."
+        yield "Data leakage: images in two parts make the result look better than it is; remove one of the copies."
     if kinds["duplicate"] and "val" not in images.parts:
         yield "Copies may fall into different parts when a validation part is made: remove them first."
-
-
-def _listed(labels: Sequence[str]) -> str:
-    return ", ".join(labels[:5]) + (f" and {len(labels) - 5} more" if len(labels) > 5 else "")

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from lensmith.core.files import atomic_write, sha256
+from lensmith.core.files import atomic_write, sha256, stat_stamp
 from lensmith.core.machine import allowed_cores
 from lensmith.core.progress import track
 from lensmith.data.scan import ImageSet
@@ -29,7 +28,7 @@ def hash_images(images: ImageSet, cache: Path) -> dict[str, str]:
         cache: JSON file with the hashes of the last run; it is updated.
     """
     known = _read_cache(cache)
-    stamps = {sample.path: _stamp(images.file(sample)) for sample in images.samples}
+    stamps = {sample.path: stat_stamp(images.file(sample)) for sample in images.samples}
     new = [path for path, stamp in stamps.items() if stamp is None or known.get(path, ("", ""))[0] != stamp]
     found = {path: known[path][1] for path in stamps.keys() - set(new)}
     if new:
@@ -64,15 +63,6 @@ def _hash_files(root: Path, paths: list[str]) -> Iterator[tuple[str, str]]:
     with ThreadPoolExecutor(allowed_cores(), thread_name_prefix="hash") as pool:
         for start in range(0, len(paths), 4096):
             yield from pool.map(hash_one, paths[start : start + 4096])
-
-
-def _stamp(file: Path) -> str | None:
-    # The system sets the time of change (ctime) itself, so a file that was replaced and got its old date differs, too.
-    try:
-        found = os.stat(file)  # noqa: PTH116 - a third of the time of Path.stat for a million files
-    except OSError:
-        return None
-    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
 
 
 def _read_cache(cache: Path) -> dict[str, tuple[str, str]]:
