@@ -26,7 +26,8 @@ def classifier(colour_bundle: Bundle) -> Classifier:
 
 @pytest.fixture
 def settings(colour_bundle: Bundle) -> ServeSettings:
-    return ServeSettings(bundle=colour_bundle.path, port=0)
+    """Patient, as other tests may take the cores."""
+    return ServeSettings(bundle=colour_bundle.path, port=0, deadline_ms=20_000)
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +75,7 @@ def ready_app_of(app_of: Callable[..., FastAPI]) -> Callable[..., FastAPI]:
         app = app_of(settings, classifier)
         pool = ThreadPool(settings.threads or 1)
         pool.set_estimate(image_s)
-        app.state.service.use(pool)
+        app.state.service.admission.use(pool)
         app.state.service.phase = "ready"
         return app
 

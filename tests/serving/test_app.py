@@ -225,8 +225,9 @@ def test_what_waits_is_bounded_and_health_does_not_wait(
         return np.zeros((len(batch), 3), np.float32)
 
     async def scenario() -> None:
-        app = ready_app_of(settings, Classifier(colour_bundle, FakeEngine(answer)), 0.05)
-        workers = app.state.service.pool
+        strict = settings.model_copy(update={"deadline_ms": 180.0})
+        app = ready_app_of(strict, Classifier(colour_bundle, FakeEngine(answer)), 0.05)
+        workers = app.state.service.admission.pool
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
             held = [asyncio.create_task(client.post("/predict", content=red_png)) for _ in range(3)]
             await until(lambda: (workers.running, workers.waiting) == (1, 2))
@@ -253,7 +254,7 @@ def test_a_client_that_leaves_the_queue_frees_its_place_and_its_image_is_never_r
 
     async def scenario() -> None:
         app = ready_app_of(settings, Classifier(colour_bundle, FakeEngine(answer)), 0.05)
-        workers = app.state.service.pool
+        workers = app.state.service.admission.pool
         leave = asyncio.Event()
 
         async def stay() -> dict[str, Any]:
@@ -363,7 +364,7 @@ def test_an_image_of_several_that_came_too_late_is_no_request_that_was_shed(
         request.scope["state"]["model"] = model
         return [ProblemError("expired", "Too late.")]
 
-    app.state.service.answer_all = too_late
+    app.state.service.predictor.predict_many = too_late
     client = TestClient(app)
     with caplog.at_level("INFO"):
         answer = client.post("/predict/batch", files={"file": red_png})

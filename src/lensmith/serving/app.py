@@ -68,8 +68,8 @@ def create_app(models: ModelManager, settings: ServeSettings) -> FastAPI:
         middleware=[
             Middleware(RequestIdMiddleware),
             Middleware(ObservabilityMiddleware, service=service, log=settings.log_requests),
-            Middleware(ResponseHeadersMiddleware, headers=SECURE_HEADERS, draining=service.draining),
-            Middleware(InternalErrorMiddleware, draining=service.draining),
+            Middleware(ResponseHeadersMiddleware, headers=SECURE_HEADERS, is_draining=service.is_draining),
+            Middleware(InternalErrorMiddleware, is_draining=service.is_draining),
             Middleware(
                 Trust,
                 authenticator=authenticator,

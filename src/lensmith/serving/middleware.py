@@ -1,4 +1,4 @@
-"""What happens around every request, one class each: identifier, count, headers, faults."""
+"""Middleware around every request, one class each: request ID, metrics and access log, response headers, faults."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import re
 import time
 from collections.abc import Callable, Mapping
 
-from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -33,15 +32,15 @@ SECURE_HEADERS = {
 
 
 class RequestIdMiddleware:
-    """Gives every request its identifier and start time (`scope["state"]`), and the answer an X-Request-ID.
+    """Gives every request its ID and start time (`scope["state"]`), and the answer an X-Request-ID.
 
-    A caller's own X-Request-ID is taken over if it matches `sane`, so that one identifier runs through several
-    services, and nothing strange gets into logs and headers.
+    A caller's own X-Request-ID is used if it matches `pattern`, so that one ID runs through several services, and
+    nothing strange gets into logs and headers.
     """
 
-    def __init__(self, app: ASGIApp, sane: str = r"[A-Za-z0-9._:/+=-]{1,128}") -> None:
+    def __init__(self, app: ASGIApp, pattern: str = r"[A-Za-z0-9._:/+=-]{1,128}") -> None:
         self.app = app
-        self._sane = re.compile(sane.encode())
+        self._pattern = re.compile(pattern.encode())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the class."""
@@ -49,7 +48,7 @@ class RequestIdMiddleware:
             return await self.app(scope, receive, send)
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         # Unique, but no secret: asking the system for randomness each time measured 30 to 120 µs beside busy threads.
-        request_id = given if self._sane.fullmatch(given) else b"%032x" % random.getrandbits(128)
+        request_id = given if self._pattern.fullmatch(given) else b"%032x" % random.getrandbits(128)
         state = scope.setdefault("state", {})
         state["request_id"] = request_id.decode()
         state["started"] = time.perf_counter()
@@ -63,11 +62,12 @@ class RequestIdMiddleware:
 
 
 class ObservabilityMiddleware:
-    """Counts and times every request by its route template, and may log it. Stands inside `RequestIdMiddleware`."""
+    """Counts and times every request by its route template, and may log it. Runs inside `RequestIdMiddleware`."""
 
     def __init__(self, app: ASGIApp, service: Service, log: bool = False) -> None:
         self.app = app
-        self._service = service
+        self._telemetry = service.telemetry
+        self._rollout = service.rollout
         self._log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,7 +82,7 @@ class ObservabilityMiddleware:
                 status = message["status"]
             await send(message)
 
-        in_flight = self._service.telemetry.in_flight
+        in_flight = self._telemetry.in_flight
         in_flight.inc()
         try:
             await self.app(scope, receive, send_and_note)
@@ -92,7 +92,9 @@ class ObservabilityMiddleware:
             route = getattr(scope.get("route"), "path", "unmatched")
             state = scope["state"]
             seconds = time.perf_counter() - state["started"]
-            self._service.finished(state, route, status, seconds)
+            self._telemetry.count_request(state, route, status, seconds)
+            if self._rollout is not None:
+                self._rollout.finished(state, status, seconds)
             if self._log:
                 request = {
                     "request_id": state["request_id"],
@@ -108,12 +110,12 @@ class ObservabilityMiddleware:
 
 
 class ResponseHeadersMiddleware:
-    """Adds fixed headers to every answer and, once the service drains, asks clients to give up their connection."""
+    """Adds fixed headers to every answer and, during graceful shutdown, asks clients to close their connection."""
 
-    def __init__(self, app: ASGIApp, headers: Mapping[str, str], draining: Callable[[], bool]) -> None:
+    def __init__(self, app: ASGIApp, headers: Mapping[str, str], is_draining: Callable[[], bool]) -> None:
         self.app = app
         self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
-        self._draining = draining
+        self._is_draining = is_draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the class."""
@@ -122,8 +124,8 @@ class ResponseHeadersMiddleware:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(raw=message["headers"]).raw.extend(self._headers)
-                if self._draining():
+                message["headers"] = [*message["headers"], *self._headers]
+                if self._is_draining():
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
@@ -131,14 +133,14 @@ class ResponseHeadersMiddleware:
 
 
 class InternalErrorMiddleware:
-    """The last resort: logs what no handler expected, and answers 500 without a word of it.
+    """Logs faults that no handler expected, and answers 500 without disclosing them.
 
     A client that left gets no answer. A request cut off because the grace period is over gets a 503.
     """
 
-    def __init__(self, app: ASGIApp, draining: Callable[[], bool]) -> None:
+    def __init__(self, app: ASGIApp, is_draining: Callable[[], bool]) -> None:
         self.app = app
-        self._draining = draining
+        self._is_draining = is_draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the class."""
@@ -156,7 +158,7 @@ class InternalErrorMiddleware:
         except ClientDisconnect:
             return None
         except asyncio.CancelledError:
-            if started or not self._draining():
+            if started or not self._is_draining():
                 raise
             problem = ProblemError("draining", "The service stopped before it could answer. Send the request again.")
         except Exception:

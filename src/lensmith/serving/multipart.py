@@ -1,7 +1,7 @@
-"""The files of a multipart form that has arrived as a whole, by the parser of python-multipart.
+"""Multipart forms: the files of a form whose body has arrived as a whole, by the parser of python-multipart.
 
-Starlette's own reading of forms keeps each part in a spooled file behind coroutines, which took as long as all the rest
-of a request beside its image; and its parts' charset may name a codec that fails in ways of its own.
+Starlette's own form parser stores each part in a spooled file behind coroutines, which took as long as the rest of a
+request beside its image; and the charset of a part may name a codec that fails in ways of its own.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from dataclasses import dataclass, field
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-MOST_FIELDS = 16
-"""Parts that are no files."""
-TURN_BYTES = 1_000_000
-"""Parsed at a time, before others have their turn."""
+MAX_FIELDS = 16
+"""Largest number of parts that are no files."""
+CHUNK_BYTES = 1_000_000
+"""Bytes that are parsed before the event loop serves other requests."""
 
 
 class FormError(Exception):
-    """A body that is no form of the kind that was expected; what it says is for whoever sent it."""
+    """A body that is not the form that was expected; the message is for the client."""
 
 
 @dataclass
 class _Part:
-    """One part as it comes."""
+    """The part of a form that is being parsed."""
 
     disposition: bytes = b""
     header: bytes = b""
@@ -34,7 +34,7 @@ class _Part:
 
 
 class _Parts:
-    """What the parser calls."""
+    """Callbacks of the parser, which collect the parts of a form."""
 
     def __init__(self, max_files: int) -> None:
         self.files: list[tuple[str, bytes]] = []
@@ -65,8 +65,8 @@ class _Parts:
         part.is_file = b"filename" in options
         if part.is_file and len(self.files) == self._max_files:
             raise FormError(f"Too many files. Maximum number of files is {self._max_files}.")
-        if not part.is_file and len(self.fields) == MOST_FIELDS:
-            raise FormError(f"Too many fields. Maximum number of fields is {MOST_FIELDS}.")
+        if not part.is_file and len(self.fields) == MAX_FIELDS:
+            raise FormError(f"Too many fields. Maximum number of fields is {MAX_FIELDS}.")
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._part.is_file:  # the content of other fields is of no interest
@@ -80,14 +80,14 @@ class _Parts:
             self.fields.append(part.name)
 
 
-async def files_of(body: bytes, content_type: str, name: str, max_files: int) -> list[bytes]:
-    """The files of a form in the field `name`, in their order, at least one.
+async def read_files(body: bytes, content_type: str, name: str, max_files: int) -> list[bytes]:
+    """Read the files of a form in the field `name`, in their order, at least one.
 
     Args:
-        body: of the request.
-        content_type: its header, which holds the boundary.
-        name: of the field.
-        max_files: files of all fields together.
+        body: the request's body.
+        content_type: the request's Content-Type header, which holds the boundary.
+        name: the field's name.
+        max_files: largest number of files in all fields together.
 
     Raises:
         FormError: no form, too many parts, or no such file.
@@ -99,10 +99,10 @@ async def files_of(body: bytes, content_type: str, name: str, max_files: int) ->
     callbacks = {each: getattr(parts, each) for each in dir(parts) if each.startswith("on_")}
     try:
         parser = MultipartParser(options[b"boundary"], callbacks)  # type: ignore[arg-type]
-        for start in range(0, len(body), TURN_BYTES):
+        for start in range(0, len(body), CHUNK_BYTES):
             if start:
                 await asyncio.sleep(0)
-            parser.write(body[start : start + TURN_BYTES])
+            parser.write(body[start : start + CHUNK_BYTES])
         parser.finalize()
     except FormParserError as error:
         raise FormError("Invalid multipart data.") from error

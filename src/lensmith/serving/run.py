@@ -54,10 +54,10 @@ def serve(settings: ServeSettings) -> None:
 
 
 def _serve_alone(settings: ServeSettings, listeners: list[socket.socket], loading: Future[ModelManager]) -> None:
-    from lensmith.serving.server.server import Server, reload_on_hangup
+    from lensmith.serving.server.server import Server
 
     def ready(service: Service) -> None:
-        reload_on_hangup(service)
+        service.hot_reload.on_hangup()
         _announce(service.models.active.name, listeners[0])
 
     server = Server(loading.result(), settings, listeners, ready)

@@ -1,4 +1,4 @@
-"""The images of a request, read within their limits: a raw body, or the field `file` of a multipart form."""
+"""Uploads: the images of a request, read within their limits from a raw body or a multipart form."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from starlette.requests import ClientDisconnect, Request
 
 from lensmith.config import ServeSettings
 from lensmith.serving.execution.admission import STEP_BYTES, UploadShare
-from lensmith.serving.multipart import FormError, files_of
+from lensmith.serving.multipart import FormError, read_files
 from lensmith.serving.problems import ProblemError
 
 FIELD = "file"
 ENVELOPE_BYTES = 65_536
-"""What a multipart form may take around each file: boundaries, part headers, other small fields."""
+"""Bytes that a multipart form may add to each file: boundaries, part headers, other small fields."""
 
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
 
-class Uploads:
-    """Reads bodies.
+class UploadReader:
+    """Reads request bodies within limits.
 
     Args:
         settings: limits on bytes, images and time.
@@ -31,7 +31,11 @@ class Uploads:
         self._timeout_s = settings.upload_timeout_s
 
     async def image(self, request: Request, share: UploadShare) -> bytes:
-        """The one encoded image that a request carries; `share` holds its memory.
+        """Read the one encoded image that a request carries.
+
+        Args:
+            request: the request, whose body is a JPEG or PNG, or a form with one in the field `file`.
+            share: memory for it, reserved of the upload budget.
 
         Raises:
             ProblemError: larger than allowed (before it is read, where the length was announced), none there, neither
@@ -46,7 +50,7 @@ class Uploads:
         return encoded
 
     async def images(self, request: Request, share: UploadShare) -> list[bytes]:
-        """The encoded images of a form, one or more in the field `file`; what they are is not looked at.
+        """Read the encoded images of a form, one or more in the field `file`, without looking at their content.
 
         Raises:
             ProblemError: as `image`; or no form, or more images than allowed.
@@ -59,7 +63,7 @@ class Uploads:
         return await self._form(request, share, self.max_images)
 
     async def body(self, request: Request, share: UploadShare, limit: int, what: str = "An image") -> bytes:
-        """A body of at most `limit` bytes, as it is. `what` it is, is said where it is larger.
+        """Read a body of at most `limit` bytes; `what` names it in the error for a larger one.
 
         Raises:
             ProblemError: larger, too slow, or no memory left for it.
@@ -71,7 +75,7 @@ class Uploads:
         limit = max_files * (self.max_bytes + ENVELOPE_BYTES)
         body = await self._read(request, share, limit, self.max_bytes)
         try:
-            files = await files_of(body, request.headers["content-type"], FIELD, max_files)
+            files = await read_files(body, request.headers["content-type"], FIELD, max_files)
         except FormError as error:
             raise ProblemError(
                 "no-image",
@@ -82,12 +86,14 @@ class Uploads:
             raise _too_large(self.max_bytes)
         return files
 
-    async def _read(self, request: Request, share: UploadShare, limit: int, said: int, what: str = "An image") -> bytes:
-        """A whole body of at most `limit` bytes, in time; the limit that is `said` may be another."""
+    async def _read(
+        self, request: Request, share: UploadShare, limit: int, named_limit: int, what: str = "An image"
+    ) -> bytes:
+        """Read a whole body of at most `limit` bytes, in time; `named_limit` is the one that the error names."""
         given = request.headers.get("content-length", "")
         announced = int(given[:18]) if given.isascii() and given.isdigit() else limit
         if given and announced > limit:
-            raise _too_large(said, what)
+            raise _too_large(named_limit, what)
         chunks: list[bytes] = []
         received, more = 0, True
         share.reserve(min(announced, STEP_BYTES))
@@ -101,22 +107,22 @@ class Uploads:
                     chunk = message.get("body", b"")
                     received += len(chunk)
                     if received > limit:
-                        raise _too_large(said, what)
-                    # Memory for what comes next is taken before it is read. Announced lengths alone would let a few
-                    # slow senders of large bodies hold all of it.
+                        raise _too_large(named_limit, what)
+                    # Memory for what comes next is reserved before it is read. Reserving announced lengths at once
+                    # would let a few slow senders of large bodies take all of it.
                     share.reserve(min(announced, received + STEP_BYTES))
                     chunks.append(chunk)
         except TimeoutError:
             raise ProblemError(
                 "too-slow",
                 f"A whole upload was expected within {self._timeout_s:g} s.",
-                {"connection": "close"},  # what is left of it is not waited for
+                {"connection": "close"},  # the rest of it is not waited for
             ) from None
         return b"".join(chunks)
 
 
 def require_image(encoded: bytes) -> None:
-    """Refuse what is no image by its first bytes.
+    """Refuse bytes that do not begin as an image does.
 
     Raises:
         ProblemError: empty, or neither JPEG nor PNG.
@@ -131,7 +137,7 @@ def require_image(encoded: bytes) -> None:
 
 
 def is_form(request: Request) -> bool:
-    """Whether the body is a multipart form, by what the request says."""
+    """Whether the body is a multipart form, by the request's content type."""
     return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
 
 

@@ -15,9 +15,9 @@ from lensmith.bundle.format import Bundle
 from lensmith.errors import ImageError
 from lensmith.inference.classifier import Classifier
 from lensmith.inference.engine import FakeEngine
-from lensmith.serving.execution.dynamic_batcher import DynamicBatcher, plausible
+from lensmith.serving.execution.dynamic_batcher import DynamicBatcher, without_stalls
+from lensmith.serving.execution.job import ExpiredError, Job
 from lensmith.serving.execution.loaded_model import LoadedModel
-from lensmith.serving.execution.thread_pool import ExpiredError, Job
 
 
 def test_a_free_executor_takes_what_is_ready_at_once_and_never_more_than_the_ceiling(
@@ -136,13 +136,13 @@ def test_how_long_decoding_takes_is_learnt(colour_bundle: Bundle, red_png: bytes
 def test_no_size_of_batch_stays_dark() -> None:
     pool = DynamicBatcher(decoders=1, max_batch=4)
     pool.set_estimate(0.01)
-    pool._took(5.0)  # a stall
+    pool._note_time(5.0)  # a stall
     assert pool.batch_s(4) < 0.056
     for _ in range(100):
-        pool._took(0.1)
+        pool._note_time(0.1)
     assert pool.batch_s(4) > 0.3
     for _ in range(60):  # with images alone, as others are let in no more
-        pool._took(0.01)
+        pool._note_time(0.01)
     assert pool.batch_s(4) == pytest.approx(0.04, rel=0.1)
     pool.close()
 
@@ -157,7 +157,7 @@ def test_no_size_of_batch_stays_dark() -> None:
     ],
 )
 def test_of_the_measured_times_those_of_a_stall_are_not_believed(times: list[float], believed: list[float]) -> None:
-    assert plausible(times) == believed
+    assert without_stalls(times) == believed
 
 
 def test_another_model_is_warmed_in_every_size_and_changes_nothing_that_was_learnt(colour_bundle: Bundle) -> None:

@@ -135,10 +135,10 @@ def test_a_model_that_was_swapped_leaves_memory(client: TestClient, red_png: byt
 
 def test_the_deadline_follows_the_model(client: TestClient) -> None:
     service = client.app.state.service  # type: ignore[attr-defined]
-    service.admission.set_image_time(1.0)
-    assert service.admission.deadline_s == 3.0
+    service.admission.set_image_time(10.0)
+    assert service.admission.deadline_s == 30.0
     assert client.post("/admin/model", json={}).status_code == 200
-    assert service.admission.deadline_s == 0.18
+    assert service.admission.deadline_s == 20.0
 
 
 def test_an_admin_act_leaves_a_line_in_the_audit(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:

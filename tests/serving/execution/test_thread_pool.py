@@ -16,8 +16,9 @@ from lensmith.bundle.format import Bundle
 from lensmith.errors import ImageError
 from lensmith.inference.classifier import Classifier
 from lensmith.inference.engine import FakeEngine
+from lensmith.serving.execution.job import ExpiredError, Job
 from lensmith.serving.execution.loaded_model import LoadedModel
-from lensmith.serving.execution.thread_pool import ExpiredError, Job, ThreadPool
+from lensmith.serving.execution.thread_pool import ThreadPool
 
 ModelOf = Callable[[Callable[[np.ndarray], np.ndarray]], LoadedModel]
 
@@ -278,10 +279,10 @@ def test_an_image_is_predicted_to_end_with_those_that_are_answered_together_with
 def test_a_single_stall_darkens_the_prediction_little_and_a_lasting_slowness_fully() -> None:
     workers = ThreadPool(threads=1)
     workers.set_estimate(0.01)
-    workers._took(5.0)
+    workers._note_time(5.0)
     assert workers.image_s < 0.014
     for _ in range(60):
-        workers._took(0.1)
+        workers._note_time(0.1)
     assert workers.image_s == pytest.approx(0.1, rel=0.05)
     workers.close()
 

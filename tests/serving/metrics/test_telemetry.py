@@ -15,8 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from lensmith.bundle.format import Bundle
 from lensmith.config import ServeSettings
 from lensmith.inference.classifier import Classifier
-from lensmith.serving.metrics import SHARED_FOLDER, telemetry
-from lensmith.serving.metrics.telemetry import REQUEST_BUCKETS
+from lensmith.serving.metrics import SHARED_FOLDER, usage
+from lensmith.serving.metrics.telemetry import REQUEST_BUCKETS, Telemetry
 
 
 def samples(client: TestClient) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -98,8 +98,8 @@ def test_a_request_counts_under_the_version_that_answered_it_else_under_the_acti
 def test_of_several_processes_one_that_takes_requests_is_enough_to_be_ready(tmp_path: Path) -> None:
     program = (
         "import sys, types; from lensmith.serving.metrics.telemetry import Telemetry; "
-        "its = Telemetry(types.SimpleNamespace(all=()), lambda: None, lambda: sys.argv[1] == 'ready'); "
-        "print(its.exposition().decode())"
+        "models, load = types.SimpleNamespace(all=()), types.SimpleNamespace(running=0, waiting=0, threads=0); "
+        "print(Telemetry(models, lambda: load, lambda: sys.argv[1] == 'ready').exposition().decode())"
     )
 
     def process(state: str) -> str:
@@ -117,15 +117,13 @@ def test_memory_is_that_of_the_processes_and_of_the_one_that_watches_them(
 ) -> None:
     for pid in (os.getpid(), 2**22 + 1):
         (tmp_path / f"gauge_livesum_{pid}.db").touch()
-    monkeypatch.setattr(telemetry, "parent_process", lambda: SimpleNamespace(pid=os.getppid()))
-    assert telemetry._pids(tmp_path) == {os.getpid(), os.getppid()}
-    monkeypatch.setattr(telemetry, "parent_process", lambda: None)
-    assert telemetry._pids(tmp_path) == {os.getpid()}
+    monkeypatch.setattr(usage, "parent_process", lambda: SimpleNamespace(pid=os.getppid()))
+    assert usage.pids_of_service(tmp_path) == {os.getpid(), os.getppid()}
+    monkeypatch.setattr(usage, "parent_process", lambda: None)
+    assert usage.pids_of_service(tmp_path) == {os.getpid()}
 
 
-def test_a_store_of_quotas_that_answers_is_so_from_the_start(
-    app_of: Callable[..., FastAPI], settings: ServeSettings
-) -> None:
-    its = app_of(settings).state.service.telemetry
-    its.watch_quota_store(lambda: True)
-    assert its.registry.get_sample_value("lensmith_quota_store_up") == 1
+def test_a_store_of_quotas_that_answers_is_so_from_the_start() -> None:
+    load = SimpleNamespace(running=0, waiting=0, threads=0)
+    telemetry = Telemetry(SimpleNamespace(all=()), lambda: load, lambda: True, lambda: True)  # type: ignore[arg-type]
+    assert telemetry.registry.get_sample_value("lensmith_quota_store_up") == 1

@@ -182,13 +182,13 @@ def test_each_new_label_is_heard_with_what_was_noted_with_its_request(
     heard: list[GivenFeedback] = []
     service = app.state.service
     service.feedback.heard = heard.append
-    classified = service._classified
+    remember = service.feedback.remember
 
     def with_role(request: Any, *others: Any) -> None:
         request.scope["state"]["role"] = "colours-1/challenger"
-        classified(request, *others)
+        remember(request, *others)
 
-    service._classified = with_role
+    service.feedback.remember = with_role
     with TestClient(app) as client:
         request_id = predict(client, red_png)
         for _ in range(2):

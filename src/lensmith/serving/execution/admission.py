@@ -1,100 +1,129 @@
-"""Who is let in: what cannot be answered in time is refused at the door, and uploads share a budget of memory."""
+"""Admission control with back-pressure: requests that would be answered too late are refused; the upload budget."""
 
 from __future__ import annotations
 
-from lensmith.serving.execution.thread_pool import Pool
+import asyncio
+from collections.abc import MutableMapping
+from typing import Any
+
+from lensmith.serving.execution.thread_pool import Pool, ThreadPool
 from lensmith.serving.problems import ProblemError
 
 RETRY = {"retry-after": "1"}
-SLACK = 3.0
-"""A deadline is at least so many times what one image takes on an idle machine; else nothing would be answered."""
+REFUSAL_DELAY_S = 0.1
+"""Seconds until a request is refused. A proxy that then asks another replica is still in time."""
+LEAST_DEADLINE_IMAGES = 3.0
+"""A deadline is at least the time of so many images on an idle machine; else nothing would be answered."""
 STEP_BYTES = 65_536
-"""By so much an upload's share of the budget grows: what the server buffers ahead of the reader."""
+"""Bytes by which an upload's share of the budget grows: what the server buffers ahead of the reader."""
 
 
 class AdmissionControl:
-    """The door: admits what is predicted to be answered within its deadline.
+    """Back-pressure before a pool: admits what is predicted to be answered within its deadline.
 
     Args:
-        pool: asked for its load.
         deadline_s: seconds that a request may take once its upload has arrived.
-        image_s: seconds that one image takes alone.
+
+    Attributes:
+        pool: the pool that classifies what is admitted; one without threads until `use` is called.
+        deadline_s: seconds that a request may take, longer than configured where the model is slow.
     """
 
-    def __init__(self, pool: Pool, deadline_s: float, image_s: float) -> None:
-        self._pool = pool
-        self._wanted_s = deadline_s
-        self.set_image_time(image_s)
+    def __init__(self, deadline_s: float) -> None:
+        self.pool: Pool = ThreadPool(0)
+        self.deadline_s = self._configured_s = deadline_s
+
+    def use(self, pool: Pool) -> None:
+        """Admit to `pool`, whose time per image has been measured."""
+        self.pool = pool
+        self.set_image_time(pool.predicted_s())
 
     def set_image_time(self, image_s: float) -> None:
         """Set the deadline for a model whose images take `image_s` seconds alone."""
-        self.deadline_s = max(self._wanted_s, SLACK * image_s)
+        self.deadline_s = max(self._configured_s, LEAST_DEADLINE_IMAGES * image_s)
 
-    def open(self, spent_s: float = 0.0) -> bool:
-        """Whether a request is let in that has used `spent_s` seconds of its time already."""
-        # Where a thread has nothing to do, trying is worth it: only so does the prediction recover from having been
-        # too dark.
-        return self._pool.idle() or spent_s + self._pool.predicted_s() <= self.deadline_s
+    def admits(self, spent_s: float = 0.0) -> bool:
+        """Whether a request would be answered in time that has used `spent_s` seconds of its time already."""
+        # Where a thread is idle, trying is worth it: otherwise a prediction that became too long would never recover.
+        return self.pool.idle() or spent_s + self.pool.predicted_s() <= self.deadline_s
 
-    def check(self, spent_s: float = 0.0) -> None:
-        """Refuse what could not be answered in time.
+    async def admit(self, state: MutableMapping[str, Any]) -> float:
+        """Admit a request, or refuse it after a delay in which the load may have gone.
+
+        A client that asks again as soon as it is refused would otherwise take the cores from those that are answered.
+
+        Args:
+            state: the request's state; `delay_s` in it is how long the request was delayed, at most once.
+
+        Returns:
+            Seconds of the request's time that its delay has used.
 
         Raises:
             ProblemError: overloaded.
         """
-        if not self.open(spent_s):
-            raise ProblemError(
-                "overloaded",
-                f"What waits would take more than the {self.deadline_s * 1000:.0f} ms that an answer may take. "
-                "Ask again in a moment.",
-                RETRY,
-            )
+        delay_s: float = state.get("delay_s", 0.0)
+        if self.admits(delay_s):
+            return delay_s
+        if not delay_s:
+            state["delay_s"] = delay_s = min(REFUSAL_DELAY_S, self.deadline_s / 2)
+            await asyncio.sleep(delay_s)
+            if self.admits(delay_s):
+                return delay_s
+        raise ProblemError(
+            "overloaded",
+            f"The queued requests would take more than the {self.deadline_s * 1000:.0f} ms that an answer may take. "
+            "Ask again in a moment.",
+            RETRY,
+        )
 
 
 class UploadBudget:
-    """Bytes of uploads that may be in memory at once.
+    """Memory for uploads: a limit on the bytes of all uploads that are held at once.
 
     Args:
-        total: of them all.
+        total: limit in bytes.
+
+    Attributes:
+        reserved: bytes that uploads hold now.
     """
 
     def __init__(self, total: int) -> None:
         self.total = total
-        self.held = 0
+        self.reserved = 0
 
     def share(self) -> UploadShare:
-        """An upload's share, empty yet; a context manager that gives it back."""
+        """The share of one upload, empty at first; a context manager that gives it back."""
         return UploadShare(self)
 
 
 class UploadShare:
-    """What one upload holds of a budget."""
+    """Bytes that one upload has reserved of a budget."""
 
-    __slots__ = ("_budget", "_held")
+    __slots__ = ("_budget", "_reserved")
 
     def __init__(self, budget: UploadBudget) -> None:
         self._budget = budget
-        self._held = 0
+        self._reserved = 0
 
     def reserve(self, wanted: int) -> None:
-        """Hold at least `wanted` bytes, before they are read.
+        """Reserve at least `wanted` bytes in all, before they are read.
 
         Raises:
-            ProblemError: so many are not to be had now.
+            ProblemError: the budget has not so many left.
         """
-        more = wanted - self._held
+        more = wanted - self._reserved
         if more <= 0:
             return
-        if self._budget.held + more > self._budget.total:
+        if self._budget.reserved + more > self._budget.total:
             raise ProblemError(
                 "no-memory", "Uploads under way take all the memory set aside for them. Ask again in a moment.", RETRY
             )
-        self._budget.held += more
-        self._held = wanted
+        self._budget.reserved += more
+        self._reserved = wanted
 
     def __enter__(self) -> UploadShare:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._budget.held -= self._held
-        self._held = 0
+        self._budget.reserved -= self._reserved
+        self._reserved = 0

@@ -1,21 +1,19 @@
-"""What Prometheus reads at /metrics.
+"""Metrics for Prometheus at /metrics: requests, latency, load, predictions.
 
 Each service has a registry of its own, so several can live in one process. With several processes, each writes its
-values to files in a folder they share (prometheus_client's multiprocess mode), and whichever is asked adds them up.
+values to files in a folder they share (prometheus_client's multiprocess mode); the one that is scraped adds them up.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from http import HTTPStatus
-from multiprocessing import parent_process
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from lensmith.serving.execution.loaded_model import LoadedModel, TimedPrediction
@@ -23,7 +21,7 @@ from lensmith.serving.execution.model_manager import ModelManager
 from lensmith.serving.metrics import SHARED_FOLDER
 from lensmith.serving.metrics.drift import Drift
 from lensmith.serving.metrics.shared import locked_files
-from lensmith.serving.metrics.usage import gpus, memory_bytes, memory_limit_bytes
+from lensmith.serving.metrics.usage import UsageCollector, pids_of_service
 
 REQUEST_BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.25, 0.3, 0.5, 1.0, 2.5, 5.0)
 """Seconds; close together around the 50 ms and 200 ms that latency is judged by."""
@@ -31,7 +29,7 @@ STAGE_BUCKETS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.
 """Seconds of one stage of one image."""
 CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 MOST_LABELS = 100
-"""Classes that are counted by name; what others are answered counts as `other`. Each class is a series of its own."""
+"""Number of classes that are counted by name; the others count as `other`, since each class is a series of its own."""
 
 CLIENT_LEFT = 499
 """Counted as the status of a request whose client left before the answer; never sent."""
@@ -41,7 +39,7 @@ SHED = {"overloaded": "overloaded", "expired": "expired", "draining": "draining"
 
 
 class PoolLoad(Protocol):
-    """What is asked at each scrape."""
+    """The load of a pool, read at each scrape."""
 
     running: int
     waiting: int
@@ -49,21 +47,26 @@ class PoolLoad(Protocol):
 
 
 class Telemetry:
-    """The service's measurements.
+    """The metrics of one service.
 
     Args:
-        models: their names and versions become labels.
-        load: the pool, once there is one.
-        ready: whether requests may be sent here.
+        models: the served models, whose names and versions become labels.
+        load: returns the pool.
+        is_ready: whether requests may be sent here.
+        is_quota_store_up: whether the shared store of quotas answers; None: there is none.
 
     Attributes:
-        registry: of Prometheus's client, for what others count.
+        registry: Prometheus registry, to which others add their own metrics.
     """
 
-    def __init__(self, models: ModelManager, load: Callable[[], PoolLoad | None], ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        models: ModelManager,
+        load: Callable[[], PoolLoad],
+        is_ready: Callable[[], bool],
+        is_quota_store_up: Callable[[], bool] | None = None,
+    ) -> None:
         self._models = models
-        self._load = load
-        self._ready = ready
         self.registry = registry = CollectorRegistry()
         self._requests = Counter(
             "lensmith_requests",
@@ -110,11 +113,20 @@ class Telemetry:
         self._over_quota = Counter(
             "lensmith_over_quota", "Requests refused because their caller's quota was used up.", registry=registry
         )
-        self.in_flight = self._gauge("lensmith_requests_in_flight", "Requests not yet answered, this scrape included.")
-        self._running = self._gauge("lensmith_images_running", "Images that a thread works on.")
-        self._waiting = self._gauge("lensmith_images_queued", "Images that wait for a thread.")
-        self._threads = self._gauge("lensmith_threads", "Images that can be worked on at once.")
-        self._ready_gauge = self._gauge("lensmith_ready", "Whether requests may be sent here: 1 or 0.", "livemax")
+        self.in_flight = Gauge(
+            "lensmith_requests_in_flight",
+            "Requests not yet answered, this scrape included.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._gauges: list[tuple[Gauge, Callable[[], float]]] = []
+        self._add_gauge("lensmith_images_running", "Images that a thread works on.", lambda: load().running)
+        self._add_gauge("lensmith_images_queued", "Images that wait for a thread.", lambda: load().waiting)
+        self._add_gauge("lensmith_threads", "Images that can be worked on at once.", lambda: load().threads)
+        self._add_gauge("lensmith_ready", "Whether requests may be sent here: 1 or 0.", is_ready, "livemax")
+        if is_quota_store_up is not None:
+            what = "Whether the shared store of quotas answers: 1 or 0."
+            self._add_gauge("lensmith_quota_store_up", what, is_quota_store_up, "livemin")
         self._info = Gauge(
             "lensmith_model_info",
             "What is served, by the labels: 1, or 0 once it no longer is.",
@@ -122,50 +134,53 @@ class Telemetry:
             registry=registry,
             multiprocess_mode="livemax",
         )
-        self._store_up: Gauge | None = None
         self._described: set[tuple[str, str, str, str]] = set()
         self.describe_models()
         self._shared = os.environ.get(SHARED_FOLDER)
         if not self._shared:
             ProcessCollector(registry=registry)
-            registry.register(Usage(lambda: [os.getpid()]))
+            registry.register(UsageCollector(lambda: [os.getpid()]))
         else:
             registry = CollectorRegistry()
             MultiProcessCollector(registry, self._shared)
-            registry.register(Usage(lambda: _pids(Path(str(self._shared)))))
+            registry.register(UsageCollector(lambda: pids_of_service(Path(str(self._shared)))))
         self._exposed = registry
 
-    def watch_quota_store(self, answers: Callable[[], bool]) -> None:
-        """Have among the measurements whether the shared store of quotas answers."""
-        self._store_up = self._gauge(
-            "lensmith_quota_store_up", "Whether the shared store of quotas answers: 1 or 0.", "livemin"
-        )
-        self._store_answers = answers
-        self._store_up.set(int(answers()))  # else a process that starts would say for all that it does not
-
     def describe_models(self) -> None:
-        """Say anew what is served."""
+        """Update `lensmith_model_info` after the served models have changed."""
         served = {
             (each.name, each.version, each.classifier.engine.name, each.classifier.engine.precision)
             for each in self._models.all
         }
         for gone in self._described - served:
-            self._info.labels(*gone).set(0)  # what several processes share cannot be taken back
+            self._info.labels(*gone).set(0)  # a series that several processes share cannot be removed
         for each in served:
             self._info.labels(*each).set(1)
         self._described |= served
 
-    def answered(self, route: str, status: int, seconds: float, version: str | None = None) -> None:
-        """Count one request: route template, HTTP status, time it took, and version of the model that answered it.
+    def count_request(self, state: Mapping[str, Any], route: str, status: int, seconds: float) -> None:
+        """Count one request that has ended.
 
-        What no model answered counts under the active one.
+        Args:
+            state: the request's state: the `model` that answered it (without one, the active model is named) and the
+                kind of `problem` it ended with.
+            route: route template.
+            status: HTTP status, or CLIENT_LEFT.
+            seconds: time from its headers to the end of its answer.
         """
-        self._requests.labels(route, status, version or self._models.active.version).inc()
+        model: LoadedModel = state.get("model") or self._models.active
+        self._requests.labels(route, status, model.version).inc()
         if status < HTTPStatus.BAD_REQUEST:  # refusals would make a busy service look quick
             self._latency.labels(route).observe(seconds)
+        if (kind := state.get("problem")) is None:
+            return
+        if kind in SHED:
+            self._shed.labels(SHED[kind]).inc()
+        elif kind == "over-quota":
+            self._over_quota.inc()
 
-    def classified(self, model: LoadedModel, found: TimedPrediction) -> None:
-        """Count one image."""
+    def count_image(self, model: LoadedModel, found: TimedPrediction) -> None:
+        """Count one classified image."""
         self._queue.observe(found.queue_s)
         self._decode.observe(found.decode_s)
         self._inference.observe(found.inference_s)
@@ -178,70 +193,23 @@ class Telemetry:
         if found.prediction.abstained:
             self._abstained.inc()
 
-    def refused(self, kind: str) -> None:
-        """Count a problem by its kind, where it is one of those that keep answers in time."""
-        if kind in SHED:
-            self._shed.labels(SHED[kind]).inc()
-        elif kind == "over-quota":
-            self._over_quota.inc()
-
     def exposition(self) -> bytes:
-        """Everything, in Prometheus's text format."""
-        self.note_load()
+        """All metrics in Prometheus's text format."""
+        self.update_gauges()
         with locked_files(Path(self._shared)) if self._shared else nullcontext():
             return generate_latest(self._exposed)
 
-    def note_load(self) -> None:
-        """Write down this process's load; with several processes each has to, as any may be asked."""
-        self._ready_gauge.set(int(self._ready()))
+    def update_gauges(self) -> None:
+        """Update this process's gauges; with several processes each has to, as any of them may be scraped."""
+        for gauge, read in self._gauges:
+            gauge.set(read())
         self._drift.show(self._models.all)
-        if self._store_up is not None:
-            self._store_up.set(int(self._store_answers()))
-        if load := self._load():
-            self._running.set(load.running)
-            self._waiting.set(load.waiting)
-            self._threads.set(load.threads)
 
     def _stage(self, name: str, what: str) -> Histogram:
         return Histogram(f"lensmith_{name}_seconds", what, buckets=STAGE_BUCKETS, registry=self.registry)
 
-    def _gauge(self, name: str, what: str, together: str = "livesum") -> Gauge:
-        return Gauge(name, what, registry=self.registry, multiprocess_mode=together)  # type: ignore[arg-type]
-
-
-class Usage:
-    """Memory of the service's processes against their limit, and what its GPUs do, asked at each scrape.
-
-    Args:
-        pids: the processes.
-    """
-
-    def __init__(self, pids: Callable[[], Iterable[int]]) -> None:
-        self._pids = pids
-
-    def collect(self) -> Iterator[Metric]:
-        """See prometheus_client's collectors."""
-        yield GaugeMetricFamily("lensmith_memory_bytes", "Resident memory.", value=memory_bytes(self._pids()))
-        yield GaugeMetricFamily("lensmith_memory_limit_bytes", "Memory it may have.", value=memory_limit_bytes())
-        found = gpus()
-        if not found:
-            return
-        for name, what, values in (
-            ("utilisation_ratio", "Share of time that the GPU was busy.", [each.busy for each in found]),
-            ("memory_bytes", "GPU memory in use.", [each.used_bytes for each in found]),
-            ("memory_limit_bytes", "GPU memory there is.", [each.total_bytes for each in found]),
-        ):
-            family = GaugeMetricFamily(f"lensmith_gpu_{name}", what, labels=["gpu"])
-            for number, value in enumerate(values):
-                if value is not None:
-                    family.add_metric([str(number)], value)
-            if family.samples:
-                yield family
-
-
-def _pids(folder: Path) -> set[int]:
-    """The processes that wrote gauges to the shared folder and live, and the one that watches them."""
-    named = {int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_live*.db")}
-    watcher = parent_process()
-    watching = {watcher.pid} if watcher and watcher.pid else set()
-    return {pid for pid in named | watching if Path(f"/proc/{pid}").exists()}
+    def _add_gauge(self, name: str, what: str, read: Callable[[], float], mode: str = "livesum") -> None:
+        """Add a gauge that is read at each scrape; `mode` is how the values of several processes become one."""
+        gauge = Gauge(name, what, registry=self.registry, multiprocess_mode=mode)  # type: ignore[arg-type]
+        gauge.set(read())  # at once: with `livemin`, a process that just starts would show 0 for all
+        self._gauges.append((gauge, read))

@@ -1,32 +1,73 @@
-"""What the service uses of its machine: memory, and GPUs where there are any."""
+"""Resource usage of the service for Prometheus: memory, and GPUs where there are any."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from multiprocessing import parent_process
+from pathlib import Path
 from typing import Any
 
 import psutil
+from prometheus_client.core import GaugeMetricFamily, Metric
 
 from lensmith.core import machine
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU now; None stands for what it does not tell, as with MIG how busy it is.
+    """One GPU's use now; None where it does not report a value, as with MIG how busy it is.
 
     Attributes:
-        busy: share of time in which it worked, 0..1.
-        used_bytes: memory in use, by anybody.
-        total_bytes: memory there is.
+        busy: share of time in which it was busy, 0..1.
+        used_bytes: memory in use by any process, in bytes.
+        total_bytes: memory of the GPU, in bytes.
     """
 
     busy: float | None = None
     used_bytes: int | None = None
     total_bytes: int | None = None
+
+
+class UsageCollector:
+    """Collects the memory of the service's processes, its limit, and the use of GPUs at each scrape.
+
+    Args:
+        pids: returns the IDs of the processes.
+    """
+
+    def __init__(self, pids: Callable[[], Iterable[int]]) -> None:
+        self._pids = pids
+
+    def collect(self) -> Iterator[Metric]:
+        """See prometheus_client's collectors."""
+        yield GaugeMetricFamily("lensmith_memory_bytes", "Resident memory.", value=memory_bytes(self._pids()))
+        yield GaugeMetricFamily("lensmith_memory_limit_bytes", "Memory it may have.", value=memory_limit_bytes())
+        found = gpus()
+        if not found:
+            return
+        for name, what, values in (
+            ("utilisation_ratio", "Share of time that the GPU was busy.", [each.busy for each in found]),
+            ("memory_bytes", "GPU memory in use.", [each.used_bytes for each in found]),
+            ("memory_limit_bytes", "GPU memory there is.", [each.total_bytes for each in found]),
+        ):
+            family = GaugeMetricFamily(f"lensmith_gpu_{name}", what, labels=["gpu"])
+            for number, value in enumerate(values):
+                if value is not None:
+                    family.add_metric([str(number)], value)
+            if family.samples:
+                yield family
+
+
+def pids_of_service(folder: Path) -> set[int]:
+    """IDs of the live processes that wrote gauges to the shared folder, and of their supervisor."""
+    named = {int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_live*.db")}
+    parent = parent_process()
+    supervisor = {parent.pid} if parent and parent.pid else set()
+    return {pid for pid in named | supervisor if Path(f"/proc/{pid}").exists()}
 
 
 def memory_bytes(pids: Iterable[int]) -> int:
@@ -39,12 +80,12 @@ def memory_bytes(pids: Iterable[int]) -> int:
 
 
 def memory_limit_bytes() -> int:
-    """What they may have: the control group's limit, else the machine's memory."""
+    """The memory limit of the service in bytes: the control group's, else the machine's memory."""
     return machine.memory_limit_bytes() or psutil.virtual_memory().total
 
 
 def gpus() -> list[Gpu]:
-    """NVIDIA's GPUs, each in its place; empty where there are none, or where nvidia-ml-py is not installed."""
+    """NVIDIA GPUs by index; empty where there are none, or where nvidia-ml-py is not installed."""
     nvml = _nvml()
     if nvml is None:
         return []
@@ -67,7 +108,7 @@ def _gpu(nvml: Any, index: int) -> Gpu:
 
 @cache
 def _nvml() -> Any:
-    """NVIDIA's management library, started; None where it does not."""
+    """NVIDIA's management library (NVML), initialised; None where it is missing or fails."""
     if not find_spec("pynvml"):
         return None
     import pynvml

@@ -17,9 +17,9 @@ from lensmith.rollout.report import Role
 from lensmith.rollout.sidecar_channel import SidecarChannel
 from lensmith.rollout.state import DesiredState
 from lensmith.serving.execution.admission import AdmissionControl
+from lensmith.serving.execution.job import ExpiredError, Job
 from lensmith.serving.execution.loaded_model import LoadedModel, ModelVersion, TimedPrediction
 from lensmith.serving.execution.model_manager import ModelManager
-from lensmith.serving.execution.thread_pool import ExpiredError, Job, Pool
 from lensmith.serving.metrics.rollout import RolloutMetrics
 from lensmith.serving.metrics.telemetry import Telemetry
 from lensmith.serving.rollout.canary import Canary
@@ -43,7 +43,6 @@ State = MutableMapping[str, Any]
 class ServiceParts(Protocol):
     """What a release needs of the service."""
 
-    pool: Pool
     admission: AdmissionControl
     telemetry: Telemetry
 
@@ -156,7 +155,7 @@ class RolloutController:
                 model = tried
                 image_s = await asyncio.to_thread(_alone_s, model)
             else:
-                model, image_s = await self._models.load_and_warm(known.path, self._around.pool.warm, wanted)
+                model, image_s = await self._models.load_and_warm(known.path, self._around.admission.pool.warm, wanted)
         except Exception as error:
             self._refused, self._again_at = wanted, time.monotonic() + AGAIN_S
             logger.error("%s cannot be served, %s goes on: %s", wanted, self._models.active.identity, error)
@@ -187,7 +186,7 @@ class RolloutController:
         champion = self._models.active
         try:
             named = ModelVersion(known.name, rollout.challenger)
-            model, _ = await self._models.load_and_warm(path, self._around.pool.warm, named)
+            model, _ = await self._models.load_and_warm(path, self._around.admission.pool.warm, named)
         except Exception as error:
             self.canary = Canary(rollout, champion, None)
             self.canary.stop("load", str(error) if isinstance(error, LensmithError) else repr(error))
@@ -220,7 +219,7 @@ class RolloutController:
 
     def _copy(self, canary: Canary, image: bytes | Tensor, found: TimedPrediction) -> None:
         """Have the challenger answer, too, where nobody has to wait for it."""
-        challenger, pool = canary.challenger, self._around.pool
+        challenger, pool = canary.challenger, self._around.admission.pool
         if challenger is None or not canary.under_way or len(self._copies) >= MOST_COPIES or not pool.idle():
             return
 

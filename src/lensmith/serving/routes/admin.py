@@ -25,11 +25,11 @@ def add_admin(app: FastAPI, service: Service) -> None:
         Without a path, the bundle is read again from where the active one was. The answer comes when the new model
         answers; if it cannot be served, the active one goes on.
         """
-        service.require_ready()
+        service.require_started()
         path = Path(wanted.bundle) if wanted.bundle else service.models.active.path
         outcome, found = "failed", {"bundle": str(path), "client": client_of(request.scope)}
         try:
-            named = await service.swap(path)
+            named = await service.hot_reload.swap(path)
             outcome, found["model"] = "done", str(named)
         except ServiceError as error:
             raise ProblemError("swap-under-way", str(error), RETRY) from error

@@ -23,7 +23,7 @@ from lensmith.serving.schema import (
     Timings,
 )
 from lensmith.serving.service import Service
-from lensmith.serving.upload import FIELD, Uploads
+from lensmith.serving.upload import FIELD
 
 TOP_K = 5
 
@@ -37,7 +37,6 @@ class Classify:
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self.uploads = Uploads(service.settings)
 
     async def predict(self, request: Request) -> Response:
         """Classify one JPEG or PNG image, sent as the body itself or in the form field `file`."""
@@ -45,9 +44,9 @@ class Classify:
         top_k, model = self._asked(request)
         await service.admit(request)
         await service.count_against_quota(request)
-        with service.budget.share() as share:
-            encoded = await self.uploads.image(request, share)
-            found = await service.answer(request, encoded, top_k, model)
+        with service.upload_budget.share() as share:
+            encoded = await service.uploads.image(request, share)
+            found = await service.predictor.predict(request, encoded, top_k, model)
         return answered(found, request)
 
     async def batch(self, request: Request) -> Response:
@@ -58,10 +57,10 @@ class Classify:
         service = self.service
         top_k, model = self._asked(request)
         await service.admit(request)
-        with service.budget.share() as share:
-            images = await self.uploads.images(request, share)
+        with service.upload_budget.share() as share:
+            images = await service.uploads.images(request, share)
             await service.count_against_quota(request, len(images))
-            found = await service.answer_all(request, images, top_k, model)
+            found = await service.predictor.predict_many(request, images, top_k, model)
         return all_answered(found, request)
 
     async def model(self) -> ModelCard:
@@ -86,7 +85,7 @@ class Classify:
 
     def _asked(self, request: Request) -> tuple[int, LoadedModel]:
         query = request.query_params
-        return read_top_k(query.get("top_k")), self.service.model(request, query.get("model"))
+        return read_top_k(query.get("top_k")), self.service.predictor.select_model(request, query.get("model"))
 
 
 def add_classify(app: FastAPI, service: Service) -> None:

@@ -12,7 +12,6 @@ from lensmith.serving.routes.fast_path import FastRoute
 from lensmith.serving.routes.json_body import Strict, Whole, body_of, parse, schema_of
 from lensmith.serving.schema import FeedbackResponse, ModelName, OnlineAccuracy, VersionAccuracy
 from lensmith.serving.service import Service
-from lensmith.serving.upload import Uploads
 
 MAX_BYTES = 16_384
 """Of a body."""
@@ -33,16 +32,15 @@ class TrueLabel(Strict):
 
 def add_feedback(app: FastAPI, service: Service) -> None:
     """Put the routes into `app`."""
-    uploads = Uploads(service.settings)
 
     async def give(request: Request) -> Response:
         """Say the true label of an answer of the last day; it counts once for each answer.
 
         The same again changes nothing; another one is refused.
         """
-        service.require_ready()
-        with service.budget.share() as share:
-            asked = parse(TrueLabel, await uploads.body(request, share, MAX_BYTES, "A body"), MAX_VALUES)
+        service.require_started()
+        with service.upload_budget.share() as share:
+            asked = parse(TrueLabel, await service.uploads.body(request, share, MAX_BYTES, "A body"), MAX_VALUES)
         given = await service.feedback.give(asked.request_id, asked.image, asked.label)
         answer = FeedbackResponse(
             label=given.truth,

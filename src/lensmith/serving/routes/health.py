@@ -20,7 +20,7 @@ def add_health(app: FastAPI, service: Service) -> None:
 
     async def readyz() -> Status:
         """Whether to send requests here: the model is loaded, verified and warm, and the service is not stopping."""
-        service.require_serving()
+        service.require_ready()
         return Status(status="ready")
 
     async def metrics() -> Response:

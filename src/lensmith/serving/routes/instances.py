@@ -15,7 +15,7 @@ from lensmith.serving.problems import ProblemError
 from lensmith.serving.routes.classify import TOP_K
 from lensmith.serving.routes.json_body import Strict, Whole, image_from_base64, json_limit, parse, schema_of
 from lensmith.serving.service import Service
-from lensmith.serving.upload import Uploads
+from lensmith.serving.upload import UploadReader
 
 MAX_BYTES = 25_000_000
 """Of a body: what SageMaker passes on at most. It was read in 9 ms, and an image of 5 MB decoded from it in 14."""
@@ -56,7 +56,7 @@ def instances_schema(max_images: int) -> dict[str, Any]:
     return schema
 
 
-async def read_instances(request: Request, uploads: Uploads, share: UploadShare) -> Instances:
+async def read_instances(request: Request, uploads: UploadReader, share: UploadShare) -> Instances:
     """A request's instances; what their images are is not looked at.
 
     Raises:
@@ -92,5 +92,5 @@ async def answer_instances(
             problems[place] = problem
             images.append(b"")  # so that each keeps its place
         await asyncio.sleep(0)  # other requests come between
-    answers = await service.answer_all(request, images, top_k, model)
+    answers = await service.predictor.predict_many(request, images, top_k, model)
     return [problems.get(place, answer) for place, answer in enumerate(answers)]

@@ -33,7 +33,6 @@ from lensmith.serving.routes.open_inference_schema import (
     TensorMetadata,
 )
 from lensmith.serving.service import Service
-from lensmith.serving.upload import Uploads
 
 JSON_BYTES = "inference-header-content-length"
 EXTENSIONS = ["binary_tensor_data", "classification"]
@@ -48,7 +47,6 @@ class OpenInference:
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self.uploads = Uploads(service.settings)
 
     async def live(self, _request: Request) -> Response:
         """Whether the process answers at all."""
@@ -56,7 +54,7 @@ class OpenInference:
 
     async def ready(self, _request: Request) -> Response:
         """Whether to send requests here."""
-        self.service.require_serving()
+        self.service.require_ready()
         return _json(Ready(ready=True))
 
     async def server(self, _request: Request) -> Response:
@@ -88,7 +86,7 @@ class OpenInference:
     async def model_ready(self, request: Request) -> Response:
         """Whether to send requests to a model."""
         model = self._model(request)
-        self.service.require_serving()
+        self.service.require_ready()
         return _json(ModelReady(name=model.name, ready=True))
 
     async def infer(self, request: Request) -> Response:
@@ -104,8 +102,8 @@ class OpenInference:
         if json_bytes is not None:
             one = max(settings.max_bytes + 4, 4 * math.prod(model.input_shape))
             limit = min(json_bytes, limit) + settings.max_images * one
-        with service.budget.share() as share:
-            body = await self.uploads.body(request, share, limit, "A body")
+        with service.upload_budget.share() as share:
+            body = await service.uploads.body(request, share, limit, "A body")
             asked = read(body, json_bytes, model, settings.max_images, settings.max_bytes)
             del body  # what is needed of it has been copied
             await service.count_against_quota(request, len(asked.images))
@@ -117,9 +115,10 @@ class OpenInference:
 
     async def _answers(self, request: Request, asked: ParsedRequest, model: LoadedModel) -> list[TimedPrediction]:
         if len(asked.images) == 1:
-            return [await self.service.answer(request, asked.images[0], asked.top_k, model)]
+            return [await self.service.predictor.predict(request, asked.images[0], asked.top_k, model)]
         found = []
-        for number, each in enumerate(await self.service.answer_all(request, asked.images, asked.top_k, model)):
+        answers = await self.service.predictor.predict_many(request, asked.images, asked.top_k, model)
+        for number, each in enumerate(answers):
             if isinstance(each, ProblemError):
                 raise of_image(number, each)
             found.append(each)
@@ -127,7 +126,7 @@ class OpenInference:
 
     def _model(self, request: Request) -> LoadedModel:
         name, version = request.path_params["name"], request.path_params.get("version")
-        return self.service.model(request, name if version is None else f"{name}@{version}")
+        return self.service.predictor.select_model(request, name if version is None else f"{name}@{version}")
 
 
 def add_open_inference(app: FastAPI, service: Service) -> None:

@@ -15,7 +15,7 @@ from lensmith.serving.routes.fast_path import FastRoute
 from lensmith.serving.routes.instances import answer_instances, instances_schema, read_instances
 from lensmith.serving.schema import BatchPredictResponse, PredictResponse, Status
 from lensmith.serving.service import Service
-from lensmith.serving.upload import FIELD, Uploads, is_form
+from lensmith.serving.upload import FIELD, is_form
 
 ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
 _ATTRIBUTE = re.compile(r"(?:^|[,;])\s*(top_k|model)\s*=\s*([^,;\s]*)")
@@ -31,11 +31,10 @@ class SageMaker:
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self.uploads = Uploads(service.settings)
 
     async def ping(self, _request: Request) -> Response:
         """Whether to send requests here."""
-        self.service.require_serving()
+        self.service.require_ready()
         return Response(Status(status="ready").model_dump_json(), media_type="application/json")
 
     async def invocations(self, request: Request) -> Response:
@@ -51,22 +50,22 @@ class SageMaker:
         attributes = dict(_ATTRIBUTE.findall(request.headers.get(ATTRIBUTES, "")))
         top_k, named = read_top_k(attributes.get("top_k")), attributes.get("model")
         content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        with service.budget.share() as share:
+        with service.upload_budget.share() as share:
             if content_type == "application/json":
-                asked = await read_instances(request, self.uploads, share)
+                asked = await read_instances(request, service.uploads, share)
                 if asked.parameters is not None:
                     top_k, named = asked.parameters.top_k, asked.parameters.model
-                model = service.model(request, named)
+                model = service.predictor.select_model(request, named)
                 found = await answer_instances(service, request, asked.instances, top_k, model)
                 return all_answered(found, request)
-            model = service.model(request, named)
+            model = service.predictor.select_model(request, named)
             if is_form(request):
-                images = await self.uploads.images(request, share)
+                images = await service.uploads.images(request, share)
                 await service.count_against_quota(request, len(images))
-                return all_answered(await service.answer_all(request, images, top_k, model), request)
+                return all_answered(await service.predictor.predict_many(request, images, top_k, model), request)
             await service.count_against_quota(request)
-            encoded = await self.uploads.image(request, share)
-            return answered(await service.answer(request, encoded, top_k, model), request)
+            encoded = await service.uploads.image(request, share)
+            return answered(await service.predictor.predict(request, encoded, top_k, model), request)
 
 
 def add_sagemaker(app: FastAPI, service: Service) -> None:

@@ -16,7 +16,6 @@ from lensmith.serving.routes.instances import Parameters, answer_instances, inst
 from lensmith.serving.routes.json_body import body_of
 from lensmith.serving.schema import BatchItem, Status
 from lensmith.serving.service import Service
-from lensmith.serving.upload import Uploads
 
 
 class Predictions(BaseModel):
@@ -34,21 +33,20 @@ class Vertex:
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self.uploads = Uploads(service.settings)
 
     async def health(self, _request: Request) -> Response:
         """Whether to send requests here."""
-        self.service.require_serving()
+        self.service.require_ready()
         return Response(Status(status="ready").model_dump_json(), media_type="application/json")
 
     async def predict(self, request: Request) -> Response:
         """Classify the images of `instances`; one that cannot be used has its problem in its place."""
         service = self.service
         await service.admit(request)
-        with service.budget.share() as share:
-            asked = await read_instances(request, self.uploads, share)
+        with service.upload_budget.share() as share:
+            asked = await read_instances(request, service.uploads, share)
             parameters = asked.parameters or Parameters()
-            model = service.model(request, parameters.model)
+            model = service.predictor.select_model(request, parameters.model)
             found = await answer_instances(service, request, asked.instances, parameters.top_k, model)
         answer = Predictions(predictions=[item(each, request) for each in found])
         return Response(answer.model_dump_json(), media_type="application/json")

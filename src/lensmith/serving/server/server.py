@@ -6,20 +6,16 @@ import asyncio
 import gc
 import logging
 import math
-import signal
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from types import FrameType
 
 import uvicorn
 
 from lensmith.config import ServeSettings
-from lensmith.errors import LensmithError, ServiceError
+from lensmith.errors import ServiceError
 from lensmith.serving.app import create_app
-from lensmith.serving.auth import audit
 from lensmith.serving.execution.model_manager import ModelManager
-from lensmith.serving.problems import ProblemError
 from lensmith.serving.server.protocol import BoundedProtocol
 from lensmith.serving.service import Service
 
@@ -122,26 +118,3 @@ class Server(uvicorn.Server):
         while self.server_state.connections and loop.time() < settled and not self.force_exit:
             await asyncio.sleep(0.02)
         await super().shutdown(sockets)
-
-
-def reload_on_hangup(service: Service) -> None:
-    """Let SIGHUP read the active model's bundle again, from where it was."""
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def reload() -> None:
-        path = service.models.active.path
-        outcome, found = "failed", {"bundle": str(path)}
-        try:
-            outcome, found["model"] = "done", str(await service.swap(path))
-        except (LensmithError, ProblemError) as error:
-            outcome, found["reason"] = "refused", str(error)
-        finally:
-            audit.record("SIGHUP", None, "", outcome, **found)
-
-    def begin() -> None:
-        task = asyncio.get_running_loop().create_task(reload())
-        tasks.add(task)  # the loop itself keeps no hold of it
-        task.add_done_callback(tasks.discard)
-
-    with suppress(RuntimeError, ValueError):  # not in the main thread
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, begin)

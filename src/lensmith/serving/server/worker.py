@@ -99,7 +99,7 @@ class _Talk:
         """Say that requests are answered, and listen from then on."""
         self._service = service
         self._loop = asyncio.get_running_loop()
-        service.swap_everywhere = self._ask
+        service.hot_reload.swap_everywhere = self._ask
         threading.Thread(target=self._listen, name="supervisor", daemon=True).start()
         for work in (self._live(), self._note_load()):
             task = self._loop.create_task(work)
@@ -140,7 +140,7 @@ class _Talk:
     async def _note_load(self) -> None:
         while True:
             try:
-                self._service.telemetry.note_load()
+                self._service.telemetry.update_gauges()
             except Exception:  # an observer does not end what it observes
                 logger.exception("measurements could not be written")
             await asyncio.sleep(NOTE_LOAD_S)
