@@ -38,6 +38,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lensmith.core.machine import allowed_cores
+from lensmith.core.text import first_line
 from lensmith.training.microbatch import memory
 from lensmith.training.microbatch.chunks import split_evenly
 from lensmith.training.microbatch.microbatch import MicroBatcher
@@ -206,7 +207,7 @@ def child(given: argparse.Namespace) -> None:
         except Exception as error:
             if not (memory.is_out_of_memory(error) or isinstance(error, memory.TooLargeError)):
                 raise
-            print(json.dumps({"failed": memory.first_line(error)}), flush=True)
+            print(json.dumps({"failed": first_line(error)}), flush=True)
             return
         if device.type == "cuda":
             torch.cuda.synchronize(device)

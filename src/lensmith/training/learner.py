@@ -324,7 +324,7 @@ class Learner:
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             noise = torch.rand(images, *self._shape, device=self.device)
             noise = noise.to(memory_format=self._layout) if noise.ndim == 4 else noise
-            with batchnorm.collecting(together=False), batchnorm.chunk([images]):
+            with batchnorm.collecting(synchronized=False), batchnorm.chunk([images]):
                 logits = self._forward(noise, chosen)
                 logits.float().square().mean().backward()  # type: ignore[no-untyped-call]
         self.optimizer.zero_grad(set_to_none=True)

@@ -112,7 +112,7 @@ class Training:
         self.micro.scheduler.limit = at_once or self.micro.scheduler.limit
         sizes: list[int] = []
         done = self.micro.backward(
-            batch(number), self.loss, claim=lambda: sizes.append(self.micro.scheduler.at_once(IMAGES))
+            batch(number), self.loss, claim=lambda: sizes.append(self.micro.scheduler.chunk_size(IMAGES))
         )
         self.at_once.append(sizes[-1])
         self.outcomes.append(done)
@@ -316,7 +316,7 @@ def test_checkpointing_that_comes_in_changes_nothing_also_where_computing_again_
     for points in ([], [2, 2]):  # there and back; then there, and there again within backward
         model = copy.deepcopy(start)
         trap, micro = Trap([model.layer2[0].conv1]), MicroBatcher(model, tile=4)
-        micro.scheduler.gentle = 12
+        micro.scheduler.checkpoint_below = 12
         trap.set(points)
         done = micro.backward((x, y), lambda x, y, model=model: F.cross_entropy(model(x), y, reduction="sum"))
         assert (done.retries, done.checkpointing, done.chunks) == ((2, True, 3) if points else (0, False, 1))

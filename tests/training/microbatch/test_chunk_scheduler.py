@@ -15,10 +15,10 @@ CAPACITIES = st.integers(1, 800)
 def step(scheduler: ChunkScheduler, images: int, capacity: int, kept: int | None = None) -> int:
     """One training step where `capacity` images fit at once, `kept` while activations are kept: the retries it took."""
     retries = 0
-    while scheduler.at_once(images) > (capacity if scheduler.checkpointing or kept is None else kept):
-        assert scheduler.fail(images), "no rung left"
+    while scheduler.chunk_size(images) > (capacity if scheduler.checkpointing or kept is None else kept):
+        assert scheduler.on_out_of_memory(images), "no rung left"
         retries += 1
-    scheduler.succeed(images)
+    scheduler.on_success(images)
     return retries
 
 
@@ -35,7 +35,7 @@ def steps_until(done: object, scheduler: ChunkScheduler, images: int, capacity: 
 def test_what_it_settles_on_fits_and_is_at_most_twice_as_many_chunks_as_needed(images: int, capacity: int) -> None:
     scheduler = ChunkScheduler()
     retries = step(scheduler, images, capacity)
-    assert scheduler.at_once(images) <= capacity
+    assert scheduler.chunk_size(images) <= capacity
     fewest = math.ceil(images / capacity)
     assert fewest <= scheduler.chunks(images) <= max(1, 2 * fewest - 2)
     assert retries <= math.ceil(math.log2(fewest)) if fewest > 1 else retries == 0
@@ -64,7 +64,7 @@ def test_it_grows_back_to_the_whole_batch_when_memory_returns(images: int, capac
     longest = 2 * scheduler.patience * (scheduler.chunks(images) + 2)
     steps_until(lambda: scheduler.chunks(images) == 1, scheduler, images, images, longest)
     steps_until(lambda: scheduler.limit is None, scheduler, images, images, longest)
-    assert scheduler.at_once(10 * images) == 10 * images
+    assert scheduler.chunk_size(10 * images) == 10 * images
 
 
 @given(st.integers(2, 600), CAPACITIES, st.integers(0, 2000))
@@ -91,24 +91,24 @@ def test_tries_become_rare_when_memory_stays_as_it_is() -> None:
 
 @given(BATCHES, st.integers(1, 64), CAPACITIES)
 def test_a_floor_ends_it(images: int, floor: int, capacity: int) -> None:
-    scheduler = ChunkScheduler(floor=floor)
-    while scheduler.at_once(images) > capacity:
-        before = scheduler.at_once(images)
-        if not scheduler.fail(images):
+    scheduler = ChunkScheduler(min_chunk=floor)
+    while scheduler.chunk_size(images) > capacity:
+        before = scheduler.chunk_size(images)
+        if not scheduler.on_out_of_memory(images):
             assert before <= floor
             assert capacity < floor
             break
-        assert min(floor, images) <= scheduler.at_once(images) < before
+        assert min(floor, images) <= scheduler.chunk_size(images) < before
     else:
-        assert scheduler.at_once(images) <= capacity
+        assert scheduler.chunk_size(images) <= capacity
 
 
 @given(BATCHES, CAPACITIES, st.integers(1, 64), st.integers(0, 400))
 def test_a_ceiling_is_never_passed(images: int, capacity: int, ceiling: int, steps: int) -> None:
-    scheduler = ChunkScheduler(ceiling=ceiling)
+    scheduler = ChunkScheduler(max_chunk=ceiling)
     for _ in range(steps):
         step(scheduler, images, capacity)
-        assert scheduler.at_once(images) <= ceiling
+        assert scheduler.chunk_size(images) <= ceiling
     steps_until(
         lambda: scheduler.chunks(images) == math.ceil(images / ceiling), scheduler, images, images,
         2 * scheduler.patience * (scheduler.chunks(images) + 2) + 1,
@@ -117,17 +117,17 @@ def test_a_ceiling_is_never_passed(images: int, capacity: int, ceiling: int, ste
 
 @given(st.integers(2, 600), st.integers(1, 32), st.integers(1, 600), st.integers(0, 600))
 def test_checkpointing_comes_before_chunks_smaller_than_gentle(images: int, gentle: int, kept: int, more: int) -> None:
-    scheduler = ChunkScheduler(gentle=gentle, can_checkpoint=True)
-    while scheduler.at_once(images) > (kept + more if scheduler.checkpointing else kept):
-        assert scheduler.fail(images)
-        assert scheduler.checkpointing or scheduler.at_once(images) >= gentle
-    assert scheduler.at_once(images) <= (kept + more if scheduler.checkpointing else kept)
+    scheduler = ChunkScheduler(checkpoint_below=gentle, can_checkpoint=True)
+    while scheduler.chunk_size(images) > (kept + more if scheduler.checkpointing else kept):
+        assert scheduler.on_out_of_memory(images)
+        assert scheduler.checkpointing or scheduler.chunk_size(images) >= gentle
+    assert scheduler.chunk_size(images) <= (kept + more if scheduler.checkpointing else kept)
     if not scheduler.checkpointing:
         assert scheduler.chunks(images) <= max(1, 2 * math.ceil(images / kept) - 2)
 
 
 def test_checkpointing_is_left_again_when_memory_is_back() -> None:
-    scheduler = ChunkScheduler(gentle=8, can_checkpoint=True)
+    scheduler = ChunkScheduler(checkpoint_below=8, can_checkpoint=True)
     step(scheduler, 64, 40, kept=5)
     assert scheduler.checkpointing
     for _ in range(500):
@@ -136,7 +136,7 @@ def test_checkpointing_is_left_again_when_memory_is_back() -> None:
 
 
 def test_a_failed_try_without_checkpointing_goes_back_to_it() -> None:
-    scheduler = ChunkScheduler(gentle=8, can_checkpoint=True)
+    scheduler = ChunkScheduler(checkpoint_below=8, can_checkpoint=True)
     retries = [step(scheduler, 64, 64, kept=5) for _ in range(200)]
     assert max(retries[1:]) == 1
     assert scheduler.checkpointing
@@ -144,15 +144,15 @@ def test_a_failed_try_without_checkpointing_goes_back_to_it() -> None:
 
 
 def test_a_try_that_has_no_room_is_not_made() -> None:
-    scheduler = ChunkScheduler(gentle=64, can_checkpoint=True)
-    assert scheduler.fail(32)  # checkpointing
-    assert scheduler.fail(32)  # two chunks
+    scheduler = ChunkScheduler(checkpoint_below=64, can_checkpoint=True)
+    assert scheduler.on_out_of_memory(32)  # checkpointing
+    assert scheduler.on_out_of_memory(32)  # two chunks
     for _ in range(20 * PATIENCE):
-        scheduler.succeed(32, lambda limit: False)
+        scheduler.on_success(32, lambda limit: False)
         assert (scheduler.checkpointing, scheduler.limit, scheduler.before) == (True, 16, None)
     scheduler.limit = None  # nor is checkpointing left for the sake of it
     for _ in range(20 * PATIENCE):
-        scheduler.succeed(32, lambda limit: False)
+        scheduler.on_success(32, lambda limit: False)
         assert scheduler.checkpointing
 
 
@@ -186,19 +186,19 @@ def test_after_a_smaller_batch_failed_it_grows_to_what_that_takes() -> None:
 
 
 def test_a_restart_forgets_what_was_found() -> None:
-    scheduler = ChunkScheduler(floor=2, ceiling=50, gentle=16, can_checkpoint=True)
+    scheduler = ChunkScheduler(min_chunk=2, max_chunk=50, checkpoint_below=16, can_checkpoint=True)
     for _ in range(100):
         step(scheduler, 64, 9)
     scheduler.restart()
-    assert scheduler == ChunkScheduler(floor=2, ceiling=50, gentle=16, can_checkpoint=True)
+    assert scheduler == ChunkScheduler(min_chunk=2, max_chunk=50, checkpoint_below=16, can_checkpoint=True)
 
 
 @given(BATCHES, CAPACITIES, CAPACITIES, st.integers(0, 100))
 def test_a_checkpoint_of_it_goes_on_the_same(images: int, capacity: int, later: int, steps: int) -> None:
-    scheduler = ChunkScheduler(gentle=4, can_checkpoint=True)
+    scheduler = ChunkScheduler(checkpoint_below=4, can_checkpoint=True)
     for _ in range(steps):
         step(scheduler, images, capacity)
-    other = ChunkScheduler(gentle=4, can_checkpoint=True)
+    other = ChunkScheduler(checkpoint_below=4, can_checkpoint=True)
     other.restore(json.loads(json.dumps(scheduler.state())))
     assert other == scheduler
     for _ in range(50):

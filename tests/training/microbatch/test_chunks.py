@@ -70,7 +70,7 @@ def doubles_up_to(most: int, error: Callable[[], Exception]) -> Callable[[Tensor
 def test_answers_are_those_of_the_whole_batch_in_their_order(images: int, most: int) -> None:
     batch, scheduler = torch.randn(images, 3), ChunkScheduler()
     assert torch.equal(infer_in_chunks(scheduler, batch, doubles_up_to(most, MemoryError), CPU), 2 * batch)
-    assert scheduler.at_once(images) <= most
+    assert scheduler.chunk_size(images) <= most
     assert scheduler.chunks(images) <= max(1, 2 * -(-images // most) - 2)
 
 
@@ -103,7 +103,7 @@ def test_what_came_before_the_failure_is_let_go() -> None:
         kept.append(weakref.ref(answer))
         return answer
 
-    scheduler = ChunkScheduler(ceiling=8)
+    scheduler = ChunkScheduler(max_chunk=8)
     infer_in_chunks(scheduler, torch.randn(16, 3), forward, CPU)
     assert scheduler.limit == 4
 
@@ -118,7 +118,7 @@ def test_putting_the_answers_together_may_run_out_too(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(torch, "cat", cat_once)
     batch = torch.randn(6, 2)
-    assert torch.equal(infer_in_chunks(ChunkScheduler(ceiling=3), batch, lambda x: x, CPU), batch)
+    assert torch.equal(infer_in_chunks(ChunkScheduler(max_chunk=3), batch, lambda x: x, CPU), batch)
     assert not left
 
 

@@ -101,7 +101,7 @@ def test_there_is_one_log_and_one_checkpoint(found: Found) -> None:
 
 def test_a_fault_on_one_rank_ends_the_others_too(found: Found) -> None:
     assert found["two"][1]["failing"] == "ZeroDivisionError: a fault"
-    assert "Another one failed" in found["two"][0]["failing"]
+    assert "Another rank failed" in found["two"][0]["failing"]
 
 
 def weights_of(run: Path) -> dict[str, torch.Tensor]:

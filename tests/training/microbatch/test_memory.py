@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lensmith.training.microbatch import memory
-from lensmith.training.microbatch.memory import TooLargeError, first_line, is_out_of_memory, retry_out_of_memory
+from lensmith.training.microbatch.memory import TooLargeError, is_out_of_memory, retry_out_of_memory
 
 CPU = torch.device("cpu")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="limits and /proc are Linux's")
@@ -54,17 +54,6 @@ def test_memory_that_ran_out_is_recognised(error: Exception) -> None:
 )
 def test_other_errors_are_not_taken_for_it(error: BaseException) -> None:
     assert not is_out_of_memory(error)
-
-
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (RuntimeError("  No room.\nTry a smaller batch."), "No room"),
-        (MemoryError(), "MemoryError"),
-    ],
-)
-def test_an_error_is_told_in_one_line(error: Exception, said: str) -> None:
-    assert first_line(error) == said
 
 
 def test_what_runs_out_is_tried_again_and_then_given_up() -> None:

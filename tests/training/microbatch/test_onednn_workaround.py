@@ -55,7 +55,7 @@ def breaks() -> Iterator[Callable[[], None]]:
             in_healthy_thread(fail)
 
     yield act
-    onednn_workaround._here.broken = False
+    onednn_workaround._this_thread.broken = False
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA is Linux's")

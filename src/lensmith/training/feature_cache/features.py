@@ -23,6 +23,7 @@ from torch import nn
 
 from lensmith.config import TrainSettings
 from lensmith.core.cache import Make, NotKeptError, Store
+from lensmith.core.text import first_line
 from lensmith.core.version import installed_versions
 from lensmith.data.scan import ImageSet, Sample, identity
 from lensmith.imaging.preprocessing import Preprocessing
@@ -153,7 +154,7 @@ class FeatureExtractor:
             except Exception as error:
                 if not memory.is_out_of_memory(error):
                     raise
-                raise NoFeaturesError(f"no engine has enough memory ({memory.first_line(error)})") from error
+                raise NoFeaturesError(f"no engine has enough memory ({first_line(error)})") from error
         return self.backend
 
     def features(self, images: ImageSet, samples: Sequence[Sample], view: View, watch: Watch) -> Features:
@@ -272,7 +273,7 @@ class _BlockMaker:
         except Exception as error:
             if not memory.is_out_of_memory(error):
                 raise
-            raise NoFeaturesError(f"the engine ran out of memory ({memory.first_line(error)})") from error
+            raise NoFeaturesError(f"the engine ran out of memory ({first_line(error)})") from error
         if not np.isfinite(found).all():
             raise NoFeaturesError("features are not numbers")
         if np.abs(found).max(initial=0) > HALF_MAX:

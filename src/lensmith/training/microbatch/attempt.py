@@ -1,4 +1,4 @@
-"""One try at a step: forward and back in chunks, undone without a trace or committed."""
+"""One attempt at a micro-batch step: gradient accumulation over chunks, rolled back or committed as a whole."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lensmith.core.text import first_line
 from lensmith.training.microbatch import memory
 from lensmith.training.microbatch.batchnorm import GhostBatchNorm
 from lensmith.training.microbatch.distributed import World
@@ -17,11 +18,11 @@ from lensmith.training.microbatch.onednn_workaround import in_healthy_thread
 from lensmith.training.microbatch.rng_state import random_state, set_random_state
 
 Loss = Callable[..., Tensor | tuple[Tensor, Tensor]]
-"""A chunk of each tensor of the batch → the SUM of its losses; and sums of one's own, added up over the chunks."""
+"""A chunk of each tensor of the batch → the SUM of its losses, or (that sum, further sums to add up over chunks)."""
 
 
 class StepVerdict(IntEnum):
-    """What ranks vote at the end of a step; the largest counts."""
+    """How a rank's part of a step went, and what it asks for; the largest value of all ranks counts."""
 
     FINE = 0
     SAVE = 1
@@ -33,25 +34,25 @@ class StepVerdict(IntEnum):
 
 @dataclass(frozen=True)
 class StepInputs:
-    """What is to be done.
+    """A batch, and how to compute its gradients.
 
     Attributes:
         batch: tensors with the same first dimension.
-        chunks: how it is cut: for each chunk its tiles' sizes.
-        total: sum of all ranks' sample weights, which the sum of losses is divided by.
-        checkpointing: compute activations again instead of keeping them.
-        together: BatchNorm's statistics are those of all ranks.
-        loss: see `Loss`.
-        scale: of a gradient scaler.
-        claim: takes memory that will be needed after the vote.
-        refuse_nan: look whether the loss is finite.
+        chunks: sizes of the virtual batches in each chunk.
+        total: sum of all ranks' sample weights; the sum of losses is divided by it.
+        checkpointing: whether activations are computed again in the backward pass instead of stored.
+        synchronized: whether BatchNorm shares statistics among the ranks.
+        loss: loss function of a chunk, see `Loss`.
+        scale: gradient scaler's `scale`, or the identity.
+        claim: allocates the memory that is needed after the verdict, such as the optimizer's state.
+        refuse_nan: whether a loss that is not finite makes the verdict NOT_A_NUMBER.
     """
 
     batch: Sequence[Tensor]
     chunks: Sequence[Sequence[int]]
     total: float
     checkpointing: bool
-    together: bool
+    synchronized: bool
     loss: Loss
     scale: Callable[[Tensor], Tensor]
     claim: Callable[[], None]
@@ -59,41 +60,44 @@ class StepInputs:
 
 
 class StepAttempt:
-    """Runs when it is made; whatever happens stands in `ballot`, and no exception is kept that would pin tensors.
+    """Gradients of one batch; computed when this is made, then to be either undone or committed.
+
+    No exception of an out-of-memory error is stored, since its traceback would pin tensors.
 
     Attributes:
-        ballot: what this rank votes.
-        problem: what memory ran out of, in words.
-        error: what else went wrong.
-        loss: float64 scalar, see `Outcome`.
-        sums: see `Outcome`.
+        verdict: this rank's verdict.
+        problem: message of the out-of-memory error, if there was one.
+        error: any other exception that the loss function or the model raised.
+        loss: float64 scalar, see `StepResult`.
+        sums: further sums of the loss function, see `StepResult`.
     """
 
-    def __init__(self, model: nn.Module, tiles: GhostBatchNorm, world: World, work: StepInputs) -> None:
-        self.model, self.batchnorm, self.world = model, tiles, world
+    def __init__(self, model: nn.Module, batchnorm: GhostBatchNorm, world: World, inputs: StepInputs) -> None:
+        self.model, self.batchnorm, self.world = model, batchnorm, world
         self.device = device_of(model)
-        self.ballot = StepVerdict.FINE
+        self.verdict = StepVerdict.FINE
         self.problem: str | None = None
         self.error: Exception | None = None
         self.loss = torch.zeros((), dtype=torch.float64, device=self.device)
         self.sums: Tensor | None = None
-        # Gradients from before are set aside, so that this step's can be dropped alone.
+        # Earlier gradients are put aside, so that this step's can be dropped alone.
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._earlier = [parameter.grad for parameter in self._parameters]
-        self._drop_gradients()
+        for parameter in self._parameters:
+            parameter.grad = None
         self._random = random_state(self.device)
         self._buffers: list[tuple[nn.Module, str, Tensor | None, Tensor | None]] = []
         try:
-            in_healthy_thread(lambda: self._run(work))
+            in_healthy_thread(lambda: self._run(inputs))
         except Exception as error:
             if not memory.is_out_of_memory(error):
-                self.ballot, self.error = StepVerdict.FAILED, error
+                self.verdict, self.error = StepVerdict.FAILED, error
             else:
-                self.ballot, self.problem = StepVerdict.OUT_OF_MEMORY, memory.first_line(error)
+                self.verdict, self.problem = StepVerdict.OUT_OF_MEMORY, first_line(error)
         except BaseException:  # such as a KeyboardInterrupt
             self.undo()
             raise
-        if self.problem is not None and work.together:
+        if self.problem is not None and inputs.synchronized:
             self.undo()
             raise memory.TooLargeError(
                 "SyncBatchNorm's chunks were expected to fit, as they did when tried.",
@@ -101,39 +105,39 @@ class StepAttempt:
                 "Lower --batch-size, or leave --sync-batch-norm out.",
             )
 
-    def _run(self, work: StepInputs) -> None:
-        collecting = set(self.batchnorm.layers)  # whose statistics stay out of it
+    def _run(self, inputs: StepInputs) -> None:
+        collecting = set(self.batchnorm.layers)  # these restore their own buffers
         for module in self.model.modules():
             if module.training and module not in collecting:
                 self._buffers += [
                     (module, name, buffer, None if buffer is None else buffer.clone())
                     for name, buffer in module._buffers.items()
                 ]
-        set_checkpointing(self.model, work.checkpointing)
+        set_checkpointing(self.model, inputs.checkpointing)
         start = 0
-        with self.batchnorm.collecting(work.together):
-            for tiles in work.chunks:
-                end = start + sum(tiles)
-                with self.batchnorm.chunk(tiles):
-                    found = work.loss(*(tensor[start:end] for tensor in work.batch))
+        with self.batchnorm.collecting(inputs.synchronized):
+            for sizes in inputs.chunks:
+                end = start + sum(sizes)
+                with self.batchnorm.chunk(sizes):
+                    found = inputs.loss(*(tensor[start:end] for tensor in inputs.batch))
                 value, sums = found if isinstance(found, tuple) else (found, None)
-                work.scale(value / work.total).backward()  # type: ignore[no-untyped-call]
-                self.loss += value.detach().double() / work.total
+                inputs.scale(value / inputs.total).backward()  # type: ignore[no-untyped-call]
+                self.loss += value.detach().double() / inputs.total
                 if sums is not None:
                     self.sums = sums.detach() if self.sums is None else self.sums + sums.detach()
-                del found, value, sums
+                del found, value, sums  # so that no graph of this chunk lives on beside the next one's
                 start = end
-        work.claim()
+        inputs.claim()
         if self.world.size > 1:
             for parameter in self._parameters:
                 if parameter.grad is None:  # none of this rank's images reached it
                     parameter.grad = torch.zeros_like(parameter)
             self.world.reserve([*self._gradients(), *self.batchnorm.sums()])
-        if work.refuse_nan and not bool(torch.isfinite(self.loss)):
-            self.ballot = StepVerdict.NOT_A_NUMBER
+        if inputs.refuse_nan and not bool(torch.isfinite(self.loss)):
+            self.verdict = StepVerdict.NOT_A_NUMBER
 
     def undo(self) -> None:
-        """Leave everything as it was before, and let go of all tensors."""
+        """Roll back: gradients, buffers and random state become what they were, and all tensors are let go."""
         for parameter, gradient in zip(self._parameters, self._earlier, strict=True):
             parameter.grad = gradient
         with torch.no_grad():
@@ -146,7 +150,7 @@ class StepAttempt:
 
     @torch.no_grad()
     def commit(self) -> None:
-        """What concerns all ranks: gradients and statistics are added up. What is large was claimed before."""
+        """Add up gradients and statistics over the ranks and keep them; allocates nothing large any more."""
         if self.batchnorm.layers:
             sums, counts = self.batchnorm.sums(), zip(*self.world.all_gather(self.batchnorm.counts()), strict=True)
             self.world.all_reduce([*self._gradients(), *sums])
@@ -160,18 +164,18 @@ class StepAttempt:
     def _gradients(self) -> list[Tensor]:
         return [parameter.grad for parameter in self._parameters if parameter.grad is not None]
 
-    def _drop_gradients(self) -> None:
-        for parameter in self._parameters:
-            parameter.grad = None
-
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the model's parameters are."""
+    """The device of the model's parameters."""
     return next(model.parameters()).device
 
 
 def set_checkpointing(model: Any, wanted: bool) -> bool:
-    """Turn activation checkpointing on or off where the model offers it (timm, transformers); whether it does."""
+    """Turn activation checkpointing on or off.
+
+    Returns:
+        Whether the model offers it (timm, transformers).
+    """
     try:
         if hasattr(model, "set_grad_checkpointing"):
             model.set_grad_checkpointing(wanted)
@@ -179,6 +183,6 @@ def set_checkpointing(model: Any, wanted: bool) -> bool:
         if getattr(model, "supports_gradient_checkpointing", False):
             model.gradient_checkpointing_enable() if wanted else model.gradient_checkpointing_disable()
             return True
-    except AssertionError:  # timm's way to say that this network has none
+    except AssertionError:  # timm raises it for networks without checkpointing
         pass
     return False

@@ -1,8 +1,11 @@
-"""BatchNorm that learns while a batch goes through the network in chunks.
+"""Ghost batch norm: BatchNorm that trains while a batch goes through the network in chunks.
 
-Statistics of the whole batch cannot be had chunk by chunk. So a batch is divided into *tiles* (say of 32 images), each
-is normalised by itself wherever it stands, and the running statistics move once a step, by the mean over the tiles. A
-chunk of whole tiles then gives the same result however many there are. A chunk smaller than a tile cannot.
+Statistics of a whole batch cannot be computed chunk by chunk. So the batch is divided into *virtual batches* (of 32
+images, say). Each is normalised by itself, whichever chunk it is in, and the running statistics move once a step, by
+the mean over all virtual batches. The result does not depend on the number of chunks as long as each chunk is made of
+whole virtual batches; a chunk smaller than one changes it.
+
+Source: Hoffer et al., Train longer, generalize better, 2017, for normalising by virtual batches.
 """
 
 from __future__ import annotations
@@ -20,13 +23,20 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def training_batchnorms(model: nn.Module) -> list[_BatchNorm]:
-    """The BatchNorm layers that normalise by what goes through them, and not by statistics of before."""
+    """The BatchNorm layers that normalise by the current batch instead of by running statistics."""
     return [m for m in model.modules() if isinstance(m, _BatchNorm) and (m.training or m.running_mean is None)]
 
 
 @dataclass
-class _Own:
-    """What belongs to the network while others stand in its place."""
+class _RunningStatistics:
+    """A layer's own buffers, put aside while others collect a step's statistics.
+
+    Attributes:
+        mean: float32 (C,): running mean.
+        var: float32 (C,): running variance.
+        momentum: weight of a step's statistics, 0..1; None: a plain average over all steps.
+        batches: int64 scalar: steps so far.
+    """
 
     mean: Tensor | None
     var: Tensor | None
@@ -35,22 +45,28 @@ class _Own:
 
 
 @dataclass
-class _Found:
-    """Means over the tiles that went through a layer in this step."""
+class _StepStatistics:
+    """Statistics of one layer in this step, as means over the virtual batches so far.
+
+    Attributes:
+        mean: float32 (C,): mean of the means.
+        var: float32 (C,): mean of the variances.
+        virtual_batches: number of virtual batches so far.
+    """
 
     mean: Tensor | None
     var: Tensor | None
-    tiles: int = 0
+    virtual_batches: int = 0
 
 
 class GhostBatchNorm:
-    """The BatchNorm layers of a network that learn their statistics.
+    """The BatchNorm layers of a network that are in training.
 
-    A tile of one image has no statistics to learn from: it is normalised by the running ones and counts for nothing.
+    A virtual batch of one image has no statistics: it is normalised by the running ones and moves nothing.
 
     Args:
-        model: its layers in training mode are taken, as they are now.
-        group: with it, a chunk's statistics are those of all ranks together (SyncBatchNorm).
+        model: the network; its BatchNorm layers in training mode are taken, as they are now.
+        group: the ranks whose images share statistics (SyncBatchNorm); None: each rank normalises by its own.
     """
 
     def __init__(self, model: nn.Module, group: dist.ProcessGroup | None = None) -> None:
@@ -58,132 +74,145 @@ class GhostBatchNorm:
         self.group = group
         self._sizes: Sequence[int] = ()
         self._counting = False
-        self._own: dict[_BatchNorm, _Own] = {}
-        self._found = {norm: _Found(_like(norm.running_mean), _like(norm.running_var)) for norm in self.layers}
+        self._synchronized = False
+        self._running: dict[_BatchNorm, _RunningStatistics] = {}
+        self._step = {
+            layer: _StepStatistics(_like(layer.running_mean), _like(layer.running_var)) for layer in self.layers
+        }
 
     @contextmanager
-    def collecting(self, together: bool = True) -> Iterator[None]:
-        """Inside, forward passes move statistics kept here and leave those of the network alone.
+    def collecting(self, synchronized: bool = True) -> Iterator[None]:
+        """Let forward passes inside the block collect statistics here and leave the network's running ones alone.
 
         Args:
-            together: False where the ranks cannot all take part this time.
+            synchronized: whether all ranks take part, so that statistics can be shared; needs a `group`.
         """
-        self._together = together and self.group is not None
-        for norm, found in self._found.items():
-            self._own[norm] = _Own(norm.running_mean, norm.running_var, norm.momentum, norm.num_batches_tracked)
-            found.tiles = 0
-            if norm.running_mean is not None:
-                if not _alike(_tensor(found.mean), norm.running_mean):  # the network was moved
-                    found.mean, found.var = _like(norm.running_mean), _like(norm.running_var)
-                norm.running_mean, norm.running_var, norm.num_batches_tracked = found.mean, found.var, None
-            norm.forward = functools.partial(self._forward, norm)  # type: ignore[method-assign]
-        # A layer's own arithmetic keeps 0 × what was there before, which is not 0 after a step that was no number.
-        if moving := self._moving():
-            torch._foreach_zero_([_tensor(kept) for _, found in moving for kept in (found.mean, found.var)])
+        self._synchronized = synchronized and self.group is not None
+        for layer, step in self._step.items():
+            self._running[layer] = _RunningStatistics(
+                layer.running_mean, layer.running_var, layer.momentum, layer.num_batches_tracked
+            )
+            step.virtual_batches = 0
+            if layer.running_mean is not None:
+                if not _alike(_tensor(step.mean), layer.running_mean):  # the network was moved
+                    step.mean, step.var = _like(layer.running_mean), _like(layer.running_var)
+                layer.running_mean, layer.running_var, layer.num_batches_tracked = step.mean, step.var, None
+            layer.forward = functools.partial(self._forward, layer)  # type: ignore[method-assign]
+        # A layer multiplies what was there by 0 before it adds, and 0 × NaN is NaN: so the buffers are cleared.
+        if tracked := self._tracked():
+            torch._foreach_zero_([_tensor(buffer) for _, step in tracked for buffer in (step.mean, step.var)])
         try:
             yield
         finally:
-            for norm, own in self._own.items():
-                del norm.forward
-                norm.running_mean, norm.running_var = own.mean, own.var
-                norm.momentum, norm.num_batches_tracked = own.momentum, own.batches
-            self._own = {}
+            for layer, running in self._running.items():
+                del layer.forward
+                layer.running_mean, layer.running_var = running.mean, running.var
+                layer.momentum, layer.num_batches_tracked = running.momentum, running.batches
+            self._running = {}
 
     @contextmanager
-    def chunk(self, tiles: Sequence[int]) -> Iterator[None]:
-        """Around the forward pass of a chunk made of `tiles` images each; backward, where some of it may run again
-        (checkpointing), stays outside.
+    def chunk(self, sizes: Sequence[int]) -> Iterator[None]:
+        """Count the forward pass inside the block; the backward pass stays outside, as checkpointing repeats forward.
+
+        Args:
+            sizes: images in each virtual batch of the chunk.
         """
-        self._sizes, self._counting = tiles, True
+        self._sizes, self._counting = sizes, True
         try:
             yield
         finally:
             self._counting = False
 
     def sums(self) -> list[Tensor]:
-        """Over the tiles done, the sums of their means and variances, layer by layer: what ranks may add up."""
-        moving = self._moving()
-        kept = [_tensor(statistic) for _, found in moving for statistic in (found.mean, found.var)]
-        tiles = [float(found.tiles) for _, found in moving for _ in range(2)]
-        return list(torch._foreach_mul(kept, tiles)) if kept else []
+        """The statistics summed over the virtual batches so far, for ranks to add up.
+
+        Returns:
+            Two of float32 (C,) for each layer with running statistics: means, then variances.
+        """
+        tracked = self._tracked()
+        means = [_tensor(buffer) for _, step in tracked for buffer in (step.mean, step.var)]
+        counts = [float(step.virtual_batches) for _, step in tracked for _ in range(2)]
+        return list(torch._foreach_mul(means, counts)) if means else []
 
     def counts(self) -> list[int]:
-        """How many tiles each of these layers has seen: none where this step did not go through it."""
-        return [found.tiles for _, found in self._moving()]
+        """Virtual batches that went through each layer with running statistics; 0 where the step bypassed it."""
+        return [step.virtual_batches for _, step in self._tracked()]
 
     @torch.no_grad()
     def commit(self, sums: Sequence[Tensor], counts: Sequence[int]) -> None:
-        """Move the network's running statistics once, by the mean over all tiles.
+        """Move the network's running statistics once, by the mean over all virtual batches.
 
         Args:
-            sums: what `sums` returned, added up over the ranks.
-            counts: what `counts` returned, added up over the ranks.
+            sums: float32 (C,) each: the result of `sums`, added up over the ranks.
+            counts: the result of `counts`, added up over the ranks.
         """
-        seen = [number for number, tiles in enumerate(counts) if tiles]
+        seen = [number for number, count in enumerate(counts) if count]
         if not seen:
             return
-        moving = self._moving()
-        norms = [moving[number][0] for number in seen]
-        if batches := [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]:
+        tracked = self._tracked()
+        layers = [tracked[number][0] for number in seen]
+        if batches := [layer.num_batches_tracked for layer in layers if layer.num_batches_tracked is not None]:
             torch._foreach_add_(batches, 1)
-        shares = [
-            norm.momentum if norm.momentum is not None else 1.0 / float(_tensor(norm.num_batches_tracked))
-            for norm in norms
+        weights = [
+            layer.momentum if layer.momentum is not None else 1.0 / float(_tensor(layer.num_batches_tracked))
+            for layer in layers
         ]
         # All layers in a few kernels, where a GPU would wait for hundreds of small ones.
-        pairs = [sums[place] for number in seen for place in (2 * number, 2 * number + 1)]
+        pairs = [sums[index] for number in seen for index in (2 * number, 2 * number + 1)]
         means = torch._foreach_div(pairs, [float(counts[number]) for number in seen for _ in range(2)])
-        running = [_tensor(buffer) for norm in norms for buffer in (norm.running_mean, norm.running_var)]
-        torch._foreach_lerp_(running, means, [share for share in shares for _ in range(2)])
+        running = [_tensor(buffer) for layer in layers for buffer in (layer.running_mean, layer.running_var)]
+        torch._foreach_lerp_(running, means, [weight for weight in weights for _ in range(2)])
 
-    def _moving(self) -> list[tuple[_BatchNorm, _Found]]:
-        """The layers that keep running statistics."""
-        return [(norm, found) for norm, found in self._found.items() if found.mean is not None]
+    def _tracked(self) -> list[tuple[_BatchNorm, _StepStatistics]]:
+        """The layers with running statistics."""
+        return [(layer, step) for layer, step in self._step.items() if step.mean is not None]
 
-    def _forward(self, norm: _BatchNorm, x: Tensor) -> Tensor:
+    def _forward(self, layer: _BatchNorm, x: Tensor) -> Tensor:
         per_image, rest = divmod(len(x), sum(self._sizes))
-        # Some networks fold other axes into the first one; rows that belong to no single image are one tile.
-        # One tile is not split either: back through a split the gradient would be copied.
+        # Some networks fold other axes into the first one; rows that belong to no single image are one virtual batch.
+        # A single virtual batch is not split either: the gradient of a split would be a copy.
         whole = rest or len(self._sizes) == 1
-        tiles = [x] if whole else list(torch.split(x, [size * per_image for size in self._sizes]))
-        found, answers = self._found[norm], []
-        for tile, size in zip(tiles, self._sizes, strict=not rest):
-            if size == 1 and not rest and not self._together and found.mean is not None:
-                answers.append(self._by_running(norm, tile))
+        parts = [x] if whole else list(torch.split(x, [size * per_image for size in self._sizes]))
+        step, outputs = self._step[layer], []
+        for part, size in zip(parts, self._sizes, strict=not rest):
+            if size == 1 and not rest and not self._synchronized and step.mean is not None:
+                running = self._running[layer]
+                outputs.append(_normalised_by(layer, _tensor(running.mean), _tensor(running.var), part))
                 continue
-            # The mean over the tiles so far; and 0 where backward computes a checkpointed forward once more.
-            found.tiles += self._counting
-            norm.momentum = 1.0 / found.tiles if self._counting else 0.0
-            answers.append(self._by_all_ranks(norm, tile) if self._together else type(norm).forward(norm, tile))
-        return answers[0] if len(answers) == 1 else torch.cat(answers)
+            # Momentum 1/n makes the buffer the mean over n virtual batches; 0 where checkpointing repeats a forward.
+            step.virtual_batches += self._counting
+            layer.momentum = 1.0 / step.virtual_batches if self._counting else 0.0
+            outputs.append(
+                self._normalised_by_all_ranks(layer, part) if self._synchronized else type(layer).forward(layer, part)
+            )
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
-    def _by_running(self, norm: _BatchNorm, x: Tensor) -> Tensor:
-        own = self._own[norm]
-        return _normalised_by(norm, _tensor(own.mean), _tensor(own.var), x)
-
-    def _by_all_ranks(self, norm: _BatchNorm, x: Tensor) -> Tensor:
+    def _normalised_by_all_ranks(self, layer: _BatchNorm, x: Tensor) -> Tensor:
         axes = [axis for axis in range(x.ndim) if axis != 1]
         shape = [1, -1] + [1] * (x.ndim - 2)
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         count = wide.new_tensor(float(x.numel() // x.shape[1]))
         dist.all_reduce(count, group=self.group)
-        mean = _Sum.apply(wide.sum(axes), self.group) / count
+        mean = _SumOverRanks.apply(wide.sum(axes), self.group) / count
         centred = wide - mean.view(shape)
-        var = _Sum.apply(centred.square().sum(axes), self.group) / count
-        normalised = centred * torch.rsqrt(var + norm.eps).view(shape)
-        if norm.running_mean is not None:
+        var = _SumOverRanks.apply(centred.square().sum(axes), self.group) / count
+        normalised = centred * torch.rsqrt(var + layer.eps).view(shape)
+        if layer.running_mean is not None:
             with torch.no_grad():
-                norm.running_mean.lerp_(mean, norm.momentum or 0.0)
-                _tensor(norm.running_var).lerp_(var * count / (count - 1).clamp(min=1), norm.momentum or 0.0)
-        # What is left to do (scale, shift, an activation in some subclasses) the layer does itself.
-        return _normalised_by(norm, torch.zeros_like(mean), torch.full_like(var, 1 - norm.eps), normalised.to(x.dtype))
+                layer.running_mean.lerp_(mean, layer.momentum or 0.0)
+                _tensor(layer.running_var).lerp_(var * count / (count - 1).clamp(min=1), layer.momentum or 0.0)
+        # Scale, shift and, in some subclasses, an activation remain: the layer applies them itself.
+        return _normalised_by(
+            layer, torch.zeros_like(mean), torch.full_like(var, 1 - layer.eps), normalised.to(x.dtype)
+        )
 
 
-class _Sum(torch.autograd.Function):
-    """The sum of a tensor over the ranks; its gradient is the sum of theirs."""
+class _SumOverRanks(torch.autograd.Function):
+    """The sum of a tensor over the ranks, whose gradient is the sum of the ranks' gradients."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, group: dist.ProcessGroup) -> Tensor:
+        """The sum over the ranks of a tensor of any float dtype and shape."""
         ctx.group = group
         summed = tensor.clone()
         dist.all_reduce(summed, group=group)
@@ -191,20 +220,21 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """The sum over the ranks of the gradient, of the input's float dtype and shape."""
         summed = gradient.contiguous().clone()
         dist.all_reduce(summed, group=ctx.group)
         return summed, None
 
 
-def _normalised_by(norm: _BatchNorm, mean: Tensor, var: Tensor, x: Tensor) -> Tensor:
+def _normalised_by(layer: _BatchNorm, mean: Tensor, var: Tensor, x: Tensor) -> Tensor:
     """The layer's own forward pass in evaluation mode, by the statistics given."""
-    kept = norm.running_mean, norm.running_var, norm.training
-    norm.running_mean, norm.running_var, norm.training = mean, var, False
+    before = layer.running_mean, layer.running_var, layer.training
+    layer.running_mean, layer.running_var, layer.training = mean, var, False
     try:
-        answer: Tensor = type(norm).forward(norm, x)
+        output: Tensor = type(layer).forward(layer, x)
     finally:
-        norm.running_mean, norm.running_var, norm.training = kept
-    return answer
+        layer.running_mean, layer.running_var, layer.training = before
+    return output
 
 
 def _like(buffer: Tensor | None) -> Tensor | None:
@@ -216,5 +246,5 @@ def _alike(first: Tensor, second: Tensor) -> bool:
 
 
 def _tensor(buffer: Tensor | None) -> Tensor:
-    assert buffer is not None  # of a layer that keeps running statistics
+    assert buffer is not None  # of a layer with running statistics
     return buffer

@@ -1,4 +1,4 @@
-"""Where a batch is cut, and the way through a network without gradients, in as many chunks as memory asks for."""
+"""Chunk sizes of a batch, and inference in chunks with an out-of-memory retry."""
 
 from __future__ import annotations
 
@@ -8,74 +8,80 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lensmith.core.text import first_line
 from lensmith.training.microbatch import memory
 from lensmith.training.microbatch.chunk_scheduler import ChunkScheduler
 from lensmith.training.microbatch.onednn_workaround import in_healthy_thread
 
 
 def split_evenly(length: int, most: int) -> list[int]:
-    """`length` in as few near-equal pieces as keep each within `most`; none where there is nothing."""
+    """Near-equal sizes that sum to `length`, as few as keep each within `most`; an empty list for length 0."""
     return split_into(length, -(-length // most))
 
 
 def split_into(length: int, number: int) -> list[int]:
-    """`length` in `number` near-equal pieces, the larger ones first."""
-    return [length // number + (place < length % number) for place in range(number)]
+    """`number` near-equal sizes that sum to `length`, the larger ones first."""
+    return [length // number + (index < length % number) for index in range(number)]
 
 
-def chunks_of_virtual_batches(length: int, tile: int, most: int) -> list[list[int]]:
-    """Chunks of at most `most` images, as few as can be, each a list of whole tiles; of a tile that is more, pieces."""
-    tiles = split_evenly(length, tile)
-    if tiles and max(tiles) > most:
-        return [[piece] for piece in split_evenly(length, most)]
+def chunks_of_virtual_batches(length: int, virtual_batch: int, most: int) -> list[list[int]]:
+    """Sizes of the virtual batches in each chunk, with as few chunks as possible.
+
+    Args:
+        length: images in the batch.
+        virtual_batch: images that BatchNorm normalises together, at most.
+        most: images in a chunk, at most; where that is less than a virtual batch, each chunk is one smaller than that.
+    """
+    sizes = split_evenly(length, virtual_batch)
+    if sizes and max(sizes) > most:
+        return [[size] for size in split_evenly(length, most)]
     number = -(-length // most)
-    while sum(tiles[: -(-len(tiles) // max(1, number))]) > most:  # the first chunk, which is the largest
+    while sum(sizes[: -(-len(sizes) // max(1, number))]) > most:  # the first chunk, which is the largest
         number += 1
-    counts = split_into(len(tiles), number)
-    ends = list(itertools.accumulate(counts, initial=0))
-    return [tiles[start:end] for start, end in itertools.pairwise(ends)]
+    ends = list(itertools.accumulate(split_into(len(sizes), number), initial=0))
+    return [sizes[start:end] for start, end in itertools.pairwise(ends)]
 
 
 def infer_in_chunks(
     scheduler: ChunkScheduler, batch: Tensor, forward: Callable[[Tensor], Tensor], device: torch.device
 ) -> Tensor:
-    """`forward` over a batch without gradients, in as many chunks as memory asks for.
+    """Run `forward` over a batch in as many chunks as memory asks for.
 
     Args:
-        scheduler: remembers what fits; one for each use.
-        batch: (N, …), N ≥ 1.
-        forward: a chunk → an answer for each of its rows.
-        device: where memory can run out.
+        scheduler: knows what fits; one for each use.
+        batch: any dtype (N, …), N ≥ 1.
+        forward: a chunk (n, …) → its outputs (n, …).
+        device: the device whose memory can run out.
 
     Returns:
-        The answers of all N rows.
+        The outputs of all N rows, in the dtype and shape that `forward` gives them.
 
     Raises:
         TooLargeError: one row alone does not fit.
     """
     while True:
-        answer, problem = _chunk_by_chunk(scheduler, batch, forward)
-        if answer is not None:
-            scheduler.succeed(len(batch))
-            return answer
+        outputs, problem = _chunk_by_chunk(scheduler, batch, forward)
+        if outputs is not None:
+            scheduler.on_success(len(batch))
+            return outputs
         memory.release(device)
-        if not scheduler.fail(len(batch)):
+        if not scheduler.on_out_of_memory(len(batch)):
             raise memory.TooLargeError(
-                f"{scheduler.at_once(len(batch))} images at once were expected to fit into memory.",
+                f"{scheduler.chunk_size(len(batch))} images at once were expected to fit into memory.",
                 f"They do not ({problem}).",
-                "Use smaller images, a smaller model, or a machine with more memory.",
+                memory.SMALLER,
             )
 
 
 def _chunk_by_chunk(
     scheduler: ChunkScheduler, batch: Tensor, forward: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor | None, str]:
-    """The answers, or what ran out of memory: leaving `except` lets go of all tensors."""
+    """The outputs, or the message of an out-of-memory error, without the error itself, which would pin tensors."""
     try:
-        chunks = torch.split(batch, split_evenly(len(batch), scheduler.at_once(len(batch))))
-        answers = in_healthy_thread(lambda: [forward(chunk) for chunk in chunks])
-        return (torch.cat(answers) if len(answers) > 1 else answers[0]), ""
+        chunks = torch.split(batch, split_evenly(len(batch), scheduler.chunk_size(len(batch))))
+        outputs = in_healthy_thread(lambda: [forward(chunk) for chunk in chunks])
+        return (torch.cat(outputs) if len(outputs) > 1 else outputs[0]), ""
     except Exception as error:
         if not memory.is_out_of_memory(error):
             raise
-        return None, memory.first_line(error)
+        return None, first_line(error)

@@ -1,7 +1,7 @@
-"""Processes that train together: who they are, what they vote, and what they add up.
+"""Ranks: processes that train together (data-parallel training with torch.distributed).
 
-While chunks go forward and back no rank waits for another; they meet once a step, to vote, and add up gradients only
-after the vote. Votes go through Gloo on the CPU, so a GPU that is out of memory can still take part.
+Ranks do not wait for each other while chunks go forward and backward. They meet once a step: for the verdict, and after
+it for the sum of the gradients. Verdicts go through Gloo on the CPU, so a GPU that is out of memory can take part.
 """
 
 from __future__ import annotations
@@ -15,31 +15,30 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lensmith.core.text import first_line
 from lensmith.errors import LensmithError, RunError
-from lensmith.training.microbatch.memory import first_line
 
 T = TypeVar("T")
 
 TIMEOUT_S = 600.0
 """The longest that a rank waits for the others; longer than any step, and than validation by one of them."""
 
-
 RENDEZVOUS = "LENSMITH_RENDEZVOUS"
 """Environment variable: where the ranks meet, as torch's `init_method`; `torchrun` has a way of its own."""
 
 
 class LostRankError(RunError):
-    """Another rank is gone; what happened is known there."""
+    """Another rank failed or is gone; its own output says why."""
 
 
 class World:
-    """All ranks as seen by one of them; alone, everything here is a formality.
+    """All ranks, as seen by one of them. In a world of one every collective returns at once.
 
     Attributes:
-        rank: of this process, 0-based.
+        rank: number of this process among all, 0-based.
         size: number of processes.
-        local_rank: number among those on this machine, which is the number of its GPU.
-        on_this_machine: how many there are on it.
+        local_rank: number of this process among those on its machine, which is the number of its GPU.
+        local_size: number of processes on this machine.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1) -> None:
@@ -56,35 +55,35 @@ class World:
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             rank, where = int(os.environ["RANK"]), os.environ.get(RENDEZVOUS, "env://")
             dist.init_process_group(backend, where, timedelta(seconds=timeout_s), world_size=size, rank=rank)
-        local_rank, here = (int(os.environ.get(name, "0")) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
-        return cls(dist.get_rank(), dist.get_world_size(), local_rank, here or dist.get_world_size())
+        local_rank, local_size = (int(os.environ.get(name, "0")) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+        return cls(dist.get_rank(), dist.get_world_size(), local_rank, local_size or dist.get_world_size())
 
     def leave(self) -> None:
-        """Say goodbye to the others."""
+        """Leave the process group."""
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
     @property
     def is_rank_zero(self) -> bool:
-        """Whether this rank is the one that writes and speaks."""
+        """Whether this rank is the one that writes files and prints."""
         return self.rank == 0
 
     def all_reduce_max(self, value: int) -> int:
-        """The largest value that any rank gives."""
+        """The largest of the ranks' values."""
         if self.size == 1:
             return value
-        ballot = torch.tensor([value], dtype=torch.int64)
-        self._meet(lambda: dist.all_reduce(ballot, dist.ReduceOp.MAX))
-        return int(ballot.item())
+        largest = torch.tensor([value], dtype=torch.int64)
+        self._meet(lambda: dist.all_reduce(largest, dist.ReduceOp.MAX))
+        return int(largest.item())
 
     def all_gather(self, numbers: Sequence[float]) -> list[list[float]]:
-        """What each rank says, a few numbers each, by rank."""
+        """Every rank's numbers, by rank; each rank gives as many."""
         if self.size == 1:
             return [list(numbers)]
         own = torch.tensor(numbers, dtype=torch.float64)
-        all_said = [torch.empty_like(own) for _ in range(self.size)]
-        self._meet(lambda: dist.all_gather(all_said, own))
-        return [said.tolist() for said in all_said]
+        gathered = [torch.empty_like(own) for _ in range(self.size)]
+        self._meet(lambda: dist.all_gather(gathered, own))
+        return [each.tolist() for each in gathered]
 
     def all_gather_object(self, value: Any) -> list[Any]:
         """Every rank's picklable value, by rank."""
@@ -98,54 +97,54 @@ class World:
         """Rank 0's picklable value."""
         return self.all_gather_object(value if self.is_rank_zero else None)[0]
 
-    def on_rank_zero(self, act: Callable[[], T]) -> T:
-        """What rank 0 makes of `act`; the other ranks get the same, or raise the same error of lensmith."""
+    def on_rank_zero(self, action: Callable[[], T]) -> T:
+        """Run `action` on rank 0, and return its result, or raise its LensmithError, on every rank."""
         if self.size == 1:
-            return act()
-        made: Any = None
+            return action()
+        result: Any = None
         if self.is_rank_zero:
             try:
-                made = act()
+                result = action()
             except LensmithError as error:
-                made = error
-        made = self.broadcast_object(made)
-        if isinstance(made, LensmithError):
-            raise made
-        return cast(T, made)
+                result = error
+        result = self.broadcast_object(result)
+        if isinstance(result, LensmithError):
+            raise result
+        return cast(T, result)
 
     @torch.no_grad()
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
-        """Give all ranks rank 0's tensors."""
+        """Overwrite tensors of any dtype and shape with those of rank 0."""
         if self.size > 1:
             for tensor in tensors:
                 self._meet(lambda tensor=tensor: dist.broadcast(tensor, 0))  # type: ignore[misc]
 
     def reserve(self, tensors: Sequence[Tensor]) -> None:
-        """Take the memory that `add` of such tensors needs, so that it needs none later."""
+        """Allocate now what `all_reduce` of tensors of this dtype and these shapes needs."""
         elements = sum(tensor.numel() for tensor in tensors)
         if self.size > 1 and (self._flat is None or self._flat.numel() < elements):
             self._flat = torch.empty(elements, dtype=tensors[0].dtype, device=tensors[0].device)
 
     @torch.no_grad()
     def all_reduce(self, tensors: Sequence[Tensor]) -> None:
-        """Add up tensors of one type over all ranks, in place and in one message."""
+        """Sum tensors of one dtype and any shape over the ranks, in place and in one message."""
         if self.size == 1 or not tensors:
             return
         self.reserve(tensors)
         assert self._flat is not None
         flat = self._flat[: sum(tensor.numel() for tensor in tensors)]
         parts = torch.split(flat, [tensor.numel() for tensor in tensors])
-        places = [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
-        torch._foreach_copy_(places, list(tensors))
+        views = [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
+        torch._foreach_copy_(views, list(tensors))
         self._meet(lambda: dist.all_reduce(flat))
-        torch._foreach_copy_(list(tensors), places)
+        torch._foreach_copy_(list(tensors), views)
 
-    def _meet(self, together: Callable[[], Any]) -> None:
+    def _meet(self, collective: Callable[[], Any]) -> None:
         try:
-            together()
+            collective()
         except RuntimeError as error:
             raise LostRankError(
-                f"All {self.size} processes were expected to go on together.",
+                f"All {self.size} ranks were expected to take part.",
                 f"Rank {self.rank} lost another one ({first_line(error)}).",
-                "See what that one said; the run goes on from its last checkpoint with --resume.",
+                "See the other rank's output; `lensmith train --resume` continues from the last checkpoint.",
             ) from error

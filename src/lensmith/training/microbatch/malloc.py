@@ -1,6 +1,6 @@
-"""What becomes of the blocks of a CPU's memory that are freed: glibc is told what will be asked for next.
+"""Settings of the C library's heap (glibc's mallopt): freed memory is returned to the system, or retained for reuse.
 
-On other systems, and for a GPU, nothing of this is needed or done.
+On other systems, and for a GPU, these functions do nothing.
 """
 
 from __future__ import annotations
@@ -14,48 +14,48 @@ from lensmith.training.microbatch.usage import room_bytes, status_bytes
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
 _NEVER = -1
 _MAPPINGS = 2**16
-"""Blocks that may be mappings of their own at a time: glibc's own default."""
+"""glibc's default for the number of blocks that are mappings of their own at a time."""
 _SMALL_BYTES, _LARGE_BYTES = 2**17, 2**25
-"""From where on they are, first and at most, by glibc's own rule."""
+"""glibc's smallest and largest size from which on a block becomes a mapping of its own."""
 
-_short = False
-"""Memory ran out in this process, whose blocks are handled in one way for all."""
+_ran_out = False
+"""Whether memory ran out in this process."""
 
 
 def return_freed_memory(*, ran_out: bool = False) -> None:
-    """A large block is a mapping of its own, which goes back to the system when it is freed.
+    """Make each large block a mapping of its own, which goes back to the system when it is freed.
 
-    The C library would keep freed blocks, in pieces that no larger block fits into: after some failed tries 0.9 GB of
+    The heap would retain freed blocks as fragments that no larger block fits into: after a few failed steps 0.9 GB of
     2.2 GB were lost to that. So this is for steps that may fail, although the system clears each page that it hands
     out, which takes up to half of a step's time. Threads share one heap from now on, while each new one would otherwise
     reserve 64 MB of addresses for its own.
 
     Args:
-        ran_out: it did, so blocks stay apart until they are `as_usual`.
+        ran_out: whether memory ran out; then nothing is retained until `restore_defaults`.
     """
-    global _short
-    _short = _short or ran_out
-    _tell((_M_MMAP_THRESHOLD, _SMALL_BYTES), (_M_MMAP_MAX, _MAPPINGS), (_M_TRIM_THRESHOLD, _SMALL_BYTES))
-    _tell((_M_ARENA_MAX, 1))
+    global _ran_out
+    _ran_out = _ran_out or ran_out
+    _set((_M_MMAP_THRESHOLD, _SMALL_BYTES), (_M_MMAP_MAX, _MAPPINGS), (_M_TRIM_THRESHOLD, _SMALL_BYTES))
+    _set((_M_ARENA_MAX, 1))
     _trim()
 
 
 def retain_freed_memory() -> None:
-    """What a step frees is kept for the next one; not where memory ran out, or a step takes half of what is left."""
+    """Retain what a step frees for the next one, unless memory ran out or a step takes half of what is left."""
     step_bytes = status_bytes("VmHWM") - status_bytes("VmRSS")
-    if not _short and 2 * step_bytes < room_bytes():
-        _tell((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _NEVER))
+    if not _ran_out and 2 * step_bytes < room_bytes():
+        _set((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _NEVER))
 
 
 def restore_defaults() -> None:
-    """As the C library comes to do by itself, and all that it has kept goes back."""
-    global _short
-    _short = False
-    _tell((_M_MMAP_THRESHOLD, _LARGE_BYTES), (_M_MMAP_MAX, _MAPPINGS), (_M_TRIM_THRESHOLD, 2 * _LARGE_BYTES))
+    """Go back to the settings that glibc arrives at by itself, and return all retained memory."""
+    global _ran_out
+    _ran_out = False
+    _set((_M_MMAP_THRESHOLD, _LARGE_BYTES), (_M_MMAP_MAX, _MAPPINGS), (_M_TRIM_THRESHOLD, 2 * _LARGE_BYTES))
     _trim()
 
 
-def _tell(*options: tuple[int, int]) -> None:
+def _set(*options: tuple[int, int]) -> None:
     if sys.platform == "linux":
         with suppress(AttributeError):  # musl has no mallopt
             for option, value in options:
@@ -64,5 +64,5 @@ def _tell(*options: tuple[int, int]) -> None:
 
 def _trim() -> None:
     if sys.platform == "linux":
-        with suppress(AttributeError):  # musl has none
+        with suppress(AttributeError):  # musl has no malloc_trim
             ctypes.CDLL(None).malloc_trim(0)

@@ -1,7 +1,7 @@
-"""Memory while training: what an out-of-memory looks like, how to get all of it back, and a cap.
+"""Out-of-memory errors: recognising them, freeing memory, the out-of-memory retry, and a cap on what training takes.
 
-On a CPU the cap is a limit of this process (RLIMIT_DATA), so that too large a batch ends in an exception that can be
-answered, and not in the system killing the process.
+On a CPU the cap is a limit of this process (RLIMIT_DATA), so that too large a batch raises an exception that can be
+handled, where the system would otherwise kill the process.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Self, TypeVar
 
 import torch
 
+from lensmith.core.text import first_line
 from lensmith.errors import RunError
 from lensmith.training.microbatch import malloc
 from lensmith.training.microbatch.usage import free_bytes, status_bytes
@@ -22,6 +23,7 @@ from lensmith.training.microbatch.usage import free_bytes, status_bytes
 T = TypeVar("T")
 
 TRIES = 3
+SMALLER = "Use smaller images, a smaller model, or a machine with more memory."
 
 _SIGNS = (
     "out of memory",  # CUDA, HIP, MPS
@@ -29,7 +31,7 @@ _SIGNS = (
     "not enough memory",  # the same on Windows
     "Cannot allocate memory",  # the C library, in words
     "std::bad_alloc",
-    "could not create a primitive",  # oneDNN, whose scratch memory could not be had
+    "could not create a primitive",  # oneDNN, which could not get scratch memory
     "could not create a memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
@@ -37,15 +39,15 @@ _SIGNS = (
 )
 
 _SHARED_BYTES = 2**30
-"""Taken on a GPU by others, from which it counts as shared; a driver's context alone is about half of it."""
+"""Bytes that others take on a GPU for it to count as shared; a driver's context alone is about half of it."""
 
 
 class TooLargeError(RunError):
-    """Not even the smallest chunk fits into the memory there is."""
+    """Not even the smallest chunk fits into memory."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out: by its type, else (libraries raise RuntimeError) by its text."""
+    """Whether memory ran out, by the error's type, or by its text, as libraries raise plain RuntimeErrors."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     if isinstance(error, OSError):
@@ -54,9 +56,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release(device: torch.device) -> None:
-    """Give all unused memory back to the device or the system; call outside of `except`, which pins tensors.
+    """Return all unused memory to the device or the system, and on a CPU keep returning it from now on.
 
-    On a CPU blocks stay apart from now on, see there.
+    Call this outside of `except`, where the traceback pins tensors.
     """
     gc.collect()
     if device.type == "cuda":
@@ -66,15 +68,15 @@ def release(device: torch.device) -> None:
 
 
 def retry_out_of_memory(action: Callable[[], T], device: torch.device, what: str) -> T:
-    """`action()`, tried again with all unused memory given back where it ran out.
+    """Run `action`, and again up to TRIES times with unused memory released where memory ran out.
 
     Args:
-        action: changes nothing unless it goes through.
-        device: where memory can run out.
-        what: is being done, for the error.
+        action: function without arguments that changes nothing unless it succeeds.
+        device: the device whose memory can run out.
+        what: noun phrase for the error message, such as "one batch of images".
 
     Raises:
-        TooLargeError: it ran out each time.
+        TooLargeError: memory ran out each time.
     """
     problem = ""
     for _ in range(TRIES):
@@ -92,19 +94,14 @@ def retry_out_of_memory(action: Callable[[], T], device: torch.device, what: str
     )
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says, without a library's advice."""
-    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
-
-
 class MemoryCap:
-    """Use as a context: inside, asking for more than a share of the memory raises.
+    """A context in which allocating more than a share of the memory raises an error.
 
     Args:
         device: cpu or cuda.
-        fraction: 0..1; of a GPU's whole memory, or of what the machine (or container) has free. None: 0.8 of a GPU
-            that others use too, else 0.95; 0.9 of a CPU's.
-        processes: that share the CPU's memory.
+        fraction: share of a GPU's whole memory, or of the machine's (or container's) free memory, 0..1. By default 0.9
+            of a CPU's; 0.95 of a GPU's, or 0.8 where others use it too.
+        processes: number of processes that share the CPU's memory.
     """
 
     def __init__(self, device: torch.device, fraction: float | None = None, processes: int = 1) -> None:
@@ -139,7 +136,7 @@ class MemoryCap:
 
 
 def lift_cap() -> None:
-    """In a child process: undo the CPU's cap, which is meant for the one that trains."""
+    """Remove a CPU's cap in a child process, as it is meant for the process that trains."""
     if sys.platform == "linux":
         import resource
 

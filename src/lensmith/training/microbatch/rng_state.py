@@ -1,4 +1,4 @@
-"""The state of every random generator that training uses, to be put back after a failed try or in a resumed run."""
+"""State of the random generators that training uses, restored after a failed step and in a resumed run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """The state of Python's, NumPy's and torch's generators, as tensors and plain values."""
+    """The state of the generators of Python, NumPy, torch and the device, as tensors and plain values."""
     numpy: Any = np.random.get_state()
     return {
         "python": random.getstate(),
@@ -21,7 +21,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Take over what `random_state` returned."""
+    """Restore what `random_state` returned."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     name, keys, *rest = state["numpy"]

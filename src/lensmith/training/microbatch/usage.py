@@ -1,4 +1,4 @@
-"""How much memory this process holds, held at most, and can still get."""
+"""Memory usage of this process: current, peak, and how much more it can get."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from lensmith.core.machine import memory_limit_bytes
 
 
 class PeakMemory:
-    """The most memory held since the last `read_and_reset`: reserved on a GPU, resident on a CPU."""
+    """Peak memory since the last reading: memory reserved on a GPU, resident memory on a CPU."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.read_and_reset()
 
     def read_and_reset(self) -> int:
-        """Bytes, and begin anew."""
+        """The peak in bytes; a new measurement begins."""
         if self.device.type == "cuda":
             peak = torch.cuda.max_memory_reserved(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)
             return peak
         peak = status_bytes("VmHWM") or psutil.Process().memory_info().rss
-        with suppress(OSError):  # no Linux, or not allowed: then it is the peak since the process began
+        with suppress(OSError):  # not Linux, or not allowed: then it is the peak since the process began
             Path("/proc/self/clear_refs").write_text("5")
         return peak
 
 
 def free_bytes() -> int:
-    """Memory that this process can still get from the machine or its container."""
+    """Bytes that this process can still get from the machine or its container."""
     free = psutil.virtual_memory().available
     limit = memory_limit_bytes()
     own = psutil.Process().memory_info().rss
@@ -41,7 +41,7 @@ def free_bytes() -> int:
 
 
 def status_bytes(name: str) -> int:
-    """A size of /proc/self/status (VmData, VmHWM, VmSize); 0 where there is none."""
+    """A size from /proc/self/status in bytes (VmData, VmHWM, VmSize); 0 where the system has no such file."""
     try:
         with open(f"/proc/{os.getpid()}/status") as file:  # noqa: PTH123 - read at every step
             line = next((line for line in file if line.startswith(f"{name}:")), "")
@@ -51,13 +51,13 @@ def status_bytes(name: str) -> int:
 
 
 def room_bytes() -> int:
-    """Memory that this process can still get before the machine, its container or a limit of its own is in the way."""
+    """Bytes that this process can still get before the machine, its container or its own resource limits refuse."""
     room = free_bytes()
     if sys.platform == "linux":
         import resource
 
-        for limit, held in ((resource.RLIMIT_DATA, "VmData"), (resource.RLIMIT_AS, "VmSize")):
+        for limit, used in ((resource.RLIMIT_DATA, "VmData"), (resource.RLIMIT_AS, "VmSize")):
             soft, _ = resource.getrlimit(limit)
             if soft != resource.RLIM_INFINITY:
-                room = min(room, soft - status_bytes(held))
+                room = min(room, soft - status_bytes(used))
     return max(0, room)
