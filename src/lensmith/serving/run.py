@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from lensmith.config import ServeSettings
 from lensmith.errors import ServiceError
 from lensmith.serving.execution.model_manager import ModelManager
+from lensmith.serving.metrics import shared_metrics_folder
 from lensmith.serving.metrics.logs import logging_as
 from lensmith.serving.rollout.sidecar import followed, pulled
 
@@ -33,13 +34,13 @@ def serve(settings: ServeSettings) -> None:
     _allow_many_connections()
     with suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is a bundle that could be read again
-    with ExitStack() as open_sockets:
+    with ExitStack() as resources:
         # Before the slow part, so that a taken port is told at once.
         ports = [settings.port] if settings.health_port is None else [settings.port, settings.health_port]
-        listeners = [open_sockets.enter_context(_bind(settings.host, port)) for port in ports]
+        listeners = [resources.enter_context(_bind(settings.host, port)) for port in ports]
         if settings.beside is not None:
             settings = settings.model_copy(update={"beside": pulled(settings.beside, settings)})
-        channel = open_sockets.enter_context(followed(settings))
+        channel = resources.enter_context(followed(settings))
         loading = ModelManager.start_loading(settings, channel) if settings.workers == 1 else None
         from lensmith.serving.auth.jwt import Authenticator, refuse_open_door
 
@@ -48,6 +49,7 @@ def serve(settings: ServeSettings) -> None:
             if loading is not None:
                 _serve_alone(settings, listeners, loading)
             else:
+                resources.enter_context(shared_metrics_folder())
                 from lensmith.serving.server.supervisor import Supervisor
 
                 Supervisor(settings, listeners, lambda name: _announce(name, listeners[0]), channel).run()

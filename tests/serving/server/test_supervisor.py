@@ -50,7 +50,7 @@ def ask(url: str, method: str, path: str, body: Any = None, **headers: str) -> t
         connection.close()
 
 
-def members(service: ServiceProcess) -> list[psutil.Process]:
+def workers_of(service: ServiceProcess) -> list[psutil.Process]:
     """Its processes that answer; not the one that multiprocessing keeps for itself."""
     found = []
     for child in psutil.Process(service.process.pid).children():
@@ -73,15 +73,15 @@ def until(condition: Callable[[], bool], seconds: float = 30) -> None:
 
 
 def test_metrics_add_up_over_processes_and_survive_the_death_of_one(service: ServiceProcess, red_png: bytes) -> None:
-    assert len(members(service)) == 2
+    assert len(workers_of(service)) == 2
     for _ in range(40):  # each on a connection of its own, so that both processes have some
         assert ask(service.url, "POST", "/predict", red_png)[0] == 200
     counted = 'lensmith_requests_total{route="/predict",status="200"'
     assert metric(service.url, counted) == 40
-    dead = members(service)[0]
+    dead = workers_of(service)[0]
     dead.kill()
     until(lambda: metric(service.url, "lensmith_worker_restarts_total") == 1)
-    until(lambda: len(members(service)) == 2 and dead not in members(service))
+    until(lambda: len(workers_of(service)) == 2 and dead not in workers_of(service))
     for _ in range(10):
         assert ask(service.url, "POST", "/predict", red_png)[0] == 200
     assert metric(service.url, counted) == 50
@@ -99,9 +99,9 @@ def test_a_swap_is_taken_by_every_process_and_by_those_that_come_later(
     newer = json.dumps({"bundle": str(remake("newer", version="2").path)})
     status, body = ask(service.url, "POST", "/admin/model", newer, **{"content-type": "application/json"})
     assert (status, json.loads(body)["version"]) == (200, "2")
-    until(lambda: versions() == {"2"} and len(members(service)) == 2)
-    members(service)[0].kill()
-    until(lambda: metric(service.url, "lensmith_worker_restarts_total") == 1 and len(members(service)) == 2)
+    until(lambda: versions() == {"2"} and len(workers_of(service)) == 2)
+    workers_of(service)[0].kill()
+    until(lambda: metric(service.url, "lensmith_worker_restarts_total") == 1 and len(workers_of(service)) == 2)
     until(lambda: metric(service.url, "lensmith_threads ") == 2)
     assert versions() == {"2"}
 
@@ -112,9 +112,9 @@ def test_what_replaced_processes_have_counted_counts_on_in_one_file(service: Ser
         for _ in range(10):
             assert ask(service.url, "POST", "/predict", red_png)[0] == 200
         assert ask(service.url, "POST", "/admin/model", "{}", **{"content-type": "application/json"})[0] == 200
-        until(lambda: len(members(service)) == 2)
+        until(lambda: len(workers_of(service)) == 2)
         assert metric(service.url, counted) == 10 * swaps
-    (environment,) = {run_worker.environ()["PROMETHEUS_MULTIPROC_DIR"] for run_worker in members(service)}
+    (environment,) = {each.environ()["PROMETHEUS_MULTIPROC_DIR"] for each in workers_of(service)}
     files = [file.name for file in Path(environment).iterdir()]
     assert sum(name.startswith("counter") for name in files) <= 4  # two processes, the supervisor, the dead
 
@@ -123,7 +123,7 @@ def test_a_bundle_that_cannot_be_served_is_taken_by_none(service: ServiceProcess
     nothing = json.dumps({"bundle": str(tmp_path / "nothing")})
     status, body = ask(service.url, "POST", "/admin/model", nothing, **{"content-type": "application/json"})
     assert (status, json.loads(body)["title"]) == (422, "The bundle cannot be served")
-    until(lambda: len(members(service)) == 2)
+    until(lambda: len(workers_of(service)) == 2)
     # And the next one may come.
     assert ask(service.url, "POST", "/admin/model", "{}", **{"content-type": "application/json"})[0] == 200
 
@@ -140,12 +140,12 @@ def test_a_hangup_reads_the_bundle_again(service: ServiceProcess, remake: Callab
 
 def test_the_processes_end_with_their_supervisor(remake: Callable[..., Bundle]) -> None:
     service = start_service(remake("served").path, workers=2)
-    found = members(service)
+    found = workers_of(service)
     assert service.stop() == 0
     assert not any(each.is_running() for each in found)
 
     service = start_service(remake("again").path, workers=2)
-    found = members(service)
+    found = workers_of(service)
     service.process.kill()
     until(lambda: not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in found))
     service.stop()

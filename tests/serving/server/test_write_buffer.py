@@ -7,19 +7,19 @@ from lensmith.serving.server.write_buffer import MOST_BYTES, BufferedTransport
 
 
 class Wire:
-    """A transport that notes what it is told."""
+    """A transport that notes what is written to it."""
 
     def __init__(self) -> None:
-        self.startup_report: list[Any] = []
+        self.written: list[Any] = []
 
     def write(self, data: bytes) -> None:
-        self.startup_report.append(data)
+        self.written.append(data)
 
     def close(self) -> None:
-        self.startup_report.append("close")
+        self.written.append("close")
 
     def is_closing(self) -> bool:
-        return "close" in self.startup_report
+        return "close" in self.written
 
     def get_extra_info(self, name: str) -> str:
         return f"the {name}"
@@ -34,7 +34,7 @@ def told(*turns: Any) -> list[Any]:
         for turn in turns:
             turn(transport)
             await asyncio.sleep(0)
-        return wire.startup_report
+        return wire.written
 
     return asyncio.run(scenario())
 

@@ -1,7 +1,7 @@
-"""Measurements of several processes, in the files of prometheus_client's multiprocess mode.
+"""Metrics of several processes, in the files of prometheus_client's multiprocess mode.
 
-Every process has files of its own, and those of dead ones have to go on counting. As processes come and go with each
-change of model, what the dead have counted is put together in one file.
+Every process has files of its own, and the counts of dead ones must not be lost. As processes come and go with each
+model swap, the counts of the dead are merged into one file.
 """
 
 from __future__ import annotations
@@ -19,27 +19,20 @@ from prometheus_client.multiprocess import mark_process_dead
 from lensmith.serving.metrics import SHARED_FOLDER
 
 KINDS = ("counter", "histogram")
-"""Whose values of dead processes count on; gauges tell of the living."""
+"""Metrics whose values outlive their process; gauges describe live processes only."""
 
 
-class Restarts:
-    """How many processes died and were replaced."""
-
-    def __init__(self) -> None:
-        self._counter = Counter(
-            "lensmith_worker_restarts", "Processes that died and were replaced.", registry=CollectorRegistry()
-        )
-
-    def inc(self) -> None:
-        """One more."""
-        self._counter.inc()
+def restart_counter() -> Counter:
+    """The supervisor's counter of worker processes that died and were replaced."""
+    what = "Processes that died and were replaced."
+    return Counter("lensmith_worker_restarts", what, registry=CollectorRegistry())
 
 
 def merge_counts_of_dead(pid: int) -> None:
-    """Add what a dead process has counted to the file of the dead, and remove its own.
+    """Add the counts of a dead process to the file of all dead processes, and remove its own.
 
     Args:
-        pid: of a process that writes no more.
+        pid: ID of a process that has ended.
     """
     folder = Path(os.environ[SHARED_FOLDER])
     with locked_files(folder, fcntl.LOCK_EX):
@@ -48,16 +41,16 @@ def merge_counts_of_dead(pid: int) -> None:
             own = folder / f"{kind}_{pid}.db"
             if not own.exists():
                 continue
-            kept = MmapedDict(str(folder / f"{kind}_dead.db"))
+            merged = MmapedDict(str(folder / f"{kind}_dead.db"))
             for key, value, timestamp, _ in MmapedDict.read_all_values_from_file(str(own)):
-                kept.write_value(key, kept.read_value(key)[0] + value, timestamp)
-            kept.close()
+                merged.write_value(key, merged.read_value(key)[0] + value, timestamp)
+            merged.close()
             own.unlink()
 
 
 @contextmanager
 def locked_files(folder: Path, lock: int = fcntl.LOCK_SH) -> Iterator[None]:
-    """Read the files, with nothing counted twice or missing; `LOCK_EX`: change which there are."""
+    """Lock the files to read them with nothing counted twice or missing; `LOCK_EX`: to merge and remove some."""
     with (folder / "lock").open("a") as file:
         fcntl.flock(file, lock)
         yield

@@ -1,23 +1,17 @@
-"""Several processes of one service: started, replaced when they die or hang, or when another model is to answer.
+"""The supervisor of several worker processes: model swaps by generations of workers, and graceful shutdown.
 
-They accept from the same sockets. Each is a whole `lensmith.serving.server.server.Server`; this one only watches, and
-loads no model.
+The workers accept from the same sockets. Each is a whole `lensmith.serving.server.server.Server`; the supervisor loads
+no model.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import signal
 import socket
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -26,58 +20,53 @@ from lensmith.errors import LensmithError, ServiceError
 from lensmith.rollout.sidecar_channel import SidecarChannel
 from lensmith.serving.auth import audit
 from lensmith.serving.execution.loaded_model import ModelVersion
-from lensmith.serving.metrics import SHARED_FOLDER
-from lensmith.serving.server.worker import Heartbeat, Message, run_worker
+from lensmith.serving.metrics.shared import merge_counts_of_dead, restart_counter
+from lensmith.serving.server.signals import SignalInbox
+from lensmith.serving.server.worker import Message
+from lensmith.serving.server.worker_group import WorkerGroup, WorkerProcess
 
 logger = logging.getLogger(__name__)
 
-QUICK_DEATH_S = 5.0
-"""A process that lives shorter than this is replaced later and later, up to LONGEST_PAUSE_S."""
-LONGEST_PAUSE_S = 10.0
-HUNG_S = 60.0
-"""Seconds without a turn of its event loop after which a process that was ready is killed."""
-LOOK_S = 5.0
-"""Seconds between two looks at that."""
-STOP_MARGIN_S = 5.0
-"""Seconds beyond the grace period until a process that does not end is killed."""
-SETTLE_S = 0.05
-"""Seconds in which what waits to be accepted is, before the sockets close."""
-
-
-@dataclass(eq=False)
-class WorkerProcess:
-    """One process: how to talk to it, what it serves, when its event loop last turned, and where it is in its life."""
-
-    process: BaseProcess
-    link: Connection
-    bundle: Path
-    generation: int
-    beat: Heartbeat
-    started: float = field(default_factory=time.monotonic)
-    ready: bool = False
-    retired: bool = False
+KILL_MARGIN_S = 5.0
+"""Seconds beyond the grace period until a worker that does not end is killed."""
+ACCEPT_S = 0.05
+"""Seconds in which connections that wait to be accepted are, before the sockets close."""
 
 
 @dataclass
 class ModelSwap:
-    """Another bundle on its way: processes of a generation of their own start with it beside those that answer.
+    """A model swap under way: a new generation of workers starts with another bundle beside those that answer.
 
-    Once all of them are ready the others are retired; where one cannot start, they all end and nothing has changed.
+    Once all of them are ready the others are retired; where one cannot start, the new ones end and nothing has changed.
+
+    Attributes:
+        bundle: path of the new bundle.
+        generation: number of the new generation.
+        asked_by: the worker that asked for it; None: SIGHUP.
     """
 
     bundle: Path
     generation: int
     asked_by: WorkerProcess | None
 
+    def report(self, outcome: ModelVersion | LensmithError) -> None:
+        """Report the end of the swap to the worker that asked, or to the audit log."""
+        if self.asked_by is not None:
+            self.asked_by.send(Message("swapped", outcome))
+        elif isinstance(outcome, LensmithError):
+            audit.record("SIGHUP", None, "", "refused", bundle=str(self.bundle), reason=str(outcome))
+        else:
+            audit.record("SIGHUP", None, "", "done", bundle=str(self.bundle), model=str(outcome))
+
 
 class Supervisor:
-    """Keeps `settings.workers` processes at work.
+    """Runs `settings.workers` worker processes. Made and run within `shared_metrics_folder`.
 
     Args:
-        settings: of each process.
+        settings: settings of each worker.
         listeners: bound sockets that all accept from.
         announce: called with the model's name once all are ready for the first time.
-        channel: of the process that follows the registry, where the bundle comes from there.
+        channel: sidecar channel, where the models come from the registry.
     """
 
     def __init__(
@@ -87,244 +76,145 @@ class Supervisor:
         announce: Callable[[str], None],
         channel: SidecarChannel | None = None,
     ) -> None:
-        self._channel = channel
         self._settings = settings
         self._listeners = listeners
         self._announce: Callable[[str], None] | None = announce
-        self._bundle = settings.bundle
-        self._generation = self._newest = 0
-        self._change: ModelSwap | None = None
-        self._members: list[WorkerProcess] = []
-        self._looked = time.monotonic()
-        self._pause_s = 0.0
-        self._due: list[float] = []
-        self._stops = 0
-        self._reload = False
+        self._group = WorkerGroup(settings, listeners, channel)
+        self._signals = SignalInbox()
+        self._restarts = restart_counter()
+        self._swap: ModelSwap | None = None
+        self._newest_generation = 0
 
     def run(self) -> None:
-        """Watch until SIGTERM or SIGINT, then end with the last process.
+        """Supervise until SIGTERM or SIGINT, then end with the last worker.
 
         Raises:
-            LensmithError: what kept the first processes from starting.
+            LensmithError: the first workers could not start.
         """
-        with _shared_folder(), self._signals_noted() as woken:
-            from lensmith.serving.metrics.shared import Restarts
-
-            self._restarts = Restarts()
+        with self._signals.installed():
             try:
                 for _ in range(self._settings.workers):
-                    self._start(self._bundle, self._generation)
-                while not self._stops:
-                    self._turn(woken)
-                self._stop()
+                    self._group.start(self._group.bundle, self._group.generation)
+                while not self._signals.stops:
+                    self._handle_events()
+                self._shut_down()
             finally:
-                for each in self._members:
+                for each in self._group.workers:
                     each.process.kill()
 
-    def _start(self, bundle: Path, generation: int) -> None:
-        context = get_context("spawn")  # a copy of this process would inherit threads and half of their locks
-        ours, theirs = context.Pipe()
-        beat = context.RawValue("d", 0.0)
-        settings = self._settings.model_copy(update={"bundle": bundle})
-        process = context.Process(target=run_worker, args=(settings, self._listeners, theirs, beat, self._channel))
-        process.start()
-        theirs.close()
-        self._members.append(WorkerProcess(process, ours, bundle, generation, beat))
-
-    def _turn(self, woken: socket.socket) -> None:
-        """Wait for something to happen, and see to it."""
-        pause = max(0.0, min([self._looked + LOOK_S, *self._due]) - time.monotonic())
-        happened = wait([woken, *(each.link for each in self._members)], pause)
-        if woken in happened:
-            woken.recv(4096)
-        if self._reload:
-            self._reload = False
-            self._begin_change(self._bundle, None)
-        for each in [each for each in self._members if each.link in happened]:
+    def _handle_events(self) -> None:
+        """Wait for signals, messages, deaths or due tasks, and handle them."""
+        sources: list[Any] = [self._signals.readable, *(each.connection for each in self._group.workers)]
+        happened = wait(sources, self._group.seconds_to_next_task())
+        if self._signals.readable in happened:
+            self._signals.readable.recv(4096)
+        if self._signals.hangup:
+            self._signals.hangup = False
+            self._start_swap(self._group.bundle, None)
+        for each in [each for each in self._group.workers if each.connection in happened]:
             try:
-                message = each.link.recv()
+                message = each.connection.recv()
             except (EOFError, OSError):
-                self._bury(each)
+                self._handle_death(each)
             else:
-                self._hear(each, message)
-        for due in [due for due in self._due if due <= time.monotonic()]:
-            self._due.remove(due)
-            try:
-                self._start(self._bundle, self._generation)
-            except OSError as error:  # the system has no room for a process now
-                logger.error("a process could not be started: %s", error)
-                self._due.append(time.monotonic() + LONGEST_PAUSE_S)
-        if time.monotonic() >= self._looked + LOOK_S:
-            self._look()
+                self._handle_message(each, message)
+        self._group.run_due_tasks()
 
-    def _look(self) -> None:
-        """Kill what hangs; as any that dies, it is replaced."""
-        now = time.monotonic()
-        late, self._looked = now - self._looked > 2 * LOOK_S, now
-        if late:  # this one has not run either: the machine stood still
-            return
-        for each in self._members:
-            if each.ready and not each.retired and now - each.beat.value > HUNG_S:
-                logger.error("process %s has hung for %.0f s and is killed", each.process.pid, now - each.beat.value)
-                each.process.kill()
-
-    def _hear(self, sender: WorkerProcess, message: Message) -> None:
+    def _handle_message(self, sender: WorkerProcess, message: Message) -> None:
         match message.kind:
             case "ready":
                 sender.ready = True
-                self._all_ready(message.value)
+                self._handle_ready(message.value)
+            case "failed" if self._announce:  # the first start
+                raise message.value
+            case "failed" if self._is_swapping(sender):
+                self._abort_swap(message.value)
             case "failed":
-                self._failed(sender, message.value)
+                logger.error("a process could not start: %s", message.value)
             case "swap":
-                self._begin_change(Path(message.value), sender)
+                self._start_swap(Path(message.value), sender)
 
-    def _all_ready(self, model: ModelVersion) -> None:
-        """Announce the first generation, or let a new one take over, once the last of it is ready."""
-        wanted = self._change.generation if self._change else self._generation
-        newest = [each for each in self._members if each.generation == wanted]
+    def _handle_ready(self, model: ModelVersion) -> None:
+        """Announce the first generation, or let a new one take over, once its last worker is ready."""
+        wanted = self._swap.generation if self._swap else self._group.generation
+        newest = [each for each in self._group.workers if each.generation == wanted]
         if len(newest) < self._settings.workers or not all(each.ready for each in newest):
             return
         if self._announce:
             self._announce(model.name)
             self._announce = None
-        elif self._change is not None:
-            change, self._change = self._change, None
-            self._bundle, self._generation = change.bundle, change.generation
-            self._due.clear()  # who died meanwhile has been replaced
-            for each in self._members:
-                if each.generation != self._generation:
-                    each.retired = True
-                    if each is not change.asked_by:
-                        each.process.terminate()  # it finishes what is under way
-            if change.asked_by is None:
-                audit.record("SIGHUP", None, "", "done", bundle=str(change.bundle), model=str(model))
-            else:
-                _tell(change.asked_by, Message("swapped", model))
-                change.asked_by.process.terminate()
+        elif self._swap is not None:
+            swap, self._swap = self._swap, None
+            for each in self._group.take_over(swap.bundle, swap.generation):
+                if each is not swap.asked_by:
+                    each.process.terminate()  # it finishes what is under way
+            swap.report(model)
+            if swap.asked_by is not None:
+                swap.asked_by.process.terminate()
 
-    def _failed(self, sender: WorkerProcess, error: LensmithError) -> None:
-        if self._announce:  # it never worked
-            raise error
-        if self._change is not None and sender.generation == self._change.generation:
-            self._give_up(error)
-        else:
-            logger.error("a process could not start: %s", error)
+    def _is_swapping(self, worker: WorkerProcess) -> bool:
+        return self._swap is not None and worker.generation == self._swap.generation
 
-    def _begin_change(self, bundle: Path, asked_by: WorkerProcess | None) -> None:
-        if self._change is not None or self._announce:
-            busy = ServiceError("One swap at a time was expected.", "Another is under way.", "Wait until it has ended.")
-            _tell(asked_by, Message("swapped", busy))
+    def _start_swap(self, bundle: Path, asked_by: WorkerProcess | None) -> None:
+        if self._swap is not None or self._announce:
+            if asked_by is not None:
+                busy = ServiceError("One swap at a time was expected.", "Another is under way.", "Wait until it ends.")
+                asked_by.send(Message("swapped", busy))
             return
-        self._newest += 1
-        self._change = ModelSwap(bundle, self._newest, asked_by)
+        self._newest_generation += 1
+        self._swap = ModelSwap(bundle, self._newest_generation, asked_by)
         try:
             for _ in range(self._settings.workers):
-                self._start(bundle, self._change.generation)
+                self._group.start(bundle, self._swap.generation)
         except OSError as error:
-            self._give_up(ServiceError("Room for new processes was expected.", f"{error}.", "Free some memory."))
+            self._abort_swap(ServiceError("Room for new processes was expected.", f"{error}.", "Free some memory."))
 
-    def _give_up(self, error: LensmithError) -> None:
-        """End the processes of a change that failed."""
-        assert self._change is not None
-        change, self._change = self._change, None
-        for each in self._members:
-            if each.generation == change.generation:
+    def _abort_swap(self, error: LensmithError) -> None:
+        """End the workers of a swap that failed."""
+        assert self._swap is not None
+        swap, self._swap = self._swap, None
+        for each in self._group.workers:
+            if each.generation == swap.generation:
                 each.retired = True
                 each.process.kill()
-        if change.asked_by is None:
-            audit.record("SIGHUP", None, "", "refused", bundle=str(change.bundle), reason=str(error))
-        _tell(change.asked_by, Message("swapped", error))
+        swap.report(error)
 
-    def _bury(self, dead: WorkerProcess) -> None:
-        """Take leave of a process that ended, and where it was needed have another in its place."""
-        from lensmith.serving.metrics.shared import merge_counts_of_dead
-
-        self._members.remove(dead)
-        dead.link.close()
+    def _handle_death(self, dead: WorkerProcess) -> None:
+        """Clean up after a worker that ended, and have another started where it was needed."""
+        self._group.workers.remove(dead)
+        dead.connection.close()
         dead.process.join()
         merge_counts_of_dead(int(dead.process.pid or 0))
         if dead.retired:
             return
-        code = dead.process.exitcode
-        if self._announce:
-            raise ServiceError(
-                "The processes of the service were expected to start.",
-                f"One ended with exit code {code}.",
+        if self._announce or self._is_swapping(dead):
+            error = ServiceError(
+                f"Processes that serve {dead.bundle} were expected to start.",
+                f"One ended with exit code {dead.process.exitcode}.",
                 "Start it with --workers 1 to see why.",
             )
-        if self._change is not None and dead.generation == self._change.generation:
-            died = ServiceError(
-                f"Processes that serve {dead.bundle} were expected to start.",
-                f"One ended with exit code {code}.",
-                "Serve it alone to see why.",
-            )
-            self._give_up(died)
-            return
-        self._restarts.inc()
-        quick = time.monotonic() - dead.started < QUICK_DEATH_S
-        self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s + 0.5) if quick else 0.0
-        self._due.append(time.monotonic() + self._pause_s)
-        logger.error("process %s ended with exit code %s; another is started", dead.process.pid, code)
+            if self._announce:
+                raise error
+            self._abort_swap(error)
+        else:
+            self._restarts.inc()
+            self._group.schedule_restart(dead)
 
-    def _stop(self) -> None:
-        """Ask all to finish, and wait for them."""
+    def _shut_down(self) -> None:
+        """Ask all workers to finish (graceful shutdown), and wait for them; a second signal forces it."""
         logger.info("stopping")
         for listener in self._listeners:
-            listener.listen(0)  # new connections wait outside, while those that wait inside are accepted
-        time.sleep(SETTLE_S)
+            listener.listen(0)  # new connections wait outside, while those in the backlog are accepted
+        time.sleep(ACCEPT_S)
         for listener in self._listeners:
             listener.close()
-        asked = self._stops
-        for each in self._members:
-            each.process.terminate()  # whatever it is at: it may not listen to us yet
-        end = time.monotonic() + self._settings.grace_s + STOP_MARGIN_S
-        while any(each.process.is_alive() for each in self._members) and time.monotonic() < end:
+        stops = self._signals.stops
+        for each in self._group.workers:
+            each.process.terminate()  # a signal, as it may not listen to messages yet
+        end = time.monotonic() + self._settings.grace_s + KILL_MARGIN_S
+        while any(each.process.is_alive() for each in self._group.workers) and time.monotonic() < end:
             time.sleep(0.02)
-            if self._stops > asked:  # the second signal does not wait
-                asked = self._stops
-                for each in self._members:
-                    _tell(each, Message("hurry", None))
-
-    @contextmanager
-    def _signals_noted(self) -> Iterator[socket.socket]:
-        """Note signals; what is yielded becomes readable with each."""
-        woken, waker = socket.socketpair()
-        waker.setblocking(False)
-
-        def note(number: int, _frame: Any) -> None:
-            if number == signal.SIGHUP:
-                self._reload = True
-            else:
-                self._stops += 1
-            with suppress(OSError):
-                waker.send(b"x")
-
-        before = {each: signal.signal(each, note) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-        try:
-            yield woken
-        finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
-            woken.close()
-            waker.close()
-
-
-def _tell(receiver: WorkerProcess | None, message: Message) -> None:
-    if receiver is not None:
-        with suppress(OSError):  # it died, which is noticed next
-            receiver.link.send(message)
-
-
-@contextmanager
-def _shared_folder() -> Iterator[None]:
-    """A folder in which all processes keep their measurements, told to prometheus_client by the environment."""
-    # In memory where possible: these files are mapped, and a process that writes to a full disk that way is ended.
-    memory = "/dev/shm"
-    with tempfile.TemporaryDirectory(
-        prefix="lensmith-metrics-", dir=memory if os.access(memory, os.W_OK) else None, ignore_cleanup_errors=True
-    ) as folder:
-        os.environ[SHARED_FOLDER] = folder
-        try:
-            yield
-        finally:
-            del os.environ[SHARED_FOLDER]
+            if self._signals.stops > stops:
+                stops = self._signals.stops
+                for each in self._group.workers:
+                    each.send(Message("force_shutdown", None))

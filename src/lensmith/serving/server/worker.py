@@ -1,4 +1,4 @@
-"""One of several processes of a service: a server, and its talk with the supervisor."""
+"""One worker process of a service: a server, its heartbeat, and its link to the supervisor."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from dataclasses import dataclass
+from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -29,29 +30,29 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BEAT_S = 1.0
-"""Seconds between two signs of life."""
-NOTE_LOAD_S = 1.0
-"""Seconds after which a process writes down its load anew, for whichever is asked for measurements."""
+HEARTBEAT_S = 1.0
+"""Seconds between two heartbeats."""
+GAUGES_S = 1.0
+"""Seconds after which a worker updates its gauges, for whichever worker is scraped."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """What supervisor and process tell each other.
+    """A message between the supervisor and a worker.
 
-    A process says `ready` (a ModelVersion) or `failed` (the error). It may ask for a `swap` (a bundle's path), and is
-    answered with `swapped` (a ModelVersion, or an error) once other processes answer in its place. `hurry` cuts off
-    what is under way after SIGTERM.
+    A worker sends `ready` (with a ModelVersion) or `failed` (with the error). It may ask for a `swap` (with a bundle's
+    path), and is answered with `swapped` (a ModelVersion, or an error) once other workers have replaced it. The
+    supervisor sends `force_shutdown` to cut off requests under way after SIGTERM.
     """
 
-    kind: Literal["ready", "failed", "swap", "swapped", "hurry"]
+    kind: Literal["ready", "failed", "swap", "swapped", "force_shutdown"]
     value: Any
 
 
 class Heartbeat(Protocol):
-    """A number in memory that a process shares with the supervisor: when its event loop last turned.
+    """A number in memory shared with the supervisor: `time.monotonic()` when the worker's event loop last ran.
 
-    A message a second would do as well, but to a supervisor that hangs it would in the end not be sent, and hang, too.
+    Messages would do as well, but to a supervisor that hangs they could in the end not be sent, and block the worker.
     """
 
     value: float
@@ -60,65 +61,72 @@ class Heartbeat(Protocol):
 def run_worker(
     settings: ServeSettings,
     listeners: list[socket.socket],
-    link: Connection,
-    beat: Heartbeat,
+    connection: Connection,
+    heartbeat: Heartbeat,
     channel: SidecarChannel | None,
 ) -> None:
-    """Serve until told to stop, or until the supervisor is gone."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # reaches all of a terminal; the supervisor sees to it
+    """Serve until the supervisor sends SIGTERM, or is gone."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal sends it to every process; the supervisor handles it
     with logging_as(settings):
         try:
             loading = ModelManager.start_loading(settings, channel)
             from lensmith.serving.server.server import Server
 
-            talk = _Talk(link, beat)
-            # A terminal and systemd send the signal to stop to every process, and the supervisor says it once more.
-            server = Server(loading.result(), settings, listeners, talk.begin, alone=False)
+            def start_link(service: Service) -> None:
+                SupervisorLink(connection, heartbeat, server, service).start()
+
+            # A terminal and systemd send SIGTERM to every process, and the supervisor sends it once more.
+            server = Server(loading.result(), settings, listeners, start_link, alone=False)
         except LensmithError as error:
-            link.send(Message("failed", error))
+            connection.send(Message("failed", error))
             return
-        talk.server = server
         server.serve_until_stopped()
-        if talk.orphaned:
+        supervisor = parent_process()
+        if supervisor is not None and not supervisor.is_alive():
             shutil.rmtree(os.environ[SHARED_FOLDER], ignore_errors=True)
 
 
-class _Talk:
-    """Does what the supervisor says, on the service's event loop."""
+class SupervisorLink:
+    """A worker's side of its connection to the supervisor. Made on the service's event loop.
 
-    server: Server
-    orphaned = False
+    Args:
+        connection: the worker's end of the pipe.
+        heartbeat: shared memory for heartbeats.
+        server: the worker's server, which the supervisor may force to shut down.
+        service: the service, whose swaps go through the supervisor.
+    """
 
-    def __init__(self, link: Connection, beat: Heartbeat) -> None:
-        self._link = link
-        self._beat = beat
+    def __init__(self, connection: Connection, heartbeat: Heartbeat, server: Server, service: Service) -> None:
+        self._connection = connection
+        self._heartbeat = heartbeat
+        self._server = server
+        self._service = service
+        self._loop = asyncio.get_running_loop()
         self._swapped: asyncio.Future[ModelVersion] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def begin(self, service: Service) -> None:
-        """Say that requests are answered, and listen from then on."""
-        self._service = service
-        self._loop = asyncio.get_running_loop()
-        service.hot_reload.swap_everywhere = self._ask
+    def start(self) -> None:
+        """Report that the worker is ready, and listen to the supervisor from then on."""
+        self._service.hot_reload.swap_everywhere = self._swap_everywhere
         threading.Thread(target=self._listen, name="supervisor", daemon=True).start()
-        for work in (self._live(), self._note_load()):
+        for work in (self._beat(), self._update_gauges()):
             task = self._loop.create_task(work)
-            self._tasks.add(task)  # the loop itself keeps no hold of it
-        self._link.send(Message("ready", service.models.active.identity))
+            self._tasks.add(task)  # the loop itself holds only a weak reference
+        self._connection.send(Message("ready", self._service.models.active.identity))
 
     def _listen(self) -> None:
         while True:
             try:
-                message = self._link.recv()
+                message = self._connection.recv()
             except (EOFError, OSError):  # the supervisor is gone
-                self.orphaned = self.server.should_exit = True  # which is looked at every tenth of a second
+                self._server.should_exit = True  # which is checked every tenth of a second
                 return
-            if message.kind == "hurry":
-                self.server.force_exit = True
+            if message.kind == "force_shutdown":
+                self._server.force_exit = True
             else:
-                self._loop.call_soon_threadsafe(self._answered, message.value)
+                self._loop.call_soon_threadsafe(self._finish_swap, message.value)
 
-    def _answered(self, value: ModelVersion | LensmithError) -> None:
+    def _finish_swap(self, value: ModelVersion | LensmithError) -> None:
         if self._swapped is None or self._swapped.done():
             return
         if isinstance(value, LensmithError):
@@ -126,21 +134,21 @@ class _Talk:
         else:
             self._swapped.set_result(value)
 
-    async def _ask(self, path: Path) -> ModelVersion:
-        """Have other processes answer with the bundle at `path`, and get its name and version."""
+    async def _swap_everywhere(self, path: Path) -> ModelVersion:
+        """Have other workers replace all of this generation with the bundle at `path`."""
         self._swapped = self._loop.create_future()
-        self._link.send(Message("swap", path))
+        self._connection.send(Message("swap", path))
         return await self._swapped
 
-    async def _live(self) -> None:
+    async def _beat(self) -> None:
         while True:
-            self._beat.value = time.monotonic()
-            await asyncio.sleep(BEAT_S)
+            self._heartbeat.value = time.monotonic()
+            await asyncio.sleep(HEARTBEAT_S)
 
-    async def _note_load(self) -> None:
+    async def _update_gauges(self) -> None:
         while True:
             try:
                 self._service.telemetry.update_gauges()
             except Exception:  # an observer does not end what it observes
-                logger.exception("measurements could not be written")
-            await asyncio.sleep(NOTE_LOAD_S)
+                logger.exception("metrics could not be written")
+            await asyncio.sleep(GAUGES_S)
