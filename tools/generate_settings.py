@@ -13,16 +13,16 @@ from lensmith import config
 FILE = Path(__file__).parents[1] / "docs/settings.md"
 HEAD = """# Settings
 
-Every verb's settings, generated from `lensmith/config/`. A setting is said, first match wins:
+The settings of all verbs, generated from `lensmith/config/`. The value of a setting comes from, in this order:
 
-1. as a flag (`--batch-size 64`) or keyword (`lensmith.train(..., batch_size=64)`),
-2. as an environment variable, `LENSMITH_<VERB>_<NAME>` (`LENSMITH_TRAIN_BATCH_SIZE=64`),
-3. for `train`: in the recipe file (`--recipe FILE`, YAML), and under it in the preset,
-4. in `lensmith.yaml` in the current directory (or the file in `LENSMITH_CONFIG`), in a section per verb,
-5. or it has its default.
+1. the flag (`--batch-size 64`) or keyword (`lensmith.train(..., batch_size=64)`),
+2. the environment variable `LENSMITH_<VERB>_<NAME>` (`LENSMITH_TRAIN_BATCH_SIZE=64`),
+3. for `train`: the recipe file (`--recipe FILE`, YAML), then the preset,
+4. `lensmith.yaml` in the current directory (or the file in `LENSMITH_CONFIG`), in a section per verb,
+5. its default.
 
-All that is wrong is reported together, before anything is loaded. `lensmith distill` has the settings of `train`, where
-`model` is said as `--student`; what it takes from the teacher's run stands between the recipe file and the preset.
+All mistakes are reported together, before anything is loaded. `lensmith distill` has the settings of `train`, with
+`--student` for `model`; values from the teacher's run have precedence between the recipe file and the preset.
 """
 
 

@@ -1,14 +1,15 @@
-"""The settings of each verb.
+"""The settings of each verb; command line, Python functions and docs/settings.md are made from these classes.
 
-The command line is made from these classes, so a setting, its type, its default and its help stand in one place.
+So each setting has its type, default and description in one place.
 """
 
 from lensmith.config.base import Settings
 from lensmith.config.bundle import EvaluateSettings, ExportSettings, PredictSettings
 from lensmith.config.data import FetchSettings, SplitSettings
 from lensmith.config.demo import DemoSettings
+from lensmith.config.ops import BenchSettings, DeploySettings, TokenSettings
 from lensmith.config.rollout import RolloutSettings
-from lensmith.config.serving import BenchSettings, DeploySettings, ServeSettings, TokenSettings
+from lensmith.config.serving import ServeSettings
 from lensmith.config.tracking import TrackingSettings, TrackSettings
 from lensmith.config.training import TrainSettings
 

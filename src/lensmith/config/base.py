@@ -1,6 +1,6 @@
-"""What all settings have in common: typed, frozen, and refused with every mistake together.
+"""Base class of all settings: where a value comes from, and validation that reports all mistakes together.
 
-Where a value comes from is decided here and nowhere else, first match wins:
+The sources of a value, in order of precedence:
 
     flag (or keyword)  >  LENSMITH_<VERB>_<NAME>  >  --recipe FILE, preset (train)  >  lensmith.yaml  >  default
 """
@@ -32,26 +32,26 @@ class Settings(BaseModel):
     verb: ClassVar[str]
     positional: ClassVar[tuple[str, ...]] = ()
     contradictions: ClassVar[Mapping[str, Callable[..., bool]]] = {}
-    """What is said of settings that cannot stand together → whether they do so, by the values of its arguments."""
+    """Message about settings that contradict each other → function of these settings that is True if they do."""
 
     @field_validator("*")
     @classmethod
     def _refuse_contradictions(cls, value: Any, known: ValidationInfo) -> Any:
-        # Checked at the last field of each, with those before it that are valid, so that they come with all mistakes.
+        # Each is checked at the last of its fields, if all of them are valid, so that pydantic collects all mistakes.
         values = {**known.data, str(known.field_name): value}
         found = []
-        for said, broken in cls.contradictions.items():
-            names = inspect.signature(broken).parameters
+        for message, contradicts in cls.contradictions.items():
+            names = inspect.signature(contradicts).parameters
             checked = known.field_name in names and names.keys() <= values.keys()
-            if checked and broken(**{name: values[name] for name in names}):
-                found.append(said)
+            if checked and contradicts(**{name: values[name] for name in names}):
+                found.append(message)
         if found:
             raise PydanticCustomError("contradiction", "; ".join(found))
         return value
 
     @classmethod
     def layers(cls, given: Mapping[str, Any], recipe: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """All sources put together, unchecked; see `resolve`."""
+        """Values from all sources by precedence, not validated; see `resolve`."""
         prefix = f"LENSMITH_{cls.verb.upper()}_"
         environment = {
             name: os.environ[prefix + name.upper()] for name in cls.model_fields if prefix + name.upper() in os.environ
@@ -63,15 +63,15 @@ class Settings(BaseModel):
     def resolve(
         cls, given: Mapping[str, Any], recipe: Mapping[str, Any] | None = None, others: Sequence[str] = ()
     ) -> Self:
-        """Put the layers together and check them.
+        """Combine the values of all sources and validate them.
 
         Args:
-            given: flags or keywords; None means not given.
-            recipe: the content of a recipe file, between the environment and lensmith.yaml.
-            others: mistakes that were found elsewhere, to be reported with those found here.
+            given: values of flags or keywords by name; None means not given.
+            recipe: content of a recipe file, with precedence between the environment and lensmith.yaml.
+            others: mistakes from other checks, reported together with those of the settings.
 
         Raises:
-            SettingsError: one paragraph with all that is wrong.
+            SettingsError: all mistakes in one paragraph.
         """
         cause, found = None, list(others)
         try:
@@ -88,7 +88,7 @@ class Settings(BaseModel):
 
 
 class YamlLoader(yaml.SafeLoader):
-    """YAML in which 5:3:2 is text, as it is in YAML 1.2, and not the sexagesimal number 18182."""
+    """YAML loader that reads 5:3:2 as text, as YAML 1.2 does, not as the sexagesimal number 18182."""
 
 
 _INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
@@ -109,10 +109,10 @@ YamlLoader.add_implicit_resolver(
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds one mapping.
+    """Read a YAML file that holds one mapping.
 
     Raises:
-        SettingsError: it cannot be read, or holds something else.
+        SettingsError: a file that cannot be read, or holds something else.
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=YamlLoader)

@@ -1,4 +1,4 @@
-"""Settings of what makes image folders."""
+"""Settings of `lensmith data fetch` and `lensmith data split`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ class FetchSettings(Settings):
     verb = "fetch"
     positional = ("name", "folder")
 
-    name: str = Field(description="fashion-mnist, cifar10, flowers102, pets or digits")
-    folder: Path = Field(description="Where the image folder goes.")
-    max_train: int | None = Field(
-        None, ge=1, description="At most so many training images, drawn evenly from the classes."
-    )
-    max_test: int | None = Field(None, ge=1, description="At most so many test images.")
-    seed: int = Field(0, ge=0, lt=2**63, description="Seed of the drawing.")
+    name: str = Field(description="Data set: fashion-mnist, cifar10, flowers102, pets or digits.")
+    folder: Path = Field(description="Image folder to write.")
+    max_train: int | None = Field(None, ge=1, description="Most training images, drawn evenly from the classes.")
+    max_test: int | None = Field(None, ge=1, description="Most test images, drawn evenly from the classes.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of the draw.")
 
 
 class SplitSettings(Settings):

@@ -35,12 +35,10 @@ class _Section(BaseModel):
 class CheckSection(_Section):
     """Limits of the data check: what stops the pipeline before training."""
 
-    max_unreadable: Percent = Field(
-        1.0, description="Largest share of unreadable and empty files, in percent of the images."
-    )
+    max_unreadable: Percent = Field(1.0, description="Largest share of unreadable and empty files, in percent.")
     min_images: int = Field(4, ge=1, description="Smallest number of usable images in each class.")
     leaks: Literal["fail", "allow"] = Field(
-        "fail", description="Data leakage: the same image in two parts of a data set that brings its own split."
+        "fail", description="Data leakage: the same image in two parts of the data's own split."
     )
     conflicts: Literal["fail", "allow"] = Field("fail", description="The same image under two classes.")
 
@@ -102,29 +100,21 @@ class RegisterSection(_Section):
     model: str | None = Field(
         None, pattern=r"^\w[\w. -]*$", description="Name of the registered model; the pipeline's name by default."
     )
-    alias: str | None = Field(
-        None, pattern=r"^[A-Za-z_][\w.-]*$", description="Alias that is set to the new version at once."
-    )
+    alias: str | None = Field(None, pattern=r"^[A-Za-z_][\w.-]*$", description="Alias that is set to the new version.")
     tracking_uri: str | None = Field(None, description="MLflow server or database; that of `tracking` by default.")
 
 
 class RolloutSection(_Section):
     """The canary release of the new version; the first version of a model becomes champion at once."""
 
-    share: float = Field(10.0, gt=0, le=100, description="Percent of the requests that the challenger answers.")
-    shadow: bool = Field(
-        False, description="Send the challenger copies of requests only; callers never get its answers."
-    )
+    share: float = Field(10.0, gt=0, le=100, description="Percent of the requests that the challenger gets.")
+    shadow: bool = Field(False, description="Send the challenger copies of requests, and discard its answers.")
     auto_promote: bool = Field(False, description="Make the challenger champion automatically once its tests pass.")
     promote_after: int = Field(
-        1000, ge=1, description="Number of requests to the challenger before it can be promoted automatically."
+        1000, ge=1, description="Requests to the challenger before it is promoted automatically."
     )
-    sticky: Literal["request", "caller"] = Field(
-        "request", description="What is hashed to split requests between champion and challenger."
-    )
-    slo_ms: float = Field(
-        200.0, gt=0, description="Latency objective: 99 of 100 answers within this many milliseconds."
-    )
+    sticky: Literal["request", "caller"] = Field("request", description="What is hashed to split requests.")
+    slo_ms: float = Field(200.0, gt=0, description="Latency objective in milliseconds for 99 of 100 answers.")
 
 
 class PipelineFile(_Section):

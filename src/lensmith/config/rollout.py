@@ -15,25 +15,23 @@ class RolloutSettings(Settings):
     verb = "rollout"
     positional: ClassVar[tuple[str, ...]] = ("name",)
 
-    name: str = Field(min_length=1, description="Registered model, as flowers.")
-    version: str = Field(description="The version to try beside the one that the alias champion names.")
-    share: float = Field(10.0, gt=0, le=100, description="Percent of the requests that it answers, or gets copies of.")
-    shadow: bool = Field(False, description="It works on copies, and nobody sees its answers.")
-    auto_promote: bool = Field(False, description="Promote it by itself once it is proven.")
+    name: str = Field(min_length=1, description="Name of the registered model, as flowers.")
+    version: str = Field(description="Number of the challenger version; the alias champion names its rival.")
+    share: float = Field(10.0, gt=0, le=100, description="Percent of the requests that the challenger gets.")
+    shadow: bool = Field(False, description="Send the challenger copies of requests, and discard its answers.")
+    auto_promote: bool = Field(False, description="Make the challenger champion automatically once its tests pass.")
     promote_after: int = Field(
-        1000, ge=1, description="Requests to it before it can be promoted by itself; less than 500 are taken for 500."
+        1000, ge=1, description="Requests to the challenger before it is promoted automatically, 500 or more."
     )
     sticky: Literal["request", "caller"] = Field(
-        "request", description="What decides who answers: each request for itself, or who calls (with tokens)."
+        "request", description="What is hashed to split requests: the request, or the caller (with tokens)."
     )
-    slo_ms: float = Field(200.0, gt=0, description="Latency in milliseconds within which 99 of 100 answers have to be.")
+    slo_ms: float = Field(200.0, gt=0, description="Latency objective in milliseconds for 99 of 100 answers.")
     map: list[str] | None = Field(
-        None,
-        description="CHALLENGER=CHAMPION: the challenger's label and the champion's for the same; CHALLENGER= counts "
-        "it as another class. May be said several times.",
+        None, description="Labels that differ, as CHALLENGER=CHAMPION, or CHALLENGER= for a new class; can be repeated."
     )
     tracking_uri: str | None = Field(
-        None, description="MLflow's registry; see the settings of tracking for where it is by default."
+        None, description="MLflow server or database of the registry; that of the `tracking` settings by default."
     )
 
     @field_validator("version", mode="before")
@@ -64,5 +62,5 @@ class RolloutSettings(Settings):
 
     @property
     def mapping(self) -> dict[str, str]:
-        """The challenger's label → the champion's, or nothing."""
+        """The challenger's label → the champion's; an empty text for a class new to the champion."""
         return {label: other for label, _, other in (pair.rpartition("=") for pair in self.map or ())}

@@ -1,4 +1,4 @@
-"""Where runs and models are written down, for all verbs."""
+"""Settings of MLflow tracking and of `lensmith track ui`."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from lensmith.config.base import Settings
 
 
 class TrackingSettings(Settings):
-    """Where MLflow keeps runs and models; every verb that needs it asks here."""
+    """Address of the MLflow server or database, for all verbs that use it."""
 
     verb = "tracking"
 
     uri: str | None = Field(
         None,
-        description="MLflow's tracking URI: sqlite:///FILE, postgresql://…, or http(s)://HOST:PORT of an `mlflow "
-        "server`; else MLFLOW_TRACKING_URI, else runs/mlflow.db.",
+        description="MLflow tracking URI: sqlite:///FILE, postgresql://…, or http(s)://HOST:PORT of an `mlflow "
+        "server`; by default MLFLOW_TRACKING_URI, else runs/mlflow.db.",
     )
     artifacts: str | None = Field(
         None,
-        description="Folder that all machines reach, or s3://BUCKET/PATH, for the files of a database without server; "
-        "mlartifacts beside a SQLite file by default.",
+        description="Artifact folder shared by all machines, or s3://BUCKET/PATH, for a database without a server; by "
+        "default mlartifacts beside a SQLite file.",
     )
 
 
 class TrackSettings(Settings):
-    """`lensmith track ui`; where runs are is said by `TrackingSettings`."""
+    """`lensmith track ui`; `TrackingSettings` has the address of the runs."""
 
     verb = "track_ui"
 
-    host: str = Field("127.0.0.1", description="Address to bind; MLflow asks nobody who they are.")
+    host: str = Field("127.0.0.1", description="Address to bind; MLflow has no authentication.")
     port: int = Field(5000, ge=0, le=65535, description="Port to bind; 0 picks a free one.")

@@ -1,4 +1,4 @@
-"""Settings of a training."""
+"""Settings of `lensmith train`: data, model, recipe, regularization, memory, tracking."""
 
 from __future__ import annotations
 
@@ -30,120 +30,137 @@ class TrainSettings(Settings):
     data: Path = Field(description="Image folder, or a CSV of path,label[,split].")
     model: str = Field("tf_efficientnet_lite0", description="Backbone; `lensmith models` lists them.")
     pretrained: bool = Field(True, description="Start from pretrained weights.")
-    weights: Path | None = Field(None, description="Start from these instead: a file, a folder, or hf:OWNER/NAME.")
+    weights: Path | None = Field(None, description="Start from other weights: a file, a folder, or hf:OWNER/NAME.")
     preset: Literal["fast", "balanced", "best", "finetune-head", "layerwise", "high-resolution"] = Field(
-        "balanced", description="Settings to begin with; `lensmith recipe show PRESET` prints them."
+        "balanced", description="Set of defaults; `lensmith recipe show PRESET` prints it."
     )
-    image_size: Side | None = Field(None, description="Pixels a side; the backbone's own by default.")
+    image_size: Side | None = Field(None, description="Image side in pixels; the backbone's own by default.")
     sizes: Sizes = Field(
-        None, description="Pixels a side to train at, in turn for equal shares of the epochs; the last is the model's."
+        None,
+        description="Progressive resizing: image sides in pixels for equal shares of the epochs, the model's last.",
     )
-    resize: ResizeMode = Field("crop", description="How a picture becomes a square.")
-    split: Ratio = Field((5, 3, 2), description="train:val:test for folders that bring no parts of their own.")
-    epochs: int = Field(20, ge=1, description="Epochs at most, all phases together.")
-    head_epochs: int = Field(2, ge=0, description="Epochs of them with the backbone frozen, first.")
+    resize: ResizeMode = Field("crop", description="How an image is made square.")
+    split: Ratio = Field((5, 3, 2), description="train:val:test for data sets that bring no split of their own.")
+    epochs: int = Field(20, ge=1, description="Largest number of epochs, all phases together.")
+    head_epochs: int = Field(
+        2, ge=0, description="Epochs, of these, that train the head alone, with a frozen backbone."
+    )
     trainable_stages: int | None = Field(
-        None, ge=0, description="Stages of the backbone that ever learn, counted from the head; all by default."
+        None, ge=0, description="Number of backbone stages to fine-tune, counted from the head; all by default."
     )
     unfreeze_every: int | None = Field(
-        None, ge=1, description="Gradual unfreezing: one more stage every so many epochs after the head's."
+        None, ge=1, description="Gradual unfreezing: one more stage every N epochs, after the epochs of the head."
     )
     head_solver: Literal["auto", "lbfgs", "ncm", "minibatch"] = Field(
         "auto",
-        description="The head of a frozen backbone: auto takes the better of L-BFGS and, for small classes, nearest "
-        "class means (ncm); minibatch takes steps with the optimizer.",
+        description="How the head of a frozen backbone is trained: auto takes the better of L-BFGS and, for small "
+        "classes, nearest class means (ncm); minibatch uses the optimizer.",
     )
     views: int | None = Field(
         None,
         ge=1,
-        description="Ways to see each image while layers are frozen: as it is, then augmented; by default 1 "
-        "for the head alone, else 4.",
+        description="Augmented views of each image while layers are frozen, the first without augmentation; by "
+        "default 1 for the head alone, else 4.",
     )
     feature_cache: Literal["auto", "never"] = Field(
-        "auto", description="Keep what frozen layers make of each view, or run them again in every epoch."
+        "auto", description="auto: cache the features of frozen layers; never: compute them again in every epoch."
     )
     cache_gb: float | None = Field(
-        None, ge=0, description="Disk for what is kept from run to run; by default 20, or a fifth of what is free."
+        None,
+        ge=0,
+        description="Disk space in GB for caches that later runs reuse; 20, or a fifth of the free space, by default.",
     )
     time_budget: Seconds | None = Field(
-        None, description="End within this time, as 90s, 5m or 1h30m: chooses image size, stages and epochs."
+        None, description="Time limit, as 90s, 5m or 1h30m: image size, stages and epochs are chosen to fit."
     )
-    max_steps: int | None = Field(None, ge=1, description="Stop after so many steps, whatever the epoch.")
-    batch_size: int = Field(32, ge=1, description="Images in a batch.")
-    accumulate: int = Field(1, ge=1, description="Batches that make one optimizer step.")
+    max_steps: int | None = Field(None, ge=1, description="Stop after this many optimizer steps, whatever the epoch.")
+    batch_size: int = Field(32, ge=1, description="Number of images in a batch.")
+    accumulate: int = Field(1, ge=1, description="Gradient accumulation: number of batches for one optimizer step.")
     optimizer: Literal["sgd", "adam", "adamw"] = Field("adamw", description="Optimizer.")
     lr: float = Field(1e-3, gt=0, description="Peak learning rate of the head.")
-    backbone_lr_ratio: float = Field(0.1, gt=0, description="The last stage's rate as a share of the head's.")
+    backbone_lr_ratio: float = Field(0.1, gt=0, description="Learning rate of the last stage over the head's.")
     first_lr_ratio: float | None = Field(
-        None, gt=0, description="The first stage's, those between spaced geometrically; all like the last by default."
+        None,
+        gt=0,
+        description="Layer-wise learning rates: the first stage's over the head's; by default the last stage's.",
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
     weight_decay: float = Field(0.01, ge=0, description="Weight decay; none on biases and normalisation.")
     schedule: Literal["cosine", "plateau", "constant"] = Field(
-        "cosine", description="How the rate falls; plateau: when an epoch is the best no more."
+        "cosine", description="Learning-rate schedule; plateau lowers the rate when validation stops improving."
     )
-    plateau_factor: float = Field(0.1, gt=0, lt=1, description="What the rate is multiplied with on a plateau.")
-    plateau_patience: int = Field(2, ge=1, description="Epochs without a better one that make a plateau.")
-    warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps that warm up first.")
-    clip_norm: float | None = Field(None, gt=0, description="Largest norm of all gradients together.")
+    plateau_factor: float = Field(0.1, gt=0, lt=1, description="Factor on the learning rate at a plateau.")
+    plateau_patience: int = Field(2, ge=1, description="Number of epochs without improvement that make a plateau.")
+    warmup: float = Field(0.05, ge=0, lt=1, description="Share of the optimizer steps for the learning-rate warm-up.")
+    clip_norm: float | None = Field(None, gt=0, description="Gradient clipping: largest norm of all gradients.")
     batch_norm: Literal["frozen", "train"] = Field(
-        "frozen", description="While fine-tuning: keep BatchNorm's statistics, or learn them from the batches."
+        "frozen",
+        description="BatchNorm while fine-tuning: keep the pretrained statistics, or update them from the batches.",
     )
     batch_norm_tile: int = Field(
-        32, ge=2, description="Images that BatchNorm normalises together where it learns, whatever the chunk."
+        32, ge=2, description="With batch_norm train: number of images normalised together, whatever the chunk size."
     )
     sync_batch_norm: bool = Field(
-        False, description="With several processes: one set of BatchNorm statistics over all of them."
+        False, description="With several processes: BatchNorm statistics over the images of all processes."
     )
-    label_smoothing: float = Field(0.1, ge=0, lt=1, description="Label smoothing.")
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="Label smoothing: probability shared by all classes.")
     class_weights: Literal["none", "balanced"] = Field(
-        "none", description="balanced: a rare class's images weigh more in the loss."
+        "none", description="balanced: images of rare classes have larger weights in the loss."
     )
     sampling: Literal["shuffle", "balanced"] = Field(
-        "shuffle", description="shuffle: each image once an epoch; balanced: each class equally often."
+        "shuffle", description="shuffle: each image once per epoch; balanced: each class equally often."
     )
-    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the head.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout rate before the head.")
     augment: Literal["none", "flip", "light", "standard", "trivial"] = Field(
         "standard",
         description="light: crop, flip; standard: stronger crop, flip, colour; trivial: TrivialAugment for colour.",
     )
     albumentations: Path | None = Field(
-        None, description="Pipeline that albumentations.save wrote (.json, .yaml), after the crop, for flip and colour."
+        None, description="File of albumentations.save (.json, .yaml) that replaces flip and colour, after the crop."
     )
-    mixup: float = Field(0.0, ge=0, description="MixUp's alpha: batches of blended pairs; 0 is off.")
-    cutmix: float = Field(0.0, ge=0, description="CutMix's alpha: batches of pairs patched together; 0 is off.")
+    mixup: float = Field(0.0, ge=0, description="Alpha of MixUp, which blends pairs of images; 0 is off.")
+    cutmix: float = Field(0.0, ge=0, description="Alpha of CutMix, which pastes parts of images into others; 0 is off.")
     ema: float | None = Field(
-        None, gt=0, lt=1, description="Decay of a moving average of the weights, which is what is validated and kept."
+        None, gt=0, lt=1, description="EMA: decay of a moving average of the weights, which is validated and saved."
     )
-    teacher: Path | None = Field(None, description="Run folder of a network to distil from.")
-    teacher_weight: float = Field(0.5, ge=0, le=1, description="The teacher's share of the loss.")
-    teacher_temperature: float = Field(2.0, gt=0, description="Softens the teacher's answers.")
+    teacher: Path | None = Field(None, description="Knowledge distillation: run folder of the teacher.")
+    teacher_weight: float = Field(0.5, ge=0, le=1, description="Weight of the teacher's predictions in the loss, 0..1.")
+    teacher_temperature: float = Field(
+        2.0, gt=0, description="Distillation temperature, which softens the teacher's probabilities."
+    )
     feature_weight: float = Field(
-        0.0, ge=0, lt=1, description="Share of matching the teacher's features before its head; labels have the rest."
+        0.0, ge=0, lt=1, description="Feature distillation: weight of matching the teacher's features in the loss."
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto measures which is fastest here."
+        "auto", description="Mixed precision; auto measures which precision is fastest on this machine."
     )
-    patience: int = Field(5, ge=1, description="Stop after so many epochs without a better one.")
+    patience: int = Field(5, ge=1, description="Early stopping: stop after this many epochs without improvement.")
     monitor: Literal["loss", "accuracy", "balanced_accuracy", "f1"] = Field(
-        "loss", description="What makes an epoch the best, on the validation part; f1 is the mean over classes."
+        "loss", description="Validation metric that selects the best epoch; f1 is the mean over classes."
     )
-    on_nan: Literal["stop", "skip"] = Field("stop", description="What to do at a loss that is not a number.")
+    on_nan: Literal["stop", "skip"] = Field(
+        "stop", description="At a loss that is not a number: stop, or skip the step."
+    )
     save_minutes: float = Field(10.0, gt=0, description="Minutes between checkpoints within an epoch.")
     memory_fraction: float | None = Field(
-        None, gt=0, le=1, description="Memory to take; by default 0.95 of a GPU, 0.8 if shared, 0.9 of a CPU's free."
+        None,
+        gt=0,
+        le=1,
+        description="Share of the memory to use; by default 0.95 of a GPU, 0.8 if shared, 0.9 of a CPU's free memory.",
     )
-    min_chunk: int = Field(1, ge=1, description="Fewest images to go through the network at once.")
+    min_chunk: int = Field(
+        1, ge=1, description="Smallest chunk, in images, to which an out-of-memory retry may shrink a batch."
+    )
     checkpointing: Literal["auto", "always", "never"] = Field(
-        "auto", description="Activation checkpointing: when memory is short, or always."
+        "auto", description="Activation checkpointing: time for memory; auto when memory is short."
     )
-    processes: int = Field(1, ge=1, description="Processes on this machine, one a GPU, that train together.")
-    workers: int | None = Field(None, ge=0, description="Data processes; from the cores allowed by default.")
+    processes: int = Field(1, ge=1, description="Data-parallel processes on this machine, one per GPU.")
+    workers: int | None = Field(None, ge=0, description="Data-loader workers; by default from the available cores.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
-    seed: int = Field(0, ge=0, lt=2**63, description="Seed of everything random.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of all random numbers.")
     out: Path | None = Field(None, description="Run folder; runs/DATA-MODEL-TIME by default.")
     tracking: str = Field(
-        "auto", description="MLflow's tracking URI, or none; auto: where `tracking` says, if MLflow is installed."
+        "auto", description="MLflow tracking URI, or none; auto: as the `tracking` settings, if MLflow is installed."
     )
 
     @field_serializer("tracking")
@@ -170,7 +187,7 @@ class TrainSettings(Settings):
         "class_weights and sampling would both balance the classes, so one of them must do": (
             lambda class_weights, sampling: class_weights == sampling == "balanced"
         ),
-        "albumentations needs augment = flip, light or standard, whose flip and colour it stands in for": (
+        "albumentations needs augment = flip, light or standard, whose flip and colour it replaces": (
             lambda albumentations, augment: albumentations is not None and augment in ("none", "trivial")
         ),
         "teacher_weight and teacher_temperature need a teacher": lambda teacher, teacher_weight, teacher_temperature: (
@@ -190,10 +207,10 @@ class TrainSettings(Settings):
 
     @property
     def step_images(self) -> int:
-        """Images in an optimizer step."""
+        """Number of images in an optimizer step."""
         return self.batch_size * self.accumulate
 
     @property
     def model_size(self) -> int | None:
-        """Pixels a side of the trained model; None: the backbone's own."""
+        """Image side of the trained model in pixels; None for the backbone's own."""
         return self.sizes[-1] if self.sizes else self.image_size

@@ -1,4 +1,4 @@
-"""How values of settings are written: `5:3:2`, `90s`, `a,b`."""
+"""Types of settings, and parsers for their written forms: `5:3:2`, `90s`, `a,b`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 
 
 def parse_ratio(value: Any) -> Any:
-    """`5:3:2`, `0.5,0.3,0.2` or a sequence → a tuple of three numbers, yet unchecked."""
+    """Split `5:3:2`, `0.5,0.3,0.2` or a sequence into three parts, whose values pydantic checks."""
     parts = tuple(re.split(r"[:,/]", value)) if isinstance(value, str) else value
     if isinstance(parts, (tuple, list)) and len(parts) != 3:
         raise ValueError("three numbers, as in 5:3:2")
@@ -17,28 +17,28 @@ def parse_ratio(value: Any) -> Any:
 
 
 def parse_sizes(value: Any) -> Any:
-    """`256,384,512`, one number or a sequence → a tuple of numbers."""
+    """Split `256,384,512`, one number or a sequence into a tuple."""
     if isinstance(value, str):
         return tuple(value.split(","))
     return (value,) if isinstance(value, int) else value or None
 
 
 def parse_duration(value: Any) -> Any:
-    """`90s`, `5m`, `1h30m`, `30d` or seconds → seconds."""
-    written = r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?"
-    if not isinstance(value, str) or not (parts := re.fullmatch(written, value.strip())):
+    """Convert `90s`, `5m`, `1h30m`, `30d` or a number to seconds; other values are returned unchanged."""
+    pattern = r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?"
+    if not isinstance(value, str) or not (parts := re.fullmatch(pattern, value.strip())):
         return value
     days, hours, minutes, seconds = (int(part or 0) for part in parts.groups())
     return 86_400 * days + 3600 * hours + 60 * minutes + seconds
 
 
 def parse_names(value: Any) -> Any:
-    """`a,b` or a sequence → a tuple of names."""
+    """Split `a,b` or a sequence into a tuple of names."""
     return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
 
 def without_password(uri: str) -> str:
-    """A URI as it may be written down; a user's name stays in it."""
+    """A URI without its password, for logs and records; the user's name stays in it."""
     return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1@", uri)
 
 
