@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lensmith.core.stats import wilson
 from lensmith.rollout.guards import RolloutGuards
 from lensmith.rollout.metrics import BUCKETS, ModelCounts, upper_ms
-from lensmith.rollout.sequential_tests import wilson
 from lensmith.rollout.state import CanaryRelease
 
 LOOK = 20
@@ -227,9 +227,9 @@ def release(scenario: Scenario, repeat: int, requests: int, auto_promote: bool =
         )
     )
     for look in range(looks):
-        verdict = guard.look(champion.at(look), challenger.at(look))
-        if verdict.action != "hold":
-            return verdict.guard, (look + 1) * LOOK
+        assessment = guard.assess(champion.at(look), challenger.at(look))
+        if assessment.action != "hold":
+            return assessment.guard, (look + 1) * LOOK
     return "", requests
 
 

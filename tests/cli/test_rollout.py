@@ -147,8 +147,8 @@ def test_watching_ends_with_the_release(run: Run) -> None:
         (("flowers", "--version", "4"), "A bundle was expected"),
         (("roses", "--version", "1"), "It has none of that name"),
         (("empty", "--version", "1"), "There is none"),
-        (("flowers", "--version", "3"), "only the challenger knows crimson, teal; only the champion knows red"),
-        (("flowers", "--version", "3", "--map", "crimson=red"), "only the challenger knows teal"),
+        (("flowers", "--version", "3"), "only the challenger has crimson, teal; only the champion has red"),
+        (("flowers", "--version", "3", "--map", "crimson=red"), "only the challenger has teal"),
         (("flowers", "--version", "3", "--map", "crimson=rot", "--map", "x=red"), "no label of the challenger: x"),
         (("flowers", "--version", "two", "--share", "0", "--map", "x"), "version = 'two'"),
         (("flowers", "--version", "2", "--tracking-uri", "no/such.db"), "There is none"),
@@ -174,7 +174,7 @@ def test_two_at_once_are_refused(run: Run, registry: Path) -> None:
     run("start", "flowers", "--version", "2")
     code, _, err = run("start", "flowers", "--version", "3")
     assert code == 2
-    assert "flowers-1 tries version 2" in err
+    assert "flowers-1 is: version 2" in err
     assert named(registry) == {"champion": "1", "challenger": "2"}
 
 

@@ -31,9 +31,9 @@ def rollout(**fields: Any) -> CanaryRelease:
 
 
 def latest(ledger: Ledger) -> LedgerEntry:
-    state = ledger.latest()
-    assert state is not None
-    return state
+    entry = ledger.latest()
+    assert entry is not None
+    return entry
 
 
 def test_a_model_without_releases_has_no_ledger(registry: Any, versions: Versions) -> None:
@@ -51,8 +51,8 @@ def test_numbers_count_up_and_history_keeps_all(ledger: Ledger) -> None:
     for n in (1, 2):
         assert ledger.begin(rollout(challenger=str(n + 1))).id == f"flowers-{n}"
         ledger.decide(n, Decision(outcome="aborted", reason=f"the {n}th"))
-    assert [(state.n, state.rollout.challenger) for state in ledger.history()] == [(1, "2"), (2, "3")]
-    assert [state.decision.reason for state in ledger.history() if state.decision] == ["the 1th", "the 2th"]
+    assert [(entry.n, entry.rollout.challenger) for entry in ledger.history()] == [(1, "2"), (2, "3")]
+    assert [entry.decision.reason for entry in ledger.history() if entry.decision] == ["the 1th", "the 2th"]
 
 
 def test_two_releases_at_once_are_refused(ledger: Ledger) -> None:
@@ -181,7 +181,7 @@ def test_old_reports_go_and_the_last_ones_stay(ledger: Ledger) -> None:
         ledger.begin(rollout())
         ledger.report(n, "replica", {"n": n})
         ledger.decide(n, Decision(outcome="aborted", reason="enough"))
-    assert [dict(state.reports) for state in ledger.history()] == [{}, {"replica": {"n": 2}}, {"replica": {"n": 3}}]
+    assert [dict(entry.reports) for entry in ledger.history()] == [{}, {"replica": {"n": 2}}, {"replica": {"n": 3}}]
 
 
 def test_an_entry_that_somebody_has_changed_is_told(ledger: Ledger) -> None:
@@ -196,7 +196,7 @@ def test_a_ledger_that_somebody_has_deleted_is_taken_back(ledger: Ledger, regist
     again = Ledger.open(registry, "flowers", create=False)
     assert again is not None
     assert again.decide(1, Decision(outcome="aborted", reason="enough")).outcome == "aborted"
-    assert [state.decision is not None for state in again.history()] == [True]
+    assert [entry.decision is not None for entry in again.history()] == [True]
 
 
 def test_a_ledger_that_is_gone_for_good_is_followed_by_another(ledger: Ledger, registry: Any) -> None:

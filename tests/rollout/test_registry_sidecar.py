@@ -11,7 +11,8 @@ from lensmith.bundle.format import GRAPH, Bundle
 from lensmith.errors import RegistryError, RegistryUnreachableError
 from lensmith.registry.pull import cached
 from lensmith.registry.references import ModelReference
-from lensmith.rollout import registry_sidecar
+from lensmith.rollout import registry_poller
+from lensmith.rollout.ledger import Ledger
 from lensmith.rollout.metrics import ModelCounts
 from lensmith.rollout.registry_sidecar import RegistrySidecar
 from lensmith.rollout.report import RolloutReport, StopReason
@@ -67,13 +68,13 @@ def scene(workspace: Path, remake: Callable[..., Bundle], tmp_path: Path) -> Sce
 @pytest.fixture
 def away(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     """`away(True)`: the registry does not answer, until `away(False)`."""
-    real = registry_sidecar.resolve
+    real = registry_poller.resolve
 
     def set_to(gone: bool) -> None:
         def silent(*_: Any) -> Any:
             raise RegistryUnreachableError("MLflow was expected to answer.", "It did not.", "Wait.")
 
-        monkeypatch.setattr(registry_sidecar, "resolve", silent if gone else real)
+        monkeypatch.setattr(registry_poller, "resolve", silent if gone else real)
 
     return set_to
 
@@ -82,7 +83,7 @@ def test_what_an_alias_names_is_fetched_and_followed(scene: Scene) -> None:
     sidecar = scene.begun()
     assert (scene.known().version, scene.known().rollout) == ("1", None)
     api.Registry(scene.store).set_alias("colours@2", "champion")
-    sidecar.turn()
+    sidecar.poll()
     assert scene.known().version == "2"
     assert Bundle.load(scene.known().path).manifest.version == "run-2"
 
@@ -90,7 +91,7 @@ def test_what_an_alias_names_is_fetched_and_followed(scene: Scene) -> None:
 def test_nothing_new_is_not_told_again(scene: Scene) -> None:
     sidecar = scene.begun()
     before = scene.known()
-    sidecar.turn()
+    sidecar.poll()
     assert scene.known() is before
 
 
@@ -99,10 +100,10 @@ def test_a_champion_that_cannot_be_fetched_leaves_the_old_one(scene: Scene, caps
     version = api.Registry(scene.store).version("colours@2")
     (Path(version.source.removeprefix("file://")) / GRAPH).write_bytes(b"another")
     api.Registry(scene.store).set_alias("colours@2", "champion")
-    sidecar.turn()
-    sidecar.turn()
+    sidecar.poll()
+    sidecar.poll()
     assert scene.known().version == "1"
-    assert capsys.readouterr().err.count("Version 1 goes on") == 1
+    assert capsys.readouterr().err.count("Version 1 stays in service") == 1
     assert not cached(version.content).exists()
 
 
@@ -112,19 +113,19 @@ def test_a_challenger_whose_files_have_changed_goes_back(scene: Scene) -> None:
     version = api.Registry(scene.store).version("colours@2")
     (Path(version.source.removeprefix("file://")) / GRAPH).write_bytes(b"another")
     (cached(version.content) / GRAPH).write_bytes(b"another")  # as it came, it was whole
-    sidecar.turn()
+    sidecar.poll()
     assert (scene.known().decision.outcome, scene.known().decision.guard) == ("rolled_back", "load")
 
 
 def test_what_a_process_has_seen_is_looked_at_at_once_and_ends_the_release(scene: Scene) -> None:
     sidecar = scene.begun()
     scene.release("2")
-    sidecar.turn()
+    sidecar.poll()
     assert scene.known().challenger_path is not None
-    assert not sidecar.urgent
+    assert not sidecar.is_urgent
     scene.count(answered=3, failed=1, stop=StopReason("not-finite", "no number"))
-    assert sidecar.urgent
-    sidecar.turn()
+    assert sidecar.is_urgent
+    sidecar.poll()
     assert (scene.known().decision.guard, scene.known().decision.reason) == ("not-finite", "no number")
     assert scene.aliases() == {"champion": "1"}
 
@@ -133,26 +134,26 @@ def test_the_counts_of_all_replicas_are_judged_together(scene: Scene) -> None:
     first, second = scene.begun(), scene.begun()
     scene.release("2")
     for each in (first, second):
-        each.turn()
+        each.poll()
     for number in (0, 1):  # each alone has seen too little
         scene.count(number, answered=250, failed=30)
-    first.turn()
+    first.poll()
     assert scene.known(0).decision is None
-    second.turn()
+    second.poll()
     assert (scene.known(1).decision.outcome, scene.known(1).decision.guard) == ("rolled_back", "errors")
-    first.turn()
+    first.poll()
     assert scene.known(0).decision == scene.known(1).decision
 
 
 def test_another_champion_meanwhile_ends_the_release(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     sidecar = scene.begun()
     scene.release("2")
-    sidecar.turn()
+    sidecar.poll()
     # lensmith refuses that while a release is under way; MLflow's own page does not.
-    registry_sidecar.client(scene.store).set_registered_model_alias("colours", "champion", "3")
-    sidecar.turn()
+    registry_poller.client(scene.store).set_registered_model_alias("colours", "champion", "3")
+    sidecar.poll()
     assert (scene.known().decision.outcome, scene.known().decision.guard) == ("aborted", "champion")
-    sidecar.turn()
+    sidecar.poll()
     assert scene.known().version == "3"
     assert scene.aliases() == {"champion": "3"}
 
@@ -161,11 +162,11 @@ def test_a_promotion_that_somebody_takes_back_is_not_made_again(scene: Scene) ->
     sidecar = scene.begun()
     scene.release("2")
     api.Rollout("colours", scene.store).promote()
-    sidecar.turn()
+    sidecar.poll()
     assert scene.known().version == "2"
     api.Registry(scene.store).rollback("colours")
-    sidecar.turn()
-    sidecar.turn()
+    sidecar.poll()
+    sidecar.poll()
     assert scene.known().version == "1"
 
 
@@ -174,16 +175,16 @@ def test_without_the_registry_a_challenger_goes_back_and_the_registry_is_told_la
 ) -> None:
     sidecar = scene.begun()
     scene.release("2")
-    sidecar.turn()
+    sidecar.poll()
     away(True)
-    sidecar.turn()
+    sidecar.poll()
     assert (scene.known().reachable, scene.known().decision) == (False, None)
     scene.count(answered=3, failed=3, stop=StopReason("errors-in-a-row", "3 failed"))
-    sidecar.turn()
+    sidecar.poll()
     assert scene.known().decision.guard == "errors-in-a-row"
     assert api.Rollout("colours", scene.store).status().decision is None
     away(False)
-    sidecar.turn()
+    sidecar.poll()
     assert scene.known().reachable
     assert api.Rollout("colours", scene.store).status().decision == scene.known().decision
 
@@ -191,11 +192,11 @@ def test_without_the_registry_a_challenger_goes_back_and_the_registry_is_told_la
 def test_without_the_registry_nothing_is_promoted(scene: Scene, away: Callable[[bool], None]) -> None:
     sidecar = scene.begun()
     scene.release("2", auto_promote=True, promote_after=500)
-    sidecar.turn()
+    sidecar.poll()
     away(True)
     for answered in (0, 300, 600, 900, 1200, 1500):
         scene.count(answered=answered)
-        sidecar.turn()
+        sidecar.poll()
     assert scene.known().decision is None
 
 
@@ -214,8 +215,8 @@ def test_a_start_without_the_registry_takes_what_was_known_and_fails_where_nothi
 
 def test_an_alias_that_is_removed_leaves_what_is_served(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
     sidecar = scene.begun()
-    registry_sidecar.client(scene.store).delete_registered_model_alias("colours", "champion")
-    sidecar.turn()
+    registry_poller.client(scene.store).delete_registered_model_alias("colours", "champion")
+    sidecar.poll()
     assert scene.known().version == "1"
     assert "alias champion" in capsys.readouterr().err
     with pytest.raises(RegistryError, match="alias champion"):
@@ -226,42 +227,42 @@ def test_an_alias_that_is_removed_leaves_what_is_served(scene: Scene, capsys: py
 def test_a_report_that_somebody_garbled_is_left_out(scene: Scene, garbled: str) -> None:
     sidecar = scene.begun()
     scene.release("2")
-    sidecar.turn()
-    client = registry_sidecar.client(scene.store)
-    ledger = registry_sidecar.Ledger.open(client, "colours", create=False)
+    sidecar.poll()
+    client = registry_poller.client(scene.store)
+    ledger = Ledger.open(client, "colours", create=False)
     assert ledger is not None
     client.set_tag(ledger.run, "rollout.1.counts.somebody", garbled)
     scene.count(answered=200, failed=400)
-    sidecar.turn()
+    sidecar.poll()
     assert scene.known().decision.guard == "errors"
 
 
 def test_a_sidecar_that_takes_anothers_place_counts_nothing_twice(scene: Scene) -> None:
     sidecar = scene.begun()
     scene.release("2")
-    sidecar.turn()
+    sidecar.poll()
     scene.count(answered=200)
-    sidecar.turn()
+    sidecar.poll()
     again = RegistrySidecar(
         ModelReference("colours", "champion"), SidecarChannel(scene.channels[0].folder), scene.store
     )
     again.begin()
-    again.turn()
+    again.poll()
     assert api.Rollout("colours", scene.store).status().comparison["challenger"]["requests"] == 200
 
 
 def test_what_was_decided_of_one_release_while_away_ends_no_other(scene: Scene, away: Callable[[bool], None]) -> None:
     sidecar = scene.begun()
     scene.release("2")
-    sidecar.turn()
+    sidecar.poll()
     away(True)
     scene.count(answered=3, failed=3, stop=StopReason("not-finite", "no number"))
-    sidecar.turn()
+    sidecar.poll()
     assert scene.known().decision.guard == "not-finite"
     api.Rollout("colours", scene.store).abort()
     scene.release("3")
     away(False)
-    sidecar.turn()
+    sidecar.poll()
     assert (scene.known().rollout.challenger, scene.known().decision) == ("3", None)
 
 
@@ -270,17 +271,17 @@ def test_a_ledger_that_cannot_be_written_leaves_the_alias_to_be_followed_and_is_
 ) -> None:
     sidecar = scene.begun()
     scene.release("2")
-    sidecar.turn()
+    sidecar.poll()
 
     def refused(*_: Any) -> Any:
         raise RegistryError("Access was expected.", "It was refused.", "Ask for it.")
 
-    monkeypatch.setattr(registry_sidecar.Ledger, "report", refused)
+    monkeypatch.setattr(Ledger, "report", refused)
     scene.count(answered=3, failed=1, stop=StopReason("not-finite", "no number"))
-    registry_sidecar.client(scene.store).set_registered_model_alias("colours", "champion", "3")
-    sidecar.turn()
+    registry_poller.client(scene.store).set_registered_model_alias("colours", "champion", "3")
+    sidecar.poll()
     assert scene.known().version == "3"
-    assert not sidecar.urgent
+    assert not sidecar.is_urgent
 
 
 def test_looking_makes_no_registry(tmp_path: Path) -> None:
@@ -293,7 +294,7 @@ def test_looking_makes_no_registry(tmp_path: Path) -> None:
 
 
 def test_what_was_remembered_and_is_garbled_is_no_more(scene: Scene, away: Callable[[bool], None]) -> None:
-    scene.begun()._remembered.write_text("{")
+    scene.begun()._writer.cache_file.write_text("{")
     away(True)
     with pytest.raises(RegistryUnreachableError):
         scene.begun()

@@ -104,7 +104,7 @@ def known(failed: int, decision: Decision | None = None, **more: Any) -> dict[st
         )
     if rollout.shadow:
         challenger.compared, challenger.agreed = 1000, 950
-    figures = RolloutGuards(rollout).look(champion, challenger).figures
+    figures = RolloutGuards(rollout).assess(champion, challenger).figures
     found = DesiredState(
         name="flowers", alias="champion", version="6", path=Path("b"), rollout=rollout, decision=decision,
         comparison=figures,

@@ -1,1 +1,1 @@
-"""A canary release: what it is, what is counted, and when it is over. No network, no files."""
+"""Canary releases: what a rollout is, what is counted, how the guards assess it, and how it ends."""

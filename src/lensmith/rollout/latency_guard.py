@@ -1,4 +1,4 @@
-"""Whether the challenger is too slow, window by window of its requests."""
+"""Latency guard: whether the challenger is too slow, in windows of its requests."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ from lensmith.rollout.metrics import ModelCounts, bucket_of, upper_ms
 from lensmith.rollout.sequential_tests import more_than_chance
 
 WINDOW = 200
-"""Challenger requests in a window, at least: a look later more. Three windows in a row decide after 600 requests."""
+"""Least number of challenger requests in a window. Three windows in a row decide after 600 requests."""
 WINDOWS, TOO_SLOW = 5, 3
-"""Of the last so many windows, how many have to be over: a burst that spoils one or two is no reason to go back."""
+"""Length of the history, and how many windows of it have to be too slow: a burst that spoils one or two is no reason
+to roll back."""
 TAIL = 0.01
-"""Requests that may be slower than the P99, by what P99 means."""
+"""Share of requests that may be slower than the P99, by definition."""
 SLOWER = 1.2
-"""The challenger's own work may take so much longer than the champion's."""
+"""Factor by which the challenger's work may take longer than the champion's."""
 LEVEL = 0.01
-"""Chance that a window is over where the true P99 is just at the limit. Of 200 requests two exceed it on average; eight
-of 25 such windows would exceed it by the sample's P99, one of 100 does by the exact binomial bound, and three of five
-do in less than one release of 1,000."""
+"""Chance that a window is too slow where the true P99 is just at the limit. Of 200 requests two exceed it on average;
+eight of 25 such windows would exceed it by the sample's P99, one of 100 does by the exact binomial bound, and three of
+five do in less than one rollout of 1,000."""
 
 
 @dataclass(frozen=True)
 class LatencyWindow:
-    """Some hundred challenger requests in a row.
+    """Some hundred successive challenger requests.
 
     Attributes:
-        requests: the challenger's, in the window.
-        late: of the measured ones, those beyond the SLO, in percent.
-        slow: images whose work took longer than 1.2 × the champion's P99, in percent.
-        over: both more often than chance allows.
+        requests: number of challenger requests in the window.
+        late: share of the measured requests beyond the SLO, 0..1.
+        slow: share of images whose work took longer than 1.2 × the champion's P99, 0..1.
+        over: True where late requests and slow work are both more frequent than chance allows.
     """
 
     requests: int
@@ -41,39 +42,42 @@ class LatencyWindow:
 
 
 class LatencyGuard:
-    """The last five windows.
+    """Collects counts into windows, and keeps the last five.
 
     Args:
-        slo_ms: latency within which 99 of 100 answers have to be.
-        shadow: no client waits for the challenger: its own work is held against the SLO.
+        slo_ms: latency that 99 of 100 requests must not exceed, in milliseconds.
+        shadow: True in shadow mode, where no client waits for the challenger: its work is compared with the SLO.
+
+    Attributes:
+        latest: the last windows, oldest first.
     """
 
     def __init__(self, slo_ms: float, shadow: bool) -> None:
         self._slo_ms, self._shadow = slo_ms, shadow
         self.latest: deque[LatencyWindow] = deque(maxlen=WINDOWS)
-        # How the counts stood when each of these windows began, oldest first; the last is the open one's.
+        # Counts at the beginning of each of these windows, oldest first; the last belongs to the open window.
         self._began: deque[tuple[ModelCounts, ModelCounts]] = deque(maxlen=WINDOWS)  # champion, challenger
 
-    def take(self, champion: ModelCounts, challenger: ModelCounts) -> None:
-        """Look at the counts so far; close a window where there are enough requests."""
+    def update(self, champion: ModelCounts, challenger: ModelCounts) -> None:
+        """Take the counts since the rollout began, and close a window where it has enough requests."""
         if not self._began or challenger.requests < self._began[-1][1].requests:
-            # The first look, or counts of a replica are gone: what is compared has to begin for both at once.
+            # The first update, or a replica's counts are gone: both models' windows have to begin at the same time.
             self._began.clear()
             self._began.append((_times(champion), _times(challenger)))
             return
         if challenger.requests - self._began[-1][1].requests < WINDOW:
             return
-        # The champion over up to five windows: its P99 is the measure, and 200 requests would make a poor one.
+        # The champion over up to five windows: its P99 is the reference, and 200 requests would make a poor one.
         now = _times(champion), _times(challenger)
-        self.latest.append(self._judged(now[0].since(self._began[0][0]), now[1].since(self._began[-1][1])))
+        self.latest.append(self._window(now[0].since(self._began[0][0]), now[1].since(self._began[-1][1])))
         self._began.append(now)
 
     @property
     def over(self) -> int:
-        """How many of the last five were over."""
+        """Number of slow windows among the last five."""
         return sum(window.over for window in self.latest)
 
-    def _judged(self, champion: ModelCounts, challenger: ModelCounts) -> LatencyWindow:
+    def _window(self, champion: ModelCounts, challenger: ModelCounts) -> LatencyWindow:
         measured = challenger.work if self._shadow or not challenger.latency else challenger.latency
         late, of = beyond(measured, self._slo_ms), measured.total()
         limit_ms = SLOWER * highest_p99_ms(champion.work)
@@ -87,18 +91,18 @@ class LatencyGuard:
 
 
 def too_many(hits: int, trials: int) -> bool:
-    """Whether more exceed a limit than 1 % and chance explain."""
+    """Whether more trials exceed a limit than 1 % and chance explain."""
     return trials > 0 and hits >= more_than_chance(trials, TAIL, LEVEL)
 
 
 def beyond(histogram: Mapping[int, int], milliseconds: float) -> int:
-    """How many took longer, for certain: those in the limit's own bucket (5 % wide) did not."""
+    """Number of entries that certainly took longer; those in the limit's own bucket (5 % wide) do not count."""
     last = bucket_of(milliseconds)
     return sum(count for bucket, count in histogram.items() if bucket > last)
 
 
 def highest_p99_ms(histogram: Counter[int]) -> float:
-    """The upper bound (99 %) of what the true P99 may be, in milliseconds: an order statistic; 0 without requests."""
+    """The upper 99 % confidence bound of the true P99, in milliseconds: an order statistic; 0 without requests."""
     total = histogram.total()
     if total == 0:
         return 0.0
@@ -111,5 +115,5 @@ def highest_p99_ms(histogram: Counter[int]) -> float:
 
 
 def _times(counts: ModelCounts) -> ModelCounts:
-    """What this guard needs of the counts, as they are now."""
+    """A snapshot of the counts that this guard needs."""
     return ModelCounts(counts.answered, counts.failed, Counter(counts.latency), Counter(counts.work))

@@ -1,11 +1,11 @@
-"""The ledger of canary releases: one run of MLflow for each registered model, which all replicas read and write.
+"""Rollout ledger: one MLflow run for each registered model, which all replicas read and write.
 
-    param rollout.N                    what was begun; a param is written once, so the first to claim a number has it
-    param rollout.N.decision           how it ended; the first decision stands
-    tag   rollout.N.counts.REPLICA     what a replica has counted, each replica its own
-    tag   rollout.N.applied            the aliases were moved accordingly
+    param rollout.N                    the rollout; a param is written once, so the first to claim a number has it
+    param rollout.N.decision           the decision that ended it; the first one is final
+    tag   rollout.N.counts.REPLICA     one replica's report
+    tag   rollout.N.applied            set once the aliases were moved by the decision
 
-The run is named in the registered model's tag `lensmith.rollouts`. Several replicas may do everything here at once.
+The registered model's tag `lensmith.rollouts` holds the run's id. All operations may run in several replicas at once.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pydantic import ValidationError
 
+from lensmith.core.text import first_line
 from lensmith.errors import RegistryError, RolloutError
 from lensmith.registry.client import code, experiment, problems
 from lensmith.registry.models import versions
@@ -32,22 +33,23 @@ if TYPE_CHECKING:
 
 EXPERIMENT, LEDGER_TAG, OF_TAG = "lensmith-rollouts", "lensmith.rollouts", "lensmith.rollouts.of"
 PARAM_CHARACTERS, TAG_CHARACTERS = 6000, 8000
-"""MLflow's limits; beyond them it cuts values silently, which would leave broken JSON."""
+"""MLflow's limits; it truncates longer values silently, which would leave broken JSON."""
 
 _PACKED = "zlib:"
+_COUNTS_TAG = re.compile(r"rollout\.(\d+)\.counts\.(.+)")
 _Written = TypeVar("_Written", CanaryRelease, Decision)
 
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """A canary release as the registry has it.
+    """One rollout in the ledger.
 
     Attributes:
-        n: its number, from 1 on.
-        rollout: what was begun.
-        decision: how it ended; None while it is under way.
-        applied: the aliases were moved by that decision.
-        reports: replica → its last report; empty where it cannot be read.
+        n: number of the rollout, from 1 on.
+        rollout: the rollout as it was begun.
+        decision: the decision that ended it; None while it is under way.
+        applied: True once the aliases were moved by that decision.
+        reports: replica → its last report; an empty report where it cannot be read.
     """
 
     n: int
@@ -58,14 +60,14 @@ class LedgerEntry:
 
     @property
     def under_way(self) -> bool:
-        """Begun and not decided."""
+        """Whether the rollout has begun and is not decided."""
         return self.decision is None
 
 
 class Ledger:
-    """All canary releases of one registered model; made by `open`.
+    """All rollouts of one registered model; made by `open`.
 
-    Every method raises RegistryError as `lensmith.registry.client.problems` says.
+    Every method raises RegistryError where MLflow refuses or does not answer.
     """
 
     def __init__(self, client: MlflowClient, name: str, run: str) -> None:
@@ -75,10 +77,10 @@ class Ledger:
 
     @classmethod
     def open(cls, client: MlflowClient, name: str, create: bool) -> Self | None:
-        """The model's ledger; None where there is none yet, and `create` is off.
+        """Open a model's ledger; None where there is none yet and `create` is off.
 
         Raises:
-            RegistryError: no such model.
+            RegistryError: there is no such model.
         """
         with problems(str(client.tracking_uri)):
             run = _named(client, name)
@@ -87,65 +89,85 @@ class Ledger:
             return cls(client, name, _agree(client, name)) if create else None
 
     def latest(self) -> LedgerEntry | None:
-        """The last release that was begun; one call. None: there was none yet."""
-        states = self._states()
-        return states[-1] if states else None
+        """The entry of the rollout that was begun last; None before the first. Takes one request."""
+        entries = self.history()
+        return entries[-1] if entries else None
 
     def history(self) -> list[LedgerEntry]:
-        """All of them, the last one last; old reports are no longer there, their figures are in the decisions."""
-        return self._states()
+        """All entries, oldest first; old reports have been removed, their figures are in the decisions."""
+        with problems(str(self.client.tracking_uri)):
+            data = self.client.get_run(self.run).data
+        reports: dict[int, dict[str, Mapping[str, Any]]] = {}
+        for key, value in data.tags.items():
+            if found := _COUNTS_TAG.fullmatch(key):
+                reports.setdefault(int(found[1]), {})[found[2]] = _unpacked(value)
+        entries = []
+        for n in sorted(int(found[1]) for key in data.params if (found := re.fullmatch(r"rollout\.(\d+)", key))):
+            key = f"rollout.{n}"
+            decided = data.params.get(f"{key}.decision")
+            entries.append(
+                LedgerEntry(
+                    n,
+                    _parse(CanaryRelease, data.params[key], key),
+                    _parse(Decision, decided, f"{key}.decision") if decided else None,
+                    f"{key}.applied" in data.tags,
+                    reports.get(n, {}),
+                )
+            )
+        return entries
 
     def begin(self, rollout: CanaryRelease) -> CanaryRelease:
-        """Claim the next number.
+        """Add a rollout under the next number.
 
         Args:
-            rollout: its id is made anew, from the name and the number.
+            rollout: the rollout, whose id is replaced by one made of the model's name and the number.
 
         Returns:
-            What the ledger now has.
+            The rollout in the ledger.
 
         Raises:
-            RolloutError: one is under way, another was quicker, or its labels' mapping is too long for MLflow.
+            RolloutError: one is under way, another was begun at the same moment, or the mapping of labels is too long
+                for MLflow.
         """
         last = self.latest()
         if last is not None:
             if last.under_way:
-                raise _under_way(last.rollout)
+                raise under_way_error(last.rollout)
             self.apply(last)
         n = last.n + 1 if last else 1
         begun = rollout.model_copy(update={"id": f"{self.name}-{n}"})
         text = begun.model_dump_json()
         if len(text) > PARAM_CHARACTERS:
             raise RolloutError(
-                f"A canary release that takes at most {PARAM_CHARACTERS:,} characters in MLflow was expected.",
+                f"A canary release of at most {PARAM_CHARACTERS:,} characters in MLflow was expected.",
                 f"This one takes {len(text):,}, {len(begun.mapping):,} mapped labels among them.",
                 "Train the challenger with the champion's labels, so that no mapping is needed.",
             )
-        standing = _claim(self.client, self.run, f"rollout.{n}", text)
-        if standing != text:
-            raise _under_way(CanaryRelease.model_validate_json(standing))
-        self._forget_reports(before=n - 1)
+        written = _write_once(self.client, self.run, f"rollout.{n}", text)
+        if written != text:
+            raise under_way_error(CanaryRelease.model_validate_json(written))
+        self._remove_reports(before=n - 1)
         return begun
 
     def decide(self, n: int, decision: Decision) -> Decision:
-        """End a release.
+        """End rollout `n`, unless it is decided already.
 
         Returns:
-            The decision that stands, which may be another's.
+            The decision in the ledger, which may be another replica's.
         """
-        standing = _claim(self.client, self.run, f"rollout.{n}.decision", _short(decision))
-        return _read(Decision, standing, f"rollout.{n}.decision")
+        key = f"rollout.{n}.decision"
+        return _parse(Decision, _write_once(self.client, self.run, key, _shortened(decision)), key)
 
     def report(self, n: int, replica: str, report: Mapping[str, Any]) -> None:
-        """Leave what a replica has counted since the release began, in the place of what it left before.
+        """Replace a replica's report.
 
         Args:
-            n: number of the release.
-            replica: who it is; the same over restarts.
-            report: plain values.
+            n: number of the rollout.
+            replica: the replica's name, the same after restarts.
+            report: plain values of the counts since the rollout began.
 
         Raises:
-            RegistryError: longer than MLflow takes, packed.
+            RegistryError: the report is too long for MLflow, even compressed.
         """
         text = json.dumps(report, separators=(",", ":"))
         if len(text) > TAG_CHARACTERS:
@@ -153,62 +175,40 @@ class Ledger:
         if len(text) > TAG_CHARACTERS:
             raise RegistryError(
                 f"A report of at most {TAG_CHARACTERS:,} characters was expected.",
-                f"That of {replica} has {len(text):,}, packed.",
-                "Leave out what is not counted.",
+                f"That of {replica} has {len(text):,}, compressed.",
+                "Promote or abort the rollout: its counts have become too many for MLflow.",
             )
         with problems(str(self.client.tracking_uri)):
             self.client.set_tag(self.run, f"rollout.{n}.counts.{_key(replica)}", text)
 
-    def apply(self, state: LedgerEntry) -> None:
-        """Move the aliases as a release was decided; once, so that what people set later stays.
+    def apply(self, entry: LedgerEntry) -> None:
+        """Move the aliases by a rollout's decision; once, so that aliases that people set later stay.
 
-        Promoted: `previous` names the old champion, `champion` the challenger. In any case `challenger` goes, where it
-        names the challenger. Every step may be done twice, so one that died half-way is gone through again.
+        After a promotion `previous` names the old champion and `champion` the challenger. In any case the alias
+        `challenger` is removed where it names the challenger. Every step can be repeated, so that another replica
+        completes what one that crashed has begun.
         """
-        now = next((each for each in self._states() if each.n == state.n), state)
-        rollout, decision = now.rollout, now.decision
-        if decision is None or now.applied:
+        current = next((each for each in self.history() if each.n == entry.n), entry)
+        rollout, decision = current.rollout, current.decision
+        if decision is None or current.applied:
             return
         with problems(str(self.client.tracking_uri)):
             if decision.outcome == "promoted":
-                self._point(PREVIOUS, rollout.champion)
-                self._point(CHAMPION, rollout.challenger)
+                self._set_alias(PREVIOUS, rollout.champion)
+                self._set_alias(CHAMPION, rollout.challenger)
             aliases = self.client.get_registered_model(self.name).aliases
             if str(aliases.get(CHALLENGER, "")) == rollout.challenger:
-                _twice(lambda: self.client.delete_registered_model_alias(self.name, CHALLENGER))
-            _twice(lambda: self.client.set_tag(self.run, f"rollout.{now.n}.applied", decision.outcome))
+                _retry_once(lambda: self.client.delete_registered_model_alias(self.name, CHALLENGER))
+            _retry_once(lambda: self.client.set_tag(self.run, f"rollout.{current.n}.applied", decision.outcome))
 
-    def _point(self, alias: str, version: str) -> None:
-        _twice(lambda: self.client.set_registered_model_alias(self.name, alias, version))
+    def _set_alias(self, alias: str, version: str) -> None:
+        _retry_once(lambda: self.client.set_registered_model_alias(self.name, alias, version))
 
-    def _states(self) -> list[LedgerEntry]:
-        with problems(str(self.client.tracking_uri)):
-            data = self.client.get_run(self.run).data
-        numbers = sorted(int(found[1]) for key in data.params if (found := re.fullmatch(r"rollout\.(\d+)", key)))
-        reports: dict[int, dict[str, Mapping[str, Any]]] = {}
-        for key, value in data.tags.items():
-            if found := re.fullmatch(r"rollout\.(\d+)\.counts\.(.+)", key):
-                reports.setdefault(int(found[1]), {})[found[2]] = _unpacked(value)
-        states = []
-        for n in numbers:
-            decided = data.params.get(f"rollout.{n}.decision")
-            states.append(
-                LedgerEntry(
-                    n,
-                    _read(CanaryRelease, data.params[f"rollout.{n}"], f"rollout.{n}"),
-                    _read(Decision, decided, f"rollout.{n}.decision") if decided else None,
-                    f"rollout.{n}.applied" in data.tags,
-                    reports.get(n, {}),
-                )
-            )
-        return states
-
-    def _forget_reports(self, before: int) -> None:
-        """Old reports would come along whenever the state is read."""
+    def _remove_reports(self, before: int) -> None:
+        """Remove the reports of old rollouts, which would be transferred at every read."""
         with problems(str(self.client.tracking_uri)):
             for key in self.client.get_run(self.run).data.tags:
-                found = re.fullmatch(r"rollout\.(\d+)\.counts\..+", key)
-                if found and int(found[1]) < before:
+                if (found := _COUNTS_TAG.fullmatch(key)) and int(found[1]) < before:
                     self.client.delete_tag(self.run, key)
 
 
@@ -217,10 +217,10 @@ def _named(client: MlflowClient, name: str) -> str:
 
 
 def _agree(client: MlflowClient, name: str) -> str:
-    """Make a ledger; of several that are made at once, all take the same.
+    """Create a ledger; of several that are created at once, all replicas use the same.
 
-    A tag has what was written last, so it cannot settle who was first. A param can: that of the run of the oldest
-    version, which all of them know.
+    A tag holds what was written last, so it cannot tell which was first. A param can: one of the oldest version's run,
+    which all replicas know.
     """
     anchor = next((each.run for each in reversed(versions(client, name)) if _stage(client, each.run) == "active"), None)
     if anchor is None:
@@ -233,13 +233,13 @@ def _agree(client: MlflowClient, name: str) -> str:
     client.set_terminated(made.info.run_id)
     chosen = next(
         found
-        for number in count(1)  # a ledger that somebody has deleted for good is followed by another
-        if (found := _claim(client, anchor, _anchored(name, number), made.info.run_id)) == made.info.run_id
+        for number in count(1)  # a ledger that was deleted permanently is followed by another
+        if (found := _write_once(client, anchor, _anchored(name, number), made.info.run_id)) == made.info.run_id
         or _restored(client, found)
     )
     if chosen != made.info.run_id:
         client.delete_run(made.info.run_id)
-    _twice(lambda: client.set_registered_model_tag(name, LEDGER_TAG, chosen))
+    _retry_once(lambda: client.set_registered_model_tag(name, LEDGER_TAG, chosen))
     return chosen
 
 
@@ -248,7 +248,7 @@ def _anchored(name: str, number: int) -> str:
 
 
 def _stage(client: MlflowClient, run: str) -> str:
-    """`active` or `deleted`; empty where there is no such run, or none any longer."""
+    """A run's lifecycle stage, `active` or `deleted`; empty where there is no such run."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -260,15 +260,15 @@ def _stage(client: MlflowClient, run: str) -> str:
 
 
 def _restored(client: MlflowClient, run: str) -> bool:
-    """Whether a ledger is there; one that somebody has deleted is taken back, since nothing could end otherwise."""
+    """Whether a ledger exists; a deleted one is restored, since its rollout could not end otherwise."""
     stage = _stage(client, run)
     if stage == "deleted":
         client.restore_run(run)
     return stage != ""
 
 
-def _claim(client: MlflowClient, run: str, key: str, text: str) -> str:
-    """Write a param unless it is there; what is there then."""
+def _write_once(client: MlflowClient, run: str, key: str, text: str) -> str:
+    """Write a param unless it exists, and return its value."""
     from mlflow.exceptions import MlflowException
 
     with problems(str(client.tracking_uri)):
@@ -282,8 +282,8 @@ def _claim(client: MlflowClient, run: str, key: str, text: str) -> str:
     return text
 
 
-def _twice(write: Callable[[], None]) -> None:
-    """Databases refuse one of two that write the same for the first time at once; it finds the other's then."""
+def _retry_once(write: Callable[[], None]) -> None:
+    """Repeat a failed write: databases refuse one of two first writes of the same key at once."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -292,17 +292,23 @@ def _twice(write: Callable[[], None]) -> None:
         write()
 
 
-def _under_way(rollout: CanaryRelease) -> RolloutError:
+def under_way_error(rollout: CanaryRelease, moment: str = "") -> RolloutError:
+    """The error about a rollout that is under way, with how to end it.
+
+    Args:
+        rollout: the rollout that is under way.
+        moment: clause such as ` while champion is moved`.
+    """
     return RolloutError(
-        f"No canary release of {rollout.name} was expected to be under way.",
+        f"No canary release of {rollout.name} was expected to be under way{moment}.",
         f"{rollout.id} is: version {rollout.challenger} beside {rollout.champion}, since "
         f"{rollout.started:%Y-%m-%d %H:%M} UTC.",
         f"End it first: lensmith rollout promote {rollout.name}, or lensmith rollout abort {rollout.name}",
     )
 
 
-def _short(decision: Decision) -> str:
-    """As JSON that MLflow takes whole; what is too long is left out, and says so."""
+def _shortened(decision: Decision) -> str:
+    """A decision as JSON that is not too long for MLflow: without figures, then with shortened texts."""
     text = decision.model_dump_json()
     if len(text) > PARAM_CHARACTERS:
         text = decision.model_copy(update={"figures": {"left_out": "too long for the registry"}}).model_dump_json()
@@ -313,7 +319,7 @@ def _short(decision: Decision) -> str:
 
 
 def _unpacked(text: str) -> Mapping[str, Any]:
-    """A report; empty where somebody has garbled it, which must not keep a challenger from going back."""
+    """A report from its tag; empty where it is garbled, which must not prevent a rollback."""
     try:
         if text.startswith(_PACKED):
             text = zlib.decompress(base64.b85decode(text.removeprefix(_PACKED))).decode()
@@ -323,21 +329,17 @@ def _unpacked(text: str) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _read(kind: type[_Written], text: str, key: str) -> _Written:
+def _parse(kind: type[_Written], text: str, key: str) -> _Written:
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:
-        raise _unreadable(key, error) from error
-
-
-def _unreadable(key: str, error: Exception) -> RegistryError:
-    return RegistryError(
-        f"An entry that lensmith wrote was expected in the ledger's {key}.",
-        f"It cannot be read ({str(error).partition(chr(10))[0]}).",
-        "Somebody has changed it, or a later lensmith wrote it: upgrade, or end the release in MLflow's page.",
-    )
+        raise RegistryError(
+            f"An entry that lensmith wrote was expected in the ledger's {key}.",
+            f"It cannot be read ({first_line(error)}).",
+            "Somebody has changed it, or a later lensmith wrote it: upgrade, or end the rollout in MLflow's page.",
+        ) from error
 
 
 def _key(replica: str) -> str:
-    """A replica's name as MLflow takes it in a key."""
+    """A replica's name with the characters that MLflow allows in a key."""
     return re.sub(r"[^\w.-]", "_", replica)[:200] or "_"

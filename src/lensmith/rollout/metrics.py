@@ -1,6 +1,6 @@
-"""What is counted of each of the two models while a canary release is under way, in one process or over all.
+"""Counts of each model during a rollout, in one process or summed over all: requests, errors, latency histograms.
 
-ModelCounts only grow, so that those of several processes can be added, and two looks at them subtracted.
+Counts only grow, so that those of several processes can be added, and two snapshots subtracted.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 LEAST_MS, STEP, BUCKETS = 0.5, 1.05, 260
-"""Latencies fall into buckets that grow by 5 %, from half a millisecond to beyond two minutes."""
+"""Histogram buckets of latencies grow by 5 %, from half a millisecond to beyond two minutes."""
 CONFIDENCE_BUCKETS = 20
 MOST_CLASSES = 100
-"""Classes that are counted one by one; the others are counted merge, as class -1."""
+"""Classes that are counted separately; the others are counted together, as class -1."""
 
 
 @dataclass
 class ModelCounts:
-    """One model's part in a canary release.
+    """One model's counts during a rollout.
 
     Attributes:
-        answered: requests that it answered.
-        failed: requests that it should have answered and could not, by its own fault: an exception, or answers that are
-            no numbers. Unusable images and load that was shed count nowhere.
-        latency: bucket → requests of one image, by the time from their headers to their answer.
-        work: bucket → images, by the time that decoding and inference took, without waiting.
-        classes: the champion's class index → images that were answered so.
+        answered: requests answered.
+        failed: requests that the model should have answered and could not, by its own fault: an exception, or
+            probabilities that are not finite. Unusable images and shed load count nowhere.
+        latency: bucket → single-image requests, by time from headers to answer.
+        work: bucket → images, by time for decoding and inference, without waiting.
+        classes: class index of the champion → images answered with that class.
         confidence: bucket of 1/20 → images.
         right: answers that feedback confirmed.
         wrong: answers that feedback corrected.
-        compared: in shadow mode, images that both have answered.
-        agreed: those with the same class.
+        compared: images that both models answered, in shadow mode.
+        agreed: images of `compared` with the same class from both.
     """
 
     answered: int = 0
@@ -49,23 +49,26 @@ class ModelCounts:
 
     @property
     def requests(self) -> int:
-        """All that it was asked."""
+        """All requests that counted."""
         return self.answered + self.failed
 
+    @property
+    def labels(self) -> int:
+        """Answers with feedback."""
+        return self.right + self.wrong
+
     def add(self, other: ModelCounts) -> None:
-        """Count what `other` counted, too."""
+        """Add another process's counts."""
         for each in fields(self):
-            mine, theirs = getattr(self, each.name), getattr(other, each.name)
-            setattr(self, each.name, mine + theirs)
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
     def since(self, earlier: ModelCounts) -> ModelCounts:
-        """What came after an earlier look at the same counts."""
-        return ModelCounts(
-            **{each.name: getattr(self, each.name) - getattr(earlier, each.name) for each in fields(self)}
-        )
+        """What was counted after an earlier snapshot."""
+        difference = {each.name: getattr(self, each.name) - getattr(earlier, each.name) for each in fields(self)}
+        return ModelCounts(**difference)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; what is 0 is left out."""
+        """Plain values for JSON; zeros are left out."""
         found = {each.name: getattr(self, each.name) for each in fields(self)}
         return {
             name: {str(key): count for key, count in sorted(value.items())} if isinstance(value, Counter) else value
@@ -75,10 +78,10 @@ class ModelCounts:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Self:
-        """What `as_dict` made.
+        """The counts that `as_dict` made plain.
 
         Raises:
-            ValueError, TypeError, AttributeError: something else.
+            ValueError, TypeError, AttributeError: the values are no counts.
         """
         made: dict[str, Any] = {}
         for each in fields(cls):
@@ -91,30 +94,35 @@ class ModelCounts:
 
 
 def bucket_of(milliseconds: float) -> int:
-    """Which bucket a latency falls into."""
+    """The histogram bucket of a latency."""
     if milliseconds <= LEAST_MS:
         return 0
     return min(BUCKETS, 1 + int(math.log(milliseconds / LEAST_MS) / math.log(STEP)))
 
 
 def upper_ms(bucket: int) -> float:
-    """The longest latency that falls into a bucket, in milliseconds."""
+    """The longest latency of a bucket, in milliseconds."""
     return LEAST_MS * STEP**bucket
 
 
 def quantile_ms(histogram: Mapping[int, int], share: float) -> float:
-    """The latency that `share` of the requests do not exceed, to 5 %; NaN without requests."""
+    """A quantile of latencies in milliseconds, accurate to 5 %; NaN without requests.
+
+    Args:
+        histogram: bucket → requests.
+        share: requests that do not exceed the quantile, 0..1.
+    """
     total = sum(histogram.values())
     if total == 0:
         return math.nan
-    wanted, passed = share * total, 0
+    passed = 0
     for bucket in sorted(histogram):
         passed += histogram[bucket]
-        if passed >= wanted:
+        if passed >= share * total:
             return upper_ms(bucket)
-    raise AssertionError("the shares of all buckets make up the whole")
+    raise AssertionError("the shares of all buckets add up to the whole")
 
 
 def class_bucket(class_id: int) -> int:
-    """The class as it is counted."""
+    """The key under which a class is counted; -1 for those beyond MOST_CLASSES."""
     return class_id if 0 <= class_id < MOST_CLASSES else -1

@@ -1,8 +1,8 @@
-"""What one process of a service, or one replica, has to say of a canary release."""
+"""Rollout report: what one process of a service, or one replica, has counted of both models."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -13,11 +13,11 @@ Role = Literal["champion", "challenger"]
 
 @dataclass(frozen=True)
 class StopReason:
-    """A reason to send the challenger nothing more, seen by the process that it happened to.
+    """The reason why one process sends the challenger no more requests.
 
     Attributes:
         guard: `load`, `not-finite` or `errors-in-a-row`.
-        reason: in words.
+        reason: sentence for people.
     """
 
     guard: str
@@ -26,13 +26,13 @@ class StopReason:
 
 @dataclass
 class RolloutReport:
-    """ModelCounts of both models since the release began.
+    """Counts of both models since a rollout began.
 
     Attributes:
-        rollout: its id.
-        champion: what the champion did meanwhile.
-        challenger: what the challenger did.
-        stop: why the challenger is sent nothing more, where that has happened.
+        rollout: the rollout's id.
+        champion: the champion's counts.
+        challenger: the challenger's counts.
+        stop: first reason to stop the challenger; None while it gets requests.
     """
 
     rollout: str
@@ -41,11 +41,11 @@ class RolloutReport:
     stop: StopReason | None = None
 
     def of(self, role: Role) -> ModelCounts:
-        """The counts of one of them."""
+        """The counts of one of the two models."""
         return self.champion if role == "champion" else self.challenger
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Plain values for JSON, as the channel and the ledger store them."""
         return {
             "rollout": self.rollout,
             "champion": self.champion.as_dict(),
@@ -55,10 +55,10 @@ class RolloutReport:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Self:
-        """What `as_dict` made, with whatever else stands beside it.
+        """The report that `as_dict` made plain; further keys are ignored.
 
         Raises:
-            ValueError, TypeError, AttributeError, KeyError: something else.
+            ValueError, TypeError, AttributeError, KeyError: the values are no report.
         """
         stop = stored.get("stop")
         return cls(
@@ -70,7 +70,7 @@ class RolloutReport:
 
     @classmethod
     def merge(cls, rollout: str, reports: Iterable[RolloutReport]) -> Self:
-        """The sum of those that are about this release, with the first reason to stop."""
+        """The sum of the reports about one rollout, with the first reason to stop."""
         total = cls(rollout)
         for each in reports:
             if each.rollout == rollout:
@@ -78,3 +78,19 @@ class RolloutReport:
                 total.challenger.add(each.challenger)
                 total.stop = total.stop or each.stop
         return total
+
+
+def read_reports(stored: Mapping[str, Mapping[str, Any]], warn: Callable[[str], None]) -> list[RolloutReport]:
+    """Parse replicas' reports; a garbled one is left out, since it must not prevent a rollback.
+
+    Args:
+        stored: replica → its report as the ledger has it.
+        warn: receives a sentence about each report that is left out.
+    """
+    found = []
+    for replica, report in stored.items():
+        try:
+            found.append(RolloutReport.from_dict(report))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            warn(f"The report of {replica} cannot be read and is left out ({error!r}).")
+    return found

@@ -1,4 +1,4 @@
-"""The canary releases of a model, as the registry has them: looked at once, or again and again."""
+"""Status of a model's rollouts, as the registry has them: read once, or again and again."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from lensmith.core.result import Result, plain
 from lensmith.registry.client import client as connect
 from lensmith.registry.client import uri
 from lensmith.registry.models import champion_of
 from lensmith.rollout.guards import RolloutGuards
 from lensmith.rollout.ledger import Ledger, LedgerEntry
-from lensmith.rollout.report import RolloutReport
+from lensmith.rollout.report import RolloutReport, read_reports
 from lensmith.rollout.state import CanaryRelease, Decision, now
 
 
 @dataclass(frozen=True)
-class ReplicaStatus:
-    """What one replica has reported of a release.
+class ReplicaStatus(Result):
+    """One replica's report about a rollout.
 
     Attributes:
-        name: of the replica.
-        age_s: seconds since it did; None: it does not say when.
-        champion: requests to the champion there.
-        challenger: requests to the challenger there.
-        stopped: why it sends the challenger nothing more; empty where it does.
+        name: the replica's name.
+        age_s: seconds since its last report; None where the report has no time.
+        champion: requests that its champion answered or failed.
+        challenger: requests that its challenger answered or failed.
+        stopped: guard and reason why it sends the challenger nothing more; empty while it does.
     """
 
     name: str
@@ -35,23 +36,19 @@ class ReplicaStatus:
     challenger: int
     stopped: str
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return dict(vars(self))
-
 
 @dataclass(frozen=True)
-class RolloutStatus:
-    """The canary releases of a model, as the registry has them.
+class RolloutStatus(Result):
+    """A model's rollouts.
 
     Attributes:
-        name: of the model.
-        champion: version that the alias names now; None: it names none.
-        rollout: the latest; None: there has been none.
-        decision: how it ended; None: it is under way.
+        name: the registered model's name.
+        champion: version that the alias champion names now; None where it names none.
+        rollout: latest rollout; None before the first.
+        decision: decision that ended the latest rollout; None while it is under way.
         comparison: `figures` of `lensmith.rollout.guards.Assessment` over all replicas.
-        replicas: what each has reported.
-        history: earlier releases with their decisions, the latest first.
+        replicas: every replica's report.
+        history: earlier rollouts with their decisions, the latest first.
     """
 
     name: str
@@ -64,54 +61,41 @@ class RolloutStatus:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {
-            "name": self.name,
-            "champion": self.champion,
-            "rollout": self.rollout.model_dump(mode="json") if self.rollout else None,
-            "decision": self.decision.model_dump(mode="json") if self.decision else None,
-            "comparison": dict(self.comparison),
-            "replicas": [replica.as_dict() for replica in self.replicas],
-            "history": [
-                {
-                    "rollout": rollout.model_dump(mode="json"),
-                    "decision": decision.model_dump(mode="json") if decision else None,
-                }
-                for rollout, decision in self.history
-            ],
-        }
+        history = [{"rollout": plain(rollout), "decision": plain(decision)} for rollout, decision in self.history]
+        return {**super().as_dict(), "history": history}
 
 
 def status(name: str, tracking_uri: str | None = None) -> RolloutStatus:
-    """The releases of a model.
+    """The status of a model's rollouts.
 
     Raises:
-        RegistryError: no such model.
+        RegistryError: there is no such model.
     """
     return StatusWatcher(name, tracking_uri).look()
 
 
 class StatusWatcher:
-    """Looks again and again, over one connection, and judges as a replica does.
+    """Reads the status again and again over one connection, and assesses the counts as a replica does.
 
     Args:
-        name: registered model.
-        tracking_uri: of the registry.
+        name: the registered model's name.
+        tracking_uri: the registry's tracking URI; None takes it from the settings.
 
     Raises:
-        RegistryError: no registry there.
+        RegistryError: there is no registry.
     """
 
     def __init__(self, name: str, tracking_uri: str | None = None) -> None:
         self._name = name
         self._client = connect(uri(tracking_uri), create=False)
-        self._guard: RolloutGuards | None = None
+        self._guards: RolloutGuards | None = None
 
     def look(self) -> RolloutStatus:
-        """As the registry says now; see `status`."""
+        """The present status; see `status`."""
         champion = champion_of(self._client, self._name)
         ledger = Ledger.open(self._client, self._name, create=False)
-        states = ledger.history() if ledger else []
-        latest = states[-1] if states else None
+        entries = ledger.history() if ledger else []
+        latest = entries[-1] if entries else None
         return RolloutStatus(
             self._name,
             champion.version if champion else None,
@@ -119,25 +103,21 @@ class StatusWatcher:
             latest.decision if latest else None,
             self._comparison(latest) if latest else {},
             [_replica(name, report) for name, report in sorted(latest.reports.items())] if latest else [],
-            [(each.rollout, each.decision) for each in reversed(states[:-1])],
+            [(each.rollout, each.decision) for each in reversed(entries[:-1])],
         )
 
-    def _comparison(self, state: LedgerEntry) -> Mapping[str, Any]:
-        if state.decision is not None and "champion" in state.decision.figures:
-            return state.decision.figures
-        counted = total(state)
-        if self._guard is None or self._guard.rollout.id != state.rollout.id:
-            self._guard = RolloutGuards(state.rollout)
-        return self._guard.look(counted.champion, counted.challenger).figures
+    def _comparison(self, entry: LedgerEntry) -> Mapping[str, Any]:
+        if entry.decision is not None and "champion" in entry.decision.figures:
+            return entry.decision.figures
+        if self._guards is None or self._guards.rollout.id != entry.rollout.id:
+            self._guards = RolloutGuards(entry.rollout)
+        counted = total(entry)
+        return self._guards.assess(counted.champion, counted.challenger).figures
 
 
-def total(state: LedgerEntry) -> RolloutReport:
-    """What all replicas have reported, added up."""
-    reports = []
-    for report in state.reports.values():
-        with suppress(ValueError, TypeError, AttributeError, KeyError):  # of another lensmith: it counts for nothing
-            reports.append(RolloutReport.from_dict(report))
-    return RolloutReport.merge(state.rollout.id, reports)
+def total(entry: LedgerEntry) -> RolloutReport:
+    """The sum of all replicas' reports; those of another lensmith's format are left out."""
+    return RolloutReport.merge(entry.rollout.id, read_reports(entry.reports, lambda warning: None))
 
 
 def _replica(name: str, stored: Mapping[str, Any]) -> ReplicaStatus:

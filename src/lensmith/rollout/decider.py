@@ -1,0 +1,112 @@
+"""Rollback and promotion by one replica: assesses the counts of all replicas, and writes its decision to the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lensmith.rollout.guards import Assessment, RolloutGuards
+from lensmith.rollout.ledger import Ledger, LedgerEntry
+from lensmith.rollout.report import RolloutReport, read_reports
+from lensmith.rollout.sidecar_channel import SidecarChannel
+from lensmith.rollout.state import CanaryRelease, Decision, DesiredState, now
+
+
+class RolloutDecider:
+    """Ends rollouts.
+
+    Args:
+        channel: the service's channel, which holds the reports of its processes.
+        replica: this replica's name in the ledger.
+        warn: receives a sentence about another replica's report that cannot be read.
+    """
+
+    def __init__(self, channel: SidecarChannel, replica: str, warn: Callable[[str], None]) -> None:
+        self._channel = channel
+        self._replica = replica
+        self._warn = warn
+        self._guards: RolloutGuards | None = None
+        self._other_reports: list[RolloutReport] = []
+        self._pending: tuple[str, Decision] | None = None
+
+    def own_report(self, rollout: CanaryRelease) -> RolloutReport:
+        """The sum of the reports of this service's processes."""
+        return RolloutReport.merge(rollout.id, self._channel.read_reports())
+
+    def decide(
+        self, ledger: Ledger, entry: LedgerEntry, state: DesiredState, champion: str
+    ) -> tuple[DesiredState, bool]:
+        """Report this service's counts, assess all counts, and carry out a decision.
+
+        Args:
+            ledger: the model's ledger.
+            entry: latest entry of the ledger.
+            state: the desired state without a comparison.
+            champion: the version that the alias champion names now.
+
+        Returns:
+            The state with decision and comparison, and whether aliases were moved now.
+
+        Raises:
+            RegistryError: the ledger cannot be written.
+        """
+        rollout, decision = entry.rollout, entry.decision
+        if decision is None:
+            own = self.own_report(rollout)
+            ledger.report(entry.n, self._replica, {**own.as_dict(), "at": now().isoformat()})
+            others = {replica: report for replica, report in entry.reports.items() if replica != self._replica}
+            self._other_reports = read_reports(others, self._warn)
+            wanted, assessment = self._assess(rollout, own, state, champion)
+            state = state.model_copy(update={"comparison": assessment.figures})
+            wanted = self._pending_for(rollout) or wanted
+            if wanted is None:
+                return state, False
+            decision = ledger.decide(entry.n, wanted)
+        self._pending = None
+        if not entry.applied:
+            ledger.apply(entry)
+        comparison = state.comparison or decision.figures
+        return state.model_copy(update={"decision": decision, "comparison": comparison}), not entry.applied
+
+    def decide_offline(self, state: DesiredState, champion: str) -> DesiredState:
+        """Roll a failing challenger back while the registry is unreachable; nothing is promoted then.
+
+        Args:
+            state: the last desired state.
+            champion: the version that the alias champion named last.
+        """
+        rollout = state.rollout
+        if rollout is None or state.decision is not None:
+            return state
+        decision, assessment = self._assess(rollout, self.own_report(rollout), state, champion)
+        if decision is not None and decision.outcome == "rolled_back" and self._pending_for(rollout) is None:
+            self._pending = rollout.id, decision
+        return state.model_copy(update={"decision": self._pending_for(rollout), "comparison": assessment.figures})
+
+    def _pending_for(self, rollout: CanaryRelease) -> Decision | None:
+        """The decision about this rollout that was made offline and is not in the ledger yet."""
+        return self._pending[1] if self._pending is not None and self._pending[0] == rollout.id else None
+
+    def _assess(
+        self, rollout: CanaryRelease, own: RolloutReport, state: DesiredState, champion: str
+    ) -> tuple[Decision | None, Assessment]:
+        """The decision that the counts call for; None: the rollout continues."""
+        if self._guards is None or self._guards.rollout.id != rollout.id:
+            self._guards = RolloutGuards(rollout)
+        total = RolloutReport.merge(rollout.id, [own, *self._other_reports])
+        assessment = self._guards.assess(total.champion, total.challenger)
+        outcome, guard, reason = None, assessment.guard, assessment.reason
+        if total.stop is not None:
+            outcome, guard, reason = "rolled_back", total.stop.guard, total.stop.reason
+        elif state.trouble:
+            outcome, guard, reason = "rolled_back", "load", state.trouble
+        elif champion != rollout.champion:
+            outcome, guard = "aborted", "champion"
+            reason = f"the champion changed from version {rollout.champion} to {champion} meanwhile"
+        elif assessment.action != "hold":
+            outcome = "promoted" if assessment.action == "promote" else "rolled_back"
+        if outcome is None:
+            return None, assessment
+        decision = Decision.model_validate(
+            {"outcome": outcome, "guard": guard, "reason": reason, "by": self._replica, "figures": assessment.figures}
+        )
+        return decision, assessment
