@@ -1,4 +1,4 @@
-"""The service as an ASGI application: routes, and what happens around each of them."""
+"""The service as an ASGI application: its routes, and the middleware around them."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ from lensmith.serving.service import Service
 
 
 def create_app(models: ModelManager, settings: ServeSettings) -> FastAPI:
-    """The service; it is ready once its lifespan has begun.
+    """Make the application; it is ready once its lifespan has begun.
 
     Args:
-        models: what answers.
-        settings: limits, trust and ways of working; addresses are for `lensmith.serving.run`.
+        models: the loaded models.
+        settings: limits, auth and execution mode; `lensmith.serving.run` uses the addresses.
     """
     authenticator, vertex = Authenticator.of(settings), vertex_routes()
     health = frozenset({vertex.health} if vertex else ())
@@ -51,7 +51,7 @@ def create_app(models: ModelManager, settings: ServeSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with service.lifespan(app):
-            # Whoever asked for the document first would else hold up all others for as long as it takes to make.
+            # Made beforehand, as the first request for the document would otherwise delay all others.
             asyncio.get_running_loop().run_in_executor(None, app.openapi)
             yield
 
@@ -90,7 +90,7 @@ def create_app(models: ModelManager, settings: ServeSettings) -> FastAPI:
     add_page(app)
     if vertex is not None:
         add_vertex(app, service, vertex)
-    if authenticator is not None:  # without it nobody may
+    if authenticator is not None:  # without it nobody may administer
         add_admin(app, service)
         declare_tokens(app, health)
     return app

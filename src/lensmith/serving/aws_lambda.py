@@ -1,4 +1,4 @@
-"""The service without a server of its own: behind AWS Lambda's events."""
+"""AWS Lambda: the service as a function, without a server of its own."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from lensmith.config import ServeSettings
 from lensmith.errors import ServiceError
 
 DEADLINE_MS = 25_000.0
-"""API Gateway gives up after 29 s. Lambda sends one request at a time, so there is no queue to be kept short."""
+"""API Gateway times out after 29 s. Lambda sends one request at a time, so there is no queue to limit."""
 TEXT = ["text/", "application/json", "application/problem+json"]
-"""What an answer's event holds as it is; anything else goes as base64."""
+"""Media types that an answer's event holds as text; others go as base64."""
 
 
 class LambdaHandler:
     """The service as a Lambda function, for events of API Gateway (both formats) and of function URLs.
 
-    The bundle is loaded, proven and warm when this has been made, which is the cold start; calls only answer. It is
-    safe to be called again and again from the thread that made it, as Lambda does.
+    The cold start is the construction: it loads, verifies and warms the bundle; calls only answer. It may be called
+    again and again from the thread that made it, as Lambda does.
 
     Args:
         bundle: folder or zip, beside the handler's module or in a layer.
-        base_path: what API Gateway puts before the service's addresses: a stage's name, or a mapping's.
-        settings: others of `ServeSettings`, or LENSMITH_SERVE_<NAME> in the function's environment. Without one of
-            those that check tokens, `insecure` has to be said: whoever may call the function's address gets in.
+        base_path: prefix that API Gateway puts before the service's paths: the name of a stage or a mapping.
+        settings: other fields of `ServeSettings`, or LENSMITH_SERVE_<NAME> in the function's environment. Without one
+            of those that check tokens, `insecure` must be set: anybody who may call the function's address gets in.
 
     Raises:
         SettingsError: a setting is unusable.
@@ -40,8 +40,8 @@ class LambdaHandler:
         from lensmith.serving.auth.jwt import Authenticator
         from lensmith.serving.execution.model_manager import ModelManager
 
-        # One thread a core all the same: the images of a batch are worked on side by side. What batches bring is not
-        # measured, as that would be part of every cold start.
+        # One thread per core all the same, for the images of a batch. Batching is not measured, as that would prolong
+        # every cold start.
         ours = {"deadline_ms": DEADLINE_MS, "batching": "off"}
         resolved = ServeSettings.resolve({"bundle": bundle, **settings}, ours)
         if not resolved.insecure and Authenticator.of(resolved) is None:
@@ -59,13 +59,13 @@ class LambdaHandler:
         self._answer = Mangum(app, lifespan="off", api_gateway_base_path=base_path, text_mime_types=TEXT)
 
     def __call__(self, event: dict[str, Any], context: Any) -> dict[str, Any]:
-        """The answer's event to a request's; `context` is Lambda's and not looked at."""
-        asyncio.set_event_loop(self._loop)  # where Mangum looks for it
+        """Answer a request's event with a response's; Lambda's `context` is not used."""
+        asyncio.set_event_loop(self._loop)  # Mangum takes it from there
         answer: dict[str, Any] = self._answer(event, context)
         return answer
 
     def close(self) -> None:
-        """Let go of threads and loop. Lambda never asks for it."""
+        """Release threads and event loop. Lambda never calls it."""
         self._loop.run_until_complete(self._lifespan.__aexit__(None, None, None))
         asyncio.set_event_loop(None)
         self._loop.close()

@@ -1,4 +1,4 @@
-"""The service as a child process, for programs that need one, such as `lensmith demo`; standard library only."""
+"""The service as a child process, for programs that need one such as `lensmith demo`; standard library only."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class ServiceProcess:
     """A running `lensmith serve`; as a context manager it is stopped at the end.
 
     Attributes:
-        url: its address, without a slash at the end.
-        process: the child.
+        url: the service's URL, without a slash at the end.
+        process: the child process.
     """
 
     url: str
     process: subprocess.Popen[str]
 
     def stop(self, timeout_s: float = 30.0) -> int:
-        """Ask it to finish (SIGTERM), kill it after `timeout_s`, and return its exit code."""
+        """Shut it down gracefully (SIGTERM), kill it after `timeout_s` seconds, and return its exit code."""
         self.process.terminate()
         return _end(self.process, timeout_s)
 
@@ -44,12 +44,12 @@ class ServiceProcess:
 
 
 def start_service(bundle: str | os.PathLike[str], port: int = 0, **settings: Any) -> ServiceProcess:
-    """Start `lensmith serve BUNDLE` as a child of its own and wait until /readyz says 200.
+    """Start `lensmith serve BUNDLE` as a child process and wait until /readyz answers 200.
 
     Args:
         bundle: folder or zip.
-        port: 0 picks a free one.
-        settings: others of `ServeSettings`, by name.
+        port: port to listen on; 0 picks a free one.
+        settings: other fields of `ServeSettings`.
 
     Raises:
         ServiceError: the child ended, or was not ready within START_TIMEOUT_S; with what it wrote to standard error.
@@ -109,16 +109,16 @@ def _not_started(bundle: str, process: subprocess.Popen[str], log: IO[str]) -> S
     except subprocess.TimeoutExpired:
         state = f"It was not ready within {START_TIMEOUT_S:.0f} s"
     log.seek(0)
-    said = log.read().strip().removeprefix("lensmith: ")
+    message = log.read().strip().removeprefix("lensmith: ")
     return ServiceError(
         f"The service for {bundle} was expected to start.",
-        f"{state}, saying: {said}" if said else f"{state}.",
+        f"{state}, with this message: {message}" if message else f"{state}.",
         f"Run it by itself to see more: lensmith serve {bundle} --debug",
     )
 
 
 def _end(process: subprocess.Popen[str], timeout_s: float = 0.0) -> int:
-    """Wait for the end, bring it about after `timeout_s`, and let go of the pipe."""
+    """Wait for the end, kill it after `timeout_s` seconds, and close the pipe."""
     try:
         process.wait(timeout_s)
     except subprocess.TimeoutExpired:

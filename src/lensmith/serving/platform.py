@@ -1,8 +1,8 @@
-"""What managed platforms tell a container through its environment: the port it is asked on, and Vertex AI's routes.
+"""Environment variables of managed platforms (Vertex AI, SageMaker): the port to listen on, and Vertex AI's routes.
 
-This is the one place where such variables are read. Where a platform names a port, it asks there and nowhere else, so
-its word comes before LENSMITH_SERVE_PORT and lensmith.yaml; a flag on the line comes before both. Which address is
-bound is never taken from a platform: it decides whether tokens are needed, so it has to be said.
+This is the one place where such variables are read. A platform sends requests to the port that it names and to no
+other, so its variable takes precedence over LENSMITH_SERVE_PORT and lensmith.yaml; a command-line flag takes precedence
+over both. The address to bind is never taken from a platform: it decides whether tokens are needed, so it must be set.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from lensmith.errors import SettingsError
 from lensmith.serving.auth.middleware import HEALTH, OPEN
 
 PORTS = ("AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT")
-"""Vertex AI's, then SageMaker's."""
+"""Variables that name the port: Vertex AI's, then SageMaker's."""
 HEALTH_ROUTE = "AIP_HEALTH_ROUTE"
 PREDICT_ROUTE = "AIP_PREDICT_ROUTE"
 
 _ROUTE = re.compile(r"/[A-Za-z0-9._~:@/-]*")
 _TAKEN = re.compile(r"/(admin|console|v2)(/.*)?")
-"""Whose rules on who may ask would not fit."""
+"""Paths whose rules on tokens would not fit."""
 
 
 @dataclass(frozen=True, slots=True)
 class VertexRoutes:
-    """Where Vertex AI asks.
+    """Paths of Vertex AI's requests.
 
     Attributes:
-        health: by GET.
-        predict: by POST.
+        health: path of the health probe, a GET.
+        predict: path of predictions, a POST.
     """
 
     health: str
@@ -40,26 +40,26 @@ class VertexRoutes:
 
 
 def settings(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """Settings of `lensmith serve` that a platform decides; empty where there is none."""
+    """Settings of `lensmith serve` that a platform sets; empty where there is none."""
     port = next((environment[name] for name in PORTS if environment.get(name)), None)
     return {} if port is None else {"port": port}
 
 
 def vertex_routes(environment: Mapping[str, str] = os.environ) -> VertexRoutes | None:
-    """Where Vertex AI asks; None where this is not Vertex AI.
+    """Paths of Vertex AI's requests; None where this is not Vertex AI.
 
     Raises:
-        SettingsError: only one of the two is named, or one cannot be had.
+        SettingsError: only one of the two is set, or one cannot be used.
     """
     routes = {name: environment.get(name, "") for name in (HEALTH_ROUTE, PREDICT_ROUTE)}
     if not any(routes.values()):
         return None
     usable = all(_ROUTE.fullmatch(each) and not _TAKEN.fullmatch(each) for each in routes.values())
-    # What is asked for health needs no token, and so must not classify.
+    # The health probe needs no token, so its path must not classify.
     if not usable or routes[PREDICT_ROUTE] in {routes[HEALTH_ROUTE], *HEALTH, *OPEN}:
         raise SettingsError(
             f"Two addresses were expected in {HEALTH_ROUTE} and {PREDICT_ROUTE}, as /health and /predict: none below "
-            "/admin, /console and /v2, and none to classify that is asked for health or the page.",
+            "/admin, /console and /v2, and the one to classify must not be that of health probes or the page.",
             f"These arrived: {', '.join(map(repr, routes.values()))}.",
             "Name others when the model is uploaded.",
         )

@@ -116,7 +116,8 @@ class Predictor:
         pool = self._admission.pool
         slots = asyncio.Semaphore(max(pool.threads, pool.max_batch))
 
-        async def classify(model: LoadedModel, place: int, image: bytes | Tensor) -> TimedPrediction | ProblemError:
+        async def classify(model: LoadedModel, place: int) -> TimedPrediction | ProblemError:
+            image = images[place]
             try:
                 if isinstance(image, bytes):
                     require_image(image)
@@ -134,7 +135,7 @@ class Predictor:
         async def classify_all(model: LoadedModel) -> list[TimedPrediction | ProblemError]:
             try:
                 async with asyncio.TaskGroup() as group:  # a fault cancels them all
-                    tasks = [group.create_task(classify(model, *numbered)) for numbered in enumerate(images)]
+                    tasks = [group.create_task(classify(model, place)) for place in range(len(images))]
             except ExceptionGroup as faults:
                 raise faults.exceptions[0] from None
             return [task.result() for task in tasks]

@@ -1,4 +1,4 @@
-"""Errors over HTTP: one envelope for all of them, application/problem+json by RFC 9457.
+"""Errors over HTTP: problem details by RFC 9457 (application/problem+json), the one envelope of every error.
 
 A handler raises `ProblemError`; everything else that can go wrong (no such route, a bad query, a fault) is put into the
 same envelope here, so that a client needs one way to read errors.
@@ -64,18 +64,18 @@ class ProblemDetails(BaseModel):
 
 
 class ProblemWithError(ProblemDetails):
-    """The envelope of every error below /v2, which clients of the Open Inference Protocol read, too."""
+    """The envelope of errors below /v2, with the field that clients of the Open Inference Protocol read."""
 
     error: str = Field(description="The same as `detail`.")
 
 
 class ProblemError(Exception):
-    """An answer that is an error.
+    """An error that is sent to the client.
 
     Args:
         kind: a key of KINDS.
-        detail: plain words for whoever sent the request; nothing internal.
-        headers: added to the answer, for example Retry-After.
+        detail: plain words for the client; nothing internal.
+        headers: headers of the answer, for example Retry-After.
     """
 
     def __init__(self, kind: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
@@ -86,7 +86,7 @@ class ProblemError(Exception):
         self.headers = headers
 
     def details(self, scope: Scope) -> ProblemDetails:
-        """The envelope."""
+        """The envelope for a request."""
         return ProblemDetails(
             type=TYPE_PREFIX + self.kind,
             title=self.title,
@@ -96,7 +96,7 @@ class ProblemError(Exception):
         )
 
     def response(self, scope: Scope) -> Response:
-        """The envelope, ready to send. The request's state keeps the kind, for those who count."""
+        """The envelope as a response; the kind is noted as `problem` in the request's state, for metrics and logs."""
         scope["state"]["problem"] = self.kind
         details = self.details(scope)
         if f"{scope['path']}/".startswith(OPEN_INFERENCE_BELOW):
@@ -105,14 +105,14 @@ class ProblemError(Exception):
 
 
 def handle_problems(app: FastAPI) -> None:
-    """Answer every expected error of `app` with the envelope; faults are caught by `lensmith.serving.middleware`."""
+    """Register handlers for every expected error of `app`; `InternalErrorMiddleware` handles faults."""
     app.add_exception_handler(ProblemError, _raised)
     app.add_exception_handler(HTTPException, _from_routing)
     app.add_exception_handler(RequestValidationError, _from_validation)
 
 
 def documented(*statuses: int, details: type[ProblemDetails] = ProblemDetails) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI entry of the envelope for each status."""
+    """OpenAPI entries of the envelope, one for each status."""
     schema = details.model_json_schema()
     return {
         status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
@@ -129,7 +129,7 @@ async def _from_routing(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        # Starlette names those of one route alone, where several share the address.
+        # Starlette names the methods of one route only, where several share the address.
         here = [each for each in request.app.routes if each.matches(request.scope)[0] is not Match.NONE]
         allowed = sorted({method for each in here for method in getattr(each, "methods", None) or ()})
         headers = {"Allow": ", ".join(allowed)}

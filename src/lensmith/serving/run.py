@@ -1,4 +1,4 @@
-"""From settings to a listening service of one process or several, and back to exit code 0."""
+"""`lensmith serve`: from settings to a listening service of one process or several, until graceful shutdown."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 
 def serve(settings: ServeSettings) -> None:
-    """Verify the bundle, warm up, answer over HTTP until SIGTERM or SIGINT, and finish what is under way.
+    """Verify the bundle, warm up, answer over HTTP until SIGTERM or SIGINT, and finish the requests under way.
 
     Prints `lensmith serving NAME on URL` to standard output once it is ready.
 
     Raises:
         BundleError: the bundle is damaged or answers differently from the exporter.
-        RegistryError: the bundle is to come from the registry, and cannot be had from there.
-        ServiceError: the address cannot be had, or would be open to anybody.
+        RegistryError: the registry names the bundle, and cannot be reached or has no such model.
+        ServiceError: the address is taken, or the service would be open to anybody.
     """
     _allow_many_connections()
     with suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is a bundle that could be read again
     with ExitStack() as resources:
-        # Before the slow part, so that a taken port is told at once.
+        # Before the slow part, so that a taken port is reported at once.
         ports = [settings.port] if settings.health_port is None else [settings.port, settings.health_port]
         listeners = [resources.enter_context(_bind(settings.host, port)) for port in ports]
         if settings.beside is not None:

@@ -1,4 +1,4 @@
-"""What the service answers, as it stands in the OpenAPI document."""
+"""Schemas of requests and responses, as the OpenAPI document shows them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RankedClass(BaseModel):
 
 
 class ModelName(BaseModel):
-    """Which model answered."""
+    """Name and version of a model."""
 
     name: str
     version: str
@@ -33,14 +33,14 @@ class Timings(BaseModel):
     queue: float = Field(description="Waiting for a thread.")
     decode: float = Field(description="From the encoded bytes to the model's input.")
     inference: float = Field(description="From the model's input to the ranked classes.")
-    total: float = Field(description="From the request's headers to its answer: reading and waiting too.")
+    total: float = Field(description="From the request's headers to its answer, reading and waiting included.")
 
 
 class PredictResponse(RankedClass):
-    """The answer of POST /predict: the likeliest class, and the runners-up."""
+    """Response of POST /predict: the likeliest class, and the runners-up."""
 
     abstained: bool = Field(
-        description="The confidence is below the model's threshold: take the label for a guess, not for an answer. "
+        description="The confidence is below the model's threshold: the label is a guess, not an answer. "
         "Always false for a model without a threshold (`abstention` of GET /model)."
     )
     top: list[RankedClass] = Field(description="The likeliest classes by falling confidence, at most top_k.")
@@ -50,18 +50,18 @@ class PredictResponse(RankedClass):
 
 
 class BatchItem(BaseModel):
-    """One image of several: its answer, or why there is none."""
+    """One image of several: its prediction, or its problem."""
 
-    class_id: int | None = Field(None, description="Null where there is a problem, as all but `problem`.")
+    class_id: int | None = Field(None, description="Null where there is a problem, like all fields but `problem`.")
     label: str | None = None
     confidence: float | None = None
     abstained: bool | None = None
     top: list[RankedClass] | None = None
-    problem: ProblemDetails | None = Field(None, description="Why there is no answer; null where there is one.")
+    problem: ProblemDetails | None = Field(None, description="Why there is no prediction; null where there is one.")
 
 
 class BatchPredictResponse(BaseModel):
-    """The answer of POST /predict/batch."""
+    """Response of POST /predict/batch."""
 
     results: list[BatchItem] = Field(description="In the order of the images.")
     model: ModelName
@@ -70,29 +70,29 @@ class BatchPredictResponse(BaseModel):
 
 
 class SwapRequest(BaseModel):
-    """What POST /admin/model takes."""
+    """Request of POST /admin/model."""
 
     bundle: str | None = Field(None, description="Bundle folder or zip on the service's disk; by default the same.")
 
 
 class ModelCard(ModelName):
-    """The answer of GET /model."""
+    """Response of GET /model."""
 
     created: datetime
     labels: list[str] = Field(description="Class names; a class_id is an index into them.")
     image_size: int = Field(description="Side of the square that the model sees, in pixels.")
     engine: str
     precision: str
-    metrics: dict[str, Any] = Field(description="As measured when the bundle was made.")
+    metrics: dict[str, Any] = Field(description="Metrics measured when the bundle was made.")
     abstention: Abstention | None = Field(description="When `abstained` is true; null: never.")
-    loaded: list[ModelName] = Field(description="What may be asked for by name; the one that answers by itself first.")
+    loaded: list[ModelName] = Field(description="Models that may be asked for by name; the active one first.")
     max_bytes: int = Field(description="Largest upload of one image, in bytes.")
     max_pixels: int = Field(description="Largest picture, in pixels.")
     max_images: int = Field(description="Most images of one request.")
 
 
 class FeedbackResponse(BaseModel):
-    """The answer of POST /feedback."""
+    """Response of POST /feedback."""
 
     label: str = Field(description="The true label, as it was given.")
     answered: str = Field(description="The label that the model had answered.")
@@ -103,7 +103,7 @@ class FeedbackResponse(BaseModel):
 
 
 class VersionAccuracy(ModelName):
-    """How often one version was right."""
+    """Accuracy of one version by feedback."""
 
     labels: int = Field(description="Answers whose true label was given.")
     right: int = Field(description="Those that the model had answered so.")
@@ -112,13 +112,13 @@ class VersionAccuracy(ModelName):
 
 
 class OnlineAccuracy(BaseModel):
-    """The answer of GET /feedback."""
+    """Response of GET /feedback."""
 
     versions: list[VersionAccuracy] = Field(description="Versions that feedback was given for, by name.")
 
 
 class Status(BaseModel):
-    """The answer of the health routes."""
+    """Response of the health probes."""
 
     status: str
 

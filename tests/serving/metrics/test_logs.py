@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lensmith.config import ServeSettings
-from lensmith.serving.metrics.logs import MOST_WAITING, logging_as
+from lensmith.serving.metrics.logs import MAX_QUEUED, logging_as
 
 logger = logging.getLogger("lensmith.serving.test")
 
@@ -76,7 +76,7 @@ def test_a_reader_that_stalls_costs_lines_and_holds_nothing_up(tmp_path: Path) -
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     try:
         with logging_as(settings(log_file=pipe)):
-            for _ in range(2 * MOST_WAITING):
+            for _ in range(2 * MAX_QUEUED):
                 logger.info("x" * 100)  # would wait for ever
     finally:
         os.close(reader)

@@ -142,7 +142,7 @@ def test_a_head_that_has_arrived_leaves_all_time_for_the_rest(server: uvicorn.Se
             time.sleep(0.01)
         (protocol,) = server.server_state.connections
         assert isinstance(protocol, BoundedProtocol)
-        assert protocol._late is None
+        assert protocol._timer is None
         client.sendall(b"345")
         answer = b""
         while not answer.endswith(b"7 5"):

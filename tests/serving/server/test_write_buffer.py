@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from lensmith.serving.server.write_buffer import MOST_BYTES, BufferedTransport
+from lensmith.serving.server.write_buffer import MAX_BYTES, BufferedTransport
 
 
 class Wire:
@@ -51,7 +51,7 @@ def test_what_was_written_goes_out_before_the_connection_closes_and_nothing_afte
 
 
 def test_a_long_answer_does_not_pile_up() -> None:
-    piece = b"x" * MOST_BYTES
+    piece = b"x" * MAX_BYTES
     assert told(lambda it: [it.write(piece) for _ in range(4)]) == [2 * piece, 2 * piece]
 
 

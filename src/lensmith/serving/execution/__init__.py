@@ -1,1 +1,1 @@
-"""How images are worked on: models, threads, batches, and who is let in."""
+"""Execution of predictions: loaded models, thread pools, dynamic batching, admission control."""

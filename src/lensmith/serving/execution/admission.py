@@ -78,7 +78,7 @@ class AdmissionControl:
 
 
 class UploadBudget:
-    """Memory for uploads: a limit on the bytes of all uploads that are held at once.
+    """Memory for uploads: a limit on the bytes of all uploads under way.
 
     Args:
         total: limit in bytes.

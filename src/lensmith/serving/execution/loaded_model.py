@@ -1,4 +1,4 @@
-"""A bundle that is loaded, proven and warm: what a request is answered with."""
+"""A loaded model: a bundle that is opened and verified, and classifies images for requests."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from lensmith.inference.classifier import Classifier, Prediction
 from lensmith.inference.engine import open_engine
 
 LOADING_NICENESS = 10
-"""Niceness of the thread that loads a model while another answers; on Linux it is that thread's alone."""
+"""Niceness of the thread that loads a model while another answers; on Linux it applies to that thread only."""
 
 
 class ModelVersion(NamedTuple):
-    """What answers: as the registry names it where it comes from there, else as the bundle does."""
+    """Name and version of a model: the registry's where it comes from there, else the bundle's."""
 
     name: str
     version: str
@@ -31,20 +31,20 @@ class ModelVersion(NamedTuple):
 
 
 class NotFiniteError(Exception):
-    """An engine answered with what is no number."""
+    """An engine returned probabilities that are NaN or infinite."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimedPrediction:
-    """One image's answer, and where its time went.
+    """One image's prediction, and where its time went.
 
     Attributes:
-        prediction: the classes.
-        decode_s: from the encoded bytes to the model's input, in seconds.
-        inference_s: from there to the ranked classes; of the whole batch, where it was answered in one.
-        queue_s: waiting for a thread.
-        batch: images answered together, itself included.
-        features: float32 (D,), what the last layer took, where the bundle's graph gives it.
+        prediction: the ranked classes.
+        decode_s: seconds from the encoded bytes to the model's input.
+        inference_s: seconds from the model's input to the ranked classes, for the whole batch where it was in one.
+        queue_s: seconds that it waited for a thread.
+        batch: number of images in the same run of the engine.
+        features: float32 (D,), input of the last layer, where the bundle's graph returns it.
     """
 
     prediction: Prediction
@@ -56,13 +56,18 @@ class TimedPrediction:
 
 
 class LoadedModel:
-    """A classifier with the limits that uploads have to keep. Safe to call from several threads.
+    """A classifier with a limit on pixels. Safe to call from several threads.
 
     Args:
-        classifier: opened with one thread, as each worker runs images of its own.
-        max_pixels: largest picture.
-        path: where its bundle lies.
-        named: what it is called; as the bundle says by default.
+        classifier: the bundle's classifier, opened with one thread, as each thread of a pool runs images of its own.
+        max_pixels: largest picture, in pixels.
+        path: path of its bundle.
+        named: name and version; by default those in the bundle.
+
+    Attributes:
+        identity: name and version.
+        labels: class names; a class ID is an index into them.
+        input_shape: shape of one prepared image, (3, S, S).
     """
 
     def __init__(self, classifier: Classifier, max_pixels: int, path: Path, named: ModelVersion | None = None) -> None:
@@ -85,14 +90,14 @@ class LoadedModel:
         low_priority: bool = False,
         named: ModelVersion | None = None,
     ) -> LoadedModel:
-        """Open a bundle and prove it by its hashes and golden samples.
+        """Open a bundle and verify its hashes and golden samples.
 
         Args:
-            path: the bundle.
-            engine: another of its engines than the chosen one.
-            max_pixels: largest picture.
-            low_priority: let the rest of the process go first; lowers the priority of the calling thread for good.
-            named: what it is called; as the bundle says by default.
+            path: the bundle's folder or zip.
+            engine: name of the engine; None: the one that the bundle chose.
+            max_pixels: largest picture, in pixels.
+            low_priority: lower the priority of the calling thread for good, so that requests go first.
+            named: name and version; by default those in the bundle.
 
         Raises:
             BundleError: damaged, incomplete, or answering differently from the exporter.
@@ -105,21 +110,21 @@ class LoadedModel:
 
     @property
     def name(self) -> str:
-        """What it is called, without its version."""
+        """The name, without the version."""
         return self.identity.name
 
     @property
     def version(self) -> str:
-        """Which of that name."""
+        """The version, without the name."""
         return self.identity.version
 
     @property
     def on_gpu(self) -> bool:
-        """Whether its engine runs beside the processor's cores, which then only decode."""
+        """Whether its engine runs on a GPU, so that the cores only decode."""
         return self.classifier.engine.name in ("onnxruntime-cuda", "onnxruntime-tensorrt")
 
     def prepare(self, encoded: bytes) -> Tensor:
-        """Encoded bytes → float32 (3, S, S).
+        """Decode and preprocess an image: encoded bytes → float32 (3, S, S), normalised.
 
         Raises:
             ImageError: the bytes are not a whole image, or it has too many pixels.
@@ -127,31 +132,31 @@ class LoadedModel:
         return self.classifier.prepare(encoded, self._max_pixels)
 
     def infer(self, batch: Tensor) -> Tensor:
-        """float32 (N, 3, S, S) → float32 (N, C): probabilities."""
+        """Run the engine: float32 (N, 3, S, S), normalised → float32 (N, C), probabilities 0..1."""
         return self.classifier.engine.run(batch)
 
     def infer_with_features(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
-        """`infer`, and beside it what the last layer took: float32 (N, D), where the bundle can compare it."""
+        """`infer`, and the input of the last layer: float32 (N, D), or None where the bundle has no reference."""
         if not self._compares_features:
             return self.infer(batch), None
         return self.classifier.engine.run_with_features(batch)
 
     def rank(self, probabilities: Tensor, top_k: int) -> Prediction:
-        """float32 (C,) → the k likeliest classes.
+        """Rank classes: float32 (C,), probabilities 0..1 → the `top_k` likeliest classes.
 
         Raises:
-            NotFiniteError: some of the probabilities are no numbers.
+            NotFiniteError: some of the probabilities are NaN or infinite.
         """
         if not np.isfinite(probabilities).all():
             raise NotFiniteError(f"{np.count_nonzero(~np.isfinite(probabilities))} of {len(probabilities)} classes")
         return self.classifier.rank(probabilities, top_k)
 
     def sample(self) -> bytes:
-        """A real encoded image to warm up and to measure with."""
+        """A real encoded image of the bundle, for warm-up and measurements."""
         return self.classifier.bundle.golden().images[0]
 
-    def answer(self, encoded: bytes, top_k: int = 1) -> TimedPrediction:
-        """One image from its bytes to its answer, in the caller's thread."""
+    def classify(self, encoded: bytes, top_k: int = 1) -> TimedPrediction:
+        """Classify one encoded image in the caller's thread."""
         started = time.perf_counter()
         prepared = self.prepare(encoded)
         decoded = time.perf_counter()

@@ -1,31 +1,33 @@
-"""The models of a service: the one that answers, another beside it, and how one takes the other's place."""
+"""The models of a service: the active one, another beside it, a challenger; loading in the background (hot reload)."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from lensmith.config import ServeSettings
 from lensmith.errors import MissingPackageError
 from lensmith.rollout.sidecar_channel import SidecarChannel
 from lensmith.serving.execution.loaded_model import LoadedModel, ModelVersion
 
+T = TypeVar("T")
+
 
 class ModelManager:
-    """What is loaded. Changed on the event loop; a request keeps the model that it began with to its end.
+    """The loaded models. Changed on the event loop only; a request uses the model that it began with to its end.
 
     Args:
-        active: answers where a request names no model.
-        settings: engine and limits of models to come.
+        active: the model for requests that name none.
+        settings: engine and limits of models that are loaded later.
         beside: a second model, for requests that name it.
-        channel: where the desired state of the registry is read; None: the settings name the bundles.
+        channel: sidecar channel, from which the registry's desired state is read; None: the settings name the bundles.
 
     Attributes:
-        challenger: of a canary release that is under way.
+        challenger: the challenger of a canary release under way; None: there is none.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class ModelManager:
 
     @classmethod
     def load(cls, settings: ServeSettings, channel: SidecarChannel | None = None) -> ModelManager:
-        """Open the bundles that the settings name, or in the place of the first what the registry says.
+        """Open the bundles that the settings name, or for the active model the one that the registry names.
 
         Raises:
             BundleError: one is damaged, or answers differently from the exporter.
@@ -59,29 +61,27 @@ class ModelManager:
 
     @classmethod
     def start_loading(cls, settings: ServeSettings, channel: SidecarChannel | None = None) -> Future[ModelManager]:
-        """`load` in a thread: the web framework takes as long to import, and can be so meanwhile."""
-        with closing_without_waiting() as thread:
-            return thread.submit(cls.load, settings, channel)
+        """`load` in a thread: the web framework takes as long to import, and is imported meanwhile."""
+        return _in_thread(lambda: cls.load(settings, channel))
 
     @property
     def all(self) -> tuple[LoadedModel, ...]:
-        """The active one first."""
+        """All loaded models, the active one first."""
         return tuple(each for each in (self.active, self.challenger, self.beside) if each is not None)
 
     def find(self, name: str, version: str | None = None) -> LoadedModel | None:
         """The model of that name (and version), the active one first; None where there is none."""
-        fitting = (each for each in self.all if each.name == name and version in (None, each.version))
-        return next(fitting, None)
+        return next((each for each in self.all if each.name == name and version in (None, each.version)), None)
 
     async def load_and_warm(
         self, path: Path, warm: Callable[[LoadedModel], None], named: ModelVersion | None = None
     ) -> tuple[LoadedModel, float]:
-        """Open, prove and warm a model that is to become the active one, in a thread of its own.
+        """Open, verify and warm a model in a thread of its own, while others answer.
 
         Args:
-            path: its bundle.
-            warm: makes it ready for how images are worked on.
-            named: what it is called; as the bundle says by default.
+            path: path of its bundle.
+            warm: the pool's warm-up.
+            named: name and version; by default those in the bundle.
 
         Returns:
             The model, and the seconds that one image takes alone.
@@ -100,18 +100,15 @@ class ModelManager:
                 raise MissingPackageError.of(error) from error
             warm(model)
             started = time.perf_counter()
-            model.answer(model.sample())
+            model.classify(model.sample())
             return model, time.perf_counter() - started
 
-        with closing_without_waiting() as thread:
-            return await asyncio.get_running_loop().run_in_executor(thread, work)
+        return await asyncio.wrap_future(_in_thread(work))
 
 
-@contextmanager
-def closing_without_waiting() -> Iterator[ThreadPoolExecutor]:
-    """A thread that ends with its work."""
-    pool = ThreadPoolExecutor(1, thread_name_prefix="load")
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=False)
+def _in_thread(work: Callable[[], T]) -> Future[T]:
+    """Start work in a thread of its own, which ends with it."""
+    thread = ThreadPoolExecutor(1, thread_name_prefix="load")
+    future = thread.submit(work)
+    thread.shutdown(wait=False)
+    return future

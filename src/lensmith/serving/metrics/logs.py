@@ -1,4 +1,4 @@
-"""Log lines: for people, or one JSON object each. A log that cannot be written never holds up a request."""
+"""Logging: lines for people, or one JSON object each. A log that cannot be written never delays a request."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from queue import Full, Queue
 from lensmith.config import ServeSettings
 
 LOGGERS = ("lensmith", "uvicorn", "asyncio")
-MOST_WAITING = 10_000
+MAX_QUEUED = 10_000
 """Lines that wait to be written; with a full disk or a stalled pipe, later ones are dropped."""
-LAST_LINES_S = 2.0
-"""Seconds in which the last lines have to be written at the end."""
+FLUSH_S = 2.0
+"""Seconds in which the last lines must be written at the end."""
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "taskName"}
-"""What every record has; the rest came with `extra`."""
+"""Attributes of every record; the others came with `extra`."""
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, what came with `extra`, and the trace of a fault."""
+    """One JSON object a line: time, level, logger, message, the fields of `extra`, and the traceback of a fault."""
 
     def format(self, record: logging.LogRecord) -> str:
         """See `logging.Formatter`."""
@@ -41,11 +41,11 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-class _Bounded(QueueHandler):
+class _BoundedQueueHandler(QueueHandler):
     """Leaves lines to a thread, and drops them where too many wait."""
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        return record  # the thread formats it, with its trace
+        return record  # the thread formats it, with its traceback
 
     def enqueue(self, record: logging.LogRecord) -> None:
         with suppress(Full):
@@ -54,15 +54,16 @@ class _Bounded(QueueHandler):
 
 @contextmanager
 def logging_as(settings: ServeSettings) -> Iterator[None]:
-    """Write the service's log lines as the settings say, until the block ends."""
+    """Write the service's log as the settings say, until the block ends."""
     target: logging.Handler
     # Watched: what rotates logs may move the file away.
     target = WatchedFileHandler(settings.log_file) if settings.log_file else logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     target.setFormatter(JsonLines() if settings.log_format == "json" else text)
-    target.handleError = lambda record: None  # type: ignore[method-assign]  # there is nowhere to tell it
-    queue: Queue[logging.LogRecord | None] = Queue(MOST_WAITING)
-    front, writer = _Bounded(queue), threading.Thread(target=_write, args=(queue, target), name="log", daemon=True)
+    target.handleError = lambda record: None  # type: ignore[method-assign]  # there is nowhere to report it
+    queue: Queue[logging.LogRecord | None] = Queue(MAX_QUEUED)
+    front = _BoundedQueueHandler(queue)
+    writer = threading.Thread(target=_write, args=(queue, target), name="log", daemon=True)
     loggers = [logging.getLogger(name) for name in LOGGERS]
     for logger in loggers:
         logger.addHandler(front)
@@ -76,9 +77,9 @@ def logging_as(settings: ServeSettings) -> Iterator[None]:
     finally:
         for logger in loggers:
             logger.removeHandler(front)
-        with suppress(Full):  # a log that stalls does not hold up the end either
-            queue.put(None, timeout=LAST_LINES_S)
-            writer.join(LAST_LINES_S)
+        with suppress(Full):  # a log that stalls does not delay the end either
+            queue.put(None, timeout=FLUSH_S)
+            writer.join(FLUSH_S)
 
 
 def _write(queue: Queue[logging.LogRecord | None], target: logging.Handler) -> None:

@@ -24,7 +24,7 @@ from lensmith.serving.metrics.shared import locked_files
 from lensmith.serving.metrics.usage import UsageCollector, pids_of_service
 
 REQUEST_BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.25, 0.3, 0.5, 1.0, 2.5, 5.0)
-"""Seconds; close together around the 50 ms and 200 ms that latency is judged by."""
+"""Seconds; close together around 50 ms and 200 ms, the usual targets for latency."""
 STAGE_BUCKETS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds of one stage of one image."""
 CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)

@@ -247,7 +247,7 @@ async def ended(task: asyncio.Task[None]) -> None:
 def _alone_s(model: LoadedModel) -> float:
     """Seconds that an image takes alone."""
     started = time.perf_counter()
-    model.answer(model.sample())
+    model.classify(model.sample())
     return time.perf_counter() - started
 
 

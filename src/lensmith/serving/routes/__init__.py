@@ -1,1 +1,1 @@
-"""What the service answers at which address, one protocol a file."""
+"""Routes, one protocol per file."""

@@ -1,4 +1,4 @@
-"""`POST /admin/model`: another bundle takes the place of the active one, while requests go on."""
+"""`POST /admin/model`: hot reload, another bundle takes the place of the active model while requests go on."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from lensmith.serving.service import Service
 
 
 def add_admin(app: FastAPI, service: Service) -> None:
-    """Put the route into `app`."""
+    """Add the route to `app`."""
 
     async def swap(request: Request, wanted: SwapRequest) -> ModelName:
-        """Load a bundle beside the active model, prove it, warm it, and let it answer from then on.
+        """Load a bundle beside the active model, verify and warm it, and make it the active one.
 
-        Without a path, the bundle is read again from where the active one was. The answer comes when the new model
-        answers; if it cannot be served, the active one goes on.
+        Without a path, the bundle is read again from where the active one was. The response comes when the new model
+        answers; if it cannot be served, the active one stays.
         """
         service.require_started()
         path = Path(wanted.bundle) if wanted.bundle else service.models.active.path
-        outcome, found = "failed", {"bundle": str(path), "client": client_of(request.scope)}
+        outcome, details = "failed", {"bundle": str(path), "client": client_of(request.scope)}
         try:
-            named = await service.hot_reload.swap(path)
-            outcome, found["model"] = "done", str(named)
+            active = await service.hot_reload.swap(path)
+            outcome, details["model"] = "done", str(active)
         except ServiceError as error:
             raise ProblemError("swap-under-way", str(error), RETRY) from error
         except LensmithError as error:
-            outcome, found["reason"] = "refused", str(error)
+            outcome, details["reason"] = "refused", str(error)
             raise ProblemError("unusable-bundle", str(error)) from error
         finally:
             state = request.scope["state"]
-            audit.record("POST /admin/model", state.get("caller"), state["request_id"], outcome, **found)
-        return ModelName(name=named.name, version=named.version)
+            audit.record("POST /admin/model", state.get("caller"), state["request_id"], outcome, **details)
+        return ModelName(name=active.name, version=active.version)
 
     app.add_api_route("/admin/model", swap, methods=["POST"], responses=documented(401, 403, 409, 422, 503))

@@ -1,4 +1,4 @@
-"""`POST /predict`, `POST /predict/batch` and `GET /model`: lensmith's own way to be asked."""
+"""`POST /predict`, `POST /predict/batch` and `GET /model`: lensmith's own protocol."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from lensmith.serving.execution.loaded_model import LoadedModel, TimedPrediction
 from lensmith.serving.problems import ProblemError, documented
-from lensmith.serving.routes.fast_path import FastRoute
+from lensmith.serving.routes.fast_path import FastRoute, json_response
 from lensmith.serving.schema import (
     BatchItem,
     BatchPredictResponse,
@@ -29,10 +29,10 @@ TOP_K = 5
 
 
 class Classify:
-    """The handlers.
+    """Handlers of lensmith's own routes.
 
     Args:
-        service: answers.
+        service: the service behind the routes.
     """
 
     def __init__(self, service: Service) -> None:
@@ -41,30 +41,30 @@ class Classify:
     async def predict(self, request: Request) -> Response:
         """Classify one JPEG or PNG image, sent as the body itself or in the form field `file`."""
         service = self.service
-        top_k, model = self._asked(request)
+        top_k, model = self._query(request)
         await service.admit(request)
         await service.count_against_quota(request)
         with service.upload_budget.share() as share:
             encoded = await service.uploads.image(request, share)
             found = await service.predictor.predict(request, encoded, top_k, model)
-        return answered(found, request)
+        return prediction_response(found, request)
 
     async def batch(self, request: Request) -> Response:
         """Classify the JPEG or PNG images of a form, one or more in the field `file`.
 
-        An image that cannot be used has its problem in its place of `results`; the others are answered.
+        An image that cannot be used has its problem in its place of `results`; the others are classified.
         """
         service = self.service
-        top_k, model = self._asked(request)
+        top_k, model = self._query(request)
         await service.admit(request)
         with service.upload_budget.share() as share:
             images = await service.uploads.images(request, share)
             await service.count_against_quota(request, len(images))
             found = await service.predictor.predict_many(request, images, top_k, model)
-        return all_answered(found, request)
+        return batch_response(found, request)
 
     async def model(self) -> ModelCard:
-        """What is served, and the limits on what may be sent."""
+        """The active model, and the limits on requests."""
         models, settings = self.service.models, self.service.settings
         manifest, engine = models.active.classifier.bundle.manifest, models.active.classifier.engine
         return ModelCard(
@@ -83,13 +83,13 @@ class Classify:
             max_images=settings.max_images,
         )
 
-    def _asked(self, request: Request) -> tuple[int, LoadedModel]:
+    def _query(self, request: Request) -> tuple[int, LoadedModel]:
         query = request.query_params
         return read_top_k(query.get("top_k")), self.service.predictor.select_model(request, query.get("model"))
 
 
 def add_classify(app: FastAPI, service: Service) -> None:
-    """Put the routes into `app`."""
+    """Add the routes to `app`."""
     handlers = Classify(service)
     for path, handler, answer, body in (
         ("/predict", handlers.predict, PredictResponse, _ONE),
@@ -108,10 +108,10 @@ def add_classify(app: FastAPI, service: Service) -> None:
 
 
 def read_top_k(given: str | None) -> int:
-    """How many classes to name.
+    """Read the number of classes to name; TOP_K by default.
 
     Raises:
-        ProblemError: no whole number from 1 on.
+        ProblemError: not a whole number from 1 on.
     """
     if given is None:
         return TOP_K
@@ -121,11 +121,11 @@ def read_top_k(given: str | None) -> int:
     return top_k
 
 
-def answered(found: TimedPrediction, request: Request) -> Response:
-    """The answer for one image."""
+def prediction_response(found: TimedPrediction, request: Request) -> Response:
+    """The response for one image."""
     state = request.scope["state"]
     top = ranked(found)
-    answer = PredictResponse(
+    content = PredictResponse(
         class_id=top[0].class_id,
         label=top[0].label,
         confidence=top[0].confidence,
@@ -135,28 +135,28 @@ def answered(found: TimedPrediction, request: Request) -> Response:
         request_id=state["request_id"],
         timings_ms=timings(found, state["started"]),
     )
-    return Response(answer.model_dump_json(), media_type="application/json")
+    return json_response(content)
 
 
-def all_answered(found: Sequence[TimedPrediction | ProblemError], request: Request) -> Response:
-    """The answer for several images, each in its place."""
+def batch_response(found: Sequence[TimedPrediction | ProblemError], request: Request) -> Response:
+    """The response for several images, each in its place."""
     state = request.scope["state"]
-    answer = BatchPredictResponse(
+    content = BatchPredictResponse(
         results=[item(each, request) for each in found],
         model=model_name(state["model"]),
         request_id=state["request_id"],
         total_ms=milliseconds(time.perf_counter() - state["started"]),
     )
-    return Response(answer.model_dump_json(), media_type="application/json")
+    return json_response(content)
 
 
 def model_name(model: LoadedModel) -> ModelName:
-    """What answered, as it is sent."""
+    """A model's name and version, as they are sent."""
     return ModelName(name=model.name, version=model.version)
 
 
 def ranked(found: TimedPrediction) -> list[RankedClass]:
-    """The classes of an answer as they are sent."""
+    """The ranked classes of a prediction, as they are sent."""
     return [
         RankedClass(class_id=each.class_id, label=each.label, confidence=each.confidence)
         for each in found.prediction.top
@@ -164,7 +164,12 @@ def ranked(found: TimedPrediction) -> list[RankedClass]:
 
 
 def timings(found: TimedPrediction, started: float) -> Timings:
-    """Where the time of one image went, up to now, for a request that began at `started`."""
+    """Where the time of one image went, up to now.
+
+    Args:
+        found: the image's prediction.
+        started: `time.perf_counter()` at the request's headers, in seconds.
+    """
     return Timings(
         decode=milliseconds(found.decode_s),
         queue=milliseconds(found.queue_s),
@@ -174,7 +179,7 @@ def timings(found: TimedPrediction, started: float) -> Timings:
 
 
 def item(found: TimedPrediction | ProblemError, request: Request) -> BatchItem:
-    """One image of several: its answer, or its problem."""
+    """One image of several, as it is sent: its prediction, or its problem."""
     if isinstance(found, ProblemError):
         return BatchItem(problem=found.details(request.scope))
     top = ranked(found)
@@ -188,7 +193,7 @@ def item(found: TimedPrediction | ProblemError, request: Request) -> BatchItem:
 
 
 def milliseconds(seconds: float) -> float:
-    """To the microsecond."""
+    """Seconds in milliseconds, rounded to the microsecond."""
     return round(seconds * 1000, 3)
 
 

@@ -1,7 +1,7 @@
-"""Routes that cost next to nothing: documented as any other, and called with the request alone.
+"""The fast path: routes that are documented like any other, and called with nothing but the request.
 
-What FastAPI and Starlette do for each request (parameters and dependencies, exit stacks, exception handlers, matching
-every route in turn) took more time than all else that a request costs beside its image.
+The work of FastAPI and Starlette for each request (parameters and dependencies, exit stacks, exception handlers,
+matching every route in turn) took more time than everything else that a request costs beside its image.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lensmith.serving.problems import ProblemError
 
 
 class FastRoute(APIRoute):
-    """Its function takes a `Request` and returns a `Response`, or raises a `ProblemError`.
+    """A route whose function takes a `Request` and returns a `Response`, or raises a `ProblemError`.
 
-    What such a function reads from the request stands in `openapi_extra`.
+    `openapi_extra` documents what the function reads from the request.
     """
 
     def __init__(self, path: str, endpoint: Any, **options: Any) -> None:
@@ -34,11 +36,11 @@ class FastRoute(APIRoute):
 
 
 class FastPathMiddleware:
-    """Leads a request to its direct route, past routing. The innermost of what happens around requests.
+    """Calls the fast route of a request without routing; the innermost middleware.
 
     Args:
-        app: for all other requests.
-        routes: by method and address.
+        app: the application, for all other requests.
+        routes: returns the fast routes by method and path.
     """
 
     def __init__(self, app: ASGIApp, routes: Callable[[], Mapping[tuple[str, str], FastRoute]]) -> None:
@@ -59,6 +61,11 @@ class FastPathMiddleware:
 
 
 def fast_routes(app: FastAPI) -> dict[tuple[str, str], FastRoute]:
-    """Those of `app` whose address is one alone."""
+    """The fast routes of `app` by method and path, but for those with parameters in their path."""
     found = [route for route in app.routes if isinstance(route, FastRoute) and not route.param_convertors]
     return {(method, route.path): route for route in found for method in route.methods or ()}
+
+
+def json_response(content: BaseModel) -> Response:
+    """A JSON response, for functions of fast routes."""
+    return Response(content.model_dump_json(), media_type="application/json")

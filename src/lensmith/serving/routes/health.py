@@ -1,18 +1,20 @@
-"""`/livez`, `/readyz` and `/metrics`: what orchestrators and Prometheus ask. None of them waits for the pool."""
+"""Health probes and metrics: `/livez`, `/readyz` and `/metrics`. None of them waits for the pool."""
 
 from __future__ import annotations
 
 from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
 from starlette.responses import Response
 
 from lensmith.serving.problems import documented
+from lensmith.serving.routes.fast_path import FastRoute, json_response
 from lensmith.serving.schema import Status
 from lensmith.serving.service import Service
 
 
 def add_health(app: FastAPI, service: Service) -> None:
-    """Put the routes into `app`."""
+    """Add the routes to `app`."""
 
     async def livez() -> Status:
         """Whether the process answers at all; restart it if not."""
@@ -24,16 +26,29 @@ def add_health(app: FastAPI, service: Service) -> None:
         return Status(status="ready")
 
     async def metrics() -> Response:
-        """Measurements in Prometheus's text format."""
+        """Metrics in Prometheus's text format."""
         return Response(service.telemetry.exposition(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     app.add_api_route("/livez", livez)
     app.add_api_route("/readyz", readyz, responses=documented(503))
-    for path, handler in (("/livez", livez), ("/readyz", readyz)):  # some balancers ask so, and need not be told
+    for path, handler in (("/livez", livez), ("/readyz", readyz)):  # for balancers that send HEAD; undocumented
         app.add_api_route(path, handler, methods=["HEAD"], include_in_schema=False)
     app.add_api_route(
         "/metrics",
         metrics,
         response_class=Response,
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
+
+
+def add_readiness_probe(app: FastAPI, service: Service, path: str, name: str) -> None:
+    """Add a platform's own readiness probe to `app`, like /readyz; `name` stands in the OpenAPI document."""
+
+    async def probe(_request: Request) -> Response:
+        """Whether to send requests here."""
+        service.require_ready()
+        return json_response(Status(status="ready"))
+
+    app.router.add_api_route(
+        path, probe, name=name, response_model=Status, responses=documented(503), route_class_override=FastRoute
     )

@@ -1,4 +1,4 @@
-"""`{"instances": [{"b64": …}]}`: several images as base64 in JSON, as SageMaker and Vertex AI send them."""
+"""`{"instances": [{"b64": …}]}`: several images as base64 in JSON, for SageMaker and Vertex AI."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from lensmith.serving.problems import ProblemError
 from lensmith.serving.routes.classify import TOP_K
 from lensmith.serving.routes.json_body import Strict, Whole, image_from_base64, json_limit, parse, schema_of
 from lensmith.serving.service import Service
-from lensmith.serving.upload import UploadReader
 
 MAX_BYTES = 25_000_000
-"""Of a body: what SageMaker passes on at most. It was read in 9 ms, and an image of 5 MB decoded from it in 14."""
+"""Largest body: SageMaker's own limit. It was read in 9 ms, and an image of 5 MB decoded from it in 14 ms."""
 MAX_VALUES = 10_000
-"""Of a body: images are few, whatever their bytes."""
+"""Largest number of values in a body: images are few, whatever their bytes."""
 
 
 class Encoded(Strict):
-    """An image."""
+    """An encoded image."""
 
     b64: str = Field(description="JPEG or PNG as base64.")
 
@@ -36,33 +35,34 @@ class Named(Strict):
 
 
 class Parameters(Strict):
-    """What holds for all instances."""
+    """Parameters of all instances."""
 
     top_k: Whole = Field(TOP_K, ge=1, le=999_999_999, description="Classes to name, likeliest first.")
     model: str | None = Field(None, description="Another of the loaded models, as NAME or NAME@VERSION.")
 
 
 class Instances(Strict):
-    """Several images."""
+    """Request with several images."""
 
     instances: Annotated[list[Encoded | Named], Field(min_length=1, fail_fast=True)]
     parameters: Parameters | None = None
 
 
 def instances_schema(max_images: int) -> dict[str, Any]:
-    """What is taken, for the OpenAPI document."""
+    """JSON Schema of a request, for the OpenAPI document."""
     schema = schema_of(Instances)
     schema["properties"]["instances"]["maxItems"] = max_images
     return schema
 
 
-async def read_instances(request: Request, uploads: UploadReader, share: UploadShare) -> Instances:
-    """A request's instances; what their images are is not looked at.
+async def read_instances(service: Service, request: Request, share: UploadShare) -> Instances:
+    """Read a request's instances without looking at their images.
 
     Raises:
-        ProblemError: too large, too many, or something else than expected.
+        ProblemError: too large, too many, or not as expected.
         ClientDisconnect: the client left while sending.
     """
+    uploads = service.uploads
     limit = max(MAX_BYTES, json_limit(uploads.max_bytes))
     asked = parse(Instances, await uploads.body(request, share, limit, "A body"), MAX_VALUES)
     if len(asked.instances) > uploads.max_images:
@@ -75,7 +75,7 @@ async def read_instances(request: Request, uploads: UploadReader, share: UploadS
 async def answer_instances(
     service: Service, request: Request, instances: Sequence[Encoded | Named], top_k: int, model: LoadedModel
 ) -> list[TimedPrediction | ProblemError]:
-    """Answers in the order of the instances; one that cannot be used takes no other with it.
+    """Classify instances, in their order; one that cannot be used fails alone.
 
     Raises:
         ProblemError: over quota, or overloaded.
@@ -90,7 +90,7 @@ async def answer_instances(
             images.append(image_from_base64(text, service.settings.max_bytes))
         except ProblemError as problem:
             problems[place] = problem
-            images.append(b"")  # so that each keeps its place
-        await asyncio.sleep(0)  # other requests come between
+            images.append(b"")  # each image stays in its place
+        await asyncio.sleep(0)  # lets other requests come between
     answers = await service.predictor.predict_many(request, images, top_k, model)
     return [problems.get(place, answer) for place, answer in enumerate(answers)]

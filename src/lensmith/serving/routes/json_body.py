@@ -1,4 +1,4 @@
-"""JSON bodies: read into a model, and images within them, in a time that whoever sends them cannot stretch."""
+"""JSON bodies: validated requests and base64 images, read in a time that no client can stretch."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from lensmith.core.text import listed
 from lensmith.serving.problems import ProblemError
 from lensmith.serving.upload import ENVELOPE_BYTES, require_image
 
 MAX_NESTED = 50_000
-"""Lists, objects and members of objects in a body: each costs far more than a number. 32 nested tensors have 21,000."""
-MOST_NAMED = 3
-"""Mistakes that an answer names."""
+"""Limit on lists, objects and members in a body: each costs far more than a number. 32 nested tensors have 21,000."""
+MAX_NAMED = 3
+"""Number of mistakes that an error names."""
 
 
 class Strict(BaseModel):
-    """Base of what is read: a number is no text and no truth value; members that nobody knows are passed over."""
+    """Base of requests: numbers, texts and booleans are not converted; unknown members are ignored."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -30,26 +31,27 @@ def _whole(value: object) -> object:
 
 
 Whole = Annotated[int, BeforeValidator(_whole)]
-"""An integer, which JSON may write as 3.0."""
+"""An integer, which JSON may also write as 3.0."""
 
 
 def json_limit(max_bytes: int) -> int:
-    """Bytes of a JSON body that holds one image of `max_bytes` as base64."""
+    """Limit in bytes on a JSON body that holds one image of `max_bytes` as base64."""
     return 4 * (max_bytes + 2) // 3 + ENVELOPE_BYTES
 
 
 def parse(model: type[Read], body: bytes, max_values: int) -> Read:
-    """A JSON body as `model`.
+    """Parse and validate a JSON body.
 
     pydantic's parser took 10 ms for a tensor of 150,000 numbers, where the standard library's took 45.
 
     Args:
-        model: what is expected.
-        body: UTF-8.
-        max_values: lists, objects and what is in them; each takes memory and time, whatever its length.
+        model: pydantic model of the request.
+        body: JSON in UTF-8.
+        max_values: largest number of lists, objects and values in them; each takes memory and time, whatever its
+            length.
 
     Raises:
-        ProblemError: no JSON, something else than expected, or too much of it.
+        ProblemError: no JSON, not as expected, or too much of it.
     """
     nested = sum(map(body.count, (b"{", b"[", b":")))
     if nested > MAX_NESTED or nested + body.count(b",") > max_values:
@@ -62,13 +64,12 @@ def parse(model: type[Read], body: bytes, max_values: int) -> Read:
         return model.model_validate_json(body)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)
-        named = [": ".join(filter(None, (".".join(map(str, each["loc"])), each["msg"]))) for each in found]
-        more = f"; and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
-        raise ProblemError("invalid-request", f"{'; '.join(named[:MOST_NAMED])}{more}.") from None
+        mistakes = [": ".join(filter(None, (".".join(map(str, each["loc"])), each["msg"]))) for each in found]
+        raise ProblemError("invalid-request", f"{listed(mistakes, MAX_NAMED, '; ')}.") from None
 
 
 def image_from_base64(text: str, max_bytes: int) -> bytes:
-    """An encoded image that a JSON body holds as base64, without line breaks.
+    """Decode an image that a JSON body holds as base64, without line breaks.
 
     Raises:
         ProblemError: no base64, too large, or neither JPEG nor PNG.
@@ -85,10 +86,10 @@ def image_from_base64(text: str, max_bytes: int) -> bytes:
 
 
 def require_fitting(encoded: bytes, max_bytes: int) -> None:
-    """Refuse an image that is too large, or none by its first bytes.
+    """Refuse bytes that are too many, or that do not begin as an image does.
 
     Raises:
-        ProblemError: as said.
+        ProblemError: too large, empty, or neither JPEG nor PNG.
     """
     if len(encoded) > max_bytes:
         raise ProblemError(
@@ -98,12 +99,12 @@ def require_fitting(encoded: bytes, max_bytes: int) -> None:
 
 
 def body_of(schema: dict[str, Any], description: str) -> dict[str, Any]:
-    """A JSON body's entry in the OpenAPI document."""
+    """OpenAPI entry of a JSON body."""
     return {"required": True, "description": description, "content": {"application/json": {"schema": schema}}}
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    """JSON Schema without references, as it stands inside of another document."""
+    """JSON Schema of a model without references, to be put into another document."""
     schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
 

@@ -1,4 +1,4 @@
-"""`/v2/…`: the Open Inference Protocol, version 2, over HTTP, with its binary tensors and classification."""
+"""`/v2/…`: the Open Inference Protocol, version 2, over HTTP, with binary tensors and classification."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.responses import Response
 from lensmith.core.version import __version__
 from lensmith.serving.execution.loaded_model import LoadedModel, TimedPrediction
 from lensmith.serving.problems import ProblemError, ProblemWithError, documented
-from lensmith.serving.routes.fast_path import FastRoute
+from lensmith.serving.routes.fast_path import FastRoute, json_response
 from lensmith.serving.routes.json_body import body_of, json_limit, schema_of
 from lensmith.serving.routes.open_inference_answer import write
 from lensmith.serving.routes.open_inference_request import ParsedRequest, of_image, read
@@ -39,10 +39,10 @@ EXTENSIONS = ["binary_tensor_data", "classification"]
 
 
 class OpenInference:
-    """The handlers.
+    """Handlers of the Open Inference Protocol.
 
     Args:
-        service: answers.
+        service: the service behind the routes.
     """
 
     def __init__(self, service: Service) -> None:
@@ -50,21 +50,21 @@ class OpenInference:
 
     async def live(self, _request: Request) -> Response:
         """Whether the process answers at all."""
-        return _json(Live(live=True))
+        return json_response(Live(live=True))
 
     async def ready(self, _request: Request) -> Response:
         """Whether to send requests here."""
         self.service.require_ready()
-        return _json(Ready(ready=True))
+        return json_response(Ready(ready=True))
 
     async def server(self, _request: Request) -> Response:
-        """What serves."""
-        return _json(ServerMetadata(name="lensmith", version=__version__, extensions=EXTENSIONS))
+        """Metadata of the server."""
+        return json_response(ServerMetadata(name="lensmith", version=__version__, extensions=EXTENSIONS))
 
     async def model(self, request: Request) -> Response:
-        """What a model takes and gives."""
+        """Metadata of a model: its inputs and outputs."""
         model = self._model(request)
-        return _json(
+        return json_response(
             ModelMetadata(
                 name=model.name,
                 versions=list(
@@ -87,13 +87,13 @@ class OpenInference:
         """Whether to send requests to a model."""
         model = self._model(request)
         self.service.require_ready()
-        return _json(ModelReady(name=model.name, ready=True))
+        return json_response(ModelReady(name=model.name, ready=True))
 
     async def infer(self, request: Request) -> Response:
-        """Classify encoded images (`image`), or such as are prepared already (`input`).
+        """Classify encoded images (`image`) or preprocessed ones (`input`).
 
-        The header Inference-Header-Content-Length says how many bytes of the body are JSON, where a binary part
-        follows. One image that cannot be used refuses the request, as the protocol has no other way to say so.
+        The header Inference-Header-Content-Length is the length of the JSON part in bytes, where a binary part follows.
+        One image that cannot be used fails the request, as the protocol has no error for a single image.
         """
         service, settings = self.service, self.service.settings
         await service.admit(request)
@@ -105,7 +105,7 @@ class OpenInference:
         with service.upload_budget.share() as share:
             body = await service.uploads.body(request, share, limit, "A body")
             asked = read(body, json_bytes, model, settings.max_images, settings.max_bytes)
-            del body  # what is needed of it has been copied
+            del body  # the images have been copied from it
             await service.count_against_quota(request, len(asked.images))
             found = await self._answers(request, asked, model)
         content, head = write(asked, found, model, request.scope["state"]["request_id"])
@@ -130,7 +130,7 @@ class OpenInference:
 
 
 def add_open_inference(app: FastAPI, service: Service) -> None:
-    """Put the routes into `app`."""
+    """Add the routes to `app`."""
     handlers = OpenInference(service)
     served: tuple[tuple[str, Any, type[BaseModel], tuple[int, ...]], ...] = (
         ("/v2", handlers.server, ServerMetadata, (401, 403)),
@@ -161,10 +161,6 @@ def _add(
         openapi_extra={"parameters": [*parameters, *(more["parameters"] if more else ())], **extra},
         route_class_override=FastRoute,
     )
-
-
-def _json(answer: BaseModel) -> Response:
-    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 def _json_bytes(request: Request) -> int | None:

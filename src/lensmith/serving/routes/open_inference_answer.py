@@ -1,4 +1,4 @@
-"""The Open Inference Protocol's answers: classes → tensors → bytes."""
+"""Responses of the Open Inference Protocol: predictions → tensors → bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LENGTH = struct.Struct("<I")
 def write(
     asked: ParsedRequest, found: Sequence[TimedPrediction], model: LoadedModel, request_id: str
 ) -> tuple[bytes, int | None]:
-    """An answer's body, and the bytes of its JSON part; None: all of it is JSON."""
+    """Write a response: its body, and the length of its JSON part in bytes (None: all of it is JSON)."""
     outputs, raw = [], []
     for wanted in asked.outputs:
         datatype, values = _output(wanted, found)
@@ -30,18 +30,18 @@ def write(
             outputs.append(OutputTensor(name=wanted.name, datatype=datatype, shape=shape, parameters=size))
         else:
             outputs.append(OutputTensor(name=wanted.name, datatype=datatype, shape=shape, data=values.ravel().tolist()))
-    answer = InferResponse(
+    content = InferResponse(
         model_name=model.name,
         model_version=model.version,
         id=request_id if asked.id is None else asked.id,
         outputs=outputs,
     )
-    head = to_json(answer, exclude_none=True)
+    head = to_json(content, exclude_none=True)
     return (head + b"".join(raw), len(head)) if raw else (head, None)
 
 
 def _output(wanted: RequestedOutput, found: Sequence[TimedPrediction]) -> tuple[str, np.ndarray[Any, np.dtype[Any]]]:
-    """Datatype and values of an output."""
+    """Datatype and values of an output: float32 (N, C), int64 (N,), or object (N,) or (N, classes) of texts."""
     predictions = [each.prediction for each in found]
     if wanted.classes:
         texts = [

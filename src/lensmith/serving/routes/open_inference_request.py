@@ -1,4 +1,4 @@
-"""The Open Inference Protocol's requests: bytes → encoded images or tensors, checked before anything is computed."""
+"""Requests of the Open Inference Protocol: bytes → encoded images or tensors, validated before anything is computed."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from lensmith.serving.routes.open_inference_schema import (
 )
 
 MAX_VALUES = 1_000_000
-"""Of a JSON part: six tensors of 3 × 224 × 224. More are sent in binary."""
+"""Largest number of values in a JSON part: six tensors of 3 × 224 × 224. More are sent in binary."""
 _LENGTH = struct.Struct("<I")
 
 
 @dataclass(frozen=True, slots=True)
 class RequestedOutput:
-    """An output that was asked for.
+    """A requested output.
 
     Attributes:
-        name: which.
-        binary: behind the JSON part.
-        classes: so many as text, likeliest first, in the place of the tensor; 0: the tensor.
+        name: the output's name.
+        binary: whether it is sent behind the JSON part.
+        classes: number of classes to send as text, likeliest first, in the place of the tensor; 0: send the tensor.
     """
 
     name: str
@@ -46,12 +46,12 @@ class RequestedOutput:
 
 @dataclass(frozen=True, slots=True)
 class ParsedRequest:
-    """An inference request.
+    """A validated inference request.
 
     Attributes:
-        images: encoded bytes, or float32 (3, S, S).
-        outputs: in the order of the answer.
-        id: the request's own; None: it has none.
+        images: encoded bytes, or float32 (3, S, S), normalised, of each image.
+        outputs: requested outputs, in the order of the response.
+        id: the client's own request ID; None: it sent none.
     """
 
     images: Sequence[bytes | Tensor]
@@ -60,22 +60,22 @@ class ParsedRequest:
 
     @property
     def top_k(self) -> int:
-        """Classes to be ranked."""
+        """Number of classes to rank."""
         return max([1, *(each.classes for each in self.outputs)])
 
 
 def read(body: bytes, json_bytes: int | None, model: LoadedModel, max_images: int, max_bytes: int) -> ParsedRequest:
-    """An inference request, checked as far as it can be before an image is decoded.
+    """Read and validate an inference request, as far as possible before an image is decoded.
 
     Args:
-        body: as it came.
-        json_bytes: of its JSON part, before the binary one; None: all of it is JSON.
-        model: says the shape of tensors.
-        max_images: N at most.
-        max_bytes: of an encoded image.
+        body: the unchanged body.
+        json_bytes: length of the JSON part before the binary one, in bytes; None: all of it is JSON.
+        model: the model, which determines the shape of tensors.
+        max_images: largest number of images.
+        max_bytes: largest encoded image, in bytes.
 
     Raises:
-        ProblemError: what is wrong with it.
+        ProblemError: the request is invalid, or an image is too large or neither JPEG nor PNG.
     """
     if json_bytes is not None and json_bytes > len(body):
         raise _wrong(f"Inference-Header-Content-Length says {json_bytes} bytes of JSON; the body has {len(body)}")
@@ -93,12 +93,12 @@ def read(body: bytes, json_bytes: int | None, model: LoadedModel, max_images: in
 
 
 def _binary(given: ImageInput | TensorInput, body: bytes, start: int) -> memoryview | None:
-    """What lies behind the JSON part; None where the data is in it."""
+    """The binary part behind the JSON part; None where the data is in the JSON."""
     size = given.parameters and given.parameters.binary_data_size
     if (size is None) == (given.data is None):
         raise _wrong(f"{given.name}: either `data` or the parameter `binary_data_size`")
     if len(body) - start != (size or 0):
-        raise _wrong(f"{size or 0} bytes behind the JSON part, as said there; there are {len(body) - start}")
+        raise _wrong(f"{size or 0} bytes behind the JSON part, by its parameters; there are {len(body) - start}")
     return None if size is None else memoryview(body)[start:]
 
 
@@ -130,12 +130,12 @@ def _images(given: ImageInput, raw: memoryview | None, max_bytes: int) -> list[b
 
 
 def of_image(number: int, problem: ProblemError) -> ProblemError:
-    """A problem that names the image it is about; the protocol has one answer for all of a request."""
+    """The problem of one image as that of its request, since the protocol has one error for all images."""
     return ProblemError(problem.kind, f"Image {number}: {problem.detail}", problem.headers)
 
 
 def _split(raw: memoryview, count: int) -> list[bytes]:
-    """BYTES: each element behind its length in four bytes, little-endian; at most `count` and one of them."""
+    """Split BYTES: each element follows its length in four bytes, little-endian; at most `count + 1` are read."""
     elements: list[bytes] = []
     at = 0
     while at < len(raw) and len(elements) <= count:
@@ -149,7 +149,7 @@ def _split(raw: memoryview, count: int) -> list[bytes]:
 
 
 def _tensor(given: TensorInput, raw: memoryview | None, input_shape: tuple[int, ...]) -> Tensor:
-    """float32 (N, 3, S, S), finite, and in memory of its own."""
+    """The tensor of a request: float32 (N, 3, S, S), finite, copied from the body."""
     shape = tuple(given.shape)
     if shape[1:] != input_shape:
         raise _wrong(f"a tensor of shape [N, {', '.join(map(str, input_shape))}]; it is {given.shape}")

@@ -1,4 +1,4 @@
-"""What the Open Inference Protocol sends and takes, as it is checked and as the OpenAPI document shows it."""
+"""Schemas of the Open Inference Protocol: they validate requests, and the OpenAPI document shows them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Length = Annotated[Whole, Field(ge=1)]
 class ImageParameters(Strict):
     """How the images of an input are sent."""
 
-    content_type: Literal["base64"] | None = Field(None, description="In JSON it is base64 without being said.")
+    content_type: Literal["base64"] | None = Field(None, description="In JSON, base64 is the default.")
     binary_data_size: Whole | None = Field(None, ge=0, description="Bytes behind the JSON part, in place of `data`.")
 
 
@@ -45,7 +45,7 @@ class ImageInput(Strict):
 
 
 class TensorInput(Strict):
-    """N images that are prepared already, as the bundle's preprocessing does it."""
+    """N images that the client has preprocessed as the bundle's preprocessing does."""
 
     name: Literal["input"]
     datatype: Literal["FP32"]
@@ -57,32 +57,34 @@ class TensorInput(Strict):
 
 
 class OutputParameters(Strict):
-    """How an output is wanted."""
+    """Parameters of a requested output."""
 
     binary_data: bool | None = Field(None, description="Behind the JSON part, in place of `data`.")
     classification: Whole | None = Field(
-        None, ge=1, description="Of `probabilities`: so many classes as PROBABILITY:CLASS_ID:LABEL, likeliest first."
+        None,
+        ge=1,
+        description="For `probabilities`: so many classes as PROBABILITY:CLASS_ID:LABEL, likeliest first.",
     )
     shared_memory_region: None = Field(None, description="There is no shared memory.")
 
 
 class WantedOutput(Strict):
-    """One output that is wanted."""
+    """A requested output."""
 
     name: Literal["probabilities", "class_id", "label"]
     parameters: OutputParameters | None = None
 
 
 class RequestParameters(Strict):
-    """What holds for the whole request."""
+    """Parameters of the whole request."""
 
-    binary_data_output: bool | None = Field(None, description="`binary_data` of outputs that do not say it.")
+    binary_data_output: bool | None = Field(None, description="Default of `binary_data` of the outputs.")
 
 
 class InferRequest(Strict):
     """The JSON part of an inference request."""
 
-    id: str | None = Field(None, max_length=1024, description="Comes back in the answer.")
+    id: str | None = Field(None, max_length=1024, description="Comes back in the response.")
     parameters: RequestParameters | None = None
     inputs: Annotated[
         list[Annotated[ImageInput | TensorInput, Field(discriminator="name")]],
@@ -94,25 +96,25 @@ class InferRequest(Strict):
 
 
 class Live(BaseModel):
-    """The process answers."""
+    """Response of the liveness probe."""
 
     live: bool
 
 
 class Ready(BaseModel):
-    """Requests may be sent."""
+    """Response of the readiness probe."""
 
     ready: bool
 
 
 class ModelReady(Ready):
-    """Requests to this model may be sent."""
+    """Response of the readiness probe of a model."""
 
     name: str
 
 
 class ServerMetadata(BaseModel):
-    """What serves."""
+    """Metadata of the server."""
 
     name: str
     version: str
@@ -120,7 +122,7 @@ class ServerMetadata(BaseModel):
 
 
 class TensorMetadata(BaseModel):
-    """An input or output."""
+    """Metadata of an input or output."""
 
     name: str
     datatype: str
@@ -128,7 +130,7 @@ class TensorMetadata(BaseModel):
 
 
 class ModelMetadata(BaseModel):
-    """A model: what it takes and gives. Of its inputs a request has one."""
+    """Metadata of a model. A request has one of its inputs."""
 
     name: str
     versions: list[str]
@@ -148,7 +150,7 @@ class OutputTensor(BaseModel):
 
 
 class InferResponse(BaseModel):
-    """The JSON part of an answer."""
+    """The JSON part of a response."""
 
     model_name: str
     model_version: str

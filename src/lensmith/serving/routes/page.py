@@ -1,4 +1,4 @@
-"""The page at `/`, without a build step and without a request to anywhere else."""
+"""The web page at `/`, without a build step and without requests to other hosts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CONSOLE = Path(__file__).parents[1] / "console"
 
 
 def add_page(app: FastAPI) -> None:
-    """Put the page and its files into `app`."""
+    """Add the page and its files to `app`."""
 
     async def page() -> FileResponse:
         """The page to drop an image on."""

@@ -1,4 +1,4 @@
-"""`GET /ping` and `POST /invocations`: what Amazon SageMaker asks of a container."""
+"""`GET /ping` and `POST /invocations`: Amazon SageMaker's protocol for containers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lensmith.serving.problems import ProblemError, documented
-from lensmith.serving.routes.classify import TOP_K, all_answered, answered, read_top_k
+from lensmith.serving.routes.classify import TOP_K, batch_response, prediction_response, read_top_k
 from lensmith.serving.routes.fast_path import FastRoute
+from lensmith.serving.routes.health import add_readiness_probe
 from lensmith.serving.routes.instances import answer_instances, instances_schema, read_instances
-from lensmith.serving.schema import BatchPredictResponse, PredictResponse, Status
+from lensmith.serving.schema import BatchPredictResponse, PredictResponse
 from lensmith.serving.service import Service
 from lensmith.serving.upload import FIELD, is_form
 
@@ -22,61 +23,42 @@ _ATTRIBUTE = re.compile(r"(?:^|[,;])\s*(top_k|model)\s*=\s*([^,;\s]*)")
 _JSON = frozenset({"*/*", "application/*", "application/json"})
 
 
-class SageMaker:
-    """The handlers.
+def add_sagemaker(app: FastAPI, service: Service) -> None:
+    """Add the routes to `app`."""
 
-    Args:
-        service: answers.
-    """
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
-
-    async def ping(self, _request: Request) -> Response:
-        """Whether to send requests here."""
-        self.service.require_ready()
-        return Response(Status(status="ready").model_dump_json(), media_type="application/json")
-
-    async def invocations(self, request: Request) -> Response:
+    async def invocations(request: Request) -> Response:
         """Classify images.
 
         One image, sent as the body itself, is answered as by POST /predict; those of a form, or of a JSON body with
-        `instances`, as by POST /predict/batch. The custom attributes may say `top_k=3` and `model=NAME@VERSION`, since
+        `instances`, as by POST /predict/batch. The custom attributes may hold `top_k=3` and `model=NAME@VERSION`, since
         SageMaker passes on no query.
         """
-        service = self.service
         await service.admit(request)
         _require_json_wanted(request)
         attributes = dict(_ATTRIBUTE.findall(request.headers.get(ATTRIBUTES, "")))
-        top_k, named = read_top_k(attributes.get("top_k")), attributes.get("model")
+        top_k, wanted = read_top_k(attributes.get("top_k")), attributes.get("model")
         content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         with service.upload_budget.share() as share:
             if content_type == "application/json":
-                asked = await read_instances(request, service.uploads, share)
+                asked = await read_instances(service, request, share)
                 if asked.parameters is not None:
-                    top_k, named = asked.parameters.top_k, asked.parameters.model
-                model = service.predictor.select_model(request, named)
+                    top_k, wanted = asked.parameters.top_k, asked.parameters.model
+                model = service.predictor.select_model(request, wanted)
                 found = await answer_instances(service, request, asked.instances, top_k, model)
-                return all_answered(found, request)
-            model = service.predictor.select_model(request, named)
+                return batch_response(found, request)
+            model = service.predictor.select_model(request, wanted)
             if is_form(request):
                 images = await service.uploads.images(request, share)
                 await service.count_against_quota(request, len(images))
-                return all_answered(await service.predictor.predict_many(request, images, top_k, model), request)
+                return batch_response(await service.predictor.predict_many(request, images, top_k, model), request)
             await service.count_against_quota(request)
             encoded = await service.uploads.image(request, share)
-            return answered(await service.predictor.predict(request, encoded, top_k, model), request)
+            return prediction_response(await service.predictor.predict(request, encoded, top_k, model), request)
 
-
-def add_sagemaker(app: FastAPI, service: Service) -> None:
-    """Put the routes into `app`."""
-    handlers = SageMaker(service)
-    app.router.add_api_route(
-        "/ping", handlers.ping, response_model=Status, responses=documented(503), route_class_override=FastRoute
-    )
+    add_readiness_probe(app, service, "/ping", "ping")
     app.router.add_api_route(
         "/invocations",
-        handlers.invocations,
+        invocations,
         methods=["POST"],
         response_model=PredictResponse | BatchPredictResponse,
         responses=documented(401, 403, 404, 406, 408, 413, 415, 422, 429, 500, 503, 504),
@@ -97,7 +79,7 @@ _PARAMETERS = [
         "name": "X-Amzn-SageMaker-Custom-Attributes",
         "in": "header",
         "description": f"`top_k=3` ({TOP_K} by default) and `model=NAME@VERSION`, with a comma between; others are "
-        "passed over.",
+        "ignored.",
         "schema": {"type": "string"},
     }
 ]

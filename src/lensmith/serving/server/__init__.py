@@ -1,1 +1,1 @@
-"""Processes that listen: one or several, their connections, and their end."""
+"""Server processes: one or several, their connections, and graceful shutdown."""

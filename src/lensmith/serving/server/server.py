@@ -1,4 +1,4 @@
-"""One process of the service: from settings and listening sockets to requests, and back."""
+"""The HTTP server of one process, with graceful shutdown: it answers what was sent before it closes."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 75
-"""Seconds an idle connection is kept: longer than the proxies and pools in front, which then close it first."""
-SETTLE_S = 0.3
-"""Seconds in which clients that use their kept connections learn that these close, before idle ones are shut."""
+"""Seconds until an idle connection is closed: longer than proxies and pools in front, which then close it first."""
+CLOSE_NOTICE_S = 0.3
+"""Seconds in which answers ask clients to close their keep-alive connections, before idle ones are shut."""
 
 
 class Server(uvicorn.Server):
-    """uvicorn, with a stop that answers what was sent before it closes, and that ends with exit code 0.
+    """uvicorn with graceful shutdown: requests that were sent are answered, and the exit code is 0.
 
     Args:
-        models: what answers.
-        settings: see there.
-        listeners: bound sockets: the service's, then that of health, where it has one of its own.
-        ready: called with the service once requests are answered, on its event loop.
-        alone: whether no other process accepts from the same sockets; a second signal then cuts off what is under way.
+        models: the loaded models.
+        settings: the service's settings.
+        listeners: bound sockets: the service's, then that of health probes, where it has one of its own.
+        ready: called on the event loop with the service, once requests are answered.
+        alone: whether no other process accepts from the same sockets; a second signal then forces the shutdown.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Server(uvicorn.Server):
         self._alone = alone
 
     def serve_until_stopped(self) -> None:
-        """Answer requests until a signal says to stop, and finish what is under way."""
+        """Answer requests until SIGTERM or SIGINT, and finish those under way."""
         self.run(sockets=self._listeners)
         logger.info("stopped")
 
@@ -89,7 +89,7 @@ class Server(uvicorn.Server):
             logger.info(self.service.startup_report)
             if self.service.health_port is not None:
                 logger.info("health and metrics on port %d", self.service.health_port)
-            # What there is now stays; the collector need not look at it again and again.
+            # What is allocated now stays; the garbage collector need not look at it again and again.
             gc.collect()
             gc.freeze()
             self._ready(self.service)
@@ -101,11 +101,11 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn."""
-        # Closing a kept connection on which a request is just arriving would lose that request, so for a moment every
-        # answer asks its client to close. New connections are refused before that: the clients that were asked
-        # connect anew, and what still waits to be accepted when the listener closes would be lost as well. Without a
-        # backlog the system lets new ones wait outside, while those inside are accepted.
-        # With several processes the supervisor sees to that, as what waits may be for the others.
+        # Closing a keep-alive connection on which a request is just arriving would lose that request, so for a moment
+        # every answer asks its client to close. New connections are refused before that: the clients that were asked
+        # connect anew, and connections still in the backlog when the listener closes would be lost as well. With an
+        # empty backlog the system lets new ones wait outside, while those inside are accepted.
+        # With several processes the supervisor does this, as the backlog may be for the others.
         if self._alone:
             for listener in sockets or ():
                 listener.listen(0)
@@ -114,7 +114,7 @@ class Server(uvicorn.Server):
             closing.close()
         self.service.drain()
         loop = asyncio.get_running_loop()
-        settled = loop.time() + min(SETTLE_S, self.service.settings.grace_s)
+        settled = loop.time() + min(CLOSE_NOTICE_S, self.service.settings.grace_s)
         while self.server_state.connections and loop.time() < settled and not self.force_exit:
             await asyncio.sleep(0.02)
         await super().shutdown(sockets)

@@ -1,7 +1,7 @@
-"""Answers that leave in one piece.
+"""Write buffering: the head and body of an answer leave in one piece.
 
 uvicorn writes the head and the body of an answer one after the other, each with a system call and a packet of its own.
-A process that is killed in between leaves half an answer, which no proxy can ask another replica for any more.
+A process that is killed in between leaves half an answer, for which no proxy can ask another replica any more.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-MOST_BYTES = 65_536
-"""What is gathered before it is sent even within one turn of the event loop."""
+MAX_BYTES = 65_536
+"""Bytes that are buffered at most; beyond, they are sent within the same iteration of the event loop."""
 
 
 class BufferedTransport:
-    """A transport that sends what is written within one turn of the event loop together.
+    """A transport that sends together what is written within one iteration of the event loop.
 
     Args:
-        transport: sends; everything else is asked of it, too.
-        loop: whose turns count.
+        transport: the transport that sends, and has all other methods.
+        loop: the event loop.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -33,7 +33,7 @@ class BufferedTransport:
             self._loop.call_soon(self._send)
         self._pieces.append(data)
         self._bytes += len(data)
-        if self._bytes > MOST_BYTES:
+        if self._bytes > MAX_BYTES:
             self._send()
 
     def close(self) -> None:
