@@ -6,14 +6,14 @@ import pytest
 
 from lensmith import api
 from lensmith.cli import main
-from lensmith.ops.doctor import Diagnosis, Finding
+from lensmith.ops.doctor import Diagnosis, MachineFinding
 
-OK = Finding("Processor", "Cores allowed", "2 of 64 [quota]", facts={"cores_allowed": 2})
-NOTE = Finding("Limits", "Open files", "256", "note", "ulimit -n 4096")
-PROBLEM = Finding("Training", "PyTorch", "cannot be used", "problem", "pip install 'lensmith[train]'")
+OK = MachineFinding("Processor", "Cores allowed", "2 of 64 [quota]", facts={"cores_allowed": 2})
+NOTE = MachineFinding("Limits", "Open files", "256", "ulimit -n 4096")
+PROBLEM = MachineFinding("Training", "PyTorch", "cannot be used", "pip install 'lensmith[train]'", problem=True)
 
 
-def run(monkeypatch: pytest.MonkeyPatch, findings: tuple[Finding, ...], *args: str) -> int:
+def run(monkeypatch: pytest.MonkeyPatch, findings: tuple[MachineFinding, ...], *args: str) -> int:
     monkeypatch.setattr(api, "doctor", lambda: Diagnosis(findings))
     with pytest.raises(SystemExit) as ended:
         main(["doctor", *args])

@@ -1,4 +1,4 @@
-"""Making the tokens that the service checks: signed claims about who calls, what they may do and until when."""
+"""JSON Web Tokens for callers of the service: signed claims about caller, permissions and expiry."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -16,19 +16,22 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from lensmith.config import TokenSettings
 from lensmith.core.credentials import TOKEN_SECRET, make_secret, read_secret, token_secret
+from lensmith.core.result import Result
 from lensmith.errors import SettingsError
 
 MIN_RSA_BITS = 2048
 
 
 @dataclass(frozen=True)
-class Token:
-    """A signed token, and what it says.
+class Token(Result):
+    """A signed token with its claims.
 
     Attributes:
-        text: what goes behind `Authorization: Bearer`; whoever has it can use it.
-        new_secret: the file that was made for the secret, where there was none.
+        text: signed text for `Authorization: Bearer`; whoever has it can use it.
+        new_secret: file with a new secret, if none existed before.
     """
+
+    hidden: ClassVar[tuple[str, ...]] = ("text", "new_secret")
 
     text: str
     subject: str
@@ -41,24 +44,15 @@ class Token:
     new_secret: Path | None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "token": self.text,
-            "subject": self.subject,
-            "scopes": list(self.scopes),
-            "issuer": self.issuer,
-            "audience": self.audience,
-            "expires": self.expires.isoformat(),
-            "algorithm": self.algorithm,
-            "kid": self.kid,
-        }
+        """Plain values for JSON."""
+        return {"token": self.text, **super().as_dict()}
 
 
 def token(settings: TokenSettings) -> Token:
-    """Sign a token: RS256 or ES256 with a private key, else HS256 with a secret, whose file is made if need be.
+    """Sign a token: RS256 or ES256 with a private key, else HS256 with a secret, whose file is made if it is missing.
 
     Raises:
-        SettingsError: there is nothing to sign with, or it is unusable.
+        SettingsError: a key or secret that is missing or unusable.
     """
     made = settings.secret_file is not None and make_secret(settings.secret_file)
     algorithm, key = _signer(settings)
@@ -92,9 +86,9 @@ def _signer(settings: TokenSettings) -> tuple[str, RSAPrivateKey | EllipticCurve
     secret = token_secret(settings.secret_file)
     if secret is None:
         raise SettingsError(
-            "Something to sign the token with was expected.",
-            "There is nothing.",
-            f"Name --secret-file FILE (made where there is none) or --key-file PRIVATE.pem, or set {TOKEN_SECRET}.",
+            "A key or secret to sign the token with was expected.",
+            "There is none.",
+            f"Name --secret-file FILE (made if it is missing) or --key-file PRIVATE.pem, or set {TOKEN_SECRET}.",
         )
     return "HS256", secret
 
@@ -103,7 +97,7 @@ def _private_key(path: Path) -> tuple[str, RSAPrivateKey | EllipticCurvePrivateK
     try:
         key: object = load_pem_private_key(read_secret(path), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        key = None  # no PEM, no private key, or one that is locked with a password
+        key = None  # not PEM, not a private key, or encrypted with a password
     if isinstance(key, RSAPrivateKey) and key.key_size >= MIN_RSA_BITS:
         return "RS256", key
     if isinstance(key, EllipticCurvePrivateKey) and isinstance(key.curve, SECP256R1):

@@ -1,17 +1,17 @@
-"""Look at this machine: what training and serving will find here, and how to mend what stands in their way.
+"""Doctor: checks of this machine's software, hardware and limits, with a remedy for each problem.
 
-Every optional package may be missing; what cannot be looked at is left out rather than guessed.
+Every optional package may be missing; what cannot be checked is left out rather than guessed.
 """
 
 from __future__ import annotations
 
 from lensmith.ops.doctor import hardware, limits, software
-from lensmith.ops.doctor.findings import Diagnosis, Finding
+from lensmith.ops.doctor.findings import Diagnosis, MachineFinding
 
-__all__ = ["Diagnosis", "Finding", "examine"]
+__all__ = ["Diagnosis", "MachineFinding", "examine"]
 
 
 def examine() -> Diagnosis:
-    """Everything at once; takes a few seconds where torch has to be imported."""
-    torch, software_findings = software.look()
-    return Diagnosis((*software_findings, *hardware.look(torch), *limits.look()))
+    """Run all checks; this takes a few seconds if torch has to be imported."""
+    torch, software_findings = software.check_software()
+    return Diagnosis((*software_findings, *hardware.check_hardware(torch), *limits.check_limits()))

@@ -1,4 +1,4 @@
-"""What a look at the machine brings back."""
+"""Findings of the doctor: one for each check of the machine."""
 
 from __future__ import annotations
 
@@ -10,51 +10,56 @@ Status = Literal["ok", "note", "problem"]
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
+class MachineFinding:
+    """Result of one check of the machine.
 
     Attributes:
-        group: heading it stands under.
-        name: what was looked at.
-        value: what was found, in words.
-        status: `note` is worth mending; with a `problem` some verb cannot work.
-        remedy: how to mend it; empty where all is well.
-        facts: the same as `value` for programs, under names of their own; bytes and cores as numbers.
+        group: heading under which the finding is shown.
+        name: name of the checked property.
+        value: measured value as text.
+        remedy: advice on how to fix it; empty if nothing is wrong.
+        facts: values for programs, by name; sizes in bytes.
+        problem: whether some verb cannot work because of it.
     """
 
     group: str
     name: str
     value: str
-    status: Status = "ok"
     remedy: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    problem: bool = False
+
+    @property
+    def status(self) -> Status:
+        """`ok`, `note` if there is a remedy, or `problem`."""
+        return "problem" if self.problem else "note" if self.remedy else "ok"
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All findings, in the order they are shown."""
+    """All findings, in the order in which they are shown."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[MachineFinding, ...]
 
     def count(self, status: Status) -> int:
-        """How many findings have this status."""
+        """Number of findings with this status."""
         return sum(finding.status == status for finding in self.findings)
 
     @property
     def status(self) -> Status:
-        """The worst of all."""
+        """The worst status of all findings."""
         return "problem" if self.count("problem") else "note" if self.count("note") else "ok"
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: status, the facts of every finding by name, and the findings in words."""
+        """Plain values for JSON: status, the facts of all findings by name, and the findings as text."""
         facts = {name: value for finding in self.findings for name, value in finding.facts.items()}
-        words = [
+        findings = [
             {"group": f.group, "name": f.name, "value": f.value, "status": f.status, "remedy": f.remedy or None}
             for f in self.findings
         ]
-        return {"status": self.status, **facts, "findings": words}
+        return {"status": self.status, **facts, "findings": findings}
 
 
 def gigabytes(count: float) -> str:
-    """Bytes in words, in powers of ten."""
+    """Bytes as text in GB of 10⁹ bytes."""
     return f"{count / 1e9:.1f} GB"

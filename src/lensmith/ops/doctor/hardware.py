@@ -1,4 +1,4 @@
-"""Processor, memory and GPUs."""
+"""Doctor: processor, memory and GPUs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from typing import Any
 import psutil
 
 from lensmith.core import machine
-from lensmith.ops.doctor.findings import Finding, Status, gigabytes
+from lensmith.core.text import first_line
+from lensmith.ops.doctor.findings import MachineFinding, gigabytes
 
 LOW_MEMORY_BYTES = 2e9
-CROWDED_GPU = 0.2
+MIN_FREE_GPU_SHARE = 0.2
 """Share of a GPU's memory that should be free before a run."""
 
 
-def look(torch: Any) -> list[Finding]:
-    """Everything here; `torch` is the imported module, or None."""
+def check_hardware(torch: Any) -> list[MachineFinding]:
+    """Run all checks of this file; `torch` is the imported module, or None."""
     memory = psutil.virtual_memory()
     return [
         processor(),
@@ -32,63 +33,62 @@ def look(torch: Any) -> list[Finding]:
     ]
 
 
-def processor() -> Finding:
-    """Its name."""
+def processor() -> MachineFinding:
+    """The processor's name."""
     name = machine.processor()
-    return Finding("Processor", "Name", name, facts={"processor": name})
+    return MachineFinding("Processor", "Name", name, facts={"processor": name})
 
 
-def cores(host: int, affinity: int, quota: float | None, allowed: int) -> Finding:
-    """How many cores thread pools are sized by, and why."""
+def cores(host: int, affinity: int, quota: float | None, allowed: int) -> MachineFinding:
+    """Number of cores that thread pools are sized by, with the reason."""
     reasons = [f"affinity {affinity}"] if affinity < host else []
     reasons += [f"quota {quota:g}"] if quota is not None else []
     facts = {"cores_host": host, "cores_affinity": affinity, "cores_quota": quota, "cores_allowed": allowed}
     value = f"{allowed} of {host}" + (f" ({', '.join(reasons)})" if reasons else "")
+    remedy = ""
     if quota is not None and quota < 1:
         remedy = "Less than one core makes every step wait; give the container one or more (docker run --cpus 2)."
-        return Finding("Processor", "Cores allowed", value, "note", remedy, facts)
-    return Finding("Processor", "Cores allowed", value, facts=facts)
+    return MachineFinding("Processor", "Cores allowed", value, remedy, facts)
 
 
-def instruction_sets(architecture: str, found: list[str]) -> Finding:
-    """Vector instructions; x86 without AVX2 is what the engines are slow on."""
+def instruction_sets(architecture: str, found: list[str]) -> MachineFinding:
+    """Vector instructions of the processor; the engines are slow on x86 without AVX2."""
     facts = {"architecture": architecture, "instruction_sets": found}
     value = f"{architecture}: {', '.join(found)}" if found else architecture
+    remedy = ""
     if architecture.lower() in ("x86_64", "amd64") and Path("/proc/cpuinfo").exists() and "AVX2" not in found:
         remedy = "Without AVX2 inference is several times slower; in a virtual machine, pass the host's CPU through."
-        return Finding("Processor", "Instructions", value, "note", remedy, facts)
-    return Finding("Processor", "Instructions", value, facts=facts)
+    return MachineFinding("Processor", "Instructions", value, remedy, facts)
 
 
-def memory_free(total: int, available: int, limit: int | None) -> Finding:
-    """Memory of the machine and the limit on this process's group, in bytes."""
+def memory_free(total: int, available: int, limit: int | None) -> MachineFinding:
+    """Memory of the machine, and the limit on this process's control group, in bytes."""
     facts = {"memory_bytes": total, "memory_available_bytes": available, "memory_limit_bytes": limit}
     value = f"{gigabytes(available)} of {gigabytes(total)} available"
     if limit is not None:
         value += f", limited to {gigabytes(limit)}"
+    remedy = ""
     if min(available, limit or available) < LOW_MEMORY_BYTES:
-        remedy = "Training wants 2 GB or more: end other programs or raise the limit, or lower --batch-size."
-        return Finding("Memory", "Memory", value, "note", remedy, facts)
-    return Finding("Memory", "Memory", value, facts=facts)
+        remedy = "Training needs 2 GB or more: end other programs or raise the limit, or lower --batch-size."
+    return MachineFinding("Memory", "Memory", value, remedy, facts)
 
 
 def driver_present() -> bool:
-    """Whether an NVIDIA driver seems to be installed, asked without any library."""
+    """Whether an NVIDIA driver seems to be installed, found out without any library."""
     return Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") is not None
 
 
-def gpus(torch: Any, driver: bool) -> list[Finding]:
-    """One finding for each GPU that torch can use, or one that says why there is none.
+def gpus(torch: Any, driver: bool) -> list[MachineFinding]:
+    """One finding for each GPU that torch can use, or one with the reason why there is none.
 
     Args:
         torch: the imported module, or None.
-        driver: an NVIDIA driver is installed.
+        driver: whether an NVIDIA driver is installed.
     """
     if torch is not None and torch.cuda.is_available():
         found = [_gpu(torch, index) for index in range(torch.cuda.device_count())]
-        count = Finding("GPU", "Count", str(len(found)), facts={"gpus": [finding.facts for finding in found]})
+        count = MachineFinding("GPU", "Count", str(len(found)), facts={"gpus": [finding.facts for finding in found]})
         return [count, *(replace(finding, facts={}) for finding in found)]
-    status: Status = "note" if driver else "ok"
     if not driver:
         value, remedy = "none: training runs on the CPU", ""
     elif torch is None:
@@ -101,38 +101,38 @@ def gpus(torch: Any, driver: bool) -> list[Finding]:
     else:
         value = f"an NVIDIA driver, but torch (CUDA {torch.version.cuda}) cannot use it"
         remedy = "Usually the driver is too old: update it, or install a torch built for an older CUDA."
-    return [Finding("GPU", "GPU", value, status, remedy, {"gpus": []})]
+    return [MachineFinding("GPU", "GPU", value, remedy, {"gpus": []})]
 
 
-def _gpu(torch: Any, index: int) -> Finding:
+def _gpu(torch: Any, index: int) -> MachineFinding:
     name: str = torch.cuda.get_device_name(index)
     major, minor = torch.cuda.get_device_capability(index)
     facts: dict[str, Any] = {"index": index, "name": name, "compute_capability": f"{major}.{minor}"}
-    heading = f"cuda:{index}"
+    remedy = ""
     if not _has_kernels(torch.cuda.get_arch_list(), major, minor):
         value = f"{name}, compute capability {major}.{minor}, which this torch was not built for"
         remedy = "Install a torch that was (https://pytorch.org/get-started/locally), or use --device cpu."
-        return Finding("GPU", heading, value, "note", remedy, facts)
-    try:
-        free, total = torch.cuda.mem_get_info(index)
-    except RuntimeError as error:
-        value = f"{name} does not answer ({str(error).partition(chr(10))[0]})"
-        return Finding("GPU", heading, value, "note", "See what holds it with nvidia-smi, or use --device cpu.", facts)
-    facts |= {"memory_bytes": total, "memory_free_bytes": free}
-    value = f"{name}, {gigabytes(free)} of {gigabytes(total)} free, compute capability {major}.{minor}"
-    if free < CROWDED_GPU * total:
-        remedy = "Other programs hold most of it: see nvidia-smi, or choose another with --device cuda:N."
-        return Finding("GPU", heading, value, "note", remedy, facts)
-    return Finding("GPU", heading, value, facts=facts)
+    else:
+        try:
+            free, total = torch.cuda.mem_get_info(index)
+        except RuntimeError as error:
+            value = f"{name} does not answer ({first_line(error)})"
+            remedy = "See with nvidia-smi which process uses it, or use --device cpu."
+        else:
+            facts |= {"memory_bytes": total, "memory_free_bytes": free}
+            value = f"{name}, {gigabytes(free)} of {gigabytes(total)} free, compute capability {major}.{minor}"
+            if free < MIN_FREE_GPU_SHARE * total:
+                remedy = "Other programs use most of it: see nvidia-smi, or choose another with --device cuda:N."
+    return MachineFinding("GPU", f"cuda:{index}", value, remedy, facts)
 
 
 def _has_kernels(built_for: list[str], major: int, minor: int) -> bool:
     """Whether a torch built for architectures such as `sm_90` and `compute_90` runs on a capability.
 
-    Machine code (sm) runs on the same major version from its minor version on, PTX (compute) on all that is newer.
+    Machine code (sm) runs on its major version, from its minor version on; PTX (compute) runs on all newer ones.
     """
     built = [re.fullmatch(r"(sm|compute)_(\d+)(\d)[a-z]?", name) for name in built_for]
-    if not any(built):  # an AMD build names its architectures otherwise
+    if not any(built):  # AMD builds have other names for their architectures
         return True
     capabilities = [(found[1], int(found[2]), int(found[3])) for found in built if found]
     return any(
