@@ -10,7 +10,7 @@ from lensmith.api.arguments import StrPath, default, documented, given, locate, 
 
 if TYPE_CHECKING:
     from lensmith.feedback.dataset import DeletedUploads, FeedbackExport, UploadSummary
-    from lensmith.ops.deploy.run import Deployed
+    from lensmith.ops.deploy.run import DeployResult
     from lensmith.ops.loadtest.measured import Measured
     from lensmith.ops.token import Token
 
@@ -78,7 +78,7 @@ def deploy(
     logs: StrPath = default("/var/log/nginx"), venv: StrPath = default("/opt/lensmith"), wheel: StrPath | None = None,
     constraints: StrPath | None = None, memory_mb: int = default(2048), cpus: float = default(2.0),
     cron: str = default("0 3 * * *"), target: Literal["systemd", "kubernetes", "github"] = default("systemd"),
-) -> Deployed:  # fmt: skip
+) -> DeployResult:  # fmt: skip
     """Write the files of a deployment: nginx, systemd, Docker, Compose, Prometheus or a scheduler."""
     settings = config.DeploySettings.resolve(given(locals()))
     if settings.kind in ("docker", "compose"):  # whose files contain a copy of the bundle

@@ -1,4 +1,4 @@
-"""Everything on one machine: nginx, two replicas, Redis, Prometheus and Grafana, as Docker Compose has it."""
+"""Docker Compose files for one machine: nginx, two replicas, Redis, Prometheus and Grafana."""
 
 from __future__ import annotations
 
@@ -6,50 +6,50 @@ import secrets
 
 from lensmith.bundle.format import Bundle
 from lensmith.core.version import __version__
-from lensmith.ops.deploy.docker import image
-from lensmith.ops.deploy.nginx import site
-from lensmith.ops.deploy.plan import Files, Plan
-from lensmith.ops.deploy.prometheus import watching
-from lensmith.ops.deploy.render import page
+from lensmith.ops.deploy.deployment import Deployment, Files
+from lensmith.ops.deploy.docker import image_files
+from lensmith.ops.deploy.nginx import site_config
+from lensmith.ops.deploy.prometheus import monitoring_files
+from lensmith.ops.deploy.render import render
 
 REPLICAS = ("replica-1:8000", "replica-2:8000")
 INSIDE = "0.0.0.0:8080"
-"""Where nginx listens in its container; the host's address is `listen` of the settings."""
+"""Address of nginx inside its container; the setting `listen` is that of the host."""
 BUNDLE = "/bundles/current"
-"""In the containers. The folder above is what is mounted, so that a bundle can be replaced by renaming."""
+"""Path of the bundle in the containers. Its parent is mounted, so that renaming can replace the bundle."""
 DOCKER_NAMES = "127.0.0.11"
-"""Docker's name server, in every container."""
+"""Address of Docker's name server, in every container."""
 SECRETS = ("jwt_secret", "redis_password", "grafana_password")
 
 
-def files(plan: Plan) -> Files:
-    """`compose.yml`, what its containers read, and secrets made at random.
+def compose_files(deployment: Deployment) -> Files:
+    """`compose.yml`, the files that its containers read, and random secrets.
 
     Raises:
-        BundleError: the bundle is damaged or missing.
+        BundleError: a damaged or missing bundle.
     """
-    bundle = Bundle.load(plan.settings.bundle) if plan.settings.bundle else None
-    listen = plan.settings.listen
+    bundle = Bundle.load(deployment.settings.bundle) if deployment.settings.bundle else None
+    listen = deployment.settings.listen
     address, _, port = listen.rpartition(":")
     names = {
         "published": f"{address}:{port}:8080" if address else f"{port}:8080",
         "replicas": [name.partition(":")[0] for name in REPLICAS],
         "bundle": BUNDLE,
-        "venv": plan.settings.venv,
-        "memory_mb": plan.settings.memory_mb,
-        "cpus": plan.settings.cpus,
-        "stop_s": int(plan.serve.grace_s) + 15,
+        "venv": deployment.settings.venv,
+        "memory_mb": deployment.settings.memory_mb,
+        "cpus": deployment.settings.cpus,
+        "stop_s": int(deployment.serve.grace_s) + 15,
         "secrets": SECRETS,
         "version": __version__,
     }
     made = {
-        "compose.yml": page("compose/compose.yml", **names),
+        "compose.yml": render("compose/compose.yml", **names),
         ".gitignore": "secrets/\n",
-        "nginx/lensmith.conf": site(
-            plan, listen=INSIDE, replicas=REPLICAS, access_log="/dev/stdout", resolver=DOCKER_NAMES
+        "nginx/lensmith.conf": site_config(
+            deployment, listen=INSIDE, replicas=REPLICAS, access_log="/dev/stdout", resolver=DOCKER_NAMES
         ),
-        **image(plan, bundle, copied=False, at=BUNDLE, extras=("serve", "redis")),
-        **watching(REPLICAS, "http://prometheus:9090", "/etc/grafana/dashboards"),
+        **image_files(deployment, bundle, copied=False, at=BUNDLE, extras=("serve", "redis")),
+        **monitoring_files(REPLICAS, "http://prometheus:9090", "/etc/grafana/dashboards"),
         **{f"secrets/{name}": secrets.token_urlsafe(32) for name in SECRETS},
     }
     if bundle:

@@ -1,8 +1,8 @@
-"""Cron's five fields: read, refused where they mean nothing, and said as systemd says it.
+"""Cron schedule: parser and validator of the five fields, and their translation to systemd's OnCalendar.
 
     minute  hour  day of month  month  day of week
 
-Where both days are restricted cron runs on either, which is two lines with systemd. A day that begins with `*/` beside
+If both days are restricted, cron runs on either, which takes two lines in systemd. A day that begins with `*/` beside
 another restricted day means "both" to Debian's cron and "either" to Kubernetes, so it is refused.
 """
 
@@ -21,7 +21,7 @@ MACROS = {
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 LONGEST = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
-"""Days of each month."""
+"""Number of days of each month, at most."""
 
 _FIELDS: Sequence[tuple[str, int, int, tuple[str, ...]]] = (
     ("minute", 0, 59, ()),
@@ -34,16 +34,16 @@ _PART = re.compile(r"(?:\*|(?P<first>\w+)(?:-(?P<last>\w+))?)(?:/(?P<step>\d+))?
 
 
 @dataclass(frozen=True)
-class Cron:
-    """When something runs.
+class CronSchedule:
+    """A parsed cron schedule; all numbers are sorted.
 
     Attributes:
-        text: the five fields, with one blank between two.
-        minutes: 0..59, sorted, as all that follow.
-        hours: 0..23.
-        days: of the month, 1..31; None: any.
-        months: 1..12; None: any.
-        weekdays: 0..6, 0 being Sunday; None: any.
+        text: the five fields, separated by single blanks.
+        minutes: minutes, 0..59.
+        hours: hours, 0..23.
+        days: days of the month, 1..31; None for all.
+        months: months, 1..12; None for all.
+        weekdays: days of the week, 0 (Sunday) to 6; None for all.
     """
 
     text: str
@@ -54,20 +54,20 @@ class Cron:
     weekdays: tuple[int, ...] | None
 
     @classmethod
-    def parse(cls, written: str) -> Cron:
-        """Read five fields, or one of `MACROS`.
+    def parse(cls, written: str) -> CronSchedule:
+        """Parse five fields, or one of `MACROS`.
 
         Raises:
-            SettingsError: they mean nothing, never come true, or mean different things to different crons.
+            SettingsError: fields that are invalid, never match, or mean different things to different crons.
         """
         text = MACROS.get(written.strip().lower(), " ".join(written.split()))
         fields = text.split()
         if len(fields) != len(_FIELDS):
             macros = ", ".join(MACROS)
-            raise _wrong(written, f"of those with @ there are {macros}" if text[:1] == "@" else
+            raise _wrong(written, f"the known macros are {macros}" if text[:1] == "@" else
                          f"it has {len(fields)} field{'s' * (len(fields) != 1)}")  # fmt: skip
         minutes, hours, days, months, weekdays = (
-            _values(written, field, *said) for field, said in zip(fields, _FIELDS, strict=True)
+            _values(written, field, *rule) for field, rule in zip(fields, _FIELDS, strict=True)
         )
         restricted = [field for field in (fields[2], fields[4]) if field != "*"]
         if len(restricted) == 2 and any(field.startswith("*") for field in restricted):
@@ -84,18 +84,18 @@ class Cron:
 
     @property
     def shortest_minutes(self) -> int:
-        """Minutes between two runs of one hour, or of two hours that follow each other, at least; 60 where once."""
+        """Shortest interval in minutes between runs of the same or of consecutive hours; 60 for one run an hour."""
         if len(self.minutes) == 1:
             return 60
         gaps = [later - earlier for earlier, later in zip(self.minutes, self.minutes[1:], strict=False)]
         return min(*gaps, 60 - self.minutes[-1] + self.minutes[0]) if len(self.hours) > 1 else min(gaps)
 
     def on_calendar(self) -> tuple[str, ...]:
-        """Values of systemd's OnCalendar=, each of which makes a timer elapse."""
-        time = f"{_listed(self.hours, 24)}:{_listed(self.minutes, 60)}:00"
-        month = _listed(self.months, 12)
+        """Values of systemd's OnCalendar=; the timer runs at the times of each."""
+        time = f"{_field_text(self.hours, 24)}:{_field_text(self.minutes, 60)}:00"
+        month = _field_text(self.months, 12)
         names = ",".join(DAYS[day].capitalize() for day in self.weekdays or ())
-        of_month = f"*-{month}-{_listed(self.days, 31)} {time}"
+        of_month = f"*-{month}-{_field_text(self.days, 31)} {time}"
         of_week = f"{names} *-{month}-* {time}"
         if self.days and self.weekdays:
             return of_month, of_week
@@ -103,7 +103,7 @@ class Cron:
 
 
 def _values(written: str, field: str, name: str, low: int, high: int, names: tuple[str, ...]) -> tuple[int, ...] | None:
-    """The numbers of a field; None where it is `*`."""
+    """The numbers of a field; None for `*`."""
     if field == "*":
         return None
     found: set[int] = set()
@@ -123,14 +123,14 @@ def _values(written: str, field: str, name: str, low: int, high: int, names: tup
     return tuple(sorted(found))
 
 
-def _number(written: str, said: str, name: str, low: int, high: int, names: tuple[str, ...]) -> int:
-    number = names.index(said.lower()) if said.lower() in names else int(said) if said.isdecimal() else -1
+def _number(written: str, text: str, name: str, low: int, high: int, names: tuple[str, ...]) -> int:
+    number = names.index(text.lower()) if text.lower() in names else int(text) if text.isdecimal() else -1
     if not low <= number <= high:
-        raise _wrong(written, f"its {name} {said!r} is not in {low} to {high}")
+        raise _wrong(written, f"its {name} {text!r} is not in {low} to {high}")
     return number
 
 
-def _listed(values: tuple[int, ...] | None, count: int) -> str:
+def _field_text(values: tuple[int, ...] | None, count: int) -> str:
     if values is None or len(values) == count:
         return "*"
     return ",".join(f"{value:02d}" for value in values)
@@ -138,7 +138,7 @@ def _listed(values: tuple[int, ...] | None, count: int) -> str:
 
 def _wrong(written: str, reason: str) -> SettingsError:
     return SettingsError(
-        "Five fields of cron were expected: minute, hour, day of month, month, day of week.",
+        "A cron schedule of five fields was expected: minute, hour, day of month, month, day of week.",
         f"{written!r} arrived: {reason}.",
-        "Say it as in --cron '0 3 * * *', every night at three, or --cron '30 4 * * mon'.",
+        "Write it as --cron '0 3 * * *', every night at three, or --cron '30 4 * * mon'.",
     )

@@ -1,4 +1,4 @@
-"""An image of the service: a Dockerfile and all that `docker build` needs beside it."""
+"""Docker image of the service: a Dockerfile and all that `docker build` needs beside it."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from pathlib import Path
 from lensmith.bundle.format import Bundle
 from lensmith.core.version import __version__
 from lensmith.errors import OutputError
-from lensmith.ops.deploy.plan import Files, Plan
-from lensmith.ops.deploy.render import page
+from lensmith.ops.deploy.deployment import Deployment, Files
+from lensmith.ops.deploy.render import render
 
 CONSTRAINTS = "constraints.txt"
 
 
-def files(plan: Plan) -> Files:
-    """`Dockerfile`, `.dockerignore`, `constraints.txt`, and the wheel and bundle where they are named.
+def docker_files(deployment: Deployment) -> Files:
+    """`Dockerfile`, `.dockerignore`, `constraints.txt`, and the wheel and bundle of the settings.
 
     Raises:
-        BundleError: the bundle is damaged or missing.
-        OutputError: the wheel is none.
+        BundleError: a damaged or missing bundle.
+        OutputError: a `wheel` that is not a wheel.
     """
-    bundle = Bundle.load(plan.settings.bundle) if plan.settings.bundle else None
-    made = dict(image(plan, bundle, copied=bundle is not None))
+    bundle = Bundle.load(deployment.settings.bundle) if deployment.settings.bundle else None
+    made = dict(image_files(deployment, bundle, copied=bundle is not None))
     if bundle:
         made["bundle"] = bundle.path
     return made
 
 
-def image(
-    plan: Plan, bundle: Bundle | None, copied: bool, at: str = "/bundle", extras: Sequence[str] = ("serve",)
+def image_files(
+    deployment: Deployment, bundle: Bundle | None, copied: bool, at: str = "/bundle", extras: Sequence[str] = ("serve",)
 ) -> Files:
-    """What makes the image, without the bundle.
+    """The files of the image, without the bundle.
 
     Args:
-        plan: as for `files`.
-        bundle: what will be served, which says whether OpenVINO is needed; None: not known.
-        copied: the bundle is part of the image, from `bundle/` beside the Dockerfile.
-        at: where the service looks for it.
-        extras: of the package, to be installed.
+        deployment: validated deployment.
+        bundle: bundle to serve, which decides whether OpenVINO is installed; None if it is unknown.
+        copied: whether the bundle is part of the image, copied from `bundle/` beside the Dockerfile.
+        at: path of the bundle in the container.
+        extras: names of the package's extras to install.
     """
-    settings = plan.settings
+    settings = deployment.settings
     if bundle and any(record.engine == "openvino" and record.graph for record in bundle.manifest.engines):
         extras = (*extras, "openvino")
     wheel = settings.wheel
@@ -51,26 +51,26 @@ def image(
             f"{wheel} arrived.",
             "Make one in a checkout: pip wheel --no-deps --wheel-dir dist .",
         )
-    named = ",".join(extras)
+    extra_names = ",".join(extras)
     names = {
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         "venv": settings.venv,
         "wheel": wheel.name if wheel else None,
-        "package": f"{wheel.name}[{named}]" if wheel else f"lensmith[{named}]=={__version__}",
+        "package": f"{wheel.name}[{extra_names}]" if wheel else f"lensmith[{extra_names}]=={__version__}",
         "copied": copied,
         "at": at,
-        "environment": plan.environment,
+        "environment": deployment.environment,
         "version": __version__,
     }
     return {
-        "Dockerfile": page("docker/Dockerfile", **names),
-        ".dockerignore": page("docker/dockerignore", **names),
+        "Dockerfile": render("docker/Dockerfile", **names),
+        ".dockerignore": render("docker/dockerignore", **names),
         CONSTRAINTS: settings.constraints or tested_versions(),
         **({wheel.name: wheel} if wheel else {}),
     }
 
 
 def tested_versions() -> str:
-    """constraints.txt: the versions that this version of lensmith was tested with; pip alone may take very old ones."""
-    shipped = Path(__file__).with_name(CONSTRAINTS)  # put there when a wheel is made; in a checkout it lies at the top
+    """Text of constraints.txt: versions that lensmith was tested with; without it pip may install very old ones."""
+    shipped = Path(__file__).with_name(CONSTRAINTS)  # a wheel has it here, a checkout at its top
     return (shipped if shipped.is_file() else Path(__file__).parents[4] / CONSTRAINTS).read_text(encoding="utf-8")

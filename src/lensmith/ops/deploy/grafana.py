@@ -1,4 +1,4 @@
-"""The dashboard: rows of panels from `templates/grafana/panels.yml`, laid out and put into Grafana's JSON."""
+"""Grafana dashboard: rows of panels from `templates/grafana/panels.yml`, laid out as Grafana's JSON."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
-from lensmith.ops.deploy.render import page
+from lensmith.ops.deploy.render import render
 
 SCHEMA_VERSION = 41
-"""Of Grafana 12; newer ones take it over."""
+"""Schema of Grafana 12; newer versions migrate it."""
 WIDTH = 24
 """Columns of Grafana's grid."""
 HEIGHT = 8
@@ -19,7 +19,7 @@ DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 def dashboard() -> str:
     """The dashboard as JSON."""
-    described = yaml.safe_load(page("grafana/panels.yml"))
+    described = yaml.safe_load(render("grafana/panels.yml"))
     panels: list[dict[str, Any]] = []
     y = 0
     for row in described["rows"]:
@@ -29,7 +29,7 @@ def dashboard() -> str:
         inside = [
             _panel(one, {"h": HEIGHT, "w": width, "x": width * at, "y": y + 1}) for at, one in enumerate(row["panels"])
         ]
-        # Panels of a row that is closed lie in it, those of an open one beside it.
+        # Grafana nests the panels of a collapsed row in it, and lists those of an open row after it.
         if head["collapsed"]:
             head["panels"] = inside
         panels += [head] if head["collapsed"] else [head, *inside]
@@ -87,7 +87,7 @@ def _panel(described: dict[str, Any], place: dict[str, int]) -> dict[str, Any]:
         defaults["custom"] = {"fillOpacity": 10, "showPoints": "never"}
         if described.get("stacked"):
             defaults["custom"] |= {"stacking": {"mode": "normal"}, "fillOpacity": 50}
-    if "line" in described:  # the objective, drawn
+    if "line" in described:  # the objective, as a line
         steps = [{"color": "green", "value": None}, {"color": "red", "value": described["line"]}]
         defaults["thresholds"] = {"mode": "absolute", "steps": steps}
         if kind == "timeseries":

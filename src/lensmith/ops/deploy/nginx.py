@@ -1,4 +1,4 @@
-"""nginx in front of replicas: spreads requests, asks another replica where one fails, keeps slow clients away."""
+"""nginx configuration: load balancing over replicas, failover to another replica, protection from slow clients."""
 
 from __future__ import annotations
 
@@ -6,57 +6,60 @@ import json
 import math
 from typing import Any
 
-from lensmith.ops.deploy.plan import Files, Plan
-from lensmith.ops.deploy.render import page
+from lensmith.ops.deploy.deployment import Deployment, Files
+from lensmith.ops.deploy.render import render
 from lensmith.serving.problems import KINDS, MEDIA_TYPE, TYPE_PREFIX
 
 FORM_BYTES = 65_536
-"""Bytes allowed beside the image for the boundaries and headers of a form, so that the service judges close cases."""
+"""Bytes allowed beside the image for the boundaries and headers of a form, so that the service decides close cases."""
 
-MADE_HERE = {
+PROXY_PROBLEMS = {
     404: ("not-found", "There is nothing here for you; GET /openapi.json lists what there is."),
     413: ("too-large", "The body is larger than is read here; GET /model says how large an image may be."),
     500: ("internal-error", "The proxy failed. The identifier of the request leads to its line in the log."),
     502: ("not-ready", "No replica answers at present. Ask again in a moment."),
     504: ("expired", "No replica answered in time. Ask again in a moment."),
 }
-"""What nginx finds wrong itself → kind and detail of the service's own envelope."""
+"""Status of an error that nginx itself answers → kind and detail for the service's problem envelope."""
 
 
-def files(plan: Plan) -> Files:
-    """`lensmith.conf` for nginx's conf.d, and `nginx.conf` that runs it alone, as any user."""
-    return {"lensmith.conf": site(plan), "nginx.conf": page("nginx/nginx.conf", logs=plan.settings.logs)}
+def nginx_files(deployment: Deployment) -> Files:
+    """`lensmith.conf` for nginx's conf.d, and an `nginx.conf` that runs it alone, as any user."""
+    return {
+        "lensmith.conf": site_config(deployment),
+        "nginx.conf": render("nginx/nginx.conf", logs=deployment.settings.logs),
+    }
 
 
-def site(plan: Plan, **named: Any) -> str:
-    """`lensmith.conf`.
+def site_config(deployment: Deployment, **overrides: Any) -> str:
+    """Text of `lensmith.conf`.
 
     Args:
-        plan: replicas and limits.
-        named: `listen`, `replicas`, `access_log` in the place of the plan's; `resolver`, a name server that is asked
-            anew where replicas are, for nginx from 1.27.3.
+        deployment: validated deployment.
+        overrides: `listen`, `replicas` and `access_log` in place of the deployment's; `resolver`, the address of a
+            name server that nginx (from 1.27.3) asks again for the replicas' addresses.
     """
-    serve, settings = plan.serve, plan.settings
-    one = serve.max_bytes + FORM_BYTES
+    serve, settings = deployment.serve, deployment.settings
+    one_image = serve.max_bytes + FORM_BYTES
     # Several images, or images as base64 in JSON, which takes four bytes for three.
-    many = min(math.ceil(serve.max_bytes * serve.max_images * 4 / 3), serve.upload_memory) + FORM_BYTES
+    several_images = min(math.ceil(serve.max_bytes * serve.max_images * 4 / 3), serve.upload_memory) + FORM_BYTES
     names = {
         "listen": settings.listen,
-        "replicas": plan.replicas,
+        "replicas": deployment.replicas,
         "access_log": settings.logs / "lensmith.json",
         "resolver": None,
         "certificate": settings.tls_certificate,
         "key": settings.tls_key,
-        **named,
+        **overrides,
     }
-    return page(
+    return render(
         "nginx/lensmith.conf",
-        one_bytes=one,
-        many_bytes=max(one, many),
+        one_bytes=one_image,
+        many_bytes=max(one_image, several_images),
         answer_ms=max(1000, math.ceil(5 * serve.deadline_ms)),
         upload_s=math.ceil(serve.upload_timeout_s),
         tries=min(len(names["replicas"]), 3),
-        problems=[_problem(status, kind, detail) for status, (kind, detail) in MADE_HERE.items()],
+        problems=[_problem(status, kind, detail) for status, (kind, detail) in PROXY_PROBLEMS.items()],
         media_type=MEDIA_TYPE,
         **names,
     )

@@ -1,6 +1,6 @@
-"""Templates → text. Their marks are `[[ name ]]`, `[% if %]` and `[# comment #]`.
+"""Templates of configuration files, with the marks `[[ name ]]`, `[% if %]` and `[# comment #]`.
 
-The usual braces and dollars are taken: nginx, systemd, compose, Prometheus and Grafana have variables of their own.
+Braces and dollar signs would clash with the variables of nginx, systemd, compose, Prometheus and Grafana.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
-def page(template: str, **names: Any) -> str:
-    """Fill in a file of `templates/`.
+def render(template: str, **names: Any) -> str:
+    """Render a template to text.
 
     Args:
-        template: its path there.
-        names: what it speaks of; a name that it uses and that is missing is an error.
+        template: path below `templates/`.
+        names: values of the template's variables; a missing one is an error.
     """
     return _environment().get_template(template).render(**names).rstrip() + "\n"
 
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(  # configurations, so nothing is to be escaped for HTML
+    environment = Environment(  # configuration files need no HTML escaping
         loader=PackageLoader("lensmith.ops.deploy"),
         autoescape=False,
         undefined=StrictUndefined,

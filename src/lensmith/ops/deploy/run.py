@@ -1,96 +1,86 @@
-"""From settings to a folder of files: all of them, or nothing."""
+"""`lensmith deploy`: write a folder of configuration files, all of them or none."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lensmith.config import DeploySettings
-from lensmith.core.files import replace_directory, sha256
+from lensmith.core.files import replace_directory, sha256, staging_directory
+from lensmith.core.result import Result
 from lensmith.core.version import __version__
 from lensmith.errors import OutputError
-from lensmith.ops.deploy.compose import files as compose
-from lensmith.ops.deploy.docker import files as docker
-from lensmith.ops.deploy.nginx import files as nginx
-from lensmith.ops.deploy.plan import Files, Plan
-from lensmith.ops.deploy.prometheus import files as prometheus
-from lensmith.ops.deploy.schedule import files as schedule
-from lensmith.ops.deploy.systemd import files as systemd
+from lensmith.ops.deploy.compose import compose_files
+from lensmith.ops.deploy.deployment import Deployment, Files
+from lensmith.ops.deploy.docker import docker_files
+from lensmith.ops.deploy.nginx import nginx_files
+from lensmith.ops.deploy.prometheus import prometheus_files
+from lensmith.ops.deploy.schedule import schedule_files
+from lensmith.ops.deploy.systemd import systemd_files
 
-KINDS: dict[str, Callable[[Plan], Files]] = {
-    "nginx": nginx,
-    "systemd": systemd,
-    "docker": docker,
-    "compose": compose,
-    "prometheus": prometheus,
-    "schedule": schedule,
+KINDS: dict[str, Callable[[Deployment], Files]] = {
+    "nginx": nginx_files,
+    "systemd": systemd_files,
+    "docker": docker_files,
+    "compose": compose_files,
+    "prometheus": prometheus_files,
+    "schedule": schedule_files,
 }
-"""Kind → what makes its files."""
+"""Kind of deployment → function that makes its files."""
 
 INDEX = "deploy.json"
-"""What an earlier call has written, with hashes; a folder without it is not ours to replace."""
+"""List of the files of an earlier call, with hashes; a folder without it is never replaced."""
 
 SECRETS = "secrets/"
-"""Files below it are made once: they are kept by --overwrite, and readable by their owner alone until shared."""
+"""Files below it are written once: --overwrite does not replace them, and only their owner can open the folder."""
 
 
 @dataclass(frozen=True)
-class Deployed:
-    """What was written.
+class DeployResult(Result):
+    """Result of `lensmith deploy`: the files that were written.
 
     Attributes:
-        kind: of `KINDS`.
-        folder: where it lies.
-        files: names in it, sorted.
+        kind: kind of deployment, one of `KINDS`.
+        folder: path of the folder.
+        files: paths in the folder, sorted.
     """
 
     kind: str
     folder: Path
     files: tuple[str, ...]
 
-    def as_dict(self) -> dict[str, Any]:
-        """For --json."""
-        return {"kind": self.kind, "folder": str(self.folder), "files": list(self.files)}
 
+def deploy(settings: DeploySettings) -> DeployResult:
+    """Write the files of `settings.kind` to a folder of their own.
 
-def deploy(settings: DeploySettings) -> Deployed:
-    """Write the files of `settings.kind` into a folder of their own.
-
-    With `overwrite`, files of an earlier call are replaced; secrets and files that it did not write stay.
+    With `overwrite`, files of an earlier call are replaced; secrets and other files in the folder stay.
 
     Raises:
-        SettingsError: an address or path that cannot be written into such a file.
-        BundleError: the bundle is damaged or missing.
-        OutputError: the folder is taken, or a file to be copied is missing.
+        SettingsError: an address or path that such files cannot hold.
+        BundleError: a damaged or missing bundle.
+        OutputError: a folder with other content, or a missing file to copy.
     """
     folder = settings.out or Path("deploy") / settings.kind
     _require_free(folder, settings.overwrite)
-    files = KINDS[settings.kind](Plan.of(settings))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    files = KINDS[settings.kind](Deployment.of(settings))
+    with staging_directory(folder) as staging:
         if folder.exists():
-            _take_over(folder, staging)
+            _copy_unowned(folder, staging)
         for name, content in files.items():
-            _put(staging / name, content, secret=name.startswith(SECRETS))
-        written = tuple(sorted(name for name in _below(staging, files)))
+            _write(staging / name, content, secret=name.startswith(SECRETS))
+        written = tuple(sorted(_paths_in(staging, files)))
         index = {
             "lensmith": __version__,
             "kind": settings.kind,
             "files": {name: sha256(staging / name) for name in written if not name.startswith(SECRETS)},
         }
         (staging / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-        staging.chmod(0o755)
+        staging.chmod(0o755)  # copying the older folder's content copied its permissions, too
         replace_directory(staging, folder)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
-    return Deployed(settings.kind, folder, written)
+    return DeployResult(settings.kind, folder, written)
 
 
 def _require_free(folder: Path, overwrite: bool) -> None:
@@ -98,24 +88,24 @@ def _require_free(folder: Path, overwrite: bool) -> None:
     if folder.exists() and not ours and not (folder.is_dir() and not any(folder.iterdir())):
         raise OutputError(
             f"A free path was expected for the files in {folder}.",
-            "Something is there." if not overwrite else f"What is there holds no {INDEX}, so it is something else.",
+            "Something is there." if not overwrite else f"It holds no {INDEX}, so it is something else.",
             "Name another with --out, or replace files of an earlier call with --overwrite.",
         )
 
 
-def _take_over(older: Path, staging: Path) -> None:
-    """What an earlier call did not write: secrets, and whatever was put there since."""
+def _copy_unowned(older: Path, staging: Path) -> None:
+    """Copy what is not replaced: secrets, and files that an earlier call did not write."""
     index = older / INDEX
     replaced = {INDEX, *(json.loads(index.read_text(encoding="utf-8"))["files"] if index.is_file() else ())}
 
-    def ours(folder: str, names: list[str]) -> set[str]:
-        at = Path(folder).relative_to(older)
-        return {name for name in names if (at / name).as_posix() in replaced}
+    def owned(folder: str, names: list[str]) -> set[str]:
+        inside = Path(folder).relative_to(older)
+        return {name for name in names if (inside / name).as_posix() in replaced}
 
-    shutil.copytree(older, staging, symlinks=True, dirs_exist_ok=True, ignore=ours)
+    shutil.copytree(older, staging, symlinks=True, dirs_exist_ok=True, ignore=owned)
 
 
-def _put(path: Path, content: str | Path, secret: bool) -> None:
+def _write(path: Path, content: str | Path, secret: bool) -> None:
     if secret and path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,12 +120,12 @@ def _put(path: Path, content: str | Path, secret: bool) -> None:
             f"A file was expected at {content}.", "Nothing is there.", "Correct the path, or leave the flag out."
         )
     if secret:
-        # Containers read it as users of their own, through a mount of this one file; here the folder keeps it private.
+        # Containers mount this one file and read it as other users; on this machine the folder protects it.
         path.parent.chmod(0o700)
         path.chmod(0o644)
 
 
-def _below(staging: Path, files: Files) -> set[str]:
+def _paths_in(staging: Path, files: Files) -> set[str]:
     found: set[str] = set()
     for name in files:
         path = staging / name

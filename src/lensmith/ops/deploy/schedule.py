@@ -1,4 +1,4 @@
-"""A pipeline run by a scheduler that is there already: systemd, Kubernetes or GitHub."""
+"""Scheduled pipeline runs: files for a systemd timer, a Kubernetes CronJob or a GitHub workflow."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from typing import Any
 
 from lensmith.config.pipeline_parser import parse_pipeline
 from lensmith.errors import SettingsError
-from lensmith.ops.deploy.cron import Cron
-from lensmith.ops.deploy.plan import Files, Plan
-from lensmith.ops.deploy.render import page
+from lensmith.ops.deploy.cron import CronSchedule
+from lensmith.ops.deploy.deployment import Deployment, Files
+from lensmith.ops.deploy.render import render
 
 WORKSPACE = Path("/srv/lensmith")
-"""Where the pipeline's file is looked for unless one is named."""
+"""Folder of the pipeline's file on the machine that runs it, if the settings name no file."""
 
 MEMORY_MB = 8192
-"""Of a training, unless said otherwise."""
+"""Default memory limit of a pipeline in MiB, since it trains."""
 
 GITHUB_MINUTES = 5
-"""Shortest interval between two runs that GitHub keeps."""
+"""Shortest interval in minutes between two runs that GitHub supports."""
 
 
-def files(plan: Plan) -> Files:
-    """The files of `settings.target`, which run the pipeline when `settings.cron` says.
+def schedule_files(deployment: Deployment) -> Files:
+    """The files for `settings.target` that run the pipeline at the times of `settings.cron`.
 
     Raises:
         SettingsError: a cron expression or a pipeline's file with mistakes, or a path that such a file cannot hold.
     """
-    settings = plan.settings
-    cron = Cron.parse(settings.cron)
+    settings = deployment.settings
+    cron = CronSchedule.parse(settings.cron)
     file = settings.bundle
     pipeline = parse_pipeline(file).require_valid() if file else None
     name = re.sub(r"[^a-z0-9-]+", "-", (pipeline.name if pipeline else "pipeline").lower()).strip("-") or "pipeline"
-    said: dict[str, Any] = {
+    values: dict[str, Any] = {
         "name": name,
         "folder": f"runs/pipelines/{pipeline.name if pipeline else '*'}",
         "cron": cron.text,
@@ -43,16 +43,16 @@ def files(plan: Plan) -> Files:
     }
     made: Files
     if settings.target == "systemd":
-        made = _systemd(file, cron, said)
+        made = _systemd(file, cron, values)
     elif settings.target == "kubernetes":
         text = file.read_text(encoding="utf-8").rstrip().splitlines() if file else ["# name: …, data: …"]
-        made = {"cronjob.yaml": page("schedule/cronjob.yaml", **said, lines=text)}
+        made = {"cronjob.yaml": render("schedule/cronjob.yaml", **values, lines=text)}
     else:
-        made = _github(file, cron, said)
+        made = _github(file, cron, values)
     return made
 
 
-def _systemd(file: Path | None, cron: Cron, said: dict[str, Any]) -> Files:
+def _systemd(file: Path | None, cron: CronSchedule, values: dict[str, Any]) -> Files:
     workspace = Path.cwd() if file else WORKSPACE
     path = file.resolve() if file else WORKSPACE / "pipeline.yaml"
     odd = [str(each) for each in (workspace, path) if re.search(r"[\s\"'%$\\]", str(each))]
@@ -62,17 +62,17 @@ def _systemd(file: Path | None, cron: Cron, said: dict[str, Any]) -> Files:
             f"{', '.join(odd)} arrived.",
             "Use other names.",
         )
-    said = {**said, "workspace": workspace, "file": path, "calendar": cron.on_calendar()}
+    values = {**values, "workspace": workspace, "file": path, "calendar": cron.on_calendar()}
     return {
-        f"lensmith-{said['name']}.{kind}": page(f"schedule/lensmith-pipeline.{kind}", **said)
+        f"lensmith-{values['name']}.{kind}": render(f"schedule/lensmith-pipeline.{kind}", **values)
         for kind in ("service", "timer")
     }
 
 
-def _github(file: Path | None, cron: Cron, said: dict[str, Any]) -> Files:
+def _github(file: Path | None, cron: CronSchedule, values: dict[str, Any]) -> Files:
     if cron.shortest_minutes < GITHUB_MINUTES:
         raise SettingsError(
-            f"At least {GITHUB_MINUTES} minutes between two runs were expected, which is what GitHub keeps.",
+            f"At least {GITHUB_MINUTES} minutes between two runs were expected, the shortest interval of GitHub.",
             f"{cron.text!r} has {cron.shortest_minutes}.",
             "Run it less often.",
         )
@@ -83,6 +83,6 @@ def _github(file: Path | None, cron: Cron, said: dict[str, Any]) -> Files:
         raise SettingsError(
             "A pipeline's file in the repository was expected, named from its root and without blanks.",
             f"{str(path)!r} arrived.",
-            "Call it in the root of the repository, as: lensmith deploy schedule pipeline.yaml --target github",
+            "Run this in the root of the repository: lensmith deploy schedule pipeline.yaml --target github",
         )
-    return {f"lensmith-{said['name']}.yml": page("schedule/workflow.yml", **said, file=path.as_posix())}
+    return {f"lensmith-{values['name']}.yml": render("schedule/workflow.yml", **values, file=path.as_posix())}

@@ -1,4 +1,4 @@
-"""What the files have in common: where replicas answer, and what the service's settings ask of what is around it."""
+"""A validated deployment: addresses of the replicas, and the service's settings as environment variables."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from lensmith.config import DeploySettings, ServeSettings
 from lensmith.errors import SettingsError
 
 Files: TypeAlias = Mapping[str, str | Path]
-"""Name in the folder → its text, or the file or folder that is copied there."""
+"""Path in the folder → its text, or a file or folder to copy there."""
 
-LOCAL = ("127.0.0.1:8001", "127.0.0.1:8002")
-"""Where replicas answer unless said otherwise: two on the machine of the proxy."""
+DEFAULT_REPLICAS = ("127.0.0.1:8001", "127.0.0.1:8002")
+"""Two replicas on the machine of the proxy."""
 
 _ADDRESS = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}")
 _PATH = re.compile(r"[A-Za-z0-9._/+@=~-]+")
 
-_OWN = {
+_RESERVED = {
     "bundle", "beside", "host", "port", "health_port", "insecure", "keep", "log_file", "quota_store",
     "jwt_secret_file", "jwt_key_file", "jwks",
 }  # fmt: skip
-"""Settings of the service that the files say themselves: addresses, paths of this machine, and who is let in."""
+"""Settings that the files set themselves: addresses, paths of this machine, and authentication."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is rendered.
+class Deployment:
+    """Validated input of all templates.
 
     Attributes:
-        settings: of `lensmith deploy`.
-        serve: of `lensmith serve`, from LENSMITH_SERVE_<NAME> and lensmith.yaml.
-        replicas: HOST:PORT of each.
+        settings: settings of `lensmith deploy`.
+        serve: settings of `lensmith serve`, from LENSMITH_SERVE_<NAME> and lensmith.yaml.
+        replicas: HOST:PORT of each replica.
     """
 
     settings: DeploySettings
@@ -42,13 +42,13 @@ class Plan:
     replicas: tuple[str, ...]
 
     @classmethod
-    def of(cls, settings: DeploySettings) -> Plan:
-        """Check what would otherwise break the syntax of a file.
+    def of(cls, settings: DeploySettings) -> Deployment:
+        """Validate whatever could break the syntax of a file.
 
         Raises:
-            SettingsError: an address or path that cannot be written there, or unusable settings of `lensmith serve`.
+            SettingsError: an address or path that such files cannot hold, or unusable settings of `lensmith serve`.
         """
-        replicas = tuple(settings.replica or LOCAL)
+        replicas = tuple(settings.replica or DEFAULT_REPLICAS)
         listen = settings.listen if ":" in settings.listen else f"localhost:{settings.listen}"
         wrong = [f"{each!r}" for each in (*replicas, listen) if not _ADDRESS.fullmatch(each)]
         if wrong or len(set(replicas)) < len(replicas):
@@ -57,8 +57,8 @@ class Plan:
                 f"{', '.join(wrong or replicas)} arrived.",
                 "Correct --replica or --listen, as in --replica 127.0.0.1:8001 --replica 127.0.0.1:8002.",
             )
-        named = (settings.tls_certificate, settings.tls_key, settings.logs, settings.venv)
-        odd = [str(path) for path in named if path and not (path.is_absolute() and _PATH.fullmatch(str(path)))]
+        paths = (settings.tls_certificate, settings.tls_key, settings.logs, settings.venv)
+        odd = [str(path) for path in paths if path and not (path.is_absolute() and _PATH.fullmatch(str(path)))]
         if odd:
             raise SettingsError(
                 "Absolute paths without blanks and quotes were expected, as they go into other programs' files.",
@@ -69,8 +69,8 @@ class Plan:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Settings of the service that are no defaults, as environment variables; lines of the log are JSON."""
-        fields = {name: field.default for name, field in ServeSettings.model_fields.items() if name not in _OWN}
+        """Settings of the service other than defaults, as environment variables; log lines are JSON."""
+        fields = {name: field.default for name, field in ServeSettings.model_fields.items() if name not in _RESERVED}
         changed = {name: getattr(self.serve, name) for name in fields if getattr(self.serve, name) != fields[name]}
-        said = {"log_format": "json", **changed}
-        return {f"LENSMITH_SERVE_{name.upper()}": str(value) for name, value in sorted(said.items())}
+        values = {"log_format": "json", **changed}
+        return {f"LENSMITH_SERVE_{name.upper()}": str(value) for name, value in sorted(values.items())}
