@@ -71,12 +71,12 @@ def _networks(made: Model) -> None:
 
 
 def _bundle(part: Path, made: Model) -> Manifest:
-    from lensmith.exporting.onnx_graph import Static
+    from lensmith.exporting.onnx_graph import StaticInt8
 
     images = tuple(file.read_bytes() for file in sorted(made.images.iterdir()))
     batch = np.stack([preprocess(encoded, HOW) for encoded in images])
     scratch = made.fp32.with_name("scratch")
-    method = Static(made.fp32, batch, scratch).write(part / INT8)
+    method = StaticInt8(made.fp32, batch, scratch).write(part / INT8)
     shutil.rmtree(scratch)
     labels = tuple(str(number) for number in range(1000))
     answers = open_graph(str(part / INT8), "onnxruntime", "int8", 1).run(batch[:4])

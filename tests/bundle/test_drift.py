@@ -15,8 +15,8 @@ from lensmith.bundle.drift import (
     MOST_GROUPS,
     THRESHOLDS,
     WINDOW,
+    DriftWindow,
     Reference,
-    Window,
     stability,
 )
 from lensmith.imaging.preprocessing import Preprocessing, preprocess
@@ -34,8 +34,8 @@ def answers(rng: np.random.Generator, shares: np.ndarray[Any, Any], count: int, 
     return (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(np.float32), features.astype(np.float32)
 
 
-def filled(reference: Reference, given: Answers, size: int = WINDOW) -> Window:
-    window = Window(reference, size)
+def filled(reference: Reference, given: Answers, size: int = WINDOW) -> DriftWindow:
+    window = DriftWindow(reference, size)
     for probabilities, features in zip(*given, strict=True):
         window.note(int(probabilities.argmax()), float(probabilities.max()), features)
     return window
@@ -69,7 +69,7 @@ def test_fewer_than_one_window_in_a_hundred_raises_a_false_alarm_of_classes_what
             classes=tuple(np.bincount(drawn[:images], minlength=classes).tolist()),
             confidence=(images,),
         )
-        window = Window(reference)
+        window = DriftWindow(reference)
         for class_id in drawn[images:].tolist():
             window.note(class_id, 1.0)
         scores.append(window.scores()["classes"])
@@ -123,7 +123,7 @@ def test_a_rare_class_that_becomes_frequent_is_seen_among_a_thousand() -> None:
 def test_less_confident_answers_are_seen_even_where_all_of_the_reference_were_sure() -> None:
     certain = np.tile(np.array([[1 - 1e-6, 1e-6]], np.float32), (500, 1))
     reference = Reference.of("val", certain)
-    window = Window(reference)
+    window = DriftWindow(reference)
     for number in range(500):
         window.note(0, 0.95 if number % 10 == 0 else 1.0)
     assert window.scores()["confidence"] > THRESHOLDS["confidence"]
@@ -135,7 +135,7 @@ def test_what_engines_round_differently_is_no_drift() -> None:
     rng = np.random.default_rng(5)
     sure = (1 - 10 ** rng.uniform(-7, -4, 500)).astype(np.float32)
     reference = Reference.of("val", np.stack([sure, 1 - sure], axis=1))
-    window = Window(reference)
+    window = DriftWindow(reference)
     for each in sure.tolist():
         window.note(0, each - 5e-6)
     assert window.scores()["confidence"] < 0.05
@@ -173,7 +173,7 @@ def test_pictures_that_are_taken_otherwise_are_seen_in_features_and_odd(
 
     even_handed = np.full((300, 2), 0.5, np.float32)
     reference = Reference.of("val", even_handed, np.stack([features(picture(seed)) for seed in range(300)]))
-    window, odd = Window(reference), 0
+    window, odd = DriftWindow(reference), 0
     for seed in range(300, 600):
         found = features(change(picture(seed)))
         window.note(0, 0.5, found)
@@ -229,7 +229,7 @@ def test_features_that_are_no_numbers_cost_their_score_alone_until_they_have_lef
 
 def test_answers_without_features_are_scored_by_class_and_confidence() -> None:
     probabilities, _ = answers(np.random.default_rng(11), even(3), 300)
-    window = Window(Reference.of("val", probabilities))
+    window = DriftWindow(Reference.of("val", probabilities))
     for row in probabilities:
         window.note(int(row.argmax()), float(row.max()))
     assert set(window.scores()) == {"classes", "confidence"}

@@ -71,7 +71,7 @@ def test_a_schema_version_that_is_no_whole_number_is_refused(copy: Path, version
 
 
 NAMES = [
-    ("../outside", "climbs out"), ("sub/../../outside", "climbs out"), ("/etc/passwd", "absolute"),
+    ("../outside", "leads out"), ("sub/../../outside", "leads out"), ("/etc/passwd", "absolute"),
     ("C:outside", "absolute"), ("..\\outside", "backslash"), ("", "no file name"), ("out\0side", "no file name"),
 ]  # fmt: skip
 
@@ -93,7 +93,7 @@ def test_a_graph_outside_the_folder_is_refused_even_with_its_hash(copy: Path) ->
     (copy / GRAPH).rename(copy.parent / GRAPH)
     content["files"][f"../{GRAPH}"] = content["files"].pop(GRAPH)
     change(copy, files=content["files"], engines=[{**content["engines"][0], "graph": f"../{GRAPH}"}])
-    with pytest.raises(BundleError, match=r"'\.\./model\.onnx', which climbs out of the folder"):
+    with pytest.raises(BundleError, match=r"'\.\./model\.onnx', which leads out of the folder"):
         Bundle.load(copy)
 
 

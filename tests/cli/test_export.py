@@ -31,7 +31,7 @@ def test_the_table_is_printed_and_the_same_as_json(
     assert "onnxruntime-int8-dynamic" in capsys.readouterr().out
     assert run("export", trained, "--out", out, "--target", "edge", "--overwrite") == 0
     shown = capsys.readouterr()
-    assert "the only one within 0.5 points" in shown.out
+    assert "the only one within 0.5" in shown.out
     assert "12 training images, and 32 are needed to calibrate" in shown.out
     assert "onnxruntime-fp32: accuracy" in shown.err
 

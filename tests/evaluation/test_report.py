@@ -12,11 +12,18 @@ import pytest
 from PIL import Image
 
 from lensmith.bundle.format import Abstention, EngineRecord
-from lensmith.evaluation.confidence import Scaling
-from lensmith.evaluation.engine_choice import Changed, Choice
+from lensmith.evaluation.confidence import TemperatureScaling
 from lensmith.evaluation.evaluation import Evaluation
 from lensmith.evaluation.metrics import measure
-from lensmith.evaluation.report import CHANGED, LEAST_SURE, MISTAKES, render, write_report
+from lensmith.evaluation.report import (
+    CHANGED,
+    LEAST_SURE,
+    MISTAKES,
+    ChangedAnswer,
+    SelectionReport,
+    render,
+    write_report,
+)
 
 VOID = {"meta", "img"}
 
@@ -74,9 +81,9 @@ def evaluation(folder: Path, labels: tuple[str, ...], count: int = 200) -> Evalu
     )  # fmt: skip
 
 
-def choice(labels: tuple[str, ...], changed: int = 3, scaling: Scaling | None = None) -> Choice:
+def selection(labels: tuple[str, ...], changed: int = 3, scaling: TemperatureScaling | None = None) -> SelectionReport:
     """Three engines, of which one could not be made; `changed` images, PyTorch surest of the last."""
-    return Choice(
+    return SelectionReport(
         engines=(
             EngineRecord(
                 engine="openvino", precision="int8", graph="x", method="mixed <preset>", kept=("<head>", *"abcdef"),
@@ -90,10 +97,10 @@ def choice(labels: tuple[str, ...], changed: int = 3, scaling: Scaling | None = 
             EngineRecord(engine="onnxruntime-cuda", precision="fp16", graph=None, why="no GPU here"),
         ),
         scaling=scaling,
-        changed=tuple(Changed(row=i, reference=i % len(labels), margin=i / 100) for i in range(changed)),
-        per_class_change=(-1.5, None, *[0.0] * (len(labels) - 2)),
+        changed=tuple(ChangedAnswer(row=i, reference=i % len(labels), margin=i / 100) for i in range(changed)),
+        per_class_change_pp=(-1.5, None, *[0.0] * (len(labels) - 2)),
         images=200,
-        max_drop=0.5,
+        max_drop_pp=0.5,
     )  # fmt: skip
 
 
@@ -115,7 +122,7 @@ def test_the_report_is_whole_for_any_number_of_classes(tmp_path: Path, classes: 
 @pytest.mark.parametrize("exported", [False, True])
 @pytest.mark.parametrize("classes", [3, 120])
 def test_nothing_is_fetched_from_anywhere(tmp_path: Path, classes: int, exported: bool) -> None:
-    html = render(evaluation(tmp_path, names(classes)), choice(names(classes)) if exported else None)
+    html = render(evaluation(tmp_path, names(classes)), selection(names(classes)) if exported else None)
     page = Page(html)
     assert not {"script", "link", "iframe", "object", "base", "form"} & set(page.tags)
     assert page.values("src")
@@ -178,7 +185,7 @@ def test_a_report_without_a_mistake_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("classes", [2, 40])
 def test_every_engine_is_in_the_table_with_its_numbers_and_its_reason(tmp_path: Path, classes: int) -> None:
-    html = render(evaluation(tmp_path, names(classes)), choice(names(classes)))
+    html = render(evaluation(tmp_path, names(classes)), selection(names(classes)))
     text = Page(html).text
     for shown in (
         "91.23 %",
@@ -202,7 +209,7 @@ def test_every_engine_is_in_the_table_with_its_numbers_and_its_reason(tmp_path: 
 
 
 def test_the_picture_of_the_engines_names_the_chosen_one_and_marks_the_front(tmp_path: Path) -> None:
-    html = render(evaluation(tmp_path, names(3)), choice(names(3)))
+    html = render(evaluation(tmp_path, names(3)), selection(names(3)))
     picture = html.partition('<svg class="scatter"')[2].partition("</svg>")[0]
     assert picture.count('class="engine front') == 2
     assert picture.count('class="engine front chosen"') == 1
@@ -211,13 +218,13 @@ def test_the_picture_of_the_engines_names_the_chosen_one_and_marks_the_front(tmp
 
 
 def test_an_export_with_one_engine_draws_no_picture(tmp_path: Path) -> None:
-    alone = replace(choice(names(3)), engines=choice(names(3)).engines[:1])
+    alone = replace(selection(names(3)), engines=selection(names(3)).engines[:1])
     assert 'class="scatter"' not in render(evaluation(tmp_path, names(3)), alone)
 
 
 def test_the_images_whose_answer_changed_are_shown_those_pytorch_was_surest_of_first(tmp_path: Path) -> None:
     found = evaluation(tmp_path, names(3))
-    html = render(found, choice(names(3), changed=CHANGED + 6))
+    html = render(found, selection(names(3), changed=CHANGED + 6))
     text = Page(html).text
     section = html.partition("Answers that changed against PyTorch</h2>")[2].partition("</section>")[0]
     assert section.count("<figure") == CHANGED
@@ -234,18 +241,18 @@ def test_the_images_whose_answer_changed_are_shown_those_pytorch_was_surest_of_f
 
 
 def test_an_export_that_changed_no_answer_says_so(tmp_path: Path) -> None:
-    same = replace(choice(names(3), changed=0), per_class_change=(0.0, 0.0, None))
+    same = replace(selection(names(3), changed=0), per_class_change_pp=(0.0, 0.0, None))
     assert "None: all 200 images get PyTorch's class." in Page(render(evaluation(tmp_path, names(3)), same)).text
 
 
 def test_a_temperature_is_told_with_the_errors_before_and_after(tmp_path: Path) -> None:
-    scaling = Scaling(1.4213, 0.0852, 0.0123, 0.5317, 0.4321, 1234)
-    text = Page(render(evaluation(tmp_path, names(3)), choice(names(3), scaling=scaling))).text
+    scaling = TemperatureScaling(1.4213, 0.0852, 0.0123, 0.5317, 0.4321, 1234)
+    text = Page(render(evaluation(tmp_path, names(3)), selection(names(3), scaling=scaling))).text
     for shown in ("divided by 1.421, fitted to 1,234 images", "8.52 %", "1.23 %", "0.5317", "0.4321"):
         assert shown in text
     kept = replace(scaling, temperature=1.0)
-    assert "so it stays 1" in Page(render(evaluation(tmp_path, names(3)), choice(names(3), scaling=kept))).text
-    assert "Temperature" not in Page(render(evaluation(tmp_path, names(3)), choice(names(3)))).text
+    assert "so it stays 1" in Page(render(evaluation(tmp_path, names(3)), selection(names(3), scaling=kept))).text
+    assert "Temperature" not in Page(render(evaluation(tmp_path, names(3)), selection(names(3)))).text
 
 
 def test_a_threshold_is_told_with_what_it_does_here(tmp_path: Path) -> None:

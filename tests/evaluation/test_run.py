@@ -13,7 +13,7 @@ from lensmith.data.scan import scan
 from lensmith.data.split import assign
 from lensmith.errors import DataError, OutputError
 from lensmith.evaluation.evaluation import Evaluation
-from lensmith.evaluation.run import evaluate, judge
+from lensmith.evaluation.run import evaluate, evaluate_samples
 from lensmith.inference.classifier import load
 
 
@@ -61,7 +61,7 @@ def test_the_threshold_of_the_bundle_is_judged_on_these_images(
     shutil.copy(between, colours / "red" / "between.png")
     (colours / "blue" / "000.png").rename(colours / "red" / "mislabelled.png")
     found = run(unsure_bundle, colours)
-    assert (found.answered.images, found.answered.given, found.answered.right) == (25, 24, 23)
+    assert (found.answered.images, found.answered.given, found.answered.correct) == (25, 24, 23)
     assert found.as_dict()["abstention"] == {
         "threshold": 0.9, "wanted": 0.95, "precision": 23 / 24, "coverage": 24 / 25,
     }  # fmt: skip
@@ -166,7 +166,7 @@ def test_judging_writes_nothing_and_keeps_the_probabilities(
 ) -> None:
     images = scan(colours)
     before = sorted(tmp_path.rglob("*"))
-    found = judge(load(colour_bundle.path), images, images.samples[::3], "val")
+    found = evaluate_samples(load(colour_bundle.path), images, images.samples[::3], "val")
     assert sorted(tmp_path.rglob("*")) == before
     assert found.part == "val"
     assert found.report is None
@@ -177,7 +177,7 @@ def test_judging_writes_nothing_and_keeps_the_probabilities(
 
 def test_mistakes_come_with_the_most_confident_first(colour_bundle: Bundle, colours: Path) -> None:
     images = scan(colours)
-    found = judge(load(colour_bundle.path), images, images.samples, "all")
+    found = evaluate_samples(load(colour_bundle.path), images, images.samples, "all")
     found.truth[:] = (found.truth + 1) % 3
     confidence = found.probabilities[found.mistakes()].max(axis=1)
     assert len(confidence) == 24

@@ -5,7 +5,7 @@ import pytest
 
 from lensmith.bundle.format import EngineRecord
 from lensmith.evaluation import scatter
-from lensmith.evaluation.scatter import Point, Scatter, draw
+from lensmith.evaluation.scatter import Scatter, ScatterPoint, draw
 
 
 def engine(precision: str, speed: float | None, drop: float | None, **more: bool) -> EngineRecord:
@@ -14,7 +14,7 @@ def engine(precision: str, speed: float | None, drop: float | None, **more: bool
     )  # fmt: skip
 
 
-def by_name(picture: Scatter) -> dict[str, Point]:
+def by_name(picture: Scatter) -> dict[str, ScatterPoint]:
     return {point.record.precision: point for point in picture.points}
 
 

@@ -13,7 +13,7 @@ from lensmith.bundle.format import Bundle
 from lensmith.config import ExportSettings
 from lensmith.errors import DataError, OutputError, ParityError, RunError
 from lensmith.exporting import export as assemble
-from lensmith.exporting.export import Exported, export
+from lensmith.exporting.export import ExportResult, export
 from lensmith.imaging.preprocessing import preprocess
 from lensmith.inference.classifier import load
 from lensmith.training.models import backbone
@@ -22,11 +22,11 @@ from lensmith.training.run_dir.run import Run
 
 
 @pytest.fixture(scope="module")
-def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
     return export(ExportSettings(run=trained, out=tmp_path_factory.mktemp("exported") / "bundle"), quick=True)
 
 
-def test_the_bundle_is_complete_and_verified(exported: Exported, trained: Path) -> None:
+def test_the_bundle_is_complete_and_verified(exported: ExportResult, trained: Path) -> None:
     bundle = Bundle.load(exported.bundle)
     assert set(bundle.manifest.files) == {"model.onnx", "golden.npz", "report.html", "README.md"}
     manifest = bundle.manifest
@@ -40,7 +40,7 @@ def test_the_bundle_is_complete_and_verified(exported: Exported, trained: Path) 
     assert (manifest.reference.part, sum(manifest.reference.classes)) == ("val", manifest.metrics["images"])
 
 
-def test_it_answers_as_the_trained_network(exported: Exported, trained: Path, shared_colours: Path) -> None:
+def test_it_answers_as_the_trained_network(exported: ExportResult, trained: Path, shared_colours: Path) -> None:
     run = Run.open(trained)
     model = backbone.rebuild(run.settings, 3, checkpoint.load(run.best)["model"])
     classifier = load(exported.bundle)
@@ -80,7 +80,7 @@ def test_a_graph_that_answers_otherwise_leaves_nothing(
 
 
 def test_a_zip_answers_as_the_folder(
-    exported: Exported, trained: Path, shared_colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    exported: ExportResult, trained: Path, shared_colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LENSMITH_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "a" / "new" / "colours.zip"
@@ -90,7 +90,7 @@ def test_a_zip_answers_as_the_folder(
     assert load(out).classify(encoded).top == load(exported.bundle).classify(encoded).top
 
 
-def test_an_older_bundle_is_replaced_only_when_asked(trained: Path, exported: Exported, tmp_path: Path) -> None:
+def test_an_older_bundle_is_replaced_only_when_asked(trained: Path, exported: ExportResult, tmp_path: Path) -> None:
     target = Path(shutil.copytree(exported.bundle, tmp_path / "bundle"))
     with pytest.raises(OutputError, match="--overwrite"):
         export(ExportSettings(run=trained, out=target), quick=True)
@@ -99,7 +99,7 @@ def test_an_older_bundle_is_replaced_only_when_asked(trained: Path, exported: Ex
 
 
 def test_a_failed_replacement_keeps_the_old_one(
-    trained: Path, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, exported: ExportResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = Path(shutil.copytree(exported.bundle, tmp_path / "bundle"))
     monkeypatch.setattr(assemble, "write_report", lambda *_: 1 / 0)
@@ -116,20 +116,20 @@ def test_what_is_no_bundle_is_not_replaced(trained: Path, tmp_path: Path) -> Non
     assert (tmp_path / "mine.jpg").read_bytes() == b"mine"
 
 
-def test_name_and_version_come_from_data_and_run(exported: Exported, trained: Path) -> None:
+def test_name_and_version_come_from_data_and_run(exported: ExportResult, trained: Path) -> None:
     epoch = checkpoint.load(Run.open(trained).best)["epoch"]
     manifest = Bundle.load(exported.bundle).manifest
     assert (manifest.name, manifest.version) == ("colours", f"trained-{epoch}")
 
 
-def test_golden_samples_are_of_every_class(exported: Exported, shared_colours: Path) -> None:
+def test_golden_samples_are_of_every_class(exported: ExportResult, shared_colours: Path) -> None:
     label_of = {file.read_bytes(): file.parent.name for file in shared_colours.glob("*/*")}
     golden = Bundle.load(exported.bundle).golden()
     assert {label_of[image] for image in golden.images} == {"blue", "green", "red"}
 
 
 def test_an_unreadable_validation_image_is_left_out_of_the_comparison(
-    trained: Path, exported: Exported, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, exported: ExportResult, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finished = exported.bundle / "model.onnx"
     monkeypatch.setattr(assemble, "write_graph", lambda model, size, path, *_: Path(shutil.copy(finished, path)))

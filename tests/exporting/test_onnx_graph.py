@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from lensmith.exporting import onnx_graph
-from lensmith.exporting.onnx_graph import METHODS, Dynamic, Half, Static, operators
+from lensmith.exporting.onnx_graph import METHODS, DynamicInt8, Float16, StaticInt8, operators
 from lensmith.imaging.preprocessing import Tensor
 from lensmith.inference.engine import open_graph
 
@@ -21,12 +21,12 @@ def error(graph: Path, plain: Path, images: Tensor) -> float:
 
 
 @pytest.fixture
-def static(its_graph: Path, its_images: Tensor, tmp_path: Path) -> Static:
-    return Static(its_graph, its_images[::2], tmp_path / "scratch")
+def static(its_graph: Path, its_images: Tensor, tmp_path: Path) -> StaticInt8:
+    return StaticInt8(its_graph, its_images[::2], tmp_path / "scratch")
 
 
 def test_static_int8_is_written_as_quantise_pairs_with_weights_by_channel(
-    static: Static, its_graph: Path, its_images: Tensor, tmp_path: Path
+    static: StaticInt8, its_graph: Path, its_images: Tensor, tmp_path: Path
 ) -> None:
     assert static.write(tmp_path / "int8.onnx") in METHODS
     kinds = operators(tmp_path / "int8.onnx")
@@ -40,7 +40,7 @@ def test_static_int8_is_written_as_quantise_pairs_with_weights_by_channel(
 
 
 def test_several_methods_are_tried_and_the_nearest_to_fp32_is_taken(
-    static: Static, its_graph: Path, its_images: Tensor, tmp_path: Path
+    static: StaticInt8, its_graph: Path, its_images: Tensor, tmp_path: Path
 ) -> None:
     chosen = static.write(tmp_path / "int8.onnx")
     held_back = its_images[::2][-9:]
@@ -59,12 +59,12 @@ def test_fewer_images_make_histograms_where_activations_are_many(values: int, im
 
 
 def test_more_and_more_layers_are_spared_until_nothing_is_left_to_try(
-    static: Static, its_graph: Path, its_images: Tensor, tmp_path: Path
+    static: StaticInt8, its_graph: Path, its_images: Tensor, tmp_path: Path
 ) -> None:
     path = tmp_path / "int8.onnx"
     static.write(path)
     before, pairs, spared = error(path, its_graph, its_images), operators(path)["DequantizeLinear"], []
-    while layers := static.spare(path):
+    while layers := static.exclude_layers(path):
         spared.append(layers)
     assert [len(layers) for layers in spared] == sorted(len(layers) for layers in spared)
     assert set(spared[0]) <= set(spared[-1])
@@ -77,13 +77,13 @@ def test_more_and_more_layers_are_spared_until_nothing_is_left_to_try(
 def test_dynamic_int8_turns_matrix_products_into_integer_ones(
     its_graph: Path, its_images: Tensor, tmp_path: Path
 ) -> None:
-    Dynamic(its_graph, tmp_path / "scratch").write(tmp_path / "dynamic.onnx")
+    DynamicInt8(its_graph, tmp_path / "scratch").write(tmp_path / "dynamic.onnx")
     assert operators(tmp_path / "dynamic.onnx")["MatMulInteger"] == 1
     assert error(tmp_path / "dynamic.onnx", its_graph, its_images) < 0.1
 
 
 def test_fp16_takes_and_gives_float32_and_is_half_as_large(its_graph: Path, its_images: Tensor, tmp_path: Path) -> None:
-    Half(its_graph).write(tmp_path / "half.onnx")
+    Float16(its_graph).write(tmp_path / "half.onnx")
     onnx.checker.check_model(tmp_path / "half.onnx", full_check=True)
     assert error(tmp_path / "half.onnx", its_graph, its_images) < 0.01
     assert (tmp_path / "half.onnx").stat().st_size < 0.6 * its_graph.stat().st_size

@@ -1,4 +1,4 @@
-"""Int8 for OpenVINO by NNCF, with the layers that hurt put back."""
+"""OpenVinoInt8 for OpenVINO by NNCF, with the layers that hurt put back."""
 
 import os
 import subprocess
@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lensmith.core.helper_process import HelperError
 from lensmith.exporting import openvino_graph
-from lensmith.exporting.openvino_graph import Int8
+from lensmith.exporting.openvino_graph import OpenVinoInt8
 from lensmith.imaging.preprocessing import Tensor
 from lensmith.inference.engine import open_graph
 
@@ -25,8 +26,8 @@ def answers(graph: Path, images: Tensor) -> Tensor:
 
 
 def test_int8_answers_nearly_as_fp32_and_is_smaller(its_graph: Path, its_images: Tensor, tmp_path: Path) -> None:
-    maker = Int8(its_graph, its_images[::2], tmp_path / "nncf", False, lambda: (its_images, TRUTH), 0.5)
-    assert maker.write(tmp_path / "int8.xml") == "NNCF"
+    builder = OpenVinoInt8(its_graph, its_images[::2], tmp_path / "nncf", False, lambda: (its_images, TRUTH), 0.5)
+    assert builder.write(tmp_path / "int8.xml") == "NNCF"
     assert np.abs(answers(tmp_path / "int8.xml", its_images) - answers(its_graph, its_images)).max() < 0.2
     assert "FakeQuantize" in (tmp_path / "int8.xml").read_text()
     assert (tmp_path / "int8.bin").stat().st_size < 0.6 * its_graph.stat().st_size
@@ -38,15 +39,15 @@ def test_layers_that_cost_accuracy_are_put_back_into_fp32_and_named(
 ) -> None:
     noise = np.random.default_rng(0).standard_normal((256, 3, 32, 32)).astype(np.float32)
     truth = answers(its_graph, noise).argmax(1)  # on noise many answers are near ties, which int8 turns round
-    maker = Int8(its_graph, its_images[::2], tmp_path / "nncf", False, lambda: (noise, truth), 0.0)
+    builder = OpenVinoInt8(its_graph, its_images[::2], tmp_path / "nncf", False, lambda: (noise, truth), 0.0)
     path = tmp_path / "int8.xml"
-    maker.write(path)
+    builder.write(path)
     before = (answers(path, noise).argmax(1) == truth).mean()
     assert before < 1
-    kept = maker.spare(path)
+    kept = builder.exclude_layers(path)
     assert kept
     assert (answers(path, noise).argmax(1) == truth).mean() > before
-    assert maker.spare(path) == ()
+    assert builder.exclude_layers(path) == ()
 
 
 def test_nothing_is_printed_and_no_use_reported(
@@ -61,7 +62,7 @@ def test_nothing_is_printed_and_no_use_reported(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subprocess, "run", watched)
-        Int8(its_graph, its_images[:8], tmp_path / "nncf", False, lambda: (its_images, TRUTH), 0.5).write(
+        OpenVinoInt8(its_graph, its_images[:8], tmp_path / "nncf", False, lambda: (its_images, TRUTH), 0.5).write(
             tmp_path / "int8.xml"
         )
     assert capfd.readouterr() == ("", "")
@@ -76,14 +77,15 @@ import os, signal
 import numpy as np
 from pathlib import Path
 from lensmith.inference.engine import open_graph
-from lensmith.exporting.openvino_graph import Int8
+from lensmith.exporting.openvino_graph import OpenVinoInt8
 
 signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
 images, folder = np.load({str(tmp_path / "images.npy")!r}), Path({str(tmp_path)!r})
-maker = Int8(Path({str(its_graph)!r}), images, folder / "nncf", False, lambda: (images, np.zeros(8, int)), 0.0)
-maker.write(folder / "int8.xml")
+graph, labelled = Path({str(its_graph)!r}), lambda: (images, np.zeros(8, int))
+builder = OpenVinoInt8(graph, images, folder / "nncf", False, labelled, 0.0)
+builder.write(folder / "int8.xml")
 engine = open_graph(str(folder / "int8.xml"), "openvino", "int8", 1)
-maker.spare(folder / "int8.xml")
+builder.exclude_layers(folder / "int8.xml")
 engine.run(images)
 os.kill(os.getpid(), signal.SIGUSR1)
 """
@@ -94,18 +96,20 @@ os.kill(os.getpid(), signal.SIGUSR1)
 def test_layers_that_hurt_are_sought_for_a_limited_time(
     its_graph: Path, its_images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    maker = Int8(its_graph, its_images[:8], tmp_path / "nncf", False, lambda: (its_images, TRUTH), 0.5)
-    maker.write(tmp_path / "int8.xml")
+    builder = OpenVinoInt8(its_graph, its_images[:8], tmp_path / "nncf", False, lambda: (its_images, TRUTH), 0.5)
+    builder.write(tmp_path / "int8.xml")
     before = (tmp_path / "int8.bin").read_bytes()
     monkeypatch.setattr(openvino_graph, "CONTROL_LIMIT_S", 0.01)
-    with pytest.raises(RuntimeError, match="not found within"):
-        maker.spare(tmp_path / "int8.xml")
+    with pytest.raises(HelperError, match=r"0\.01 s"):
+        builder.exclude_layers(tmp_path / "int8.xml")
     assert (tmp_path / "int8.bin").read_bytes() == before
 
 
 def test_what_fails_in_the_child_is_said(its_images: Tensor, tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"no graph")
-    maker = Int8(tmp_path / "broken.onnx", its_images[:8], tmp_path / "nncf", False, lambda: (its_images, TRUTH), 0.5)
-    with pytest.raises(RuntimeError, match=r"broken\.onnx|parse|protobuf"):
-        maker.write(tmp_path / "int8.xml")
+    builder = OpenVinoInt8(
+        tmp_path / "broken.onnx", its_images[:8], tmp_path / "nncf", False, lambda: (its_images, TRUTH), 0.5
+    )
+    with pytest.raises(HelperError, match=r"broken\.onnx|parse|protobuf"):
+        builder.write(tmp_path / "int8.xml")
     assert not (tmp_path / "int8.xml").exists()

@@ -9,10 +9,10 @@ import pytest
 from lensmith.bundle.format import Bundle
 from lensmith.config import ExportSettings
 from lensmith.errors import SettingsError
-from lensmith.exporting.candidates import Maker
-from lensmith.exporting.export import Exported, export
-from lensmith.exporting.onnx_graph import Half, Static
-from lensmith.exporting.openvino_graph import Int8
+from lensmith.exporting.candidates import GraphBuilder
+from lensmith.exporting.export import ExportResult, export
+from lensmith.exporting.onnx_graph import Float16, StaticInt8
+from lensmith.exporting.openvino_graph import OpenVinoInt8
 from lensmith.imaging.preprocessing import Tensor
 from lensmith.inference.classifier import load
 from lensmith.inference.engine import open_graph
@@ -23,7 +23,7 @@ from lensmith.training.run_dir.run import Run
 
 
 @pytest.fixture(scope="module")
-def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
     out = tmp_path_factory.mktemp("exported") / "bundle"
     return export(ExportSettings(run=trained, out=out, features=True), quick=True)
 
@@ -37,7 +37,7 @@ def graph(well_fed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_graph(model, run.preprocessing.image_size, path, features=True)
 
 
-def test_it_counts_the_answers_that_the_bundle_gives(exported: Exported) -> None:
+def test_it_counts_the_answers_that_the_bundle_gives(exported: ExportResult) -> None:
     reference, evaluation = exported.manifest.reference, exported.evaluation
     assert reference is not None
     assert (reference.part, reference.images) == ("val", len(evaluation.files))
@@ -51,7 +51,7 @@ def test_it_counts_the_answers_that_the_bundle_gives(exported: Exported) -> None
     assert reference.low_confidence == pytest.approx(min(confidence), abs=1e-4)
 
 
-def test_means_of_the_features_are_those_of_the_serving_path(exported: Exported) -> None:
+def test_means_of_the_features_are_those_of_the_serving_path(exported: ExportResult) -> None:
     reference, classifier = exported.manifest.reference, load(exported.bundle)
     assert reference is not None
     rows = [
@@ -71,7 +71,7 @@ def test_without_being_asked_for_there_are_no_features(trained: Path, tmp_path: 
     assert load(made.bundle).engine.run_with_features(np.zeros((1, 3, 32, 32), np.float32))[1] is None
 
 
-def test_a_bundle_with_features_answers_as_one_without(exported: Exported, trained: Path, tmp_path: Path) -> None:
+def test_a_bundle_with_features_answers_as_one_without(exported: ExportResult, trained: Path, tmp_path: Path) -> None:
     plain = export(ExportSettings(run=trained, out=tmp_path / "bundle"), quick=True)
     mine, its = (Bundle.load(each.bundle).golden().probabilities for each in (exported, plain))
     np.testing.assert_array_equal(mine, its)
@@ -82,10 +82,10 @@ def test_a_bundle_with_features_answers_as_one_without(exported: Exported, train
 def test_graphs_of_other_precisions_keep_the_features(
     precision: str, graph: Path, its_images: Tensor, tmp_path: Path
 ) -> None:
-    makers: dict[str, Maker] = {
-        "int8": Static(graph, its_images[:40], tmp_path / "between"),
-        "fp16": Half(graph),
-        "openvino-int8": Int8(
+    makers: dict[str, GraphBuilder] = {
+        "int8": StaticInt8(graph, its_images[:40], tmp_path / "between"),
+        "fp16": Float16(graph),
+        "openvino-int8": OpenVinoInt8(
             graph, its_images[:40], tmp_path / "between", False, lambda: (its_images, np.zeros(72)), 0.5
         ),
     }

@@ -23,7 +23,7 @@ def test_a_real_engine_has_every_figure(colour_bundle: Bundle, plain: EngineReco
     assert found.images_per_second > 1
     assert 0 < found.load_s < 60
     assert found.memory_bytes > 1_000_000
-    record = found.on(plain)
+    record = found.added_to(plain)
     assert (record.latency_ms, record.memory_bytes) == (round(found.latency_ms, 3), found.memory_bytes)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from lensmith.bundle.format import EngineRecord
-from lensmith.inference.selection import choose, front
+from lensmith.inference.selection import pareto_front, select
 
 
 def record(
@@ -28,44 +28,44 @@ def names(records: tuple[EngineRecord, ...]) -> list[str]:
 
 
 def test_the_fastest_within_the_limit_is_chosen_and_comes_first() -> None:
-    chosen = choose(
+    found = select(
         [record("onnxruntime fp32"), record("openvino int8", 400, 0.4), record("onnxruntime int8", 500, 0.6)], 0.5
     )
-    assert names(chosen) == ["openvino-int8", "onnxruntime-fp32", "onnxruntime-int8"]
-    assert [each.chosen for each in chosen] == [True, False, False]
-    assert chosen[0].why == "the fastest of 2 within 0.5 points, 4.0× onnxruntime-fp32"
-    assert chosen[1].why == "25% of the chosen one's speed"
-    assert chosen[2].why == "loses 0.60 points, and 0.5 are allowed"
+    assert names(found) == ["openvino-int8", "onnxruntime-fp32", "onnxruntime-int8"]
+    assert [each.chosen for each in found] == [True, False, False]
+    assert found[0].why == "the fastest of 2 within 0.5 percentage points, 4.0× onnxruntime-fp32"
+    assert found[1].why == "25% of the selected engine's speed"
+    assert found[2].why == "loses 0.60 percentage points, and 0.5 are allowed"
 
 
 def test_int8_that_is_slower_is_not_chosen() -> None:
-    chosen = choose([record("onnxruntime int8", 60, 0.0), record("onnxruntime fp32", 100)], 0.5)
-    assert names(chosen)[0] == "onnxruntime-fp32"
+    found = select([record("onnxruntime int8", 60, 0.0), record("onnxruntime fp32", 100)], 0.5)
+    assert names(found)[0] == "onnxruntime-fp32"
 
 
 def test_of_engines_as_fast_as_each_other_the_more_faithful_is_chosen() -> None:
-    chosen = choose([record("openvino int8", 101, 0.3), record("openvino bf16", 100, 0.0)], 0.5)
-    assert names(chosen)[0] == "openvino-bf16"
-    chosen = choose([record("openvino int8", 110, 0.3), record("openvino bf16", 100, 0.0)], 0.5)
-    assert names(chosen)[0] == "openvino-int8"
+    found = select([record("openvino int8", 101, 0.3), record("openvino bf16", 100, 0.0)], 0.5)
+    assert names(found)[0] == "openvino-bf16"
+    found = select([record("openvino int8", 110, 0.3), record("openvino bf16", 100, 0.0)], 0.5)
+    assert names(found)[0] == "openvino-int8"
 
 
 @pytest.mark.parametrize("out", [{"graph": None, "why": "not made"}, {"speed": None, "why": "crashed"}])
 def test_what_has_no_graph_or_no_speed_comes_last_with_its_reason(out: dict[str, object]) -> None:
-    chosen = choose([record("openvino int8", **{"speed": 900.0, **out}), record("onnxruntime fp32")], 0.5)  # type: ignore[arg-type]
-    assert names(chosen) == ["onnxruntime-fp32", "openvino-int8"]
-    assert chosen[1].why == out["why"]
-    assert chosen[0].why == "the only one within 0.5 points"
+    found = select([record("openvino int8", **{"speed": 900.0, **out}), record("onnxruntime fp32")], 0.5)  # type: ignore[arg-type]
+    assert names(found) == ["onnxruntime-fp32", "openvino-int8"]
+    assert found[1].why == out["why"]
+    assert found[0].why == "the only one within 0.5 percentage points"
 
 
 def test_none_is_chosen_where_none_may_serve() -> None:
-    assert not any(each.chosen for each in choose([record("onnxruntime int8", 500, 2.0)], 0.5))
+    assert not any(each.chosen for each in select([record("onnxruntime int8", 500, 2.0)], 0.5))
 
 
 def test_marks_of_an_earlier_choice_are_gone() -> None:
-    first = choose([record("openvino int8", 200), record("onnxruntime fp32", 100)], 0.5)
+    first = select([record("openvino int8", 200), record("onnxruntime fp32", 100)], 0.5)
     slower = [each.model_copy(update={"images_per_second": 50.0}) if each.chosen else each for each in first]
-    again = choose(slower, 0.5)
+    again = select(slower, 0.5)
     assert names(again) == ["onnxruntime-fp32", "openvino-int8"]
     assert [each.chosen for each in again] == [True, False]
 
@@ -73,5 +73,5 @@ def test_marks_of_an_earlier_choice_are_gone() -> None:
 def test_the_front_holds_what_no_other_beats_in_everything() -> None:
     fast, small = record("openvino int8", 400, 0.4), record("onnxruntime int8", 300, 0.4, size=10)
     exact, beaten = record("onnxruntime fp32", 100, 0.0), record("openvino fp32", 90, 0.0, latency=11)
-    assert front([fast, small, exact, beaten]) == (fast, small, exact)
-    assert [each.pareto for each in choose([fast, small, exact, beaten], 0.5)] == [True, True, True, False]
+    assert pareto_front([fast, small, exact, beaten]) == (fast, small, exact)
+    assert [each.pareto for each in select([fast, small, exact, beaten], 0.5)] == [True, True, True, False]

@@ -74,7 +74,7 @@ def test_a_description_that_leads_out_of_the_cache_is_refused(registry: Any, ver
     content["files"]["../../escaped"] = "0" * 64
     manifest.write_text(json.dumps(content))
     registry.set_model_version_tag("flowers", "1", CONTENT_TAG, sha256(manifest))
-    with pytest.raises(RegistryError, match="climbs out"):
+    with pytest.raises(RegistryError, match="leads out"):
         pull(registry, resolve(registry, ModelReference("flowers", "1")))
     assert left(version.content) == []
 

@@ -14,7 +14,7 @@ from lensmith.core.machine import share_cores
 
 if TYPE_CHECKING:
     from lensmith.evaluation.evaluation import Evaluation
-    from lensmith.exporting.export import Exported
+    from lensmith.exporting.export import ExportResult
     from lensmith.inference.batch import Predicted
     from lensmith.inference.classifier import Classifier
     from lensmith.inference.inspection import Description, Difference, Verified
@@ -29,7 +29,7 @@ def export(
     features: bool = default(False), licence: str | None = None, data_licence: str | None = None,
     out: StrPath | None = None, name: str | None = None, overwrite: bool = default(False),
     tolerance: float = default(0.001), min_agreement: float = default(0.999),
-) -> Exported:  # fmt: skip
+) -> ExportResult:  # fmt: skip
     """Turn a run into a bundle with the fastest engine whose loss of accuracy is within the limit."""
     settings = config.ExportSettings.resolve(given(locals()))
     share_cores()

@@ -1,7 +1,7 @@
-"""A bundle as one zip file: packed, and unpacked once its table of contents was found harmless.
+"""Packing a bundle as one zip file, and safe unpacking: the table of contents is checked before a byte is written.
 
-A zip may come from anywhere. Everything that can be said from its table of contents is said before a byte is written,
-and what is unpacked gets its name only when it is whole.
+A zip may come from anywhere, so zip bombs, links and names that lead out of the folder are refused. The unpacked folder
+gets its name only when it is whole.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from lensmith.core.text import first_line
 from lensmith.errors import BundleError, OutputError
 
 MAX_ENTRIES = 1000
-"""A bundle with every engine and format has some tens of files."""
+"""Most entries of a zip; a bundle with every engine and format has some tens of files."""
 
 MAX_BYTES = 32 << 30
-"""Unpacked: a backbone of a billion weights in every engine and format has 25 GB, the largest of timm's 27 in fp32."""
+"""Most bytes unpacked: a billion weights in every engine and format have 25 GB, timm's largest backbone 27 in fp32."""
 
 MAX_RATIO, RATIO_FROM_BYTES = 20, 256 << 20
-"""Unpacked against packed, of what is larger than so many bytes unpacked; below, a bomb does no harm. Weights hardly
-shrink: measured were 1.1 times for fp32, 1.2 to 1.5 for int8, 1.7 for fp32 rounded to bf16. Bombs grow 1,000 times."""
+"""Largest ratio of unpacked to packed size, for zips above so many bytes unpacked; a smaller bomb does no harm. Weights
+hardly shrink: 1.1 times for fp32, 1.2 to 1.5 for int8, 1.7 for fp32 rounded to bf16. Bombs grow 1,000 times."""
 
 MAX_NAME_BYTES = 200
-"""Windows takes paths of 260 characters, and the cache's own folder comes before a name."""
+"""Longest name of a file: Windows takes paths of 260 characters, and the cache's folder comes before the name."""
 
 DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError)
-"""What zipfile raises for damaged files, beside OSError. Its NotImplementedError is a RuntimeError."""
+"""Exceptions of zipfile for damaged files, besides OSError. Its NotImplementedError is a RuntimeError."""
 
 
 def unsafe(name: str) -> str:
-    """Why a file name must not be used below a bundle's folder, in words after "it"; empty if it may.
+    """Reason why a file name must not be used below a bundle's folder, as a clause after "it"; empty if it may.
 
-    A name that is harmless on this system may lead elsewhere on the next, so the rules of all of them hold everywhere.
+    A name that is harmless on one system may lead elsewhere on another, so the rules of all systems apply everywhere.
     """
     if not name or "\0" in name:
         return "is no file name"
@@ -49,11 +49,11 @@ def unsafe(name: str) -> str:
         return "is an absolute path"
     if "\\" in name:
         return "has a backslash in it"
-    return "climbs out of the folder" if ".." in PurePosixPath(name).parts else ""
+    return "leads out of the folder" if ".." in PurePosixPath(name).parts else ""
 
 
 def pack(folder: Path, names: Iterable[str], path: Path) -> Path:
-    """Write files of a folder, in the order of their names, as one zip at `path`; a finished file or none."""
+    """Write files of a folder as one zip, whole or not at all."""
     with atomic_path(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in names:
             archive.write(folder / name, name)
@@ -61,7 +61,7 @@ def pack(folder: Path, names: Iterable[str], path: Path) -> Path:
 
 
 def holds(path: Path, name: str) -> bool:
-    """Is there a zip at `path` with an entry of that name?"""
+    """Whether there is a zip at `path` with an entry of that name."""
     try:
         with zipfile.ZipFile(path) as archive:
             return name in archive.namelist()
@@ -70,32 +70,32 @@ def holds(path: Path, name: str) -> bool:
 
 
 def unpack(packed: Path, target: Path, marker: str) -> Path:
-    """Unpack a zip as the folder `target`, unless that is there already; a finished folder or none.
+    """Unpack a zip as the folder `target`, whole or not at all, unless the folder exists.
 
     Args:
-        packed: the zip.
-        target: where the folder goes; named after the zip's content, so that what is there is the same.
-        marker: the file by which the bundle is found: at the top, or in one folder there, as it is when somebody zips
-            the folder by hand. Only what lies beside and below it is unpacked.
+        packed: the zip file.
+        target: folder to make, named after the zip's hash, so that an existing one has the same content.
+        marker: file by which the bundle is found: at the top, or in one folder there, as when somebody zips the folder
+            by hand. Only files beside and below it are unpacked.
 
     Raises:
-        BundleError: no zip, a damaged one, one that holds no bundle, or entries that no bundle has: they would lie
-            elsewhere, are there twice, are links, are encrypted, are too many, or grow too large.
-        OutputError: the disk has no room for it.
+        BundleError: no zip, a damaged one, one without a bundle, or entries that no bundle has: they would be outside
+            the folder, are there twice, are links, are encrypted, are too many, or grow too large.
+        OutputError: the disk has no room.
     """
     if target.is_dir():
         return target
     try:
         with zipfile.ZipFile(packed) as archive:
-            _look_over(packed, archive.infolist())
-            top = _top(packed, archive.infolist(), marker)
+            _require_harmless(packed, archive.infolist())
+            top = _bundle_root(packed, archive.infolist(), marker)
             wanted = [entry for entry in archive.infolist() if top in PurePosixPath(entry.filename).parents]
             with staging_directory(target) as staging:
                 _require_room(packed, target.parent, sum(entry.file_size for entry in wanted))
                 archive.extractall(staging, wanted)
-                _name(staging / top, target)
+                _rename_unless_there(staging / top, target)
     except (*DAMAGE, OSError) as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which comes of a place that no file has
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # seeking to an impossible offset
             raise
         raise BundleError(
             f"A bundle, a folder or a whole zip, was expected at {packed}.",
@@ -105,11 +105,11 @@ def unpack(packed: Path, target: Path, marker: str) -> Path:
     return target
 
 
-def _look_over(packed: Path, entries: list[zipfile.ZipInfo]) -> None:
-    """Refuse what no bundle has.
+def _require_harmless(packed: Path, entries: list[zipfile.ZipInfo]) -> None:
+    """Refuse a zip with entries that no bundle has.
 
-    Sizes are what the table of contents says. It may lie, but never to its advantage: zipfile reads no more of an entry
-    than its size there, and then finds the checksum wrong.
+    Sizes are those of the table of contents. They may be forged, but without effect: zipfile reads no more of an entry
+    than that size, and then finds the checksum wrong.
     """
     if len(entries) > MAX_ENTRIES:
         raise _refusal(packed, f"It has {len(entries):,} entries, and {MAX_ENTRIES:,} are allowed")
@@ -135,23 +135,23 @@ def _look_over(packed: Path, entries: list[zipfile.ZipInfo]) -> None:
 
 
 def _problem(entry: zipfile.ZipInfo) -> str:
-    """What is wrong with one entry, in words after its name; empty if nothing."""
-    # zipfile cuts a name at a null byte and, on Windows, turns its backslashes; so what stands there is judged, too.
+    """Problem of one entry, as a clause after its name; empty without a problem."""
+    # zipfile cuts a name at a null byte and, on Windows, converts backslashes, so the original name is checked as well.
     if problem := unsafe(entry.orig_filename) or unsafe(entry.filename):
         return problem
-    kind = stat.S_IFMT(entry.external_attr >> 16)  # 0 where the system that wrote it has no such thing
+    kind = stat.S_IFMT(entry.external_attr >> 16)  # 0 where the writing system has no file modes
     if kind not in (0, stat.S_IFDIR if entry.is_dir() else stat.S_IFREG):
         return "is a link" if kind == stat.S_IFLNK else "is neither a file nor a folder"
     if entry.flag_bits & 0x1:
         return "is encrypted"
-    # The others' decompressors are given no limit, and may make gigabytes of one chunk that is read.
+    # Other decompressors have no limit, and may expand one chunk to gigabytes.
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return "is packed otherwise than stored or deflated"
+        return "is neither stored nor deflated"
     return ""
 
 
 def _quoted(entry: zipfile.ZipInfo) -> str:
-    """Its name with quotes and escapes, since it may hold what a terminal obeys."""
+    """An entry's name, quoted and escaped, as it may contain control sequences for a terminal."""
     return repr(entry.orig_filename[:MAX_NAME_BYTES])
 
 
@@ -163,8 +163,8 @@ def _refusal(packed: Path, problem: str) -> BundleError:
     )
 
 
-def _top(packed: Path, entries: list[zipfile.ZipInfo], marker: str) -> PurePosixPath:
-    """The folder in the zip that is the bundle."""
+def _bundle_root(packed: Path, entries: list[zipfile.ZipInfo], marker: str) -> PurePosixPath:
+    """The folder in the zip that has the marker."""
     paths = {PurePosixPath(entry.filename) for entry in entries if not entry.is_dir()}
     found = {path.parent for path in paths if path.name == marker and len(path.parts) <= 2}
     if PurePosixPath() in found:
@@ -188,8 +188,8 @@ def _require_room(packed: Path, folder: Path, needed: int) -> None:
         )
 
 
-def _name(folder: Path, target: Path) -> None:
-    """Give an unpacked folder its name, unless another process was quicker."""
+def _rename_unless_there(folder: Path, target: Path) -> None:
+    """Rename an unpacked folder to `target`, unless another process was quicker."""
     try:
         folder.rename(target)
     except OSError:

@@ -1,20 +1,20 @@
-"""How far what a model answers has moved from what it answered on its validation part.
+"""Drift scores and out-of-distribution answers: a service's answers against statistics of the validation part.
 
-A bundle holds a `Reference`: numbers of its validation part, no pictures. A `Window` holds the last answers of a
-service and scores them against it, in three ways on one scale:
+A bundle has a `Reference`: statistics of its validation part, no pictures. A `DriftWindow` has the last answers of a
+service and scores them against the reference, in three ways on one scale:
 
-- classes: the population stability index between both mixes of answers,
+- classes: the population stability index between both distributions of answers,
 
       PSI = Σ (p − q) ln(p / q)    over the classes, p their shares in the window, q in the reference
 
-- confidence: the same over bins that hold a tenth of the reference each, or somewhat more;
+- confidence: the same over bins with a tenth of the reference each, or somewhat more;
 - features: the mean over the features of ((mean in the window − mean in the reference) / their deviation)².
 
 The index is the divergence of Jeffreys (1946, "An invariant form for the prior probability in estimation problems"),
 and the third is that divergence between two normal distributions of one deviation, averaged over the features. Samples
-of one distribution differ, too: in B bins, by (B − 1) (1/N + 1/M) on average, where N is the window's size and M the
+of one distribution differ as well: in B bins, by (B − 1) (1/N + 1/M) on average, where N is the window's size and M the
 reference's (Yurdakul and Naranjo 2020, "Statistical properties of the population stability index"); in each feature,
-by 1/N + 1/M. That much is taken off, so that a score without drift is about 0.
+by 1/N + 1/M. This expected value is subtracted, so that a score without drift is about 0.
 """
 
 from __future__ import annotations
@@ -33,43 +33,43 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Floats = npt.NDArray[np.floating[Any]]
 
 THRESHOLDS = {"classes": 0.2, "confidence": 0.2, "features": 0.1}
-"""Scores from which on to look at what is sent. Without drift less than one window in a hundred comes to one, with the
-fewest answers and the smallest reference, too. Features are many, and most of them stay as they are, whatever changes.
+"""Scores from which on somebody should look at the pictures. Without drift less than one window in a hundred reaches
+one, even with the fewest answers and the smallest reference. Of many features most are unchanged, whatever drifts.
 """
 WINDOW = 1000
-"""Answers that are looked back on."""
+"""Number of last answers that are scored."""
 LEAST_ANSWERS = 200
 """Fewer answers are too noisy for a score."""
 LEAST_IMAGES = 100
 """A reference of fewer images is too noisy for a score."""
 
 ODD_SHARE = 0.01
-"""Share of the validation part that lies beyond what counts as ordinary."""
+"""Share of the validation part that counts as out of distribution."""
 
 MOST_GROUPS, LEAST_IN_GROUP = 40, 15
-"""Rare classes are counted together, so that there are not more groups than answers can fill."""
+"""Rare classes are counted together, so that each group has enough answers."""
 PARTS = 10
-"""Of the reference, by confidence; fewer where they would hold too little."""
+"""Bins of confidence; fewer for a small reference."""
 RESOLUTION = 1000
-"""Bins of confidence end at multiples of 1/1000: what engines round differently must not look like drift."""
+"""Bins of confidence end at multiples of 1/1000: rounding by different engines must not look like drift."""
 LEAST_VARIANCE = 0.01
-"""A feature's variance counts for at least so much of the mean one: one that was always 0 would count without end."""
+"""Least variance of a feature, as a share of the mean variance: one that was always 0 would count without limit."""
 
 
 class Reference(BaseModel):
-    """What a model answered on labelled images that it did not learn from: numbers over all of them, no image's own."""
+    """Reference statistics of a model's answers on labelled images that it did not learn from; no image's own data."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     part: str = Field(description="part of the data: val, or train where there was none")
-    images: int = Field(ge=1, description="M, how many images")
-    classes: tuple[int, ...] = Field(description="answers by likeliest class, in the order of the labels")
-    confidence_edges: tuple[float, ...] = Field((), description="of the bins of confidence, rising; each ends at one")
-    confidence: tuple[int, ...] = Field(description="answers in each bin; the last one ends at 1")
+    images: int = Field(ge=1, description="number of images, M")
+    classes: tuple[int, ...] = Field(description="number of answers by likeliest class, in the order of the labels")
+    confidence_edges: tuple[float, ...] = Field((), description="edges between the bins of confidence, rising")
+    confidence: tuple[int, ...] = Field(description="number of answers in each bin; the last one ends at 1")
     low_confidence: float = Field(0.0, description="at most 1 % of the answers were less confident")
-    feature_images: int = Field(0, ge=0, description="images whose features were looked at")
-    feature_means: tuple[float, ...] = Field((), description="of each feature that the graph gives beside its logits")
-    feature_variances: tuple[float, ...] = Field((), description="of each feature, > 0")
+    feature_images: int = Field(0, ge=0, description="number of images whose features were computed")
+    feature_means: tuple[float, ...] = Field((), description="mean of each feature, the graph's second output")
+    feature_variances: tuple[float, ...] = Field((), description="variance of each feature, > 0")
     far: float | None = Field(None, description="at most 1 % of the images lay farther from the means; see drift.md")
 
     @model_validator(mode="after")
@@ -88,17 +88,17 @@ class Reference(BaseModel):
 
     @classmethod
     def of(cls, part: str, probabilities: Floats, features: Floats | None = None) -> Self:
-        """The numbers of a part.
+        """Reference statistics of a part.
 
         Args:
-            part: what it is called.
-            probabilities: float32 (M, C), as the bundle will answer.
-            features: float32 (K, D) of its images, or of some of them; None: the graph gives none.
+            part: name of the part.
+            probabilities: float32 (M, C), the bundle's answers.
+            features: float32 (K, D), features of the images or of some of them; None if the graph has none.
         """
         confidence = probabilities.max(axis=1).astype(np.float64)
         parts = max(2, min(PARTS, len(confidence) // LEAST_IN_GROUP))
         cuts = np.quantile(confidence, np.arange(1, parts) / parts)
-        # Downwards, so that where all are sure there still is an edge below them.
+        # Rounded down, so that there is an edge below even if all answers are certain.
         edges = sorted({math.floor(each * RESOLUTION) / RESOLUTION for each in np.minimum(cuts, 1 - 1e-9).tolist()})
         bins = np.searchsorted(edges, confidence, side="left")
         found: dict[str, Any] = {}
@@ -125,14 +125,14 @@ class Reference(BaseModel):
         )
 
     def odd(self, confidence: float, features: Floats | None = None) -> bool:
-        """Whether an answer is unlike nearly all of the validation part: less sure than 99 % of its answers were, or
-        about an image that lies farther out than 99 % of its images did.
+        """Whether an answer is out of distribution: its confidence below that of 99 % of the validation part's answers,
+        or its image farther from the mean features than 99 % of the part's images.
 
         Of pictures like those of the validation part about one in a hundred is odd, two where there are features.
 
         Args:
-            confidence: in the likeliest class, 0..1.
-            features: float32 (D,), as `Engine.run_with_features` gives them; None: only the confidence counts.
+            confidence: probability of the likeliest class, 0..1.
+            features: float32 (D,), a row of `Engine.run_with_features`; None: only the confidence counts.
         """
         if not confidence >= self.low_confidence:  # NaN is odd
             return True
@@ -146,12 +146,12 @@ class Reference(BaseModel):
         return np.array(self.feature_means), np.array(self.feature_variances)
 
 
-class Window:
-    """The last answers of one model, scored against its reference. One thread at a time.
+class DriftWindow:
+    """The last answers of one model, scored for drift against its reference. For one thread at a time.
 
     Args:
-        reference: of the model.
-        size: answers that it holds; the oldest leaves as a new one comes.
+        reference: the model's reference statistics.
+        size: number of answers in the window; a new one replaces the oldest.
     """
 
     def __init__(self, reference: Reference, size: int = WINDOW) -> None:
@@ -167,26 +167,26 @@ class Window:
         self._described = 0
 
     def __len__(self) -> int:
-        """Answers that it holds."""
+        """Number of answers in the window."""
         return len(self._last)
 
     def note(self, class_id: int, confidence: float, features: Floats | None = None) -> None:
-        """Take one answer in; the time it takes does not depend on the window's size.
+        """Add one answer; the time does not depend on the window's size.
 
         Args:
-            class_id: the likeliest class.
-            confidence: its probability, 0..1.
-            features: float32 (D,), where the graph gives them.
+            class_id: index of the likeliest class.
+            confidence: probability of that class, 0..1.
+            features: float32 (D,), where the graph has features.
         """
-        place = self._group_of[class_id], bisect_left(self._edges, confidence)
+        bins_of = self._group_of[class_id], bisect_left(self._edges, confidence)
         classes, bins = self._counts["classes"], self._counts["confidence"]
         if len(self._last) == self._size:
             group, bin_ = self._last.popleft()
             classes[group] -= 1
             bins[bin_] -= 1
-        self._last.append(place)
-        classes[place[0]] += 1
-        bins[place[1]] += 1
+        self._last.append(bins_of)
+        classes[bins_of[0]] += 1
+        bins[bins_of[1]] += 1
         if features is not None and features.shape == self._means.shape:
             if self._features is None:
                 self._features = np.empty((self._size, len(self._means)), np.float32)
@@ -214,13 +214,13 @@ class Window:
 
 
 def stability(counts: Sequence[int], expected: Sequence[int]) -> float:
-    """Population stability index of two counts over the same B bins, less what sampling alone brings on average; ≥ 0.
+    """Population stability index of two counts over the same B bins, less its mean without drift; ≥ 0.
 
     Half a count is added to each bin, as none may be empty.
 
     Args:
-        counts: of the window, B.
-        expected: of the reference, B.
+        counts: B counts in the window.
+        expected: B counts in the reference.
     """
     n, m = sum(counts), sum(expected)
     p = (np.asarray(counts, dtype=np.float64) + 0.5) / (n + 0.5 * len(counts))
@@ -230,11 +230,11 @@ def stability(counts: Sequence[int], expected: Sequence[int]) -> float:
 
 
 def _groups(classes: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The group that each class is counted in, and each group's answers in the reference.
+    """The group of each class, and each group's number of answers in the reference.
 
-    A class with answers enough is a group of its own. The others are dealt out in turn, in the order of the labels, to
-    as many groups as they can fill, at least one. Sorted by their answers they would make groups that look larger, or
-    smaller, than they are.
+    A class with enough answers is a group of its own. The others are distributed in turn, in the order of the labels,
+    to as many groups as they can fill, at least one. If they were sorted by their answers, groups would look larger or
+    smaller than they are.
     """
     enough = max(LEAST_IN_GROUP, math.ceil(sum(classes) / MOST_GROUPS))
     frequent = [class_id for class_id, answers in enumerate(classes) if answers >= enough]
@@ -245,14 +245,14 @@ def _groups(classes: Sequence[int]) -> tuple[list[int], list[int]]:
         group_of[class_id] = group
     for place, class_id in enumerate(rare):
         group_of[class_id] = len(frequent) + place % shared
-    held = [0] * (max(group_of) + 1)
+    totals = [0] * (max(group_of) + 1)
     for class_id, answers in enumerate(classes):
-        held[group_of[class_id]] += answers
-    return group_of, held
+        totals[group_of[class_id]] += answers
+    return group_of, totals
 
 
 def _distance(features: Floats, means: Floats, variances: Floats) -> Any:
-    """Float (…, D) → (…): the mean squared distance from the means, in deviations."""
+    """Float (…, D) → (…): mean squared distance from the means, in standard deviations."""
     return ((features - means) ** 2 / variances).mean(axis=-1)
 
 

@@ -1,14 +1,14 @@
-"""The bundle: a folder (or the same folder zipped) that holds all a service needs, and no Python class.
+"""The bundle format: a folder (or the same folder zipped) with all that a service needs, and no Python class.
 
-    bundle.json     what it is: labels in order, preprocessing, engines, metrics, provenance, SHA-256 of every file
+    bundle.json     the manifest: labels in order, preprocessing, engines, metrics, provenance, SHA-256 of every file
     model.onnx      the graph: float32 (N, 3, S, S) → float32 (N, C) logits; others beside it, such as int8 ones
-    golden.npz      a handful of real encoded images with the probabilities that the exporter saw
-    report.html     the evaluation, to look at
+    golden.npz      golden samples: a few real encoded images with the probabilities of the export
+    report.html     the evaluation's report
     README.md       the model card
 
-Loading verifies the schema and every hash; `inference.engine` verifies shapes and the golden samples; `archive`
-packs and unpacks. No pickle anywhere. docs/bundle.md describes every field; its tables and docs/bundle.schema.json are
-made of the descriptions here, by tools/generate_bundle_schema.py.
+Loading verifies the schema and every hash; `inference.engine` verifies shapes and the golden samples; `archive` packs
+and unpacks. No pickle anywhere. docs/bundle.md describes every field; tools/generate_bundle_schema.py generates its
+tables and docs/bundle.schema.json from the descriptions here.
 """
 
 from __future__ import annotations
@@ -34,40 +34,46 @@ from lensmith.errors import BundleError, OutputError
 from lensmith.imaging.preprocessing import Preprocessing
 
 SCHEMA_VERSION = 1
-"""Raised only by a change that an older reader would get wrong; it passes over fields that it does not know."""
+"""Raised only by a change that an older reader would misread; unknown fields are ignored."""
 
 MANIFEST = "bundle.json"
 GOLDEN = "golden.npz"
 GRAPH = "model.onnx"
 
 MAX_MANIFEST_BYTES = 32 << 20
-"""Twenty times one with 20,000 labels; JSON takes ten times its size in memory."""
+"""Twenty times the size of a manifest with 20,000 labels; JSON takes ten times its size in memory."""
 
 
 class EngineRecord(BaseModel):
-    """One way to run the bundle, as it was measured; or one that was tried in vain."""
+    """One engine at one precision with its measurements; or a candidate that cannot run the bundle, and why."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     engine: str = Field(description="onnxruntime, openvino, onnxruntime-cuda or onnxruntime-tensorrt")
     precision: str = Field(description="fp32, bf16, fp16, int8 or int8-dynamic")
     graph: str | None = Field(description="file in the bundle; null: none is there, and `why` says why not")
-    method: str = Field("", description="how an int8 graph was calibrated")
-    kept: tuple[str, ...] = Field((), description="layers that were kept in fp32, since int8 there cost accuracy")
-    accuracy: float | None = Field(None, description="share of right answers on the images of `judged`, 0..1")
-    drop: float | None = Field(None, description="accuracy lost against PyTorch on the same images, in points of 100")
+    method: str = Field("", description="calibration method of an int8 graph")
+    kept: tuple[str, ...] = Field((), description="layers that were left in fp32, since int8 there cost accuracy")
+    accuracy: float | None = Field(None, description="share of correct answers on the images of `judged`, 0..1")
+    drop: float | None = Field(
+        None, description="accuracy lost against PyTorch on the same images, in percentage points"
+    )
     agreement: float | None = Field(None, description="share of images with PyTorch's class, 0..1")
-    largest_difference: float | None = Field(None, description="of a probability, from PyTorch")
-    latency_ms: float | None = Field(None, description="one image alone on one core, bytes to answer, median")
-    images_per_second: float | None = Field(None, description="bytes to answers on all cores allowed")
-    memory_bytes: int | None = Field(None, description="by how much a process grew that loaded and ran it")
-    load_s: float | None = Field(None, description="from files to the first answer, in seconds")
-    bytes: int | None = Field(None, description="of its files")
-    golden_tolerance: float = Field(1e-3, gt=0, description="largest allowed difference of a probability, golden.npz")
-    needs: tuple[str, ...] = Field((), description="instruction sets, any of which it needs to be right and fast")
-    pareto: bool = Field(False, description="no other is at least as good in accuracy, speed, latency and size")
-    chosen: bool = Field(False, description="it runs the bundle wherever it can; of all engines one is chosen")
-    why: str = Field("", description="why it was chosen, was not, or is not there, in words")
+    largest_difference: float | None = Field(None, description="largest difference of a probability from PyTorch")
+    latency_ms: float | None = Field(
+        None, description="median time of one image alone on one core, from bytes to answer, in milliseconds"
+    )
+    images_per_second: float | None = Field(None, description="throughput from bytes to answers on all cores allowed")
+    memory_bytes: int | None = Field(None, description="growth of a process that loads and runs the engine")
+    load_s: float | None = Field(None, description="time from files to the first answer, in seconds")
+    bytes: int | None = Field(None, description="size of the graph's files")
+    golden_tolerance: float = Field(1e-3, gt=0, description="largest allowed difference of a probability in golden.npz")
+    needs: tuple[str, ...] = Field(
+        (), description="instruction sets, one of which the engine needs to be correct and fast"
+    )
+    pareto: bool = Field(False, description="on the Pareto front of accuracy, speed, latency and size")
+    chosen: bool = Field(False, description="selected to run the bundle wherever it can; one engine is")
+    why: str = Field("", description="why the engine was selected, was not, or has no graph, for people")
 
     @property
     def name(self) -> str:
@@ -76,51 +82,59 @@ class EngineRecord(BaseModel):
 
 
 class Abstention(BaseModel):
-    """From which confidence on answers are given; below it they are marked as abstained."""
+    """Abstention: answers below a confidence threshold are marked as abstained."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    threshold: float = Field(ge=0, le=1, description="least confidence of an answer that is given")
-    wanted: float = Field(gt=0, le=1, description="share of right answers among the given ones that was asked for")
+    threshold: float = Field(ge=0, le=1, description="least confidence of a given answer")
+    wanted: float = Field(gt=0, le=1, description="share of correct answers among the given ones that was asked for")
     precision: float = Field(ge=0, le=1, description="that share on the validation part")
     coverage: float = Field(ge=0, le=1, description="share of images of the validation part that get an answer")
 
 
 class Manifest(BaseModel):
-    """The content of bundle.json. Unknown fields are passed over, so what later versions add does no harm."""
+    """The content of bundle.json. Unknown fields are ignored, so that later versions can add some."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    schema_version: int = Field(SCHEMA_VERSION, description="of this format; a reader refuses a later one than its own")
-    name: str = Field(description="what it is called, in the service's answers too")
-    version: str = Field(description="the run and the epoch that it was made from")
+    schema_version: int = Field(
+        SCHEMA_VERSION, description="version of this format; a reader refuses another than its own"
+    )
+    name: str = Field(description="name of the model, also in the service's answers")
+    version: str = Field(description="the run and the epoch that the bundle was exported from")
     created: datetime = Field(
-        default_factory=lambda: datetime.now(UTC).replace(microsecond=0), description="when it was exported, in UTC"
+        default_factory=lambda: datetime.now(UTC).replace(microsecond=0), description="time of the export, in UTC"
     )
     labels: tuple[str, ...] = Field(min_length=2, description="class names in the order of the outputs, each once")
-    preprocessing: Preprocessing = Field(description="how a picture becomes the graph's input")
-    temperature: float = Field(1.0, gt=0, description="logits are divided by it before the softmax")
-    calibration: dict[str, Any] = Field({}, description="how the temperature was found, and what it brought")
-    abstention: Abstention | None = Field(None, description="which answers are given; null: all")
-    engines: tuple[EngineRecord, ...] = Field(min_length=1, description="ways to run it, by preference")
+    preprocessing: Preprocessing = Field(description="resizing and normalisation, from a picture to the graph's input")
+    temperature: float = Field(
+        1.0, gt=0, description="temperature scaling: logits are divided by it before the softmax"
+    )
+    calibration: dict[str, Any] = Field({}, description="confidence calibration: the fitted temperature and its effect")
+    abstention: Abstention | None = Field(
+        None, description="threshold below which answers are marked as abstained; null: none"
+    )
+    engines: tuple[EngineRecord, ...] = Field(
+        min_length=1, description="engines that can run the bundle, by preference, and candidates that cannot"
+    )
     judged: dict[str, Any] = Field({}, description="the images on which the engines' accuracy was measured")
     machine: dict[str, Any] = Field({}, description="the machine on which the engines were measured")
     teacher: dict[str, Any] = Field(
-        {}, description="of a distilled student: its teacher's engine, measured beside its own"
+        {}, description="for a distilled student: the teacher's engine, measured on the same images"
     )
-    metrics: dict[str, Any] = Field({}, description="how good the chosen engine was, on which part; see evaluation.md")
-    parity: dict[str, Any] = Field({}, description="how far its answers were from PyTorch's")
+    metrics: dict[str, Any] = Field(
+        {}, description="metrics of the selected engine, and the part they were measured on; see evaluation.md"
+    )
+    parity: dict[str, Any] = Field({}, description="differences of the selected engine's answers from PyTorch's")
     reference: Reference | None = Field(
-        None, description="what it answered on the validation part, for telling drift; see drift.md"
+        None, description="statistics of the validation part, for drift and out-of-distribution detection; see drift.md"
     )
-    licence: dict[str, str] = Field(
-        {}, description="`model`, `data` and `first_weights`: under which terms; not there: not stated"
+    licence: dict[str, str] = Field({}, description="terms of `model`, `data` and `first_weights`; missing: not stated")
+    dataset: dict[str, Any] = Field({}, description="training data: root, parts, and a fingerprint of the files")
+    recipe: dict[str, Any] = Field({}, description="settings of the training, the best epoch, the first weights")
+    versions: dict[str, str] = Field(
+        {}, description="versions of the Python packages that trained and exported the model"
     )
-    dataset: dict[str, Any] = Field(
-        {}, description="what it was trained on: root, parts, and a fingerprint of the files"
-    )
-    recipe: dict[str, Any] = Field({}, description="the settings of the training, the best epoch, the first weights")
-    versions: dict[str, str] = Field({}, description="of the Python packages that made it")
     files: dict[str, str] = Field({}, description="SHA-256 of every file but bundle.json, by its path in the folder")
 
     @field_validator("labels")
@@ -140,7 +154,12 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle on disk. Made by `Bundle.load` or `write`."""
+    """A verified bundle on disk.
+
+    Attributes:
+        path: folder of the bundle.
+        manifest: the content of bundle.json.
+    """
 
     path: Path
     manifest: Manifest
@@ -179,14 +198,14 @@ class Bundle:
         return self.manifest.labels
 
     def golden(self) -> Golden:
-        """The golden samples."""
+        """Read the golden samples."""
         return Golden.read(self.path / GOLDEN, self.labels)
 
     def records(self, engine: str | None = None) -> tuple[EngineRecord, ...]:
-        """The engines that can run the bundle, the chosen one first, then by preference; or those that are named.
+        """Engines that can run the bundle, the selected one first, then by preference.
 
         Args:
-            engine: `openvino`, or with its precision, `openvino-int8`.
+            engine: name of the engines wanted: `openvino`, or with its precision, `openvino-int8`.
 
         Raises:
             BundleError: no engine of the bundle has that name.
@@ -203,29 +222,34 @@ class Bundle:
         return found
 
     def pack(self, path: Path) -> Path:
-        """Write the bundle as one zip file at `path`; a finished file or none."""
+        """Write the bundle as one zip file, whole or not at all."""
         return archive.pack(self.path, (*sorted(self.manifest.files), MANIFEST), path)
 
 
 def write(path: Path, build: Callable[[Path], Manifest], *, replace: bool = False) -> Bundle:
-    """Make a bundle at `path`: a finished folder or none.
+    """Write a bundle folder, whole or not at all.
 
     Args:
-        path: where it goes; must not exist, unless `replace`.
-        build: fills a staging folder and returns the manifest; `files` is filled in here.
-        replace: put the new bundle in the place of an older one, once it is finished.
+        path: folder to make; must not exist, unless `replace`.
+        build: fills a staging folder and returns the manifest, without hashes.
+        replace: replace an older bundle once the new one is finished.
 
     Raises:
         OutputError: `path` is taken.
     """
     require_free(path, replace)
     with staging_directory(path) as staging:
-        manifest = build(staging)
-        names = sorted(file.relative_to(staging).as_posix() for file in staging.rglob("*") if file.is_file())
-        manifest = manifest.model_copy(update={"files": {name: sha256(staging / name) for name in names}})
-        write_manifest(manifest, staging)
+        made = seal(staging, build(staging))
         replace_directory(staging, path)
-    return Bundle(path, manifest)
+    return Bundle(path, made.manifest)
+
+
+def seal(folder: Path, manifest: Manifest) -> Bundle:
+    """Complete a folder as a bundle: write bundle.json with the hash of every file in the folder."""
+    names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    manifest = manifest.model_copy(update={"files": {name: sha256(folder / name) for name in names}})
+    write_manifest(manifest, folder)
+    return Bundle(folder, manifest)
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
@@ -234,10 +258,10 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
 
 
 def require_free(path: Path, replace: bool) -> None:
-    """Refuse a path that is taken, unless `replace` and what is there is a bundle.
+    """Refuse a path that is taken, unless `replace` and a bundle is there.
 
     Raises:
-        OutputError: it is taken.
+        OutputError: the path is taken.
     """
     if path.exists() and not (replace and _is_bundle(path)):
         raise OutputError(
@@ -251,39 +275,39 @@ def _is_bundle(path: Path) -> bool:
     return (path / MANIFEST).is_file() or (path.suffix == ".zip" and archive.holds(path, MANIFEST))
 
 
-def _read_manifest(folder: Path, said: Path) -> Manifest:
-    """Read bundle.json in `folder`; errors name the path that the user `said`."""
+def _read_manifest(folder: Path, path: Path) -> Manifest:
+    """Read bundle.json in `folder`; errors name `path`, which the user gave."""
     file = folder / MANIFEST
     if not file.is_file():
         raise BundleError(
-            f"A bundle (a folder or zip with {MANIFEST}) was expected at {said}.",
-            "There is none." if not said.exists() else f"It holds no {MANIFEST}.",
+            f"A bundle (a folder or zip with {MANIFEST}) was expected at {path}.",
+            "There is none." if not path.exists() else f"It holds no {MANIFEST}.",
             "Give the `bundle` folder of a run; `lensmith export RUN` makes one.",
         )
     if (size := file.stat().st_size) > MAX_MANIFEST_BYTES:
         raise BundleError(
-            f"A {MANIFEST} of at most {MAX_MANIFEST_BYTES:,} bytes was expected in {said}.", f"It has {size:,}.", _AGAIN
+            f"A {MANIFEST} of at most {MAX_MANIFEST_BYTES:,} bytes was expected in {path}.", f"It has {size:,}.", _AGAIN
         )
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         if isinstance(content, dict):
-            _require_schema(content.get("schema_version"), said)
+            _require_schema(content.get("schema_version"), path)
         return Manifest.model_validate(content)
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"A readable {MANIFEST} was expected in {said}.", f"{_reason(error)}.", _AGAIN) from error
+        raise BundleError(f"A readable {MANIFEST} was expected in {path}.", f"{_reason(error)}.", _AGAIN) from error
 
 
-def _require_schema(version: object, said: Path) -> None:
-    """Refuse a schema that this lensmith does not read; checked before the fields, whose meaning it says."""
+def _require_schema(version: object, path: Path) -> None:
+    """Refuse another schema, before the fields are read, whose meaning depends on it."""
     if type(version) is not int:  # True would be one
         arrived = "None" if version is None else repr(version)[:40]
         raise BundleError(
-            f"A number as schema_version was expected in {MANIFEST} of {said}.", f"{arrived} arrived.", _AGAIN
+            f"A number as schema_version was expected in {MANIFEST} of {path}.", f"{arrived} arrived.", _AGAIN
         )
     if version != SCHEMA_VERSION:
         later = version > SCHEMA_VERSION
         raise BundleError(
-            f"A bundle of schema {SCHEMA_VERSION} was expected at {said}.",
+            f"A bundle of schema {SCHEMA_VERSION} was expected at {path}.",
             f"It has schema {version}, of {'a later' if later else 'an earlier'} lensmith.",
             "Upgrade lensmith: pip install --upgrade lensmith."
             if later
@@ -291,27 +315,27 @@ def _require_schema(version: object, said: Path) -> None:
         )
 
 
-def _verified(folder: Path, said: Path) -> Manifest:
-    """The manifest of the bundle in `folder`, with all that it says of files there looked at."""
-    manifest = _read_manifest(folder, said)
+def _verified(folder: Path, path: Path) -> Manifest:
+    """The manifest of the bundle in `folder`, after every file was verified; errors name `path`."""
+    manifest = _read_manifest(folder, path)
     names = sorted({GOLDEN, *(record.graph for record in manifest.engines if record.graph), *manifest.files})
-    for name in names:  # all of them before one is opened
+    for name in names:  # all names before one file is opened
         if problem := archive.unsafe(name):
             raise BundleError(
-                f"Names of files within the bundle were expected in {MANIFEST} of {said}.",
+                f"Names of files within the bundle were expected in {MANIFEST} of {path}.",
                 f"It names {name[:80]!r}, which {problem}.",
                 "Do not trust it: get the bundle again from where it was made.",
             )
     states = {name: _state(folder / name, manifest.files.get(name)) for name in names}
     if problems := [f"{name} {state}" for name, state in states.items() if state]:
         raise BundleError(
-            f"Every file of the bundle {said} was expected as it was exported.", f"{listed(problems)}.", _AGAIN
+            f"Every file of the bundle {path} was expected as it was exported.", f"{listed(problems)}.", _AGAIN
         )
     return manifest
 
 
 def _state(file: Path, digest: str | None) -> str:
-    """What is wrong with a file whose digest was written down, in words after its name; empty if nothing."""
+    """Problem of a file with a known digest, as a clause after its name; empty without a problem."""
     if not file.exists():
         return "is missing"
     return "" if file.is_file() and digest and sha256(file) == digest else "has changed since it was exported"

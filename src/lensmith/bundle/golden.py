@@ -1,4 +1,4 @@
-"""Golden samples: a handful of real images with each engine's answers, which every load must give again."""
+"""Golden samples: a few real images with each engine's answers, which every load of a bundle must reproduce."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from lensmith.errors import BundleError
 
 @dataclass(frozen=True)
 class Golden:
-    """Samples that every load must answer as the exporter saw them.
+    """Images and answers of the export, which every load must reproduce.
 
     Attributes:
-        images: encoded files.
-        probabilities: float32 (len(images), C), of the engine that was chosen when the bundle was made.
-        others: the same of other engines, by their records' names.
+        images: N encoded files.
+        probabilities: float32 (N, C), answers of the engine that was selected in the export.
+        others: float32 (N, C) each, answers of other engines, by the names of their records.
     """
 
     images: tuple[bytes, ...]
@@ -30,11 +30,11 @@ class Golden:
     others: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
     def of(self, engine: str) -> npt.NDArray[np.float32]:
-        """What the engine of that name answered."""
+        """float32 (N, C): answers of the engine with that name."""
         return self.others.get(engine, self.probabilities)
 
     def save(self, path: Path, labels: Sequence[str]) -> None:
-        """Write as an .npz without pickle: `probabilities`, `labels`, `image_0` … as uint8 arrays, `engine_NAME` …"""
+        """Write an .npz without pickle: `probabilities`, `labels`, `image_0` … as uint8 arrays, `engine_NAME` …"""
         arrays: dict[str, Any] = {f"image_{i}": np.frombuffer(image, np.uint8) for i, image in enumerate(self.images)}
         arrays |= {f"{_ENGINE}{name}": answers for name, answers in self.others.items()}
         np.savez(
@@ -43,10 +43,10 @@ class Golden:
 
     @classmethod
     def read(cls, path: Path, labels: Sequence[str]) -> Golden:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            BundleError: it is of another form, or was made for other labels.
+            BundleError: the file has another form, or was made for other labels.
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:
@@ -54,7 +54,7 @@ class Golden:
                 images = tuple(arrays[f"image_{i}"].tobytes() for i in range(count))
                 others = {n.removeprefix(_ENGINE): arrays[n] for n in arrays.files if n.startswith(_ENGINE)}
                 golden, stored = cls(images, arrays["probabilities"], others), arrays["labels"].tolist()
-        except (*archive.DAMAGE, OSError, KeyError, MemoryError) as error:  # an array may say that it is huge
+        except (*archive.DAMAGE, OSError, KeyError, MemoryError) as error:  # a forged array may claim a huge size
             raise BundleError(f"Golden samples were expected in {path}.", f"{first_line(error)}.", _AGAIN) from error
         problem = "" if images else "There are none"
         if stored != list(labels):

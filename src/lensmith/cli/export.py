@@ -11,7 +11,7 @@ from lensmith.cli.output import print_json, say, table
 from lensmith.config import ExportSettings
 
 if TYPE_CHECKING:
-    from lensmith.exporting.export import Exported
+    from lensmith.exporting.export import ExportResult
     from lensmith.inference.retune import Retuned
 
 SHOWN_CHANGES = 12
@@ -41,7 +41,7 @@ def _print_retuned(made: Retuned, as_json: bool) -> None:
     say(f"  {now} serves, " + ("as before" if now == made.before else f"in the place of {made.before}"))
 
 
-def _print_exported(made: Exported, as_json: bool) -> None:
+def _print_exported(made: ExportResult, as_json: bool) -> None:
     if as_json:
         print_json(made.as_dict())
         return

@@ -18,13 +18,13 @@ class HelperError(Exception):
     """A helper process that failed; its message is the process's last line on standard error, or what ended it."""
 
 
-def run_helper(module: str, request: Any, timeout_s: float, environment: Mapping[str, str] | None = None) -> Any:
+def run_helper(module: str, request: Any, timeout_s: float | None, environment: Mapping[str, str] | None = None) -> Any:
     """Run `python -m module` on a request.
 
     Args:
         module: a module that calls `answer_request` when it is run.
         request: plain values for JSON.
-        timeout_s: after so many seconds the process is killed.
+        timeout_s: after so many seconds the process is killed; None: it has all the time that it needs.
         environment: variables to set besides this process's own.
 
     Returns:
@@ -43,7 +43,8 @@ def run_helper(module: str, request: Any, timeout_s: float, environment: Mapping
         raise HelperError(f"It was not done after {timeout_s:g} s") from None
     if done.returncode:
         lines = done.stderr.strip().splitlines()
-        raise HelperError(lines[-1] if lines else f"It ended with {done.returncode}")
+        by_signal = done.returncode < 0  # then the last line is an older message
+        raise HelperError(lines[-1] if lines and not by_signal else f"It ended with {done.returncode}")
     try:
         return json.loads(done.stdout)
     except ValueError:

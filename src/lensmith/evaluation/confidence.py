@@ -1,4 +1,4 @@
-"""Confidence that can be believed: a temperature fitted to labelled images, and the confidence from which to answer.
+"""Confidence calibration by temperature scaling, and abstention: the confidence below which no answer is given.
 
 Shapes: N images, C classes. Probabilities are a bundle's answers, float32 (N, C), each row summing to 1.
 """
@@ -6,33 +6,33 @@ Shapes: N images, C classes. Probabilities are a bundle's answers, float32 (N, C
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 
 from lensmith.bundle.format import Abstention
+from lensmith.core.result import Result
 from lensmith.errors import SettingsError
 from lensmith.evaluation.metrics import Ints, measure, refuse_misfits
 from lensmith.imaging.preprocessing import Tensor
 
 LEAST_IMAGES = 50
-"""Fewer say nothing about a temperature: at 20 images, leaving it at 1 lost less than any fit that was tried."""
+"""Fewer images say nothing about a temperature: at 20, leaving it at 1 lost less than any fit that was tried."""
 SPREAD = math.log(2.0)
-"""Standard deviation of ln T that is expected before an image is seen: two sets in three want a T of 1/2 to 2."""
+"""Prior standard deviation of ln T: two image sets in three need a T of 1/2 to 2."""
 BOUNDS = (0.1, 10.0)
-"""Of a temperature; networks want 0.5 to 4."""
+"""Range of the temperature; networks need 0.5 to 4."""
 LEAST_ANSWERS = 10
-"""Fewer answers prove no share of right ones."""
+"""Fewer answers prove no precision."""
 
 _LEAST_LOG = np.float32(math.log(np.finfo(np.float32).smallest_subnormal))
 
 
 @dataclass(frozen=True)
-class Scaling:
-    """A temperature, and what it does to confidence on images that it was not fitted to.
+class TemperatureScaling(Result):
+    """A temperature, and its effect on calibration for images that it was not fitted to.
 
     Attributes:
         temperature: T, by which logits are divided; above 1 the confidence falls, below 1 it rises.
@@ -40,7 +40,7 @@ class Scaling:
         error_after: the same with the temperature; each half of the images at the T that the other half gave.
         log_loss_before: mean −ln of the true class's probability at T = 1.
         log_loss_after: the same with the temperature, half by half.
-        images: N.
+        images: number of labelled images, N.
     """
 
     temperature: float
@@ -50,24 +50,20 @@ class Scaling:
     log_loss_after: float
     images: int
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, as `calibration` in bundle.json holds them."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Answered:
-    """What a threshold of confidence does on labelled images.
+    """Effect of an abstention threshold on labelled images.
 
     Attributes:
-        images: N.
-        given: answers with at least that confidence.
-        right: those of them that are right.
+        images: number of labelled images, N.
+        given: number of answers with at least the threshold's confidence.
+        correct: number of correct answers among them.
     """
 
     images: int
     given: int
-    right: int
+    correct: int
 
     @property
     def coverage(self) -> float:
@@ -76,14 +72,14 @@ class Answered:
 
     @property
     def precision(self) -> float | None:
-        """Share of right answers among the given ones, 0..1; None if none was given."""
-        return self.right / self.given if self.given else None
+        """Share of correct answers among the given ones, 0..1; None if none was given."""
+        return self.correct / self.given if self.given else None
 
 
-def scale(truth: Ints, probabilities: Tensor) -> Scaling:
-    """Fit a temperature, and measure it on images that it was not fitted to.
+def scale(truth: Ints, probabilities: Tensor) -> TemperatureScaling:
+    """Fit a temperature, and cross-validate it.
 
-    The images are halved, class by class in turn; each half is judged at the temperature that the other half gives.
+    The images are halved, class by class in turn; each half is evaluated at the temperature that the other half gives.
     Where that raises the log loss, the temperature stays 1.
 
     Args:
@@ -94,34 +90,34 @@ def scale(truth: Ints, probabilities: Tensor) -> Scaling:
         ValueError: other shapes, labels out of range, or values that are not probabilities.
     """
     before = measure(truth, probabilities)
-    kept = Scaling(
+    unscaled = TemperatureScaling(
         1.0, before.calibration.error, before.calibration.error, before.log_loss, before.log_loss, before.images
     )
     if before.images < LEAST_IMAGES:
-        return kept
-    odd = np.empty(before.images, dtype=np.bool_)
-    odd[np.argsort(truth, kind="stable")] = np.arange(before.images) % 2 == 1
+        return unscaled
+    half_of = np.empty(before.images, dtype=np.bool_)
+    half_of[np.argsort(truth, kind="stable")] = np.arange(before.images) % 2 == 1
     crossed = np.empty_like(probabilities)
-    for half in (odd, ~odd):
+    for half in (half_of, ~half_of):
         crossed[half] = at_temperature(probabilities[half], _fit(truth[~half], probabilities[~half]))
     after = measure(truth, crossed)
     if after.log_loss >= before.log_loss:
-        return kept
+        return unscaled
     temperature = fit_temperature(truth, probabilities)
-    return Scaling(
-        temperature, kept.error_before, after.calibration.error, before.log_loss, after.log_loss, before.images
+    return TemperatureScaling(
+        temperature, unscaled.error_before, after.calibration.error, before.log_loss, after.log_loss, before.images
     )
 
 
 def fit_temperature(truth: Ints, probabilities: Tensor) -> float:
-    """The temperature with which the labels are likeliest.
+    """The temperature with which the labels are most likely.
 
     After Guo et al. 2017, "On Calibration of Modern Neural Networks", with a log-normal prior around 1; over T
 
         mean of −ln softmax(ln p / T)[truth]  +  (ln T)² / (2 N SPREAD²)
 
-    is minimised. Without the prior a small set of right answers drives T to zero, and every answer to certainty.
-    Platt's smoothed targets (1999) prevent that too, but put the confidence of a network that is right on all of N
+    is minimised. Without the prior a small set of correct answers drives T to zero, and every answer to certainty.
+    Platt's smoothed targets (1999) prevent that too, but put the confidence of a network that is correct on all of N
     images at (N + 1) / (N + 2), however well it was calibrated.
 
     Args:
@@ -139,7 +135,7 @@ def fit_temperature(truth: Ints, probabilities: Tensor) -> float:
 
 
 def at_temperature(probabilities: Tensor, temperature: float) -> Tensor:
-    """What the engine answers at another temperature: softmax(logits / T), from softmax(logits).
+    """The engine's answers at another temperature: softmax(logits / T), from softmax(logits).
 
     Args:
         probabilities: float32 (N, C) at T = 1.
@@ -154,32 +150,34 @@ def at_temperature(probabilities: Tensor, temperature: float) -> Tensor:
 
 
 def threshold_for(truth: Ints, probabilities: Tensor, wanted: float) -> Abstention:
-    """The least confidence from which on a wanted share of the answers is right, on these images.
+    """Fit an abstention threshold: the least confidence above which the answers reach a precision.
 
-    It lies half-way between two neighbouring confidences that rounding cannot bring together, so each of these images
-    falls on the same side of it when it comes again. 0 where every answer can be given.
+    The threshold lies half-way between two neighbouring confidences that rounding cannot swap, so each of these images
+    is on the same side of it when it is classified again. It is 0 where every answer can be given.
 
     Args:
         truth: int64 (N,), 0..C-1.
         probabilities: float32 (N, C), at the temperature at which the bundle will answer.
-        wanted: share of right answers among the given ones, 0 < wanted ≤ 1.
+        wanted: share of correct answers among the given ones, 0 < wanted ≤ 1.
 
     Raises:
-        SettingsError: no threshold reaches it with LEAST_ANSWERS answers; says what can be reached.
+        SettingsError: no threshold reaches the share with LEAST_ANSWERS answers; the error names the best share.
         ValueError: other shapes, labels out of range, or values that are not probabilities.
     """
     refuse_misfits(truth, probabilities)
     if not 0 < wanted <= 1:
         raise SettingsError(
-            "A share of right answers above 0 and up to 1 was expected.", f"{wanted:g} arrived.", "Say 0.95, say."
+            "A share of correct answers above 0 and up to 1 was expected.",
+            f"{wanted:g} arrived.",
+            "Give a share such as 0.95.",
         )
-    right, confidence = _right_and_confidence(truth, probabilities)
+    correct, confidence = _correct_and_confidence(truth, probabilities)
     order = np.argsort(-confidence, kind="stable")
     sorted_confidence = confidence[order].astype(np.float64)
     count = len(order)
     given = np.arange(1, count + 1)
-    precision = right[order].cumsum() / given
-    # Below the least confident image nothing more can be lost.
+    precision = correct[order].cumsum() / given
+    # Below the least confident image there is no further answer to lose.
     below = np.append(sorted_confidence[1:], -1.0)
     possible = np.flatnonzero((sorted_confidence - below > _blur(sorted_confidence)) & (given >= LEAST_ANSWERS))
     reached = possible[precision[possible] >= wanted - 1e-12]
@@ -195,16 +193,16 @@ def threshold_for(truth: Ints, probabilities: Tensor, wanted: float) -> Abstenti
 
 
 def answered_at(truth: Ints, probabilities: Tensor, threshold: float) -> Answered:
-    """Count the answers that a threshold of confidence lets through, as `Classifier.rank` applies it.
+    """Count the answers with at least a threshold's confidence, with the comparison of `Classifier.rank`.
 
     Args:
         truth: int64 (N,), N ≥ 1.
         probabilities: float32 (N, C).
-        threshold: least confidence of an answer that is given, 0..1.
+        threshold: least confidence of a given answer, 0..1.
     """
-    right, confidence = _right_and_confidence(truth, probabilities)
+    correct, confidence = _correct_and_confidence(truth, probabilities)
     given = confidence.astype(np.float64) >= threshold
-    return Answered(len(truth), int(given.sum()), int((given & right).sum()))
+    return Answered(len(truth), int(given.sum()), int((given & correct).sum()))
 
 
 def _fit(truth: Ints, probabilities: Tensor) -> float:
@@ -228,26 +226,26 @@ def _centred_logs(probabilities: Tensor) -> Tensor:
     return centred
 
 
-def _right_and_confidence(truth: Ints, probabilities: Tensor) -> tuple[npt.NDArray[np.bool_], Tensor]:
+def _correct_and_confidence(truth: Ints, probabilities: Tensor) -> tuple[npt.NDArray[np.bool_], Tensor]:
     confidence: Tensor = probabilities.max(axis=1)
     return probabilities.argmax(axis=1) == truth, confidence
 
 
 def _blur(confidence: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """How far apart confidences must be, so that float32 keeps them apart in whatever order it is computed with."""
-    # A logit of 30 is exact to 1e-6, and moves a probability p by p (1 - p) times that; p itself is exact to 6e-8. The
-    # half of this is the distance that a threshold keeps, at least twice of what 600,000 random answers came to.
+    """float64 (N,): distances at which float32 tells confidences apart, whatever the order of summation."""
+    # A logit of 30 is exact to 1e-6, and moves a probability p by p (1 - p) times that; p itself is exact to 6e-8. A
+    # threshold keeps half of this distance, which is at least twice the largest error of 600,000 random answers.
     return 1e-6 + 1.6e-5 * confidence * (1 - confidence)
 
 
 def _out_of_reach(
     wanted: float, precision: npt.NDArray[np.float64], possible: npt.NDArray[np.int64], count: int
 ) -> SettingsError:
-    expected = f"A confidence from which on {wanted:.4g} of the answers are right was expected."
+    expected = f"A confidence above which {wanted:.4g} of the answers are correct was expected."
     if not len(possible):
         return SettingsError(
             expected,
-            f"At least {LEAST_ANSWERS} answers are needed to tell, and there are {count} images.",
+            f"At least {LEAST_ANSWERS} answers are needed to know, and there are {count} images.",
             "Leave it out, or validate on more images.",
         )
     best = possible[precision[possible] == precision[possible].max()][-1]

@@ -1,4 +1,4 @@
-"""What an evaluation brings back: a bundle's answers on labelled images, and the numbers made of them."""
+"""The result of an evaluation: a bundle's answers on labelled images, and the metrics computed from them."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from lensmith.imaging.preprocessing import Tensor
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A bundle's answers on labelled images, with the numbers made of them. N images, C classes of the bundle.
+    """A bundle's answers on labelled images, with their metrics. N images, C classes of the bundle.
 
     Attributes:
-        bundle: its name and version.
-        engine: what ran it, such as `onnxruntime`.
-        precision: at which precision, such as `fp32`.
-        data: where the images are.
-        part: train, val, test or all.
-        fingerprint: of the data (`ImageSet.fingerprint`).
-        labels: the bundle's classes, in its order.
-        metrics: the numbers.
+        bundle: name and version of the bundle.
+        engine: name of the engine, such as `onnxruntime`.
+        precision: precision of the engine, such as `fp32`.
+        data: folder of the images.
+        part: evaluated part: train, val, test or all.
+        fingerprint: hash of the data (`ImageSet.fingerprint`).
+        labels: the bundle's C class names, in its order.
+        metrics: accuracy, F1, calibration and the confusion matrix.
         files: the N files that could be read, in order.
         truth: int64 (N,), true classes by the bundle's index.
-        probabilities: float32 (N, C).
+        probabilities: float32 (N, C), each row summing to 1.
         unreadable: file and reason of each image that could not be read.
-        images_per_second: files to answers, on all cores allowed.
-        latency_ms: one image alone, from its bytes to the answer, median.
-        seconds: the whole judging.
-        created: when, UTC.
-        versions: libraries that took part.
-        notes: what the reader should know of the data.
-        abstention: the bundle's threshold of confidence, if it has one.
-        report: the HTML report, once written.
+        images_per_second: throughput from files to answers, on all cores allowed.
+        latency_ms: median time of one image alone, from its bytes to the answer, in milliseconds.
+        seconds: duration of the whole evaluation, in seconds.
+        created: time of the evaluation, in UTC.
+        versions: versions of the libraries that took part.
+        notes: remarks on the data, for the report.
+        abstention: the bundle's abstention threshold, if it has one.
+        report: path of the HTML report, once it is written.
     """
 
     bundle: str
@@ -71,18 +71,18 @@ class Evaluation:
 
     @property
     def answered(self) -> Answered | None:
-        """What the bundle's threshold of confidence does on these images; None if it has none."""
+        """Effect of the bundle's abstention threshold on these images; None if the bundle has none."""
         if self.abstention is None:
             return None
         return answered_at(self.truth, self.probabilities, self.abstention.threshold)
 
     def mistakes(self) -> npt.NDArray[np.int64]:
-        """Rows with a wrong answer, the most confident first."""
+        """int64 (K,): rows with a wrong answer, the most confident first."""
         wrong = np.flatnonzero(self.probabilities.argmax(axis=1) != self.truth)
         return wrong[np.argsort(-self.probabilities[wrong].max(axis=1), kind="stable")]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: where it ran, the metrics, and each mistake as path, label, predicted, confidence.
+        """Plain values for JSON: the engine, the metrics, and each mistake as path, label, predicted, confidence.
 
         `abstention` is the bundle's threshold with the precision and coverage of its answers here, or None.
         """

@@ -1,4 +1,4 @@
-"""How sure a number is that was measured on some images: 95 % intervals."""
+"""Bootstrap: 95 % confidence intervals of means over classes, such as macro F1."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from lensmith.core.stats import percentile_interval
 
 RESAMPLES = 1000
 ADDED = 2
-"""Right and wrong answers that are added, of each so many."""
+"""Number of correct and of wrong answers that are added."""
 
 Interval = tuple[float, float]
 
 
 def bootstrap(confusion: npt.NDArray[np.int64], seed: int = 0) -> dict[str, Interval]:
-    """Of the means over classes, `f1_macro` and `balanced_accuracy`: the images are drawn again, with replacement.
+    """Bootstrap intervals of `f1_macro` and `balanced_accuracy`: the images are resampled, with replacement.
 
     Percentile intervals (Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13). Drawing images is
-    drawing cells of the confusion matrix, by how many images each holds. A class that has no image in a draw is left
-    out of its means, as `metrics.measure` leaves it out. Two right and two wrong answers are added, dealt out over the
+    drawing cells of the confusion matrix, weighted by their images. A class that has no image in a draw is left out of
+    its means, as `metrics.measure` leaves it out. Two correct and two wrong answers are added, distributed over the
     classes by their images, as Agresti and Coull 1998 do for one share: a model without a mistake would seem certain.
 
     Args:
         confusion: int64 (C, C), rows true, columns predicted; not all 0.
-        seed: the same one gives the same interval.
+        seed: seed of the resampling; the same seed gives the same intervals.
     """
     classes, images = len(confusion), int(confusion.sum())
     support = confusion.sum(axis=1)
@@ -51,11 +51,11 @@ def bootstrap(confusion: npt.NDArray[np.int64], seed: int = 0) -> dict[str, Inte
 def _means(
     truth: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], images: npt.NDArray[np.int64], classes: int
 ) -> tuple[float, float]:
-    """Macro F1 and mean recall of cells (K,) that hold so many images each."""
-    right = truth == predicted
+    """Macro F1 and mean recall, from cells of a confusion matrix: int64 (K,) each, `images` being their counts."""
+    correct = truth == predicted
     support = np.bincount(truth, weights=images, minlength=classes)
     called = np.bincount(predicted, weights=images, minlength=classes)
-    hits = np.bincount(truth[right], weights=images[right], minlength=classes)
+    hits = np.bincount(truth[correct], weights=images[correct], minlength=classes)
     present = support > 0
     f1 = 2 * hits[present] / (support + called)[present]
     return float(f1.mean()), float((hits[present] / support[present]).mean())

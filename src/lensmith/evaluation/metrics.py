@@ -1,6 +1,6 @@
-"""Labels int (N,) and probabilities float32 (N, C) → how good they are. NumPy in, no engine, no files.
+"""Metrics: accuracy, F1, log loss, calibration error and the confusion matrix, from labels and probabilities.
 
-Classes that have no image in the set have no recall, and are left out of every average over classes; they stand in the
+Classes that have no image in the set have no recall, and are left out of every average over classes; they are in the
 confusion matrix, because images of other classes may have been taken for them.
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
+from lensmith.core.result import plain
 from lensmith.core.stats import wilson
 from lensmith.imaging.preprocessing import Tensor
 
@@ -23,13 +24,13 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ClassScores:
-    """One class, all 0..1.
+    """Scores of one class, all 0..1.
 
     Attributes:
-        precision: share of the images called this class that are of it; None if none was called so.
-        recall: share of its images that were called so; None if it has none.
-        f1: harmonic mean of both; None if it has no image and none was called so.
-        support: its images in the set.
+        precision: share of correct ones among the images predicted as this class; None if there are none.
+        recall: share of the class's images that were predicted as it; None if it has none.
+        f1: harmonic mean of both; None if the class has no image and was never predicted.
+        support: number of the class's images in the set.
     """
 
     precision: float | None
@@ -40,15 +41,15 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Confidence against accuracy, in equal bins of confidence over 0..1.
+    """Confidence calibration: accuracy against confidence, in equal bins of confidence over 0..1.
 
     After Guo et al. 2017, "On Calibration of Modern Neural Networks", with 15 bins as there.
 
     Attributes:
         error: expected calibration error: |accuracy − confidence| averaged over the images, bin by bin, 0..1.
-        counts: images in each bin.
+        counts: number of images in each bin.
         confidence: mean confidence in each bin; None in an empty one.
-        accuracy: share of right answers in each bin; None in an empty one.
+        accuracy: share of correct answers in each bin; None in an empty one.
     """
 
     error: float
@@ -59,20 +60,20 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Metrics:
-    """What `measure` found. Shares are 0..1.
+    """Metrics of a set of answers. Shares are 0..1.
 
     Attributes:
-        images: N.
+        images: number of images, N.
         accuracy: share of images whose likeliest class is the true one.
-        accuracy_interval: its 95 % Wilson score interval.
+        accuracy_interval: 95 % Wilson score interval of the accuracy.
         top_k: 5, or the number of classes if there are fewer.
         top_k_accuracy: share of images with the true class among the k likeliest.
         balanced_accuracy: mean recall of the classes that have images.
         f1_macro: mean F1 of the classes that have images.
         f1_weighted: the same, weighted by their images.
         log_loss: mean −ln of the true class's probability, ≥ 0.
-        calibration: confidence against accuracy.
-        per_class: one for each of the C classes, in label order.
+        calibration: calibration error and the bins that it is computed from.
+        per_class: scores of the C classes, in label order.
         confusion: int64 (C, C), rows true, columns predicted.
     """
 
@@ -114,12 +115,7 @@ class Metrics:
             **self.headline(),
             "per_class": [vars(scores) for scores in self.per_class],
             "confusion": self.confusion.tolist(),
-            "calibration": {
-                "error": self.calibration.error,
-                "counts": list(self.calibration.counts),
-                "confidence": list(self.calibration.confidence),
-                "accuracy": list(self.calibration.accuracy),
-            },
+            "calibration": plain(self.calibration),
         }
 
 
@@ -138,7 +134,8 @@ def measure(labels: npt.NDArray[np.integer[Any]], probabilities: Tensor) -> Metr
     count, classes = probabilities.shape
     everyone = np.arange(classes)
     predicted = probabilities.argmax(axis=1)
-    right = int((predicted == labels).sum())
+    correct = predicted == labels
+    hits = int(correct.sum())
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, predicted, labels=everyone, zero_division=np.nan
     )
@@ -146,15 +143,15 @@ def measure(labels: npt.NDArray[np.integer[Any]], probabilities: Tensor) -> Metr
     top_k = min(5, classes)
     return Metrics(
         images=count,
-        accuracy=right / count,
-        accuracy_interval=wilson(right, count),
+        accuracy=hits / count,
+        accuracy_interval=wilson(hits, count),
         top_k=top_k,
         top_k_accuracy=float((_rank_of_truth(labels, probabilities) < top_k).mean()),
         balanced_accuracy=float(recall[present].mean()),
         f1_macro=float(f1[present].mean()),
         f1_weighted=float(np.average(f1[present], weights=support[present])),
         log_loss=float(log_loss(labels, probabilities, labels=everyone)),
-        calibration=calibrate(predicted == labels, probabilities.max(axis=1)),
+        calibration=calibrate(correct, probabilities.max(axis=1)),
         per_class=tuple(
             ClassScores(_known(p), _known(r), _known(f), int(s))
             for p, r, f, s in zip(precision, recall, f1, support, strict=True)
@@ -163,19 +160,19 @@ def measure(labels: npt.NDArray[np.integer[Any]], probabilities: Tensor) -> Metr
     )
 
 
-def calibrate(right: npt.NDArray[np.bool_], confidence: Tensor, bins: int = CALIBRATION_BINS) -> Calibration:
-    """Bin the confidence of the predicted class against whether it was right.
+def calibrate(correct: npt.NDArray[np.bool_], confidence: Tensor, bins: int = CALIBRATION_BINS) -> Calibration:
+    """Compute calibration from the confidence of the predicted class and whether it was correct.
 
     Args:
-        right: bool (N,).
-        confidence: float32 (N,), 0..1.
-        bins: equal bins over 0..1; a confidence on an edge belongs to the bin below it.
+        correct: bool (N,), whether the predicted class is the true one.
+        confidence: float32 (N,), probability of the predicted class, 0..1.
+        bins: number of equal bins over 0..1; a confidence on an edge belongs to the bin below it.
     """
     where = np.clip(np.ceil(confidence.astype(np.float64) * bins).astype(np.int64) - 1, 0, bins - 1)
     counts = np.bincount(where, minlength=bins)
-    held = np.maximum(counts, 1)
-    mean_confidence = np.bincount(where, weights=confidence, minlength=bins) / held
-    accuracy = np.bincount(where, weights=right, minlength=bins) / held
+    divisor = np.maximum(counts, 1)
+    mean_confidence = np.bincount(where, weights=confidence, minlength=bins) / divisor
+    accuracy = np.bincount(where, weights=correct, minlength=bins) / divisor
     return Calibration(
         error=float((np.abs(accuracy - mean_confidence) * counts).sum() / len(confidence)),
         counts=tuple(int(n) for n in counts),
@@ -185,7 +182,7 @@ def calibrate(right: npt.NDArray[np.bool_], confidence: Tensor, bins: int = CALI
 
 
 def _rank_of_truth(labels: npt.NDArray[np.integer[Any]], probabilities: Tensor) -> Ints:
-    """Place of each image's true class, 0 = likeliest; ties by class index, as `Classifier.rank` breaks them."""
+    """int64 (N,): rank of each image's true class, 0 = likeliest; ties by class index, as in `Classifier.rank`."""
     # scikit-learn's top-k takes no (N, 2) and breaks ties the other way.
     truth = np.take_along_axis(probabilities, labels[:, None], axis=1)
     earlier = np.arange(probabilities.shape[1]) < labels[:, None]
@@ -198,7 +195,7 @@ def _known(value: float) -> float | None:
 
 
 def refuse_misfits(labels: npt.NDArray[np.integer[Any]], probabilities: Tensor) -> None:
-    """Refuse what is not labels int (N,) with probabilities (N, C).
+    """Refuse anything but labels int (N,) with probabilities float (N, C), 0..1.
 
     Raises:
         ValueError: other shapes, labels out of range, or values that are not probabilities.

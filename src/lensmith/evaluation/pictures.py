@@ -1,4 +1,4 @@
-"""Pictures inside the report: thumbnails of images, and the confusion matrix of many classes, as data URIs."""
+"""Pictures of the report, as data URIs: thumbnails of images, and the confusion matrix of many classes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ THUMBNAIL_PX = 160
 
 
 def thumbnail(file: Path) -> str:
-    """An image, at most THUMBNAIL_PX a side, as JPEG.
+    """A JPEG thumbnail of an image file, at most THUMBNAIL_PX a side.
 
     Raises:
         ImageError: it cannot be read or decoded.
@@ -28,8 +28,8 @@ def thumbnail(file: Path) -> str:
     return _data_uri(picture, "JPEG")
 
 
-def heat(confusion: Ints) -> str:
-    """The matrix as PNG: green right, red wrong, stronger with the share of the true class.
+def confusion_heatmap(confusion: Ints) -> str:
+    """The confusion matrix as PNG: green correct, red wrong, stronger with the share of the true class.
 
     Args:
         confusion: int64 (C, C), rows true, columns predicted.
@@ -55,7 +55,7 @@ def row_shares(confusion: Ints) -> npt.NDArray[np.float64]:
     return shares
 
 
-def _data_uri(picture: Image.Image, format: str) -> str:  # noqa: A002 - Pillow's word for it
+def _data_uri(picture: Image.Image, format: str) -> str:  # noqa: A002 - Pillow's name
     buffer = io.BytesIO()
     picture.save(buffer, format, quality=80)
     return f"data:image/{format.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,16 +1,18 @@
-"""An evaluation as one HTML file: no script, no request to anywhere, pictures inside, light, dark and on paper."""
+"""The HTML report of an evaluation: one file without scripts or requests, with its pictures inside."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from lensmith.bundle.format import EngineRecord
 from lensmith.core.files import atomic_write
 from lensmith.evaluation import pictures, scatter
-from lensmith.evaluation.engine_choice import Choice
+from lensmith.evaluation.confidence import TemperatureScaling
 from lensmith.evaluation.evaluation import Evaluation
 from lensmith.evaluation.metrics import Calibration, Ints
 
@@ -23,18 +25,54 @@ HEAT_TABLE_CLASSES = 30
 CLASSES_SHOWN = 40
 
 
-def write_report(evaluation: Evaluation, path: Path, choice: Choice | None = None) -> None:
-    """Write the report to `path`: a finished file or none.
+@dataclass(frozen=True)
+class ChangedAnswer:
+    """An image that PyTorch assigns to another class than the evaluated engine.
+
+    Attributes:
+        row: index into the evaluation's files, truth and probabilities.
+        reference: index of PyTorch's class.
+        margin: PyTorch's probability of its class less that of the second, 0..1.
+    """
+
+    row: int
+    reference: int
+    margin: float
+
+
+@dataclass(frozen=True)
+class SelectionReport:
+    """Results of an export that the report shows beside the evaluation. C classes, in label order.
+
+    Attributes:
+        engines: every candidate's record, those that could not be built too.
+        scaling: temperature scaling and its effect; None if no temperature was fitted.
+        changed: images whose class is not PyTorch's.
+        per_class_change_pp: C recalls less PyTorch's, in percentage points, below 0 is lost; None without images.
+        images: number of images on which PyTorch and the engine were compared.
+        max_drop_pp: accuracy that an engine was allowed to lose, in percentage points.
+    """
+
+    engines: tuple[EngineRecord, ...]
+    scaling: TemperatureScaling | None
+    changed: tuple[ChangedAnswer, ...]
+    per_class_change_pp: tuple[float | None, ...]
+    images: int
+    max_drop_pp: float | None = None
+
+
+def write_report(evaluation: Evaluation, path: Path, selection: SelectionReport | None = None) -> None:
+    """Write the report whole or not at all.
 
     Args:
-        evaluation: what it tells of.
+        evaluation: answers and metrics to show.
         path: the HTML file.
-        choice: adds sections on the engines, the temperature and the answers that changed.
+        selection: results of an export; adds sections on engines, temperature scaling and changed answers.
     """
-    atomic_write(path, render(evaluation, choice))
+    atomic_write(path, render(evaluation, selection))
 
 
-def render(evaluation: Evaluation, choice: Choice | None = None) -> str:
+def render(evaluation: Evaluation, selection: SelectionReport | None = None) -> str:
     """The report as HTML text; arguments as `write_report`'s."""
     metrics, labels = evaluation.metrics, evaluation.labels
     large = len(labels) > HEAT_TABLE_CLASSES
@@ -50,23 +88,23 @@ def render(evaluation: Evaluation, choice: Choice | None = None) -> str:
         classes=_classes(evaluation),
         shown=CLASSES_SHOWN,
         rows=None if large else _heat_rows(metrics.confusion),
-        heat_picture=pictures.heat(metrics.confusion) if large else None,
+        heat_picture=pictures.confusion_heatmap(metrics.confusion) if large else None,
         pairs=_confused_pairs(metrics.confusion, labels) if len(labels) > 2 else [],
         bins=_bins(metrics.calibration),
         wrong=len(mistakes),
         mistakes=[_figure(evaluation, row) for row in mistakes[:MISTAKES].tolist()],
         least_sure=[_figure(evaluation, row) for row in _least_sure(evaluation).tolist()],
-        choice=choice,
-        **(_chosen(evaluation, choice) if choice else {}),
+        selection=selection,
+        **(_export_sections(evaluation, selection) if selection else {}),
     )
 
 
-def _chosen(evaluation: Evaluation, choice: Choice) -> dict[str, Any]:
-    """What the sections of an export show."""
-    gravest = sorted(choice.changed, key=lambda changed: -changed.margin)[:CHANGED]
-    changes = zip(evaluation.labels, choice.per_class_change, evaluation.metrics.per_class, strict=True)
+def _export_sections(evaluation: Evaluation, selection: SelectionReport) -> dict[str, Any]:
+    """Template variables for the sections of an export."""
+    most_certain = sorted(selection.changed, key=lambda changed: -changed.margin)[:CHANGED]
+    changes = zip(evaluation.labels, selection.per_class_change_pp, evaluation.metrics.per_class, strict=True)
     return {
-        "scatter": scatter.draw(choice.engines, choice.max_drop),
+        "scatter": scatter.draw(selection.engines, selection.max_drop_pp),
         "plot": scatter,
         "changed": [
             {
@@ -74,17 +112,17 @@ def _chosen(evaluation: Evaluation, choice: Choice) -> dict[str, Any]:
                 "reference": evaluation.labels[changed.reference],
                 "margin": changed.margin,
             }
-            for changed in gravest
+            for changed in most_certain
         ],
         "class_changes": sorted(
-            ({"label": label, "points": points, **vars(scores)} for label, points, scores in changes if points),
-            key=lambda row: row["points"],
+            ({"label": label, "change_pp": change, **vars(scores)} for label, change, scores in changes if change),
+            key=lambda row: row["change_pp"],
         ),
     }
 
 
 def _classes(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """One row a class, the worst F1 first, classes without images last."""
+    """Rows of the table of classes, the worst F1 first, classes without images last."""
     rows = [
         {"label": label, **vars(scores)}
         for label, scores in zip(evaluation.labels, evaluation.metrics.per_class, strict=True)
@@ -93,7 +131,7 @@ def _classes(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 
 def _heat_rows(confusion: Ints) -> list[list[tuple[int, float]]]:
-    """Count and share of its true class, cell by cell."""
+    """Cells of the confusion matrix: count, and share of the true class, 0..1."""
     shares = pictures.row_shares(confusion)
     return [
         [(int(count), float(share)) for count, share in zip(counts, row, strict=True)]
@@ -102,7 +140,7 @@ def _heat_rows(confusion: Ints) -> list[list[tuple[int, float]]]:
 
 
 def _confused_pairs(confusion: Ints, labels: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The commonest mistakes: true class, predicted class, how many, and their share of the true class."""
+    """The commonest mistakes: true class, predicted class, number, and share of the true class."""
     wrong = confusion.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:PAIRS]
@@ -115,12 +153,12 @@ def _confused_pairs(confusion: Ints, labels: tuple[str, ...]) -> list[dict[str, 
 
 
 def _bins(calibration: Calibration) -> list[dict[str, Any]]:
-    """One bin of confidence each, for both diagrams: how many, how many of them right, and the shares."""
+    """Bins of confidence for both diagrams: number of answers, number of correct ones, and the shares."""
     tallest = max(calibration.counts)
     return [
         {
             "count": count,
-            "right": round(count * (accuracy or 0.0)),
+            "correct": round(count * (accuracy or 0.0)),
             "confidence": confidence,
             "accuracy": accuracy,
             "height": count / tallest,
@@ -132,10 +170,10 @@ def _bins(calibration: Calibration) -> list[dict[str, Any]]:
 
 
 def _least_sure(evaluation: Evaluation) -> Ints:
-    """Rows with a right answer, the least confident first."""
-    right = np.flatnonzero(evaluation.probabilities.argmax(axis=1) == evaluation.truth)
-    confidence = evaluation.probabilities[right].max(axis=1)
-    return right[np.argsort(confidence, kind="stable")[:LEAST_SURE]]
+    """int64 (K,): rows with a correct answer, the least confident first."""
+    correct = np.flatnonzero(evaluation.probabilities.argmax(axis=1) == evaluation.truth)
+    confidence = evaluation.probabilities[correct].max(axis=1)
+    return correct[np.argsort(confidence, kind="stable")[:LEAST_SURE]]
 
 
 def _figure(evaluation: Evaluation, row: int) -> dict[str, Any]:

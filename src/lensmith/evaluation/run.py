@@ -1,4 +1,4 @@
-"""A bundle on labelled images, judged with the engine that will serve."""
+"""Evaluation of a bundle on labelled images, with the engine that serves."""
 
 from __future__ import annotations
 
@@ -33,34 +33,34 @@ LATENCY_IMAGES = 30
 
 
 def evaluate(settings: EvaluateSettings) -> Evaluation:
-    """Judge a bundle and write `report.html` and `evaluation.json` into `settings.out`, in place of older ones.
+    """Evaluate a bundle, and write `report.html` and `evaluation.json` into `settings.out`, in place of older ones.
 
     Raises:
         BundleError: the bundle cannot be used.
         DataError: no such images, classes that the bundle does not know, or no image that can be read.
-        OutputError: the place for the report is no folder, or closed.
+        OutputError: the report's folder is no folder, or cannot be written to.
     """
     out = settings.out or Path("evaluation")
-    _refuse_closed(out)
+    _require_writable(out)
     classifier = load(settings.bundle, settings.engine)
     images = _as_trained(scan(settings.data), classifier.bundle)
     part, samples = _pick(images, settings.part)
-    judged = judge(classifier, images, samples, part)
+    answered = evaluate_samples(classifier, images, samples, part)
     out.mkdir(parents=True, exist_ok=True)
-    evaluation = replace(judged, data=settings.data, report=out / "report.html")
+    evaluation = replace(answered, data=settings.data, report=out / "report.html")
     write_report(evaluation, out / "report.html")
     atomic_write(out / "evaluation.json", json.dumps(evaluation.as_dict(), indent=1) + "\n")
     return evaluation
 
 
-def judge(classifier: Classifier, images: ImageSet, samples: Sequence[Sample], part: str) -> Evaluation:
-    """Run labelled samples of a set through a classifier; writes nothing.
+def evaluate_samples(classifier: Classifier, images: ImageSet, samples: Sequence[Sample], part: str) -> Evaluation:
+    """Classify labelled samples and compute the metrics; nothing is written.
 
     Args:
-        classifier: an opened bundle.
-        images: the set; its classes are matched with the bundle's by name.
-        samples: those to run.
-        part: what to call them: train, val, test or all.
+        classifier: a bundle with its engine.
+        images: the image set; its classes are matched with the bundle's by name.
+        samples: samples of the set to classify.
+        part: name of the samples in the result: train, val, test or all.
 
     Raises:
         DataError: classes that the bundle does not know, or no image that can be read.
@@ -73,7 +73,7 @@ def judge(classifier: Classifier, images: ImageSet, samples: Sequence[Sample], p
     files: list[Path] = []
     unreadable: list[tuple[str, str]] = []
     answers = classifier.stream([images.file(sample) for sample in samples], top_k=1)
-    for sample, answer in zip(samples, track(answers, "Judging", len(samples)), strict=True):
+    for sample, answer in zip(samples, track(answers, "Evaluating", len(samples)), strict=True):
         if answer.error is not None:
             unreadable.append((sample.path, answer.error))
             continue
@@ -112,9 +112,9 @@ def judge(classifier: Classifier, images: ImageSet, samples: Sequence[Sample], p
 
 
 def _as_trained(images: ImageSet, bundle: Bundle) -> ImageSet:
-    """Where the bundle was trained on these very images, split on the fly: the same parts again.
+    """Divide images as in the training, where the bundle was trained on them and split them on the fly.
 
-    Else a folder without parts would be judged whole, training images among the rest.
+    Otherwise a folder without parts would be evaluated whole, training images among the rest (data leakage).
     """
     recipe = bundle.manifest.recipe
     if images.parts or not {"split", "seed"} <= recipe.keys():
@@ -172,13 +172,13 @@ def _notes(images: ImageSet, part: str) -> tuple[str, ...]:
         notes.append(f"Files that are no images: {len(images.set_aside)}; `lensmith data check` names them.")
     if part == "all":
         notes.append(
-            "All images of the folder were judged; if the model learnt from some of them, the numbers flatter it."
+            "All images of the folder were evaluated; if the model learnt from some of them, the numbers flatter it."
         )
     return tuple(notes)
 
 
-def _refuse_closed(out: Path) -> None:
-    """Find out before the long work that the report could not be written."""
+def _require_writable(out: Path) -> None:
+    """Refuse a folder that the report cannot be written to, before the long work."""
     nearest = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise OutputError(

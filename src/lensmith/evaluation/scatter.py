@@ -1,4 +1,4 @@
-"""Engines as points: how fast, against how much accuracy they lose. Places in pixels, for an SVG in the report."""
+"""Scatter plot of engines for the report: speed against accuracy lost, as positions in pixels for an SVG."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Point:
+class ScatterPoint:
     """One engine.
 
     Attributes:
-        record: what was measured.
-        x, y: its place.
-        clipped: it loses more than the picture shows, and stands on the lower edge.
-        label: its name, where there is room.
-        label_x, label_y, anchor: where the name goes; `anchor` as SVG's text-anchor.
+        record: measurements of the engine.
+        x, y: position of the dot, in pixels.
+        clipped: whether the engine loses more than the plot shows; then its dot is on the lower edge.
+        label: name of the engine, empty where there is no room.
+        label_x, label_y, anchor: position of the name, in pixels, and SVG's text-anchor.
     """
 
     record: EngineRecord
@@ -41,32 +41,36 @@ class Point:
 
 @dataclass(frozen=True)
 class Scatter:
-    """The picture.
+    """The plot.
 
     Attributes:
-        points: the chosen engine last, so that it is drawn on top.
-        x_ticks, y_ticks: place and text.
-        limit_y: where the accuracy that may be lost lies; None if no limit was given.
+        points: engines, the selected one last, so that it is drawn on top.
+        x_ticks, y_ticks: position in pixels and text of each tick.
+        limit_y: position of the accuracy limit, in pixels; None if no limit was given.
     """
 
-    points: tuple[Point, ...]
+    points: tuple[ScatterPoint, ...]
     x_ticks: tuple[tuple[float, str], ...]
     y_ticks: tuple[tuple[float, str], ...]
     limit_y: float | None
 
 
-def draw(records: Iterable[EngineRecord], max_drop: float | None) -> Scatter | None:
-    """Place the engines that were measured; None if there are fewer than two.
+def draw(records: Iterable[EngineRecord], max_drop_pp: float | None) -> Scatter | None:
+    """Position the engines that were measured; None if there are fewer than two.
 
     Up is less accuracy lost, right is faster. An engine that loses many times what is allowed would push all others
-    into one line, so the picture ends at three times the limit.
+    into one line, so the plot ends at three times the limit.
+
+    Args:
+        records: engines, measured or not.
+        max_drop_pp: accuracy that may be lost, in percentage points; None without a limit.
     """
     known = [r for r in records if r.drop is not None and r.images_per_second is not None]
     if len(known) < 2:
         return None
     drops = [float(r.drop or 0.0) for r in known]
-    most = max(1.0, 3 * (max_drop or 0.0))
-    y_ticks = _ticks(min(0.0, *drops), max(0.2, max_drop or 0.0, *(min(drop, most) for drop in drops)))
+    most = max(1.0, 3 * (max_drop_pp or 0.0))
+    y_ticks = _ticks(min(0.0, *drops), max(0.2, max_drop_pp or 0.0, *(min(drop, most) for drop in drops)))
     x_ticks = _ticks(0.0, max(float(r.images_per_second or 0.0) for r in known) or 1.0)
 
     def across(speed: float) -> float:
@@ -76,14 +80,14 @@ def draw(records: Iterable[EngineRecord], max_drop: float | None) -> Scatter | N
         return TOP + (BOTTOM - TOP) * (min(drop, y_ticks[-1]) - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
 
     points = [
-        Point(r, across(r.images_per_second or 0.0), down(drop), drop > y_ticks[-1])
+        ScatterPoint(r, across(r.images_per_second or 0.0), down(drop), drop > y_ticks[-1])
         for r, drop in zip(known, drops, strict=True)
     ]
     return Scatter(
         points=tuple(sorted(_named(points), key=lambda point: point.record.chosen)),
         x_ticks=tuple((across(tick), f"{tick:,g}") for tick in x_ticks),
         y_ticks=tuple((down(tick), f"{tick:g}") for tick in y_ticks),
-        limit_y=None if max_drop is None else down(max_drop),
+        limit_y=None if max_drop_pp is None else down(max_drop_pp),
     )
 
 
@@ -96,8 +100,8 @@ def _ticks(low: float, high: float) -> tuple[float, ...]:
     return tuple(round(number * step, 10) for number in range(first, last + 1))
 
 
-def _named(points: Sequence[Point]) -> list[Point]:
-    """With labels where they cover no dot and no other label; the chosen one's first, then the front's."""
+def _named(points: Sequence[ScatterPoint]) -> list[ScatterPoint]:
+    """Label the engines where labels cover no dot and no other label; the selected one first, then the Pareto front."""
     taken: list[_Box] = [(p.x - 7, p.y - 7, p.x + 7, p.y + 7) for p in points]
     named = []
     for point in sorted(points, key=lambda p: (not p.record.chosen, not p.record.pareto)):
@@ -113,7 +117,7 @@ def _named(points: Sequence[Point]) -> list[Point]:
             inside = box[0] >= LEFT and box[2] <= WIDTH and box[1] >= 0 and box[3] <= BOTTOM + 8
             if inside and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
-                point = Point(point.record, point.x, point.y, point.clipped, text, x, y, anchor)
+                point = ScatterPoint(point.record, point.x, point.y, point.clipped, text, x, y, anchor)
                 break
         named.append(point)
     return named

@@ -1,6 +1,6 @@
-"""The model card: README.md of a bundle, for people, and at its top for hubs that list models.
+"""The model card: README.md of a bundle, for people, with front matter for hubs that list models.
 
-It says what was measured and known when the bundle was made, with how sure that is; what nobody has said, such as a
+The card has what was measured when the bundle was made, with confidence intervals; what nobody has stated, such as a
 licence, is called not stated. The front matter is that of Hugging Face's model cards, with a model-index.
 """
 
@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from lensmith.bundle.drift import LEAST_IMAGES, THRESHOLDS
@@ -26,23 +25,24 @@ from lensmith.core.text import listed
 from lensmith.evaluation.evaluation import Evaluation
 from lensmith.evaluation.intervals import Interval
 from lensmith.evaluation.metrics import calibrate
-from lensmith.exporting.samples import evenly
+from lensmith.exporting.formats.pages import templates
+from lensmith.exporting.samples import evenly_spaced
 from lensmith.training.run_dir.run import Run
 from lensmith.training.schedule import settings_of
 
 MOST_CLASSES = 100
-"""Classes in the table; of more, those that are recognised worst."""
+"""Classes in the table; of more, those with the worst recall."""
 SHOWN = 10
 """Confusions, and names in a sentence."""
 FEW = 30
-"""Images of a class; with fewer its recall is known to a tenth or worse."""
+"""Images of a class; with fewer the interval of its recall is wider than a tenth."""
 PICTURES = 500
-"""Whose sizes are looked at."""
+"""Pictures whose sizes and formats are listed."""
 BINS = 10
-"""Of confidence, in the table."""
+"""Bins of confidence in the table."""
 
-OF_THE_MACHINE = ("data", "out", "workers", "device", "processes", "tracking", "cache_gb", "save_minutes")
-"""Settings that change nothing of the model, or have a place of their own."""
+MACHINE_SETTINGS = ("data", "out", "workers", "device", "processes", "tracking", "cache_gb", "save_minutes")
+"""Settings that do not affect the model, or are shown elsewhere."""
 
 LICENCES = (
     "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "zlib", "unlicense", "wtfpl", "mpl-2.0", "ms-pl",
@@ -50,20 +50,20 @@ LICENCES = (
     "artistic-2.0", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nd-4.0",
     "cc-by-nc-nd-4.0", "openrail", "odbl", "pddl",
 )  # fmt: skip
-"""Identifiers that hubs know. Other terms are `other`, with what was said as their name."""
+"""Identifiers that hubs know. Other terms are `other`, with the stated terms as their name."""
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class in the table.
+    """One row in the table of classes.
 
     Attributes:
-        label: its name.
-        counts: its images in each part.
-        support: those that it was judged on.
-        recall: share of them that were recognised; None without any.
-        interval: of that.
-        precision: share of right ones among the images called so; None if none was.
+        label: name of the class.
+        counts: number of the class's images in each part.
+        support: number of the class's images in the evaluation.
+        recall: share of those images that were recognised, 0..1; None without any.
+        interval: 95 % interval of the recall; None without images.
+        precision: share of correct ones among the images predicted as the class; None if there are none.
     """
 
     label: str
@@ -78,19 +78,13 @@ def write_card(path: Path, manifest: Manifest, evaluation: Evaluation, run: Run)
     """Write the card of a bundle.
 
     Args:
-        path: README.md in it.
-        manifest: all but the files' hashes.
-        evaluation: of the engine that serves, with the probabilities that the bundle answers.
-        run: that it was made from.
+        path: README.md in the bundle's folder.
+        manifest: the bundle's manifest; hashes of files are not needed.
+        evaluation: the evaluation of the engine that serves, with the probabilities that the bundle answers.
+        run: the bundle's run.
     """
     rows = _rows(evaluation, run)
-    environment = Environment(  # Markdown, so nothing is to be escaped for HTML
-        loader=PackageLoader("lensmith.exporting"),
-        autoescape=False,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.filters |= {"text": text, "percent": _percent, "between": _between, "named": _named}
     card = environment.get_template("card.md.j2").render(
         front=yaml.safe_dump(front_matter(manifest, evaluation), sort_keys=False, allow_unicode=True),
@@ -113,7 +107,7 @@ def write_card(path: Path, manifest: Manifest, evaluation: Evaluation, run: Run)
 
 
 def front_matter(manifest: Manifest, evaluation: Evaluation) -> dict[str, Any]:
-    """What hubs read: plain values for YAML, as Hugging Face's model cards have them."""
+    """The front matter that hubs read: plain values for YAML, as in Hugging Face's model cards."""
     licence = manifest.licence.get("model")
     terms: dict[str, Any] = {}
     if licence is not None:
@@ -147,28 +141,28 @@ def licences(model: str | None, data: str | None, weights: str, cfg: Mapping[str
     """Terms of the model, its data and its first weights, as far as somebody has stated them.
 
     Args:
-        model: as the user said.
-        data: as the user said.
-        weights: where the first weights come from.
-        cfg: what timm knows of the backbone; counts only where the weights are those it publishes.
+        model: terms of the model that the user stated.
+        data: terms of the data that the user stated.
+        weights: provenance of the first weights.
+        cfg: timm's configuration of the backbone; its licence counts only for weights that timm publishes.
     """
     published = str(cfg.get("license") or "") if weights.startswith(("hub timm/", "url ")) else ""
-    said = {"model": model, "data": data, "first_weights": "" if published == "unknown" else published}
-    return {what: terms for what, terms in said.items() if terms}
+    stated = {"model": model, "data": data, "first_weights": "" if published == "unknown" else published}
+    return {what: terms for what, terms in stated.items() if terms}
 
 
 def recipe_of(run: Run) -> dict[str, Any]:
     """The settings in which a run differs from its preset, as a recipe file has them; with the preset and the model."""
     settings = run.settings
     preset = settings_of({"data": settings.data, "preset": settings.preset}).model_dump(mode="json")
-    said = {name: value for name, value in settings.model_dump(mode="json").items() if name not in OF_THE_MACHINE}
-    changed = {name: value for name, value in said.items() if value != preset.get(name)}
+    values = {name: value for name, value in settings.model_dump(mode="json").items() if name not in MACHINE_SETTINGS}
+    changed = {name: value for name, value in values.items() if value != preset.get(name)}
     return {"preset": settings.preset, "model": settings.model, **changed}
 
 
 def text(value: object) -> str:
-    """Anything as one line of Markdown that says just this, in a table's cell, too."""
-    # Underscores between letters mark nothing, and names are full of them.
+    """Escape any value as one line of Markdown, for a table's cell, too."""
+    # Underscores between letters are no markup, and names are full of them.
     return re.sub(r"([\\`*\[\]<>|#~&]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", " ".join(str(value).split()))
 
 
@@ -176,14 +170,14 @@ def _rows(evaluation: Evaluation, run: Run) -> list[ClassRow]:
     counts = Counter((sample.label, sample.part) for sample in run.images.samples)
     rows = []
     for number, (label, scores) in enumerate(zip(evaluation.labels, evaluation.metrics.per_class, strict=True)):
-        right = int(evaluation.metrics.confusion[number, number])
+        hits = int(evaluation.metrics.confusion[number, number])
         rows.append(
             ClassRow(
                 label=label,
                 counts=tuple(counts[number, part] for part in run.images.parts),
                 support=scores.support,
                 recall=scores.recall,
-                interval=wilson(right, scores.support) if scores.support else None,
+                interval=wilson(hits, scores.support) if scores.support else None,
                 precision=scores.precision,
             )
         )
@@ -195,7 +189,7 @@ def _worst_first(row: ClassRow) -> tuple[float, str]:
 
 
 def _confusions(evaluation: Evaluation) -> list[tuple[str, str, int, int]]:
-    """True class, answered class, images, and images of the true class; the most frequent first."""
+    """Most frequent confusions: true class, predicted class, images, and images of the true class."""
     wrong = evaluation.metrics.confusion.copy()
     np.fill_diagonal(wrong, 0)
     most = np.argsort(-wrong, axis=None, kind="stable")[:SHOWN]
@@ -205,9 +199,9 @@ def _confusions(evaluation: Evaluation) -> list[tuple[str, str, int, int]]:
 
 
 def _bins(evaluation: Evaluation) -> list[tuple[float, float, int, float, float]]:
-    """Of confidence: from, to, images, their mean confidence, share of right ones; those that hold an image."""
-    right = evaluation.probabilities.argmax(axis=1) == evaluation.truth
-    found = calibrate(right, evaluation.probabilities.max(axis=1), BINS)
+    """Bins of confidence that have images: from, to, images, mean confidence, share of correct answers."""
+    correct = evaluation.probabilities.argmax(axis=1) == evaluation.truth
+    found = calibrate(correct, evaluation.probabilities.max(axis=1), BINS)
     return [
         (number / BINS, (number + 1) / BINS, count, confidence, accuracy)
         for number, (count, confidence, accuracy) in enumerate(
@@ -218,14 +212,14 @@ def _bins(evaluation: Evaluation) -> list[tuple[float, float, int, float, float]
 
 
 def _pictures(files: Sequence[Path]) -> str:
-    """What sizes and formats some of the pictures have, from their heads alone; empty where none can be opened."""
+    """Sizes and formats of some pictures, from their headers alone; empty where none can be opened."""
     sizes, formats = [], Counter[str]()
-    for file in evenly(files, PICTURES):
+    for file in evenly_spaced(files, PICTURES):
         try:
             with Image.open(file) as picture:
                 sizes.append(picture.size)
                 formats[str(picture.format)] += 1
-        except Exception:  # it was read before: Pillow warns of large ones, or the file has just gone
+        except Exception:  # Pillow warns of large ones, or the file was just removed
             continue
     if not sizes:
         return ""

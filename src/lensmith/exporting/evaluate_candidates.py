@@ -1,4 +1,4 @@
-"""What candidates are put to: made, judged through the serving path, compared with PyTorch, measured, chosen from."""
+"""Engine search: candidates are built, evaluated through the serving path, compared with PyTorch, timed and ranked."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lensmith.bundle.format import Bundle, EngineRecord, Manifest
+from lensmith.bundle.format import Bundle, EngineRecord
+from lensmith.core.helper_process import HelperError
 from lensmith.data.scan import ImageSet, Sample
 from lensmith.errors import MissingPackageError, ParityError
 from lensmith.evaluation.evaluation import Evaluation
-from lensmith.evaluation.run import judge
-from lensmith.exporting.candidates import PLAIN, Candidate
+from lensmith.evaluation.run import evaluate_samples
+from lensmith.exporting.candidates import BASELINE, Candidate
 from lensmith.exporting.parity import Parity, compare
 from lensmith.imaging.preprocessing import Tensor
 from lensmith.inference.benchmark import measure_all
 from lensmith.inference.classifier import Classifier
 from lensmith.inference.engine import open_graph
-from lensmith.inference.selection import choose, may_serve
+from lensmith.inference.selection import may_serve, select
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What came of a candidate.
+class CandidateResult:
+    """Measurements of one candidate.
 
     Attributes:
-        candidate: it.
-        record: with what was measured; no graph where it may not serve.
-        evaluation: its answers at temperature 1; None where it has none.
-        parity: of them with PyTorch's.
+        candidate: the engine and precision that were tried.
+        record: the candidate's measurements; without a graph where it may not serve.
+        evaluation: the candidate's answers at temperature 1; None where it has none.
+        parity: differences of those answers from PyTorch's; None where there are no answers.
     """
 
     candidate: Candidate
@@ -37,132 +38,137 @@ class Trial:
     evaluation: Evaluation | None = None
     parity: Parity | None = None
 
+    def updated(self, **measured: object) -> CandidateResult:
+        """A copy of the result with other values in its record."""
+        return replace(self, record=self.record.model_copy(update=measured))
+
 
 @dataclass(frozen=True)
-class Contest:
-    """What all candidates are put to.
+class EngineSearch:
+    """The images, the reference answers and the limits that all candidates are tried with.
 
     Attributes:
-        folder: where their graphs go.
-        manifest: of the bundle, as far as it is known.
-        images: the set.
-        samples: those of it that each candidate answers.
-        part: what they are called.
-        reference: float32 (N, C), PyTorch's probabilities of the samples that can be read.
+        draft: the bundle's folder, where graphs go, with a manifest that says how its graphs are used.
+        images: the image set.
+        samples: samples of the set that each candidate answers.
+        part: name of the part that the samples are from.
+        reference: float32 (N, C), PyTorch's probabilities of the N samples that can be read.
         tolerance: largest difference of a probability that fp32 may show.
-        min_agreement: smallest share of images with the same class in fp32.
-        max_drop: accuracy that may be lost, in points of 100.
+        min_agreement: smallest share of images with the same class in fp32, 0..1.
+        max_drop_pp: accuracy that may be lost, in percentage points.
     """
 
-    folder: Path
-    manifest: Manifest
+    draft: Bundle
     images: ImageSet
     samples: Sequence[Sample]
     part: str
     reference: Tensor
     tolerance: float
     min_agreement: float
-    max_drop: float
+    max_drop_pp: float
 
-    def hold(self, candidates: Sequence[Candidate], with_images: Sequence[bytes]) -> list[Trial]:
-        """Try all, and put them in order: the chosen one first. Graphs of those that may not serve are removed.
+    def run(self, candidates: Sequence[Candidate], encoded: Sequence[bytes]) -> list[CandidateResult]:
+        """Try all candidates and rank them, the selected one first. Graphs of those that may not serve are removed.
 
-        One that is fast and loses too much is made anew with more layers in fp32, as long as it would be chosen.
+        A candidate that is fast but loses too much accuracy is built anew with more layers excluded from quantization,
+        as long as it would be selected.
 
         Args:
-            candidates: `PLAIN` is the first.
-            with_images: encoded, to measure speed with.
+            candidates: engines to try; `BASELINE` is the first.
+            encoded: image files to measure speed with.
 
         Raises:
-            ParityError: the plain engine answers differently from PyTorch, or none is within the limit.
+            ParityError: the baseline answers differently from PyTorch, or no candidate is within the limit.
         """
-        trials = self._timed([self.attempt(candidate) for candidate in candidates], with_images)
-        for number, trial in enumerate(trials):
-            fastest = max((_speed(t) for t in trials if may_serve(t.record, self.max_drop)), default=0.0)
-            if trial.record.graph and not may_serve(trial.record, self.max_drop) and _speed(trial) > fastest:
-                trials[number] = self._timed([self._mend(trial)], with_images)[0]
-        return self.ordered(trials)
+        results = self._timed([self.evaluate(candidate) for candidate in candidates], encoded)
+        for number, result in enumerate(results):
+            fastest = max((_speed(each) for each in results if self._may_serve(each)), default=0.0)
+            if result.record.graph and not self._may_serve(result) and _speed(result) > fastest:
+                results[number] = self._timed([self._exclude_layers(result)], encoded)[0]
+        return self.ranked(results)
 
-    def attempt(self, candidate: Candidate) -> Trial:
-        """Make a candidate's graph and judge it; what cannot be made or run says why.
+    def evaluate(self, candidate: Candidate) -> CandidateResult:
+        """Build a candidate's graph and evaluate it; the record of one that cannot be built or run has the reason.
 
         Raises:
-            ParityError: the plain engine answers differently from PyTorch, beyond the tolerance.
+            ParityError: the baseline answers differently from PyTorch, beyond the tolerance.
         """
-        record = candidate.record()
+        result = CandidateResult(candidate, candidate.record())
         if candidate.refused:
-            return Trial(candidate, record)
+            return result
         try:
-            if candidate.maker is not None:
-                method = candidate.maker.write(self.folder / candidate.graph)
-                record = record.model_copy(update={"method": method})
-            trial = self._judged(candidate, record)
+            if candidate.builder is not None:
+                result = result.updated(method=candidate.builder.write(self.draft.path / candidate.graph))
+            result = self._evaluated(result)
         except Exception as error:  # each tool has exceptions of its own
-            if isinstance(error, ParityError) and candidate == PLAIN:
+            if isinstance(error, ParityError) and candidate == BASELINE:
                 raise
-            trial = Trial(candidate, record.model_copy(update={"graph": None, "why": _reason(error)}))
-        _tell(trial)
-        return trial
+            result = result.updated(graph=None, why=_reason(error))
+        _report(result)
+        return result
 
-    def ordered(self, trials: Sequence[Trial]) -> list[Trial]:
-        """By `lensmith.inference.selection`; see `hold`."""
-        of = {trial.record.name: trial for trial in trials}
-        records = choose([trial.record for trial in trials], self.max_drop)
+    def ranked(self, results: Sequence[CandidateResult]) -> list[CandidateResult]:
+        """Rank candidates by `lensmith.inference.selection`; see `run`."""
+        by_name = {result.record.name: result for result in results}
+        records = select([result.record for result in results], self.max_drop_pp)
         if not records[0].chosen:
             rows = "; ".join(f"{record.name} {record.why}" for record in records)
             raise ParityError(
-                f"An engine that loses at most {self.max_drop:g} points of accuracy against PyTorch was expected.",
+                f"An engine that loses at most {self.max_drop_pp:g} percentage points of accuracy against PyTorch was"
+                " expected.",
                 f"None does: {rows}.",
                 "No bundle was written; allow more with --max-accuracy-drop if you can accept that.",
             )
-        usable = [record for record in records if may_serve(record, self.max_drop) and record.images_per_second]
+        usable = [record for record in records if may_serve(record, self.max_drop_pp) and record.images_per_second]
         for graph in {r.graph for r in records if r.graph} - {r.graph for r in usable}:
-            for file in _files(self.folder / graph):
+            for file in _files(self.draft.path / graph):
                 file.unlink(missing_ok=True)
-        return [replace(of[r.name], record=r if r in usable else r.model_copy(update={"graph": None})) for r in records]
+        return [
+            replace(by_name[record.name], record=record).updated(graph=record.graph if record in usable else None)
+            for record in records
+        ]
 
-    def _judged(self, candidate: Candidate, record: EngineRecord) -> Trial:
-        """Answer all images, and compare.
+    def _may_serve(self, result: CandidateResult) -> bool:
+        return may_serve(result.record, self.max_drop_pp)
+
+    def _evaluated(self, result: CandidateResult) -> CandidateResult:
+        """The candidate's answers on all samples, compared with PyTorch's.
 
         Raises:
             ParityError: fp32 beyond the tolerance.
         """
-        path = self.folder / str(record.graph)
-        engine = open_graph(str(path), record.engine, record.precision, threads=1)
-        classifier = Classifier(Bundle(self.folder, self.manifest), engine)
-        evaluation = judge(classifier, self.images, self.samples, self.part)
-        named = {self.images.file(sample): sample.path for sample in self.samples}
-        paths = [named[file] for file in evaluation.files]
-        parity = compare(self.reference, evaluation.probabilities, paths, self.manifest.labels, evaluation.truth)
+        record = result.record
+        path = self.draft.path / str(record.graph)
+        classifier = Classifier(self.draft, open_graph(str(path), record.engine, record.precision, threads=1))
+        evaluation = evaluate_samples(classifier, self.images, self.samples, self.part)
+        names = {self.images.file(sample): sample.path for sample in self.samples}
+        paths = [names[file] for file in evaluation.files]
+        parity = compare(self.reference, evaluation.probabilities, paths, self.draft.labels, evaluation.truth)
         if record.precision == "fp32":
             parity.require(self.tolerance, self.min_agreement)
-        found = {
-            "accuracy": evaluation.metrics.accuracy,
-            "drop": round(parity.drop, 4),
-            "agreement": parity.agreement,
-            "largest_difference": parity.largest_difference,
-            "bytes": sum(file.stat().st_size for file in _files(path)),
-        }
-        return Trial(candidate, record.model_copy(update=found), evaluation, parity)
+        return replace(result, evaluation=evaluation, parity=parity).updated(
+            accuracy=evaluation.metrics.accuracy,
+            drop=round(parity.drop, 4),
+            agreement=parity.agreement,
+            largest_difference=parity.largest_difference,
+            bytes=sum(file.stat().st_size for file in _files(path)),
+        )
 
-    def _mend(self, trial: Trial) -> Trial:
+    def _exclude_layers(self, result: CandidateResult) -> CandidateResult:
         """The candidate with ever more layers in fp32, until it is within the limit or nothing is left to try."""
-        candidate = trial.candidate
+        builder, path = result.candidate.builder, self.draft.path / result.candidate.graph
         try:
-            while candidate.maker is not None and not may_serve(trial.record, self.max_drop):
-                kept = candidate.maker.spare(self.folder / candidate.graph)
-                if not kept:
-                    break
-                trial = self._judged(candidate, trial.record.model_copy(update={"kept": kept}))
-                _tell(trial)
-        except Exception as error:  # see `attempt`
-            return replace(trial, record=trial.record.model_copy(update={"graph": None, "why": _reason(error)}))
-        return trial
+            while builder is not None and not self._may_serve(result) and (excluded := builder.exclude_layers(path)):
+                result = self._evaluated(result.updated(kept=excluded))
+                _report(result)
+        except Exception as error:  # as in `evaluate`
+            return result.updated(graph=None, why=_reason(error))
+        return result
 
-    def _timed(self, trials: Sequence[Trial], images: Sequence[bytes]) -> list[Trial]:
-        runnable = [trial.record for trial in trials if trial.record.graph]
-        measured = {r.name: r for r in measure_all(self.folder, runnable, self.manifest.preprocessing, images)}
-        return [replace(trial, record=measured.get(trial.record.name, trial.record)) for trial in trials]
+    def _timed(self, results: Sequence[CandidateResult], encoded: Sequence[bytes]) -> list[CandidateResult]:
+        how, runnable = self.draft.manifest.preprocessing, [each.record for each in results if each.record.graph]
+        measured = {record.name: record for record in measure_all(self.draft.path, runnable, how, encoded)}
+        return [replace(each, record=measured.get(each.record.name, each.record)) for each in results]
 
 
 def _files(graph: Path) -> list[Path]:
@@ -170,19 +176,18 @@ def _files(graph: Path) -> list[Path]:
     return [graph, graph.with_suffix(".bin")] if graph.suffix == ".xml" else [graph]
 
 
-def _speed(trial: Trial) -> float:
-    return trial.record.images_per_second or 0.0
+def _speed(result: CandidateResult) -> float:
+    return result.record.images_per_second or 0.0
 
 
-def _tell(trial: Trial) -> None:
-    """One line a candidate, since the whole takes minutes."""
-    record = trial.record
-    if record.accuracy is None:
-        said = record.why
-    else:
-        kept = f", with {len(record.kept)} of its layers in fp32" if record.kept else ""
-        said = f"accuracy {record.accuracy:.4f}, {record.drop:+.2f} points lost{kept}"
-    print(f"{record.name}: {said}", file=sys.stderr, flush=True)
+def _report(result: CandidateResult) -> None:
+    """Print one line for a candidate, since the whole search takes minutes."""
+    record = result.record
+    message = record.why
+    if record.accuracy is not None:
+        excluded = f", with {len(record.kept)} of its layers in fp32" if record.kept else ""
+        message = f"accuracy {record.accuracy:.4f}, {record.drop:+.2f} percentage points lost{excluded}"
+    print(f"{record.name}: {message}", file=sys.stderr, flush=True)
 
 
 def _reason(error: Exception) -> str:
@@ -190,6 +195,6 @@ def _reason(error: Exception) -> str:
         return error.arrived
     if isinstance(error, ModuleNotFoundError):
         return MissingPackageError.of(error).remedy
-    said = " ".join(str(error).split())
-    named = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "  # which says nothing
-    return f"{named}{said[:200]}" if said else type(error).__name__
+    message = " ".join(str(error).split())
+    kind = "" if isinstance(error, RuntimeError | HelperError) else f"{type(error).__name__}: "  # which say nothing
+    return f"{kind}{message[:200]}" if message else type(error).__name__

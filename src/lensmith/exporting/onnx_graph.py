@@ -1,4 +1,4 @@
-"""Other precisions of an ONNX graph, for ONNX Runtime: int8 with calibration, int8 without, fp16."""
+"""Quantization of an ONNX graph for ONNX Runtime: static int8 with calibration, dynamic int8 without, and fp16."""
 
 from __future__ import annotations
 
@@ -41,55 +41,55 @@ METHODS: dict[str, tuple[CalibrationMethod, dict[str, Any]]] = {
     "percentile 99.99": (CalibrationMethod.Percentile, {"percentile": 99.99, "symmetric": False}),
     "entropy": (CalibrationMethod.Entropy, {}),
 }
-"""How the range of each activation is taken from what it was on the calibration images."""
+"""Calibration methods: how an activation's range follows from its values on the calibration images."""
 
 HISTOGRAM_IMAGES = 64
-"""Methods that look at whole histograms take long, and change little beyond so many images."""
+"""Images for methods that use whole histograms, which take long and change little beyond so many."""
 HISTOGRAM_VALUES = 1_000_000_000
-"""Where a network's activations are many, fewer images do: so many values take about a minute."""
+"""Activation values in all histograms, which take about a minute; a network with many activations gets fewer images."""
 LEAST_HISTOGRAM_IMAGES = 8
 
 WITH_WEIGHTS = ("Conv", "Gemm", "MatMul")
 FOLLOWING = ("Relu", "Clip", "HardSwish", "HardSigmoid", "Sigmoid", "Gelu", "Mul", "Add", "Reshape", "Transpose")
 SENSITIVITY_IMAGES = 8
-SPARED_SHARES = (0.05, 0.1, 0.2, 0.4)
-"""Of the layers with weights: those that suffer most are left in fp32, more of them each time."""
+EXCLUDED_SHARES = (0.05, 0.1, 0.2, 0.4)
+"""Shares of the layers with weights that are excluded from quantization, the most sensitive ones first."""
 
 
-class Static:
-    """Int8 weights by channel and uint8 activations, as Quantize and DeQuantize pairs (QDQ) in the graph.
+class StaticInt8:
+    """Builder of a graph with int8 weights by channel and uint8 activations, as Quantize/DeQuantize pairs (QDQ).
 
     Args:
-        graph: fp32, with a free batch dimension.
-        images: float32 (N, 3, S, S) to calibrate on; the last quarter judges the methods.
-        folder: for files in between; made here.
+        graph: the fp32 graph, with a free batch dimension.
+        images: float32 (N, 3, S, S), normalised, to calibrate on; the last quarter compares the methods.
+        folder: a folder for intermediate files, made here.
     """
 
     def __init__(self, graph: Path, images: Tensor, folder: Path) -> None:
-        kept_back = max(1, len(images) // 4)
-        self._images, self._check = images[:-kept_back], images[-kept_back:]
+        held_out = max(1, len(images) // 4)
+        self._images, self._held_out = images[:-held_out], images[-held_out:]
         self._graph, self._folder = graph, folder
         self._plain = folder / "preprocessed.onnx"
         self._method = ""
-        self._shares = iter(SPARED_SHARES)
+        self._shares = iter(EXCLUDED_SHARES)
         self._ranking: list[str] = []
 
     def write(self, path: Path) -> str:
-        """Write the graph to `path` with the method whose answers are nearest to fp32's; returns its name."""
+        """Write the graph to `path` with the calibration method whose answers are nearest to fp32's, and return it."""
         self._folder.mkdir(exist_ok=True)
         with _quiet():
             quant_pre_process(str(self._graph), str(self._plain))
-        expected = _answers(self._plain, self._check)
+        expected = _answers(self._plain, self._held_out)
         errors = {}
         for method in METHODS:
             self._write(self._folder / f"{method}.onnx", method)
-            errors[method] = float(np.abs(_answers(self._folder / f"{method}.onnx", self._check) - expected).mean())
+            errors[method] = float(np.abs(_answers(self._folder / f"{method}.onnx", self._held_out) - expected).mean())
         self._method = min(errors, key=lambda method: errors[method])
         (self._folder / f"{self._method}.onnx").replace(path)
         return self._method
 
-    def spare(self, path: Path) -> tuple[str, ...]:
-        """Write it anew with more layers left in fp32; returns their names, none if enough has been tried."""
+    def exclude_layers(self, path: Path) -> tuple[str, ...]:
+        """Write the graph anew with more layers left in fp32; return their names, none if all shares were tried."""
         share = next(self._shares, None)
         if share is None:
             return ()
@@ -98,15 +98,15 @@ class Static:
         self._write(path, self._method, layers)
         return layers
 
-    def _most_sensitive(self, quantised: Path) -> list[str]:
-        """Names of the layers with weights, those first whose result suffers most from quantisation.
+    def _most_sensitive(self, quantized: Path) -> list[str]:
+        """Names of the layers with weights, the most sensitive to quantization first.
 
-        By the ratio of signal to quantisation noise of each layer's own result, as onnxruntime's debugging tools
-        compute it.
+        Sensitivity is the ratio of signal to quantization noise of a layer's own result, as ONNX Runtime's debugging
+        tools compute it.
         """
         with _quiet():
             results = []
-            for number, graph in enumerate((self._plain, quantised)):
+            for number, graph in enumerate((self._plain, quantized)):
                 shown = self._folder / f"shown-{number}.onnx"
                 modify_model_output_intermediate_tensors(str(graph), str(shown))
                 results.append(collect_activations(str(shown), _Reader(self._images[:SENSITIVITY_IMAGES])))
@@ -121,7 +121,7 @@ class Static:
                 found[node.name] = min(float(errors["qdq_err"]), found.get(node.name, float("inf")))
         return sorted(found, key=lambda name: found[name])
 
-    def _write(self, path: Path, method: str, spared: Sequence[str] = ()) -> None:
+    def _write(self, path: Path, method: str, excluded: Sequence[str] = ()) -> None:
         with _quiet():
             quantize_static(
                 str(self._plain),
@@ -131,12 +131,12 @@ class Static:
                 activation_type=QuantType.QUInt8,  # ONNX Runtime's fast kernels on x86 take this pair
                 weight_type=QuantType.QInt8,
                 calibrate_method=METHODS[method][0],
-                nodes_to_exclude=list(spared),
+                nodes_to_exclude=list(excluded),
                 calibration_cache_path=self._ranges(method),
             )
 
     def _ranges(self, method: str) -> Path:
-        """The range of every activation, found once."""
+        """A file with the range of every activation, calibrated once for each method."""
         cache = self._folder / f"{method}.json"
         if not cache.exists():
             kind, options = METHODS[method]
@@ -153,19 +153,19 @@ class Static:
         return cache
 
 
-class Dynamic:
-    """Int8 weights of matrix products; their inputs are quantised as they come, without calibration.
+class DynamicInt8:
+    """Builder of a graph whose matrix products have int8 weights and quantize their inputs at run time.
 
     Args:
-        graph: fp32.
-        folder: for files in between; made here.
+        graph: the fp32 graph.
+        folder: a folder for intermediate files, made here.
     """
 
     def __init__(self, graph: Path, folder: Path) -> None:
         self._graph, self._folder = graph, folder
 
     def write(self, path: Path) -> str:
-        """Write the graph to `path`; returns how its ranges come about."""
+        """Write the graph to `path`; return how activations get their ranges."""
         plain = self._folder / "preprocessed.onnx"
         self._folder.mkdir(exist_ok=True)
         with _quiet():
@@ -173,18 +173,18 @@ class Dynamic:
             quantize_dynamic(str(plain), str(path), op_types_to_quantize=["MatMul", "Gemm"], per_channel=True)
         return "ranges as they come"
 
-    def spare(self, path: Path) -> tuple[str, ...]:
-        """Nothing is spared."""
+    def exclude_layers(self, path: Path) -> tuple[str, ...]:
+        """No layer can be excluded."""
         return ()
 
 
-class Half:
-    """All in fp16, but for what goes in and comes out.
+class Float16:
+    """Builder of a graph in fp16 whose input and output stay float32.
 
     Normalisations need no exception: ONNX defines them with float32 inside (`stash_type`).
 
     Args:
-        graph: fp32.
+        graph: the fp32 graph.
     """
 
     def __init__(self, graph: Path) -> None:
@@ -200,29 +200,30 @@ class Half:
         onnx.save(half, path)
         return ""
 
-    def spare(self, path: Path) -> tuple[str, ...]:
-        """Nothing is spared."""
+    def exclude_layers(self, path: Path) -> tuple[str, ...]:
+        """No layer can be excluded."""
         return ()
 
 
 def operators(graph: Path) -> Counter[str]:
-    """How many nodes of each kind it has."""
+    """Number of a graph's nodes of each operator."""
     return Counter(node.op_type for node in onnx.load(graph).graph.node)
 
 
 def _histogram_images(first: Mapping[str, Sequence[Any]]) -> int:
-    """How many images to make histograms of, from those of the first one."""
+    """Number of images to make histograms of, from the size of the first image's histograms."""
     values = sum(int(histogram[0].sum()) for histogram in first.values())
     return min(HISTOGRAM_IMAGES, max(LEAST_HISTOGRAM_IMAGES, HISTOGRAM_VALUES // values))
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Images one by one."""
+    """Calibration images, one by one."""
 
     def __init__(self, images: Tensor) -> None:
         self._left = iter(images)
 
     def get_next(self) -> dict[str, Tensor] | None:
+        """The graph's input for the next image, float32 (1, 3, S, S); None after the last."""
         image = next(self._left, None)
         return None if image is None else {INPUT: image[None]}
 
@@ -234,7 +235,7 @@ def _answers(graph: Path, images: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The quantiser prints its progress, and warns of what is meant."""
+    """Silence ONNX Runtime's quantizer, which prints its progress and warns of what is intended."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,14 +1,15 @@
-"""Does the graph answer as the trained model does? Compared image by image."""
+"""Parity of a graph with PyTorch: probabilities and classes are compared image by image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from lensmith.core.result import Result
 from lensmith.errors import ParityError
 from lensmith.imaging.preprocessing import Tensor
 
@@ -18,10 +19,10 @@ class Disagreement:
     """An image whose likeliest class differs.
 
     Attributes:
-        path: the image.
-        torch: class that PyTorch names.
-        graph: class that the graph names.
-        margin: by how much PyTorch preferred its class to the second, as a probability.
+        path: the image's path below the root of its set.
+        torch: name of PyTorch's class.
+        graph: name of the graph's class.
+        margin: PyTorch's probability of its class less that of the second, 0..1.
     """
 
     path: str
@@ -31,16 +32,16 @@ class Disagreement:
 
 
 @dataclass(frozen=True)
-class Parity:
-    """PyTorch against the graph.
+class Parity(Result):
+    """Differences of a graph's answers from PyTorch's.
 
     Attributes:
-        images: how many were compared.
-        largest_difference: of a probability, over all images and classes.
+        images: number of images that were compared.
+        largest_difference: largest difference of a probability, over all images and classes.
         agreement: share of images with the same likeliest class, 0..1.
-        disagreements: the others.
-        drop: accuracy that the graph loses, in points of 100; below 0 where it gains.
-        per_class_change: the same by class, the other way round: what it gains; None for a class without images.
+        disagreements: images with another likeliest class.
+        drop: accuracy that the graph loses, in percentage points; below 0 where it gains.
+        per_class_change: accuracy that the graph gains on each class, in percentage points; None without images.
     """
 
     images: int
@@ -50,25 +51,23 @@ class Parity:
     drop: float = 0.0
     per_class_change: tuple[float | None, ...] = ()
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Parity:
-        """What `as_dict` gave, read back."""
-        named = {field.name for field in fields(cls)} & stored.keys()
-        found = {name: stored[name] for name in named}
-        disagreements = tuple(Disagreement(**one) for one in stored["disagreements"])
-        return cls(
-            **{**found, "disagreements": disagreements, "per_class_change": tuple(found.get("per_class_change", ()))}
-        )
+        """Read the values of `as_dict` back; fields that an older version did not write have their defaults."""
+        found = {field.name: stored[field.name] for field in fields(cls) if field.name in stored}
+        found["disagreements"] = tuple(Disagreement(**each) for each in stored["disagreements"])
+        found["per_class_change"] = tuple(stored.get("per_class_change", ()))
+        return cls(**found)
 
     def require(self, tolerance: float, min_agreement: float) -> None:
-        """Refuse a graph beyond its limits.
+        """Refuse a graph that differs from PyTorch by more than its limits.
+
+        Args:
+            tolerance: largest allowed difference of a probability.
+            min_agreement: smallest allowed share of images with the same class, 0..1.
 
         Raises:
-            ParityError: names the numbers.
+            ParityError: the graph is beyond a limit.
         """
         if self.largest_difference <= tolerance and self.agreement >= min_agreement:
             return
@@ -88,14 +87,14 @@ def compare(
     labels: Sequence[str],
     truth: npt.NDArray[np.int64],
 ) -> Parity:
-    """Compare probabilities.
+    """Compare an engine's probabilities with PyTorch's.
 
     Args:
-        expected: float32 (N, C) by PyTorch.
-        answered: float32 (N, C) by the graph's engine.
-        paths: N files.
+        expected: float32 (N, C), PyTorch's probabilities.
+        answered: float32 (N, C), probabilities of the graph's engine.
+        paths: N paths of the images.
         labels: C class names.
-        truth: int64 (N,), true classes.
+        truth: int64 (N,), true classes, 0..C-1.
     """
     ours, theirs = expected.argmax(axis=1), answered.argmax(axis=1)
     ranked = np.sort(expected, axis=1)

@@ -1,4 +1,4 @@
-"""Some images of a part, spread over its classes, and prepared as the service prepares them."""
+"""Stratified samples of a part, and their images preprocessed as the service does it."""
 
 from __future__ import annotations
 
@@ -18,32 +18,33 @@ from lensmith.imaging.preprocessing import Preprocessing, Tensor, preprocess
 T = TypeVar("T")
 
 MOST_BYTES = 500_000_000
-"""Of prepared images that are held at once."""
+"""Memory for preprocessed images, all together."""
 
 
-def evenly(items: Sequence[T], count: int) -> tuple[T, ...]:
+def evenly_spaced(items: Sequence[T], count: int) -> tuple[T, ...]:
     """At most `count` of the items, at equal distances."""
     taken = min(count, len(items))
     return tuple(items[number * len(items) // taken] for number in range(taken))
 
 
-def spread(samples: Sequence[Sample], count: int) -> tuple[Sample, ...]:
-    """At most `count` of the samples, of each class its share."""
-    return evenly(sorted(samples, key=lambda sample: sample.label), count)
+def stratified(samples: Sequence[Sample], count: int) -> tuple[Sample, ...]:
+    """At most `count` of the samples, with each class's share unchanged."""
+    return evenly_spaced(sorted(samples, key=lambda sample: sample.label), count)
 
 
-def prepared(
+def preprocess_samples(
     images: ImageSet, samples: Sequence[Sample], count: int, how: Preprocessing
 ) -> tuple[Tensor, npt.NDArray[np.int64]]:
-    """At most `count` of the samples, fewer where they are large.
+    """Model input of at most `count` samples, fewer where they are large.
 
     Returns:
-        float32 (N, 3, S, S) and their classes, int64 (N,); without those that cannot be read.
+        Images, float32 (N, 3, S, S), normalised, and their classes, int64 (N,); without those that cannot be read.
     """
-    fitting = max(1, MOST_BYTES // (3 * how.image_size**2 * 4))
-    chosen = spread(samples, min(count, fitting))
+    most = max(1, MOST_BYTES // (3 * how.image_size**2 * 4))
+    chosen = stratified(samples, min(count, most))
 
     def load(sample: Sample) -> Tensor | None:
+        """float32 (3, S, S): one preprocessed image; None if it cannot be read."""
         try:
             return preprocess(read(images.file(sample)), how)
         except ImageError:

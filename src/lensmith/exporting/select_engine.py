@@ -1,27 +1,27 @@
-"""Which engine a run's network is served with: the images it is settled on, PyTorch's answers, and the contest."""
+"""The engine search for a run: its images, PyTorch's reference answers, and the engine that is selected."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from lensmith.bundle.format import GRAPH, EngineRecord, Manifest
+from lensmith.bundle.format import GRAPH, Bundle, EngineRecord
 from lensmith.config import ExportSettings
 from lensmith.data.scan import Sample
 from lensmith.evaluation.evaluation import Evaluation
-from lensmith.exporting.candidates import PLAIN, Material, candidates
-from lensmith.exporting.evaluate_candidates import Contest, Trial
+from lensmith.exporting.candidates import BASELINE, GraphInputs, candidates
+from lensmith.exporting.evaluate_candidates import CandidateResult, EngineSearch
 from lensmith.exporting.openvino_graph import CONTROL_IMAGES
 from lensmith.exporting.parity import Parity
-from lensmith.exporting.samples import prepared, spread
+from lensmith.exporting.samples import preprocess_samples, stratified
 from lensmith.imaging.decode import read
 from lensmith.imaging.preprocessing import Tensor
-from lensmith.inference.selection import DEFAULT_DROP
+from lensmith.inference.selection import DEFAULT_MAX_DROP_PP
 from lensmith.training.dataloading.dataset import ImageDataset
 from lensmith.training.dataloading.loader import build_loader, default_loader_workers
 from lensmith.training.dataloading.sampler import EpochSampler
@@ -33,71 +33,67 @@ SPEED_IMAGES = 8
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """What came of a contest.
+class SelectedEngine:
+    """The engine search's result.
 
     Attributes:
-        engines: all candidates' records, the chosen one first.
-        evaluation: of the chosen one on `judged`, at temperature 1.
-        parity: of those answers with PyTorch's.
-        part: of the set that the images are from.
-        judged: what each candidate answered.
-        samples: all of that part.
+        engines: all candidates' records, the selected one first.
+        evaluation: answers of the selected engine to `evaluated`, at temperature 1.
+        parity: differences of those answers from PyTorch's.
+        part: name of the part that the images are from.
+        evaluated: samples that each candidate answered.
+        samples: all samples of the part.
     """
 
     engines: tuple[EngineRecord, ...]
     evaluation: Evaluation
     parity: Parity
     part: str
-    judged: tuple[Sample, ...]
+    evaluated: tuple[Sample, ...]
     samples: tuple[Sample, ...]
 
 
-def choose(
-    run: Run, model: nn.Module, folder: Path, manifest: Manifest, settings: ExportSettings, quick: bool
-) -> Chosen:
-    """Hold the contest for a run's network.
+def select_engine(run: Run, model: nn.Module, draft: Bundle, settings: ExportSettings, quick: bool) -> SelectedEngine:
+    """Search for the fastest engine that runs a network within the accuracy limit.
 
     Args:
-        run: says which images there are.
-        model: its network, in evaluation mode, on the CPU.
-        folder: of the bundle; has the fp32 graph, and gets those of the others that may serve.
-        manifest: of the bundle, as far as it is known.
+        run: the run, which knows the images.
+        model: the run's network, in evaluation mode, on the CPU.
+        draft: the bundle's folder with the fp32 graph; gets the graphs of other candidates that may serve.
         settings: the target and the limits.
-        quick: try the plain engine alone.
+        quick: try the baseline alone.
 
     Raises:
-        ParityError: the plain engine answers differently from PyTorch, or none is within the limits.
+        ParityError: the baseline answers differently from PyTorch, or no candidate is within the limits.
     """
-    # A set too small for a validation part is judged on what it has.
+    # A set too small for a validation part is evaluated on what it has.
     part = "val" if run.images.part("val") else "train"
     samples = run.images.part(part)  # type: ignore[arg-type]
-    judged = samples if quick else spread(samples, settings.images)
-    contest = Contest(
-        folder=folder,
-        manifest=manifest,
+    evaluated = samples if quick else stratified(samples, settings.images)
+    search = EngineSearch(
+        draft=draft,
         images=run.images,
-        samples=judged,
+        samples=evaluated,
         part=part,
-        reference=_reference(model, run, judged),
+        reference=_reference(model, run, evaluated),
         tolerance=settings.tolerance,
         min_agreement=settings.min_agreement,
-        max_drop=limit_of(settings),
+        max_drop_pp=max_drop_pp(settings),
     )
-    trials = _plain(contest) if quick else _hold(contest, run, settings)
-    evaluation, parity = trials[0].evaluation, trials[0].parity
-    assert evaluation is not None  # the first is chosen, and has answered
+    results = _baseline(search) if quick else _all_candidates(search, run, settings)
+    evaluation, parity = results[0].evaluation, results[0].parity
+    assert evaluation is not None  # the first is selected, and has answered
     assert parity is not None
-    return Chosen(tuple(trial.record for trial in trials), evaluation, parity, part, judged, samples)
+    return SelectedEngine(tuple(each.record for each in results), evaluation, parity, part, evaluated, samples)
 
 
-def limit_of(settings: ExportSettings) -> float:
-    """Accuracy that an engine may lose, in points of 100."""
-    return DEFAULT_DROP if settings.max_accuracy_drop is None else settings.max_accuracy_drop
+def max_drop_pp(settings: ExportSettings) -> float:
+    """Accuracy that an engine may lose, in percentage points."""
+    return DEFAULT_MAX_DROP_PP if settings.max_accuracy_drop is None else settings.max_accuracy_drop
 
 
 def _reference(model: nn.Module, run: Run, samples: Sequence[Sample]) -> Tensor:
-    """PyTorch's probabilities of the samples that can be read."""
+    """float32 (N, C): PyTorch's probabilities of the samples that can be read."""
     device = torch.device("cpu")  # where the engines run
     dataset = ImageDataset(run.images, samples, run.preprocessing, None, run.settings.seed)
     workers = default_loader_workers(device) if run.settings.workers is None else run.settings.workers
@@ -107,28 +103,26 @@ def _reference(model: nn.Module, run: Run, samples: Sequence[Sample]) -> Tensor:
     return probabilities
 
 
-def _plain(contest: Contest) -> list[Trial]:
-    """The plain engine alone, with the speed that it judged at."""
-    trial = contest.attempt(PLAIN)
-    assert trial.evaluation is not None  # or an error was raised
-    speed = {
-        "latency_ms": round(trial.evaluation.latency_ms, 3),
-        "images_per_second": round(trial.evaluation.images_per_second, 2),
-    }
-    return contest.ordered([replace(trial, record=trial.record.model_copy(update=speed))])
+def _baseline(search: EngineSearch) -> list[CandidateResult]:
+    """The baseline alone, with the speed of its evaluation instead of a measurement."""
+    result = search.evaluate(BASELINE)
+    assert result.evaluation is not None  # or an error was raised
+    latency_ms, images_per_second = result.evaluation.latency_ms, result.evaluation.images_per_second
+    return search.ranked(
+        [result.updated(latency_ms=round(latency_ms, 3), images_per_second=round(images_per_second, 2))]
+    )
 
 
-def _hold(contest: Contest, run: Run, settings: ExportSettings) -> list[Trial]:
-    """All candidates of the target."""
+def _all_candidates(search: EngineSearch, run: Run, settings: ExportSettings) -> list[CandidateResult]:
     how = run.preprocessing
-    calibration, _ = prepared(run.images, run.images.part("train"), CALIBRATION_IMAGES, how)
+    calibration, _ = preprocess_samples(run.images, run.images.part("train"), CALIBRATION_IMAGES, how)
     with tempfile.TemporaryDirectory(prefix="lensmith-") as scratch:
-        material = Material(
-            graph=contest.folder / GRAPH,
+        inputs = GraphInputs(
+            graph=search.draft.path / GRAPH,
             scratch=Path(scratch),
             calibration=calibration,
-            judged=lambda: prepared(run.images, contest.samples, CONTROL_IMAGES, how),
-            max_drop=contest.max_drop,
+            labelled=lambda: preprocess_samples(run.images, search.samples, CONTROL_IMAGES, how),
+            max_drop_pp=search.max_drop_pp,
         )
-        encoded = [read(run.images.file(sample)) for sample in spread(contest.samples, SPEED_IMAGES)]
-        return contest.hold(candidates(settings.target, material), encoded)
+        encoded = [read(run.images.file(sample)) for sample in stratified(search.samples, SPEED_IMAGES)]
+        return search.run(candidates(settings.target, inputs), encoded)

@@ -1,4 +1,4 @@
-"""A student's teacher, answering the same images with the engine that serves it: for one table."""
+"""A distilled student's teacher, evaluated on the same images with the engine that serves it, for one table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from lensmith.bundle.format import Bundle
 from lensmith.data.scan import ImageSet, Sample
 from lensmith.errors import LensmithError
-from lensmith.evaluation.run import judge
+from lensmith.evaluation.run import evaluate_samples
 from lensmith.inference.benchmark import measure_all
 from lensmith.inference.classifier import Classifier
 from lensmith.inference.engine import open_record
@@ -17,16 +17,16 @@ from lensmith.training.run_dir.run import Run
 
 
 def teacher_of(run: Run, images: ImageSet, samples: Sequence[Sample], part: str) -> dict[str, Any]:
-    """The teacher's name, version, backbone, and its chosen engine's record as measured now.
+    """The teacher's name, version, backbone, and its selected engine's record as measured now.
 
     Args:
-        run: of a student; of another it is an empty answer.
-        images: the set.
-        samples: those of it that candidates are judged on.
-        part: what they are called.
+        run: the student's run.
+        images: the image set.
+        samples: samples of the set that candidates are evaluated on.
+        part: name of the part that the samples are from.
 
     Returns:
-        Plain values for JSON; empty where there is no teacher, or none that has a bundle which runs here.
+        Plain values for JSON; empty without a teacher, or where the teacher has no bundle that runs here.
     """
     if run.settings.teacher is None:
         return {}
@@ -34,7 +34,7 @@ def teacher_of(run: Run, images: ImageSet, samples: Sequence[Sample], part: str)
         taught = Run.open(run.settings.teacher)
         bundle = Bundle.load(taught.bundle)
         record = bundle.records()[0]
-        evaluation = judge(Classifier(bundle, open_record(bundle, record, threads=1)), images, samples, part)
+        evaluation = evaluate_samples(Classifier(bundle, open_record(bundle, record, threads=1)), images, samples, part)
         manifest = bundle.manifest
         (record,) = measure_all(bundle.path, [record], manifest.preprocessing, bundle.golden().images)
     except LensmithError as error:  # a table without it is better than none

@@ -15,17 +15,17 @@ from PIL import ExifTags, Image
 from lensmith.errors import ImageError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-"""File name endings that count as images when a folder is read."""
+"""File name suffixes of images."""
 
 MAX_PIXELS = 100_000_000
 """Largest picture that is decoded, in pixels: a small file can unpack to gigabytes."""
 
 MAX_SCANS = 100
-"""Most passes over a JPEG that are decoded; progressive ones have about ten. Each takes the time of a whole picture and
-as little as fifty bytes: without a limit, a small file could keep a core busy for half an hour."""
+"""Most scans of a JPEG; progressive ones have about ten. Each scan takes the time of a whole picture and as little as
+fifty bytes: without a limit, a small file could keep a core busy for half an hour."""
 
 STRIP_PIXELS = 1_000_000
-"""Pixels converted to RGB at a time: what conversion needs in between is then small, whatever the picture."""
+"""Pixels converted to RGB at a time, so that a conversion's intermediate memory is small for any picture."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -36,7 +36,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation → what makes the picture upright."""
+"""EXIF orientation → the transposition that makes the picture upright."""
 
 
 def read(path: Path) -> bytes:
@@ -65,7 +65,7 @@ def decode(encoded: bytes, shortest_px: int | None = None, max_pixels: int = MAX
     shorter side at or above that many pixels, which is several times faster for photos.
 
     Raises:
-        ImageError: not an image, damaged, cut short, or of more than `max_pixels` pixels or MAX_SCANS passes.
+        ImageError: not an image, damaged, cut short, or of more than `max_pixels` pixels or MAX_SCANS scans.
     """
     if encoded.startswith(b"\xff\xd8") and (scans := encoded.count(b"\xff\xda")) > MAX_SCANS:
         raise ImageError(
@@ -82,7 +82,7 @@ def decode(encoded: bytes, shortest_px: int | None = None, max_pixels: int = MAX
             if shortest_px is not None:
                 picture.draft("RGB", (shortest_px, shortest_px))
             picture.load()
-            # Pillow's own function would copy the picture, and write its other EXIF tags anew, which can fail.
+            # Pillow's own function would copy the picture and write its other EXIF tags anew, which can fail.
             turn = _UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
             return _to_rgb(picture if turn is None else picture.transpose(turn))
     except ImageError:
@@ -96,7 +96,7 @@ def decode(encoded: bytes, shortest_px: int | None = None, max_pixels: int = MAX
 
 
 def decoded_size(path: Path, shortest_px: int | None = None, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Width and height of what `decode` makes of a file, from its header alone.
+    """Width and height, in pixels, of the picture that `decode` makes of a file, from the file's header alone.
 
     Raises:
         ImageError: not an image, or of more than `max_pixels` pixels.
@@ -118,7 +118,7 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode == "RGB" and not picture.has_transparency_data:
         return picture
     width, height = picture.size
-    # The range of 32-bit grey is that of the whole picture.
+    # The value range of 32-bit grey depends on the whole picture.
     if width * height <= STRIP_PIXELS or picture.mode in ("I", "F"):
         return _converted(picture)
     whole = Image.new("RGB", (width, height))
@@ -130,13 +130,13 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 def _converted(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I;16"):
-        # Pillow's own conversion clips at 255. The high byte is what its decoder takes of 16-bit colour.
+        # Pillow's own conversion clips at 255. For 16-bit colour its decoder takes the high byte, as here.
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
-    if picture.mode in ("I", "F"):  # 32-bit TIFF, which does not say its range: beyond 255 it is taken for 16-bit
+    if picture.mode in ("I", "F"):  # 32-bit TIFF has no range: values beyond 255 count as 16-bit
         grey = np.asarray(picture, dtype=np.float64)
         scaled = grey / 257.0 if grey.max(initial=0) > 255 else grey
         return Image.fromarray(np.clip(scaled.round(), 0, 255).astype(np.uint8)).convert("RGB")
-    if picture.has_transparency_data:  # of RGB too: a PNG may name one colour as transparent
+    if picture.has_transparency_data:  # RGB as well: a PNG may name one colour as transparent
         rgba = picture.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")

@@ -27,12 +27,12 @@ _RESAMPLE = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.B
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes model input; stored in the bundle.
+    """Preprocessing settings, from an image to model input; stored in the bundle.
 
     Attributes:
         image_size: S, the side of the square that the model sees, in pixels.
         resize: `crop` (shorter side, centre crop), `letterbox` (whole picture on black), `squash` (aspect ratio lost).
-        crop_fraction: with `crop`, the share of the shorter side that is kept, 0 < f ≤ 1.
+        crop_fraction: share of the shorter side inside the crop, 0 < f ≤ 1; for `crop` only.
         interpolation: resampling filter, always with antialiasing.
         mean: subtracted per channel after scaling to 0..1.
         std: divided by per channel afterwards.
@@ -55,7 +55,7 @@ def resize(picture: Image.Image, how: Preprocessing) -> Pixels:
     elif how.resize == "squash":
         fitted = picture.resize((size, size), resample)
     else:
-        # Cropping in the source and resampling once equals resize-then-crop without resampling what is thrown away.
+        # Cropping in the source and resampling once equals resize-then-crop, without resampling discarded pixels.
         side = min(width, height) * how.crop_fraction
         left, top = (width - side) / 2, (height - side) / 2
         fitted = picture.resize((size, size), resample, box=(left, top, left + side, top + side))
@@ -66,7 +66,7 @@ def normalise(pixels: Pixels, how: Preprocessing) -> Tensor:
     """uint8 (S, S, 3) → float32 (3, S, S), through a look-up table per channel (faster than float arithmetic)."""
     out = np.empty((3, *pixels.shape[:2]), dtype=np.float32)
     for channel, table in enumerate(_tables(how.mean, how.std)):
-        # A byte is always within the table; `clip` spares NumPy the buffer it needs to be able to raise.
+        # A byte is always within the table; with `clip` NumPy needs no buffer, which it would need to raise.
         np.take(table, pixels[:, :, channel], out=out[channel], mode="clip")
     return out
 
@@ -75,7 +75,7 @@ def pixels(encoded: bytes, how: Preprocessing, max_pixels: int = MAX_PIXELS) -> 
     """Encoded bytes → uint8 (S, S, 3).
 
     Raises:
-        ImageError: as `decode`.
+        ImageError: as in `decode`.
     """
     return resize(decode(encoded, shortest_side_px(how), max_pixels), how)
 
@@ -84,7 +84,7 @@ def preprocess(encoded: bytes, how: Preprocessing, max_pixels: int = MAX_PIXELS)
     """Encoded bytes → float32 (3, S, S): the image contract in one call.
 
     Raises:
-        ImageError: as `decode`.
+        ImageError: as in `decode`.
     """
     return normalise(pixels(encoded, how, max_pixels), how)
 

@@ -1,6 +1,7 @@
-"""A bundle over many images: one row an image, as CSV, JSON Lines or Parquet. No torch.
+"""Batch prediction: one row an image, as CSV, JSON Lines or Parquet, without torch.
 
-An image that cannot be read is a row with its reason; it never stops the others. A file is there whole or not at all.
+An image that cannot be read gives a row with its reason, and never stops the others. A file is written whole or not at
+all.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ from lensmith.imaging.decode import SUFFIXES
 from lensmith.inference.classifier import Prediction, load
 
 PARQUET_ROWS = 10_000
-"""Rows in a row group: what is held in memory before it is written."""
+"""Rows in a row group, which is collected in memory before it is written."""
 
 _FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """What came of a folder of images.
+    """The result of a batch prediction.
 
     Attributes:
-        images: rows in all.
-        unreadable: rows with an error instead of an answer.
-        abstained: rows whose label is a guess, below the bundle's threshold of confidence.
-        seconds: from the first image to the last row written.
+        images: number of rows.
+        unreadable: number of rows with an error instead of an answer.
+        abstained: number of rows whose confidence is below the bundle's abstention threshold.
+        seconds: time between the first image and the last row written, in seconds.
         out: the file, or None where rows went to a stream or into `predictions`.
         predictions: the rows, where they went to neither a file nor a stream.
     """
@@ -75,8 +76,8 @@ def predict(settings: PredictSettings, stream: TextIO | None = None) -> Predicte
     """Classify images into `settings.out`, else into `stream`, else into the result.
 
     Args:
-        settings: what to run on what.
-        stream: takes the rows as text where there is no `settings.out`.
+        settings: the bundle, the images and the output.
+        stream: text stream for the rows, where there is no `settings.out`.
 
     Raises:
         BundleError: the bundle cannot be used.
@@ -88,7 +89,7 @@ def predict(settings: PredictSettings, stream: TextIO | None = None) -> Predicte
     if form == "parquet" and settings.out is None and stream is not None:
         raise SettingsError(
             "A file was expected for Parquet.",
-            "There is no --out, and it is no text to print.",
+            "There is no --out, and Parquet is not text that could be printed.",
             "Add --out FILE.parquet",
         )
     out = _writable(settings.out) if settings.out else None
@@ -100,20 +101,20 @@ def predict(settings: PredictSettings, stream: TextIO | None = None) -> Predicte
     shown = out is not None or stream is None or not stream.isatty()
     rows = track(counted, "Classifying", total) if shown else counted
     started = time.perf_counter()
-    kept = None
+    predictions = None
     if out is not None:
         with atomic_path(out) as partial:
             _write_file(rows, partial, form, top_k)
     elif stream is not None:
         _write_text(rows, stream, form, top_k)
     else:
-        kept = tuple(rows)
+        predictions = tuple(rows)
     seconds = time.perf_counter() - started
-    return Predicted(counted.images, counted.unreadable, counted.abstained, seconds, settings.out, kept)
+    return Predicted(counted.images, counted.unreadable, counted.abstained, seconds, settings.out, predictions)
 
 
 class _Counted:
-    """Predictions passed on, and counted as they pass."""
+    """An iterator over predictions that counts them."""
 
     def __init__(self, predictions: Iterable[Prediction]) -> None:
         self._predictions = predictions
@@ -130,7 +131,7 @@ class _Counted:
 
 
 def _expand(inputs: Iterable[str]) -> tuple[Iterable[Path], int | None]:
-    """Paths in the order given, and how many they are; None with `-`, which is read as it comes."""
+    """Paths in the order given, and their number; None with `-`, as standard input is read line by line."""
     parts: list[Iterable[Path]] = []
     total: int | None = 0
     for name in inputs:
@@ -145,7 +146,7 @@ def _expand(inputs: Iterable[str]) -> tuple[Iterable[Path], int | None]:
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    """Files below `folder` that end as images do, sorted; hidden files and folders are not looked at."""
+    """Files below `folder` with an image's suffix, sorted, without hidden files and folders."""
     files = sorted(Path(base, name) for base, names in _walk(folder) for name in names)
     files = [
         file
@@ -162,7 +163,7 @@ def _in_folder(folder: Path) -> list[Path]:
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Folders with their files, through links, but each real folder once: links may lead in a circle."""
+    """Folders with their files, following links, but each real folder once: links may form a cycle."""
     seen = set()
     for base, folders, names in os.walk(folder, followlinks=True):
         real = Path(base).resolve()

@@ -1,6 +1,6 @@
-"""How fast one engine of a bundle is on this machine, measured as the service runs it, in a process of its own.
+"""Benchmark of a bundle's engines on this machine: latency, throughput and memory, measured in a helper process.
 
-A process of its own has no torch whose threads wait about, shows what memory the engine takes, and may crash.
+A helper process has no idle threads of torch, shows how much memory the engine takes, and may crash.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from lensmith.inference.engine import open_graph
 
 LATENCY_S, THROUGHPUT_S = 0.8, 1.6
 LIMIT_S = 300.0
-"""An engine that takes longer to load and answer some images is of no use."""
+"""Time limit of one measurement: an engine that takes longer to load and answer some images is of no use."""
 RIVAL = 0.75
-"""Engines at this share of the fastest one's speed are measured a second time: on a busy machine, once may mislead."""
+"""Engines from this share of the fastest one's speed on are measured twice: a busy machine may disturb one time."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What was measured.
+    """Measurements of one engine.
 
     Attributes:
-        latency_ms: one image alone on one core, from its bytes to the answer, median.
-        images_per_second: from bytes to answers, one image a core at a time, on all cores allowed.
-        load_s: from the files to the first answer.
-        memory_bytes: by how much the process grew.
+        latency_ms: median time of one image alone on one core, from its bytes to the answer, in milliseconds.
+        images_per_second: throughput from bytes to answers, one image a core at a time, on all cores allowed.
+        load_s: time from the files to the first answer, in seconds.
+        memory_bytes: growth of the process's resident memory.
     """
 
     latency_ms: float
@@ -50,7 +50,7 @@ class Speed:
     memory_bytes: int
 
     def better(self, other: Speed) -> Speed:
-        """The better of two measurements, value by value: what disturbs only makes them worse."""
+        """The better of two measurements, value by value: a disturbance only makes them worse."""
         return Speed(
             min(self.latency_ms, other.latency_ms),
             max(self.images_per_second, other.images_per_second),
@@ -58,7 +58,7 @@ class Speed:
             min(self.memory_bytes, other.memory_bytes),
         )
 
-    def on(self, record: EngineRecord) -> EngineRecord:
+    def added_to(self, record: EngineRecord) -> EngineRecord:
         """The record with these figures."""
         return record.model_copy(
             update={
@@ -73,18 +73,21 @@ class Speed:
 def measure_all(
     folder: Path, records: Sequence[EngineRecord], how: Preprocessing, images: Sequence[bytes]
 ) -> list[EngineRecord]:
-    """Measure engines, and the fastest ones twice; see `measure`. What does not run says why, and has no speed.
+    """Measure engines, the fastest ones twice; the record of one that does not run has the reason and no speed.
 
     Args:
-        folder: of their graphs.
-        records: the engines; each has a graph.
-        how: an image becomes input.
-        images: encoded, taken in turn.
+        folder: folder of the graphs.
+        records: engines to measure; each has a graph.
+        how: preprocessing of the images.
+        images: encoded images, taken in turn.
+
+    Returns:
+        The records with their measurements, in the same order.
     """
     found: dict[str, Speed] = {}
     failed: dict[str, str] = {}
 
-    def once(record: EngineRecord) -> None:
+    def measure_once(record: EngineRecord) -> None:
         try:
             speed = measure(folder / str(record.graph), record, how, images)
             found[record.name] = speed.better(found[record.name]) if record.name in found else speed
@@ -92,13 +95,13 @@ def measure_all(
             failed[record.name] = error.arrived
 
     for record in track(records, "Measuring", len(records)):
-        once(record)
+        measure_once(record)
     fastest = max((speed.images_per_second for speed in found.values()), default=0.0)
     rivals = [r for r in records if r.name in found and found[r.name].images_per_second >= RIVAL * fastest]
     for record in track(rivals if len(rivals) > 1 else [], "Measuring the fastest again"):
-        once(record)
+        measure_once(record)
     return [
-        found[record.name].on(record)
+        found[record.name].added_to(record)
         if record.name in found
         else record.model_copy(update={"images_per_second": None, "latency_ms": None, "why": failed[record.name]})
         for record in records
@@ -106,16 +109,16 @@ def measure_all(
 
 
 def measure(graph: Path, record: EngineRecord, how: Preprocessing, images: Sequence[bytes]) -> Speed:
-    """Measure one engine; takes some seconds.
+    """Measure one engine in a helper process, which takes some seconds.
 
     Args:
-        graph: its file.
-        record: says engine and precision.
-        how: an image becomes input.
-        images: encoded, taken in turn.
+        graph: the graph's file.
+        record: engine and precision.
+        how: preprocessing of the images.
+        images: encoded images, taken in turn.
 
     Raises:
-        BundleError: the engine does not load or run; with its own words.
+        BundleError: the engine does not load or run; the error has the engine's message.
     """
     request = {
         "graph": str(graph),

@@ -1,4 +1,4 @@
-"""A bundle with its engine, ready to answer: one image for the service, a stream of files for a folder."""
+"""The classifier: a bundle with its engine. Classifies one image for the service, or a stream of files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ from lensmith.inference.engine import Engine, open_engine
 
 @dataclass(frozen=True)
 class Ranked:
-    """One class with its probability, 0..1."""
+    """One class with its probability.
+
+    Attributes:
+        class_id: index in the bundle's labels.
+        label: name of the class.
+        confidence: probability of the class, 0..1.
+    """
 
     class_id: int
     label: str
@@ -35,11 +41,11 @@ class Prediction:
 
     Attributes:
         top: the k likeliest classes; empty where `error` is set.
-        path: the file, where there was one.
-        error: why the image could not be read.
+        path: path of the file, where there was one.
+        error: reason why the image could not be read; None if it could.
         probabilities: float32 (C,), the whole distribution; None where `error` is set.
-        abstained: the confidence is below the bundle's threshold, so the label is a guess and no answer; False where
-            the bundle has no threshold, and where `error` is set.
+        abstained: whether the confidence is below the bundle's abstention threshold, so that the label is a guess;
+            False where the bundle has no threshold, and where `error` is set.
     """
 
     top: tuple[Ranked, ...] = ()
@@ -50,39 +56,38 @@ class Prediction:
 
     @property
     def label(self) -> str | None:
-        """The likeliest class."""
+        """Name of the likeliest class."""
         return self.top[0].label if self.top else None
 
     @property
     def class_id(self) -> int | None:
-        """Its index in the bundle's labels."""
+        """Index of the likeliest class in the bundle's labels."""
         return self.top[0].class_id if self.top else None
 
     @property
     def confidence(self) -> float | None:
-        """Its probability, 0..1."""
+        """Probability of the likeliest class, 0..1."""
         return self.top[0].confidence if self.top else None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON: path, label, class_id, confidence, abstained, top, error."""
-        top = [{"class_id": r.class_id, "label": r.label, "confidence": r.confidence} for r in self.top]
         return {
             "path": self.path,
             "label": self.label,
             "class_id": self.class_id,
             "confidence": self.confidence,
             "abstained": self.abstained,
-            "top": top,
+            "top": [vars(ranked) for ranked in self.top],
             "error": self.error,
         }
 
 
 class Classifier:
-    """A bundle with its engine, ready to answer. Safe to call from several threads.
+    """A bundle with its engine, which classifies images. Safe to call from several threads.
 
     Args:
-        bundle: what to run.
-        engine: runs it; `load` opens the bundle's chosen one.
+        bundle: the bundle; its labels, preprocessing and abstention threshold apply.
+        engine: engine that runs the bundle; `load` opens the selected one.
     """
 
     def __init__(self, bundle: Bundle, engine: Engine) -> None:
@@ -90,7 +95,7 @@ class Classifier:
         self.engine = engine
 
     def classify(self, encoded: bytes, top_k: int = 5) -> Prediction:
-        """Answer for one encoded image, in the caller's thread.
+        """Classify one encoded image, in the caller's thread.
 
         Raises:
             ImageError: the bytes are not a whole image.
@@ -117,7 +122,7 @@ class Classifier:
         """
         if top_k < 1:
             raise SettingsError(
-                "At least one class to name was expected.", f"top_k = {top_k} arrived.", "Say 1 or more."
+                "At least one class to name was expected.", f"top_k = {top_k} arrived.", "Give 1 or more."
             )
         order = np.argsort(-probabilities, kind="stable")[:top_k]
         labels = self.bundle.labels
@@ -127,10 +132,10 @@ class Classifier:
         return Prediction(top=top, probabilities=probabilities, abstained=abstained)
 
     def stream(self, paths: Iterable[str | os.PathLike[str]], top_k: int = 5) -> Iterator[Prediction]:
-        """Answer for many files, in their order, on all cores allowed; an unreadable file gets its reason.
+        """Classify many files, in their order, on all cores allowed; an unreadable file gets its reason.
 
         Each core runs decode, normalise and inference of one image to the end, which measured faster on CPUs than
-        batching behind a queue. At most four images a core are under way, so a million paths take no memory.
+        batching behind a queue. At most four images a core are in flight, so a million paths take no memory.
         """
         cores = max(1, allowed_cores() // self.engine.threads)
         with ThreadPoolExecutor(cores, thread_name_prefix="predict") as pool:
@@ -145,7 +150,7 @@ class Classifier:
     def predict(
         self, images: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], top_k: int = 5
     ) -> list[Prediction]:
-        """Answer for one path or many, as a list."""
+        """Classify one path or many, as a list."""
         paths = [images] if isinstance(images, (str, os.PathLike)) else images
         return list(self.stream(paths, top_k))
 
@@ -158,17 +163,17 @@ class Classifier:
 
 
 def load(path: str | os.PathLike[str], engine: str | None = None, threads: int = 1) -> Classifier:
-    """Open a bundle (folder or zip), verify it, and make it ready to answer.
+    """Open a bundle (folder or zip), verify it, and open its engine.
 
     Args:
         path: bundle folder or zip.
-        engine: another of its engines than the chosen one.
+        engine: name of an engine to use instead of the selected one.
         threads: threads for one image; 1 lets each core work on an image of its own.
 
     Raises:
-        BundleError: damaged, incomplete, of another schema, or not answering as the exporter saw it.
+        BundleError: the bundle is damaged, incomplete, of another schema, or fails its golden samples.
     """
     if threads < 1:
-        raise SettingsError("At least one thread was expected.", f"{threads} arrived.", "Leave threads out, or say 1.")
+        raise SettingsError("At least one thread was expected.", f"{threads} arrived.", "Leave threads out, or give 1.")
     bundle = Bundle.load(path)
     return Classifier(bundle, open_engine(bundle, engine, threads))

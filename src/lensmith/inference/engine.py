@@ -1,8 +1,7 @@
-"""Engines: float32 (N, 3, S, S) → float32 (N, C) probabilities, temperature and softmax applied.
+"""Engines, the runtimes of a graph: float32 (N, 3, S, S) → float32 (N, C) probabilities, temperature scaling applied.
 
 Every engine runs in the caller's thread with as many threads of its own as it was opened with; `run` may be called
-from several threads at once. Precision is always said explicitly: OpenVINO would pick bfloat16 by itself on CPUs that
-have it.
+from several threads at once. Precision is always explicit: OpenVINO would pick bfloat16 by itself on CPUs that have it.
 """
 
 from __future__ import annotations
@@ -19,15 +18,16 @@ import numpy as np
 
 from lensmith.bundle.format import Bundle, EngineRecord
 from lensmith.core.machine import allowed_cores, cache_dir, instruction_sets
+from lensmith.core.text import first_line
 from lensmith.errors import BundleError, FallbackWarning
 from lensmith.imaging.preprocessing import Tensor, preprocess
 
 FEATURES = "features"
-"""Name of a graph's second output, where it has one: what its last layer takes."""
+"""Name of a graph's second output, where it has one: the input of its last layer."""
 
 
 class Engine(ABC):
-    """One loaded model.
+    """A loaded graph.
 
     Attributes:
         name: `onnxruntime`, `openvino`, `onnxruntime-cuda`, `onnxruntime-tensorrt` or `fake`.
@@ -47,7 +47,7 @@ class Engine(ABC):
         """float32 (N, 3, S, S) → float32 (N, C), unnormalised."""
 
     def outputs(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
-        """float32 (N, 3, S, S) → logits, float32 (N, C), and features, float32 (N, D) where the graph gives them."""
+        """float32 (N, 3, S, S) → logits, float32 (N, C), and features, float32 (N, D), or None without such output."""
         return self.logits(batch), None
 
     def run(self, batch: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class Engine(ABC):
         return self._softmax(self.logits(batch))
 
     def run_with_features(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
-        """`run`, and beside it what the last layer took: float32 (N, D), or None where the graph does not give it."""
+        """float32 (N, 3, S, S) → probabilities, float32 (N, C), and the last layer's input, float32 (N, D), or None."""
         logits, features = self.outputs(batch)
         return self._softmax(logits), features
 
@@ -67,7 +67,7 @@ class Engine(ABC):
 
 
 class OnnxRuntimeEngine(Engine):
-    """ONNX Runtime on the CPU; an int8 graph has its quantisation inside."""
+    """ONNX Runtime on the CPU; an int8 graph contains its quantization."""
 
     name = "onnxruntime"
     provider = "CPUExecutionProvider"
@@ -79,7 +79,7 @@ class OnnxRuntimeEngine(Engine):
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # errors are raised, and need not be printed, too
+        options.log_severity_level = 4  # errors are raised, and need not be printed as well
         # Spinning helps one caller and starves the others on a small machine.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = ort.InferenceSession(graph, options, providers=[(self.provider, self._options(precision))])
@@ -89,12 +89,12 @@ class OnnxRuntimeEngine(Engine):
         self._features = FEATURES in names
         self.precision = precision
         self.threads = threads
-        if self.provider not in self._session.get_providers():  # it falls back without a word
+        if self.provider not in self._session.get_providers():  # it falls back silently
             raise RuntimeError(f"{self.provider} is in the package and does not start here")
 
     @classmethod
     def missing(cls) -> str:
-        """What this machine lacks to run it, in words; empty if nothing."""
+        """Reason why this machine cannot run the engine; empty if it can."""
         if not find_spec("onnxruntime"):
             return "onnxruntime is not installed (pip install onnxruntime)"
         import onnxruntime as ort
@@ -103,19 +103,19 @@ class OnnxRuntimeEngine(Engine):
         return "" if has else f"onnxruntime here has no {cls.provider} (pip install onnxruntime-gpu)"
 
     def logits(self, batch: Tensor) -> Tensor:
-        """See `Engine.logits`."""
+        """float32 (N, 3, S, S) → float32 (N, C); see `Engine`."""
         result: Tensor = self._session.run(self._logits, {self._input: batch})[0]
         return result
 
     def outputs(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
-        """See `Engine.outputs`."""
+        """float32 (N, 3, S, S) → logits, float32 (N, C), and features, float32 (N, D) or None; see `Engine`."""
         if not self._features:
             return self.logits(batch), None
         logits, features = self._session.run([*self._logits, FEATURES], {self._input: batch})
         return logits, features
 
     def _options(self, precision: str) -> dict[str, str]:
-        """Of the provider."""
+        """Options of the execution provider."""
         return {}
 
 
@@ -130,7 +130,7 @@ class CudaEngine(OnnxRuntimeEngine):
 
 
 class TensorRtEngine(OnnxRuntimeEngine):
-    """TensorRT under ONNX Runtime. Plans are built for the GPU at hand when first loaded, and kept in the cache."""
+    """TensorRT under ONNX Runtime. Plans are built for the GPU at hand on first load, and cached on disk."""
 
     name = "onnxruntime-tensorrt"
     provider = "TensorrtExecutionProvider"
@@ -145,15 +145,15 @@ class TensorRtEngine(OnnxRuntimeEngine):
         }
 
 
-_FIRST_ANSWER = Lock()
+_FIRST_INFERENCE = Lock()
 
 
 @cache
 def openvino_core() -> Any:
-    """The process's one Core, which holds OpenVINO's plugin for good.
+    """The process's one Core, which keeps OpenVINO's plugin loaded.
 
-    The plugin gives the thread that loads it an alternate signal stack. Were it unloaded with the last model, in
-    whichever thread lets go of that, the stack would be gone, and the next signal would end the process.
+    The plugin gives the thread that loads it an alternate signal stack. If it were unloaded with the last model, in
+    whichever thread drops that, the stack would be gone and the next signal would end the process.
     """
     import openvino as ov
 
@@ -170,7 +170,7 @@ class OpenVinoEngine(Engine):
         # One stream for each caller, up to the cores: concurrent calls do not wait for one another.
         streams = max(1, allowed_cores() // threads)
         hints: dict[str, Any] = {
-            # Of an int8 graph it is what the layers between the quantised ones compute in.
+            # In an int8 graph this is the precision of the layers between the quantized ones.
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             "INFERENCE_NUM_THREADS": threads * streams,  # of all streams together
             "NUM_STREAMS": streams,
@@ -181,31 +181,31 @@ class OpenVinoEngine(Engine):
         self._features = next(
             (number for number, output in enumerate(self._model.outputs) if FEATURES in output.names), None
         )
-        # OpenVINO's Python binding completes itself during a process's first answer, and threads that ask for it at the
-        # same time wait for one another for ever.
-        with _FIRST_ANSWER:
+        # OpenVINO's Python binding completes its imports during a process's first inference, and threads that run that
+        # at the same time deadlock.
+        with _FIRST_INFERENCE:
             shape = [size.get_min_length() or 1 for size in self._model.input().partial_shape]
             self.logits(np.zeros(shape, dtype=np.float32))
 
     @classmethod
     def missing(cls) -> str:
-        """What this machine lacks to run it, in words; empty if nothing."""
+        """Reason why this machine cannot run the engine; empty if it can."""
         return "" if find_spec("openvino") else "openvino is not installed (pip install 'lensmith[openvino]')"
 
     def logits(self, batch: Tensor) -> Tensor:
-        """See `Engine.logits`."""
-        # A request of one's own for each call: compiled models share one request when called directly.
+        """float32 (N, 3, S, S) → float32 (N, C); see `Engine`."""
+        # Each call has a request of its own: compiled models share one request when called directly.
         result: Tensor = self._model.create_infer_request().infer([batch])[0]
         return result
 
     def outputs(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
-        """See `Engine.outputs`."""
+        """float32 (N, 3, S, S) → logits, float32 (N, C), and features, float32 (N, D) or None; see `Engine`."""
         answers = self._model.create_infer_request().infer([batch])
         return answers[0], None if self._features is None else answers[self._features]
 
 
 class FakeEngine(Engine):
-    """An engine for tests: `answer` turns a batch into logits; `features` into features."""
+    """An engine for tests: `answer` maps a batch, float32 (N, 3, S, S), to logits, `features` to features."""
 
     name = "fake"
     precision = "fp32"
@@ -222,11 +222,11 @@ class FakeEngine(Engine):
         self._features = features
 
     def logits(self, batch: Tensor) -> Tensor:
-        """See `Engine.logits`."""
+        """float32 (N, 3, S, S) → float32 (N, C); see `Engine`."""
         return self._answer(batch)
 
     def outputs(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
-        """See `Engine.outputs`."""
+        """float32 (N, 3, S, S) → logits, float32 (N, C), and features, float32 (N, D) or None; see `Engine`."""
         return self._answer(batch), self._features(batch) if self._features else None
 
 
@@ -241,19 +241,19 @@ def open_graph(graph: str, engine: str, precision: str, threads: int, temperatur
 
 
 def open_engine(bundle: Bundle, engine: str | None = None, threads: int | None = None) -> Engine:
-    """Load a bundle's chosen engine and prove it: output shape, finite values, golden samples.
+    """Load a bundle's selected engine and verify it: output shape, finite values, golden samples.
 
-    Where this machine lacks what that engine needs, the next of the bundle takes its place, and a `FallbackWarning`
-    says so. An engine that is there and answers otherwise than the exporter saw is an error.
+    Where this machine cannot run that engine, the bundle's next one takes its place, with a `FallbackWarning`. An
+    engine that runs but answers differently from the export is an error.
 
     Args:
         bundle: a bundle whose hashes were verified.
-        engine: the named one instead, `openvino` or `openvino-int8`, and no other.
-        threads: threads for one call; the cores allowed by default.
+        engine: name of an engine to use instead, `openvino` or `openvino-int8`, without fallback.
+        threads: number of threads for one call; by default the cores allowed.
 
     Raises:
-        BundleError: the graph does not load, has another shape, or answers differently from the exporter; or this
-            machine has none of the engines.
+        BundleError: the graph does not load, has another shape, or answers differently from the export; or this
+            machine can run none of the engines.
     """
     records = bundle.records(engine)
     lacking = [(record, lacks(record)) for record in records]
@@ -271,7 +271,7 @@ def open_engine(bundle: Bundle, engine: str | None = None, threads: int | None =
 
 
 def open_record(bundle: Bundle, record: EngineRecord, threads: int) -> Engine:
-    """Load one engine of a bundle and prove it; see `open_engine`."""
+    """Load one engine of a bundle and verify it; see `open_engine`."""
     graph = str(bundle.path / str(record.graph))
     try:
         opened = open_graph(graph, record.engine, record.precision, threads, bundle.manifest.temperature)
@@ -281,14 +281,14 @@ def open_record(bundle: Bundle, record: EngineRecord, threads: int) -> Engine:
     except Exception as error:  # each engine has exceptions of its own
         raise BundleError(
             f"A graph that {record.engine} can run was expected in {graph}.",
-            f"It said: {str(error).splitlines()[0]}",
+            f"{first_line(error)}.",
             "Export the run again, or name another engine.",
         ) from error
     return opened
 
 
 def lacks(record: EngineRecord) -> str:
-    """What this machine lacks to run an engine rightly and fast, in words; empty if nothing."""
+    """Reason why this machine cannot run an engine correctly and fast; empty if it can."""
     known = ENGINES.get(record.engine)
     if known is None:
         return f"this lensmith knows no engine {record.engine}"

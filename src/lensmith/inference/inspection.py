@@ -1,6 +1,6 @@
-"""A bundle looked at: what it holds, whether it answers rightly on this machine, and where two of them differ.
+"""Inspection of bundles: describe one, verify its engines on this machine, and compare two.
 
-Nothing is changed, nothing is trained, and torch is not needed. `lensmith bundle` prints what these functions return.
+Nothing is changed, and torch is not needed. `lensmith bundle` prints the results.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from lensmith.inference.engine import lacks, open_record
 
 @dataclass(frozen=True)
 class Description:
-    """What a bundle holds.
+    """The content of a bundle.
 
     Attributes:
-        path: as it was said: a folder or a zip.
+        path: the bundle's folder or zip.
         manifest: the content of bundle.json.
-        bytes: size of each file, bundle.json too.
-        golden_samples: how many images every engine has to answer when it is opened.
+        bytes: size of each file, including bundle.json.
+        golden_samples: number of images that every engine has to answer when it is opened.
     """
 
     path: Path
@@ -40,14 +40,14 @@ class Description:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What became of one engine of a bundle.
+class EngineCheck:
+    """The check of one engine of a bundle.
 
     Attributes:
         engine: engine and precision, such as `openvino-int8`.
-        state: `right`: it answered the golden samples as the exporter saw them; `wrong`: it did not, or does not load;
+        state: `right`: answers the golden samples as in the export; `wrong`: answers differently, or does not load;
             `unavailable`: this machine cannot run it; `absent`: the bundle has no graph for it.
-        reason: why it is not `right`, in words.
+        reason: why the state is not `right`, for people.
     """
 
     engine: str
@@ -57,23 +57,23 @@ class Answer:
 
 @dataclass(frozen=True)
 class Verified:
-    """A bundle whose schema and hashes are right, and what its engines answered.
+    """A bundle with correct schema and hashes, and the checks of its engines.
 
     Attributes:
-        path: as it was said.
+        path: the bundle's folder or zip.
         manifest: the content of bundle.json.
-        golden_samples: images that every engine had to answer.
-        answers: of every engine of the manifest, in its order.
+        golden_samples: number of images that every engine had to answer.
+        answers: checks of the manifest's engines, in its order.
     """
 
     path: Path
     manifest: Manifest
     golden_samples: int
-    answers: tuple[Answer, ...]
+    answers: tuple[EngineCheck, ...]
 
     @property
     def problem(self) -> BundleError | None:
-        """The error if an engine answered wrongly, or if none could be asked; else None."""
+        """The error if an engine answered wrongly or none could run; else None."""
         wrong = [f"{answer.engine}: {answer.reason}" for answer in self.answers if answer.state == "wrong"]
         if wrong:
             return BundleError(
@@ -108,14 +108,14 @@ class Verified:
 
 
 @dataclass(frozen=True)
-class Change:
-    """One thing in which two bundles differ.
+class ManifestChange:
+    """One field in which two bundles differ.
 
     Attributes:
-        section: where it stands: `metrics`, `engines` …; `bundle` for what stands at the top of bundle.json.
-        what: its name there, with dots between levels: `onnxruntime-fp32.latency_ms`.
-        a: plain value in the first bundle; None: it is not there.
-        b: the same in the second.
+        section: section of bundle.json, such as `metrics`; `bundle` for fields at its top.
+        what: name of the field in the section, with dots between levels: `onnxruntime-fp32.latency_ms`.
+        a: plain value in the first bundle; None where it is missing.
+        b: plain value in the second bundle; None where it is missing.
     """
 
     section: str
@@ -132,11 +132,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Difference:
-    """All in which two bundles differ, in the order of bundle.json."""
+    """All fields in which two bundles differ, in the order of bundle.json."""
 
     a: Path
     b: Path
-    changes: tuple[Change, ...]
+    changes: tuple[ManifestChange, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON: section → name → `a`, `b` and, of numbers, `delta`."""
@@ -148,10 +148,10 @@ class Difference:
 
 
 def describe(path: str | PathLike[str]) -> Description:
-    """What the bundle at `path` holds; its hashes are verified, its engines are not run.
+    """Describe the bundle at `path`; its hashes are verified, its engines are not run.
 
     Raises:
-        BundleError: as `Bundle.load`.
+        BundleError: as in `Bundle.load`.
     """
     bundle = Bundle.load(path)
     sizes = {name: (bundle.path / name).stat().st_size for name in (MANIFEST, *bundle.manifest.files)}
@@ -159,35 +159,37 @@ def describe(path: str | PathLike[str]) -> Description:
 
 
 def verify(path: str | PathLike[str]) -> Verified:
-    """Verify schema and hashes, and let every engine that this machine can run answer the golden samples.
+    """Verify schema and hashes, and run every engine that this machine can on the golden samples.
 
     Engines that answer wrongly raise nothing; see `Verified.problem`.
 
     Raises:
-        BundleError: as `Bundle.load`; or the golden samples cannot be read.
+        BundleError: as in `Bundle.load`; or the golden samples cannot be read.
     """
     bundle = Bundle.load(path)
     samples = len(bundle.golden().images)
-    return Verified(Path(path), bundle.manifest, samples, tuple(_ask(bundle, each) for each in bundle.manifest.engines))
+    return Verified(
+        Path(path), bundle.manifest, samples, tuple(_check(bundle, each) for each in bundle.manifest.engines)
+    )
 
 
-def _ask(bundle: Bundle, record: EngineRecord) -> Answer:
+def _check(bundle: Bundle, record: EngineRecord) -> EngineCheck:
     if record.graph is None:
-        return Answer(record.name, "absent", record.why.rstrip("."))
+        return EngineCheck(record.name, "absent", record.why.rstrip("."))
     if lack := lacks(record):
-        return Answer(record.name, "unavailable", lack)
+        return EngineCheck(record.name, "unavailable", lack)
     try:
         open_record(bundle, record, allowed_cores())
     except BundleError as error:
-        return Answer(record.name, "wrong", error.arrived)
-    return Answer(record.name, "right")
+        return EngineCheck(record.name, "wrong", error.arrived)
+    return EngineCheck(record.name, "right")
 
 
 def diff(a: str | PathLike[str], b: str | PathLike[str]) -> Difference:
-    """Where two bundles differ: every field of bundle.json, and so every file by its hash.
+    """Compare two bundles: every field of bundle.json, and so every file by its hash.
 
     Raises:
-        BundleError: as `Bundle.load`, of either.
+        BundleError: as in `Bundle.load`, for either bundle.
     """
     first, second = (_sections(Bundle.load(path).manifest) for path in (a, b))
     changes = _relabelled(first["bundle"].pop("labels"), second["bundle"].pop("labels"))
@@ -197,7 +199,7 @@ def diff(a: str | PathLike[str], b: str | PathLike[str]) -> Difference:
 
 
 def _sections(manifest: Manifest) -> dict[str, dict[str, Any]]:
-    """The manifest as section → name → plain value; fields that are no sections stand in `bundle`."""
+    """The manifest as section → name → plain value; fields that are no sections are in `bundle`."""
     content = manifest.model_dump(mode="json")
     content["engines"] = {
         record.name: values for record, values in zip(manifest.engines, content["engines"], strict=True)
@@ -206,24 +208,24 @@ def _sections(manifest: Manifest) -> dict[str, dict[str, Any]]:
     return {"bundle": {name: value for name, value in content.items() if name not in sections}, **sections}
 
 
-def _changes(section: str, a: Mapping[str, Any], b: Mapping[str, Any], above: str = "") -> list[Change]:
+def _changes(section: str, a: Mapping[str, Any], b: Mapping[str, Any], above: str = "") -> list[ManifestChange]:
     changes = []
     for name in {**a, **b}:
         left, right = a.get(name), b.get(name)
-        # What only one of them has is one change, however much lies below it.
+        # A mapping that only one bundle has is one change, however many fields it contains.
         if isinstance(left, Mapping) and isinstance(right, Mapping):
             changes += _changes(section, left, right, f"{above}{name}.")
         elif left != right:
-            changes.append(Change(section, above + name, left, right))
+            changes.append(ManifestChange(section, above + name, left, right))
     return changes
 
 
-def _relabelled(a: list[str], b: list[str]) -> list[Change]:
-    """Labels that the other lacks; and the order of those that both have, which is the order of the outputs."""
-    alone = [label for label in a if label not in {*b}], [label for label in b if label not in {*a}]
+def _relabelled(a: list[str], b: list[str]) -> list[ManifestChange]:
+    """Labels that only one bundle has; and the order of common ones, which is the order of the outputs."""
+    only = [label for label in a if label not in {*b}], [label for label in b if label not in {*a}]
     common = [label for label in a if label in {*b}], [label for label in b if label in {*a}]
     return [
-        Change("labels", what, left, right)
-        for what, (left, right) in (("only there", alone), ("order", common))
+        ManifestChange("labels", what, left, right)
+        for what, (left, right) in (("only there", only), ("order", common))
         if left != right
     ]

@@ -1,4 +1,4 @@
-"""A bundle's engines measured anew on this machine, and one of them chosen again; nothing is trained or exported."""
+"""Retune: measure a bundle's engines anew on this machine and select one again, without training or exporting."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from lensmith.bundle import format as bundle
 from lensmith.bundle.format import Bundle, EngineRecord, Manifest
 from lensmith.config import ExportSettings
 from lensmith.core import machine
+from lensmith.core.result import Result
 from lensmith.errors import BundleError
 from lensmith.inference.benchmark import measure_all
 from lensmith.inference.engine import lacks, open_record
-from lensmith.inference.selection import DEFAULT_DROP, as_dict, choose
+from lensmith.inference.selection import DEFAULT_MAX_DROP_PP, select, summary
 
 
 @dataclass(frozen=True)
-class Retuned:
-    """A bundle that was measured anew.
+class Retuned(Result):
+    """A bundle whose engines were measured anew.
 
     Attributes:
-        bundle: the folder or zip.
-        manifest: what stands in it now.
-        before: name of the engine that was chosen before.
-        seconds: how long it took.
+        bundle: the bundle's folder or zip.
+        manifest: new content of bundle.json.
+        before: name of the engine that was selected before.
+        seconds: duration of the measurement, in seconds.
     """
 
     bundle: Path
@@ -39,7 +40,7 @@ class Retuned:
         """Plain values for JSON."""
         return {
             "bundle": str(self.bundle),
-            **as_dict(self.manifest.engines),
+            **summary(self.manifest.engines),
             "before": self.before,
             "machine": self.manifest.machine,
             "seconds": self.seconds,
@@ -47,15 +48,15 @@ class Retuned:
 
 
 def retune(settings: ExportSettings) -> Retuned:
-    """Measure every engine of a bundle that runs here and answers the golden samples, and choose among them.
+    """Measure every engine of a bundle that runs here and answers the golden samples, and select one.
 
-    Only bundle.json is written anew, whole or not at all. Accuracies stay as the exporter measured them.
+    Only bundle.json is written anew, whole or not at all. Accuracies are those of the export.
 
     Raises:
         BundleError: the bundle cannot be used, or none of its engines runs here.
     """
     started = time.perf_counter()
-    assert settings.retune is not None  # as the settings see to
+    assert settings.retune is not None  # the settings' validation sees to it
     path = settings.retune
     opened = Bundle.load(path)
     before = opened.records()[0].name
@@ -65,11 +66,11 @@ def retune(settings: ExportSettings) -> Retuned:
     measured = {r.name: r for r in measure_all(opened.path, runnable, opened.manifest.preprocessing, images)}
     limit = settings.max_accuracy_drop
     if limit is None:
-        limit = opened.manifest.judged.get("max_accuracy_drop", DEFAULT_DROP)
-    engines = choose([measured.get(record.name, record) for record in records], limit)
+        limit = opened.manifest.judged.get("max_accuracy_drop", DEFAULT_MAX_DROP_PP)
+    engines = select([measured.get(record.name, record) for record in records], limit)
     if not engines[0].chosen:
         raise BundleError(
-            f"An engine of the bundle {path} that runs here within {limit:g} points was expected.",
+            f"An engine of the bundle {path} that runs here within {limit:g} percentage points was expected.",
             f"{'; '.join(f'{record.name}: {record.why}' for record in engines)}.",
             "Install what is missing, allow more with --max-accuracy-drop, or export the run on this machine.",
         )
@@ -85,7 +86,7 @@ def retune(settings: ExportSettings) -> Retuned:
 
 
 def _checked(opened: Bundle, record: EngineRecord) -> EngineRecord:
-    """The record without its old speed; with the reason, if it cannot run here or answers otherwise."""
+    """The record without its old speed, and with the reason where it cannot run here or answers differently."""
     if not record.graph:
         return record
     why = lacks(record)
@@ -103,7 +104,7 @@ def _write(tuned: Bundle, path: Path) -> None:
     if path.is_dir():
         bundle.write_manifest(tuned.manifest, path)
         return
-    with tempfile.TemporaryDirectory() as scratch:  # what was unpacked into the cache stays as it was hashed
+    with tempfile.TemporaryDirectory() as scratch:  # the copy in the cache stays as it was hashed
         folder = Path(scratch)
         for name in tuned.manifest.files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

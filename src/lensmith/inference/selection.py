@@ -1,4 +1,4 @@
-"""Which of a bundle's engines serves: the fastest within the accuracy limit, and the others in order, with the reasons.
+"""Engine selection: the fastest engine within the accuracy limit serves; the others are ranked, with their reasons.
 
 Pure functions on measured records.
 """
@@ -10,54 +10,52 @@ from typing import Any
 
 from lensmith.bundle.format import EngineRecord
 
-DEFAULT_DROP = 0.5
-"""Accuracy that an engine may lose unless the settings say otherwise, in points of 100."""
+DEFAULT_MAX_DROP_PP = 0.5
+"""Accuracy that an engine may lose unless the settings say otherwise, in percentage points."""
 
 TIE = 0.03
-"""Speeds that differ by a smaller share are as good as equal: a second measurement may turn them round."""
+"""Speeds that differ by a smaller share count as equal: a second measurement may reverse their order."""
 
 
-def choose(records: Sequence[EngineRecord], max_drop: float) -> tuple[EngineRecord, ...]:
-    """Mark the chosen engine and the Pareto front, and give every record its reason.
+def select(records: Sequence[EngineRecord], max_drop_pp: float) -> tuple[EngineRecord, ...]:
+    """Select an engine: mark it and the Pareto front, and give every record its reason.
 
     Args:
-        records: as measured; those without a graph or without a speed are out.
-        max_drop: accuracy that may be lost against PyTorch, in points of 100.
+        records: measured engines; those without a graph or without a speed cannot be selected.
+        max_drop_pp: accuracy that may be lost against PyTorch, in percentage points.
 
     Returns:
-        The chosen one first, then the others that may serve, the faster first, then those that may not. None is chosen
-        where none may serve.
+        The selected engine first, then the others that may serve, the faster first, then those that may not. None is
+        selected where none may serve.
     """
-    fit = [record for record in records if may_serve(record, max_drop) and record.images_per_second is not None]
+    fit = [record for record in records if may_serve(record, max_drop_pp) and record.images_per_second is not None]
     rest = [record for record in records if record not in fit]
-    on_front = front(fit)
+    on_front = pareto_front(fit)
     ranked = _ranked(fit)
-    told = [_with(record, chosen=number == 0, pareto=record in on_front) for number, record in enumerate(ranked)]
-    best = told[:1]
-    told = [record.model_copy(update={"why": _why(record, best[0], fit, max_drop)}) for record in told]
-    return (*told, *(_with(record, why=record.why or _unfit(record, max_drop)) for record in rest))
+    selected = [
+        _marked(record, chosen=record is ranked[0], pareto=record in on_front, why=_why(record, ranked, max_drop_pp))
+        for record in ranked
+    ]
+    return (*selected, *(_marked(record, why=record.why or _unfit(record, max_drop_pp)) for record in rest))
 
 
-def as_dict(engines: Sequence[EngineRecord]) -> dict[str, Any]:
-    """What programs read of a choice, as plain values for JSON: the chosen engine's figures, and all candidates."""
-    chosen = engines[0]
+def summary(engines: Sequence[EngineRecord]) -> dict[str, Any]:
+    """Plain values for JSON: the selected engine's figures, and all candidates."""
+    selected = engines[0]
     return {
-        "engine": chosen.engine,
-        "precision": chosen.precision,
-        "accuracy": chosen.accuracy,
-        "latency_ms": chosen.latency_ms,
-        "images_per_second": chosen.images_per_second,
+        **{name: getattr(selected, name) for name in ("engine", "precision", "accuracy", "latency_ms")},
+        "images_per_second": selected.images_per_second,
         "candidates": [{"name": record.name, **record.model_dump(mode="json")} for record in engines],
     }
 
 
-def may_serve(record: EngineRecord, max_drop: float) -> bool:
-    """Whether its graph is there and loses no more than allowed; speed aside."""
-    return bool(record.graph) and (record.drop is None or record.drop <= max_drop + 1e-9)
+def may_serve(record: EngineRecord, max_drop_pp: float) -> bool:
+    """Whether an engine has a graph and loses no more accuracy than allowed, in percentage points."""
+    return bool(record.graph) and (record.drop is None or record.drop <= max_drop_pp + 1e-9)
 
 
-def front(records: Iterable[EngineRecord]) -> tuple[EngineRecord, ...]:
-    """Those that no other beats: at least as good in accuracy, throughput, latency and size, and better in one."""
+def pareto_front(records: Iterable[EngineRecord]) -> tuple[EngineRecord, ...]:
+    """Engines that no other is as good as in accuracy, throughput, latency and size, and better in one."""
     rows = [(record, _merits(record)) for record in records]
     return tuple(
         record
@@ -67,7 +65,7 @@ def front(records: Iterable[EngineRecord]) -> tuple[EngineRecord, ...]:
 
 
 def _merits(record: EngineRecord) -> tuple[float, float, float, float]:
-    """More is better in each."""
+    """Accuracy, throughput, negative latency and negative size: more is better in each."""
     unknown = float("-inf")
     return (
         unknown if record.accuracy is None else record.accuracy,
@@ -78,7 +76,7 @@ def _merits(record: EngineRecord) -> tuple[float, float, float, float]:
 
 
 def _ranked(fit: Sequence[EngineRecord]) -> list[EngineRecord]:
-    """By speed; of those as fast as the first, the one that loses least accuracy comes first."""
+    """Rank by speed; of those as fast as the first, the one that loses least accuracy comes first."""
     by_speed = sorted(fit, key=lambda record: -_speed(record))
     if not by_speed:
         return []
@@ -91,21 +89,21 @@ def _speed(record: EngineRecord) -> float:
     return record.images_per_second or 0.0
 
 
-def _why(record: EngineRecord, best: EngineRecord, fit: Sequence[EngineRecord], max_drop: float) -> str:
-    if not record.chosen:
-        return f"{_speed(record) / _speed(best):.0%} of the chosen one's speed"
-    if len(fit) == 1:
-        return f"the only one within {max_drop:g} points"
-    plain = next((other for other in fit if (other.engine, other.precision) == ("onnxruntime", "fp32")), None)
-    times = f", {_speed(record) / _speed(plain):.1f}× {plain.name}" if plain and plain.name != record.name else ""
-    return f"the fastest of {len(fit)} within {max_drop:g} points{times}"
+def _why(record: EngineRecord, ranked: Sequence[EngineRecord], max_drop_pp: float) -> str:
+    if record is not ranked[0]:
+        return f"{_speed(record) / _speed(ranked[0]):.0%} of the selected engine's speed"
+    if len(ranked) == 1:
+        return f"the only one within {max_drop_pp:g} percentage points"
+    baseline = next((other for other in ranked if (other.engine, other.precision) == ("onnxruntime", "fp32")), record)
+    times = f", {_speed(record) / _speed(baseline):.1f}× {baseline.name}" if baseline is not record else ""
+    return f"the fastest of {len(ranked)} within {max_drop_pp:g} percentage points{times}"
 
 
-def _unfit(record: EngineRecord, max_drop: float) -> str:
-    if record.drop is not None and record.drop > max_drop:
-        return f"loses {record.drop:.2f} points, and {max_drop:g} are allowed"
+def _unfit(record: EngineRecord, max_drop_pp: float) -> str:
+    if record.drop is not None and record.drop > max_drop_pp:
+        return f"loses {record.drop:.2f} percentage points, and {max_drop_pp:g} are allowed"
     return "could not be measured"
 
 
-def _with(record: EngineRecord, **changes: object) -> EngineRecord:
+def _marked(record: EngineRecord, **changes: object) -> EngineRecord:
     return record.model_copy(update={"chosen": False, "pareto": False, **changes})

@@ -1,4 +1,4 @@
-"""A trained network as a source of formats, and all formats made from it."""
+"""A trained network as a network of formats, and all formats made from it."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lensmith.exporting.formats.base import Source, Written
+from lensmith.exporting.formats.base import FormatExport, TrainedNetwork
 from lensmith.exporting.formats.registry import FORMATS, write_formats
 from lensmith.imaging.preprocessing import preprocess
 from lensmith.training.models import backbone
@@ -18,7 +18,7 @@ TEMPERATURE = 1.7
 
 
 @pytest.fixture(scope="session")
-def source(trained: Path, shared_colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Source:
+def network(trained: Path, shared_colours: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedNetwork:
     run = Run.open(trained)
     model = backbone.rebuild(run.settings, 3, checkpoint.load(run.best)["model"])
     graph = write_graph(model, run.preprocessing.image_size, tmp_path_factory.mktemp("graph") / "model.onnx")
@@ -26,7 +26,7 @@ def source(trained: Path, shared_colours: Path, tmp_path_factory: pytest.TempPat
     images = np.stack([preprocess(file.read_bytes(), run.preprocessing) for file in files])
     with torch.no_grad():
         expected = (model(torch.from_numpy(images)) / TEMPERATURE).softmax(1).numpy()
-    return Source(
+    return TrainedNetwork(
         model, run.images.labels, run.preprocessing, TEMPERATURE, graph, images, expected, "my colours", "trained-8"
     )
 
@@ -38,5 +38,5 @@ def formats(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def written(source: Source, formats: Path) -> dict[str, Written]:
-    return {one.format: one for one in write_formats(tuple(FORMATS), source, formats)}
+def written(network: TrainedNetwork, formats: Path) -> dict[str, FormatExport]:
+    return {one.format: one for one in write_formats(tuple(FORMATS), network, formats)}

@@ -20,7 +20,7 @@ from PIL import Image
 
 from lensmith.errors import ParityError
 from lensmith.exporting.formats import edge
-from lensmith.exporting.formats.base import Source, Written
+from lensmith.exporting.formats.base import FormatExport, TrainedNetwork
 from lensmith.exporting.formats.registry import write_formats
 from lensmith.imaging.preprocessing import preprocess
 from lensmith.inference.engine import open_graph
@@ -86,7 +86,7 @@ def pictures() -> dict[str, bytes]:
 
 
 @pytest.fixture
-def folder(written: dict[str, Written]) -> Path:
+def folder(written: dict[str, FormatExport]) -> Path:
     return written["edge"].path
 
 
@@ -102,15 +102,17 @@ def read_rows(output: str) -> dict[str, dict[str, float]]:
     return {row[0]: {cell.rpartition("=")[0]: float(cell.rpartition("=")[2]) for cell in row[1:]} for row in rows}
 
 
-def test_it_answers_as_lensmith_with_three_packages_alone(folder: Path, files: list[Path], source: Source) -> None:
+def test_it_answers_as_lensmith_with_three_packages_alone(
+    folder: Path, files: list[Path], network: TrainedNetwork
+) -> None:
     run = run_alone(folder, *files, "--top", 3)
     assert run.returncode == 0, run.stderr
     found = read_rows(run.stdout)
-    batch = np.stack([preprocess(file.read_bytes(), source.preprocessing) for file in files])
-    expected = open_graph(str(source.graph), "onnxruntime", "fp32", 1, source.temperature).run(batch)
+    batch = np.stack([preprocess(file.read_bytes(), network.preprocessing) for file in files])
+    expected = open_graph(str(network.graph), "onnxruntime", "fp32", 1, network.temperature).run(batch)
     assert [*found] == [*map(str, files)]
     for file, row in zip(files, expected, strict=True):
-        answers = [found[str(file)][label] for label in source.labels]
+        answers = [found[str(file)][label] for label in network.labels]
         np.testing.assert_allclose(answers, row, atol=1e-4)
         assert [*found[str(file)].values()] == sorted(answers, reverse=True)
 
@@ -118,12 +120,12 @@ def test_it_answers_as_lensmith_with_three_packages_alone(folder: Path, files: l
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize(("resize", "share"), [("crop", 0.875), ("crop", 1.0), ("letterbox", 1.0), ("squash", 1.0)])
 def test_every_picture_is_prepared_to_the_same_bits(
-    resize: Any, share: float, interpolation: Any, folder: Path, source: Source, tmp_path: Path
+    resize: Any, share: float, interpolation: Any, folder: Path, network: TrainedNetwork, tmp_path: Path
 ) -> None:
     how = dataclasses.replace(
-        source.preprocessing, image_size=48, resize=resize, crop_fraction=share, interpolation=interpolation
+        network.preprocessing, image_size=48, resize=resize, crop_fraction=share, interpolation=interpolation
     )
-    other = dataclasses.replace(source, preprocessing=how)
+    other = dataclasses.replace(network, preprocessing=how)
     other.write_config(tmp_path)
     shutil.copy(folder / "classify.py", tmp_path)
     prepare = runpy.run_path(str(tmp_path / "classify.py"))["prepare"]
@@ -133,25 +135,27 @@ def test_every_picture_is_prepared_to_the_same_bits(
         np.testing.assert_array_equal(found, expected, err_msg=name)
 
 
-def test_the_check_at_export_compares_pixels(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_check_at_export_compares_pixels(
+    network: TrainedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(edge, "preprocess", lambda *_: np.zeros((3, 32, 32), np.float32))
     with pytest.raises(ParityError, match="Its pixels differ"):
-        write_formats(["edge"], source, tmp_path / "formats")
+        write_formats(["edge"], network, tmp_path / "formats")
 
 
-def test_an_int8_graph_takes_the_place_of_the_other(source: Source, files: list[Path], tmp_path: Path) -> None:
+def test_an_int8_graph_takes_the_place_of_the_other(network: TrainedNetwork, files: list[Path], tmp_path: Path) -> None:
     int8 = tmp_path / "int8.onnx"
-    graph = onnx.load(source.graph)
+    graph = onnx.load(network.graph)
     del graph.graph.value_info[:]  # of before the optimiser, which the quantiser trips over
     quantize_dynamic(graph, str(int8))
-    (made,) = write_formats(["edge"], dataclasses.replace(source, int8=int8), tmp_path / "formats")
+    (made,) = write_formats(["edge"], dataclasses.replace(network, int8=int8), tmp_path / "formats")
     assert (made.path / "model.onnx").read_bytes() == int8.read_bytes()
     assert "int8" in made.note
     assert "(int8)" in (made.path / "README.md").read_text()
-    image = preprocess(files[0].read_bytes(), source.preprocessing)[np.newaxis]
-    expected = open_graph(str(int8), "onnxruntime", "int8", 1, source.temperature).run(image)[0]
+    image = preprocess(files[0].read_bytes(), network.preprocessing)[np.newaxis]
+    expected = open_graph(str(int8), "onnxruntime", "int8", 1, network.temperature).run(image)[0]
     (found,) = read_rows(run_alone(made.path, files[0]).stdout).values()
-    np.testing.assert_allclose([found[label] for label in source.labels], expected, atol=1e-4)
+    np.testing.assert_allclose([found[label] for label in network.labels], expected, atol=1e-4)
 
 
 def test_a_damaged_file_costs_only_its_own_line(folder: Path, files: list[Path], tmp_path: Path) -> None:

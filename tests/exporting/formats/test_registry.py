@@ -16,12 +16,14 @@ from torch import nn
 from lensmith.core.files import sha256
 from lensmith.errors import MissingPackageError, ModelError, OutputError, ParityError, SettingsError
 from lensmith.exporting.formats import registry
-from lensmith.exporting.formats.base import Source, Written
+from lensmith.exporting.formats.base import FormatExport, TrainedNetwork
 from lensmith.exporting.formats.pages import TITLES
 from lensmith.exporting.formats.registry import FORMATS, write_formats
 
 
-def test_every_format_lies_in_a_folder_of_its_own_with_a_readme(written: dict[str, Written], formats: Path) -> None:
+def test_every_format_lies_in_a_folder_of_its_own_with_a_readme(
+    written: dict[str, FormatExport], formats: Path
+) -> None:
     assert {entry.name for entry in formats.iterdir()} == {*FORMATS, "README.md", "formats.json"}
     assert [entry.name for entry in formats.parent.iterdir()] == ["formats"]
     for name, one in written.items():
@@ -32,15 +34,15 @@ def test_every_format_lies_in_a_folder_of_its_own_with_a_readme(written: dict[st
         assert json.loads(json.dumps(one.as_dict()))["path"] == str(one.path)
 
 
-def test_the_index_has_every_file_with_its_hash(written: dict[str, Written], formats: Path) -> None:
+def test_the_index_has_every_file_with_its_hash(written: dict[str, FormatExport], formats: Path) -> None:
     index = json.loads((formats / "formats.json").read_text())
     assert (index["name"], index["version"], index["labels"]) == ("my colours", "trained-8", ["blue", "green", "red"])
     for name, one in written.items():
         assert index["formats"][name]["files"] == {file: sha256(one.path / file) for file in one.files}
 
 
-def test_readmes_tell_the_contract(written: dict[str, Written], formats: Path, source: Source) -> None:
-    how = source.preprocessing
+def test_readmes_tell_the_contract(written: dict[str, FormatExport], formats: Path, network: TrainedNetwork) -> None:
+    how = network.preprocessing
     for folder in (formats, *(one.path for one in written.values())):
         text = (folder / "README.md").read_text()
         for fact in ("float32 (N, 3, 32, 32)", "float32 (N, 3)", "softmax(logits / 1.7)", str(how.crop_fraction)):
@@ -54,7 +56,7 @@ def test_readmes_tell_the_contract(written: dict[str, Written], formats: Path, s
 @pytest.mark.parametrize("name", ["pt2", "torchscript", "safetensors", "openvino"])
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_what_a_readme_says_works(
-    name: str, written: dict[str, Written], formats: Path, source: Source, monkeypatch: pytest.MonkeyPatch
+    name: str, written: dict[str, FormatExport], formats: Path, network: TrainedNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heading = f"## {TITLES[name]}\n"
     section = (formats / "README.md").read_text().partition(heading)[2].partition("\n## ")[0]
@@ -62,16 +64,16 @@ def test_what_a_readme_says_works(
         monkeypatch.chdir(place)
         (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
         assert len(code.strip().splitlines()) <= 8
-        found = {"batch": source.images}
+        found = {"batch": network.images}
         exec(code, found)
-        probabilities = (torch.as_tensor(found["logits"]) / source.temperature).softmax(1)
-        np.testing.assert_allclose(probabilities, source.expected, atol=1e-4)
-        np.testing.assert_allclose(found.get("probabilities", probabilities), source.expected, atol=1e-4)
+        probabilities = (torch.as_tensor(found["logits"]) / network.temperature).softmax(1)
+        np.testing.assert_allclose(probabilities, network.expected, atol=1e-4)
+        np.testing.assert_allclose(found.get("probabilities", probabilities), network.expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_file_that_answers_otherwise_leaves_nothing(name: str, source: Source, tmp_path: Path) -> None:
-    other = dataclasses.replace(source, expected=np.roll(source.expected, 1, axis=1))
+def test_a_file_that_answers_otherwise_leaves_nothing(name: str, network: TrainedNetwork, tmp_path: Path) -> None:
+    other = dataclasses.replace(network, expected=np.roll(network.expected, 1, axis=1))
     with pytest.raises(ParityError, match=r"expected to stay within .* they differ by up to 0\.\d+"):
         write_formats([name], other, tmp_path / "formats")
     assert list(tmp_path.iterdir()) == []
@@ -88,8 +90,8 @@ class _Branching(nn.Module):
         return self.inner(x) if x.sum() > 0 else -self.inner(x)
 
 
-def test_a_backbone_that_cannot_be_written_is_named(source: Source, tmp_path: Path) -> None:
-    branching = dataclasses.replace(source, model=_Branching(source.model).eval())
+def test_a_backbone_that_cannot_be_written_is_named(network: TrainedNetwork, tmp_path: Path) -> None:
+    branching = dataclasses.replace(network, model=_Branching(network.model).eval())
     with pytest.raises(ModelError, match=r"written as pt2 was expected\. _Branching cannot \(.+\)\. Leave pt2 out"):
         write_formats(["triton", "pt2"], branching, tmp_path / "formats")
     with pytest.raises(ParityError, match=r"model\.pt was expected"):  # a trace has one way for all
@@ -98,60 +100,62 @@ def test_a_backbone_that_cannot_be_written_is_named(source: Source, tmp_path: Pa
 
 
 def test_a_package_that_is_missing_is_named_with_the_way_to_get_it(
-    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    network: TrainedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingPackageError, match=r"pip install 'lensmith\[openvino\]'"):
-        write_formats(["openvino"], source, tmp_path / "formats")
+        write_formats(["openvino"], network, tmp_path / "formats")
 
 
 @pytest.mark.parametrize(("names", "arrived"), [((), "None"), (("pt2", "coreml"), "coreml")])
-def test_unknown_formats_are_refused(names: tuple[str, ...], arrived: str, source: Source, tmp_path: Path) -> None:
+def test_unknown_formats_are_refused(
+    names: tuple[str, ...], arrived: str, network: TrainedNetwork, tmp_path: Path
+) -> None:
     with pytest.raises(SettingsError, match=rf"pt2, torchscript.*\. {arrived} arrived"):
-        write_formats(names, source, tmp_path / "formats")
+        write_formats(names, network, tmp_path / "formats")
 
 
-def test_a_format_named_twice_is_written_once(source: Source, tmp_path: Path) -> None:
-    made = write_formats(["triton", "safetensors", "triton"], source, tmp_path / "new" / "formats")
+def test_a_format_named_twice_is_written_once(network: TrainedNetwork, tmp_path: Path) -> None:
+    made = write_formats(["triton", "safetensors", "triton"], network, tmp_path / "new" / "formats")
     assert [one.format for one in made] == ["triton", "safetensors"]
 
 
 def test_older_formats_are_replaced_only_when_asked(
-    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    network: TrainedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "formats"
-    write_formats(["triton"], source, folder)
+    write_formats(["triton"], network, folder)
     with pytest.raises(OutputError, match="--overwrite"):
-        write_formats(["safetensors"], source, folder)
+        write_formats(["safetensors"], network, folder)
     with monkeypatch.context() as patch:
         patch.setattr(registry, "write_overview", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            write_formats(["safetensors"], source, folder, replace=True)
+            write_formats(["safetensors"], network, folder, replace=True)
     assert (folder / "triton").is_dir()
-    write_formats(["safetensors"], source, folder, replace=True)
+    write_formats(["safetensors"], network, folder, replace=True)
     assert {entry.name for entry in folder.iterdir()} == {"safetensors", "README.md", "formats.json"}
     assert [entry.name for entry in tmp_path.iterdir()] == ["formats"]
 
 
-def test_what_is_no_folder_of_formats_is_not_replaced(source: Source, tmp_path: Path) -> None:
+def test_what_is_no_folder_of_formats_is_not_replaced(network: TrainedNetwork, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(OutputError, match="Something is there"):
-        write_formats(["triton"], source, tmp_path, replace=True)
+        write_formats(["triton"], network, tmp_path, replace=True)
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
-def test_weights_in_another_order_of_memory_make_no_difference(source: Source, tmp_path: Path) -> None:
-    model = copy.deepcopy(source.model).to(memory_format=torch.channels_last)
+def test_weights_in_another_order_of_memory_make_no_difference(network: TrainedNetwork, tmp_path: Path) -> None:
+    model = copy.deepcopy(network.model).to(memory_format=torch.channels_last)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         names = ["pt2", "torchscript", "safetensors"]
-        write_formats(names, dataclasses.replace(source, model=model), tmp_path / "formats")
+        write_formats(names, dataclasses.replace(network, model=model), tmp_path / "formats")
     (weight,) = (value for name, value in model.named_parameters() if name == "conv1.0.weight")
     assert weight.is_contiguous(memory_format=torch.channels_last)  # the model itself is left as it is
 
 
-def test_one_image_is_enough_to_check_with(source: Source, tmp_path: Path) -> None:
-    one = dataclasses.replace(source, images=source.images[:1], expected=source.expected[:1])
+def test_one_image_is_enough_to_check_with(network: TrainedNetwork, tmp_path: Path) -> None:
+    one = dataclasses.replace(network, images=network.images[:1], expected=network.expected[:1])
     write_formats(["torchscript", "edge"], one, tmp_path / "formats")
 
 
@@ -170,6 +174,6 @@ def test_other_families_of_backbones_can_be_written(name: str, tmp_path: Path) -
         expected = model(images).softmax(1).numpy()
     graph = write_graph(model, 160, tmp_path / "model.onnx")
     labels = ("a", "b", "c", "d")
-    source = Source(model, labels, Preprocessing(160), 1.0, graph, images.numpy(), expected, name, "1")
-    made = write_formats(tuple(FORMATS), source, tmp_path / "formats")
+    network = TrainedNetwork(model, labels, Preprocessing(160), 1.0, graph, images.numpy(), expected, name, "1")
+    made = write_formats(tuple(FORMATS), network, tmp_path / "formats")
     assert max(one.difference for one in made) < 1e-4

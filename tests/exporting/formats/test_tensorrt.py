@@ -15,12 +15,12 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from lensmith.exporting.formats.base import Source, Written
+from lensmith.exporting.formats.base import FormatExport, TrainedNetwork
 from lensmith.inference.engine import open_graph
 
 
 @pytest.fixture
-def folder(written: dict[str, Written]) -> Path:
+def folder(written: dict[str, FormatExport]) -> Path:
     return written["tensorrt"].path
 
 
@@ -36,11 +36,11 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> MagicMock:
 
 @pytest.mark.parametrize(("graph", "precision", "tolerance"), [("model", "fp32", 1e-5), ("model_fp16", "fp16", 0.02)])
 def test_both_graphs_answer_in_float32(
-    graph: str, precision: str, tolerance: float, folder: Path, source: Source
+    graph: str, precision: str, tolerance: float, folder: Path, network: TrainedNetwork
 ) -> None:
     path = folder / f"{graph}.onnx"
-    answer = open_graph(str(path), "onnxruntime", precision, 1, source.temperature).run(source.images)
-    np.testing.assert_allclose(answer, source.expected, atol=tolerance)
+    answer = open_graph(str(path), "onnxruntime", precision, 1, network.temperature).run(network.images)
+    np.testing.assert_allclose(answer, network.expected, atol=tolerance)
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     for tensor, name, sizes in ((model.graph.input[0], "images", (3, 32, 32)), (model.graph.output[0], "logits", (3,))):
@@ -104,7 +104,7 @@ def test_the_shell_script_asks_trtexec_for_the_graph_s_shapes(
     assert "int4 arrived" in refused.stderr
 
 
-def test_it_is_said_that_nothing_was_built(written: dict[str, Written]) -> None:
+def test_it_is_said_that_nothing_was_built(written: dict[str, FormatExport]) -> None:
     assert "only where there is an NVIDIA GPU" in written["tensorrt"].note
     assert "not been built or tested" in (written["tensorrt"].path / "README.md").read_text()
 
@@ -113,7 +113,7 @@ def test_it_is_said_that_nothing_was_built(written: dict[str, Written]) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp16", 0.02), ("fp32", 1e-3)])
 def test_a_built_engine_answers_as_the_network(
-    precision: str, tolerance: float, folder: Path, source: Source, tmp_path: Path
+    precision: str, tolerance: float, folder: Path, network: TrainedNetwork, tmp_path: Path
 ) -> None:
     trt = pytest.importorskip("tensorrt")
     plan = tmp_path / "model.plan"
@@ -125,7 +125,7 @@ def test_a_built_engine_answers_as_the_network(
 
     def logits(batch: torch.Tensor) -> torch.Tensor:
         images = batch.cuda().contiguous()
-        answer = torch.empty(len(batch), len(source.labels), device="cuda")
+        answer = torch.empty(len(batch), len(network.labels), device="cuda")
         context.set_input_shape("images", tuple(images.shape))
         context.set_tensor_address("images", images.data_ptr())
         context.set_tensor_address("logits", answer.data_ptr())
@@ -134,4 +134,4 @@ def test_a_built_engine_answers_as_the_network(
         stream.synchronize()
         return answer.cpu()
 
-    source.check(plan.name, source.torch_answer(logits), tolerance)
+    network.check(plan.name, network.torch_answer(logits), tolerance)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lensmith.exporting.formats.base import Source, Written
+from lensmith.exporting.formats.base import FormatExport, TrainedNetwork
 
 ALONE = """
 import sys, warnings
@@ -23,16 +23,16 @@ np.save(out, np.stack([answer.numpy() for answer in answers]))
 
 
 def test_they_answer_without_the_code_that_made_them(
-    written: dict[str, Written], source: Source, tmp_path: Path
+    written: dict[str, FormatExport], network: TrainedNetwork, tmp_path: Path
 ) -> None:
-    np.save(tmp_path / "images.npy", source.images)
+    np.save(tmp_path / "images.npy", network.images)
     files = [written["pt2"].path / "model.pt2", written["torchscript"].path / "model.pt", tmp_path / "images.npy"]
     out = tmp_path / "answers.npy"
     subprocess.run([sys.executable, "-c", ALONE, *map(str, files), str(out)], check=True)
     for logits in np.load(out):
-        powers = np.exp(logits / source.temperature)
-        np.testing.assert_allclose(powers / powers.sum(axis=1, keepdims=True), source.expected, atol=1e-5)
+        powers = np.exp(logits / network.temperature)
+        np.testing.assert_allclose(powers / powers.sum(axis=1, keepdims=True), network.expected, atol=1e-5)
 
 
-def test_the_deprecation_of_torchscript_is_said(written: dict[str, Written]) -> None:
+def test_the_deprecation_of_torchscript_is_said(written: dict[str, FormatExport]) -> None:
     assert "deprecated" in written["torchscript"].note

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
-from lensmith.exporting.formats.base import Source, Written
+from lensmith.exporting.formats.base import FormatExport, TrainedNetwork
 from lensmith.exporting.formats.registry import write_formats
 from lensmith.exporting.formats.triton import model_name
 from lensmith.inference.engine import open_graph
@@ -54,7 +54,7 @@ def parse(text: str) -> Any:
 
 
 @pytest.fixture
-def model(written: dict[str, Written]) -> Path:
+def model(written: dict[str, FormatExport]) -> Path:
     return written["triton"].path / "models" / "my_colours"
 
 
@@ -69,14 +69,16 @@ def test_the_configuration_fits_the_graph(model: Path) -> None:
         assert list(one.dims) == [dim.dim_value for dim in tensor.type.tensor_type.shape.dim[1:]]
 
 
-def test_the_graph_in_place_answers_as_the_network(model: Path, source: Source) -> None:
-    engine = open_graph(str(model / "1" / "model.onnx"), "onnxruntime", "fp32", 1, source.temperature)
-    np.testing.assert_allclose(engine.run(source.images), source.expected, atol=1e-5)
+def test_the_graph_in_place_answers_as_the_network(model: Path, network: TrainedNetwork) -> None:
+    engine = open_graph(str(model / "1" / "model.onnx"), "onnxruntime", "fp32", 1, network.temperature)
+    np.testing.assert_allclose(engine.run(network.images), network.expected, atol=1e-5)
 
 
-def test_labels_are_one_a_line_in_the_order_of_the_outputs(model: Path, source: Source, tmp_path: Path) -> None:
+def test_labels_are_one_a_line_in_the_order_of_the_outputs(
+    model: Path, network: TrainedNetwork, tmp_path: Path
+) -> None:
     assert (model / "labels.txt").read_text().splitlines() == ["blue", "green", "red"]
-    odd = dataclasses.replace(source, labels=("a b", "two\nlines", "grün"))
+    odd = dataclasses.replace(network, labels=("a b", "two\nlines", "grün"))
     (made,) = write_formats(["triton"], odd, tmp_path / "formats")
     lines = (made.path / "models" / "my_colours" / "labels.txt").read_text(encoding="utf-8").splitlines()
     assert lines == ["a b", "two lines", "grün"]

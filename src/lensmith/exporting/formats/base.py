@@ -1,4 +1,4 @@
-"""What every format is made from, what it came to, and the check that it answers as PyTorch does."""
+"""The trained network that every format is exported from, the check that a format answers as PyTorch, its result."""
 
 from __future__ import annotations
 
@@ -14,31 +14,32 @@ import torch
 from torch import nn
 
 from lensmith.bundle.format import GRAPH, Bundle
+from lensmith.core.result import Result
 from lensmith.errors import ParityError
 from lensmith.imaging.preprocessing import Preprocessing, Tensor, preprocess
 from lensmith.training.models.onnx_export import INPUT, OUTPUT
 
 TOLERANCE = 1e-3
-"""Of a probability, in fp32: another runtime sums in another order, and no more than that."""
+"""Allowed difference of a probability in fp32: another runtime only sums in another order."""
 
 Answer = Callable[[Tensor], Tensor]
-"""Prepared images, float32 (N, 3, S, S) → probabilities, float32 (N, C)."""
+"""Images, float32 (N, 3, S, S), normalised → probabilities, float32 (N, C)."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """A trained network with what is known of it.
+class TrainedNetwork:
+    """A trained network with all that a format needs.
 
     Attributes:
         model: a timm network in evaluation mode, on the CPU; float32 (N, 3, S, S) → float32 (N, C) logits.
         labels: C class names, in the order of the outputs.
-        preprocessing: how an image becomes its input.
-        temperature: what logits are divided by before the softmax.
-        graph: its fp32 ONNX graph, as `write_graph` writes it.
-        images: a few prepared real images, float32 (N, 3, S, S).
-        expected: the network's probabilities for them, float32 (N, C), with the temperature applied.
-        name: of the bundle.
-        version: of the bundle.
+        preprocessing: resizing and normalisation of an image.
+        temperature: T > 0, by which logits are divided before the softmax.
+        graph: the network's fp32 ONNX graph, written by `write_graph`.
+        images: float32 (N, 3, S, S), a few real images, normalised.
+        expected: float32 (N, C), the network's probabilities for `images`, with the temperature applied.
+        name: the bundle's name.
+        version: the bundle's version.
         int8: an int8 ONNX graph with the same input and output, for devices without a GPU.
     """
 
@@ -54,12 +55,12 @@ class Source:
     int8: Path | None = None
 
     @classmethod
-    def of(cls, bundle: Bundle, model: nn.Module) -> Source:
+    def of(cls, bundle: Bundle, model: nn.Module) -> TrainedNetwork:
         """The network of a bundle, with the bundle's golden images.
 
         Args:
-            bundle: exported from it.
-            model: in evaluation mode, on the CPU.
+            bundle: the network's bundle.
+            model: the network in evaluation mode, on the CPU.
         """
         manifest = bundle.manifest
         images = np.stack([preprocess(image, manifest.preprocessing) for image in bundle.golden().images])
@@ -81,27 +82,28 @@ class Source:
 
     @property
     def size(self) -> int:
-        """S, in pixels."""
+        """Side of the input, S, in pixels."""
         return self.preprocessing.image_size
 
     @property
     def cfg(self) -> Mapping[str, Any]:
-        """What timm knows of the backbone; empty where the network is none of timm's."""
+        """The backbone's configuration in timm; empty where the network is none of timm's."""
         return getattr(self.model, "pretrained_cfg", None) or {}
 
     @property
     def architecture(self) -> str:
-        """Its name in timm."""
+        """The backbone's name in timm."""
         return str(self.cfg.get("architecture") or type(self.model).__name__)
 
     def example(self) -> torch.Tensor:
-        """An input to trace with. Two images, since one would be taken for a fixed dimension."""
+        """float32 (2, 3, S, S): an input to trace with; a batch of one would be taken for a fixed dimension."""
         return torch.zeros(2, 3, self.size, self.size)
 
     def torch_answer(self, module: Callable[[torch.Tensor], Any]) -> Answer:
-        """A module that gives logits, as something that can be checked."""
+        """A module, float32 (N, 3, S, S) → logits (N, C), as a function that `check` can call."""
 
         def answer(batch: Tensor) -> Tensor:
+            """float32 (N, 3, S, S) → probabilities, float32 (N, C)."""
             with torch.no_grad():
                 logits = module(torch.from_numpy(batch))
             probabilities: Tensor = (logits / self.temperature).softmax(1).numpy()
@@ -110,18 +112,18 @@ class Source:
         return answer
 
     def check(self, what: str, answer: Answer, tolerance: float = TOLERANCE) -> float:
-        """Require PyTorch's answers, of a batch and of an image alone: the batch size must not matter.
+        """Require PyTorch's answers for a batch and for an image alone: the batch size must not matter.
 
         Args:
-            what: file that is checked.
-            answer: asks it.
+            what: name of the file that is checked, for the error.
+            answer: runs that file, float32 (N, 3, S, S) → float32 (N, C).
             tolerance: largest allowed difference of a probability.
 
         Returns:
             The largest difference of a probability.
 
         Raises:
-            ParityError: names the numbers.
+            ParityError: the answers differ by more.
         """
         answered = [answer(np.concatenate([self.images, self.images[:1]])), answer(self.images[:1])]
         expected = [self.expected, self.expected[:1], self.expected[:1]]
@@ -141,22 +143,22 @@ class Source:
         }
 
     def write_config(self, folder: Path) -> None:
-        """Put `describe` into config.json."""
+        """Write the values of `describe` into config.json."""
         write_json(folder / "config.json", self.describe())
 
     def write_labels(self, path: Path) -> None:
-        """One label a line, in the order of the outputs."""
+        """Write one label a line, in the order of the outputs."""
         path.write_text("".join(f"{' '.join(label.splitlines())}\n" for label in self.labels), encoding="utf-8")
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of one format.
+class FormatCheck:
+    """The check of one format, after its file was loaded back.
 
     Attributes:
-        difference: largest one of a probability from PyTorch, when it was loaded back.
-        note: what its user should know; empty if nothing.
-        terms: names that its README uses, and their values.
+        difference: largest difference of a probability from PyTorch.
+        note: advice for the format's user; may be empty.
+        terms: variables of the format's README template.
     """
 
     difference: float
@@ -165,16 +167,16 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Written:
-    """A format that was written, loaded back and found right.
+class FormatExport(Result):
+    """A format that was written, loaded back and checked.
 
     Attributes:
-        format: its name.
-        path: its folder.
-        files: what is in it, relative to it.
-        bytes: of them all.
-        difference: largest one of a probability from PyTorch.
-        note: what its user should know; empty if nothing.
+        format: the format's name, a key of FORMATS.
+        path: folder of the format's files.
+        files: files in the folder, relative to it.
+        bytes: size of all files together.
+        difference: largest difference of a probability from PyTorch.
+        note: advice for the format's user; may be empty.
     """
 
     format: str
@@ -184,22 +186,18 @@ class Written:
     difference: float
     note: str
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {**dataclasses.asdict(self), "path": str(self.path)}
-
 
 def require_same(what: str, answered: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> float:
     """The largest difference between two sets of probabilities, float32 (N, C).
 
     Args:
-        what: file that answered.
-        answered: by it.
-        expected: of it.
+        what: name of the file that answered, for the error.
+        answered: float32 (N, C), probabilities that the file gave.
+        expected: float32 (N, C), the network's probabilities.
         tolerance: largest allowed difference.
 
     Raises:
-        ParityError: they differ by more, or in their shapes.
+        ParityError: the probabilities differ by more, or in their shapes.
     """
     if answered.shape == expected.shape:
         difference = float(np.abs(answered - expected).max())
@@ -216,5 +214,5 @@ def require_same(what: str, answered: Tensor, expected: Tensor, tolerance: float
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Readable JSON, names of classes as they are."""
+    """Write indented JSON in UTF-8, with class names unescaped."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

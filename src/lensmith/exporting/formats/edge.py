@@ -1,4 +1,4 @@
-"""A folder for small devices: the graph and one script that needs NumPy, Pillow and ONNX Runtime only."""
+"""Edge format, for small devices: the graph and one script that needs NumPy, Pillow and ONNX Runtime only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from lensmith.errors import ParityError
-from lensmith.exporting.formats.base import Outcome, Source, require_same
+from lensmith.exporting.formats.base import FormatCheck, TrainedNetwork, require_same
 from lensmith.exporting.formats.pages import write_page
 from lensmith.imaging.preprocessing import preprocess
 from lensmith.inference.engine import open_graph
@@ -19,40 +19,40 @@ from lensmith.inference.engine import open_graph
 GRAPH, SCRIPT = "model.onnx", "classify.py"
 
 
-def write(source: Source, folder: Path) -> Outcome:
-    """Write the graph (the int8 one if there is one), classify.py and what it reads, and ask the script.
+def write(network: TrainedNetwork, folder: Path) -> FormatCheck:
+    """Write the graph (the int8 one if there is one), classify.py and its files, and check the script's answers.
 
     Raises:
-        ParityError: the script prepares pictures otherwise than lensmith, or answers otherwise.
+        ParityError: the script preprocesses pictures differently from lensmith, or answers differently.
     """
-    precision = "int8" if source.int8 else "fp32"
-    shutil.copyfile(source.int8 or source.graph, folder / GRAPH)
-    source.write_config(folder)
-    source.write_labels(folder / "labels.txt")
-    write_page(folder / SCRIPT, "edge_classify.py", source)
-    write_page(folder / "requirements.txt", "edge_requirements.txt", source)
-    return _check(source, folder, precision)
+    precision = "int8" if network.int8 else "fp32"
+    shutil.copyfile(network.int8 or network.graph, folder / GRAPH)
+    network.write_config(folder)
+    network.write_labels(folder / "labels.txt")
+    write_page(folder / SCRIPT, "edge_classify.py", network)
+    write_page(folder / "requirements.txt", "edge_requirements.txt", network)
+    return _check(network, folder, precision)
 
 
-def _check(source: Source, folder: Path, precision: str) -> Outcome:
+def _check(network: TrainedNetwork, folder: Path, precision: str) -> FormatCheck:
     script = runpy.run_path(str(folder / SCRIPT))  # an import would leave __pycache__
     for picture in _pictures():
-        if not np.array_equal(script["prepare"](picture), preprocess(picture, source.preprocessing)):
+        if not np.array_equal(script["prepare"](picture), preprocess(picture, network.preprocessing)):
             raise ParityError(
                 f"{SCRIPT} was expected to prepare a picture as lensmith does.",
                 "Its pixels differ.",
                 "Nothing was written; leave edge out of --formats, and report this.",
             )
     session = script["open_session"]()
-    engine = open_graph(str(folder / GRAPH), "onnxruntime", precision, threads=1, temperature=source.temperature)
-    for batch in (source.images, source.images[:1]):
+    engine = open_graph(str(folder / GRAPH), "onnxruntime", precision, threads=1, temperature=network.temperature)
+    for batch in (network.images, network.images[:1]):
         require_same(SCRIPT, script["probabilities"](session, batch), engine.run(batch))
     terms = {"precision": precision}
     if precision == "fp32":
-        return Outcome(source.check(GRAPH, engine.run), terms=terms)
-    # How far int8 may go has been judged where engines are chosen, on more images than these.
-    far = float(np.abs(engine.run(source.images) - source.expected).max())
-    return Outcome(far, "an int8 graph: meant for processors, and as far from PyTorch as that takes it", terms)
+        return FormatCheck(network.check(GRAPH, engine.run), terms=terms)
+    # The engine search has compared int8 with PyTorch on more images than these.
+    far = float(np.abs(engine.run(network.images) - network.expected).max())
+    return FormatCheck(far, "an int8 graph: meant for processors, and as far from PyTorch as that takes it", terms)
 
 
 def _pictures() -> list[bytes]:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lensmith.exporting.formats.base import Outcome, Source
+from lensmith.exporting.formats.base import FormatCheck, TrainedNetwork
 from lensmith.inference.engine import open_graph, openvino_core
 
 FILE = "model.xml"
 
 
-def write(source: Source, folder: Path) -> Outcome:
-    """Convert the ONNX graph to model.xml and model.bin, and ask them back.
+def write(network: TrainedNetwork, folder: Path) -> FormatCheck:
+    """Convert the ONNX graph to model.xml and model.bin, and check their answers.
 
     Raises:
-        ParityError: they answer otherwise.
+        ParityError: they answer differently.
     """
     import openvino as ov
 
     # By default weights would be rounded to fp16.
-    ov.save_model(openvino_core().read_model(str(source.graph)), str(folder / FILE), compress_to_fp16=False)
-    engine = open_graph(str(folder / FILE), "openvino", "fp32", threads=1, temperature=source.temperature)
-    source.write_config(folder)
-    return Outcome(source.check(FILE, engine.run))
+    ov.save_model(openvino_core().read_model(str(network.graph)), str(folder / FILE), compress_to_fp16=False)
+    engine = open_graph(str(folder / FILE), "openvino", "fp32", threads=1, temperature=network.temperature)
+    network.write_config(folder)
+    return FormatCheck(network.check(FILE, engine.run))

@@ -1,4 +1,4 @@
-"""The READMEs, scripts and configurations that lie in the folders of formats (`export/templates/formats/`)."""
+"""READMEs, scripts and configurations of the formats, from the templates in `exporting/templates/formats/`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lensmith.exporting.formats.base import Source, Written
+from lensmith.exporting.formats.base import FormatExport, TrainedNetwork
 from lensmith.training.models.onnx_export import INPUT, OUTPUT
 
 TITLES = {
@@ -23,16 +23,9 @@ TITLES = {
 }
 
 
-def write_page(path: Path, template: str, source: Source, **more: Any) -> None:
-    """Fill in a template of `templates/formats/` and write it to `path`.
-
-    Args:
-        path: file to write.
-        template: its name there, without `.j2`.
-        source: what it speaks of.
-        more: further names that the template uses.
-    """
-    environment = Environment(  # Markdown and scripts, so nothing is to be escaped for HTML
+def templates() -> Environment:
+    """The templates of this package: Markdown and scripts, so nothing is escaped for HTML."""
+    return Environment(
         loader=PackageLoader("lensmith.exporting"),
         autoescape=False,
         undefined=StrictUndefined,
@@ -40,17 +33,30 @@ def write_page(path: Path, template: str, source: Source, **more: Any) -> None:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    how = dataclasses.asdict(source.preprocessing)
-    names = {"s": source, "how": how, "classes": len(source.labels), "input": INPUT, "output": OUTPUT, "at": ""}
-    text = environment.get_template(f"formats/{template}.j2").render(**names, **more)
+
+
+def write_page(path: Path, template: str, network: TrainedNetwork, **more: Any) -> None:
+    """Fill in a template of `templates/formats/` and write it to `path`.
+
+    Args:
+        path: file to write.
+        template: name of the template, without `.j2`.
+        network: the trained network, the template's `s`.
+        more: further variables of the template.
+    """
+    how = dataclasses.asdict(network.preprocessing)
+    names = {"s": network, "how": how, "classes": len(network.labels), "input": INPUT, "output": OUTPUT, "at": ""}
+    text = templates().get_template(f"formats/{template}.j2").render(**names, **more)
     path.write_text(text.rstrip() + "\n", encoding="utf-8")
 
 
-def write_readme(folder: Path, name: str, source: Source, terms: Mapping[str, Any]) -> None:
-    """The README.md of one format; `terms` are the names that it uses."""
-    write_page(folder / "README.md", "one.md", source, format=name, title=TITLES[name], **terms)
+def write_readme(folder: Path, name: str, network: TrainedNetwork, terms: Mapping[str, Any]) -> None:
+    """Write the README.md of one format; `terms` are further variables of its template."""
+    write_page(folder / "README.md", "one.md", network, format=name, title=TITLES[name], **terms)
 
 
-def write_overview(folder: Path, source: Source, written: Sequence[Written], terms: Mapping[str, Any]) -> None:
-    """The README.md above all formats; `terms` are the names that any of them uses."""
-    write_page(folder / "README.md", "all.md", source, written=written, titles=TITLES, **terms)
+def write_overview(
+    folder: Path, network: TrainedNetwork, written: Sequence[FormatExport], terms: Mapping[str, Any]
+) -> None:
+    """Write the README.md above all formats; `terms` are further variables of its template."""
+    write_page(folder / "README.md", "all.md", network, written=written, titles=TITLES, **terms)

@@ -1,4 +1,4 @@
-"""torch.export: the whole network in one file that PyTorch runs without its Python code."""
+"""pt2 format, by torch.export: the whole network in one file that PyTorch runs without its Python code."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from pathlib import Path
 
 import torch
 
-from lensmith.exporting.formats.base import Outcome, Source
+from lensmith.exporting.formats.base import FormatCheck, TrainedNetwork
 
 FILE = "model.pt2"
 
 
-def write(source: Source, folder: Path) -> Outcome:
-    """Write model.pt2 with a free batch dimension, and ask it back.
+def write(network: TrainedNetwork, folder: Path) -> FormatCheck:
+    """Write model.pt2 with a free batch dimension, and check its answers.
 
     Raises:
-        ParityError: it answers otherwise.
+        ParityError: it answers differently.
     """
     path = folder / FILE
     batch = torch.export.Dim("batch", min=1)
-    program = torch.export.export(source.model, (source.example(),), dynamic_shapes=({0: batch},))
+    program = torch.export.export(network.model, (network.example(),), dynamic_shapes=({0: batch},))
     torch.export.save(program, path)
-    source.write_config(folder)
-    return Outcome(source.check(FILE, source.torch_answer(torch.export.load(path).module())))
+    network.write_config(folder)
+    return FormatCheck(network.check(FILE, network.torch_answer(torch.export.load(path).module())))

@@ -1,4 +1,4 @@
-"""The formats by name, and writing some of them: all that were asked for, or nothing."""
+"""Export formats by name, and `write_formats`, which writes all that were asked for or nothing."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch
 from lensmith.core.files import replace_directory, sha256, staging_directory
 from lensmith.errors import LensmithError, MissingPackageError, ModelError, OutputError, SettingsError
 from lensmith.exporting.formats import edge, openvino, pt2, safetensors, tensorrt, torchscript, triton
-from lensmith.exporting.formats.base import Outcome, Source, Written, write_json
+from lensmith.exporting.formats.base import FormatCheck, FormatExport, TrainedNetwork, write_json
 from lensmith.exporting.formats.pages import write_overview, write_readme
 from lensmith.training.models.state_dict import first_sentence
 
-FORMATS: dict[str, Callable[[Source, Path], Outcome]] = {
+FORMATS: dict[str, Callable[[TrainedNetwork, Path], FormatCheck]] = {
     "pt2": pt2.write,
     "torchscript": torchscript.write,
     "safetensors": safetensors.write,
@@ -25,19 +25,21 @@ FORMATS: dict[str, Callable[[Source, Path], Outcome]] = {
     "triton": triton.write,
     "edge": edge.write,
 }
-"""Name → what writes it into an empty folder, loads it back and compares."""
+"""Format's name → function that writes it into an empty folder, loads it back and checks its answers."""
 
 INDEX = "formats.json"
 
 
-def write_formats(names: Sequence[str], source: Source, folder: Path, *, replace: bool = False) -> tuple[Written, ...]:
+def write_formats(
+    names: Sequence[str], network: TrainedNetwork, folder: Path, *, replace: bool = False
+) -> tuple[FormatExport, ...]:
     """Write each format into a folder of its own below `folder`, with a README.md and formats.json above them.
 
     Args:
-        names: of FORMATS; each once, in the order given.
-        source: what they are made from.
-        folder: where they go; must not exist, unless `replace`.
-        replace: put them in the place of older formats, once they are finished.
+        names: formats to write, keys of FORMATS; each is written once, in this order.
+        network: the trained network.
+        folder: the folder to make; must not exist, unless `replace`.
+        replace: replace older formats once the new ones are finished.
 
     Raises:
         SettingsError: an unknown name, or none.
@@ -54,15 +56,15 @@ def write_formats(names: Sequence[str], source: Source, folder: Path, *, replace
             "Give some of those with --formats, separated by commas.",
         )
     require_free(folder, replace)
-    # Validation has put the weights into the order of memory that is fastest here, and files should not have that.
-    plain = copy.deepcopy(source.model).to(memory_format=torch.contiguous_format).eval()
-    source = dataclasses.replace(source, model=plain)
+    # Validation has put the weights into the fastest memory format here, which files should not have.
+    plain = copy.deepcopy(network.model).to(memory_format=torch.contiguous_format).eval()
+    network = dataclasses.replace(network, model=plain)
     with staging_directory(folder) as staging:
-        outcomes = {name: _write(name, source, staging / name) for name in names}
-        written = tuple(_written(outcomes[name], staging / name, folder / name) for name in names)
-        _index(staging, source, written)
-        terms = {term: value for outcome in outcomes.values() for term, value in outcome.terms.items()}
-        write_overview(staging, source, written, terms)
+        checks = {name: _write(name, network, staging / name) for name in names}
+        written = tuple(_written(checks[name], staging / name, folder / name) for name in names)
+        _index(staging, network, written)
+        terms = {term: value for check in checks.values() for term, value in check.terms.items()}
+        write_overview(staging, network, written, terms)
         replace_directory(staging, folder)
     return written
 
@@ -71,7 +73,7 @@ def require_free(folder: Path, replace: bool) -> None:
     """Refuse a folder that is taken, unless `replace` and it holds formats.
 
     Raises:
-        OutputError: it is taken.
+        OutputError: the folder is taken.
     """
     if folder.exists() and not (replace and (folder / INDEX).is_file()):
         raise OutputError(
@@ -81,10 +83,10 @@ def require_free(folder: Path, replace: bool) -> None:
         )
 
 
-def _write(name: str, source: Source, folder: Path) -> Outcome:
+def _write(name: str, network: TrainedNetwork, folder: Path) -> FormatCheck:
     folder.mkdir()
     try:
-        outcome = FORMATS[name](source, folder)
+        check = FORMATS[name](network, folder)
     except (LensmithError, OSError, MemoryError):
         raise
     except ModuleNotFoundError as error:
@@ -92,22 +94,22 @@ def _write(name: str, source: Source, folder: Path) -> Outcome:
     except Exception as error:  # each runtime has exceptions of its own
         raise ModelError(
             f"A backbone that can be written as {name} was expected.",
-            f"{source.architecture} cannot ({first_sentence(str(error)) or type(error).__name__}).",
+            f"{network.architecture} cannot ({first_sentence(str(error)) or type(error).__name__}).",
             f"Leave {name} out of --formats, or train another backbone; nothing was written.",
         ) from error
-    write_readme(folder, name, source, outcome.terms)
-    return outcome
+    write_readme(folder, name, network, check.terms)
+    return check
 
 
-def _written(outcome: Outcome, folder: Path, path: Path) -> Written:
-    """What lies in `folder` now, and will be at `path`."""
+def _written(check: FormatCheck, folder: Path, path: Path) -> FormatExport:
+    """A written format whose files are in `folder` now, and will be at `path`."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     names = tuple(file.relative_to(folder).as_posix() for file in files)
     size = sum(file.stat().st_size for file in files)
-    return Written(path.name, path, names, size, outcome.difference, outcome.note)
+    return FormatExport(path.name, path, names, size, check.difference, check.note)
 
 
-def _index(staging: Path, source: Source, written: Sequence[Written]) -> None:
+def _index(staging: Path, network: TrainedNetwork, written: Sequence[FormatExport]) -> None:
     formats = {
         one.format: {
             "difference": one.difference,
@@ -116,4 +118,4 @@ def _index(staging: Path, source: Source, written: Sequence[Written]) -> None:
         }
         for one in written
     }
-    write_json(staging / INDEX, {**source.describe(), "formats": formats})
+    write_json(staging / INDEX, {**network.describe(), "formats": formats})

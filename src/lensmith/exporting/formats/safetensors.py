@@ -1,4 +1,4 @@
-"""Weights alone, with a config.json that timm and `lensmith train --weights` read."""
+"""safetensors format: weights alone, with a config.json that timm and `lensmith train --weights` read."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any
 import timm
 from safetensors.torch import save_file
 
-from lensmith.exporting.formats.base import Outcome, Source, write_json
+from lensmith.exporting.formats.base import FormatCheck, TrainedNetwork, write_json
 from lensmith.training.models import hub_repository
 from lensmith.training.models.state_dict import load_exactly
 
 CROP_MODE = {"crop": "center", "letterbox": "border", "squash": "squash"}
-"""Resize mode → timm's word for it."""
+"""Resize mode → timm's name of it."""
 
 
-def write(source: Source, folder: Path) -> Outcome:
+def write(network: TrainedNetwork, folder: Path) -> FormatCheck:
     """Write model.safetensors and config.json, and build the network anew from them.
 
     Raises:
-        ModelError: what timm builds from config.json has other tensors.
-        ParityError: it answers otherwise.
+        ModelError: timm builds a network with other tensors from config.json.
+        ParityError: the network built anew answers differently.
     """
     # Tensors that share memory have to be parted, and strided ones put in order.
-    state = {name: value.detach().clone().contiguous() for name, value in source.model.state_dict().items()}
+    state = {name: value.detach().clone().contiguous() for name, value in network.model.state_dict().items()}
     save_file(state, folder / hub_repository.FILES[0], metadata={"format": "pt"})
-    config = _config(source)
+    config = _config(network)
     write_json(folder / "config.json", config)
     found = hub_repository.read(folder)
     model = timm.create_model(
@@ -37,34 +37,34 @@ def write(source: Source, folder: Path) -> Outcome:
         **found.config.get("model_args", {}),
     )
     load_exactly(model, found.state, f"folder {folder.name}")
-    return Outcome(source.check(hub_repository.FILES[0], source.torch_answer(model.eval())))
+    return FormatCheck(network.check(hub_repository.FILES[0], network.torch_answer(model.eval())))
 
 
-def _config(source: Source) -> dict[str, Any]:
-    how, cfg = source.preprocessing, source.cfg
+def _config(network: TrainedNetwork) -> dict[str, Any]:
+    how, cfg = network.preprocessing, network.cfg
     fixed = bool(cfg.get("fixed_input_size"))
     kept = {key: cfg[key] for key in ("first_conv", "classifier", "license") if cfg.get(key)}
     return {
-        "architecture": source.architecture,
-        "num_classes": len(source.labels),
-        "label_names": list(source.labels),
+        "architecture": network.architecture,
+        "num_classes": len(network.labels),
+        "label_names": list(network.labels),
         # A transformer with position embeddings has them for one size of image.
-        **({"model_args": {"img_size": source.size}} if fixed else {}),
+        **({"model_args": {"img_size": network.size}} if fixed else {}),
         "pretrained_cfg": {
             **kept,
-            "input_size": [3, source.size, source.size],
+            "input_size": [3, network.size, network.size],
             "fixed_input_size": fixed,
             "interpolation": how.interpolation,
             "crop_pct": how.crop_fraction,
             "crop_mode": CROP_MODE[how.resize],
             "mean": list(how.mean),
             "std": list(how.std),
-            "num_classes": len(source.labels),
+            "num_classes": len(network.labels),
         },
         "lensmith": {
-            "name": source.name,
-            "version": source.version,
-            "temperature": source.temperature,
+            "name": network.name,
+            "version": network.version,
+            "temperature": network.temperature,
             "preprocessing": dataclasses.asdict(how),
         },
     }

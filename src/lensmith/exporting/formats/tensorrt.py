@@ -1,7 +1,7 @@
-"""A recipe for TensorRT, which builds for the GPU at hand: two graphs, a script for trtexec and one for Python.
+"""TensorRT format: two graphs, and scripts (trtexec, Python) that build an engine for the GPU at hand.
 
 Since TensorRT 11 a network's precision is what its graph says, and earlier ones can be asked for the same
-(`--stronglyTyped`). So the fp16 graph is made here, where it can be compared with PyTorch, and not by a flag there.
+(`--stronglyTyped`). So the fp16 graph is built here, where it can be compared with PyTorch, and not by a flag there.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from lensmith.exporting.formats.base import Outcome, Source
+from lensmith.exporting.formats.base import FormatCheck, TrainedNetwork
 from lensmith.exporting.formats.pages import write_page
 from lensmith.inference.engine import open_graph
 
@@ -18,7 +18,7 @@ BATCHES = (1, 8, 32)
 """Least, usual and largest batch of the engine that will be built."""
 
 FP16_TOLERANCE = 2e-2
-"""Of a probability: half precision has three digits."""
+"""Allowed difference of a probability: half precision has three digits."""
 
 NOTE = (
     "built and tested only where there is an NVIDIA GPU: run build.sh or build.py there (TensorRT 10 or newer);"
@@ -26,21 +26,23 @@ NOTE = (
 )
 
 
-def write(source: Source, folder: Path) -> Outcome:
+def write(network: TrainedNetwork, folder: Path) -> FormatCheck:
     """Write the graphs and the scripts that build an engine of them.
 
     Raises:
-        ParityError: one of the graphs answers otherwise.
+        ParityError: one of the graphs answers differently.
     """
-    from lensmith.exporting.onnx_graph import Half  # needs onnx, which the other formats do not
+    from lensmith.exporting.onnx_graph import Float16  # needs onnx, which the other formats do not
 
-    shutil.copyfile(source.graph, folder / FP32)
-    Half(folder / FP32).write(folder / FP16)
+    shutil.copyfile(network.graph, folder / FP32)
+    Float16(folder / FP32).write(folder / FP16)
     for script in ("build.sh", "build.py"):
-        write_page(folder / script, f"tensorrt_{script}", source, batches=BATCHES)
+        write_page(folder / script, f"tensorrt_{script}", network, batches=BATCHES)
         (folder / script).chmod(0o755)
-    source.write_config(folder)
-    half = open_graph(str(folder / FP16), "onnxruntime", "fp16", threads=1, temperature=source.temperature)
-    rounded = source.check(FP16, half.run, FP16_TOLERANCE)
-    whole = open_graph(str(folder / FP32), "onnxruntime", "fp32", threads=1, temperature=source.temperature)
-    return Outcome(source.check(FP32, whole.run), f"{NOTE}, fp16 within {rounded:.1g} of PyTorch", {"batches": BATCHES})
+    network.write_config(folder)
+    half = open_graph(str(folder / FP16), "onnxruntime", "fp16", threads=1, temperature=network.temperature)
+    rounded = network.check(FP16, half.run, FP16_TOLERANCE)
+    whole = open_graph(str(folder / FP32), "onnxruntime", "fp32", threads=1, temperature=network.temperature)
+    return FormatCheck(
+        network.check(FP32, whole.run), f"{NOTE}, fp16 within {rounded:.1g} of PyTorch", {"batches": BATCHES}
+    )

@@ -1,4 +1,4 @@
-"""TorchScript, for programs with LibTorch. PyTorch has deprecated it; `pt2` is what takes its place."""
+"""TorchScript format, for programs with LibTorch. PyTorch has deprecated it in favour of `pt2`."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any
 
 import torch
 
-from lensmith.exporting.formats.base import Outcome, Source
+from lensmith.exporting.formats.base import FormatCheck, TrainedNetwork
 
 FILE = "model.pt"
 NOTE = "PyTorch has deprecated TorchScript: use it for LibTorch programs that exist, and pt2 for new ones"
 
 
-def write(source: Source, folder: Path) -> Outcome:
-    """Trace the network into model.pt, and ask it back.
+def write(network: TrainedNetwork, folder: Path) -> FormatCheck:
+    """Trace the network into model.pt, and check its answers.
 
     Raises:
-        ParityError: it answers otherwise, as where the network branches on its input.
+        ParityError: it answers differently, for instance because the network branches on its input.
     """
     path = folder / FILE
     jit: Any = torch.jit  # its functions are not typed
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of the deprecation, which README.md and the note tell of
+        warnings.simplefilter("ignore")  # about the deprecation, which README.md and the note mention
         # PyTorch's own check runs the trace thrice on the same zeros; ours is on real images.
-        jit.save(jit.trace(source.model, source.example(), check_trace=False), str(path))
+        jit.save(jit.trace(network.model, network.example(), check_trace=False), str(path))
         loaded = jit.load(str(path), map_location="cpu")
-        difference = source.check(FILE, source.torch_answer(loaded))
-    source.write_config(folder)
-    return Outcome(difference, NOTE)
+        difference = network.check(FILE, network.torch_answer(loaded))
+    network.write_config(folder)
+    return FormatCheck(difference, NOTE)

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary, ref
 
 from prometheus_client import CollectorRegistry, Gauge
 
-from lensmith.bundle.drift import Window
+from lensmith.bundle.drift import DriftWindow
 from lensmith.serving.execution.loaded_model import LoadedModel, TimedPrediction
 from lensmith.serving.metrics import SHARED_FOLDER
 
@@ -26,7 +26,7 @@ class Drift:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         # Weak, as a model that was replaced goes with its last request, whether or not anybody reads the scores.
-        self._windows: WeakKeyDictionary[LoadedModel, Window] = WeakKeyDictionary()
+        self._windows: WeakKeyDictionary[LoadedModel, DriftWindow] = WeakKeyDictionary()
         self._shown: dict[tuple[str, str], ref[LoadedModel]] = {}
         self._gauge = Gauge(
             "lensmith_drift_score",
@@ -44,7 +44,7 @@ class Drift:
             reference = model.classifier.bundle.manifest.reference
             if reference is None:
                 return
-            window = self._windows[model] = Window(reference)
+            window = self._windows[model] = DriftWindow(reference)
         top = found.prediction.top[0]
         window.note(top.class_id, top.confidence, found.features)
 

@@ -14,7 +14,7 @@ from lensmith.core.text import listed
 from lensmith.data.scan import ImageSet, Sample
 from lensmith.errors import SettingsError
 from lensmith.evaluation.metrics import Ints
-from lensmith.evaluation.run import judge
+from lensmith.evaluation.run import evaluate_samples
 from lensmith.inference.classifier import load
 from lensmith.workflows.pipeline.intervals import Bools, Floats
 
@@ -63,7 +63,7 @@ def predict_test_images(bundle: Bundle, images: ImageSet, samples: Sequence[Samp
         DataError: classes that the bundle does not know, or no image that can be read.
         BundleError: no engine of the bundle runs here.
     """
-    found = judge(load(bundle.path), images, samples, "test")
+    found = evaluate_samples(load(bundle.path), images, samples, "test")
     return ModelPredictions(found.labels, found.files, found.truth, found.probabilities, len(found.unreadable))
 
 
