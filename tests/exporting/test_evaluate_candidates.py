@@ -203,7 +203,7 @@ def test_a_candidate_that_cannot_be_made_says_why(search: Callable[..., EngineSe
 
 def test_where_none_is_within_the_limit_the_numbers_are_named(search: Callable[..., EngineSearch]) -> None:
     with pytest.raises(ParityError, match=r"onnxruntime-fp32 loses -?0\.00 .* -1 are allowed"):
-        replace(search({"onnxruntime-fp32": 100}), max_drop=-1.0).run([BASELINE], [])
+        replace(search({"onnxruntime-fp32": 100}), max_drop_pp=-1.0).run([BASELINE], [])
 
 
 def test_fp32_that_answers_otherwise_is_refused(search: Callable[..., EngineSearch]) -> None:
