@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar off --constraint constraints.txt
 
 .PHONY: demo test check docs bench clean
 
@@ -9,7 +10,8 @@ demo: .venv/ready
 	$(BIN)/lensmith demo
 
 test: check
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=
+	@echo "lines of src run by the tests that are not slow: $$($(BIN)/coverage report --format=total) %"
 
 check: .venv/ready
 	$(BIN)/ruff format --check --quiet . || ($(BIN)/ruff format --diff .; exit 1)
@@ -32,8 +34,9 @@ bench: .venv/ready
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer was expected; $$($(PYTHON) --version) arrived. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar off --constraint constraints.txt --editable '.[dev]'
+	$(PIP) 'pip>=25.1'  # the first that knows dependency groups
+	$(PIP) --group dev --editable '.[all]'
 	touch $@
 
 clean:
-	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache .coverage*

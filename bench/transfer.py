@@ -4,8 +4,8 @@
 
 Everybody gets the same pictures of clothes (squashed to 224 pixels, flipped at random in training), the same starting
 weights, batches of 32 and the same number of epochs; the rest is as each one's documents advise (`contestants/`, a file
-each). The peers (timm, transformers, Lightning, fastai) come with `pip install -c constraints.txt -e '.[all,bench]'`;
-one that is not installed is left out.
+each). The peers (timm, transformers, Lightning, fastai) come with `pip install -c constraints.txt --group bench`; one
+that is not installed is left out.
 
 - frozen: EfficientNet-Lite0 with ImageNet weights, of which the head alone learns. It is about the time until 20
   epochs, or what stands for them, are done, and until an accuracy is reached: the lowest that a peer ends with,

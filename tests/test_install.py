@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from lensmith import api
 from lensmith.bundle.format import Bundle
+from lensmith.core.version import __version__
 from lensmith.errors import EXTRA_OF_PACKAGE
 
 ROOT = Path(__file__).parents[1]
@@ -84,6 +86,15 @@ def test_a_verb_whose_packages_are_missing_says_how_to_get_them(serve_only: Path
     assert result.returncode == 2
     assert "pip install 'lensmith[" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_tag_names_the_version_and_the_changelog_has_it() -> None:
+    command = ["git", "-C", str(ROOT), "tag", "--points-at", "HEAD", "v*"]
+    found = subprocess.run(command, capture_output=True, text=True) if shutil.which("git") else None
+    if found is None or found.returncode or not found.stdout.strip():
+        pytest.skip("no commit that is tagged as a release")
+    assert found.stdout.split() == [f"v{__version__}"]
+    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_every_package_of_the_table_belongs_to_its_extra() -> None:

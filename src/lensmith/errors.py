@@ -28,7 +28,7 @@ EXTRA_OF_PACKAGE = {
     "redis": "redis",
     "torch": "train", "torchvision": "train", "timm": "train", "sklearn": "train",
     "matplotlib": "train", "jinja2": "serve", "safetensors": "train", "urllib3": "train", "scipy": "train",
-    "filelock": "train", "onnx": "export", "onnx_ir": "export", "onnxscript": "export", "nncf": "export",
+    "onnx": "export", "onnx_ir": "export", "onnxscript": "export", "nncf": "export",
     "openvino": "openvino", "pyarrow": "parquet", "mangum": "lambda", "mlflow": "track",
     "psycopg": "postgres", "sqlalchemy": "track",
 }  # fmt: skip
