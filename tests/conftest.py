@@ -77,7 +77,7 @@ def many_colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 _QUICK = {
     "model": "test_resnet", "pretrained": False, "image_size": 32, "epochs": 8, "head_epochs": 1, "batch_size": 4,
-    "lr": 3e-3, "backbone_lr_ratio": 1.0, "precision": "fp32", "workers": 0, "device": "cpu",
+    "lr": 3e-3, "backbone_lr_ratio": 1.0, "precision": "fp32", "loader_workers": 0, "device": "cpu",
     "head_solver": "minibatch", "cache_gb": 0,
 }  # fmt: skip
 

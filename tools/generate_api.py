@@ -29,6 +29,9 @@ EXCLUDED = {
 }
 """Function → settings that it does not take."""
 
+OWN = {"recipe", "resume", "stream"}
+"""Keywords that are no settings."""
+
 ACCEPTED = {
     values.parse_duration: "float | str",
     values.parse_names: "str | Sequence[str]",
@@ -69,7 +72,7 @@ def _header(function: Function, settings: type[config.Settings]) -> list[str]:
     own = [
         _written(each, value)
         for each, value in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-        if each.arg not in fields
+        if each.arg in OWN
     ]
     taken = {each.arg for each in arguments.args} | EXCLUDED.get(function.name, set())
     keywords = [_keyword(name, field) for name, field in fields.items() if name not in taken]

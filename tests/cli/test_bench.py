@@ -43,14 +43,14 @@ def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, st
 
 
 def test_people_get_a_table(capsys: pytest.CaptureFixture[str], url: str, tmp_path: Path) -> None:
-    code, out, err = run(capsys, url, "--duration", "1s", "--warmup", "0s", "--rate", "50", "--out", tmp_path)
+    code, out, err = run(capsys, url, "--duration", "1s", "--warmup-time", "0s", "--rate", "50", "--out", tmp_path)
     assert (code, err) == (0, "")
     for said in ("a second offered", "2xx within 200 ms", "p99.9", "from when due", "200: ", "client: ", "bench.png"):
         assert said in out
 
 
 def test_programs_get_one_line(capsys: pytest.CaptureFixture[str], url: str) -> None:
-    code, out, err = run(capsys, url, "--duration", "1s", "--warmup", "0", "--clients", "2", "--json")
+    code, out, err = run(capsys, url, "--duration", "1s", "--warmup-time", "0", "--clients", "2", "--json")
     found = json.loads(out)
     assert (code, err, out.count("\n")) == (0, "", 1)
     assert found["mode"] == "closed"
@@ -72,7 +72,7 @@ def test_a_service_that_is_not_there_is_one_plain_paragraph(capsys: pytest.Captu
         (["ftp://x"], "The URL of a service, or a bundle"),
         (["http://127.0.0.1:9", "--rate", "0"], "rate"),
         (["http://127.0.0.1:9", "--duration", "0s"], "duration"),
-        (["http://127.0.0.1:9", "--images", "nowhere"], "A JPEG or PNG file"),
+        (["http://127.0.0.1:9", "--image-files", "nowhere"], "A JPEG or PNG file"),
     ],
 )
 def test_bad_input_is_one_paragraph(capsys: pytest.CaptureFixture[str], args: list[str], said: str) -> None:

@@ -54,7 +54,7 @@ def test_a_bundle_is_measured_anew(trained: Path, tmp_path: Path, capsys: pytest
     [
         ([], "a RUN or --retune BUNDLE is needed, and not both"),
         (["somewhere", "--retune", "bundle"], "a RUN or --retune BUNDLE is needed, and not both"),
-        (["--retune", "bundle", "--name", "other"], "retune takes the bundle as it is"),
+        (["--retune", "bundle", "--bundle-name", "other"], "retune takes the bundle as it is"),
         (["somewhere", "--formats", "onnx,edge"], "formats"),
         (["somewhere", "--max-accuracy-drop", "-1"], "max_accuracy_drop"),
         (["--retune", "nowhere"], "A bundle (a folder or zip with bundle.json) was expected at nowhere."),

@@ -2,6 +2,9 @@
 
 import errno
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,9 +36,36 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture[str], verb: str) -> N
     assert "--json" in out or verb in {*groups, "serve"}
 
 
-def test_an_unknown_verb_or_flag_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(capsys, "trian")[0] == 2
-    assert run(capsys, "train", "x", "--epoch-count", "3")[0] == 2
+def test_for_a_mistyped_verb_the_nearest_is_offered(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "tran")
+    assert code == 2
+    assert "'train'" in err
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("tran", "--json"),
+        ("data", "fetsh", "--json"),
+        ("train", "x", "--epoch-count", "3", "--json"),
+        ("train", "x", "--epochs", "many", "--json"),
+        ("registry", "pull", "--json"),
+    ],
+)
+def test_with_json_a_usage_error_is_an_object_too(capsys: pytest.CaptureFixture[str], args: tuple[str, ...]) -> None:
+    code, out, err = run(capsys, *args)
+    assert code == 2
+    assert json.loads(out)["error"] == "UsageError"
+    assert "Usage: lensmith" in err
+
+
+def test_a_shell_completes_verbs_and_flags() -> None:
+    for line, completed in (("lensmith tr", "train"), ("lensmith train --bat", "--batch-size")):
+        words = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" ")), "_LENSMITH_COMPLETE": "complete_bash"}
+        ran = subprocess.run(
+            [sys.executable, "-m", "lensmith"], env={**os.environ, **words}, capture_output=True, text=True, check=False
+        )
+        assert completed in ran.stdout.split()
 
 
 def test_an_error_is_one_paragraph_and_exit_code_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

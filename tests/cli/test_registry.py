@@ -135,7 +135,7 @@ def test_a_name_works_wherever_a_bundles_path_does(flowers: Run, shared_colours:
 
 @pytest.mark.slow
 def test_bench_starts_a_service_for_a_name(flowers: Run) -> None:
-    code, out, _ = flowers("bench", "flowers@champion", "--duration", "1s", "--warmup", "0s", "--json")
+    code, out, _ = flowers("bench", "flowers@champion", "--duration", "1s", "--warmup-time", "0s", "--json")
     assert code == 0
     assert json.loads(out)["requests"] > 0
 

@@ -14,7 +14,17 @@ from lensmith.bundle.format import GRAPH
 from lensmith.cli import main
 from lensmith.training.learner import Learner
 
-FLAGS = ["--model", "test_resnet", "--no-pretrained", "--image-size", "32", "--workers", "0", "--batch-size", "4"]
+FLAGS = [
+    "--model",
+    "test_resnet",
+    "--no-pretrained",
+    "--image-size",
+    "32",
+    "--loader-workers",
+    "0",
+    "--batch-size",
+    "4",
+]
 FLAGS += ["--head-solver", "minibatch", "--cache-gb", "0"]
 
 
@@ -132,7 +142,7 @@ def test_the_same_line_again_and_again_begins_goes_on_exports_and_is_done(
     code, _, said = run(capsys, "train", "--resume", out, "--epochs", 9)
     assert code == 2
     assert "epochs: 2 in the run, 9 now" in said
-    code, printed, _ = run(capsys, "train", "--resume", out, "--epochs", 2, "--workers", 1, "--json")
+    code, printed, _ = run(capsys, "train", "--resume", out, "--epochs", 2, "--loader-workers", 1, "--json")
     assert (code, json.loads(printed)["already"]) == (0, True)
 
 

@@ -151,7 +151,7 @@ def test_its_recipe_gives_the_settings_of_the_run_again(trained: Path, card: str
     written = yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])
     assert written == recipe_of(run)
     again = settings_of({"data": run.settings.data}, written)
-    kept = {"out", "workers", "device", "processes", "tracking", "cache_gb", "save_minutes"}
+    kept = {"out", "loader_workers", "device", "processes", "tracking", "cache_gb", "save_minutes"}
     assert again.model_dump(exclude=kept) == run.settings.model_dump(exclude=kept)
 
 

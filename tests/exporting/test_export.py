@@ -94,7 +94,7 @@ def test_an_older_bundle_is_replaced_only_when_asked(trained: Path, exported: Ex
     target = Path(shutil.copytree(exported.bundle, tmp_path / "bundle"))
     with pytest.raises(OutputError, match="--overwrite"):
         export(ExportSettings(run=trained, out=target), quick=True)
-    export(ExportSettings(run=trained, out=target, overwrite=True, name="other"), quick=True)
+    export(ExportSettings(run=trained, out=target, overwrite=True, bundle_name="other"), quick=True)
     assert Bundle.load(target).manifest.name == "other"
 
 

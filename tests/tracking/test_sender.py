@@ -105,7 +105,7 @@ def test_a_run_that_goes_on_is_the_same_mlflow_run_with_what_has_changed_beside_
     assert found(runs_uri, stopped.key)[0].info.status == "KILLED"
 
     description = json.loads((run / "run.json").read_text())
-    description["settings"]["workers"] = 3
+    description["settings"]["loader_workers"] = 3
     (run / "run.json").write_text(json.dumps(description))
     tell(run, "resume", step=12)
     assert send(run, runs_uri, over=False).status == "RUNNING"
@@ -114,7 +114,7 @@ def test_a_run_that_goes_on_is_the_same_mlflow_run_with_what_has_changed_beside_
     state = send(run, runs_uri)
     (made,) = found(runs_uri, stopped.key)
     assert (made.info.run_id, made.info.status) == (stopped.run_id, "FINISHED")
-    assert (made.data.params["workers"], made.data.tags["resumed.workers"]) == ("0", "3")
+    assert (made.data.params["loader_workers"], made.data.tags["resumed.loader_workers"]) == ("0", "3")
     assert [step for step, _ in histories(runs_uri, state.run_id or "")["val_loss"]] == list(range(1, 9))
 
 

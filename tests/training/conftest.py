@@ -120,7 +120,7 @@ def whole(
     made: dict[str, dict[str, Any]] = {}
 
     def once(settings: TrainSettings) -> dict[str, Any]:
-        key = settings.model_dump_json(exclude={"out", "workers", "save_minutes"})
+        key = settings.model_dump_json(exclude={"out", "loader_workers", "save_minutes"})
         if key not in made:
             out = tmp_path_factory.mktemp("whole") / "run"
             made[key] = _came_to(fit(settings.model_copy(update={"out": out})).run)

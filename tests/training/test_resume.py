@@ -172,10 +172,10 @@ def test_a_disk_that_fills_up_stops_the_run_with_a_whole_checkpoint(
 def test_the_number_of_data_workers_may_change(
     before: int, after: int, stopped: Any, short: Any, whole: Any, equal: Equal, came_to: Any
 ) -> None:
-    run = stopped(4, workers=before, save_minutes=EACH_STEP)
-    ended = resume(run, {"workers": after})
+    run = stopped(4, loader_workers=before, save_minutes=EACH_STEP)
+    ended = resume(run, {"loader_workers": after})
     assert equal(came_to(ended.run), whole(short()))
-    assert Run.open(run).settings.workers == after
+    assert Run.open(run).settings.loader_workers == after
     assert not multiprocessing.active_children()
 
 

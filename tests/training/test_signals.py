@@ -111,7 +111,7 @@ def in_group(leader: int) -> list[int]:
 def test_a_signal_to_the_whole_group_saves_and_says_how_to_go_on(
     train: Start, tmp_path: Path, number: signal.Signals, workers: int
 ) -> None:
-    process, run = train(workers=workers), tmp_path / "run"
+    process, run = train(loader_workers=workers), tmp_path / "run"
     wait_for(run, "epoch", process)
     os.killpg(process.pid, number)
     out, err = process.communicate(timeout=60)
@@ -132,7 +132,7 @@ def test_a_signal_to_the_whole_group_saves_and_says_how_to_go_on(
 
 @pytest.mark.slow
 def test_what_it_says_goes_on_to_a_bundle(train: Start, start: Start, tmp_path: Path) -> None:
-    process, run = train(epochs=12, workers=1), tmp_path / "run"
+    process, run = train(epochs=12, loader_workers=1), tmp_path / "run"
     wait_for(run, "epoch", process)
     os.kill(process.pid, signal.SIGTERM)
     _, err = process.communicate(timeout=60)
@@ -151,7 +151,7 @@ def test_what_it_says_goes_on_to_a_bundle(train: Start, start: Start, tmp_path: 
 
 @pytest.mark.slow
 def test_a_second_ctrl_c_does_not_wait_for_the_step(train: Start, tmp_path: Path) -> None:
-    process = train(workers=2, program=SLOW)
+    process = train(loader_workers=2, program=SLOW)
     wait_for(tmp_path / "run", "phase", process)
     time.sleep(2)  # until the first step is under way
     for _ in range(2):
@@ -166,7 +166,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_step(train: Start, tmp_path: Path
 
 @pytest.mark.slow
 def test_data_workers_do_not_outlive_a_killed_run(train: Start, tmp_path: Path) -> None:
-    process = train(workers=2, head_epochs=0)  # a head on features needs no workers
+    process = train(loader_workers=2, head_epochs=0)  # a head on features needs no workers
     wait_for(tmp_path / "run", "epoch", process)
     assert len(in_group(process.pid)) == 5  # two for training, two for validation
     process.kill()

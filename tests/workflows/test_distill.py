@@ -19,7 +19,7 @@ from lensmith.training.run_dir.run import Run
 from lensmith.training.trainer import fit
 from lensmith.workflows import distill
 
-FLAGS = ["--no-pretrained", "--image-size", "32", "--workers", "0", "--batch-size", "4", "--epochs", "2"]
+FLAGS = ["--no-pretrained", "--image-size", "32", "--loader-workers", "0", "--batch-size", "4", "--epochs", "2"]
 FLAGS += ["--head-epochs", "1", "--precision", "fp32"]
 
 

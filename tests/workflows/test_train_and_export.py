@@ -103,9 +103,9 @@ def test_a_run_to_go_on_with_is_compared_with_what_is_said_and_nothing_else(
     monkeypatch.setenv("LENSMITH_TRAIN_SEED", "7")
     Path("recipe.yaml").write_text("epochs: 8\nlr: 0.5\n")
     assert said(monkeypatch, trained, {"data": None, "epochs": None}) == {}
-    given = {"data": "photos", "workers": 3, "lr": 0.25}
+    given = {"data": "photos", "loader_workers": 3, "lr": 0.25}
     assert said(monkeypatch, trained, given, Path("recipe.yaml")) == {
-        "data": Path("photos"), "workers": 3, "lr": 0.25, "epochs": 8
+        "data": Path("photos"), "loader_workers": 3, "lr": 0.25, "epochs": 8
     }  # fmt: skip
 
 

@@ -27,7 +27,7 @@ def export(
     target: Literal["cpu", "gpu", "edge", "all"] = default("cpu"), max_accuracy_drop: float | None = None,
     images: int = default(1000), min_precision: float | None = None, formats: str | Sequence[str] = default(()),
     features: bool = default(False), licence: str | None = None, data_licence: str | None = None,
-    out: StrPath | None = None, name: str | None = None, overwrite: bool = default(False),
+    out: StrPath | None = None, bundle_name: str | None = None, overwrite: bool = default(False),
     tolerance: float = default(0.001), min_agreement: float = default(0.999),
 ) -> ExportResult:  # fmt: skip
     """Turn a run into a bundle with the fastest engine whose loss of accuracy is within the limit."""

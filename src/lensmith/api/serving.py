@@ -42,9 +42,9 @@ def serve(
 @documented(config.BenchSettings)
 def bench(
     target: StrPath, *,
-    images: StrPath | None = None, clients: int | None = None, rate: float | None = None,
+    image_files: StrPath | None = None, clients: int | None = None, rate: float | None = None,
     arrivals: Literal["poisson", "constant"] = default("poisson"), duration: float | str = default(30.0),
-    warmup: float | str = default(3.0), timeout: float | str = default(10.0), slo_ms: float = default(200.0),
+    warmup_time: float | str = default(3.0), timeout: float | str = default(10.0), slo_ms: float = default(200.0),
     form: bool = default(False), token_file: StrPath | None = None, seed: int = default(0), out: StrPath | None = None,
 ) -> Measured:  # fmt: skip
     """Load-test a service at a URL, or one that is started for a bundle."""
@@ -77,7 +77,7 @@ def deploy(
     listen: str = default("127.0.0.1:8080"), tls_certificate: StrPath | None = None, tls_key: StrPath | None = None,
     logs: StrPath = default("/var/log/nginx"), venv: StrPath = default("/opt/lensmith"), wheel: StrPath | None = None,
     constraints: StrPath | None = None, memory_mb: int = default(2048), cpus: float = default(2.0),
-    cron: str = default("0 3 * * *"), target: Literal["systemd", "kubernetes", "github"] = default("systemd"),
+    cron: str = default("0 3 * * *"), scheduler: Literal["systemd", "kubernetes", "github"] = default("systemd"),
 ) -> DeployResult:  # fmt: skip
     """Write the files of a deployment: nginx, systemd, Docker, Compose, Prometheus or a scheduler."""
     settings = config.DeploySettings.resolve(given(locals()))

@@ -77,8 +77,8 @@ def train(
     on_nan: Literal["stop", "skip"] = default("stop"), save_minutes: float = default(10.0),
     memory_fraction: float | None = None, min_chunk: int = default(1),
     checkpointing: Literal["auto", "always", "never"] = default("auto"), processes: int = default(1),
-    workers: int | None = None, device: str = default("auto"), seed: int = default(0), out: StrPath | None = None,
-    tracking: str = default("auto"),
+    loader_workers: int | None = None, device: str = default("auto"), seed: int = default(0),
+    out: StrPath | None = None, tracking: str = default("auto"),
 ) -> Trained:  # fmt: skip
     """Fine-tune a backbone, and export the best epoch as a bundle.
 
@@ -123,8 +123,8 @@ def distill(
     on_nan: Literal["stop", "skip"] = default("stop"), save_minutes: float = default(10.0),
     memory_fraction: float | None = None, min_chunk: int = default(1),
     checkpointing: Literal["auto", "always", "never"] = default("auto"), processes: int = default(1),
-    workers: int | None = None, device: str = default("auto"), seed: int = default(0), out: StrPath | None = None,
-    tracking: str = default("auto"),
+    loader_workers: int | None = None, device: str = default("auto"), seed: int = default(0),
+    out: StrPath | None = None, tracking: str = default("auto"),
 ) -> Distilled:  # fmt: skip
     """Train a small network on the answers of a trained one (knowledge distillation), and export it.
 

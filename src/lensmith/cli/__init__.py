@@ -1,4 +1,4 @@
-"""The command line: the list of verbs, loaded one at a time, and the place where errors become plain words.
+"""The command line: the list of verbs, loaded one at a time, and the place where errors become messages.
 
 `lensmith --help` reads only the table below; a verb's module (and through it its room) is imported when it is called.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import os
 import signal
@@ -23,33 +24,33 @@ from lensmith.core.version import __version__
 from lensmith.errors import EXTRA_OF_PACKAGE, FallbackWarning, LensmithError, MissingPackageError, OutputError
 
 VERBS = {
-    "doctor": "Look at this machine, and say how to mend what is wrong.",
-    "models": "List the backbones one can name.",
+    "doctor": "Check this machine, with a remedy for each problem.",
+    "models": "List the backbones.",
     "data": "Fetch, check and split image folders.",
     "recipe": "Print and check the settings of a training.",
-    "train": "Fine-tune a pretrained backbone on a folder of labelled images.",
-    "track": "Look at tracked runs, and send what did not arrive.",
-    "distill": "Train a smaller network on what a trained one answers.",
-    "cache": "List and clear what is kept from run to run.",
+    "train": "Fine-tune a pretrained backbone on labelled images.",
+    "track": "Show tracked runs, and send what did not arrive.",
+    "distill": "Train a small network on the answers of a trained one.",
+    "cache": "List and clear what runs have cached.",
     "export": "Turn a run into a bundle that a service can run.",
-    "bundle": "Look at a bundle, verify it, compare two.",
-    "registry": "Keep bundles as versions of named models, and say which of them serves.",
-    "evaluate": "Judge a bundle on labelled images, with the engine that serves.",
+    "bundle": "Show, verify and compare bundles.",
+    "registry": "Manage bundles as versions of named models, and aliases.",
+    "evaluate": "Evaluate a bundle on labelled images.",
     "predict": "Classify many images into a table.",
-    "serve": "Answer over HTTP, with a page to drop an image on.",
-    "feedback": "Look at, export and delete uploads that a service has kept.",
-    "rollout": "Try a version beside the champion, on a share of its requests.",
-    "pipeline": "From images to users in one command, and only what has changed.",
-    "deploy": "Write the files of a deployment: nginx, systemd, Docker, Compose, Prometheus.",
+    "serve": "Serve a bundle over HTTP, with a page to drop an image on.",
+    "feedback": "Show, export and delete uploads stored by a service.",
+    "rollout": "Run a canary release of a new version beside the champion.",
+    "pipeline": "Run the stages from images to release that have changed.",
+    "deploy": "Write files for nginx, systemd, Docker, Compose, Prometheus.",
     "token": "Make a token with which somebody may call the service.",
     "bench": "Load-test a service.",
-    "demo": "The whole way on real images, from fetching to HTTP.",
+    "demo": "Run every step on real images, from fetching to HTTP.",
 }
 """Verb → its line in `lensmith --help`. The command itself is `command` in lensmith.cli.VERB."""
 
 
 class _Verbs(TyperGroup):
-    """A group whose verbs are only names and help lines until one of them is called."""
+    """A group that imports a verb's module when the verb is called; until then it is a name and a help line."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(VERBS)
@@ -58,12 +59,22 @@ class _Verbs(TyperGroup):
         return TyperCommand(cmd_name, help=VERBS[cmd_name]) if cmd_name in VERBS else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        name, _, rest = super().resolve_command(ctx, args)
+        name, *rest = args
+        if name not in VERBS and ctx.resilient_parsing:  # completing a line
+            return None, None, rest
+        if name not in VERBS:
+            near = difflib.get_close_matches(name, VERBS, n=1)
+            ctx.fail(f"There is no verb {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
         return name, import_module(f"lensmith.cli.{name}").command, rest
 
 
-# Plain help here: drawing boxes would double the time of `lensmith --help`. Each verb's own help is drawn.
-_app = typer.Typer(cls=_Verbs, rich_markup_mode=None, add_completion=False, no_args_is_help=True)
+# Plain text, for every verb: typer's boxes take a third of an 80-column terminal, and importing rich takes time.
+_app = typer.Typer(
+    cls=_Verbs,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
 
 
 def _print_version(wanted: bool) -> None:
@@ -83,35 +94,38 @@ def _lensmith(
 ) -> None:
     """From a folder of labelled images to a fine-tuned classifier and a classification service.
 
-    `lensmith VERB --help` tells more about each.
+    `lensmith VERB --help` describes each verb and its options.
     """
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; exits with 0, 2 on bad input, 3 at a gate, 1 on a fault of lensmith, 130 on Ctrl-C."""
+    """Run the command line; exits with 0, 2 on bad input, 3 at a gate, 1 on a bug of lensmith, 130 on Ctrl-C."""
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     with contextlib.suppress(ValueError):  # not in the main thread
-        # Ending by exception lets half-made files be removed; verbs that can go on later have handlers of their own.
+        # An exception lets unfinished files be removed; verbs that can resume have handlers of their own.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     warnings.showwarning = _show_warning
     try:
-        get_command(_app).main(args, prog_name="lensmith")
+        sys.exit(get_command(_app).main(args, prog_name="lensmith", standalone_mode=False) or 0)
     except Exception as error:
+        if hasattr(error, "format_message"):  # typer's: an unknown flag, a missing argument, a bad value
+            error.show()  # type: ignore[attr-defined]
+            _report_json("UsageError", error.format_message(), args)
+            sys.exit(error.exit_code)  # type: ignore[attr-defined]
         if debug:
             raise
-        plain = _in_plain_words(error)
-        if plain is not None:
-            _report(type(plain).__name__, str(plain), "--json" in args)
-            sys.exit(plain.exit_code)
+        known = _as_lensmith_error(error)
+        if known is not None:
+            _report(type(known).__name__, str(known), args)
+            sys.exit(known.exit_code)
         fault = f"a fault of lensmith itself, {type(error).__name__}: {error}"
-        advice = "Run the same command with --debug and report what it prints."
-        _report("Fault", f"{fault}\n{advice}", "--json" in args)
+        _report("Fault", f"{fault}\nRun the same command with --debug and report what it prints.", args)
         sys.exit(1)
     except SystemExit as stopped:
         if stopped.code in (130, 128 + signal.SIGTERM):
-            _report("Stopped", "stopped; nothing half-made is left.", "--json" in args)
+            _report("Stopped", "stopped; unfinished files were removed.", args)
         raise
 
 
@@ -123,25 +137,29 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Ours without the place in the code, which tells users nothing."""
+    """Print a warning; one of ours without its line of code."""
     ours = issubclass(category, FallbackWarning)
     text = f"lensmith: {message}\n" if ours else warnings.formatwarning(message, category, filename, lineno, line)
     print(text, end="", file=file or sys.stderr)
 
 
-def _report(kind: str, message: str, as_json: bool) -> None:
-    if os.environ.get("RANK", "0") != "0":  # of several processes that train together one speaks
+def _report(kind: str, message: str, args: Sequence[str]) -> None:
+    if os.environ.get("RANK", "0") != "0":  # one of several ranks reports
         return
     print(f"lensmith: {message}", file=sys.stderr)
-    if as_json:
+    _report_json(kind, message, args)
+
+
+def _report_json(kind: str, message: str, args: Sequence[str]) -> None:
+    if "--json" in args:
         from lensmith.cli.output import print_json
 
         with contextlib.suppress(OSError):  # standard output itself may be what is full
             print_json({"error": kind, "message": message})
 
 
-def _in_plain_words(error: Exception) -> LensmithError | None:
-    """The error a user can act on, or None where the fault is ours."""
+def _as_lensmith_error(error: Exception) -> LensmithError | None:
+    """An error that a user can act on; None: the fault is ours."""
     if isinstance(error, LensmithError):
         return error
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in EXTRA_OF_PACKAGE:
@@ -150,7 +168,7 @@ def _in_plain_words(error: Exception) -> LensmithError | None:
         return OutputError(
             "More memory was expected.",
             f"It ran out ({' '.join(str(error).split()) or type(error).__name__}).",
-            "What was saved before is kept; use smaller images, or a machine with more memory.",
+            "What was saved before is still there; use smaller images, or a machine with more memory.",
         )
     if isinstance(error, OSError) and error.errno in _REMEDIES:
         return OutputError(

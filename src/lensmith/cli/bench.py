@@ -7,7 +7,7 @@ from typing import Any
 
 from lensmith import api
 from lensmith.cli.options import Json, command_for
-from lensmith.cli.output import print_json, say, table
+from lensmith.cli.output import print_json, print_line, print_table
 from lensmith.config import BenchSettings
 
 
@@ -28,8 +28,8 @@ def bench(given: dict[str, Any], *, as_json: Json = False) -> None:
         load = f"{found.clients} clients"
     else:
         load = f"{found.offered_per_second:,.1f} a second offered"
-    say((found.url, "bold"), f"  {load}, {found.seconds:.1f} s measured, {found.requests:,} requests")
-    table(
+    print_line((found.url, "bold"), f"  {load}, {found.seconds:.1f} s measured, {found.requests:,} requests")
+    print_table(
         "",
         ("answers", "a second"),
         [
@@ -42,16 +42,16 @@ def bench(given: dict[str, Any], *, as_json: Json = False) -> None:
     rows = [("from when due", found.latency_ms), ("from when sent", found.from_sending_ms)]
     if found.mode == "closed":
         rows = [("from when sent", found.from_sending_ms)]
-    table("", columns, [(what, *map(_number, values.values())) for what, values in rows if values])
+    print_table("", columns, [(what, *map(_number, values.values())) for what, values in rows if values])
     kinds = [*found.by_status.items(), ("no connection", found.connection_errors), ("timed out", found.timeouts)]
-    say(", ".join(f"{kind}: {count:,}" for kind, count in kinds if count) or "no request ended")
+    print_line(", ".join(f"{kind}: {count:,}" for kind, count in kinds if count) or "no request ended")
     if found.refusal_p99_ms is not None:
-        say(f"answers that were not 2xx took {_number(found.refusal_p99_ms)} ms (p99)")
-    say(f"client: {found.client_cpu:.0%} of a core, its clock {_number(found.client_late_ms)} ms late (p99)")
+        print_line(f"answers that were not 2xx took {_number(found.refusal_p99_ms)} ms (p99)")
+    print_line(f"client: {found.client_cpu:.0%} of a core, its clock {_number(found.client_late_ms)} ms late (p99)")
     for warning in found.warnings:
-        say((warning, "yellow"))
+        print_line((warning, "yellow"))
     if "out" in given:
-        say("plot: ", (str(Path(given["out"]) / "bench.png"), "bold"))
+        print_line("plot: ", (str(Path(given["out"]) / "bench.png"), "bold"))
 
 
 def _number(value: float) -> str:

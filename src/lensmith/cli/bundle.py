@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.main import get_command
 
 from lensmith import api
+from lensmith.cli import VERBS
 from lensmith.cli.engines import print_engines
-from lensmith.cli.options import Json
-from lensmith.cli.output import print_json, say, table
+from lensmith.cli.options import Json, group
+from lensmith.cli.output import print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from lensmith.bundle.drift import Reference
@@ -24,19 +24,9 @@ WIDTH = 32
 
 _MARKS = {"right": ("✓", "green"), "wrong": ("✗", "red"), "unavailable": ("–", "yellow"), "absent": ("–", "yellow")}
 _STATES = {"right": "answers rightly", "wrong": "WRONG", "unavailable": "cannot be run here", "absent": "not in it"}
-_Path = Annotated[
-    Path, typer.Argument(metavar="BUNDLE", help="Bundle folder or zip, or NAME@ALIAS.", show_default=False)
-]
-
-_app = typer.Typer(
-    help="Look at a bundle, verify it, compare two.",
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-)
+_Path = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder or zip, or NAME@ALIAS.")]
 
 
-@_app.command()
 def show(bundle: _Path, as_json: Json = False) -> None:
     """Print what a bundle holds: labels, preprocessing, metrics, engines as they were measured, files.
 
@@ -48,24 +38,23 @@ def show(bundle: _Path, as_json: Json = False) -> None:
         return
     manifest = described.manifest
     content = manifest.model_dump(mode="json")
-    say((f"{manifest.name} {manifest.version}", "bold"), f"  {manifest.created:%Y-%m-%d %H:%M} UTC")
-    say(f"  labels         {len(manifest.labels):,}: {_cut(', '.join(manifest.labels), 120)}")
+    print_line((f"{manifest.name} {manifest.version}", "bold"), f"  {manifest.created:%Y-%m-%d %H:%M} UTC")
+    print_line(f"  labels         {len(manifest.labels):,}: {_cut(', '.join(manifest.labels), 120)}")
     for name in ("preprocessing", "metrics", "parity", "calibration", "abstention", "judged", "dataset", "licence"):
         if content[name]:
-            say(f"  {name:13}  {_listed(content[name])}")
+            print_line(f"  {name:13}  {_listed(content[name])}")
     if manifest.reference is not None:
-        say(f"  reference      {_reference(manifest.reference)}")
+        print_line(f"  reference      {_reference(manifest.reference)}")
     if manifest.temperature != 1:
-        say(f"  temperature    {_shown(manifest.temperature)}")
-    say(("Engines", "bold"))
+        print_line(f"  temperature    {_shown(manifest.temperature)}")
+    print_line(("Engines", "bold"))
     print_engines(manifest)
     if manifest.machine:
-        say(f"measured on {_listed(content['machine'])}")
-    table("Files", ("file", "bytes"), sorted(described.bytes.items()))
-    say(f"{described.golden_samples} golden samples, {_listed(manifest.versions)}")
+        print_line(f"measured on {_listed(content['machine'])}")
+    print_table("Files", ("file", "bytes"), sorted(described.bytes.items()))
+    print_line(f"{described.golden_samples} golden samples, {_listed(manifest.versions)}")
 
 
-@_app.command()
 def verify(bundle: _Path, as_json: Json = False) -> None:
     """Verify a bundle: schema, hashes, and that every engine that runs here answers the golden samples rightly.
 
@@ -80,18 +69,19 @@ def verify(bundle: _Path, as_json: Json = False) -> None:
             raise typer.Exit(problem.exit_code)
         return
     count, samples = len(verified.manifest.files), verified.golden_samples
-    say((f"{verified.manifest.name} {verified.manifest.version}", "bold"), f"  schema and {count} files as exported")
+    print_line(
+        (f"{verified.manifest.name} {verified.manifest.version}", "bold"), f"  schema and {count} files as exported"
+    )
     for answer in verified.answers:
         reason = f": {answer.reason}" if answer.reason else f", {samples} golden samples"
-        say("  ", _MARKS[answer.state], f" {answer.engine} {_STATES[answer.state]}{reason}")
+        print_line("  ", _MARKS[answer.state], f" {answer.engine} {_STATES[answer.state]}{reason}")
     if problem:
         raise problem
 
 
-@_app.command()
 def diff(
-    a: Annotated[Path, typer.Argument(metavar="A", help="Bundle folder or zip, or NAME@ALIAS.", show_default=False)],
-    b: Annotated[Path, typer.Argument(metavar="B", help="Another.", show_default=False)],
+    a: Annotated[Path, typer.Argument(metavar="A", help="Bundle folder or zip, or NAME@ALIAS.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another.")],
     as_json: Json = False,
 ) -> None:
     """Show where two bundles differ: labels, preprocessing, metrics, engines, settings, data, versions, files.
@@ -103,7 +93,7 @@ def diff(
         print_json(found.as_dict())
         return
     if not found.changes:
-        say(("The bundles are equal", "green"), f": {a} and {b} have the same bundle.json and the same files.")
+        print_line(("The bundles are equal", "green"), f": {a} and {b} have the same bundle.json and the same files.")
         return
     rows = [
         (
@@ -115,9 +105,9 @@ def diff(
         )
         for change in found.changes
     ]
-    say("A  ", (str(a), "bold"))
-    say("B  ", (str(b), "bold"))
-    table("", ("where", "what", "A", "B", "B − A"), rows)
+    print_line("A  ", (str(a), "bold"))
+    print_line("B  ", (str(b), "bold"))
+    print_table("", ("where", "what", "A", "B", "B − A"), rows)
 
 
 def _reference(reference: Reference) -> str:
@@ -155,4 +145,4 @@ def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
-command = get_command(_app)
+command = group(VERBS["bundle"], show=show, verify=verify, diff=diff)

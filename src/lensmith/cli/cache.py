@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import typer
-from typer.main import get_command
 
 from lensmith import api
-from lensmith.cli.options import Json
-from lensmith.cli.output import print_json, say, table
+from lensmith.cli import VERBS
+from lensmith.cli.options import Json, group
+from lensmith.cli.output import print_json, print_line, print_table
 
-_app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
 
-
-@_app.command("list")
 def list_(as_json: Json = False) -> None:
     """Features and pixels that runs have kept for the next, the least recently used first; those go first."""
     kept = api.list_cache()
@@ -25,15 +22,18 @@ def list_(as_json: Json = False) -> None:
         (entry.kind, f"{entry.bytes / 1e6:,.1f}", _ago(entry.age_s), "" if entry.whole else "unfinished", entry.title)
         for entry in kept.entries
     ]
-    table("", ("kind", "MB", "last used", "", "what"), rows)
-    say(f"{kept.bytes / 1e9:.2f} GB in {kept.folder}; runs take up to {kept.budget_bytes / 1e9:.1f} GB (--cache-gb).")
+    print_table("", ("kind", "MB", "last used", "", "what"), rows)
+    print_line(
+        f"{kept.bytes / 1e9:.2f} GB in {kept.folder}; runs take up to {kept.budget_bytes / 1e9:.1f} GB (--cache-gb)."
+    )
 
 
-@_app.command()
 def clear(
     kind: Annotated[
         Literal["features", "pixels", "measured"] | None,
-        typer.Argument(help="Only these; measured: which engine or precision was fastest.", show_default=False),
+        typer.Argument(
+            metavar="KIND", help="features, pixels, or measured (the fastest engine or precision); all by default."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -45,9 +45,9 @@ def clear(
     if as_json:
         print_json(cleared.as_dict())
         return
-    say(f"{cleared.removed:,} removed, {cleared.bytes / 1e9:.2f} GB freed.")
+    print_line(f"{cleared.removed:,} removed, {cleared.bytes / 1e9:.2f} GB freed.")
     for title in cleared.busy:
-        say(f"left alone, since a process is computing it: {title}")
+        print_line(f"left alone, since a process is computing it: {title}")
 
 
 def _ago(seconds: float) -> str:
@@ -58,4 +58,4 @@ def _ago(seconds: float) -> str:
     return "just now"
 
 
-command = get_command(_app)
+command = group(VERBS["cache"], list=list_, clear=clear)

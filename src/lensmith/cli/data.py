@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.main import get_command
 
 from lensmith import api
-from lensmith.cli.options import Json, function_for
-from lensmith.cli.output import print_json, say, table
+from lensmith.cli import VERBS
+from lensmith.cli.options import Json, function_for, group
+from lensmith.cli.output import print_json, print_line, print_table
 from lensmith.config import FetchSettings, SplitSettings
 
 SHOWN = 20
@@ -33,13 +33,13 @@ def fetch(given: dict[str, Any], *, as_json: Json = False) -> None:
         return
     images = ", ".join(f"{count:,} {part}" for part, count in fetched.counts.items())
     state = f"{fetched.written:,} images written" if fetched.written else "was finished already"
-    say((str(fetched.folder), "bold"), f": {fetched.classes} classes, {images} ({state})")
-    say(f"Source: {fetched.source}")
-    say(f"Next: lensmith data check {fetched.folder}")
+    print_line((str(fetched.folder), "bold"), f": {fetched.classes} classes, {images} ({state})")
+    print_line(f"Source: {fetched.source}")
+    print_line(f"Next: lensmith data check {fetched.folder}")
 
 
 def check(
-    folder: Annotated[Path, typer.Argument(help="Image folder, or a CSV of path,label[,split].", show_default=False)],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Image folder, or a CSV of path,label[,split].")],
     as_json: Json = False,
 ) -> None:
     """Look at every file: counts, sizes, formats, and each one that is unreadable, empty, no image or a copy.
@@ -52,26 +52,26 @@ def check(
         return
     columns = [part for part in (*_PARTS, "all") if any(part in row for row in checked.counts.values())]
     rows = [(label, *(row.get(part, 0) for part in columns)) for label, row in checked.counts.items()]
-    say((str(folder), "bold"), f": {checked.usable:,} usable images of {checked.images:,}")
-    table("", ("class", *columns), rows)
-    say()
+    print_line((str(folder), "bold"), f": {checked.usable:,} usable images of {checked.images:,}")
+    print_table("", ("class", *columns), rows)
+    print_line()
     for name, side in (("width", checked.width), ("height", checked.height)):
         if side:
-            say(f"{name:7} {side.min} to {side.max} pixels, median {side.median:g}")
+            print_line(f"{name:7} {side.min} to {side.max} pixels, median {side.median:g}")
     for name, found in (("formats", checked.formats), ("modes", checked.modes)):
-        say(f"{name:7} {', '.join(f'{key} {count:,}' for key, count in found.items())}")
+        print_line(f"{name:7} {', '.join(f'{key} {count:,}' for key, count in found.items())}")
     for note in checked.notes:
-        say(note)
+        print_line(note)
     if checked.findings:
-        say()
+        print_line()
         shown = [(finding.kind, finding.path, finding.reason) for finding in checked.findings[:SHOWN]]
-        table(f"{checked.problems:,} files with something wrong", ("what", "file", "reason"), shown)
+        print_table(f"{checked.problems:,} files with something wrong", ("what", "file", "reason"), shown)
         if checked.problems > SHOWN:
-            say(f"… and {checked.problems - SHOWN:,} more; --json names all")
+            print_line(f"… and {checked.problems - SHOWN:,} more; --json names all")
     for warning in checked.warnings:
-        say(("Warning: ", "yellow"), warning)
+        print_line(("Warning: ", "yellow"), warning)
     if not checked.findings and not checked.warnings:
-        say(("Nothing wrong was found.", "green"))
+        print_line(("Nothing wrong was found.", "green"))
 
 
 def split(given: dict[str, Any], *, as_json: Json = False) -> None:
@@ -87,20 +87,13 @@ def split(given: dict[str, Any], *, as_json: Json = False) -> None:
         return
     columns = [part for part in _PARTS if part in done.counts]
     rows = [(label, *(row.get(part, 0) for part in columns)) for label, row in done.classes.items()]
-    say((str(done.manifest), "bold"), f": {'written' if done.written else 'was there already, the same'}")
-    table("", ("class", *columns), rows)
-    say()
+    print_line((str(done.manifest), "bold"), f": {'written' if done.written else 'was there already, the same'}")
+    print_table("", ("class", *columns), rows)
+    print_line()
     for note in done.notes:
-        say(note)
+        print_line(note)
 
 
-_app = typer.Typer(
-    help="Fetch, check and split image folders.",
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
+command = group(
+    VERBS["data"], fetch=function_for(FetchSettings, fetch), check=check, split=function_for(SplitSettings, split)
 )
-_app.command()(function_for(FetchSettings, fetch))
-_app.command()(check)
-_app.command()(function_for(SplitSettings, split))
-command = get_command(_app)

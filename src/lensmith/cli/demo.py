@@ -6,7 +6,7 @@ from typing import Any
 
 from lensmith import api
 from lensmith.cli.options import Json, command_for
-from lensmith.cli.output import print_json, say, table
+from lensmith.cli.output import print_json, print_line, print_table
 from lensmith.config import DemoSettings
 
 
@@ -20,8 +20,8 @@ def demo(given: dict[str, Any], *, as_json: Json = False) -> None:
         print_json(shown.as_dict())
         return
     rows = [(name, f"{seconds:.1f} s") for name, seconds in shown.steps.items()]
-    table("Steps", ("step", "took"), [*rows, ("together", f"{shown.seconds_total:.1f} s")])
-    say()
+    print_table("Steps", ("step", "took"), [*rows, ("together", f"{shown.seconds_total:.1f} s")])
+    print_line()
     results = [
         ("accuracy offline", f"{shown.accuracy_offline:.4f}"),
         ("accuracy over HTTP", f"{shown.accuracy_http:.4f}"),
@@ -29,16 +29,16 @@ def demo(given: dict[str, Any], *, as_json: Json = False) -> None:
         ("requests a second", f"{shown.requests_per_second:,.0f}"),
         ("median latency", f"{shown.latency_ms:.1f} ms"),
     ]
-    table("Held-out images", ("figure", "value"), results)
-    say(f"\nImages from {shown.source}")
-    say(f"Report      {shown.report}")
-    say(f"Bundle      {shown.bundle}")
+    print_table("Held-out images", ("figure", "value"), results)
+    print_line(f"\nImages from {shown.source}")
+    print_line(f"Report      {shown.report}")
+    print_line(f"Bundle      {shown.bundle}")
     if shown.url:
-        say(f"Service     {shown.url} (stop it with: kill {shown.pid})")
-    say(("\nNext", "bold"), ", with your own images in DIR/CLASS/*.jpg:")
-    say("  lensmith data check DIR")
-    say("  lensmith train DIR")
-    say(f"  lensmith serve {shown.bundle}")
+        print_line(f"Service     {shown.url} (stop it with: kill {shown.pid})")
+    print_line(("\nNext", "bold"), ", with your own images in DIR/CLASS/*.jpg:")
+    print_line("  lensmith data check DIR")
+    print_line("  lensmith train DIR")
+    print_line(f"  lensmith serve {shown.bundle}")
 
 
 command = command_for(DemoSettings, demo)

@@ -6,7 +6,7 @@ from typing import Any
 
 from lensmith import api
 from lensmith.cli.options import Json, command_for
-from lensmith.cli.output import print_json, say
+from lensmith.cli.output import print_json, print_line
 from lensmith.config import DeploySettings
 
 NEXT = {
@@ -35,10 +35,10 @@ def deploy(given: dict[str, Any], *, as_json: Json = False) -> None:
     if as_json:
         print_json(made.as_dict())
         return
-    say((str(made.folder), "bold"), f": {len(made.files):,} files")
+    print_line((str(made.folder), "bold"), f": {len(made.files):,} files")
     for name in made.files:
-        say(f"  {name}")
-    say(f"Next: {NEXT[made.kind].format(folder=made.folder)}; see docs/deploy.md")
+        print_line(f"  {name}")
+    print_line(f"Next: {NEXT[made.kind].format(folder=made.folder)}; see docs/deploy.md")
 
 
 command = command_for(DeploySettings, deploy, optional=("bundle",))

@@ -6,7 +6,7 @@ from typing import Any
 
 from lensmith import api
 from lensmith.cli.options import Json, command_for
-from lensmith.cli.output import print_json, table
+from lensmith.cli.output import print_json, print_table
 from lensmith.cli.train import Recipe, Resume, leads, leave, tell
 from lensmith.config import TrainSettings
 
@@ -37,7 +37,7 @@ def distill(
         return
     tell(distilled.trained)
     sides = {"teacher": distilled.teacher, "student": distilled.student}
-    table(
+    print_table(
         "",
         ("", "backbone", "million parameters", "validation accuracy"),
         [

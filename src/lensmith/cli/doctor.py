@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import typer
-from typer.main import get_command
 
 from lensmith import api
-from lensmith.cli.options import Json
-from lensmith.cli.output import print_json, say
+from lensmith.cli.options import Json, make_command
+from lensmith.cli.output import print_json, print_line
 
 MARKS = {"ok": ("✓", "green"), "note": ("!", "yellow"), "problem": ("✗", "red")}
 
-_app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
-
-@_app.command()
 def doctor(as_json: Json = False) -> None:
     """Look at this machine, and say how to mend what is wrong.
 
@@ -29,11 +25,11 @@ def doctor(as_json: Json = False) -> None:
         for finding in diagnosis.findings:
             if finding.group != group:
                 group = finding.group
-                say((group, "bold"))
-            say("  ", MARKS[finding.status], f" {finding.name.ljust(width)}  {finding.value}")
+                print_line((group, "bold"))
+            print_line("  ", MARKS[finding.status], f" {finding.name.ljust(width)}  {finding.value}")
             if finding.remedy:
-                say((f"      → {finding.remedy}", "yellow"))
-        say(f"\n{_counted(diagnosis.count('problem'), 'problem')}, {_counted(diagnosis.count('note'), 'note')}")
+                print_line((f"      → {finding.remedy}", "yellow"))
+        print_line(f"\n{_counted(diagnosis.count('problem'), 'problem')}, {_counted(diagnosis.count('note'), 'note')}")
     if diagnosis.status == "problem":
         raise typer.Exit(1)
 
@@ -42,4 +38,4 @@ def _counted(count: int, what: str) -> str:
     return f"{count or 'no'} {what}{'' if count == 1 else 's'}"
 
 
-command = get_command(_app)
+command = make_command(doctor)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lensmith.bundle.format import EngineRecord, Manifest
-from lensmith.cli.output import say, table
+from lensmith.cli.output import print_line, print_table
 
 
 def print_engines(manifest: Manifest) -> None:
@@ -13,8 +13,8 @@ def print_engines(manifest: Manifest) -> None:
         record = EngineRecord.model_validate(manifest.teacher["engine"])
         rows.append((*_row(record)[:-1], f"the teacher, {manifest.teacher['model']}"))
     columns = ("", "engine", "accuracy", "drop", "ms", "images/s", "MB", "memory MB", "load s", "why")
-    table("", columns, rows)
-    say("→ chosen, * none is better in all; drop in points against PyTorch")
+    print_table("", columns, rows)
+    print_line("→ chosen, * none is better in all; drop in points against PyTorch")
 
 
 def _row(record: EngineRecord) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from lensmith import api
 from lensmith.cli.options import Json, command_for
-from lensmith.cli.output import print_json, say, table
+from lensmith.cli.output import print_json, print_line, print_table
 from lensmith.config import EvaluateSettings
 
 WORST_CLASSES = 10
@@ -24,7 +24,7 @@ def evaluate(given: dict[str, Any], *, as_json: Json = False) -> None:
     metrics = made.metrics
     low, high = metrics.accuracy_interval
     part = "all parts" if made.part == "all" else f"part {made.part}"
-    say((made.bundle, "bold"), f"  {metrics.images:,} images, {part}, {made.engine} {made.precision}")
+    print_line((made.bundle, "bold"), f"  {metrics.images:,} images, {part}, {made.engine} {made.precision}")
     rows = [
         ("accuracy", f"{metrics.accuracy:.4f}", f"95 % interval {low:.4f} to {high:.4f}"),
         (f"top-{metrics.top_k} accuracy", f"{metrics.top_k_accuracy:.4f}", ""),
@@ -37,22 +37,22 @@ def evaluate(given: dict[str, Any], *, as_json: Json = False) -> None:
         coverage, threshold = f"{made.answered.coverage:.4f}", f"confidence {made.abstention.threshold:.4f} and above"
         rows.append(("answers given", coverage, threshold))
         rows.append(("right of those", _share(made.answered.precision), f"{made.abstention.wanted:g} was wanted"))
-    table("", ("measure", "value", ""), rows)
+    print_table("", ("measure", "value", ""), rows)
     scored = zip(made.labels, metrics.per_class, strict=True)
     present = [(label, scores) for label, scores in scored if scores.support]
     worst = sorted(present, key=lambda pair: pair[1].f1 or 0.0)[:WORST_CLASSES]
-    table(
+    print_table(
         f"F1 of the worst {len(worst)} classes" if len(worst) < len(present) else "F1 by class, the worst first",
         ("class", "F1", "precision", "recall", "images"),
         [(label, _share(s.f1), _share(s.precision), _share(s.recall), s.support) for label, s in worst],
     )
     for note in made.notes:
-        say(note)
+        print_line(note)
     if made.absent:
-        say(f"{len(made.absent)} of the bundle's {len(made.labels)} classes have no image here.")
+        print_line(f"{len(made.absent)} of the bundle's {len(made.labels)} classes have no image here.")
     for path, reason in made.unreadable:
-        say(f"left out: {path}: {reason}")
-    say("report: ", (str(made.report), "bold"))
+        print_line(f"left out: {path}: {reason}")
+    print_line("report: ", (str(made.report), "bold"))
 
 
 def _share(value: float | None) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lensmith import api
 from lensmith.cli.engines import print_engines
 from lensmith.cli.options import Json, command_for
-from lensmith.cli.output import print_json, say, table
+from lensmith.cli.output import print_json, print_line, print_table
 from lensmith.config import ExportSettings
 
 if TYPE_CHECKING:
@@ -35,10 +35,10 @@ def _print_retuned(made: Retuned, as_json: bool) -> None:
     if as_json:
         print_json(made.as_dict())
         return
-    say((str(made.bundle), "bold"))
+    print_line((str(made.bundle), "bold"))
     print_engines(made.manifest)
     now = made.manifest.engines[0].name
-    say(f"  {now} serves, " + ("as before" if now == made.before else f"in the place of {made.before}"))
+    print_line(f"  {now} serves, " + ("as before" if now == made.before else f"in the place of {made.before}"))
 
 
 def _print_exported(made: ExportResult, as_json: bool) -> None:
@@ -46,31 +46,31 @@ def _print_exported(made: ExportResult, as_json: bool) -> None:
         print_json(made.as_dict())
         return
     manifest, parity = made.manifest, made.parity
-    say((str(made.bundle), "bold"))
+    print_line((str(made.bundle), "bold"))
     print_engines(manifest)
     chosen = manifest.engines[0].name
-    say(
+    print_line(
         f"  {chosen} agrees with PyTorch on {parity.agreement:.2%} of {parity.images:,} images; "
         f"the largest difference of a probability is {parity.largest_difference:.2g}"
     )
     calibration = manifest.calibration
-    say(
+    print_line(
         f"  temperature {calibration['temperature']:.3f}: calibration error {calibration['error_before']:.4f} before, "
         f"{calibration['error_after']:.4f} after"
     )
     if abstention := manifest.abstention:
-        say(
+        print_line(
             f"  abstains below a confidence of {abstention.threshold:.3f}: "
             f"answers {abstention.coverage:.1%} of the images, {abstention.precision:.1%} of them rightly"
         )
     for each in made.formats:
-        say(f"  {each.format}: ", (str(each.path), "bold"), f"  {each.note}")
+        print_line(f"  {each.format}: ", (str(each.path), "bold"), f"  {each.note}")
     if parity.disagreements:
         rows = [(d.path, d.torch, d.graph, f"{d.margin:.4f}") for d in parity.disagreements[:SHOWN_CHANGES]]
         more = len(parity.disagreements) - len(rows)
-        table("Images with another answer", ("image", "PyTorch", chosen, "margin"), rows)
+        print_table("Images with another answer", ("image", "PyTorch", chosen, "margin"), rows)
         if more:
-            say(f"… and {more:,} more; the report shows them with their pictures.")
+            print_line(f"… and {more:,} more; the report shows them with their pictures.")
 
 
 command = command_for(ExportSettings, export, optional=("run",))

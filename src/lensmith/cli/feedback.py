@@ -6,58 +6,44 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer.main import get_command
 
 from lensmith import api
-from lensmith.cli.options import Json
-from lensmith.cli.output import print_json, say, table
+from lensmith.cli import VERBS
+from lensmith.cli.options import Json, group
+from lensmith.cli.output import print_json, print_line, print_table
 
 SHOWN = 20
 """Files that were set aside and are listed for people; --json has all."""
 
-_Folder = Annotated[
-    Path, typer.Argument(metavar="FOLDER", help="What `lensmith serve --keep` has.", show_default=False)
-]
-
-_app = typer.Typer(
-    help="Look at, export and delete uploads that a service has kept.",
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-)
+_Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="What `lensmith serve --keep` has.")]
 
 
-@_app.command()
 def show(folder: _Folder, as_json: Json = False) -> None:
     """Count the kept uploads by class: what they were taken for, why they were kept, and how many have a true label."""
     found = api.FeedbackFolder(folder).summary()
     if as_json:
         print_json(found.as_dict())
         return
-    say((str(found.folder), "bold"), f": {found.uploads:,} uploads, {found.bytes / 1e6:,.1f} MB")
+    print_line((str(found.folder), "bold"), f": {found.uploads:,} uploads, {found.bytes / 1e6:,.1f} MB")
     if not found.uploads or found.oldest is None or found.newest is None:
         return
     reasons = list(found.reasons)
     rows = [
         (label, *(row.get(name, 0) for name in ("kept", *reasons, "labelled"))) for label, row in found.labels.items()
     ]
-    table("", ("class", "answered so", *reasons, "truly so"), rows)
-    say()
-    say(f"{found.labelled:,} have a true label, {found.right:,} of them as they were answered.")
-    say(f"From {found.oldest:%Y-%m-%d %H:%M} to {found.newest:%Y-%m-%d %H:%M} UTC.")
+    print_table("", ("class", "answered so", *reasons, "truly so"), rows)
+    print_line()
+    print_line(f"{found.labelled:,} have a true label, {found.right:,} of them as they were answered.")
+    print_line(f"From {found.oldest:%Y-%m-%d %H:%M} to {found.newest:%Y-%m-%d %H:%M} UTC.")
 
 
-@_app.command()
 def export(
     folder: _Folder,
-    out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="New folder, or an image folder to add to.", show_default=False)
-    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder, or an image folder to add to.")],
     unlabelled: Annotated[
         Path | None,
         typer.Option(
-            help="Copy those without a true label here, by the class they were taken for, with an index.csv.",
-            show_default=False,
+            metavar="PATH", help="Copy those without a true label here, by predicted class, with an index.csv."
         ),
     ] = None,
     as_json: Json = False,
@@ -72,28 +58,25 @@ def export(
         print_json(done.as_dict())
         return
     written = sum(done.written.values())
-    say((str(done.out), "bold"), f": {written:,} images added, {done.there:,} were there already")
+    print_line((str(done.out), "bold"), f": {written:,} images added, {done.there:,} were there already")
     if done.written:
-        table("", ("class", "added"), sorted(done.written.items()))
+        print_table("", ("class", "added"), sorted(done.written.items()))
     if done.unlabelled:
-        say(f"{done.unlabelled:,} without a true label are in {unlabelled}.")
+        print_line(f"{done.unlabelled:,} without a true label are in {unlabelled}.")
     if done.waiting:
-        say(f"{done.waiting:,} have no true label; --unlabelled FOLDER copies them to be labelled.")
+        print_line(f"{done.waiting:,} have no true label; --unlabelled FOLDER copies them to be labelled.")
     if done.set_aside:
-        table(f"{len(done.set_aside):,} not exported", ("file", "reason"), done.set_aside[:SHOWN])
+        print_table(f"{len(done.set_aside):,} not exported", ("file", "reason"), done.set_aside[:SHOWN])
     if written:
-        say(f"Next: lensmith data check {done.out}")
+        print_line(f"Next: lensmith data check {done.out}")
 
 
-@_app.command()
 def clear(
     folder: _Folder,
-    older_than: Annotated[
-        str | None, typer.Option(help="Those that were answered longer ago, as 30d or 12h.", show_default=False)
-    ] = None,
+    older_than: Annotated[str | None, typer.Option(help="Those that were answered longer ago, as 30d or 12h.")] = None,
     request_id: Annotated[
         list[str] | None,
-        typer.Option(help="Those of this request; again for each.", show_default=False),
+        typer.Option(help="Those of this request; again for each."),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
     as_json: Json = False,
@@ -106,7 +89,7 @@ def clear(
     if as_json:
         print_json(done.as_dict())
         return
-    say(f"{done.removed:,} removed, {done.bytes / 1e6:,.1f} MB freed; {done.left:,} are left.")
+    print_line(f"{done.removed:,} removed, {done.bytes / 1e6:,.1f} MB freed; {done.left:,} are left.")
 
 
-command = get_command(_app)
+command = group(VERBS["feedback"], show=show, export=export, clear=clear)

@@ -5,28 +5,25 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import typer
-from typer.main import get_command
 
 from lensmith import api
-from lensmith.cli.options import Json
-from lensmith.cli.output import print_json, say, table
+from lensmith.cli.options import Json, make_command
+from lensmith.cli.output import print_json, print_line, print_table
 
 SHOWN_ROWS = 40
 
-_app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
-
-@_app.command()
 def models(
     pattern: Annotated[
-        str, typer.Argument(help="Part of a name, or a glob such as '*lite*'.", show_default=False)
+        str, typer.Argument(metavar="PATTERN", help="Part of a name, or a glob such as '*lite*'.")
     ] = "*",
     max_params: Annotated[
-        float | None, typer.Option("--max-params", min=0, help="At most so many millions of parameters.")
+        float | None,
+        typer.Option("--max-params", metavar="FLOAT", min=0, help="Largest number of parameters, in millions."),
     ] = None,
     suited: Annotated[
         Literal["cpu", "gpu", "edge"] | None,
-        typer.Option("--for", help="A few to try first there, best first, and why."),
+        typer.Option("--for", metavar="cpu|gpu|edge", help="A few that suit such a machine, the best first."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -50,13 +47,13 @@ def models(
         )
         for backbone in found[:SHOWN_ROWS]
     ]
-    table(
+    print_table(
         f"{len(found):,} backbone{'' if len(found) == 1 else 's'}",
         ("name", "million parameters", "pixels", "weights", "here", last),
         rows,
     )
     if len(found) > SHOWN_ROWS:
-        say(f"… and {len(found) - SHOWN_ROWS:,} more; narrow the pattern, or see all with --json.")
+        print_line(f"… and {len(found) - SHOWN_ROWS:,} more; narrow the pattern, or see all with --json.")
 
 
-command = get_command(_app)
+command = make_command(models)

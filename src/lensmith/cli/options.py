@@ -1,44 +1,75 @@
-"""Settings classes → command-line options: one option a field, its help and default from the field."""
+"""Settings classes → command-line options: one option a field, its type, default and help from the field."""
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
+from typer.core import TyperCommand
 from typer.main import get_command
 
 from lensmith.config.base import Settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-"""The option that every verb with a result has."""
+"""The option of every verb with a result."""
+
+METAVARS = {int: "INT", float: "FLOAT", Path: "PATH", list[str]: "TEXT"}
+LONGEST_METAVAR = 24
+"""Characters of the choices that are shown in the place of a value's name."""
 
 
-def command_for(
-    settings: type[Settings],
-    run: Callable[..., None],
-    optional: tuple[str, ...] = (),
-    panels: bool = True,
-    **names: Any,
-) -> Any:
-    """A typer command whose options are the fields of `settings` and the keyword-only parameters of `run`.
+class Verb(TyperCommand):
+    """A command whose help lists its options in the panels of its settings, those that most people need first."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options, panel by panel, in plain text."""
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            if not getattr(param, "hidden", False):
+                default = "Arguments" if param.param_type_name == "argument" else "Options"
+                panel = getattr(param, "rich_help_panel", None) or default
+                panels.setdefault(panel, []).append(_help_record(param))
+        order = ["Arguments", "Options"]
+        for panel in [*(name for name in order if name in panels), *(name for name in panels if name not in order)]:
+            with formatter.section(panel):
+                formatter.write_dl(panels[panel])
+
+
+def command_for(settings: type[Settings], run: Callable[..., None], **names: Any) -> Any:
+    """A command whose options are the fields of `settings` and the keyword-only parameters of `run`.
 
     Args:
-        settings: fields become options; those of `positional` become arguments.
-        run: called as `run(given, **others)`, `given` holding the fields that were said on the line.
-        optional: positional fields that may be left out.
-        panels: draw the help in boxes.
-        names: `positional` and `renamed` of `function_for`.
-
-    Returns:
-        A click command for `lensmith.cli`.
+        settings: Class whose fields become options; those of its `positional` become arguments.
+        run: Function that is called as `run(given, **others)`; `given` holds the fields that the command line gives.
+        names: `optional`, `positional` and `renamed` of `function_for`.
     """
-    app = typer.Typer(add_completion=False, rich_markup_mode="markdown" if panels else None)
-    app.command(help=inspect.getdoc(run))(function_for(settings, run, optional, **names))
+    return make_command(function_for(settings, run, **names))
+
+
+def make_command(function: Callable[..., None]) -> Any:
+    """A function with typer's annotations as a command of its own."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command(cls=Verb)(function)
+    return get_command(app)
+
+
+def group(title: str, **functions: Callable[..., None]) -> Any:
+    """Functions as the commands of a group.
+
+    Args:
+        title: Line above the list of commands.
+        functions: Name → function with typer's annotations.
+    """
+    app = typer.Typer(help=title, add_completion=False, no_args_is_help=True, rich_markup_mode=None)
+    for name, function in functions.items():
+        app.command(name, cls=Verb)(function)
     return get_command(app)
 
 
@@ -49,27 +80,37 @@ def function_for(
     positional: tuple[str, ...] | None = None,
     renamed: Mapping[str, str] | None = None,
 ) -> Callable[..., None]:
-    """The function behind `command_for`, for use in a group of verbs.
+    """The function behind `command_for`, for a group of verbs.
 
     Args:
-        settings: see there.
-        run: see there.
-        optional: see there.
-        positional: fields that become arguments, where a verb has others than `settings`.
-        renamed: field → the name of its flag here, which says no default.
+        settings: Class whose fields become options.
+        run: Function that gets what the command line gives.
+        optional: Positional fields that may be left out.
+        positional: Fields that become arguments, where a verb has others than `settings`.
+        renamed: Field → name of its flag for this verb, which shows no default.
     """
     fields = settings.model_fields
     arguments_of, renamed = settings.positional if positional is None else positional, renamed or {}
 
-    def call(**arguments: Any) -> None:
-        given = {name: arguments.pop(name) for name in fields}
-        run({name: value for name, value in given.items() if value is not None}, **arguments)
+    def call(ctx: Any, **arguments: Any) -> None:
+        values = {name: arguments.pop(name) for name in (*fields, *settings.renamed)}
+        given = {name: value for name, value in values.items() if _is_given(ctx, name)}
+        for old in settings.renamed.keys() & given.keys():
+            new = settings.renamed[old]
+            print(f"lensmith: {_flag(old)} is now called {_flag(new)}.", file=sys.stderr)
+            given.setdefault(new, given.pop(old))
+        run(given, **arguments)
 
     own = [p for p in inspect.signature(run, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    parameters = [
-        _parameter(name, field, name in arguments_of, name in optional, renamed.get(name))
-        for name, field in fields.items()
-    ]
+    panels = {name: panel for panel, names in settings.panels.items() for name in names.split()}
+    order = ["", *settings.panels]
+    parameters = [inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
+    for name, field in sorted(fields.items(), key=lambda item: order.index(panels.get(item[0], ""))):
+        if name in arguments_of:
+            parameters.append(_argument(name, field, name in optional))
+        else:
+            parameters.append(_option(name, field, renamed.get(name), panels.get(name)))
+    parameters += [_old_option(old, fields[new]) for old, new in settings.renamed.items()]
     signature = inspect.Signature([*parameters, *own])
     call.__signature__ = signature  # type: ignore[attr-defined]
     call.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
@@ -78,36 +119,72 @@ def function_for(
     return call
 
 
-def _parameter(name: str, field: FieldInfo, positional: bool, optional: bool, renamed: str | None) -> inspect.Parameter:
-    written = any(isinstance(each, BeforeValidator) for each in field.metadata)  # pydantic reads it, as in 30d
-    kind = str if written else _plain_type(field.annotation)
-    if positional:
-        info: Any = typer.Argument(help=field.description, show_default=False)
-    else:
-        flag = "--" + (renamed or name).replace("_", "-")
-        names = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
-        info = typer.Option(names, help=field.description, show_default=False if renamed else _shown_default(field))
-    required = positional and not optional
-    return inspect.Parameter(
-        name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=inspect.Parameter.empty if required else None,
-        annotation=Annotated[kind if required else kind | None, info],
-    )
+def _is_given(ctx: Any, name: str) -> bool:
+    return str(ctx.get_parameter_source(name).name) == "COMMANDLINE"
 
 
-def _plain_type(annotation: Any) -> Any:
-    """What typer should parse: choices and plain types as they are, anything else as text for pydantic."""
-    if get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
-    if isinstance(annotation, UnionType):
-        annotation = next(arg for arg in get_args(annotation) if arg is not NoneType)
-    if get_origin(annotation) is Literal or get_origin(annotation) is list or isinstance(annotation, type):
-        return annotation
-    return str
+def _argument(name: str, field: FieldInfo, optional: bool) -> inspect.Parameter:
+    info = typer.Argument(help=field.description, show_default=False, metavar=name.upper())
+    kind = kind_of(field)
+    return _parameter(name, kind | None if optional else kind, info, None if optional else inspect.Parameter.empty)
 
 
-def _shown_default(field: FieldInfo) -> bool | str:
+def _option(name: str, field: FieldInfo, renamed: str | None, panel: str | None) -> inspect.Parameter:
+    kind, text = kind_of(field), field.description or ""
+    metavar = METAVARS.get(kind, "TEXT")
+    if get_origin(kind) is Literal:
+        metavar = "|".join(map(str, get_args(kind)))
+        if len(metavar) > LONGEST_METAVAR:
+            text, metavar = f"{text} [{metavar.replace('|', ', ')}]", name.upper()
+    flag = _flag(renamed or name)
+    names = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
+    info = typer.Option(names, help=text, metavar=metavar, rich_help_panel=panel, show_default=renamed is None)
+    return _parameter(name, kind | None, info, _default(field))
+
+
+def _old_option(old: str, field: FieldInfo) -> inspect.Parameter:
+    return _parameter(old, kind_of(field) | None, typer.Option(_flag(old), hidden=True), None)
+
+
+def _parameter(name: str, kind: Any, info: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def kind_of(field: FieldInfo) -> Any:
+    """The type that typer parses: choices and plain types unchanged, anything else as text for pydantic."""
+    annotation: Any = field.annotation
+    metadata: list[Any] = field.metadata
+    while True:
+        if any(isinstance(each, BeforeValidator) for each in metadata):  # pydantic reads it, as in 30d
+            return str
+        if get_origin(annotation) in (Union, UnionType):
+            annotation = next(arg for arg in get_args(annotation) if arg is not NoneType)
+        elif get_origin(annotation) is Annotated:
+            annotation, *metadata = get_args(annotation)
+        else:
+            plain = get_origin(annotation) in (Literal, list) or isinstance(annotation, type)
+            return annotation if plain else str
+
+
+def _default(field: FieldInfo) -> Any:
+    if field.is_required():
+        return None
     if isinstance(field.default, tuple):
-        return ":".join(f"{part:g}" for part in field.default)
-    return False if field.is_required() or field.default is None else str(field.default)
+        return ":".join(f"{part:g}" for part in field.default) or None
+    return field.default
+
+
+def _help_record(param: Any) -> tuple[str, str]:
+    """Left and right column of an option's or argument's help."""
+    if param.param_type_name == "argument":
+        return (param.metavar or param.name.upper()) + ("..." if param.nargs != 1 else ""), param.help or ""
+    names = ", ".join(sorted(param.opts, key=len))
+    if param.is_flag:
+        return names if param.default is not True else f"{names} / {param.secondary_opts[0]}", param.help or ""
+    default = f"{param.default:g}" if isinstance(param.default, float) else param.default
+    shown = "" if default is None or not param.show_default else f" [default: {default}]"
+    return f"{names} {param.metavar or 'TEXT'}", f"{param.help or ''}{shown}"

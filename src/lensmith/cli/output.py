@@ -18,20 +18,20 @@ def print_json(result: Any) -> None:
     print(json.dumps(result, default=_plain), flush=True)
 
 
-def say(*parts: str | tuple[str, str]) -> None:
+def print_line(*parts: str | tuple[str, str]) -> None:
     """A line for people, put together from plain text and (text, style) pairs; nothing in the text is markup."""
     _console().print(Text.assemble(*parts), highlight=False, soft_wrap=True)
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A table for people; numbers to the right."""
-    drawn = drawn_table(columns, rows)
+    drawn = make_table(columns, rows)
     if title:
-        say((title, "bold"))
+        print_line((title, "bold"))
     show(drawn)
 
 
-def drawn_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+def make_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
     """The same, to be shown with others; a cell may be a `Text`."""
     drawn = Table(header_style="bold", box=None, pad_edge=False)
     rows = [list(row) for row in rows]

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.main import get_command
 
 from lensmith import api
-from lensmith.cli.options import Json
-from lensmith.cli.output import print_json, say, table
+from lensmith.cli import VERBS
+from lensmith.cli.options import Json, group
+from lensmith.cli.output import print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from lensmith.workflows.pipeline.run import StageResult
@@ -23,22 +23,18 @@ _MARKS = {
 SHOWN = 15
 """Limits that are listed for people, those that fail first; --json and gate.json have all."""
 
-_File = Annotated[Path, typer.Argument(metavar="FILE", help="The pipeline, in YAML.", show_default=True)]
-_Folder = Annotated[Path | None, typer.Option("--out", help="Its folder; runs/pipelines/NAME by default.")]
-
-_app = typer.Typer(
-    help="Check, split, train, evaluate, export, gate, register, roll out: only what has changed.",
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-)
+_File = Annotated[Path, typer.Argument(metavar="FILE", help="The pipeline, in YAML.")]
+_Folder = Annotated[
+    Path | None, typer.Option("--out", metavar="PATH", help="Its folder; runs/pipelines/NAME by default.")
+]
 
 
-@_app.command()
 def run(
     file: _File = Path("pipeline.yaml"),
-    force: Annotated[str | None, typer.Option("--force", help="Do this stage anew, and all made of it.")] = None,
-    until: Annotated[str | None, typer.Option("--until", help="Stop after this stage.")] = None,
+    force: Annotated[
+        str | None, typer.Option("--force", metavar="STAGE", help="Run this stage again, and those that depend on it.")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")] = None,
     out: _Folder = None,
     as_json: Json = False,
 ) -> None:
@@ -59,19 +55,18 @@ def run(
         return
     if error:
         raise error
-    say((ran.name, "bold"), f": {_counted(ran.stages)}, {ran.seconds:.1f} s; all of it lies in {ran.folder}")
+    print_line((ran.name, "bold"), f": {_counted(ran.stages)}, {ran.seconds:.1f} s; all of it lies in {ran.folder}")
 
 
-@_app.command()
 def show(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="The pipeline's file, or its folder.", show_default=True)
-    ] = Path("pipeline.yaml"),
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The pipeline's file, or its folder.")] = Path(
+        "pipeline.yaml"
+    ),
     folder: Annotated[
-        Path | None, typer.Option("--folder", help="Its folder, where it is not runs/pipelines/NAME.")
+        Path | None, typer.Option("--folder", metavar="PATH", help="Its folder, where it is not runs/pipelines/NAME.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Also write a Mermaid flowchart: FILE.mmd or FILE.md.")
+        Path | None, typer.Option("--out", metavar="PATH", help="Also write a Mermaid flowchart: FILE.mmd or FILE.md.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -85,21 +80,21 @@ def show(
         return
     from lensmith.workflows.pipeline.show import STAGE_TITLES, duration
 
-    say((found.name, "bold"), f"  {found.source}" + (f", last run {found.started}" if found.started else ""))
+    print_line((found.name, "bold"), f"  {found.source}" + (f", last run {found.started}" if found.started else ""))
     for number, outcome in enumerate(found.stages):
         if number:
-            say(("  │", "bright_black"))
+            print_line(("  │", "bright_black"))
         took = duration(outcome.seconds) if outcome.seconds is not None else ""
         title = STAGE_TITLES.get(outcome.stage, outcome.stage)
         mark, style = _MARKS[outcome.state]
         key = outcome.key if outcome.state != "off" else ""
-        say(
+        print_line(
             "  ", (mark, style), f" {title:11} ", (f"{outcome.state:10}", style), f"{took:>12}  ", (key, "bright_black")
         )
         if outcome.message:
-            say(("  │  " if number + 1 < len(found.stages) else "     ", "bright_black"), outcome.message)
+            print_line(("  │  " if number + 1 < len(found.stages) else "     ", "bright_black"), outcome.message)
     if out:
-        say(f"flowchart in {out}")
+        print_line(f"flowchart in {out}")
 
 
 def _tell(outcome: StageResult) -> None:
@@ -110,7 +105,7 @@ def _tell(outcome: StageResult) -> None:
         return
     took = f"{outcome.seconds:.1f} s" if outcome.seconds is not None and outcome.state != "unchanged" else ""
     mark, style = _MARKS[outcome.state]
-    say((mark, style), f" {outcome.stage:9} ", (f"{outcome.state:10}", style), f"{took:>9}  {outcome.message}")
+    print_line((mark, style), f" {outcome.stage:9} ", (f"{outcome.state:10}", style), f"{took:>9}  {outcome.message}")
     if outcome.stage == "gate" and outcome.state != "unchanged" and outcome.values.get("limits"):
         print_limits(outcome.values)
 
@@ -120,11 +115,11 @@ def print_limits(gate: Any) -> None:
     from lensmith.workflows.pipeline.limits import COLUMNS, table_rows
 
     limits = gate["limits"]
-    table("", COLUMNS, table_rows(limits[:SHOWN]))
+    print_table("", COLUMNS, table_rows(limits[:SHOWN]))
     if len(limits) > SHOWN:
-        say(f"… and {len(limits) - SHOWN:,} more; gate.json has all")
+        print_line(f"… and {len(limits) - SHOWN:,} more; gate.json has all")
     for note in gate["notes"]:
-        say(("Note: ", "yellow"), note)
+        print_line(("Note: ", "yellow"), note)
 
 
 def _counted(stages: list[StageResult]) -> str:
@@ -132,4 +127,4 @@ def _counted(stages: list[StageResult]) -> str:
     return ", ".join(f"{states.count(state)} {state}" for state in ("done", "unchanged", "to do") if state in states)
 
 
-command = get_command(_app)
+command = group(VERBS["pipeline"], run=run, show=show)

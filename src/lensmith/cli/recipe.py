@@ -7,20 +7,18 @@ from typing import Annotated
 
 import typer
 import yaml
-from typer.main import get_command
 
 from lensmith import api
-from lensmith.cli.options import Json
-from lensmith.cli.output import print_json, say, table
+from lensmith.cli import VERBS
+from lensmith.cli.options import Json, group
+from lensmith.cli.output import print_json, print_line, print_table
 
 HERE_ALONE = {"data", "out"}
 """Settings of one run, which a recipe leaves out."""
 
 
 def show(
-    which: Annotated[
-        str, typer.Argument(metavar="PRESET|FILE", help="A preset, or a recipe file.", show_default=True)
-    ] = "balanced",
+    which: Annotated[str, typer.Argument(metavar="PRESET|FILE", help="A preset, or a recipe file.")] = "balanced",
     as_json: Json = False,
 ) -> None:
     """Print all settings of a preset or recipe, as a recipe that `lensmith train --recipe` reads back.
@@ -37,7 +35,7 @@ def show(
 
 
 def validate(
-    file: Annotated[Path, typer.Argument(help="Recipe file (YAML).", show_default=False)], as_json: Json = False
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Recipe file (YAML).")], as_json: Json = False
 ) -> None:
     """Look a recipe over before anything is trained, and show what learns when.
 
@@ -48,7 +46,9 @@ def validate(
         print_json(found.as_dict())
         return
     settings, stages = found.settings, found.stages
-    say((f"{file}", "bold"), ": ", ("usable", "green"), f"; {settings.model}, {settings.step_images} images a step")
+    print_line(
+        (f"{file}", "bold"), ": ", ("usable", "green"), f"; {settings.model}, {settings.step_images} images a step"
+    )
     rows = []
     for phase in found.phases:
         first, last = phase.first_epoch + 1, phase.end_epoch
@@ -57,15 +57,7 @@ def validate(
         )
         size = phase.image_size or settings.model_size or "the backbone's own"
         rows.append((phase.name, str(first) if first == last else f"{first} to {last}", learns, size))
-    table("", ("phase", "epochs", "what learns", "pixels"), rows)
+    print_table("", ("phase", "epochs", "what learns", "pixels"), rows)
 
 
-_app = typer.Typer(
-    help="Print and check the settings of a training.",
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-)
-_app.command()(show)
-_app.command()(validate)
-command = get_command(_app)
+command = group(VERBS["recipe"], show=show, validate=validate)

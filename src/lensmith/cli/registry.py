@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer.main import get_command
 
 from lensmith import api
-from lensmith.cli.options import Json
-from lensmith.cli.output import print_json, say, table
+from lensmith.cli import VERBS
+from lensmith.cli.options import Json, group
+from lensmith.cli.output import print_json, print_line, print_table
 from lensmith.registry.references import CHAMPION
 
 Uri = Annotated[
@@ -19,23 +19,14 @@ Uri = Annotated[
         "--tracking-uri",
         help="Where the registry is: sqlite:///FILE, postgresql://…, or the address of an `mlflow server`; by default "
         "LENSMITH_TRACKING_URI, MLFLOW_TRACKING_URI, or runs/mlflow.db.",
-        show_default=False,
     ),
 ]
-_Which = Annotated[str, typer.Argument(metavar="NAME@WHICH", help="Alias or version of a model.", show_default=False)]
-_Model = Annotated[str, typer.Argument(metavar="NAME", help="Registered model.", show_default=False)]
-
-_app = typer.Typer(
-    help="Keep bundles as versions of named models, and say which of them serves.",
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-)
+_Which = Annotated[str, typer.Argument(metavar="NAME@WHICH", help="Alias or version of a model.")]
+_Model = Annotated[str, typer.Argument(metavar="NAME", help="Registered model.")]
 
 
-@_app.command()
 def push(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder or zip.", show_default=False)],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder or zip.")],
     name: Annotated[
         str | None, typer.Option(help="Model to make it a version of; the bundle's name by default.")
     ] = None,
@@ -53,14 +44,13 @@ def push(
         return
     version = pushed.version
     state = "pushed" if pushed.new else "was there already"
-    say((f"{version.name}@{version.version}", "bold"), f"  {state}{_named(version.aliases)}")
+    print_line((f"{version.name}@{version.version}", "bold"), f"  {state}{_named(version.aliases)}")
     if pushed.new and not pushed.uploaded:
-        say("  files: as the training has left them in MLflow")
+        print_line("  files: as the training has left them in MLflow")
     if CHAMPION not in version.aliases:
-        say(f"Next: lensmith registry alias {version.name}@{version.version} {CHAMPION}")
+        print_line(f"Next: lensmith registry alias {version.name}@{version.version} {CHAMPION}")
 
 
-@_app.command("list")
 def list_(tracking_uri: Uri = None, as_json: Json = False) -> None:
     """List the models, with their aliases."""
     found = api.Registry(tracking_uri).models()
@@ -68,7 +58,7 @@ def list_(tracking_uri: Uri = None, as_json: Json = False) -> None:
         print_json({"models": [model.as_dict() for model in found]})
         return
     if not found:
-        say("No model is registered yet.")
+        print_line("No model is registered yet.")
         return
     rows = [
         (
@@ -79,14 +69,11 @@ def list_(tracking_uri: Uri = None, as_json: Json = False) -> None:
         )
         for model in found
     ]
-    table("", ("model", "versions", "aliases", "last push (UTC)"), rows)
+    print_table("", ("model", "versions", "aliases", "last push (UTC)"), rows)
 
 
-@_app.command()
 def show(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME[@WHICH]", help="Model, or one version of it.", show_default=False)
-    ],
+    name: Annotated[str, typer.Argument(metavar="NAME[@WHICH]", help="Model, or one version of it.")],
     tracking_uri: Uri = None,
     as_json: Json = False,
 ) -> None:
@@ -106,25 +93,22 @@ def show(
             )
             for version in model.versions
         ]
-        table(model.name, ("version", "aliases", "accuracy", "bundle", "pushed (UTC)"), rows)
+        print_table(model.name, ("version", "aliases", "accuracy", "bundle", "pushed (UTC)"), rows)
         return
     version = api.Registry(tracking_uri).version(name)
     if as_json:
         print_json(version.as_dict())
         return
-    say((f"{version.name}@{version.version}", "bold"), f"  pushed {version.created:%Y-%m-%d %H:%M} UTC")
+    print_line((f"{version.name}@{version.version}", "bold"), f"  pushed {version.created:%Y-%m-%d %H:%M} UTC")
     facts = {"aliases": ", ".join(version.aliases) or "–", "content": version.content or "no bundle"}
     facts |= {"source": version.as_dict()["source"], "run": version.run or "–"}
     facts |= {key.removeprefix("lensmith."): value for key, value in sorted(version.tags.items())}
-    table("", ("what", "value"), list(facts.items()))
+    print_table("", ("what", "value"), list(facts.items()))
 
 
-@_app.command()
 def alias(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME@VERSION", help="Version; with --remove, the model.", show_default=False)
-    ],
-    alias: Annotated[str, typer.Argument(metavar="ALIAS", help="Such as champion.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME@VERSION", help="Version; with --remove, the model.")],
+    alias: Annotated[str, typer.Argument(metavar="ALIAS", help="Such as champion.")],
     remove: Annotated[bool, typer.Option("--remove", help="Let the alias name nothing any longer.")] = False,
     tracking_uri: Uri = None,
     as_json: Json = False,
@@ -139,17 +123,17 @@ def alias(
         print_json(moved.as_dict())
         return
     if moved.now is None:
-        say((f"{moved.name}@{moved.alias}", "bold"), f"  is no longer there; it named version {moved.before}")
+        print_line((f"{moved.name}@{moved.alias}", "bold"), f"  is no longer there; it named version {moved.before}")
     else:
         before = f", before it {moved.before}" if moved.before not in (None, moved.now) else ""
-        say((f"{moved.name}@{moved.alias}", "bold"), f"  names version {moved.now}{before}")
+        print_line((f"{moved.name}@{moved.alias}", "bold"), f"  names version {moved.now}{before}")
 
 
-@_app.command()
 def pull(
     name: _Which,
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write, or a file that ends in .zip; by default the cache alone.")
+        Path | None,
+        typer.Option(metavar="PATH", help="Folder to write, or a file that ends in .zip; by default the cache alone."),
     ] = None,
     tracking_uri: Uri = None,
     as_json: Json = False,
@@ -159,17 +143,18 @@ def pull(
     if as_json:
         print_json(pulled.as_dict())
         return
-    say((f"{pulled.version.name}@{pulled.version.version}", "bold"), f"  {pulled.path}")
+    print_line((f"{pulled.version.name}@{pulled.version.version}", "bold"), f"  {pulled.path}")
 
 
-@_app.command()
 def rollback(name: _Model, tracking_uri: Uri = None, as_json: Json = False) -> None:
     """Make the champion before champion again. Run again, it goes forth again."""
     moved = api.Registry(tracking_uri).rollback(name)
     if as_json:
         print_json(moved.as_dict())
         return
-    say((f"{moved.name}@{moved.alias}", "bold"), f"  names version {moved.now} again, in the place of {moved.before}")
+    print_line(
+        (f"{moved.name}@{moved.alias}", "bold"), f"  names version {moved.now} again, in the place of {moved.before}"
+    )
 
 
 def _named(aliases: tuple[str, ...]) -> str:
@@ -183,4 +168,4 @@ def _percent(accuracy: str | None) -> str:
         return str(accuracy)
 
 
-command = get_command(_app)
+command = group(VERBS["registry"], push=push, list=list_, show=show, alias=alias, pull=pull, rollback=rollback)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
-from typer.main import get_command
 
 from lensmith import api
-from lensmith.cli.options import Json, function_for
-from lensmith.cli.output import drawn_table, print_json, say, show
+from lensmith.cli import VERBS
+from lensmith.cli.options import Json, function_for, group
+from lensmith.cli.output import make_table, print_json, print_line, show
 from lensmith.cli.registry import Uri
 from lensmith.config import RolloutSettings
 
@@ -29,15 +29,8 @@ _STYLES = {
     "aborted": "yellow", "under way": "cyan",
 }  # fmt: skip
 
-_Name = Annotated[str, typer.Argument(help="Registered model, as flowers.", show_default=False)]
-_Reason = Annotated[str, typer.Option("--reason", help="Why, for the audit trail.", show_default=False)]
-
-_app = typer.Typer(
-    help="Try a version beside the champion, on a share of its requests.",
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-)
+_Name = Annotated[str, typer.Argument(metavar="NAME", help="Registered model, as flowers.")]
+_Reason = Annotated[str, typer.Option("--reason", help="Why, for the audit trail.")]
 
 
 def start(given: dict[str, Any], *, as_json: Json = False) -> None:
@@ -54,8 +47,8 @@ def start(given: dict[str, Any], *, as_json: Json = False) -> None:
         print_json(begun.model_dump(mode="json"))
         return
     what = f"works on copies of {begun.share:g} %" if begun.shadow else f"gets {begun.share:g} %"
-    say((begun.id, "bold"), f": version {begun.challenger} {what} of the requests of version {begun.champion}.")
-    say(f"Next: lensmith rollout status {begun.name} --watch")
+    print_line((begun.id, "bold"), f": version {begun.challenger} {what} of the requests of version {begun.champion}.")
+    print_line(f"Next: lensmith rollout status {begun.name} --watch")
 
 
 def status(
@@ -110,7 +103,7 @@ def _print_end(rollout: CanaryRelease, decision: Decision, as_json: bool) -> Non
         print_json({"rollout": rollout.model_dump(mode="json"), "decision": decision.model_dump(mode="json")})
         return
     stays = rollout.challenger if decision.outcome == "promoted" else rollout.champion
-    say((rollout.id, "bold"), f" is {decision.outcome}: version {stays} is the champion of {rollout.name}.")
+    print_line((rollout.id, "bold"), f" is {decision.outcome}: version {stays} is the champion of {rollout.name}.")
 
 
 def _drawn(found: RolloutStatus) -> RenderableType:
@@ -135,7 +128,7 @@ def _drawn(found: RolloutStatus) -> RenderableType:
             (name, Text(guard["state"], _STYLES.get(guard["state"], "")), guard["reason"])
             for name, guard in guards.items()
         ]
-        parts += [Text(), drawn_table(("guard", "state", "why"), rows)]
+        parts += [Text(), make_table(("guard", "state", "why"), rows)]
     if found.replicas:
         replicas = [
             (
@@ -147,7 +140,7 @@ def _drawn(found: RolloutStatus) -> RenderableType:
             )
             for each in found.replicas
         ]
-        parts += [Text(), drawn_table(("replica", "reported", "to champion", "to challenger", "stopped by"), replicas)]
+        parts += [Text(), make_table(("replica", "reported", "to champion", "to challenger", "stopped by"), replicas)]
     elif decision is None:
         parts += [Text(), Text(f"No service that follows {found.name}@champion has reported yet.", "yellow")]
     if found.history:
@@ -161,7 +154,7 @@ def _drawn(found: RolloutStatus) -> RenderableType:
             )
             for before, ended in found.history
         ]
-        parts += [Text(), drawn_table(("earlier", "versions", "begun", "outcome", "why"), earlier)]
+        parts += [Text(), make_table(("earlier", "versions", "begun", "outcome", "why"), earlier)]
     return Group(*parts)
 
 
@@ -187,7 +180,7 @@ def _compared(comparison: Mapping[str, Any], rollout: CanaryRelease) -> Renderab
         lines.append(("answers of another class", "", f"{comparison['class_shift']:.1%}"))
     if comparison.get("compared"):
         lines.append(("both agree", "", f"{_share(comparison, 'agreement')} of {comparison['compared']:,} images"))
-    return drawn_table(("", f"champion {rollout.champion}", f"challenger {rollout.challenger}"), lines)
+    return make_table(("", f"champion {rollout.champion}", f"challenger {rollout.challenger}"), lines)
 
 
 def _share(side: Mapping[str, Any], name: str) -> str:
@@ -207,8 +200,6 @@ def _why(decision: Decision | None) -> str:
     return f"{decision.guard}: {decision.reason}" if decision else ""
 
 
-_app.command()(function_for(RolloutSettings, start))
-_app.command()(status)
-_app.command()(promote)
-_app.command()(abort)
-command = get_command(_app)
+command = group(
+    VERBS["rollout"], start=function_for(RolloutSettings, start), status=status, promote=promote, abort=abort
+)

@@ -7,24 +7,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.main import get_command
 
 from lensmith import api
-from lensmith.cli.options import Json, function_for
-from lensmith.cli.output import print_json, say, table
+from lensmith.cli import VERBS
+from lensmith.cli.options import Json, function_for, group
+from lensmith.cli.output import print_json, print_line, print_table
 from lensmith.config import TrackSettings
 
 _Runs = Annotated[
     list[Path] | None,
-    typer.Argument(metavar="[RUN]...", help="Run folders; all in runs/ by default.", show_default=False),
+    typer.Argument(metavar="RUN", help="Run folders; all in runs/ by default."),
 ]
-
-_app = typer.Typer(
-    help="Look at tracked runs, and send what did not arrive.",
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-)
 
 
 def ui(given: dict[str, Any]) -> None:
@@ -50,16 +43,16 @@ def sync(runs: _Runs = None, as_json: Json = False) -> None:
             raise typer.Exit(problem.exit_code)
         return
     if not synced.runs:
-        say("Nothing was left to send.")
+        print_line("Nothing was left to send.")
         return
     rows = [(sent.run, sent.run_id, sent.bytes, sent.problem or "all has arrived") for sent in synced.runs]
-    table("", ("run", "MLflow run", "bytes sent", "state"), rows)
+    print_table("", ("run", "MLflow run", "bytes sent", "state"), rows)
     if problem:
         raise problem
 
 
 def list_(
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="Runs at most.")] = 20,
+    limit: Annotated[int, typer.Option(metavar="INT", min=1, max=1000, help="Runs at most.")] = 20,
     as_json: Json = False,
 ) -> None:
     """List the runs that were tracked last, with their best accuracy on the validation part."""
@@ -68,7 +61,7 @@ def list_(
         print_json({"runs": [run.as_dict() for run in found]})
         return
     if not found:
-        say("No run has been tracked.")
+        print_line("No run has been tracked.")
         return
     rows = [
         (
@@ -84,10 +77,7 @@ def list_(
         for run in found
     ]
     columns = ("run", "experiment", "backbone", "began (UTC)", "status", "best epoch", "validation", "bundle")
-    table("", columns, rows)
+    print_table("", columns, rows)
 
 
-_app.command()(function_for(TrackSettings, ui))
-_app.command()(sync)
-_app.command("list")(list_)
-command = get_command(_app)
+command = group(VERBS["track"], ui=function_for(TrackSettings, ui), sync=sync, list=list_)

@@ -11,7 +11,7 @@ import typer
 
 from lensmith import api
 from lensmith.cli.options import Json, command_for
-from lensmith.cli.output import print_json, say
+from lensmith.cli.output import print_json, print_line
 from lensmith.config import TrainSettings
 
 if TYPE_CHECKING:
@@ -19,27 +19,22 @@ if TYPE_CHECKING:
     from lensmith.workflows.train_and_export import Trained
 
 
-Recipe = Annotated[Path | None, typer.Option(help="YAML file of settings; flags go over it.")]
+Recipe = Annotated[Path | None, typer.Option(metavar="PATH", help="YAML file of settings; flags override it.")]
 Resume = Annotated[
     str | None,
     typer.Option(
         metavar="RUN|auto",
-        help="Go on with this run folder, which has its settings; auto: with the run of this same command line if"
-        " there is one, else begin it.",
+        help="Resume this run folder with its settings; auto: resume the run of this command line, or start it.",
     ),
 ]
 
 
 def train(given: dict[str, Any], *, recipe: Recipe = None, resume: Resume = None, as_json: Json = False) -> None:
-    """Fine-tune a pretrained backbone on a folder of labelled images.
+    """Fine-tune a pretrained backbone on labelled images, and export the best epoch as a bundle.
 
-    First the new head is solved for on what the frozen backbone makes of each image, computed once; then everything
-    learns. The best epoch on the validation part is exported as a bundle.
-
-    `--time-budget 20m` chooses image size, stages and epochs so that the bundle is there in time.
-
-    Ctrl-C saves and exits with 130, SIGTERM with 75; `--resume RUN` goes on as if nothing had happened. On a machine
-    that may be taken away, give `--out RUN --resume auto` from the start, and the same line again and again.
+    `--time-budget 20m` chooses image size, stages and epochs so that the bundle is ready in time. Ctrl-C saves and
+    exits with 130, SIGTERM with 75; `--resume RUN` continues exactly there. On a machine that may be taken away, run
+    the same line with `--out RUN --resume auto` each time.
     """
     try:
         trained = api.train(given.pop("data", None), recipe=recipe, resume=resume, **given)
@@ -64,27 +59,27 @@ def tell(trained: Trained) -> None:
     accuracy = fitted.metrics["val_accuracy"]
     judged = "" if accuracy is None else f", validation accuracy {accuracy:.4f}"
     if trained.already:
-        say(f"\nThe run {trained.run} is finished and exported; nothing was left to do.")
-    say((f"\n{trained.bundle}", "bold"))
-    say(f"  best epoch {fitted.best_epoch} of {fitted.epochs}{judged}; curves in {fitted.run.curves}")
-    say(f"  the graph agrees with PyTorch on {parity.agreement:.2%} of {parity.images:,} images")
+        print_line(f"\nThe run {trained.run} is finished and exported; nothing was left to do.")
+    print_line((f"\n{trained.bundle}", "bold"))
+    print_line(f"  best epoch {fitted.best_epoch} of {fitted.epochs}{judged}; curves in {fitted.run.curves}")
+    print_line(f"  the graph agrees with PyTorch on {parity.agreement:.2%} of {parity.images:,} images")
     waited = f"{fitted.data_wait_share:.0%} of the time waiting for data"
-    say(f"  {trained.seconds:,.0f} s, {fitted.images_per_second:,.0f} training images a second, {waited}")
+    print_line(f"  {trained.seconds:,.0f} s, {fitted.images_per_second:,.0f} training images a second, {waited}")
     if fitted.oom_retries:
         kept = " and activation checkpointing" if fitted.checkpointing else ""
-        say(f"  memory ran out {fitted.oom_retries}×; the batches went through in {fitted.chunks} chunks{kept}")
+        print_line(f"  memory ran out {fitted.oom_retries}×; the batches went through in {fitted.chunks} chunks{kept}")
     if trained.tracked is not None:
         _tell_tracking(trained, trained.tracked)
-    say(f"\nNext: lensmith serve {trained.bundle}")
+    print_line(f"\nNext: lensmith serve {trained.bundle}")
 
 
 def _tell_tracking(trained: Trained, tracked: TrackingStatus) -> None:
     run = f"run {tracked.run_id}" if tracked.run_id else f"run {trained.run.name}"
     if tracked.complete:
-        say(f"  tracked as {run} at {tracked.uri}")
+        print_line(f"  tracked as {run} at {tracked.uri}")
         return
     state = "is still being sent" if tracked.problem is None else f"has not all arrived ({tracked.problem.rstrip('.')})"
-    say(f"  {run} {state} at {tracked.uri}; what is missing is sent by: lensmith track sync {trained.run}")
+    print_line(f"  {run} {state} at {tracked.uri}; what is missing is sent by: lensmith track sync {trained.run}")
 
 
 def leave() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from lensmith.errors import SettingsError
@@ -31,6 +31,10 @@ class Settings(BaseModel):
 
     verb: ClassVar[str]
     positional: ClassVar[tuple[str, ...]] = ()
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Old name of a setting, which is still read everywhere → its name."""
+    panels: ClassVar[Mapping[str, str]] = {}
+    """Title of a panel in the help → its settings, separated by spaces; those of no panel come first."""
     contradictions: ClassVar[Mapping[str, Callable[..., bool]]] = {}
     """Message about settings that contradict each other → function of these settings that is True if they do."""
 
@@ -49,15 +53,27 @@ class Settings(BaseModel):
             raise PydanticCustomError("contradiction", "; ".join(found))
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_names(cls, values: Any) -> Any:
+        return cls.current_names(values) if isinstance(values, dict) else values
+
+    @classmethod
+    def current_names(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Values by setting, those under an old name under the present one, which goes first where both are there."""
+        old = {cls.renamed[name]: value for name, value in values.items() if name in cls.renamed}
+        return {**old, **{name: value for name, value in values.items() if name not in cls.renamed}}
+
     @classmethod
     def layers(cls, given: Mapping[str, Any], recipe: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Values from all sources by precedence, not validated; see `resolve`."""
-        prefix = f"LENSMITH_{cls.verb.upper()}_"
-        environment = {
-            name: os.environ[prefix + name.upper()] for name in cls.model_fields if prefix + name.upper() in os.environ
-        }
+        variables = {name: f"LENSMITH_{cls.verb}_{name}".upper() for name in (*cls.model_fields, *cls.renamed)}
+        environment = {name: os.environ[variable] for name, variable in variables.items() if variable in os.environ}
         flags = {name: value for name, value in given.items() if value is not None}
-        return {**_file_section(cls.verb), **(recipe or {}), **environment, **flags}
+        found: dict[str, Any] = {}
+        for source in (_file_section(cls.verb), recipe or {}, environment, flags):
+            found |= cls.current_names(source)
+        return found
 
     @classmethod
     def resolve(

@@ -17,6 +17,11 @@ class ExportSettings(Settings):
 
     verb = "export"
     positional = ("run",)
+    renamed: ClassVar[Mapping[str, str]] = {"name": "bundle_name"}
+    panels: ClassVar[Mapping[str, str]] = {
+        "Content of the bundle": "formats features bundle_name licence data_licence",
+        "Limits": "images min_precision tolerance min_agreement",
+    }
 
     run: Path | None = Field(None, description="Run folder of `lensmith train`.")
     retune: Path | None = Field(
@@ -55,7 +60,9 @@ class ExportSettings(Settings):
     out: Path | None = Field(
         None, description="Bundle to write; RUN/bundle by default. A name that ends in .zip makes one zip file."
     )
-    name: str | None = Field(None, description="Name of the model in the bundle; that of the data folder by default.")
+    bundle_name: str | None = Field(
+        None, description="Name of the model in the bundle; that of the data folder by default."
+    )
     overwrite: bool = Field(False, description="Replace an older bundle.")
     tolerance: float = Field(1e-3, gt=0, description="Parity: largest difference of an fp32 probability from PyTorch.")
     min_agreement: float = Field(
@@ -64,9 +71,9 @@ class ExportSettings(Settings):
 
     contradictions: ClassVar[Mapping[str, Callable[..., bool]]] = {
         "a RUN or --retune BUNDLE is needed, and not both": lambda run, retune: (run is None) == (retune is None),
-        "retune does not change the bundle, so formats, name, out and min_precision make no sense": (
-            lambda retune, formats, name, out, min_precision: (
-                retune is not None and (bool(formats) or (name, out, min_precision) != (None, None, None))
+        "retune does not change the bundle, so formats, bundle_name, out and min_precision make no sense": (
+            lambda retune, formats, bundle_name, out, min_precision: (
+                retune is not None and (bool(formats) or (bundle_name, out, min_precision) != (None, None, None))
             )
         ),
         "retune does not change the bundle, so features, licence and data_licence make no sense": (

@@ -17,6 +17,12 @@ class DeploySettings(Settings):
 
     verb = "deploy"
     positional = ("kind", "bundle")
+    renamed: ClassVar[Mapping[str, str]] = {"target": "scheduler"}
+    panels: ClassVar[Mapping[str, str]] = {
+        "nginx": "listen tls_certificate tls_key logs",
+        "Docker": "wheel constraints",
+        "Schedule": "cron scheduler",
+    }
     contradictions: ClassVar[Mapping[str, Callable[..., bool]]] = {
         "a bundle is for systemd, docker and compose": (
             lambda kind, bundle: bundle is not None and kind in {"nginx", "prometheus"}
@@ -24,8 +30,8 @@ class DeploySettings(Settings):
         "replica is for nginx, systemd and prometheus; compose has two of its own": (
             lambda kind, replica: bool(replica) and kind in {"docker", "compose", "schedule"}
         ),
-        "cron and target are for schedule": (
-            lambda kind, cron, target: kind != "schedule" and (cron, target) != ("0 3 * * *", "systemd")
+        "cron and scheduler are for schedule": (
+            lambda kind, cron, scheduler: kind != "schedule" and (cron, scheduler) != ("0 3 * * *", "systemd")
         ),
         "wheel and constraints are for docker and compose": (
             lambda kind, wheel, constraints: bool(wheel or constraints) and kind not in {"docker", "compose"}
@@ -65,7 +71,9 @@ class DeploySettings(Settings):
     memory_mb: int = Field(2048, ge=256, description="Memory limit of each replica in MiB, beyond which it is killed.")
     cpus: float = Field(2.0, gt=0, description="CPU limit of each replica, in cores.")
     cron: str = Field("0 3 * * *", description="Cron schedule: minute, hour, day of month, month, day of week.")
-    target: Literal["systemd", "kubernetes", "github"] = Field("systemd", description="Scheduler to write files for.")
+    scheduler: Literal["systemd", "kubernetes", "github"] = Field(
+        "systemd", description="Scheduler to write files for."
+    )
 
 
 class TokenSettings(Settings):
@@ -104,9 +112,11 @@ class BenchSettings(Settings):
 
     verb = "bench"
     positional = ("target",)
+    renamed: ClassVar[Mapping[str, str]] = {"images": "image_files", "warmup": "warmup_time"}
+    panels: ClassVar[Mapping[str, str]] = {"Requests": "image_files form token_file timeout arrivals seed"}
 
     target: str = Field(description="URL of a service, or a bundle (also NAME@ALIAS) to start a service for.")
-    images: Path | None = Field(
+    image_files: Path | None = Field(
         None,
         description="Folder of JPEG and PNG files to send; by default the bundle's golden images, or synthetic ones.",
     )
@@ -124,7 +134,9 @@ class BenchSettings(Settings):
         "poisson", description="Arrivals of an open loop: poisson as of independent callers, or constant."
     )
     duration: Seconds = Field(30.0, le=86_400, description="Duration of the measurement, as 90s or 5m.")
-    warmup: SecondsOrNone = Field(3.0, le=3600, description="Duration of the warm-up before it, under the same load.")
+    warmup_time: SecondsOrNone = Field(
+        3.0, le=3600, description="Duration of the warm-up before it, under the same load."
+    )
     timeout: Seconds = Field(10.0, le=3600, description="Time after which a request fails.")
     slo_ms: float = Field(200.0, gt=0, description="Latency objective in milliseconds.")
     form: bool = Field(False, description="Send multipart forms, as browsers do, instead of raw bodies.")

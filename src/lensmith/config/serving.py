@@ -16,6 +16,15 @@ class ServeSettings(Settings):
 
     verb = "serve"
     positional = ("bundle",)
+    panels: ClassVar[Mapping[str, str]] = {
+        "Registry": "tracking_uri poll_s beside",
+        "Speed": "threads batching max_batch engine",
+        "Limits": "deadline_ms max_bytes max_pixels max_images upload_memory upload_timeout_s grace_s quota "
+        "quota_store",
+        "Authentication": "jwt_secret_file jwt_key_file jwks jwt_issuer jwt_audience insecure",
+        "Logs and health": "health_port log_format log_requests log_file",
+        "Feedback": "feedback_answers keep keep_below keep_share keep_bytes keep_days",
+    }
     contradictions: ClassVar[Mapping[str, Callable[..., bool]]] = {
         "jwt_secret_file, jwt_key_file and jwks are three ways to check tokens, of which only one may be set": (
             lambda jwt_secret_file, jwt_key_file, jwks: sum(map(bool, (jwt_secret_file, jwt_key_file, jwks))) > 1

@@ -14,7 +14,7 @@ from lensmith.imaging.preprocessing import ResizeMode
 
 MAY_CHANGE = frozenset(
     {
-        "data", "out", "workers", "device", "processes", "memory_fraction", "min_chunk", "checkpointing",
+        "data", "out", "loader_workers", "device", "processes", "memory_fraction", "min_chunk", "checkpointing",
         "save_minutes", "on_nan", "tracking",
     }
 )  # fmt: skip
@@ -26,6 +26,18 @@ class TrainSettings(Settings):
 
     verb = "train"
     positional = ("data",)
+    renamed: ClassVar[Mapping[str, str]] = {"workers": "loader_workers"}
+    panels: ClassVar[Mapping[str, str]] = {
+        "Data": "split resize sizes views augment albumentations sampling class_weights loader_workers",
+        "Model": "weights pretrained head_solver trainable_stages unfreeze_every batch_norm sync_batch_norm",
+        "Recipe": "head_epochs max_steps accumulate optimizer backbone_lr_ratio first_lr_ratio momentum weight_decay "
+        "schedule plateau_factor plateau_patience warmup clip_norm patience monitor on_nan",
+        "Regularization": "label_smoothing dropout mixup cutmix ema",
+        "Distillation": "teacher teacher_weight teacher_temperature feature_weight",
+        "Memory and speed": "precision memory_fraction min_chunk checkpointing batch_norm_tile feature_cache cache_gb "
+        "processes",
+        "Tracking": "tracking save_minutes",
+    }
 
     data: Path = Field(description="Image folder, or a CSV of path,label[,split].")
     model: str = Field("tf_efficientnet_lite0", description="Backbone; `lensmith models` lists them.")
@@ -155,7 +167,9 @@ class TrainSettings(Settings):
         "auto", description="Activation checkpointing: time for memory; auto when memory is short."
     )
     processes: int = Field(1, ge=1, description="Data-parallel processes on this machine, one per GPU.")
-    workers: int | None = Field(None, ge=0, description="Data-loader workers; by default from the available cores.")
+    loader_workers: int | None = Field(
+        None, ge=0, description="Data-loader workers; by default from the available cores."
+    )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of all random numbers.")
     out: Path | None = Field(None, description="Run folder; runs/DATA-MODEL-TIME by default.")

@@ -41,7 +41,7 @@ PICTURES = 500
 BINS = 10
 """Bins of confidence in the table."""
 
-MACHINE_SETTINGS = ("data", "out", "workers", "device", "processes", "tracking", "cache_gb", "save_minutes")
+MACHINE_SETTINGS = ("data", "out", "loader_workers", "device", "processes", "tracking", "cache_gb", "save_minutes")
 """Settings that do not affect the model, or are shown elsewhere."""
 
 LICENCES = (

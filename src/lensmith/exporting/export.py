@@ -141,7 +141,7 @@ def _build(
     """Write all files of a bundle but bundle.json into a folder."""
     write_graph(model, run.preprocessing.image_size, folder / bundle.GRAPH, settings.features)
     identity: dict[str, Any] = {
-        "name": settings.name or run.images.root.name,
+        "name": settings.bundle_name or run.images.root.name,
         "version": f"{run.path.resolve().name}-{epoch}",
         "labels": run.images.labels,
         "preprocessing": run.preprocessing,

@@ -96,7 +96,8 @@ def _reference(model: nn.Module, run: Run, samples: Sequence[Sample]) -> Tensor:
     """float32 (N, C): PyTorch's probabilities of the samples that can be read."""
     device = torch.device("cpu")  # where the engines run
     dataset = ImageDataset(run.images, samples, run.preprocessing, None, run.settings.seed)
-    workers = default_loader_workers(device) if run.settings.workers is None else run.settings.workers
+    wanted = run.settings.loader_workers
+    workers = default_loader_workers(device) if wanted is None else wanted
     batches = build_loader(dataset, EpochSampler(len(samples), min(64, run.settings.batch_size), None), workers, device)
     logits = answers(model.to(memory_format=torch.channels_last), batches, device).logits
     probabilities: Tensor = logits.softmax(1).numpy()

@@ -62,9 +62,9 @@ class Loop:
         self.learner = Learner(network, settings, run.preprocessing, images.labels, counts, device, self.world)
         self.plan = Plan.of(settings, len(training), len(network.stages) - 1)
         rank, ranks = self.world.rank, self.world.size
-        workers = (
-            default_loader_workers(device, self.world.local_size) if settings.workers is None else settings.workers
-        )
+        workers = settings.loader_workers
+        if workers is None:
+            workers = default_loader_workers(device, self.world.local_size)
         balance = [sample.label for sample in training] if settings.sampling == "balanced" else None
         self.order = EpochSampler(
             len(training), settings.step_images, settings.seed, balance=balance, rank=rank, ranks=ranks

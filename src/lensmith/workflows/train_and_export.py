@@ -210,8 +210,11 @@ def settings_for(
 
 def _said(given: Mapping[str, Any], recipe: str | PathLike[str] | None, run: Run) -> dict[str, Any]:
     """The settings that were said by flag, keyword or recipe beside `--resume RUN`, validated."""
-    said = {name: value for name, value in given.items() if value is not None}
-    said = {**(read_yaml(Path(recipe)) if recipe is not None else {}), **said}
+    written = TrainSettings.current_names(read_yaml(Path(recipe)) if recipe is not None else {})
+    said = {
+        **written,
+        **{name: value for name, value in TrainSettings.current_names(given).items() if value is not None},
+    }
     # Over the run's own, since a setting may only make sense beside another.
     settings = TrainSettings.resolve({**run.settings.model_dump(), "out": run.path, **said})
     uri_of(settings.tracking, None)

@@ -135,7 +135,7 @@ def test_systemd_finds_nothing_wrong_with_the_units(
 
 @pytest.mark.parametrize("cron", ["0 3 * * *", "*/15 8-18 * * mon-fri", "@weekly"])
 def test_kubernetes_finds_nothing_wrong_with_the_cron_job(cron: str, pipeline: Path, tmp_path: Path) -> None:
-    made = api.deploy("schedule", pipeline, target="kubernetes", cron=cron, out=tmp_path / "k8s", memory_mb=4096)
+    made = api.deploy("schedule", pipeline, scheduler="kubernetes", cron=cron, out=tmp_path / "k8s", memory_mb=4096)
     parts = list(yaml.safe_load_all((made.folder / "cronjob.yaml").read_text()))
     kinds = {part["kind"]: part for part in parts if part}
     assert set(kinds) == {"PersistentVolumeClaim", "ConfigMap", "CronJob"}
@@ -152,13 +152,13 @@ def test_kubernetes_finds_nothing_wrong_with_the_cron_job(cron: str, pipeline: P
 
 def test_a_file_that_begins_with_blanks_is_the_same_in_the_cron_job(pipeline: Path, tmp_path: Path) -> None:
     pipeline.write_text("   # of the garden\nname: flowers\ndata: photos\n")
-    made = api.deploy("schedule", pipeline, target="kubernetes", out=tmp_path / "k8s")
+    made = api.deploy("schedule", pipeline, scheduler="kubernetes", out=tmp_path / "k8s")
     kept = list(yaml.safe_load_all((made.folder / "cronjob.yaml").read_text()))[1]
     assert kept["data"]["pipeline.yaml"] == pipeline.read_text()
 
 
 def test_a_mistake_in_the_cron_job_would_be_found(pipeline: Path, tmp_path: Path) -> None:
-    made = api.deploy("schedule", pipeline, target="kubernetes", out=tmp_path / "k8s")
+    made = api.deploy("schedule", pipeline, scheduler="kubernetes", out=tmp_path / "k8s")
     job = list(yaml.safe_load_all((made.folder / "cronjob.yaml").read_text()))[-1]
     job["spec"]["concurencyPolicy"] = job["spec"].pop("concurrencyPolicy")
     with pytest.raises(kubernetes_validate.ValidationError):
@@ -166,7 +166,7 @@ def test_a_mistake_in_the_cron_job_would_be_found(pipeline: Path, tmp_path: Path
 
 
 def test_github_finds_nothing_wrong_with_the_workflow(pipeline: Path, tmp_path: Path) -> None:
-    made = api.deploy("schedule", pipeline, target="github", cron="30 4 * * mon", out=tmp_path / "github")
+    made = api.deploy("schedule", pipeline, scheduler="github", cron="30 4 * * mon", out=tmp_path / "github")
     (workflow,) = (made.folder / name for name in made.files)
     check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows"]
     said = subprocess.run([*check, str(workflow)], capture_output=True, text=True)
@@ -181,7 +181,7 @@ def test_github_finds_nothing_wrong_with_the_workflow(pipeline: Path, tmp_path: 
 def test_github_does_not_run_every_minute(pipeline: Path, tmp_path: Path) -> None:
     for cron in ("* * * * *", "*/3 * * * *", "0,58 * * * *"):
         with pytest.raises(SettingsError, match="5 minutes"):
-            api.deploy("schedule", pipeline, target="github", cron=cron, out=tmp_path / "github")
+            api.deploy("schedule", pipeline, scheduler="github", cron=cron, out=tmp_path / "github")
     assert not (tmp_path / "github").exists()
 
 
@@ -189,11 +189,11 @@ def test_a_path_that_a_file_cannot_hold_is_refused(pipeline: Path, tmp_path: Pat
     (tmp_path / "my pipeline.yaml").write_bytes(pipeline.read_bytes())
     for target in ("systemd", "github"):
         with pytest.raises(SettingsError, match="blanks"):
-            api.deploy("schedule", tmp_path / "my pipeline.yaml", target=target, out=tmp_path / "out")
+            api.deploy("schedule", tmp_path / "my pipeline.yaml", scheduler=target, out=tmp_path / "out")
     (tmp_path / "deeper").mkdir()
     monkeypatch.chdir(tmp_path / "deeper")
     with pytest.raises(SettingsError, match="in the repository"):
-        api.deploy("schedule", tmp_path / "pipeline.yaml", target="github", out=tmp_path / "out")
+        api.deploy("schedule", tmp_path / "pipeline.yaml", scheduler="github", out=tmp_path / "out")
 
 
 def test_bad_input_writes_nothing_and_exits_with_2(pipeline: Path, tmp_path: Path, capsys: Any) -> None:
@@ -206,6 +206,6 @@ def test_bad_input_writes_nothing_and_exits_with_2(pipeline: Path, tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
-def test_cron_and_target_are_for_schedule_alone(tmp_path: Path) -> None:
-    with pytest.raises(LensmithError, match="cron and target are for schedule"):
+def test_cron_and_scheduler_are_for_schedule_alone(tmp_path: Path) -> None:
+    with pytest.raises(LensmithError, match="scheduler"):
         api.deploy("nginx", out=tmp_path / "out", cron="0 4 * * *")

@@ -17,7 +17,7 @@ from lensmith.config import BenchSettings
 from lensmith.errors import ServiceError, SettingsError
 from lensmith.ops.loadtest.run import bench
 
-QUICK = {"duration": "1s", "warmup": 0, "clients": 2}
+QUICK = {"duration": "1s", "warmup_time": 0, "clients": 2}
 
 
 def test_a_bundle_is_served_with_its_golden_images_and_the_service_is_stopped(colour_bundle: Bundle) -> None:
@@ -30,7 +30,7 @@ def test_a_bundle_is_served_with_its_golden_images_and_the_service_is_stopped(co
 
 def test_images_of_a_folder_are_sent_in_turn(server_of: Any, answer: Any, colours: Path) -> None:
     server = server_of(lambda number: answer(wait_s=0.002))
-    bench(BenchSettings(target=server.url, images=colours, **{**QUICK, "clients": 1}))
+    bench(BenchSettings(target=server.url, image_files=colours, **{**QUICK, "clients": 1}))
     sent = server.bodies[1:]  # after the one that shows that the service is there
     assert len(set(sent[:24])) == 24
     assert sent[24:30] == sent[:6]
@@ -44,7 +44,7 @@ def test_without_images_drawn_ones_are_sent(server_of: Any, answer: Any) -> None
 
 def test_a_result_and_a_picture_are_left(server_of: Any, answer: Any, tmp_path: Path) -> None:
     server = server_of(lambda number: answer(status=503 if number % 9 == 0 else 200, wait_s=0.002))
-    found = bench(BenchSettings(target=server.url, rate=200, out=tmp_path / "out", duration="1s", warmup=0))
+    found = bench(BenchSettings(target=server.url, rate=200, out=tmp_path / "out", duration="1s", warmup_time=0))
     assert json.loads((tmp_path / "out" / "bench.json").read_text()) == json.loads(json.dumps(found.as_dict()))
     assert Image.open(tmp_path / "out" / "bench.png").width > 800
 
@@ -98,7 +98,7 @@ def test_ctrl_c_reports_what_was_measured_so_far(server_of: Any, answer: Any) ->
         return answer(wait_s=0.002)
 
     server = server_of(respond)
-    command = [sys.executable, "-m", "lensmith", "bench", server.url, "--duration=300s", "--warmup=0", "--json"]
+    command = [sys.executable, "-m", "lensmith", "bench", server.url, "--duration=300s", "--warmup-time=0", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert heard.wait(60)
     os.kill(process.pid, signal.SIGINT)

@@ -28,7 +28,7 @@ def test_the_same_file_named_from_elsewhere_is_the_same(tmp_path: Path, monkeypa
 def test_settings_that_make_another_result_are_refused_with_the_difference(stopped: Any) -> None:
     run = stopped(1)
     before = (run / "run.json").read_bytes()
-    said = {"lr": 0.01, "split": (8.0, 1.0, 1.0), "epochs": EPOCHS, "workers": 1, "weights": Path("own.pth")}
+    said = {"lr": 0.01, "split": (8.0, 1.0, 1.0), "epochs": EPOCHS, "loader_workers": 1, "weights": Path("own.pth")}
     with pytest.raises(RunError) as raised:
         resume(run, said)
     assert raised.value.arrived == (

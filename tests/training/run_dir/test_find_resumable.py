@@ -48,7 +48,7 @@ def test_without_out_it_is_the_newest_unfinished_run_with_this_data_and_these_se
     for age, name in enumerate(["broken", "done", "other data", "other rate", "new", "old"]):
         os.utime(Path("runs") / name / "run.json", (1e9 - age, 1e9 - age))
     assert find_resumable.find(short(out=None)) == runs["new"]
-    assert find_resumable.find(short(out=None, workers=1, device="auto", save_minutes=1.0)) == runs["new"]
+    assert find_resumable.find(short(out=None, loader_workers=1, device="auto", save_minutes=1.0)) == runs["new"]
     assert find_resumable.find(short(out=None, lr=0.1)) == runs["other rate"]
     assert find_resumable.find(short(out=None, lr=0.2)) is None
 

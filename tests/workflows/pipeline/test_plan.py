@@ -147,7 +147,7 @@ def test_only_what_depends_on_a_change_gets_another_key(
     after_training = {"train", "evaluate", "gate", "register", "rollout"}
     other = {**quick_settings, "epochs": 3, "trainable_stages": 0, "head_solver": "lbfgs"}
     assert changed(before, keys(make_plan(written(train=other)))) == after_training
-    faster = {**quick_settings, "epochs": 2, "trainable_stages": 0, "head_solver": "lbfgs", "workers": 1}
+    faster = {**quick_settings, "epochs": 2, "trainable_stages": 0, "head_solver": "lbfgs", "loader_workers": 1}
     assert changed(before, keys(make_plan(written(train=faster)))) == set()
     assert changed(before, keys(make_plan(written(split={"seed": 1})))) == after_training | {"split"}
 

@@ -23,7 +23,7 @@ GITHUB_MINUTES = 5
 
 
 def schedule_files(deployment: Deployment) -> Files:
-    """The files for `settings.target` that run the pipeline at the times of `settings.cron`.
+    """The files for `settings.scheduler` that run the pipeline at the times of `settings.cron`.
 
     Raises:
         SettingsError: a cron expression or a pipeline's file with mistakes, or a path that such a file cannot hold.
@@ -42,9 +42,9 @@ def schedule_files(deployment: Deployment) -> Files:
         "cpus": f"{settings.cpus:g}",
     }
     made: Files
-    if settings.target == "systemd":
+    if settings.scheduler == "systemd":
         made = _systemd(file, cron, values)
-    elif settings.target == "kubernetes":
+    elif settings.scheduler == "kubernetes":
         text = file.read_text(encoding="utf-8").rstrip().splitlines() if file else ["# name: …, data: …"]
         made = {"cronjob.yaml": render("schedule/cronjob.yaml", **values, lines=text)}
     else:
@@ -83,6 +83,6 @@ def _github(file: Path | None, cron: CronSchedule, values: dict[str, Any]) -> Fi
         raise SettingsError(
             "A pipeline's file in the repository was expected, named from its root and without blanks.",
             f"{str(path)!r} arrived.",
-            "Run this in the root of the repository: lensmith deploy schedule pipeline.yaml --target github",
+            "Run this in the root of the repository: lensmith deploy schedule pipeline.yaml --scheduler github",
         )
     return {f"lensmith-{values['name']}.yml": render("schedule/workflow.yml", **values, file=path.as_posix())}

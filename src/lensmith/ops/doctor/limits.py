@@ -50,7 +50,7 @@ def shared_memory(folder: Path = Path("/dev/shm")) -> MachineFinding | None:
     size = shutil.disk_usage(folder).total
     remedy = ""
     if size < LOW_SHARED_BYTES:
-        remedy = "Data-loader workers pass images through it: docker run --shm-size=2g, or train with --workers 0."
+        remedy = "Data-loader workers pass images through it: docker run --shm-size=2g, or train --loader-workers 0."
     value = f"{gigabytes(size)} in {folder}"
     return MachineFinding("Limits", "Shared memory", value, remedy, {"shared_memory_bytes": size})
 

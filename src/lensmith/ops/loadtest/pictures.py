@@ -34,7 +34,7 @@ def read_images(path: Path, seed: int) -> tuple[bytes, ...]:
         raise DataError(
             f"A JPEG or PNG file, or a folder of them, was expected at {path}.",
             "There is none." if path.exists() else "Nothing is there.",
-            "Name another with --images, or leave it out to send drawn pictures.",
+            "Name another with --image-files, or leave it out to send drawn pictures.",
         )
     random.Random(seed).shuffle(files)
     found: list[bytes] = []

@@ -39,7 +39,7 @@ def bench(settings: BenchSettings) -> Measured:
     """
     if settings.out is not None:
         import matplotlib.figure  # noqa: F401  # that it is missing is told before the test and not after it
-    images = read_images(settings.images, settings.seed) if settings.images else None
+    images = read_images(settings.image_files, settings.seed) if settings.image_files else None
     token = _token(settings.token_file)
     with _service(settings.target) as (url, golden):
         target = Target.parse(url)
@@ -80,7 +80,7 @@ def load_of(settings: BenchSettings) -> Load:
     """The load that settings describe."""
     return Load(
         duration_s=settings.duration,
-        warmup_s=settings.warmup,
+        warmup_s=settings.warmup_time,
         clients=settings.clients or CONNECTIONS["open" if settings.rate else "closed"],
         rate=settings.rate,
         arrivals=settings.arrivals,
@@ -137,8 +137,8 @@ def _require_answer(target: Target, record: Record, timeout_s: float) -> None:
         401: f"It asks for a token: name its file with --token-file, or put it into {TOKEN}.",
         403: "Its token does not allow predicting: take one of scope predict.",
         404: "Give the address that `lensmith serve` printed; a path of another service goes into the URL.",
-        415: "Name JPEG or PNG files with --images.",
-        422: "Name images that it takes with --images, or try --form.",
+        415: "Name JPEG or PNG files with --image-files.",
+        422: "Name images that it takes with --image-files, or try --form.",
     }.get(outcome, "Check the address, and that the service is up: curl URL/readyz")
     raise ServiceError(f"A service that answers was expected at {target.url}.", said, remedy)
 

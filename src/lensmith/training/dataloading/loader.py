@@ -64,7 +64,7 @@ class _Loader(DataLoader[Any]):
             raise RunError(
                 "Batches of decoded images were expected.",
                 f"They could not be had ({' '.join(reason) or type(error).__name__}).",
-                "Use fewer data processes (--workers 0), smaller batches or images, or a machine with more memory.",
+                "Use fewer workers (--loader-workers 0), smaller batches or images, or a machine with more memory.",
             ) from error
 
     def _begin(self) -> Any:
