@@ -1,7 +1,8 @@
-"""Text for messages: lists that end in "and 3 more", the first line of an error."""
+"""Text for messages: lists that end in "and 3 more", the first line or sentence of an error."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 
@@ -15,3 +16,8 @@ def listed(items: Iterable[object], most: int = 5, separator: str = ", ") -> str
 def first_line(error: BaseException) -> str:
     """The first line of an error's message without its full stop; the error's class where it has no message."""
     return str(error).strip().partition("\n")[0].rstrip(". ") or type(error).__name__
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of another library's message, without the advice after it, which seldom fits here."""
+    return re.split(r"\n|\. ", text.strip(), maxsplit=1)[0].rstrip(".")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import numpy as np
 
 from lensmith.bundle.format import Bundle
 from lensmith.core.machine import allowed_cores
+from lensmith.core.threads import map_in_order
 from lensmith.errors import ImageError, SettingsError
 from lensmith.imaging.decode import MAX_PIXELS, read
 from lensmith.imaging.preprocessing import Tensor, preprocess
@@ -138,14 +137,7 @@ class Classifier:
         batching behind a queue. At most four images a core are in flight, so a million paths take no memory.
         """
         cores = max(1, allowed_cores() // self.engine.threads)
-        with ThreadPoolExecutor(cores, thread_name_prefix="predict") as pool:
-            pending: deque[Future[Prediction]] = deque()
-            for path in paths:
-                pending.append(pool.submit(self._file, Path(path), top_k))
-                if len(pending) >= 4 * cores:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
+        yield from map_in_order(lambda path: self._file(Path(path), top_k), paths, cores, 4 * cores, "predict")
 
     def predict(
         self, images: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], top_k: int = 5

@@ -74,7 +74,7 @@ def not_there(said: Mapping[str, Any]) -> list[str]:
     """What can be told of settings that are not yet checked: an unknown backbone, and files that do not exist."""
     found = []
     model = said.get("model")
-    if isinstance(model, str) and not zoo.known(model):
+    if isinstance(model, str) and not zoo.is_known(model):
         near = " or ".join(zoo.nearest(model))
         found.append(f"model = {model!r} is no backbone" + (f", {near} is" if near else ""))
     for name in FILES:

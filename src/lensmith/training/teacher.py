@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lensmith.core.text import listed
 from lensmith.data.scan import ImageSet
 from lensmith.errors import SettingsError
 from lensmith.imaging.preprocessing import Preprocessing
 from lensmith.training.models import backbone
 from lensmith.training.models.fold_batchnorm import BatchNormFolding
-from lensmith.training.models.state_dict import some
 from lensmith.training.run_dir import checkpoint, diff
 from lensmith.training.run_dir.run import Run
 
@@ -89,7 +89,7 @@ def require_apart(path: Path, images: ImageSet) -> None:
         raise SettingsError(
             f"The parts that the teacher {path} was trained on were expected.",
             f"{len(crossed):,} image{'s' * (len(crossed) > 1)} would change between learning and being held back "
-            f"({some(crossed)}).",
+            f"({listed(crossed, 10)}).",
             f"Use its data, seed and split, as `lensmith distill` does by itself. {another_seed(run)}",
         )
 
@@ -107,7 +107,7 @@ def _require_classes(run: Run, labels: Sequence[str]) -> None:
         return
     lacks = [label for label in labels if label not in theirs]
     more = [label for label in theirs if label not in labels]
-    parts = [f"{what} {some(names)}" for what, names in (("lacks", lacks), ("has besides", more)) if names]
+    parts = [f"{what} {listed(names, 10)}" for what, names in (("lacks", lacks), ("has besides", more)) if names]
     raise SettingsError(
         f"A teacher of the same {len(labels)} classes was expected in {run.path}.",
         f"It {' and '.join(parts) or 'has them in another order'}.",

@@ -13,7 +13,7 @@ from PIL import Image
 from lensmith.config import TrainSettings
 from lensmith.errors import MissingPackageError, SettingsError
 from lensmith.imaging.preprocessing import Preprocessing, resize
-from lensmith.training.dataloading.augment import LEVELS, Augment, build, trivial
+from lensmith.training.dataloading.augment import LEVELS, Augment, build, trivial_augment
 
 HOW = Preprocessing(image_size=32, crop_fraction=1.0)
 AS_IT_IS = [0.0, 1.0, 1.0, 1.0]
@@ -185,7 +185,7 @@ def test_flip_alone_leaves_the_picture_whole() -> None:
 
 def test_trivial_augment_does_one_thing_of_many_to_the_picture() -> None:
     pixels = resize(picture(), HOW)
-    made = [trivial(pixels, np.random.default_rng(seed)) for seed in range(60)]
+    made = [trivial_augment(pixels, np.random.default_rng(seed)) for seed in range(60)]
     assert {(one.shape, one.dtype) for one in made} == {(pixels.shape, pixels.dtype)}
     assert len({one.tobytes() for one in made}) > 30
     assert any(np.array_equal(one, pixels) for one in made)  # identity is among them

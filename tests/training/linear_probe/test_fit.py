@@ -30,6 +30,12 @@ def settings(**values: object) -> TrainSettings:
     return TrainSettings.model_validate({"data": "photos", **values})
 
 
+def fitted(table: FeatureTable, task: Classification | None = None) -> LinearHead:
+    """The head without a validation part."""
+    [(head, _)] = fit_lbfgs(table, CLASSES, task or Classification(), None)
+    return head
+
+
 def loss(head: LinearHead, rows: Features, labels: torch.Tensor, smoothing: float = 0.0) -> float:
     logits = head(torch.from_numpy(rows.values.astype(np.float32)))
     return torch.nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing).item()
@@ -43,7 +49,7 @@ def test_it_is_the_solution_that_scikit_learn_finds(balanced: bool) -> None:
     counts = torch.bincount(labels).float()
     weights = len(labels) / (CLASSES * counts) if balanced else None
     table = FeatureTable([rows], labels, CPU)
-    head, _ = fit_lbfgs(table, CLASSES, Classification(0.0, weights), None)
+    head = fitted(table, Classification(0.0, weights))
     plain = (rows.values.astype(np.float64) - table.mean.numpy()) / table.scale.numpy()
     theirs = LogisticRegression(
         C=1 / (head.strength * len(labels)), class_weight="balanced" if balanced else None, tol=1e-10, max_iter=10_000
@@ -63,7 +69,7 @@ def test_features_that_hardly_change_do_not_drown_the_others() -> None:
         return Features(np.concatenate([informative, noise], 1).astype(np.float16), {})
 
     def right(rows: Features, others: Features) -> float:
-        head, _ = fit_lbfgs(FeatureTable([rows], labels, CPU), CLASSES, Classification(), None)
+        head = fitted(FeatureTable([rows], labels, CPU))
         answers = head(torch.from_numpy(others.values.astype(np.float32))).argmax(1)
         return float((answers == truth).float().mean())
 
@@ -79,20 +85,20 @@ def test_regularisation_is_picked_on_the_validation_part() -> None:
 
     picked = []
     for rows, labels in (few, many):
-        head, tried = fit_lbfgs(FeatureTable([rows], labels, CPU), CLASSES, Classification(), score)
-        assert score(head) == max(value for _, value in tried)
-        picked.append(head.strength)
+        tried = fit_lbfgs(FeatureTable([rows], labels, CPU), CLASSES, Classification(), score)
+        assert [value for _, value in tried] == [score(head) for head, _ in tried]
+        picked.append(max(tried, key=lambda pair: pair[1])[0].strength)
     assert picked[0] > picked[1]  # fewer images need more of it
 
 
 def test_features_that_do_not_fit_into_memory_are_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, labels = data(300, 1.0)
-    whole, _ = fit_lbfgs(FeatureTable([rows], labels, CPU), CLASSES, Classification(), None)
+    whole = fitted(FeatureTable([rows], labels, CPU))
     monkeypatch.setattr("lensmith.training.linear_probe.lbfgs._MEMORY_SHARE", 0.0)
     monkeypatch.setattr("lensmith.training.linear_probe.lbfgs._PIECE_BYTES", 4 * FEATURES * 64)
     table = FeatureTable([rows], labels, CPU)
     assert [len(truth) for _, truth in table] == [64] * 4 + [44]
-    pieces, _ = fit_lbfgs(table, CLASSES, Classification(), None)
+    pieces = fitted(table)
     assert loss(pieces, rows, labels) == pytest.approx(loss(whole, rows, labels), rel=1e-3)
 
 
@@ -102,7 +108,7 @@ def test_rows_of_unreadable_images_do_not_count() -> None:
     values[5] = np.nan
     holes = FeatureTable([Features(values, {5: "broken"}), rows], labels, CPU)
     assert holes.count == 159
-    assert torch.isfinite(fit_lbfgs(holes, CLASSES, Classification(), None)[0].weight).all()
+    assert torch.isfinite(fitted(holes).weight).all()
 
 
 def test_nearest_means_win_where_classes_are_tiny_and_lose_where_they_are_not() -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from lensmith.training.models import depthwise
-from lensmith.training.models.depthwise import can_hasten, convolve, input_gradient, weight_gradient
+from lensmith.training.models.depthwise import convolve, input_gradient, is_supported, weight_gradient
 from lensmith.training.models.fold_batchnorm import BatchNormFolding
 
 CHANNELS = 6
@@ -120,7 +120,7 @@ def test_kernels_of_the_processor_agree(kernel: int, stride: int, size: int, dty
 
 
 def test_what_is_no_depthwise_convolution_is_left_alone() -> None:
-    assert can_hasten(nn.Conv2d(4, 4, 5, groups=4))
+    assert is_supported(nn.Conv2d(4, 4, 5, groups=4))
     for other in (
         nn.Conv2d(4, 8, 5, groups=4),
         nn.Conv2d(4, 4, 5, groups=2),
@@ -131,7 +131,7 @@ def test_what_is_no_depthwise_convolution_is_left_alone() -> None:
         nn.Conv2d(4, 4, 5, groups=4, padding=2, padding_mode="reflect"),
         nn.Conv1d(4, 4, 5, groups=4),
     ):
-        assert not can_hasten(other)
+        assert not is_supported(other)
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["learning", "folded"])
@@ -148,7 +148,7 @@ def test_a_whole_network_has_the_same_gradients(name: str, training: bool) -> No
     usual = of_all(copy.deepcopy(model))
     folding = BatchNormFolding(model, 96)
     folding.fold()
-    convolutions = [one for one in model.modules() if can_hasten(one)]
+    convolutions = [one for one in model.modules() if is_supported(one)]
     assert len(convolutions) > 5
     assert all("forward" in one.__dict__ for one in convolutions)
     for ours, theirs in zip(of_all(model), usual, strict=True):

@@ -70,11 +70,11 @@ def test_an_unknown_task_is_refused() -> None:
 
 
 def test_a_name_is_known_with_a_tag_that_exists() -> None:
-    assert zoo.known("resnet18")
-    assert zoo.known("resnet18.a1_in1k")
-    assert not zoo.known("resnet18.nonsense")
-    assert not zoo.known("resnet-18")
-    assert not zoo.known("")
+    assert zoo.is_known("resnet18")
+    assert zoo.is_known("resnet18.a1_in1k")
+    assert not zoo.is_known("resnet18.nonsense")
+    assert not zoo.is_known("resnet-18")
+    assert not zoo.is_known("")
 
 
 @pytest.mark.parametrize(

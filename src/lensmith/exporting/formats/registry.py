@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 
 from lensmith.core.files import replace_directory, sha256, staging_directory
+from lensmith.core.text import first_sentence
 from lensmith.errors import LensmithError, MissingPackageError, ModelError, OutputError, SettingsError
 from lensmith.exporting.formats import edge, openvino, pt2, safetensors, tensorrt, torchscript, triton
 from lensmith.exporting.formats.base import FormatCheck, FormatExport, TrainedNetwork, write_json
 from lensmith.exporting.formats.pages import write_overview, write_readme
-from lensmith.training.models.state_dict import first_sentence
 
 FORMATS: dict[str, Callable[[TrainedNetwork, Path], FormatCheck]] = {
     "pt2": pt2.write,

@@ -1,1 +1,1 @@
-"""Images on their way to the network: their order, decoding, augmentation and mixing."""
+"""Data loading: sampling, decoding, augmentation, MixUp and prefetch of training images."""

@@ -1,8 +1,8 @@
-"""Augmentation: what is random about a sample is a pure function of (seed, epoch, sample, copy).
+"""Augmentation, whose random numbers are a pure function of (seed, epoch, sample, copy).
 
-Cropping, and what works on one picture at a time, happens where the picture is decoded; flips and colour happen to the
-whole batch on the device. So neither the number of data workers nor the batch's place in memory changes what the model
-sees, and a resumed run sees the same.
+Crops and other changes of single images happen where the image is decoded; flips and colour are applied to the whole
+batch on the device. So neither the number of data-loader workers nor the device changes what the model sees, and a
+resumed run sees the same.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from lensmith.errors import MissingPackageError, SettingsError
 from lensmith.imaging.preprocessing import Pixels, Preprocessing, resize
 
 Alter = Callable[[Pixels, np.random.Generator], Pixels]
-"""Changes one cropped picture, uint8 (S, S, 3), by the sample's own random numbers."""
+"""A transform of one cropped image, uint8 (S, S, 3) → the same, with the sample's own random numbers."""
 
 FACTORS = 4
-"""Numbers a sample carries to the device: flip (0 or 1), brightness, contrast, saturation (1 = as it is)."""
+"""Factors of each sample that are applied on the device: flip (0 or 1), brightness, contrast, saturation (1: none)."""
 
 
 @dataclass(frozen=True)
 class Augment:
-    """How strongly training pictures are varied.
+    """Strength of the augmentation of training images.
 
     Attributes:
-        area: smallest and largest share of the picture's area that a crop takes; None: no random crop.
-        aspect: smallest and largest ratio of its width to its height.
-        alter: what else happens to the cropped picture, still in the data process.
-        flip: mirror every second picture.
-        colour: brightness, contrast and saturation vary by ± this share.
+        area: smallest and largest share of the image's area that a random crop takes; None: no random crop.
+        aspect: smallest and largest ratio of a crop's width to its height.
+        alter: further transform of the cropped image, in the data-loader worker; None: no transform.
+        flip: whether every second image is mirrored.
+        colour: largest relative change of brightness, contrast and saturation, 0..1.
     """
 
     area: tuple[float, float] | None = None
@@ -51,18 +51,18 @@ class Augment:
     colour: float = 0.0
 
     def draw(self, seed: int, epoch: int, sample: int, copy: int = 0) -> np.random.Generator:
-        """The sample's own stream of random numbers in this epoch; another for each copy of it in the epoch."""
-        # The generator counts in the lower words, so samples lie far apart; 0 is where the epoch's order begins.
+        """A generator of random numbers for one sample in one epoch, and for one of its copies there."""
+        # The generator counts in the lower words, so samples lie far apart; counter 0 is for the epoch's order.
         counter = (copy << 128) + ((sample + 1) << 64)
         return np.random.Generator(np.random.Philox(key=(seed << 32) + epoch, counter=counter))
 
     def picture(self, picture: Image.Image, how: Preprocessing, random: np.random.Generator) -> Pixels:
-        """RGB picture → uint8 (S, S, 3), cropped and altered."""
+        """Crop and transform an RGB picture: uint8 (S, S, 3)."""
         cropped = self.crop(picture, how, random)
         return cropped if self.alter is None else self.alter(cropped, random)
 
     def crop(self, picture: Image.Image, how: Preprocessing, random: np.random.Generator) -> Pixels:
-        """RGB picture → uint8 (S, S, 3): a random part of it, resampled once.
+        """Crop a random part of an RGB picture, resampled once: uint8 (S, S, 3).
 
         Source: the Inception crop (Szegedy et al., 2015), as in torchvision's RandomResizedCrop.
         """
@@ -81,12 +81,12 @@ class Augment:
         return resize(picture, how)
 
     def factors(self, random: np.random.Generator) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-        """float32 (4,): what `apply` does to the sample."""
+        """Factors of one sample for `apply`, float32 (4,)."""
         colour = random.uniform(1 - self.colour, 1 + self.colour, 3)
         return np.array([float(self.flip and random.random() < 0.5), *colour], dtype=np.float32)
 
     def apply(self, batch: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-        """float (N, 3, S, S) in 0..1, factors (N, 4) → the same shape, flipped and coloured sample by sample."""
+        """Flip and colour images float (N, 3, S, S), 0..1, by factors float32 (N, 4); the result is alike."""
         if self.flip:
             batch = torch.where(factors[:, 0].view(-1, 1, 1, 1) > 0, batch.flip(3), batch)
         if self.colour:
@@ -101,8 +101,8 @@ def build(settings: TrainSettings, image_size: int) -> Augment:
     """The augmentation that the settings ask for.
 
     Args:
-        settings: `augment` names the level; `albumentations` a file that stands in for its flip and colour.
-        image_size: pixels a side of the model, on which the file's pipeline is tried.
+        settings: the run's settings; `augment` names the level, `albumentations` a file that replaces flip and colour.
+        image_size: pixels a side of the image on which the file's pipeline is tried.
 
     Raises:
         MissingPackageError: albumentations is not installed.
@@ -111,15 +111,15 @@ def build(settings: TrainSettings, image_size: int) -> Augment:
     level = LEVELS[settings.augment]
     if settings.albumentations is None:
         return level
-    return replace(level, flip=False, colour=0.0, alter=Pipeline(settings.albumentations, image_size))
+    return replace(level, flip=False, colour=0.0, alter=AlbumentationsPipeline(settings.albumentations, image_size))
 
 
-class Pipeline:
-    """A pipeline that `albumentations.save` wrote.
+class AlbumentationsPipeline:
+    """A pipeline of transforms that `albumentations.save` wrote.
 
     Args:
-        path: .json, .yaml or .yml.
-        image_size: pixels a side of the picture that it is tried on.
+        path: file that ends in .json, .yaml or .yml.
+        image_size: pixels a side of the image on which it is tried.
 
     Raises:
         MissingPackageError: albumentations is not installed.
@@ -138,25 +138,25 @@ class Pipeline:
             self._pipeline: Any = albumentations.Compose([loaded])
             made = self(grey, np.random.default_rng(0))
         except Exception as error:  # whatever a transform raises
-            reason = " ".join(str(error).split()).rstrip(".") or "nothing is said why"
+            reason = " ".join(str(error).split()).rstrip(".") or "no reason given"
             raise _no_pipeline(path, f"It cannot be loaded or run ({type(error).__name__}: {reason}).") from error
         if (made.shape, made.dtype) != (grey.shape, grey.dtype):
             arrived = f"It makes {made.dtype} {made.shape} of uint8 {grey.shape}."
             raise _no_pipeline(path, arrived)
 
     def __call__(self, pixels: Pixels, random: np.random.Generator) -> Pixels:
-        """Uint8 (S, S, 3) → the same, altered."""
-        # Its own seeding gives each transform the same numbers, so that all of them would be applied, or none.
+        """Transform an image uint8 (S, S, 3), with the same shape as result."""
+        # The library seeds every transform alike, so that all of them would be applied, or none.
         with _ONE_AT_A_TIME:
             self._pipeline.set_random_state(random, python_random.Random(int(random.integers(2**63))))
             altered: Pixels = self._pipeline(image=pixels)["image"]
         return np.ascontiguousarray(altered)
 
 
-def trivial(pixels: Pixels, random: np.random.Generator) -> Pixels:
-    """One random operation of random strength on uint8 (S, S, 3).
+def trivial_augment(pixels: Pixels, random: np.random.Generator) -> Pixels:
+    """TrivialAugment: one random operation of random strength on an image uint8 (S, S, 3).
 
-    Source: Müller and Hutter, TrivialAugment, 2021; torchvision's, on a Pillow picture, which is faster than tensors.
+    Source: Müller and Hutter, TrivialAugment, 2021; torchvision's, on a Pillow image, which is faster than on tensors.
     """
     with _ONE_AT_A_TIME, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(random.integers(2**63)))
@@ -164,7 +164,7 @@ def trivial(pixels: Pixels, random: np.random.Generator) -> Pixels:
 
 
 _ONE_AT_A_TIME = threading.Lock()
-"""Threads share torch's random generator, and a pipeline's."""
+"""Lock for torch's random generator and that of a pipeline, which threads share."""
 
 _TRIVIAL = v2.TrivialAugmentWide()
 
@@ -174,9 +174,9 @@ LEVELS = {
     "flip": Augment(flip=True),
     "light": Augment(area=(0.7, 1.0), flip=True),
     "standard": Augment(area=_STRONG_CROP, flip=True, colour=0.2),
-    "trivial": Augment(area=_STRONG_CROP, flip=True, alter=trivial),
+    "trivial": Augment(area=_STRONG_CROP, flip=True, alter=trivial_augment),
 }
-"""The setting `augment`."""
+"""Augmentation by value of the setting `augment`."""
 
 
 def _no_pipeline(path: Path, arrived: str) -> SettingsError:
@@ -188,6 +188,6 @@ def _no_pipeline(path: Path, arrived: str) -> SettingsError:
 
 
 def _grey(batch: torch.Tensor) -> torch.Tensor:
-    """(N, 3, S, S) → luma (N, 1, S, S), ITU-R 601."""
+    """Luma (N, 1, S, S) of images float (N, 3, S, S), by ITU-R 601."""
     red, green, blue = batch.unbind(1)
     return (0.299 * red + 0.587 * green + 0.114 * blue).unsqueeze(1)

@@ -1,9 +1,7 @@
-"""Images on their way into the loop.
+"""Images decoded on demand, and batches of them.
 
-The order of an epoch is a pure function of (seed, epoch), so a run goes on from a cursor without replaying. All that
-the data workers need to know of a sample travels with it, so they live on when the epoch or the image size changes. A
-file that
-cannot be read never stops a run: its sample arrives without pixels, is named once, and is left out of its batch.
+All that data-loader workers need to know of a sample is in its item, so they live on when the epoch or the image size
+changes. A file that cannot be read never stops a run: its sample is reported once and left out of its batch.
 """
 
 from __future__ import annotations
@@ -29,15 +27,15 @@ from lensmith.training.dataloading.sampler import Item
 
 @dataclass(frozen=True)
 class Batch:
-    """What the loader hands out; unreadable samples are already gone from the tensors.
+    """A batch from a data loader, without the unreadable samples.
 
     Attributes:
         images: uint8 (N, S, S, 3) for training, float32 (N, 3, S, S) for validation; float16 (N, …) features.
-        labels: int64 (N,).
-        factors: float32 (N, 4) for `Augment.apply`.
-        taken: samples that the batch stands for, the unreadable ones among them.
-        indices: which samples the rows are.
-        unreadable: (path, reason) of those left out.
+        labels: int64 (N,), class indices.
+        factors: float32 (N, 4), factors for `Augment.apply`.
+        taken: number of samples drawn for the batch, unreadable ones included.
+        indices: sample index of each row.
+        unreadable: (path, reason) of each sample left out.
     """
 
     images: torch.Tensor
@@ -48,13 +46,13 @@ class Batch:
     unreadable: list[tuple[str, str]]
 
     def pin_memory(self) -> Batch:
-        """Called by the loader, so that copies to a GPU need not wait."""
+        """The batch in pinned memory, so that copies to a GPU need not wait; called by torch's DataLoader."""
         tensors = (self.images.pin_memory(), self.labels.pin_memory(), self.factors.pin_memory())
         return Batch(*tensors, self.taken, self.indices, self.unreadable)
 
 
 class Batches(Protocol):
-    """A part, batch by batch."""
+    """A part of the data, batch by batch."""
 
     def __len__(self) -> int: ...
 
@@ -66,10 +64,10 @@ class ImageDataset(Dataset[Any]):
 
     Args:
         images: the set that the samples belong to.
-        samples: which of them.
-        how: preprocessing.
-        augment: None for validation, which gets exactly what the service would make of the file.
-        seed: of the augmentation.
+        samples: the part's samples.
+        how: the model's preprocessing.
+        augment: augmentation of training images; None for validation, which preprocesses exactly as the service does.
+        seed: the run's seed, for augmentation.
     """
 
     def __init__(
@@ -77,7 +75,7 @@ class ImageDataset(Dataset[Any]):
     ) -> None:
         self.images, self.samples, self.how, self.augment, self.seed = images, samples, how, augment, seed
         self.decoded: DecodedPictures | None = None
-        """Pictures decoded before, all of them for the size of the phase under way."""
+        """Pictures of all samples from the decode cache, for the image size of the current phase."""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -102,20 +100,20 @@ class ImageDataset(Dataset[Any]):
 
     @staticmethod
     def shortest_px(how: Preprocessing, augment: Augment | None) -> int:
-        """Shorter side of the pictures that crops are taken of.
+        """Shorter side, in pixels, of the decoded pictures from which crops are taken.
 
-        The smallest crop is the most enlarged; below its own pixels it would be blurred.
+        The smallest crop is enlarged most, and would be blurred if the picture had fewer pixels.
         """
         smallest = math.sqrt(augment.area[0]) if augment and augment.area else 1.0
         return math.ceil(shortest_side_px(how) / smallest)
 
     def _picture(self, index: int, shortest_px: int) -> Image.Image:
         fits = self.decoded is not None and self.decoded.shortest_px == shortest_px
-        kept = self.decoded[index] if self.decoded is not None and fits else None
-        return decode(read(self.images.file(self.samples[index])), shortest_px) if kept is None else kept
+        cached = self.decoded[index] if self.decoded is not None and fits else None
+        return decode(read(self.images.file(self.samples[index])), shortest_px) if cached is None else cached
 
     def collate(self, items: list[tuple[Any, int, Any, int, str]]) -> Batch:
-        """Items, of which there may be none, → one batch without the unreadable ones."""
+        """One batch of items, of which there may be none, without the unreadable ones."""
         good = [item for item in items if item[0] is not None]
         bad = [(self.samples[index].path, reason) for pixels, _, _, index, reason in items if pixels is None]
         size = self.how.image_size

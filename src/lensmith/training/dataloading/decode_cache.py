@@ -1,15 +1,15 @@
-"""Pictures decoded once and kept: the same pixels as decoding makes, for the price of reading them.
+"""Decode cache: pictures decoded once and stored, for the price of reading them in later epochs.
 
-Worth it where files are large and epochs many; both are measured. What is kept is what `image.decode` returns, so a
-run sees the same bits with it and without.
+It pays where files are large and epochs many; both are measured. Stored pixels are those that `imaging.decode` returns,
+so a run sees the same bits with the cache and without.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from PIL import Image
 
 from lensmith.core.cache import Store
 from lensmith.core.machine import allowed_cores
+from lensmith.core.threads import map_in_order
 from lensmith.data.scan import ImageSet, Sample, identity
 from lensmith.errors import ImageError
 from lensmith.imaging.decode import decode, decoded_size, read
@@ -31,16 +32,16 @@ SAMPLE = 24
 """Pictures that decoding is timed on."""
 
 LEAST_SAVED_S = 5.0
-"""Decoding that is spared, below which keeping pictures is not worth their place on disk."""
+"""Seconds of decoding to be saved, below which the cache is not worth its room on disk."""
 
 
 class DecodedPictures:
-    """Pictures of samples, mapped into memory; goes to other processes as the name of its file.
+    """Decoded pictures of samples, mapped into memory; pickled as the name of the mapped file.
 
     Args:
-        pixels: uint8, all pictures one after the other, a byte before each: 0 where it could not be decoded.
-        sizes: int64 (N, 2): width and height of each; 0 where its header tells none.
-        shortest_px: that they were decoded with.
+        pixels: uint8 (bytes,), all pictures one after the other, each after a byte that is 0 where decoding failed.
+        sizes: int64 (N, 2), width and height of each picture; 0 where the file's header cannot be read.
+        shortest_px: shorter side, in pixels, that decoding was asked for.
     """
 
     def __init__(self, pixels: npt.NDArray[np.uint8], sizes: npt.NDArray[np.int64], shortest_px: int) -> None:
@@ -66,18 +67,21 @@ class DecodedPictures:
 
 
 def is_worthwhile(images: ImageSet, samples: Sequence[Sample], shortest_px: int, epochs: int) -> bool:
-    """Whether `epochs` passes over decoded pictures would spare enough, by the time that some of them take.
+    """Whether the cache saves enough time, estimated by decoding some of the pictures.
 
     Args:
-        images: the set.
-        samples: of it, to be decoded in each pass.
-        shortest_px: see `image.decode`.
-        epochs: passes.
+        images: the set of images.
+        samples: samples that each epoch decodes.
+        shortest_px: shorter side in pixels, see `imaging.decode`.
+        epochs: number of epochs.
     """
     some = [samples[number * len(samples) // SAMPLE] for number in range(SAMPLE)] if len(samples) > SAMPLE else samples
     if not some:
         return False
-    encoded = [file for sample in some if (file := _encoded(images, sample)) is not None]
+    encoded = []
+    for sample in some:
+        with suppress(ImageError):
+            encoded.append(read(images.file(sample)))
     started = time.perf_counter()
     for file in encoded:
         _decode(file, shortest_px)
@@ -88,42 +92,44 @@ def is_worthwhile(images: ImageSet, samples: Sequence[Sample], shortest_px: int,
 def load_or_decode(
     images: ImageSet, samples: Sequence[Sample], shortest_px: int, store: Store, watch: Callable[[int, int], None]
 ) -> DecodedPictures:
-    """Decode `samples` on all cores, or find them kept.
+    """Pictures of `samples` from the cache, or decoded now on all cores.
 
     Args:
-        images: the set.
-        samples: of it.
-        shortest_px: see `image.decode`.
-        store: where they are kept.
-        watch: told how many are done, of how many; what it raises stops the work, and what is done is kept.
+        images: the set of images.
+        samples: samples to decode.
+        shortest_px: shorter side in pixels, see `imaging.decode`.
+        store: cache on disk.
+        watch: progress callback: pictures done, of how many. An exception stops the work; finished blocks stay cached.
 
     Raises:
-        NotKeptError: no room for them.
+        NotKeptError: the cache has no room for them.
     """
-    with ThreadPoolExecutor(allowed_cores()) as pool:
-        sizes = np.array(list(pool.map(lambda one: _size(images, one, shortest_px), samples)), dtype=np.int64)
-    sizes = sizes.reshape(-1, 2)
+    threads = allowed_cores()
+    sizes = np.array(
+        list(map_in_order(lambda one: _size(images, one, shortest_px), samples, threads, 8 * BLOCK, "size")),
+        dtype=np.int64,
+    ).reshape(-1, 2)
     blocks = [range(start, min(start + BLOCK, len(samples))) for start in range(0, len(samples), BLOCK)]
     lengths = [int(_lengths(sizes)[block.start : block.stop].sum()) for block in blocks]
 
-    def picture(number: int) -> Pixels:
+    def picture(number: int) -> npt.NDArray[np.uint8]:
+        """Whether decoding worked, and the pixels: uint8 of shape (1 + 3 H W,)."""
         width, height = sizes[number]
-        made = _decode(_encoded(images, samples[number]), shortest_px) if width else None
         row = np.zeros(1 + 3 * width * height, dtype=np.uint8)
-        if made is not None and made.shape == (height, width, 3):
-            row[0], row[1:] = 1, made.reshape(-1)
+        if width:
+            with suppress(ImageError):
+                pixels = _decode(read(images.file(samples[number])), shortest_px)
+                if pixels is not None and pixels.shape == (height, width, 3):
+                    row[0], row[1:] = 1, pixels.reshape(-1)
         return row
 
     def make(numbers: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:
-        with ThreadPoolExecutor(allowed_cores(), thread_name_prefix="decode") as pool:
-            pending: deque[list[Future[Pixels]]] = deque()
+        """The blocks with these numbers, each uint8 of shape (bytes,)."""
+        wanted = (one for number in numbers for one in blocks[number])
+        with closing(map_in_order(picture, wanted, threads, 2 * BLOCK, "decode")) as rows:
             for place, number in enumerate(numbers):
-                pending.append([pool.submit(picture, one) for one in blocks[number]])
                 watch(place * BLOCK, len(numbers) * BLOCK)
-                if len(pending) > 2:
-                    yield np.concatenate([future.result() for future in pending.popleft()])
-            while pending:
-                yield np.concatenate([future.result() for future in pending.popleft()])
+                yield np.concatenate(list(islice(rows, len(blocks[number]))))
 
     key = {"shortest_px": shortest_px, "files": identity(images, samples), "pillow": PIL.__version__}
     title = f"{len(samples):,} pictures of {images.root.name}, shorter side {shortest_px} px or more"
@@ -131,27 +137,20 @@ def load_or_decode(
 
 
 def _lengths(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Bytes of each picture, with the one before it."""
+    """Bytes of each picture and of the one before it."""
     return np.asarray(1 + 3 * sizes.prod(axis=1), dtype=np.int64)
 
 
 def _size(images: ImageSet, sample: Sample, shortest_px: int) -> tuple[int, int]:
-    """0, 0 where the file cannot be decoded."""
+    """Width and height of the decoded picture; 0, 0 where the file cannot be decoded."""
     try:
         return decoded_size(images.file(sample), shortest_px)
     except ImageError:
         return 0, 0
 
 
-def _encoded(images: ImageSet, sample: Sample) -> bytes | None:
+def _decode(encoded: bytes, shortest_px: int) -> Pixels | None:
     try:
-        return read(images.file(sample))
-    except ImageError:
-        return None
-
-
-def _decode(encoded: bytes | None, shortest_px: int) -> Pixels | None:
-    try:
-        return None if encoded is None else np.asarray(decode(encoded, shortest_px))
+        return np.asarray(decode(encoded, shortest_px))
     except ImageError:
         return None

@@ -1,4 +1,4 @@
-"""Data-loader workers: processes that decode batches, end with the run, and report a lack of memory in plain words."""
+"""Data-loader workers: processes that decode batches, ignore signals meant for the run, and end with it."""
 
 from __future__ import annotations
 
@@ -17,26 +17,29 @@ from lensmith.training.dataloading.sampler import EpochSampler
 from lensmith.training.microbatch import malloc
 from lensmith.training.microbatch.memory import is_out_of_memory, lift_cap
 
-_TELLS_SENDERS = hasattr(signal, "sigwaitinfo")
-"""Whether a worker can tell who sent it a signal; macOS cannot."""
+_KNOWS_SENDERS = hasattr(signal, "sigwaitinfo")
+"""Whether a worker can find out which process sent a signal; not on macOS."""
 
 _WORKER_LOST = ("Caught MemoryError", "MemoryError: ", "is killed by signal", "exited unexpectedly")
-"""What torch says of a worker that ran out of memory, or was killed for it."""
+"""Parts of torch's messages about a worker that ran out of memory, or was killed for it."""
 
 
 def default_loader_workers(device: torch.device, processes: int = 1) -> int:
-    """Data processes that measured well: on a GPU the cores allowed; on a CPU half of them, as it also trains.
+    """Number of data-loader workers that measured well: all cores beside a GPU; half of them where the CPU trains.
 
     Args:
-        device: that trains.
-        processes: that train on this machine and share its cores.
+        device: the device that trains.
+        processes: number of ranks on this machine that share its cores.
     """
     cores = allowed_cores() // processes
     return min(8, cores) if device.type == "cuda" else min(4, cores // 2)
 
 
 def build_loader(dataset: ImageDataset, order: EpochSampler, workers: int, device: torch.device) -> DataLoader[Any]:
-    """Batches in the order of `order`, decoded by `workers` processes that live as long as the loader."""
+    """A loader of batches in the order of `order`, decoded by `workers` processes that live as long as the loader.
+
+    Batches hold tensors of the dtypes and shapes that `Batch` describes.
+    """
     return _Loader(
         dataset,
         batch_sampler=order,
@@ -45,18 +48,18 @@ def build_loader(dataset: ImageDataset, order: EpochSampler, workers: int, devic
         pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_obey_the_parent_alone,
-        # Each pass draws a seed for the workers. From torch's own stream, a resumed run would draw one more.
+        worker_init_fn=_init_worker,
+        # Each pass draws a seed for the workers. From torch's global generator, a resumed run would draw one more.
         generator=torch.Generator(),
     )
 
 
 class _Loader(DataLoader[Any]):
-    """Says in plain words when its workers fail, and starts them so that no signal but the parent's ends them."""
+    """A DataLoader that translates its workers' failures, and whose workers end only by the parent's signals."""
 
     def __iter__(self) -> Any:
         try:
-            yield from self._begin()
+            yield from self._start()
         except (MemoryError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[-1:]
             if not is_out_of_memory(error) and not any(sign in str(error) for sign in _WORKER_LOST):
@@ -67,9 +70,9 @@ class _Loader(DataLoader[Any]):
                 "Use fewer workers (--loader-workers 0), smaller batches or images, or a machine with more memory.",
             ) from error
 
-    def _begin(self) -> Any:
-        """With Ctrl-C and SIGTERM held back in every thread of the workers', also those that libraries start."""
-        if not _TELLS_SENDERS:
+    def _start(self) -> Any:
+        """Start the workers with Ctrl-C and SIGTERM blocked in all their threads, also those that libraries start."""
+        if not _KNOWS_SENDERS:
             return super().__iter__()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
@@ -79,19 +82,22 @@ class _Loader(DataLoader[Any]):
 
 
 def close_loader(batches: DataLoader[Any]) -> None:
-    """End a loader's processes now; else they live as long as a traceback that leads to it, in a notebook for hours."""
+    """End a loader's workers now; else they live as long as a traceback that refers to it, in a notebook for hours."""
     iterator = batches._iterator  # torch offers no public way
     if iterator is not None:
         iterator._shutdown_workers()  # type: ignore[attr-defined]
         batches._iterator = None
 
 
-def _obey_the_parent_alone(worker: int) -> None:
-    """Ctrl-C and SIGTERM often reach the whole process group, and the loop needs its batches up to the next step."""
+def _init_worker(worker: int) -> None:
+    """Ignore Ctrl-C, and SIGTERM from any process but the parent.
+
+    Both often reach the whole process group, and the training loop needs its batches up to the next step.
+    """
     lift_cap()
-    malloc.restore_defaults()  # the heap that the parent keeps for its steps would be held here, too
+    malloc.restore_defaults()  # else freed memory would be retained here as in the parent
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if _TELLS_SENDERS:
+    if _KNOWS_SENDERS:
         threading.Thread(target=_exit_for_the_parent, daemon=True).start()
 
 

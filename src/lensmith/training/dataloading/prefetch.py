@@ -1,4 +1,4 @@
-"""The next batch on its way to the GPU while the last one is worked on."""
+"""Prefetch: the next batch is copied to the GPU while the current one is trained on."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from lensmith.training.dataloading.dataset import Batch, Batches
 
 
 def prefetch(batches: Batches, device: torch.device) -> Iterator[Batch]:
-    """The same batches; on a GPU their pictures and factors are there, copied on a stream of their own.
+    """Yield the same batches with images and factors on the device, copied on a stream of their own.
 
-    Labels stay where they are, since looking at them would wait for the GPU. A batch that there is no room for besides
-    the one under way stays on the CPU, and is copied when its turn comes.
+    Labels stay on the CPU, since reading them would wait for the GPU. A batch that does not fit into memory beside the
+    current one stays on the CPU, too, for the step to copy it.
 
     Args:
-        batches: from pinned memory, else copies wait.
-        device: where they are used.
+        batches: batches in pinned memory, as copies of others wait.
+        device: the device that trains.
     """
     if device.type != "cuda":
         yield from batches
@@ -48,5 +48,5 @@ def _arrived(batch: Batch, device: torch.device, stream: torch.cuda.Stream) -> B
     now.wait_stream(stream)
     for tensor in (batch.images, batch.factors):
         if tensor.is_cuda:
-            tensor.record_stream(now)  # its memory is not given away before it was used
+            tensor.record_stream(now)  # its memory is not reused before the step has read it
     return batch

@@ -15,11 +15,11 @@ class Item(NamedTuple):
     """One sample of an epoch.
 
     Attributes:
-        epoch: 0-based.
-        sample: its index.
-        copy: how often it came in this epoch before.
-        size: pixels a side to make of it; None: the model's own.
-        view: 0 as it is, v > 0 by the v-th draw whatever the epoch; None: drawn anew in each epoch.
+        epoch: number of the epoch, 0-based.
+        sample: index of the sample in its part.
+        copy: number of times that the sample came in this epoch before.
+        size: image size in pixels a side; None: the model's own.
+        view: 0 for no augmentation, v > 0 for the v-th draw in any epoch; None: a new draw in each epoch.
     """
 
     epoch: int
@@ -32,17 +32,16 @@ class Item(NamedTuple):
 class EpochSampler:
     """Batches of items in the order of an epoch; set `epoch`, `skip`, `size` and `views` before iterating.
 
-    An epoch is cut into near-equal batches, so that there is no tiny last one for BatchNorm to stumble over. Each batch
-    is cut into near-equal slices, one for each of several processes that train together; lengths and `skip` count the
-    whole batches.
+    An epoch is divided into near-equal batches, so that no tiny last batch spoils BatchNorm's statistics. Each batch is
+    divided into near-equal slices, one for each rank; the length and `skip` count whole batches.
 
     Args:
-        length: samples of the part, and draws in an epoch.
-        batch_size: images in a batch at most.
-        seed: of the order; None: as they come.
-        balance: the label of each sample, to draw every class equally often; None: each sample once.
-        rank: which slice of each batch is wanted.
-        ranks: how many slices there are; where a batch has fewer images, some are empty.
+        length: number of samples in the part, and of draws in an epoch.
+        batch_size: most images in a batch.
+        seed: the run's seed; None: the order of the samples.
+        balance: label of each sample, to draw every class equally often; None: each sample once.
+        rank: number of this rank, whose slice of each batch is yielded, 0-based.
+        ranks: number of ranks; where a batch has fewer images, some slices are empty.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class EpochSampler:
         self.epoch = 0
         self.skip = 0
         self.size: int | None = None
-        self.views: int | None = None  # epochs and copies take turns at so many views of each sample; None: no end
+        self.views: int | None = None  # number of views that epochs and copies take in turns; None: a new one each time
 
     def __len__(self) -> int:
         return -(-self.length // self.batch_size)
@@ -82,10 +81,10 @@ class EpochSampler:
         return None if self.views is None else (self.epoch + copy) % self.views
 
     def _drawn(self, classes: list[Indices], number: int) -> Indices:
-        """int64 (draws, 2): index and copy of what the epoch draws from one class.
+        """Index and copy of each sample that the epoch draws from one class, int64 (draws, 2).
 
-        A class's samples come in round after round, each in a new order, on from one epoch to the next: so the draws of
-        two samples of a class never differ by more than one, however long a run is.
+        A class's samples come round after round, each round in a new order, across epochs: so two samples of a class
+        are drawn equally often, but for one draw, however long a run is.
         """
         members = classes[number]
         # The quotients of neighbouring classes take turns at rounding up, and sum to the epoch's length.
@@ -98,6 +97,6 @@ class EpochSampler:
         return np.stack((np.array(indices, dtype=np.int64), copies), axis=1)
 
     def _round(self, number: int, members: Indices, turn: int) -> Indices:
-        """A class's samples in the order of one round."""
-        key = (1 << 127) + ((self.seed or 0) << 32) + turn  # a key of its own: those of epochs stay far below
+        """A class's samples in the order of one round, int64 (members,)."""
+        key = (1 << 127) + ((self.seed or 0) << 32) + turn  # far from the keys of epochs
         return np.random.Generator(np.random.Philox(key=key, counter=number << 64)).permutation(members)

@@ -1,1 +1,1 @@
-"""Frozen work is never done twice: what a frozen prefix makes of an image is computed once and kept."""
+"""Feature cache: a frozen trunk's outputs, computed once for each image and view and reused in every epoch."""

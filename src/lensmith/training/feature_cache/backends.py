@@ -1,6 +1,6 @@
-"""A frozen prefix on whatever computes it fastest here: torch, ONNX Runtime or OpenVINO, by trial.
+"""Backends of the frozen trunk: torch, ONNX Runtime or OpenVINO, whichever a trial finds fastest on this machine.
 
-A runner is called from several threads at once, each of which takes a batch through on one core.
+A backend is called from several threads at once, each of which runs a batch on one core.
 """
 
 from __future__ import annotations
@@ -33,59 +33,62 @@ BATCH = 16
 """Images that go through at once; many more spill out of a CPU's caches."""
 
 TORCH_IS_FINE_S = 6.0
-"""Where torch needs no longer, building a graph for another engine costs more than it gains."""
+"""Seconds of work in torch, below which building a graph for another engine costs more than it gains."""
 
 LARGEST_ERROR = 0.1
-"""Of features against torch in fp32, relative to their size. bfloat16 brings 0.05 to deep networks of ReLU6, and heads
-trained on such features judged fp32 ones as well as others did (docs/log.md); what is broken is further off."""
+"""Largest relative difference from torch in fp32. bfloat16 brings 0.05 to deep networks of ReLU6, and heads trained on
+such features classified fp32 ones as well as others did (docs/log.md); a broken backend is further off."""
 
 _TRIAL_S = 0.4
 
 
 class FrozenTrunk:
-    """A frozen prefix with the engines that can run it; use as a context, which holds their graphs.
+    """A context that holds a frozen trunk and the graphs of the backends that can run it.
 
     Args:
         module: float32 (N, 3, S, S) → (N, …), in evaluation mode, on `device`.
-        image_size: S.
-        device: of the module.
+        image_size: S, in pixels.
+        device: device of the module.
     """
 
     def __init__(self, module: nn.Module, image_size: int, device: torch.device) -> None:
         self.module, self.image_size, self.device = module, image_size, device
         self._graph: Path | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._threads = torch.get_num_threads()
 
     def __enter__(self) -> Self:
-        self._folder = tempfile.TemporaryDirectory(prefix="lensmith-")
         self._threads = torch.get_num_threads()
         return self
 
     def __exit__(self, *_: object) -> None:
-        torch.set_num_threads(self._threads)  # runners take one each
-        self._folder.cleanup()
+        torch.set_num_threads(self._threads)  # backends set it to one
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def open(self, name: str) -> Backend:
-        """The prefix as `ENGINE PRECISION` runs it."""
+        """The backend named `ENGINE PRECISION`."""
         engine, chosen = name.split()
         if engine == "torch":
             return self._torch(chosen)
         if self._graph is None:
-            self._graph = write_graph(self.module, self.image_size, Path(self._folder.name) / "prefix.onnx")
+            self._folder = tempfile.TemporaryDirectory(prefix="lensmith-")
+            self._graph = write_graph(self.module, self.image_size, Path(self._folder.name) / "trunk.onnx")
         return open_graph(str(self._graph), engine, chosen, threads=1).logits
 
-    def fastest_backend(self, said: dict[str, Any], images: int) -> str:
-        """The candidate that computes the right features fastest; remembered for this machine.
+    def fastest_backend(self, key: dict[str, Any], images: int) -> str:
+        """The backend that computes correct features fastest, memoized on disk for this machine.
 
         Args:
-            said: what the speed depends on besides image size and device: the names of model and cut.
-            images: how many there are to do, since for few no graph is worth its making.
+            key: names of model and split point; the speed depends on them besides image size and device.
+            images: number of images to compute; for few of them no graph is worth building.
         """
         names = available_backends(self.device)
         if len(names) == 1:
             return names[0]
         versions = installed_versions(("torch", "timm", "openvino", "onnxruntime"))
         where = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
-        depends_on = {**said, "image_size": self.image_size, "device": where, "versions": versions, "among": names}
+        depends_on = {**key, "image_size": self.image_size, "device": where, "versions": versions, "among": names}
         ours = [name for name in names if name.startswith("torch")]
         speeds = remembered("prefix-torch", depends_on, lambda: self.speeds(ours))
         others = [name for name in names if name not in ours]
@@ -94,14 +97,14 @@ class FrozenTrunk:
         return max(speeds, key=lambda name: speeds[name])
 
     def speeds(self, names: list[str]) -> dict[str, float]:
-        """Images a second of candidates on noise; 0 where features are wrong or there are none."""
+        """Measured speed of each backend in images a second, on noise; 0 where it fails or its features are wrong."""
         noise = np.random.default_rng(0).standard_normal((BATCH, 3, self.image_size, self.image_size), dtype=np.float32)
-        right = self.open("torch fp32")(noise)
+        expected = self.open("torch fp32")(noise)
         found = {}
         for name in names:
             try:
                 run = self.open(name)
-                error = np.linalg.norm(run(noise) - right) / max(1e-9, float(np.linalg.norm(right)))
+                error = np.linalg.norm(run(noise) - expected) / max(1e-9, float(np.linalg.norm(expected)))
                 found[name] = _speed(run, noise, self.device) if error < LARGEST_ERROR else 0.0
             except Exception as error:  # each engine has exceptions of its own
                 if name.startswith("torch") or memory.is_out_of_memory(error):
@@ -111,6 +114,7 @@ class FrozenTrunk:
 
     def _torch(self, chosen: str) -> Backend:
         def run(batch: Tensor) -> np.ndarray[Any, Any]:
+            """float32 (N, 3, S, S) → float32 (N, …)."""
             if self.device.type == "cpu":
                 torch.set_num_threads(1)  # of the calling thread
             images = torch.from_numpy(batch).to(self.device, memory_format=torch.channels_last)
@@ -122,11 +126,9 @@ class FrozenTrunk:
 
 
 def available_backends(device: torch.device) -> list[str]:
-    """`ENGINE PRECISION`, torch first, of what this machine has and computes in hardware."""
+    """Names `ENGINE PRECISION`, torch first, of what is installed and computed in hardware here."""
     found = [f"torch {name}" for name in precision.candidates(device)]
-    if device.type == "cuda":
-        return found
-    if not (find_spec("onnx") and find_spec("onnxscript")):
+    if device.type == "cuda" or not (find_spec("onnx") and find_spec("onnxscript")):
         return found
     if find_spec("openvino"):
         found += ["openvino fp32"]
@@ -137,7 +139,7 @@ def available_backends(device: torch.device) -> list[str]:
 
 
 def parallel_batches(device: torch.device) -> int:
-    """Batches that are under way at once: on a CPU one a core; with a GPU as many as keep it fed with images."""
+    """Number of batches under way at once: one for each core of a CPU; as many as keep a GPU fed with images."""
     return allowed_cores() if device.type == "cpu" else min(16, allowed_cores())
 
 

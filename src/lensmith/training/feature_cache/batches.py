@@ -1,4 +1,4 @@
-"""Features in the order of an epoch: what the loader of images is for images."""
+"""Cached features in the order of an epoch, batch by batch, in the place of a data loader of images."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from lensmith.training.feature_cache.features import Features
 
 
 class FeatureBatches:
-    """Batches of features; no data process is needed for them.
+    """Batches of features; no data-loader workers are needed for them.
 
     Args:
-        samples: that the rows belong to.
-        views: their features, a `Rows` for each view.
-        order: of an epoch.
+        samples: the samples of the rows.
+        views: features of all samples in each view.
+        order: the order of an epoch.
     """
 
     def __init__(self, samples: Sequence[Sample], views: Sequence[Features], order: EpochSampler) -> None:
@@ -35,9 +35,8 @@ class FeatureBatches:
             yield self._batch(items)
 
     def _batch(self, items: list[Item]) -> Batch:
-        bad = [(item.sample, self.views[item.view or 0].unreadable.get(item.sample)) for item in items]
-        unreadable = [(self.samples[sample].path, reason) for sample, reason in bad if reason is not None]
-        good = [item for item in items if item.sample not in self.views[item.view or 0].unreadable]
+        reasons = [self.views[item.view or 0].unreadable.get(item.sample) for item in items]
+        good = [item for item, reason in zip(items, reasons, strict=True) if reason is None]
         indices = np.array([item.sample for item in good], dtype=np.int64)
         seen = np.array([item.view or 0 for item in good])
         images = np.empty((len(good), *self.views[0].values.shape[1:]), dtype=np.float16)
@@ -49,5 +48,8 @@ class FeatureBatches:
             factors=torch.empty(0, FACTORS),
             taken=len(items),
             indices=indices.tolist(),
-            unreadable=unreadable,
-        )
+            unreadable=[
+                (self.samples[item.sample].path, reason)
+                for item, reason in zip(items, reasons, strict=True) if reason is not None
+            ],
+        )  # fmt: skip

@@ -1,15 +1,14 @@
-"""What a frozen prefix makes of each image, computed once by the fastest engine and kept.
+"""Feature cache: outputs of the frozen trunk for each image, computed once by the fastest backend.
 
-A view is one way to see an image: 0 as it is, as the service sees it; v > 0 augmented with the v-th draw. While a
-prefix is frozen its output is a function of image and view, so E epochs over V views cost V passes.
+A view is one way to see an image: 0 unchanged, as the service sees it; v > 0 with the v-th draw of augmentation. While
+the trunk is frozen its output is a function of image and view, so E epochs over V views cost V forward passes.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -24,6 +23,7 @@ from torch import nn
 from lensmith.config import TrainSettings
 from lensmith.core.cache import Make, NotKeptError, Store
 from lensmith.core.text import first_line
+from lensmith.core.threads import map_in_order
 from lensmith.core.version import installed_versions
 from lensmith.data.scan import ImageSet, Sample, identity
 from lensmith.imaging.preprocessing import Preprocessing
@@ -35,40 +35,39 @@ from lensmith.training.feature_cache.split_model import SplitPoint
 from lensmith.training.microbatch import memory
 
 BLOCK = 64
-"""Images that are computed and written together."""
-
-
-class NoFeaturesError(Exception):
-    """There is no room for them, or an engine cannot compute them here; the images have to be used themselves."""
-
+"""Images whose features are computed and written together."""
 
 HALF_MAX = float(np.finfo(np.float16).max)
 VERSIONS = ("lensmith", "pillow", "torch", "torchvision", "albumentations", "timm", "openvino", "onnxruntime")
-"""What decodes, augments and computes."""
+"""Packages that decode, augment and compute; features of other versions are not used."""
 
 _MEMORY_SHARE = 0.25
-"""Of the memory available, that features may take which the disk has no room for."""
+"""Share of the available memory that features may take when the disk has no room for them."""
 
 Watch = Callable[[int, int], None]
-"""Told how many images are done, of how many; whatever it raises stops the work, and what is done is kept."""
+"""Progress callback: images done, of how many. An exception stops the work; finished blocks stay cached."""
+
+
+class NoFeaturesError(Exception):
+    """Features cannot be had here, for lack of room or of a backend; training has to use the images themselves."""
 
 
 @dataclass(frozen=True)
 class View:
-    """How images are seen.
+    """A way to see images.
 
     Attributes:
-        number: 0 as they are, else the draw.
-        augment: for numbers above 0.
-        seed: of the draws.
+        number: 0 for the unchanged image, else the number of the draw.
+        augment: augmentation of the views above 0.
+        seed: the run's seed.
     """
 
     number: int
     augment: Augment
     seed: int
 
-    def said(self, settings: TrainSettings) -> dict[str, Any]:
-        """All it depends on, as plain values."""
+    def cache_key(self, settings: TrainSettings) -> dict[str, Any]:
+        """All that the view depends on, as plain values."""
         if not self.number:
             return {"number": 0}
         file = settings.albumentations
@@ -83,11 +82,11 @@ class View:
 
 @dataclass(frozen=True)
 class Features:
-    """Features of samples, seen one way.
+    """Features of samples in one view.
 
     Attributes:
         values: float16 (N, …), read-only; a row of NaN where the image cannot be read.
-        unreadable: number of such a row → reason.
+        unreadable: reason by number of such a row.
     """
 
     values: npt.NDArray[np.float16]
@@ -95,16 +94,16 @@ class Features:
 
 
 class FeatureExtractor:
-    """A frozen prefix with what its output depends on; use as a context, which holds engines' graphs.
+    """A context that holds a frozen trunk and the backend that runs it.
 
     Args:
-        model: whole, on the device; what lies before the cut is in evaluation mode.
-        cut: where it is cut.
+        model: the whole network, on `device`.
+        split_point: end of the trunk.
         how: preprocessing, at the size of the images.
-        settings: of the run.
-        device: of the model.
-        store: where features are kept.
-        runner: `ENGINE PRECISION`, as an earlier part of the run chose; None: the fastest.
+        settings: the run's resolved settings.
+        device: device of the model.
+        store: cache on disk; None: features stay in memory.
+        backend: `ENGINE PRECISION`, as an earlier part of the run chose it; None: the fastest.
     """
 
     def __init__(
@@ -118,13 +117,12 @@ class FeatureExtractor:
         backend: str | None = None,
     ) -> None:
         self.trunk = FrozenTrunk(split_point.frozen_trunk(model), how.image_size, device)
-        self.split_point, self.how, self.settings, self.device, self.store, self.backend = (
-            split_point, how, settings, device, store, backend,
-        )  # fmt: skip
+        self.split_point, self.how, self.settings, self.store, self.backend = split_point, how, settings, store, backend
+        self._modes: dict[nn.Module, bool] = {}
 
     def __enter__(self) -> Self:
         self.trunk.__enter__()
-        # Dropout that stands beside what learns is in training mode with it.
+        # Dropout right before the trainable tail is in training mode with it.
         self._modes = {module: module.training for module in self.trunk.module.modules()}
         self.trunk.module.eval()
         return self
@@ -136,7 +134,7 @@ class FeatureExtractor:
 
     @cached_property
     def weights(self) -> str:
-        """SHA-256 of the prefix: its structure, and every number in it."""
+        """SHA-256 of the trunk: its structure and every number in it."""
         digest = hashlib.sha256(f"{timm.__version__}\n{self.trunk.module!r}".encode())
         for name, tensor in self.trunk.module.state_dict().items():
             plain = tensor.detach().cpu().contiguous()
@@ -145,12 +143,11 @@ class FeatureExtractor:
         return digest.hexdigest()
 
     def choose(self, images: int) -> str:
-        """The engine for so many images, remembered from here on."""
+        """Choose the backend for so many images, unless it is chosen already."""
         if self.backend is None:
+            key = {"model": self.settings.model, "at": self.split_point.at}
             try:
-                self.backend = self.trunk.fastest_backend(
-                    {"model": self.settings.model, "at": self.split_point.at}, images
-                )
+                self.backend = self.trunk.fastest_backend(key, images)
             except Exception as error:
                 if not memory.is_out_of_memory(error):
                     raise
@@ -158,34 +155,32 @@ class FeatureExtractor:
         return self.backend
 
     def features(self, images: ImageSet, samples: Sequence[Sample], view: View, watch: Watch) -> Features:
-        """Features of `samples`.
+        """Features of `samples`, from the cache or computed now.
 
         Raises:
-            NoFeaturesError: no room for them on disk or in memory, or float16 cannot hold them.
+            NoFeaturesError: there is no room for them on disk or in memory, or float16 cannot represent them.
         """
         assert self.backend is not None
         width = int(np.prod(self.split_point.shape))
-        starts = range(0, len(samples), BLOCK)
-        lengths = [width * len(samples[start : start + BLOCK]) for start in starts]
+        lengths = [width * len(samples[start : start + BLOCK]) for start in range(0, len(samples), BLOCK)]
         dataset = ImageDataset(images, samples, self.how, view.augment if view.number else None, view.seed)
-        make = _BlockMaker(self.trunk, self.backend, dataset, view, self.device, watch)
+        make = _BlockMaker(self.trunk, self.backend, dataset, view, watch)
         key = {
             "weights": self.weights,
             "at": self.split_point.at,
             "shape": list(self.split_point.shape),
             "preprocessing": asdict(self.how),
-            "view": view.said(self.settings),
+            "view": view.cache_key(self.settings),
             "files": identity(images, samples),
             "runner": self.backend,
             "versions": installed_versions(VERSIONS),
         }
-        seen = "as they are" if not view.number else f"view {view.number}"
-        title = (
-            f"{len(samples):,} images of {images.root.name}, {seen}: {self.settings.model} before {self.split_point.at}"
-        )
+        seen = f"view {view.number}" if view.number else "unchanged"
+        network = f"{self.settings.model} before {self.split_point.at}"
+        title = f"{len(samples):,} images of {images.root.name}, {seen}: {network}"
         try:
             if self.store is None:
-                raise NotKeptError("nothing is to be kept")
+                raise NotKeptError("the cache is off, or too small for all views")
             flat = self.store.obtain("features", key, "float16", lengths, make, title, lambda: watch(0, len(samples)))
         except NotKeptError as error:
             if 2 * sum(lengths) > _MEMORY_SHARE * psutil.virtual_memory().available:
@@ -208,15 +203,15 @@ def _in_memory(make: Make, lengths: Sequence[int]) -> npt.NDArray[np.float16]:
     return flat
 
 
+@dataclass
 class _BlockMaker:
-    """Computes blocks of features, several at once, in order."""
+    """Computes blocks of features for the cache, several at once."""
 
-    def __init__(
-        self, prefix: FrozenTrunk, backend: str, dataset: ImageDataset, view: View, device: torch.device, watch: Watch
-    ) -> None:
-        self.trunk, self.backend, self.dataset, self.view, self.device, self.watch = (
-            prefix, backend, dataset, view, device, watch,
-        )  # fmt: skip
+    trunk: FrozenTrunk
+    backend: str
+    dataset: ImageDataset
+    view: View
+    watch: Watch
 
     def __call__(self, numbers: Sequence[int]) -> Iterator[npt.NDArray[np.float16]]:
         """The blocks with these numbers, float16 (n, …) each."""
@@ -224,28 +219,14 @@ class _BlockMaker:
             return
         total = len(self.dataset)
         done = total - sum(len(self._samples(number)) for number in numbers)
-        count = parallel_batches(self.device)
-        with ThreadPoolExecutor(count, thread_name_prefix="features") as pool:
-            run = self.trunk.open(self.backend)
-            pending: deque[Future[npt.NDArray[np.float16]]] = deque()
-            waiting = iter(numbers)
-            try:
-                for number in waiting:
-                    pending.append(pool.submit(self._block, run, number))
-                    if len(pending) > 2 * count:
-                        break
-                while pending:
-                    self.watch(done, total)
-                    block = pending.popleft().result()
-                    for number in waiting:
-                        pending.append(pool.submit(self._block, run, number))
-                        break
-                    done += len(block)
-                    yield block
+        run, threads = self.trunk.open(self.backend), parallel_batches(self.trunk.device)
+        self.watch(done, total)
+        blocks = map_in_order(lambda number: self._block(run, number), numbers, threads, 2 * threads + 1, "features")
+        with closing(blocks):  # so that an exception of `watch` cancels the blocks that have not begun
+            for block in blocks:
+                done += len(block)
+                yield block
                 self.watch(done, total)
-            finally:
-                for future in pending:
-                    future.cancel()
 
     def _samples(self, number: int) -> range:
         return range(len(self.dataset))[number * BLOCK : (number + 1) * BLOCK]
@@ -256,18 +237,15 @@ class _BlockMaker:
         return np.concatenate(parts)
 
     def _features(self, run: Backend, samples: range) -> npt.NDArray[np.float16]:
+        how = self.dataset.how
         batch = self.dataset.collate([self.dataset[Item(0, sample, view=self.view.number)] for sample in samples])
-        place = {index: row for row, index in enumerate(batch.indices)}
         images = batch.images
         if self.view.number and len(images):
             images = self.view.augment.apply(images.permute(0, 3, 1, 2).float().div_(255), batch.factors)
-            mean, std = (
-                torch.tensor(values).view(1, 3, 1, 1) for values in (self.dataset.how.mean, self.dataset.how.std)
-            )
+            mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (how.mean, how.std))
             images = (images - mean).div_(std).contiguous()
-        if not len(images):  # the engine says of which shape features are
-            size = self.dataset.how.image_size
-            images = torch.zeros(1, 3, size, size)
+        if not len(images):  # one dummy image, as the output's shape is only known from the backend
+            images = torch.zeros(1, 3, how.image_size, how.image_size)
         try:
             found = run(images.numpy())
         except Exception as error:
@@ -277,9 +255,8 @@ class _BlockMaker:
         if not np.isfinite(found).all():
             raise NoFeaturesError("features are not numbers")
         if np.abs(found).max(initial=0) > HALF_MAX:
-            raise NoFeaturesError("float16 cannot hold these features")
+            raise NoFeaturesError("float16 cannot represent these features")
         rows = np.full((len(samples), *found.shape[1:]), np.nan, dtype=np.float16)
-        for row, sample in enumerate(samples):
-            if sample in place:
-                rows[row] = found[place[sample]]
+        for row, index in enumerate(batch.indices):
+            rows[index - samples.start] = found[row]
         return rows

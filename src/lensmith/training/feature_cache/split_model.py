@@ -1,7 +1,7 @@
-"""Where a network is cut into a frozen prefix and a learning suffix: suffix(prefix(x)) is the network, to the bit.
+"""Split point of a network, between frozen trunk and trainable tail: tail(trunk(x)) equals the network, to the bit.
 
-timm's networks hand one tensor from module to module, so a part is left out by putting modules that hand on what they
-get in its place. Where that is not true of a network the two parts answer differently, and there is no cut.
+timm's networks pass one tensor from module to module, so a part is left out by replacing its modules with ones that
+return their input. Where a network is built otherwise the two parts give another result, and there is no split point.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from lensmith.training.microbatch import memory
 from lensmith.training.models.backbone import Network
 
 METHODS = ("_pos_embed", "pool")
-"""Steps that timm's transformers take in methods, not in modules."""
+"""Steps that timm's transformers take in methods instead of modules."""
 
 
-class Pass(nn.Module):
-    """Stands for a module and hands on what it gets."""
+class PassThrough(nn.Module):
+    """A module that returns its first input, whatever else it is given."""
 
     def forward(self, x: Any, *_: Any, **__: Any) -> Any:
-        """X."""
+        """Return `x`."""
         return x
 
 
 @dataclass(frozen=True)
 class SplitPoint:
-    """A place between two modules.
+    """A boundary between two modules of a network.
 
     Attributes:
-        at: name of the first module after it.
-        before: names of the modules before it, and of methods; none where the head alone comes after it.
-        after: names of those after it.
-        shape: of what crosses it, without the batch.
-        dropout: before the head, where that alone comes after it.
+        at: name of the first module of the trainable tail.
+        before: names of the trunk's modules, and of methods; empty where the tail is the head alone.
+        after: names of the tail's modules, and of methods.
+        shape: shape of the features that cross the boundary, without the batch.
+        dropout: probability of dropout before the head, used where the tail is the head alone.
     """
 
     at: str
@@ -49,12 +49,12 @@ class SplitPoint:
     dropout: float = 0.0
 
     def frozen_trunk(self, model: nn.Module) -> nn.Module:
-        """Float32 (N, 3, S, S) → (N, *shape), to be used in evaluation mode; shares parameters, buffers and modules."""
+        """The frozen trunk: float32 (N, 3, S, S) → (N, *shape); shares modules with the model, for evaluation mode."""
         return _without(model, self.after)
 
     def trainable_tail(self, model: nn.Module) -> nn.Module:
-        """(N, *shape) → logits (N, C); shares the model's parameters and buffers."""
-        if not self.before:  # the head alone, before which timm drops out
+        """The trainable tail: float (N, *shape) → logits (N, C); shares parameters and buffers with the model."""
+        if not self.before:  # the head alone, before which timm applies dropout
             return nn.Sequential(nn.Dropout(self.dropout), model.get_submodule(self.at))
         return _without(model, self.before)
 
@@ -62,16 +62,16 @@ class SplitPoint:
 def find_split_point(
     network: Network, trainable: int | None, image_size: int, dropout: float = 0.0
 ) -> SplitPoint | None:
-    """The last place before everything that learns.
+    """The last split point before all trainable parameters.
 
     Args:
-        network: in whatever mode; it is left as it is.
-        trainable: stages of the backbone that learn; 0: the head alone, None: all.
+        network: the network; neither its modes nor its statistics change.
+        trainable: number of the backbone's last stages that are trained; 0: the head alone, None: all.
         image_size: pixels a side.
-        dropout: before the head.
+        dropout: probability of dropout before the head.
 
     Returns:
-        None where nothing is frozen in front, or the network does not come apart there.
+        None where no module is frozen in front, or the network cannot be split there.
     """
     if trainable is None:
         return None
@@ -90,7 +90,7 @@ def find_split_point(
             whole = isinstance(features, Tensor) and len(features) == len(images)
             if not whole or not torch.equal(split_point.trainable_tail(model).eval()(features), model(images)):
                 return None
-        except Exception as error:  # whatever a network says to a tensor that it does not expect
+        except Exception as error:  # networks raise anything at a tensor that they do not expect
             if memory.is_out_of_memory(error):
                 raise
             return None
@@ -98,13 +98,13 @@ def find_split_point(
 
 
 def _calls(model: nn.Module, images: Tensor) -> dict[str, int]:
-    """Name of each module, and of METHODS of the model → when it was first called."""
+    """When each module, and each of the model's METHODS, was first called, by name."""
     calls: dict[str, int] = {}
 
     def note(name: str) -> None:
         calls.setdefault(name, len(calls))
 
-    # A hook's answer would take the place of what the module gets.
+    # `note` returns None, as a hook's value would replace the module's input.
     hooks = [
         module.register_forward_pre_hook(lambda *_, name=name: note(name)) for name, module in model.named_modules()
     ]
@@ -133,7 +133,7 @@ def _before_head(network: Network) -> SplitPoint:
 
 
 def _before_stages(network: Network, learning: set[str], calls: dict[str, int]) -> SplitPoint | None:
-    """Before the module called first of those that learn, and as much around it as learns, too."""
+    """Split before the trainable module that is called first, or the largest trainable one around it."""
     model = network.model
     at = min({name.rpartition(".")[0] for name in learning}, key=lambda name: calls.get(name, len(calls)))
     while at:
@@ -147,7 +147,7 @@ def _before_stages(network: Network, learning: set[str], calls: dict[str, int]) 
 
 
 def _sides(model: nn.Module, at: str, calls: dict[str, int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What is called before `at`, and from it on: only the outermost modules of each side."""
+    """Names of what is called before `at`, and from it on: only the outermost modules of each side."""
     chain = ["", *(at[:place] for place, letter in enumerate(at) if letter == ".")]
     beside = [
         f"{parent}.{child}" if parent else child
@@ -160,7 +160,7 @@ def _sides(model: nn.Module, at: str, calls: dict[str, int]) -> tuple[tuple[str,
 
 
 def _without(model: nn.Module, names: tuple[str, ...]) -> nn.Module:
-    """The model with some modules and methods handing on what they get; everything else is shared with it."""
+    """A model whose modules and methods of these names return their input; it shares everything else."""
     copies: dict[str, nn.Module] = {"": _shallow(model)}
 
     def copied(name: str) -> nn.Module:
@@ -174,7 +174,7 @@ def _without(model: nn.Module, names: tuple[str, ...]) -> nn.Module:
             object.__setattr__(copies[""], name, lambda x, *_, **__: x)
         else:
             parent, _, child = name.rpartition(".")
-            copied(parent)._modules[child] = Pass()
+            copied(parent)._modules[child] = PassThrough()
     return copies[""]
 
 

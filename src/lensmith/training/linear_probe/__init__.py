@@ -1,1 +1,1 @@
-"""A head on features that are at hand: solved, not stepped towards."""
+"""Linear probe: a head fitted to cached features by a solver instead of gradient steps."""

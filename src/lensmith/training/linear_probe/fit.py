@@ -1,4 +1,4 @@
-"""Which head: every way is judged by the same score on the validation part, and the best is put into the network."""
+"""Fit a linear probe: each solver's heads are scored on the validation part, and the best one is taken."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from lensmith.training.validate import Answers
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """A head, and how it was found.
+    """A fitted head, and its figures on the training part.
 
     Attributes:
-        head: on the CPU.
-        tried: name, strength and score of each candidate.
-        seen: rows that it was made from.
-        weight: their weights' sum.
-        loss_sum: sum of their weighted losses.
-        correct: how many of them it answers right.
+        head: the best head, on the CPU.
+        tried: name (`way`), strength and score of each candidate.
+        seen: number of rows it was fitted to.
+        weight: sum of the rows' weights.
+        loss_sum: sum of the rows' weighted losses.
+        correct: number of rows it classifies correctly.
     """
 
     head: LinearHead
@@ -40,7 +40,7 @@ class LinearProbe:
 
 
 def can_solve(head: nn.Module, settings: TrainSettings) -> bool:
-    """Whether the head is one linear layer and the settings do not ask for steps."""
+    """Whether the head is one linear layer, and the settings allow a solver instead of gradient steps."""
     return settings.head_solver != "minibatch" and type(head) is nn.Linear and head.bias is not None
 
 
@@ -48,32 +48,32 @@ def fit_linear_probe(
     views: list[Features],
     labels: Tensor,
     classes: int,
-    held: tuple[Features, Tensor] | None,
+    validation: tuple[Features, Tensor] | None,
     task: Task,
     settings: TrainSettings,
     device: torch.device,
     watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> LinearProbe:
-    """The best head on these features.
+    """The head with the best score on the validation part.
 
     Args:
-        views: float16 (N, F) each, of the training images.
-        labels: int64 (N,).
-        classes: C.
-        held: features and labels of the validation part; None: there is none.
-        task: its loss and weights count.
-        settings: of the run; `head_solver` says which ways to try.
-        device: where to compute.
-        watch: told how far it is; what it raises stops the work.
+        views: features of the training part in each view, float16 (N, F) each.
+        labels: int64 (N,), class indices of the training part.
+        classes: number of classes C.
+        validation: features float16 (M, F) and labels int64 (M,) of the validation part; None: there is none.
+        task: loss function and weights.
+        settings: the run's resolved settings; `head_solver` names the solvers to try.
+        device: the device that computes.
+        watch: progress callback: steps done, of how many. An exception stops the work.
     """
     table = FeatureTable(views, labels, device)
-    score = _score(held, settings.monitor, device) if held is not None else None
+    score = _score(validation, settings.monitor, device) if validation is not None else None
     found: list[tuple[LinearHead, float]] = []
     if settings.head_solver in ("auto", "lbfgs"):
-        found += fit_lbfgs(table, classes, task, score, watch)[1]
+        found += fit_lbfgs(table, classes, task, score, watch)
     smallest = min(Counter(labels.tolist()).values())
     if settings.head_solver == "ncm" or (settings.head_solver == "auto" and score and smallest <= SMALL_CLASS):
-        head, _ = nearest_mean(table, classes, None if held is None else _score(held, "loss", device))
+        head, _ = nearest_mean(table, classes, None if validation is None else _score(validation, "loss", device))
         found.append((head, score(head) if score else 0.0))
     head, _ = max(found, key=lambda pair: pair[1])
     weight = loss_sum = 0.0
@@ -85,22 +85,24 @@ def fit_linear_probe(
             loss_sum += float(task.loss(logits, truth, features))
             correct += int((logits.argmax(1) == truth).sum())
     tried = [{"way": one.name, "strength": one.strength, "score": value} for one, value in found]
-    kept = LinearHead(head.weight.cpu(), head.bias.cpu(), head.name, head.strength)
-    return LinearProbe(kept, tried, table.count, weight, loss_sum, correct)
+    best = LinearHead(head.weight.cpu(), head.bias.cpu(), head.name, head.strength)
+    return LinearProbe(best, tried, table.count, weight, loss_sum, correct)
 
 
 @torch.no_grad()
 def copy_head(head: LinearHead, *modules: nn.Module) -> None:
-    """Put a head's numbers into linear layers."""
+    """Copy a head's weight and bias into linear layers."""
     for module in modules:
         assert isinstance(module, nn.Linear)
         module.weight.copy_(head.weight)
         module.bias.copy_(head.bias)
 
 
-def _score(held: tuple[Features, Tensor], monitor: str, device: torch.device) -> Callable[[LinearHead], float] | None:
-    """None where not one validation image can be read."""
-    table = FeatureTable([held[0]], held[1], device)
+def _score(
+    validation: tuple[Features, Tensor], monitor: str, device: torch.device
+) -> Callable[[LinearHead], float] | None:
+    """A scoring function on the validation part, more is better; None where none of its images can be read."""
+    table = FeatureTable([validation[0]], validation[1], device)
     if not table.count:
         return None
     labels = torch.cat([truth.cpu() for _, truth in table])

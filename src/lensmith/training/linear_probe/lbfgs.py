@@ -1,8 +1,8 @@
-"""A linear head by full-batch L-BFGS, with the strength of regularisation picked on the validation part.
+"""Linear head by full-batch L-BFGS, with the weight decay chosen on the validation part.
 
-Features are scaled, and the scaling is folded into the weights afterwards. Divided by their deviation, features that
-hardly change would count as much as those that tell classes apart; as they are, they would count too little. So they
-are divided by its square root. From strong to weak each solution begins where the last one ended.
+Features are scaled, and the scaling is folded into the weights afterwards. Divided by their standard deviation,
+features that hardly vary would count as much as those that separate the classes; unscaled they would count too little.
+So they are divided by its square root. Weight decay goes from strong to weak, each solution starting from the last one.
 
 Sources: Kornblith et al., Do Better ImageNet Models Transfer Better?, 2019, appendix A.6, for the procedure; van den
 Berg et al., Centering, scaling, and transformations, 2006, for the scaling, there named after Pareto.
@@ -23,13 +23,13 @@ from lensmith.training.feature_cache.features import Features
 from lensmith.training.loss import Task
 
 STRENGTHS = tuple(10.0**-power for power in np.arange(0, 5.5, 0.5))
-"""λ of λ/2 ‖W‖² beside the mean loss, strongest first."""
+"""Weight decay λ of λ/2 ‖W‖² beside the mean loss, strongest first."""
 
 UNTRIED = 3e-2
-"""λ where there is no validation part to pick it on."""
+"""λ where there is no validation part to choose it on."""
 
 WORSE = 2
-"""Solutions in a row that are no better than the best, after which weaker regularisation is not tried."""
+"""Solutions in a row without a better score, after which no weaker λ is tried."""
 
 _ITERATIONS = 20
 _PIECE_BYTES = 64 * 10**6
@@ -38,13 +38,13 @@ _MEMORY_SHARE = 0.25
 
 @dataclass(frozen=True)
 class LinearHead:
-    """A head: logits = x Wᵀ + b.
+    """A linear head: logits = x Wᵀ + b.
 
     Attributes:
         weight: float32 (C, F).
         bias: float32 (C,).
-        name: how it came about.
-        strength: what was picked for it.
+        name: solver that found it.
+        strength: chosen weight decay λ, or sharpness.
     """
 
     weight: Tensor
@@ -53,17 +53,21 @@ class LinearHead:
     strength: float
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Float32 (N, F) → logits (N, C)."""
+        """Logits float32 (N, C) of features float32 (N, F)."""
         return features @ self.weight.T + self.bias
 
 
 class FeatureTable:
     """Features of all views with their labels, in pieces; in memory as float32 where there is room.
 
+    Attributes:
+        features: number of features F.
+        count: number of readable rows in all views.
+
     Args:
-        views: float16 (N, F) each; unreadable rows are left out.
-        labels: int64 (N,), the same for each view.
-        device: where to compute.
+        views: features in each view, float16 (N, F) each; unreadable rows are left out.
+        labels: int64 (N,), class indices, the same for each view.
+        device: the device that computes.
     """
 
     def __init__(self, views: list[Features], labels: Tensor, device: torch.device) -> None:
@@ -76,7 +80,7 @@ class FeatureTable:
             self._pieces = list(self._read())
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pieces: float32 (n, F) on the device, and int64 labels (n,)."""
+        """Yield pieces: features float32 (n, F) and labels int64 (n,), on the device."""
         return iter(self._pieces) if self._pieces is not None else self._read()
 
     def _read(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -89,17 +93,17 @@ class FeatureTable:
 
     @property
     def mean(self) -> Tensor:
-        """Float32 (F,): of each feature."""
+        """Mean of each feature, float32 (F,)."""
         return self._moments[0]
 
     @property
     def std(self) -> Tensor:
-        """Float32 (F,): standard deviation of each feature; 1 for one that never changes."""
+        """Standard deviation of each feature, float32 (F,); 1 for a constant one."""
         return self._moments[1]
 
     @cached_property
     def scale(self) -> Tensor:
-        """Float32 (F,): what features are divided by: the square root of their deviation and a common one."""
+        """Divisor of each feature, float32 (F,): the geometric mean of its own standard deviation and a common one."""
         common = self.std.square().mean().sqrt()
         return (self.std * common).sqrt()
 
@@ -115,7 +119,15 @@ class FeatureTable:
         return mean.float(), torch.where(std > 1e-6, std, torch.ones_like(std))
 
     def folded(self, weight: Tensor, bias: Tensor, scale: Tensor, name: str, strength: float) -> LinearHead:
-        """A head on centred features, divided by `scale`, as one on the features themselves."""
+        """A head on unscaled features.
+
+        Args:
+            weight: float32 (C, F), weight for centred features divided by `scale`.
+            bias: float32 (C,), bias for the same.
+            scale: float32 (F,), divisor of each feature.
+            name: solver's name, see `LinearHead`.
+            strength: value chosen for it, see `LinearHead`.
+        """
         plain = weight / scale
         return LinearHead(plain, bias - plain @ self.mean, name, strength)
 
@@ -126,15 +138,15 @@ def fit_lbfgs(
     task: Task,
     score: Callable[[LinearHead], float] | None,
     watch: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[LinearHead, list[tuple[LinearHead, float]]]:
-    """The head with the best score, and all that were tried.
+) -> list[tuple[LinearHead, float]]:
+    """Heads with their scores, one for each λ that was tried, from strong to weak.
 
     Args:
-        table: to learn from.
-        classes: C.
-        task: its loss and weights are what is made small.
-        score: of a head on the validation part, more is better; None: there is none, and λ is UNTRIED.
-        watch: told the number of λ done, and of all; what it raises stops the work.
+        table: features and labels to fit.
+        classes: number of classes C.
+        task: loss function and weights to minimise.
+        score: a head's score on the validation part, more is better; None: there is none, and λ is UNTRIED.
+        watch: progress callback: number of λ done, of how many. An exception stops the work.
     """
     weight = torch.zeros(classes, table.features, device=table.device)
     bias = torch.zeros(classes, device=table.device)
@@ -149,11 +161,11 @@ def fit_lbfgs(
         best = number if tried[number][1] > tried[best][1] else best
         if number - best >= WORSE:
             break
-    return tried[best][0], tried
+    return tried
 
 
 def _minimise(table: FeatureTable, task: Task, weight: Tensor, bias: Tensor, strength: float) -> None:
-    """Move weight and bias, in place, to where the regularised loss on scaled features is smallest."""
+    """Minimise the regularised loss on scaled features; weight (C, F) and bias (C,) are changed in place."""
     parameters = [weight.requires_grad_(True), bias.requires_grad_(True)]
     total = sum(float(task.weights(labels).sum()) for _, labels in table)
     optimizer = torch.optim.LBFGS(
@@ -162,10 +174,11 @@ def _minimise(table: FeatureTable, task: Task, weight: Tensor, bias: Tensor, str
     )  # fmt: skip
 
     def closure() -> Tensor:
+        """The loss, a float32 scalar, with its gradients computed."""
         optimizer.zero_grad(set_to_none=True)
         value = torch.zeros((), device=table.device)
         for features, labels in table:
-            # Scaling the weights instead of the features spares a copy of them.
+            # The weights are scaled instead of the features, which would need a copy of them.
             plain = weight / table.scale
             logits = features @ plain.T + (bias - plain @ table.mean)
             part = task.loss(logits, labels, features) / total

@@ -1,4 +1,4 @@
-"""A linear head from class means: the class whose mean is nearest. It has nothing to overfit with few images.
+"""Nearest class mean as a linear head, which does not overfit with few images.
 
 Source: Mensink et al., Distance-Based Image Classification, 2013; the distance here counts each feature by the inverse
 of its variance within the classes. −s ‖x − μ‖² is linear in x but for a part that all classes share.
@@ -13,21 +13,21 @@ import torch
 from lensmith.training.linear_probe.lbfgs import FeatureTable, LinearHead
 
 SHARPNESS = tuple(2.0**-power for power in range(2, 16))
-"""Candidates of s; they change confidences, not which class is nearest."""
+"""Candidates of the sharpness s, which changes confidences but not the nearest class."""
 
 SMALL_CLASS = 50
-"""Images of the smallest class, above which solving always won where it was measured."""
+"""Images of the smallest class, above which L-BFGS always won where it was measured."""
 
 
 def nearest_mean(
     table: FeatureTable, classes: int, score: Callable[[LinearHead], float] | None
 ) -> tuple[LinearHead, float]:
-    """The head of class means with the sharpness of best score, and that score.
+    """The nearest-mean head whose sharpness has the best score, and that score.
 
     Args:
-        table: to learn from, at least one row of each class.
-        classes: C.
-        score: of a head's confidences on the validation part, more is better; None: there is none, and s is 1 / F.
+        table: features and labels, with at least one row of each class.
+        classes: number of classes C.
+        score: a head's score on the validation part, which depends on confidences; None: there is none, and s is 1 / F.
     """
     sums = torch.zeros(classes, table.features, device=table.device)
     counts = torch.zeros(classes, device=table.device)
@@ -38,9 +38,9 @@ def nearest_mean(
     spread = torch.zeros(table.features, device=table.device)
     for features, labels in table:
         spread += ((features - table.mean) / table.std - means[labels]).square().sum(0)
-    # Towards the whole's variance, 1: that of few images is not known well.
+    # Shrunk towards the variance of all features, 1, as few images tell little about that within a class.
     spread = (spread + classes) / (table.count + classes)
-    gone = torch.where(counts > 0, 0.0, -1e4)  # a class without an image is nobody's
+    gone = torch.where(counts > 0, 0.0, -1e4)  # a class without images is never predicted
     weight, bias = 2 * means / spread, (means.square() / spread).sum(1)
     heads = [
         table.folded(sharp * weight, gone - sharp * bias, table.std, "nearest mean", sharp)

@@ -1,1 +1,1 @@
-"""The step as a transaction: chunks, memory, BatchNorm, votes; it knows nothing of images and run folders."""
+"""Micro-batch step: gradient accumulation in chunks, out-of-memory retry, ghost batch norm, and ranks."""

@@ -1,1 +1,1 @@
-"""The network: which backbones there are, where their weights come from, and what of one learns."""
+"""Models: the backbones there are, where their weights come from, and which of their layers are trained."""

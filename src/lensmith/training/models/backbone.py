@@ -1,4 +1,4 @@
-"""A timm backbone with a new head, its stages, and which of them learn."""
+"""A timm backbone with a new head, and freezing: which of its stages are trained."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from timm.models import group_parameters
 from torch import nn
 
 from lensmith.config import TrainSettings
+from lensmith.core.text import first_line
 from lensmith.errors import ModelError, SettingsError
 from lensmith.imaging.preprocessing import Preprocessing
 from lensmith.training.microbatch import memory
@@ -20,15 +21,14 @@ from lensmith.training.models import weights, zoo
 
 @dataclass(frozen=True)
 class Network:
-    """A network that is about to be trained.
+    """A network to be trained.
 
     Attributes:
-        model: float (N, 3, S, S) → logits (N, C).
-        head: the part of it that is new.
-        stages: names of all parameters, by stage, counted from the head: the head, the backbone's last stage, …, its
-            first.
-        preprocessing: what its weights expect of an image.
-        provenance: where its weights come from, in words.
+        model: backbone and head, float (N, 3, S, S) → logits (N, C).
+        head: the new layer, for the run's classes.
+        stages: names of all parameters by stage: the head, the backbone's last stage, …, its first.
+        preprocessing: preprocessing that the weights were trained with.
+        provenance: origin of the weights, in words.
     """
 
     model: nn.Module
@@ -38,20 +38,19 @@ class Network:
     provenance: str
 
     def freeze(self, trainable: int | None, statistics: bool) -> None:
-        """Say what learns: the head, and the last `trainable` stages of the backbone.
+        """Train the head and the last `trainable` stages of the backbone, and freeze the others.
 
-        What does not learn is put into evaluation mode: its BatchNorm statistics would drift otherwise, and nothing is
-        dropped in it.
+        Frozen layers are put into evaluation mode: their BatchNorm statistics do not drift, and nothing is dropped.
 
         Args:
-            trainable: 0 for the head alone, None for all.
-            statistics: BatchNorm keeps its running statistics even where its scale and shift learn. Then unfreezing
-                changes no answer, and the batch size does not matter.
+            trainable: number of stages; 0 for the head alone, None for all.
+            statistics: whether BatchNorm's running statistics are frozen even where its scale and shift are trained.
+                Then unfreezing changes no output, and the batch size does not matter.
         """
         learning = set().union(*self.stages[: None if trainable is None else trainable + 1])
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in learning)
-        _set_modes(self.model, learns=True)
+        _set_modes(self.model, trained=True)
         if statistics:
             for module in self.model.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -62,8 +61,8 @@ def build(settings: TrainSettings, classes: int) -> Network:
     """Create the backbone, load its weights, and give it a new head for `classes` classes.
 
     Raises:
-        ModelError: unknown name, or weights that cannot be had or do not fit.
-        SettingsError: an image size that the backbone cannot take.
+        ModelError: the name is unknown, or the weights cannot be loaded or do not fit.
+        SettingsError: the backbone cannot take the image size.
     """
     model = _create(settings)
     if settings.weights is not None:
@@ -72,13 +71,13 @@ def build(settings: TrainSettings, classes: int) -> Network:
         provenance = weights.load_pretrained(model, settings.model, **_size(settings))
     else:
         provenance = "random"
-    preprocessing = preprocessing_of(model, settings)  # now, since weights of one's own may bring theirs
+    preprocessing = preprocessing_of(model, settings)  # now, since custom weights may bring theirs
     head = _new_head(model, classes)
     return Network(model, head, stages_of(model, head), preprocessing, provenance)
 
 
 def rebuild(settings: TrainSettings, classes: int, state: dict[str, torch.Tensor]) -> nn.Module:
-    """The trained network from a checkpoint's state dict, in evaluation mode."""
+    """The trained network in evaluation mode, from a checkpoint's tensors by name, of any dtype and shape."""
     model = _create(settings)
     _new_head(model, classes)
     model.load_state_dict(state)
@@ -86,14 +85,14 @@ def rebuild(settings: TrainSettings, classes: int, state: dict[str, torch.Tensor
 
 
 def count_parameters(settings: TrainSettings, classes: int) -> int:
-    """Numbers that can learn, with the head for `classes` classes; counted without memory behind them."""
+    """Number of trainable parameters with a head for `classes` classes, counted without allocating them."""
     with torch.device("meta"):
         model = timm.create_model(settings.model, pretrained=False, num_classes=classes, **_size(settings))
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def preprocessing_of(model: nn.Module, settings: TrainSettings) -> Preprocessing:
-    """What the backbone was trained with, at the size and resize mode of the settings."""
+    """Preprocessing that the backbone was trained with, at the image size and resize mode of the settings."""
     wants = resolve_model_data_config(model)
     return Preprocessing(
         image_size=settings.model_size or wants["input_size"][-1],
@@ -106,10 +105,10 @@ def preprocessing_of(model: nn.Module, settings: TrainSettings) -> Preprocessing
 
 
 def stages_of(model: Any, head: nn.Module) -> tuple[tuple[str, ...], ...]:
-    """Names of the model's parameters by stage, counted from the head.
+    """Names of the model's parameters by stage, from the head to the stem.
 
-    Stages are timm's coarse groups (stem, stage 1 … n). What it counts to the head's group but is not new, such as a
-    last normalisation, belongs to the last stage. A backbone that timm does not divide is one stage.
+    Stages are timm's coarse groups (stem, stage 1 … n). Old layers in the head's group, such as a last normalisation,
+    belong to the last stage. A backbone that timm does not divide is one stage.
     """
     try:
         number: dict[str, int] = group_parameters(model, model.group_matcher(coarse=True), reverse=True)
@@ -126,17 +125,17 @@ def stages_of(model: Any, head: nn.Module) -> tuple[tuple[str, ...], ...]:
     return (new, *(tuple(stages[stage]) for stage in sorted(stages, reverse=True)))
 
 
-def _set_modes(module: nn.Module, learns: bool) -> None:
-    """Training mode where a parameter below learns; what has none (dropout, activations) goes with what it is in."""
+def _set_modes(module: nn.Module, trained: bool) -> None:
+    """Set training mode where a parameter inside is trained; modules without any (dropout) follow their parent."""
     parameters = list(module.parameters())
-    module.training = any(parameter.requires_grad for parameter in parameters) if parameters else learns
+    module.training = any(parameter.requires_grad for parameter in parameters) if parameters else trained
     for child in module.children():
         _set_modes(child, module.training)
 
 
 def _create(settings: TrainSettings) -> nn.Module:
     name = settings.model
-    if not zoo.known(name):
+    if not zoo.is_known(name):
         near = ", ".join(zoo.nearest(name))
         raise ModelError(
             "The name of a timm backbone was expected.",
@@ -148,25 +147,24 @@ def _create(settings: TrainSettings) -> nn.Module:
         model: nn.Module = timm.create_model(name, pretrained=False, drop_rate=settings.dropout, **_size(settings))
         model.eval()
         for tried in settings.sizes or filter(None, (settings.image_size,)):
-            with torch.no_grad():  # many tell only at the first picture whether it fits
+            with torch.no_grad():  # many networks raise only at the first image
                 model(torch.zeros(1, 3, tried, tried))
     except (AssertionError, TypeError, ValueError, RuntimeError) as error:
-        if memory.is_out_of_memory(error):  # the loop knows what to say of that
+        if memory.is_out_of_memory(error):  # training reports that with advice
             return model.eval()
-        reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
         own, flag = "the backbone's own", "--image-size"
         if settings.sizes:
             own, flag = "one size, or choose a convolutional network, which takes any", "--sizes"
         raise SettingsError(
             f"An image size that {name} can take was expected.",
-            f"{tried} arrived ({reason}).",
+            f"{tried} arrived ({first_line(error)}).",
             f"Leave {flag} out to use {own}.",
         ) from error
     return model
 
 
 def _size(settings: TrainSettings) -> dict[str, int]:
-    """Transformers with position embeddings are built for one size; convolutional networks take any."""
+    """The image size as timm's option, for transformers with position embeddings, which are built for one."""
     cfg = timm.get_pretrained_cfg(settings.model)
     fixed = cfg is not None and cfg.fixed_input_size
     return {"img_size": settings.model_size} if fixed and settings.model_size else {}

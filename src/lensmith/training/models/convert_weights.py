@@ -1,9 +1,9 @@
-"""State dicts of other libraries, brought into timm's names and shapes so that the network answers as before.
+"""Conversion of other libraries' state dicts into timm's names and shapes, so that the network computes the same.
 
-    torchvision, transformers   by the tables of `naming`
-    the authors' own            by what timm's filters know (the first files of ConvNeXt, Swin, DINOv2 and others)
+    torchvision, transformers   by the tables of `key_maps`
+    the authors' own            by timm's filters (the first files of ConvNeXt, Swin, DINOv2 and others)
 
-Nothing here decides whether the result fits: `load_exactly` does, and lists what is left over.
+Whether the result fits is decided by `load_exactly`, which lists what does not.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ State = dict[str, Tensor]
 def to_timm(model: nn.Module, state: Mapping[str, Tensor], naming: Naming) -> State:
     """Rename the tensors of another library's network.
 
-    Attention's query, key and value become timm's one matrix. What timm keeps in another shape of the same order (a
-    linear layer as a 1×1 convolution) gets that shape. Where BatchNorm's epsilon is another one, the difference goes
-    into the running variance.
+    Attention's query, key and value become timm's one matrix. Tensors that timm has in another shape of the same order
+    (a linear layer as a 1×1 convolution) get that shape. Where BatchNorm's epsilon differs, the difference goes into
+    the running variance.
 
     Args:
         model: the timm model that they are meant for.
-        state: tensors by name.
-        naming: whose names those are.
+        state: tensors by name, of any float dtype.
+        naming: naming of the tensors.
 
     Returns:
-        The tensors under timm's names; a name that no rule knows is kept.
+        The tensors under timm's names and in timm's shapes; a name without a rule is unchanged.
     """
     if naming.block and isinstance(model, EfficientNet | MobileNetV3):
         named = _blocks_named(model, state, re.compile(naming.block))
@@ -53,15 +53,15 @@ def to_timm(model: nn.Module, state: Mapping[str, Tensor], naming: Naming) -> St
     return fitting
 
 
-def fitted(model: nn.Module, state: State) -> tuple[State, list[str]]:
-    """What timm itself does to the files of a family: its authors' names, positions for another image size.
+def apply_timm_filter(model: nn.Module, state: State) -> tuple[State, list[str]]:
+    """Convert names of a network's authors, and positions of another image size, with timm's filter for its family.
 
     Args:
         model: a timm model.
-        state: tensors by name. Those that fit already are returned as they are.
+        state: tensors by name, of any float dtype; those that fit already are unchanged.
 
     Returns:
-        The tensors, and the names of those that were resampled.
+        The tensors in the model's names and shapes, and the names of those that were resampled.
     """
     own = model.state_dict()
     convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
@@ -72,25 +72,25 @@ def fitted(model: nn.Module, state: State) -> tuple[State, list[str]]:
         return state, []  # timm would resample these as well, but patches of another size are another architecture
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch, about how timm calls it
+            warnings.simplefilter("ignore")  # from torch, about how timm calls it
             converted: State = convert(dict(state), model)
-    except Exception:  # a filter may stumble in any way over names that it was not written for
+    except Exception:  # filters raise anything at names that they were not written for
         return state, []
     return converted, [key for key, value in converted.items() if key in state and value.numel() != state[key].numel()]
 
 
 def check(model: Any, naming: Naming, config: Mapping[str, Any], where: str) -> None:
-    """Refuse what would load and answer wrongly, because no tensor's shape shows the difference.
+    """Refuse weights that would load but compute something else, where no tensor's shape shows the difference.
 
     Args:
         model: the timm model.
-        naming: whose names the weights have.
+        naming: naming of the weights.
         config: transformers' config.json; empty where there is none.
-        where: what the weights were read from, for the error.
+        where: origin of the weights, for error messages.
 
     Raises:
-        ModelError: another number of attention heads, another activation, strides in other places, or the padding of
-            TensorFlow (timm's `tf_` models, which see pictures shifted by a pixel).
+        ModelError: the number of attention heads, the activation or the layers with strides differ, or the model pads
+            as TensorFlow does (timm's `tf_` models, whose images are shifted by a pixel).
     """
     if naming.library == "torchvision" and any(isinstance(module, Conv2dSame) for module in model.modules()):
         name = model.pretrained_cfg["architecture"]
@@ -114,7 +114,7 @@ def check(model: Any, naming: Naming, config: Mapping[str, Any], where: str) -> 
 
 
 def epsilon_note(model: nn.Module, config: Mapping[str, Any]) -> str:
-    """LayerNorm's epsilon, in words, where transformers' config.json names another one; timm's is kept."""
+    """A note that timm's epsilon of LayerNorm is used, where transformers' config.json has another one; else empty."""
     theirs = config.get("layer_norm_eps")
     ours = {module.eps for module in model.modules() if isinstance(module, nn.LayerNorm)}
     if theirs is None or ours <= {theirs}:
@@ -123,7 +123,12 @@ def epsilon_note(model: nn.Module, config: Mapping[str, Any]) -> str:
 
 
 def images_of(naming: Naming, state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """`mean` and `std` of the pictures that published weights were trained on, where the names tell."""
+    """`mean` and `std` of the images that published weights were trained on, where tensor names show the library.
+
+    Args:
+        naming: naming of the weights.
+        state: tensors by name, of any dtype and shape.
+    """
     if naming.library != "torchvision":
         return {}
     if is_efficientnet_v2_large(naming, state):
@@ -132,7 +137,7 @@ def images_of(naming: Naming, state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _fused(state: State) -> State:
-    """`X.q`, `X.k` and `X.v` (D, D) → `X.qkv` (3 D, D)."""
+    """Concatenate `X.q`, `X.k` and `X.v` (D, D) to `X.qkv` (3 D, D)."""
     fused = {}
     for key, value in state.items():
         part = re.fullmatch(r"(.+\.attn\.)([qkv])(\..+)", key)
@@ -145,7 +150,7 @@ def _fused(state: State) -> State:
 
 
 def _shaped(model: nn.Module, state: State) -> State:
-    """The same values in the model's shape; the first axis must be as long, so that no transposition hides in it."""
+    """Tensors in the model's shapes; only where the first axis is as long, as the order would be another one else."""
     own = model.state_dict()
     shaped = {}
     for key, value in state.items():
@@ -156,8 +161,8 @@ def _shaped(model: nn.Module, state: State) -> State:
 
 
 def _move_epsilon(model: nn.Module, state: State, epsilon: float) -> None:
-    # (x - mean) / √(variance + epsilon): a larger variance does what a larger epsilon did. A setting of the module
-    # would be forgotten when the network is built again from a checkpoint.
+    # (x - mean) / √(variance + epsilon): a larger variance has the effect of a larger epsilon. An epsilon set on the
+    # module would be lost when the network is built again from a checkpoint.
     for name, module in model.named_modules():
         key = f"{name}.running_var"
         if isinstance(module, nn.BatchNorm2d) and key in state:
@@ -172,11 +177,11 @@ _BLOCKS = {
     "cncn": ("conv_exp", "bn1", "conv_pwl", "bn2"),
     "cn": ("conv", "bn1"),
 }
-"""The kinds of layers in a block, in order (c convolution, d depthwise, n normalisation, s squeeze-excite) → timm."""
+"""Kinds of a block's layers in order (c convolution, d depthwise, n normalisation, s squeeze-excite) → timm's names."""
 
 
 def _blocks_named(model: EfficientNet | MobileNetV3, state: Mapping[str, Tensor], block: re.Pattern[str]) -> State:
-    """torchvision numbers the layers of a block, and MobileNet its blocks; timm names layers by what they do."""
+    """Rename layers that torchvision numbers in their block (and MobileNet's numbered blocks), by what they do."""
     weights: dict[str, dict[str, Tensor]] = defaultdict(dict)  # by block, and layer in the block
     layers = {}
     for key, value in state.items():

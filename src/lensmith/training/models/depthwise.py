@@ -1,9 +1,9 @@
-"""Depthwise convolutions that go back as fast as they go forward, on CPUs.
+"""Fast backward pass of depthwise convolutions on CPUs.
 
-For some of their gradients oneDNN (3.12, as in torch 2.14) has no depthwise kernel, and takes one for groups of
-channels, which pads each channel to 16: that of the input in bfloat16 where the stride is more than 1, and that of the
-weights where the kernel is wider than 3 or the picture smaller than the kernel. They take 2 to 100 times as long as the
-way forward. The same numbers can be had from kernels that it has. The way forward is left alone.
+For some of their gradients oneDNN (3.12, as in torch 2.14) has no depthwise kernel, and uses one for groups of
+channels, which pads each channel to 16: for the input's gradient in bfloat16 where the stride is more than 1, and for
+the weight's gradient where the kernel is wider than 3 or the image smaller than the kernel. Those take 2 to 100 times
+as long as the forward pass. Here the same numbers come from kernels that it has. The forward pass is unchanged.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
 
 WIDEST = 3
-"""Of kernels whose weights' gradient has a depthwise kernel."""
+"""Widest kernel for whose weight gradient oneDNN has a depthwise kernel."""
 
 Pair = tuple[int, int]
 
 
-def can_hasten(module: nn.Module) -> bool:
-    """Whether the module is a convolution that this is for."""
+def is_supported(module: nn.Module) -> bool:
+    """Whether the module is a depthwise convolution whose gradients can be computed here."""
     if not isinstance(module, nn.Conv2d) or type(module) not in CONVOLUTIONS or isinstance(module.padding, str):
         return False
     depthwise = module.groups == module.in_channels == module.out_channels != 1
@@ -34,19 +34,19 @@ def can_hasten(module: nn.Module) -> bool:
     return depthwise and padded and module.padding_mode == "zeros" and module.dilation == (1, 1)
 
 
-def hastened(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """A convolution's `forward`."""
+def forward(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """A convolution's `forward` with the fast backward pass: float (N, C, H, W) → (N, C, H', W')."""
     return convolve(conv, x, conv.weight, conv.bias)
 
 
 def convolve(conv: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """What a convolution makes of float (N, C, H, W) with other numbers than its own.
+    """Apply a convolution with another weight and bias, and with the fast backward pass where it is supported.
 
     Args:
-        conv: one of CONVOLUTIONS.
-        x: its input.
-        weight: in the place of its own.
-        bias: the same.
+        conv: a convolution of one of the types CONVOLUTIONS.
+        x: input, float (N, C, H, W).
+        weight: float (D, C / groups, K, L).
+        bias: float (D,), or None.
     """
     if type(conv) is Conv2dSame:
         x = pad_same(x, list(conv.kernel_size), list(conv.stride), list(conv.dilation))
@@ -56,7 +56,7 @@ def convolve(conv: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) ->
         dtype = x.dtype
     stride = cast(Pair, conv.stride)
     slow = _slow_for_input(dtype, stride) or _slow_for_weight(x, weight)
-    if not slow or x.device.type != "cpu" or not torch.is_grad_enabled() or not can_hasten(conv):
+    if not slow or x.device.type != "cpu" or not torch.is_grad_enabled() or not is_supported(conv):
         return cast(Tensor, conv._conv_forward(x, weight, bias))
     given = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     return cast(Tensor, _Depthwise.apply(*given, stride, conv.padding))
@@ -67,6 +67,7 @@ class _Depthwise(torch.autograd.Function):
     def forward(
         ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair
     ) -> Tensor:
+        """Convolve x float (N, C, H, W) with weight (C, 1, K, L) and bias (C,)."""
         ctx.save_for_backward(x, weight)
         ctx.stride, ctx.padding = stride, padding  # type: ignore[attr-defined]
         return F.conv2d(x, weight, bias, stride, padding, groups=len(weight))
@@ -74,6 +75,7 @@ class _Depthwise(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+        """Gradients of input, weight and bias from that of the output, float (N, C, H', W')."""
         x, weight = ctx.saved_tensors
         wanted = ctx.needs_input_grad
         of_x = input_gradient(gradient, x, weight, ctx.stride, ctx.padding) if wanted[0] else None
@@ -91,17 +93,17 @@ def _slow_for_weight(x: Tensor, weight: Tensor) -> bool:
 
 
 def input_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
-    """Of a depthwise convolution's input, like `x` (N, C, H, W).
+    """Gradient of a depthwise convolution's input, of the dtype and shape of `x`.
 
-    With a stride, and not in float32: the way forward of stride 1, with the kernel turned round, over the gradient
-    with zeros between its numbers.
+    With a stride, and not in float32, it is a forward pass of stride 1 with the kernel flipped, over the output's
+    gradient with zeros between its numbers.
 
     Args:
-        gradient: of its output.
-        x: its input.
-        weight: (C, 1, K, L).
-        stride: down and across.
-        padding: the same; less than K and L.
+        gradient: gradient of the output, float (N, C, H', W').
+        x: input, float (N, C, H, W).
+        weight: float (C, 1, K, L).
+        stride: steps down and across, in pixels.
+        padding: pixels above and to the left; less than K and L.
     """
     if not _slow_for_input(x.dtype, stride):
         return _native(gradient, x, weight, stride, padding, 0)
@@ -118,17 +120,17 @@ def input_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: Pair, pa
 
 
 def weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
-    """Of a depthwise convolution's weights, like `weight` (C, 1, K, L): some columns of the kernel at a time.
+    """Gradient of a depthwise convolution's weight, of its dtype and shape, for some columns of the kernel at a time.
 
-    Each piece is the gradient of a narrower kernel over the columns of the input that it sees. A picture smaller than
-    the kernel gets its zeros from us.
+    Each piece is the gradient of a narrower kernel over the columns of the input that it sees. An image smaller than
+    the kernel is padded with zeros first.
 
     Args:
-        gradient: of its output.
-        x: its input.
-        weight: (C, 1, K, L).
-        stride: down and across.
-        padding: the same; less than K and L.
+        gradient: gradient of the output, float (N, C, H', W').
+        x: input, float (N, C, H, W).
+        weight: float (C, 1, K, L).
+        stride: steps down and across, in pixels.
+        padding: pixels above and to the left; less than K and L.
     """
     if not _slow_for_weight(x, weight):
         return _native(gradient, x, weight, stride, padding, 1)
@@ -139,7 +141,7 @@ def weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: Pair, p
     for first in range(0, across, WIDEST):
         columns = min(WIDEST, across - first)
         needed = (gradient.shape[3] - 1) * stride[1] + columns
-        left = max(-width, min(padding[1] - first, needed))  # within which a piece that sees only zeros stays
+        left = max(-width, min(padding[1] - first, needed))  # bounds for a piece that sees only zeros
         seen = F.pad(x, (left, needed - left - width, above, below))
         narrow = weight[..., first : first + columns]
         pieces.append(_native(gradient, seen, narrow, stride, (padding[0] - above, 0), 1))

@@ -1,10 +1,10 @@
-"""BatchNorm that keeps its statistics, as part of the convolution before it.
+"""BatchNorm folding: frozen BatchNorm as part of the convolution before it.
 
-With statistics that do not change, γ (W∗x − μ) / σ + β is a convolution with weights W γ/σ and bias β − μ γ/σ. Going
-through it that way spares a pass over the activations forward and several backward: gradients of γ and β follow from
-those of the convolution's weights. It is the same function of the same parameters, up to rounding.
+With frozen statistics, γ (W∗x − μ) / σ + β is a convolution with weight W γ/σ and bias β − μ γ/σ. That saves a pass
+over the activations in the forward pass and several in the backward pass: gradients of γ and β follow from those of
+the convolution's weight. It is the same function of the same parameters, up to rounding.
 
-Depthwise convolutions, folded or not, go back as `depthwise` has it.
+Depthwise convolutions, folded or not, get the backward pass of `depthwise`.
 """
 
 from __future__ import annotations
@@ -16,31 +16,32 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
-from lensmith.training.models.depthwise import CONVOLUTIONS, can_hasten, convolve, hastened
+from lensmith.training.models import depthwise
+from lensmith.training.models.depthwise import CONVOLUTIONS, convolve
 
 _NORMS = (nn.BatchNorm2d, BatchNormAct2d)
 
 
 class BatchNormFolding:
-    """Convolutions of a model with the BatchNorm that comes after them.
+    """Convolutions of a model, each with the BatchNorm that follows it.
 
     Args:
-        model: its modules' `forward` is changed while folded; parameters, buffers and state dict are as they were.
-        image_size: S of pictures that show what comes after what.
+        model: the network; folding changes its modules' `forward`, but no parameters, buffers or state dict.
+        image_size: pixels a side of the noise that is used to find the pairs.
     """
 
     def __init__(self, model: nn.Module, image_size: int) -> None:
         self._pairs: list[tuple[nn.Module, nn.Module]] = []
         on_cpu = next(model.parameters()).device.type == "cpu"
-        self._depthwise = [module for module in model.modules() if on_cpu and can_hasten(module)]
+        self._depthwise = [module for module in model.modules() if on_cpu and depthwise.is_supported(module)]
         if any(type(module) in _NORMS for module in model.modules()):
             self._find(model, image_size)
 
     def fold(self) -> int:
-        """Fold where BatchNorm is in evaluation mode now, and unfold elsewhere; returns how many are folded."""
+        """Fold BatchNorm layers that are in evaluation mode now, and unfold the others; returns the number folded."""
         self.unfold()
         for conv in self._depthwise:
-            object.__setattr__(conv, "forward", partial(hastened, cast(nn.Conv2d, conv)))
+            object.__setattr__(conv, "forward", partial(depthwise.forward, cast(nn.Conv2d, conv)))
         folded = [(conv, norm) for conv, norm in self._pairs if not norm.training and norm.affine]
         for conv, norm in folded:
             object.__setattr__(conv, "forward", partial(_folded, conv, norm))
@@ -48,7 +49,7 @@ class BatchNormFolding:
         return len(folded)
 
     def _find(self, model: nn.Module, image_size: int) -> None:
-        """Pairs without which the model answers differently are none: the convolution's output is used elsewhere."""
+        """Find pairs, and drop them if folding changes the output, as where a convolution's output is used twice."""
         first = next(model.parameters())
         noise = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
         noise = noise.to(first.device, first.dtype)
@@ -57,9 +58,9 @@ class BatchNormFolding:
             model.eval()
             with torch.inference_mode():
                 self._pairs = _pairs(model, noise)
-                right = model(noise)
+                expected = model(noise)
                 self.fold()
-                if not torch.allclose(model(noise), right, rtol=1e-2, atol=1e-3 * float(right.abs().max())):
+                if not torch.allclose(model(noise), expected, rtol=1e-2, atol=1e-3 * float(expected.abs().max())):
                     self.unfold()
                     self._pairs = []
         finally:
@@ -82,24 +83,25 @@ def _folded(conv: Any, norm: Any, x: Tensor) -> Tensor:
 
 
 def _rest(norm: Any, x: Tensor) -> Tensor:
-    """What a norm does besides."""
+    """The rest of a folded norm: the activation and dropout of timm's BatchNormAct2d."""
     return cast(Tensor, norm.act(norm.drop(x))) if isinstance(norm, BatchNormAct2d) else x
 
 
 def _pairs(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Module]]:
-    """Convolutions whose output is what a BatchNorm gets, each called once."""
+    """Convolutions with the BatchNorm that takes their output, each called once."""
     made: dict[int, nn.Module] = {}
-    kept: list[Tensor] = []  # so that no other tensor gets the number of one that is gone
+    outputs: list[Tensor] = []  # retained, so that no other tensor gets the id of one that was freed
     pairs: list[tuple[nn.Module, nn.Module]] = []
     calls: dict[nn.Module, int] = {}
 
     def after(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        """Note a module's output, float (N, C, H, W), and whether a convolution made its input."""
         calls[module] = calls.get(module, 0) + 1
         if type(module) in _NORMS and id(inputs[0]) in made:
             pairs.append((made[id(inputs[0])], module))
         elif type(module) in CONVOLUTIONS:
             made[id(output)] = module
-            kept.append(output)
+            outputs.append(output)
 
     hooks = [one.register_forward_hook(after) for one in model.modules() if type(one) in (*_NORMS, *CONVOLUTIONS)]
     try:

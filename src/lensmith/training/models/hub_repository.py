@@ -1,7 +1,7 @@
-"""Weights on disk, and what lies beside them: a file, or a folder laid out as a repository of the Hugging Face hub.
+"""Weights on disk with their configuration: a file, or a folder laid out as a repository of the Hugging Face hub.
 
-config.json                 the architecture (also timm's own, with the mean and spread of its pictures)
-preprocessor_config.json    mean, spread and resampling of the pictures
+config.json                 the architecture (timm's own also have mean and standard deviation of the images)
+preprocessor_config.json    mean, standard deviation and resampling of the images
 model.safetensors           the tensors, or pytorch_model.bin, or several files and an index (….index.json)
 """
 
@@ -19,19 +19,19 @@ from lensmith.errors import ModelError
 from lensmith.training.models.state_dict import read_state_dict
 
 FILES = ("model.safetensors", "pytorch_model.bin")
-"""Names under which weights lie in a repository, in the order in which they are taken."""
+"""Names of the weights file in a repository, preferred one first."""
 
 _FILTERS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers, which transformers writes
 
 
 @dataclass(frozen=True)
-class Repository:
-    """Weights as they were found.
+class HubRepository:
+    """Weights and their configuration.
 
     Attributes:
-        state: the tensors by name.
-        config: config.json; empty where there is none.
-        images: `mean`, `std` and `interpolation` of the pictures the weights were trained on, as far as told.
+        state: tensors by name.
+        config: content of config.json; empty where there is none.
+        images: `mean`, `std` and `interpolation` of the images the weights were trained on, as far as recorded.
     """
 
     state: dict[str, Tensor]
@@ -44,12 +44,12 @@ def has_weights(folder: Path) -> bool:
     return any((folder / name).is_file() for file in FILES for name in (file, _index(file)))
 
 
-def read(path: Path) -> Repository:
+def read(path: Path) -> HubRepository:
     """Weights from a file, or from a folder laid out as a repository.
 
     Args:
-        path: a file that `read_state_dict` takes, or a folder. What lies beside a file is read if the file has one of
-            the names that it has in a repository.
+        path: a file that `read_state_dict` takes, or a folder. The configuration beside a file is read if the file has
+            one of the names FILES.
 
     Raises:
         ModelError: there are no weights, or a file is damaged.
@@ -57,15 +57,15 @@ def read(path: Path) -> Repository:
     if path.is_dir():
         return _described(path, _state(path))
     state = read_state_dict(path)
-    return _described(path.parent, state) if path.name in FILES else Repository(state, {}, {})
+    return _described(path.parent, state) if path.name in FILES else HubRepository(state, {}, {})
 
 
-def _described(folder: Path, state: dict[str, Tensor]) -> Repository:
+def _described(folder: Path, state: dict[str, Tensor]) -> HubRepository:
     config, processor = folder / "config.json", folder / "preprocessor_config.json"
     content = _json(config)
     images = _images(content.get("pretrained_cfg"), config, ("mean", "std"))  # timm's own repositories
     images |= _images(_json(processor), processor, ("image_mean", "image_std"))
-    return Repository(state, content, images)
+    return HubRepository(state, content, images)
 
 
 def _state(folder: Path) -> dict[str, Tensor]:
@@ -89,17 +89,17 @@ def _state(folder: Path) -> dict[str, Tensor]:
     )
 
 
-def _images(told: Any, path: Path, names: tuple[str, str]) -> dict[str, Any]:
-    """What `told` says of pictures, in timm's words; `names` are its own for mean and spread."""
-    if not isinstance(told, Mapping):
+def _images(recorded: Any, path: Path, names: tuple[str, str]) -> dict[str, Any]:
+    """Image statistics of a configuration under timm's names; `names` are the configuration's for mean and std."""
+    if not isinstance(recorded, Mapping):
         return {}
-    if told.get("do_normalize") is False:
+    if recorded.get("do_normalize") is False:
         return {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
     found: dict[str, Any] = {}
     for ours, theirs in zip(("mean", "std"), names, strict=True):
-        if told.get(theirs) is not None:
-            found[ours] = _three(told[theirs], f"{theirs} in {path}", positive=ours == "std")
-    resampling = told.get("interpolation", _FILTERS.get(told.get("resample", 0)))
+        if recorded.get(theirs) is not None:
+            found[ours] = _three(recorded[theirs], f"{theirs} in {path}", positive=ours == "std")
+    resampling = recorded.get("interpolation", _FILTERS.get(recorded.get("resample", 0)))
     return found | ({"interpolation": resampling} if resampling in _FILTERS.values() else {})
 
 

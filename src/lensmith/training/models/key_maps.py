@@ -1,4 +1,4 @@
-"""What torchvision and transformers call the tensors that timm calls otherwise: one table a family."""
+"""Key maps: tensor names of torchvision and transformers → those of timm, one table for each family of networks."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Naming:
 
     Attributes:
         library: `torchvision` or `transformers`.
-        family: as that library calls it.
-        sign: patterns; in this naming each fits the whole name of some tensor, and not so in those after it in NAMINGS.
-        rules: substitutions (`re.sub`) that make a timm name, applied one after the other.
-        unused: pattern of the beginnings, after the rules, of tensors that classification has no use for.
-        block: pattern of a layer in a block whose layers are numbered: its groups are the block and the layer.
-        activation: the one of timm's network, by its name in transformers' config.json.
-        epsilon: state dict → BatchNorm's epsilon where that is not always timm's.
+        family: name of the family in that library.
+        sign: patterns that each match the whole name of some tensor here, and of none in the namings after it.
+        rules: substitutions (`re.sub`) that make timm's name, applied one after the other.
+        unused: pattern that, after the rules, matches the beginning of tensors not needed for classification.
+        block: pattern of a layer in a block whose layers are numbered; its groups are the block and the layer.
+        activation: activation of timm's network, by its name in transformers' config.json.
+        epsilon: function from a state dict to BatchNorm's epsilon, where that may differ from timm's.
     """
 
     library: str
@@ -39,14 +39,14 @@ class Naming:
         return f"{self.family} in {self.library}"
 
     def rename(self, key: str) -> str:
-        """timm's name for `key`, which is left as it is where no rule fits."""
+        """timm's name for `key`, which is unchanged where no rule matches."""
         for pattern, replacement in self.rules:
             key = re.sub(pattern, replacement, key)
         return key
 
 
 def _stage(odd: str, even: str) -> Callable[[re.Match[str]], str]:
-    """torchvision's ConvNeXt and Swin count stages (odd) and the steps down between them (even) in one row."""
+    """Rule for torchvision's ConvNeXt and Swin, which number stages (odd) and downsampling (even) consecutively."""
 
     def name(found: re.Match[str]) -> str:
         number = int(found[1])
@@ -56,13 +56,18 @@ def _stage(odd: str, even: str) -> Callable[[re.Match[str]], str]:
 
 
 def _efficientnet_epsilon(state: Mapping[str, Tensor]) -> float:
-    """B5 and larger, which end in 2048 channels or more, have another one than B0 to B4."""
+    """BatchNorm's epsilon, which differs between B0 to B4 and larger ones, which end in 2048 channels or more."""
     last = state.get("features.8.1.weight")
     return 1e-3 if last is not None and len(last) >= 2048 else 1e-5
 
 
 def is_efficientnet_v2_large(naming: Naming, state: Mapping[str, Tensor]) -> bool:
-    """The one network of torchvision that was trained on another mean and spread than ImageNet's."""
+    """Whether this is the one network of torchvision that was not trained with ImageNet's mean and standard deviation.
+
+    Args:
+        naming: naming of the tensors.
+        state: tensors by name, of any dtype and shape.
+    """
     first = state.get("features.0.1.weight")
     return naming is TORCHVISION_EFFICIENTNET_V2 and first is not None and len(first) == 32
 
@@ -86,7 +91,7 @@ TORCHVISION_VIT = Naming(
         (r"\.ln_([12])\.", r".norm\1."),
         (r"\.self_attention\.in_proj_", ".attn.qkv."),
         (r"\.self_attention\.out_proj\.", ".attn.proj."),
-        (r"\.mlp\.(0|linear_1)\.", ".mlp.fc1."),  # linear_1 and 2 are what the published files say
+        (r"\.mlp\.(0|linear_1)\.", ".mlp.fc1."),  # the published files have linear_1 and linear_2
         (r"\.mlp\.(3|linear_2)\.", ".mlp.fc2."),
         (r"^encoder\.ln\.", "norm."),
         (r"^heads\.head\.", "head."),
@@ -148,7 +153,7 @@ TORCHVISION_VGG = Naming(
     ),
 )  # fmt: skip
 
-TORCHVISION_DENSENET = Naming(  # of the published files; those that torchvision saves today have timm's names
+TORCHVISION_DENSENET = Naming(  # of published files; what torchvision saves today has timm's names
     "torchvision", "DenseNet", (r"features\.denseblock1\.denselayer1\.norm\.1\.weight",),
     ((r"\.(norm|conv)\.([12])\.", r".\1\2."),),
 )  # fmt: skip
@@ -180,7 +185,7 @@ TRANSFORMERS_SWIN = Naming(
         (r"^embeddings\.norm\.", "patch_embed.norm."),
         (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
         (r"^encoder\.layers\.(\d+)\.blocks\.", r"layers.\1.blocks."),
-        # The step down stands at the end of a stage there, and at the beginning of the next one here.
+        # Downsampling belongs to the end of a stage there, and to the beginning of the next one here.
         (r"^encoder\.layers\.(\d+)\.downsample\.", lambda found: f"layers.{int(found[1]) + 1}.downsample."),
         (r"\.layernorm_before\.", ".norm1."),
         (r"\.layernorm_after\.", ".norm2."),
@@ -233,13 +238,37 @@ NAMINGS = (
     TORCHVISION_EFFICIENTNET, TORCHVISION_EFFICIENTNET_V2, TORCHVISION_VGG, TORCHVISION_DENSENET, TRANSFORMERS_VIT,
     TRANSFORMERS_SWIN, TRANSFORMERS_CONVNEXT, TRANSFORMERS_RESNET,
 )  # fmt: skip
-"""In the order in which they are tried. torchvision's ResNet has timm's names and needs no table."""
+"""All namings, in the order in which they are tried. torchvision's ResNet has timm's names and needs no table."""
 
 
 def recognise(state: Mapping[str, Tensor]) -> Naming | None:
-    """Whose names these are; None where nothing here knows them, timm's own among them."""
+    """The naming of a state dict, tensors of any dtype and shape by name; None for timm's own and unknown names."""
     return next((naming for naming in NAMINGS if _has(state, naming.sign)), None)
 
 
 def _has(state: Mapping[str, Tensor], sign: tuple[str, ...]) -> bool:
     return all(any(re.fullmatch(pattern, key) for key in state) for pattern in sign)
+
+
+def lite0_key(key: str) -> str:
+    """timm's name for a tensor of EfficientNet-Lite0 in EfficientNet-PyTorch."""
+    block = re.fullmatch(r"_blocks\.(\d+)\.(\w+?)\.(.+)", key)
+    if block is None:
+        layer, _, rest = key.partition(".")
+        return f"{_OUTSIDE_BLOCKS[layer]}.{rest}"
+    number, layer, rest = int(block[1]), block[2], block[3]
+    stage, index = next((s, number - first) for s, first in reversed(list(enumerate(_STAGE_STARTS))) if number >= first)
+    # The first block does not widen its input, so it lacks one convolution, and timm numbers the others from there.
+    names = _FIRST_BLOCK if number == 0 else _BLOCK
+    return f"blocks.{stage}.{index}.{names[layer]}.{rest}"
+
+
+_STAGE_STARTS = (0, 1, 3, 5, 8, 11, 15)
+_OUTSIDE_BLOCKS = {
+    "_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier",
+}  # fmt: skip
+_BLOCK = {
+    "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
+    "_project_conv": "conv_pwl", "_bn2": "bn3",
+}  # fmt: skip
+_FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}

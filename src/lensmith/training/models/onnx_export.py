@@ -1,4 +1,4 @@
-"""A torch module → an ONNX graph: the one way from torch to an engine."""
+"""ONNX export of a torch module, for all engines."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ INPUT, OUTPUT = "images", "logits"
 
 WITH_WEIGHTS = ("Gemm", "MatMul", "Conv")
 BEHIND = ("Add", "Flatten", "Reshape", "Squeeze")
-"""What may stand between the last layer and the logits: its bias, and the ends of a convolution of one pixel."""
+"""Operators allowed between the last layer and the logits: its bias, and the ends of a convolution of one pixel."""
 
 
 def write_graph(model: nn.Module, image_size: int, path: Path, features: bool = False) -> Path:
-    """Export through the dynamo exporter, with a free batch dimension, weights inside the file.
+    """Export through the dynamo exporter, with a free batch dimension, and weights inside the file.
 
     Args:
-        model: in evaluation mode, on the CPU; float32 (N, 3, S, S) → float32 (N, C).
-        image_size: S.
+        model: network in evaluation mode, on the CPU; float32 (N, 3, S, S) → float32 (N, C).
+        image_size: pixels a side S.
         path: the .onnx file to write.
-        features: give what the last layer takes, too, as a second output: float32 (N, D).
+        features: whether the input of the last layer is a second output, float32 (N, D).
 
     Returns:
         `path`.
 
     Raises:
-        ModelError: the exporter cannot express the network, with its own words; or there is no such layer.
+        ModelError: the exporter cannot express the network, or the network has no such layer.
     """
-    # Two, since the exporter takes an example of one for a fixed dimension.
+    # Two images, since the exporter takes a dimension of 1 as fixed.
     example = torch.zeros(2, 3, image_size, image_size)
     with _quiet(), _out_of_place(model), _translated(model):
         program = torch.onnx.export(
@@ -58,7 +58,7 @@ def write_graph(model: nn.Module, image_size: int, path: Path, features: bool = 
 
 
 def _show_features(graph: Any) -> None:
-    """Make what the last layer with weights takes an output of the graph (onnx_ir), after the logits."""
+    """Add the input of the last layer with weights to the graph's outputs (onnx_ir), after the logits."""
     import onnx_ir
 
     node = graph.graph.outputs[0].producer()
@@ -69,11 +69,11 @@ def _show_features(graph: Any) -> None:
     if taken is None or len(sizes) < 2 or not isinstance(sizes[1], int) or any(size != 1 for size in sizes[2:]):
         raise ModelError(
             "A network that ends in one layer on pooled features was expected, to give them beside its answers.",
-            f"This one ends in {node.op_type if node is not None else 'nothing that is known'}"
+            f"This one ends in {node.op_type if node is not None else 'no known operator'}"
             f"{f', which takes {taken.shape}' if taken is not None else ''}.",
             "Leave --features out, or train another backbone.",
         )
-    # A node of its own, so that what others do to the layer's input leaves the output's name alone.
+    # A separate node, so that later changes to the layer's input leave the output's name alone.
     flat = len(sizes) == 2
     shown = onnx_ir.node("Identity" if flat else "Flatten", [taken], attributes=None if flat else {"axis": 1})
     shown.outputs[0].name, shown.outputs[0].dtype = FEATURES, onnx_ir.DataType.FLOAT
@@ -84,21 +84,21 @@ def _show_features(graph: Any) -> None:
 
 @contextlib.contextmanager
 def _translated(model: nn.Module) -> Iterator[None]:
-    """What the exporter says of a network that it cannot express, as an error for users."""
+    """Translate the exporter's error about a network that it cannot express."""
     try:
         yield
     except torch.onnx.OnnxExporterError as error:
-        said = " ".join(str(error.__cause__ or error).split()).partition(". ")[0][:200]
+        reason = " ".join(str(error.__cause__ or error).split()).partition(". ")[0][:200]
         raise ModelError(
             "A network that torch.onnx can export was expected.",
-            f"Of this {type(model).__name__} it says: {said.rstrip('.')}.",
+            f"Of this {type(model).__name__} it says: {reason.rstrip('.')}.",
             "Train another backbone; `lensmith models` lists them.",
         ) from error
 
 
 @contextlib.contextmanager
 def _out_of_place(model: nn.Module) -> Iterator[None]:
-    """Activations that write into their input are taken apart by the exporter, which takes longer than all the rest."""
+    """Turn off in-place activations: the exporter decomposes them, which takes longer than all the rest."""
     modules = [module for module in model.modules() if getattr(module, "inplace", False) is True]
     try:
         for module in modules:
@@ -111,7 +111,7 @@ def _out_of_place(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter reports its own internals on every channel there is."""
+    """Silence the exporter, which reports its internals by logs, warnings and prints."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

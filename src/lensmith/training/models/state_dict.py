@@ -1,32 +1,33 @@
-"""State dicts: read from a file without running anything in it, and loaded into a model exactly or not at all."""
+"""State dicts: read from a file without running code in it, and loaded into a model exactly or not at all."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lensmith.core.text import first_sentence, listed
 from lensmith.errors import ModelError
 
 SHOWN = 10
-"""Names that an error lists before it only counts."""
+"""Names that an error lists at most."""
 
 _NESTS = ("state_dict", "model", "model_state", "model_state_dict")
 _WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weights file by name, on the CPU.
+    """The tensors of a weights file by name, of any dtype and shape, on the CPU.
 
-    A dict around the dict (`state_dict`, `model`) and the prefixes of wrapped models are taken off.
+    A dict around the dict (`state_dict`, `model`) and the prefixes of wrapped models are removed.
 
     Args:
-        path: .safetensors, or what `torch.save` wrote.
+        path: file that ends in .safetensors, or that `torch.save` wrote.
 
     Raises:
         ModelError: the file is missing, damaged, or holds anything but tensors.
@@ -39,7 +40,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not content:
         raise _no_state_dict(path, f"It holds {'nothing' if content == {} else f'a {type(content).__name__}'}")
     if strange := [str(key) for key, value in content.items() if not isinstance(value, Tensor)]:
-        raise _no_state_dict(path, f"These entries are no tensors: {some(strange)}")
+        raise _no_state_dict(path, f"These entries are no tensors: {listed(strange, SHOWN)}")
     state = dict(content)
     for prefix in _WRAPPERS:
         if all(key.startswith(prefix) for key in state):
@@ -48,16 +49,16 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def load_exactly(model: nn.Module, state: Mapping[str, Tensor], where: str, without: Collection[str] = ()) -> None:
-    """Copy `state` into `model`: every tensor has its place and every place its tensor, `without` aside.
+    """Copy `state` into `model`, where names and shapes of both are the same, except for `without`.
 
     Args:
-        model: takes the values.
-        state: tensors by name.
-        where: what they were read from, for the error.
-        without: names that are left as they are, in the model and in `state`.
+        model: the model whose parameters and buffers are overwritten.
+        state: tensors of any dtype by name, in the model's shapes.
+        where: origin of the tensors, for error messages.
+        without: names to ignore in the model and in `state`.
 
     Raises:
-        ModelError: names and shapes that do not fit, listed; nothing was loaded.
+        ModelError: names or shapes do not fit; it lists them, and nothing was loaded.
     """
     own = {key: value for key, value in model.state_dict().items() if key not in without}
     given = {key: value for key, value in state.items() if key not in without}
@@ -72,7 +73,7 @@ def load_exactly(model: nn.Module, state: Mapping[str, Tensor], where: str, with
             if key in both and own[key].shape != given[key].shape
         ],
     }
-    if problems := [f"{len(keys)} {what} ({some(keys)})" for what, keys in found.items() if keys]:
+    if problems := [f"{len(keys)} {what} ({listed(keys, SHOWN)})" for what, keys in found.items() if keys]:
         cfg = getattr(model, "pretrained_cfg", None) or {}
         raise ModelError(
             f"The {len(own)} tensors of {cfg.get('architecture') or type(model).__name__} were expected in {where}.",
@@ -80,18 +81,6 @@ def load_exactly(model: nn.Module, state: Mapping[str, Tensor], where: str, with
             "Name the backbone and image size that the weights were made with, or rename the tensors.",
         )
     model.load_state_dict(given, strict=False)
-
-
-def some(names: Iterable[str]) -> str:
-    """The first SHOWN of `names`, and how many more there are."""
-    listed = list(names)
-    more = len(listed) - SHOWN
-    return ", ".join(listed[:SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def first_sentence(text: str) -> str:
-    """Of another library's message, the part that says what happened; its advice seldom fits here."""
-    return re.split(r"\n|\. ", text.strip(), maxsplit=1)[0].rstrip(".")
 
 
 def _content(path: Path) -> Any:

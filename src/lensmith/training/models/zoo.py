@@ -1,7 +1,7 @@
-"""The backbones one can name: timm's architectures, how large they are, and where their weights would come from.
+"""Model zoo: the backbones that `--model` takes, their sizes, where their weights come from, and which to try first.
 
-Nothing is built to list them. Parameter counts stand in parameters.json (tools/count_parameters.py writes it, since
-building all takes minutes), input sizes and addresses in timm's own tables.
+Listing builds no network. Parameter counts are in parameters.json (written by tools/count_parameters.py, since building
+all networks takes minutes), input sizes and addresses in timm's own tables.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
 
 from lensmith.core.progress import track
+from lensmith.core.result import Result
 from lensmith.errors import ModelError
 from lensmith.training.models.weights import source_of
 
@@ -32,7 +32,7 @@ ADVICE: dict[str, dict[str, str]] = {
         "mobilenetv3_small_100": "0.06 GMACs, for when nothing else is quick enough; the least accurate here",
     },
     "cpu": {
-        "tf_efficientnet_lite0": "0.4 GMACs, keeps well as int8, and its weights come by pip",
+        "tf_efficientnet_lite0": "0.4 GMACs, loses little as int8, and its weights come by pip",
         "mobilenetv4_conv_medium": "0.8 GMACs of plain convolutions: more accurate, at about resnet18's time",
         "resnet18": "1.8 GMACs of 3×3 convolutions, which every engine runs near its best",
         "resnet50": "4.1 GMACs: a step up in accuracy for about twice resnet18's time",
@@ -44,7 +44,7 @@ ADVICE: dict[str, dict[str, str]] = {
         "vit_base_patch16_224": "17.6 GMACs of large matrix products for bf16 cores; pretrained on ImageNet-21k",
     },
 }
-"""Task → a few backbones to try first, best first, and why. GMACs are for one image of 224 px, as published."""
+"""Task → a few backbones to try first, best first, and the reason. GMACs are for one image of 224 px, as published."""
 
 _ELSEWHERE = {
     "mobilenet_v2": "mobilenetv2_100",
@@ -59,21 +59,21 @@ _ELSEWHERE = {
     "vit_b_32": "vit_base_patch32_224",
     "vit_l_16": "vit_large_patch16_224",
 }
-"""torchvision's name → timm's, where spelling alone would not find it."""
+"""torchvision's name → timm's, where they are not spelled alike."""
 
 
 @dataclass(frozen=True)
-class Backbone:
+class Backbone(Result):
     """An architecture that `--model` takes.
 
     Attributes:
-        name: timm's name.
+        name: architecture, as timm names it.
         params_millions: parameters with the original head of (mostly) 1,000 classes, in millions.
         image_size: pixels a side that its default weights were trained at.
         source: `pip PACKAGE`, `hub REPOSITORY`, `url ADDRESS`, or `none`.
-        on_this_machine: its weights need no download.
-        family: timm's module that defines it.
-        advice: task → why to try it for that, where it is among the few recommended ones.
+        on_this_machine: whether its weights need no download.
+        family: name of timm's module that defines it.
+        advice: reason to try it by task, where it is recommended for one.
     """
 
     name: str
@@ -84,24 +84,20 @@ class Backbone:
     family: str
     advice: dict[str, str]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, under the names of the attributes."""
-        return asdict(self)
-
 
 def find(pattern: str = "*", max_params: float | None = None, suited: str | None = None) -> list[Backbone]:
-    """The backbones whose name fits.
+    """Backbones by name, size and task.
 
     Args:
         pattern: a glob (`*lite*`), or a part of the name.
-        max_params: at most so many millions of parameters.
+        max_params: most parameters, in millions.
         suited: `cpu`, `gpu` or `edge`: only the few recommended for it, best first.
 
     Returns:
         Those with weights on this machine first, then by parameters; with `suited`, in the order of the advice.
 
     Raises:
-        ModelError: nothing fits, or `suited` is no task.
+        ModelError: no backbone matches, or `suited` is no task.
     """
     if suited is not None and suited not in ADVICE:
         raise ModelError(f"A task was expected: {', '.join(ADVICE)}.", f"{suited!r} arrived.", "Name one of those.")
@@ -119,14 +115,14 @@ def find(pattern: str = "*", max_params: float | None = None, suited: str | None
     return found
 
 
-def known(name: str) -> bool:
+def is_known(name: str) -> bool:
     """Whether `--model` takes this name; a tag (`resnet18.a1_in1k`) must be one of timm's."""
     architecture, _, tag = name.partition(".")
     return architecture in _architectures() and (not tag or name in timm.list_pretrained(f"{architecture}.*"))
 
 
 def nearest(name: str) -> list[str]:
-    """Up to three known names that resemble `name`, also by the ways of torchvision and Hugging Face; best first."""
+    """Up to three known names that resemble `name`, also as torchvision or Hugging Face spell it; best first."""
     plain = name.lower().rpartition("/")[2].rpartition(":")[2].partition(".")[0].replace("-", "_")
     exact = _ELSEWHERE.get(plain, plain)
     if exact in _architectures():
@@ -138,7 +134,7 @@ def nearest(name: str) -> list[str]:
 
 
 def count_parameters(name: str) -> int:
-    """Parameters with the original head, counted on a network without memory behind it."""
+    """Number of parameters with the original head, counted without allocating them."""
     with torch.device("meta"):
         model = timm.create_model(name, pretrained=False)
     return sum(parameter.numel() for parameter in model.parameters())

@@ -16,8 +16,8 @@ from typing import IO, Any
 
 import torch
 
+from lensmith.core.text import first_sentence
 from lensmith.errors import OutputError, RunError
-from lensmith.training.models.state_dict import first_sentence
 
 LAST = "last.pt"
 PREVIOUS = "previous.pt"

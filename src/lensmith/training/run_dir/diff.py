@@ -12,8 +12,8 @@ from typing import Any
 
 from lensmith.config import TrainSettings
 from lensmith.config.training import MAY_CHANGE as MAY_CHANGE
+from lensmith.core.text import listed
 from lensmith.data.scan import ImageSet, Sample
-from lensmith.training.models.state_dict import some
 from lensmith.training.run_dir.run import Run
 
 FOR_A_BUDGET = frozenset(
@@ -59,8 +59,10 @@ def of_data(run: Run, images: ImageSet) -> list[str]:
         "removed": [label for label in run.images.labels if label not in images.labels],
         "added": [label for label in images.labels if label not in run.images.labels],
     }
-    return [f"classes {what}: {some(labels)}" for what, labels in classes.items() if labels] + [
-        f"{len(paths):,} image{'s' * (len(paths) > 1)} {what} ({some(paths)})" for what, paths in files.items() if paths
+    return [f"classes {what}: {listed(labels, 10)}" for what, labels in classes.items() if labels] + [
+        f"{len(paths):,} image{'s' * (len(paths) > 1)} {what} ({listed(paths, 10)})"
+        for what, paths in files.items()
+        if paths
     ]
 
 
