@@ -1,9 +1,9 @@
-"""The image contract against the usual way, on a photo of 12 megapixels.
+"""Benchmark of decoding and preprocessing: lensmith against the usual code, on a photo of 12 megapixels.
 
     python bench/decode.py [--json]
 
 Usual: open, convert, resize the shorter side, centre crop, then float arithmetic. Ours: scaled decode, one resampling,
-a look-up table. Both in turn in one process; ratios of the medians.
+a look-up table. Both by turns in one process; ratios of the medians.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ def usual_normalise(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(((scaled - np.float32(HOW.mean)) / np.float32(HOW.std)).transpose(2, 0, 1))
 
 
-def medians_ms(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    times: dict[str, list[float]] = {name: [] for name in ways}
+def medians_ms(variants: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    times: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(rounds):
-        for name, way in ways.items():
+        for name, variant in variants.items():
             started = time.perf_counter()
-            way()
+            variant()
             times[name].append(time.perf_counter() - started)
     return {name: 1e3 * statistics.median(taken) for name, taken in times.items()}
 

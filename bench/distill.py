@@ -1,13 +1,13 @@
-"""Does a teacher help? The same small network trained alone, on a teacher's answers, and on its features as well.
+"""Benchmark of distillation: a small network trained alone, on a teacher's answers, and on its features as well.
 
     python bench/distill.py [--student NAME] [--train 1200] [--epochs 24] [--seeds 0 1 2] [--quick] [--json]
 
 Pictures of clothes (Fashion-MNIST), divided once: 85 % of `--train` images train, 15 % validate, `--test` others test.
 The teacher, EfficientNet-Lite0 from ImageNet's weights, is fine-tuned once. Each student begins from random weights,
-the same in all three ways for each seed, and takes as many epochs with the same settings; only the loss differs. With
-features, their share comes from that of the answers, so that labels keep theirs. Of each run the best epoch on the
-validation part is judged on the test part. Spread is the standard deviation over the seeds; gains over the student
-alone are taken seed by seed.
+the same in all three variants for each seed, and trains as many epochs with the same settings; only the loss differs.
+With features, their share comes from that of the answers, so that the share of labels is unchanged. Each run's best
+epoch on the validation part is evaluated on the test part. Spread is the standard deviation over the seeds; gains over
+the student alone are computed seed by seed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def images(given: argparse.Namespace) -> Path:
 
 
 def trained(given: argparse.Namespace, name: str, **settings: Any) -> dict[str, Any]:
-    """Train, and judge the best epoch on the test part."""
+    """Train, and evaluate the best epoch on the test part."""
     from lensmith.config import TrainSettings
     from lensmith.training.trainer import fit
 
@@ -53,12 +53,12 @@ def trained(given: argparse.Namespace, name: str, **settings: Any) -> dict[str, 
     started = time.perf_counter()
     fitted = fit(TrainSettings.resolve({"data": images(given), "out": out, **shared, **settings}))
     seconds = time.perf_counter() - started
-    accuracy = judged(out)
+    accuracy = test_accuracy(out)
     print(f"{name}: {accuracy:.4f} in {seconds:.0f} s", file=sys.stderr, flush=True)
     return {"run": str(out), "accuracy": accuracy, "val_accuracy": fitted.metrics["val_accuracy"], "seconds": seconds}
 
 
-def judged(path: Path) -> float:
+def test_accuracy(path: Path) -> float:
     """Accuracy of a run's best epoch on the test part."""
     import torch
 
@@ -81,15 +81,15 @@ def judged(path: Path) -> float:
         close_loader(batches)
 
 
-def ways(given: argparse.Namespace, teacher: Path) -> dict[str, dict[str, Any]]:
-    """Way → the settings in which it differs from the others."""
-    taught = {"teacher": teacher, "teacher_weight": given.teacher_weight, "teacher_temperature": given.temperature}
+def variants(given: argparse.Namespace, teacher: Path) -> dict[str, dict[str, Any]]:
+    """Variant → the settings in which it differs from the others."""
+    distilled = {"teacher": teacher, "teacher_weight": given.teacher_weight, "teacher_temperature": given.temperature}
     shares = {"teacher_weight": given.teacher_weight - given.feature_weight, "feature_weight": given.feature_weight}
-    return {"alone": {}, "answers": taught, "answers and features": {**taught, **shares}}
+    return {"alone": {}, "answers": distilled, "answers and features": {**distilled, **shares}}
 
 
 def spread(values: list[float]) -> dict[str, Any]:
-    """Mean, standard deviation, and what they are of."""
+    """Mean, standard deviation, and the values."""
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     return {"mean": statistics.mean(values), "spread": deviation, "of": values}
 
@@ -125,18 +125,18 @@ def main() -> None:
     }  # fmt: skip
     runs: dict[str, list[dict[str, Any]]] = {}
     for seed in given.seeds:
-        for way, settings in ways(given, Path(teacher["run"])).items():
+        for way, settings in variants(given, Path(teacher["run"])).items():
             name = f"{way.replace(' ', '-')}-{seed}"
             runs.setdefault(way, []).append(trained(given, name, seed=seed, **student, **settings))
 
-    found = {way: spread([run["accuracy"] for run in told]) for way, told in runs.items()}
+    found = {way: spread([run["accuracy"] for run in runs_of]) for way, runs_of in runs.items()}
     alone = found["alone"]["of"]
     gains = {
         way: spread([ours - theirs for ours, theirs in zip(figure["of"], alone, strict=True)])
         for way, figure in found.items()
         if way != "alone"
     }
-    seconds = {way: statistics.mean(run["seconds"] for run in told) for way, told in runs.items()}
+    seconds = {way: statistics.mean(run["seconds"] for run in runs_of) for way, runs_of in runs.items()}
     print(f"{given.student} at {given.image_size} px, {given.epochs} epochs, seeds {given.seeds}; ", end="")
     print(f"teacher {TEACHER}: {teacher['accuracy']:.4f}\n")
     print("way                   test accuracy      gain over alone   seconds a run")

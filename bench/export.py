@@ -1,11 +1,11 @@
-"""Which engine and precision serve which backbone: every candidate exported, judged, measured, and one chosen.
+"""Benchmark of exports: each backbone's engine search, with every candidate's accuracy, speed and size.
 
     python bench/export.py [--models resnet18,...] [--images 300] [--runs RUN ...] [--quick] [--json]
 
-Pictures of clothes (Fashion-MNIST) at the backbone's own size. Backbones whose weights are at hand begin with these and
-train their head; the others have random weights and say nothing about accuracy, but all about speed and about what can
-be exported. `--runs` takes finished runs of one's own in the place of backbones. Speeds are ratios to ONNX Runtime in
-fp32 in the same export.
+Pictures of clothes (Fashion-MNIST) at the backbone's own size. Backbones whose weights are on this machine begin with
+them and train their head; the others have random weights, which show nothing about accuracy but all about speed and
+export. `--runs` uses finished runs of one's own instead of backbones. Speeds are ratios to ONNX Runtime in fp32 in the
+same export.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MODELS = (
     "resnet18", "resnet50", "mobilenetv3_large_100", "tf_efficientnet_lite0", "convnext_tiny",
     "swin_tiny_patch4_window7_224", "vit_base_patch16_224",
 )  # fmt: skip
-PLAIN = "onnxruntime-fp32"
+BASELINE = "onnxruntime-fp32"
 
 
 def images(given: argparse.Namespace) -> Path:
@@ -49,16 +49,16 @@ def run_of(given: argparse.Namespace, model: str) -> Path:
     if not (out / "checkpoints" / "best.pt").exists():
         shutil.rmtree(out, ignore_errors=True)
         pretrained = any(backbone.on_this_machine for backbone in zoo.find(model) if backbone.name == model)
-        said = {"data": images(given), "model": model, "out": out, "preset": "fast", "pretrained": pretrained}
-        fit(TrainSettings.resolve({**said, "epochs": 1, "head_epochs": 1, "cache_gb": 0}))
+        chosen = {"data": images(given), "model": model, "out": out, "preset": "fast", "pretrained": pretrained}
+        fit(TrainSettings.resolve({**chosen, "epochs": 1, "head_epochs": 1, "cache_gb": 0}))
     return out
 
 
-def row(record: dict[str, Any], plain: float) -> dict[str, Any]:
-    """A candidate with its speed as a ratio."""
+def row(record: dict[str, Any], baseline: float) -> dict[str, Any]:
+    """A candidate's figures, with its speed as a ratio to the baseline."""
     speed = record["images_per_second"]
     names = ("name", "accuracy", "drop", "agreement", "latency_ms", "images_per_second", "bytes", "chosen", "why")
-    return {**{name: record[name] for name in names}, "ratio": speed and round(speed / plain, 2)}
+    return {**{name: record[name] for name in names}, "ratio": speed and round(speed / baseline, 2)}
 
 
 def main() -> None:
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--runs", nargs="*", default=[])
     parser.add_argument("--train", type=int, default=1000, help="images, of which 15 %% validate")
-    parser.add_argument("--images", type=int, default=300, help="that each candidate is judged on, at most")
+    parser.add_argument("--images", type=int, default=300, help="images that each candidate answers, at most")
     parser.add_argument("--target", default="cpu")
     parser.add_argument("--out", default="runs/bench-export")
     parser.add_argument("--quick", action="store_true", help="two small backbones on few images")
@@ -81,8 +81,8 @@ def main() -> None:
         print(f"== {run.name}", file=sys.stderr, flush=True)
         bundle = Path(given.out) / "bundles" / run.name
         made = lensmith.export(run, out=bundle, images=given.images, target=given.target, overwrite=True).as_dict()
-        plain = next(each["images_per_second"] for each in made["candidates"] if each["name"] == PLAIN)
-        rows = [row(each, plain) for each in made["candidates"]]
+        baseline = next(each["images_per_second"] for each in made["candidates"] if each["name"] == BASELINE)
+        rows = [row(each, baseline) for each in made["candidates"]]
         found["exports"].append({"run": run.name, "seconds": round(made["seconds"], 1), "candidates": rows})
         if not given.json:
             print(f"{run.name}: {made['seconds']:.0f} s")
