@@ -50,7 +50,7 @@ def test_from_uploads_to_a_folder_for_the_next_training(
                 if number < 3:
                     body = json.dumps({"request_id": names[-1], "label": label}).encode()
                     assert post(service.url, "/feedback", body)["noted"]
-    assert len(storage.entries(folder)) == 12
+    assert len(storage.stored_uploads(folder)) == 12
 
     shown = as_json("feedback", "show", folder)
     assert (shown["uploads"], shown["labelled"], shown["right"]) == (12, 9, 9)

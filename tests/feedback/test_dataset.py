@@ -1,4 +1,4 @@
-"""Kept uploads become an image folder, are counted, and are deleted."""
+"""Stored uploads become an image folder, are counted, and are deleted."""
 
 import csv
 import json
@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 
 from lensmith import api
-from lensmith.errors import DataError, LensmithError, OutputError, SettingsError
+from lensmith.errors import DataError, OutputError, SettingsError
 from lensmith.feedback import storage
 from lensmith.feedback.storage import Upload
 
-Keep = Callable[..., str]
+Store = Callable[..., str]
 
 
 @pytest.fixture
-def keep(tmp_path: Path) -> Keep:
-    """`keep(image, truth, **fields)`: an upload in tmp_path/kept; its request's identifier."""
+def store(tmp_path: Path) -> Store:
+    """`store(image, truth, **fields)` stores an upload in tmp_path/kept and returns its request's identifier."""
     numbers = iter(range(1000))
 
     def make(encoded: bytes, truth: str | None = None, **fields: Any) -> str:
@@ -37,10 +37,16 @@ def keep(tmp_path: Path) -> Keep:
             "truth": truth,
             **fields,
         }
-        storage.keep(tmp_path / "kept", Upload.model_validate(said), encoded)
+        storage.store(tmp_path / "kept", Upload.model_validate(said), encoded)
         return str(said["request_id"])
 
     return make
+
+
+def image_of(folder: Path, request_id: str) -> Path:
+    """Path of the picture of a request's first image."""
+    stem = storage.stem_of(request_id, 0)
+    return next(stored.image for stored in storage.stored_uploads(folder) if stored.image.stem == stem)
 
 
 def files(folder: Path) -> list[str]:
@@ -63,12 +69,12 @@ def picture(shared_colours: Path) -> Callable[[str, int], bytes]:
 
 
 def test_labelled_uploads_become_an_image_folder_that_can_be_trained_on(
-    keep: Keep, picture: Callable[[str, int], bytes], tmp_path: Path
+    store: Store, picture: Callable[[str, int], bytes], tmp_path: Path
 ) -> None:
     for number in range(3):
-        keep(picture("red", number), "red")
-        keep(picture("blue", number), "blue")
-        keep(picture("green", number))
+        store(picture("red", number), "red")
+        store(picture("blue", number), "blue")
+        store(picture("green", number))
     done = api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out")
     assert (done.written, done.there, done.waiting, done.set_aside) == ({"blue": 3, "red": 3}, 0, 3, [])
     assert files(tmp_path / "out") == ["blue"] * 3 + ["red"] * 3
@@ -76,37 +82,37 @@ def test_labelled_uploads_become_an_image_folder_that_can_be_trained_on(
     assert (checked.usable, checked.problems, set(checked.counts)) == (6, 0, {"blue", "red"})
     exported = {file.read_bytes() for file in (tmp_path / "out" / "red").iterdir()}
     assert exported == {picture("red", number) for number in range(3)}
-    assert len(storage.entries(tmp_path / "kept")) == 9  # they stay
+    assert len(storage.stored_uploads(tmp_path / "kept")) == 9  # they stay
 
 
 def test_a_picture_is_exported_once_however_often_it_came(
-    keep: Keep, picture: Callable[[str, int], bytes], tmp_path: Path
+    store: Store, picture: Callable[[str, int], bytes], tmp_path: Path
 ) -> None:
     for _ in range(3):
-        keep(picture("red", 0), "red")
-        keep(picture("red", 0))  # and of these it is known what it is
+        store(picture("red", 0), "red")
+        store(picture("red", 0))  # and of these it is known what it is
     done = api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out", tmp_path / "others")
     assert (done.written, done.there, done.unlabelled) == ({"red": 1}, 5, 0)
     assert not (tmp_path / "others").exists()
 
 
 def test_an_export_can_be_repeated_as_labels_come_in_and_replaces_nothing(
-    keep: Keep, picture: Callable[[str, int], bytes], tmp_path: Path
+    store: Store, picture: Callable[[str, int], bytes], tmp_path: Path
 ) -> None:
-    keep(picture("red", 0), "red")
+    store(picture("red", 0), "red")
     api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out")
     (mine,) = (tmp_path / "out" / "red").iterdir()
     mine.write_bytes(b"retouched")
-    keep(picture("red", 2), "red")
+    store(picture("red", 2), "red")
     again = api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out")
     assert (again.written, again.there) == ({"red": 1}, 1)
     assert mine.read_bytes() == b"retouched"
 
 
 def test_images_are_added_to_a_folder_that_has_some(
-    keep: Keep, picture: Callable[[str, int], bytes], tmp_path: Path, colours: Path
+    store: Store, picture: Callable[[str, int], bytes], tmp_path: Path, colours: Path
 ) -> None:
-    keep(picture("red", 0), "blue")
+    store(picture("red", 0), "blue")
     before = sorted(colours.rglob("*"))
     api.FeedbackFolder(tmp_path / "kept").export(colours)
     assert len(sorted(colours.rglob("*"))) == len(before) + 1
@@ -114,10 +120,10 @@ def test_images_are_added_to_a_folder_that_has_some(
 
 
 def test_a_picture_with_two_labels_is_left_out_and_named(
-    keep: Keep, picture: Callable[[str, int], bytes], tmp_path: Path
+    store: Store, picture: Callable[[str, int], bytes], tmp_path: Path
 ) -> None:
-    keep(picture("red", 0), "red")
-    keep(picture("red", 0), "blue")
+    store(picture("red", 0), "red")
+    store(picture("red", 0), "blue")
     done = api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out")
     assert done.written == {}
     assert len(done.set_aside) == 2
@@ -126,9 +132,9 @@ def test_a_picture_with_two_labels_is_left_out_and_named(
 
 
 def test_a_picture_that_was_exported_as_something_else_before_is_left_out_and_named(
-    keep: Keep, picture: Callable[[str, int], bytes], tmp_path: Path
+    store: Store, picture: Callable[[str, int], bytes], tmp_path: Path
 ) -> None:
-    keep(picture("red", 0), "red")
+    store(picture("red", 0), "red")
     api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out")
     (tmp_path / "out" / "red").rename(tmp_path / "out" / "crimson")
     done = api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out")
@@ -137,10 +143,10 @@ def test_a_picture_that_was_exported_as_something_else_before_is_left_out_and_na
 
 @pytest.mark.parametrize("label", ["../escaped", "a/b", ".hidden", "..", "x" * 300, "a\\b"])
 def test_a_label_that_is_no_folders_name_makes_no_file(
-    keep: Keep, picture: Callable[[str, int], bytes], tmp_path: Path, label: str
+    store: Store, picture: Callable[[str, int], bytes], tmp_path: Path, label: str
 ) -> None:
-    keep(picture("red", 0), label)
-    keep(picture("blue", 0), label=label)
+    store(picture("red", 0), label)
+    store(picture("blue", 0), label=label)
     done = api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out", tmp_path / "others")
     assert (done.written, len(done.set_aside), done.unlabelled) == ({}, 1, 1)
     assert files(tmp_path / "others") == ["index.csv", "unnamed"]
@@ -148,15 +154,15 @@ def test_a_label_that_is_no_folders_name_makes_no_file(
 
 
 def test_unlabelled_uploads_go_where_a_person_sorts_them_with_an_index(
-    keep: Keep, picture: Callable[[str, int], bytes], tmp_path: Path
+    store: Store, picture: Callable[[str, int], bytes], tmp_path: Path
 ) -> None:
-    first = keep(picture("red", 0), confidence=0.4)
-    keep(picture("blue", 1), label="blue", reason="odd")
-    keep(picture("green", 0), "green")
+    first = store(picture("red", 0), confidence=0.4)
+    store(picture("blue", 1), label="blue", reason="odd")
+    store(picture("green", 0), "green")
     done = api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out", tmp_path / "others")
     assert (done.written, done.unlabelled, done.waiting) == ({"green": 1}, 2, 0)
     assert files(tmp_path / "others") == ["blue", "index.csv", "red"]
-    keep(picture("blue", 3), label="blue")
+    store(picture("blue", 3), label="blue")
     again = api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out", tmp_path / "others")
     assert (again.unlabelled, again.there) == (1, 3)
     with (tmp_path / "others" / "index.csv").open(newline="") as file:
@@ -181,10 +187,10 @@ def test_unlabelled_uploads_go_where_a_person_sorts_them_with_an_index(
     ],
 )
 def test_where_images_would_be_lost_or_misread_nothing_is_written(
-    keep: Keep, picture: Callable[[str, int], bytes], tmp_path: Path, out: str, others: str | None
+    store: Store, picture: Callable[[str, int], bytes], tmp_path: Path, out: str, others: str | None
 ) -> None:
-    keep(picture("red", 0), "red")
-    keep(picture("blue", 0))
+    store(picture("red", 0), "red")
+    store(picture("blue", 0))
     (tmp_path / "file").write_text("")
     (tmp_path / "parts" / "train" / "red").mkdir(parents=True)
     (tmp_path / "split").mkdir()
@@ -196,28 +202,28 @@ def test_where_images_would_be_lost_or_misread_nothing_is_written(
 
 
 def test_what_has_just_been_removed_or_damaged_stops_no_export(
-    keep: Keep, picture: Callable[[str, int], bytes], tmp_path: Path
+    store: Store, picture: Callable[[str, int], bytes], tmp_path: Path
 ) -> None:
     for number in range(3):
-        keep(picture("red", number), "red")
-    one, two, _ = storage.entries(tmp_path / "kept")
+        store(picture("red", number), "red")
+    one, two, _ = storage.stored_uploads(tmp_path / "kept")
     one.sidecar.write_text("{")
     two.image.unlink()
     assert api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out").written == {"red": 1}
 
 
-def test_nothing_to_export_makes_no_folder(keep: Keep, picture: Callable[[str, int], bytes], tmp_path: Path) -> None:
-    keep(picture("red", 0))
+def test_nothing_to_export_makes_no_folder(store: Store, picture: Callable[[str, int], bytes], tmp_path: Path) -> None:
+    store(picture("red", 0))
     assert api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out").written == {}
     assert not (tmp_path / "out").exists()
 
 
 def test_uploads_are_counted_by_class_and_reason(
-    keep: Keep, picture: Callable[[str, int], bytes], tmp_path: Path
+    store: Store, picture: Callable[[str, int], bytes], tmp_path: Path
 ) -> None:
-    keep(picture("red", 0), "red")
-    keep(picture("red", 1), "blue", reason="odd")
-    keep(picture("green", 0), label="green", reason="random")
+    store(picture("red", 0), "red")
+    store(picture("red", 1), "blue", reason="odd")
+    store(picture("green", 0), label="green", reason="random")
     found = api.FeedbackFolder(tmp_path / "kept").summary()
     assert (found.uploads, found.labelled, found.right) == (3, 2, 1)
     assert found.reasons == {"odd": 1, "random": 1, "unsure": 1}
@@ -230,18 +236,18 @@ def test_uploads_are_counted_by_class_and_reason(
 
 
 def test_uploads_are_deleted_by_age_by_request_or_all(
-    keep: Keep, picture: Callable[[str, int], bytes], tmp_path: Path
+    store: Store, picture: Callable[[str, int], bytes], tmp_path: Path
 ) -> None:
     folder = tmp_path / "kept"
-    names = [keep(picture("red", number)) for number in range(4)]
-    keep(picture("blue", 0), request_id=names[0], image=1)
-    old = storage.of_request(folder, names[3])[0].image
+    names = [store(picture("red", number)) for number in range(4)]
+    store(picture("blue", 0), request_id=names[0], image=1)
+    old = image_of(folder, names[3])
     os.utime(old, (time.time() - 31 * 86_400,) * 2)
     assert api.FeedbackFolder(folder).delete(older_than="30d").removed == 1
     assert not old.exists()
     done = api.FeedbackFolder(folder).delete(request_ids=[names[0], "nobody"])
     assert (done.removed, done.left) == (2, 2)
-    assert storage.of_request(folder, names[0]) == []
+    assert storage.find(folder, names[0], 0) is storage.find(folder, names[0], 1) is None
     assert api.FeedbackFolder(folder).delete(everything=True).left == 0
     assert [each for each in folder.rglob("*") if each.is_file()] == []
 
@@ -250,12 +256,12 @@ def test_uploads_are_deleted_by_age_by_request_or_all(
     "said", [{}, {"older_than": "30d", "everything": True}, {"older_than": "soon"}, {"older_than": -1}]
 )
 def test_what_to_delete_must_be_said_clearly(
-    keep: Keep, picture: Callable[[str, int], bytes], tmp_path: Path, said: dict[str, Any]
+    store: Store, picture: Callable[[str, int], bytes], tmp_path: Path, said: dict[str, Any]
 ) -> None:
-    keep(picture("red", 0))
+    store(picture("red", 0))
     with pytest.raises(SettingsError):
         api.FeedbackFolder(tmp_path / "kept").delete(**said)
-    assert len(storage.entries(tmp_path / "kept")) == 1
+    assert len(storage.stored_uploads(tmp_path / "kept")) == 1
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
@@ -270,43 +276,22 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
                 act(path)
 
 
-def test_a_full_disk_leaves_no_half_of_an_image(
-    keep: Keep, picture: Callable[[str, int], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for number in range(3):
-        keep(picture("red", number), "red")
-    written = Path.write_bytes
-
-    def full(self: Path, content: bytes) -> int:
-        written(self, content[:100])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises((OSError, LensmithError)):
-        api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out")
-    assert files(tmp_path / "out") == []
-    monkeypatch.undo()
-    assert api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out").written == {"red": 3}
-
-
-def test_what_was_cut_off_while_it_was_written_is_deleted_too(
-    keep: Keep, picture: Callable[[str, int], bytes], tmp_path: Path
-) -> None:
-    """As after the end of a service between a picture and its JSON: nobody is to find it where all was deleted."""
+def test_incomplete_uploads_are_deleted_too(store: Store, picture: Callable[[str, int], bytes], tmp_path: Path) -> None:
+    """As after the end of a service between a picture and its JSON file: a deletion must not leave the picture."""
     folder = tmp_path / "kept"
-    halves = [storage.of_request(folder, keep(picture("red", number)))[0] for number in range(3)]
-    whole = keep(picture("blue", 1))
+    halves = [image_of(folder, store(picture("red", number))) for number in range(3)]
+    whole = store(picture("blue", 1))
     for half in halves:
-        half.sidecar.unlink()
-    partial = halves[0].image.with_name(f".{halves[0].image.name}.1.partial")
+        half.with_suffix(".json").unlink()
+    partial = halves[0].with_name(f".{halves[0].name}.1.partial")
     partial.write_bytes(picture("red", 0))
     api.FeedbackFolder(folder).delete(request_ids=["request-0"])
-    assert not halves[0].image.exists()
+    assert not halves[0].exists()
     assert not partial.exists()
-    assert halves[1].image.exists()
-    os.utime(halves[1].image, (time.time() - 31 * 86_400,) * 2)
+    assert halves[1].exists()
+    os.utime(halves[1], (time.time() - 31 * 86_400,) * 2)
     api.FeedbackFolder(folder).delete(older_than="30d")
-    assert [half.image.exists() for half in halves] == [False, False, True]
-    assert len(storage.of_request(folder, whole)) == 1
+    assert [half.exists() for half in halves] == [False, False, True]
+    assert image_of(folder, whole).exists()
     api.FeedbackFolder(folder).delete(everything=True)
     assert [each for each in folder.rglob("*") if each.is_file()] == []

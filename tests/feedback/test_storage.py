@@ -1,4 +1,4 @@
-"""Kept uploads on disk: whole or not there, for their owner alone, never beyond bounds."""
+"""Stored uploads on disk: complete or absent, private, within limits."""
 
 import os
 import stat
@@ -37,19 +37,20 @@ def aged(tmp_path: Path) -> Callable[[str, float], None]:
     """`aged(request_id, seconds)`: an upload of that age, 100 bytes of JPEG."""
 
     def make(request_id: str, seconds: float) -> None:
-        storage.keep(tmp_path, upload(request_id), JPEG)
-        (entry,) = storage.of_request(tmp_path, request_id)
-        os.utime(entry.image, (time.time() - seconds,) * 2)
+        storage.store(tmp_path, upload(request_id), JPEG)
+        sidecar = storage.find(tmp_path, request_id, 0)
+        assert sidecar is not None
+        os.utime(sidecar.with_suffix(".jpg"), (time.time() - seconds,) * 2)
 
     return make
 
 
-def test_an_upload_is_found_with_all_that_was_known_of_it(tmp_path: Path) -> None:
+def test_an_upload_is_found_with_all_its_fields(tmp_path: Path) -> None:
     one, two = upload(top=(("red", 0.5), ("blue", 0.3)), tag="colours-1/champion"), upload(image=1)
-    assert storage.keep(tmp_path, one, JPEG) > len(JPEG)
-    storage.keep(tmp_path, two, PNG)
-    assert [entry.read() for entry in storage.of_request(tmp_path, "one")] == [one, two]
-    assert [entry.image.suffix for entry in storage.of_request(tmp_path, "one")] == [".jpg", ".png"]
+    assert storage.store(tmp_path, one, JPEG) > len(JPEG)
+    storage.store(tmp_path, two, PNG)
+    found = sorted(storage.stored_uploads(tmp_path), key=lambda stored: stored.image.suffix)
+    assert [(stored.read(), stored.image.suffix) for stored in found] == [(one, ".jpg"), (two, ".png")]
     sidecar = storage.find(tmp_path, "one", 1)
     assert sidecar is not None
     assert storage.read(sidecar) == two
@@ -58,41 +59,41 @@ def test_an_upload_is_found_with_all_that_was_known_of_it(tmp_path: Path) -> Non
     assert storage.find(tmp_path, "other", 0) is None
 
 
-def test_nobody_else_may_read_them(tmp_path: Path) -> None:
+def test_folders_and_files_are_private(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "kept"
-    storage.keep(folder, upload(), JPEG)
+    storage.store(folder, upload(), JPEG)
     sidecar = storage.find(folder, "one", 0)
     assert sidecar is not None
-    storage.note(sidecar, "blue")
+    storage.write_truth(sidecar, "blue")
     for path in (folder, *folder.rglob("*")):
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
 
 
-def test_the_truth_is_noted_once(tmp_path: Path) -> None:
-    storage.keep(tmp_path, upload(), JPEG)
+def test_a_true_label_is_written_once(tmp_path: Path) -> None:
+    storage.store(tmp_path, upload(), JPEG)
     sidecar = storage.find(tmp_path, "one", 0)
     assert sidecar is not None
-    assert storage.note(sidecar, "blue")
-    assert not storage.note(sidecar, "green")
+    assert storage.write_truth(sidecar, "blue")
+    assert not storage.write_truth(sidecar, "green")
     found = storage.read(sidecar)
     assert found is not None
     assert found.truth == "blue"
-    assert not storage.note(sidecar.with_stem("gone"), "blue")
+    assert not storage.write_truth(sidecar.with_stem("gone"), "blue")
 
 
-def test_an_identifier_used_again_replaces_what_was_not_judged(tmp_path: Path) -> None:
-    storage.keep(tmp_path, upload(), JPEG)
-    storage.keep(tmp_path, upload(label="blue"), PNG)
-    (entry,) = storage.entries(tmp_path)
-    found = entry.read()
+def test_an_identifier_used_again_replaces_an_upload_without_a_true_label(tmp_path: Path) -> None:
+    storage.store(tmp_path, upload(), JPEG)
+    storage.store(tmp_path, upload(label="blue"), PNG)
+    (stored,) = storage.stored_uploads(tmp_path)
+    found = stored.read()
     assert found is not None
-    assert (found.label, entry.image.read_bytes()) == ("blue", PNG)
-    storage.note(entry.sidecar, "green")
-    assert storage.keep(tmp_path, upload(label="red"), JPEG) == 0
-    (entry,) = storage.entries(tmp_path)
-    assert (entry.read() or found).truth == "green"
-    assert entry.image.read_bytes() == PNG
-    assert len(list(entry.image.parent.iterdir())) == 2
+    assert (found.label, stored.image.read_bytes()) == ("blue", PNG)
+    storage.write_truth(stored.sidecar, "green")
+    assert storage.store(tmp_path, upload(label="red"), JPEG) == 0
+    (stored,) = storage.stored_uploads(tmp_path)
+    assert (stored.read() or found).truth == "green"
+    assert stored.image.read_bytes() == PNG
+    assert len(list(stored.image.parent.iterdir())) == 2
 
 
 @pytest.mark.parametrize("fails", [1, 2])
@@ -112,29 +113,29 @@ def test_of_an_upload_that_cannot_be_written_nothing_is_left(
 
     monkeypatch.setattr(os, "fdopen", full)
     with pytest.raises(OSError, match="No space"):
-        storage.keep(tmp_path, upload(), JPEG)
+        storage.store(tmp_path, upload(), JPEG)
     assert [each for each in tmp_path.rglob("*") if each.is_file()] == []
-    storage.keep(tmp_path, upload(), JPEG)
-    assert len(storage.entries(tmp_path)) == 1
+    storage.store(tmp_path, upload(), JPEG)
+    assert len(storage.stored_uploads(tmp_path)) == 1
 
 
 def test_the_oldest_go_first(tmp_path: Path, aged: Callable[[str, float], None]) -> None:
     for number, age in enumerate((50, 400, 300, 200, 100)):
         aged(str(number), age)
-    one = storage.entries(tmp_path)[0].bytes
+    one = storage.stored_uploads(tmp_path)[0].bytes
     assert storage.trim(tmp_path, 3 * one, 100, 0) == (3 * one, 3)
-    assert [(entry.read() or upload()).request_id for entry in storage.entries(tmp_path)] == ["3", "4", "0"]
+    assert [(stored.read() or upload()).request_id for stored in storage.stored_uploads(tmp_path)] == ["3", "4", "0"]
     assert storage.trim(tmp_path, 3 * one, 2, 0) == (2 * one, 2)
     assert storage.trim(tmp_path, 3 * one, 2, time.time() - 75) == (one, 1)
     assert storage.trim(tmp_path, 0, 2, 0) == (0, 0)
     assert list(tmp_path.iterdir()) == []  # folders of days, too
 
 
-def test_halves_that_nobody_finishes_are_removed_and_others_files_stay(
+def test_abandoned_incomplete_uploads_are_removed_and_foreign_files_stay(
     tmp_path: Path, aged: Callable[[str, float], None]
 ) -> None:
     aged("whole", 10)
-    day = storage.entries(tmp_path)[0].image.parent
+    day = storage.stored_uploads(tmp_path)[0].image.parent
     stem = storage.stem_of("half", 0)
     for name in (f"{stem}.jpg", f".{stem}.json.99.partial"):
         (day / name).write_bytes(b"x")
@@ -146,22 +147,22 @@ def test_halves_that_nobody_finishes_are_removed_and_others_files_stay(
         os.utime(day / name, (0, 0))
     storage.trim(tmp_path, 10**9, 100, 0)
     assert len(list(day.iterdir())) == 2
-    assert len(storage.entries(tmp_path)) == 1
+    assert len(storage.stored_uploads(tmp_path)) == 1
     storage.trim(tmp_path, 0, 0, 0)
     assert {each.name for each in tmp_path.iterdir()} == {"mine.txt", "photos"}
 
 
 def test_damaged_and_foreign_files_are_no_uploads(tmp_path: Path, aged: Callable[[str, float], None]) -> None:
     aged("whole", 10)
-    (entry,) = storage.entries(tmp_path)
-    (entry.sidecar.parent / "notes.json").write_text("{}")
-    assert len(storage.entries(tmp_path)) == 1
-    entry.sidecar.write_text('{"request_id": ')
-    assert entry.read() is None
-    assert storage.entries(tmp_path / "nowhere") == []
+    (stored,) = storage.stored_uploads(tmp_path)
+    (stored.sidecar.parent / "notes.json").write_text("{}")
+    assert len(storage.stored_uploads(tmp_path)) == 1
+    stored.sidecar.write_text('{"request_id": ')
+    assert stored.read() is None
+    assert storage.stored_uploads(tmp_path / "nowhere") == []
 
 
-def test_names_come_from_no_client() -> None:
+def test_file_names_are_hashes() -> None:
     for request_id in ("../../etc/passwd", "a/b", "x" * 128, ".", "\udce4"):
         stem = storage.stem_of(request_id, 3)
         assert len(stem) == 34

@@ -100,9 +100,9 @@ class FeedbackFolder:
 
     def summary(self) -> UploadSummary:
         """Count the uploads: by predicted class, by true label, by the reason why they were stored."""
-        from lensmith.feedback.dataset import kept_uploads
+        from lensmith.feedback.dataset import summarise
 
-        return kept_uploads(self.folder)
+        return summarise(self.folder)
 
     def export(self, out: StrPath, unlabelled: StrPath | None = None) -> FeedbackExport:
         """Make an image folder of the uploads whose true label is known.
@@ -111,9 +111,9 @@ class FeedbackFolder:
             out: New folder, or an image folder to add to.
             unlabelled: Folder for those without a true label, by predicted class.
         """
-        from lensmith.feedback.dataset import export_feedback
+        from lensmith.feedback.dataset import export
 
-        return export_feedback(self.folder, out, unlabelled)
+        return export(self.folder, out, unlabelled)
 
     def delete(
         self, *, older_than: float | str | None = None, request_ids: Sequence[str] = (), everything: bool = False
@@ -125,6 +125,6 @@ class FeedbackFolder:
             request_ids: Requests whose uploads are deleted.
             everything: Delete all of them.
         """
-        from lensmith.feedback.dataset import clear_feedback
+        from lensmith.feedback.dataset import delete
 
-        return clear_feedback(self.folder, older_than=older_than, request_ids=request_ids, everything=everything)
+        return delete(self.folder, older_than=older_than, request_ids=request_ids, everything=everything)

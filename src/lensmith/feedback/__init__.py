@@ -1,1 +1,1 @@
-"""Feedback: stored uploads and their true labels, as the next training's data set."""
+"""Active learning: uploads that a service stored for labelling, and their export as the next training's data set."""

@@ -1,12 +1,11 @@
-"""Uploads that a service has kept for labelling: how they lie in their folder.
+"""Uploads stored for labelling: their layout in a folder that several processes may share.
 
-    FOLDER/2026-11-26/STEM.jpg|png    the upload as it came, metadata included
-                      STEM.json       what was answered, why it was kept, and its true label once somebody has said it
+    FOLDER/2026-11-26/STEM.jpg|png    the upload, unchanged, metadata included
+                      STEM.json       the answer, the reason for storing it, and its true label after feedback
 
-STEM is the SHA-256 of the request's identifier, cut to 32 digits, and the image's place in its request: identifiers
-come from clients, and none of them may become a path. Folders made here are for their owner alone (0700), files too
-(0600). A file is written beside its place and renamed; an upload is there once its JSON is. Several processes may share
-the folder.
+STEM is the SHA-256 of the request's identifier, cut to 32 digits, and the image's index in its request: identifiers
+come from clients, and none of them may become a path. Folders (0700) and files (0600) are private to their owner. Files
+are written atomically; an upload exists once its JSON file does.
 """
 
 from __future__ import annotations
@@ -26,11 +25,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lensmith.core.files import atomic_write
+
 Reason = Literal["unsure", "odd", "random"]
 
 SUFFIXES = (".jpg", ".png")
 ABANDONED_S = 3600.0
-"""Seconds after which a half of an upload is nobody's any more."""
+"""Age in seconds at which an incomplete upload is abandoned."""
 
 _PNG = b"\x89PNG"
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -38,23 +39,23 @@ _STEM = re.compile(r"[0-9a-f]{32}-\d{1,9}")
 
 
 class Upload(BaseModel):
-    """What is known of one kept upload: its JSON file."""
+    """One upload's JSON file."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     request_id: str
-    image: int = Field(0, ge=0, description="its place in its request")
-    at: datetime = Field(description="when it was answered")
+    image: int = Field(0, ge=0, description="index in its request, from 0 on")
+    at: datetime = Field(description="time of the answer")
     model: str = Field(description="name of the model that answered")
     version: str
-    label: str = Field(description="what it answered")
-    confidence: float = Field(description="0 to 1")
+    label: str = Field(description="label that was answered")
+    confidence: float = Field(description="0..1")
     abstained: bool = False
     top: tuple[tuple[str, float], ...] = Field((), description="the likeliest classes with their probabilities")
-    reason: Reason = Field(description="why it was kept")
-    tag: str = Field("", description="the request's part in a canary release")
-    truth: str | None = Field(None, description="its true label, once somebody has said it")
-    told_at: datetime | None = Field(None, description="when that was")
+    reason: Reason = Field(description="reason for storing it")
+    tag: str = Field("", description="rollout and role of the model, as flowers-7/challenger")
+    truth: str | None = Field(None, description="true label; None before feedback")
+    told_at: datetime | None = Field(None, description="time of the feedback")
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,10 @@ class StoredUpload:
     """One upload on disk.
 
     Attributes:
-        sidecar: its JSON file.
-        image: the picture.
-        bytes: of both.
-        written: when, seconds since 1970.
+        sidecar: path of the JSON file.
+        image: path of the picture.
+        bytes: size of both files.
+        written: modification time of the picture, in seconds since 1970.
     """
 
     sidecar: Path
@@ -75,34 +76,34 @@ class StoredUpload:
 
     @property
     def age_s(self) -> float:
-        """Seconds since then."""
+        """Seconds since it was written."""
         return time.time() - self.written
 
     def read(self) -> Upload | None:
-        """Its JSON; None where it has just been removed, or is damaged."""
+        """Its JSON file's content; None where it has just been removed, or is damaged."""
         return read(self.sidecar)
 
     def remove(self) -> None:
-        """Remove it, so that no half of it is ever found as an upload."""
+        """Remove the JSON file first, so that an incomplete upload is never found."""
         self.sidecar.unlink(missing_ok=True)
         self.image.unlink(missing_ok=True)
 
 
 def stem_of(request_id: str, image: int) -> str:
-    """The name of an upload's files."""
-    return f"{_hashed(request_id)}-{image}"
+    """The stem of an upload's file names."""
+    return f"{hashed(request_id)}-{image}"
 
 
-def keep(folder: Path, upload: Upload, encoded: bytes) -> int:
+def store(folder: Path, upload: Upload, encoded: bytes) -> int:
     """Write an upload, whole or not at all.
 
-    One of the same request and place is replaced, unless its true label is known: identifiers should be unique.
+    An upload of the same request and index is replaced, unless it has a true label: identifiers should be unique.
 
     Returns:
         Bytes written.
 
     Raises:
-        OSError: no room, or no right to write.
+        OSError: the disk is full, or the folder is not writable.
     """
     day = folder / f"{upload.at.astimezone(UTC):%Y-%m-%d}"
     stem = stem_of(upload.request_id, upload.image)
@@ -124,7 +125,7 @@ def keep(folder: Path, upload: Upload, encoded: bytes) -> int:
 
 
 def find(folder: Path, request_id: str, image: int) -> Path | None:
-    """The JSON file of the latest upload of this request and place."""
+    """The JSON file of the latest upload of a request and index; None where there is none."""
     name = f"{stem_of(request_id, image)}.json"
     for day in reversed(_days(folder)):
         if (day / name).is_file():
@@ -133,30 +134,30 @@ def find(folder: Path, request_id: str, image: int) -> Path | None:
 
 
 def read(sidecar: Path) -> Upload | None:
-    """An upload's JSON; None where it is not there or damaged."""
+    """The content of an upload's JSON file; None where it is missing or damaged."""
     try:
         return Upload.model_validate_json(sidecar.read_bytes())
     except (OSError, ValidationError):
         return None
 
 
-def note(sidecar: Path, truth: str) -> bool:
-    """Write down the true label of an upload; False where there is one already, or the upload is gone.
+def write_truth(sidecar: Path, truth: str) -> bool:
+    """Write the true label of an upload; False where it has one already, or is gone.
 
     Raises:
-        OSError: no room, or no right to write.
+        OSError: the disk is full, or the folder is not writable.
     """
     with _locked(sidecar.parent.parent):
         upload = read(sidecar)
         if upload is None or upload.truth is not None:
             return False
-        told = upload.model_copy(update={"truth": truth, "told_at": datetime.now(UTC).replace(microsecond=0)})
-        _write(sidecar, told.model_dump_json().encode())
+        labelled = upload.model_copy(update={"truth": truth, "told_at": datetime.now(UTC).replace(microsecond=0)})
+        _write(sidecar, labelled.model_dump_json().encode())
         return True
 
 
-def entries(folder: Path) -> list[StoredUpload]:
-    """All uploads, oldest first; nothing is opened."""
+def stored_uploads(folder: Path) -> list[StoredUpload]:
+    """All uploads of a folder, oldest first; no file is opened."""
     found = []
     for day in _days(folder):
         sizes: dict[str, dict[str, os.stat_result]] = defaultdict(dict)
@@ -169,54 +170,56 @@ def entries(folder: Path) -> list[StoredUpload]:
             if image is not None and ".json" in parts:
                 size = parts[image].st_size + parts[".json"].st_size
                 found.append(StoredUpload(day / f"{stem}.json", day / (stem + image), size, parts[image].st_mtime))
-    return sorted(found, key=lambda entry: (entry.written, entry.sidecar))
-
-
-def of_request(folder: Path, request_id: str) -> list[StoredUpload]:
-    """The uploads of one request."""
-    mine = f"{_hashed(request_id)}-"
-    return [entry for entry in entries(folder) if entry.sidecar.name.startswith(mine)]
+    return sorted(found, key=lambda upload: (upload.written, upload.sidecar))
 
 
 def trim(folder: Path, most_bytes: int, most_uploads: int, before: float) -> tuple[int, int]:
-    """Remove the oldest uploads until the others fit, whatever is older than `before` (seconds since 1970), and halves
-    of uploads that nobody finishes.
-
-    Returns:
-        Bytes and uploads that are left.
-    """
-    left = entries(folder)
-    held = sum(entry.bytes for entry in left)
-    while left and (held > most_bytes or len(left) > most_uploads or left[0].written < before):
-        with suppress(OSError):
-            left[0].remove()
-        held -= left.pop(0).bytes
-    remove_halves(folder, left, ABANDONED_S)
-    return held, len(left)
-
-
-def remove_halves(folder: Path, whole: Sequence[StoredUpload], age_s: float, request_id: str | None = None) -> None:
-    """Remove what a process that was killed has left of uploads, and days of which nothing is left.
+    """Remove the oldest uploads until the others fit, uploads that are too old, and abandoned incomplete ones.
 
     Args:
-        folder: of kept uploads.
-        whole: those that stay.
-        age_s: seconds; younger files stay, too.
-        request_id: only files of this request; None: of any.
+        folder: folder of stored uploads.
+        most_bytes: largest size of all that stay.
+        most_uploads: largest number of uploads that stay.
+        before: uploads older than this time go, in seconds since 1970.
+
+    Returns:
+        Bytes and number of the uploads that stay.
     """
-    stays = {path for entry in whole for path in (entry.sidecar, entry.image)}
-    mine = "" if request_id is None else f"{_hashed(request_id)}-"
+    uploads = stored_uploads(folder)
+    size = sum(upload.bytes for upload in uploads)
+    while uploads and (size > most_bytes or len(uploads) > most_uploads or uploads[0].written < before):
+        with suppress(OSError):
+            uploads[0].remove()
+        size -= uploads.pop(0).bytes
+    remove_incomplete(folder, uploads, ABANDONED_S)
+    return size, len(uploads)
+
+
+def remove_incomplete(
+    folder: Path, complete: Sequence[StoredUpload], age_s: float, request_id: str | None = None
+) -> None:
+    """Remove files that a killed process left of uploads, and empty days.
+
+    Args:
+        folder: folder of stored uploads.
+        complete: uploads whose files stay.
+        age_s: least age in seconds of files that are removed.
+        request_id: request whose files are removed; None for all requests.
+    """
+    stays = {path for upload in complete for path in (upload.sidecar, upload.image)}
+    prefix = "" if request_id is None else f"{hashed(request_id)}-"
     for day in _days(folder):
         for name, stat in _files(day):
-            of_it = name.removeprefix(".").startswith(mine)
-            if of_it and day / name not in stays and time.time() - stat.st_mtime >= age_s:
+            is_wanted = name.removeprefix(".").startswith(prefix) and day / name not in stays
+            if is_wanted and time.time() - stat.st_mtime >= age_s:
                 with suppress(OSError):
                     (day / name).unlink()
         with suppress(OSError):  # it is not empty
             day.rmdir()
 
 
-def _hashed(request_id: str) -> str:
+def hashed(request_id: str) -> str:
+    """The first part of a stem: a hash of the request's identifier."""
     return hashlib.sha256(request_id.encode(errors="replace")).hexdigest()[:32]
 
 
@@ -240,24 +243,16 @@ def _image_of(sidecar: Path) -> Path:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Beside its place, then renamed."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    for last in (False, True):
+    """Write a private file atomically, and its day's folder where it is missing."""
+    for is_last in (False, True):
         path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.parent.mkdir(mode=0o700, exist_ok=True)  # of several made in one call only the last would get the mode
+        path.parent.mkdir(mode=0o700, exist_ok=True)  # in one call only the last folder would get the mode
         try:
-            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            break
-        except FileNotFoundError:  # an empty folder was just removed by another process
-            if last:
+            atomic_write(path, content, mode=0o600, sync=False)
+            return
+        except FileNotFoundError:  # another process has just removed the empty folder
+            if is_last:
                 raise
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager

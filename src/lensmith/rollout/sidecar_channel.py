@@ -47,7 +47,7 @@ class SidecarChannel:
 
     def write_desired_state(self, state: DesiredState) -> None:
         """Publish a new state to the processes of the service."""
-        atomic_write(self._file, state.model_dump_json())
+        atomic_write(self._file, state.model_dump_json(), sync=False)
 
     def write_report(self, report: dict[str, Any]) -> None:
         """Replace this process's report.
@@ -55,7 +55,7 @@ class SidecarChannel:
         Args:
             report: `RolloutReport.as_dict()`.
         """
-        atomic_write(self.folder / f"report-{os.getpid()}.json", json.dumps(report))
+        atomic_write(self.folder / f"report-{os.getpid()}.json", json.dumps(report), sync=False)
 
     def read_reports(self) -> list[RolloutReport]:
         """The reports of all processes, including those about earlier rollouts."""

@@ -67,7 +67,7 @@ class ObservabilityMiddleware:
     def __init__(self, app: ASGIApp, service: Service, log: bool = False) -> None:
         self.app = app
         self._telemetry = service.telemetry
-        self._rollout = service.rollout
+        self._split = service.rollout.split if service.rollout else None
         self._log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,8 +93,8 @@ class ObservabilityMiddleware:
             state = scope["state"]
             seconds = time.perf_counter() - state["started"]
             self._telemetry.count_request(state, route, status, seconds)
-            if self._rollout is not None:
-                self._rollout.finished(state, status, seconds)
+            if self._split is not None:
+                self._split.count_request(state, status, seconds)
             if self._log:
                 request = {
                     "request_id": state["request_id"],

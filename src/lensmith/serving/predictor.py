@@ -19,7 +19,7 @@ from lensmith.serving.execution.model_manager import ModelManager
 from lensmith.serving.feedback.feedback import Feedback
 from lensmith.serving.metrics.telemetry import Telemetry
 from lensmith.serving.problems import ProblemError
-from lensmith.serving.rollout.controller import RolloutController
+from lensmith.serving.rollout.split import CanarySplit
 from lensmith.serving.upload import require_image
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Predictor:
         admission: admission control and the pool behind it.
         telemetry: counts every classified image.
         feedback: stores what later feedback needs.
-        rollout: carries out canary releases; None: the models come from no registry.
+        split: canary split of a service that follows a registry; None without one.
     """
 
     def __init__(
@@ -44,13 +44,13 @@ class Predictor:
         admission: AdmissionControl,
         telemetry: Telemetry,
         feedback: Feedback,
-        rollout: RolloutController | None,
+        split: CanarySplit | None,
     ) -> None:
         self._models = models
         self._admission = admission
         self._telemetry = telemetry
         self._feedback = feedback
-        self._rollout = rollout
+        self._split = split
 
     def select_model(self, request: Request, wanted: str | None = None) -> LoadedModel:
         """The model that a request asks for, as NAME or NAME@VERSION; by default the active one, or the canary's.
@@ -59,7 +59,7 @@ class Predictor:
             ProblemError: no such model.
         """
         if wanted is None:
-            return self._rollout.choose(request) if self._rollout else self._models.active
+            return self._split.choose_model(request) if self._split else self._models.active
         name, _, version = wanted.partition("@")
         found = self._models.find(name, version or None)
         if found is None:
@@ -158,7 +158,7 @@ class Predictor:
         except (ProblemError, ClientDisconnect):
             raise
         except Exception as fault:
-            champion = self._rollout.instead(state, fault) if self._rollout else None
+            champion = self._split.fall_back(state, fault) if self._split else None
             if champion is None:
                 raise
             logger.warning(
@@ -172,9 +172,9 @@ class Predictor:
     ) -> None:
         """Record an image's prediction before it is sent: metrics, feedback, canary."""
         self._telemetry.count_image(model, found)
-        self._feedback.remember(request, model, image, found, place)
-        if self._rollout is not None:
-            self._rollout.classified(request, image, found)
+        self._feedback.record_answer(request, model, image, found, place)
+        if self._split is not None:
+            self._split.count_prediction(request, image, found)
 
 
 async def while_connected(request: Request, answer: asyncio.Future[T]) -> T:

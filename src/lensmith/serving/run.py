@@ -15,7 +15,7 @@ from lensmith.errors import ServiceError
 from lensmith.serving.execution.model_manager import ModelManager
 from lensmith.serving.metrics import shared_metrics_folder
 from lensmith.serving.metrics.logs import logging_as
-from lensmith.serving.rollout.sidecar import followed, pulled
+from lensmith.serving.rollout.sidecar import follow_registry, pull_bundle
 
 if TYPE_CHECKING:
     from lensmith.serving.service import Service
@@ -39,8 +39,8 @@ def serve(settings: ServeSettings) -> None:
         ports = [settings.port] if settings.health_port is None else [settings.port, settings.health_port]
         listeners = [resources.enter_context(_bind(settings.host, port)) for port in ports]
         if settings.beside is not None:
-            settings = settings.model_copy(update={"beside": pulled(settings.beside, settings)})
-        channel = resources.enter_context(followed(settings))
+            settings = settings.model_copy(update={"beside": pull_bundle(settings.beside, settings)})
+        channel = resources.enter_context(follow_registry(settings))
         loading = ModelManager.start_loading(settings, channel) if settings.workers == 1 else None
         from lensmith.serving.auth.jwt import Authenticator, refuse_open_door
 

@@ -18,11 +18,10 @@ from lensmith.serving.execution.autotune import choose_pool
 from lensmith.serving.execution.model_manager import ModelManager
 from lensmith.serving.feedback.feedback import Feedback
 from lensmith.serving.hot_reload import HotReload
-from lensmith.serving.metrics.rollout import RolloutMetrics
 from lensmith.serving.metrics.telemetry import Telemetry
 from lensmith.serving.predictor import Predictor
 from lensmith.serving.problems import ProblemError
-from lensmith.serving.rollout.controller import RolloutController, ended
+from lensmith.serving.rollout.controller import RolloutController, cancel_and_wait
 from lensmith.serving.upload import UploadReader
 
 
@@ -57,15 +56,12 @@ class Service:
             lambda: self.phase == "ready",
             (lambda: shared.answers) if shared is not None else None,
         )
-        self.feedback = Feedback(models, settings, self.telemetry.registry)
         self.rollout: RolloutController | None = None
         if models.channel is not None:
-            self.rollout = rollout = RolloutController(
-                models, models.channel, self, RolloutMetrics(self.telemetry.registry)
-            )
-            self.feedback.heard = lambda given: rollout.heard(given.tag, given.right)
-            self.feedback.translate = rollout.own_label
-        self.predictor = Predictor(models, self.admission, self.telemetry, self.feedback, self.rollout)
+            self.rollout = RolloutController(models, models.channel, self.admission, self.telemetry)
+        split = self.rollout.split if self.rollout else None
+        self.feedback = Feedback(models, settings, self.telemetry.registry, split)
+        self.predictor = Predictor(models, self.admission, self.telemetry, self.feedback, split)
         self.hot_reload = HotReload(models, self.admission, self.telemetry)
         self._quota = quota
 
@@ -80,7 +76,7 @@ class Service:
             yield
         finally:
             if following is not None:
-                await ended(following)
+                await cancel_and_wait(following)
             self.drain()
             self.admission.pool.close()
             await asyncio.to_thread(self.feedback.close)

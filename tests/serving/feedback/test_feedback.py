@@ -1,4 +1,4 @@
-"""Which uploads are kept, and feedback over the processes of a service."""
+"""Active learning: which uploads are stored for labelling; feedback over the processes of a service."""
 
 import contextlib
 import http.client
@@ -39,7 +39,7 @@ def until(happened: Callable[[], Any]) -> Any:
 
 def reasons(folder: Path) -> dict[str, str]:
     """Identifier of the request → why its upload was kept."""
-    return {found.request_id: found.reason for entry in storage.entries(folder) if (found := entry.read())}
+    return {found.request_id: found.reason for stored in storage.stored_uploads(folder) if (found := stored.read())}
 
 
 @pytest.fixture
@@ -88,8 +88,8 @@ def test_what_the_model_abstains_from_is_kept_whatever_the_limit(
     send(client, red_png, "sure")
     send(client, between.read_bytes(), "abstained")
     until(lambda: reasons(tmp_path / "kept") == {"abstained": "unsure"})
-    (entry,) = storage.entries(tmp_path / "kept")
-    found = entry.read()
+    (stored,) = storage.stored_uploads(tmp_path / "kept")
+    found = stored.read()
     assert found is not None
     assert found.abstained
 
@@ -122,7 +122,7 @@ def test_the_folder_is_said_at_the_start(
 ) -> None:
     with caplog.at_level("INFO", "lensmith.serving.feedback"):
         serving()
-    (line,) = [each.getMessage() for each in caplog.records if "kept in" in each.getMessage()]
+    (line,) = [each.getMessage() for each in caplog.records if "stored in" in each.getMessage()]
     assert str(tmp_path / "kept") in line
 
 
@@ -130,7 +130,7 @@ def test_a_service_that_cannot_keep_does_not_start(
     app_of: Callable[..., FastAPI], settings: ServeSettings, classifier: Classifier, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ServiceError, match="kept"):
+    with pytest.raises(ServiceError, match="stored"):
         app_of(settings.model_copy(update={"keep": tmp_path / "file"}), classifier)
 
 
@@ -140,7 +140,7 @@ def test_a_full_disk_disturbs_no_answer(
     def full(*_: Any) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(upload_store, "keep", full)
+    monkeypatch.setattr(upload_store, "store", full)
     monkeypatch.setattr(feedback, "UNTIL_WRITTEN_S", 0.1)
     client = serving(keep_share=1.0)
     for number in range(5):
@@ -153,7 +153,7 @@ def test_a_full_disk_disturbs_no_answer(
 def test_feedback_that_comes_before_the_disk_is_done_is_noted(
     serving: Callable[..., TestClient], tmp_path: Path, red_png: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep, looked = storage.keep, storage.find
+    keep, looked = storage.store, storage.find
 
     def slow(*args: Any) -> int:
         until(lambda: asked)
@@ -165,14 +165,14 @@ def test_feedback_that_comes_before_the_disk_is_done_is_noted(
         asked.append(request_id)
         return looked(folder, request_id, image)
 
-    monkeypatch.setattr(upload_store, "keep", slow)
+    monkeypatch.setattr(upload_store, "store", slow)
     monkeypatch.setattr(storage, "find", find)
     monkeypatch.setattr(feedback, "UNTIL_WRITTEN_S", 30.0)
     client = serving(keep_share=1.0)
     send(client, red_png, "early")
     assert client.post("/feedback", json={"request_id": "early", "label": "blue"}).json()["noted"]
-    (entry,) = storage.entries(tmp_path / "kept")
-    found = entry.read()
+    (stored,) = storage.stored_uploads(tmp_path / "kept")
+    found = stored.read()
     assert found is not None
     assert found.truth == "blue"
 
@@ -218,7 +218,7 @@ def test_each_process_knows_what_the_others_answered_and_none_counts_twice(
     metrics = ask(several.url, "GET", "/metrics")[1]
     assert 'lensmith_feedback_total{outcome="right",version="1"} 30.0' in metrics
     assert 'lensmith_feedback_total{outcome="wrong",version="1"} 10.0' in metrics
-    uploads = [entry.read() for entry in storage.entries(tmp_path / "kept")]
+    uploads = [stored.read() for stored in storage.stored_uploads(tmp_path / "kept")]
     assert sorted(upload.truth or "" for upload in uploads if upload) == ["green"] * 10 + ["red"] * 30
 
 

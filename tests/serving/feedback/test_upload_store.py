@@ -59,25 +59,25 @@ def keeping(
 def test_what_is_offered_is_written_before_the_service_ends(
     keeping: Callable[..., UploadStore], registry: CollectorRegistry
 ) -> None:
-    one = keeping()
+    store = keeping()
     for number in range(20):
-        assert one.offer(upload(str(number)), JPEG)
-    one.close()
-    assert len(storage.entries(one.folder)) == 20
+        assert store.offer(upload(str(number)), JPEG)
+    store.close()
+    assert len(storage.stored_uploads(store.folder)) == 20
     assert registry.get_sample_value("lensmith_kept_total", {"reason": "unsure"}) == 20
     assert registry.get_sample_value("lensmith_kept_dropped_total") == 0
-    assert not one.offer(upload("late"), JPEG)
+    assert not store.offer(upload("late"), JPEG)
 
 
 def test_the_folder_stays_within_its_bytes(keeping: Callable[..., UploadStore]) -> None:
-    one = keeping(keep_bytes=100_000)
+    store = keeping(keep_bytes=100_000)
     largest = 0
     for number in range(100):
-        one.offer(upload(str(number)), JPEG)
-        until(lambda number=number: storage.find(one.folder, str(number), 0))  # type: ignore[misc]
-        largest = max(largest, sum(entry.bytes for entry in storage.entries(one.folder)))
+        store.offer(upload(str(number)), JPEG)
+        until(lambda number=number: storage.find(store.folder, str(number), 0))  # type: ignore[misc]
+        largest = max(largest, sum(stored.bytes for stored in storage.stored_uploads(store.folder)))
     assert largest < 100_000 + 2 * len(JPEG)
-    left = [entry.read() for entry in storage.entries(one.folder)]
+    left = [stored.read() for stored in storage.stored_uploads(store.folder)]
     assert 5 < len(left) < 12
     assert left[-1] is not None
     assert left[-1].request_id == "99"
@@ -86,9 +86,9 @@ def test_the_folder_stays_within_its_bytes(keeping: Callable[..., UploadStore]) 
 def test_what_is_too_old_is_removed_when_the_service_starts(
     keeping: Callable[..., UploadStore], tmp_path: Path
 ) -> None:
-    storage.keep(tmp_path / "kept", upload("old"), JPEG)
+    storage.store(tmp_path / "kept", upload("old"), JPEG)
     keeping(keep_days=1e-9)
-    until(lambda: not storage.entries(tmp_path / "kept"))
+    until(lambda: not storage.stored_uploads(tmp_path / "kept"))
 
 
 def test_a_full_disk_is_said_once_and_over_when_there_is_room_again(
@@ -103,41 +103,41 @@ def test_a_full_disk_is_said_once_and_over_when_there_is_room_again(
     def dropped() -> bool:
         return registry.get_sample_value("lensmith_kept_dropped_total") == 3
 
-    monkeypatch.setattr(upload_store, "keep", full)
-    one = keeping()
+    monkeypatch.setattr(upload_store, "store", full)
+    store = keeping()
     for number in range(3):
-        assert one.offer(upload(str(number)), JPEG)
+        assert store.offer(upload(str(number)), JPEG)
     until(dropped)
     monkeypatch.undo()
-    one.offer(upload("after"), JPEG)
+    store.offer(upload("after"), JPEG)
     with caplog.at_level("INFO"):
-        one.close()
+        store.close()
     assert [each.levelname for each in caplog.records if each.levelname == "WARNING"] == ["WARNING"]
     assert "No space left" in caplog.text
-    assert len(storage.entries(one.folder)) == 1
+    assert len(storage.stored_uploads(store.folder)) == 1
 
 
 def test_a_slow_disk_costs_uploads_and_no_time(
     keeping: Callable[..., UploadStore], registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on = threading.Event()
-    monkeypatch.setattr(upload_store, "keep", lambda *_: go_on.wait(30) and 1)
-    monkeypatch.setattr(upload_store, "WAITING_BYTES", 5 * len(JPEG))
-    one = keeping()
-    taken = [one.offer(upload(str(number)), JPEG) for number in range(50)]  # returns, although nothing is written
+    monkeypatch.setattr(upload_store, "store", lambda *_: go_on.wait(30) and 1)
+    monkeypatch.setattr(upload_store, "QUEUED_BYTES", 5 * len(JPEG))
+    store = keeping()
+    taken = [store.offer(upload(str(number)), JPEG) for number in range(50)]  # returns, although nothing is written
     assert taken == [True] * 5 + [False] * 45
     assert registry.get_sample_value("lensmith_kept_dropped_total") == 45
     go_on.set()
-    until(lambda: one.offer(upload("after"), JPEG))
+    until(lambda: store.offer(upload("after"), JPEG))
 
 
 def test_one_upload_larger_than_what_may_wait_is_kept_all_the_same(
     keeping: Callable[..., UploadStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upload_store, "WAITING_BYTES", 10)
-    one = keeping()
-    assert one.offer(upload("large"), JPEG)
-    until(lambda: storage.entries(one.folder))
+    monkeypatch.setattr(upload_store, "QUEUED_BYTES", 10)
+    store = keeping()
+    assert store.offer(upload("large"), JPEG)
+    until(lambda: storage.stored_uploads(store.folder))
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused_at_the_start(

@@ -76,7 +76,7 @@ def test_a_champion_that_cannot_be_loaded_leaves_the_old_one(
     broken = remake("broken", version="other").path
     (broken / GRAPH).write_bytes(b"no graph")
     followed.say(version="4", path=broken)
-    until(lambda: "flowers@4 cannot be served, flowers@3 goes on" in caplog.text, "the complaint")
+    until(lambda: "flowers@4 cannot be served, flowers@3 stays in service" in caplog.text, "the complaint")
     assert followed.versions(red_png, 3) == ["3"] * 3
 
 
@@ -239,6 +239,7 @@ def test_mapped_labels_count_as_the_champions(
         given = followed.client.post("/predict", content=red_png).json()["request_id"]
         told = followed.client.post("/feedback", json={"request_id": given, "label": label})
         assert (told.status_code, told.json()["right"]) == (200, True)
+    assert not followed.client.post("/feedback", json={"request_id": given, "label": label}).json()["new"]
     report = handed_in(followed, 3)
     assert (report.challenger.classes, report.challenger.right) == ({2: 3}, 2)
 

@@ -1,4 +1,4 @@
-"""`/feedback`: the truth about answers, said once each."""
+"""`/feedback`: true labels of answers, which count once each."""
 
 import base64
 import json
@@ -15,7 +15,6 @@ from lensmith import api
 from lensmith.config import ServeSettings
 from lensmith.feedback import storage
 from lensmith.inference.classifier import Classifier
-from lensmith.serving.feedback.feedback import GivenFeedback
 
 
 def predict(client: TestClient, image: bytes, **headers: str) -> str:
@@ -53,7 +52,7 @@ def keeping(
 def uploads(folder: Path, count: int) -> list[storage.Upload]:
     """Those in the folder, once there are so many."""
     for _ in range(600):
-        found = [entry.read() for entry in storage.entries(folder)]
+        found = [stored.read() for stored in storage.stored_uploads(folder)]
         if len(found) >= count:
             break
         time.sleep(0.05)
@@ -175,27 +174,6 @@ def test_instances_keep_their_places_when_one_is_unusable(client: TestClient, co
     assert tell(client, answer["request_id"], "red", image=2).json()["right"]
 
 
-def test_each_new_label_is_heard_with_what_was_noted_with_its_request(
-    app_of: Callable[..., FastAPI], settings: ServeSettings, classifier: Classifier, red_png: bytes
-) -> None:
-    app = app_of(settings, classifier)
-    heard: list[GivenFeedback] = []
-    service = app.state.service
-    service.feedback.heard = heard.append
-    remember = service.feedback.remember
-
-    def with_role(request: Any, *others: Any) -> None:
-        request.scope["state"]["role"] = "colours-1/challenger"
-        remember(request, *others)
-
-    service.feedback.remember = with_role
-    with TestClient(app) as client:
-        request_id = predict(client, red_png)
-        for _ in range(2):
-            tell(client, request_id, "blue")
-    assert [(each.tag, each.right, str(each.model)) for each in heard] == [("colours-1/challenger", False, "colours@1")]
-
-
 def test_feedback_needs_a_token_that_predicts(
     app_of: Callable[..., FastAPI], settings: ServeSettings, classifier: Classifier, tmp_path: Path
 ) -> None:
@@ -222,9 +200,9 @@ def test_the_truth_is_noted_beside_a_kept_upload(keeping: tuple[TestClient, Path
     (upload,) = uploads(folder, 1)
     assert (upload.request_id, upload.label, upload.truth, upload.reason) == (request_id, "red", "blue", "random")
     assert (upload.model, upload.version, upload.top[0][0], upload.told_at is not None) == ("colours", "1", "red", True)
-    (entry,) = storage.entries(folder)
-    assert entry.image.read_bytes() == red_png
-    assert json.loads(entry.sidecar.read_text())["truth"] == "blue"
+    (stored,) = storage.stored_uploads(folder)
+    assert stored.image.read_bytes() == red_png
+    assert json.loads(stored.sidecar.read_text())["truth"] == "blue"
 
 
 def test_a_kept_upload_can_be_judged_after_its_answer_was_forgotten(

@@ -1,1 +1,1 @@
-"""What becomes of answers once they are sent: their true labels heard, and some uploads kept for labelling."""
+"""Feedback in the service: recorded answers, true labels, and uploads stored for labelling."""

@@ -1,14 +1,13 @@
-"""What was answered lately, so that somebody can say later whether it was right: identifiers, versions, class numbers.
+"""Answer store: recent answers (identifiers, versions, class indices), for feedback on them and online accuracy.
 
-All processes of a service share one SQLite file in their folder of measurements, which ends with the service; a process
-alone keeps it in memory. A request only appends to a queue; a thread writes what has gathered a few times a second.
+All processes of a service share one SQLite file in their folder of measurements, which is removed with the service; a
+single process has the table in memory. A request only appends to a queue; a thread writes it a few times a second.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import math
 import sqlite3
 import threading
 import time
@@ -19,19 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from lensmith.core.stats import wilson
 from lensmith.serving.execution.loaded_model import ModelVersion
 
 logger = logging.getLogger(__name__)
 
 FLUSH_S = 0.2
-"""Seconds between two writings; so long it takes at most until other processes know of an answer."""
+"""Seconds between two writes, after which other processes find an answer."""
 LONGEST_S = 86_400.0
-"""Seconds after which an answer is forgotten, however few there are."""
+"""Age in seconds at which an answer is removed, however few there are."""
 SWEEP_S = 60.0
-"""Seconds between two looks for those."""
+"""Seconds between two removals of old answers."""
 FILE = "answers.sqlite"
-Z = 1.959964
-"""Of a standard normal distribution 95 % lie within ± this."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS models (
@@ -40,27 +38,27 @@ CREATE TABLE IF NOT EXISTS models (
 );
 CREATE TABLE IF NOT EXISTS answers (
     number INTEGER PRIMARY KEY, request_id TEXT NOT NULL, image INTEGER NOT NULL, model INTEGER NOT NULL,
-    class_id INTEGER NOT NULL, tag TEXT NOT NULL, kept INTEGER NOT NULL, at REAL NOT NULL, truth TEXT,
+    class_id INTEGER NOT NULL, tag TEXT NOT NULL, stored INTEGER NOT NULL, at REAL NOT NULL, truth TEXT,
     UNIQUE (request_id, image)
 );
-CREATE TABLE IF NOT EXISTS heard (
+CREATE TABLE IF NOT EXISTS feedback (
     name TEXT NOT NULL, version TEXT NOT NULL, right INTEGER NOT NULL, wrong INTEGER NOT NULL,
     PRIMARY KEY (name, version)
 );
 """
-_REMEMBER = """
-INSERT INTO answers (request_id, image, model, class_id, tag, kept, at) VALUES (?, ?, ?, ?, ?, ?, ?)
+_RECORD = """
+INSERT INTO answers (request_id, image, model, class_id, tag, stored, at) VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (request_id, image) DO UPDATE SET
-    model = excluded.model, class_id = excluded.class_id, tag = excluded.tag, kept = excluded.kept, at = excluded.at
+    model = excluded.model, class_id = excluded.class_id, tag = excluded.tag, stored = excluded.stored, at = excluded.at
 WHERE truth IS NULL
 """
 _FIND = """
-SELECT name, version, labels, class_id, tag, kept, truth
+SELECT name, version, labels, class_id, tag, stored, truth
 FROM answers JOIN models ON answers.model = models.number
 WHERE request_id = ? AND image = ? AND at >= ?
 """
-_HEARD = """
-INSERT INTO heard (name, version, right, wrong) VALUES (?, ?, ?, ?)
+_COUNT = """
+INSERT INTO feedback (name, version, right, wrong) VALUES (?, ?, ?, ?)
 ON CONFLICT (name, version) DO UPDATE SET right = right + excluded.right, wrong = wrong + excluded.wrong
 """
 
@@ -70,48 +68,46 @@ class RecordedAnswer:
     """An answer that was given.
 
     Attributes:
-        model: what answered.
-        labels: of that model.
-        label: what it answered.
-        tag: what whoever made the request noted with it.
-        kept: whether the upload was to be kept.
-        truth: its true label, where that has been said.
-        remembered: False where only its kept upload tells of it.
+        model: version that answered.
+        labels: the version's labels.
+        label: label that was answered.
+        tag: rollout and role of the model, as `flowers-7/challenger`; empty without a rollout.
+        stored: True where the upload was to be stored.
+        truth: true label; None before feedback.
+        in_table: False where only the stored upload tells of the answer.
     """
 
     model: ModelVersion
     labels: tuple[str, ...]
     label: str
     tag: str
-    kept: bool
+    stored: bool
     truth: str | None
-    remembered: bool = True
+    in_table: bool = True
 
 
 @dataclass(frozen=True)
 class FeedbackAccuracy:
-    """How often one version was right, of the answers whose true label was said.
+    """Online accuracy of one version, by feedback.
 
     Attributes:
         model: the version.
-        heard: answers whose true label was said.
-        right: those that it agreed with.
+        labels: number of answers with feedback, at least 1.
+        right: number of correct answers among them.
     """
 
     model: ModelVersion
-    heard: int
+    labels: int
     right: int
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % score interval of the accuracy (Wilson 1927, "Probable inference, the law of succession")."""
-        n, p = self.heard, self.right / self.heard
-        middle, spread = p + Z * Z / (2 * n), Z * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
-        return max(0.0, (middle - spread) / (1 + Z * Z / n)), min(1.0, (middle + spread) / (1 + Z * Z / n))
+        """The 95 % interval of the accuracy."""
+        return wilson(self.right, self.labels)
 
 
 class _NewAnswer(NamedTuple):
-    """One answer on its way to the table."""
+    """An answer in the queue."""
 
     request_id: str
     image: int
@@ -119,7 +115,7 @@ class _NewAnswer(NamedTuple):
     labels: tuple[str, ...]
     class_id: int
     tag: str
-    kept: bool
+    stored: bool
     at: float
 
 
@@ -127,8 +123,8 @@ class AnswerStore:
     """The last answers of a service.
 
     Args:
-        most: how many are remembered; 0: none.
-        shared: a folder that all processes of the service share; None: this is the only one.
+        most: number of answers that are retained; 0 records none.
+        shared: folder that all processes of the service share; None for a single process.
     """
 
     def __init__(self, most: int, shared: Path | None = None) -> None:
@@ -143,13 +139,13 @@ class AnswerStore:
         self._thread: threading.Thread | None = None
 
     def begin(self) -> None:
-        """Write from now on what is remembered."""
+        """Start the thread that writes."""
         self._stopped.clear()
         self._thread = threading.Thread(target=self._work, name="answers", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Write the last of it, and close the file."""
+        """Write what is queued, and close the file."""
         self._stopped.set()
         if self._thread is not None:
             self._thread.join()
@@ -159,26 +155,26 @@ class AnswerStore:
             self._database = None
             self._numbers.clear()
 
-    def remember(
+    def record(
         self, request_id: str, image: int, model: ModelVersion, labels: tuple[str, ...], class_id: int, tag: str,
-        kept: bool,
+        stored: bool,
     ) -> None:  # fmt: skip
-        """Note an answer; costs a microsecond."""
-        self._new.append(_NewAnswer(request_id, image, model, labels, class_id, tag, kept, time.time()))
+        """Queue an answer; takes a microsecond."""
+        self._new.append(_NewAnswer(request_id, image, model, labels, class_id, tag, stored, time.time()))
 
     def find(self, request_id: str, image: int) -> RecordedAnswer | None:
-        """An answer that is not yet forgotten; waits for the disk."""
+        """An answer, if it is recorded; waits for the disk."""
         with self._transaction() as database:
             self._write(database)
             row = database.execute(_FIND, (request_id, image, time.time() - LONGEST_S)).fetchone()
         if row is None:
             return None
-        name, version, labels, class_id, tag, kept, truth = row
+        name, version, labels, class_id, tag, stored, truth = row
         labels = tuple(json.loads(labels))
-        return RecordedAnswer(ModelVersion(name, version), labels, labels[class_id], tag, bool(kept), truth)
+        return RecordedAnswer(ModelVersion(name, version), labels, labels[class_id], tag, bool(stored), truth)
 
     def settle(self, request_id: str, image: int, truth: str) -> bool:
-        """Write down the true label of an answer; False where there is one already. Waits for the disk."""
+        """Write the true label of an answer; False where it has one already. Waits for the disk."""
         with self._transaction() as database:
             done = database.execute(
                 "UPDATE answers SET truth = ? WHERE request_id = ? AND image = ? AND truth IS NULL",
@@ -187,31 +183,33 @@ class AnswerStore:
             return done.rowcount == 1
 
     def count(self, model: ModelVersion, right: bool) -> None:
-        """Count an answer whose true label was said; waits for the disk."""
+        """Count an answer with feedback; waits for the disk."""
         with self._transaction() as database:
-            database.execute(_HEARD, (*model, int(right), int(not right)))
+            database.execute(_COUNT, (*model, int(right), int(not right)))
 
     def accuracy(self) -> list[FeedbackAccuracy]:
-        """Of each version, over all processes, since the service started; waits for the disk."""
+        """Online accuracy of each version, over all processes, since the service started; waits for the disk."""
         with self._transaction() as database:
-            rows = database.execute("SELECT name, version, right, wrong FROM heard ORDER BY name, version").fetchall()
+            rows = database.execute(
+                "SELECT name, version, right, wrong FROM feedback ORDER BY name, version"
+            ).fetchall()
         return [
             FeedbackAccuracy(ModelVersion(name, version), right + wrong, right) for name, version, right, wrong in rows
         ]
 
     def _work(self) -> None:
-        told = False
+        is_failing = False
         while not self._stopped.wait(FLUSH_S) or self._new:
             if not self._new and time.monotonic() < self._swept + SWEEP_S:
                 continue
             try:
                 with self._transaction() as database:
                     self._write(database)
-                told = False
-            except sqlite3.Error as error:  # an observer does not end what it observes
-                if not told:
-                    logger.warning("answers cannot be remembered for feedback: %s", error)
-                told = True
+                is_failing = False
+            except sqlite3.Error as error:  # feedback must not break the service
+                if not is_failing:
+                    logger.warning("answers cannot be recorded for feedback: %s", error)
+                is_failing = True
                 if self._stopped.is_set():
                     return
 
@@ -226,18 +224,18 @@ class AnswerStore:
                 self._database.execute("COMMIT")
             except BaseException:
                 self._database.rollback()
-                self._numbers.clear()  # some may have been taken back
+                self._numbers.clear()  # some may have been rolled back
                 raise
 
     def _write(self, database: sqlite3.Connection) -> None:
-        """Put what has gathered into the table, and forget what is too old."""
+        """Write the queue into the table, and remove old answers."""
         rows = []
         while self._new:
             new = self._new.popleft()
             number = self._number(database, new.model, new.labels)
-            rows.append((new.request_id, new.image, number, new.class_id, new.tag, new.kept, new.at))
+            rows.append((new.request_id, new.image, number, new.class_id, new.tag, new.stored, new.at))
         if rows:
-            database.executemany(_REMEMBER, rows)
+            database.executemany(_RECORD, rows)
             database.execute("DELETE FROM answers WHERE number <= (SELECT max(number) FROM answers) - ?", (self._most,))
         if time.monotonic() >= self._swept + SWEEP_S:
             self._swept = time.monotonic()
@@ -256,7 +254,7 @@ class AnswerStore:
 
 
 def _open(shared: Path | None) -> sqlite3.Connection:
-    """The database, with its tables."""
+    """Open the database, and create its tables."""
     if shared is None:
         database = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
         database.executescript(_SCHEMA)
@@ -264,15 +262,15 @@ def _open(shared: Path | None) -> sqlite3.Connection:
     database = sqlite3.connect(shared / FILE, timeout=5.0, check_same_thread=False, isolation_level=None)
     for last in (False,) * 50 + (True,):
         try:
-            # Processes are killed at any moment, and the file has to stay whole; that it reaches a disk is not needed.
+            # Processes are killed at any moment, so the file has to stay consistent; it need not reach the disk.
             with closing(database.execute("PRAGMA journal_mode = WAL")):
                 database.execute("PRAGMA synchronous = OFF")
             database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
             return database
-        except sqlite3.OperationalError:  # all processes of a service start at once, and each wants it for itself
+        except sqlite3.OperationalError:  # all processes of a service start at once, and each needs the lock
             if last:
                 raise
             if database.in_transaction:
                 database.rollback()
             time.sleep(0.05)
-    raise AssertionError("the last try returns or raises")
+    raise AssertionError("the last attempt returns or raises")

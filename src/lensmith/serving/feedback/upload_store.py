@@ -1,4 +1,4 @@
-"""Uploads that are worth a label are kept in a folder: by one thread, and never beyond its bounds."""
+"""Upload store: uploads stored for labelling, by one background thread, within limits of bytes, number and age."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from prometheus_client import CollectorRegistry, Counter
 
 from lensmith.config import ServeSettings
 from lensmith.errors import ServiceError
-from lensmith.feedback.storage import Upload, keep, trim
+from lensmith.feedback.storage import Upload, store, trim
 
 logger = logging.getLogger(__name__)
 
-WAITING_BYTES = 32_000_000
-"""Uploads that wait for the disk at most; others are not kept."""
+QUEUED_BYTES = 32_000_000
+"""Largest size of the queue for the disk; further uploads are dropped."""
 MOST_UPLOADS = 100_000
-"""In the folder, whatever their bytes: each costs a look now and then."""
-LOOK_S = 60.0
-"""Seconds after which a folder that was written to is looked at anew: other processes write, too."""
-IDLE_LOOK_S = 3600.0
-"""Seconds after which it is looked at in any case: uploads grow too old."""
+"""Largest number of uploads in the folder: each costs time at every scan."""
+SCAN_S = 60.0
+"""Seconds after which a folder that was written to is scanned again: other processes write, too."""
+IDLE_SCAN_S = 3600.0
+"""Seconds after which any folder is scanned: uploads reach their largest age."""
 STOP_S = 5.0
-"""Seconds in which the last uploads have to be written when the service ends."""
+"""Seconds in which the last uploads are written when the service ends."""
 DAY_S = 86_400.0
 
 
 class UploadStore:
-    """Keeps uploads.
+    """Writes uploads to a folder without delaying requests.
 
     Args:
-        folder: where; made if need be.
-        settings: bounds of the folder.
-        registry: for Prometheus.
+        folder: folder for the uploads, made where it is missing.
+        settings: the service's settings, with the folder's limits.
+        registry: Prometheus registry.
 
     Raises:
         ServiceError: the folder cannot be written to.
@@ -45,36 +45,36 @@ class UploadStore:
     def __init__(self, folder: Path, settings: ServeSettings, registry: CollectorRegistry) -> None:
         self.folder = folder.absolute()
         self._most_bytes, self._longest_s = settings.keep_bytes, settings.keep_days * DAY_S
-        self._kept = Counter(
-            "lensmith_kept", "Uploads kept for labelling, by why they were.", ["reason"], registry=registry
+        self._stored = Counter(
+            "lensmith_kept", "Uploads stored for labelling, by reason.", ["reason"], registry=registry
         )
         self._dropped = Counter(
             "lensmith_kept_dropped",
-            "Uploads that were to be kept and were not: the disk is too slow, full or gone.",
+            "Uploads that could not be stored for labelling: the disk is too slow, full or gone.",
             registry=registry,
         )
         self._queue: queue.SimpleQueue[tuple[Upload, bytes] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._waiting_bytes = self._held_bytes = self._held = self._new_bytes = 0
-        self._looked = -IDLE_LOOK_S
-        self._failing = False
+        self._queued_bytes = self._folder_bytes = self._folder_uploads = self._new_bytes = 0
+        self._scanned = -IDLE_SCAN_S
+        self._is_failing = False
         self._stopped = True
         self._thread: threading.Thread | None = None
         _require_writable(self.folder)
 
     def describe(self) -> str:
-        """Where uploads are kept, and until when."""
+        """A sentence for the log about folder and limits."""
         days, megabytes = self._longest_s / DAY_S, self._most_bytes / 1e6
-        return f"uploads are kept in {self.folder} for {days:g} days, up to {megabytes:,.0f} MB; see docs/feedback.md"
+        return f"uploads are stored in {self.folder} for {days:g} days, up to {megabytes:,.0f} MB; see docs/feedback.md"
 
     def begin(self) -> None:
-        """Write from now on what is offered."""
+        """Start the thread that writes."""
         self._stopped = False
-        self._thread = threading.Thread(target=self._work, name="keeper", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="upload-store", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Write what waits, for a moment at most."""
+        """Write what is queued, within STOP_S."""
         with self._lock:
             self._stopped = True
         self._queue.put(None)
@@ -82,20 +82,20 @@ class UploadStore:
             self._thread.join(STOP_S)
 
     def offer(self, upload: Upload, encoded: bytes) -> bool:
-        """Have an upload kept, soon; False where too much waits for the disk. Never waits itself."""
+        """Queue an upload; False where the queue is full. Never blocks."""
         with self._lock:
-            if self._stopped or (self._waiting_bytes and self._waiting_bytes + len(encoded) > WAITING_BYTES):
+            if self._stopped or (self._queued_bytes and self._queued_bytes + len(encoded) > QUEUED_BYTES):
                 self._dropped.inc()
                 return False
-            self._waiting_bytes += len(encoded)
+            self._queued_bytes += len(encoded)
         self._queue.put((upload, encoded))
         return True
 
     def _work(self) -> None:
         while True:
-            self._look()
+            self._trim_if_due()
             try:
-                job = self._queue.get(timeout=LOOK_S)
+                job = self._queue.get(timeout=SCAN_S)
             except queue.Empty:
                 continue
             if job is None:
@@ -103,49 +103,44 @@ class UploadStore:
             upload, encoded = job
             self._write(upload, encoded)
             with self._lock:
-                self._waiting_bytes -= len(encoded)
+                self._queued_bytes -= len(encoded)
 
     def _write(self, upload: Upload, encoded: bytes) -> None:
         try:
-            written = keep(self.folder, upload, encoded)
-        except Exception as error:  # an observer does not end what it observes
+            written = store(self.folder, upload, encoded)
+        except Exception as error:  # feedback must not break the service
             self._dropped.inc()
-            if not self._failing:
-                logger.warning("uploads cannot be kept in %s, and are not until they can: %s", self.folder, error)
-            self._failing = True
+            if not self._is_failing:
+                logger.warning("uploads cannot be stored in %s for now: %s", self.folder, error)
+            self._is_failing = True
             return
-        if self._failing:
-            logger.info("uploads can be kept in %s again", self.folder)
-        self._failing = False
+        if self._is_failing:
+            logger.info("uploads can be stored in %s again", self.folder)
+        self._is_failing = False
         if written:
-            self._kept.labels(upload.reason).inc()
-            self._held += 1
-            self._held_bytes += written
+            self._stored.labels(upload.reason).inc()
+            self._folder_uploads += 1
+            self._folder_bytes += written
             self._new_bytes += written
 
-    def _look(self) -> None:
-        """Make room, where it may be needed: this process has filled it, or others may have."""
-        since = time.monotonic() - self._looked
-        beyond = self._held_bytes > self._most_bytes or self._held > MOST_UPLOADS
-        if not beyond and since < (LOOK_S if self._new_bytes else IDLE_LOOK_S):
+    def _trim_if_due(self) -> None:
+        """Remove old uploads where this process has reached a limit, or other processes may have."""
+        since = time.monotonic() - self._scanned
+        is_over = self._folder_bytes > self._most_bytes or self._folder_uploads > MOST_UPLOADS
+        if not is_over and since < (SCAN_S if self._new_bytes else IDLE_SCAN_S):
             return
-        # To a little below the bounds, else every upload would bring the next look.
-        most = (
-            (self._most_bytes, MOST_UPLOADS) if not beyond else (int(0.95 * self._most_bytes), MOST_UPLOADS * 19 // 20)
-        )
+        # To a little below the limits, else every further upload would cause a scan.
+        percent = 95 if is_over else 100
+        most_bytes, most_uploads = self._most_bytes * percent // 100, MOST_UPLOADS * percent // 100
         try:
-            self._held_bytes, self._held = trim(self.folder, *most, time.time() - self._longest_s)
+            oldest = time.time() - self._longest_s
+            self._folder_bytes, self._folder_uploads = trim(self.folder, most_bytes, most_uploads, oldest)
         except Exception:
             logger.exception("old uploads could not be removed from %s", self.folder)
-        self._looked, self._new_bytes = time.monotonic(), 0
+        self._scanned, self._new_bytes = time.monotonic(), 0
 
 
 def _require_writable(folder: Path) -> None:
-    """Refuse a folder that nothing can be kept in.
-
-    Raises:
-        ServiceError: as said.
-    """
     probe = folder / f".probe-{os.getpid()}"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -153,7 +148,7 @@ def _require_writable(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise ServiceError(
-            f"A folder that uploads can be kept in was expected at {folder}.",
+            f"A folder that uploads can be stored in was expected at {folder}.",
             f"The system said: {error.strerror}.",
             "Name another with --keep, or give this service the rights to it.",
         ) from error

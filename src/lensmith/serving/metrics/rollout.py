@@ -1,4 +1,4 @@
-"""What Prometheus reads of a canary release and of the registry."""
+"""Prometheus metrics of canary releases and of the registry."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from lensmith.rollout.state import DesiredState
 
 
 class RolloutMetrics:
-    """Measurements of a service that follows a registry.
+    """Metrics of a service that follows a registry.
 
     Args:
-        registry: where they are written down.
+        registry: Prometheus registry that collects them.
 
     Attributes:
-        requests: by role and outcome.
+        requests: counter with the labels `role` and `outcome`.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -52,13 +52,13 @@ class RolloutMetrics:
         for outcome in ("promoted", "rolled_back", "aborted"):
             self._decisions.labels(outcome)  # shown as 0 before the first
 
-    def note(self, before: DesiredState | None, known: DesiredState) -> None:
-        """Write down what the registry says now."""
-        self._up.set(int(known.reachable))
-        rollout = known.rollout if known.decision is None else None
+    def update(self, before: DesiredState | None, state: DesiredState) -> None:
+        """Set the metrics by a new desired state, and count a decision that came since the state before."""
+        self._up.set(int(state.reachable))
+        rollout = state.rollout if state.decision is None else None
         self._under_way.set(int(rollout is not None))
         self._share.set(rollout.share / 100 if rollout else 0)
-        # Only an end that was seen coming: a service that starts later was not there.
-        seen = before is not None and before.rollout is not None and before.decision is None
-        if seen and known.decision is not None:
-            self._decisions.labels(known.decision.outcome).inc()
+        # Not a decision from before this service started.
+        was_under_way = before is not None and before.rollout is not None and before.decision is None
+        if was_under_way and state.decision is not None:
+            self._decisions.labels(state.decision.outcome).inc()

@@ -1,1 +1,1 @@
-"""The model that a registry names: followed, replaced, and a challenger tried beside it."""
+"""Canary releases in the service: the registry sidecar, the controller that loads models, and the canary split."""

@@ -1,258 +1,156 @@
-"""What the registry says, carried out in one process: another champion, a challenger's share, a rollback."""
+"""Rollout controller: brings one process to the desired state: a new champion, a challenger, a rollback."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, MutableMapping
 from contextlib import suppress
-from typing import Any, Protocol, cast
+from typing import Any
 
-from starlette.requests import Request
-
-from lensmith.errors import ImageError, LensmithError
-from lensmith.imaging.preprocessing import Tensor
-from lensmith.rollout.report import Role
+from lensmith.errors import LensmithError
 from lensmith.rollout.sidecar_channel import SidecarChannel
 from lensmith.rollout.state import DesiredState
 from lensmith.serving.execution.admission import AdmissionControl
-from lensmith.serving.execution.job import ExpiredError, Job
-from lensmith.serving.execution.loaded_model import LoadedModel, ModelVersion, TimedPrediction
+from lensmith.serving.execution.loaded_model import LoadedModel, ModelVersion
 from lensmith.serving.execution.model_manager import ModelManager
 from lensmith.serving.metrics.rollout import RolloutMetrics
 from lensmith.serving.metrics.telemetry import Telemetry
 from lensmith.serving.rollout.canary import Canary
+from lensmith.serving.rollout.split import CanarySplit
 
 logger = logging.getLogger(__name__)
 
-LOOK_S = 0.25
-"""Seconds between two looks into the channel."""
-AGAIN_S = 60.0
-"""Seconds after which a champion that could not be loaded is tried again: memory may have been short."""
-MOST_COPIES = 8
-"""Copies of requests that a challenger in shadow works on at once; others are not made."""
-ROLE = "role"
-"""Where a request's state holds its part in a canary release, as `flowers-7/challenger`."""
-CLASSIFIED = "classified"
-"""Where it holds that a model has answered at least one image."""
-
-State = MutableMapping[str, Any]
-
-
-class ServiceParts(Protocol):
-    """What a release needs of the service."""
-
-    admission: AdmissionControl
-    telemetry: Telemetry
+POLL_S = 0.25
+"""Seconds between two reads of the channel."""
+RETRY_S = 60.0
+"""Seconds after which loading a champion is tried again: memory may have been short."""
 
 
 class RolloutController:
-    """Follows what the channel says.
+    """Follows the desired state of the sidecar channel.
 
     Args:
-        models: changed here.
-        channel: of the process that follows the registry.
-        around: the service.
-        metrics: for Prometheus.
+        models: the models of the service, replaced here.
+        channel: the channel that the registry sidecar writes to.
+        admission: admission control, which needs a new champion's time per image.
+        telemetry: Prometheus metrics of the service.
 
     Attributes:
-        known: what the registry said last.
-        canary: the canary release that is under way; None: none, or its challenger is not here yet.
+        state: the desired state that was read last.
+        split: the canary split of the requests.
     """
 
     def __init__(
-        self, models: ModelManager, channel: SidecarChannel, around: ServiceParts, metrics: RolloutMetrics
+        self, models: ModelManager, channel: SidecarChannel, admission: AdmissionControl, telemetry: Telemetry
     ) -> None:
-        self.known = channel.desired_state()
-        self.canary: Canary | None = None
+        self._metrics = RolloutMetrics(telemetry.registry)
+        self.state = channel.desired_state()
+        self.split = CanarySplit(models, admission, self._metrics)
         self._models = models
         self._channel = channel
-        self._around = around
-        self._metrics = metrics
+        self._admission = admission
+        self._telemetry = telemetry
         self._refused: ModelVersion | None = None
-        self._again_at = 0.0
-        self._handed_in: dict[str, Any] = {}
-        self._trouble = ""
-        self._copies: set[asyncio.Task[None]] = set()
+        self._retry_at = 0.0
+        self._written_report: dict[str, Any] = {}
+        self._write_error = ""
 
     async def follow(self) -> None:
-        """Look into the channel until cancelled."""
+        """Read the channel and carry out its state until cancelled."""
         while True:
             try:
-                known = self._channel.desired_state()
-                if known is not None:
-                    self._metrics.note(self.known, known)
-                    self.known = known
-                    await self._champion(known)
-                    await self._challenger(known)
-                await self._hand_in()
-            except Exception:  # what is served goes on
-                logger.exception("what the registry says could not be carried out")
-            await asyncio.sleep(LOOK_S)
+                if (state := self._channel.desired_state()) is not None:
+                    self._metrics.update(self.state, state)
+                    self.state = state
+                    await self._update_champion(state)
+                    await self._update_challenger(state)
+                await self._write_report()
+            except Exception:  # the present models stay in service
+                logger.exception("the desired state of the registry could not be carried out")
+            await asyncio.sleep(POLL_S)
 
-    def choose(self, request: Request) -> LoadedModel:
-        """What answers a request that names no version."""
-        canary, champion = self.canary, self._models.active
-        if canary is None or canary.challenger is None or not canary.under_way:
-            return champion
-        hers = not canary.rollout.shadow and canary.takes(_key(request, canary))
-        request.scope["state"][ROLE] = f"{canary.rollout.id}/{'challenger' if hers else 'champion'}"
-        return canary.challenger if hers else champion
-
-    def instead(self, state: State, fault: BaseException) -> LoadedModel | None:
-        """Count that the model of a request failed; what answers in its place, where it was the challenger."""
-        role = self._role(state)
-        if role is not None and self.canary is not None:
-            self.canary.failed(role, fault)
-            self._metrics.requests.labels(role, "failed").inc()
-        # Also where the release has ended since the request was sent to it.
-        return self._models.active if state.pop(ROLE, "").endswith("/challenger") else None
-
-    def classified(self, request: Request, image: bytes | Tensor, found: TimedPrediction) -> None:
-        """Count an image's answer, and have the challenger work on a copy where it stands in the shadow."""
-        role = self._role(request.scope["state"])
-        if role is None or self.canary is None:
+    async def _update_champion(self, state: DesiredState) -> None:
+        wanted, active = ModelVersion(state.name, state.version), self._models.active
+        if wanted == active.identity or (wanted == self._refused and time.monotonic() < self._retry_at):
             return
-        request.scope["state"][CLASSIFIED] = True
-        self.canary.classified(role, found)
-        if self.canary.rollout.shadow and self.canary.takes(_key(request, self.canary)):
-            self._copy(self.canary, image, found)
-
-    def finished(self, state: State, status: int, seconds: float) -> None:
-        """Count a request that has ended."""
-        role = self._role(state)
-        # A batch of which no image could be used is answered, too, but by no model.
-        if role is not None and self.canary is not None and status < 400 and state.get(CLASSIFIED):
-            self.canary.answered(role, seconds if state.get("images", 1) == 1 else None)
-            self._metrics.requests.labels(role, "answered").inc()
-
-    def heard(self, role: str, right: bool) -> None:
-        """Count feedback to an answer whose request had that part in a release."""
-        if self.canary is not None and (which := self._role({ROLE: role})):
-            self.canary.heard(which, right)
-
-    def own_label(self, role: str, label: str, answered: str) -> str:
-        """What the model that had that part in a release calls a class of the champion; what it answered, if that."""
-        if self.canary is None or self._role({ROLE: role}) != "challenger":
-            return label
-        if self.canary.rollout.mapping.get(answered) == label:
-            return answered
-        return next((own for own, champions in self.canary.rollout.mapping.items() if champions == label), label)
-
-    def _role(self, state: State) -> Role | None:
-        """A request's part in the release that is under way."""
-        rollout, _, role = state.get(ROLE, "").rpartition("/")
-        return cast(Role, role) if self.canary is not None and rollout == self.canary.rollout.id else None
-
-    async def _champion(self, known: DesiredState) -> None:
-        wanted = ModelVersion(known.name, known.version)
-        if wanted == self._models.active.identity or (wanted == self._refused and time.monotonic() < self._again_at):
-            return
-        tried = self.canary.challenger if self.canary else None
+        challenger = self.split.canary.challenger if self.split.canary else None
         try:
-            if tried is not None and tried.identity == wanted:
-                model = tried
-                image_s = await asyncio.to_thread(_alone_s, model)
+            if challenger is not None and challenger.identity == wanted:
+                model = challenger
+                image_s = await asyncio.to_thread(_single_image_s, model)
             else:
-                model, image_s = await self._models.load_and_warm(known.path, self._around.admission.pool.warm, wanted)
+                model, image_s = await self._models.load_and_warm(state.path, self._admission.pool.warm, wanted)
         except Exception as error:
-            self._refused, self._again_at = wanted, time.monotonic() + AGAIN_S
-            logger.error("%s cannot be served, %s goes on: %s", wanted, self._models.active.identity, error)
+            self._refused, self._retry_at = wanted, time.monotonic() + RETRY_S
+            logger.error("%s cannot be served, %s stays in service: %s", wanted, active.identity, error)
             return
         self._refused = None
         self._models.active = model
-        self._around.admission.set_image_time(image_s)
-        logger.info("%s answers", wanted)
-        self._around.telemetry.describe_models()
+        self._admission.set_image_time(image_s)
+        logger.info("%s is in service", wanted)
+        self._telemetry.describe_models()
 
-    async def _challenger(self, known: DesiredState) -> None:
-        rollout = known.rollout
-        canary = self.canary
+    async def _update_challenger(self, state: DesiredState) -> None:
+        rollout, canary = state.rollout, self.split.canary
         if rollout is None:
-            self._end()
-        elif known.decision is not None:
-            # A promoted challenger goes on with its share until the alias names it, and then need not be loaded again.
-            if known.decision.outcome != "promoted" or known.version != rollout.champion:
-                self._end()
-        elif (canary is None or canary.rollout.id != rollout.id) and known.challenger_path is not None:
-            self._end()
-            await self._begin(known)
+            self._end_canary()
+        elif state.decision is not None:
+            # A promoted challenger keeps its share until the alias names it, and then need not be loaded again.
+            if state.decision.outcome != "promoted" or state.version != rollout.champion:
+                self._end_canary()
+        elif (canary is None or canary.rollout.id != rollout.id) and state.challenger_path is not None:
+            self._end_canary()
+            await self._begin_canary(state)
 
-    async def _begin(self, known: DesiredState) -> None:
-        rollout, path = known.rollout, known.challenger_path
+    async def _begin_canary(self, state: DesiredState) -> None:
+        rollout, path = state.rollout, state.challenger_path
         assert rollout is not None
         assert path is not None
         champion = self._models.active
         try:
-            named = ModelVersion(known.name, rollout.challenger)
-            model, _ = await self._models.load_and_warm(path, self._around.admission.pool.warm, named)
+            identity = ModelVersion(state.name, rollout.challenger)
+            model, _ = await self._models.load_and_warm(path, self._admission.pool.warm, identity)
         except Exception as error:
-            self.canary = Canary(rollout, champion, None)
-            self.canary.stop("load", str(error) if isinstance(error, LensmithError) else repr(error))
+            self.split.canary = Canary(rollout, champion, None)
+            self.split.canary.stop("load", str(error) if isinstance(error, LensmithError) else repr(error))
             return
-        self.canary = Canary(rollout, champion, model)
+        self.split.canary = Canary(rollout, champion, model)
         self._models.challenger = model
-        logger.info("%s gets %g %% of the requests%s", model.identity, rollout.share, " as copies" * rollout.shadow)
-        self._around.telemetry.describe_models()
+        logger.info("%s gets %g %% of the requests%s", identity, rollout.share, " as copies" * rollout.shadow)
+        self._telemetry.describe_models()
 
-    def _end(self) -> None:
-        if self.canary is not None:
-            self.canary = self._models.challenger = None
-            self._around.telemetry.describe_models()
+    def _end_canary(self) -> None:
+        if self.split.canary is not None:
+            self.split.canary = self._models.challenger = None
+            self._telemetry.describe_models()
 
-    async def _hand_in(self) -> None:
-        """Leave what was counted, where it is more than the last time."""
-        if self.canary is None:
+    async def _write_report(self) -> None:
+        """Write this process's counts to the channel where they have changed."""
+        if self.split.canary is None:
             return
-        report = self.canary.report.as_dict()
-        if report == self._handed_in:
+        report = self.split.canary.report.as_dict()
+        if report == self._written_report:
             return
         try:
             await asyncio.to_thread(self._channel.write_report, report)
-        except OSError as error:  # such as a full disk; what was counted is handed in later
-            if str(error) != self._trouble:
-                logger.error("what a canary release has counted cannot be written down: %s", error)
-            self._trouble = str(error)
+        except OSError as error:  # such as a full disk; the next report has these counts, too
+            if str(error) != self._write_error:
+                logger.error("the counts of a canary release cannot be written: %s", error)
+            self._write_error = str(error)
         else:
-            self._handed_in, self._trouble = report, ""
-
-    def _copy(self, canary: Canary, image: bytes | Tensor, found: TimedPrediction) -> None:
-        """Have the challenger answer, too, where nobody has to wait for it."""
-        challenger, pool = canary.challenger, self._around.admission.pool
-        if challenger is None or not canary.under_way or len(self._copies) >= MOST_COPIES or not pool.idle():
-            return
-
-        async def compare(answer: Awaitable[TimedPrediction]) -> None:
-            try:
-                canary.compared(found, await answer)
-            except (ExpiredError, ImageError):  # none of its faults
-                return
-            except Exception as fault:
-                canary.failed("challenger", fault)
-
-        job = Job(challenger, image, 1, time.perf_counter() + self._around.admission.deadline_s)
-        task = asyncio.create_task(compare(pool.submit(job)))
-        self._copies.add(task)  # the loop itself keeps no hold of it
-        task.add_done_callback(self._copies.discard)
+            self._written_report, self._write_error = report, ""
 
 
-async def ended(task: asyncio.Task[None]) -> None:
-    """Cancel a task, and wait until it has noticed."""
+async def cancel_and_wait(task: asyncio.Task[None]) -> None:
+    """Cancel a task, and wait until it has ended."""
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
 
 
-def _alone_s(model: LoadedModel) -> float:
-    """Seconds that an image takes alone."""
+def _single_image_s(model: LoadedModel) -> float:
+    """Seconds for one image in a batch of its own."""
     started = time.perf_counter()
     model.classify(model.sample())
     return time.perf_counter() - started
-
-
-def _key(request: Request, canary: Canary) -> str:
-    """By what a request is told from others."""
-    state = request.scope["state"]
-    caller = state.get("caller")
-    return str(caller.subject if caller and canary.rollout.sticky == "caller" else state["request_id"])

@@ -1,7 +1,7 @@
-"""The process that follows the registry for a service: started, replaced when it dies, ended with the service.
+"""Registry sidecar process of a service: started, replaced when it dies, ended with the service.
 
-It is a process of its own because MLflow's client takes seconds to import and 200 MB, and so that nothing of the
-registry can hold up an answer. They talk by files; see `lensmith.rollout.sidecar_channel`.
+It is a process of its own because MLflow's client takes seconds to import and 200 MB, and so that the registry never
+delays an answer. Service and sidecar exchange files; see `lensmith.rollout.sidecar_channel`.
 """
 
 from __future__ import annotations
@@ -12,75 +12,68 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from lensmith import errors
 from lensmith.config import ServeSettings
-from lensmith.registry import references
+from lensmith.registry.references import ModelReference, parse
 from lensmith.rollout.sidecar_channel import SidecarChannel
 from lensmith.rollout.state import DesiredState
 from lensmith.serving.auth import audit
 
 logger = logging.getLogger(__name__)
 
-LOOK_S = 0.5
-"""Seconds between two looks at whether the process lives, and at what there is to be put on record."""
-LONGEST_PAUSE_S = 30.0
+WATCH_S = 0.5
+"""Seconds between two checks whether the sidecar is alive, and of the desired state for the audit log."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+"""Pause before a sidecar that died is replaced; it doubles each time."""
 
 
-@contextmanager
-def followed(settings: ServeSettings) -> Iterator[SidecarChannel | None]:
-    """The channel in which stands what to serve, for as long as the service runs; None: it serves a bundle by its path.
+def follow_registry(settings: ServeSettings) -> AbstractContextManager[SidecarChannel | None]:
+    """A context in which a sidecar keeps the channel up to date; None for a bundle that the settings name by its path.
+
+    Entering it raises:
+        RegistryError: there is no such model, or the registry is unreachable and nothing is cached.
+        BundleError, MissingPackageError: the bundle is damaged, or MLflow is not installed.
+    """
+    reference = parse(settings.bundle)
+    # A version number never changes what it names.
+    return nullcontext() if reference is None else SidecarProcess(reference, settings, once=reference.is_version)
+
+
+def pull_bundle(path: Path, settings: ServeSettings) -> Path:
+    """The path of a bundle: `path` itself, or what NAME@ALIAS names now, pulled once.
 
     Raises:
-        RegistryError: there is no such model, or the registry cannot be reached and nothing is known of before.
-        BundleError, MissingPackageError: see there.
+        RegistryError: see `follow_registry`.
     """
-    name = references.parse(settings.bundle)
-    if name is None:
-        yield None
-        return
-    with _following(name, settings, once=name.is_version) as channel:  # a version never changes
-        yield channel
-
-
-def pulled(path: Path, settings: ServeSettings) -> Path:
-    """A bundle that is not followed: its path as it is, or where what NAME@ALIAS names now was put.
-
-    Raises:
-        RegistryError: see `followed`.
-    """
-    name = references.parse(path)
-    if name is None:
+    reference = parse(path)
+    if reference is None:
         return path
-    with _following(name, settings, once=True) as channel:
-        known = channel.desired_state()
-        assert known is not None  # as it said
-        return known.path
+    with SidecarProcess(reference, settings, once=True) as channel:
+        state = channel.desired_state()
+        assert state is not None  # since the sidecar is ready
+        return state.path
 
 
-@contextmanager
-def _following(name: references.ModelReference, settings: ServeSettings, once: bool) -> Iterator[SidecarChannel]:
-    with tempfile.TemporaryDirectory(prefix="lensmith-release-", ignore_cleanup_errors=True) as folder:
-        following = _Following(name, settings, Path(folder), once)
-        try:
-            following.begin()
-            yield SidecarChannel(Path(folder))
-        finally:
-            following.end()
+class SidecarProcess:
+    """Runs `python -m lensmith.rollout.registry_sidecar`; a context that yields its channel.
 
+    Args:
+        reference: model and alias that is served.
+        settings: settings of the service, which name the registry.
+        once: True to pull once, without following the alias.
+    """
 
-class _Following:
-    def __init__(self, name: references.ModelReference, settings: ServeSettings, folder: Path, once: bool) -> None:
-        self._name = name
+    def __init__(self, reference: ModelReference, settings: ServeSettings, once: bool) -> None:
+        self._reference = reference
         self._once = once
-        self._channel = SidecarChannel(folder)
-        self._wanted = {
-            "name": name.name,
-            "which": name.which,
-            "folder": str(folder),
+        self._folder = tempfile.TemporaryDirectory(prefix="lensmith-rollout-", ignore_cleanup_errors=True)
+        self._request = {
+            "name": reference.name,
+            "which": reference.which,
+            "folder": self._folder.name,
             "tracking_uri": settings.tracking_uri,
             "poll_s": settings.poll_s,
             "once": once,
@@ -88,28 +81,22 @@ class _Following:
         self._stopped = threading.Event()
         self._process: subprocess.Popen[str] | None = None
 
-    def begin(self) -> None:
-        """Start it, and wait until it has told what to serve."""
-        self._process = self._start()
-        assert self._process.stdout is not None
-        said = self._process.stdout.readline()
-        if not said:
-            raise errors.RegistryError(
-                f"What {self._name} names was expected from the registry.",
-                f"The process that asks for it ended with exit code {self._process.wait()}.",
-                "What it said stands above.",
-            )
-        answer = json.loads(said)
-        if "error" in answer:
-            raise getattr(errors, answer["error"])(*answer["said"])
+    def __enter__(self) -> SidecarChannel:
+        try:
+            self._process = self._start()
+            self._wait_until_ready(self._process)
+        except BaseException:
+            self.__exit__()
+            raise
         if not self._once:
-            threading.Thread(target=self._watch, name="registry", daemon=True).start()
+            threading.Thread(target=self._watch, args=[self._process], name="registry", daemon=True).start()
+        return SidecarChannel(Path(self._folder.name))
 
-    def end(self) -> None:
-        """Stop it; it has nothing to finish."""
+    def __exit__(self, *_: object) -> None:
         self._stopped.set()
         if self._process is not None:
-            _stop(self._process)
+            _kill(self._process)  # it has nothing to finish
+        self._folder.cleanup()
 
     def _start(self) -> subprocess.Popen[str]:
         process = subprocess.Popen(
@@ -120,27 +107,40 @@ class _Following:
             start_new_session=True,  # a terminal's Ctrl-C is for the service, which ends it
         )
         assert process.stdin is not None
-        process.stdin.write(json.dumps(self._wanted) + "\n")
+        process.stdin.write(json.dumps(self._request) + "\n")
         process.stdin.flush()
         return process
 
-    def _watch(self) -> None:
-        pause, before = 0.5, self._channel.desired_state()
-        while not self._stopped.wait(LOOK_S):
-            assert self._process is not None
-            if self._process.poll() is not None:
-                logger.error("the process that follows the registry ended; another is started")
-                _stop(self._process)
+    def _wait_until_ready(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise errors.RegistryError(
+                f"The bundle of {self._reference} was expected from the registry.",
+                f"The registry sidecar ended with exit code {process.wait()}.",
+                "Its messages are printed above.",
+            )
+        answer = json.loads(line)
+        if "error" in answer:
+            raise getattr(errors, answer["error"])(*answer["said"])
+
+    def _watch(self, process: subprocess.Popen[str]) -> None:
+        channel = SidecarChannel(Path(self._folder.name))
+        pause, before = FIRST_PAUSE_S, channel.desired_state()
+        while not self._stopped.wait(WATCH_S):
+            if process.poll() is not None:
+                logger.error("the registry sidecar ended; another is started")
+                _kill(process)
                 if self._stopped.wait(pause):
                     return
                 pause = min(LONGEST_PAUSE_S, 2 * pause)
-                self._process = self._start()
-            if (known := self._channel.desired_state()) is not None and known is not before:
-                _record(before, known)
-                before = known
+                self._process = process = self._start()
+            if (state := channel.desired_state()) is not None and state is not before:
+                _audit(before, state)
+                before = state
 
 
-def _stop(process: subprocess.Popen[str]) -> None:
+def _kill(process: subprocess.Popen[str]) -> None:
     process.kill()
     process.wait()
     for pipe in (process.stdin, process.stdout):
@@ -148,14 +148,15 @@ def _stop(process: subprocess.Popen[str]) -> None:
             pipe.close()
 
 
-def _record(before: DesiredState | None, known: DesiredState) -> None:
-    """Put on record what has changed."""
-    model = f"{known.name}@{known.version}"
-    if before is None or known.version != before.version:
-        audit.record("registry", None, "", "done", model=model, alias=known.alias)
-    if before is not None and known.reachable != before.reachable:
-        logger.warning("the registry %s", "answers again" if known.reachable else "is away; what is served goes on")
-    rollout, decision = known.rollout, known.decision
+def _audit(before: DesiredState | None, state: DesiredState) -> None:
+    """Write what has changed to the audit log."""
+    model = f"{state.name}@{state.version}"
+    if before is None or state.version != before.version:
+        audit.record("registry", None, "", "done", model=model, alias=state.alias)
+    if before is not None and state.reachable != before.reachable:
+        text = "answers again" if state.reachable else "is unreachable; the present models stay in service"
+        logger.warning("the registry %s", text)
+    rollout, decision = state.rollout, state.decision
     if rollout is None:
         return
     if decision is None and (before is None or before.rollout is None or before.rollout.id != rollout.id):

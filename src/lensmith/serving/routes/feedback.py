@@ -1,4 +1,4 @@
-"""`POST /feedback` and `GET /feedback`: the true label of an answer, and how often each version was right."""
+"""`POST /feedback` and `GET /feedback`: true labels of answers, and the online accuracy of each version."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from lensmith.serving.schema import FeedbackResponse, ModelName, OnlineAccuracy,
 from lensmith.serving.service import Service
 
 MAX_BYTES = 16_384
-"""Of a body."""
+"""Largest body."""
 MAX_VALUES = 100
-"""Of a body: it needs three."""
+"""Largest number of JSON values in a body; it needs three."""
 
 
 class TrueLabel(Strict):
-    """What POST /feedback takes."""
+    """The body of POST /feedback."""
 
     request_id: str = Field(
         pattern=r"^[A-Za-z0-9._:/+=-]{1,128}$",
-        description="Of the answer, as it says; also in its X-Request-ID header.",
+        description="The answer's request_id, which is also in its X-Request-ID header.",
     )
     label: str = Field(min_length=1, max_length=1000, description="The true class, one of the model's labels.")
     image: Whole = Field(0, ge=0, le=999_999, description="Which image of a request of several; the first is 0.")
 
 
 def add_feedback(app: FastAPI, service: Service) -> None:
-    """Put the routes into `app`."""
+    """Add the routes to `app`."""
 
     async def give(request: Request) -> Response:
-        """Say the true label of an answer of the last day; it counts once for each answer.
+        """Send the true label of an answer of the last day; it counts once for each answer.
 
-        The same again changes nothing; another one is refused.
+        The same label again changes nothing; another label is refused.
         """
         service.require_started()
         with service.upload_budget.share() as share:
@@ -53,16 +53,16 @@ def add_feedback(app: FastAPI, service: Service) -> None:
         return Response(answer.model_dump_json(), media_type="application/json")
 
     async def accuracy() -> OnlineAccuracy:
-        """How often each version was right since the service started, of the answers whose true label was said."""
+        """Online accuracy of each version since the service started, over the answers with feedback."""
         found = await service.feedback.accuracy()
         return OnlineAccuracy(
             versions=[
                 VersionAccuracy(
                     name=each.model.name,
                     version=each.model.version,
-                    labels=each.heard,
+                    labels=each.labels,
                     right=each.right,
-                    accuracy=each.right / each.heard,
+                    accuracy=each.right / each.labels,
                     interval=each.interval,
                 )
                 for each in found

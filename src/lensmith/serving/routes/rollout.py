@@ -1,4 +1,4 @@
-"""`GET /rollout`: what the registry says is served, and how a canary release goes."""
+"""`GET /rollout`: the desired state of the registry, and the comparison of a canary release."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from lensmith.serving.service import Service
 
 
 def add_rollout(app: FastAPI, service: Service) -> None:
-    """Put the route into `app`."""
+    """Add the route to `app`."""
 
     async def rollout() -> RolloutState:
-        """What the registry says is served, and how the latest rollout goes or ended; nulls without a registry."""
-        known = service.rollout.known if service.rollout else None
-        return RolloutState(**known.model_dump()) if known else RolloutState()
+        """What the registry wants served, and how the latest rollout goes or ended; nulls without a registry."""
+        state = service.rollout.state if service.rollout else None
+        return RolloutState(**state.model_dump()) if state else RolloutState()
 
     app.add_api_route("/rollout", rollout, responses=documented(401, 403))
