@@ -343,11 +343,11 @@ def test_the_figures_are_those_that_prometheus_would_compute(
     )
     script = """
         const [first, second, done] = arguments;
-        import(new URL("console/figures.js", document.baseURI)).then(({ figures, keep, reading }) => {
-            const one = keep([], reading(first, 1000));
-            const two = keep(one, reading(second, 11000));
-            const restarted = keep(two, reading(first, 13000));
-            const late = keep(two, reading(second, 60000));
+        import(new URL("console/figures.js", document.baseURI)).then(({ figures, inWindow, reading }) => {
+            const one = inWindow([], reading(first, 1000));
+            const two = inWindow(one, reading(second, 11000));
+            const restarted = inWindow(two, reading(first, 13000));
+            const late = inWindow(two, reading(second, 60000));
             done({ alone: figures(one), both: figures(two), kept: [two.length, restarted.length, late.length] });
         });
     """
@@ -464,7 +464,7 @@ def test_a_token_is_asked_for_where_one_is_needed_and_kept_for_the_tab(
     monkeypatch.setenv("LENSMITH_JWT_SECRET", SECRET)
     with start_service(colour_bundle.path) as service:
         browser.get(service.url)
-        form, field, said = (browser.find_element(By.ID, name) for name in ("access", "token", "access-said"))
+        form, field, said = (browser.find_element(By.ID, name) for name in ("access", "token", "access-message"))
         WebDriverWait(browser, 10).until(lambda _: form.is_displayed())
         assert said.text == "This service answers those who have a token."
         assert field.get_attribute("type") == "password"
@@ -538,7 +538,7 @@ def test_everything_can_be_read_and_axe_finds_nothing_to_complain_of(
         # And what is seldom seen: the token, its refusal, a countdown, a figure beyond its limit.
         browser.execute_script(
             "for (const name of ['access', 'known', 'again']) document.getElementById(name).hidden = false;"
-            "document.getElementById('access-said').textContent = 'This service does not take the token.';"
+            "document.getElementById('access-message').textContent = 'This service does not take the token.';"
             "document.getElementById('token').setAttribute('aria-invalid', 'true');"
             "document.getElementById('again').disabled = true;"
             "for (const tile of document.querySelectorAll('.tile')) tile.classList.add('over');"

@@ -1,4 +1,4 @@
-// The answer to one picture: its ranked classes and where the time went, or why there is none.
+// The answer for one picture: its ranked classes and timings, or its problem.
 
 import { byId, make } from "./dom.js";
 import { milliseconds, percent } from "./format.js";
@@ -17,7 +17,7 @@ function show(state) {
 
 export const showWaiting = () => show("waiting");
 
-// threshold: confidence from which on the model answers; null: from any.
+// threshold: confidence below which the model abstains; null: it never does.
 export function showAnswer(found, times, threshold) {
   show("found");
   const guess = `${found.label}, ${percent(found.confidence)}`;

@@ -1,4 +1,4 @@
-// Pictures on their way to the service and back: one to POST predict as it is, several to POST predict/batch.
+// Classification of pictures: one by POST predict, several by POST predict/batch.
 
 import { accepted, refused } from "./access.js";
 import { showAnswer, showProblem, showWaiting } from "./answer.js";
@@ -11,24 +11,24 @@ import { askVerdict } from "./verdict.js";
 
 const TOP_K = 5;
 
-// As GET model says; these until it has.
+// Limits from GET model; these until it has answered.
 export const limits = { threshold: null, maxBytes: Infinity, maxImages: 32 };
 
-let items = []; // { file, url, found, problem, times, requestId, place, told }
+let items = []; // { file, url, found, problem, times, requestId, place, trueLabel }
 let selected = 0;
-let current = null; // the AbortController of what is under way
+let current = null; // the AbortController of the requests under way
 
-// Send files; those before them are given up.
+// Send files; requests under way are aborted.
 export function classify(files) {
   for (const { url } of items) URL.revokeObjectURL(url);
-  const empty = { found: null, problem: null, times: null, requestId: "", place: 0, told: null };
+  const empty = { found: null, problem: null, times: null, requestId: "", place: 0, trueLabel: null };
   items = files.map((file) => ({ ...empty, file, url: URL.createObjectURL(file) }));
   showGallery(items, select);
   select(0);
   send();
 }
 
-// Send anew what was not answered, and may be now.
+// Send again what was not answered, and may be now.
 export function again() {
   if (!items.some(({ problem }) => problem?.passing)) return;
   for (const item of items) if (item.problem?.passing) item.problem = null;
@@ -68,7 +68,7 @@ async function send() {
       } catch (problem) {
         if (signal.aborted) return;
         if (!(problem instanceof Problem)) throw problem;
-        // What stopped these would stop the rest.
+        // The rest would fail for the same reason.
         for (const item of [...some, ...open.splice(0)]) item.problem = problem;
         refused(problem);
       }
@@ -82,7 +82,7 @@ async function send() {
 function finish() {
   updateGallery(items);
   showSelected();
-  byId("answer").scrollIntoView({ block: "nearest" }); // on a narrow screen it stands below the picture
+  byId("answer").scrollIntoView({ block: "nearest" }); // on a narrow screen it is below the picture
 }
 
 async function one(item, signal) {

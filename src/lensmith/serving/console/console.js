@@ -1,4 +1,4 @@
-// The page: what is served, and how its parts are joined.
+// The web page: the served model, and the parts of the page put together.
 
 import { accepted, guard, refused } from "./access.js";
 import { again, classify, limits } from "./classify.js";
@@ -6,7 +6,7 @@ import { byId, make } from "./dom.js";
 import { bytes } from "./format.js";
 import { watch } from "./live.js";
 import { takePictures } from "./picture.js";
-import { watchRelease } from "./rollout.js";
+import { watchRollout } from "./rollout.js";
 import { ask, Problem, token } from "./service.js";
 import { offerLabels } from "./verdict.js";
 
@@ -45,9 +45,9 @@ function describe(model) {
 guard(async () => {
   if (!(await showModel())) return;
   again();
-  watchRelease();
+  watchRollout();
 });
 takePictures(classify);
 watch(showModel);
-watchRelease();
+watchRollout();
 showModel();

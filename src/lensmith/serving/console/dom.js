@@ -1,4 +1,4 @@
-// Elements, without innerHTML: what the service or a file's name says stays text.
+// DOM helpers without innerHTML: texts of the service and names of files stay text.
 
 export const byId = (id) => document.getElementById(id);
 

@@ -1,4 +1,4 @@
-// From two readings of the metrics to what happened between them.
+// Live figures: from two readings of the metrics to rates, errors and percentiles between them.
 
 import { buckets, parse, quantile, sum } from "./prometheus.js";
 
@@ -8,10 +8,10 @@ export const WINDOW_MS = 10_000;
 const PREDICTS = /[/:](predict|infer|invocations)(\/batch)?$/;
 
 const predicts = (labels) => PREDICTS.test(labels.route);
-// 503 and 504 are refusals, to keep the other answers in time; they are counted as such.
+// 503 and 504 are refusals by admission control; they count as shed.
 const fails = (labels) => predicts(labels) && /^5/.test(labels.status) && !["503", "504"].includes(labels.status);
 
-// What one reading says. Throws where the text holds no measurements of the service.
+// One reading of the metrics. Throws where the text holds no metrics of the service.
 export function reading(text, atMs) {
   const families = parse(text);
   if (!families.has("lensmith_model_info")) throw new Error("no measurements of lensmith");
@@ -34,14 +34,14 @@ export function reading(text, atMs) {
   };
 }
 
-// The readings to keep with a new one: those of the window, none from before a restart.
-export function keep(readings, latest) {
+// The readings of the window with a new one, none from before a restart.
+export function inWindow(readings, latest) {
   const restarted = readings.length > 0 && latest.requests < readings.at(-1).requests;
   const recent = restarted ? [] : readings.filter(({ atMs }) => latest.atMs - atMs <= WINDOW_MS + 500);
   return [...recent, latest];
 }
 
-// What happened from the first to the last of some readings; null where one reading alone cannot tell, or nothing was.
+// Figures from the first to the last of some readings; null where there is only one reading, or no request.
 export function figures(readings) {
   const [first, last] = [readings[0], readings.at(-1)];
   const seconds = (last.atMs - first.atMs) / 1000;

@@ -1,6 +1,6 @@
-// Figures as people read them.
+// Number formats for people.
 
-const SPACE = "\u202f"; // narrow, and no line ends at it
+const SPACE = "\u202f"; // narrow no-break space
 
 export function percent(share) {
   if (share > 0 && share < 0.001) return "< 0.1 %";

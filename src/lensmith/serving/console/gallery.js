@@ -53,7 +53,7 @@ function fill(button, { file, found, problem }) {
   const [, label, share] = button.children;
   const answered = found?.abstained ? "unsure" : "found";
   button.dataset.state = problem ? "failed" : found ? answered : "waiting";
-  // What stopped all of them alike is told once, beside the picture.
+  // A problem that all of them share is shown once, beside the picture.
   label.textContent = problem ? (problem.passing ? "Not answered" : problem.title) : found?.label ?? "…";
   share.textContent = found ? `${percent(found.confidence)}${found.abstained ? " · not sure" : ""}` : "";
   const name = [label.textContent, share.textContent, file.name].filter(Boolean);

@@ -1,7 +1,7 @@
-// The strip of live figures: reads the metrics while somebody looks, and draws what happened lately.
+// The strip of live figures: polls the metrics while the page is visible, and draws the last minutes.
 
 import { byId, make } from "./dom.js";
-import { figures, keep, reading } from "./figures.js";
+import { figures, inWindow, reading } from "./figures.js";
 import { bytes, counted, figure } from "./format.js";
 import { ask } from "./service.js";
 import { SPAN_MS, sparkline } from "./sparkline.js";
@@ -12,7 +12,7 @@ const MISSING_EVERY_MS = 30_000;
 const strip = byId("live");
 
 // value: the number shown, null where there is none. least: the top of its line's scale is never below. over: beyond it
-// the tile asks for attention. more: said when pointed at.
+// the tile asks for attention. more: the tooltip.
 const TILES = [
   {
     id: "requests", name: "Requests", unit: () => "/s", least: 1,
@@ -37,7 +37,7 @@ const TILES = [
   {
     id: "shed", name: "Shed", unit: () => "/s", least: 1, over: 0,
     value: (now) => now.shed,
-    more: () => "Requests refused to keep the other answers in time",
+    more: () => "Requests refused by admission control, so that the others are answered in time",
   },
   {
     id: "under-way", name: "Under way", unit: (now) => `on ${counted(now.threads, "thread")}`, least: 2,
@@ -55,7 +55,7 @@ let onServed = () => {};
 
 const inMs = (seconds) => (seconds === null ? null : 1000 * seconds);
 
-// Begin. changed: called when other models are served than before.
+// Start polling. changed: called when other models are served than before.
 export function watch(changed) {
   onServed = changed;
   byId("tiles").replaceChildren(...TILES.map(({ id, name }) => tile(id, name)), tile("memory", "Memory"));
@@ -80,7 +80,7 @@ async function look() {
   let next = EVERY_MS;
   try {
     const latest = reading(await ask("metrics", "text"), performance.now());
-    readings = keep(readings, latest);
+    readings = inWindow(readings, latest);
     const now = figures(readings);
     history = [...history.filter(({ atMs }) => latest.atMs - atMs <= SPAN_MS), { atMs: latest.atMs, now }];
     show(now);
@@ -89,7 +89,7 @@ async function look() {
     strip.dataset.state = "missing";
     byId("live-note").textContent = problem.status === 0
       ? "No live figures: the service cannot be reached."
-      : "No live figures: the metrics of this service are on another port, or kept from this page.";
+      : "No live figures: the metrics of this service are on another port, or this page may not read them.";
     next = problem.status === 0 ? EVERY_MS : MISSING_EVERY_MS;
   }
   clearTimeout(timer);

@@ -1,4 +1,4 @@
-// The box for pictures: takes what is dropped, pasted or chosen, and shows the picture that the answer is about.
+// The drop zone: takes files that are dropped, pasted or chosen, and shows the picture that the answer is about.
 
 import { byId } from "./dom.js";
 import { bytes } from "./format.js";

@@ -4,7 +4,7 @@ const SAMPLE = /^([A-Za-z_:][\w:]*)(?:\{(.*)\})?[ \t]+(\S+)/;
 const LABEL = /([A-Za-z_]\w*)="((?:[^"\\]|\\.)*)"/g;
 const ESCAPED = { n: "\n", '"': '"', "\\": "\\" };
 
-// Name -> [{ labels, value }], in the order of the text. Lines that are neither samples nor comments are passed over.
+// Name -> [{ labels, value }], in the order of the text. Lines that are neither samples nor comments are ignored.
 export function parse(text) {
   const families = new Map();
   for (const line of text.split("\n")) {

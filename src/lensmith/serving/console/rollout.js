@@ -14,7 +14,7 @@ const GUARDS = {
   errors: "Errors", latency: "Latency", classes: "Classes", feedback: "Feedback", agreement: "Agreement",
 };
 
-// value and aside: of one side's figures; null and "" where nothing is known.
+// value and aside: take one side's figures; null and "" where they are unknown.
 const ROWS = [
   { name: "Requests", value: (side) => side.requests.toLocaleString("en") },
   {
@@ -34,8 +34,8 @@ let timer = null;
 const shown = (value, format) => (value === null || value === undefined ? "–" : format(value));
 const range = (interval) => (interval ? `${interval.map((end) => (100 * end).toFixed(1)).join(" to ")} %` : "");
 
-// Begin, or look at once: a token may have been given.
-export function watchRelease() {
+// Start polling, or poll at once: a token may have been entered.
+export function watchRollout() {
   document.addEventListener("visibilitychange", resume);
   resume();
 }
@@ -54,7 +54,7 @@ async function look() {
     if (version) next = EVERY_MS; // a release may begin at any time
   } catch (problem) {
     if (problem.status === undefined) throw problem;
-    section.hidden = true; // an older service, none that is reached, or one that does not tell everybody
+    section.hidden = true; // an older service, an unreachable one, or one that requires a token
     if (problem.status === 0) next = EVERY_MS;
   }
   clearTimeout(timer);
@@ -98,7 +98,7 @@ function showFigures(rollout, comparison) {
   }));
 }
 
-// What there is of both only together.
+// Figures of both versions together.
 function together({ class_shift: moved, agreement, agreement_interval: interval, compared }) {
   const rows = [];
   if (moved !== null && moved !== undefined) rows.push(row("Class shift", wide(percent(moved), "of answers")));
@@ -130,7 +130,7 @@ function wide(value, aside) {
   return made;
 }
 
-// Only what is new, so that it is read aloud once.
+// Set text only where it changes, so that screen readers read it once.
 function say(id, text) {
   const element = byId(id);
   if (element.textContent !== text) element.textContent = text;

@@ -1,9 +1,9 @@
-// Questions to the service, with the token where there is one, and its refusals in plain words. Addresses are relative,
-// so the service may stand under any path behind a proxy.
+// Requests to the service, with the token where there is one, and its errors in plain words. Addresses are relative,
+// so that the service may have any path behind a proxy.
 
 const KEY = "lensmith-token";
 
-// Kept for this tab alone, and gone with it.
+// Stored for this tab only, and removed with it.
 export const token = {
   get: () => sessionStorage.getItem(KEY),
   set: (value) => sessionStorage.setItem(KEY, value),
@@ -11,13 +11,13 @@ export const token = {
 };
 
 export class Problem extends Error {
-  // retryS: seconds after which to ask again; null: nobody said.
+  // retryS: seconds after which to ask again; null: unknown.
   constructor(title, detail, { status = 0, requestId = "", retryS = null } = {}) {
     super(title);
     Object.assign(this, { title, detail, status, requestId, retryS });
   }
 
-  // Whether the same picture may be answered another time.
+  // Whether sending the same picture again may help.
   get passing() {
     return this.status === 0 || [401, 403, 408, 429].includes(this.status) || this.status >= 500;
   }
@@ -25,13 +25,13 @@ export class Problem extends Error {
 
 const AGAIN = "Nothing is wrong with the picture. Send it again in a moment.";
 
-// What the service says of these speaks to programs, so the page says it itself.
+// Problems whose details are for programs, in the page's own words.
 const ALWAYS = {
   401: ["A token is needed", "This service answers those who have a token. Give yours at the top of the page."],
   403: ["This token does not allow it", "It is valid, but not for predictions. Give another at the top of the page."],
 };
 
-// For answers of a proxy in between, which has no words of the service.
+// For errors of a proxy in between, which are no problem details.
 const OTHERWISE = {
   404: ["There is no service here", "Whatever answers at this address does not pass pictures on to the service."],
   413: ["The upload is too large", "Something between this page and the service takes only smaller ones."],
@@ -41,7 +41,7 @@ const OTHERWISE = {
   504: ["The service did not answer in time", AGAIN],
 };
 
-// The body of an answer, read as "json" or "text"; a Problem is thrown where there is none.
+// The body of a response, read as "json" or "text"; throws a Problem for an error.
 export async function ask(address, as, options = {}) {
   const headers = token.get() ? { Authorization: `Bearer ${token.get()}` } : {};
   let refused;
@@ -57,7 +57,7 @@ export async function ask(address, as, options = {}) {
   throw refused;
 }
 
-// A problem as the service describes it, alone or as the place of one picture among several.
+// A problem from problem details, of a response or of one picture among several.
 export function described(problem, retryS = null) {
   const [title, detail] = ALWAYS[problem.status] ?? [problem.title, problem.detail];
   return new Problem(title, detail, { status: problem.status, requestId: problem.request_id, retryS });

@@ -1,4 +1,4 @@
-// A small line of the last two minutes, drawn as SVG; it says nothing that the figure beside it does not.
+// A sparkline of the last two minutes as SVG, hidden from screen readers.
 
 import { draw } from "./dom.js";
 
@@ -26,7 +26,7 @@ export function sparkline(points, least) {
   return svg;
 }
 
-// Stretches without a gap.
+// Segments without a gap.
 function runs(points) {
   const found = [];
   let last = null;

@@ -1,4 +1,4 @@
-// Whether an answer is right, told to the service by whoever looks at it.
+// Feedback from the page: whether an answer is right, and the true label where it is not.
 
 import { byId, make } from "./dom.js";
 import { ask, Problem } from "./service.js";
@@ -11,7 +11,7 @@ const input = byId("true-label");
 const wrong = byId("wrong");
 const note = byId("verdict-note");
 
-let item = null; // what is asked about: { found, requestId, place, told }
+let item = null; // the picture that feedback is asked for: { found, requestId, place, trueLabel }
 
 export function offerLabels(labels) {
   byId("labels").replaceChildren(...labels.slice(0, MOST_LABELS).map((label) => {
@@ -25,8 +25,8 @@ export function askVerdict(answered) {
   item = answered;
   form.reset();
   unfold(false);
-  choices.hidden = item.told !== null;
-  note.textContent = item.told === null ? "" : `Thank you. Noted as ${item.told}.`;
+  choices.hidden = item.trueLabel !== null;
+  note.textContent = item.trueLabel === null ? "" : `Thank you. Noted as ${item.trueLabel}.`;
 }
 
 function unfold(open) {
@@ -34,12 +34,12 @@ function unfold(open) {
   wrong.setAttribute("aria-expanded", open);
 }
 
-async function tell(label) {
+async function sendFeedback(label) {
   const about = item;
   const body = JSON.stringify({ request_id: about.requestId, image: about.place, label });
   try {
     await ask("feedback", "json", { method: "POST", body });
-    about.told = label;
+    about.trueLabel = label;
     if (item !== about) return;
     askVerdict(about);
     note.focus(); // what had the focus is gone
@@ -49,12 +49,12 @@ async function tell(label) {
   }
 }
 
-byId("right").addEventListener("click", () => tell(item.found.label));
+byId("right").addEventListener("click", () => sendFeedback(item.found.label));
 wrong.addEventListener("click", () => {
   unfold(form.hidden);
   if (!form.hidden) input.focus();
 });
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  tell(input.value.trim());
+  sendFeedback(input.value.trim());
 });
