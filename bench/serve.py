@@ -35,9 +35,9 @@ from typing import Any
 
 from lensmith.core.machine import allowed_cores, processor
 from lensmith.inference.classifier import load
-from lensmith.ops.loadtest.client import drive
-from lensmith.ops.loadtest.measured import measure
-from lensmith.ops.loadtest.schedule import Load
+from lensmith.ops.loadtest.client import send_load
+from lensmith.ops.loadtest.load_profile import LoadProfile
+from lensmith.ops.loadtest.results import summarize
 from servers.contenders import CONTENDERS, LENSMITH, TUTORIAL, Contender
 from servers.environment import UnavailableError
 from servers.limit import cpu_s
@@ -51,10 +51,10 @@ OVERLOAD = 3.0
 TIMEOUT_S = 5.0
 
 
-def loaded(running: Running, load: Load) -> dict[str, Any]:
+def loaded(running: Running, load: LoadProfile) -> dict[str, Any]:
     """Put it under load, and wait until it answers again: what was given up may still be worked on."""
-    record = drive(running.target, running.requests, load)
-    found = measure(record, load, running.target.url, SLO_MS).as_dict()
+    record = send_load(running.target, running.requests, load)
+    found = summarize(record, load, running.target.url, SLO_MS).as_dict()
     return {**found, "recovered_s": running.recover()}
 
 
@@ -63,11 +63,12 @@ def tried(contender: Contender, model: Model, images: list[bytes], seconds: floa
     with started(contender, model, images) as running:
         row: dict[str, Any] = {"name": contender.name, "startup_s": running.startup_s, "answers": running.answers}
         for clients in CLIENTS:
-            row[f"clients_{clients}"] = loaded(running, Load(seconds, warmup, clients=clients, timeout_s=TIMEOUT_S))
+            load = LoadProfile(seconds, warmup, clients=clients, timeout_s=TIMEOUT_S)
+            row[f"clients_{clients}"] = loaded(running, load)
         best = max(row[f"clients_{clients}"]["ok_per_second"] for clients in CLIENTS)
         row["capacity"] = best
         for name, offered, measured in (("at_200", RATE, 1.5 * seconds), ("at_3x", OVERLOAD * best, seconds)):
-            load = Load(measured, warmup, clients=1024, rate=max(1.0, offered), timeout_s=TIMEOUT_S)
+            load = LoadProfile(measured, warmup, clients=1024, rate=max(1.0, offered), timeout_s=TIMEOUT_S)
             row[name] = loaded(running, load)
         running.footprint.stop()
         row["memory_bytes"] = running.footprint.peak_bytes

@@ -14,7 +14,7 @@ from lensmith.bundle.format import GOLDEN, EngineRecord, Manifest, write
 from lensmith.bundle.golden import Golden
 from lensmith.imaging.preprocessing import Preprocessing, preprocess
 from lensmith.inference.engine import open_graph
-from lensmith.ops.loadtest.pictures import draw
+from lensmith.ops.loadtest.images import synthetic_images
 
 NAME, HOW, IMAGES = "resnet18", Preprocessing(224), 16
 INT8 = "model-int8.onnx"
@@ -46,7 +46,7 @@ def make(folder: Path) -> Model:
     if not made.images.exists():
         part = folder / "images.part"
         part.mkdir(exist_ok=True)
-        for number, encoded in enumerate(draw(IMAGES)):
+        for number, encoded in enumerate(synthetic_images(IMAGES)):
             (part / f"{number:02d}.jpg").write_bytes(encoded)
         part.rename(made.images)
     if not made.bundle.exists():

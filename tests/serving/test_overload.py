@@ -18,9 +18,9 @@ import pytest
 from PIL import Image
 
 from lensmith.bundle.format import Bundle
-from lensmith.ops.loadtest.client import drive
-from lensmith.ops.loadtest.record import Record
-from lensmith.ops.loadtest.schedule import Load
+from lensmith.ops.loadtest.client import send_load
+from lensmith.ops.loadtest.load_profile import LoadProfile
+from lensmith.ops.loadtest.request_log import RequestLog
 from lensmith.ops.loadtest.target import Target
 from lensmith.serving.child_process import start_service
 
@@ -39,7 +39,7 @@ def costly() -> bytes:
     return out.getvalue()
 
 
-def answers(record: Record) -> tuple[Counter[int], np.ndarray]:
+def answers(record: RequestLog) -> tuple[Counter[int], np.ndarray]:
     outcome = np.array(record.outcome)
     return Counter(outcome.tolist()), np.array(record.latency_s)[outcome == 200] * 1000
 
@@ -52,14 +52,14 @@ def test_three_times_the_load_is_answered_as_far_as_it_can_be_and_soon_forgotten
     with start_service(colour_bundle.path, threads=1, batching=batching, max_batch=4) as service:
         target = Target.parse(service.url)
         requests = [target.request(costly, "image/png")]
-        counts, calm = answers(drive(target, requests, Load(PEAK_S, clients=3)))
+        counts, calm = answers(send_load(target, requests, LoadProfile(PEAK_S, clients=3)))
         peak = len(calm) / PEAK_S
         memory = psutil.Process(service.process.pid).memory_info().rss
-        record = drive(target, requests, Load(OVERLOAD_S, clients=256, rate=3 * peak))
+        record = send_load(target, requests, LoadProfile(OVERLOAD_S, clients=256, rate=3 * peak))
         counts, answered = answers(record)
         grown = psutil.Process(service.process.pid).memory_info().rss - memory
         # Two seconds later it is as if nothing had been.
-        after, calm_again = answers(drive(target, requests, Load(2.0, warmup_s=2.0, clients=3)))
+        after, calm_again = answers(send_load(target, requests, LoadProfile(2.0, warmup_s=2.0, clients=3)))
     goodput = len(answered) / OVERLOAD_S / peak
     figures: dict[str, Any] = {
         "peak_per_s": peak, "statuses": dict(counts), "goodput": goodput, "grown_mb": grown / 1e6,

@@ -11,7 +11,7 @@ from lensmith.api.arguments import StrPath, default, documented, given, locate, 
 if TYPE_CHECKING:
     from lensmith.feedback.dataset import DeletedUploads, FeedbackExport, UploadSummary
     from lensmith.ops.deploy.run import DeployResult
-    from lensmith.ops.loadtest.measured import Measured
+    from lensmith.ops.loadtest.results import LoadTestResult
     from lensmith.ops.token import Token
 
 
@@ -46,7 +46,7 @@ def bench(
     arrivals: Literal["poisson", "constant"] = default("poisson"), duration: float | str = default(30.0),
     warmup_time: float | str = default(3.0), timeout: float | str = default(10.0), slo_ms: float = default(200.0),
     form: bool = default(False), token_file: StrPath | None = None, seed: int = default(0), out: StrPath | None = None,
-) -> Measured:  # fmt: skip
+) -> LoadTestResult:  # fmt: skip
     """Load-test a service at a URL, or one that is started for a bundle."""
     settings = config.BenchSettings.resolve({**given(locals()), "target": str(target)})
     if "://" not in settings.target:

@@ -1,1 +1,1 @@
-"""Load tests: a service under a load that is said beforehand, and what its callers would have seen."""
+"""Load tests of a service, by closed loop or open loop, and the latencies that its callers would see."""

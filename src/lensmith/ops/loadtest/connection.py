@@ -1,4 +1,4 @@
-"""One kept connection with at most one request on it."""
+"""A persistent HTTP connection with at most one request at a time."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from typing import Protocol
 import httptools
 
 
-class Owner(Protocol):
-    """Who hears what becomes of a connection."""
+class ConnectionListener(Protocol):
+    """Receiver of a connection's events."""
 
     def answered(self, connection: Connection, status: int) -> None:
-        """The answer to its request has arrived whole; it may be used again, unless it is closing."""
+        """Called when a complete answer has arrived; the connection can be used again, unless it is closing."""
 
     def lost(self, connection: Connection) -> None:
-        """It is closed; a request that was on it is not answered."""
+        """Called when the connection is closed; a request on it gets no answer."""
 
 
 class Connection(asyncio.Protocol):
     """HTTP/1.1 over one socket.
 
     Attributes:
-        due_s: when the request on it was due.
-        sent_s: when it was sent.
-        busy: a request is on it.
-        closing: the service said that this was its last answer.
+        due_s: due time of the current request, in seconds of the clock.
+        sent_s: sending time of the current request, in seconds of the clock.
+        busy: whether a request awaits its answer.
+        closing: whether the service announced that it will close the connection.
     """
 
-    def __init__(self, owner: Owner, clock: Callable[[], float]) -> None:
-        self._owner, self._clock = owner, clock
+    def __init__(self, listener: ConnectionListener, clock: Callable[[], float]) -> None:
+        self._listener, self._clock = listener, clock
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self.due_s = self.sent_s = 0.0
         self.busy = self.closing = False
 
     def send(self, request: bytes, due_s: float) -> None:
-        """Send it; `due_s` is when that should have happened."""
+        """Send a request that was due at `due_s`."""
         assert self._transport is not None
         self.due_s, self.busy = due_s, True
         self.sent_s = self._clock()
         self._transport.write(request)
 
     def close(self) -> None:
-        """Close it at once, whatever is on it."""
+        """Close the connection at once, even during a request."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -62,13 +62,13 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """See asyncio."""
         self._transport = None
-        self._owner.lost(self)
+        self._listener.lost(self)
 
     def on_message_complete(self) -> None:
         """See httptools."""
         status = self._parser.get_status_code()
-        if status < 200 or not self.busy:  # what comes before the answer proper, or unasked
+        if status < 200 or not self.busy:  # an interim response, or one without a request
             return
         self.busy = False
         self.closing = not self._parser.should_keep_alive()
-        self._owner.answered(self, status)
+        self._listener.answered(self, status)

@@ -1,4 +1,4 @@
-"""A load test as a picture: latency over time, and by percentile."""
+"""Plot of a load test: latency over time, and by percentile."""
 
 from __future__ import annotations
 
@@ -6,31 +6,30 @@ from pathlib import Path
 
 import numpy as np
 
-from lensmith.ops.loadtest.measured import Measured, Requests
+from lensmith.ops.loadtest.results import LoadTestResult, RequestTable
 
-MOST_POINTS = 20_000
+MAX_POINTS = 20_000
 
 
-def draw_latencies(requests: Requests, found: Measured, path: Path) -> None:
-    """Write a PNG.
+def draw_latencies(requests: RequestTable, found: LoadTestResult, path: Path) -> None:
+    """Write a PNG with two plots.
 
-    The percentiles' axis has as much room from 90 to 99 as from 99 to 99.9, as in HdrHistogram's plots, since what
-    matters lies at its end.
+    The axis of percentiles is logarithmic from its end, as in HdrHistogram's plots: 90 to 99 is as wide as 99 to 99.9.
 
     Args:
-        requests: all of them.
-        found: their numbers.
-        path: to write.
+        requests: all requests of the test.
+        found: result of the test.
+        path: PNG file to write.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     over_time, by_percentile = figure.subplots(1, 2)
     measured = requests.due_s >= 0
-    judged = requests.judged
-    step = max(1, int(judged.sum()) // MOST_POINTS)
-    over_time.plot(requests.due_s[judged][::step], requests.latency_s[judged][::step] * 1e3, ",", label="answered")
-    other = measured & ~judged
+    counted = requests.counted
+    step = max(1, int(counted.sum()) // MAX_POINTS)
+    over_time.plot(requests.due_s[counted][::step], requests.latency_s[counted][::step] * 1e3, ",", label="answered")
+    other = measured & ~counted
     if other.any():
         label = "refused or failed"
         over_time.plot(requests.due_s[other][::step], requests.latency_s[other][::step] * 1e3, ".", ms=2, label=label)
@@ -39,12 +38,12 @@ def draw_latencies(requests: Requests, found: Measured, path: Path) -> None:
     if found.mode == "open":
         curves["counted from when sent"] = requests.service_s
     for label, latencies in curves.items():
-        values = np.sort(latencies[judged]) * 1e3
+        values = np.sort(latencies[counted]) * 1e3
         if values.size:
             beyond = 1.0 - np.arange(values.size) / values.size
             by_percentile.plot(1.0 / beyond, values, label=label)
     by_percentile.set(xscale="log", xlabel="percentile", ylabel="latency, ms", title="by percentile", ylim=(0, None))
-    ticks = [share for share in (0, 50, 90, 99, 99.9, 99.99) if share < 100 * (1 - 1 / max(2, int(judged.sum())))]
+    ticks = [share for share in (0, 50, 90, 99, 99.9, 99.99) if share < 100 * (1 - 1 / max(2, int(counted.sum())))]
     by_percentile.set_xticks([1 / (1 - share / 100) for share in ticks], [f"{share:g}" for share in ticks])
     by_percentile.minorticks_off()
     for axes in (over_time, by_percentile):

@@ -1,4 +1,4 @@
-"""Where requests go, and their bytes, put together once before the first is sent."""
+"""Address of a service under test, and the bytes of its requests, which are built before the test begins."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ PREDICT = "/predict"
 
 @dataclass(frozen=True)
 class Target:
-    """A service's address.
+    """Address of a service.
 
     Attributes:
-        host: name or address, without brackets.
-        port: its port.
-        path: what is asked for, with its query.
-        tls: https.
+        host: host name or address, without brackets.
+        port: TCP port.
+        path: path of the URL with its query.
+        tls: whether the scheme is https.
     """
 
     host: str
@@ -30,10 +30,10 @@ class Target:
 
     @classmethod
     def parse(cls, url: str) -> Target:
-        """`http://HOST:PORT`, which asks for /predict, or with a path and query of its own.
+        """Parse a URL; one without a path means /predict.
 
         Raises:
-            SettingsError: no http or https URL.
+            SettingsError: not an http or https URL.
         """
         try:
             parts = urlsplit(url)
@@ -49,7 +49,7 @@ class Target:
             raise SettingsError(
                 "The URL of a service, or a bundle, was expected, such as http://127.0.0.1:8000.",
                 f"{url!r} arrived.",
-                "Give the line that `lensmith serve` printed, or a bundle that is there.",
+                "Give the URL that `lensmith serve` printed, or the path of a bundle.",
             )
         path = (parts.path if parts.path not in ("", "/") else PREDICT) + (f"?{parts.query}" if parts.query else "")
         tls = parts.scheme == "https"
@@ -57,17 +57,17 @@ class Target:
 
     @property
     def url(self) -> str:
-        """The address with its path."""
+        """URL with the path."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'https' if self.tls else 'http'}://{host}:{self.port}{self.path}"
 
     def request(self, body: bytes, content_type: str, token: str | None = None) -> bytes:
-        """One POST as it goes over the wire.
+        """The bytes of one POST request.
 
         Args:
-            body: what is posted.
-            content_type: of the body.
-            token: sent as a bearer token.
+            body: content of the request.
+            content_type: media type of the body.
+            token: bearer token; None for none.
         """
         host = f"[{self.host}]" if ":" in self.host else self.host
         lines = [
@@ -85,15 +85,15 @@ class Target:
 def image_requests(
     target: Target, images: Iterable[bytes], *, form: bool = False, token: str | None = None
 ) -> Sequence[bytes]:
-    """A request for each image: its bytes as the body, or as the file of a multipart form's field `file`."""
-    made = []
+    """The bytes of a request for each encoded image, as a raw body or as the field `file` of a multipart form."""
+    requests = []
     for encoded in images:
         kind = "image/png" if encoded.startswith(b"\x89PNG") else "image/jpeg"
         if form:
             name = f"image.{kind.partition('/')[2]}"
             head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
             body = f"{head}Content-Type: {kind}\r\n\r\n".encode() + encoded + f"\r\n--{BOUNDARY}--\r\n".encode()
-            made.append(target.request(body, f"multipart/form-data; boundary={BOUNDARY}", token))
+            requests.append(target.request(body, f"multipart/form-data; boundary={BOUNDARY}", token))
         else:
-            made.append(target.request(encoded, kind, token))
-    return made
+            requests.append(target.request(encoded, kind, token))
+    return requests

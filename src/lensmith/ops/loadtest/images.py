@@ -1,4 +1,4 @@
-"""What is sent: encoded images of a folder, of a bundle, or drawn where there are none."""
+"""Images for a load test: encoded files of a folder, or synthetic ones."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from lensmith.errors import DataError
 from lensmith.imaging.decode import read
 
 SIDES = (500, 375)
-"""Width and height of a drawn picture, in pixels: those of a typical photo of ImageNet."""
-MOST_BYTES = 512 << 20
-"""All images are held in memory; a folder may hold more, and then the first ones in their drawn order are sent."""
+"""Width and height of a synthetic image, in pixels: those of a typical photo of ImageNet."""
+MAX_BYTES = 512 << 20
+"""All images are in memory; of a larger folder only the first ones in the shuffled order are sent."""
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
 
 def read_images(path: Path, seed: int) -> tuple[bytes, ...]:
-    """One file, or the JPEG and PNG files below a folder in an order drawn by `seed`; at most MOST_BYTES of them.
+    """Read one file, or the JPEG and PNG files below a folder, shuffled by `seed`, up to MAX_BYTES.
 
     Raises:
-        DataError: there is none, or one cannot be read.
+        DataError: no such file, or an unreadable one.
     """
     if path.is_file():
         return (read(path),)
@@ -34,25 +34,25 @@ def read_images(path: Path, seed: int) -> tuple[bytes, ...]:
         raise DataError(
             f"A JPEG or PNG file, or a folder of them, was expected at {path}.",
             "There is none." if path.exists() else "Nothing is there.",
-            "Name another with --image-files, or leave it out to send drawn pictures.",
+            "Name another with --image-files, or leave it out to send synthetic images.",
         )
     random.Random(seed).shuffle(files)
     found: list[bytes] = []
-    held = 0
+    total = 0
     for file in files:
         encoded = read(file)
-        held += len(encoded)
-        if found and held > MOST_BYTES:
+        total += len(encoded)
+        if found and total > MAX_BYTES:
             break
         found.append(encoded)
     return tuple(found)
 
 
-def draw(count: int, seed: int = 0) -> tuple[bytes, ...]:
-    """`count` JPEGs of 500 × 375 pixels with as much detail at each scale as photos have.
+def synthetic_images(count: int, seed: int = 0) -> tuple[bytes, ...]:
+    """`count` JPEGs of 500 × 375 pixels with the detail of photos, about 60 kB each.
 
-    Noise at seven scales, each weaker than the one twice its size, so that power falls with frequency as in natural
-    images. About 60 kB each, as photos of this size take; a smooth gradient would be decoded faster than any photo.
+    They are noise at seven scales, with power that falls with frequency as in natural images; a smooth gradient would
+    be decoded faster than any photo.
     """
     return tuple(_jpeg(_pixels(np.random.default_rng((seed, number)))) for number in range(count))
 
