@@ -1,12 +1,12 @@
-"""What the training step's transaction costs while memory suffices: ResNet-18 against a plain PyTorch step.
+"""Overhead of the micro-batch step while memory suffices: ResNet-18 against a plain PyTorch step.
 
     python bench/step.py [--batch 16] [--steps 20] [--image-size 224] [--batch-norm train] [--device cpu] [--json]
 
 Plain: forward, backward, fused AdamW, gradients to None. Ours: the same with `MicroBatcher.backward` in the middle.
 Both train the same network in one process, in turn and with the order swapped each time, so that noise hits both alike;
-the ratio is the median over the pairs, with its 95 % interval. On a CPU the same ratio stands there in processor time,
-which hardly sees what else the machine does. Then each part of the transaction by itself, without the network, as a
-share of the fastest plain step: the finer measure, where the noise of whole steps is larger than what is looked for.
+the ratio is the median over the pairs, with its 95 % interval. On a CPU the same ratio is also given in processor time,
+which other load hardly affects. Then each part of the step is timed by itself, without the network, as a share of the
+fastest plain step: the finer measure, where the noise of whole steps is larger than the overhead.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 
-# Threads that spin while they wait would take the processor from whatever else runs, and count as work.
+# Threads that spin while they wait would take the processor from other programs, and count as work.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import timm
@@ -57,7 +57,7 @@ def interval(values: Sequence[float]) -> list[float]:
 
 
 def parts_ms(micro: MicroBatcher, batch: tuple[Tensor, Tensor], device: torch.device) -> dict[str, float]:
-    """Milliseconds of the transaction's parts, each the least of many times, which other work on the machine spares."""
+    """Milliseconds of the step's parts, each the least of many times, which other load affects least."""
     model, batchnorm = micro.model, micro.batchnorm
     weight = next(model.parameters())
 
@@ -69,7 +69,7 @@ def parts_ms(micro: MicroBatcher, batch: tuple[Tensor, Tensor], device: torch.de
             for buffer in m._buffers.values()
         ]
 
-    def vote() -> StepVerdict:
+    def verdict() -> StepVerdict:
         micro.world.all_gather([1, 1])
         return StepVerdict(micro.world.all_reduce_max(StepVerdict.FINE))
 
@@ -84,13 +84,13 @@ def parts_ms(micro: MicroBatcher, batch: tuple[Tensor, Tensor], device: torch.de
         with batchnorm.collecting():
             pass
 
-    def tiled() -> None:
+    def ghost() -> None:
         with batchnorm.collecting(), batchnorm.chunk([len(batch[0])]):
             norms()
         batchnorm.commit(batchnorm.sums(), batchnorm.counts())
 
     def nothing() -> None:
-        """A transaction around a loss without a network."""
+        """A step around a loss without a network."""
         micro.backward(batch, lambda *_: weight.flatten()[0])
         weight.grad = None
 
@@ -101,11 +101,11 @@ def parts_ms(micro: MicroBatcher, batch: tuple[Tensor, Tensor], device: torch.de
     found = {
         "random state": least_ms(lambda: random_state(device), device),
         "buffers": least_ms(buffers, device),
-        "vote": least_ms(vote, device),
-        "tiles": least_ms(tiled, device) - least_ms(norms, device) if batchnorm.layers else 0.0,
+        "verdict": least_ms(verdict, device),
+        "ghost batch norm": least_ms(ghost, device) - least_ms(norms, device) if batchnorm.layers else 0.0,
     }
     whole = least_ms(nothing, device) - least_ms(plain_nothing, device) - least_ms(collect, device)
-    found["rest"] = whole - found["random state"] - found["buffers"] - found["vote"]
+    found["rest"] = whole - found["random state"] - found["buffers"] - found["verdict"]
     return found
 
 
@@ -127,7 +127,7 @@ def main() -> None:
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-    # One tile: with more, BatchNorm's arithmetic is another one and not a cost of the transaction.
+    # One virtual batch: with more, BatchNorm computes something else, which is no overhead of the step.
     micro = MicroBatcher(model, tile=max(2, given.batch))
     images = torch.rand(given.batch, 3, given.image_size, given.image_size, device=device)
     batch = images.to(memory_format=torch.channels_last), torch.randint(1000, (given.batch,), device=device)

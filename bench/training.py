@@ -2,12 +2,12 @@
 
     python bench/training.py [--models resnet18 …] [--image-size 224] [--batch 32] [--batch-norm train] [--quick]
 
-Plain: fp32, pictures as they come. Tuned: channels_last, and bfloat16 or fp32, whichever is faster. Heap kept: the same
-in bfloat16 with glibc told by the environment to keep what is freed, as few do. lensmith: its `Learner`, which finds
-all that out by itself; pictures are there as uint8, so augmenting and normalising are in its step.
-With `--batch-norm frozen` BatchNorm keeps its statistics in all three. All take SGD steps on noise. Each runs in a
-process of its own, all of them in turn and the round twice, since memory that one has used is another one's advantage;
-a figure is the best of its medians. Page faults are those of a step: memory that the system handed out anew.
+Plain: fp32, contiguous. Tuned: channels_last, and bfloat16 or fp32, whichever is faster. Heap retained: the same in
+bfloat16 with glibc configured by the environment to retain freed memory, as few do. lensmith: its `Learner`, which
+tunes all that by itself; its images are uint8, so augmenting and normalising are part of its step. With `--batch-norm
+frozen` BatchNorm's statistics are frozen in all variants. All take SGD steps on noise. Each variant runs in a process
+of its own, in turns and for two rounds, since memory that one has used makes the next one faster; a figure is the best
+of its medians. Page faults are those of one step: pages that the system handed out anew.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from typing import Any
 from lensmith.core.machine import share_cores
 
 MODELS = ("resnet18", "tf_efficientnet_lite0", "mobilenetv3_large_100", "convnext_atto")
-WAYS = ("plain", "tuned fp32", "tuned bf16", "heap kept", "lensmith")
-HEAP_KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+VARIANTS = ("plain", "tuned fp32", "tuned bf16", "heap retained", "lensmith")
+HEAP_RETAINED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 WARM_UP, STEPS, ROUNDS, CLASSES = 4, 7, 2, 10
 
 
@@ -39,7 +39,7 @@ def of_torch(given: argparse.Namespace) -> Callable[[], None]:
     import torch
     from torch.nn import functional
 
-    layout = torch.contiguous_format if given.way == "plain" else torch.channels_last
+    layout = torch.contiguous_format if given.variant == "plain" else torch.channels_last
     model = timm.create_model(given.model, num_classes=CLASSES).to(memory_format=layout).train()
     if given.batch_norm == "frozen":
         for module in model.modules():
@@ -50,7 +50,7 @@ def of_torch(given: argparse.Namespace) -> Callable[[], None]:
     labels = torch.randint(CLASSES, (given.batch,))
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=given.way in ("tuned bf16", "heap kept")):
+        with torch.autocast("cpu", torch.bfloat16, enabled=given.variant in ("tuned bf16", "heap retained")):
             loss = functional.cross_entropy(model(images), labels)
         loss.backward()
         optimizer.step()
@@ -91,12 +91,12 @@ def of_lensmith(given: argparse.Namespace) -> Callable[[], None]:
 
 
 def child(given: argparse.Namespace) -> None:
-    """One way's figures, as a line of JSON."""
+    """Print one variant's figures as a line of JSON."""
     share_cores()  # before torch is loaded: how threads wait is the same for all
     import torch
 
     torch.manual_seed(0)
-    step = of_lensmith(given) if given.way == "lensmith" else of_torch(given)
+    step = of_lensmith(given) if given.variant == "lensmith" else of_torch(given)
     for _ in range(WARM_UP):
         step()
     before, seconds = resource.getrusage(resource.RUSAGE_SELF), []
@@ -113,10 +113,10 @@ def child(given: argparse.Namespace) -> None:
     print(json.dumps(found))
 
 
-def run(given: argparse.Namespace, model: str, way: str, cache: str) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--way", way, "--model", model, "--batch", str(given.batch)]
+def run(given: argparse.Namespace, model: str, variant: str, cache: str) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--variant", variant, "--model", model, "--batch", str(given.batch)]
     command += ["--image-size", str(given.image_size), "--batch-norm", given.batch_norm]
-    environment = {**os.environ, "LENSMITH_CACHE": cache, **(HEAP_KEPT if way == "heap kept" else {})}
+    environment = {**os.environ, "LENSMITH_CACHE": cache, **(HEAP_RETAINED if variant == "heap retained" else {})}
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
@@ -129,10 +129,10 @@ def main() -> None:
     parser.add_argument("--batch-norm", choices=("frozen", "train"), default="frozen")
     parser.add_argument("--quick", action="store_true", help="two networks, one round, 96 px")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.way:
+    if given.variant:
         child(given)
         return
     if given.quick:
@@ -141,21 +141,24 @@ def main() -> None:
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as cache:
         for model in given.models:
-            rounds = [{way: run(given, model, way, cache) for way in WAYS} for _ in range(rounds_run)]
-            found = {way: max((one[way] for one in rounds), key=lambda one: one["images_per_second"]) for way in WAYS}
-            speed = {way: one["images_per_second"] for way, one in found.items()}
+            rounds = [{variant: run(given, model, variant, cache) for variant in VARIANTS} for _ in range(rounds_run)]
+            found = {
+                variant: max((one[variant] for one in rounds), key=lambda one: one["images_per_second"])
+                for variant in VARIANTS
+            }
+            speed = {variant: one["images_per_second"] for variant, one in found.items()}
             ratios = {
                 "speedup_vs_plain": speed["lensmith"] / speed["plain"],
                 "speedup_vs_tuned": speed["lensmith"] / max(speed["tuned fp32"], speed["tuned bf16"]),
-                "speedup_vs_heap_kept": speed["lensmith"] / speed["heap kept"],
+                "speedup_vs_heap_retained": speed["lensmith"] / speed["heap retained"],
             }
-            results[model] = {**ratios, "ways": found}
+            results[model] = {**ratios, "variants": found}
             if not given.json:
                 print(f"{model}, {given.image_size} px, BatchNorm {given.batch_norm}")
-                for way, one in found.items():
+                for variant, one in found.items():
                     print(
-                        f"  {way:10}  {one['images_per_second']:6.1f} images/s  {one['page_faults']:8,} page faults  "
-                        f"{one['peak_memory_bytes'] / 1e9:.1f} GB"
+                        f"  {variant:13}  {one['images_per_second']:6.1f} images/s  {one['page_faults']:8,} page faults"
+                        f"  {one['peak_memory_bytes'] / 1e9:.1f} GB"
                     )
                 print("  " + "  ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items()))
     if given.json:

@@ -7,22 +7,22 @@ weights, batches of 32 and the same number of epochs; the rest is as each one's 
 each). The peers (timm, transformers, Lightning, fastai) come with `pip install -c constraints.txt --group bench`; one
 that is not installed is left out.
 
-- frozen: EfficientNet-Lite0 with ImageNet weights, of which the head alone learns. It is about the time until 20
-  epochs, or what stands for them, are done, and until an accuracy is reached: the lowest that a peer ends with,
-  less 0.003, unless `--target` says another.
-- full: everything learns, for few epochs; it is about training images a second, and whether the same is learnt. The
-  network is ResNet-18 from one set of random weights, or another (`--full-model`), from ImageNet's where those are at
-  hand without a hub, as for tf_efficientnet_lite0.
+- frozen: EfficientNet-Lite0 with ImageNet weights, of which the head alone is trained. It measures the time until
+  20 epochs, or what replaces them, are done, and until an accuracy is reached: the lowest that a peer ends with,
+  less 0.003, unless `--target` gives another.
+- full: all layers are trained, for few epochs; it measures training images a second, and whether the accuracy is the
+  same. The network is ResNet-18 from one set of random weights, or another (`--full-model`), with ImageNet's weights
+  where those are available without a hub, as for tf_efficientnet_lite0.
 
 Each runs in a process of its own. The clock starts when that has imported its libraries; it covers the loaders, the
 model, training and validation up to the end of the last epoch. Of lensmith it is the command from its start, imports
 included, to the end of the last epoch; `seconds` and `with_bundle_vs_tutorial` count the written bundle, too. Curves
-are by each one's own validation; `accuracy` is that of the final model, judged in the same way for all when the clock
-has stopped (of lensmith: the bundle's). Images a second are those of the training part. Memory is the most held by the
-process and its children, shared pages counted once; on a GPU only what is outside it.
+are by each one's own validation; `accuracy` is that of the final model, evaluated in the same way for all when the
+clock has stopped (of lensmith: the bundle's). Images a second are those of the training part. Memory is the most held
+by the process and its children, shared pages counted once; on a GPU only what is outside it.
 
 With `--epochs-measured K` all but lensmith run K epochs, with a learning rate planned for K, and their time for all
-epochs is worked out from that (`scaled`).
+epochs is extrapolated from that (`scaled`).
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ def child(name: str, given: str) -> None:
     with os.fdopen(os.dup(1), "w") as lines:
         os.dup2(2, 1)
         task = Task.from_json(given)
-        way = importlib.import_module(f"contestants.{name}")
+        contestant = importlib.import_module(f"contestants.{name}")
         clock = Clock(lines)
-        model = way.run(task, clock)
-        clock.tell(trained=True)
-        judge = way.judge if name == "lensmith" else importlib.import_module("contestants.shared").accuracy
-        clock.tell(judged=judge(model, task))
+        model = contestant.run(task, clock)
+        clock.report(trained=True)
+        evaluate = contestant.accuracy if name == "lensmith" else importlib.import_module("contestants.shared").accuracy
+        clock.report(final_accuracy=evaluate(model, task))
 
 
 def images(given: argparse.Namespace, train: int, val: int) -> Path:
@@ -103,12 +103,12 @@ def missing(name: str) -> list[str]:
 
 
 def run(name: str, task: Task, epochs: int) -> dict[str, Any]:
-    """One contestant's figures; of one that fails, why.
+    """One contestant's figures, or the reason why it failed.
 
     Args:
-        name: of the contestant.
-        task: what it does.
-        epochs: to which the time is scaled.
+        name: the contestant's name.
+        task: the contestant's job.
+        epochs: number of epochs to which the time is scaled.
     """
     if lacking := missing(name):
         return {"left_out": f"not installed: {', '.join(lacking)}"}
@@ -116,7 +116,7 @@ def run(name: str, task: Task, epochs: int) -> dict[str, Any]:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     log = out / "log.txt"
-    told: list[dict[str, Any]] = []
+    reports: list[dict[str, Any]] = []
     command = [sys.executable, str(Path(__file__).resolve()), "--child", name, "--given", task.as_json()]
     with (
         log.open("w") as errors,
@@ -124,35 +124,36 @@ def run(name: str, task: Task, epochs: int) -> dict[str, Any]:
         Footprint(process.pid) as footprint,
     ):
         for line in process.stdout or ():
-            told.append(json.loads(line))
-            if "trained" in told[-1]:
+            reports.append(json.loads(line))
+            if "trained" in reports[-1]:
                 footprint.stop()
-    if process.returncode or not any("accuracy" in line for line in told):
-        words = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] or ["it said nothing"]
+    if process.returncode or not any("accuracy" in line for line in reports):
+        words = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] or [
+            "it printed nothing"
+        ]
         return {"left_out": f"failed, see {log}: {words[-1].strip()}"}
-    return {**figures(told, task, epochs), "peak_memory_bytes": footprint.peak_bytes}
+    return {**figures(reports, task, epochs), "peak_memory_bytes": footprint.peak_bytes}
 
 
-def figures(told: list[dict[str, Any]], task: Task, epochs: int) -> dict[str, Any]:
-    """What a contestant's lines come to."""
-    curve = [(line["seconds"], line["accuracy"]) for line in told if "accuracy" in line]
-    all_told = {key: value for line in told for key, value in line.items()}
+def figures(reports: list[dict[str, Any]], task: Task, epochs: int) -> dict[str, Any]:
+    """A contestant's figures from the lines that it reported."""
+    curve = [(line["seconds"], line["accuracy"]) for line in reports if "accuracy" in line]
+    merged = {key: value for line in reports for key, value in line.items()}
     last = curve[-1][0]
-    # The first epoch pays for starting the loaders, so those after it say what one more takes.
+    # The first epoch includes starting the loaders, so the later ones show what one more takes.
     each = (last - curve[0][0]) / (len(curve) - 1) if len(curve) > 1 else last
     found = {
-        "seconds": all_told.get("total_s", last + each * (epochs - task.epochs)),
-        "accuracy": all_told["judged"],
-        "images_per_second": all_told.get("images_per_second")
-        or all_told["images"] / max(1e-9, all_told["training_s"]),
+        "seconds": merged.get("total_s", last + each * (epochs - task.epochs)),
+        "accuracy": merged["final_accuracy"],
+        "images_per_second": merged.get("images_per_second") or merged["images"] / max(1e-9, merged["training_s"]),
         "scaled": task.epochs != epochs,
         "epochs_run": len(curve),
         "curve": curve,
     }
-    return found | ({"head_seconds": all_told["head_s"]} if "head_s" in all_told and task.frozen else {})
+    return found | ({"head_seconds": merged["head_s"]} if "head_s" in merged and task.frozen else {})
 
 
-def contest(given: argparse.Namespace, mode: str) -> dict[str, Any]:
+def compare(given: argparse.Namespace, mode: str) -> dict[str, Any]:
     """All contestants at one task, and the ratios."""
     frozen = mode == "frozen"
     model = FROZEN_MODEL if frozen else given.full_model
@@ -201,7 +202,7 @@ def compared(found: dict[str, dict[str, Any]], mode: str, target: float | None) 
         return float(ours[key] / other[key] if key == "images_per_second" else other[key] / ours[key])
 
     def against_best(key: str) -> float | None:
-        """Against the peer that leaves lensmith the least."""
+        """The ratio to the best peer."""
         return min((one for peer in peers if (one := ratio(peer, key)) is not None), default=None)
 
     frozen = mode == "frozen"
@@ -234,7 +235,7 @@ def show(mode: str, result: Mapping[str, Any]) -> None:
             + (f"{reached:7.1f} s" if reached is not None else "        –")
         )
     if any(figure.get("scaled") for figure in result["contestants"].values()):
-        print("* worked out from fewer epochs")
+        print("* extrapolated from fewer epochs")
     if "head_seconds" in (ours := result["contestants"].get("lensmith", {})):
         print(f"lensmith's head is trained after {ours['head_seconds']:.1f} s; the rest makes the bundle")
     for key, value in result.items():
@@ -251,12 +252,12 @@ def plot(results: Mapping[str, Any], path: Path) -> None:
 
     figure, axes = pyplot.subplots(1, len(results), figsize=(7 * len(results), 5), squeeze=False)
     for axis, (mode, result) in zip(axes[0], results.items(), strict=True):
-        for name, way in result["contestants"].items():
-            if "left_out" not in way:
-                seconds, accuracies = zip(*way["curve"], strict=True)
+        for name, contestant in result["contestants"].items():
+            if "left_out" not in contestant:
+                seconds, accuracies = zip(*contestant["curve"], strict=True)
                 width = 2.5 if name == "lensmith" else 1.2
                 (line,) = axis.plot(seconds, accuracies, marker="o", markersize=3 * width, linewidth=width, label=name)
-                end = ((seconds[-1], way["seconds"]), (accuracies[-1],) * 2)
+                end = ((seconds[-1], contestant["seconds"]), (accuracies[-1],) * 2)
                 axis.plot(*end, color=line.get_color(), linestyle=":", linewidth=width)
         if result["target"] is not None:
             axis.axhline(result["target"], color="grey", linestyle=":", linewidth=1, label="target")
@@ -296,7 +297,7 @@ def main() -> None:
 
     Path(given.out).mkdir(parents=True, exist_ok=True)
     load = os.getloadavg()[0]
-    results = {mode: contest(given, mode) for mode in ([given.task] if given.task else TASKS)}
+    results = {mode: compare(given, mode) for mode in ([given.task] if given.task else TASKS)}
     for mode, result in results.items():
         show(mode, result)
     picture = Path(given.out) / "transfer.png"
@@ -305,8 +306,8 @@ def main() -> None:
     if given.json:
         first = results.get("frozen", {})
         headline = {key: first.get(key) for key in ("speedup_vs_tutorial", "speedup_vs_best_peer")}
-        told = {"bench": "transfer", **results, **headline, "cores": allowed_cores(), "load_average": load}
-        print(json.dumps(told))
+        result = {"bench": "transfer", **results, **headline, "cores": allowed_cores(), "load_average": load}
+        print(json.dumps(result))
 
 
 if __name__ == "__main__":

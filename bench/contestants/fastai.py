@@ -34,7 +34,7 @@ from contestants.task import MEAN, STD, Clock, Task
 
 
 class Report(Callback):
-    """Tells the clock of epochs."""
+    """Reports epochs to the clock."""
 
     order = 70  # after the recorder, which works out the metrics
 

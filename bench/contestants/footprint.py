@@ -1,4 +1,4 @@
-"""The most memory that a process and its children have held, watched from outside."""
+"""Peak memory of a process and its children, watched from outside."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ EVERY_S = 0.5
 
 
 class Footprint:
-    """Watches while used as a context.
+    """A context that watches a process's memory.
 
-    Resident memory counts a page once for each process that shares it, and forked data workers share most of theirs.
-    So whenever it is higher than ever, the proportional size (which divides shared pages) is what is kept.
+    Resident memory counts a page once for each process that shares it, and forked data-loader workers share most
+    of theirs. So whenever it reaches a new peak, the proportional size (which divides shared pages) is recorded.
 
     Attributes:
-        peak_bytes: the most so far.
+        peak_bytes: peak so far, in bytes.
     """
 
     def __init__(self, pid: int) -> None:
@@ -35,7 +35,7 @@ class Footprint:
         self.stop()
 
     def stop(self) -> None:
-        """What comes after this does not count."""
+        """Stop watching."""
         self._ended.set()
         self._thread.join()
 
@@ -61,6 +61,6 @@ def _resident(process: psutil.Process) -> int:
 def _proportional(process: psutil.Process) -> int:
     try:
         full = process.memory_full_info()
-        return int(getattr(full, "pss", full.rss))  # Linux alone tells
+        return int(getattr(full, "pss", full.rss))  # Linux only
     except psutil.Error:
         return 0

@@ -1,10 +1,10 @@
 """lensmith as a user runs it: the command `lensmith train`, from its start until the bundle is written.
 
-Frozen: `--preset fast`, told of as many epochs as the others and never to stop early; whether it takes them, or finds
-the head in another way, is its own affair (`epochs_run`). Full, from pretrained weights: the command's defaults, with
-one of the epochs for the head. Full, from random ones: the tutorial's optimizer, rate and augmentation, everything
-learning from the first step. Images a second are those of the epochs in which everything learns. The cache folder is a
-new one, so nothing from an earlier run is at hand.
+Frozen: `--preset fast`, with as many epochs as the others and without early stopping; it may solve for the head instead
+of taking them (`epochs_run`). Full, from pretrained weights: the command's defaults, with
+one of the epochs for the head. Full, from random ones: the tutorial's optimizer, rate and augmentation, all layers
+trained from the first step. Images a second are those of the epochs in which all layers are trained. The cache folder
+is empty, so nothing from an earlier run is reused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from contestants.task import Clock, Task
 
 
 def flags(task: Task) -> list[str]:
-    """What the command is given beside the data, the size and the folder."""
+    """Flags of the command besides data, size and folder."""
     whole = ["--patience", str(task.epochs)]
     if task.frozen:
         return ["--preset", "fast", *whole]
@@ -35,7 +35,7 @@ def flags(task: Task) -> list[str]:
 
 
 def run(task: Task, clock: Clock) -> Path:
-    """Run the command, and tell of each epoch when it was over."""
+    """Run the command, and report when each epoch ended."""
     out, cache = Path(task.out) / "run", Path(task.out) / "cache"
     command = [
         *(str(Path(sys.executable).with_name("lensmith")), "train", task.data, "--model", task.model, "--json"),
@@ -56,37 +56,37 @@ def run(task: Task, clock: Clock) -> Path:
     seconds = time.perf_counter() - started
     if process.returncode:
         raise RuntimeError(f"lensmith train ended with {process.returncode}")
-    told, lines = json.loads(printed), epochs(out)
+    result, lines = json.loads(printed), epochs(out)
     stepped = [line for line in lines if line["phase"] == "all"]
     for number, line in enumerate(lines):
-        clock.tell(seconds=seen.get(number, seconds), accuracy=line["val_accuracy"])
-    clock.tell(
+        clock.report(seconds=seen.get(number, seconds), accuracy=line["val_accuracy"])
+    clock.report(
         total_s=seconds,
         images_per_second=sum(line["images"] for line in stepped) / sum(line["seconds"] for line in stepped)
         if stepped
-        else told["images_per_second"],
+        else result["images_per_second"],
         head_s=seen.get(len(lines) - 1, seconds),
         bundle=str(out / "bundle"),
     )
     return out / "bundle"
 
 
-def judge(bundle: Path, task: Task) -> float:
-    """Share of right answers of the bundle on the validation part, off the clock."""
+def accuracy(bundle: Path, task: Task) -> float:
+    """Accuracy of the bundle on the validation part, off the clock."""
     import lensmith
 
-    classifier, right, images = lensmith.load(bundle), 0, 0
+    classifier, correct, images = lensmith.load(bundle), 0, 0
     for name in task.classes:
         files = sorted((task.folder("val") / name).iterdir())
-        right += sum(answer.label == name for answer in classifier.predict(files))
+        correct += sum(answer.label == name for answer in classifier.predict(files))
         images += len(files)
-    return right / images
+    return correct / images
 
 
 def epochs(run: Path) -> list[dict[str, Any]]:
-    """What the run has written of its epochs so far."""
+    """Epoch events that the run has written so far."""
     events = run / "events.jsonl"
     if not events.is_file():
         return []
     whole = [line for line in events.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-    return [told for told in map(json.loads, whole) if told["event"] == "epoch"]
+    return [event for event in map(json.loads, whole) if event["event"] == "epoch"]

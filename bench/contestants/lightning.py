@@ -51,12 +51,12 @@ class Classifier(LightningModule):
         self.log("val_acc", (logits.argmax(1) == labels).float().mean(), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam over what learns."""
+        """Adam over the trainable parameters."""
         return torch.optim.Adam((one for one in self.parameters() if one.requires_grad), lr=1e-3)
 
 
 class Frozen(BaseFinetuning):
-    """The head learns alone, from the first epoch to the last."""
+    """The head is trained alone, from the first epoch to the last."""
 
     def freeze_before_training(self, pl_module: Any) -> None:
         """All of the backbone, with its BatchNorm."""
@@ -67,7 +67,7 @@ class Frozen(BaseFinetuning):
 
 
 class Report(Callback):
-    """Tells the clock of epochs."""
+    """Reports epochs to the clock."""
 
     def __init__(self, clock: Clock, images: int) -> None:
         self.clock, self.images = clock, images

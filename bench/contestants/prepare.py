@@ -1,4 +1,4 @@
-"""What all contestants share, made once in a process of its own: the starting weights, and which format is faster."""
+"""Starting weights for all contestants, and which format is faster, found once in a process of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the contestants built on torch have in common: the same network, weights and pictures, and one judge."""
+"""Common parts of the contestants built on torch: network, weights, images, and the final accuracy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from contestants.task import MEAN, STD, Task
 
 
 def network(task: Task) -> Any:
-    """timm's network with the task's weights, everything learning: float (N, 3, S, S) → logits (N, C)."""
+    """timm's network with the task's weights, all layers trainable: float (N, 3, S, S) → logits (N, C)."""
     model = timm.create_model(task.model, num_classes=len(task.classes))
     model.load_state_dict(load_file(Path(task.weights) / "model.safetensors"))
     return model
@@ -39,10 +39,10 @@ def folder(task: Task, part: Literal["train", "val"]) -> ImageFolder:
 
 @torch.inference_mode()
 def accuracy(model: nn.Module, task: Task) -> float:
-    """Share of right answers on the validation part in full precision: the same judge for all, off the clock."""
+    """Accuracy on the validation part in full precision, computed alike for all, off the clock."""
     model.eval()
     dataset = folder(task, "val")
-    right = 0
+    correct = 0
     for images, labels in DataLoader(dataset, batch_size=64):
-        right += int((model(images.to(task.device)).argmax(1).cpu() == labels).sum())
-    return right / len(dataset)
+        correct += int((model(images.to(task.device)).argmax(1).cpu() == labels).sum())
+    return correct / len(dataset)

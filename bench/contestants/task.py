@@ -1,4 +1,4 @@
-"""What every contestant is asked to do, and the clock it reports to."""
+"""The job of every contestant, and the clock that it reports to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Literal, Self, TextIO
 from lensmith.core.machine import allowed_cores
 
 MEAN = STD = (0.5, 0.5, 0.5)
-"""What EfficientNet-Lite0's weights expect; the other network, which starts from scratch, gets the same."""
+"""Preprocessing of EfficientNet-Lite0's weights; the other network, which starts from scratch, gets the same."""
 
 
 @dataclass(frozen=True)
@@ -22,18 +22,18 @@ class Task:
 
     Attributes:
         data: folder with `train/CLASS/*.png` and `val/CLASS/*.png`.
-        classes: sorted.
+        classes: sorted class names.
         image_size: S, pixels a side; pictures are squashed to it with a bicubic filter.
-        epochs: to run, and to plan the learning rate for.
-        batch_size: images an optimizer step.
-        model: timm name.
+        epochs: number of epochs, also for planning the learning rate.
+        batch_size: images in an optimizer step.
+        model: timm's name of the network.
         weights: folder with `model.safetensors` (the whole network, its new head too) and `config.json`.
-        pretrained: whether they are ImageNet's, but for the head.
-        mode: `frozen` trains the head alone, `full` everything.
-        seed: of everything random.
-        bf16: whether bfloat16 was the faster format here; for those whose documents recommend it on a CPU.
+        pretrained: whether the weights are ImageNet's, except for the head.
+        mode: `frozen` trains the head alone, `full` all layers.
+        seed: seed of all random generators.
+        bf16: whether bfloat16 is the faster format here; for those whose documents recommend it on a CPU.
         device: `cpu` or `cuda`.
-        out: an empty folder of the contestant's own.
+        out: empty folder for the contestant's files.
     """
 
     data: str
@@ -52,34 +52,34 @@ class Task:
 
     @property
     def frozen(self) -> bool:
-        """Whether the head alone learns."""
+        """Whether the head alone is trained."""
         return self.mode == "frozen"
 
     @property
     def workers(self) -> int:
-        """Data processes, for those whose documents say: as many as there are cores."""
+        """Number of data-loader workers, for those whose documents recommend one for each core."""
         return allowed_cores()
 
     def folder(self, part: Literal["train", "val"]) -> Path:
-        """Where the images of a part are."""
+        """Folder with the images of a part."""
         return Path(self.data) / part
 
     def as_json(self) -> str:
-        """For the command line of the contestant's process."""
+        """JSON for the command line of the contestant's process."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """What `as_json` made."""
-        told: dict[str, Any] = json.loads(text)
-        return cls(**{**told, "classes": tuple(told["classes"])})
+        """The task from `as_json`."""
+        values: dict[str, Any] = json.loads(text)
+        return cls(**{**values, "classes": tuple(values["classes"])})
 
 
 class Clock:
-    """Starts when it is made, and writes a line of JSON for each epoch.
+    """A clock that starts when it is made, and writes a line of JSON for each epoch.
 
     Args:
-        out: where the lines go.
+        out: stream for the lines.
     """
 
     def __init__(self, out: TextIO) -> None:
@@ -88,30 +88,30 @@ class Clock:
         self._begun = self._started
 
     def begin(self) -> None:
-        """The training part of an epoch begins."""
+        """Begin the training part of an epoch."""
         self._begun = time.perf_counter()
 
     def end(self, images: int) -> None:
-        """It has ended, after so many images."""
+        """End it, after so many images."""
         self._training_s += time.perf_counter() - self._begun
         self._images += images
 
     @contextmanager
     def training(self, images: int) -> Iterator[None]:
-        """Both, around a block that trains on so many images."""
+        """Time a block that trains on so many images."""
         self.begin()
         yield
         self.end(images)
 
     def epoch(self, accuracy: float) -> None:
-        """An epoch's training and validation are done, the latter with this share of right answers."""
-        self.tell(
+        """Report an epoch whose training and validation are done, with its validation accuracy, 0..1."""
+        self.report(
             seconds=time.perf_counter() - self._started,
             accuracy=accuracy,
             images=self._images,
             training_s=self._training_s,
         )
 
-    def tell(self, **figures: Any) -> None:
-        """Write one line."""
+    def report(self, **figures: Any) -> None:
+        """Write one line of figures."""
         print(json.dumps(figures), file=self._out, flush=True)

@@ -3,8 +3,8 @@
 Settings, from timm's documents (Scripts: "Training Script", the fine-tuning example there) and train.py's defaults:
 AdamW with weight decay 0.01, cosine, label smoothing 0.1, the prefetcher that normalises on the device, persistent
 workers (4 in train.py, here as many as there are cores), `--amp` with bfloat16 where that is the faster format. The
-rate is 1e-3, not that example's 1e-4, which is for a pretrained network that learns as a whole. Crops and colour are
-turned off, so that all contestants see the same pictures. Frozen: `timm.utils.freeze`, which also keeps BatchNorm's
+rate is 1e-3, not that example's 1e-4, which is for training all of a pretrained network. Crops and colour are
+turned off, so that all contestants see the same pictures. Frozen: `timm.utils.freeze`, which also freezes BatchNorm's
 statistics.
 """
 

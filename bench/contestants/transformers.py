@@ -46,7 +46,7 @@ class Classifier(nn.Module):
 
 
 class Report(TrainerCallback):
-    """Tells the clock of epochs."""
+    """Reports epochs to the clock."""
 
     def __init__(self, clock: Clock, images: int) -> None:
         self.clock, self.images = clock, images

@@ -3,7 +3,7 @@
 Frozen: gradients are turned off in all but the head, whose layer the optimizer gets; the rest stays in training mode
 with its BatchNorm, as there. Resize to a square, flip, normalise; batches of 32, shuffled, read by the process that
 trains; SGD 1e-3 with momentum 0.9, cross-entropy, a bar; loss and accuracy of both parts in each epoch; the best model
-by validation loss is saved. Full: the same with everything learning.
+by validation loss is saved. Full: the same with all layers trained.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ def run(task: Task, clock: Clock) -> nn.Module:
         for part, dataset in parts.items()
     }
     model = network(task)
-    learns = model
+    trained = model
     if task.frozen:
         for parameter in model.parameters():
             parameter.requires_grad = False
-        learns = model.get_classifier()
-        for parameter in learns.parameters():
+        trained = model.get_classifier()
+        for parameter in trained.parameters():
             parameter.requires_grad = True
     model = model.to(task.device)
     criterion = nn.CrossEntropyLoss()
-    optimizer = torch.optim.SGD(learns.parameters(), lr=1e-3, momentum=0.9)
+    optimizer = torch.optim.SGD(trained.parameters(), lr=1e-3, momentum=0.9)
 
     def over(part: str) -> tuple[float, float]:
         """Mean loss and accuracy of one pass."""
-        loss_sum, right = 0.0, 0
+        loss_sum, correct = 0.0, 0
         for images, labels in tqdm(loaders[part], desc=part):
             images, labels = images.to(task.device), labels.to(task.device)
             if part == "train":
@@ -53,8 +53,8 @@ def run(task: Task, clock: Clock) -> nn.Module:
                 loss.backward()
                 optimizer.step()
             loss_sum += loss.item() * len(images)
-            right += int((outputs.argmax(1) == labels).sum().item())
-        return loss_sum / len(parts[part]), right / len(parts[part])
+            correct += int((outputs.argmax(1) == labels).sum().item())
+        return loss_sum / len(parts[part]), correct / len(parts[part])
 
     best = float("inf")
     for _ in range(task.epochs):
