@@ -1,18 +1,18 @@
-"""What can go wrong, said in plain words.
+"""The exceptions of lensmith.
 
     LensmithError
-    ├── SettingsError    a flag, an environment variable or a settings file holds something unusable
+    ├── SettingsError    an unusable value in a flag, an environment variable or a settings file
     ├── DataError        a folder, a label file or a set of images cannot be used
     │   └── ImageError   one image cannot be turned into pixels
     ├── ModelError       an unknown backbone, or weights that do not fit it
-    ├── RunError         a training run that cannot go on, or that is not where it was expected
-    ├── ParityError      an exported graph that does not answer as the trained model does
+    ├── RunError         a training run that cannot be resumed, or that is missing
+    ├── ParityError      an exported graph that does not predict as the trained model does
     ├── BundleError      a bundle that is damaged, incomplete or of another schema
     ├── OutputError      the place where a result should go is taken, full or closed
     ├── ServiceError     the service cannot start
     ├── RegistryError    no such model, version or alias
     │   └── RegistryUnreachableError  the registry does not answer, for now
-    ├── RolloutError     a canary release that cannot begin, or that is not under way
+    ├── RolloutError     a canary release that cannot start, or that is not under way
     ├── GateError        a new model that is not good enough to be registered
     └── MissingPackageError  an optional package that this verb needs is not installed
 
@@ -39,9 +39,9 @@ class LensmithError(Exception):
     """Base of every error that lensmith raises on purpose.
 
     Args:
-        expected: one sentence: what was expected.
-        arrived: one sentence: what came instead.
-        remedy: one sentence: what to do about it.
+        expected: Sentence about what was expected.
+        arrived: Sentence about what arrived instead.
+        remedy: Sentence with the remedy.
     """
 
     exit_code = 2
@@ -58,7 +58,7 @@ class LensmithError(Exception):
 
 
 class SettingsError(LensmithError):
-    """A flag, an environment variable or a settings file holds something unusable."""
+    """An unusable value in a flag, an environment variable or a settings file."""
 
 
 class DataError(LensmithError):
@@ -74,11 +74,11 @@ class ModelError(LensmithError):
 
 
 class RunError(LensmithError):
-    """A training run that cannot go on, or that is not where it was expected."""
+    """A training run that cannot be resumed, or that is missing."""
 
 
 class ParityError(LensmithError):
-    """An exported graph that does not answer as the trained model does."""
+    """An exported graph that does not predict as the trained model does."""
 
 
 class BundleError(LensmithError):
@@ -98,11 +98,11 @@ class RegistryError(LensmithError):
 
 
 class RegistryUnreachableError(RegistryError):
-    """The registry does not answer, for now; what is known of it may still be used."""
+    """The registry does not answer at the moment; its last answers may still be used."""
 
 
 class RolloutError(LensmithError):
-    """A canary release that cannot begin, or that is not under way."""
+    """A canary release that cannot start, or that is not under way."""
 
 
 class GateError(LensmithError):

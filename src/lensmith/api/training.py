@@ -26,7 +26,7 @@ def models(
     Args:
         pattern: Part of a name, or a glob such as `*lite*`.
         max_params: Largest number of parameters, in millions.
-        suited: Only a few that suit this kind of machine, the best first.
+        suited: Selects a few that suit this kind of machine, the best first.
     """
     from lensmith.training.models.zoo import find
 

@@ -173,7 +173,7 @@ def _as_lensmith_error(error: Exception) -> LensmithError | None:
     if isinstance(error, OSError) and error.errno in _REMEDIES:
         return OutputError(
             f"Room to read and write was expected at {error.filename or 'the output path'}.",
-            f"The system said: {error.strerror}.",
+            f"The system reported: {error.strerror}.",
             _REMEDIES[error.errno],
         )
     return None
@@ -186,7 +186,7 @@ _REMEDIES = {
     errno.EDQUOT: "Free some of your quota, or write elsewhere with --out; then run the same command again.",
     errno.EACCES: "Give yourself the rights, or write elsewhere with --out.",
     errno.EPERM: "Give yourself the rights, or write elsewhere with --out.",
-    errno.ENOTDIR: "A file stands where a folder should be; write elsewhere with --out.",
+    errno.ENOTDIR: "A file is where a folder should be; write elsewhere with --out.",
     errno.EROFS: "Write elsewhere with --out; this file system is read-only.",
     errno.EMFILE: "Raise the limit on open files: ulimit -n 4096",
 }

@@ -22,7 +22,7 @@ def bench(given: dict[str, Any], *, as_json: Json = False) -> None:
     """
     found = api.bench(**given)
     if as_json:
-        print_json(found.as_dict())
+        print_json(found)
         return
     if found.offered_per_second is None:
         load = f"{found.clients} clients"

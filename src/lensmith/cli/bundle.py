@@ -1,9 +1,8 @@
-"""`lensmith bundle`: what a bundle holds, whether it answers rightly here, and where two of them differ."""
+"""`lensmith bundle`: show a bundle, verify its engines on this machine, compare two bundles."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,27 +13,27 @@ from lensmith import api
 from lensmith.cli import VERBS
 from lensmith.cli.engines import print_engines
 from lensmith.cli.options import Json, group
-from lensmith.cli.output import print_json, print_line, print_table
+from lensmith.cli.output import exit_with, print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from lensmith.bundle.drift import Reference
 
 WIDTH = 32
-"""Characters of a value in a table; --json has all of it."""
+"""Longest value in a table, in characters; --json has all of it."""
 
 _MARKS = {"right": ("✓", "green"), "wrong": ("✗", "red"), "unavailable": ("–", "yellow"), "absent": ("–", "yellow")}
-_STATES = {"right": "answers rightly", "wrong": "WRONG", "unavailable": "cannot be run here", "absent": "not in it"}
+_STATES = {"right": "answers correctly", "wrong": "WRONG", "unavailable": "cannot be run here", "absent": "not in it"}
 _Path = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder or zip, or NAME@ALIAS.")]
 
 
 def show(bundle: _Path, as_json: Json = False) -> None:
-    """Print what a bundle holds: labels, preprocessing, metrics, engines as they were measured, files.
+    """Show the content of a bundle: labels, preprocessing, metrics, engines, files.
 
-    Schema and hashes are verified first; the engines are not run, see `lensmith bundle verify`.
+    Schema and hashes are verified first. The engines are not run; `lensmith bundle verify` runs them.
     """
     described = api.describe(bundle)
     if as_json:
-        print_json(described.as_dict())
+        print_json(described)
         return
     manifest = described.manifest
     content = manifest.model_dump(mode="json")
@@ -56,17 +55,16 @@ def show(bundle: _Path, as_json: Json = False) -> None:
 
 
 def verify(bundle: _Path, as_json: Json = False) -> None:
-    """Verify a bundle: schema, hashes, and that every engine that runs here answers the golden samples rightly.
+    """Verify a bundle: schema, hashes, and every engine on the golden samples.
 
-    Exits with 2 where something is wrong, or where no engine of the bundle runs on this machine.
+    Exits with 2 if something is wrong, or if no engine of the bundle runs on this machine.
     """
     verified = api.verify(bundle)
     problem = verified.problem
     if as_json:
-        print_json(verified.as_dict())
-        if problem:  # said in the object; another one would make two of them
-            print(f"lensmith: {problem}", file=sys.stderr)
-            raise typer.Exit(problem.exit_code)
+        print_json(verified)
+        if problem:
+            exit_with(problem)
         return
     count, samples = len(verified.manifest.files), verified.golden_samples
     print_line(
@@ -81,16 +79,16 @@ def verify(bundle: _Path, as_json: Json = False) -> None:
 
 def diff(
     a: Annotated[Path, typer.Argument(metavar="A", help="Bundle folder or zip, or NAME@ALIAS.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="Another.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Bundle to compare it with.")],
     as_json: Json = False,
 ) -> None:
-    """Show where two bundles differ: labels, preprocessing, metrics, engines, settings, data, versions, files.
+    """Compare two bundles: labels, preprocessing, metrics, engines, settings, data, files.
 
-    Exits with 0 whether they differ or not; `equal` in the JSON says so.
+    Exits with 0 whether they differ or not; `equal` in the JSON is true or false.
     """
     found = api.diff(a, b)
     if as_json:
-        print_json(found.as_dict())
+        print_json(found)
         return
     if not found.changes:
         print_line(("The bundles are equal", "green"), f": {a} and {b} have the same bundle.json and the same files.")
@@ -111,25 +109,25 @@ def diff(
 
 
 def _reference(reference: Reference) -> str:
-    """In one line: it has as many numbers as there are classes and features."""
-    features = len(reference.feature_means)
-    said = f"{features:,} features of {reference.feature_images:,}" if features else "no features"
+    """The drift reference in one line, without its numbers for each class and feature."""
+    count = len(reference.feature_means)
+    features = f"{count:,} features of {reference.feature_images:,}" if count else "no features"
     return (
         f"part {reference.part}, images {reference.images:,}, 99 % of them answered with a confidence of at least "
-        f"{reference.low_confidence:.3g}, {said}"
+        f"{reference.low_confidence:.3g}, {features}"
     )
 
 
 def _listed(values: Mapping[str, Any]) -> str:
-    said = {name: value for name, value in values.items() if value not in (None, [], {})}
+    present = {name: value for name, value in values.items() if value not in (None, [], {})}
     return ", ".join(
         f"{name} ({_listed(value)})" if isinstance(value, Mapping) else f"{name} {_shown(value)}"
-        for name, value in said.items()
+        for name, value in present.items()
     )
 
 
 def _shown(value: Any) -> str:
-    """A plain value in a table's cell; what only one bundle has, and has parts, is `there`."""
+    """A plain value as text for a table's cell; a mapping that only one bundle has is `there`."""
     if value is None:
         return "–"
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""`lensmith cache`: what is kept from run to run."""
+"""`lensmith cache`: features, pixels and measurements that runs share."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from lensmith.cli.output import print_json, print_line, print_table
 
 
 def list_(as_json: Json = False) -> None:
-    """Features and pixels that runs have kept for the next, the least recently used first; those go first."""
-    kept = api.list_cache()
+    """List cached features and pixels, the least recently used first; those are removed first."""
+    usage = api.list_cache()
     if as_json:
-        print_json(kept.as_dict())
+        print_json(usage)
         return
     rows = [
         (entry.kind, f"{entry.bytes / 1e6:,.1f}", _ago(entry.age_s), "" if entry.whole else "unfinished", entry.title)
-        for entry in kept.entries
+        for entry in usage.entries
     ]
     print_table("", ("kind", "MB", "last used", "", "what"), rows)
     print_line(
-        f"{kept.bytes / 1e9:.2f} GB in {kept.folder}; runs take up to {kept.budget_bytes / 1e9:.1f} GB (--cache-gb)."
+        f"{usage.bytes / 1e9:.2f} GB in {usage.folder}; runs take up to {usage.budget_bytes / 1e9:.1f} GB (--cache-gb)."
     )
 
 
@@ -37,17 +37,17 @@ def clear(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Remove what is kept; the next run that needs it computes or measures it again. Downloads stay.
+    """Clear the cache; the next run computes or measures again what it needs. Downloads stay.
 
-    What a running process is computing is left alone.
+    Entries that a running process is computing stay.
     """
     cleared = api.clear_cache(kind)
     if as_json:
-        print_json(cleared.as_dict())
+        print_json(cleared)
         return
     print_line(f"{cleared.removed:,} removed, {cleared.bytes / 1e9:.2f} GB freed.")
     for title in cleared.busy:
-        print_line(f"left alone, since a process is computing it: {title}")
+        print_line(f"still there, since a process is computing it: {title}")
 
 
 def _ago(seconds: float) -> str:

@@ -14,22 +14,22 @@ from lensmith.cli.output import print_json, print_line, print_table
 from lensmith.config import FetchSettings, SplitSettings
 
 SHOWN = 20
-"""Findings that are listed for people; --json has all."""
+"""Number of findings in the table; --json has all."""
 
 _PARTS = ("train", "val", "test")
 
 
 def fetch(given: dict[str, Any], *, as_json: Json = False) -> None:
-    """Make an image folder of a known set: fashion-mnist, cifar10, flowers102, pets or digits.
+    """Make an image folder of a known data set.
 
-    Downloads are kept, checked by their hashes, and go on where they were cut; so does the writing of the folder.
-    A folder that is finished already is left as it is.
+    These are fashion-mnist, cifar10, flowers102, pets and digits. Downloads are cached, verified by their hashes, and
+    resumed, and so is the writing of the folder. A finished folder is not written again.
 
     Example: `lensmith data fetch fashion-mnist data/fashion --max-train 6000 --max-test 2000`
     """
     fetched = api.fetch(**given)
     if as_json:
-        print_json(fetched.as_dict())
+        print_json(fetched)
         return
     images = ", ".join(f"{count:,} {part}" for part, count in fetched.counts.items())
     state = f"{fetched.written:,} images written" if fetched.written else "was finished already"
@@ -42,13 +42,14 @@ def check(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Image folder, or a CSV of path,label[,split].")],
     as_json: Json = False,
 ) -> None:
-    """Look at every file: counts, sizes, formats, and each one that is unreadable, empty, no image or a copy.
+    """Check every file of an image folder.
 
-    Copies are files with the same content; those under two classes, or in two parts, come first. Nothing is changed.
+    Reports counts, sizes, formats, and each file that is unreadable, empty, no image or a copy. Copies have the same
+    content; those under two classes, or in two parts (data leakage), come first. Nothing is changed.
     """
     checked = api.check(folder)
     if as_json:
-        print_json(checked.as_dict())
+        print_json(checked)
         return
     columns = [part for part in (*_PARTS, "all") if any(part in row for row in checked.counts.values())]
     rows = [(label, *(row.get(part, 0) for part in columns)) for label, row in checked.counts.items()]
@@ -71,19 +72,19 @@ def check(
     for warning in checked.warnings:
         print_line(("Warning: ", "yellow"), warning)
     if not checked.findings and not checked.warnings:
-        print_line(("Nothing wrong was found.", "green"))
+        print_line(("No problem was found.", "green"))
 
 
 def split(given: dict[str, Any], *, as_json: Json = False) -> None:
-    """Write a manifest that gives every image a part, without copying a file.
+    """Write a manifest that assigns every image to train, val or test.
 
-    Each class is divided by the ratio to within one image, in a seeded order. Parts that the folder brings are kept;
-    one without a validation part gets it from the training part, never from the test part. `lensmith train`,
-    `evaluate` and `check` read the manifest in place of the folders.
+    No file is copied. Each class is divided by the ratio to within one image, in a seeded order. Parts that the folder
+    has stay; a missing validation part is taken from the training part, never from the test part. `lensmith train`,
+    `evaluate` and `check` read the manifest instead of the folders.
     """
     done = api.split(**given)
     if as_json:
-        print_json(done.as_dict())
+        print_json(done)
         return
     columns = [part for part in _PARTS if part in done.counts]
     rows = [(label, *(row.get(part, 0) for part in columns)) for label, row in done.classes.items()]

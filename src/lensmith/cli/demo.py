@@ -11,13 +11,13 @@ from lensmith.config import DemoSettings
 
 
 def demo(given: dict[str, Any], *, as_json: Json = False) -> None:
-    """The whole way on real images: fetch, check, train, export, evaluate, serve, classify over HTTP.
+    """Run every step on real images: fetch, check, train, export, evaluate, serve, classify.
 
     Fashion-MNIST and an ImageNet EfficientNet-Lite0 that comes by pip; about two minutes on two cores.
     """
     shown = api.demo(**given)
     if as_json:
-        print_json(shown.as_dict())
+        print_json(shown)
         return
     rows = [(name, f"{seconds:.1f} s") for name, seconds in shown.steps.items()]
     print_table("Steps", ("step", "took"), [*rows, ("together", f"{shown.seconds_total:.1f} s")])

@@ -17,11 +17,11 @@ NEXT = {
     "prometheus": "promtool test rules {folder}/prometheus/lensmith-alerts.test.yml",
     "schedule": "units into /etc/systemd/system/, the CronJob to kubectl apply, the workflow into .github/workflows/",
 }
-"""What to do with the files."""
+"""Next step, by kind of files."""
 
 
 def deploy(given: dict[str, Any], *, as_json: Json = False) -> None:
-    """Write the files of a deployment, to be read, changed and kept with your own.
+    """Write the files of a deployment, to be read, changed and stored with your own.
 
     nginx: a proxy that asks another replica where one fails. systemd: a hardened unit for each replica.
     docker: an image of the service. compose: all of it on one machine, watched. prometheus: rules and a dashboard.
@@ -33,7 +33,7 @@ def deploy(given: dict[str, Any], *, as_json: Json = False) -> None:
     """
     made = api.deploy(given.pop("kind"), given.pop("bundle", None), **given)
     if as_json:
-        print_json(made.as_dict())
+        print_json(made)
         return
     print_line((str(made.folder), "bold"), f": {len(made.files):,} files")
     for name in made.files:

@@ -7,7 +7,7 @@ from typing import Any
 from lensmith import api
 from lensmith.cli.options import Json, command_for
 from lensmith.cli.output import print_json, print_table
-from lensmith.cli.train import Recipe, Resume, leads, leave, tell
+from lensmith.cli.train import Recipe, Resume, leads, leave, print_trained
 from lensmith.config import TrainSettings
 
 
@@ -18,11 +18,11 @@ def distill(
     resume: Resume = None,
     as_json: Json = False,
 ) -> None:
-    """Train a small network on what a large one answers: TEACHER is the run folder of `lensmith train`.
+    """Train a small network on the answers of a trained one (knowledge distillation).
 
-    The student learns from the labels and from the teacher's softened answers to the same augmented pictures; with
-    `--feature-weight` also from what the teacher's head is given. Images, parts, seed and resize mode are those of the
-    teacher's run, so what was held back there is held back here. Everything else is as in `lensmith train`.
+    TEACHER is the run folder of `lensmith train`. The student learns from the labels and from the teacher's softened
+    predictions for the same augmented images; with `--feature-weight` also from the teacher's features. Images, parts,
+    seed and resize mode are those of the teacher's run. Everything else is as in `lensmith train`.
     """
     try:
         distilled = api.distill(
@@ -33,9 +33,9 @@ def distill(
     if not leads():
         return
     if as_json:
-        print_json(distilled.as_dict())
+        print_json(distilled)
         return
-    tell(distilled.trained)
+    print_trained(distilled.trained)
     sides = {"teacher": distilled.teacher, "student": distilled.student}
     print_table(
         "",

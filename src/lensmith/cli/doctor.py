@@ -1,4 +1,4 @@
-"""`lensmith doctor`: the state of this machine, and how to mend it."""
+"""`lensmith doctor`: the state of this machine, with a remedy for each problem."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ MARKS = {"ok": ("✓", "green"), "note": ("!", "yellow"), "problem": ("✗", "re
 
 
 def doctor(as_json: Json = False) -> None:
-    """Look at this machine, and say how to mend what is wrong.
+    """Check this machine, and print a remedy for each problem.
 
-    Exits with 1 where something is so wrong that some verb cannot work, else with 0.
+    Exits with 1 if a problem keeps some verb from working, else with 0.
     """
     diagnosis = api.doctor()
     if as_json:
-        print_json(diagnosis.as_dict())
+        print_json(diagnosis)
     else:
         width = max(len(finding.name) for finding in diagnosis.findings)
         group = ""

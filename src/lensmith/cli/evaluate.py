@@ -19,7 +19,7 @@ def evaluate(given: dict[str, Any], *, as_json: Json = False) -> None:
     """
     made = api.evaluate(**given)
     if as_json:
-        print_json(made.as_dict())
+        print_json(made)
         return
     metrics = made.metrics
     low, high = metrics.accuracy_interval

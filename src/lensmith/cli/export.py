@@ -18,11 +18,11 @@ SHOWN_CHANGES = 12
 
 
 def export(given: dict[str, Any], *, as_json: Json = False) -> None:
-    """Turn a run into a bundle that a service can run, with the engine that is fastest on this machine.
+    """Turn a run into a bundle, with the engine that is fastest on this machine.
 
-    The best epoch becomes an ONNX graph. Engines and precisions are made of it, answer validation images as the
-    service would, and are compared with PyTorch image by image; of those within `--max-accuracy-drop` the fastest is
-    chosen. `--retune BUNDLE` measures a bundle's engines anew where it will serve.
+    The best epoch becomes an ONNX graph. Engines and precisions (int8 quantization among them) predict validation
+    images as the service would, and are compared with PyTorch image by image; of those within `--max-accuracy-drop`
+    the fastest is selected. `--retune BUNDLE` measures a bundle's engines again on the machine that will serve.
     """
     if "retune" in given:
         settings = ExportSettings.resolve(given)  # refuses what makes no sense with --retune
@@ -33,7 +33,7 @@ def export(given: dict[str, Any], *, as_json: Json = False) -> None:
 
 def _print_retuned(made: Retuned, as_json: bool) -> None:
     if as_json:
-        print_json(made.as_dict())
+        print_json(made)
         return
     print_line((str(made.bundle), "bold"))
     print_engines(made.manifest)
@@ -43,7 +43,7 @@ def _print_retuned(made: Retuned, as_json: bool) -> None:
 
 def _print_exported(made: ExportResult, as_json: bool) -> None:
     if as_json:
-        print_json(made.as_dict())
+        print_json(made)
         return
     manifest, parity = made.manifest, made.parity
     print_line((str(made.bundle), "bold"))
@@ -61,7 +61,7 @@ def _print_exported(made: ExportResult, as_json: bool) -> None:
     if abstention := manifest.abstention:
         print_line(
             f"  abstains below a confidence of {abstention.threshold:.3f}: "
-            f"answers {abstention.coverage:.1%} of the images, {abstention.precision:.1%} of them rightly"
+            f"answers {abstention.coverage:.1%} of the images, {abstention.precision:.1%} of them correctly"
         )
     for each in made.formats:
         print_line(f"  {each.format}: ", (str(each.path), "bold"), f"  {each.note}")

@@ -1,4 +1,4 @@
-"""`lensmith feedback`: uploads that a service has kept, and their true labels."""
+"""`lensmith feedback`: uploads that a service has stored, and their true labels."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from lensmith.cli.options import Json, group
 from lensmith.cli.output import print_json, print_line, print_table
 
 SHOWN = 20
-"""Files that were set aside and are listed for people; --json has all."""
+"""Number of skipped files in the table; --json has all."""
 
-_Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="What `lensmith serve --keep` has.")]
+_Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of `lensmith serve --keep`.")]
 
 
 def show(folder: _Folder, as_json: Json = False) -> None:
-    """Count the kept uploads by class: what they were taken for, why they were kept, and how many have a true label."""
+    """Count stored uploads by predicted class, reason and true label."""
     found = api.FeedbackFolder(folder).summary()
     if as_json:
-        print_json(found.as_dict())
+        print_json(found)
         return
     print_line((str(found.folder), "bold"), f": {found.uploads:,} uploads, {found.bytes / 1e6:,.1f} MB")
     if not found.uploads or found.oldest is None or found.newest is None:
@@ -31,9 +31,9 @@ def show(folder: _Folder, as_json: Json = False) -> None:
     rows = [
         (label, *(row.get(name, 0) for name in ("kept", *reasons, "labelled"))) for label, row in found.labels.items()
     ]
-    print_table("", ("class", "answered so", *reasons, "truly so"), rows)
+    print_table("", ("class", "predicted", *reasons, "true label"), rows)
     print_line()
-    print_line(f"{found.labelled:,} have a true label, {found.right:,} of them as they were answered.")
+    print_line(f"{found.labelled:,} have a true label, {found.right:,} of them as predicted.")
     print_line(f"From {found.oldest:%Y-%m-%d %H:%M} to {found.newest:%Y-%m-%d %H:%M} UTC.")
 
 
@@ -48,14 +48,15 @@ def export(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make an image folder of the uploads whose true label is known: OUT/LABEL, as `lensmith train` reads it.
+    """Make an image folder of the uploads with a true label.
 
-    A picture that came several times is copied once, and no file is replaced, so an export can be repeated as more
-    labels come in. The uploads stay where they are, until the service removes them or `lensmith feedback clear` does.
+    It has the layout OUT/LABEL that `lensmith train` reads. An image that was uploaded several times is copied once,
+    and no file is replaced, so an export can be repeated as more labels come in. The uploads stay in their folder
+    until the service or `lensmith feedback clear` deletes them.
     """
     done = api.FeedbackFolder(folder).export(out, unlabelled)
     if as_json:
-        print_json(done.as_dict())
+        print_json(done)
         return
     written = sum(done.written.values())
     print_line((str(done.out), "bold"), f": {written:,} images added, {done.there:,} were there already")
@@ -73,21 +74,23 @@ def export(
 
 def clear(
     folder: _Folder,
-    older_than: Annotated[str | None, typer.Option(help="Those that were answered longer ago, as 30d or 12h.")] = None,
+    older_than: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Delete those older than this, as 30d or 12h.")
+    ] = None,
     request_id: Annotated[
         list[str] | None,
-        typer.Option(help="Those of this request; again for each."),
+        typer.Option(metavar="ID", help="Delete those of this request; can be repeated."),
     ] = None,
-    all_: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Delete all of them.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Delete kept uploads, with all that is known of them.
+    """Delete stored uploads with their records.
 
-    Copies that were exported before are not looked for; they are named by the SHA-256 of the picture.
+    Exported copies stay; their names are the SHA-256 of the image.
     """
     done = api.FeedbackFolder(folder).delete(older_than=older_than, request_ids=request_id or (), everything=all_)
     if as_json:
-        print_json(done.as_dict())
+        print_json(done)
         return
     print_line(f"{done.removed:,} removed, {done.bytes / 1e6:,.1f} MB freed; {done.left:,} are left.")
 

@@ -27,13 +27,13 @@ def models(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the backbones one can name, and whether their weights are on this machine.
+    """List the backbones, and whether their weights are on this machine.
 
-    Parameters count the original head. Weights come by pip, or from the hub when a run first needs them.
+    Parameters include the original head. Weights come with a pip package, or from the hub when a run needs them.
     """
     found = api.models(pattern, max_params=max_params, suited=suited)
     if as_json:
-        print_json({"count": len(found), "backbones": [backbone.as_dict() for backbone in found]})
+        print_json({"count": len(found), "backbones": found})
         return
     last = "why" if suited else "family"
     rows = [

@@ -1,38 +1,47 @@
-"""What the verbs print: tables for people on standard output, one JSON object for programs."""
+"""Output of the verbs: tables on standard output, or one JSON object for programs."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import typer
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lensmith.core.result import plain
+from lensmith.errors import LensmithError
+
 
 def print_json(result: Any) -> None:
-    """One JSON object on one line."""
+    """Print a result as one JSON object on one line."""
     print(json.dumps(result, default=_plain), flush=True)
 
 
+def exit_with(problem: LensmithError) -> NoReturn:
+    """Exit with the code of a problem that is already part of the JSON object on standard output."""
+    print(f"lensmith: {problem}", file=sys.stderr)
+    raise typer.Exit(problem.exit_code)
+
+
 def print_line(*parts: str | tuple[str, str]) -> None:
-    """A line for people, put together from plain text and (text, style) pairs; nothing in the text is markup."""
+    """Print a line of plain text and (text, style) pairs; nothing in the text is markup."""
     _console().print(Text.assemble(*parts), highlight=False, soft_wrap=True)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table for people; numbers to the right."""
-    drawn = make_table(columns, rows)
+    """Print a table under its title; numbers are aligned right."""
+    table = make_table(columns, rows)
     if title:
         print_line((title, "bold"))
-    show(drawn)
+    show(table)
 
 
 def make_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
-    """The same, to be shown with others; a cell may be a `Text`."""
+    """A table for `show`; a cell may be a `Text`."""
     drawn = Table(header_style="bold", box=None, pad_edge=False)
     rows = [list(row) for row in rows]
     for index, column in enumerate(columns):
@@ -44,7 +53,7 @@ def make_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
 
 
 def show(drawn: RenderableType) -> None:
-    """Whatever rich can draw."""
+    """Print what rich can render."""
     _console().print(drawn, highlight=False)
 
 
@@ -54,10 +63,4 @@ def _console() -> Console:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if hasattr(value, "as_dict"):
-        return value.as_dict()
-    raise TypeError(f"{type(value).__name__} has no JSON form")
+    return value.as_dict() if hasattr(value, "as_dict") else plain(value)

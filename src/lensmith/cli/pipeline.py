@@ -1,4 +1,4 @@
-"""`lensmith pipeline`: from the images to the users in one command, and only what has changed."""
+"""`lensmith pipeline`: the stages from images to a release, of which those that have changed are run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from lensmith import api
 from lensmith.cli import VERBS
 from lensmith.cli.options import Json, group
-from lensmith.cli.output import print_json, print_line, print_table
+from lensmith.cli.output import exit_with, print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from lensmith.workflows.pipeline.run import StageResult
@@ -21,7 +21,7 @@ _MARKS = {
     "running": ("…", "blue"), "to do": ("·", "bright_black"), "off": ("–", "bright_black"),
 }  # fmt: skip
 SHOWN = 15
-"""Limits that are listed for people, those that fail first; --json and gate.json have all."""
+"""Number of the gate's limits in the table, failed ones first; --json and gate.json have all."""
 
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="The pipeline, in YAML.")]
 _Folder = Annotated[
@@ -40,22 +40,21 @@ def run(
 ) -> None:
     """Run a pipeline: check data → split → train → evaluate → export → gate → register → roll out.
 
-    A stage whose settings and inputs are the same as before is left alone; a run that was killed is gone on with.
-    Mistakes of the file are all told before anything runs. Exits with 2 on bad input, with 3 where the gate stays shut.
+    A stage whose settings and inputs have not changed is not run again; a killed run is resumed. All mistakes of the
+    file are reported before anything runs. Exits with 2 on bad input, with 3 if the gate refuses the model.
 
     Example: `lensmith pipeline run examples/pipeline.yaml`
     """
-    ran = api.pipeline(file, out=out, force=force, until=until, on_progress=None if as_json else _tell)
+    ran = api.pipeline(file, out=out, force=force, until=until, on_progress=None if as_json else _print_stage)
     error = ran.error
     if as_json:
-        print_json(ran.as_dict())
-        if error:  # said in the object; another one would make two of them
-            print(f"lensmith: {error}", file=sys.stderr)
-            raise typer.Exit(error.exit_code)
+        print_json(ran)
+        if error:
+            exit_with(error)
         return
     if error:
         raise error
-    print_line((ran.name, "bold"), f": {_counted(ran.stages)}, {ran.seconds:.1f} s; all of it lies in {ran.folder}")
+    print_line((ran.name, "bold"), f": {_counted(ran.stages)}, {ran.seconds:.1f} s; everything is in {ran.folder}")
 
 
 def show(
@@ -70,13 +69,13 @@ def show(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show a pipeline: what became of each stage, and what a run would do now. Nothing is run.
+    """Show the state of each stage, and what a run would do now; nothing is run.
 
     Example: `lensmith pipeline show examples/pipeline.yaml --out pipeline.md`
     """
     found = api.show_pipeline(file, folder=folder, out=out)
     if as_json:
-        print_json(found.as_dict())
+        print_json(found)
         return
     from lensmith.workflows.pipeline.show import STAGE_TITLES, duration
 
@@ -97,7 +96,7 @@ def show(
         print_line(f"flowchart in {out}")
 
 
-def _tell(outcome: StageResult) -> None:
+def _print_stage(outcome: StageResult) -> None:
     """A line when a stage begins, where somebody looks on, and one when it is over."""
     if outcome.state == "running":
         if sys.stderr.isatty():

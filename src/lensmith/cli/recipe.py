@@ -1,4 +1,4 @@
-"""`lensmith recipe`: print the settings of a training, and look a recipe file over."""
+"""`lensmith recipe`: print the settings of a training, and check a recipe file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lensmith.cli import VERBS
 from lensmith.cli.options import Json, group
 from lensmith.cli.output import print_json, print_line, print_table
 
-HERE_ALONE = {"data", "out"}
+OF_ONE_RUN = {"data", "out"}
 """Settings of one run, which a recipe leaves out."""
 
 
@@ -23,11 +23,11 @@ def show(
 ) -> None:
     """Print all settings of a preset or recipe, as a recipe that `lensmith train --recipe` reads back.
 
-    Environment and lensmith.yaml are taken into account, as in training.
+    The values of the environment and of lensmith.yaml are included, as in training.
 
     Example: `lensmith recipe show best > mine.yaml`
     """
-    settings = api.recipe(which).model_dump(mode="json", exclude=HERE_ALONE)
+    settings = api.recipe(which).model_dump(mode="json", exclude=OF_ONE_RUN)
     if as_json:
         print_json({"recipe": which, "settings": settings})
         return
@@ -37,13 +37,13 @@ def show(
 def validate(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Recipe file (YAML).")], as_json: Json = False
 ) -> None:
-    """Look a recipe over before anything is trained, and show what learns when.
+    """Check a recipe before training, and show which layers each phase trains.
 
-    All mistakes are named together: settings there are not, values, contradictions, an unknown backbone, missing files.
+    All mistakes are reported together: unknown settings, values, contradictions, an unknown backbone, missing files.
     """
     found = api.validate(file)
     if as_json:
-        print_json(found.as_dict())
+        print_json(found)
         return
     settings, stages = found.settings, found.stages
     print_line(
@@ -57,7 +57,7 @@ def validate(
         )
         size = phase.image_size or settings.model_size or "the backbone's own"
         rows.append((phase.name, str(first) if first == last else f"{first} to {last}", learns, size))
-    print_table("", ("phase", "epochs", "what learns", "pixels"), rows)
+    print_table("", ("phase", "epochs", "trains", "pixels"), rows)
 
 
 command = group(VERBS["recipe"], show=show, validate=validate)

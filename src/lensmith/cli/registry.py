@@ -1,4 +1,4 @@
-"""`lensmith registry`: bundles as versions of named models, and which of them serves."""
+"""`lensmith registry`: bundles as versions of named models, and their aliases."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def push(
     tracking_uri: Uri = None,
     as_json: Json = False,
 ) -> None:
-    """Make a bundle a version of a model. The same bundle is not pushed twice.
+    """Register a bundle as a version of a model; the same bundle is not registered twice.
 
     Example: `lensmith registry push runs/flowers/bundle --name flowers --alias champion`
     """
     pushed = api.Registry(tracking_uri).push(bundle, name, alias=alias)
     if as_json:
-        print_json(pushed.as_dict())
+        print_json(pushed)
         return
     version = pushed.version
     state = "pushed" if pushed.new else "was there already"
     print_line((f"{version.name}@{version.version}", "bold"), f"  {state}{_named(version.aliases)}")
     if pushed.new and not pushed.uploaded:
-        print_line("  files: as the training has left them in MLflow")
+        print_line("  files: those of the tracked training in MLflow")
     if CHAMPION not in version.aliases:
         print_line(f"Next: lensmith registry alias {version.name}@{version.version} {CHAMPION}")
 
@@ -55,7 +55,7 @@ def list_(tracking_uri: Uri = None, as_json: Json = False) -> None:
     """List the models, with their aliases."""
     found = api.Registry(tracking_uri).models()
     if as_json:
-        print_json({"models": [model.as_dict() for model in found]})
+        print_json({"models": found})
         return
     if not found:
         print_line("No model is registered yet.")
@@ -77,11 +77,11 @@ def show(
     tracking_uri: Uri = None,
     as_json: Json = False,
 ) -> None:
-    """Show a model's versions, or all that the registry knows of one of them."""
+    """Show a model's versions, or one version in detail."""
     if "@" not in name:
         model = api.Registry(tracking_uri).model(name)
         if as_json:
-            print_json(model.as_dict())
+            print_json(model)
             return
         rows = [
             (
@@ -97,7 +97,7 @@ def show(
         return
     version = api.Registry(tracking_uri).version(name)
     if as_json:
-        print_json(version.as_dict())
+        print_json(version)
         return
     print_line((f"{version.name}@{version.version}", "bold"), f"  pushed {version.created:%Y-%m-%d %H:%M} UTC")
     facts = {"aliases": ", ".join(version.aliases) or "–", "content": version.content or "no bundle"}
@@ -109,18 +109,18 @@ def show(
 def alias(
     name: Annotated[str, typer.Argument(metavar="NAME@VERSION", help="Version; with --remove, the model.")],
     alias: Annotated[str, typer.Argument(metavar="ALIAS", help="Such as champion.")],
-    remove: Annotated[bool, typer.Option("--remove", help="Let the alias name nothing any longer.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove the alias.")] = False,
     tracking_uri: Uri = None,
     as_json: Json = False,
 ) -> None:
-    """Let an alias name a version. Where it is champion, `previous` names the champion before.
+    """Point an alias to a version; for champion, `previous` then names the champion before it.
 
     Example: `lensmith registry alias flowers@3 champion`
     """
     registry = api.Registry(tracking_uri)
     moved = registry.remove_alias(name, alias) if remove else registry.set_alias(name, alias)
     if as_json:
-        print_json(moved.as_dict())
+        print_json(moved)
         return
     if moved.now is None:
         print_line((f"{moved.name}@{moved.alias}", "bold"), f"  is no longer there; it named version {moved.before}")
@@ -138,19 +138,19 @@ def pull(
     tracking_uri: Uri = None,
     as_json: Json = False,
 ) -> None:
-    """Fetch a bundle out of the registry, and verify that it is the one that was pushed."""
+    """Fetch a bundle from the registry, and verify that it is the one that was pushed."""
     pulled = api.Registry(tracking_uri).pull(name, out)
     if as_json:
-        print_json(pulled.as_dict())
+        print_json(pulled)
         return
     print_line((f"{pulled.version.name}@{pulled.version.version}", "bold"), f"  {pulled.path}")
 
 
 def rollback(name: _Model, tracking_uri: Uri = None, as_json: Json = False) -> None:
-    """Make the champion before champion again. Run again, it goes forth again."""
+    """Make the previous champion the champion again; a second rollback undoes the first."""
     moved = api.Registry(tracking_uri).rollback(name)
     if as_json:
-        print_json(moved.as_dict())
+        print_json(moved)
         return
     print_line(
         (f"{moved.name}@{moved.alias}", "bold"), f"  names version {moved.now} again, in the place of {moved.before}"
@@ -164,7 +164,7 @@ def _named(aliases: tuple[str, ...]) -> str:
 def _percent(accuracy: str | None) -> str:
     try:
         return f"{100 * float(accuracy):.2f} %" if accuracy else "–"
-    except ValueError:  # somebody has written another
+    except ValueError:  # a tag that was written by hand
         return str(accuracy)
 
 

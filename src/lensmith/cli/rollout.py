@@ -34,10 +34,10 @@ _Reason = Annotated[str, typer.Option("--reason", help="Why, for the audit trail
 
 
 def start(given: dict[str, Any], *, as_json: Json = False) -> None:
-    """Begin a canary release: the version gets a share of the champion's requests, and is watched.
+    """Start a canary release: the version answers a share of the champion's requests.
 
-    Every service that follows NAME@champion takes part. What goes wrong takes the version back by itself; what
-    promotes it is `lensmith rollout promote`, or `--auto-promote`. Both bundles are verified before anything begins.
+    Every service that follows NAME@champion takes part. Guards roll the version back automatically;
+    `lensmith rollout promote` or `--auto-promote` promotes it. Both bundles are verified first.
 
     Example: `lensmith rollout start flowers --version 7 --share 10 --auto-promote`
     """
@@ -64,13 +64,13 @@ def status(
     if not watch:
         found = api.Rollout(name, tracking_uri).status()
         if as_json:
-            print_json(found.as_dict())
+            print_json(found)
         else:
             show(_drawn(found))
         return
     if as_json:
         for found in _looks(name, tracking_uri):
-            print_json(found.as_dict())
+            print_json(found)
         return
     from rich.live import Live
 
@@ -80,7 +80,10 @@ def status(
 
 
 def promote(name: _Name, reason: _Reason = "", tracking_uri: Uri = None, as_json: Json = False) -> None:
-    """End the release: the challenger becomes the champion, whatever the guards say. `previous` names the old one."""
+    """End the release: the challenger becomes the champion, regardless of the guards.
+
+    The alias `previous` then names the old champion.
+    """
     _print_end(*api.Rollout(name, tracking_uri).promote(reason), as_json)
 
 

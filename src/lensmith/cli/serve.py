@@ -9,11 +9,10 @@ from lensmith.config import ServeSettings
 
 
 def serve(given: dict[str, Any]) -> None:
-    """Answer over HTTP, with a page at / to drop an image on.
+    """Serve a bundle over HTTP, with a page at / to drop an image on.
 
-    The bundle is verified first; the address is printed when the service is ready. Ctrl-C or SIGTERM finishes
-    the requests that are under way and ends with exit code 0. The bundle may be named by LENSMITH_SERVE_BUNDLE or
-    lensmith.yaml instead.
+    The bundle is verified first; the address is printed when the service is ready. On Ctrl-C or SIGTERM the service
+    finishes running requests and exits with 0. LENSMITH_SERVE_BUNDLE or lensmith.yaml may name the bundle instead.
     """
     from lensmith import api
 

@@ -14,8 +14,8 @@ def token(given: dict[str, Any], *, as_json: Json = False) -> None:
     """Make a token with which SUBJECT may call the service, and print it on standard output, alone.
 
     Signed with a secret (HS256; the service gets the same file as --jwt-secret-file), or with a private key (RS256,
-    ES256; the service gets the public one as --jwt-key-file). Nothing is kept: a token cannot be taken back before it
-    expires, except by changing the secret or key.
+    ES256; the service gets the public one as --jwt-key-file). Nothing is stored: a token can be revoked before it
+    expires only by changing the secret or key.
 
     Example: `lensmith token robot --secret-file secret > robot.token`
     """
@@ -25,7 +25,7 @@ def token(given: dict[str, Any], *, as_json: Json = False) -> None:
     if made.new_secret:
         print(f"lensmith: a new secret is in {made.new_secret}; only you may read it.", file=sys.stderr)
     if as_json:
-        print_json(made.as_dict())
+        print_json(made)
         return
     print(made.text, flush=True)
     what = f"{made.subject} may {' and '.join(made.scopes)} until {made.expires:%Y-%m-%d %H:%M} UTC ({made.algorithm})"

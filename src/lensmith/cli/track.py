@@ -1,8 +1,7 @@
-"""`lensmith track`: what trainings have told MLflow."""
+"""`lensmith track`: training runs in MLflow."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +10,7 @@ import typer
 from lensmith import api
 from lensmith.cli import VERBS
 from lensmith.cli.options import Json, function_for, group
-from lensmith.cli.output import print_json, print_line, print_table
+from lensmith.cli.output import exit_with, print_json, print_line, print_table
 from lensmith.config import TrackSettings
 
 _Runs = Annotated[
@@ -21,44 +20,43 @@ _Runs = Annotated[
 
 
 def ui(given: dict[str, Any]) -> None:
-    """Start MLflow's pages on this machine: runs, their curves, bundles and models. Ctrl-C ends it.
+    """Start MLflow's web pages: runs, their curves, bundles and models. Ctrl-C stops them.
 
-    Shows what is where `tracking` in lensmith.yaml or LENSMITH_TRACKING_URI says, by default in runs/mlflow.db. Other
-    machines see it only with `--host`, and MLflow asks nobody who they are.
+    They show the store that `tracking` in lensmith.yaml or LENSMITH_TRACKING_URI names, by default runs/mlflow.db.
+    Other machines reach them only with `--host`; MLflow has no authentication.
     """
     api.track_ui(**given)
 
 
 def sync(runs: _Runs = None, as_json: Json = False) -> None:
-    """Send what did not arrive while the tracking server was away, and runs that were not tracked if they are named.
+    """Send what the tracking server did not receive.
 
-    Nothing is sent twice. Exits with 2 where something still does not arrive.
+    With RUN, also runs that were not tracked. Nothing is sent twice. Exits with 2 if something still does not arrive.
     """
     synced = api.sync_runs(runs or ())
     problem = synced.problem
     if as_json:
-        print_json(synced.as_dict())
-        if problem:  # said in the object; another one would make two of them
-            print(f"lensmith: {problem}", file=sys.stderr)
-            raise typer.Exit(problem.exit_code)
+        print_json(synced)
+        if problem:
+            exit_with(problem)
         return
     if not synced.runs:
-        print_line("Nothing was left to send.")
+        print_line("Everything had been sent.")
         return
-    rows = [(sent.run, sent.run_id, sent.bytes, sent.problem or "all has arrived") for sent in synced.runs]
+    rows = [(sent.run, sent.run_id, sent.bytes, sent.problem or "complete") for sent in synced.runs]
     print_table("", ("run", "MLflow run", "bytes sent", "state"), rows)
     if problem:
         raise problem
 
 
 def list_(
-    limit: Annotated[int, typer.Option(metavar="INT", min=1, max=1000, help="Runs at most.")] = 20,
+    limit: Annotated[int, typer.Option(metavar="INT", min=1, max=1000, help="Largest number of runs.")] = 20,
     as_json: Json = False,
 ) -> None:
-    """List the runs that were tracked last, with their best accuracy on the validation part."""
+    """List the latest tracked runs, with their best validation accuracy."""
     found = api.tracked_runs(limit)
     if as_json:
-        print_json({"runs": [run.as_dict() for run in found]})
+        print_json({"runs": found})
         return
     if not found:
         print_line("No run has been tracked.")

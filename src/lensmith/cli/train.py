@@ -43,37 +43,37 @@ def train(given: dict[str, Any], *, recipe: Recipe = None, resume: Resume = None
     if not leads():
         return
     if as_json:
-        print_json(trained.as_dict())
+        print_json(trained)
     else:
-        tell(trained)
+        print_trained(trained)
 
 
 def leads() -> bool:
-    """Whether this process speaks: of several that torchrun started, one does."""
+    """Whether this process prints; of the ranks that torchrun started, one does."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def tell(trained: Trained) -> None:
-    """A finished run, in a few lines."""
+def print_trained(trained: Trained) -> None:
+    """Print a finished run in a few lines."""
     fitted, parity = trained.fitted, trained.parity
     accuracy = fitted.metrics["val_accuracy"]
-    judged = "" if accuracy is None else f", validation accuracy {accuracy:.4f}"
+    validation = "" if accuracy is None else f", validation accuracy {accuracy:.4f}"
     if trained.already:
-        print_line(f"\nThe run {trained.run} is finished and exported; nothing was left to do.")
+        print_line(f"\nThe run {trained.run} is finished and exported; there is nothing to do.")
     print_line((f"\n{trained.bundle}", "bold"))
-    print_line(f"  best epoch {fitted.best_epoch} of {fitted.epochs}{judged}; curves in {fitted.run.curves}")
+    print_line(f"  best epoch {fitted.best_epoch} of {fitted.epochs}{validation}; curves in {fitted.run.curves}")
     print_line(f"  the graph agrees with PyTorch on {parity.agreement:.2%} of {parity.images:,} images")
     waited = f"{fitted.data_wait_share:.0%} of the time waiting for data"
     print_line(f"  {trained.seconds:,.0f} s, {fitted.images_per_second:,.0f} training images a second, {waited}")
     if fitted.oom_retries:
-        kept = " and activation checkpointing" if fitted.checkpointing else ""
-        print_line(f"  memory ran out {fitted.oom_retries}×; the batches went through in {fitted.chunks} chunks{kept}")
+        how = " and activation checkpointing" if fitted.checkpointing else ""
+        print_line(f"  memory ran out {fitted.oom_retries}×; the batches went through in {fitted.chunks} chunks{how}")
     if trained.tracked is not None:
-        _tell_tracking(trained, trained.tracked)
+        _print_tracking(trained, trained.tracked)
     print_line(f"\nNext: lensmith serve {trained.bundle}")
 
 
-def _tell_tracking(trained: Trained, tracked: TrackingStatus) -> None:
+def _print_tracking(trained: Trained, tracked: TrackingStatus) -> None:
     run = f"run {tracked.run_id}" if tracked.run_id else f"run {trained.run.name}"
     if tracked.complete:
         print_line(f"  tracked as {run} at {tracked.uri}")
@@ -83,7 +83,7 @@ def _tell_tracking(trained: Trained, tracked: TrackingStatus) -> None:
 
 
 def leave() -> None:
-    """Let ranks that torchrun started say goodbye: one that ends while the group's threads are at work may crash."""
+    """Leave the process group of torchrun; a rank that ends while the group's threads work may crash."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
