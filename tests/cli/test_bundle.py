@@ -73,7 +73,7 @@ def test_verify_says_what_answered_and_what_could_not_be_asked(
 ) -> None:
     code, out, err = run(capsys, "verify", measured.path)
     assert (code, err) == (0, "")
-    assert "✓ onnxruntime-fp32 answers rightly, 3 golden samples" in out
+    assert "✓ onnxruntime-fp32 answers correctly, 3 golden samples" in out
     assert "– openvino-bf16 cannot be run here: this processor has no NO-SUCH-SET" in out
     assert "– openvino-int8 not in it: too few images" in out
     code, out, _ = run(capsys, "verify", measured.path, "--json")

@@ -51,7 +51,7 @@ def test_check_lists_counts_and_names_what_is_wrong_and_exits_with_0(
 
 def test_check_of_a_clean_folder_says_so(colours: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("check", colours) == 0
-    assert "Nothing wrong was found." in capsys.readouterr().out
+    assert "No problem was found." in capsys.readouterr().out
 
 
 def test_check_lists_twenty_findings_and_all_in_json(colours: Path, capsys: pytest.CaptureFixture[str]) -> None:

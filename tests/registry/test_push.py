@@ -14,7 +14,7 @@ from lensmith.errors import BundleError, RegistryError, RolloutError
 from lensmith.registry.models import RUN_TAG, aliases, names, place, versions
 from lensmith.registry.push import labels_digest, push
 from lensmith.rollout.ledger import Ledger
-from lensmith.rollout.state import Rollout
+from lensmith.rollout.state import CanaryRelease
 
 Remake = Callable[..., Bundle]
 
@@ -111,7 +111,7 @@ def test_no_champion_is_set_while_a_gray_release_is_under_way(
     versions("a", "b")
     ledger = Ledger.open(registry, "flowers", create=True)
     assert ledger is not None
-    ledger.begin(Rollout(id="", name="flowers", champion="1", challenger="2"))
+    ledger.begin(CanaryRelease(id="", name="flowers", champion="1", challenger="2"))
     with pytest.raises(RolloutError):
         lensmith.Registry().push(remake("bundle", name="flowers").path, alias="champion")
     with pytest.raises(RolloutError):

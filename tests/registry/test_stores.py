@@ -14,7 +14,7 @@ from lensmith.core.machine import cache_dir
 from lensmith.errors import FallbackWarning, RegistryError, RegistryUnreachableError, RolloutError
 from lensmith.registry import client
 from lensmith.rollout.ledger import Ledger
-from lensmith.rollout.state import Decision, Rollout
+from lensmith.rollout.state import CanaryRelease, Decision
 
 Remake = Callable[..., Bundle]
 
@@ -38,7 +38,7 @@ def test_a_model_lives_alike_in_every_store(address: str, remake: Remake, shared
     there = client.client(client.uri())
     ledger = Ledger.open(there, "flowers", create=True)
     assert ledger is not None
-    begun = ledger.begin(Rollout(id="", name="flowers", champion="1", challenger="2"))
+    begun = ledger.begin(CanaryRelease(id="", name="flowers", champion="1", challenger="2"))
     assert begun.id == "flowers-1"
     with pytest.raises(RolloutError, match="under way"):
         lensmith.Registry().set_alias("flowers@2", "champion")
@@ -67,7 +67,7 @@ def test_several_that_begin_at_once_share_one_ledger(address: str, remake: Remak
         ledger = Ledger.open(clients[number], name, create=True)
         assert ledger is not None
         try:
-            return ledger.begin(Rollout(id="", name=name, champion="1", challenger="1", by=str(number))).by
+            return ledger.begin(CanaryRelease(id="", name=name, champion="1", challenger="1", by=str(number))).by
         except RolloutError:
             return ""
 
@@ -92,7 +92,7 @@ def test_replicas_that_apply_a_decision_at_once_do_not_disturb_one_another(addre
     there.set_registered_model_alias(name, "challenger", "2")
     ledger = Ledger.open(there, name, create=True)
     assert ledger is not None
-    ledger.begin(Rollout(id="", name=name, champion="1", challenger="2"))
+    ledger.begin(CanaryRelease(id="", name=name, champion="1", challenger="2"))
     clients = [client.client(client.uri()) for _ in range(4)]
 
     def end(number: int) -> str:
