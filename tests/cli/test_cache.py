@@ -8,16 +8,16 @@ import pytest
 
 import lensmith
 from lensmith.cli import main
-from lensmith.core.cache import Store
+from lensmith.core.array_cache import ArrayCache
 
 
 @pytest.fixture(autouse=True)
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LENSMITH_CACHE", str(tmp_path))
-    store = Store(10**6)
+    store = ArrayCache(10**6)
     ones = np.ones(1000, dtype=np.float16)
     for kind in ("features", "pixels"):
-        store.obtain(kind, {}, "float16", [1000], lambda numbers: iter([ones for _ in numbers]), f"some {kind}")
+        store.get_or_compute(kind, {}, "float16", [1000], lambda numbers: iter([ones for _ in numbers]), f"some {kind}")
     (tmp_path / "measured").mkdir()
     (tmp_path / "measured" / "step-0.json").write_text("{}")
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lensmith.core import memoized as room
-from lensmith.core.memoized import forget, remembered
+from lensmith.core import memoized
+from lensmith.core.memoized import clear_memoized, memoized_on_disk
 
 
 @pytest.fixture(autouse=True)
@@ -15,32 +15,32 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_is_made_once_for_what_it_depends_on() -> None:
     answers = iter(["bf16", "fp32", "fp16"])
-    said = [remembered("step", {"model": name}, lambda: next(answers)) for name in ("a", "a", "b", "a")]
+    said = [memoized_on_disk("step", {"model": name}, lambda: next(answers)) for name in ("a", "a", "b", "a")]
     assert said == ["bf16", "bf16", "fp32", "bf16"]
-    assert forget() == 2
-    assert remembered("step", {"model": "a"}, lambda: next(answers)) == "fp16"
+    assert clear_memoized() == 2
+    assert memoized_on_disk("step", {"model": "a"}, lambda: next(answers)) == "fp16"
 
 
 def test_another_machine_measures_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert remembered("step", {}, lambda: 1) == 1
-    monkeypatch.setattr(room, "description", lambda: {"cores": 999})
-    assert remembered("step", {}, lambda: 2) == 2
+    assert memoized_on_disk("step", {}, lambda: 1) == 1
+    monkeypatch.setattr(memoized, "description", lambda: {"cores": 999})
+    assert memoized_on_disk("step", {}, lambda: 2) == 2
 
 
 def test_of_two_processes_that_measure_at_once_the_first_is_right_for_both() -> None:
     def slowly() -> str:
-        assert remembered("step", {}, lambda: "first") == "first"
+        assert memoized_on_disk("step", {}, lambda: "first") == "first"
         return "second"
 
-    assert remembered("step", {}, slowly) == "first"
+    assert memoized_on_disk("step", {}, slowly) == "first"
 
 
 @pytest.mark.parametrize("content", ["", "\0\0", "{}"])
 def test_a_file_that_a_power_cut_has_left_is_replaced(tmp_path: Path, content: str) -> None:
-    remembered("step", {}, lambda: 1)
-    (file,) = (tmp_path / "measured").iterdir()
+    memoized_on_disk("step", {}, lambda: 1)
+    (file,) = (tmp_path / "measured").glob("*.json")
     file.write_text(content)
-    assert [remembered("step", {}, lambda answer=answer: answer) for answer in (2, 3)] == [2, 2]
+    assert [memoized_on_disk("step", {}, lambda answer=answer: answer) for answer in (2, 3)] == [2, 2]
 
 
 def test_a_folder_that_cannot_be_written_to_costs_a_trial_each_time(
@@ -48,4 +48,4 @@ def test_a_folder_that_cannot_be_written_to_costs_a_trial_each_time(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("LENSMITH_CACHE", str(tmp_path / "file"))
-    assert [remembered("step", {}, lambda answer=answer: answer) for answer in (1, 2)] == [1, 2]
+    assert [memoized_on_disk("step", {}, lambda answer=answer: answer) for answer in (1, 2)] == [1, 2]

@@ -11,7 +11,7 @@ from lensmith.api.arguments import StrPath, default, documented, given
 from lensmith.core.machine import share_cores
 
 if TYPE_CHECKING:
-    from lensmith.core.cache import Cleared, Kept
+    from lensmith.core.cache import CacheClearResult, CacheContents
     from lensmith.training.models.zoo import Backbone
     from lensmith.training.recipe_file import Validated
     from lensmith.workflows.distill import Distilled
@@ -141,15 +141,15 @@ def distill(
     return run(settings, recipe, resume)
 
 
-def list_cache() -> Kept:
+def list_cache() -> CacheContents:
     """List what runs have cached for later runs: features of frozen layers, decoded pixels."""
-    from lensmith.core.cache import kept
+    from lensmith.core.cache import list_cache as run
 
-    return kept()
+    return run()
 
 
-def clear_cache(kind: Literal["features", "pixels", "measured"] | None = None) -> Cleared:
+def clear_cache(kind: Literal["features", "pixels", "measured"] | None = None) -> CacheClearResult:
     """Clear the cache: one kind of entry, or all of them; downloads stay."""
-    from lensmith.core.cache import clear
+    from lensmith.core.cache import clear_cache as run
 
-    return clear(kind)
+    return run(kind)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lensmith.config import TrainSettings
-from lensmith.core.cache import NotKeptError, Store, default_budget_bytes
+from lensmith.core.array_cache import ArrayCache, NotCachedError
+from lensmith.core.cache import default_budget_bytes
 from lensmith.training.dataloading import decode_cache
 from lensmith.training.dataloading.dataset import ImageDataset
 from lensmith.training.dataloading.decode_cache import DecodedPictures
@@ -88,7 +89,7 @@ class Source:
         self.run, self.learner, self.order, self.recorder, self.stopped = run, learner, order, recorder, stopped
         settings = run.settings
         budget = default_budget_bytes() if settings.cache_gb is None else int(settings.cache_gb * 1e9)
-        self.store = Store(budget) if budget else None
+        self.store = ArrayCache(budget) if budget else None
         self.backends: dict[str, str] = {}
         """Phase → engine, so that a resumed run sees the same features."""
 
@@ -144,7 +145,7 @@ class Source:
                 dataset.images, dataset.samples, shortest_px, self.store, self._watch("decoding")
             )
             self.recorder.event("decoded", pictures=len(dataset.samples), bytes=int(found.pixels.nbytes))
-        except NotKeptError as error:
+        except NotCachedError as error:
             self.recorder.say(f"decoded pictures are not kept: {error}")
         except StoppedError:
             stopped = True

@@ -14,7 +14,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from lensmith.config import TrainSettings
-from lensmith.core.memoized import remembered
+from lensmith.core.memoized import memoized_on_disk
 from lensmith.imaging.preprocessing import Preprocessing
 from lensmith.training import optimizer, precision
 from lensmith.training.dataloading import augment
@@ -279,7 +279,7 @@ class Learner:
             "model": self.settings.model, "shape": list(self._shape), "learns": phase.trainable, "device": gpu,
             "threads": torch.get_num_threads(), "batch_norm": self.settings.batch_norm, "torch": torch.__version__,
         }  # fmt: skip
-        chosen, layout = remembered("training step", depends_on, self._measure_precisions)
+        chosen, layout = memoized_on_disk("training step", depends_on, self._measure_precisions)
         return chosen, layout
 
     def _measure_precisions(self) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lensmith.core.cache import NotKeptError, Store
+from lensmith.core.array_cache import ArrayCache, NotCachedError
 from lensmith.data.split import prepare
 from lensmith.errors import ImageError
 from lensmith.imaging.decode import decode, decoded_size
@@ -43,7 +43,7 @@ def dataset(photos: Path, level: str = "standard") -> ImageDataset:
     return ImageDataset(images, images.part("train"), HOW, augment.LEVELS[level], seed=0)
 
 
-def kept(made: ImageDataset, store: Store) -> decode_cache.DecodedPictures:
+def kept(made: ImageDataset, store: ArrayCache) -> decode_cache.DecodedPictures:
     shortest = made.shortest_px(HOW, made.augment)
     return decode_cache.load_or_decode(made.images, made.samples, shortest, store, lambda done, total: None)
 
@@ -72,7 +72,7 @@ def test_batches_are_the_same_to_the_bit(photos: Path, tmp_path: Path, level: st
     plain = batches(dataset(photos, level), workers)
     made = dataset(photos, level)
     for _ in range(2):  # computed, then found
-        made.decoded = kept(made, Store(10**8, tmp_path / "kept"))
+        made.decoded = kept(made, ArrayCache(10**8, tmp_path / "kept"))
         for ours, theirs in zip(batches(made, workers), plain, strict=True):
             assert torch.equal(ours.images, theirs.images)
             assert ours.indices == theirs.indices
@@ -81,7 +81,7 @@ def test_batches_are_the_same_to_the_bit(photos: Path, tmp_path: Path, level: st
 
 def test_it_goes_to_another_process_as_the_name_of_a_file(photos: Path, tmp_path: Path) -> None:
     made = dataset(photos)
-    found = kept(made, Store(10**8, tmp_path / "kept"))
+    found = kept(made, ArrayCache(10**8, tmp_path / "kept"))
     sent = pickle.dumps(found)
     assert len(sent) < 10_000 < found.pixels.nbytes
     again = pickle.loads(sent)
@@ -92,8 +92,8 @@ def test_it_goes_to_another_process_as_the_name_of_a_file(photos: Path, tmp_path
 
 
 def test_it_is_not_kept_where_there_is_no_room(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(NotKeptError):
-        kept(dataset(photos), Store(1000, tmp_path / "kept"))
+    with pytest.raises(NotCachedError):
+        kept(dataset(photos), ArrayCache(1000, tmp_path / "kept"))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from lensmith.config import TrainSettings
-from lensmith.core.cache import Store
+from lensmith.core.array_cache import ArrayCache
 from lensmith.data.split import prepare
 from lensmith.imaging.preprocessing import preprocess
 from lensmith.training.dataloading import augment
@@ -35,7 +35,7 @@ class Bench:
         torch.manual_seed(0)
         self.network: Network = backbone.build(self.settings, 3)
         self.network.freeze(0, statistics=True)
-        self.store: Store | None = Store(10**9, root)
+        self.store: ArrayCache | None = ArrayCache(10**9, root)
         self.how = self.network.preprocessing
         self.computed = 0
 
@@ -165,12 +165,12 @@ def test_an_unreadable_image_is_a_row_of_nothing_with_its_reason_also_the_next_t
 
 def test_without_room_on_disk_they_are_kept_in_memory(bench: Bench) -> None:
     right = bench.features().values
-    bench.store = Store(10)
+    bench.store = ArrayCache(10)
     assert np.array_equal(bench.features().values, right)
 
 
 def test_without_room_anywhere_there_are_none(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench.store = Store(10)
+    bench.store = ArrayCache(10)
     monkeypatch.setattr(features, "_MEMORY_SHARE", 0.0)
     with pytest.raises(NoFeaturesError, match="budget"):
         bench.features()

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import PIL
 from PIL import Image
 
-from lensmith.core.cache import Store
+from lensmith.core.array_cache import ArrayCache
 from lensmith.core.machine import allowed_cores
 from lensmith.core.threads import map_in_order
 from lensmith.data.scan import ImageSet, Sample, identity
@@ -90,7 +90,7 @@ def is_worthwhile(images: ImageSet, samples: Sequence[Sample], shortest_px: int,
 
 
 def load_or_decode(
-    images: ImageSet, samples: Sequence[Sample], shortest_px: int, store: Store, watch: Callable[[int, int], None]
+    images: ImageSet, samples: Sequence[Sample], shortest_px: int, store: ArrayCache, watch: Callable[[int, int], None]
 ) -> DecodedPictures:
     """Pictures of `samples` from the cache, or decoded now on all cores.
 
@@ -102,7 +102,7 @@ def load_or_decode(
         watch: progress callback: pictures done, of how many. An exception stops the work; finished blocks stay cached.
 
     Raises:
-        NotKeptError: the cache has no room for them.
+        NotCachedError: the cache has no room for them.
     """
     threads = allowed_cores()
     sizes = np.array(
@@ -133,7 +133,7 @@ def load_or_decode(
 
     key = {"shortest_px": shortest_px, "files": identity(images, samples), "pillow": PIL.__version__}
     title = f"{len(samples):,} pictures of {images.root.name}, shorter side {shortest_px} px or more"
-    return DecodedPictures(store.obtain("pixels", key, "uint8", lengths, make, title), sizes, shortest_px)
+    return DecodedPictures(store.get_or_compute("pixels", key, "uint8", lengths, make, title), sizes, shortest_px)
 
 
 def _lengths(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from lensmith.core.machine import allowed_cores, instruction_sets
-from lensmith.core.memoized import remembered
+from lensmith.core.memoized import memoized_on_disk
 from lensmith.core.version import installed_versions
 from lensmith.imaging.preprocessing import Tensor
 from lensmith.inference.engine import open_graph
@@ -90,10 +90,10 @@ class FrozenTrunk:
         where = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         depends_on = {**key, "image_size": self.image_size, "device": where, "versions": versions, "among": names}
         ours = [name for name in names if name.startswith("torch")]
-        speeds = remembered("prefix-torch", depends_on, lambda: self.speeds(ours))
+        speeds = memoized_on_disk("prefix-torch", depends_on, lambda: self.speeds(ours))
         others = [name for name in names if name not in ours]
         if others and images > TORCH_IS_FINE_S * max(speeds.values()):
-            speeds = speeds | remembered("prefix", depends_on, lambda: self.speeds(others))
+            speeds = speeds | memoized_on_disk("prefix", depends_on, lambda: self.speeds(others))
         return max(speeds, key=lambda name: speeds[name])
 
     def speeds(self, names: list[str]) -> dict[str, float]:

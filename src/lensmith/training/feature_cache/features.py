@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from lensmith.config import TrainSettings
-from lensmith.core.cache import Make, NotKeptError, Store
+from lensmith.core.array_cache import ArrayCache, ComputeBlocks, NotCachedError
 from lensmith.core.text import first_line
 from lensmith.core.threads import map_in_order
 from lensmith.core.version import installed_versions
@@ -113,7 +113,7 @@ class FeatureExtractor:
         how: Preprocessing,
         settings: TrainSettings,
         device: torch.device,
-        store: Store | None,
+        store: ArrayCache | None,
         backend: str | None = None,
     ) -> None:
         self.trunk = FrozenTrunk(split_point.frozen_trunk(model), how.image_size, device)
@@ -180,9 +180,11 @@ class FeatureExtractor:
         title = f"{len(samples):,} images of {images.root.name}, {seen}: {network}"
         try:
             if self.store is None:
-                raise NotKeptError("the cache is off, or too small for all views")
-            flat = self.store.obtain("features", key, "float16", lengths, make, title, lambda: watch(0, len(samples)))
-        except NotKeptError as error:
+                raise NotCachedError("the cache is off, or too small for all views")
+            flat = self.store.get_or_compute(
+                "features", key, "float16", lengths, make, title, lambda: watch(0, len(samples))
+            )
+        except NotCachedError as error:
             if 2 * sum(lengths) > _MEMORY_SHARE * psutil.virtual_memory().available:
                 raise NoFeaturesError(str(error)) from error
             flat = _in_memory(make, lengths)
@@ -191,7 +193,7 @@ class FeatureExtractor:
         return Features(values, {int(row): dataset[Item(0, int(row))][-1] or "it was unreadable" for row in lost})
 
 
-def _in_memory(make: Make, lengths: Sequence[int]) -> npt.NDArray[np.float16]:
+def _in_memory(make: ComputeBlocks, lengths: Sequence[int]) -> npt.NDArray[np.float16]:
     try:
         flat = np.empty(sum(lengths), dtype=np.float16)
         start = 0

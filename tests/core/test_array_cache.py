@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lensmith.core.cache import BLOCKS, DATA, NotKeptError, Store
+from lensmith.core.array_cache import BLOCKS, DATA, ArrayCache, NotCachedError
 
 LENGTHS = [3, 4, 0, 5]
 WHOLE = np.arange(12, dtype=np.float16)
@@ -33,27 +33,27 @@ class Work:
             yield WHOLE[ends[number] - LENGTHS[number] : ends[number]]
 
 
-def obtain(store: Store, work: Work, key: int = 0) -> np.ndarray[Any, Any]:
-    return store.obtain("features", {"key": key}, "float16", LENGTHS, work, f"entry {key}")
+def obtain(store: ArrayCache, work: Work, key: int = 0) -> np.ndarray[Any, Any]:
+    return store.get_or_compute("features", {"key": key}, "float16", LENGTHS, work, f"entry {key}")
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(10**6, tmp_path / "kept")
+def store(tmp_path: Path) -> ArrayCache:
+    return ArrayCache(10**6, tmp_path / "kept")
 
 
-def test_what_was_computed_is_found_again_and_another_key_is_another_entry(store: Store) -> None:
+def test_what_was_computed_is_found_again_and_another_key_is_another_entry(store: ArrayCache) -> None:
     first, again, other = Work(), Work(), Work()
     assert np.array_equal(obtain(store, first), WHOLE)
-    found = obtain(Store(10**6, store.root), again)
+    found = obtain(ArrayCache(10**6, store.root), again)
     assert np.array_equal(found, WHOLE)
     assert not found.flags.writeable
     obtain(store, other, key=1)
     assert (first.made, again.made, other.made) == ([0, 1, 2, 3], [], [0, 1, 2, 3])
 
 
-def test_work_that_was_stopped_goes_on_where_it_was(store: Store) -> None:
-    with pytest.raises(NotKeptError):  # InterruptedError is the system's, as a full disk's error is
+def test_work_that_was_stopped_goes_on_where_it_was(store: ArrayCache) -> None:
+    with pytest.raises(NotCachedError):  # InterruptedError is the system's, as a full disk's error is
         obtain(store, Work(stop_after=2))
     (entry,) = store.entries()
     assert not entry.whole
@@ -64,7 +64,7 @@ def test_work_that_was_stopped_goes_on_where_it_was(store: Store) -> None:
 
 
 @pytest.mark.parametrize("byte", range(0, 24, 5))
-def test_a_damaged_block_is_computed_again_and_no_other(store: Store, byte: int) -> None:
+def test_a_damaged_block_is_computed_again_and_no_other(store: ArrayCache, byte: int) -> None:
     obtain(store, Work())
     data = store.entries()[0].path / DATA
     damaged = bytearray(data.read_bytes())
@@ -76,7 +76,7 @@ def test_a_damaged_block_is_computed_again_and_no_other(store: Store, byte: int)
 
 
 @pytest.mark.parametrize("name", [DATA, BLOCKS])
-def test_a_file_cut_short_is_not_taken_for_whole(store: Store, name: str) -> None:
+def test_a_file_cut_short_is_not_taken_for_whole(store: ArrayCache, name: str) -> None:
     obtain(store, Work())
     file = store.entries()[0].path / name
     os.truncate(file, file.stat().st_size // 2)
@@ -93,10 +93,10 @@ def _killed(root: Path, ready: Any) -> None:
                 time.sleep(60)
             yield block
 
-    obtain(Store(10**6, root), slow)  # type: ignore[arg-type]
+    obtain(ArrayCache(10**6, root), slow)  # type: ignore[arg-type]
 
 
-def test_a_killed_process_leaves_what_it_had_and_no_lock(store: Store) -> None:
+def test_a_killed_process_leaves_what_it_had_and_no_lock(store: ArrayCache) -> None:
     context = multiprocessing.get_context("fork")
     ready = context.Event()
     process = context.Process(target=_killed, args=(store.root, ready))
@@ -116,10 +116,10 @@ def _one_of_two(root: Path, made: Any) -> None:
             time.sleep(0.2)
             yield block
 
-    assert np.array_equal(obtain(Store(10**6, root), slow), WHOLE)  # type: ignore[arg-type]
+    assert np.array_equal(obtain(ArrayCache(10**6, root), slow), WHOLE)  # type: ignore[arg-type]
 
 
-def test_two_processes_at_once_compute_it_once(store: Store) -> None:
+def test_two_processes_at_once_compute_it_once(store: ArrayCache) -> None:
     context = multiprocessing.get_context("fork")
     made = context.Value("i", 0)
     processes = [context.Process(target=_one_of_two, args=(store.root, made)) for _ in range(2)]
@@ -133,7 +133,7 @@ def test_two_processes_at_once_compute_it_once(store: Store) -> None:
 
 def test_the_least_recently_used_makes_room(tmp_path: Path) -> None:
     one = 2 * len(WHOLE) + 8 * len(LENGTHS)
-    store = Store(2 * one, tmp_path / "kept")
+    store = ArrayCache(2 * one, tmp_path / "kept")
     for key in (0, 1):
         obtain(store, Work(), key)
         time.sleep(0.02)
@@ -147,11 +147,11 @@ def test_the_least_recently_used_makes_room(tmp_path: Path) -> None:
 
 
 def test_more_than_the_budget_is_not_kept(tmp_path: Path) -> None:
-    with pytest.raises(NotKeptError, match="more than the budget"):
-        obtain(Store(10, tmp_path / "kept"), Work())
+    with pytest.raises(NotCachedError, match="more than the budget"):
+        obtain(ArrayCache(10, tmp_path / "kept"), Work())
 
 
 def test_a_folder_that_cannot_be_written_to_is_no_fault(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(NotKeptError):
-        obtain(Store(10**6, tmp_path / "file" / "kept"), Work())
+    with pytest.raises(NotCachedError):
+        obtain(ArrayCache(10**6, tmp_path / "file" / "kept"), Work())
