@@ -236,7 +236,7 @@ def test_the_engine_is_measured_only_where_torch_would_take_long(bench: Bench, m
     speeds = {"torch fp32": 100.0, "torch bf16": 150.0, "openvino fp32": 400.0, "openvino bf16": 0.0}
     asked: list[list[str]] = []
     monkeypatch.setattr(backends, "available_backends", lambda device: list(speeds))
-    monkeypatch.setattr(backends, "remembered", lambda what, depends_on, measure: measure())
+    monkeypatch.setattr(backends, "memoized_on_disk", lambda what, depends_on, measure: measure())
     monkeypatch.setattr(
         backends.FrozenTrunk,
         "speeds",
