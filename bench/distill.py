@@ -44,18 +44,18 @@ def images(given: argparse.Namespace) -> Path:
 def trained(given: argparse.Namespace, name: str, **settings: Any) -> dict[str, Any]:
     """Train, and evaluate the best epoch on the test part."""
     from lensmith.config import TrainSettings
-    from lensmith.training.trainer import fit
+    from lensmith.training.trainer import Trainer
 
     out = Path(given.out) / "runs" / name
     shutil.rmtree(out, ignore_errors=True)
     shared = {"resize": "squash", "augment": "light", "patience": settings["epochs"], "monitor": "loss"}
     print(f"{name} …", file=sys.stderr, flush=True)
     started = time.perf_counter()
-    fitted = fit(TrainSettings.resolve({"data": images(given), "out": out, **shared, **settings}))
+    result = Trainer().start(TrainSettings.resolve({"data": images(given), "out": out, **shared, **settings}))
     seconds = time.perf_counter() - started
     accuracy = test_accuracy(out)
     print(f"{name}: {accuracy:.4f} in {seconds:.0f} s", file=sys.stderr, flush=True)
-    return {"run": str(out), "accuracy": accuracy, "val_accuracy": fitted.metrics["val_accuracy"], "seconds": seconds}
+    return {"run": str(out), "accuracy": accuracy, "val_accuracy": result.metrics["val_accuracy"], "seconds": seconds}
 
 
 def test_accuracy(path: Path) -> float:
@@ -68,7 +68,7 @@ def test_accuracy(path: Path) -> float:
     from lensmith.training.models import backbone
     from lensmith.training.run_dir import checkpoint
     from lensmith.training.run_dir.run import Run
-    from lensmith.training.validate import answers
+    from lensmith.training.validate import compute_outputs
 
     run, device = Run.open(path), torch.device("cpu")
     model = backbone.rebuild(run.settings, len(run.images.labels), checkpoint.load(run.best)["model"])
@@ -76,7 +76,7 @@ def test_accuracy(path: Path) -> float:
     dataset = ImageDataset(run.images, samples, run.preprocessing, None, 0)
     batches = build_loader(dataset, EpochSampler(len(samples), 128, None), default_loader_workers(device), device)
     try:
-        return answers(model, batches, device).accuracy
+        return compute_outputs(model, batches, device).accuracy
     finally:
         close_loader(batches)
 

@@ -43,14 +43,14 @@ def run_of(given: argparse.Namespace, model: str) -> Path:
     """A run with a trained head, made once."""
     from lensmith.config import TrainSettings
     from lensmith.training.models import zoo
-    from lensmith.training.trainer import fit
+    from lensmith.training.trainer import Trainer
 
     out = Path(given.out) / "runs" / model
     if not (out / "checkpoints" / "best.pt").exists():
         shutil.rmtree(out, ignore_errors=True)
         pretrained = any(backbone.on_this_machine for backbone in zoo.find(model) if backbone.name == model)
         chosen = {"data": images(given), "model": model, "out": out, "preset": "fast", "pretrained": pretrained}
-        fit(TrainSettings.resolve({**chosen, "epochs": 1, "head_epochs": 1, "cache_gb": 0}))
+        Trainer().start(TrainSettings.resolve({**chosen, "epochs": 1, "head_epochs": 1, "cache_gb": 0}))
     return out
 
 

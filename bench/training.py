@@ -67,7 +67,7 @@ def of_lensmith(given: argparse.Namespace) -> Callable[[], None]:
     from lensmith.training.dataloading.dataset import Batch
     from lensmith.training.learner import Learner
     from lensmith.training.models import backbone
-    from lensmith.training.schedule import Plan
+    from lensmith.training.schedule import TrainingSchedule
 
     settings = TrainSettings(
         data=".", model=given.model, pretrained=False, image_size=given.image_size, batch_size=given.batch,
@@ -76,8 +76,8 @@ def of_lensmith(given: argparse.Namespace) -> Callable[[], None]:
     labels = [str(number) for number in range(CLASSES)]
     network = backbone.build(settings, CLASSES)
     learner = Learner(network, settings, network.preprocessing, labels, Counter(range(CLASSES)), torch.device("cpu"))
-    plan = Plan.of(settings, 1000 * given.batch, len(network.stages))
-    print(learner.enter(plan.phases[0]), file=sys.stderr)
+    schedule = TrainingSchedule.of(settings, 1000 * given.batch, len(network.stages))
+    print(learner.enter(schedule.phases[0]), file=sys.stderr)
     size = (given.batch, given.image_size, given.image_size, 3)
     batch = Batch(
         images=torch.randint(256, size, dtype=torch.uint8), labels=torch.randint(CLASSES, (given.batch,)),
@@ -85,7 +85,7 @@ def of_lensmith(given: argparse.Namespace) -> Callable[[], None]:
     )  # fmt: skip
 
     def step() -> None:
-        learner.take(batch, plan, 0)
+        learner.training_step(batch, schedule, 0)
 
     return step
 

@@ -101,10 +101,10 @@ def _one_thread() -> None:
 def trained(_one_thread: None, shared_colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run folder, to be left as it is. It holds no bundle."""
     from lensmith.config import TrainSettings
-    from lensmith.training.trainer import fit
+    from lensmith.training.trainer import Trainer
 
     out = tmp_path_factory.mktemp("runs") / "trained"
-    fit(TrainSettings.model_validate({**_QUICK, "data": shared_colours, "out": out}))
+    Trainer().start(TrainSettings.model_validate({**_QUICK, "data": shared_colours, "out": out}))
     return out
 
 

@@ -105,14 +105,14 @@ def test_the_same_line_again_and_again_begins_goes_on_exports_and_is_done(
 ) -> None:
     out = tmp_path / "run"
     line = ["train", colours, "--out", out, *FLAGS, "--epochs", 2, "--head-epochs", 1, "--resume", "auto", "--json"]
-    plain, steps = Learner.take, itertools.count()
+    plain, steps = Learner.training_step, itertools.count()
 
     def stop_once(*given: Any) -> Any:
         if next(steps) == 4:
             os.kill(os.getpid(), signal.SIGTERM)
         return plain(*given)
 
-    monkeypatch.setattr(Learner, "take", stop_once)
+    monkeypatch.setattr(Learner, "training_step", stop_once)
     code, printed, _ = run(capsys, *line)
     assert (code, json.loads(printed)["error"]) == (75, "RunInterruptedError")
 

@@ -39,5 +39,5 @@ def test_a_bundle_can_be_made_of_an_old_run(old: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_an_old_run_resumes_where_it_was_stopped(old: Path) -> None:
     trained = lensmith.train(old / "colours", resume=old / "stopped")
-    assert (trained.fitted.epochs, trained.fitted.steps) == (3, 6)
+    assert (trained.result.epochs, trained.result.steps) == (3, 6)
     assert trained.run == old / "stopped"

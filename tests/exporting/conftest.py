@@ -12,14 +12,14 @@ from lensmith.training.models import backbone
 from lensmith.training.models.onnx_export import write_graph
 from lensmith.training.run_dir import checkpoint
 from lensmith.training.run_dir.run import Run
-from lensmith.training.trainer import fit
+from lensmith.training.trainer import Trainer
 
 
 @pytest.fixture(scope="session")
 def well_fed(many_colours: Path, quick_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with 36 training images, to be left as it is."""
     out = tmp_path_factory.mktemp("runs") / "well-fed"
-    fit(TrainSettings.model_validate({**quick_settings, "data": many_colours, "out": out}))
+    Trainer().start(TrainSettings.model_validate({**quick_settings, "data": many_colours, "out": out}))
     return out
 
 

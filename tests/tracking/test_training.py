@@ -30,14 +30,14 @@ def in_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None
     """`in_step(n, act)`: do something once, in a 0-based step of the next training."""
 
     def patch(step: int, act: Callable[[], None]) -> None:
-        plain, left = Learner.take, [act]
+        plain, left = Learner.training_step, [act]
 
         def take(self: Learner, batch: Any, plan: Any, at: int, *others: Any) -> Any:
             if at == step and left:
                 left.pop()()
             return plain(self, batch, plan, at, *others)
 
-        monkeypatch.setattr(Learner, "take", take)
+        monkeypatch.setattr(Learner, "training_step", take)
 
     return patch
 

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from lensmith.config import TrainSettings
-from lensmith.training import loop
+from lensmith.training import end_of_epoch
 from lensmith.training.learner import Learner
-from lensmith.training.loop import RunInterruptedError
 from lensmith.training.run_dir import checkpoint
 from lensmith.training.run_dir.run import Run
-from lensmith.training.trainer import fit
+from lensmith.training.signals import RunInterruptedError
+from lensmith.training.trainer import Trainer
 
 InChild = Callable[[Callable[[], None]], int]
 
@@ -90,7 +90,7 @@ def short(
     It draws no pictures, which takes longer than training.
     """
     for name in ("draw_curves", "draw_memory"):
-        monkeypatch.setattr(loop, name, lambda *_: None)
+        monkeypatch.setattr(end_of_epoch, name, lambda *_: None)
 
     def make(**changes: Any) -> TrainSettings:
         chosen = {"data": shared_colours, "out": tmp_path / "run", "epochs": 3, "dropout": 0.5, "batch_norm": "train"}
@@ -123,7 +123,7 @@ def whole(
         key = settings.model_dump_json(exclude={"out", "loader_workers", "save_minutes"})
         if key not in made:
             out = tmp_path_factory.mktemp("whole") / "run"
-            made[key] = _came_to(fit(settings.model_copy(update={"out": out})).run)
+            made[key] = _came_to(Trainer().start(settings.model_copy(update={"out": out})).run)
         return made[key]
 
     return once
@@ -136,7 +136,7 @@ def train_in_child(in_child: InChild) -> Callable[[TrainSettings], int]:
     def run(settings: TrainSettings) -> int:
         def work() -> None:
             try:
-                fit(settings)
+                Trainer().start(settings)
             except RunInterruptedError as error:
                 sys.exit(error.exit_code)
 
@@ -146,7 +146,7 @@ def train_in_child(in_child: InChild) -> Callable[[TrainSettings], int]:
 
 
 def _killed(plain: Callable[..., Any], at: int, number: signal.Signals) -> Callable[..., Any]:
-    """`Learner.take` with a real signal in step `at`; SIGKILL when the weights have moved, but nothing is saved."""
+    """`training_step` with a real signal in step `at`; SIGKILL when the weights have moved, but nothing is saved."""
 
     def take(self: Learner, batch: Any, plan: Any, step: int, *others: Any) -> Any:
         if step == at and number is signal.SIGTERM:
@@ -170,7 +170,7 @@ def stopped(
     def stop(at: int, number: signal.Signals = signal.SIGKILL, **changes: Any) -> Path:
         settings = short(**changes)
         with monkeypatch.context() as patched:
-            patched.setattr(Learner, "take", _killed(Learner.take, at, number))
+            patched.setattr(Learner, "training_step", _killed(Learner.training_step, at, number))
             code = train_in_child(settings)
         assert code == {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 75}[number]
         return Path(str(settings.out))

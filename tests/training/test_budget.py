@@ -12,10 +12,10 @@ from lensmith.config.base import Settings
 from lensmith.data.scan import ImageSet, Sample
 from lensmith.errors import SettingsError
 from lensmith.training import budget
-from lensmith.training.budget import Measured, plan
-from lensmith.training.loop import Loop
+from lensmith.training.budget import StepTimings, plan
 from lensmith.training.run_dir.progress import Position
-from lensmith.training.trainer import fit
+from lensmith.training.schedule import TrainingSchedule
+from lensmith.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -45,8 +45,8 @@ def planned(
 ) -> TrainSettings:
     """With a machine whose every step takes as long as its pixels say: 100 images a second at 112 px."""
 
-    def measure(settings: TrainSettings, images: ImageSet, size: int, device: torch.device) -> Measured:
-        return Measured(112, 0.002, 0.01, 0.001).at(size)
+    def measure(settings: TrainSettings, images: ImageSet, size: int, device: torch.device) -> StepTimings:
+        return StepTimings(112, 0.002, 0.01, 0.001).at(size)
 
     monkeypatch.setattr(budget, "measure", measure)
     monkeypatch.setattr(budget, "_shorter_side", lambda images: native)
@@ -97,22 +97,17 @@ def test_too_little_time_is_said_with_what_would_do(monkeypatch: pytest.MonkeyPa
         planned(monkeypatch, 20, 50_000)
 
 
-def test_rates_fall_with_the_time_that_has_passed(quick: dict[str, Any], colours: Path, tmp_path: Path) -> None:
-    made = object.__new__(Loop)
-    made.at = Position(step=7)
-    assert made._schedule() == 7
-    settings = TrainSettings.model_validate({**quick, "data": colours, "epochs": 10, "head_epochs": 2})
-    from lensmith.training.schedule import Plan
-
-    made.plan = Plan.of(settings, 40, 5)
-    made.at = Position(step=20, end_s=110.0, stepped_s=10.0, solved=True)
+def test_rates_follow_the_time_that_has_passed(quick: dict[str, Any]) -> None:
+    assert Position(step=7).time_share is None
+    settings = TrainSettings.model_validate({**quick, "data": "photos", "epochs": 10, "head_epochs": 2})
+    schedule = TrainingSchedule.of(settings, 40, 5)
+    schedule.head_solved = True
+    position = Position(step=20, end_s=110.0, stepped_s=10.0)
     found = []
-    for made.at.elapsed_s in (10.0, 60.0, 85.0, 110.0, 500.0):
-        found.append(made._schedule())
+    for position.elapsed_s in (10.0, 60.0, 85.0, 110.0, 500.0):
+        assert position.time_share is not None
+        found.append(schedule.step_at(position.time_share))
     assert found == [20, 60, 80, 100, 100]
-    made.at.step = 90
-    made.at.elapsed_s = 20.0
-    assert made._schedule() == 90  # never behind the steps themselves
 
 
 @pytest.mark.slow
@@ -120,7 +115,7 @@ def test_a_run_stops_in_the_middle_of_an_epoch_when_its_time_is_over(
     quick: dict[str, Any], colours: Path, tmp_path: Path
 ) -> None:
     given = {**quick, "data": colours, "out": tmp_path / "run", "time_budget": 45, "batch_size": 1, "patience": 10_000}
-    fitted = fit(TrainSettings.model_validate({**given, "trainable_stages": 1}))
+    fitted = Trainer().start(TrainSettings.model_validate({**given, "trainable_stages": 1}))
     events = [json.loads(line) for line in fitted.run.events.read_text().splitlines()]
     assert [line for line in events if line["event"] == "planned"]
     assert events[-1]["event"] == "end"

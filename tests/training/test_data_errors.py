@@ -3,7 +3,7 @@
 import copy
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from lensmith.config import TrainSettings
 from lensmith.data.scan import ImageSet, Sample
 from lensmith.data.split import prepare
 from lensmith.errors import DataError, RunError
-from lensmith.training.data_errors import Faults
+from lensmith.training.data_errors import DataErrors
 from lensmith.training.dataloading.dataset import Batch
 from lensmith.training.learner import Learner
 from lensmith.training.microbatch.attempt import StepVerdict
@@ -22,7 +22,7 @@ from lensmith.training.microbatch.microbatch import StepResult
 from lensmith.training.run_dir import checkpoint
 from lensmith.training.run_dir.recorder import Recorder
 from lensmith.training.run_dir.run import Run
-from lensmith.training.trainer import fit
+from lensmith.training.trainer import Trainer
 
 Spoil = Callable[..., dict[int, list[str]]]
 
@@ -33,7 +33,7 @@ STEPS_PER_EPOCH = 3
 @pytest.fixture
 def spoil(monkeypatch: pytest.MonkeyPatch, shared_colours: Path) -> Spoil:
     """Let the loss of some 0-based steps be no number; the files of every step, as they are taken."""
-    plain_take, plain_loss = Learner.take, Learner._loss
+    plain_take, plain_loss = Learner.training_step, Learner._loss
     under_way = [-1]
 
     def spoiled(steps: Sequence[int], watch: Callable[[Learner, StepResult], None] = lambda *_: None) -> Any:
@@ -51,7 +51,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, shared_colours: Path) -> Spoil:
             factor = math.nan if under_way[0] in steps else 1.0
             return value * factor, sums * factor
 
-        monkeypatch.setattr(Learner, "take", take)
+        monkeypatch.setattr(Learner, "training_step", take)
         monkeypatch.setattr(Learner, "_loss", loss)
         return taken
 
@@ -75,7 +75,7 @@ def test_a_loss_that_is_no_number_names_its_step_and_files_and_is_never_saved(
 ) -> None:
     taken = spoil([step])
     with pytest.raises(RunError) as raised:
-        fit(short(lr=0.01))
+        Trainer().start(short(lr=0.01))
     error = raised.value
     assert error.expected == f"A finite training loss was expected at step {step + 1}."
     assert error.arrived == f"It is not a number; the batch was {', '.join(taken[step])}."
@@ -92,7 +92,7 @@ def test_a_loss_that_is_no_number_names_its_step_and_files_and_is_never_saved(
 def test_the_remedy_leaves_out_what_is_so_already(short: Any, spoil: Spoil) -> None:
     spoil(range(9))
     with pytest.raises(RunError) as raised:
-        fit(short(precision="fp32"))
+        Trainer().start(short(precision="fp32"))
     assert raised.value.remedy.startswith("Try a smaller rate (--lr 0.0003), or --on-nan skip;")
 
 
@@ -101,7 +101,7 @@ def test_of_a_large_batch_the_error_names_a_few_files_and_the_event_all(
 ) -> None:
     taken = spoil([0])
     with pytest.raises(RunError, match="and 7 more") as raised:
-        fit(short(batch_size=12))
+        Trainer().start(short(batch_size=12))
     assert [file in raised.value.arrived for file in taken[0]] == [True] * 5 + [False] * 7
     assert events(tmp_path / "run", "not_a_number")[0]["files"] == taken[0]
 
@@ -110,7 +110,7 @@ def test_a_skipped_step_is_named_and_the_run_goes_on_to_its_end(
     short: Any, spoil: Spoil, capsys: pytest.CaptureFixture[str]
 ) -> None:
     taken = spoil([4])
-    fitted = fit(short(on_nan="skip"))
+    fitted = Trainer().start(short(on_nan="skip"))
     assert (fitted.epochs, fitted.steps) == (3, 9)
     assert events(fitted.run.path, "skipped") == [{"event": "skipped", "step": 5, "files": taken[4]}]
     assert f"skipped: the loss of step 5 is not a number: {', '.join(taken[4])}" in capsys.readouterr().err
@@ -128,7 +128,7 @@ def test_a_skipped_step_moves_nothing(short: Any, spoil: Spoil) -> None:
         assert all(parameter.grad is None for parameter in learner.model.parameters())
 
     spoil([4], watch)
-    fit(short(on_nan="skip", ema=0.9, optimizer="sgd", precision="fp16"))
+    Trainer().start(short(on_nan="skip", ema=0.9, optimizer="sgd", precision="fp16"))
     assert [verdict for verdict, _ in seen] == [StepVerdict.FINE] * 4 + [StepVerdict.NOT_A_NUMBER] + [
         StepVerdict.FINE
     ] * 4
@@ -144,28 +144,28 @@ def test_a_skipped_step_moves_nothing(short: Any, spoil: Spoil) -> None:
 def test_looking_for_steps_to_skip_changes_nothing_where_there_are_none(
     short: Any, whole: Any, equal: Any, came_to: Any
 ) -> None:
-    assert equal(came_to(fit(short(on_nan="skip")).run), whole(short()))
+    assert equal(came_to(Trainer().start(short(on_nan="skip")).run), whole(short()))
 
 
 def test_an_epoch_of_which_every_step_was_skipped_is_an_error(short: Any, spoil: Spoil, tmp_path: Path) -> None:
     spoil([3, 4, 5])
     with pytest.raises(RunError, match=r"finite loss were expected in epoch 2\. All 3 were skipped\. .*--lr"):
-        fit(short(on_nan="skip"))
+        Trainer().start(short(on_nan="skip"))
     assert [line["step"] for line in events(tmp_path / "run", "skipped")] == [4, 5, 6]
     assert [line["epoch"] for line in Run.open(tmp_path / "run").history()] == [1]
 
 
 @pytest.fixture
-def faults(tmp_path: Path) -> Callable[..., Faults]:
+def faults(tmp_path: Path) -> Iterator[Callable[..., DataErrors]]:
     """Of three images, one of each class, which no file needs to stand for."""
+    with Recorder(tmp_path / "events.jsonl", epochs=1, steps_per_epoch=1) as recorder:
 
-    def make(labels: Sequence[str] = ("blue", "green", "red")) -> Faults:
-        samples = tuple(Sample(f"{label}/0.png", number, "train") for number, label in enumerate(labels))
-        settings = TrainSettings.model_validate({"data": tmp_path})
-        recorder = Recorder(tmp_path / "events.jsonl", epochs=1, steps_per_epoch=1)
-        return Faults(ImageSet(tmp_path, tuple(labels), samples), settings, recorder)
+        def make(labels: Sequence[str] = ("blue", "green", "red")) -> DataErrors:
+            samples = tuple(Sample(f"{label}/0.png", number, "train") for number, label in enumerate(labels))
+            settings = TrainSettings.model_validate({"data": tmp_path})
+            return DataErrors(ImageSet(tmp_path, tuple(labels), samples), settings, recorder)
 
-    return make
+        yield make
 
 
 def batch(*labels: int) -> Batch:
@@ -175,17 +175,17 @@ def batch(*labels: int) -> Batch:
 
 
 @pytest.mark.parametrize("label", [-1, 3, 99])
-def test_a_label_that_is_no_class_names_its_file(faults: Callable[..., Faults], label: int) -> None:
+def test_a_label_that_is_no_class_names_its_file(faults: Callable[..., DataErrors], label: int) -> None:
     with pytest.raises(DataError, match=rf"from 0 to 2 was expected of green/0\.png\. It is {label}\. .*manifest"):
         faults().require_labels(batch(0, label, 2))
 
 
-def test_labels_of_every_class_are_fine(faults: Callable[..., Faults]) -> None:
+def test_labels_of_every_class_are_fine(faults: Callable[..., DataErrors]) -> None:
     faults().require_labels(batch(2, 1, 0))
 
 
 def test_a_file_is_left_out_once_however_often_it_comes(
-    faults: Callable[..., Faults], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    faults: Callable[..., DataErrors], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = faults()
     for _ in range(3):
@@ -196,7 +196,7 @@ def test_a_file_is_left_out_once_however_often_it_comes(
     ]  # fmt: skip
 
 
-def test_the_first_of_several_bad_steps_is_named_and_good_ones_are_forgotten(faults: Callable[..., Faults]) -> None:
+def test_the_first_of_several_bad_steps_is_named_and_good_ones_are_forgotten(faults: Callable[..., DataErrors]) -> None:
     made, good, bad = faults(), torch.tensor(0.5), torch.tensor(math.inf)
     made.watch(0, batch(0), good)
     made.require_finite()
@@ -208,13 +208,13 @@ def test_the_first_of_several_bad_steps_is_named_and_good_ones_are_forgotten(fau
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_a_validation_loss_that_is_no_number_is_refused(faults: Callable[..., Faults], loss: float) -> None:
+def test_a_validation_loss_that_is_no_number_is_refused(faults: Callable[..., DataErrors], loss: float) -> None:
     with pytest.raises(RunError, match=rf"A finite validation loss was expected\. It is {loss}\. Try"):
         faults().require_finite_validation(loss)
     faults().require_finite_validation(0.5)
 
 
-def test_classes_are_named_when_their_last_image_is_lost(faults: Callable[..., Faults], tmp_path: Path) -> None:
+def test_classes_are_named_when_their_last_image_is_lost(faults: Callable[..., DataErrors], tmp_path: Path) -> None:
     made = faults()
     for path in ("red/0.png", "blue/0.png"):
         made.leave_out([(path, "It is torn.")])
@@ -232,14 +232,14 @@ def test_what_any_of_several_processes_cannot_read_is_named_once(short: Any, col
     lost = [sample.path for sample in training if sample.path.startswith("green")]
     for path in lost:
         (colours / path).write_bytes(b"broken")
-    fitted = fit(short(data=colours, processes=2, epochs=2))
+    fitted = Trainer().start(short(data=colours, processes=2, epochs=2))
     assert sorted(line["path"] for line in events(fitted.run.path, "left_out")) == sorted(lost)
     assert [line["label"] for line in events(fitted.run.path, "class_left_out")] == ["green"]
 
 
 def test_weights_that_are_no_numbers_are_refused_where_no_validation_would_notice(trained: Path) -> None:
-    model, run = torch.nn.Linear(2, 2), Run.open(trained)
-    faults = Faults(run.images, run.settings, Recorder(None, 1, 1))
+    model, run = torch.nn.LinearHead(2, 2), Run.open(trained)
+    faults = DataErrors(run.images, run.settings, Recorder(None, 1, 1))
     faults.require_finite_weights(model)
     with torch.no_grad():
         model.bias[1] = float("inf")

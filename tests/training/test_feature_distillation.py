@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lensmith.errors import ModelError
-from lensmith.training.feature_distillation import Matching, tapped, width
+from lensmith.training.feature_distillation import FeatureDistillation, feature_hook, feature_width
 from lensmith.training.loss import Classification, Distillation
 from lensmith.training.microbatch.microbatch import MicroBatcher
 
@@ -29,8 +29,8 @@ def network(name: str, seed: int = 0) -> Any:
 
 
 def distillation(student: Any, teacher: Any, weight: float = 0.5) -> Distillation:
-    own, theirs = (width(model, model.get_classifier(), S) for model in (student, teacher))
-    matching = Matching(teacher.get_classifier(), own, theirs, weight, 0, CPU)
+    own, theirs = (feature_width(model, model.get_classifier(), S) for model in (student, teacher))
+    matching = FeatureDistillation(teacher.get_classifier(), own, theirs, weight, 0, CPU)
     return Distillation(Classification(), teacher, 0.9 - weight, 2.0, matching)
 
 
@@ -39,7 +39,7 @@ def gradients(student: Any, task: Distillation, **how: Any) -> dict[str, Tensor]
     micro = MicroBatcher(student, **how)
 
     def loss(pictures: Tensor, targets: Tensor) -> Tensor:
-        with tapped(student.get_classifier()) as seen:
+        with feature_hook(student.get_classifier()) as seen:
             logits = student(pictures)
         return task.loss(logits, targets, pictures, seen[-1])
 
@@ -66,10 +66,10 @@ def test_chunks_and_activation_checkpointing_change_no_gradient(name: str) -> No
 
 
 def test_what_a_chunk_is_given_does_not_depend_on_the_others() -> None:
-    matching = Matching(nn.Linear(12, 2), 30, 12, 0.5, 0, CPU)
+    matching = FeatureDistillation(nn.Linear(12, 2), 30, 12, 0.5, 0, CPU)
     own, theirs = drawn(N, 30), drawn(N, 12, seed=1)
-    apart = matching.apart(own, theirs)
-    assert torch.allclose(torch.cat([matching.apart(own[[row]], theirs[[row]]) for row in range(N)]), apart)
+    apart = matching.distance(own, theirs)
+    assert torch.allclose(torch.cat([matching.distance(own[[row]], theirs[[row]]) for row in range(N)]), apart)
     assert apart.shape == (N,)
 
 
@@ -77,11 +77,11 @@ def test_its_gradient_reaches_the_backbone_and_not_the_head() -> None:
     student, teacher = network("test_byobnet"), network("test_resnet", seed=1)
     task = distillation(student, teacher)
     pictures = torch.rand(N, 3, S, S)
-    with tapped(student.get_classifier()) as own, tapped(teacher.get_classifier()) as theirs:
+    with feature_hook(student.get_classifier()) as own, feature_hook(teacher.get_classifier()) as theirs:
         student(pictures)
         teacher(pictures)
-    assert task.matching is not None
-    task.matching.apart(own[-1], theirs[-1].detach()).sum().backward()  # type: ignore[no-untyped-call]
+    assert task.feature_loss is not None
+    task.feature_loss.distance(own[-1], theirs[-1].detach()).sum().backward()  # type: ignore[no-untyped-call]
     head = {id(parameter) for parameter in student.get_classifier().parameters()}
     reached = {id(one) for one in student.parameters() if one.grad is not None and bool(one.grad.abs().max() > 0)}
     assert id(next(student.parameters())) in reached
@@ -90,29 +90,31 @@ def test_its_gradient_reaches_the_backbone_and_not_the_head() -> None:
 
 @pytest.mark.parametrize(("own", "theirs"), [(48, 12), (12, 48), (32, 32), (1, 64), (64, 1), (2, 3)])
 def test_networks_of_any_widths_can_be_matched(own: int, theirs: int) -> None:
-    matching = Matching(nn.Linear(theirs, 2), own, theirs, 0.5, 0, CPU)
-    apart = matching.apart(drawn(N, own), drawn(N, theirs, seed=1))
+    matching = FeatureDistillation(nn.Linear(theirs, 2), own, theirs, 0.5, 0, CPU)
+    apart = matching.distance(drawn(N, own), drawn(N, theirs, seed=1))
     assert bool(((apart > -1e-6) & (apart < 2 + 1e-6)).all())
-    assert torch.isfinite(matching.apart(torch.zeros(N, own), drawn(N, theirs))).all()
+    assert torch.isfinite(matching.distance(torch.zeros(N, own), drawn(N, theirs))).all()
 
 
 @pytest.mark.parametrize("kind", [torch.square, torch.tanh], ids=lambda kind: kind.__name__)
 def test_features_that_are_never_negative_can_follow_a_teacher_as_well(kind: Callable[[Tensor], Tensor]) -> None:
-    matching = Matching(nn.Linear(64, 2), 48, 64, 0.5, 0, CPU)
+    matching = FeatureDistillation(nn.Linear(64, 2), 48, 64, 0.5, 0, CPU)
     theirs, own = drawn(N, 64), drawn(N, 48, seed=1).requires_grad_()
     optimizer = torch.optim.Adam([own], lr=0.05)
     for _ in range(300):
         optimizer.zero_grad()
-        matching.apart(kind(own), theirs).sum().backward()  # type: ignore[no-untyped-call]
+        matching.distance(kind(own), theirs).sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    assert float(matching.apart(kind(own), theirs).detach().max()) < 0.02
+    assert float(matching.distance(kind(own), theirs).detach().max()) < 0.02
 
 
 def test_the_seed_alone_says_what_is_compared() -> None:
     own, theirs = drawn(N, 20), drawn(N, 30, seed=1)
     head = nn.Linear(30, 2)
     before = torch.random.get_rng_state()
-    first, again, other = (Matching(head, 20, 30, 0.5, seed, CPU).apart(own, theirs) for seed in (3, 3, 4))
+    first, again, other = (
+        FeatureDistillation(head, 20, 30, 0.5, seed, CPU).distance(own, theirs) for seed in (3, 3, 4)
+    )
     assert torch.equal(first, again)
     assert not torch.allclose(first, other)
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -121,12 +123,12 @@ def test_the_seed_alone_says_what_is_compared() -> None:
 def test_looking_leaves_nothing_on_the_network() -> None:
     model = network("test_resnet")
     head = model.get_classifier()
-    with tapped(head) as seen:
+    with feature_hook(head) as seen:
         model(torch.rand(2, 3, S, S))
     assert not head._forward_pre_hooks
     assert len(seen) == 1
     assert seen[0].shape == (2, head.in_features)
-    with pytest.raises(ZeroDivisionError), tapped(head):
+    with pytest.raises(ZeroDivisionError), feature_hook(head):
         raise ZeroDivisionError
     assert not head._forward_pre_hooks
 
@@ -148,14 +150,14 @@ class Places(nn.Module):
 @pytest.mark.parametrize("head", [nn.Conv2d(3, 5, 1), nn.Linear(3, 5)], ids=["convolution", "linear"])
 def test_where_a_head_answers_to_each_place_features_are_the_mean(head: nn.Module) -> None:
     pictures = torch.rand(2, 3, S, S)
-    with tapped(head) as seen:
+    with feature_hook(head) as seen:
         Places(head)(pictures)
     assert torch.allclose(seen[0], pictures.mean((2, 3)), atol=1e-6)
 
 
 def test_a_network_that_does_not_call_its_head_is_refused() -> None:
     with pytest.raises(ModelError, match="does not call its head"):
-        width(Places(nn.Linear(3, 5), calls=False), nn.Linear(3, 5), S)
+        feature_width(Places(nn.Linear(3, 5), calls=False), nn.Linear(3, 5), S)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -164,7 +166,7 @@ def test_a_width_is_found_without_a_trace(training: bool) -> None:
     state = {name: value.clone() for name, value in model.state_dict().items()}
     torch.manual_seed(7)
     before = torch.random.get_rng_state()
-    assert width(model, model.get_classifier(), S) == model.num_features
+    assert feature_width(model, model.get_classifier(), S) == model.num_features
     assert {module.training for module in model.modules()} == {training}
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert torch.equal(torch.random.get_rng_state(), before)

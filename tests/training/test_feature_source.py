@@ -11,40 +11,41 @@ import pytest
 import torch
 
 from lensmith.config import TrainSettings
-from lensmith.training import feature_source, loop
+from lensmith.training import end_of_epoch, feature_source
+from lensmith.training.epoch_steps import EpochSteps
 from lensmith.training.feature_cache import backends
 from lensmith.training.learner import Learner
-from lensmith.training.result import Fitted
+from lensmith.training.result import RunResult
 from lensmith.training.run_dir import checkpoint
 from lensmith.training.run_dir.run import Run
 from lensmith.training.schedule import Phase, phases_of
 from lensmith.training.signals import RunInterruptedError
-from lensmith.training.trainer import fit, resume
+from lensmith.training.trainer import Trainer
 
-Train = Callable[..., Fitted]
+Train = Callable[..., RunResult]
 
 
 @pytest.fixture
 def train(quick: dict[str, Any], colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
     """Train on the colours; features in full precision, so that they can be compared with none."""
     for name in ("draw_curves", "draw_memory"):
-        monkeypatch.setattr(loop, name, lambda *_: None)
+        monkeypatch.setattr(end_of_epoch, name, lambda *_: None)
     monkeypatch.setattr(backends, "available_backends", lambda device: ["torch fp32"])
     monkeypatch.setenv("LENSMITH_CACHE", str(tmp_path / "cache"))
 
-    def run(name: str = "run", **changes: Any) -> Fitted:
+    def run(name: str = "run", **changes: Any) -> RunResult:
         settings = {**quick, "cache_gb": 1, "data": colours, "out": tmp_path / name, **changes}
-        return fit(TrainSettings.model_validate(settings))
+        return Trainer().start(TrainSettings.model_validate(settings))
 
     return run
 
 
-def events(fitted: Fitted, name: str) -> list[dict[str, Any]]:
+def events(fitted: RunResult, name: str) -> list[dict[str, Any]]:
     lines = [json.loads(text) for text in fitted.run.events.read_text().splitlines()]
     return [line for line in lines if line["event"] == name]
 
 
-def weights(fitted: Fitted) -> dict[str, torch.Tensor]:
+def weights(fitted: RunResult) -> dict[str, torch.Tensor]:
     found: dict[str, torch.Tensor] = checkpoint.load(fitted.run.last)["learner"]["model"]
     return found
 
@@ -104,14 +105,14 @@ def test_the_switch_from_a_solved_head_to_fine_tuning_loses_nothing(
 
 def test_the_rates_of_a_solved_head_warm_up_with_the_rest(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     rates: list[list[float]] = []
-    plain = Learner.take
+    plain = Learner.training_step
 
     def take(self: Learner, *given: Any) -> Any:
         outcome = plain(self, *given)
         rates.append([group["lr"] / group["peak"] for group in self.optimizer.param_groups])
         return outcome
 
-    monkeypatch.setattr(Learner, "take", take)
+    monkeypatch.setattr(Learner, "training_step", take)
     train(head_solver="auto", epochs=6, head_epochs=1, warmup=0.2)
     assert len(set(rates[0])) == 1
     assert rates[0][0] < 0.4
@@ -129,18 +130,18 @@ def test_stopped_while_features_are_computed_it_goes_on(
 ) -> None:
     recipe = {"head_solver": solver, "epochs": 3, "head_epochs": 2}
     whole = weights(train("whole", **recipe))
-    plain = feature_source.Source._take
+    plain = feature_source.FeatureSource._compute
 
     def stopping(self: Any, *given: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
         return plain(self, *given)
 
-    monkeypatch.setattr(feature_source.Source, "_take", stopping)
+    monkeypatch.setattr(feature_source.FeatureSource, "_compute", stopping)
     monkeypatch.setenv("LENSMITH_CACHE", str(tmp_path / "empty"))
     with pytest.raises(RunInterruptedError):
         train("stopped", **recipe)
-    monkeypatch.setattr(feature_source.Source, "_take", plain)
-    ours = weights(resume(tmp_path / "stopped"))
+    monkeypatch.setattr(feature_source.FeatureSource, "_compute", plain)
+    ours = weights(Trainer().resume(tmp_path / "stopped"))
     assert all(torch.equal(ours[name], value) for name, value in whole.items())
 
 
@@ -149,7 +150,7 @@ def test_killed_after_the_head_was_solved_it_goes_on_to_the_same_bits(
 ) -> None:
     recipe = {"head_solver": "auto", "epochs": 4, "head_epochs": 2}
     whole = weights(train("whole", **recipe))
-    plain, steps = Learner.take, iter(range(99))
+    plain, steps = Learner.training_step, iter(range(99))
 
     def killed() -> None:
         def take(self: Learner, *given: Any) -> Any:
@@ -157,11 +158,11 @@ def test_killed_after_the_head_was_solved_it_goes_on_to_the_same_bits(
                 os.kill(os.getpid(), signal.SIGKILL)
             return plain(self, *given)
 
-        monkeypatch.setattr(Learner, "take", take)
+        monkeypatch.setattr(Learner, "training_step", take)
         train("killed", **recipe)
 
     assert in_child(killed) == -signal.SIGKILL
-    ours = weights(resume(tmp_path / "killed"))
+    ours = weights(Trainer().resume(tmp_path / "killed"))
     assert all(torch.equal(ours[name], value) for name, value in whole.items())
 
 
@@ -185,14 +186,14 @@ def test_classes_that_are_to_be_drawn_equally_often_count_equally_in_a_solved_he
 
 def test_a_run_goes_on_where_its_engine_is_not(train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.Loop, "_train", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr(EpochSteps, "run_epoch", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(RunInterruptedError):
             train(epochs=3, head_epochs=1)
     state = checkpoint.load(tmp_path / "run" / "checkpoints" / "last.pt")
     assert state["runners"] == {"head": "torch fp32"}
     state["runners"] = {"head": "abacus fp32"}
     checkpoint.save(state, tmp_path / "run" / "checkpoints" / "last.pt")
-    assert resume(tmp_path / "run").epochs == 3
+    assert Trainer().resume(tmp_path / "run").epochs == 3
 
 
 def test_unreadable_images_are_named_and_left_out(train: Train, colours: Path) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 
 from lensmith.config import TrainSettings
-from lensmith.training.feature_distillation import Matching
+from lensmith.training.feature_distillation import FeatureDistillation
 from lensmith.training.loss import Classification, Distillation, Task, task_of
 
 CPU = torch.device("cpu")
@@ -42,7 +42,7 @@ class Linear(nn.Module):
 def tasks(class_weights: Tensor | None) -> list[Task]:
     plain = Classification(0.1, class_weights)
     teacher = Linear()
-    matching = Matching(teacher.head, FEATURES.shape[1], 3, 0.25, 0, CPU)
+    matching = FeatureDistillation(teacher.head, FEATURES.shape[1], 3, 0.25, 0, CPU)
     return [plain, Distillation(plain, teacher, 0.3, 3.0), Distillation(plain, teacher, 0.3, 3.0, matching)]
 
 
@@ -89,9 +89,9 @@ def test_labels_answers_and_features_have_their_shares_of_the_loss() -> None:
     assert [task.wants_features for task in (plain, answering, matching)] == [False, False, True]
     assert isinstance(answering, Distillation)
     assert isinstance(matching, Distillation)
-    assert matching.matching is not None
+    assert matching.feature_loss is not None
     labelled, answered = (task.loss(LOGITS, INTEGERS, PICTURES) for task in (plain, answering))
-    apart = matching.matching.apart(FEATURES, PICTURES.mean((2, 3)))
+    apart = matching.feature_loss.distance(FEATURES, PICTURES.mean((2, 3)))
     expected = answered - 0.25 * labelled + 0.25 * (apart * WEIGHTS[INTEGERS]).sum()
     assert torch.allclose(matching.loss(LOGITS, INTEGERS, PICTURES, FEATURES), expected)
 

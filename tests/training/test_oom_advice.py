@@ -10,7 +10,7 @@ import torch
 from lensmith.config import TrainSettings
 from lensmith.training import oom_advice
 from lensmith.training.microbatch.memory import TooLargeError
-from lensmith.training.trainer import fit
+from lensmith.training.trainer import Trainer
 
 MESSAGE = "CUDA out of memory. (injected)"
 
@@ -48,7 +48,7 @@ def test_a_smaller_image_that_fits_is_named(
 ) -> None:
     small_memory(pixels=70, parameters=10**9)
     with pytest.raises(TooLargeError, match=r"1 of 4 images at once.*injected.*Images of 64 px fit: --image-size 64"):
-        fit(settings_for(quick, shared_colours, tmp_path / "run"))
+        Trainer().start(settings_for(quick, shared_colours, tmp_path / "run"))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_settings_that_forbid_what_would_fit_are_named_first(
 
     monkeypatch.setattr("lensmith.training.learner.Learner._loss", full)
     with pytest.raises(TooLargeError, match=f"fit: {said}"):
-        fit(settings_for(quick, shared_colours, tmp_path / "run", **strict))
+        Trainer().start(settings_for(quick, shared_colours, tmp_path / "run", **strict))
 
 
 def test_a_smaller_network_is_named_where_no_image_fits(
@@ -83,4 +83,4 @@ def test_a_smaller_network_is_named_where_no_image_fits(
 
     monkeypatch.setattr("lensmith.training.learner.Learner._loss", full)
     with pytest.raises(TooLargeError, match=r"[\w]+ fits: --model \w+"):
-        fit(settings_for(quick, shared_colours, tmp_path / "run", model="resnet18"))
+        Trainer().start(settings_for(quick, shared_colours, tmp_path / "run", model="resnet18"))

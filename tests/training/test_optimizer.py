@@ -10,7 +10,7 @@ from torch import nn
 from lensmith.config import TrainSettings
 from lensmith.training import optimizer
 from lensmith.training.models import backbone
-from lensmith.training.schedule import Plan
+from lensmith.training.schedule import TrainingSchedule
 
 MODELS = ("test_resnet", "test_efficientnet", "test_vit")
 
@@ -53,7 +53,7 @@ def test_biases_and_normalisation_do_not_decay_and_weights_do(model: str) -> Non
 def ratios(**changes: Any) -> list[float]:
     """Each stage's peak rate as a share of the head's, the head first."""
     network, built = made(settings(head_epochs=0, warmup=0, **changes))
-    plan = Plan.of(settings(epochs=4, head_epochs=0, warmup=0, **changes), 40, len(network.stages) - 1)
+    plan = TrainingSchedule.of(settings(epochs=4, head_epochs=0, warmup=0, **changes), 40, len(network.stages) - 1)
     shown = optimizer.set_rates(built, plan, 3)
     assert shown == pytest.approx(0.01 * plan.rate(3, stage=0))
     of_group = {group["stage"]: group["lr"] / shown for group in built.param_groups}
@@ -76,7 +76,7 @@ def test_layer_wise_rates_fall_geometrically_from_the_last_stage_to_the_first() 
 
 def test_a_plateau_lowers_every_rate() -> None:
     network, built = made(settings())
-    plan = Plan.of(settings(head_epochs=0), 40, len(network.stages) - 1)
+    plan = TrainingSchedule.of(settings(head_epochs=0), 40, len(network.stages) - 1)
     optimizer.set_rates(built, plan, 3)
     before = [group["lr"] for group in built.param_groups]
     assert optimizer.set_rates(built, plan, 3, factor=0.1) == pytest.approx(0.1 * before[0])
@@ -86,7 +86,7 @@ def test_a_plateau_lowers_every_rate() -> None:
 def test_a_stage_that_never_learns_has_no_rate() -> None:
     chosen = settings(trainable_stages=1, head_epochs=0)
     network, built = made(chosen)
-    optimizer.set_rates(built, Plan.of(chosen, 40, len(network.stages) - 1), 3)
+    optimizer.set_rates(built, TrainingSchedule.of(chosen, 40, len(network.stages) - 1), 3)
     assert {group["stage"] for group in built.param_groups if group["lr"]} == {0, 1}
 
 

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from lensmith.errors import OutputError, RunError
-from lensmith.training import loop
+from lensmith.training import end_of_epoch
 from lensmith.training.learner import Learner
-from lensmith.training.loop import RunInterruptedError
 from lensmith.training.run_dir import checkpoint, find_resumable, lock
+from lensmith.training.run_dir.recorder import Recorder
 from lensmith.training.run_dir.run import Run
-from lensmith.training.trainer import fit, resume
+from lensmith.training.signals import RunInterruptedError
+from lensmith.training.trainer import Trainer
 
 EPOCHS, STEPS_PER_EPOCH, IMAGES = 3, 3, 12
 STEPS = EPOCHS * STEPS_PER_EPOCH
@@ -30,7 +31,7 @@ Equal = Callable[[Any, Any], bool]
 
 
 def recorded(plain: Callable[..., Any], file: Path) -> Callable[..., Any]:
-    """`Learner.take` that writes down which samples each step has taken."""
+    """`Learner.training_step` that writes down which samples each step has taken."""
 
     def take(self: Learner, batch: Any, plan: Any, step: int, *others: Any) -> Any:
         outcome = plain(self, batch, plan, step, *others)
@@ -51,10 +52,10 @@ def test_ended_in_any_step_and_resumed_it_comes_to_the_same_bits_and_repeats_and
     at: int, number: signal.Signals, minutes: float, stopped: Any, short: Any, whole: Any, equal: Equal,
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, came_to: Any) -> None:  # fmt: skip
     expected = whole(short())
-    monkeypatch.setattr(Learner, "take", recorded(Learner.take, tmp_path / "taken"))
+    monkeypatch.setattr(Learner, "training_step", recorded(Learner.training_step, tmp_path / "taken"))
     run = stopped(at, number, save_minutes=minutes)
     before = len((tmp_path / "taken").read_text().splitlines())
-    ended = resume(run)
+    ended = Trainer().resume(run)
     assert ended.steps == STEPS
     ours = came_to(ended.run)
     for what, value in expected.items():
@@ -90,7 +91,7 @@ def test_whatever_the_recipe_it_comes_to_the_same_bits(
     changes: dict[str, Any], number: signal.Signals, stopped: Any, short: Any, whole: Any, equal: Equal, came_to: Any
 ) -> None:
     run = stopped(4, number, save_minutes=EACH_STEP, **changes)
-    assert equal(came_to(resume(run).run), whole(short(**changes)))
+    assert equal(came_to(Trainer().resume(run).run), whole(short(**changes)))
 
 
 @pytest.mark.parametrize("every", [1, 2])
@@ -98,18 +99,18 @@ def test_stopped_over_and_over_it_comes_to_the_same_bits(
     every: int, stopped: Any, short: Any, whole: Any, equal: Equal, came_to: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected, run = whole(short()), stopped(0, signal.SIGTERM)
-    plain, taken = Learner.take, itertools.count(1)
+    plain, taken = Learner.training_step, itertools.count(1)
 
     def take(*given: Any) -> Any:
         if next(taken) % every == 0:
             os.kill(os.getpid(), signal.SIGTERM)
         return plain(*given)
 
-    monkeypatch.setattr(Learner, "take", take)
+    monkeypatch.setattr(Learner, "training_step", take)
     stops: list[RunInterruptedError] = []
     while True:
         try:
-            ended = resume(run)
+            ended = Trainer().resume(run)
             break
         except RunInterruptedError as error:
             stops.append(error)
@@ -119,11 +120,11 @@ def test_stopped_over_and_over_it_comes_to_the_same_bits(
     assert equal(came_to(ended.run), expected)
 
 
-@pytest.mark.parametrize("place", ["answers", "end_epoch", "best.pt", "last.pt"])
+@pytest.mark.parametrize("place", ["compute_outputs", "end_epoch", "best.pt", "last.pt"])
 def test_killed_at_the_end_of_an_epoch_it_comes_to_the_same_bits(
     place: str, short: Any, whole: Any, equal: Equal, train_in_child: Any, monkeypatch: pytest.MonkeyPatch, came_to: Any
 ) -> None:
-    owner, name = {"answers": (loop, "answers"), "end_epoch": (loop.Recorder, "end_epoch")}.get(
+    owner, name = {"compute_outputs": (end_of_epoch, "compute_outputs"), "end_epoch": (Recorder, "end_epoch")}.get(
         place, (checkpoint, "save")
     )
     plain, calls = getattr(owner, name), itertools.count()
@@ -140,7 +141,7 @@ def test_killed_at_the_end_of_an_epoch_it_comes_to_the_same_bits(
     with monkeypatch.context() as patched:
         patched.setattr(owner, name, die)
         assert train_in_child(chosen) == -signal.SIGKILL
-    ours = came_to(resume(chosen.out).run)
+    ours = came_to(Trainer().resume(chosen.out).run)
     for what, value in expected.items():
         assert equal(ours[what], value), what
 
@@ -150,7 +151,7 @@ def test_a_disk_that_fills_up_stops_the_run_with_a_whole_checkpoint(
     whose: str, small_disk: Any, short: Any, whole: Any, equal: Equal, came_to: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = small_disk(20)
-    chosen, plain = short(out=disk / "run"), Learner.take
+    chosen, plain = short(out=disk / "run"), Learner.training_step
     expected = whole(chosen)
 
     def fill(self: Learner, batch: Any, plan: Any, step: int, *others: Any) -> Any:
@@ -160,12 +161,12 @@ def test_a_disk_that_fills_up_stops_the_run_with_a_whole_checkpoint(
         return plain(self, batch, plan, step, *others)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Learner, "take", fill)
+        patched.setattr(Learner, "training_step", fill)
         with pytest.raises((OutputError, OSError)):
-            fit(chosen)
+            Trainer().start(chosen)
     assert sorted(file.name for file in (disk / "run/checkpoints").iterdir()) == ["best.pt", "last.pt", "previous.pt"]
     (disk / "filler").unlink()
-    assert equal(came_to(resume(chosen.out).run), expected)
+    assert equal(came_to(Trainer().resume(chosen.out).run), expected)
 
 
 @pytest.mark.parametrize(("before", "after"), [(0, 2), (2, 0), (1, 2)])
@@ -173,7 +174,7 @@ def test_the_number_of_data_workers_may_change(
     before: int, after: int, stopped: Any, short: Any, whole: Any, equal: Equal, came_to: Any
 ) -> None:
     run = stopped(4, loader_workers=before, save_minutes=EACH_STEP)
-    ended = resume(run, {"loader_workers": after})
+    ended = Trainer().resume(run, {"loader_workers": after})
     assert equal(came_to(ended.run), whole(short()))
     assert Run.open(run).settings.loader_workers == after
     assert not multiprocessing.active_children()
@@ -189,7 +190,7 @@ def test_a_damaged_newest_falls_back_to_the_one_before_and_says_so(
     last.write_bytes(content)
     with (run / "events.jsonl").open("a") as file:
         file.write('{"event": "epo')  # as a full disk may have left it
-    ended = resume(run)
+    ended = Trainer().resume(run)
     assert equal(came_to(ended.run), whole(short()))
     said = "last.pt cannot be read (its bytes have changed)"
     assert said in capsys.readouterr().err
@@ -204,7 +205,7 @@ def test_with_both_damaged_it_says_so_and_changes_nothing(stopped: Any) -> None:
     for name in ("last.pt", "previous.pt"):
         (run / "checkpoints" / name).write_bytes(b"damaged")
     with pytest.raises(RunError, match=r"A whole checkpoint was expected .*last\.pt cannot .*previous\.pt cannot"):
-        resume(run)
+        Trainer().resume(run)
     assert (run / "checkpoints/last.pt").read_bytes() == b"damaged"
 
 
@@ -212,7 +213,7 @@ def test_without_a_checkpoint_it_says_how_to_begin_anew(stopped: Any, shared_col
     run = stopped(1)
     (run / "checkpoints/last.pt").unlink()
     with pytest.raises(RunError, match=rf"before its first.*lensmith train {shared_colours} --out {run} --resume auto"):
-        resume(run)
+        Trainer().resume(run)
 
 
 def test_where_checkpoints_were_removed_it_does_not_say_that_the_run_never_began(stopped: Any) -> None:
@@ -220,7 +221,7 @@ def test_where_checkpoints_were_removed_it_does_not_say_that_the_run_never_began
     for name in ("last.pt", "previous.pt"):
         (run / "checkpoints" / name).unlink()
     with pytest.raises(RunError, match=r"All of them are gone.*into another folder"):
-        resume(run)
+        Trainer().resume(run)
 
 
 def test_another_optimizer_in_the_description_is_noticed_before_the_first_step(stopped: Any) -> None:
@@ -229,22 +230,22 @@ def test_another_optimizer_in_the_description_is_noticed_before_the_first_step(s
     description["settings"]["optimizer"] = "sgd"
     (run / "run.json").write_text(json.dumps(description))
     with pytest.raises(RunError, match=r"does not fit .*not of the optimizer sgd"):
-        resume(run)
+        Trainer().resume(run)
 
 
 def test_a_finished_run_is_resumed_to_the_same_end(short: Any, equal: Equal, came_to: Any) -> None:
-    first = fit(short(epochs=1))
+    first = Trainer().start(short(epochs=1))
     before = came_to(first.run)
-    again = resume(first.run.path)
+    again = Trainer().resume(first.run.path)
     assert equal(came_to(again.run), before)
     assert (again.best_epoch, again.steps) == (first.best_epoch, first.steps)
 
 
 def test_a_finished_run_without_its_events_is_no_fault_of_ours(short: Any) -> None:
-    run = fit(short(epochs=1)).run
+    run = Trainer().start(short(epochs=1)).run
     run.events.unlink()
     with pytest.raises(RunError, match=r"epochs of a finished run .* lensmith export"):
-        resume(run.path)
+        Trainer().resume(run.path)
 
 
 def test_one_process_at_a_time_trains_a_run(stopped: Any, in_child: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,17 +254,17 @@ def test_one_process_at_a_time_trains_a_run(stopped: Any, in_child: Any, monkeyp
 
     def second() -> None:
         with pytest.raises(RunError, match="Another one is training it"):
-            resume(run)
+            Trainer().resume(run)
 
     with lock.held(run):
         assert in_child(second) == 0
-    assert resume(run).steps == STEPS
+    assert Trainer().resume(run).steps == STEPS
 
 
 def test_a_run_killed_after_its_last_epoch_is_resumed_to_its_end(
     short: Any, train_in_child: Any, monkeypatch: pytest.MonkeyPatch, whole: Any, equal: Equal, came_to: Any
 ) -> None:
-    plain, chosen = loop.Recorder.event, short()
+    plain, chosen = Recorder.event, short()
 
     def die(self: Any, name: str, **fields: Any) -> None:
         if name == "end":
@@ -271,11 +272,11 @@ def test_a_run_killed_after_its_last_epoch_is_resumed_to_its_end(
         plain(self, name, **fields)
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop.Recorder, "event", die)
+        patched.setattr(Recorder, "event", die)
         assert train_in_child(chosen) == -signal.SIGKILL
-    assert not Run.open(chosen.out).ended
-    ended = resume(chosen.out)
-    assert ended.run.ended
+    assert not Run.open(chosen.out).is_finished
+    ended = Trainer().resume(chosen.out)
+    assert ended.run.is_finished
     assert equal(came_to(ended.run), whole(chosen))
 
 
@@ -286,7 +287,7 @@ def test_what_is_summed_up_counts_a_redone_epoch_once(stopped: Any) -> None:
     (run / "events.jsonl").write_text(lines + epoch.replace('"images": 12', '"images": 7') + "\n")
     before = checkpoint.load(run / "checkpoints/previous.pt")
     (run / "checkpoints/last.pt").unlink()
-    ended = resume(run)
+    ended = Trainer().resume(run)
     assert before["position"]["epoch"] == 1
     assert [line["images"] for line in ended.run.history()] == [IMAGES] * EPOCHS
 
@@ -307,9 +308,9 @@ def test_killed_before_its_first_checkpoint_nothing_stands_in_the_way_of_beginni
         assert train_in_child(chosen) == -signal.SIGKILL
     assert Path(chosen.out).exists()
     with pytest.raises(RunError):
-        resume(chosen.out)
+        Trainer().resume(chosen.out)
     assert find_resumable.find(chosen) is None
-    assert fit(chosen).epochs == 1
+    assert Trainer().start(chosen).epochs == 1
 
 
 def test_the_lock_of_a_killed_run_is_free(stopped: Any) -> None:

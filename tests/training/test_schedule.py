@@ -6,21 +6,21 @@ from typing import Any, get_args
 import pytest
 
 from lensmith.config import TrainSettings
-from lensmith.training.schedule import PRESETS, Plan
+from lensmith.training.schedule import PRESETS, TrainingSchedule
 
 STAGES = 4
 
 
-def plan(images: int = 10, **settings: Any) -> Plan:
+def plan(images: int = 10, **settings: Any) -> TrainingSchedule:
     defaults = {"data": Path("photos"), "epochs": 5, "head_epochs": 2, "batch_size": 4, "warmup": 0.2}
-    return Plan.of(TrainSettings.model_validate({**defaults, **settings}), images, STAGES)
+    return TrainingSchedule.of(TrainSettings.model_validate({**defaults, **settings}), images, STAGES)
 
 
 def phases(**settings: Any) -> list[tuple[str, int, int]]:
     return [(phase.name, phase.first_epoch, phase.end_epoch) for phase in plan(**settings).phases]
 
 
-def rates(made: Plan, stage: int = 0) -> list[float]:
+def rates(made: TrainingSchedule, stage: int = 0) -> list[float]:
     return [made.rate(step, stage=stage) for step in range(made.total_steps)]
 
 

@@ -21,7 +21,7 @@ LENSMITH = (str(Path(sys.executable).with_name("lensmith")),)
 SLOW = (
     sys.executable,
     "-c",
-    "import time; from lensmith.training.learner import Learner; Learner.take = lambda *_: time.sleep(100);"
+    "import time; from lensmith.training.learner import Learner; Learner.training_step = lambda *_: time.sleep(100);"
     "from lensmith.cli import main; main()",
 )
 """The same with steps that take longer than anybody waits."""

@@ -20,7 +20,7 @@ from lensmith.training.models import backbone
 from lensmith.training.run_dir import checkpoint
 from lensmith.training.run_dir.run import Run
 from lensmith.training.teacher import Teacher
-from lensmith.training.trainer import fit, resume
+from lensmith.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 LABELS = ("blue", "green", "red")
@@ -89,7 +89,7 @@ def test_a_teacher_without_an_epoch_is_refused_and_leaves_nothing(
     begun = Path(shutil.copytree(trained, tmp_path / "begun"))
     (begun / "checkpoints/best.pt").unlink()
     with pytest.raises(RunError, match="Let the teacher finish an epoch first"):
-        fit(short(teacher=begun))
+        Trainer().start(short(teacher=begun))
     assert not (tmp_path / "run").exists()
 
 
@@ -98,7 +98,7 @@ def test_a_student_of_other_parts_is_refused(
     trained: Path, short: Callable[..., TrainSettings], tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     with pytest.raises(SettingsError, match=r"\d images? would change .*--seed 0 --ratio 5:3:2"):
-        fit(short(teacher=trained, **changes))
+        Trainer().start(short(teacher=trained, **changes))
     assert not (tmp_path / "run").exists()
 
 
@@ -106,11 +106,11 @@ def test_images_in_another_folder_are_told_by_their_bytes(
     trained: Path, colours: Path, short: Callable[..., TrainSettings]
 ) -> None:
     with pytest.raises(SettingsError, match="would change"):
-        fit(short(teacher=trained, data=colours, seed=1))
+        Trainer().start(short(teacher=trained, data=colours, seed=1))
     for file in colours.rglob("*.*"):  # other pictures of the same size under the same names
         content = file.read_bytes()
         file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert fit(short(teacher=trained, data=colours, seed=1, epochs=1)).epochs == 1
+    assert Trainer().start(short(teacher=trained, data=colours, seed=1, epochs=1)).epochs == 1
 
 
 FEATURES = {"feature_weight": 0.3, "model": "test_efficientnet", "ema": 0.9, "mixup": 0.2}
@@ -123,14 +123,16 @@ def test_a_student_that_is_stopped_comes_to_the_same_bits(
     came_to: Any,
 ) -> None:  # fmt: skip
     run = stopped(4, number, save_minutes=1e-9, teacher=trained, **changes)
-    assert equal(came_to(resume(run).run), whole(short(teacher=trained, **changes)))
+    assert equal(came_to(Trainer().resume(run).run), whole(short(teacher=trained, **changes)))
 
 
 def test_a_checkpoint_holds_the_student_alone(trained: Path, short: Callable[..., TrainSettings]) -> None:
-    plain = fit(short(epochs=1, model="test_vit", image_size=160)).run.path
+    plain = Trainer().start(short(epochs=1, model="test_vit", image_size=160)).run.path
     names = {"plain": checkpoint.load(plain / "checkpoints/last.pt")["learner"]["model"].keys()}
     shutil.rmtree(plain)
-    matched = fit(short(epochs=1, model="test_vit", image_size=160, teacher=trained, feature_weight=0.2)).run.path
+    matched = (
+        Trainer().start(short(epochs=1, model="test_vit", image_size=160, teacher=trained, feature_weight=0.2)).run.path
+    )
     assert checkpoint.load(matched / "checkpoints/last.pt")["learner"]["model"].keys() == names["plain"]
 
 
@@ -141,7 +143,7 @@ def test_two_processes_learn_from_a_teacher_what_one_does(
     for processes in (1, 2):
         chosen = {"data": shared_colours, "out": tmp_path / f"{processes}", "epochs": 2, "processes": processes}
         teaching = {"teacher": trained, "feature_weight": 0.4, "model": "test_byobnet", "augment": "flip"}
-        runs.append(fit(TrainSettings.model_validate({**quick, **chosen, **teaching})).run)
+        runs.append(Trainer().start(TrainSettings.model_validate({**quick, **chosen, **teaching})).run)
     one, two = (checkpoint.load(run.last)["learner"]["model"] for run in runs)
     for name, value in one.items():
         assert torch.allclose(two[name], value, rtol=1e-4, atol=1e-6), name

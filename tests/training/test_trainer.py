@@ -18,26 +18,29 @@ from lensmith.config import TrainSettings
 from lensmith.data.scan import ImageSet
 from lensmith.data.split import prepare
 from lensmith.errors import DataError, OutputError, RunError, SettingsError
-from lensmith.training import loop
+from lensmith.training import end_of_epoch
 from lensmith.training.learner import Learner
-from lensmith.training.loop import Loop, RunInterruptedError
+from lensmith.training.loop import EpochLoop
 from lensmith.training.microbatch.microbatch import StepResult
-from lensmith.training.result import Fitted
+from lensmith.training.result import RunResult
 from lensmith.training.run_dir import checkpoint
 from lensmith.training.run_dir.run import Run
-from lensmith.training.trainer import fit, resume
+from lensmith.training.signals import RunInterruptedError
+from lensmith.training.trainer import Trainer
 
-Train = Callable[..., Fitted]
+Train = Callable[..., RunResult]
 
 
 @pytest.fixture
 def train(quick: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
     """Train as the quick settings say, but for the keywords; without the pictures, which take longest."""
     for name in ("draw_curves", "draw_memory"):
-        monkeypatch.setattr(loop, name, lambda *_: None)
+        monkeypatch.setattr(end_of_epoch, name, lambda *_: None)
 
-    def run(data: Path, **changes: Any) -> Fitted:
-        return fit(TrainSettings.model_validate({**quick, "data": data, "out": tmp_path / "run", **changes}))
+    def run(data: Path, **changes: Any) -> RunResult:
+        return Trainer().start(
+            TrainSettings.model_validate({**quick, "data": data, "out": tmp_path / "run", **changes})
+        )
 
     return run
 
@@ -48,7 +51,7 @@ def events(run: Path, name: str) -> list[dict[str, Any]]:
 
 
 def test_it_learns_the_colours(trained: Path) -> None:
-    fitted = Fitted.read(Run.open(trained))
+    fitted = RunResult.read(Run.open(trained))
     assert fitted.metrics["val_accuracy"] >= 0.9
     assert (fitted.epochs, fitted.steps) == (8, 24)
     first, last = Run.open(trained).history()[0], Run.open(trained).history()[-1]
@@ -73,7 +76,7 @@ def test_the_run_folder_is_complete(trained: Path) -> None:
 
 
 def test_the_best_checkpoint_is_of_the_best_epoch(trained: Path) -> None:
-    fitted, history = Fitted.read(Run.open(trained)), Run.open(trained).history()
+    fitted, history = RunResult.read(Run.open(trained)), Run.open(trained).history()
     assert fitted.best_epoch == 1 + min(range(8), key=lambda number: history[number]["val_loss"])
     assert checkpoint.load(trained / "checkpoints/best.pt")["epoch"] == fitted.best_epoch
 
@@ -122,10 +125,10 @@ def test_a_part_without_a_readable_image_is_an_error_of_the_data(train: Train, c
 
 def test_early_stopping_waits_for_its_patience(train: Train, colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = iter([3.0, 2.0, 1.0, 1.5, 0.9, 1.0, 1.0, 1.0, 1.0])
-    monkeypatch.setattr(loop.Answers, "loss", property(lambda _: said[-1]))
+    monkeypatch.setattr(end_of_epoch.ModelOutputs, "loss", property(lambda _: said[-1]))
     said: list[float] = []
-    plain = loop.answers
-    monkeypatch.setattr(loop, "answers", lambda *given: (said.append(next(losses)), plain(*given))[1])
+    plain = end_of_epoch.compute_outputs
+    monkeypatch.setattr(end_of_epoch, "compute_outputs", lambda *given: (said.append(next(losses)), plain(*given))[1])
     fitted = train(colours, epochs=9, patience=3, head_epochs=1)
     assert (fitted.best_epoch, fitted.epochs) == (5, 8)
 
@@ -133,7 +136,7 @@ def test_early_stopping_waits_for_its_patience(train: Train, colours: Path, monk
 def test_the_head_s_phase_runs_to_its_end_whatever_the_patience(
     train: Train, colours: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop.Answers, "loss", property(lambda _: 1.0))  # never better than the first
+    monkeypatch.setattr(end_of_epoch.ModelOutputs, "loss", property(lambda _: 1.0))  # never better than the first
     fitted = train(colours, epochs=9, patience=1, head_epochs=4)
     assert (fitted.best_epoch, fitted.epochs) == (1, 5)
 
@@ -143,9 +146,9 @@ def test_accuracy_can_be_what_makes_an_epoch_the_best(
 ) -> None:
     scores = iter([0.2, 0.9, 0.4])
     said: list[float] = []
-    plain = loop.answers
-    monkeypatch.setattr(loop.Answers, "accuracy", property(lambda _: said[-1]))
-    monkeypatch.setattr(loop, "answers", lambda *given: (said.append(next(scores)), plain(*given))[1])
+    plain = end_of_epoch.compute_outputs
+    monkeypatch.setattr(end_of_epoch.ModelOutputs, "accuracy", property(lambda _: said[-1]))
+    monkeypatch.setattr(end_of_epoch, "compute_outputs", lambda *given: (said.append(next(scores)), plain(*given))[1])
     assert train(colours, epochs=3, monitor="accuracy").best_epoch == 2
 
 
@@ -252,7 +255,7 @@ def test_a_loss_that_is_no_number_ends_the_run(train: Train, colours: Path) -> N
 def test_weights_that_went_bad_in_the_last_step_are_not_taken_for_the_best(
     train: Train, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = Learner.take
+    plain = Learner.training_step
 
     def spoil(self: Learner, *given: Any) -> StepResult:
         outcome = plain(self, *given)
@@ -260,7 +263,7 @@ def test_weights_that_went_bad_in_the_last_step_are_not_taken_for_the_best(
             self.network.head.bias.fill_(math.nan)
         return outcome
 
-    monkeypatch.setattr(Learner, "take", spoil)
+    monkeypatch.setattr(Learner, "training_step", spoil)
     with pytest.raises(RunError, match="A finite validation loss"):
         train(colours, batch_size=32)
     assert not (tmp_path / "run/checkpoints/best.pt").exists()
@@ -272,7 +275,7 @@ def test_a_fault_in_a_step_leaves_no_data_workers_behind(
     def fail(*_: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Learner, "take", fail)
+    monkeypatch.setattr(Learner, "training_step", fail)
     with pytest.raises(ZeroDivisionError) as raised:
         train(colours, workers=2)
     assert raised.tb is not None  # the frames are still held, as a notebook holds them
@@ -295,7 +298,7 @@ def test_the_loop_needs_no_terminal_thread(train: Train, colours: Path) -> None:
     """A notebook or a server may train in a thread, where signals cannot be caught."""
     from threading import Thread
 
-    done: list[Fitted] = []
+    done: list[RunResult] = []
     thread = Thread(target=lambda: done.append(train(colours, epochs=1)))
     thread.start()
     thread.join()
@@ -313,8 +316,8 @@ def test_a_loop_of_a_run_counts_the_steps_that_the_plan_counts(trained: Path) ->
     from lensmith.training.models import backbone
 
     network = backbone.build(run.settings, 3)
-    made = Loop(run, network, torch.device("cpu"))
-    assert len(made.order) == made.plan.steps_per_epoch == 3
+    made = EpochLoop(run, network, torch.device("cpu"))
+    assert len(made.loaders.order) == made.context.schedule.steps_per_epoch == 3
 
 
 def test_files_that_are_set_aside_are_named(
@@ -350,14 +353,14 @@ def test_a_run_folder_among_the_images_is_refused(train: Train, colours: Path) -
 def test_told_to_stop_while_validating_last_it_stops_and_can_be_finished(
     train: Train, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = loop.answers
+    honest = end_of_epoch.compute_outputs
 
     def interrupted(*args: Any) -> Any:
         os.kill(os.getpid(), signal.SIGINT)
         return honest(*args)
 
-    monkeypatch.setattr(loop, "answers", interrupted)
+    monkeypatch.setattr(end_of_epoch, "compute_outputs", interrupted)
     with pytest.raises(RunInterruptedError):
         train(colours, epochs=1)
-    monkeypatch.setattr(loop, "answers", honest)
-    assert resume(tmp_path / "run").epochs == 1
+    monkeypatch.setattr(end_of_epoch, "compute_outputs", honest)
+    assert Trainer().resume(tmp_path / "run").epochs == 1

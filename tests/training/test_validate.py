@@ -14,7 +14,7 @@ from lensmith.imaging.preprocessing import Preprocessing
 from lensmith.training.dataloading.dataset import ImageDataset
 from lensmith.training.dataloading.loader import build_loader
 from lensmith.training.dataloading.sampler import EpochSampler
-from lensmith.training.validate import Answers, answers
+from lensmith.training.validate import ModelOutputs, compute_outputs
 
 CPU = torch.device("cpu")
 
@@ -25,10 +25,10 @@ def model() -> nn.Module:
     return made
 
 
-def judge(network: nn.Module, folder: Path, size: int = 5) -> Answers:
+def judge(network: nn.Module, folder: Path, size: int = 5) -> ModelOutputs:
     found = prepare(folder, (5, 3, 2), 0)
     images = ImageDataset(found, found.samples, Preprocessing(image_size=32), None, 0)
-    return answers(network, build_loader(images, EpochSampler(len(images), size, None), 0, CPU), CPU)
+    return compute_outputs(network, build_loader(images, EpochSampler(len(images), size, None), 0, CPU), CPU)
 
 
 def test_answers_do_not_depend_on_the_batch_size(shared_colours: Path) -> None:
@@ -67,7 +67,7 @@ def test_nothing_to_judge_by_is_an_error_of_the_data(colours: Path) -> None:
 def test_an_epoch_is_scored_by_what_is_monitored() -> None:
     labels = torch.tensor([0] * 8 + [1] * 2)
     said = torch.tensor([0] * 8 + [0, 1])
-    found = Answers(4 * nn.functional.one_hot(said, 2).float(), labels, list(range(10)), [])
+    found = ModelOutputs(4 * nn.functional.one_hot(said, 2).float(), labels, list(range(10)), [])
     assert found.score("accuracy") == pytest.approx(0.9)
     assert found.score("balanced_accuracy") == pytest.approx((1 + 0.5) / 2)
     assert found.score("f1") == pytest.approx(f1_score(labels, said, average="macro"))

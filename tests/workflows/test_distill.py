@@ -14,9 +14,9 @@ from lensmith.cli import main
 from lensmith.config import TrainSettings
 from lensmith.errors import RunError, SettingsError
 from lensmith.training.learner import Learner
-from lensmith.training.result import Fitted
+from lensmith.training.result import RunResult
 from lensmith.training.run_dir.run import Run
-from lensmith.training.trainer import fit
+from lensmith.training.trainer import Trainer
 from lensmith.workflows import distill
 
 FLAGS = ["--no-pretrained", "--image-size", "32", "--loader-workers", "0", "--batch-size", "4", "--epochs", "2"]
@@ -44,7 +44,7 @@ def parts(path: Path) -> set[tuple[str, str | None]]:
 def teacher(quick: dict[str, Any], colours: Path, tmp_path: Path) -> Path:
     """A run whose split and seed are not the default ones."""
     settings = {"data": colours, "out": tmp_path / "teacher", "epochs": 2, "seed": 3, "split": (4, 3, 1)}
-    return fit(TrainSettings.model_validate({**quick, **settings, "resize": "squash"})).run.path
+    return Trainer().start(TrainSettings.model_validate({**quick, **settings, "resize": "squash"})).run.path
 
 
 def test_from_a_teacher_to_a_bundle_that_stands_beside_it(
@@ -53,14 +53,14 @@ def test_from_a_teacher_to_a_bundle_that_stands_beside_it(
     monkeypatch.setenv("LENSMITH_CONFIG", "lensmith.yaml")
     Path("lensmith.yaml").write_text("train: {data: elsewhere, seed: 9}\n")  # the teacher's go over it
     line = ["distill", "teacher", "--student", "test_byobnet", *FLAGS, "--feature-weight", 0.2, "--out", "student"]
-    plain, steps = Learner.take, itertools.count()
+    plain, steps = Learner.training_step, itertools.count()
 
     def stop_once(*given: Any) -> Any:
         if next(steps) == 4:
             os.kill(os.getpid(), signal.SIGTERM)
         return plain(*given)
 
-    monkeypatch.setattr(Learner, "take", stop_once)
+    monkeypatch.setattr(Learner, "training_step", stop_once)
     code, printed, _ = run(capsys, *line, "--resume", "auto", "--json")
     assert (code, json.loads(printed)["error"]) == (75, "RunInterruptedError")
 
@@ -75,7 +75,7 @@ def test_from_a_teacher_to_a_bundle_that_stands_beside_it(
         told, itself = result[role], Run.open(Path(role))
         assert told["model"] == model
         assert Path(told["run"]).resolve() == itself.path.resolve()
-        assert told["accuracy"] == Fitted.read(itself).metrics["val_accuracy"]
+        assert told["accuracy"] == RunResult.read(itself).metrics["val_accuracy"]
         assert 0.1 < told["params_millions"] < 1
 
     code, printed, _ = run(capsys, *line, "--resume", "auto")
@@ -153,10 +153,10 @@ def test_a_teacher_judged_on_other_images_shows_no_accuracy(quick: dict[str, Any
     for label in ("blue", "green", "red"):
         (colours / label).rmdir()
     chosen = {**quick, "data": colours, "epochs": 1}
-    teacher = fit(TrainSettings.model_validate({**chosen, "out": "teacher"})).run.path
+    teacher = Trainer().start(TrainSettings.model_validate({**chosen, "out": "teacher"})).run.path
     next((colours / "val/red").iterdir()).unlink()
-    student = fit(TrainSettings.model_validate({**chosen, "out": "student", "teacher": teacher}))
-    trained: Any = SimpleNamespace(run=student.run.path, fitted=student)
+    student = Trainer().start(TrainSettings.model_validate({**chosen, "out": "student", "teacher": teacher}))
+    trained: Any = SimpleNamespace(run=student.run.path, result=student)
     sides = distill.Distilled.of(trained)
     assert (sides.teacher.accuracy, sides.student.accuracy) == (None, student.metrics["val_accuracy"])
 

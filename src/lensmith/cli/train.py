@@ -55,19 +55,19 @@ def leads() -> bool:
 
 def print_trained(trained: Trained) -> None:
     """Print a finished run in a few lines."""
-    fitted, parity = trained.fitted, trained.parity
-    accuracy = fitted.metrics["val_accuracy"]
+    result, parity = trained.result, trained.parity
+    accuracy = result.metrics["val_accuracy"]
     validation = "" if accuracy is None else f", validation accuracy {accuracy:.4f}"
     if trained.already:
         print_line(f"\nThe run {trained.run} is finished and exported; there is nothing to do.")
     print_line((f"\n{trained.bundle}", "bold"))
-    print_line(f"  best epoch {fitted.best_epoch} of {fitted.epochs}{validation}; curves in {fitted.run.curves}")
+    print_line(f"  best epoch {result.best_epoch} of {result.epochs}{validation}; curves in {result.run.curves}")
     print_line(f"  the graph agrees with PyTorch on {parity.agreement:.2%} of {parity.images:,} images")
-    waited = f"{fitted.data_wait_share:.0%} of the time waiting for data"
-    print_line(f"  {trained.seconds:,.0f} s, {fitted.images_per_second:,.0f} training images a second, {waited}")
-    if fitted.oom_retries:
-        how = " and activation checkpointing" if fitted.checkpointing else ""
-        print_line(f"  memory ran out {fitted.oom_retries}×; the batches went through in {fitted.chunks} chunks{how}")
+    waited = f"{result.data_wait_share:.0%} of the time waiting for data"
+    print_line(f"  {trained.seconds:,.0f} s, {result.images_per_second:,.0f} training images a second, {waited}")
+    if result.oom_retries:
+        how = " and activation checkpointing" if result.checkpointing else ""
+        print_line(f"  memory ran out {result.oom_retries}×; the batches went through in {result.chunks} chunks{how}")
     if trained.tracked is not None:
         _print_tracking(trained, trained.tracked)
     print_line(f"\nNext: lensmith serve {trained.bundle}")

@@ -26,7 +26,7 @@ from lensmith.training.dataloading.dataset import ImageDataset
 from lensmith.training.dataloading.loader import build_loader, default_loader_workers
 from lensmith.training.dataloading.sampler import EpochSampler
 from lensmith.training.run_dir.run import Run
-from lensmith.training.validate import answers
+from lensmith.training.validate import compute_outputs
 
 CALIBRATION_IMAGES = 200
 SPEED_IMAGES = 8
@@ -99,7 +99,7 @@ def _reference(model: nn.Module, run: Run, samples: Sequence[Sample]) -> Tensor:
     wanted = run.settings.loader_workers
     workers = default_loader_workers(device) if wanted is None else wanted
     batches = build_loader(dataset, EpochSampler(len(samples), min(64, run.settings.batch_size), None), workers, device)
-    logits = answers(model.to(memory_format=torch.channels_last), batches, device).logits
+    logits = compute_outputs(model.to(memory_format=torch.channels_last), batches, device).logits
     probabilities: Tensor = logits.softmax(1).numpy()
     return probabilities
 

@@ -46,12 +46,12 @@ EXPORT_S, ENGINE_S = 15.0, 8.0
 """To make the bundle besides judging it, and to find the engine for features."""
 
 FEATURES_SPEED = 2.0
-"""Images a second of that engine, at least, as a multiple of torch's forward pass."""
+"""ImageDataset a second of that engine, at least, as a multiple of torch's forward pass."""
 
 SOLVE_S_PER_IMAGE = 4e-4
 
 LEAST_PASSES, MOST_PASSES, ENOUGH_IMAGES = 2.5, 6, 20_000
-"""Images that stages should see to be worth training: ENOUGH_IMAGES, within these passes over the data."""
+"""ImageDataset that stages should see to be worth training: ENOUGH_IMAGES, within these passes over the data."""
 
 MOST_EPOCHS = 60
 
@@ -64,7 +64,7 @@ need many to pay."""
 
 
 @dataclass(frozen=True)
-class Measured:
+class StepTimings:
     """Seconds an image takes at one size.
 
     Attributes:
@@ -79,14 +79,14 @@ class Measured:
     whole: float
     few: float
 
-    def at(self, size: int) -> Measured:
+    def at(self, size: int) -> StepTimings:
         """What is to be expected at another size: work grows with the number of pixels."""
         ratio = (size / self.size) ** 2
-        return Measured(size, ratio * self.forward, ratio * self.whole, ratio * self.few)
+        return StepTimings(size, ratio * self.forward, ratio * self.whole, ratio * self.few)
 
 
 @dataclass(frozen=True)
-class Planned:
+class BudgetPlan:
     """What fits into a budget.
 
     Attributes:
@@ -97,7 +97,7 @@ class Planned:
 
     settings: TrainSettings
     end_s: float
-    measured: Measured
+    measured: StepTimings
 
     def __str__(self) -> str:
         """For people."""
@@ -111,7 +111,7 @@ class Planned:
         return {**chosen, "end_s": self.end_s, "measured": asdict(self.measured)}
 
 
-def plan(settings: TrainSettings, images: ImageSet, device: torch.device) -> Planned:
+def plan(settings: TrainSettings, images: ImageSet, device: torch.device) -> BudgetPlan:
     """Choose what the settings leave open, so that the run ends within `time_budget`.
 
     Args:
@@ -152,7 +152,7 @@ def plan(settings: TrainSettings, images: ImageSet, device: torch.device) -> Pla
         chosen |= {name: value for name, value in IN_FEW_PASSES.items() if _is_of_preset(settings, name)}
     if stages == 0:
         chosen |= {"unfreeze_every": None, "feature_weight": 0.0}  # neither reaches a head alone
-    return Planned(TrainSettings.model_validate({**dict(settings), **chosen}), option.end_s, measured)
+    return BudgetPlan(TrainSettings.model_validate({**dict(settings), **chosen}), option.end_s, measured)
 
 
 class _Option:
@@ -166,7 +166,7 @@ class _Option:
         spent_s: that have passed.
     """
 
-    def __init__(self, settings: TrainSettings, measured: Measured, count: int, held: int, spent_s: float) -> None:
+    def __init__(self, settings: TrainSettings, measured: StepTimings, count: int, held: int, spent_s: float) -> None:
         assert settings.time_budget is not None
         self.measured, self.count, self.held, self.spent_s = measured, count, held, spent_s
         self.wanted = max(LEAST_PASSES * count, min(ENOUGH_IMAGES, MOST_PASSES * count))
@@ -204,7 +204,7 @@ def _is_of_preset(settings: TrainSettings, name: str) -> bool:
     return bool(getattr(settings, name) == PRESETS[settings.preset].get(name, default))
 
 
-def measure(settings: TrainSettings, images: ImageSet, size: int, device: torch.device) -> Measured:
+def measure(settings: TrainSettings, images: ImageSet, size: int, device: torch.device) -> StepTimings:
     """Time a few steps on noise, and the decoding of a few images."""
     at_size = settings.model_copy(update={"image_size": size, "pretrained": False, "weights": None, "ema": None})
     network = backbone.build(at_size, len(images.labels))
@@ -226,14 +226,14 @@ def measure(settings: TrainSettings, images: ImageSet, size: int, device: torch.
             _wait(device)
 
     network.model.eval()
-    return Measured(size, _seconds(forward) / len(noise) + shared, whole_s, few_s)
+    return StepTimings(size, _seconds(forward) / len(noise) + shared, whole_s, few_s)
 
 
 def _step_s(learner: Learner, stages: int | None, shape: tuple[int, ...], split_point: Any = None) -> float:
     """Seconds that an image takes in a step."""
     images = min(64, learner.settings.batch_size)
     learner.enter(Phase(f"measured {stages}", 0, 1, stages, shape[-1] if split_point is None else None), split_point)
-    taken = _seconds(lambda: learner.rehearse(images))
+    taken = _seconds(lambda: learner.trial_steps().run(images))
     return taken / images
 
 

@@ -18,13 +18,13 @@ from lensmith.training.run_dir.recorder import Recorder
 SHOWN_FILES = 5
 
 
-class Faults:
-    """Watches the batches and losses of a run.
+class DataErrors:
+    """Names a run's unreadable files, wrong labels and losses that are not numbers.
 
     Args:
-        images: of the run.
-        settings: of the run.
-        recorder: is told.
+        images: the run's images, in parts.
+        settings: the run's settings.
+        recorder: receives events and messages.
     """
 
     def __init__(self, images: ImageSet, settings: TrainSettings, recorder: Recorder) -> None:
@@ -40,7 +40,7 @@ class Faults:
             if path not in self._unreadable:
                 self._unreadable[path] = reason
                 self.recorder.event("left_out", path=path, reason=reason)
-                self.recorder.say(f"left out: {path}: {reason}")
+                self.recorder.log(f"left out: {path}: {reason}")
 
     @property
     def unreadable(self) -> list[tuple[str, str]]:
@@ -70,7 +70,7 @@ class Faults:
         """Name the files of a step that was thrown away, by their samples."""
         files = self._files(indices)
         self.recorder.event("skipped", step=step + 1, files=files)
-        self.recorder.say(f"skipped: the loss of step {step + 1} is not a number: {_some(files)}")
+        self.recorder.log(f"skipped: the loss of step {step + 1} is not a number: {_some(files)}")
 
     def require_finite(self) -> None:
         """Look at the losses since the last time.
@@ -129,7 +129,7 @@ class Faults:
         lost = {label for number, label in enumerate(self.images.labels) if not left[number]}
         for label in sorted(lost - self._lost):
             self.recorder.event("class_left_out", label=label)
-            self.recorder.say(
+            self.recorder.log(
                 f"left out: {label}: none of its training images can be read, so it will not be recognised"
             )
         self._lost |= lost

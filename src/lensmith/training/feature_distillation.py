@@ -1,4 +1,4 @@
-"""Features of a student held against its teacher's, sample by sample, without anything that is learnt besides.
+"""Feature distillation: a student's features held against its teacher's, sample by sample, with nothing else to learn.
 
 A *feature* is a number that a network's head is given; there are as many for each image as its last layer is wide.
 """
@@ -15,16 +15,16 @@ from lensmith.errors import ModelError
 
 
 @contextmanager
-def tapped(head: nn.Module | None) -> Iterator[list[Tensor]]:
-    """See what a head is given while this lasts; nothing is left on the network that a copy could take along.
+def feature_hook(head: nn.Module | None) -> Iterator[list[Tensor]]:
+    """Collect the inputs of a head during the block; the hook is removed afterwards, so that no copy inherits it.
 
     Activation checkpointing makes no difference: it runs stages of the backbone again, never the head.
 
     Args:
-        head: None: nothing is looked at.
+        head: the network's last layer; None: nothing is collected.
 
     Yields:
-        Float32 (N, F) of each call so far, with its gradients: as the head gets them, so after dropout.
+        The features of each call so far, float32 (N, F), with gradients, after dropout.
     """
     seen: list[Tensor] = []
     hook = head.register_forward_pre_hook(lambda head, given: seen.append(_pooled(head, given[0]))) if head else None
@@ -35,67 +35,67 @@ def tapped(head: nn.Module | None) -> Iterator[list[Tensor]]:
             hook.remove()
 
 
-def width(model: nn.Module, head: nn.Module, image_size: int) -> int:
-    """How many features `head` is given for an image; the model is left as it is.
+def feature_width(model: nn.Module, head: nn.Module, image_size: int) -> int:
+    """The number of features that `head` is given for an image; the model's modes stay as they are.
 
     Raises:
-        ModelError: the head is never called, so that nothing can be seen of them.
+        ModelError: the head is never called, so that its features cannot be collected.
     """
     modes = {module: module.training for module in model.modules()}
     try:
-        with torch.no_grad(), tapped(head) as seen:
+        with torch.no_grad(), feature_hook(head) as seen:
             model.eval()(torch.zeros(1, 3, image_size, image_size, device=next(model.parameters()).device))
     finally:
         for module, training in modes.items():
             module.training = training
     if not seen:
         raise ModelError(
-            "A backbone whose features go through its head was expected, to match them.",
+            "A backbone whose features go through its head was expected, to distil them.",
             f"{type(model).__name__} does not call its head.",
             "Choose another, or leave --feature-weight out.",
         )
     return seen[-1].shape[1]
 
 
-class Matching:
-    """How far a student's features are from its teacher's: 1 − the cosine between them, 0..2.
+class FeatureDistillation:
+    """The distance of a student's features from its teacher's: 1 − the cosine between them, 0..2.
 
     The two are of different widths, so both are seen through random orthonormal projections, fixed by the seed. The
-    teacher's keeps angles nearly (Johnson and Lindenstrauss, 1984). The student's is to a third of its width: features
-    that are never negative, as after ReLU, can point anywhere only in a space of clearly less than half as many
-    dimensions (Wendel, 1962).
+    teacher's preserves angles nearly (Johnson and Lindenstrauss, 1984). The student's is to a third of its width:
+    features that are never negative, as after ReLU, can point anywhere only in a space of clearly less than half as
+    many dimensions (Wendel, 1962).
 
     Source of the idea: Romero et al., FitNets, 2015, there with a projection that is learnt, and thrown away.
 
     Args:
-        head: the teacher's.
-        own: features of the student.
-        theirs: features of the teacher.
-        weight: share of the loss, 0..1.
-        seed: of the projections.
-        device: where the features will be.
+        head: the teacher's last layer.
+        own: number of the student's features.
+        theirs: number of the teacher's features.
+        weight: share of this distance in the loss, 0..1.
+        seed: seed of the projections.
+        device: the features' device.
     """
 
     def __init__(self, head: nn.Module, own: int, theirs: int, weight: float, seed: int, device: torch.device) -> None:
         self.head, self.weight = head, weight
-        # On the CPU and in float64: all ranks have the same, and so has a run that goes on elsewhere.
+        # On the CPU and in float64: the same on all ranks, and in a run that resumes on another device.
         generator = torch.Generator().manual_seed(seed)
         common = max(1, min(own // 3, theirs))
         self._own, self._theirs = (projection(wide, common, generator).to(device) for wide in (own, theirs))
 
-    def apart(self, own: Tensor, theirs: Tensor) -> Tensor:
-        """Float32 (N, F) of the student and (N, G) of the teacher → (N,); no sample's depends on another."""
+    def distance(self, own: Tensor, theirs: Tensor) -> Tensor:
+        """Distances float32 (N,) of student features float32 (N, F) and teacher features float32 (N, G)."""
         return 1 - nn.functional.cosine_similarity(own @ self._own, theirs @ self._theirs, dim=1)
 
 
 def projection(wide: int, narrow: int, generator: torch.Generator) -> Tensor:
-    """Float32 (wide, narrow) with orthonormal columns, narrow ≤ wide."""
+    """A random matrix with orthonormal columns, float32 (wide, narrow), narrow ≤ wide."""
     drawn = torch.randn(wide, narrow, dtype=torch.float64, generator=generator)
     orthonormal: Tensor = torch.linalg.qr(drawn)[0]
     return orthonormal.float()
 
 
 def _pooled(head: nn.Module, given: Tensor) -> Tensor:
-    """What a head is given, as float32 (N, F): where it answers to each place, the mean over all."""
+    """A head's input as float32 (N, F): of a head that answers at each place, the mean over all places."""
     rows = given.movedim(1, -1) if isinstance(head, nn.Conv2d) else given
     return rows.float() if rows.ndim == 2 else rows.float().flatten(1, -2).mean(1)

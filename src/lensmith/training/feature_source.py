@@ -1,4 +1,4 @@
-"""Which phases take features in the place of images, and where they get them."""
+"""The feature source: which phases learn from cached features in the place of images, and where these come from."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from lensmith.config import TrainSettings
 from lensmith.core.array_cache import ArrayCache, NotCachedError
 from lensmith.core.cache import default_budget_bytes
+from lensmith.training.context import TrainingContext
 from lensmith.training.dataloading import decode_cache
 from lensmith.training.dataloading.dataset import ImageDataset
 from lensmith.training.dataloading.decode_cache import DecodedPictures
@@ -19,9 +20,6 @@ from lensmith.training.feature_cache.backends import available_backends
 from lensmith.training.feature_cache.batches import FeatureBatches
 from lensmith.training.feature_cache.features import FeatureExtractor, Features, NoFeaturesError, View
 from lensmith.training.feature_cache.split_model import SplitPoint, find_split_point
-from lensmith.training.learner import Learner
-from lensmith.training.run_dir.recorder import Recorder
-from lensmith.training.run_dir.run import Run
 from lensmith.training.schedule import Phase
 
 HEAD_VIEWS, VIEWS = 1, 4
@@ -32,25 +30,25 @@ VALIDATION_ROWS, VALIDATION_BYTES = 1024, 32 * 10**6
 
 
 class StoppedError(Exception):
-    """The run was told to stop while features were computed; those that are done are kept."""
+    """A signal asked the run to stop while features were computed; those that are done are cached."""
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What a phase learns from.
+class PhaseInputs:
+    """Features that a phase learns from.
 
     Attributes:
-        split_point: between the frozen trunk and the trainable tail.
-        views: of the training images.
-        held: of the validation images, as they are; None where there are none.
-        training: the views, in the order of an epoch.
-        validation: see `held`.
-        seconds: that it took to get them.
+        split_point: the split point whose features these are.
+        views: features of the training images, one entry a view.
+        validation_rows: features of the validation images, unaugmented; None: there are none.
+        training: the views as batches, in the order of an epoch.
+        validation: `validation_rows` as batches.
+        seconds: time that computing or reading them took.
     """
 
     split_point: SplitPoint
     views: list[Features]
-    held: Features | None
+    validation_rows: Features | None
     training: FeatureBatches
     validation: FeatureBatches | None
     seconds: float
@@ -72,64 +70,58 @@ def views(phase: Phase, settings: TrainSettings) -> int | None:
     return count if not phase.trainable or epochs >= 2 * count else None
 
 
-class Source:
-    """Features for a run's phases.
+class FeatureSource:
+    """Computes or reads the features of a run's phases.
 
     Args:
-        run: its folder.
-        learner: whose network is cut.
-        order: of the training images.
-        recorder: is told what is done.
-        stopped: whether the run was told to stop.
+        context: the training, whose network is cut at the split point.
+        order: the order of the training images.
     """
 
-    def __init__(
-        self, run: Run, learner: Learner, order: EpochSampler, recorder: Recorder, stopped: Callable[[], bool]
-    ) -> None:
-        self.run, self.learner, self.order, self.recorder, self.stopped = run, learner, order, recorder, stopped
-        settings = run.settings
+    def __init__(self, context: TrainingContext, order: EpochSampler) -> None:
+        self.run, self.learner, self.recorder, self.order = context.run, context.learner, context.recorder, order
+        self.interruption, self.engines = context.interruption, context.state.engines
+        settings = self.run.settings
         budget = default_budget_bytes() if settings.cache_gb is None else int(settings.cache_gb * 1e9)
         self.store = ArrayCache(budget) if budget else None
-        self.backends: dict[str, str] = {}
-        """Phase → engine, so that a resumed run sees the same features."""
 
-    def enter(self, phase: Phase) -> Taken | None:
-        """What the phase learns from; None: images.
+    def inputs_for(self, phase: Phase) -> PhaseInputs | None:
+        """The features that a phase learns from; None: it learns from images.
 
         Raises:
-            StoppedError: on every rank.
+            StoppedError: a signal asked the run to stop; on every rank.
         """
         settings, world = self.run.settings, self.learner.world
         count = self.order.views = views(phase, settings)
         if count is None or settings.feature_cache == "never":
             return None
-        self.learner.folding.unfold()  # what engines are given is the network as it is
+        self.learner.folding.unfold()  # engines are given the network without folded BatchNorm
         self.learner.network.freeze(phase.trainable, settings.batch_norm == "frozen")
         size = phase.image_size or self.run.preprocessing.image_size
         split_point = find_split_point(self.learner.network, phase.trainable, size, settings.dropout)
         if world.all_reduce_max(int(split_point is None)) or split_point is None:
             return None
-        taken, problem = None, ""
+        inputs, problem = None, ""
         try:
-            taken = self._take(phase, split_point, count, size)
+            inputs = self._compute(phase, split_point, count, size)
         except NoFeaturesError as error:
             problem = str(error)
         except StoppedError:
             problem = "stopped"
-        outcome = world.all_reduce_max(2 if problem == "stopped" else int(taken is None))
+        outcome = world.all_reduce_max(2 if problem == "stopped" else int(inputs is None))
         if outcome == 2:
             raise StoppedError
         if outcome:
-            self.recorder.say(f"features are not kept, the frozen layers run in every epoch: {problem}")
+            self.recorder.log(f"features are not cached, the frozen layers run in every epoch: {problem}")
             self.recorder.event("no_features", phase=phase.name, reason=problem)
             return None
-        return taken
+        return inputs
 
     def decoded(self, dataset: ImageDataset, phase: Phase) -> DecodedPictures | None:
-        """Pictures of a part decoded once for all epochs of the phase; None where that would not pay, or not fit.
+        """Pictures of a part, uint8 of any shape, decoded once for the phase; None where that does not pay or fit.
 
         Raises:
-            StoppedError: on every rank.
+            StoppedError: a signal asked the run to stop; on every rank.
         """
         epochs = phase.end_epoch - phase.first_epoch
         size = phase.image_size if dataset.augment is not None and phase.image_size else dataset.how.image_size
@@ -146,7 +138,7 @@ class Source:
             )
             self.recorder.event("decoded", pictures=len(dataset.samples), bytes=int(found.pixels.nbytes))
         except NotCachedError as error:
-            self.recorder.say(f"decoded pictures are not kept: {error}")
+            self.recorder.log(f"decoded pictures are not cached: {error}")
         except StoppedError:
             stopped = True
         if world.all_reduce_max(int(stopped)):
@@ -156,19 +148,24 @@ class Source:
     def _watch(self, what: str) -> Callable[[int, int], None]:
         def watch(done: int, total: int) -> None:
             self.recorder.working(what, done, total)
-            if self.stopped():
+            if self.interruption.received is not None:
                 raise StoppedError
 
         return watch
 
-    def _take(self, phase: Phase, split_point: SplitPoint, count: int, size: int) -> Taken:
+    def _compute(self, phase: Phase, split_point: SplitPoint, count: int, size: int) -> PhaseInputs:
+        """Compute `count` views of the training images and one of the validation images, or read them from the cache.
+
+        Raises:
+            NoFeaturesError: no room, no engine, or a network that does not come apart.
+            StoppedError: a signal asked the run to stop.
+        """
         started = time.perf_counter()
         run, learner, world = self.run, self.learner, self.learner.world
         training, validation = run.images.part("train"), run.images.part("val")
-        how = replace(run.preprocessing, image_size=size)
-        backend = self.backends.get(phase.name)
-        if backend not in available_backends(learner.device):  # resumed on another machine
-            backend = None
+        engine = self.engines.get(phase.name)
+        if engine not in available_backends(learner.device):  # resumed on another machine
+            engine = None
         images = count * len(training) + len(validation)
         # All views together, so that none of them makes room for another.
         fits = self.store is not None and 2 * math.prod(split_point.shape) * images <= self.store.budget_bytes
@@ -183,47 +180,43 @@ class Source:
             show(done, total)
 
         def rows(extractor: FeatureExtractor, samples: Any, number: int) -> Features:
-            return extractor.features(run.images, samples, View(number, learner.augment, run.settings.seed), watch)
-
-        with FeatureExtractor(
-            learner.model, split_point, how, run.settings, learner.device, store, backend
-        ) as extractor:
-            chosen = self.backends[phase.name] = extractor.backend = world.on_rank_zero(
-                lambda: extractor.choose(images)
+            return extractor.features(
+                run.images, samples, View(number, learner.inputs.augment, run.settings.seed), watch
             )
-            seen = [rows(extractor, training, number) for number in range(count)]
-            held = None
-            if validation and size == run.preprocessing.image_size:
-                held = rows(extractor, validation, 0)
-        if validation and held is None:  # trained at another size than the model's own, at which it is judged
-            own = run.preprocessing
-            there = find_split_point(learner.network, phase.trainable, own.image_size, run.settings.dropout)
+
+        def extractor_at(at: SplitPoint, pixels: int, chosen: str | None) -> FeatureExtractor:
+            how = replace(run.preprocessing, image_size=pixels)
+            return FeatureExtractor(learner.model, at, how, run.settings, learner.device, store, chosen)
+
+        validation_rows, own_size = None, run.preprocessing.image_size
+        with extractor_at(split_point, size, engine) as extractor:
+            engine = self.engines[phase.name] = extractor.backend = world.on_rank_zero(lambda: extractor.choose(images))
+            features = [rows(extractor, training, number) for number in range(count)]
+            if validation and size == own_size:
+                validation_rows = rows(extractor, validation, 0)
+        if validation and validation_rows is None:  # trained at another size than the model's own, which validates
+            there = find_split_point(learner.network, phase.trainable, own_size, run.settings.dropout)
             if there is None:
-                raise NoFeaturesError(f"the network does not come apart at {own.image_size} px")
-            with FeatureExtractor(learner.model, there, own, run.settings, learner.device, store, chosen) as extractor:
-                held = rows(extractor, validation, 0)
+                raise NoFeaturesError(f"the network does not come apart at {own_size} px")
+            with extractor_at(there, own_size, engine) as extractor:
+                validation_rows = rows(extractor, validation, 0)
         seconds = time.perf_counter() - started
         self.recorder.event(
-            "features", phase=phase.name, at=split_point.at, shape=list(split_point.shape), engine=chosen, views=count,
+            "features", phase=phase.name, at=split_point.at, shape=list(split_point.shape), engine=engine, views=count,
             images=images, seconds=seconds, computed=computed > 0,
         )  # fmt: skip
-        self._tell(split_point, chosen, count, images, seconds, computed > 0)
-        batches = FeatureBatches(training, seen, self.order)
-        return Taken(split_point, seen, held, batches, self._validation(held), seconds)
+        what = f"features of {images:,} images{f' ({count} views)' if count > 1 else ''} before {split_point.at}"
+        how = f"{seconds:.1f} s with {engine}" if computed else f"cached by an earlier run, {engine}"
+        self.recorder.log(f"{what}: {how}")
+        batches = FeatureBatches(training, features, self.order)
+        return PhaseInputs(
+            split_point, features, validation_rows, batches, self._validation_batches(validation_rows), seconds
+        )
 
-    def _validation(self, held: Features | None) -> FeatureBatches | None:
-        if held is None:
+    def _validation_batches(self, rows: Features | None) -> FeatureBatches | None:
+        if rows is None:
             return None
         samples, world = self.run.images.part("val"), self.learner.world
-        most = VALIDATION_BYTES // (2 * math.prod(held.values.shape[1:]))
+        most = VALIDATION_BYTES // (2 * math.prod(rows.values.shape[1:]))
         order = EpochSampler(len(samples), max(1, min(VALIDATION_ROWS, most)), None, rank=world.rank, ranks=world.size)
-        return FeatureBatches(samples, [held], order)
-
-    def _tell(
-        self, split_point: SplitPoint, engine: str, count: int, images: int, seconds: float, computed: bool
-    ) -> None:
-        what = f"features of {images:,} images" + (f" ({count} views)" if count > 1 else "")
-        if computed:
-            self.recorder.say(f"{what} before {split_point.at}: {seconds:.1f} s with {engine}")
-        else:
-            self.recorder.say(f"{what} before {split_point.at}: kept from an earlier run, {engine}")
+        return FeatureBatches(samples, [rows], order)

@@ -39,14 +39,14 @@ def what_fits(learner: Learner, settings: TrainSettings, classes: int) -> str:
     with memory.MemoryCap(learner.device, settings.memory_fraction):
         strict = ["--checkpointing auto"] if settings.checkpointing == "never" else []
         strict += ["--min-chunk 1"] if settings.min_chunk > 1 else []
-        if strict and _fits(learner.model, learner, learner.size):
+        if strict and _fits(learner.model, learner, learner.image_size):
             return f"Fewer images at once, with all savings, fit: {' '.join(strict)}."
-        for size in _smaller_sizes(learner.size):
+        for size in _smaller_sizes(learner.image_size):
             if _fits(learner.model, learner, size):
                 return f"Images of {size} px fit: --image-size {size}."
         for name in _smaller_models(settings.model):
             model = timm.create_model(name, pretrained=False, num_classes=classes).to(learner.device)
-            if _fits(model, learner, learner.size):
+            if _fits(model, learner, learner.image_size):
                 return f"{name} fits: --model {name}."
             del model
             memory.release(learner.device)

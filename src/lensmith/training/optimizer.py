@@ -13,7 +13,7 @@ from torch import nn
 
 from lensmith.config import TrainSettings
 from lensmith.training.models.backbone import Network
-from lensmith.training.schedule import Plan
+from lensmith.training.schedule import TrainingSchedule
 
 
 def build(network: Network, settings: TrainSettings) -> torch.optim.Optimizer:
@@ -49,17 +49,17 @@ def peak(settings: TrainSettings, stage: int, last: int) -> float:
     return settings.lr * near * math.pow(far / near, (stage - 1) / max(1, last - 1))
 
 
-def set_rates(optimizer: torch.optim.Optimizer, plan: Plan, step: int, factor: float = 1.0) -> float:
+def set_rates(optimizer: torch.optim.Optimizer, schedule: TrainingSchedule, step: int, factor: float = 1.0) -> float:
     """Set every group's learning rate for a 0-based step; returns the head's.
 
     Args:
         optimizer: as `build` made it.
-        plan: of the run.
-        step: 0-based.
-        factor: what plateaus have left of the rates, 0..1.
+        schedule: the run's schedule.
+        step: the 0-based step.
+        factor: the share of the rates that plateaus have left, 0..1.
     """
     for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * plan.rate(step, stage=group["stage"]) * factor
+        group["lr"] = group["peak"] * schedule.rate(step, stage=group["stage"]) * factor
     return max(float(group["lr"]) for group in optimizer.param_groups if group["stage"] == 0)
 
 

@@ -62,7 +62,7 @@ def validate(path: Path) -> Validated:
         MissingPackageError: a package that it needs is not installed.
     """
     written = read_yaml(path)
-    settings = settings_of({}, {**UNSAID, **written}, others=not_there(TrainSettings.layers({}, written)))
+    settings = settings_of({}, {**UNSAID, **written}, others=missing_names(TrainSettings.layers({}, written)))
     bare = settings.model_copy(update={"pretrained": False, "weights": None})
     network = backbone.build(bare, classes=2)
     augment.build(settings, network.preprocessing.image_size)
@@ -70,7 +70,7 @@ def validate(path: Path) -> Validated:
     return Validated(path, settings, stages, phases_of(settings, stages))
 
 
-def not_there(said: Mapping[str, Any]) -> list[str]:
+def missing_names(said: Mapping[str, Any]) -> list[str]:
     """What can be told of settings that are not yet checked: an unknown backbone, and files that do not exist."""
     found = []
     model = said.get("model")

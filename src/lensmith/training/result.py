@@ -10,7 +10,7 @@ from lensmith.training.run_dir.run import Run
 
 
 @dataclass(frozen=True)
-class Fitted:
+class RunResult:
     """The sums over a run's epochs.
 
     Attributes:
@@ -40,7 +40,7 @@ class Fitted:
     peak_memory_bytes: int
 
     @classmethod
-    def read(cls, run: Run) -> Fitted:
+    def read(cls, run: Run) -> RunResult:
         """Sum up a run's events.
 
         Raises:

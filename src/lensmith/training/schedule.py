@@ -8,7 +8,7 @@ alone, resuming needs no scheduler state.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from os import PathLike
@@ -91,7 +91,7 @@ class Phase:
         end_epoch: exclusive.
         trainable: how many of the backbone's last stages learn; 0: the head alone, None: all.
         image_size: pixels a side to train at; None: the model's own.
-        warms: the head alone learns, for the rest to learn later; pictures are not mixed yet.
+        is_head_warmup: whether the head alone learns, before more does; images are not mixed yet.
     """
 
     name: str
@@ -106,17 +106,17 @@ class Phase:
         return self.trainable is None or stage <= self.trainable
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Phases and step counts of a run.
+@dataclass
+class TrainingSchedule:
+    """Phases, step counts and learning rates of a run, with linear warm-up.
 
     Attributes:
-        phases: in order, without gaps.
+        phases: the phases in order, without gaps.
         steps_per_epoch: optimizer steps in a whole epoch.
         total_steps: steps of the whole run; the cosine ends there.
-        warmup_steps: linear warm-up, after the start and again for each stage when it is unfrozen.
-        cosine: the rate falls with the steps; else it stays at its peak, unless a plateau lowers it.
-        solved: the head was solved for, so its rate warms up when it first takes steps.
+        warmup_steps: steps of linear warm-up, after the start and again for each stage when it is unfrozen.
+        cosine: whether the rate falls with the steps; else it stays at its peak, unless a plateau lowers it.
+        head_solved: whether the head was solved for, so that its rate warms up when it first takes steps.
     """
 
     phases: tuple[Phase, ...]
@@ -124,11 +124,11 @@ class Plan:
     total_steps: int
     warmup_steps: int
     cosine: bool = True
-    solved: bool = False
+    head_solved: bool = False
 
     @classmethod
-    def of(cls, settings: TrainSettings, images: int, stages: int) -> Plan:
-        """The plan for `images` training images and a backbone of `stages` stages."""
+    def of(cls, settings: TrainSettings, images: int, stages: int) -> TrainingSchedule:
+        """The schedule for `images` training images and a backbone of `stages` stages."""
         steps = math.ceil(images / settings.step_images)
         total = min(settings.epochs * steps, settings.max_steps or settings.epochs * steps)
         phases = phases_of(settings, stages)
@@ -143,15 +143,21 @@ class Plan:
 
         Source of the cosine: Loshchilov and Hutter, SGDR, 2017, without restarts.
         """
-        stepping = [
-            phase for phase in self.phases if phase.learns(stage) and not (self.solved and phase.is_head_warmup)
-        ]
-        thawed = next((phase.first_epoch for phase in stepping), None)
-        if thawed is None:
+        unfrozen = next((phase.first_epoch for phase in self._with_steps() if phase.learns(stage)), None)
+        if unfrozen is None:
             return 0.0
-        warm = min(1.0, (step - thawed * self.steps_per_epoch + 1) / (self.warmup_steps + 1))
+        warm = min(1.0, (step - unfrozen * self.steps_per_epoch + 1) / (self.warmup_steps + 1))
         fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.total_steps))) if self.cosine else 1.0
         return max(0.0, warm) * fall
+
+    def step_at(self, progress: float) -> int:
+        """The step that an even pace has reached after a share (0..1) of the time that steps take."""
+        first = next(self._with_steps()).first_epoch * self.steps_per_epoch
+        return first + int(min(1.0, progress) * (self.total_steps - first))
+
+    def _with_steps(self) -> Iterator[Phase]:
+        """Phases that take steps: all but the head's warm-up where the head was solved for."""
+        return (phase for phase in self.phases if not (self.head_solved and phase.is_head_warmup))
 
 
 def phases_of(settings: TrainSettings, stages: int) -> tuple[Phase, ...]:
@@ -167,8 +173,8 @@ def phases_of(settings: TrainSettings, stages: int) -> tuple[Phase, ...]:
         first, *rest = epochs
         name = {None: "all", 0: "head"}.get(trainable, f"last {trainable}")
         end = (rest[-1] if rest else first) + 1
-        is_head_warmup = trainable == 0 and _most(settings, stages) > 0 and end < settings.epochs
-        phases.append(Phase(name if size is None else f"{name}@{size}", first, end, trainable, size, is_head_warmup))
+        warmup = trainable == 0 and _most(settings, stages) > 0 and end < settings.epochs
+        phases.append(Phase(name if size is None else f"{name}@{size}", first, end, trainable, size, warmup))
     return tuple(phases)
 
 

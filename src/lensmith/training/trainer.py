@@ -1,4 +1,4 @@
-"""From settings to a trained run folder, anew or from its last checkpoint."""
+"""The trainer: from settings to a trained run folder, started anew or resumed from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -14,151 +14,154 @@ from typing import Any
 import torch
 
 from lensmith.config import TrainSettings
+from lensmith.core.text import listed
 from lensmith.data.scan import ImageSet
 from lensmith.data.split import prepare
-from lensmith.errors import DataError, ModelError, RunError, SettingsError
+from lensmith.errors import DataError, RunError, SettingsError
 from lensmith.training import budget
 from lensmith.training.launch import launch
-from lensmith.training.loop import Loop
+from lensmith.training.loop import EpochLoop
 from lensmith.training.microbatch import memory
 from lensmith.training.microbatch.distributed import World
 from lensmith.training.models import backbone
 from lensmith.training.models.backbone import Network
-from lensmith.training.models.state_dict import load_exactly
 from lensmith.training.oom_advice import what_fits
-from lensmith.training.result import Fitted
-from lensmith.training.run_dir import checkpoint, diff
+from lensmith.training.result import RunResult
+from lensmith.training.run_dir import diff
 from lensmith.training.run_dir.lock import held
 from lensmith.training.run_dir.run import Run, default_folder, is_unbegun, require_free
 from lensmith.training.teacher import require_apart
 
 
-def fit(settings: TrainSettings, beside: Callable[[Run], None] = lambda run: None) -> Fitted:
-    """Train as `settings` say, in a new run folder.
+class Trainer:
+    """Trains run folders: `start` makes a new one, `resume` continues one, `run` is what each rank does in either.
 
     Args:
-        settings: of the training.
-        beside: on one of the ranks: told of the run before it begins.
+        on_begin: called on rank 0 with the run, once its folder is locked and before it is trained.
+        world: the ranks that train together; by default those that the environment describes.
+    """
+
+    def __init__(self, on_begin: Callable[[Run], None] = lambda run: None, world: World | None = None) -> None:
+        self.on_begin, self.world = on_begin, world or World.join()
+
+    def start(self, settings: TrainSettings) -> RunResult:
+        """Make a new run folder and train it to its end.
+
+        Args:
+            settings: the run's settings; with a time budget, what they leave open is chosen so that the run ends in it.
+
+        Raises:
+            DataError: the images cannot be trained on.
+            ModelError: the backbone or its weights are not available.
+            OutputError: the run folder is in use.
+            RunInterruptedError: Ctrl-C or SIGTERM; the run is saved.
+        """
+        started, deadline, world = time.monotonic(), None, self.world
+        if settings.time_budget is None:
+            run, network = _create_together(settings, world)
+        else:
+            plan = self._plan(settings)
+            run, network = create_run(plan.settings)
+            run.record("planned", **plan.as_dict())
+            print(f"planned: {plan}", file=sys.stderr, flush=True)
+            deadline = (started, plan.end_s)
+        with _removed_without_checkpoint(run, world), self._locked(run.path):
+            self._train(run, network, deadline)
+        return RunResult.read(run)
+
+    def resume(self, path: Path, given: Mapping[str, Any] | None = None) -> RunResult:
+        """Continue a run from its newest whole checkpoint to its end.
+
+        Args:
+            path: the run folder.
+            given: settings by name that must be the run's; those of `diff.MAY_CHANGE` take effect instead.
+
+        Raises:
+            RunError: no run, no checkpoint or one that does not fit, another process that trains it, or settings,
+                classes or images that have changed since.
+            RunInterruptedError: Ctrl-C or SIGTERM; the run is saved.
+        """
+        opened = Run.open(path)
+        with self._locked(path):
+            run = self.world.on_rank_zero(lambda: diff.with_changes(opened, given or {}))
+            if not run.has_checkpoint:
+                new = is_unbegun(path)
+                raise RunError(
+                    f"A checkpoint of the run {path} was expected.",
+                    "It was stopped before its first." if new else "All of them are gone.",
+                    f"Start it anew: {run.start_command()}" if new else "Put them back, or train into another folder.",
+                )
+            self._train(run)
+        return RunResult.read(run)
+
+    def run(self, run: Run, network: Network | None = None, deadline: tuple[float, float] | None = None) -> None:
+        """Train a run folder to its end as one of the ranks, from its last checkpoint or from the beginning.
+
+        Args:
+            run: the run folder, the same for all ranks.
+            network: the network with its first weights; None: it is built.
+            deadline: `time.monotonic()` at the run's start, and the seconds after which no step is taken.
+
+        Raises:
+            RunError: a checkpoint that does not fit, a rank that is gone, or memory that is too small.
+            RunInterruptedError: a signal asked the run to stop; it is saved.
+        """
+        settings, world = run.settings, self.world
+        resumes = world.broadcast_object(run.has_checkpoint)
+        torch.manual_seed(settings.seed)
+        if resumes:  # the checkpoint holds every weight, so none are fetched
+            settings = settings.model_copy(update={"pretrained": False, "weights": None})
+        network = network or backbone.build(settings, len(run.images.labels))
+        device = device_of(settings, world)
+        if world.size > 1:
+            torch.manual_seed(settings.seed + world.rank)
+        loop = EpochLoop(run, network, device, world)
+        world.broadcast([*loop.learner.model.parameters(), *loop.learner.model.buffers()])
+        if resumes:
+            loop.checkpointer.restore()
+        if deadline is not None:
+            position, (started, end_s) = loop.context.state.position, deadline
+            position.end_s, position.elapsed_s = end_s, time.monotonic() - started
+        too_large = _out_of_memory(loop.train_epochs)
+        if too_large is not None:
+            advice = what_fits(loop.learner, settings, len(run.images.labels)) if world.size == 1 else too_large.remedy
+            raise memory.TooLargeError(too_large.expected, too_large.arrived, advice)
+
+    def _train(self, run: Run, network: Network | None = None, deadline: tuple[float, float] | None = None) -> None:
+        """Train a locked run folder here, or in processes of its own where the settings want several."""
+        if self.world.is_rank_zero:
+            self.on_begin(run)
+        if self.world.size == 1 and run.settings.processes > 1:
+            launch(run.path, run.settings.processes)
+        else:
+            self.run(run, network, deadline)
+
+    def _plan(self, settings: TrainSettings) -> budget.BudgetPlan:
+        if self.world.size > 1:
+            raise SettingsError(
+                "One process was expected with a time budget.", f"{self.world.size} arrived.", "Leave one out."
+            )
+        require_free(settings.out or default_folder(settings))
+        images = _images(settings)
+        print("measuring what this machine can do in that time", file=sys.stderr, flush=True)
+        return budget.plan(settings, images, device_of(settings, self.world))
+
+    @contextmanager
+    def _locked(self, path: Path) -> Iterator[None]:
+        with held(path) if self.world.is_rank_zero else nullcontext():
+            yield
+
+
+def create_run(settings: TrainSettings) -> tuple[Run, Network]:
+    """Make a new run folder, and the network with its first weights.
 
     Raises:
         DataError: the images cannot be trained on.
-        ModelError: the backbone or its weights cannot be had.
+        ModelError: the backbone or its weights are not available.
         OutputError: the run folder is in use.
-        RunInterruptedError: Ctrl-C or SIGTERM; the run is saved.
+        SettingsError: the device is not there, or the teacher is of other classes or parts.
     """
-    world = World.join()
-    if settings.time_budget is not None:
-        return _fit_in_time(settings, world, beside)
-    run, network = _begin(settings) if world.size == 1 else _begin_together(settings, world)
-    with _removed_if_never_begun(run, world), held(run.path) if world.is_rank_zero else nullcontext():
-        if world.is_rank_zero:
-            beside(run)
-        _train(run, world, network)
-    return Fitted.read(run)
-
-
-def _fit_in_time(settings: TrainSettings, world: World, beside: Callable[[Run], None]) -> Fitted:
-    """As `fit`, with what the settings leave open chosen so that the run ends within its budget."""
-    started = time.monotonic()
-    if world.size > 1:
-        raise SettingsError("One process was expected with a time budget.", f"{world.size} arrived.", "Leave one out.")
-    require_free(settings.out or default_folder(settings))
-    images = _images(settings)
-    print("measuring what this machine can do in that time", file=sys.stderr, flush=True)
-    planned = budget.plan(settings, images, _device(settings.device, world))
-    run, network = _begin(planned.settings)
-    run.record("planned", **planned.as_dict())
-    print(f"planned: {planned}", file=sys.stderr, flush=True)
-    with _removed_if_never_begun(run, world), held(run.path):
-        beside(run)
-        train_together(run, world, network, limit=lambda loop: loop.limit(planned.end_s, time.monotonic() - started))
-    return Fitted.read(run)
-
-
-def resume(
-    path: Path, said: Mapping[str, Any] | None = None, beside: Callable[[Run], None] = lambda run: None
-) -> Fitted:
-    """Go on with the run in `path` from its newest whole checkpoint.
-
-    Args:
-        path: run folder.
-        said: settings by name that must be the run's; those of `difference.MAY_CHANGE` take effect instead.
-        beside: on one of the ranks: told of the run before it goes on.
-
-    Raises:
-        RunError: no run, no checkpoint or one that does not fit, another process at it, or settings, classes or images
-            that have changed since.
-        RunInterruptedError: stopped again.
-    """
-    world = World.join()
-    begun = Run.open(path)
-    with held(path) if world.is_rank_zero else nullcontext():
-        run = world.on_rank_zero(lambda: _unchanged(begun, said or {}))
-        if not run.begun:
-            raise RunError(
-                f"A checkpoint of the run {path} was expected.",
-                "It was stopped before its first." if is_unbegun(path) else "All of them are gone.",
-                f"Begin it anew: {_anew(run)}" if is_unbegun(path) else "Put them back, or train into another folder.",
-            )
-        if world.is_rank_zero:
-            beside(run)
-        _train(run, world)
-    return Fitted.read(run)
-
-
-def train_together(
-    run: Run, world: World, network: Network | None = None, limit: Callable[[Loop], None] = lambda loop: None
-) -> None:
-    """Train a run to its end as one of the ranks, from its last checkpoint or from the beginning.
-
-    Args:
-        run: its folder, the same for all ranks.
-        world: the ranks.
-        network: with its first weights, where it is at hand.
-        limit: told of the loop before it runs.
-
-    Raises:
-        RunError: a checkpoint that does not fit, a rank that is gone, or memory that is too small.
-        RunInterruptedError: told to stop; the run is saved.
-    """
-    settings, begun = run.settings, world.broadcast_object(run.begun)
-    torch.manual_seed(settings.seed)
-    if begun:  # the checkpoint holds every weight, so none are fetched
-        settings = settings.model_copy(update={"pretrained": False, "weights": None})
-    network = network or backbone.build(settings, len(run.images.labels))
-    device = _device(settings.device, world)
-    if world.size > 1:
-        torch.manual_seed(settings.seed + world.rank)
-    loop = Loop(run, network, device, world)
-    world.broadcast([*loop.learner.model.parameters(), *loop.learner.model.buffers()])
-    if begun:
-        _restore(loop, run)
-    limit(loop)
-    too_large = _run(loop)
-    if too_large is not None:
-        advice = what_fits(loop.learner, settings, len(run.images.labels)) if world.size == 1 else too_large.remedy
-        raise memory.TooLargeError(too_large.expected, too_large.arrived, advice)
-
-
-def _run(loop: Loop) -> memory.TooLargeError | None:
-    """Train; what did not fit comes back without its traceback, which would hold on to the memory."""
-    try:
-        loop.run()
-    except memory.TooLargeError as error:
-        return error.with_traceback(None)
-    return None
-
-
-def _train(run: Run, world: World, network: Network | None = None) -> None:
-    if world.size == 1 and run.settings.processes > 1:
-        launch(run.path, run.settings.processes)
-    else:
-        train_together(run, world, network)
-
-
-def _begin(settings: TrainSettings) -> tuple[Run, Network]:
-    """A new run folder, and the network with its first weights."""
-    _device(settings.device, World())
+    device_of(settings, World())
     out = settings.out or default_folder(settings)
     require_free(out)
     images = _images(settings)
@@ -178,84 +181,13 @@ def _begin(settings: TrainSettings) -> tuple[Run, Network]:
     return run, network
 
 
-def _begin_together(settings: TrainSettings, world: World) -> tuple[Run, Network | None]:
-    """Rank 0 makes the folder, and the others open it."""
-    path = world.on_rank_zero(lambda: _begin(settings)[0].path)
-    return Run.open(path), None
-
-
-def _unchanged(run: Run, said: Mapping[str, Any]) -> Run:
-    """The run with what may change taken over.
+def device_of(settings: TrainSettings, world: World) -> torch.device:
+    """The device that a rank trains on.
 
     Raises:
-        RunError: something else has changed.
+        SettingsError: this machine has no such device.
     """
-    different = diff.of_settings(run.settings, said)
-    out = said.get("out") or run.path
-    if out.resolve() != run.path.resolve():
-        different.append(f"out: {run.path} in the run, {out} now")
-    if different:
-        raise RunError(
-            f"The settings that the run {run.path} began with were expected.",
-            f"These differ: {'; '.join(different)}.",
-            "Leave them out, or train anew into another folder with --out.",
-        )
-    source = said["data"].resolve() if "data" in said else run.source
-    remedy = f"Put them back, name where they lie now (lensmith train DIR --resume {run.path}), or train anew."
-    expected = f"The images that the run {run.path} began with were expected in {source}."
-    try:
-        images = prepare(source, run.settings.split, run.settings.seed)
-    except DataError as error:
-        raise RunError(expected, error.arrived, remedy) from error
-    if different := diff.of_data(run, images):
-        raise RunError(expected, f"They have changed: {'; '.join(different)}.", remedy)
-    taken = {name: value for name, value in said.items() if name in diff.MAY_CHANGE}
-    return run.go_on_with(run.settings.model_copy(update=taken), source, images.root.resolve())
-
-
-def _restore(loop: Loop, run: Run) -> None:
-    """Put the loop where the newest whole checkpoint says.
-
-    Raises:
-        RunError: there is none, or it is of another architecture or optimizer.
-    """
-    fell_back = loop.world.on_rank_zero(
-        lambda: checkpoint.recover(run.checkpoints, f"Begin the run anew: {_anew(run)}")
-    )
-    state = checkpoint.load(run.last)
-    try:
-        load_exactly(loop.learner.model, state["learner"]["model"], f"the checkpoint {run.last}")
-        loop.restore(state)
-    except (ModelError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        if memory.is_out_of_memory(error):
-            raise
-        arrived = error.arrived if isinstance(error, ModelError) else f"It does not fit ({error})."
-        raise RunError(
-            f"A checkpoint of this run's {run.settings.model} was expected at {run.last}.",
-            arrived,
-            f"Put back the run's own checkpoints and {run.path / 'run.json'}, or train anew into another folder.",
-        ) from error
-    if fell_back and loop.world.is_rank_zero:
-        print(f"{fell_back}: going on from the checkpoint before it", file=sys.stderr, flush=True)
-        run.record("fell_back", reason=fell_back, step=loop.at.step)
-
-
-@contextmanager
-def _removed_if_never_begun(run: Run, world: World) -> Iterator[None]:
-    """A run folder without a first checkpoint can be neither resumed nor used again, so it goes."""
-    try:
-        yield
-    except BaseException:
-        if world.is_rank_zero and not run.begun:
-            shutil.rmtree(run.path, ignore_errors=True)
-        raise
-
-
-def _anew(run: Run) -> str:
-    return f"lensmith train {run.source} --out {run.path} --resume auto"
-
-
-def _device(name: str, world: World) -> torch.device:
+    name = settings.device
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     here = ["cpu", *(["cuda"] if gpus else []), *(f"cuda:{number}" for number in range(gpus))]
     if name in ("auto", "cuda") and gpus:
@@ -271,25 +203,52 @@ def _device(name: str, world: World) -> torch.device:
     return torch.device(name)
 
 
+def _create_together(settings: TrainSettings, world: World) -> tuple[Run, Network | None]:
+    """Make a new run folder on rank 0, and open it on the others."""
+    if world.size == 1:
+        return create_run(settings)
+    path = world.on_rank_zero(lambda: create_run(settings)[0].path)
+    return Run.open(path), None
+
+
+def _out_of_memory(train: Callable[[], None]) -> memory.TooLargeError | None:
+    """Train; returns the error of what did not fit, without its traceback, which would hold on to the memory."""
+    try:
+        train()
+    except memory.TooLargeError as error:
+        return error.with_traceback(None)
+    return None
+
+
+@contextmanager
+def _removed_without_checkpoint(run: Run, world: World) -> Iterator[None]:
+    """Remove a run folder that fails before its first checkpoint: it can be neither resumed nor used again."""
+    try:
+        yield
+    except BaseException:
+        if world.is_rank_zero and not run.has_checkpoint:
+            shutil.rmtree(run.path, ignore_errors=True)
+        raise
+
+
 def _images(settings: TrainSettings) -> ImageSet:
-    """All images in their parts, fit to be trained on."""
+    """The images in their parts, checked: each class has one to learn from and another to validate on.
+
+    Raises:
+        DataError: a class has too few images.
+        SettingsError: the teacher learned from images that are to be held back here, or the other way round.
+    """
     images = prepare(settings.data, settings.split, settings.seed)
-    _check(images)
-    if settings.teacher is not None:
-        require_apart(settings.teacher, images)
-    return images
-
-
-def _check(images: ImageSet) -> None:
-    """Every class needs an image to learn from, and another to be judged by."""
     total = Counter(sample.label for sample in images.samples)
     training = Counter(sample.label for sample in images.part("train"))
     for found, wanted, what in ((total, 2, "images"), (training, 1, "training image")):
         short = [label for number, label in enumerate(images.labels) if found[number] < wanted]
         if short:
-            names = ", ".join(short[:10]) + (f" and {len(short) - 10} more" if len(short) > 10 else "")
             raise DataError(
                 f"Every class was expected to have at least {wanted} {what}.",
-                f"There are fewer in: {names}.",
+                f"There are fewer in: {listed(short, 10)}.",
                 "Add images to these classes, or remove their folders.",
             )
+    if settings.teacher is not None:
+        require_apart(settings.teacher, images)
+    return images

@@ -17,7 +17,7 @@ from lensmith.training.microbatch.distributed import World
 
 
 @dataclass(frozen=True)
-class Answers:
+class ModelOutputs:
     """What a model said.
 
     Attributes:
@@ -50,14 +50,14 @@ class Answers:
         return found.f1_macro if monitor == "f1" else found.balanced_accuracy
 
 
-def answers(
+def compute_outputs(
     model: nn.Module,
     batches: Batches,
     device: torch.device,
     watch: Callable[[int, int], None] = lambda done, total: None,
     scheduler: ChunkScheduler | None = None,
     world: World | None = None,
-) -> Answers:
+) -> ModelOutputs:
     """Run `model` in evaluation mode and full precision over `batches`; its mode is put back afterwards.
 
     A batch that does not fit into memory goes through in chunks.
@@ -111,4 +111,4 @@ def answers(
     all_logits, all_labels = (
         torch.cat([answered[number] for answered, *_ in ranks if answered is not None])[order] for number in (0, 1)
     )
-    return Answers(all_logits, all_labels, [indices[row] for row in order], unreadable)
+    return ModelOutputs(all_logits, all_labels, [indices[row] for row in order], unreadable)

@@ -20,13 +20,13 @@ def main(run: Path) -> int:
     from lensmith.training.microbatch.distributed import World
     from lensmith.training.run_dir.lock import held_by_ranks
     from lensmith.training.run_dir.run import Run
-    from lensmith.training.trainer import train_together
+    from lensmith.training.trainer import Trainer
 
     end_with_parent()
     world = World.join()
     try:
         with held_by_ranks(run) if world.is_rank_zero else nullcontext():
-            train_together(Run.open(run), world)
+            Trainer(world=world).run(Run.open(run))
     except LensmithError as error:
         write_error(error, world.rank)
         return error.exit_code

@@ -14,7 +14,7 @@ from lensmith.data.split import prepare
 from lensmith.errors import DataError, RunError, SettingsError
 from lensmith.training.microbatch.distributed import World
 from lensmith.training.models import backbone
-from lensmith.training.result import Fitted
+from lensmith.training.result import RunResult
 from lensmith.training.run_dir import diff
 from lensmith.training.run_dir.run import Run
 from lensmith.training.teacher import another_seed
@@ -66,8 +66,8 @@ class Distilled:
         assert student.settings.teacher is not None
         teacher = Run.open(student.settings.teacher)
         comparable = _validation(teacher) == _validation(student)
-        accuracy = Fitted.read(teacher).metrics["val_accuracy"] if comparable else None
-        return cls(trained, _side(teacher, accuracy), _side(student, trained.fitted.metrics["val_accuracy"]))
+        accuracy = RunResult.read(teacher).metrics["val_accuracy"] if comparable else None
+        return cls(trained, _side(teacher, accuracy), _side(student, trained.result.metrics["val_accuracy"]))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON: all that `train` says, and the two."""
@@ -94,13 +94,13 @@ def distill(
                 f"Go on with it: lensmith train --resume {resume}",
             )
         return Distilled.of(train(given, recipe, resume))
-    beneath, said = _settled(given, recipe)
-    settings = settings_for(said, recipe, beneath)
+    base_settings, said = _settled(given, recipe)
+    settings = settings_for(said, recipe, base_settings)
     assert settings.teacher is not None
-    if settings.data is beneath["data"]:
+    if settings.data is base_settings["data"]:
         teacher = Run.open(settings.teacher)
         World.join().on_rank_zero(lambda: _require_same_images(teacher, settings))
-    return Distilled.of(train(said, recipe, resume, beneath))
+    return Distilled.of(train(said, recipe, resume, base_settings))
 
 
 def _settled(given: Mapping[str, Any], recipe: str | PathLike[str] | None) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -17,7 +17,7 @@ from lensmith.errors import RunError
 from lensmith.training.microbatch.distributed import RENDEZVOUS, World
 from lensmith.training.run_dir import checkpoint
 from lensmith.training.run_dir.run import Run
-from lensmith.training.trainer import _begin, fit
+from lensmith.training.trainer import Trainer, create_run
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +34,7 @@ def settings_for(quick: dict[str, Any], data: Path, out: Path, **changes: Any) -
 def found(tmp_path_factory: pytest.TempPathFactory, shared_colours: Path, quick_settings: dict[str, Any]) -> Found:
     """What two_ranks.py found: `one` process alone, and `two` together, by rank."""
     out = tmp_path_factory.mktemp("ranks")
-    folders = [_begin(settings_for(quick_settings, shared_colours, out / name))[0].path for name in "abc"]
+    folders = [create_run(settings_for(quick_settings, shared_colours, out / name))[0].path for name in "abc"]
     script = [sys.executable, str(Path(__file__).with_name("two_ranks.py")), str(out)]
     started = []
     for size in (1, 2):
@@ -112,8 +112,8 @@ def weights_of(run: Path) -> dict[str, torch.Tensor]:
 def test_processes_that_the_settings_ask_for_train_like_one(
     quick: dict[str, Any], shared_colours: Path, tmp_path: Path
 ) -> None:
-    one = fit(settings_for(quick, shared_colours, tmp_path / "one"))
-    two = fit(settings_for(quick, shared_colours, tmp_path / "two", processes=2))
+    one = Trainer().start(settings_for(quick, shared_colours, tmp_path / "one"))
+    two = Trainer().start(settings_for(quick, shared_colours, tmp_path / "two", processes=2))
     assert apart(weights_of(one.run.path), weights_of(two.run.path)) < 1e-5
     assert two.metrics == pytest.approx(one.metrics, rel=1e-5)
     for alone, together in zip(one.run.history(), two.run.history(), strict=True):
@@ -153,7 +153,7 @@ def test_sigterm_saves_all_ranks_and_the_resumed_run_ends_with_the_same_bits(
     resumed = start(LENSMITH, "train", "--resume", str(tmp_path / "run"))
     _, said = resumed.communicate(timeout=120)
     assert resumed.returncode == 0, said
-    whole = fit(settings.model_copy(update={"out": tmp_path / "whole"}))
+    whole = Trainer().start(settings.model_copy(update={"out": tmp_path / "whole"}))
     first, second = weights_of(whole.run.path), weights_of(tmp_path / "run")
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -196,7 +196,7 @@ def test_a_rank_that_is_killed_ends_the_run_with_plain_words(
     assert "was ended by SIGKILL" in said
     assert said.endswith(f"lensmith train --resume {run}\n")
     assert "Traceback" not in said
-    assert Run.open(run).begun
+    assert Run.open(run).has_checkpoint
 
 
 def test_ranks_that_outlive_the_process_that_started_them_save_before_another_goes_on(

@@ -17,7 +17,7 @@ from lensmith.training.microbatch.chunk_scheduler import ChunkScheduler
 from lensmith.training.microbatch.distributed import World
 from lensmith.training.microbatch.microbatch import MicroBatcher
 from lensmith.training.run_dir.run import Run
-from lensmith.training.trainer import train_together
+from lensmith.training.trainer import Trainer
 
 IMAGES, STEPS = 12, 5
 State = dict[str, torch.Tensor]
@@ -110,7 +110,7 @@ def whole_run(world: World, folder: Path, unlucky: int | None) -> dict[str, Any]
 
     chunks._chunk_by_chunk = validating
     try:
-        train_together(Run.open(folder), world)
+        Trainer(world=world).run(Run.open(folder))
     finally:
         Learner._loss, torch.optim.SGD.step, chunks._chunk_by_chunk = take, step, forward  # type: ignore[method-assign]
     return {"calls": {name: plan.count for name, plan in plans.items()}}

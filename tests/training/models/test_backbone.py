@@ -18,7 +18,7 @@ from lensmith.imaging.preprocessing import Preprocessing
 from lensmith.training.dataloading.dataset import Batch
 from lensmith.training.learner import Learner
 from lensmith.training.models import backbone
-from lensmith.training.schedule import Phase, Plan
+from lensmith.training.schedule import Phase, TrainingSchedule
 
 CLASSES = 3
 HEAD, ALL = Phase("head", 0, 1, 0), Phase("all", 1, 2, None)
@@ -44,7 +44,7 @@ def batch(count: int = 4) -> Batch:
 
 
 def learn(made: Learner, phase: Phase, steps: int = 4, count: int = 4) -> None:
-    plan = Plan.of(made.settings, 40, len(made.network.stages) - 1)
+    plan = TrainingSchedule.of(made.settings, 40, len(made.network.stages) - 1)
     made.enter(phase)
     for step in range(steps):
         made.take(batch(count), plan, (0 if phase is HEAD else 20) + step)

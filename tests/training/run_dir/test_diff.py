@@ -9,7 +9,7 @@ from lensmith.config import TrainSettings
 from lensmith.errors import RunError
 from lensmith.training.run_dir import checkpoint, diff
 from lensmith.training.run_dir.run import Run
-from lensmith.training.trainer import fit, resume
+from lensmith.training.trainer import Trainer
 
 EPOCHS = 3
 """Of the short run of conftest.py."""
@@ -30,7 +30,7 @@ def test_settings_that_make_another_result_are_refused_with_the_difference(stopp
     before = (run / "run.json").read_bytes()
     said = {"lr": 0.01, "split": (8.0, 1.0, 1.0), "epochs": EPOCHS, "loader_workers": 1, "weights": Path("own.pth")}
     with pytest.raises(RunError) as raised:
-        resume(run, said)
+        Trainer().resume(run, said)
     assert raised.value.arrived == (
         "These differ: lr: 0.003 in the run, 0.01 now; split: 5,3,2 in the run, 8,1,1 now; "
         "weights: None in the run, own.pth now."
@@ -41,7 +41,7 @@ def test_settings_that_make_another_result_are_refused_with_the_difference(stopp
 def test_another_folder_to_write_to_is_refused(stopped: Any, tmp_path: Path) -> None:
     run = stopped(1)
     with pytest.raises(RunError, match=rf"out: {run} in the run, {tmp_path / 'other'} now"):
-        resume(run, {"out": tmp_path / "other"})
+        Trainer().resume(run, {"out": tmp_path / "other"})
 
 
 def test_changed_images_and_classes_are_refused_by_name(
@@ -55,7 +55,7 @@ def test_changed_images_and_classes_are_refused_by_name(
         (colours / f"yellow/{number:02d}.png").write_bytes((colours / "blue/000.png").read_bytes())
     before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
     with pytest.raises(RunError) as raised:
-        resume(run)
+        Trainer().resume(run)
     assert raised.value.arrived == (
         "They have changed: classes added: yellow; 1 image removed (red/000.png); 12 images added ("
         + ", ".join(f"yellow/{number:02d}.png" for number in range(10))
@@ -69,10 +69,10 @@ def test_images_that_moved_to_another_part_are_refused(colours: Path, stopped: A
     rows = [f"{sample.path},{sample.path.split('/')[0]},{sample.part}" for sample in Run.open(run).images.samples]
     swapped = [row.replace(",val", ",train") if row.startswith("blue") else row for row in rows]
     (colours / "splits.csv").write_text("\n".join(["path,label,split", *rows]))
-    resume(run)
+    Trainer().resume(run)
     (colours / "splits.csv").write_text("\n".join(["path,label,split", *swapped]))
     with pytest.raises(RunError, match=r"images in another part \(blue/"):
-        resume(run)
+        Trainer().resume(run)
 
 
 def test_images_that_are_gone_are_said_to_be_gone_and_may_lie_elsewhere(
@@ -81,9 +81,9 @@ def test_images_that_are_gone_are_said_to_be_gone_and_may_lie_elsewhere(
     run = stopped(4, data=colours)
     moved = colours.rename(colours.with_name("elsewhere"))
     with pytest.raises(RunError, match=rf"began with were expected in {colours}\. Nothing is there\..*DIR --resume"):
-        resume(run)
+        Trainer().resume(run)
     monkeypatch.chdir(moved.parent)
-    ended = resume(run, {"data": Path("elsewhere")})
+    ended = Trainer().resume(run, {"data": Path("elsewhere")})
     assert equal(came_to(ended.run), whole(short()))
     assert Run.open(run).images.root == moved
     assert Run.open(run).source == moved
@@ -92,13 +92,13 @@ def test_images_that_are_gone_are_said_to_be_gone_and_may_lie_elsewhere(
 def test_a_checkpoint_of_another_network_is_refused_with_names_and_shapes(
     short: Any, stopped: Any, tmp_path: Path
 ) -> None:
-    other = fit(short(model="test_efficientnet", epochs=1, out=tmp_path / "other")).run
+    other = Trainer().start(short(model="test_efficientnet", epochs=1, out=tmp_path / "other")).run
     run = stopped(4)
     last = run / "checkpoints/last.pt"
     last.write_bytes(other.last.read_bytes())
     events_before = (run / "events.jsonl").read_text()
     with pytest.raises(RunError, match=r"of this run's test_resnet .*missing \(conv1.*of another name \(") as raised:
-        resume(run)
+        Trainer().resume(run)
     assert "×" in raised.value.arrived or "of another name" in raised.value.arrived
     assert last.read_bytes() == other.last.read_bytes()
     assert (run / "events.jsonl").read_text() == events_before
@@ -115,11 +115,11 @@ def test_a_checkpoint_without_its_parts_is_refused(stopped: Any, what: str) -> N
         del state[what]
     checkpoint.save(state, last)
     with pytest.raises(RunError, match="It does not fit"):
-        resume(run)
+        Trainer().resume(run)
 
 
 def test_a_description_edited_into_nonsense_is_said_to_be_no_run(stopped: Any) -> None:
     run = stopped(1)
     (run / "run.json").write_text((run / "run.json").read_text().replace('"epochs": 3', '"epochs": "many"'))
     with pytest.raises(RunError, match=r"It is not whole .*epochs"):
-        resume(run)
+        Trainer().resume(run)

@@ -11,7 +11,7 @@ from lensmith.config import TrainSettings
 from lensmith.errors import RunError
 from lensmith.training.run_dir import find_resumable, lock
 from lensmith.training.run_dir.run import Run
-from lensmith.training.trainer import fit
+from lensmith.training.trainer import Trainer
 
 Short = Callable[..., TrainSettings]
 
@@ -30,7 +30,7 @@ def test_with_out_it_is_the_run_there_finished_or_not(stopped: Any, short: Short
     assert find_resumable.find(short(lr=1.0)) is None
     run = stopped(4)
     assert find_resumable.find(short()) == run
-    fit(short(out=tmp_path / "done", epochs=1))
+    Trainer().start(short(out=tmp_path / "done", epochs=1))
     assert find_resumable.find(short(out=tmp_path / "done", epochs=1)) == tmp_path / "done"
 
 
@@ -41,7 +41,7 @@ def test_without_out_it_is_the_newest_unfinished_run_with_this_data_and_these_se
         name: stopped(4, out=Path("runs") / name, **changes)
         for name, changes in {"old": {}, "new": {}, "other rate": {"lr": 0.1}, "other data": {"data": colours}}.items()
     }
-    fit(short(out=Path("runs/done"), epochs=3))
+    Trainer().start(short(out=Path("runs/done"), epochs=3))
     (Path("runs/done/bundle")).mkdir()
     Path("runs/broken").mkdir()
     Path("runs/broken/run.json").write_text("{}")
@@ -54,7 +54,7 @@ def test_without_out_it_is_the_newest_unfinished_run_with_this_data_and_these_se
 
 
 def test_a_finished_run_that_was_not_exported_is_unfinished(short: Short) -> None:
-    fit(short(out=Path("runs/done"), epochs=1))
+    Trainer().start(short(out=Path("runs/done"), epochs=1))
     assert find_resumable.find(short(out=None, epochs=1)) == Path("runs/done")
 
 
@@ -67,7 +67,7 @@ def test_a_folder_that_is_no_run_is_never_removed(short: Short, tmp_path: Path, 
 
 
 def test_a_run_whose_checkpoints_were_deleted_is_not_removed(short: Short) -> None:
-    run = fit(short(epochs=1)).run
+    run = Trainer().start(short(epochs=1)).run
     for file in run.checkpoints.iterdir():
         file.unlink()
     run.curves.touch()

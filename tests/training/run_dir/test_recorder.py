@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from lensmith.training import loop
+from lensmith.training import epoch_steps
 from lensmith.training.learner import Learner
 from lensmith.training.microbatch.attempt import StepVerdict
 from lensmith.training.microbatch.microbatch import StepResult
 from lensmith.training.run_dir.progress import Figures
 from lensmith.training.run_dir.recorder import MEMORY_EVERY_S, Recorder
-from lensmith.training.trainer import fit
+from lensmith.training.trainer import Trainer
 
 FIGURES = Figures(seen=8, weight=4.0, loss_sum=3.0, correct=5.0, seconds=0.025)
 """Of an epoch so far: loss 0.75, accuracy 0.625, 320 images/s."""
@@ -149,15 +149,15 @@ def test_each_step_that_ran_out_of_memory_is_an_event(tmp_path: Path) -> None:
 def test_of_a_run_each_step_that_ran_out_of_memory_is_told_however_fast_it_is(
     short: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = Learner.take
+    plain = Learner.training_step
 
     def take(self: Learner, batch: Any, plan: Any, step: int, *others: Any) -> StepResult:
         done = plain(self, batch, plan, step, *others)
         return replace(done, retries=1) if step in (1, 4) else done
 
-    monkeypatch.setattr(Learner, "take", take)
-    monkeypatch.setattr(loop, "SHOW_EVERY_S", math.inf)
-    run = fit(short()).run
+    monkeypatch.setattr(Learner, "training_step", take)
+    monkeypatch.setattr(epoch_steps, "SHOW_EVERY_S", math.inf)
+    run = Trainer().start(short()).run
     assert [line["step"] for line in told(run.path, "oom")] == [2, 5]
     assert [line["oom_retries"] for line in run.history()] == [1, 1, 0]
 

@@ -154,7 +154,7 @@ def test_what_may_change_is_written_down_and_the_rest_stays(shared_colours: Path
     made = make(shared_colours, tmp_path / "run").create()
     before = json.loads((made.path / DESCRIPTION).read_text())
     elsewhere = tmp_path / "elsewhere"
-    now = made.go_on_with(made.settings.model_copy(update={"loader_workers": 3}), elsewhere, elsewhere)
+    now = made.with_settings(made.settings.model_copy(update={"loader_workers": 3}), elsewhere, elsewhere)
     assert Run.open(made.path).settings == now.settings
     assert Run.open(made.path).source == Run.open(made.path).images.root == now.images.root == elsewhere
     after = json.loads((made.path / DESCRIPTION).read_text())

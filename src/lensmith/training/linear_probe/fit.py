@@ -15,7 +15,7 @@ from lensmith.training.feature_cache.features import Features
 from lensmith.training.linear_probe.lbfgs import FeatureTable, LinearHead, fit_lbfgs
 from lensmith.training.linear_probe.nearest_mean import SMALL_CLASS, nearest_mean
 from lensmith.training.loss import Task
-from lensmith.training.validate import Answers
+from lensmith.training.validate import ModelOutputs
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,6 @@ def _score(
 
     def score(head: LinearHead) -> float:
         logits = torch.cat([head(features).cpu() for features, _ in table])
-        return Answers(logits, labels, [], []).score(monitor)
+        return ModelOutputs(logits, labels, [], []).score(monitor)
 
     return score

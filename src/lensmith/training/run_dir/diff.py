@@ -14,6 +14,8 @@ from lensmith.config import TrainSettings
 from lensmith.config.training import MAY_CHANGE as MAY_CHANGE
 from lensmith.core.text import listed
 from lensmith.data.scan import ImageSet, Sample
+from lensmith.data.split import prepare
+from lensmith.errors import DataError, RunError
 from lensmith.training.run_dir.run import Run
 
 FOR_A_BUDGET = frozenset(
@@ -39,6 +41,39 @@ def of_settings(settings: TrainSettings, said: Mapping[str, Any]) -> list[str]:
         if name not in passed_over and _comparable(before) != _comparable(now):
             found.append(f"{name}: {_shown(before)} in the run, {_shown(now)} now")
     return found
+
+
+def with_changes(run: Run, given: Mapping[str, Any]) -> Run:
+    """The run with what may change taken over, in its run.json too.
+
+    Args:
+        run: the run as it was written.
+        given: validated settings by name; settings that are not named are not compared.
+
+    Raises:
+        RunError: a setting that may not change is different, or the classes or images are.
+    """
+    different = of_settings(run.settings, given)
+    out = given.get("out") or run.path
+    if out.resolve() != run.path.resolve():
+        different.append(f"out: {run.path} in the run, {out} now")
+    if different:
+        raise RunError(
+            f"The settings that the run {run.path} was started with were expected.",
+            f"These differ: {'; '.join(different)}.",
+            "Leave them out, or train anew into another folder with --out.",
+        )
+    source = given["data"].resolve() if "data" in given else run.source
+    remedy = f"Put them back, name where they lie now (lensmith train DIR --resume {run.path}), or train anew."
+    expected = f"The images that the run {run.path} was started with were expected in {source}."
+    try:
+        images = prepare(source, run.settings.split, run.settings.seed)
+    except DataError as error:
+        raise RunError(expected, error.arrived, remedy) from error
+    if different := of_data(run, images):
+        raise RunError(expected, f"They have changed: {'; '.join(different)}.", remedy)
+    changes = {name: value for name, value in given.items() if name in MAY_CHANGE}
+    return run.with_settings(run.settings.model_copy(update=changes), source, images.root.resolve())
 
 
 def of_data(run: Run, images: ImageSet) -> list[str]:

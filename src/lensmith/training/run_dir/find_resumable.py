@@ -43,6 +43,6 @@ def _newest_like(settings: TrainSettings) -> Path | None:
         except RunError:  # another one's, or damaged: nothing to go on with
             continue
         same = run.source == settings.data.resolve() and not diff.of_settings(run.settings, dict(settings))
-        if same and run.begun and not (run.ended and run.bundle.exists()):
+        if same and run.has_checkpoint and not (run.is_finished and run.bundle.exists()):
             found.append((description.stat().st_mtime, run.path))
     return max(found, default=(0.0, None))[1]

@@ -1,31 +1,30 @@
-"""Where a run stands at a step boundary: everything about its course that a checkpoint keeps."""
+"""A run's progress at a step boundary, as a checkpoint holds it: position and figures."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
-
-from lensmith.config import TrainSettings
 
 
 @dataclass
 class Position:
-    """The same on every rank.
+    """A run's position, the same on every rank; a checkpoint holds these fields.
 
     Attributes:
-        epoch: 0-based, the one under way.
-        batch: batches of it that are done.
-        step: optimizer steps done since the run began.
-        best_score: the best epoch's score, by the setting `monitor`, on the validation part.
-        stale: epochs of the last phase since then.
-        factor: what plateaus have left of the learning rates.
-        flat: epochs since the best one, or since the last plateau.
-        finished: nothing is left to do.
-        solved: the head was solved for.
-        elapsed_s: that a run with a time budget has been under way, all of its processes together.
-        stepped_s: of those, before the first step.
-        end_s: of those, after which no step is taken; None: there is no time budget.
+        epoch: the epoch under way, 0-based.
+        batch: number of its batches that are done.
+        step: number of optimizer steps since the run's start.
+        best_score: the best epoch's score on the validation part, by the setting `monitor`.
+        stale: number of epochs of the last phase since the best one, for early stopping.
+        factor: the share of the learning rates that plateaus have left, 0..1.
+        flat: number of epochs since the best one, or since the last plateau.
+        finished: whether nothing is left to do.
+        solved: whether the head was solved for.
+        elapsed_s: seconds that a run with a time budget has been under way, all of its processes together.
+        stepped_s: seconds before its first step; None: there was none yet.
+        end_s: seconds after which no step is taken; None: there is no time budget.
     """
 
     epoch: int = 0
@@ -46,26 +45,18 @@ class Position:
         """Whether no step may follow."""
         return self.end_s is not None and self.elapsed_s >= self.end_s
 
-    def judge(self, score: float | None, in_last_phase: bool, settings: TrainSettings) -> bool:
-        """Take an epoch's score (more is better; None: there is none) into account; whether it is the best so far."""
-        if score is None or self.best_score is None or score > self.best_score:
-            self.best_score, self.stale, self.flat = score, 0, 0
-            return True
-        self.stale += in_last_phase
-        self.flat += 1
-        if settings.schedule == "plateau" and self.flat >= settings.plateau_patience:
-            self.factor, self.flat = self.factor * settings.plateau_factor, 0
-        return False
+    def tick(self, elapsed_s: float) -> None:
+        """Take note of the time, in seconds since the run's start."""
+        self.elapsed_s = elapsed_s
+        if self.stepped_s is None:
+            self.stepped_s = elapsed_s
 
-    def next_epoch(self, settings: TrainSettings, total_steps: int) -> None:
-        """Move to the next epoch, or to the end."""
-        self.epoch, self.batch = self.epoch + 1, 0
-        self.finished = (
-            self.out_of_time
-            or self.epoch >= settings.epochs
-            or self.step >= total_steps
-            or self.stale >= settings.patience
-        )
+    @property
+    def time_share(self) -> float | None:
+        """Share of the time for steps that has passed, 0 or more; None: no time budget, or no step yet."""
+        if self.end_s is None or self.stepped_s is None:
+            return None
+        return (self.elapsed_s - self.stepped_s) / max(1e-9, self.end_s - self.stepped_s)
 
 
 @dataclass
@@ -73,16 +64,16 @@ class Figures:
     """One rank's figures of the epoch under way.
 
     Attributes:
-        seen: images.
+        seen: number of images.
         weight: sum of their sample weights.
         loss_sum: sum of their weighted losses.
-        correct: how many were answered right.
-        seconds: spent on the steps.
-        waited_s: of those, waiting for data.
-        retries: tries that ran out of memory.
-        skipped: steps thrown away, their loss not being a number.
-        chunks: how many the last step's batch was cut into.
-        peak_bytes: the most memory held.
+        correct: number of correct answers.
+        seconds: time spent on the steps.
+        waited_s: seconds of it spent waiting for data.
+        retries: number of tries that ran out of memory.
+        skipped: number of steps thrown away because their loss was not a number.
+        chunks: number of chunks of the last step's batch.
+        peak_bytes: the most memory that was in use.
     """
 
     seen: int = 0
@@ -98,7 +89,7 @@ class Figures:
 
     @classmethod
     def of_all(cls, ranks: Sequence[dict[str, Any]]) -> Self:
-        """The ranks' figures together: images add up, seconds pass for all at once."""
+        """The figures of all ranks: images add up, seconds pass for all at once."""
         added = {field.name: sum(rank[field.name] for rank in ranks) for field in fields(cls)}
         most = ("seconds", "waited_s", "retries", "skipped", "chunks", "peak_bytes")
         return cls(**{**added, **{name: max(rank[name] for rank in ranks) for name in most}})
@@ -110,14 +101,36 @@ class Figures:
 
     @property
     def accuracy(self) -> float:
-        """Share of right answers so far."""
+        """Share of correct answers so far, 0..1."""
         return self.correct / max(1, self.seen)
 
     @property
     def images_per_second(self) -> float:
-        """Throughput so far."""
+        """Throughput so far, in images a second."""
         return self.seen / max(1e-9, self.seconds)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for the checkpoint."""
         return asdict(self)
+
+
+@dataclass
+class TrainingState:
+    """What a checkpoint holds besides the learner, and one rank changes as it trains.
+
+    Attributes:
+        position: the run's position.
+        figures: this rank's figures of the epoch under way.
+        engines: the engine and precision that computed each phase's features, by phase.
+        started: `time.monotonic()` at the run's start, as if all its processes had followed one another at once.
+    """
+
+    position: Position = field(default_factory=Position)
+    figures: Figures = field(default_factory=Figures)
+    engines: dict[str, str] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+
+    def tick(self) -> None:
+        """Note how much of a time budget has passed; without one a run's course depends on no clock."""
+        if self.position.end_s is not None:
+            self.position.tick(time.monotonic() - self.started)

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -31,7 +31,8 @@ class Recorder:
     """
 
     def __init__(self, events: Path | None, epochs: int, steps_per_epoch: int) -> None:
-        self._file = None if events is None else events.open("a", encoding="utf-8")
+        self._events = events
+        self._file: TextIO | None = None
         self._epochs, self._steps = epochs, steps_per_epoch
         self._shows = events is not None and watched()
         self._told: dict[str, Any] = {}
@@ -49,6 +50,7 @@ class Recorder:
         self._bar = self._progress.add_task("", total=None, figures="")
 
     def __enter__(self) -> Self:
+        self._file = None if self._events is None else self._events.open("a", encoding="utf-8")
         self._progress.start()
         return self
 
@@ -63,7 +65,7 @@ class Recorder:
             self._file.write(json.dumps({"event": name, **fields, "time": round(time.time(), 3)}) + "\n")
             self._file.flush()
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """A line for people, above the bar."""
         if self._shows:
             self._progress.console.print(text, highlight=False, markup=False)
@@ -96,7 +98,7 @@ class Recorder:
             self.event("oom", step=step, retries=outcome.retries, **cut)
         if cut != self._told or time.monotonic() - self._told_at > MEMORY_EVERY_S:
             if self._told.get("exact", True) and not outcome.exact:
-                self.say(f"step {step}: chunks are smaller than BatchNorm's tile, so their number changes the result")
+                self.log(f"step {step}: chunks are smaller than BatchNorm's tile, so their number changes the result")
             self._told, self._told_at = cut, time.monotonic()
             self.event("memory", step=step, peak_bytes=peak_bytes, **cut)
 
@@ -116,7 +118,7 @@ class Recorder:
         validation = ""
         if line["val_loss"] is not None:
             validation = f"  val loss {line['val_loss']:.3f} accuracy {line['val_accuracy']:.3f}"
-        self.say(
+        self.log(
             f"epoch {line['epoch']:>3}/{self._epochs} {line['phase']:<4}  loss {line['train_loss']:.3f} "
             f"accuracy {line['train_accuracy']:.3f}{validation}  {line['images_per_second']:,.0f} images/s "
             f"{line['seconds']:.1f} s{self._cut(line)}{'  best' if line['best'] else ''}"

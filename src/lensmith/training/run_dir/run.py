@@ -89,12 +89,12 @@ class Run:
         return self.checkpoints / "best.pt"
 
     @property
-    def begun(self) -> bool:
-        """Whether there is a checkpoint to go on from."""
+    def has_checkpoint(self) -> bool:
+        """Whether there is a checkpoint to resume from."""
         return self.last.exists() or self.previous.exists()
 
     @property
-    def ended(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether the training came to its end."""
         return any(line["event"] == "end" for line in self._lines())
 
@@ -117,6 +117,10 @@ class Run:
     def bundle(self) -> Path:
         """Where the bundle goes unless told otherwise."""
         return self.path / "bundle"
+
+    def start_command(self) -> str:
+        """The command that starts this run again where nothing of it is left."""
+        return f"lensmith train {self.source} --out {self.path} --resume auto"
 
     def create(self) -> Run:
         """Write the folder; the description comes last, so a folder with one is complete.
@@ -165,7 +169,7 @@ class Run:
     def _describe(self, description: dict[str, Any]) -> None:
         _write_whole(self.path / DESCRIPTION, json.dumps(description, indent=2) + "\n")
 
-    def go_on_with(self, settings: TrainSettings, source: Path, root: Path) -> Run:
+    def with_settings(self, settings: TrainSettings, source: Path, root: Path) -> Run:
         """The same run with settings that may change, and its images where they lie now; run.json says so too."""
         now = replace(self, settings=settings, source=source, images=replace(self.images, root=root))
         if (settings, source, root) != (self.settings, self.source, self.images.root):

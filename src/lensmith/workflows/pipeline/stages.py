@@ -114,8 +114,8 @@ def train(plan: PipelinePlan) -> Values:
         stopped = RunInterruptedError(error.expected, error.arrived, "Run the pipeline again: it resumes from there.")
         stopped.exit_code = error.exit_code
         raise stopped from error
-    validated = {name: value for name, value in made.fitted.metrics.items() if isinstance(value, (int, float))}
-    said = f"{plan.train.model}, best epoch {made.fitted.best_epoch}, validation accuracy {made.accuracy:.1%}"
+    validated = {name: value for name, value in made.result.metrics.items() if isinstance(value, (int, float))}
+    said = f"{plan.train.model}, best epoch {made.result.best_epoch}, validation accuracy {made.accuracy:.1%}"
     if made.tracked and not made.tracked.complete:
         said += f"; not all of it is in MLflow yet, what is missing is sent by: lensmith track sync {plan.run_folder}"
     return {"said": said, "run": plan.run_folder.name, "accuracy": made.accuracy, "metrics": validated}

@@ -1,0 +1,93 @@
+"""The end of an epoch: validation, the best checkpoint, early stopping, and the epoch's line and plots."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+from lensmith.errors import RunError
+from lensmith.training import early_stopping
+from lensmith.training.checkpointing import Checkpointer
+from lensmith.training.context import TrainingContext
+from lensmith.training.dataloading.dataset import Batches
+from lensmith.training.feature_cache.split_model import SplitPoint
+from lensmith.training.run_dir.plots import draw_curves, draw_memory
+from lensmith.training.run_dir.progress import Figures
+from lensmith.training.schedule import Phase
+from lensmith.training.validate import ModelOutputs, compute_outputs
+
+
+def finish_epoch(
+    context: TrainingContext,
+    checkpointer: Checkpointer,
+    phase: Phase,
+    validation: Batches | None,
+    split_point: SplitPoint | None,
+) -> None:
+    """Validate, save the epoch if it is the best, record it, and move to the next.
+
+    Args:
+        context: the training.
+        checkpointer: the training's checkpoints.
+        phase: the phase under way.
+        validation: the validation part, as images or features; None: it is empty.
+        split_point: the split point where the features enter; None: `validation` has images.
+
+    Raises:
+        DataError: not one training image, or not one validation image, can be read.
+        RunError: the loss is not a number.
+    """
+    learner, state, errors = context.learner, context.state, context.data_errors
+    position, world = state.position, learner.world
+    figures = Figures.of_all(world.all_gather_object(state.figures.as_dict()))
+    errors.leave_out(list(chain.from_iterable(world.all_gather_object(errors.unreadable))))
+    errors.name_lost_classes()
+    if figures.skipped and not figures.seen:
+        raise RunError(
+            f"Steps with a finite loss were expected in epoch {position.epoch + 1}.",
+            f"All {figures.skipped} were skipped.",
+            f"Try a smaller rate (--lr {context.run.settings.lr / 10:g}) or --precision fp32.",
+        )
+    found = None if validation is None else _validate(context, validation, split_point)
+    if found is None:
+        errors.require_finite_weights(learner.evaluated_model)
+    settings = context.run.settings
+    score = None if found is None else found.score(settings.monitor)
+    best = early_stopping.update_best(position, score, phase == context.schedule.phases[-1], settings)
+    if best:
+        checkpointer.save_best()
+    context.recorder.end_epoch(
+        {
+            "epoch": position.epoch + 1,
+            "phase": phase.name,
+            "step": position.step,
+            "train_loss": figures.loss,
+            "train_accuracy": figures.accuracy,
+            "val_loss": found.loss if found else None,
+            "val_accuracy": found.accuracy if found else None,
+            "images": figures.seen,
+            "images_per_second": figures.images_per_second,
+            "data_wait_share": figures.waited_s / max(1e-9, figures.seconds),
+            "oom_retries": figures.retries,
+            "skipped_steps": figures.skipped,
+            "chunks": figures.chunks,
+            "checkpointing": learner.micro.scheduler.checkpointing,
+            "peak_memory_bytes": figures.peak_bytes,
+            "seconds": figures.seconds,
+            "best": best,
+        }
+    )
+    if world.is_rank_zero:
+        draw_curves(context.run.history(), context.run.curves)
+        draw_memory(context.run.memory_history(), context.run.memory)
+    state.tick()
+    early_stopping.next_epoch(position, settings, context.schedule.total_steps)
+    state.figures = Figures()
+
+
+def _validate(context: TrainingContext, batches: Batches, split_point: SplitPoint | None) -> ModelOutputs:
+    learner, errors = context.learner, context.data_errors
+    model, ladder = learner.validation_model(split_point), learner.micro.inference_scheduler
+    found = compute_outputs(model, batches, learner.device, context.recorder.validating, ladder, learner.world)
+    errors.leave_out(found.unreadable)
+    errors.require_finite_validation(found.loss)
+    return found

@@ -1,0 +1,76 @@
+"""A head phase without steps: the head is solved for in closed form, or by L-BFGS, on features of a frozen backbone."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import torch
+
+from lensmith.training.context import TrainingContext
+from lensmith.training.feature_source import PhaseInputs, StoppedError
+from lensmith.training.linear_probe.fit import can_solve, fit_linear_probe
+from lensmith.training.loss import Task, task_of
+from lensmith.training.run_dir.progress import Figures
+from lensmith.training.schedule import Phase
+
+
+def solves_head(context: TrainingContext, phase: Phase) -> bool:
+    """Whether one solution stands for all of the phase's epochs; not where it has begun with steps."""
+    position = context.state.position
+    fresh = position.epoch == phase.first_epoch and not position.batch
+    return phase.trainable == 0 and fresh and can_solve(context.learner.network.head, context.run.settings)
+
+
+def solve_head(context: TrainingContext, phase: Phase, inputs: PhaseInputs) -> None:
+    """Solve for the head in the place of all epochs of its phase.
+
+    Args:
+        context: the training.
+        phase: the phase, of which the last epoch is under way afterwards.
+        inputs: the phase's features.
+
+    Raises:
+        StoppedError: a signal asked the run to stop.
+        DataError: not one training image can be read.
+    """
+    started = time.perf_counter()
+    learner, images, state, schedule = context.learner, context.run.images, context.state, context.schedule
+    labels, validation_labels = (torch.tensor([one.label for one in images.part(part)]) for part in ("train", "val"))
+    unreadable = {row for rows in inputs.views for row in rows.unreadable.items()}
+    context.data_errors.leave_out([(images.part("train")[row].path, reason) for row, reason in sorted(unreadable)])
+    context.data_errors.name_lost_classes()
+    validation = None if inputs.validation_rows is None else (inputs.validation_rows, validation_labels)
+
+    def watch(done: int, total: int) -> None:
+        context.recorder.working("head", done, total)
+        if context.interruption.received is not None and learner.world.size == 1:
+            raise StoppedError
+
+    chosen = learner.world.on_rank_zero(
+        lambda: fit_linear_probe(
+            inputs.views, labels, len(images.labels), validation, _task(context), context.run.settings, learner.device,
+            watch,
+        )
+    )  # fmt: skip
+    learner.put_head(chosen.head)
+    seconds = time.perf_counter() - started
+    context.recorder.event(
+        "head", way=chosen.head.name, strength=chosen.head.strength, tried=chosen.tried, seconds=seconds
+    )
+    position = state.position
+    position.solved = schedule.head_solved = True
+    position.epoch, position.batch = phase.end_epoch - 1, 0
+    position.step = min(schedule.total_steps, phase.end_epoch * schedule.steps_per_epoch)
+    if learner.world.is_rank_zero:
+        state.figures = Figures(chosen.seen, chosen.weight, chosen.loss_sum, chosen.correct, seconds + inputs.seconds)
+
+
+def _task(context: TrainingContext) -> Task:
+    """The loss to solve with: where classes are drawn equally often, they count equally instead."""
+    run, learner = context.run, context.learner
+    if run.settings.sampling == "shuffle":
+        return learner.task
+    counted = run.settings.model_copy(update={"sampling": "shuffle", "class_weights": "balanced"})
+    counts = Counter(sample.label for sample in run.images.part("train"))
+    return task_of(counted, run.images.labels, counts, learner.device, learner.network)
