@@ -238,7 +238,7 @@ def test_what_any_of_several_processes_cannot_read_is_named_once(short: Any, col
 
 
 def test_weights_that_are_no_numbers_are_refused_where_no_validation_would_notice(trained: Path) -> None:
-    model, run = torch.nn.LinearHead(2, 2), Run.open(trained)
+    model, run = torch.nn.Linear(2, 2), Run.open(trained)
     faults = DataErrors(run.images, run.settings, Recorder(None, 1, 1))
     faults.require_finite_weights(model)
     with torch.no_grad():

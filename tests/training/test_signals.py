@@ -122,7 +122,7 @@ def test_a_signal_to_the_whole_group_saves_and_says_how_to_go_on(
     assert len(told) == 1, err  # one paragraph, and nothing from the data workers
     assert re.fullmatch(
         r"lensmith: The run run was to take 1,200 steps\. "
-        rf"{number.name} stopped it after step [\d,]+, and it is saved\. Go on with: lensmith train --resume run",
+        rf"{number.name} stopped it after step [\d,]+, and it is saved\. Resume it with: lensmith train --resume run",
         told[0],
     )
     assert not in_group(process.pid)
@@ -137,7 +137,7 @@ def test_what_it_says_goes_on_to_a_bundle(train: Start, start: Start, tmp_path: 
     os.kill(process.pid, signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 75
-    words = err.splitlines()[-1].partition("Go on with: lensmith train ")[2].split()
+    words = err.splitlines()[-1].partition("Resume it with: lensmith train ")[2].split()
     assert words == ["--resume", "run"]
     again = start("train", *words, "--json")
     out, err = again.communicate(timeout=120)

@@ -149,7 +149,7 @@ def test_sigterm_saves_all_ranks_and_the_resumed_run_ends_with_the_same_bits(
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 75, said
-    assert said.count("Go on with: lensmith train --resume") == 1
+    assert said.count("Resume it with: lensmith train --resume") == 1
     resumed = start(LENSMITH, "train", "--resume", str(tmp_path / "run"))
     _, said = resumed.communicate(timeout=120)
     assert resumed.returncode == 0, said

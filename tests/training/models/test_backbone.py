@@ -44,10 +44,10 @@ def batch(count: int = 4) -> Batch:
 
 
 def learn(made: Learner, phase: Phase, steps: int = 4, count: int = 4) -> None:
-    plan = TrainingSchedule.of(made.settings, 40, len(made.network.stages) - 1)
+    schedule = TrainingSchedule.of(made.settings, 40, len(made.network.stages) - 1)
     made.enter(phase)
     for step in range(steps):
-        made.take(batch(count), plan, (0 if phase is HEAD else 20) + step)
+        made.training_step(batch(count), schedule, (0 if phase is HEAD else 20) + step)
 
 
 def changed(before: dict[str, Tensor], after: nn.Module) -> set[str]:

@@ -80,7 +80,7 @@ def test_images_that_are_gone_are_said_to_be_gone_and_may_lie_elsewhere(
 ) -> None:
     run = stopped(4, data=colours)
     moved = colours.rename(colours.with_name("elsewhere"))
-    with pytest.raises(RunError, match=rf"began with were expected in {colours}\. Nothing is there\..*DIR --resume"):
+    with pytest.raises(RunError, match=rf"expected in {colours}\..*DIR --resume"):
         Trainer().resume(run)
     monkeypatch.chdir(moved.parent)
     ended = Trainer().resume(run, {"data": Path("elsewhere")})

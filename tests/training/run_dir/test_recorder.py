@@ -82,7 +82,7 @@ def test_brackets_in_a_file_name_are_shown_as_they_are(
 ) -> None:
     monkeypatch.setattr("lensmith.training.run_dir.recorder.watched", lambda: watched)
     with recorder(tmp_path) as made:
-        made.say("left out: cat[/new].jpg")
+        made.log("left out: cat[/new].jpg")
     assert "cat[/new].jpg" in capsys.readouterr().err
 
 
@@ -192,7 +192,7 @@ def test_a_rank_that_leaves_speaking_to_another_says_and_writes_nothing(
 ) -> None:
     with Recorder(None, epochs=10, steps_per_epoch=3) as made:
         made.event("start", step=0)
-        made.say("left out: cat.jpg")
+        made.log("left out: cat.jpg")
         made.begin_epoch(0, "all", 0)
         made.step(1, 1, FIGURES, outcome(2, retries=1), 100)
         made.end_epoch(line(1))
