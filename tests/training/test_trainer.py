@@ -277,7 +277,7 @@ def test_a_fault_in_a_step_leaves_no_data_workers_behind(
 
     monkeypatch.setattr(Learner, "training_step", fail)
     with pytest.raises(ZeroDivisionError) as raised:
-        train(colours, workers=2)
+        train(colours, loader_workers=2)
     assert raised.tb is not None  # the frames are still held, as a notebook holds them
     assert not multiprocessing.active_children()
 
@@ -287,10 +287,10 @@ def test_runs_leave_no_file_open(train: Train, colours: Path) -> None:
         gc.collect()  # what a circle of references holds is not lost, only late
         return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
-    train(colours, out=colours.parent / "first", epochs=1, workers=1)
+    train(colours, out=colours.parent / "first", epochs=1, loader_workers=1)
     before = opened()
     for number in range(2):
-        train(colours, out=colours.parent / f"run{number}", epochs=1, workers=1)
+        train(colours, out=colours.parent / f"run{number}", epochs=1, loader_workers=1)
     assert opened() <= before
 
 

@@ -89,37 +89,23 @@ def test_from_a_teacher_to_a_bundle_that_stands_beside_it(
     assert "lensmith train --resume teacher" in said
 
 
-def stopped_at_fit(monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], recipe: Path | None = None) -> TrainSettings:
-    """The settings that the loop would get."""
-
-    class Stop(Exception):  # noqa: N818
-        pass
-
-    seen: list[TrainSettings] = []
-
-    def stop(settings: TrainSettings, beside: object) -> None:
-        seen.append(settings)
-        raise Stop
-
-    monkeypatch.setattr("lensmith.workflows.train_and_export.fit", stop)
-    with pytest.raises(Stop):
-        distill.distill(given, recipe)
-    return seen[0]
-
-
 def test_what_is_said_goes_over_what_the_teacher_s_run_says(
-    trained: Path, shared_colours: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, shared_colours: Path, reaching_trainer: Any
 ) -> None:
     Path("recipe.yaml").write_text("model: test_vit\nresize: letterbox\npreset: finetune-head\n")
-    settings = stopped_at_fit(monkeypatch, {"teacher": trained, "model": None, "epochs": 7}, Path("recipe.yaml"))
+    settings = reaching_trainer(
+        lambda: distill.distill({"teacher": trained, "model": None, "epochs": 7}, Path("recipe.yaml"))
+    )
     assert (settings.model, settings.resize, settings.epochs) == ("test_vit", "letterbox", 7)
     assert (settings.data, settings.augment) == (shared_colours.resolve(), "flip")
-    plain = stopped_at_fit(monkeypatch, {"teacher": trained, "model": "test_vit", "preset": "finetune-head"})
+    plain = reaching_trainer(
+        lambda: distill.distill({"teacher": trained, "model": "test_vit", "preset": "finetune-head"})
+    )
     assert (plain.resize, plain.teacher) == ("crop", trained.resolve())
 
 
 def test_images_that_have_changed_since_are_refused_unless_they_are_named(
-    teacher: Path, colours: Path, monkeypatch: pytest.MonkeyPatch
+    teacher: Path, colours: Path, reaching_trainer: Any
 ) -> None:
     given = {"teacher": teacher, "model": "test_vit"}
     with pytest.raises(RunError, match=r"in another part.*Leave --seed and --split out.*--seed 3 --ratio 4:3:1"):
@@ -130,18 +116,18 @@ def test_images_that_have_changed_since_are_refused_unless_they_are_named(
     spare.rename("spare.png")
     with pytest.raises(RunError, match=r"1 image removed \(red/.*Put them back, or say with --data"):
         distill.distill(given)
-    assert stopped_at_fit(monkeypatch, {**given, "data": colours}).data == colours
+    assert reaching_trainer(lambda: distill.distill({**given, "data": colours})).data == colours
     colours.rename("moved")
     with pytest.raises(RunError, match="Put them back, or say with --data"):
         distill.distill(given)
 
 
 def test_parts_that_are_written_down_allow_for_another_seed(
-    capsys: pytest.CaptureFixture[str], teacher: Path, colours: Path, monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], teacher: Path, colours: Path, reaching_trainer: Any
 ) -> None:
     code, *_ = run(capsys, "data", "split", colours, "--seed", 3, "--ratio", "4:3:1")
     assert code == 0
-    assert stopped_at_fit(monkeypatch, {"teacher": teacher, "model": "test_vit", "seed": 4}).seed == 4
+    assert reaching_trainer(lambda: distill.distill({"teacher": teacher, "model": "test_vit", "seed": 4})).seed == 4
 
 
 def test_a_teacher_judged_on_other_images_shows_no_accuracy(quick: dict[str, Any], colours: Path) -> None:

@@ -1,12 +1,12 @@
-"""Where the settings of a training come from, and what a resumed one may be told."""
+"""Where the settings of a training come from, and what a resumed one is compared with."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lensmith.config import TrainSettings
 from lensmith.errors import SettingsError
-from lensmith.workflows import train_and_export
+from lensmith.workflows.train_and_export import train
 
 
 @pytest.fixture(autouse=True)
@@ -14,39 +14,21 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def resolved(monkeypatch: pytest.MonkeyPatch, given: dict[str, object], recipe: Path | None = None) -> TrainSettings:
-    """The settings that the loop would get."""
-
-    class Stop(Exception):  # noqa: N818
-        pass
-
-    seen: list[TrainSettings] = []
-
-    def fit(settings: TrainSettings, beside: object) -> None:
-        seen.append(settings)
-        raise Stop
-
-    monkeypatch.setattr(train_and_export, "fit", fit)
-    with pytest.raises(Stop):
-        train_and_export.train(given, recipe)
-    return seen[0]
-
-
-def test_a_preset_lies_under_the_recipe_and_over_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preset_lies_under_the_recipe_and_over_the_defaults(reaching_trainer: Any) -> None:
     recipe = Path("recipe.yaml")
     recipe.write_text("preset: fast\nepochs: 9\n")
     Path("photos").mkdir()
-    settings = resolved(monkeypatch, {"data": "photos"}, recipe)
+    settings = reaching_trainer(lambda: train({"data": "photos"}, recipe))
     assert (settings.preset, settings.epochs, settings.augment) == ("fast", 9, "light")
     assert settings.trainable_stages == 0
 
 
-def test_a_flag_goes_over_a_preset(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = resolved(monkeypatch, {"data": "photos", "preset": "fast", "augment": "none"})
+def test_a_flag_goes_over_a_preset(reaching_trainer: Any) -> None:
+    settings = reaching_trainer(lambda: train({"data": "photos", "preset": "fast", "augment": "none"}))
     assert (settings.epochs, settings.augment) == (5, "none")
 
 
-def test_each_source_gives_way_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_source_gives_way_to_the_next(monkeypatch: pytest.MonkeyPatch, reaching_trainer: Any) -> None:
     """Default, lensmith.yaml, preset, recipe, environment, flag: each setting below is said by one and all before."""
     names = ["warmup", "seed", "augment", "epochs", "batch_size", "image_size"]
     Path("lensmith.yaml").write_text(
@@ -57,70 +39,51 @@ def test_each_source_gives_way_to_the_next(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("LENSMITH_TRAIN_BATCH_SIZE", "44")
     monkeypatch.setenv("LENSMITH_TRAIN_IMAGE_SIZE", "44")
     Path("photos").mkdir()
-    settings = resolved(monkeypatch, {"data": "photos", "image_size": 55}, recipe)
+    settings = reaching_trainer(lambda: train({"data": "photos", "image_size": 55}, recipe))
     assert [getattr(settings, name) for name in names] == [0.05, 1, "light", 33, 44, 55]
 
 
-def test_the_environment_may_name_the_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_may_name_the_preset(monkeypatch: pytest.MonkeyPatch, reaching_trainer: Any) -> None:
     monkeypatch.setenv("LENSMITH_TRAIN_PRESET", "fast")
-    assert resolved(monkeypatch, {"data": "photos"}).epochs == 5
+    assert reaching_trainer(lambda: train({"data": "photos"})).epochs == 5
 
 
 def test_what_is_wrong_in_a_recipe_is_named_together() -> None:
     recipe = Path("recipe.yaml")
     recipe.write_text("epoch: 9\nlr: -1\n")
     with pytest.raises(SettingsError, match=r"epoch is no setting.*lr = -1|lr = -1.*epoch is no setting"):
-        train_and_export.train({"data": "photos"}, recipe)
+        train({"data": "photos"}, recipe)
 
 
-def test_a_recipe_that_is_not_there_is_said_so() -> None:
+def test_a_recipe_that_is_not_there_is_named() -> None:
     with pytest.raises(SettingsError, match=r"nowhere\.yaml"):
-        train_and_export.train({"data": "photos"}, "nowhere.yaml")
+        train({"data": "photos"}, "nowhere.yaml")
 
 
-def said(monkeypatch: pytest.MonkeyPatch, run: Path, given: dict[str, object], recipe: Path | None = None) -> object:
-    """The settings that a run to go on with is compared with."""
-
-    class Stop(Exception):  # noqa: N818
-        pass
-
-    seen: list[object] = []
-
-    def go_on(path: Path, settings: object, beside: object) -> None:
-        assert path == run
-        seen.append(settings)
-        raise Stop
-
-    monkeypatch.setattr(train_and_export, "go_on", go_on)
-    with pytest.raises(Stop):
-        train_and_export.train(given, recipe, run)
-    return seen[0]
-
-
-def test_a_run_to_go_on_with_is_compared_with_what_is_said_and_nothing_else(
-    monkeypatch: pytest.MonkeyPatch, trained: Path
+def test_a_resumed_run_is_compared_with_the_given_settings_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, trained: Path, reaching_trainer: Any
 ) -> None:
     monkeypatch.setenv("LENSMITH_TRAIN_SEED", "7")
     Path("recipe.yaml").write_text("epochs: 8\nlr: 0.5\n")
-    assert said(monkeypatch, trained, {"data": None, "epochs": None}) == {}
+    assert reaching_trainer(lambda: train({"data": None, "epochs": None}, None, trained)) == {}
     given = {"data": "photos", "loader_workers": 3, "lr": 0.25}
-    assert said(monkeypatch, trained, given, Path("recipe.yaml")) == {
+    assert reaching_trainer(lambda: train(given, Path("recipe.yaml"), trained)) == {
         "data": Path("photos"), "loader_workers": 3, "lr": 0.25, "epochs": 8
     }  # fmt: skip
 
 
 def test_what_is_said_beside_a_run_must_be_usable_too(trained: Path) -> None:
     with pytest.raises(SettingsError, match="lr = -1"):
-        train_and_export.train({"data": None, "lr": -1}, resume=trained)
+        train({"data": None, "lr": -1}, resume=trained)
     with pytest.raises(SettingsError, match=r"nowhere\.yaml"):
-        train_and_export.train({"data": None}, "nowhere.yaml", trained)
+        train({"data": None}, "nowhere.yaml", trained)
 
 
 def test_auto_needs_the_whole_command_line() -> None:
     with pytest.raises(SettingsError, match="data"):
-        train_and_export.train({"data": None}, resume="auto")
+        train({"data": None}, resume="auto")
 
 
 def test_a_seed_that_no_generator_takes_is_refused() -> None:
     with pytest.raises(SettingsError, match="seed"):
-        train_and_export.train({"data": "photos", "seed": 2**64})
+        train({"data": "photos", "seed": 2**64})
