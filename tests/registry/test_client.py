@@ -1,4 +1,4 @@
-"""Where MLflow is, and what is said when it is not there."""
+"""Tracking URIs, and the translation of MLflow's errors."""
 
 import http.server
 import threading
@@ -38,7 +38,7 @@ def test_postgresql_is_reached_with_the_driver_that_the_extra_brings() -> None:
 
 @pytest.mark.parametrize("address", ["file:///srv/mlruns", "ftp://u:geheim@h/x"])
 def test_a_place_where_mlflow_keeps_no_models_is_refused(address: str) -> None:
-    with pytest.raises(RegistryError, match="place where MLflow keeps models") as caught:
+    with pytest.raises(RegistryError, match="address of MLflow") as caught:
         client.uri(address)
     assert "geheim" not in str(caught.value)
 
@@ -88,7 +88,7 @@ def test_what_is_no_password_is_shown() -> None:
         ("http://host:port", "port as a number"),
         ("postgresql://me:geheim@host:port/db", "port as a number"),
         ("sqlite:////", "port as a number"),
-        ("mysql+nodriver://me:geheim@host/db", "It said"),
+        ("mysql+nodriver://me:geheim@host/db", "It answered"),
         ("mssql+pymssql://me:geheim@host/db", "package pymssql is not installed"),
     ],
 )
@@ -147,7 +147,7 @@ def strange_server() -> Iterator[Callable[[int], str]]:
 @pytest.mark.parametrize(
     ("status", "error", "said"),
     [
-        (404, RegistryError, "Something else answers there"),
+        (404, RegistryError, "Another server answers there"),
         (401, RegistryError, "MLFLOW_TRACKING_USERNAME"),
         (403, RegistryError, "MLFLOW_TRACKING_USERNAME"),
         (502, RegistryUnreachableError, "It did not"),

@@ -11,7 +11,7 @@ import lensmith
 from lensmith.bundle.format import MANIFEST, Bundle
 from lensmith.core.files import sha256
 from lensmith.errors import BundleError, RegistryError, RolloutError
-from lensmith.registry.models import RUN_TAG, aliases, names, place, versions
+from lensmith.registry.models import RUN_TAG, aliases, artifact_path, names, versions
 from lensmith.registry.push import labels_digest, push
 from lensmith.rollout.ledger import Ledger
 from lensmith.rollout.state import CanaryRelease
@@ -49,8 +49,8 @@ def test_files_that_the_training_has_left_in_mlflow_are_taken(registry: Any, rem
     bundle = remake("bundle", name="flowers")
     content = sha256(bundle.path / MANIFEST)
     run = registry.create_run(registry.create_experiment("photos", "file:///" + str(bundle.path.parent / "art")))
-    registry.log_artifacts(run.info.run_id, str(bundle.path), place(content))
-    registry.set_tag(run.info.run_id, f"{RUN_TAG}{content[:16]}", place(content))
+    registry.log_artifacts(run.info.run_id, str(bundle.path), artifact_path(content))
+    registry.set_tag(run.info.run_id, f"{RUN_TAG}{content[:16]}", artifact_path(content))
     pushed = push(registry, bundle.path)
     assert not pushed.uploaded
     assert pushed.version.run == run.info.run_id

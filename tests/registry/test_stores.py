@@ -120,7 +120,7 @@ def test_what_a_name_meant_last_is_used_while_the_server_is_away(
         lensmith.Registry(gone).pull("remembered@champion")
     lensmith.load("remembered@champion")
     known = sorted((cache_dir() / "registry" / "known").iterdir())
-    monkeypatch.setattr(client, "_knock", _refuse)
+    monkeypatch.setattr(client, "_contact_server", _refuse)
     with pytest.warns(FallbackWarning, match="version 1, as before"):
         assert lensmith.load("remembered@champion").bundle.manifest.version == "kept"
     shutil.rmtree(known[0].parent)

@@ -1,15 +1,9 @@
-"""A real store of runs in SQLite, a real tracking server that can be killed, and run folders to send."""
+"""A real store of runs in SQLite, and run folders to send."""
 
-import http.client
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +15,9 @@ from lensmith.tracking.state import TrackingState
 
 
 @pytest.fixture(scope="session")
-def runs_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A SQLite database with MLflow's tables, which takes seconds to make."""
-    uri = store.uri(str(tmp_path_factory.mktemp("store") / "mlflow.db"))
-    store.client(uri)
-    return uri
+def runs_uri(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tracking URI of a SQLite database with MLflow's tables."""
+    return f"sqlite:///{shutil.copy(empty_database, tmp_path_factory.mktemp('store') / 'mlflow.db')}"
 
 
 @pytest.fixture
@@ -47,49 +39,6 @@ def begin(runs_uri: str) -> Callable[..., TrackingState]:
         return TrackingState.new(uri, run).write(run)
 
     return note
-
-
-class Server:
-    """`mlflow server` over a SQLite file, which can be killed and started again at the same address."""
-
-    def __init__(self, folder: Path, port: int) -> None:
-        self.folder, self.port, self.url = folder, port, f"http://127.0.0.1:{port}"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> "Server":
-        environment = {
-            **os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true",
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        }  # fmt: skip
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}"]
-        command += ["--artifacts-destination", str(self.folder / "artifacts")]
-        with (self.folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        while self._process.poll() is None:
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-            with suppress(OSError):
-                connection.request("GET", "/health")
-                if connection.getresponse().status == 200:
-                    return self
-            time.sleep(0.1)
-        pytest.fail((self.folder / "server.log").read_text())
-
-    def kill(self) -> None:
-        if self._process is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-
-
-@pytest.fixture
-def server(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Server]:
-    """A running one."""
-    (tmp_path / "server").mkdir()
-    made = Server(tmp_path / "server", free_port())
-    made.start()
-    yield made
-    made.kill()
 
 
 @pytest.fixture

@@ -31,14 +31,14 @@ def test_events_come_with_the_byte_after_each_and_a_torn_line_waits_or_is_passed
 
 def test_before_its_start_nothing_of_a_run_waits(tmp_path: Path) -> None:
     (tmp_path / EVENTS).write_text('{"event": "planned"}\n')
-    assert not RunReader(tmp_path).waiting(0, begun=False)
-    assert RunReader(tmp_path).waiting(0, begun=True)
+    assert not RunReader(tmp_path).has_unsent(0, begun=False)
+    assert RunReader(tmp_path).has_unsent(0, begun=True)
     with (tmp_path / EVENTS).open("a") as file:
         file.write('{"event": "start"}\n')
-    assert RunReader(tmp_path).waiting(0, begun=False)
+    assert RunReader(tmp_path).has_unsent(0, begun=False)
 
 
 def test_a_run_is_trained_as_long_as_its_lock_is_held(tmp_path: Path) -> None:
-    with lock.sending_lock(tmp_path):
-        assert RunReader(tmp_path).trained_now()
-    assert not RunReader(tmp_path).trained_now()
+    with lock.held(tmp_path):
+        assert RunReader(tmp_path).is_training()
+    assert not RunReader(tmp_path).is_training()

@@ -11,7 +11,7 @@ import pytest
 from lensmith.bundle.format import MANIFEST
 from lensmith.core.files import sha256
 from lensmith.registry import client as store
-from lensmith.registry.models import RUN_TAG, place
+from lensmith.registry.models import RUN_TAG, artifact_path
 from lensmith.registry.push import push
 from lensmith.tracking.sender import KEY, Sender
 from lensmith.tracking.state import TrackingState
@@ -43,7 +43,7 @@ def epochs(run: Path) -> list[dict[str, Any]]:
 def test_a_finished_run_arrives_whole(run: Path, begin: Any, runs_uri: str, histories: Histories, files: Any) -> None:
     begin(run)
     state = send(run, runs_uri)
-    assert state.complete(run)
+    assert state.is_complete(run)
     (made,) = found(runs_uri, state.key)
     assert made.info.run_id == state.run_id
     assert (made.info.run_name, made.info.status) == ("one", "FINISHED")
@@ -60,7 +60,7 @@ def test_a_finished_run_arrives_whole(run: Path, begin: Any, runs_uri: str, hist
     assert made.data.metrics["best_epoch"] == max(line["epoch"] for line in epochs(run) if line["best"])
     there = files(runs_uri, state.run_id)
     assert {"curves.png", "memory.png"} < there
-    where = place(sha256(run / "bundle" / MANIFEST))
+    where = artifact_path(sha256(run / "bundle" / MANIFEST))
     assert {f"{where}/bundle.json", f"{where}/model.onnx", f"{where}/golden.npz"} <= there
     assert made.data.tags[f"{RUN_TAG}{sha256(run / 'bundle' / MANIFEST)[:16]}"] == where
 
@@ -124,12 +124,12 @@ def test_a_run_whose_process_was_killed_has_failed(run: Path, begin: Any, runs_u
     begin(run)
     state = send(run, runs_uri, over=False)
     assert found(runs_uri, state.key)[0].info.status == "RUNNING"
-    assert not state.complete(run)
+    assert not state.is_complete(run)
     state = send(run, runs_uri, over=True)
     (made,) = found(runs_uri, state.key)
     assert made.info.status == "FAILED"
-    assert made.data.tags["failed"] == "its process ended without a word"
-    assert state.complete(run)
+    assert made.data.tags["failed"] == "its process ended without a final event"
+    assert state.is_complete(run)
 
 
 def test_nothing_is_made_of_a_run_that_has_not_begun(run: Path, begin: Any, runs_uri: str) -> None:
@@ -137,20 +137,20 @@ def test_nothing_is_made_of_a_run_that_has_not_begun(run: Path, begin: Any, runs
     begin(run)
     state = send(run, runs_uri)
     assert (state.run_id, found(runs_uri, state.key)) == (None, [])
-    assert state.complete(run)
+    assert state.is_complete(run)
 
 
 def test_a_later_export_of_the_same_run_lies_beside_the_first(
     run: Path, begin: Any, runs_uri: str, tell: Any, remake: Any, files: Any
 ) -> None:
     begin(run)
-    first = place(sha256(run / "bundle" / MANIFEST))
+    first = artifact_path(sha256(run / "bundle" / MANIFEST))
     send(run, runs_uri)
     shutil.rmtree(run / "bundle")
     shutil.copytree(remake("other", version="2").path, run / "bundle")
     tell(run, "exported", bundle="bundle", version="2")
     state = send(run, runs_uri)
-    second = place(sha256(run / "bundle" / MANIFEST))
+    second = artifact_path(sha256(run / "bundle" / MANIFEST))
     assert first != second
     assert {f"{first}/bundle.json", f"{second}/bundle.json"} < files(runs_uri, state.run_id)
 
@@ -166,7 +166,7 @@ def test_a_bundle_that_cannot_be_sent_is_left_out_and_holds_nothing_up(
         (run / "bundle" / "model.onnx").write_bytes(b"x")
     tell(run, "last")
     state = send(run, runs_uri)
-    assert state.complete(run)
+    assert state.is_complete(run)
     assert not [path for path in files(runs_uri, state.run_id) if path.startswith("bundle")]
     assert "last" in found(runs_uri, state.key)[0].data.tags
 

@@ -24,5 +24,5 @@ def test_runs_of_trainings_of_the_demo_and_of_pipelines_are_sent(
     assert (sent.run, sent.problem) == (Path("runs") / place, None)
     state = TrackingState.read(target)
     assert state is not None
-    assert state.complete(target)
+    assert state.is_complete(target)
     assert sync().runs == ()

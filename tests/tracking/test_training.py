@@ -1,4 +1,4 @@
-"""Trainings that are tracked, with the side process, a real store and a real server."""
+"""Tracked trainings, with the uploader process, a real store and a real server."""
 
 import os
 import signal
@@ -88,7 +88,7 @@ def test_a_training_goes_on_without_the_server_comes_to_the_same_bits_and_what_w
     assert synced.problem is None
     state = TrackingState.read(out)
     assert state is not None
-    assert state.complete(out)
+    assert state.is_complete(out)
     (made,) = runs_of(server.url, state.key)
     assert (made.info.run_id, made.info.status) == (trained.tracked.run_id, "FINISHED")
     values = histories(server.url, made.info.run_id)
@@ -106,7 +106,7 @@ def test_an_interrupted_run_that_goes_on_is_one_run_and_is_complete_at_its_end(
         train_and_export.train({**quick, "data": shared_colours, "out": out, "tracking": runs_uri})
     stopped = until(out, lambda state: state.status == "KILLED")
     trained = train_and_export.train({"data": None}, resume=out)
-    state = until(out, lambda state: state.complete(out))
+    state = until(out, lambda state: state.is_complete(out))
     assert trained.tracked is not None
     assert trained.tracked.run_id == state.run_id == stopped.run_id
     (made,) = runs_of(runs_uri, state.key)
@@ -130,12 +130,12 @@ def test_a_process_that_is_killed_leaves_a_failed_run_behind(run: Path, runs_uri
 
 
 def test_the_side_process_is_out_of_reach_of_the_terminals_ctrl_c_and_gives_way(run: Path, runs_uri: str) -> None:
-    with TrackingSidecar() as beside:
-        beside.begin(run, runs_uri)
-        assert beside._process is not None
-        assert os.getsid(beside._process.pid) != os.getsid(0)
-    assert until(run, lambda state: state.complete(run))
-    tracked = beside.tracked()
+    with TrackingSidecar() as sidecar:
+        sidecar.begin(run, runs_uri)
+        assert sidecar._process is not None
+        assert os.getsid(sidecar._process.pid) != os.getsid(0)
+    assert until(run, lambda state: state.is_complete(run))
+    tracked = sidecar.tracked()
     assert tracked is not None
     assert tracked.complete
     assert os.getpriority(os.PRIO_PROCESS, os.getpid()) < 19

@@ -1,4 +1,4 @@
-"""The side process: it retries while the server is away, gives up after the end, and takes others' leavings along."""
+"""The uploader process: retries while the server is unreachable, gives up after the end, sends incomplete siblings."""
 
 import shutil
 import threading
@@ -34,7 +34,7 @@ def test_with_the_server_away_it_gives_up_after_the_end_and_says_why(
     assert state.problem is not None
     assert "did not" in state.problem
     assert (state.run_id, state.offset) == (None, 0)
-    assert not state.complete(run)
+    assert not state.is_complete(run)
 
 
 def test_it_sends_what_other_runs_have_left_at_the_same_place_and_touches_no_others(
@@ -46,10 +46,10 @@ def test_it_sends_what_other_runs_have_left_at_the_same_place_and_touches_no_oth
         begin(copies[name])
     begin(copies["elsewhere"], "sqlite:////nowhere/mlflow.db")
     (copies["never"] / "tracking.json").unlink()
-    with lock.sending_lock(copies["trained"]):
+    with lock.held(copies["trained"]):
         assert uploader.main(run, runs_uri, over)
     states = {name: TrackingState.read(folder) for name, folder in copies.items()}
-    assert {name: state and state.complete(copies[name]) for name, state in states.items()} == {
+    assert {name: state and state.is_complete(copies[name]) for name, state in states.items()} == {
         "left": True, "trained": False, "elsewhere": False, "never": None,
     }  # fmt: skip
 
@@ -71,5 +71,5 @@ def test_it_waits_for_the_one_before_it_and_leaves_the_run_to_that_one_if_it_sta
     begin(run)
     with sending_lock(run, 0):
         assert not uploader.main(run, runs_uri, over)
-    assert RunReader(run).waiting(0, begun=True)
+    assert RunReader(run).has_unsent(0, begun=True)
     assert uploader.main(run, runs_uri, over)

@@ -1,1 +1,1 @@
-"""Names, versions and aliases of models, in MLflow's registry. MLflow is imported when it is used."""
+"""Model registry in MLflow: names, versions and aliases of models. MLflow is imported when it is used."""

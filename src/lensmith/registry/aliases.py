@@ -1,11 +1,12 @@
-"""Which version an alias names: moved, removed, and the champion taken back."""
+"""Aliases of registered models: move, remove, and roll the champion back."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from lensmith.core.result import Result
 from lensmith.errors import RegistryError
 from lensmith.registry.models import Version, aliases, remove_alias, resolve, set_alias
 from lensmith.registry.references import CHAMPION, PREVIOUS, ModelReference
@@ -15,15 +16,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class AliasChange:
+class AliasChange(Result):
     """An alias that was moved or removed.
 
     Attributes:
-        name: of the model.
-        alias: which.
-        before: version that it named; None: none.
-        now: version that it names; None: none.
-        previous: version that the alias previous names now.
+        name: the registered model's name.
+        alias: the alias.
+        before: version that the alias named before; None where there was no such alias.
+        now: version that the alias names now; None where it was removed.
+        previous: version that the alias `previous` names now; None without that alias.
     """
 
     name: str
@@ -32,30 +33,26 @@ class AliasChange:
     now: str | None
     previous: str | None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return dict(vars(self))
-
 
 def require_alias(alias: str) -> None:
-    """Refuse an alias that cannot be used.
+    """Refuse an invalid alias.
 
     Raises:
-        RegistryError: MLflow, or `NAME@ALIAS`, cannot have such an alias.
+        RegistryError: MLflow or `NAME@ALIAS` does not allow such an alias.
     """
     if not re.fullmatch(r"\w[\w-]{0,99}", alias) or re.fullmatch(r"[vV]?\d+|latest", alias, re.IGNORECASE):
         raise RegistryError(
-            "An alias of letters, digits, dashes and underscores was expected, and no version's number.",
+            "An alias of letters, digits, dashes and underscores was expected, and not a version's number.",
             f"{alias[:120]!r} arrived.",
-            f"Take {CHAMPION} for the version that serves, or a word such as candidate.",
+            f"Use {CHAMPION} for the version in service, or a word such as candidate.",
         )
 
 
 def point(client: MlflowClient, version: Version, alias: str) -> AliasChange:
-    """Let an alias name a version; where it is champion, `previous` names the champion before.
+    """Point an alias to a version; when champion is moved, `previous` then names the last champion.
 
     Raises:
-        RegistryError: as `require_alias`.
+        RegistryError: the alias is invalid.
     """
     require_alias(alias)
     named = aliases(client, version.name)
@@ -69,10 +66,10 @@ def point(client: MlflowClient, version: Version, alias: str) -> AliasChange:
 
 
 def remove(client: MlflowClient, name: str, alias: str) -> AliasChange:
-    """Let an alias name nothing any longer.
+    """Remove an alias.
 
     Raises:
-        RegistryError: no such model or alias, or as `require_alias`.
+        RegistryError: there is no such model or alias, or the alias is invalid.
     """
     require_alias(alias)
     before = aliases(client, name).get(alias)
@@ -81,15 +78,15 @@ def remove(client: MlflowClient, name: str, alias: str) -> AliasChange:
 
 
 def rollback(client: MlflowClient, name: str) -> AliasChange:
-    """Make the champion before champion again; it and the champion change places, so a second one goes forth again.
+    """Make the last champion champion again; the two swap, so that a second rollback undoes the first.
 
     Raises:
-        RegistryError: no such model, or it had no champion before.
+        RegistryError: there is no such model, or it had no other champion.
     """
     named = aliases(client, name)
     if PREVIOUS not in named or named[PREVIOUS] == named.get(CHAMPION):
         raise RegistryError(
-            f"A champion of {name} before the present one was expected, under the alias {PREVIOUS}.",
+            f"A last champion of {name} was expected, under the alias {PREVIOUS}.",
             "There was none." if PREVIOUS not in named else f"{PREVIOUS} names the champion itself.",
             f"Name the version that is to serve: lensmith registry alias {name}@VERSION {CHAMPION}",
         )

@@ -1,4 +1,4 @@
-"""Where MLflow keeps runs and models: found, opened, and its errors in plain words.
+"""MLflow client: the tracking URI, one connection for registry and tracking, and MLflow's errors translated.
 
 MLflow is imported here and in `lensmith.tracking`, inside functions: the import alone takes seconds.
 """
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 DATABASE, ARTIFACTS = Path("runs/mlflow.db"), "mlartifacts"
-"""The database where nothing else is said, and the folder of artifacts beside a SQLite file."""
+"""Default database, and the folder of artifacts beside a SQLite file."""
 
 CONNECT_S = 5
-"""Seconds in which a server or database must take a connection."""
+"""Longest wait for a connection to a server or database, in seconds."""
 
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
-    # MLflow's own defaults try an unreachable server for minutes before they say so.
+    # MLflow's own defaults retry an unreachable server for minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # for each part of an upload
-    # What goes wrong is said by `problems`; the log would put MLflow's traceback before it.
+    # Errors are translated by `problems`; the log would print MLflow's traceback before them.
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -44,16 +44,16 @@ _SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databric
 
 
 def uri(given: str | None = None) -> str:
-    """Where MLflow is: a flag, LENSMITH_TRACKING_URI, lensmith.yaml, MLFLOW_TRACKING_URI, or runs/mlflow.db.
+    """MLflow's tracking URI: a flag, LENSMITH_TRACKING_URI, lensmith.yaml, MLFLOW_TRACKING_URI, or runs/mlflow.db.
 
     Args:
-        given: what a flag says; a path is a SQLite file.
+        given: value of a flag; a path stands for a SQLite file.
 
     Returns:
-        A tracking URI; that of a SQLite file names it absolutely, so that it holds in any folder.
+        A tracking URI; the path of a SQLite file in it is absolute.
 
     Raises:
-        RegistryError: a scheme in which MLflow keeps no models.
+        RegistryError: MLflow has no registry under such a scheme.
     """
     found = TrackingSettings.resolve({"uri": given}).uri or os.environ.get("MLFLOW_TRACKING_URI") or str(DATABASE)
     scheme, separator, rest = found.partition("://")
@@ -64,7 +64,7 @@ def uri(given: str | None = None) -> str:
         return f"postgresql+psycopg://{rest}"
     if dialect not in _SCHEMES:
         raise RegistryError(
-            f"A place where MLflow keeps models was expected: {', '.join(_SCHEMES[:6])}.",
+            f"An address of MLflow's registry was expected: {', '.join(_SCHEMES[:6])}.",
             f"{shown(found)} arrived.",
             "Name a SQLite file as sqlite:///FILE, a database, or the address of an `mlflow server`.",
         )
@@ -73,18 +73,18 @@ def uri(given: str | None = None) -> str:
 
 
 def client(address: str, create: bool = True) -> MlflowClient:
-    """MLflow's client for a store, with telemetry and log lines off.
+    """Connect to MLflow, with its telemetry and log lines off.
 
-    A database, and a server that no proxy stands before, is connected to at once.
+    A database, or a server without a proxy before it, is contacted at once.
 
     Args:
-        address: from `uri`.
-        create: make a SQLite file that is not there.
+        address: tracking URI from `uri`.
+        create: True to create a missing SQLite file.
 
     Raises:
-        RegistryUnreachableError: it takes no connection.
-        RegistryError: a SQLite file that is not there, with `create` off; a database of another MLflow's schema, or one
-            for which no driver is installed; an address that is none.
+        RegistryUnreachableError: the server or database takes no connection.
+        RegistryError: the SQLite file is missing and `create` is off; the database has another MLflow's schema, or no
+            driver is installed for it; the address is malformed.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -93,25 +93,25 @@ def client(address: str, create: bool = True) -> MlflowClient:
         raise RegistryError(
             f"A registry was expected in {file}.",
             "There is none.",
-            "Push a bundle first (lensmith registry push), or say where the registry is with --tracking-uri.",
+            "Push a bundle first (lensmith registry push), or name the registry with --tracking-uri.",
         )
-    with problems(address), _sound(address):
+    with problems(address), _address_errors(address):
         from mlflow import MlflowClient
 
         if address.startswith(("http:", "https:")):
-            _knock(address)
+            _contact_server(address)
         if address.startswith(("http:", "https:", "databricks")):
             return MlflowClient(address, address)
         with sqlite.ready(file, (file.parent / ARTIFACTS).as_uri()) if file else nullcontext():
-            _connect(address)
-            return MlflowClient(_patient(address), _patient(address))
+            _contact_database(address)
+            return MlflowClient(_with_timeout(address), _with_timeout(address))
 
 
 def experiment(client: MlflowClient, name: str) -> str:
-    """The id of an experiment, which is made where there is none.
+    """The id of an experiment, which is created where it is missing.
 
     Raises:
-        RegistryError: a database without a server, and nobody has said where its artifacts go.
+        RegistryError: the address is a database without a server, and no location for artifacts is set.
     """
     address = str(client.tracking_uri)
     with problems(address):
@@ -123,7 +123,7 @@ def experiment(client: MlflowClient, name: str) -> str:
                 return str(client.create_experiment(name, artifact_location=artifacts(address)))
             except MlflowException:
                 found = client.get_experiment_by_name(name)
-                if found is None:  # nobody was quicker: it cannot be made
+                if found is None:  # no other process has created it meanwhile
                     raise
         if found.lifecycle_stage == "deleted":
             client.restore_experiment(found.experiment_id)
@@ -131,10 +131,10 @@ def experiment(client: MlflowClient, name: str) -> str:
 
 
 def artifacts(address: str) -> str | None:
-    """Where artifacts of a new experiment go: None leaves it to the server.
+    """The artifact location of a new experiment; None leaves it to the server.
 
     Raises:
-        RegistryError: a database that other machines use, and no place that they reach.
+        RegistryError: the address is a database that other machines use, and no location that they reach is set.
     """
     if address.startswith(("http:", "https:", "databricks")):
         return None
@@ -143,33 +143,33 @@ def artifacts(address: str) -> str | None:
     if file := sqlite_file(address):
         return (file.parent / ARTIFACTS).as_uri()
     raise RegistryError(
-        f"A place for the artifacts beside the database {shown(address)} was expected.",
-        "None is named.",
+        f"A location for the artifacts beside the database {shown(address)} was expected.",
+        "None is set.",
         "Set LENSMITH_TRACKING_ARTIFACTS to a folder that all machines reach, or to s3://BUCKET/PATH.",
     )
 
 
 def sqlite_file(address: str) -> Path | None:
-    """The file behind a SQLite URI."""
+    """The file of a SQLite URI; None for other addresses."""
     return Path(address.partition(":///")[2].partition("?")[0]).absolute() if address.startswith("sqlite") else None
 
 
 def shown(text: object) -> str:
-    """Text in which addresses have no user and password; a password may hold what an address should not."""
+    """A text without users, passwords and tokens in its addresses, for messages."""
     text = re.sub(r"(?<=://)(?:[^:/\s@]*:\S*|[^/\s]*)@", "", str(text))
     return re.sub(r"(?i)([?&][^=&\s]*(?:pass|secret|token)[^=&\s]*=)[^&\s'\"]*", r"\1***", text)
 
 
 @contextmanager
 def problems(address: str = "") -> Iterator[None]:
-    """Say what goes wrong in MLflow, and below it, in plain words.
+    """Translate errors of MLflow, and of the libraries below it.
 
     Args:
-        address: where MLflow is, for the message; its user and password are left out.
+        address: tracking URI for the message, which leaves user and password out.
 
     Raises:
         RegistryUnreachableError: the server or database does not answer.
-        RegistryError: what MLflow refuses.
+        RegistryError: MLflow refuses the request.
     """
     try:
         yield
@@ -183,61 +183,61 @@ def problems(address: str = "") -> Iterator[None]:
 
 
 def code(error: BaseException) -> str:
-    """MLflow's own code of an error, as RESOURCE_DOES_NOT_EXIST; empty where it is none of MLflow's."""
+    """MLflow's code of an error, such as RESOURCE_DOES_NOT_EXIST; empty for other errors."""
     return str(getattr(error, "error_code", ""))
 
 
-def _translated(error: Exception, place: str) -> RegistryError:
-    said = _reason(error)
+def _translated(error: Exception, address: str) -> RegistryError:
+    reason = _reason(error)
     if "authentication failed" in str(error):
-        return _refused(place, said, "Check user and password in the address.")
+        return _refused(address, reason, "Check user and password in the address.")
     if re.search(r"OperationalError\) table \w+ already exists", str(error)):
         return RegistryError(
-            f"A whole database was expected at {place}.",
-            "Whoever began it was stopped before its tables were there.",
-            "Nothing is in it yet: remove the file, and try again.",
+            f"A complete database was expected at {address}.",
+            "The process that created it was stopped before all tables existed.",
+            "It is still empty: remove the file, and try again.",
         )
-    if _is_silent(error) or (place.startswith("http") and _is_fault(error)):
-        return _unreachable(place, said)
-    if code(error) == "ENDPOINT_NOT_FOUND" and place.startswith("http"):
+    if _is_unreachable(error) or (address.startswith("http") and _is_internal(error)):
+        return _unreachable(address, reason)
+    if code(error) == "ENDPOINT_NOT_FOUND" and address.startswith("http"):
         return RegistryError(
-            f"An `mlflow server` was expected at {place}.",
-            "Something else answers there.",
-            "Check the address, and the path below which a proxy has put the server.",
+            f"An `mlflow server` was expected at {address}.",
+            "Another server answers there.",
+            "Check the address, and the path prefix of a proxy.",
         )
     if "out-of-date database schema" in str(error):
         return RegistryError(
-            f"A database of this MLflow was expected at {place}.",
-            "It was made by another version.",
+            f"A database of this MLflow was expected at {address}.",
+            "Another version created it.",
             "Save a copy of it, then run: mlflow db upgrade URI",
         )
     if code(error) in {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"} or re.search(
         r"error code 40[13]\b", str(error)
     ):
         return _refused(
-            place, said, "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
+            address, reason, "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
         )
     return RegistryError(
-        f"MLflow at {place} was expected to do as it was asked.",
-        f"It said: {said}.",
-        "Look at what is there with: lensmith registry list",
+        f"MLflow at {address} was expected to accept a request.",
+        f"It answered: {reason}.",
+        "List what it holds with: lensmith registry list",
     )
 
 
-def _unreachable(place: str, said: str) -> RegistryUnreachableError:
+def _unreachable(address: str, reason: str) -> RegistryUnreachableError:
     return RegistryUnreachableError(
-        f"MLflow was expected to answer at {place}.",
-        f"It did not ({said}).",
-        "Check the address and that it runs; what was fetched before stays usable.",
+        f"MLflow was expected to answer at {address}.",
+        f"It did not ({reason}).",
+        "Check the address and that it runs; bundles that were pulled before stay usable.",
     )
 
 
-def _refused(place: str, said: str, remedy: str) -> RegistryError:
-    return RegistryError(f"Access to MLflow at {place} was expected.", f"It was refused ({said}).", remedy)
+def _refused(address: str, reason: str, remedy: str) -> RegistryError:
+    return RegistryError(f"Access to MLflow at {address} was expected.", f"It was refused ({reason}).", remedy)
 
 
-def _is_silent(error: BaseException) -> bool:
-    """Whether a connection failed, here or in what the error was made from."""
+def _is_unreachable(error: BaseException) -> bool:
+    """Whether a connection failed, by the error or one of its causes."""
     seen: BaseException | None = error
     while seen is not None:
         names = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(seen).__mro__}
@@ -247,13 +247,13 @@ def _is_silent(error: BaseException) -> bool:
     return code(error) == "TEMPORARILY_UNAVAILABLE" or "too many 50" in str(error)
 
 
-def _is_fault(error: BaseException) -> bool:
-    """Whether a server, or a proxy before it, answered with a fault of its own."""
+def _is_internal(error: BaseException) -> bool:
+    """Whether a server, or a proxy before it, answered with an internal error."""
     return code(error) == "INTERNAL_ERROR" and not re.search(r"error code 4\d\d\b", str(error))
 
 
 def _reason(error: Exception) -> str:
-    """Why, in a line: what the system said where it said something, since libraries wrap that in much else."""
+    """The reason in one line: the system's own message where there is one, since libraries wrap it in long texts."""
     text = shown(error)
     if found := re.search(r"\[Errno -?\d+\] ([\w ,-]+)", text) or re.search(r"(\w+ timed out)", text):
         return found[1]
@@ -262,8 +262,8 @@ def _reason(error: Exception) -> str:
 
 
 @contextmanager
-def _sound(address: str) -> Iterator[None]:
-    """Say what is wrong with an address itself."""
+def _address_errors(address: str) -> Iterator[None]:
+    """Translate errors about the address itself."""
     try:
         yield
     except ValueError as error:
@@ -282,8 +282,8 @@ def _sound(address: str) -> Iterator[None]:
         ) from error
 
 
-def _knock(address: str) -> None:
-    """Connect to a server once: a machine that swallows packets would be waited for until the last try's time is up."""
+def _contact_server(address: str) -> None:
+    """Connect to a server once: requests to a machine that drops packets would only fail after all retries."""
     parts = urlsplit(address)
     host = parts.hostname or ""
     if parts.scheme in getproxies() and not proxy_bypass(host):
@@ -295,16 +295,16 @@ def _knock(address: str) -> None:
         raise _unreachable(shown(address), error.strerror or str(error)) from error
 
 
-def _connect(address: str) -> None:
-    """Connect once: MLflow would try an unreachable database for minutes, and print each failure."""
+def _contact_database(address: str) -> None:
+    """Connect to a database once: MLflow would retry an unreachable one for minutes, and print each failure."""
     from sqlalchemy import create_engine
     from sqlalchemy.pool import NullPool
 
-    with create_engine(_patient(address), poolclass=NullPool).connect():
+    with create_engine(_with_timeout(address), poolclass=NullPool).connect():
         pass
 
 
-def _patient(address: str) -> str:
+def _with_timeout(address: str) -> str:
     if not address.startswith("postgresql") or "connect_timeout" in address:
         return address
     return f"{address}{'&' if '?' in address else '?'}connect_timeout={CONNECT_S}"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from lensmith.core.result import Result
+from lensmith.core.text import listed
 from lensmith.errors import RegistryError
 from lensmith.registry.client import code, problems, shown
 from lensmith.registry.references import CHAMPION, ModelReference
@@ -16,27 +18,29 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CONTENT_TAG = "lensmith.content"
-"""Of a version: SHA-256 of its bundle.json, which holds the hashes of all other files."""
+"""Tag of a version: SHA-256 of its bundle.json, which holds the hashes of all other files."""
 
 RUN_TAG = "lensmith.bundle."
-"""And the first 16 digits of the content: a tag of the run among whose artifacts the bundle lies, saying where."""
+"""Prefix of a run's tag, followed by 16 digits of the content: the path of the bundle among the run's artifacts."""
 
 _LISTED = 10
 
 
 @dataclass(frozen=True)
-class Version:
+class Version(Result):
     """A version of a registered model.
 
     Attributes:
-        name: of the model.
-        version: its number.
-        source: where its files are, as an artifact URI.
-        run: id of the run in MLflow that it belongs to; empty where there is none.
-        created: when it was pushed, in UTC.
-        aliases: that name it, sorted.
-        tags: of the version.
+        name: the registered model's name.
+        version: number of the version.
+        source: artifact URI of its files.
+        run: id of its run in MLflow; empty without one.
+        created: time of the push, in UTC.
+        aliases: aliases that name it, sorted.
+        tags: the version's tags.
     """
+
+    computed = ("content",)
 
     name: str
     version: str
@@ -48,33 +52,24 @@ class Version:
 
     @property
     def content(self) -> str:
-        """SHA-256 of its bundle.json; empty where it holds no bundle."""
+        """SHA-256 of its bundle.json; empty without a bundle."""
         return self.tags.get(CONTENT_TAG, "")
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            "name": self.name,
-            "version": self.version,
-            "aliases": list(self.aliases),
-            "created": self.created.isoformat(),
-            "content": self.content,
-            "source": shown(self.source),
-            "run": self.run,
-            "tags": dict(self.tags),
-        }
+        """Plain values for JSON, without a password in the URI."""
+        return {**super().as_dict(), "source": shown(self.source)}
 
 
-def place(content: str) -> str:
-    """Where a bundle of this content lies among a run's artifacts: under its hash, so that no other takes its place."""
+def artifact_path(content: str) -> str:
+    """The path of a bundle among a run's artifacts: under its hash, so that no other bundle replaces it."""
     return f"bundle/{content[:16]}"
 
 
 def resolve(client: MlflowClient, name: ModelReference) -> Version:
-    """The version that `NAME@ALIAS` or `NAME@VERSION` names now.
+    """Find the version that `NAME@ALIAS` or `NAME@VERSION` names now.
 
     Raises:
-        RegistryError: no such model, version or alias; the message says what there is.
+        RegistryError: there is no such model, version or alias; the message lists those that exist.
     """
     from mlflow.exceptions import MlflowException
 
@@ -92,10 +87,10 @@ def resolve(client: MlflowClient, name: ModelReference) -> Version:
 
 
 def champion_of(client: MlflowClient, name: str) -> Version | None:
-    """The version that the alias champion names; None where none does.
+    """The version that the alias champion names; None without that alias.
 
     Raises:
-        RegistryError: no such model.
+        RegistryError: there is no such model.
     """
     return next((each for each in versions(client, name) if CHAMPION in each.aliases), None)
 
@@ -104,7 +99,7 @@ def versions(client: MlflowClient, name: str) -> list[Version]:
     """All versions of a model, the newest first.
 
     Raises:
-        RegistryError: no such model.
+        RegistryError: there is no such model.
     """
     named: dict[str, list[str]] = {}
     for alias, version in aliases(client, name).items():
@@ -112,15 +107,15 @@ def versions(client: MlflowClient, name: str) -> list[Version]:
     with problems(str(client.tracking_uri)):
         quote = '"' if "'" in name else "'"
         found = _all(client.search_model_versions, f"name={quote}{name}{quote}")
-    # A search says no aliases.
+    # MLflow's search leaves aliases out.
     return sorted((_version(each, named.get(str(each.version), [])) for each in found), key=_number, reverse=True)
 
 
 def aliases(client: MlflowClient, name: str) -> dict[str, str]:
-    """Alias → version of a model.
+    """All aliases of a model: alias → version.
 
     Raises:
-        RegistryError: no such model.
+        RegistryError: there is no such model.
     """
     from mlflow.exceptions import MlflowException
 
@@ -135,36 +130,30 @@ def aliases(client: MlflowClient, name: str) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class RegisteredModel:
+class RegisteredModel(Result):
     """A registered model with all its versions.
 
     Attributes:
-        name: of the model.
-        versions: the newest first.
+        name: the registered model's name.
+        versions: all versions, the newest first.
     """
+
+    computed = ("aliases",)
 
     name: str
     versions: tuple[Version, ...]
 
     @property
     def aliases(self) -> dict[str, str]:
-        """Alias → version."""
+        """All aliases: alias → version."""
         return dict(sorted((alias, each.version) for each in self.versions for alias in each.aliases))
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: name, aliases, versions."""
-        return {
-            "name": self.name,
-            "aliases": self.aliases,
-            "versions": [version.as_dict() for version in self.versions],
-        }
 
 
 def model(client: MlflowClient, name: str) -> RegisteredModel:
     """A model with all its versions.
 
     Raises:
-        RegistryError: no such model.
+        RegistryError: there is no such model.
     """
     return RegisteredModel(name, tuple(versions(client, name)))
 
@@ -176,16 +165,16 @@ def names(client: MlflowClient) -> list[str]:
 
 
 def set_alias(client: MlflowClient, version: Version, alias: str) -> None:
-    """Let an alias name this version, and no other."""
+    """Point an alias to a version."""
     with problems(str(client.tracking_uri)):
         client.set_registered_model_alias(version.name, alias, version.version)
 
 
 def remove_alias(client: MlflowClient, name: str, alias: str) -> None:
-    """Let an alias name nothing any longer.
+    """Remove an alias.
 
     Raises:
-        RegistryError: no such model or alias.
+        RegistryError: there is no such model or alias.
     """
     if alias not in aliases(client, name):
         raise _missing(client, ModelReference(name, alias))
@@ -194,15 +183,13 @@ def remove_alias(client: MlflowClient, name: str, alias: str) -> None:
 
 
 def _all(search: Any, wanted: str | None) -> list[Any]:
-    """Every page of a search."""
-    found: list[Any] = []
-    token = None
-    while True:
-        page = search(filter_string=wanted, page_token=token)
+    """The results of a search, from all its pages."""
+    page = search(filter_string=wanted)
+    found = list(page)
+    while page.token:
+        page = search(filter_string=wanted, page_token=page.token)
         found += page
-        token = page.token
-        if not token:
-            return found
+    return found
 
 
 def _version(found: Any, aliases: list[str] | None = None) -> Version:
@@ -224,35 +211,30 @@ def _number(version: Version) -> int:
 
 
 def _is_missing(error: Exception) -> bool:
-    # An alias that is not there counts as a bad parameter with MLflow.
+    # MLflow calls a missing alias an invalid parameter.
     return code(error) in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 
 
 def _missing(client: MlflowClient, name: ModelReference) -> RegistryError:
-    """The error that says what there is in the place of what was named."""
+    """The error about a missing model, version or alias, with those that exist."""
     known = names(client)
     if name.name not in known:
         near = difflib.get_close_matches(name.name, known, n=3, cutoff=0.5)
-        there = f"Near it are {', '.join(near)}" if near else f"It has {_listed(known)}"
+        there = f"Near it are {', '.join(near)}" if near else f"It has {listed(known, _LISTED)}"
         return RegistryError(
             f"A model named {name.name} was expected in the registry at {shown(client.tracking_uri)}.",
             f"It has none of that name. {there if known else 'It holds no model yet'}.",
             "Name one of those, or push a bundle with: lensmith registry push BUNDLE --name NAME",
         )
     if name.is_version:
-        there = f"It has {_listed([each.version for each in versions(client, name.name)])}"
+        there = f"It has {listed([each.version for each in versions(client, name.name)], _LISTED) or 'none'}"
         kind = "version"
     else:
         named = [f"{alias} (version {version})" for alias, version in aliases(client, name.name).items()]
-        there = f"It has {_listed(named)}" if named else "It has no alias"
+        there = f"It has {listed(named, _LISTED)}" if named else "It has no alias"
         kind = "alias"
     return RegistryError(
         f"The {kind} {name.which} of {name.name} was expected in the registry at {shown(client.tracking_uri)}.",
         f"There is none. {there}.",
         f"See what there is with: lensmith registry show {name.name}",
     )
-
-
-def _listed(found: list[str]) -> str:
-    more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
-    return f"{', '.join(found[:_LISTED])}{more}" if found else "none"

@@ -1,4 +1,4 @@
-"""Bundles out of the registry: fetched once, kept under the hash of their content, and verified."""
+"""Pull bundles from the registry: downloaded once, cached under the hash of their content, and verified."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
-import tempfile
 import time
 import warnings
 from contextlib import suppress
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from lensmith.bundle import archive
 from lensmith.bundle.format import MANIFEST, MAX_MANIFEST_BYTES, Bundle, require_free
-from lensmith.core.files import atomic_write, replace_directory, sha256
+from lensmith.core.files import atomic_write, replace_directory, sha256, staging_directory, stat_stamp
 from lensmith.core.machine import cache_dir
 from lensmith.core.progress import track
 from lensmith.errors import BundleError, FallbackWarning, RegistryError, RegistryUnreachableError
@@ -31,49 +31,50 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _ABANDONED_S = 24 * 3600
-"""After so long a download that nobody has finished is removed."""
+"""Age in seconds at which an unfinished download is removed."""
 
 _verified: dict[Path, tuple[Any, ...]] = {}
-"""Cached bundle → sizes and times of its files at the last hashing; the registry sidecar asks every few seconds."""
+"""Path of a cached bundle → stamps of its files at the last hashing; the registry sidecar pulls every few seconds."""
 
 
 def locate(path: str | PathLike[str], tracking_uri: str | None = None) -> Path:
-    """Where a bundle lies on this machine: a path as it is, `NAME@ALIAS` and `NAME@VERSION` pulled.
+    """The path of a bundle on this machine: `path` itself, or what `NAME@ALIAS` or `NAME@VERSION` names, pulled.
 
-    Where the registry does not answer, what the name meant here the last time is taken, with a FallbackWarning.
+    Where the registry does not answer, the version of the last pull is used, with a FallbackWarning.
 
     Raises:
-        RegistryError: no such model, version or alias, or no bundle behind it.
-        RegistryUnreachableError: the registry does not answer, and nothing is known here.
+        RegistryError: there is no such model, version or alias, or no bundle behind it.
+        RegistryUnreachableError: the registry does not answer, and the name was never pulled here.
     """
-    name = parse(path)
-    if name is None:
+    reference = parse(path)
+    if reference is None:
         return Path(path)
     address = uri(tracking_uri)
-    known = _known_file(address, name)
+    key = hashlib.sha256(f"{address} {reference}".encode()).hexdigest()[:16]
+    last_pull = cache_dir() / "registry" / "known" / f"{key}.json"
     try:
         client = connect(address, create=False)
-        version = resolve(client, name)
+        version = resolve(client, reference)
         found = pull(client, version)
     except RegistryUnreachableError as error:
-        last = _recall(known)
+        last = _read_last_pull(last_pull)
         if last is None:
             raise
-        warnings.warn(f"{error.arrived} {name} is version {last[0]}, as before.", FallbackWarning, stacklevel=2)
+        warnings.warn(f"{error.arrived} {reference} is version {last[0]}, as before.", FallbackWarning, stacklevel=2)
         return last[1]
-    last_known = {"name": str(name), "version": version.version, "content": version.content}
-    with suppress(OSError):  # a cache that was filled beforehand, and is only read
-        known.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(known, json.dumps(last_known))
+    with suppress(OSError):  # a cache that was filled beforehand, and is read-only
+        last_pull.parent.mkdir(parents=True, exist_ok=True)
+        pulled = {"name": str(reference), "version": version.version, "content": version.content}
+        atomic_write(last_pull, json.dumps(pulled))
     return found
 
 
 def pull(client: MlflowClient, version: Version) -> Path:
-    """The bundle of a version, in the cache of this machine; several processes may pull at once.
+    """Download a version's bundle into the cache of this machine; several processes may pull at once.
 
     Raises:
-        RegistryError: the version holds no bundle, its files cannot be had from here, or they are not those that were
-            pushed; then nothing of them is left.
+        RegistryError: the version has no bundle, its files cannot be reached, or they are not those that were pushed;
+            then the cache is unchanged.
     """
     if not version.content:
         raise RegistryError(
@@ -84,33 +85,27 @@ def pull(client: MlflowClient, version: Version) -> Path:
     if not _is_hash(version.content):
         raise _other_content(version, f"its tag {CONTENT_TAG} is no SHA-256")
     target = cached(version.content)
-    if _is_whole(target, version.content):
+    if _is_verified(target, version.content):
         return target
-    folder = target.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(folder)
-    staging = Path(tempfile.mkdtemp(prefix=".pull-", dir=folder))
-    try:
+    _remove_abandoned(target.parent)
+    with staging_directory(target) as staging:
         _download(client, version, staging)
-        staging.chmod(0o755)
-        if not _is_whole(target, version.content):  # else another process was quicker, and may be used already
+        if not _is_verified(target, version.content):  # else another process was faster, and its copy may be in use
             try:
                 replace_directory(staging, target)
             except OSError:
-                if not _is_whole(target, version.content):
+                if not _is_verified(target, version.content):
                     raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     _verified[target] = _signature(target)
     return target
 
 
 @dataclass(frozen=True)
 class Pulled:
-    """A bundle that was pulled.
+    """Result of a pull.
 
     Attributes:
-        version: in the registry.
+        version: the version in the registry.
         path: folder or zip on this machine.
     """
 
@@ -118,21 +113,21 @@ class Pulled:
     path: Path
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: the version's, and `path`."""
+        """Plain values for JSON: the fields of the version, and `path`."""
         return {**self.version.as_dict(), "path": str(self.path)}
 
 
 def pull_to(client: MlflowClient, name: ModelReference, out: Path | None) -> Pulled:
-    """Pull what a name means now.
+    """Pull a bundle, and copy it to a path outside the cache.
 
     Args:
-        client: of the registry.
-        name: alias or version.
-        out: where a copy goes, a finished folder, or zip by its ending; None: it stays in the cache alone.
+        client: connection to the registry.
+        name: reference to the version.
+        out: path of the copy, a folder, or a zip by its suffix; None makes no copy.
 
     Raises:
-        RegistryError: no such version, or as `pull`.
-        OutputError: `out` is taken.
+        RegistryError: there is no such version, or `pull` fails.
+        OutputError: `out` exists.
     """
     if out is not None:
         require_free(out, replace=False)
@@ -143,22 +138,19 @@ def pull_to(client: MlflowClient, name: ModelReference, out: Path | None) -> Pul
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".zip":
         return Pulled(version, Bundle.load(found).pack(out))
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with staging_directory(out) as staging:
         shutil.copytree(found, staging, dirs_exist_ok=True)
         replace_directory(staging, out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return Pulled(version, out)
 
 
 def cached(content: str) -> Path:
-    """Where a bundle of that content lies, or would."""
+    """The path of a bundle in the cache, by its content's hash."""
     return cache_dir() / "registry" / content
 
 
 def _download(client: MlflowClient, version: Version, staging: Path) -> None:
-    """Fetch bundle.json, and if it is the one that was pushed, the files that it names."""
+    """Download bundle.json and, if it is the one that was pushed, the files that it names."""
     fetch(client, version.source, MANIFEST, staging)
     manifest = staging / MANIFEST
     if manifest.stat().st_size > MAX_MANIFEST_BYTES or sha256(manifest) != version.content:
@@ -179,39 +171,39 @@ def _download(client: MlflowClient, version: Version, staging: Path) -> None:
 
 
 def fetch(client: MlflowClient, source: str, name: str, folder: Path) -> None:
-    """One file below an artifact URI, to the same place below `folder`.
+    """Download one file below an artifact URI to the same path below `folder`.
 
     Raises:
-        RegistryError: it cannot be had from this machine.
+        RegistryError: the file cannot be reached from this machine.
         RegistryUnreachableError: the server does not answer.
-        OSError: there is no room for it here.
+        OSError: the disk is full.
     """
     target = folder / name
     target.parent.mkdir(parents=True, exist_ok=True)
     address = str(client.tracking_uri)
-    said = ""
+    problem = ""
     try:
         with problems(address):
             from mlflow.artifacts import download_artifacts
 
             download_artifacts(f"{source}/{name}", dst_path=str(target.parent), tracking_uri=address)
-    except (OSError, RegistryError) as error:  # half a file may be there
+    except (OSError, RegistryError) as error:  # a part of the file may be there
         if full := _no_room(error, folder.parent):
             raise full from error
         if isinstance(error, RegistryUnreachableError):
             raise
-        said = error.arrived if isinstance(error, RegistryError) else error.strerror or str(error)
-    if said or not target.is_file():
-        said = said or "it is missing"
+        problem = error.arrived if isinstance(error, RegistryError) else error.strerror or str(error)
+    if problem or not target.is_file():
+        problem = problem or "it is missing"
         raise RegistryError(
             f"The file {name} was expected at {shown(source)}.",
-            f"It cannot be had from this machine ({said.rstrip('.')}).",
-            "Let the artifacts lie where all machines reach them: on an `mlflow server`, or in a shared folder.",
+            f"It cannot be reached from this machine ({problem.rstrip('.')}).",
+            "Store artifacts where all machines reach them: on an `mlflow server`, or in a shared folder.",
         )
 
 
 def _no_room(error: BaseException, folder: Path) -> OSError | None:
-    """That this machine's disk is full, where that is why; MLflow wraps it, or says it in words alone."""
+    """The error of a full disk, if that is the cause; MLflow wraps it, or quotes only its text."""
     for number in (errno.ENOSPC, errno.EDQUOT):
         cause: BaseException | None = error
         while cause is not None:
@@ -221,8 +213,8 @@ def _no_room(error: BaseException, folder: Path) -> OSError | None:
     return None
 
 
-def _is_whole(target: Path, content: str) -> bool:
-    """Whether the cache holds the bundle, unchanged."""
+def _is_verified(target: Path, content: str) -> bool:
+    """Whether the cache has the bundle, unchanged."""
     if not target.is_dir():
         return False
     with suppress(OSError):
@@ -238,8 +230,7 @@ def _is_whole(target: Path, content: str) -> bool:
 
 
 def _signature(target: Path) -> tuple[Any, ...]:
-    files = sorted(file for file in target.rglob("*") if file.is_file())
-    return tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns, file.stat().st_ino) for file in files)
+    return tuple((str(file), stat_stamp(file)) for file in sorted(target.rglob("*")) if file.is_file())
 
 
 def _other_content(version: Version, problem: str) -> RegistryError:
@@ -251,26 +242,21 @@ def _other_content(version: Version, problem: str) -> RegistryError:
 
 
 def _is_hash(content: str) -> bool:
-    return len(content) == 64 and set(content) <= set("0123456789abcdef")
+    return bool(re.fullmatch(r"[0-9a-f]{64}", content))
 
 
-def _known_file(address: str, name: ModelReference) -> Path:
-    key = hashlib.sha256(f"{address} {name}".encode()).hexdigest()[:16]
-    return cache_dir() / "registry" / "known" / f"{key}.json"
-
-
-def _recall(known: Path) -> tuple[str, Path] | None:
-    """Version and bundle that a name meant the last time; None where that is not here, or not whole."""
+def _read_last_pull(file: Path) -> tuple[str, Path] | None:
+    """Version and path of the last pull of a name; None where there was none, or its copy is damaged."""
     try:
-        last = json.loads(known.read_bytes())
+        last = json.loads(file.read_bytes())
         path = cached(str(last["content"]))
-        return (str(last["version"]), path) if _is_whole(path, str(last["content"])) else None
+        return (str(last["version"]), path) if _is_verified(path, str(last["content"])) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _remove_abandoned(folder: Path) -> None:
-    for each in folder.glob(".pull-*"):
+    for each in folder.glob(".*-*"):
         with suppress(OSError):
             if time.time() - each.stat().st_mtime > _ABANDONED_S:
                 shutil.rmtree(each, ignore_errors=True)

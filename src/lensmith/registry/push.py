@@ -1,4 +1,4 @@
-"""Bundles into the registry: the files first, then the version that names them."""
+"""Push a bundle to the registry: its files first, then the version that names them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lensmith.core.version import __version__
 from lensmith.errors import RegistryError
 from lensmith.registry.aliases import point, require_alias
 from lensmith.registry.client import experiment, problems
-from lensmith.registry.models import CONTENT_TAG, RUN_TAG, Version, names, place, resolve, versions
+from lensmith.registry.models import CONTENT_TAG, RUN_TAG, Version, artifact_path, names, resolve, versions
 from lensmith.registry.pull import fetch
 from lensmith.registry.references import ModelReference
 
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "lensmith"
-"""Of bundles whose training is not tracked."""
+"""Experiment for bundles whose training is not tracked."""
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push came to.
+    """Result of a push.
 
     Attributes:
-        version: in the registry, with its aliases.
-        new: whether it was made now; False: the same bundle was there already.
-        uploaded: whether files were sent; False: they lay in MLflow already, as the training had left them.
+        version: the version in the registry, with its aliases.
+        new: False where the same bundle was a version already.
+        uploaded: False where the files were in MLflow already, as the tracked training had left them.
     """
 
     version: Version
@@ -46,22 +46,22 @@ class Pushed:
     uploaded: bool
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: the version's, `new` and `uploaded`."""
+        """Plain values for JSON: the fields of the version, `new` and `uploaded`."""
         return {**self.version.as_dict(), "new": self.new, "uploaded": self.uploaded}
 
 
 def push(client: MlflowClient, path: str | PathLike[str], name: str | None = None, alias: str | None = None) -> Pushed:
-    """Make a bundle a version of a registered model; one of the same content is not made twice.
+    """Make a bundle a version of a registered model; the same content becomes only one version.
 
     Args:
-        client: of the registry.
-        path: folder or zip.
-        name: of the model; the bundle's own by default.
-        alias: to name the version by, such as champion.
+        client: connection to the registry.
+        path: folder or zip of the bundle.
+        name: the registered model's name; the bundle's own name by default.
+        alias: alias for the version, such as champion; None for none.
 
     Raises:
-        BundleError: no bundle, or a damaged one.
-        RegistryError: a name or alias that cannot be used, or what MLflow refuses; then there is no new version.
+        BundleError: there is no bundle, or it is damaged.
+        RegistryError: name or alias is invalid, or MLflow refuses the push; then there is no new version.
     """
     bundle = Bundle.load(path)
     named = name if name is not None else bundle.manifest.name
@@ -86,7 +86,7 @@ def push(client: MlflowClient, path: str | PathLike[str], name: str | None = Non
 
 
 def labels_digest(labels: tuple[str, ...]) -> str:
-    """16 hex digits that say whether two bundles have the same labels in the same order."""
+    """16 hex digits of a hash over labels and their order, to compare bundles."""
     return digest(json.dumps(labels).encode()).hexdigest()[:16]
 
 
@@ -116,13 +116,13 @@ def _tags(manifest: Manifest, content: str) -> dict[str, str]:
 
 
 def _found(client: MlflowClient, content: str) -> tuple[str, str] | None:
-    """Run and source of the bundle where a tracked training, or an earlier push, has left it in MLflow, whole."""
+    """Run and source of a bundle that a tracked training, or an earlier push, has uploaded completely."""
     key = f"{RUN_TAG}{content[:16]}"
     with problems(str(client.tracking_uri)):
         groups = [each.experiment_id for each in client.search_experiments()]
-        runs = client.search_runs(groups, f"tags.`{key}` = '{place(content)}'")
+        runs = client.search_runs(groups, f"tags.`{key}` = '{artifact_path(content)}'")
     for run in runs:
-        source = f"{run.info.artifact_uri}/{place(content)}"
+        source = f"{run.info.artifact_uri}/{artifact_path(content)}"
         with TemporaryDirectory() as folder, suppress(RegistryError):
             fetch(client, source, MANIFEST, Path(folder))
             if sha256(Path(folder) / MANIFEST) == content:
@@ -131,18 +131,18 @@ def _found(client: MlflowClient, content: str) -> tuple[str, str] | None:
 
 
 def _upload(client: MlflowClient, bundle: Bundle, content: str) -> tuple[str, str]:
-    """Send the files to a run of their own; run and source. Nothing is left of one that fails."""
+    """Upload the files to a run of their own, which is removed if that fails; returns run and source."""
     group = experiment(client, EXPERIMENT)
     with problems(str(client.tracking_uri)):
         run = client.create_run(group, run_name=f"{bundle.manifest.name} {bundle.manifest.version}")
         with _undone_by(lambda: client.delete_run(run.info.run_id)):
-            # bundle.json comes last: where it is, all is.
+            # bundle.json comes last: where it is, the upload is complete.
             for name in track((*sorted(bundle.manifest.files), MANIFEST), "uploading"):
-                folder = PurePosixPath(place(content)) / PurePosixPath(name).parent
+                folder = PurePosixPath(artifact_path(content)) / PurePosixPath(name).parent
                 client.log_artifact(run.info.run_id, str(bundle.path / name), str(folder))
-            client.set_tag(run.info.run_id, f"{RUN_TAG}{content[:16]}", place(content))
+            client.set_tag(run.info.run_id, f"{RUN_TAG}{content[:16]}", artifact_path(content))
             client.set_terminated(run.info.run_id)
-    return str(run.info.run_id), f"{run.info.artifact_uri}/{place(content)}"
+    return str(run.info.run_id), f"{run.info.artifact_uri}/{artifact_path(content)}"
 
 
 def _register(client: MlflowClient, name: str, source: str, run: str, tags: dict[str, str]) -> Version:
@@ -150,7 +150,7 @@ def _register(client: MlflowClient, name: str, source: str, run: str, tags: dict
 
     with problems(str(client.tracking_uri)):
         made = False
-        with suppress(MlflowException):  # there, or what is wrong is said below
+        with suppress(MlflowException):  # it exists, or creating the version fails below
             client.create_registered_model(name)
             made = True
         with _undone_by(lambda: client.delete_registered_model(name) if made else None):

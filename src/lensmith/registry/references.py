@@ -1,4 +1,4 @@
-"""`flowers@champion`: how a registered model is named where a bundle's path could stand."""
+"""Model references: `NAME@ALIAS` or `NAME@VERSION`, in place of a bundle's path."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 from lensmith.errors import RegistryError
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
-"""Aliases of the version that answers, of the one that is tried beside it, and of the champion before."""
+"""Aliases of the version in service, of the version compared with it in a canary release, and of the last champion."""
 
 _WRITTEN = re.compile(r"(?P<name>[\w][\w. -]*)@(?P<which>[\w][\w.-]*)")
 
 
 @dataclass(frozen=True)
 class ModelReference:
-    """A version of a registered model.
+    """A reference to a version of a registered model.
 
     Attributes:
-        name: of the model.
-        which: an alias, or a version's number.
+        name: the registered model's name.
+        which: alias, or number of a version.
     """
 
     name: str
@@ -29,7 +29,7 @@ class ModelReference:
 
     @property
     def is_version(self) -> bool:
-        """Whether it names a version, which never changes, and not an alias."""
+        """Whether it names a version, which never changes, rather than an alias."""
         return self.which.isdecimal()
 
     def __str__(self) -> str:
@@ -37,17 +37,17 @@ class ModelReference:
 
 
 def parse(path: str | PathLike[str]) -> ModelReference | None:
-    """What `NAME@ALIAS` or `NAME@VERSION` names; None where it is a path: of this form, but a file is there, or not."""
+    """Parse `NAME@ALIAS` or `NAME@VERSION`; None for a path, also of this form where such a file exists."""
     written = fspath(path)
     found = _WRITTEN.fullmatch(written)
     return ModelReference(found["name"], found["which"]) if found and not Path(written).exists() else None
 
 
 def require(written: str) -> ModelReference:
-    """What `NAME@ALIAS` or `NAME@VERSION` names, whatever lies in the folder.
+    """Parse `NAME@ALIAS` or `NAME@VERSION`, even where a file of that name exists.
 
     Raises:
-        RegistryError: it has another form.
+        RegistryError: the text has another form.
     """
     found = _WRITTEN.fullmatch(written)
     if found is None:

@@ -1,59 +1,54 @@
-"""A SQLite file for MLflow: made whole or not at all, by one process at a time.
+"""SQLite file for MLflow: created atomically, by one process at a time.
 
-MLflow makes its tables one after the other, which takes seconds. One that was killed meanwhile, or found the disk full,
-would leave a file that every later one refuses: it is made beside its place and renamed.
+MLflow creates its tables one after the other, which takes seconds. A process that is killed meanwhile, or finds the
+disk full, would leave a file that every later one refuses, so the file is created under another name and renamed.
 """
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-MAKING_S = 120.0
-"""Seconds to wait for another process that makes the tables of a file; it takes a few."""
+from lensmith.core.files import atomic_path
+from lensmith.core.locks import LockTimeoutError, locked
+
+CREATE_S = 120.0
+"""Longest wait for another process that creates the tables, in seconds; it takes a few."""
 
 
 @contextmanager
 def ready(file: Path, artifacts: str) -> Iterator[None]:
-    """Make a file with MLflow's tables where there is none, and let no other process do so meanwhile.
+    """Create a file with MLflow's tables where it is missing; no other process does so during the block.
 
     Args:
-        file: the database.
+        file: path of the database.
         artifacts: URI under which MLflow's own experiment, Default, has its files.
 
     Raises:
-        Exception: what SQLAlchemy says where no file can be made.
+        Exception: SQLAlchemy's error where the file cannot be created.
     """
-    from filelock import FileLock
-
-    lock = FileLock(file.with_name(f".{file.name}.lock"), timeout=MAKING_S)
-    with suppress(OSError):  # a registry that is only read, from a medium that takes no lock
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Path(lock.lock_file).touch()
-        lock.acquire()
-    try:
+    with ExitStack() as stack:
+        with suppress(OSError, LockTimeoutError):  # such as a registry on a read-only medium, which takes no lock
+            file.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(file.with_name(f".{file.name}.lock"), CREATE_S))
         if not file.exists() or file.stat().st_size == 0:
-            _make(file, artifacts)
+            _create(file, artifacts)
         yield
-    finally:
-        lock.release()
 
 
-def _make(file: Path, artifacts: str) -> None:
+def _create(file: Path, artifacts: str) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    for left in file.parent.glob(f".{file.name}.*.partial*"):  # by one that was killed: nobody else is at it now
-        left.unlink(missing_ok=True)
-    # Never the same name twice: MLflow keeps what it has opened by name.
-    partial = file.with_name(f".{file.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    _remove_partial_files(file)  # of a process that was killed
     try:
-        made = SqlAlchemyStore(f"sqlite:///{partial}", artifacts)
-        made.engine.dispose()
-        partial.replace(file)
+        with atomic_path(file) as partial:  # never the same name twice, since MLflow caches stores by name
+            SqlAlchemyStore(f"sqlite:///{partial}", artifacts).engine.dispose()
     except BaseException:
-        for left in partial.parent.glob(f"{partial.name}*"):
-            left.unlink(missing_ok=True)
+        _remove_partial_files(file)  # SQLite's journal, too
         raise
+
+
+def _remove_partial_files(file: Path) -> None:
+    for partial in file.parent.glob(f".{file.name}.*.partial*"):
+        partial.unlink(missing_ok=True)

@@ -187,7 +187,7 @@ def main() -> None:
         sidecar.begin()
     except (LensmithError, ModuleNotFoundError, OSError) as found:
         error = _as_lensmith_error(found)
-        print(json.dumps({"error": type(error).__name__, "said": [error.expected, error.arrived, error.remedy]}))
+        print(json.dumps({"error": type(error).__name__, "arguments": [error.expected, error.arrived, error.remedy]}))
         return
     print(json.dumps({"ready": True}), flush=True)
     while not request["once"]:

@@ -1,1 +1,1 @@
-"""Runs written down in MLflow, beside the training. MLflow is imported when it is used."""
+"""Experiment tracking: runs sent to MLflow while they train. MLflow is imported when it is used."""

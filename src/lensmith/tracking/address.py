@@ -1,4 +1,4 @@
-"""Where a run is tracked: from the setting to MLflow's tracking URI."""
+"""Tracking URI of a run, from its setting."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ AUTO, NONE = "auto", "none"
 
 
 def installed() -> bool:
-    """Whether there is an MLflow to be imported."""
+    """Whether MLflow is installed."""
     return find_spec("mlflow") is not None
 
 
 def uri_of(setting: str, state: TrackingState | None) -> str | None:
-    """Where to send a run, with a password if one is known; None: nowhere.
+    """The tracking URI of a run, with its password if the settings have it; None: the run is not tracked.
 
-    A run goes on where it was begun unless the setting names another place. Passwords are not kept in run folders, so
-    that of the store that all verbs use is taken where it is the same place.
+    A resumed run stays at its first tracking URI unless the setting names another. Run folders contain no passwords, so
+    the URI of the settings is returned where it is the same without its password.
 
     Args:
         setting: `TrainSettings.tracking`.
-        state: of the run, if it has been tracked before.
+        state: the run's tracking state; None for a run that was never tracked.
 
     Raises:
-        RegistryError: the setting, or what stands in the place of `auto`, is no tracking URI.
-        MissingPackageError: a place is named, and MLflow is not installed.
+        RegistryError: the setting, or the settings' default for `auto`, is no tracking URI.
+        MissingPackageError: the setting names a URI, and MLflow is not installed.
     """
     if setting == NONE:
         return None

@@ -1,7 +1,7 @@
-"""A run's files in MLflow: pictures, and the bundle with its report and figures.
+"""Artifacts of a run in MLflow: plots, and the bundle with its report and metrics.
 
-A bundle lies under its own digest, where `lensmith registry push` finds it and lets a version point: a later export of
-the same run must not change it. What is sent again replaces the same files.
+A bundle is logged under its own hash, where `lensmith registry push` finds it for a version: a later export of the same
+run must not change it. Files that are sent again replace themselves.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lensmith.bundle.format import MANIFEST, Bundle
 from lensmith.core.files import sha256
 from lensmith.errors import BundleError
-from lensmith.registry.models import RUN_TAG, place
+from lensmith.registry.models import RUN_TAG, artifact_path
 from lensmith.tracking.mlflow_events import MAX_TAG, MetricPoint
 
 if TYPE_CHECKING:
@@ -23,36 +23,36 @@ REPORT = "report.html"
 
 
 def send_pictures(client: MlflowClient, run_id: str, run: Path) -> None:
-    """The curves, and memory and chunks, as far as they are drawn."""
+    """Log the plots of a run folder that exist: curves, and memory with chunks."""
     for picture in (run / name for name in PICTURES):
         if picture.exists():
             client.log_artifact(run_id, str(picture))
 
 
 def send_bundle(client: MlflowClient, run_id: str, bundle: Path, at_ms: int) -> list[MetricPoint]:
-    """A bundle's folder, its report beside it, and the tag that says where.
+    """Log a bundle and its report, and tag the run with the path.
 
     Args:
-        client: of the tracking server.
-        run_id: of the run.
-        bundle: its folder; one that has been removed or packed since, or is damaged, is left out.
-        at_ms: Unix time of the export in milliseconds.
+        client: connection to the tracking server.
+        run_id: id of the MLflow run.
+        bundle: folder of the bundle; one that is missing or damaged by now is left out.
+        at_ms: Unix time of the export, in milliseconds.
 
     Returns:
-        What it was found to be worth, to be logged.
+        The bundle's metrics, which the caller logs.
     """
     if not (bundle / MANIFEST).is_file():
         return []
     content = sha256(bundle / MANIFEST)
     try:
         manifest = Bundle.load(bundle).manifest
-    except BundleError as error:  # trying again would not mend it
+    except BundleError as error:  # a retry would fail, too
         client.set_tag(run_id, "bundle", f"left out: {error}"[:MAX_TAG])
         return []
-    client.log_artifacts(run_id, str(bundle), place(content))
+    client.log_artifacts(run_id, str(bundle), artifact_path(content))
     if (bundle / REPORT).is_file():
         client.log_artifact(run_id, str(bundle / REPORT))
-    client.set_tag(run_id, f"{RUN_TAG}{content[:16]}", place(content))
+    client.set_tag(run_id, f"{RUN_TAG}{content[:16]}", artifact_path(content))
     step = int(manifest.recipe.get("best_epoch") or 0)
     engine = manifest.engines[0]
     figures: dict[str, Any] = {**manifest.metrics, "latency_ms": engine.latency_ms, "bytes": engine.bytes}

@@ -1,4 +1,4 @@
-"""What an event of a run is in MLflow: metrics with their step and time, tags, and the run's status."""
+"""Translation of a run's events for MLflow: metrics with step and time, tags, and the run's status."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MAX_TAG, MAX_PARAM = 5000, 6000
-"""Characters of a value; MLflow's own limits are 8,000 and 6,000."""
+"""Longest values of a tag and a param, in characters; MLflow's own limits are 8,000 and 6,000."""
 
 OF_EPOCH = (
     "train_loss", "train_accuracy", "val_loss", "val_accuracy", "images", "images_per_second", "data_wait_share",
@@ -17,7 +17,7 @@ OF_EPOCH = (
 OF_STEP = ("peak_bytes", "chunks", "checkpointing", "retries")
 STATUS = {"start": "RUNNING", "resume": "RUNNING", "interrupted": "KILLED", "failed": "FAILED", "end": "FINISHED"}
 COUNTED = ("left_out",)
-"""Events of which there may be thousands; they stay in events.jsonl."""
+"""Events of which there may be thousands; they are not sent."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class MetricPoint:
     """A value of a metric.
 
     Attributes:
-        name: of the metric.
-        value: finite or not.
-        at_ms: Unix time in milliseconds; with name, step and value it tells a new value from a sent one.
-        step: the epoch, 1-based, or the optimizer step of what begins with `memory/`.
+        name: name of the metric.
+        value: the value, finite or not.
+        at_ms: Unix time in milliseconds; MLflow ignores a point whose name, value, time and step it has already.
+        step: epoch, from 1 on; the optimizer step for metrics under `memory/`.
     """
 
     name: str
@@ -39,18 +39,18 @@ class MetricPoint:
 
 @dataclass(frozen=True)
 class RunUpdate:
-    """What events come to.
+    """What some events change in the MLflow run.
 
     Attributes:
-        points: in their order.
-        tags: the last of each name.
-        status: of the MLflow run since the last of them that changed it; None: none did.
-        status_at_ms: when that was.
-        resumed: whether the training went on, perhaps with other settings.
-        ends: whether pictures are worth sending: training has ended, or was stopped.
-        bundle: folder of the last bundle that was exported.
-        bundle_at_ms: when that was.
-        epoch: the last one.
+        points: metric points in the events' order.
+        tags: name → last value.
+        status: the MLflow run's new status; None where no event changes it.
+        status_at_ms: Unix time of that change, in milliseconds.
+        resumed: True after a resumption, perhaps with other settings.
+        ends: True after an end or interruption, when plots are worth sending.
+        bundle: folder of the bundle that was exported last; None without an export.
+        bundle_at_ms: Unix time of that export, in milliseconds.
+        epoch: last epoch, from 1 on.
     """
 
     points: list[MetricPoint] = field(default_factory=list)
@@ -64,13 +64,13 @@ class RunUpdate:
     epoch: int = 0
 
 
-def tell(events: list[dict[str, Any]], begun: float, epoch: int) -> RunUpdate:
-    """What these events come to.
+def translate(events: list[dict[str, Any]], begun: float, epoch: int) -> RunUpdate:
+    """Translate events for MLflow.
 
     Args:
-        events: in their order.
-        begun: Unix time of those that have none.
-        epoch: the last that was sent before.
+        events: events in their order.
+        begun: Unix time in seconds for events without a time.
+        epoch: last epoch that was sent before.
     """
     points: list[MetricPoint] = []
     tags: dict[str, str] = {}
@@ -105,7 +105,7 @@ def _of_epoch(line: Mapping[str, Any], at_ms: int) -> list[MetricPoint]:
 
 
 def _tags(event: Mapping[str, Any]) -> dict[str, str]:
-    """`phase.head`, `features.all`: each phase's own; else the event's name, with the last one's fields."""
+    """An event's fields as one tag, named by the event and, if it has one, the phase, as in `phase.head`."""
     name = event["event"]
     fields = {key: value for key, value in event.items() if key not in ("event", "time", "phase")}
     key = f"{name}.{event['phase']}" if "phase" in event else name
@@ -113,18 +113,18 @@ def _tags(event: Mapping[str, Any]) -> dict[str, str]:
 
 
 def text(value: Any, most: int = MAX_TAG) -> str:
-    """A plain value as MLflow shows it."""
+    """A plain value as text, truncated to `most` characters."""
     written = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return written if len(written) <= most else f"{written[: most - 1]}…"
 
 
 def params(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Settings as they are sent; where runs are tracked is none of them."""
+    """Settings as MLflow params, without the tracking URI."""
     return {name: text(value, MAX_PARAM) for name, value in settings.items() if name != "tracking"}
 
 
-def of_description(described: Mapping[str, Any]) -> dict[str, str]:
-    """The tags that tell of data, first weights and versions."""
+def description_tags(described: Mapping[str, Any]) -> dict[str, str]:
+    """Tags for the data set, the initial weights and the libraries' versions."""
     data = described["data"]
     tags = {f"dataset.{name}": data[name] for name in ("fingerprint", "source", "parts", "notes")}
     tags |= {"dataset.labels": described["labels"], "initial_weights": described["weights"]}

@@ -1,12 +1,13 @@
-"""The runs that were tracked last."""
+"""Tracked runs: a list of the latest."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from lensmith.core.result import Result
 from lensmith.errors import MissingPackageError
 from lensmith.registry import client as store
 from lensmith.tracking.address import installed
@@ -14,19 +15,19 @@ from lensmith.tracking.sender import KEY
 
 
 @dataclass(frozen=True)
-class TrackedRun:
-    """A run as MLflow has it.
+class TrackedRun(Result):
+    """A run in MLflow.
 
     Attributes:
-        name: of its folder.
-        run_id: MLflow's.
-        experiment: the data folder's name.
-        status: RUNNING, FINISHED, KILLED (stopped, to be gone on with) or FAILED.
-        began: in UTC.
-        model: backbone.
-        best_epoch: 1-based; None: no epoch has ended.
-        best_val_accuracy: of that epoch, 0..1; None: nothing to validate on.
-        bundle_accuracy: of the exported bundle's engine; None: none was exported.
+        name: name of the run folder.
+        run_id: id of the MLflow run.
+        experiment: name of the data folder.
+        status: RUNNING, FINISHED, KILLED (interrupted; can be resumed) or FAILED.
+        began: time of the start, in UTC.
+        model: name of the backbone.
+        best_epoch: best epoch, from 1 on; None before the first has ended.
+        best_val_accuracy: validation accuracy of that epoch, 0..1; None without validation.
+        bundle_accuracy: accuracy of the exported bundle's engine, 0..1; None without an export.
         folder: HOST:PATH of the run folder.
     """
 
@@ -41,17 +42,13 @@ class TrackedRun:
     bundle_accuracy: float | None
     folder: str
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {**asdict(self), "began": self.began.isoformat()}
-
 
 def recent(limit: int) -> Sequence[TrackedRun]:
-    """The runs of lensmith that began last, the newest first.
+    """The latest `limit` runs of lensmith, the newest first.
 
     Raises:
-        RegistryError: no tracking URI, or no database there.
-        UnreachableError: it does not answer.
+        RegistryError: the settings have no tracking URI, or there is no database.
+        UnreachableError: the tracking server does not answer.
         MissingPackageError: MLflow is not installed.
     """
     if not installed():

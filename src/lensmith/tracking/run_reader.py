@@ -1,6 +1,6 @@
-"""A run folder as what is to be sent: run.json says what is trained on what, events.jsonl what has happened.
+"""Run reader: reads a run folder for tracking, run.json (settings, data) and events.jsonl (what has happened).
 
-Both are written by the training, which knows nothing of this; a line that a kill left unfinished is passed over.
+The training writes both and does not depend on tracking. A line that a kill left incomplete is skipped.
 """
 
 from __future__ import annotations
@@ -12,33 +12,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lensmith.core.locks import is_locked
+
 DESCRIPTION, EVENTS, TRAINING = "run.json", "events.jsonl", ".lock"
-"""As `lensmith.training.run_dir` names them, which this room may not import."""
+"""File names of `lensmith.training.run_dir`, which this room may not import."""
 
 STARTS = ("start", "resume")
-"""Events before which a run may vanish again with its folder."""
+"""Events before which a run may disappear again with its folder."""
 
 
 @dataclass(frozen=True)
 class RunReader:
-    """A run folder that is sent from.
+    """Reads one run folder.
 
     Attributes:
-        run: the folder.
+        run: path of the folder.
     """
 
     run: Path
 
     def description(self) -> dict[str, Any]:
-        """What stands in run.json.
+        """The content of run.json.
 
         Raises:
-            OSError, ValueError: it is gone or damaged.
+            OSError, ValueError: the file is missing or damaged.
         """
         return dict(json.loads((self.run / DESCRIPTION).read_text(encoding="utf-8")))
 
     def begun_at(self) -> float:
-        """Unix time at which the run began, as far as its files tell."""
+        """Unix time in seconds at which the run began, by its first event or by run.json."""
         for event, _ in self.events(0):
             if "time" in event:
                 return float(event["time"])
@@ -46,11 +48,11 @@ class RunReader:
         return (self.run / DESCRIPTION).stat().st_mtime
 
     def changed_at_ms(self) -> int:
-        """Unix time in milliseconds at which the run told something last."""
+        """Unix time in milliseconds of the last event."""
         return round(1000 * (self.run / EVENTS).stat().st_mtime)
 
     def events(self, offset: int) -> Iterator[tuple[dict[str, Any], int]]:
-        """Whole events from that byte on, and the byte after each."""
+        """Complete events from a byte offset on, each with the offset after it."""
         for line in self._rest(offset).split(b"\n")[:-1]:
             offset += len(line) + 1
             with suppress(ValueError):
@@ -58,26 +60,17 @@ class RunReader:
                 if isinstance(event, dict) and "event" in event:
                     yield event, offset
 
-    def waiting(self, offset: int, begun: bool) -> bool:
-        """Whether there is something to send from that byte on; before a run has begun, nothing is."""
+    def has_unsent(self, offset: int, begun: bool) -> bool:
+        """Whether there are events to send from a byte offset on; before a run has begun, there are none."""
         return any(begun or event["event"] in STARTS for event, _ in self.events(offset))
 
-    def trained_now(self) -> bool:
-        """Whether a process is training the run: it holds the folder's lock, which the system takes from the dead.
+    def is_training(self) -> bool:
+        """Whether a process is training the run and holds the folder's lock.
 
         Raises:
-            FileNotFoundError: the folder is gone.
+            FileNotFoundError: the folder is missing.
         """
-        from filelock import FileLock, Timeout
-
-        self.run.stat()  # the lock would make the folder
-        lock = FileLock(self.run / TRAINING)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return True
-        lock.release()
-        return False
+        return is_locked(self.run / TRAINING)
 
     def _rest(self, offset: int) -> bytes:
         try:

@@ -1,7 +1,7 @@
-"""One run's events into its MLflow run, from where they were left, so that each arrives exactly once.
+"""Sender: sends a run's events to its MLflow run, from the last offset on, so that each arrives exactly once.
 
-What is sent and not yet written down as sent when a process is killed is sent again: metrics with the times of their
-events, which makes them the same; everything else replaces itself.
+A process that is killed between sending and writing the offset makes the next one send the same again: metrics with the
+times of their events, which MLflow recognises as the same; everything else replaces itself.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from lensmith.tracking.state import TrackingState
 Pairs = Iterable[tuple[str, str]]
 KEY = "lensmith.key"
 EVENTS_AT_ONCE = 50
-"""MLflow takes 1,000 metrics in a request, an epoch has up to 16, and a tag comes of most other events."""
+"""Largest number of events in a request: MLflow takes 1,000 metrics, an epoch has up to 16, most others make a tag."""
 PARAMS_AT_ONCE = 90
-"""MLflow takes 100."""
+"""Largest number of params in a request; MLflow takes 100."""
 
 
 class Sender:
-    """Sends a run; the MLflow run is made when there is something to tell.
+    """Sends one run; creates its MLflow run with the first event.
 
     Args:
-        run: its folder, of which nobody else sends meanwhile (`state.sending_lock`).
-        state: what has been sent.
+        run: the run folder, locked by the caller (`state.sending_lock`).
+        state: the run's tracking state.
         uri: MLflow's tracking URI, with a password if it has one.
     """
 
@@ -45,14 +45,14 @@ class Sender:
         self._client = client.client(uri)
 
     def send(self, over: bool) -> None:
-        """Send all that has happened since.
+        """Send all new events.
 
         Args:
-            over: nobody is to tell more; a run that did not say how it ended has failed.
+            over: True where no more events will come; a run without a final event has then failed.
 
         Raises:
-            UnreachableError: MLflow does not answer; what arrived before is noted.
-            RegistryError: what MLflow refuses.
+            UnreachableError: MLflow does not answer; the state has what arrived before.
+            RegistryError: MLflow refuses a request.
         """
         with client.problems(self._uri):
             self._send_all(over)
@@ -60,13 +60,13 @@ class Sender:
 
     def _send_all(self, over: bool) -> None:
         events = self._reader.events(self.state.offset)
-        while some := list(islice(events, EVENTS_AT_ONCE)):
-            if self.state.run_id is None and not any(event["event"] in STARTS for event, _ in some):
+        while batch := list(islice(events, EVENTS_AT_ONCE)):
+            if self.state.run_id is None and not any(event["event"] in STARTS for event, _ in batch):
                 break
             self._describe()
-            self._send([event for event, _ in some], some[-1][1])
-        if over and self.state.status == "RUNNING" and not self._reader.trained_now():
-            self._client.set_tag(self._run_id, "failed", "its process ended without a word")
+            self._send([event for event, _ in batch], batch[-1][1])
+        if over and self.state.status == "RUNNING" and not self._reader.is_training():
+            self._client.set_tag(self._run_id, "failed", "its process ended without a final event")
             self._end("FAILED", self._reader.changed_at_ms())
 
     @property
@@ -75,24 +75,24 @@ class Sender:
         return self.state.run_id
 
     def _describe(self) -> None:
-        """Make the MLflow run, with settings and data, once."""
+        """Create the MLflow run with settings and data, once."""
         if self.state.described:
             return
         described = self._reader.description()
         if self.state.run_id is None:
-            self.state = self.state.write(self.run, run_id=self._found_or_made(described))
-        self._log(tags=mlflow_events.of_description(described).items())
-        there = self._client.get_run(self._run_id).data.params  # by a process that was killed before it was done
+            self.state = self.state.write(self.run, run_id=self._find_or_create(described))
+        self._log(tags=mlflow_events.description_tags(described).items())
+        there = self._client.get_run(self._run_id).data.params  # from a process that was killed meanwhile
         given = iter([pair for pair in mlflow_events.params(described["settings"]).items() if pair[0] not in there])
-        while some := list(islice(given, PARAMS_AT_ONCE)):
-            self._log(params=some)
+        while batch := list(islice(given, PARAMS_AT_ONCE)):
+            self._log(params=batch)
         self.state = self.state.write(self.run, described=True)
 
-    def _found_or_made(self, described: dict[str, Any]) -> str:
-        # The folder, also where a manifest in it was named: so is a bundle named, too.
+    def _find_or_create(self, described: dict[str, Any]) -> str:
+        # The data folder's name, also where the data is a manifest in it, as bundles are named.
         experiment = client.experiment(self._client, Path(described["data"]["root"]).name or "lensmith")
         found = self._client.search_runs([experiment], f"tags.`{KEY}` = '{self.state.key}'", max_results=1)
-        if found:  # made by a process that was killed before it could write the id down
+        if found:  # created by a process that was killed before it could write the id
             return str(found[0].info.run_id)
         tags = {KEY: self.state.key, "lensmith.run": f"{socket.gethostname()}:{self.run.resolve()}"}
         tags |= {"mlflow.source.name": "lensmith train", "mlflow.source.type": "LOCAL"}
@@ -103,28 +103,28 @@ class Sender:
         return str(made.info.run_id)
 
     def _send(self, events: list[dict[str, Any]], offset: int) -> None:
-        happened = mlflow_events.tell(events, self.state.begun, self.state.epoch)
-        self._log(happened.points, happened.tags.items())
-        if happened.resumed:
-            self._tell_changes()
-        if happened.status is not None and happened.status != self.state.status:
-            if happened.status == "RUNNING":
+        update = mlflow_events.translate(events, self.state.begun, self.state.epoch)
+        self._log(update.points, update.tags.items())
+        if update.resumed:
+            self._tag_changed_settings()
+        if update.status is not None and update.status != self.state.status:
+            if update.status == "RUNNING":
                 self._client.update_run(self._run_id, status="RUNNING")
                 self.state = self.state.write(self.run, status="RUNNING")
             else:
-                self._end(happened.status, happened.status_at_ms)
-        if happened.ends:
+                self._end(update.status, update.status_at_ms)
+        if update.ends:
             send_pictures(self._client, self._run_id, self.run)
-        if happened.bundle is not None:
-            self._log(send_bundle(self._client, self._run_id, self.run / happened.bundle, happened.bundle_at_ms))
-        self.state = self.state.write(self.run, offset=offset, epoch=happened.epoch)
+        if update.bundle is not None:
+            self._log(send_bundle(self._client, self._run_id, self.run / update.bundle, update.bundle_at_ms))
+        self.state = self.state.write(self.run, offset=offset, epoch=update.epoch)
 
     def _end(self, status: str, at_ms: int) -> None:
         self._client.set_terminated(self._run_id, status, at_ms)
         self.state = self.state.write(self.run, status=status)
 
-    def _tell_changes(self) -> None:
-        """What a resumed run does with other settings than it began with: params cannot be written twice."""
+    def _tag_changed_settings(self) -> None:
+        """Tag a resumed run with the settings that differ from its first ones: params cannot be written twice."""
         before = self._client.get_run(self._run_id).data.params
         now = mlflow_events.params(self._reader.description()["settings"])
         changed = {name: value for name, value in now.items() if before.get(name) != value}

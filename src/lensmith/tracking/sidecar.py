@@ -1,7 +1,7 @@
-"""In the training process: the side process that sends what it tells is started, told of the end, and waited for.
+"""Tracking sidecar, seen from the training: starts the uploader process, signals the end, and waits for it.
 
-Nothing here imports MLflow, and nothing that goes wrong here stops a training: what was not sent stays in the run
-folder, and is sent later.
+Nothing here imports MLflow, and no error here stops a training: events that were not sent stay in the run folder, and
+are sent later.
 """
 
 from __future__ import annotations
@@ -13,25 +13,26 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from lensmith.config.values import without_password
+from lensmith.core.result import Result
 from lensmith.tracking.address import AUTO, installed, uri_of
 from lensmith.tracking.state import TrackingState
 
 WAIT_S, WAIT_STOPPED_S = 10.0, 2.0
-"""Seconds that the end of a training waits for what is under way; and one that was stopped."""
+"""Longest wait for the uploader at the end of a training, and after an interruption, in seconds."""
 
 
 @dataclass(frozen=True)
-class TrackingStatus:
-    """Where a run is tracked.
+class TrackingStatus(Result):
+    """How far a run has been sent.
 
     Attributes:
         uri: MLflow's tracking URI, without a password.
-        run_id: of the MLflow run; None: nothing has arrived yet.
-        complete: all that the run has told has arrived.
-        problem: why not; None where it is still being sent.
+        run_id: id of the MLflow run; None before anything has arrived.
+        complete: True once all events have arrived.
+        problem: reason why they have not; None while they are being sent.
     """
 
     uri: str
@@ -39,19 +40,15 @@ class TrackingStatus:
     complete: bool
     problem: str | None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return dict(vars(self))
-
 
 class TrackingSidecar:
-    """The side process of a training; use as a context, at whose end the training is over."""
+    """The uploader process of a training; use as a context, at whose end the training is over."""
 
     def __init__(self) -> None:
         self._run: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._waits_s = WAIT_S
-        self._told_at = 0.0
+        self._wait_s = WAIT_S
+        self._ended_at = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -61,22 +58,22 @@ class TrackingSidecar:
     ) -> None:
         if self._process is None:
             return
-        self._waits_s = WAIT_S if kind is None else WAIT_STOPPED_S
-        self._told_at = time.time()
+        self._wait_s = WAIT_S if kind is None else WAIT_STOPPED_S
+        self._ended_at = time.time()
         assert self._process.stdin is not None
         with suppress(OSError):
             self._process.stdin.close()
         self._wait()
 
     def begin(self, run: Path, setting: str) -> None:
-        """Note where a run is tracked, and start sending it.
+        """Write the run's tracking state, and start the uploader.
 
         Args:
-            run: its folder, with its description.
+            run: path of the run folder, which has its run.json.
             setting: `TrainSettings.tracking`.
 
         Raises:
-            RegistryError: no tracking URI can be made of the setting.
+            RegistryError: the setting is no tracking URI.
         """
         state = TrackingState.read(run)
         if setting == AUTO and not installed():
@@ -93,7 +90,7 @@ class TrackingSidecar:
                 TrackingState.new(without_password(uri), run).write(run)
             self._run = run
             command = [sys.executable, "-m", "lensmith.tracking.uploader", str(run)]
-            # In a session of its own: Ctrl-C is for the training, whose last events are still to be sent.
+            # In a session of its own, since Ctrl-C must not end it before the training's last events are sent.
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -106,19 +103,19 @@ class TrackingSidecar:
             self._process.stdin.flush()
 
     def tracked(self) -> TrackingStatus | None:
-        """How far it has got; None: the run is not tracked."""
+        """How far the run has been sent; None for a run that is not tracked."""
         state = None if self._run is None else TrackingState.read(self._run)
         if self._run is None or state is None:
             return None
-        return TrackingStatus(state.uri, state.run_id, state.complete(self._run), state.problem)
+        return TrackingStatus(state.uri, state.run_id, state.is_complete(self._run), state.problem)
 
     def _wait(self) -> None:
-        """Until all has arrived, or an attempt has failed since the end, or it takes too long."""
+        """Wait until all has arrived, an attempt since the end has failed, or the time is up."""
         assert self._run is not None
         assert self._process is not None
-        deadline = self._told_at + self._waits_s
+        deadline = self._ended_at + self._wait_s
         while time.time() < deadline and self._process.poll() is None:
             state = TrackingState.read(self._run)
-            if state is None or (state.tried_at > self._told_at and (state.problem or state.complete(self._run))):
-                break  # an attempt that began before the end may leave something to the next
+            if state is None or (state.tried_at > self._ended_at and (state.problem or state.is_complete(self._run))):
+                break  # an attempt that began before the end may have missed the last events
             time.sleep(0.05)

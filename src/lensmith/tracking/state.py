@@ -1,41 +1,41 @@
-"""tracking.json in a run folder: where in MLflow the run is, and how much of it has got there."""
+"""Tracking state of a run, tracking.json in its folder: its MLflow run, and how much of it has been sent."""
 
 from __future__ import annotations
 
 import json
-import os
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lensmith.core.files import atomic_write
+from lensmith.core.locks import LockTimeoutError, locked
 from lensmith.tracking.run_reader import RunReader
 
 NAME = "tracking.json"
-PARTIAL = f"{NAME}.partial"
 LOCK = ".lock-tracking"
-FILES = (NAME, PARTIAL, LOCK)
-"""What tracking leaves in a run folder."""
+FILES = (NAME, LOCK)
+"""Files of tracking in a run folder."""
 
 
 @dataclass(frozen=True)
 class TrackingState:
-    """What stands in it.
+    """The content of tracking.json.
 
     Attributes:
         uri: MLflow's tracking URI, without a password.
-        key: a tag of the MLflow run, by which it is found where its id was not written down in time.
-        begun: Unix time of what tells none itself.
-        run_id: MLflow's; None: nothing has been sent.
-        described: settings and data have been sent.
-        offset: bytes of events.jsonl that have been sent.
-        epoch: the last one sent; one that is run again after a kill is not sent again.
-        status: the MLflow run's.
-        tried_at: Unix time of the last attempt to send.
-        problem: why that attempt failed; None: it did not.
+        key: tag of the MLflow run, by which it is found if its id was not written in time.
+        begun: Unix time in seconds for events without a time.
+        run_id: id of the MLflow run; None before it is created.
+        described: True once settings and data have been sent.
+        offset: number of bytes of events.jsonl that have been sent.
+        epoch: last epoch that was sent; one that is repeated after a kill is not sent again.
+        status: status of the MLflow run.
+        tried_at: Unix time in seconds of the last attempt to send.
+        problem: reason why that attempt failed; None if it did not.
     """
 
     uri: str
@@ -51,60 +51,50 @@ class TrackingState:
 
     @classmethod
     def new(cls, uri: str, run: Path) -> TrackingState:
-        """Of a run of which nothing has been sent to `uri`."""
+        """The state of a run of which nothing has been sent to `uri`."""
         return cls(uri, uuid.uuid4().hex, RunReader(run).begun_at())
 
     @classmethod
     def read(cls, run: Path) -> TrackingState | None:
-        """What stands in a run folder; None where nothing does, or nothing whole."""
+        """The state in a run folder; None where there is none, or it is damaged."""
         try:
             return cls(**json.loads((run / NAME).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
 
     def write(self, run: Path, **changes: Any) -> TrackingState:
-        """The state with these changes, which is in the run folder when this returns: whole, or not at all.
+        """Write the state with some changes atomically, and return it.
 
         Raises:
-            OSError: the folder is gone, or full.
+            OSError: the folder is missing, or the disk full.
         """
         changed = replace(self, **changes)
-        with (run / PARTIAL).open("w", encoding="utf-8") as file:
-            json.dump(asdict(changed), file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        (run / PARTIAL).replace(run / NAME)
+        atomic_write(run / NAME, json.dumps(asdict(changed), indent=1))
         return changed
 
-    def failed(self, run: Path, problem: str) -> TrackingState:
-        """The same after an attempt that failed."""
+    def write_problem(self, run: Path, problem: str) -> TrackingState:
+        """Write the state after an attempt that failed."""
         return self.write(run, tried_at=time.time(), problem=problem)
 
-    def complete(self, run: Path) -> bool:
-        """Whether all that the run has told so far has been sent, its end too where nobody is left to tell it."""
+    def is_complete(self, run: Path) -> bool:
+        """Whether all events so far have been sent, and also the end of a run whose process is gone."""
         reader = RunReader(run)
-        if self.problem is not None or reader.waiting(self.offset, begun=self.described):
+        if self.problem is not None or reader.has_unsent(self.offset, begun=self.described):
             return False
-        return self.status != "RUNNING" or reader.trained_now()
+        return self.status != "RUNNING" or reader.is_training()
 
 
 @contextmanager
 def sending_lock(run: Path, timeout_s: float) -> Iterator[bool]:
-    """Be the one that sends a run; false where another process still is after `timeout_s`.
+    """Lock a run folder for sending; False where another process holds the lock for `timeout_s`.
 
     Raises:
-        FileNotFoundError: the folder is gone.
+        FileNotFoundError: the folder is missing.
     """
-    from filelock import FileLock, Timeout
-
-    run.stat()  # the lock would make the folder
-    lock = FileLock(run / LOCK)
-    try:
-        lock.acquire(timeout=timeout_s)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(run / LOCK, timeout_s))
+        except LockTimeoutError:
+            yield False
+        else:
+            yield True

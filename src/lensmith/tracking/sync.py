@@ -1,14 +1,15 @@
-"""What did not reach MLflow when it happened, sent later."""
+"""Sync: sends the events of runs that did not reach MLflow during the training."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lensmith.config.values import without_password
 from lensmith.core.progress import track
+from lensmith.core.result import Result
+from lensmith.core.text import listed
 from lensmith.errors import LensmithError, MissingPackageError, RegistryError, RunError
 from lensmith.tracking.address import AUTO, installed, uri_of
 from lensmith.tracking.run_reader import DESCRIPTION, RunReader
@@ -17,19 +18,19 @@ from lensmith.tracking.uploader import GRACE_S, send_all
 
 RUNS = Path("runs")
 WHERE = ("*", "*/*", "pipelines/*/train/*/*")
-"""Where runs lie in it: trainings, the demo's, and those of pipelines."""
+"""Patterns of run folders in it: of trainings, the demo and pipelines."""
 
 
 @dataclass(frozen=True)
-class SyncedRun:
-    """A run that was looked at.
+class SyncedRun(Result):
+    """A run that was checked, and sent if needed.
 
     Attributes:
-        run: its folder.
-        uri: where it is tracked, without a password.
-        run_id: of the MLflow run; None: nothing has arrived.
-        bytes: of its events that were sent now; 0: all had been sent before.
-        problem: why not all has arrived; None: it has.
+        run: path of the run folder.
+        uri: MLflow's tracking URI, without a password.
+        run_id: id of the MLflow run; None if nothing has arrived.
+        bytes: size of the events that were sent now; 0 if all had been sent before.
+        problem: reason why not all has arrived; None if all has.
     """
 
     run: Path
@@ -40,42 +41,37 @@ class SyncedRun:
 
 
 @dataclass(frozen=True)
-class SyncResult:
-    """All runs that were looked at.
+class SyncResult(Result):
+    """All runs that were checked.
 
     Attributes:
-        runs: in the order of their names.
+        runs: the runs, sorted by name.
     """
 
     runs: tuple[SyncedRun, ...]
 
     @property
     def problem(self) -> LensmithError | None:
-        """What to tell where not all has arrived."""
-        missing = [sent for sent in self.runs if sent.problem]
+        """The error about runs that have not arrived completely; None without any."""
+        missing = [synced for synced in self.runs if synced.problem]
         if not missing:
             return None
         return RegistryError(
-            f"All of {len(self.runs)} run{'s' * (len(self.runs) > 1)} was expected to arrive in MLflow.",
-            f"Of {', '.join(str(sent.run) for sent in missing[:5])}{' and others' * (len(missing) > 5)} not all did: "
-            f"{(missing[0].problem or '').rstrip('.')}.",
-            "It is kept in the run folder; run the same again when that is mended.",
+            f"All events of {len(self.runs)} run{'s' * (len(self.runs) > 1)} were expected to arrive in MLflow.",
+            f"Those of {listed(synced.run for synced in missing)} did not: {(missing[0].problem or '').rstrip('.')}.",
+            "They stay in the run folder; repeat the command once the cause is removed.",
         )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {"runs": [{**vars(sent), "run": str(sent.run)} for sent in self.runs]}
 
 
 def sync(runs: Iterable[Path] = ()) -> SyncResult:
-    """Send what runs have left.
+    """Send what runs have not sent yet.
 
     Args:
-        runs: their folders, also of runs that were not tracked; without any, all in runs/ of which something is left.
+        runs: run folders, also of runs that were not tracked; without any, all in runs/ that are incomplete.
 
     Raises:
-        RunError: a folder that is none of a run, or that is being trained.
-        RegistryError: no tracking URI.
+        RunError: a folder is no run folder, or is being trained.
+        RegistryError: there is no tracking URI.
         MissingPackageError: MLflow is not installed.
     """
     if not installed():
@@ -83,7 +79,7 @@ def sync(runs: Iterable[Path] = ()) -> SyncResult:
     named = list(runs)
     for run in named:
         _require(run)
-    chosen = named or [run for run in _tracked() if _left(run)]
+    chosen = named or [run for run in _tracked() if _is_incomplete(run)]
     return SyncResult(tuple(_send(run) for run in track(chosen, "sending runs")))
 
 
@@ -94,10 +90,10 @@ def _require(run: Path) -> None:
             f"It holds no {DESCRIPTION}." if run.exists() else "There is none.",
             "Name run folders, or none for all in runs/.",
         )
-    if RunReader(run).trained_now():
+    if RunReader(run).is_training():
         raise RunError(
             f"A run that is not being trained was expected at {run}.",
-            "A process is training it, and another beside it sends what happens.",
+            "A process is training it, and its tracking sidecar sends the events.",
             "Wait for its end.",
         )
 
@@ -106,9 +102,9 @@ def _tracked() -> list[Path]:
     return sorted({file.parent for where in WHERE for file in RUNS.glob(f"{where}/{NAME}")})
 
 
-def _left(run: Path) -> bool:
+def _is_incomplete(run: Path) -> bool:
     state = TrackingState.read(run)
-    return state is not None and not state.complete(run) and not RunReader(run).trained_now()
+    return state is not None and not state.is_complete(run) and not RunReader(run).is_training()
 
 
 def _send(run: Path) -> SyncedRun:

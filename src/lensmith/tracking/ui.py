@@ -1,4 +1,4 @@
-"""MLflow's own pages: `mlflow server` on this machine, started, waited for and ended."""
+"""MLflow's own pages: runs `mlflow server` on this machine until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ ENVIRONMENT = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
-"""No telemetry, and none of the processes that work on MLflow's own jobs."""
+"""No telemetry, and no processes for MLflow's own jobs."""
 
 
 def ui(settings: TrackSettings) -> None:
     """Serve the pages, and the tracking server behind them, until Ctrl-C.
 
     Raises:
-        RegistryError: a tracking URI that is a server already, or no place for artifacts.
-        ServiceError: the port is taken, or MLflow's server ended by itself.
+        RegistryError: the tracking URI is a server already, or there is no location for artifacts.
+        ServiceError: the port is taken, or MLflow's server ended.
         MissingPackageError: MLflow is not installed.
     """
     if not installed():
@@ -53,10 +53,10 @@ def ui(settings: TrackSettings) -> None:
         "MLFLOW_ARTIFACTS_DESTINATION": client.artifacts(uri) or "",
     }
     port = _free(settings.host, settings.port)
-    client.client(uri)  # says in plain words what is wrong with it, and makes a file that is not there
+    client.client(uri)  # for its error messages, and to create a missing file
     if not _is_local(settings.host):
-        said = f"anybody who reaches {settings.host}:{port} can read and change all runs and models"
-        print(f"lensmith: MLflow asks nobody who they are: {said}", file=sys.stderr, flush=True)
+        risk = f"anybody who reaches {settings.host}:{port} can read and change all runs and models"
+        print(f"lensmith: MLflow has no authentication: {risk}", file=sys.stderr, flush=True)
     with tempfile.TemporaryFile("w+") as log:
         process = _start(settings.host, port, environment, log)
         try:
@@ -73,17 +73,17 @@ def ui(settings: TrackSettings) -> None:
 
 def _start(host: str, port: int, environment: Mapping[str, str], log: IO[str]) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
-    # In a session of its own, so that it and its children can be ended together, and Ctrl-C comes here alone.
+    # In a session of its own, so that it can be ended with its children, and Ctrl-C reaches only this process.
     return subprocess.Popen(
         command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
     )
 
 
 def _await(process: subprocess.Popen[bytes], host: str, port: int, log: IO[str]) -> None:
-    """Until it answers.
+    """Wait until the server answers.
 
     Raises:
-        ServiceError: it ended, or has not answered in START_S.
+        ServiceError: it ended, or did not answer within START_S.
     """
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
@@ -111,7 +111,7 @@ def _ended(process: subprocess.Popen[bytes], log: IO[str]) -> ServiceError:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """It and all that it has started."""
+    """End the server with all its children."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
@@ -123,7 +123,7 @@ def _free(host: str, port: int) -> int:
     """The port, or a free one for 0.
 
     Raises:
-        ServiceError: it cannot be bound.
+        ServiceError: the port cannot be bound.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -149,7 +149,7 @@ def _is_local(host: str) -> bool:
 
 
 def _reached(host: str) -> str:
-    """Where this machine reaches what is bound there."""
+    """The address by which this machine reaches a server bound to `host`."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 

@@ -1,7 +1,7 @@
-"""The side process of a training: sends what it tells, `python -m lensmith.tracking.uploader RUN`.
+"""Uploader process of a training: sends its events, `python -m lensmith.tracking.uploader RUN`.
 
-It is told the tracking URI by one line on its standard input, and that the training is over by the end of it, which
-comes too when that process is killed. It gives way to everything else on the machine, and imports MLflow late.
+One line on standard input has the tracking URI; the end of the input means the end of the training, which comes also
+when that process is killed. The uploader has the lowest priority on the machine, and imports MLflow late.
 """
 
 from __future__ import annotations
@@ -19,29 +19,28 @@ from lensmith.tracking.run_reader import RunReader
 from lensmith.tracking.state import NAME, TrackingState, sending_lock
 
 EVERY_S = 5.0
-"""Seconds between two looks at what has happened; before the first, so that a training begins undisturbed."""
+"""Seconds between two attempts to send, and before the first, so that a training begins undisturbed."""
 
 MAX_PAUSE_S = 60.0
-"""Seconds between two attempts at most, where the tracking server is away."""
+"""Longest pause between two attempts while the tracking server is unreachable, in seconds."""
 
 GRACE_S = 20.0
-"""Seconds after the end in which it is tried again."""
+"""Seconds after the end of the training in which failed attempts are repeated."""
 
 
 def main(run: Path, uri: str, over: threading.Event) -> bool:
-    """Send a run until its training is over, then what other runs beside it have left; whether all has arrived.
+    """Send a run until its training is over, then its incomplete sibling runs; returns whether the run has arrived.
 
     Args:
-        run: its folder, with its tracking.json.
+        run: path of the run folder, which has a tracking.json.
         uri: MLflow's tracking URI.
-        over: set when the training is.
+        over: event that is set at the end of the training.
     """
     ends_at: float | None = None
-    with suppress(OSError):  # the folder of a run that never began is removed
+    with suppress(OSError):  # the training removes the folder of a run that never began
         while True:
-            with sending_lock(
-                run, EVERY_S
-            ) as mine:  # the process that sent it before it was resumed may still be at it
+            # The uploader from before a resumption may still hold the lock.
+            with sending_lock(run, EVERY_S) as mine:
                 if mine:
                     if follow(run, uri, over):
                         break
@@ -50,17 +49,17 @@ def main(run: Path, uri: str, over: threading.Event) -> bool:
                 ends_at = ends_at or time.monotonic() + GRACE_S
                 if time.monotonic() > ends_at:
                     return False
-        for other in left_behind(run.parent, uri):
+        for other in incomplete_runs(run.parent, uri):
             send_all(other, uri)
         return True
     return False
 
 
 def follow(run: Path, uri: str, over: threading.Event) -> bool:
-    """Send a run that this process holds until its training is over; whether all of it has arrived.
+    """Send a run that this process has locked until its training is over; returns whether all has arrived.
 
     Raises:
-        OSError: its folder is gone.
+        OSError: the run folder is missing.
     """
     from lensmith.tracking.sender import Sender
 
@@ -82,8 +81,8 @@ def follow(run: Path, uri: str, over: threading.Event) -> bool:
         except Exception as error:
             if not (run / NAME).exists():
                 return False
-            sender = None  # a connection that failed once may not mend
-            (TrackingState.read(run) or state).failed(run, said(error))
+            sender = None  # a failed connection may never recover
+            (TrackingState.read(run) or state).write_problem(run, problem_text(error))
             if time.monotonic() > ends_at:
                 return False
             pause_s = min(2 * pause_s, MAX_PAUSE_S)
@@ -92,12 +91,12 @@ def follow(run: Path, uri: str, over: threading.Event) -> bool:
 
 
 def send_all(run: Path, uri: str, wait_s: float = 0) -> str | None:
-    """Send what a run has left that nobody trains; the problem, or None where all has arrived.
+    """Send the rest of a run that is not being trained; returns the problem, or None where all has arrived.
 
     Args:
-        run: its folder, with its tracking.json.
+        run: path of the run folder, which has a tracking.json.
         uri: MLflow's tracking URI.
-        wait_s: seconds to wait for another process that sends it.
+        wait_s: longest wait for another process that sends it, in seconds.
     """
     from lensmith.tracking.sender import Sender
 
@@ -108,33 +107,33 @@ def send_all(run: Path, uri: str, wait_s: float = 0) -> str | None:
         try:
             Sender(run, state, uri).send(over=True)
         except Exception as error:
-            problem = said(error)
+            problem = problem_text(error)
             with suppress(OSError):
-                (TrackingState.read(run) or state).failed(run, problem)
+                (TrackingState.read(run) or state).write_problem(run, problem)
             return problem
     return None
 
 
-def left_behind(folder: Path, uri: str) -> list[Path]:
-    """Run folders in `folder` that are tracked at `uri`, and have not all arrived; not those that are trained now."""
+def incomplete_runs(folder: Path, uri: str) -> list[Path]:
+    """Run folders in `folder` that are tracked at `uri`, not being trained, and not sent completely."""
     found = []
     for file in sorted(folder.glob(f"*/{NAME}")):
         state = TrackingState.read(file.parent)
-        if state is None or state.uri != without_password(uri) or state.complete(file.parent):
+        if state is None or state.uri != without_password(uri) or state.is_complete(file.parent):
             continue
-        if not RunReader(file.parent).trained_now():
+        if not RunReader(file.parent).is_training():
             found.append(file.parent)
     return found
 
 
-def said(error: Exception) -> str:
-    """A problem in one line, without what to do about it: it is tried again anyway."""
+def problem_text(error: Exception) -> str:
+    """An error in one line, without its remedy, since sending is repeated anyway."""
     text = f"{error.expected} {error.arrived}" if isinstance(error, LensmithError) else str(error)
     return " ".join(text.split())[:500] or type(error).__name__
 
 
 def _listen(over: threading.Event) -> None:
-    while os.read(0, 4096):  # unbuffered, since a process must not end while a thread holds a buffer's lock
+    while os.read(0, 4096):  # unbuffered, since a process cannot end while a thread holds a buffer's lock
         pass
     over.set()
 
@@ -142,8 +141,8 @@ def _listen(over: threading.Event) -> None:
 if __name__ == "__main__":
     with suppress(OSError):
         os.nice(19)
-    with open(0, "rb", buffering=0, closefd=False) as told:
-        address = told.readline().decode().strip()
+    with open(0, "rb", buffering=0, closefd=False) as stdin:
+        address = stdin.readline().decode().strip()
     ended = threading.Event()
     threading.Thread(target=_listen, args=[ended], daemon=True).start()
     sys.exit(not main(Path(sys.argv[1]), address, ended))

@@ -122,7 +122,7 @@ class SidecarProcess:
             )
         answer = json.loads(line)
         if "error" in answer:
-            raise getattr(errors, answer["error"])(*answer["said"])
+            raise getattr(errors, answer["error"])(*answer["arguments"])
 
     def _watch(self, process: subprocess.Popen[str]) -> None:
         channel = SidecarChannel(Path(self._folder.name))
