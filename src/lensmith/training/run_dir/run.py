@@ -254,7 +254,8 @@ def is_unbegun(path: Path) -> bool:
     checkpoints = path / "checkpoints"
     names = DESCRIPTION, DESCRIPTION + PARTIAL, SPLITS, SPLITS + PARTIAL, EVENTS, lock.NAME, lock.RANKS, *state.FILES
     ours = [*(path / name for name in names), checkpoints, checkpoints / (LAST + PARTIAL)]
-    return checkpoints.is_dir() and all(file in ours for file in path.rglob("*"))
+    # A killed process may leave the temporary file of an atomic write.
+    return checkpoints.is_dir() and all(file in ours or ".partial" in file.suffixes for file in path.rglob("*"))
 
 
 def require_free(path: Path) -> None:
