@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lensmith.cli import main
+from fixtures.command_line import Run
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -35,32 +35,25 @@ def url() -> Iterator[str]:
         server.shutdown()
 
 
-def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stopped:
-        main(["bench", *map(str, args)])
-    captured = capsys.readouterr()
-    return int(stopped.value.code or 0), captured.out, captured.err
-
-
-def test_people_get_a_table(capsys: pytest.CaptureFixture[str], url: str, tmp_path: Path) -> None:
-    code, out, err = run(capsys, url, "--duration", "1s", "--warmup-time", "0s", "--rate", "50", "--out", tmp_path)
+def test_people_get_a_table(run: Run, url: str, tmp_path: Path) -> None:
+    code, out, err = run("bench", url, "--duration", "1s", "--warmup-time", "0s", "--rate", "50", "--out", tmp_path)
     assert (code, err) == (0, "")
     for said in ("a second offered", "2xx within 200 ms", "p99.9", "from when due", "200: ", "client: ", "bench.png"):
         assert said in out
 
 
-def test_programs_get_one_line(capsys: pytest.CaptureFixture[str], url: str) -> None:
-    code, out, err = run(capsys, url, "--duration", "1s", "--warmup-time", "0", "--clients", "2", "--json")
+def test_programs_get_one_line(run: Run, url: str) -> None:
+    code, out, err = run("bench", url, "--duration", "1s", "--warmup-time", "0", "--clients", "2", "--json")
     found = json.loads(out)
     assert (code, err, out.count("\n")) == (0, "", 1)
     assert found["mode"] == "closed"
     assert found["by_status"] == {"200": found["requests"]}
 
 
-def test_a_service_that_is_not_there_is_one_plain_paragraph(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_service_that_is_not_there_is_one_plain_paragraph(run: Run) -> None:
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
-        code, out, err = run(capsys, f"http://127.0.0.1:{unheard.getsockname()[1]}")
+        code, out, err = run("bench", f"http://127.0.0.1:{unheard.getsockname()[1]}")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "A service that answers was expected at http://127.0.0.1:" in err
 
@@ -75,8 +68,8 @@ def test_a_service_that_is_not_there_is_one_plain_paragraph(capsys: pytest.Captu
         (["http://127.0.0.1:9", "--image-files", "nowhere"], "A JPEG or PNG file"),
     ],
 )
-def test_bad_input_is_one_paragraph(capsys: pytest.CaptureFixture[str], args: list[str], said: str) -> None:
-    code, out, err = run(capsys, *args)
+def test_bad_input_is_one_paragraph(run: Run, args: list[str], said: str) -> None:
+    code, out, err = run("bench", *args)
     assert (code, out) == (2, "")
     assert said in err
     assert "Traceback" not in err

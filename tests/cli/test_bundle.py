@@ -6,18 +6,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from fixtures.command_line import Run
 from lensmith.bundle.format import Abstention, Bundle
-from lensmith.cli import main
 from lensmith.inference.engine import FakeEngine
 
 Remake = Callable[..., Bundle]
-
-
-def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stopped:
-        main(["bundle", *map(str, args)])
-    captured = capsys.readouterr()
-    return int(stopped.value.code or 0), captured.out, captured.err
 
 
 @pytest.fixture
@@ -42,8 +35,8 @@ def measured(remake: Remake, colour_bundle: Bundle) -> Bundle:
     )
 
 
-def test_people_read_what_it_holds(capsys: pytest.CaptureFixture[str], measured: Bundle) -> None:
-    code, out, _ = run(capsys, "show", measured.path)
+def test_people_read_what_it_holds(run: Run, measured: Bundle) -> None:
+    code, out, _ = run("bundle", "show", measured.path)
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert code == 0
     assert lines[0].startswith("colours 1 ")
@@ -60,23 +53,21 @@ def test_people_read_what_it_holds(capsys: pytest.CaptureFixture[str], measured:
     assert "3 golden samples, torch 2.14.1" in lines
 
 
-def test_programs_read_the_manifest(capsys: pytest.CaptureFixture[str], measured: Bundle) -> None:
-    code, out, _ = run(capsys, "show", measured.path, "--json")
+def test_programs_read_the_manifest(run: Run, measured: Bundle) -> None:
+    code, out, _ = run("bundle", "show", measured.path, "--json")
     shown = json.loads(out)
     assert code == 0
     assert shown["engines"][0]["why"] == "the fastest"
     assert set(shown["bytes"]) == {"bundle.json", "golden.npz", "model.onnx"}
 
 
-def test_verify_says_what_answered_and_what_could_not_be_asked(
-    capsys: pytest.CaptureFixture[str], measured: Bundle
-) -> None:
-    code, out, err = run(capsys, "verify", measured.path)
+def test_verify_says_what_answered_and_what_could_not_be_asked(run: Run, measured: Bundle) -> None:
+    code, out, err = run("bundle", "verify", measured.path)
     assert (code, err) == (0, "")
     assert "✓ onnxruntime-fp32 answers correctly, 3 golden samples" in out
     assert "– openvino-bf16 cannot be run here: this processor has no NO-SUCH-SET" in out
     assert "– openvino-int8 not in it: too few images" in out
-    code, out, _ = run(capsys, "verify", measured.path, "--json")
+    code, out, _ = run("bundle", "verify", measured.path, "--json")
     found = json.loads(out)
     assert (code, found["verified"]) == (0, True)
     assert [engine["state"] for engine in found["engines"]] == ["right", "unavailable", "absent"]
@@ -84,11 +75,11 @@ def test_verify_says_what_answered_and_what_could_not_be_asked(
 
 @pytest.mark.parametrize("flags", [[], ["--json"]])
 def test_an_engine_that_answers_otherwise_exits_with_2_and_one_paragraph(
-    capsys: pytest.CaptureFixture[str], measured: Bundle, monkeypatch: pytest.MonkeyPatch, flags: list[str]
+    run: Run, measured: Bundle, monkeypatch: pytest.MonkeyPatch, flags: list[str]
 ) -> None:
     wrong = FakeEngine(lambda batch: np.zeros((len(batch), 3), np.float32))
     monkeypatch.setattr("lensmith.inference.engine.open_graph", lambda *args: wrong)
-    code, out, err = run(capsys, "verify", measured.path, *flags)
+    code, out, err = run("bundle", "verify", measured.path, *flags)
     assert code == 2
     assert err.count("\n") == 1
     assert "a probability differs by" in err
@@ -102,15 +93,15 @@ def test_an_engine_that_answers_otherwise_exits_with_2_and_one_paragraph(
 
 
 @pytest.mark.parametrize("verb", ["show", "verify"])
-def test_a_changed_file_exits_with_2(capsys: pytest.CaptureFixture[str], measured: Bundle, verb: str) -> None:
+def test_a_changed_file_exits_with_2(run: Run, measured: Bundle, verb: str) -> None:
     (measured.path / "golden.npz").write_bytes(b"")
-    code, out, err = run(capsys, verb, measured.path)
+    code, out, err = run("bundle", verb, measured.path)
     assert (code, out) == (2, "")
     assert "golden.npz has changed" in err
     assert err.count("\n") == 1
 
 
-def test_diff_is_a_table_of_what_differs(capsys: pytest.CaptureFixture[str], measured: Bundle, remake: Remake) -> None:
+def test_diff_is_a_table_of_what_differs(run: Run, measured: Bundle, remake: Remake) -> None:
     first = measured.manifest.engines[0]
     other = remake(
         "other",
@@ -119,7 +110,7 @@ def test_diff_is_a_table_of_what_differs(capsys: pytest.CaptureFixture[str], mea
         labels=("blue", "green", "white"),
         **{name: getattr(measured.manifest, name) for name in ("calibration", "abstention", "machine", "dataset")},
     )
-    code, out, _ = run(capsys, "diff", measured.path, other.path)
+    code, out, _ = run("bundle", "diff", measured.path, other.path)
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert code == 0
     assert lines == [
@@ -133,20 +124,20 @@ def test_diff_is_a_table_of_what_differs(capsys: pytest.CaptureFixture[str], mea
         "metrics accuracy 0.9512 0.97 +0.01877",
         "versions torch 2.14.1 –",
     ]
-    code, out, _ = run(capsys, "diff", measured.path, other.path, "--json")
+    code, out, _ = run("bundle", "diff", measured.path, other.path, "--json")
     found = json.loads(out)
     assert (code, found["equal"]) == (0, False)
     assert found["differences"]["engines"]["onnxruntime-fp32.latency_ms"] == {"a": 1.5, "b": 1.0, "delta": -0.5}
 
 
-def test_equal_bundles_say_so(capsys: pytest.CaptureFixture[str], colour_bundle: Bundle) -> None:
-    code, out, _ = run(capsys, "diff", colour_bundle.path, colour_bundle.path)
+def test_equal_bundles_say_so(run: Run, colour_bundle: Bundle) -> None:
+    code, out, _ = run("bundle", "diff", colour_bundle.path, colour_bundle.path)
     assert code == 0
     assert "The bundles are equal" in out
-    assert json.loads(run(capsys, "diff", colour_bundle.path, colour_bundle.path, "--json")[1])["equal"] is True
+    assert json.loads(run("bundle", "diff", colour_bundle.path, colour_bundle.path, "--json")[1])["equal"] is True
 
 
-def test_diff_names_the_bundle_that_is_none(capsys: pytest.CaptureFixture[str], measured: Bundle) -> None:
-    code, out, err = run(capsys, "diff", measured.path, measured.path / "nowhere")
+def test_diff_names_the_bundle_that_is_none(run: Run, measured: Bundle) -> None:
+    code, out, err = run("bundle", "diff", measured.path, measured.path / "nowhere")
     assert (code, out) == (2, "")
     assert str(measured.path / "nowhere") in err

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import lensmith
-from lensmith.cli import main
+from fixtures.command_line import Run
 from lensmith.core.array_cache import ArrayCache
 
 
@@ -22,38 +22,29 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "measured" / "step-0.json").write_text("{}")
 
 
-def run(capsys: pytest.CaptureFixture[str], *args: str) -> str:
-    with pytest.raises(SystemExit) as ended:
-        main(["cache", *args])
-    assert not ended.value.code
-    return capsys.readouterr().out
-
-
-def test_people_read_what_it_is_and_how_much(capsys: pytest.CaptureFixture[str]) -> None:
-    shown = run(capsys, "list")
+def test_people_read_what_it_is_and_how_much(run: Run) -> None:
+    shown = run("cache", "list")[1]
     assert "some features" in shown
     assert "some pixels" in shown
     assert "just now" in shown
 
 
-def test_programs_read_json(capsys: pytest.CaptureFixture[str]) -> None:
-    shown = json.loads(run(capsys, "list", "--json"))
+def test_programs_read_json(run: Run) -> None:
+    shown = json.loads(run("cache", "list", "--json")[1])
     assert [entry["kind"] for entry in shown["entries"]] == ["features", "pixels"]
     assert all(entry["whole"] and entry["bytes"] == 2008 for entry in shown["entries"])
     assert shown["bytes"] == 4016
 
 
 @pytest.mark.parametrize(("kind", "left"), [("features", ["pixels"]), ("measured", ["features", "pixels"]), (None, [])])
-def test_it_is_cleared_by_kind_or_wholly(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, kind: str | None, left: list[str]
-) -> None:
-    cleared = json.loads(run(capsys, "clear", *([kind] if kind else []), "--json"))
+def test_it_is_cleared_by_kind_or_wholly(run: Run, tmp_path: Path, kind: str | None, left: list[str]) -> None:
+    cleared = json.loads(run("cache", "clear", *([kind] if kind else []), "--json")[1])
     assert cleared["removed"] == (1 if kind else 3)
     assert [entry.kind for entry in lensmith.list_cache().entries] == left
     assert (tmp_path / "measured" / "step-0.json").exists() == (kind in ("features", "pixels"))
 
 
-def test_an_empty_cache_is_shown_as_one(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_cache_is_shown_as_one(run: Run) -> None:
     lensmith.clear_cache()
-    assert "0.00 GB" in run(capsys, "list")
-    assert "0 removed" in run(capsys, "clear")
+    assert "0.00 GB" in run("cache", "list")[1]
+    assert "0 removed" in run("cache", "clear")[1]

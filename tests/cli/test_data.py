@@ -6,42 +6,35 @@ from pathlib import Path
 
 import pytest
 
-from lensmith.cli import main
-
-
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in ("data", *arguments)])
-    return int(ended.value.code or 0)
+from fixtures.command_line import Run
 
 
 def test_fetch_says_source_and_counts_then_that_it_was_finished(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
     monkeypatch.setenv("LENSMITH_CACHE", str(tmp_path / "cache"))
-    assert run("fetch", "digits", tmp_path / "digits", "--max-train", 50, "--max-test", 20) == 0
-    said = capsys.readouterr().out
+    code, said, _ = run("data", "fetch", "digits", tmp_path / "digits", "--max-train", 50, "--max-test", 20)
+    assert code == 0
     assert "10 classes, 50 train, 20 test (70 images written)" in said
     assert "Source: scikit-learn" in said
-    assert run("fetch", "digits", tmp_path / "digits", "--max-train", 50, "--max-test", 20, "--json") == 0
-    result = json.loads(capsys.readouterr().out)
+    code, out, _ = run("data", "fetch", "digits", tmp_path / "digits", "--max-train", 50, "--max-test", 20, "--json")
+    assert code == 0
+    result = json.loads(out)
     assert (result["written"], result["counts"]) == (0, {"train": 50, "test": 20})
 
 
-def test_fetch_refuses_an_unknown_name_with_the_known_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("fetch", "fashion", tmp_path / "set") == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "fashion-mnist, cifar10, flowers102, pets, digits" in captured.err
+def test_fetch_refuses_an_unknown_name_with_the_known_ones(tmp_path: Path, run: Run) -> None:
+    code, out, err = run("data", "fetch", "fashion", tmp_path / "set")
+    assert code == 2
+    assert out == ""
+    assert "fashion-mnist, cifar10, flowers102, pets, digits" in err
 
 
-def test_check_lists_counts_and_names_what_is_wrong_and_exits_with_0(
-    colours: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_lists_counts_and_names_what_is_wrong_and_exits_with_0(colours: Path, run: Run) -> None:
     (colours / "red/[bold]cut.jpg").write_bytes((colours / "red/001.jpg").read_bytes()[:300])
     shutil.copy(colours / "red/000.png", colours / "blue/red[copy].png")
-    assert run("check", colours) == 0
-    said = capsys.readouterr().out
+    code, said, _ = run("data", "check", colours)
+    assert code == 0
     assert "25 usable images of 26" in said
     assert "2 files with something wrong" in said
     assert "red/[bold]cut.jpg" in said  # brackets in a name are no markup
@@ -49,30 +42,30 @@ def test_check_lists_counts_and_names_what_is_wrong_and_exits_with_0(
     assert "the same content as blue/red[copy].png, which is 'blue'" in said
 
 
-def test_check_of_a_clean_folder_says_so(colours: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("check", colours) == 0
-    assert "No problem was found." in capsys.readouterr().out
+def test_check_of_a_clean_folder_says_so(colours: Path, run: Run) -> None:
+    code, out, _ = run("data", "check", colours)
+    assert code == 0
+    assert "No problem was found." in out
 
 
-def test_check_lists_twenty_findings_and_all_in_json(colours: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_lists_twenty_findings_and_all_in_json(colours: Path, run: Run) -> None:
     for number in range(25):
         (colours / f"red/empty{number:02d}.png").touch()
-    run("check", colours)
-    said = capsys.readouterr().out
+    said = run("data", "check", colours)[1]
     assert "red/empty19.png" in said
     assert "red/empty20.png" not in said
     assert "and 5 more" in said
-    run("check", colours, "--json")
-    assert len(json.loads(capsys.readouterr().out)["findings"]) == 25
+    assert len(json.loads(run("data", "check", colours, "--json")[1])["findings"]) == 25
 
 
-def test_split_writes_a_manifest_and_says_the_numbers(colours: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("split", colours, "--ratio", "6:1:1", "--json") == 0
-    result = json.loads(capsys.readouterr().out)
+def test_split_writes_a_manifest_and_says_the_numbers(colours: Path, run: Run) -> None:
+    code, out, _ = run("data", "split", colours, "--ratio", "6:1:1", "--json")
+    assert code == 0
+    result = json.loads(out)
     assert result["counts"] == {"train": 18, "val": 3, "test": 3}
     assert Path(result["manifest"]) == colours / "splits.csv"
-    assert run("split", colours, "--ratio", "6:1:1") == 0
-    said = capsys.readouterr().out
+    code, said, _ = run("data", "split", colours, "--ratio", "6:1:1")
+    assert code == 0
     assert "was there already, the same" in said
     assert "Split 6:1:1 class by class with seed 0: 18 train, 3 val, 3 test." in said
 
@@ -88,19 +81,20 @@ def test_split_writes_a_manifest_and_says_the_numbers(colours: Path, capsys: pyt
     ],
 )
 def test_bad_input_is_one_paragraph_and_exit_code_2(
-    colours: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+    colours: Path, run: Run, arguments: tuple[str, ...], said: str
 ) -> None:
-    assert run(*(argument.format(colours=colours) for argument in arguments)) == 2
-    captured = capsys.readouterr()
-    assert said.format(colours=colours) in captured.err.replace("/colours/../", "/")
-    assert captured.err.count("\n") == 1
-    assert "Traceback" not in captured.err
+    code, _, err = run("data", *(argument.format(colours=colours) for argument in arguments))
+    assert code == 2
+    assert said.format(colours=colours) in err.replace("/colours/../", "/")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
     assert not (colours / "splits.csv").exists()
 
 
-def test_help_names_the_three_verbs_and_shows_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("--help") == 0
-    said = capsys.readouterr().out
+def test_help_names_the_three_verbs_and_shows_the_defaults(run: Run) -> None:
+    code, said, _ = run("data", "--help")
+    assert code == 0
     assert all(verb in said for verb in ("fetch", "check", "split"))
-    assert run("split", "--help") == 0
-    assert "5:3:2" in capsys.readouterr().out
+    code, out, _ = run("data", "split", "--help")
+    assert code == 0
+    assert "5:3:2" in out

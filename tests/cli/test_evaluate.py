@@ -6,23 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.command_line import Run
 from lensmith.bundle.format import Bundle
-from lensmith.cli import main
-
-
-def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stopped:
-        main(["evaluate", *map(str, args)])
-    captured = capsys.readouterr()
-    return int(stopped.value.code or 0), captured.out, captured.err
 
 
 def test_people_read_the_headline_the_worst_classes_and_where_the_report_is(
-    capsys: pytest.CaptureFixture[str], colour_bundle: Bundle, colours: Path, tmp_path: Path
+    run: Run, colour_bundle: Bundle, colours: Path, tmp_path: Path
 ) -> None:
     (colours / "blue" / "000.png").rename(colours / "red" / "mislabelled.png")
     (colours / "green" / "000.png").write_bytes(b"no picture")
-    code, out, _ = run(capsys, colour_bundle.path, colours, "--out", tmp_path / "out")
+    code, out, _ = run("evaluate", colour_bundle.path, colours, "--out", tmp_path / "out")
     assert code == 0
     assert "0.9565  95 % interval 0.7901 to 0.9923" in out  # 22 of 23
     lines = [line.split() for line in out.splitlines()]
@@ -33,19 +26,17 @@ def test_people_read_the_headline_the_worst_classes_and_where_the_report_is(
 
 
 def test_people_read_what_a_threshold_of_confidence_does(
-    capsys: pytest.CaptureFixture[str], unsure_bundle: Bundle, colours: Path, between: Path, tmp_path: Path
+    run: Run, unsure_bundle: Bundle, colours: Path, between: Path, tmp_path: Path
 ) -> None:
     shutil.copy(between, colours / "red" / "between.png")
-    _, out, _ = run(capsys, unsure_bundle.path, colours, "--out", tmp_path / "out")
+    _, out, _ = run("evaluate", unsure_bundle.path, colours, "--out", tmp_path / "out")
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert "answers given 0.9600 confidence 0.9000 and above" in lines
     assert "right of those 1.0000 0.95 was wanted" in lines
 
 
-def test_json_is_one_object(
-    capsys: pytest.CaptureFixture[str], colour_bundle: Bundle, colours: Path, tmp_path: Path
-) -> None:
-    code, out, _ = run(capsys, colour_bundle.path, colours, "--out", tmp_path / "out", "--json")
+def test_json_is_one_object(run: Run, colour_bundle: Bundle, colours: Path, tmp_path: Path) -> None:
+    code, out, _ = run("evaluate", colour_bundle.path, colours, "--out", tmp_path / "out", "--json")
     found = json.loads(out)
     assert code == 0
     assert found["accuracy"] == 1.0
@@ -54,14 +45,14 @@ def test_json_is_one_object(
 
 
 def test_the_report_goes_to_the_folder_evaluation_by_default(
-    capsys: pytest.CaptureFixture[str],
+    run: Run,
     colour_bundle: Bundle,
     colours: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(capsys, colour_bundle.path, colours)[0] == 0
+    assert run("evaluate", colour_bundle.path, colours)[0] == 0
     assert (tmp_path / "evaluation" / "report.html").is_file()
 
 
@@ -74,11 +65,9 @@ def test_the_report_goes_to_the_folder_evaluation_by_default(
         (["DATA", "DATA"], "bundle.json"),
     ],
 )
-def test_bad_input_is_one_paragraph(
-    capsys: pytest.CaptureFixture[str], colour_bundle: Bundle, colours: Path, args: list[str], said: str
-) -> None:
+def test_bad_input_is_one_paragraph(run: Run, colour_bundle: Bundle, colours: Path, args: list[str], said: str) -> None:
     places = {"BUNDLE": colour_bundle.path, "DATA": colours}
-    code, out, err = run(capsys, *(places.get(arg, arg) for arg in args))
+    code, out, err = run("evaluate", *(places.get(arg, arg) for arg in args))
     assert (code, out) == (2, "")
     assert said in err
     assert err.count("\n") == 1

@@ -9,35 +9,28 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.command_line import Run
 from lensmith import api
 from lensmith.cli import VERBS, main
 from lensmith.errors import DataError
 
 
-def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of one call."""
-    with pytest.raises(SystemExit) as stopped:
-        main(list(args))
-    captured = capsys.readouterr()
-    return int(stopped.value.code or 0), captured.out, captured.err
-
-
-def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, "--help")
+def test_help_names_every_verb(run: Run) -> None:
+    code, out, _ = run("--help")
     assert code == 0
     assert all(verb in out for verb in VERBS)
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help(capsys: pytest.CaptureFixture[str], verb: str) -> None:
-    code, out, _ = run(capsys, verb, "--help")
+def test_every_verb_has_help(run: Run, verb: str) -> None:
+    code, out, _ = run(verb, "--help")
     assert code == 0
     groups = {"bundle", "cache", "data", "feedback", "pipeline", "recipe", "registry", "rollout", "track"}
     assert "--json" in out or verb in {*groups, "serve"}
 
 
-def test_for_a_mistyped_verb_the_nearest_is_offered(capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = run(capsys, "tran")
+def test_for_a_mistyped_verb_the_nearest_is_offered(run: Run) -> None:
+    code, _, err = run("tran")
     assert code == 2
     assert "'train'" in err
 
@@ -52,8 +45,8 @@ def test_for_a_mistyped_verb_the_nearest_is_offered(capsys: pytest.CaptureFixtur
         ("registry", "pull", "--json"),
     ],
 )
-def test_with_json_a_usage_error_is_an_object_too(capsys: pytest.CaptureFixture[str], args: tuple[str, ...]) -> None:
-    code, out, err = run(capsys, *args)
+def test_with_json_a_usage_error_is_an_object_too(run: Run, args: tuple[str, ...]) -> None:
+    code, out, err = run(*args)
     assert code == 2
     assert json.loads(out)["error"] == "UsageError"
     assert "Usage: lensmith" in err
@@ -68,8 +61,8 @@ def test_a_shell_completes_verbs_and_flags() -> None:
         assert completed in ran.stdout.split()
 
 
-def test_an_error_is_one_paragraph_and_exit_code_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    code, out, err = run(capsys, "data", "check", str(tmp_path / "nowhere"))
+def test_an_error_is_one_paragraph_and_exit_code_2(run: Run, tmp_path: Path) -> None:
+    code, out, err = run("data", "check", str(tmp_path / "nowhere"))
     assert (code, out) == (2, "")
     assert err.startswith("lensmith: ")
     assert err.count("\n") == 1
@@ -82,8 +75,8 @@ def test_debug_shows_the_traceback_wherever_it_stands(tmp_path: Path) -> None:
             main([*args, str(tmp_path / "nowhere")])
 
 
-def test_with_json_the_error_is_an_object_too(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    code, out, _ = run(capsys, "data", "check", str(tmp_path / "nowhere"), "--json")
+def test_with_json_the_error_is_an_object_too(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("data", "check", str(tmp_path / "nowhere"), "--json")
     assert code == 2
     assert json.loads(out)["error"] == "DataError"
 
@@ -97,31 +90,27 @@ def test_with_json_the_error_is_an_object_too(capsys: pytest.CaptureFixture[str]
     ],
 )
 def test_the_system_s_errors_come_with_a_remedy(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, raised: Exception, said: str
+    run: Run, monkeypatch: pytest.MonkeyPatch, raised: Exception, said: str
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise raised
 
     monkeypatch.setattr(api, "check", fail)
-    code, _, err = run(capsys, "data", "check", "x")
+    code, _, err = run("data", "check", "x")
     assert code == 2
     assert said in err
     assert "Traceback" not in err
 
 
-def test_a_fault_of_lensmith_exits_with_1_and_says_so(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fault_of_lensmith_exits_with_1_and_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "check", lambda folder: 1 / 0)
-    code, _, err = run(capsys, "data", "check", "x")
+    code, _, err = run("data", "check", "x")
     assert code == 1
     assert "ZeroDivisionError" in err
     assert "--debug" in err
 
 
-def test_brackets_in_names_are_printed_as_they_are(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, colours: Path
-) -> None:
+def test_brackets_in_names_are_printed_as_they_are(run: Run, tmp_path: Path, colours: Path) -> None:
     (colours / "red").rename(colours / "red [bold]")
-    _, out, _ = run(capsys, "data", "check", str(colours))
+    _, out, _ = run("data", "check", str(colours))
     assert "red [bold]" in out

@@ -7,13 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lensmith.cli import main
-
-
-def run(*args: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(["pipeline", *args])
-    return int(ended.value.code or 0)
+from fixtures.command_line import Run
 
 
 @pytest.fixture
@@ -33,51 +27,55 @@ def file(many_colours: Path, tmp_path: Path, quick_settings: dict[str, Any], mon
 
 
 @pytest.mark.slow
-def test_a_gate_that_stays_shut_exits_with_3_and_says_which_number(file: Path, capsys: Any) -> None:
-    assert run("run") == 0
-    said = capsys.readouterr().out
+def test_a_gate_that_stays_shut_exits_with_3_and_says_which_number(file: Path, run: Run) -> None:
+    code, said, _ = run("pipeline", "run")
+    assert code == 0
     assert "✓ gate" in said
     assert "above_commonest" in said
     assert "colours: 4 done" in said
-    assert run("run", str(file), "--json") == 0
-    answer = json.loads(capsys.readouterr().out)
+    code, out, _ = run("pipeline", "run", str(file), "--json")
+    assert code == 0
+    answer = json.loads(out)
     assert [each["state"] for each in answer["stages"]] == ["unchanged"] * 3 + ["off"] * 2 + ["unchanged"] + ["off"] * 2
 
     file.write_text(file.read_text() + "gate: {max_size_mb: 0.001, min_recall: 0.2}\n")
-    assert run("run") == 3
-    printed = capsys.readouterr()
-    assert "FAILS: broken" in printed.out
-    assert "max_size_mb: size is " in printed.err
-    assert "at most 0.001 allowed (broken)" in printed.err
-    assert run("run", "--json") == 3
-    answer = json.loads(capsys.readouterr().out)
+    code, out, err = run("pipeline", "run")
+    assert code == 3
+    assert "FAILS: broken" in out
+    assert "max_size_mb: size is " in err
+    assert "at most 0.001 allowed (broken)" in err
+    code, out, _ = run("pipeline", "run", "--json")
+    assert code == 3
+    answer = json.loads(out)
     gate = answer["stages"][5]
     assert (gate["state"], gate["values"]["passed"]) == ("failed", False)
     assert gate["values"]["limits"][0]["limit"] == "max_size_mb"
     assert answer["error"].startswith("A new model that keeps the limits")
 
-    assert run("show", "--out", "flow.mmd") == 0
-    shown = capsys.readouterr().out
+    code, shown, _ = run("pipeline", "show", "--out", "flow.mmd")
+    assert code == 0
     assert "✗ gate" in shown
     assert "at most 0.001" in shown
     assert Path("flow.mmd").read_text().startswith("---\n")
-    assert run("show", "runs/pipelines/colours", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["stages"][5]["state"] == "failed"
+    code, out, _ = run("pipeline", "show", "runs/pipelines/colours", "--json")
+    assert code == 0
+    assert json.loads(out)["stages"][5]["state"] == "failed"
 
 
-def test_mistakes_exit_with_2_before_anything_is_there(file: Path, capsys: Any) -> None:
+def test_mistakes_exit_with_2_before_anything_is_there(file: Path, run: Run) -> None:
     file.write_text(file.read_text() + "gaet: {}\nkeep: none\n")
-    assert run("run") == 2
-    said = capsys.readouterr().err
+    code, _, said = run("pipeline", "run")
+    assert code == 2
     assert "gaet is no setting, gate is" in said
     assert "keep = 'none'" in said
     assert not Path("runs").exists()
-    assert run("run", "nowhere.yaml", "--json") == 2
-    assert json.loads(capsys.readouterr().out)["error"] == "SettingsError"
+    code, out, _ = run("pipeline", "run", "nowhere.yaml", "--json")
+    assert code == 2
+    assert json.loads(out)["error"] == "SettingsError"
 
 
-def test_the_group_says_what_it_can(capsys: Any) -> None:
-    assert run("--help") == 0
-    said = capsys.readouterr().out
+def test_the_group_says_what_it_can(run: Run) -> None:
+    code, said, _ = run("pipeline", "--help")
+    assert code == 0
     assert "run" in said
     assert "show" in said

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.command_line import Run
 from lensmith.bundle.format import Bundle
-from lensmith.cli import main
 from lensmith.registry.client import client
 
 Remake = Callable[..., Bundle]
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -24,24 +23,15 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(
-    empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Run:
-    """`run(verb, …)`: exit code, standard output and error of `lensmith`, in a folder with an empty registry."""
+def run(run: Run, empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`run(verb, …)` in a folder with an empty registry."""
     (tmp_path / "runs").mkdir()
     shutil.copy(empty_database, tmp_path / "runs" / "mlflow.db")
     monkeypatch.chdir(tmp_path)
     for name in ("LENSMITH_TRACKING_URI", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LENSMITH_CACHE", str(tmp_path / "cache"))
-
-    def call(*args: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main([*map(str, args)])
-        captured = capsys.readouterr()
-        return int(stopped.value.code or 0), captured.out, captured.err
-
-    return call
+    return run
 
 
 @pytest.fixture

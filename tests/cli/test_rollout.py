@@ -3,22 +3,19 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import lensmith
+from fixtures.command_line import Run
 from lensmith.bundle.format import MANIFEST, Bundle
-from lensmith.cli import main
 from lensmith.registry.client import client, uri
 from lensmith.rollout.ledger import Ledger
 from lensmith.rollout.metrics import ModelCounts, bucket_of
 from lensmith.rollout.report import RolloutReport, StopReason
 from lensmith.rollout.state import now
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="session")
@@ -50,16 +47,9 @@ def registry(pushed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 @pytest.fixture
-def run(registry: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`run("status", "flowers")` → exit code, standard output, standard error."""
-
-    def call(*args: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(["rollout", *args])
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, " ".join(said.err.split())
-
-    return call
+def run(run: Run, registry: Path) -> Run:
+    """`run("status", "flowers")` with a copy of the registry."""
+    return lambda *args: run("rollout", *args)
 
 
 def report(rollout: str, **challenger: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 )  # fmt: skip
 
 import lensmith
-from lensmith.cli import main
+from fixtures.command_line import Run
 from lensmith.config import ServeSettings, TokenSettings
 from lensmith.errors import SettingsError
 from lensmith.serving.auth.jwt import Authenticator, Caller
@@ -35,14 +35,6 @@ KEYS = {"RS256": rsa.generate_private_key(65537, 2048), "ES256": ec.generate_pri
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LENSMITH_JWT_SECRET", raising=False)
-
-
-def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of one call."""
-    with pytest.raises(SystemExit) as stopped:
-        main(["token", *args])
-    captured = capsys.readouterr()
-    return int(stopped.value.code or 0), captured.out, captured.err
 
 
 def private_pem(key: Any, password: bytes | None = None) -> bytes:
@@ -67,8 +59,8 @@ def claims(text: str) -> dict[str, Any]:
     return found
 
 
-def test_only_the_token_is_on_standard_output_and_the_service_takes_it(capsys: pytest.CaptureFixture[str]) -> None:
-    code, printed, said = run(capsys, "robot", "--secret-file", "secret")
+def test_only_the_token_is_on_standard_output_and_the_service_takes_it(run: Run) -> None:
+    code, printed, said = run("token", "robot", "--secret-file", "secret")
     assert code == 0
     assert printed.count("\n") == 1
     assert caller(printed.strip(), jwt_secret_file="secret") == Caller("robot", frozenset({"predict"}))
@@ -77,47 +69,43 @@ def test_only_the_token_is_on_standard_output_and_the_service_takes_it(capsys: p
     assert printed.strip() not in said
 
 
-def test_a_new_secret_is_random_and_nobody_elses(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_new_secret_is_random_and_nobody_elses(run: Run) -> None:
     for name in ("one", "two"):
-        assert run(capsys, "robot", "--secret-file", name)[0] == 0
+        assert run("token", "robot", "--secret-file", name)[0] == 0
         assert stat.S_IMODE(Path(name).stat().st_mode) == 0o600
     one, two = Path("one").read_text(), Path("two").read_text()
     assert one != two
     assert len(one.strip()) == len(two.strip()) == 43  # 256 bits
 
 
-def test_a_secret_that_is_there_is_used_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_secret_that_is_there_is_used_as_it_is(run: Run) -> None:
     Path("secret").write_text(SECRET)
-    _, printed, said = run(capsys, "robot", "--secret-file", "secret")
+    _, printed, said = run("token", "robot", "--secret-file", "secret")
     assert Path("secret").read_text() == SECRET
     assert "new secret" not in said
     assert jwt.decode(printed.strip(), SECRET, ["HS256"], audience="lensmith")["sub"] == "robot"
 
 
-def test_the_secret_may_be_in_the_environment(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_secret_may_be_in_the_environment(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LENSMITH_JWT_SECRET", SECRET)
-    code, printed, _ = run(capsys, "robot", "--scopes", "predict,admin")
+    code, printed, _ = run("token", "robot", "--scopes", "predict,admin")
     assert code == 0
     assert caller(printed.strip()) == Caller("robot", frozenset({"predict", "admin"}))
     assert list(Path().iterdir()) == []
 
 
-def test_a_file_that_is_named_goes_over_the_environment(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_is_named_goes_over_the_environment(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LENSMITH_JWT_SECRET", "another example of forty characters, too")
     Path("secret").write_text(SECRET)
-    printed = run(capsys, "robot", "--secret-file", "secret")[1]
+    printed = run("token", "robot", "--secret-file", "secret")[1]
     assert jwt.decode(printed.strip(), SECRET, ["HS256"], audience="lensmith")
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256"])
-def test_a_private_key_signs_what_its_public_key_checks(capsys: pytest.CaptureFixture[str], algorithm: str) -> None:
+def test_a_private_key_signs_what_its_public_key_checks(run: Run, algorithm: str) -> None:
     Path("private.pem").write_bytes(private_pem(KEYS[algorithm]))
     Path("public.pem").write_bytes(public_pem(KEYS[algorithm]))
-    code, printed, said = run(capsys, "robot", "--key-file", "private.pem", "--kid", "2026-11")
+    code, printed, said = run("token", "robot", "--key-file", "private.pem", "--kid", "2026-11")
     assert code == 0
     assert algorithm in said
     assert jwt.get_unverified_header(printed.strip()) == {"alg": algorithm, "typ": "JWT", "kid": "2026-11"}
@@ -127,25 +115,25 @@ def test_a_private_key_signs_what_its_public_key_checks(capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("written", "length"), [("90s", 90), ("12h", 43_200), ("30d", 2_592_000), ("1d12h", 129_600), ("600", 600)]
 )
-def test_a_token_expires_when_it_is_told_to(capsys: pytest.CaptureFixture[str], written: str, length: int) -> None:
-    printed = run(capsys, "robot", "--secret-file", "secret", "--expires", written)[1]
+def test_a_token_expires_when_it_is_told_to(run: Run, written: str, length: int) -> None:
+    printed = run("token", "robot", "--secret-file", "secret", "--expires", written)[1]
     found = claims(printed.strip())
     assert found["exp"] - found["iat"] == length
 
 
-def test_a_token_expires_in_thirty_days_unless_told_otherwise(capsys: pytest.CaptureFixture[str]) -> None:
-    found = claims(run(capsys, "robot", "--secret-file", "secret")[1].strip())
+def test_a_token_expires_in_thirty_days_unless_told_otherwise(run: Run) -> None:
+    found = claims(run("token", "robot", "--secret-file", "secret")[1].strip())
     assert found["exp"] - found["iat"] == 30 * 86_400
     assert set(found) == {"iss", "aud", "sub", "scope", "iat", "exp", "jti"}
 
 
-def test_issuer_and_audience_are_as_the_service_wants_them(capsys: pytest.CaptureFixture[str]) -> None:
-    printed = run(capsys, "robot", "--secret-file", "secret", "--issuer", "us", "--audience", "cats")[1]
+def test_issuer_and_audience_are_as_the_service_wants_them(run: Run) -> None:
+    printed = run("token", "robot", "--secret-file", "secret", "--issuer", "us", "--audience", "cats")[1]
     assert caller(printed.strip(), jwt_secret_file="secret", jwt_issuer="us", jwt_audience="cats").subject == "robot"
 
 
-def test_as_json_it_says_what_the_token_says(capsys: pytest.CaptureFixture[str]) -> None:
-    code, printed, _ = run(capsys, "robot", "--secret-file", "secret", "--scopes", "admin", "--json")
+def test_as_json_it_says_what_the_token_says(run: Run) -> None:
+    code, printed, _ = run("token", "robot", "--secret-file", "secret", "--scopes", "admin", "--json")
     found = json.loads(printed)
     assert code == 0
     expires = datetime.fromisoformat(found.pop("expires"))
@@ -190,9 +178,7 @@ def test_it_is_a_function_too() -> None:
     ],
     ids=lambda value: None if isinstance(value, str) else " ".join(value)[:60],
 )
-def test_what_cannot_be_done_is_said_and_leaves_nothing_behind(
-    capsys: pytest.CaptureFixture[str], args: list[str], said: str
-) -> None:
+def test_what_cannot_be_done_is_said_and_leaves_nothing_behind(run: Run, args: list[str], said: str) -> None:
     Path("short").write_text("short-secret")
     Path("locked.pem").write_bytes(private_pem(KEYS["ES256"], b"password"))
     Path("public.pem").write_bytes(public_pem(KEYS["ES256"]))
@@ -200,7 +186,7 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing_behind(
     Path("edwards.pem").write_bytes(private_pem(ed25519.Ed25519PrivateKey.generate()))
     Path("curve.pem").write_bytes(private_pem(ec.generate_private_key(ec.SECP384R1())))
     before = set(Path().iterdir())
-    code, printed, error = run(capsys, *args)
+    code, printed, error = run("token", *args)
     assert (code, printed) == (2, "")
     assert said in error
     assert "short-secret" not in error
@@ -212,9 +198,9 @@ def test_a_secret_cannot_be_said_on_the_command_line() -> None:
     assert not {name for name in names if "secret" in name or "password" in name} - {"secret_file", "jwt_secret_file"}
 
 
-def test_a_secret_in_the_settings_file_is_refused_and_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_secret_in_the_settings_file_is_refused_and_not_repeated(run: Run) -> None:
     Path("lensmith.yaml").write_text(f"token: {{secret: {SECRET!r}}}\n")
-    code, _, error = run(capsys, "robot", "--secret-file", "secret")
+    code, _, error = run("token", "robot", "--secret-file", "secret")
     assert code == 2
     assert "secret is no setting" in error
     assert SECRET not in error
@@ -236,12 +222,12 @@ def test_a_key_that_is_none_is_an_error_of_the_settings() -> None:
         lensmith.token("robot", key_file="key.pem")
 
 
-def test_the_key_set_that_the_documentation_makes_checks_tokens(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_key_set_that_the_documentation_makes_checks_tokens(run: Run) -> None:
     page = (Path(__file__).parents[2] / "docs/security.md").read_text()
     (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     Path("public.pem").write_bytes(public_pem(ec.generate_private_key(ec.SECP256R1())))
     Path("next.pem").write_bytes(public_pem(KEYS["ES256"]))
     Path("next-private.pem").write_bytes(private_pem(KEYS["ES256"]))
     subprocess.run([sys.executable, "-c", program], check=True)
-    printed = run(capsys, "robot", "--key-file", "next-private.pem", "--kid", "2026-12")[1]
+    printed = run("token", "robot", "--key-file", "next-private.pem", "--kid", "2026-12")[1]
     assert caller(printed.strip(), jwks="keys.json").subject == "robot"

@@ -13,15 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lensmith.cli import main
-
-
-def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of one call."""
-    with pytest.raises(SystemExit) as stopped:
-        main([str(arg) for arg in args])
-    captured = capsys.readouterr()
-    return int(stopped.value.code or 0), captured.out, captured.err
+from fixtures.command_line import Run
 
 
 @pytest.fixture(autouse=True)
@@ -37,20 +29,20 @@ def folder(trained: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_a_run_that_was_not_tracked_is_sent_when_it_is_named_and_is_listed_and_shown(
-    capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path
+    run: Run, folder: Path, tmp_path: Path
 ) -> None:
-    code, printed, _ = run(capsys, "track", "sync", "--json")
+    code, printed, _ = run("track", "sync", "--json")
     assert (code, json.loads(printed)) == (0, {"runs": []})
-    code, printed, _ = run(capsys, "track", "sync", folder, "--json")
+    code, printed, _ = run("track", "sync", folder, "--json")
     assert code == 0
     (sent,) = json.loads(printed)["runs"]
     assert (sent["problem"], sent["bytes"] > 0) == (None, True)
-    code, printed, _ = run(capsys, "track", "list", "--json")
+    code, printed, _ = run("track", "list", "--json")
     assert code == 0
     (listed,) = json.loads(printed)["runs"]
     assert (listed["name"], listed["run_id"], listed["status"]) == ("one", sent["run_id"], "FINISHED")
     assert listed["best_val_accuracy"] > 0.9
-    code, printed, _ = run(capsys, "track", "list")
+    code, printed, _ = run("track", "list")
     assert code == 0
     assert "test_resnet" in printed
     shows_it(sent["run_id"], tmp_path)
@@ -81,11 +73,11 @@ def shows_it(run_id: str, folder: Path) -> None:
         assert probe.connect_ex((host, int(port))) != 0
 
 
-def test_a_port_that_is_taken_is_a_plain_error(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_a_plain_error(run: Run, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        code, printed, said = run(capsys, "track", "ui", "--port", taken.getsockname()[1])
+        code, printed, said = run("track", "ui", "--port", taken.getsockname()[1])
     assert (code, printed, said.count("\n")) == (2, "", 1)
     assert "--port 0" in said
 
@@ -104,7 +96,7 @@ def test_a_port_that_is_taken_is_a_plain_error(capsys: pytest.CaptureFixture[str
     ],
 )
 def test_bad_input_is_one_paragraph(
-    capsys: pytest.CaptureFixture[str],
+    run: Run,
     monkeypatch: pytest.MonkeyPatch,
     folder: Path,
     free_port: Callable[[], int],
@@ -116,7 +108,7 @@ def test_bad_input_is_one_paragraph(
         address = f"http://127.0.0.1:{free_port()}" if uri == "UNREACHABLE" else uri
         monkeypatch.setenv("LENSMITH_TRACKING_URI", address)
     words = [str(folder) if word == "FOLDER" else word for word in words]
-    code, _, told = run(capsys, "track", *words)
+    code, _, told = run("track", *words)
     assert code == 2
     assert said in told
     assert (told.count("\n"), "Traceback" in told) == (1, False)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from fixtures.command_line import Run
 from lensmith.bundle.format import GRAPH
-from lensmith.cli import main
 from lensmith.training.learner import Learner
 
 FLAGS = [
@@ -28,20 +28,10 @@ FLAGS = [
 FLAGS += ["--head-solver", "minibatch", "--cache-gb", "0"]
 
 
-def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of one call."""
-    with pytest.raises(SystemExit) as stopped:
-        main([str(arg) for arg in args])
-    captured = capsys.readouterr()
-    return int(stopped.value.code or 0), captured.out, captured.err
-
-
-def test_json_is_one_object_with_the_promised_keys(
-    capsys: pytest.CaptureFixture[str], colours: Path, tmp_path: Path
-) -> None:
+def test_json_is_one_object_with_the_promised_keys(run: Run, colours: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     code, printed, _ = run(
-        capsys, "train", colours, "--out", out, *FLAGS, "--epochs", 2, "--head-epochs", 1, "--max-steps", 3, "--json"
+        "train", colours, "--out", out, *FLAGS, "--epochs", 2, "--head-epochs", 1, "--max-steps", 3, "--json"
     )
     assert code == 0
     assert printed.count("\n") == 1
@@ -50,14 +40,14 @@ def test_json_is_one_object_with_the_promised_keys(
     assert Path(result["bundle"], "bundle.json").is_file()
     assert Path(result["run"]) == out
 
-    code, printed, _ = run(capsys, "export", out, "--out", tmp_path / "again.zip", "--json")
+    code, printed, _ = run("export", out, "--out", tmp_path / "again.zip", "--json")
     assert code == 0
     assert json.loads(printed)["parity"]["agreement"] == 1.0
 
-    code, _, said = run(capsys, "train", colours, "--out", out, *FLAGS)
+    code, _, said = run("train", colours, "--out", out, *FLAGS)
     assert code == 2
     assert "in use" in said
-    code, _, said = run(capsys, "export", out)
+    code, _, said = run("export", out)
     assert code == 2
     assert "--overwrite" in said
 
@@ -77,7 +67,7 @@ def test_json_is_one_object_with_the_promised_keys(
     ],
 )
 def test_bad_input_is_one_paragraph_and_leaves_nothing(
-    capsys: pytest.CaptureFixture[str], colours: Path, tmp_path: Path, case: str, flags: list[str], said: str
+    run: Run, colours: Path, tmp_path: Path, case: str, flags: list[str], said: str
 ) -> None:
     if case == "one image":
         for file in sorted((colours / "green").iterdir())[1:]:
@@ -91,7 +81,7 @@ def test_bad_input_is_one_paragraph_and_leaves_nothing(
     if "WEIGHTS" in flags:
         torch.save({"fc.weight": torch.zeros(3, 5), "stem.nothing": torch.zeros(2)}, tmp_path / "odd.pth")
         flags = ["--weights", str(tmp_path / "odd.pth")]
-    code, printed, err = run(capsys, "train", folder, "--out", tmp_path / "run", *FLAGS, *flags)
+    code, printed, err = run("train", folder, "--out", tmp_path / "run", *FLAGS, *flags)
     assert code == 2
     assert printed == ""
     assert said in err
@@ -101,7 +91,7 @@ def test_bad_input_is_one_paragraph_and_leaves_nothing(
 
 
 def test_the_same_line_again_and_again_begins_goes_on_exports_and_is_done(
-    capsys: pytest.CaptureFixture[str], colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
     line = ["train", colours, "--out", out, *FLAGS, "--epochs", 2, "--head-epochs", 1, "--resume", "auto", "--json"]
@@ -113,47 +103,45 @@ def test_the_same_line_again_and_again_begins_goes_on_exports_and_is_done(
         return plain(*given)
 
     monkeypatch.setattr(Learner, "training_step", stop_once)
-    code, printed, _ = run(capsys, *line)
+    code, printed, _ = run(*line)
     assert (code, json.loads(printed)["error"]) == (75, "RunInterruptedError")
 
-    code, printed, _ = run(capsys, *line)
+    code, printed, _ = run(*line)
     first = json.loads(printed)
     assert (code, first["steps"], first["already"]) == (0, 6, False)
     assert next(steps) == 6  # none was taken twice
 
     exported = (out / "bundle/bundle.json").read_bytes()
-    code, printed, _ = run(capsys, *line)
+    code, printed, _ = run(*line)
     again = json.loads(printed)
     assert (code, again["already"]) == (0, True)
     assert {**again, "seconds": 0, "already": False} == {**first, "seconds": 0}
     assert (out / "bundle/bundle.json").read_bytes() == exported
 
-    code, printed, _ = run(capsys, *line[:-1])
+    code, printed, _ = run(*line[:-1])
     assert "nothing was left to do" in printed
 
     (out / "bundle" / GRAPH).unlink()
-    code, printed, _ = run(capsys, *line)
+    code, printed, _ = run(*line)
     assert (code, json.loads(printed)["already"]) == (0, False)
     assert (out / "bundle" / GRAPH).is_file()
 
-    code, _, said = run(capsys, *line, "--lr", 0.01)
+    code, _, said = run(*line, "--lr", 0.01)
     assert code == 2
     assert "lr: 0.001 in the run, 0.01 now" in said
-    code, _, said = run(capsys, "train", "--resume", out, "--epochs", 9)
+    code, _, said = run("train", "--resume", out, "--epochs", 9)
     assert code == 2
     assert "epochs: 2 in the run, 9 now" in said
-    code, printed, _ = run(capsys, "train", "--resume", out, "--epochs", 2, "--loader-workers", 1, "--json")
+    code, printed, _ = run("train", "--resume", out, "--epochs", 2, "--loader-workers", 1, "--json")
     assert (code, json.loads(printed)["already"]) == (0, True)
 
 
-def test_a_bundle_that_was_exported_half_way_is_made_again(
-    capsys: pytest.CaptureFixture[str], colours: Path, tmp_path: Path
-) -> None:
+def test_a_bundle_that_was_exported_half_way_is_made_again(run: Run, colours: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     line = ["train", colours, "--out", out, *FLAGS, "--max-steps", 3, "--resume", "auto", "--json"]
-    run(capsys, *line)
+    run(*line)
     manifest = out / "bundle/bundle.json"
     manifest.write_text(manifest.read_text().replace('"best_epoch": 1', '"best_epoch": 7'))
-    code, printed, _ = run(capsys, *line)
+    code, printed, _ = run(*line)
     assert (code, json.loads(printed)["already"]) == (0, False)
     assert '"best_epoch": 1' in manifest.read_text()
