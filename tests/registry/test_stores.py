@@ -114,7 +114,7 @@ def test_what_a_name_meant_last_is_used_while_the_server_is_away(
     mlflow_server: str, workspace: Path, remake: Remake, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LENSMITH_TRACKING_URI", mlflow_server)
-    lensmith.Registry().push(remake("bundle", name="memoized_on_disk", version="kept").path, alias="champion")
+    lensmith.Registry().push(remake("bundle", name="remembered", version="kept").path, alias="champion")
     gone = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(RegistryUnreachableError, match=gone):
         lensmith.Registry(gone).pull("remembered@champion")
