@@ -1,6 +1,6 @@
-"""Where secrets come from: the environment or a file, never the command line; and what is too weak to be one.
+"""Secrets from environment variables or files, never from the command line; weak ones are refused.
 
-No message repeats a secret, or any part of one.
+No message contains a secret, or any part of one.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from lensmith.errors import SettingsError
 TOKEN_SECRET = "LENSMITH_JWT_SECRET"
 """Environment variable with the secret of HS256 tokens."""
 REDIS_PASSWORD = "LENSMITH_REDIS_PASSWORD"
-"""Environment variable with the password of Redis; with _FILE behind it, the name of a file that holds it."""
+"""Environment variable with the password of Redis; with the suffix _FILE, the path of a file that holds it."""
 MIN_SECRET_BYTES = 32
-"""As long as the hash of HS256 (RFC 7518, 3.2): a shorter one is easier to guess than the signature."""
+"""Size of the hash of HS256 (RFC 7518, 3.2): a shorter secret is easier to guess than the signature."""
 
 _MAX_FILE_BYTES = 65_536
 
 
 def token_secret(file: Path | None = None) -> bytes | None:
-    """The secret of HS256 tokens: from `file`, else from LENSMITH_JWT_SECRET; None where neither is there.
+    """The secret of HS256 tokens: from `file`, else from LENSMITH_JWT_SECRET; None if neither is given.
 
     Raises:
-        SettingsError: the file cannot be read, or the secret is too short; an empty variable is, too.
+        SettingsError: an unreadable file, or a secret that is too short; an empty variable is, too.
     """
     given = os.environ.get(TOKEN_SECRET)
     if file is None and given is None:
@@ -37,7 +37,7 @@ def token_secret(file: Path | None = None) -> bytes | None:
         raise SettingsError(
             f"A secret of at least {MIN_SECRET_BYTES} bytes was expected in {where}.",
             f"There are {len(secret)}.",
-            "Let `lensmith token NAME --secret-file NEW_FILE` make a random one.",
+            "`lensmith token NAME --secret-file NEW_FILE` makes a random one.",
         )
     return secret
 
@@ -46,7 +46,7 @@ def redis_password() -> str | None:
     """LENSMITH_REDIS_PASSWORD, else the content of the file that LENSMITH_REDIS_PASSWORD_FILE names, else None.
 
     Raises:
-        SettingsError: the file cannot be read, is empty or is no text.
+        SettingsError: a file that cannot be read, is empty, or is not text.
     """
     if REDIS_PASSWORD in os.environ:
         return os.environ[REDIS_PASSWORD] or None
@@ -65,10 +65,10 @@ def redis_password() -> str | None:
 
 
 def read_secret(path: Path) -> bytes:
-    """The content of a file that holds one secret, without the end of the line.
+    """The content of a file that holds one secret, without the line end.
 
     Raises:
-        SettingsError: it cannot be read, or is too large to be one.
+        SettingsError: a file that cannot be read, or is too large for a secret.
     """
     try:
         with path.open("rb") as file:
@@ -77,7 +77,7 @@ def read_secret(path: Path) -> bytes:
         raise SettingsError(
             f"A readable file with a secret or key was expected at {path}.",
             f"The system said: {error.strerror}.",
-            "Check the path and the rights.",
+            "Check the path and the permissions.",
         ) from error
     if len(content) > _MAX_FILE_BYTES:
         raise SettingsError(
@@ -89,24 +89,24 @@ def read_secret(path: Path) -> bytes:
 
 
 def make_secret(path: Path) -> bool:
-    """Write a random secret of 256 bits that only this user may read; False where the file is there already.
+    """Write a random secret of 256 bits that only this user can read; False if the file exists already.
 
     Raises:
-        SettingsError: it cannot be written.
+        SettingsError: a path that cannot be written to.
     """
     try:
-        # Exclusive, and not renamed into place, which would write over a secret that another process just made.
+        # Not an atomic write, which would replace a secret that another process has just made.
         number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         return False
     except OSError as error:
         raise SettingsError(
-            f"A secret was to be written to {path}.", f"The system said: {error.strerror}.", "Name another place."
+            f"A secret was to be written to {path}.", f"The system said: {error.strerror}.", "Name another path."
         ) from error
     try:
         with os.fdopen(number, "wb") as file:
             file.write(secrets.token_urlsafe(32).encode() + b"\n")
     except OSError:
-        path.unlink()  # half a secret is none
+        path.unlink()  # half a secret is useless
         raise
     return True

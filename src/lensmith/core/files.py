@@ -1,4 +1,4 @@
-"""Atomic writes: a file or directory is there whole, or as it was before.
+"""Atomic writes of files and replacement of directories; hashes and stamps of files.
 
 A reader never sees half a file, two writers never share a temporary name, and an error leaves nothing behind. The
 content reaches the disk before the name does, so a power cut leaves the old file or the new one.
@@ -21,13 +21,13 @@ def atomic_write(path: Path, content: str | bytes, *, mode: int = 0o644, sync: b
     """Write a file whole or not at all, replacing an older one.
 
     Args:
-        path: the file; its folder must exist.
+        path: path of the file; its folder must exist.
         content: text, written as UTF-8 (names that are no UTF-8 unchanged), or bytes.
         mode: permission bits of the new file, less the process's umask.
         sync: whether to wait until the content is on disk, some milliseconds; without it a power cut may lose the file.
 
     Raises:
-        OSError: the folder is missing, read-only or full; then the older file is unchanged.
+        OSError: a folder that is missing, read-only or full; the older file is then unchanged.
     """
     encoded = content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape")
     with (
@@ -45,7 +45,7 @@ def atomic_path(path: Path, *, sync: bool = True) -> Iterator[Path]:
     formats by it.
 
     Raises:
-        OSError: the folder is missing, read-only or full; then nothing is left and `path` is unchanged.
+        OSError: a folder that is missing, read-only or full; then no partial file is left and `path` is unchanged.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial{path.suffix}")
     try:
@@ -63,7 +63,7 @@ def atomic_path(path: Path, *, sync: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def staging_directory(path: Path) -> Iterator[Path]:
-    """Yield an empty directory beside `path`, for `replace_directory`; what is left of it at the end is removed.
+    """Yield an empty directory beside `path`, for `replace_directory`; it is removed if the block does not use it up.
 
     Missing parents of `path` are made. The directory is readable by all, like one that `mkdir` makes.
     """
@@ -77,10 +77,10 @@ def staging_directory(path: Path) -> Iterator[Path]:
 
 
 def replace_directory(staging: Path, path: Path) -> None:
-    """Give a finished directory the name `path`; a directory that had the name is removed once this worked.
+    """Rename a finished directory to `path`; an older directory of that name is removed afterwards.
 
     Raises:
-        OSError: it could not be renamed; then `path` is as it was before.
+        OSError: a rename that failed; `path` is then unchanged.
     """
     older = staging.with_name(staging.name + ".older")
     if path.exists():
@@ -96,7 +96,7 @@ def replace_directory(staging: Path, path: Path) -> None:
 
 
 def sync_directory(folder: Path) -> None:
-    """Make names in a folder survive a power cut, where the system can (Windows opens no folders)."""
+    """Make names in a folder survive a power cut, if the system can (Windows cannot open folders)."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,7 +1,7 @@
-"""Helper processes: a module works on a JSON request in an interpreter of its own, and answers in JSON.
+"""Helper processes: a module answers a JSON request in a Python process of its own.
 
-A fresh process measures memory and time undisturbed, survives no fault of a library into ours, and hands everything it
-took back to the system.
+A fresh process measures memory and time undisturbed, isolates this one from crashes of libraries, and returns all its
+memory to the system.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from typing import Any
 
 
 class HelperError(Exception):
-    """A helper process that failed; its message is the process's last line on standard error, or what ended it."""
+    """A helper process failed; the message is its last line on standard error, or what ended it."""
 
 
 def run_helper(module: str, request: Any, timeout_s: float | None, environment: Mapping[str, str] | None = None) -> Any:
     """Run `python -m module` on a request.
 
     Args:
-        module: a module that calls `answer_request` when it is run.
+        module: name of a module that calls `answer_request` when it is run.
         request: plain values for JSON.
-        timeout_s: after so many seconds the process is killed; None: it has all the time that it needs.
-        environment: variables to set besides this process's own.
+        timeout_s: seconds after which the process is killed; None for no limit.
+        environment: environment variables to set, besides those of this process.
 
     Returns:
         The plain values that the module answered.
 
     Raises:
-        HelperError: it failed, took too long, or answered no JSON.
+        HelperError: the process failed, took too long, or did not answer JSON.
     """
     try:
         done = subprocess.run(
@@ -52,9 +52,9 @@ def run_helper(module: str, request: Any, timeout_s: float | None, environment: 
 
 
 def answer_request(work: Callable[[Any], Any]) -> None:
-    """The helper's side: read the request from standard input, and print what `work` makes of it.
+    """The helper's side: read the request from standard input, and print the result of `work`.
 
-    What libraries print meanwhile goes to standard error, so that it does not mix with the answer.
+    Output of libraries goes to standard error meanwhile, so that it does not mix with the answer.
     """
     request = json.load(sys.stdin)
     sys.stdout.flush()

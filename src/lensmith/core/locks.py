@@ -1,4 +1,4 @@
-"""File locks between processes: the system releases one when its process ends, however it ends."""
+"""File locks between processes; the system releases a lock when its process ends, however it ends."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def locked(path: Path, timeout_s: float | None = None) -> Iterator[None]:
     """Hold the lock file `path` during the block.
 
     Args:
-        path: the lock file, made where it is missing; its folder must exist, as a lock must not make one.
-        timeout_s: how long to wait for another process, in seconds; 0 tries once, None waits without limit.
+        path: lock file, made if it is missing; its folder must exist, since a lock must not make one.
+        timeout_s: seconds to wait for another process; 0 tries once, None waits without limit.
 
     Raises:
         LockTimeoutError: another process still holds it.

@@ -1,6 +1,6 @@
-"""What this process may use of the machine: cores, memory, instruction sets.
+"""Resources that this process can use: cores by affinity and quota, memory limit, instruction sets.
 
-A container sees the host's core count but may use only its quota; thread pools sized by the host's count thrash.
+A container sees the host's core count but can use only its quota; thread pools sized by the host's count thrash.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ INSTRUCTION_SETS = {
     "NEON-DOT": "asimddp",
     "NEON-BF16": "bf16",
 }
-"""Name that people use → flag in /proc/cpuinfo, of x86 and of ARM."""
+"""Common name → flag in /proc/cpuinfo, of x86 and of ARM."""
 
 
 def cache_dir() -> Path:
-    """Where downloads and unpacked files are kept: $LENSMITH_CACHE, else ~/.cache/lensmith by the XDG rule."""
+    """Folder of downloads and cached results: $LENSMITH_CACHE, else ~/.cache/lensmith by the XDG rule."""
     chosen = os.environ.get("LENSMITH_CACHE")
     if chosen:
         return Path(chosen)
@@ -42,40 +42,40 @@ def cache_dir() -> Path:
 
 
 def affinity_cores() -> int:
-    """Cores that the scheduler lets this process run on, ≥ 1."""
+    """Number of cores in this process's affinity mask, ≥ 1."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def quota_cores(root: Path = CGROUP, own: Path = OWN_GROUPS) -> float | None:
-    """CPU quota of this process's control groups in cores (0.5 = half a core); None where there is none."""
+    """CPU quota of this process's control groups in cores (0.5 is half a core); None without a quota."""
     quotas = [_text(group / "cpu.max").split() for group in _groups(root, own, "")]
     quotas += [
         [_text(group / "cpu.cfs_quota_us"), _text(group / "cpu.cfs_period_us")] for group in _groups(root, own, "cpu")
     ]
-    # Version 2 writes "max" and version 1 writes -1 where there is no quota.
-    said = [pair for pair in quotas if len(pair) == 2 and all(number.isdigit() for number in pair)]
-    return min((int(quota) / int(period) for quota, period in said), default=None)
+    # Without a quota version 2 of control groups writes "max", and version 1 writes -1.
+    limited = [pair for pair in quotas if len(pair) == 2 and all(number.isdigit() for number in pair)]
+    return min((int(quota) / int(period) for quota, period in limited), default=None)
 
 
 def allowed_cores(root: Path = CGROUP, own: Path = OWN_GROUPS) -> int:
-    """Cores to size thread pools by: the affinity, cut to the quota rounded up, ≥ 1."""
+    """Number of cores for thread pools: the affinity, but at most the quota rounded up, ≥ 1."""
     quota = quota_cores(root, own)
     cores = affinity_cores()
     return cores if quota is None else max(1, min(cores, math.ceil(quota)))
 
 
 def memory_limit_bytes(root: Path = CGROUP, own: Path = OWN_GROUPS) -> int | None:
-    """Memory limit of this process's control groups in bytes; None where there is none."""
+    """Memory limit of this process's control groups in bytes; None without a limit."""
     limits = [_text(group / "memory.max") for group in _groups(root, own, "")]
     limits += [_text(group / "memory.limit_in_bytes") for group in _groups(root, own, "memory")]
-    # Version 2 writes "max" and version 1 a number near 2**63 where there is no limit.
+    # Without a limit version 2 writes "max", and version 1 a number near 2**63.
     return min((int(limit) for limit in limits if limit.isdigit() and int(limit) < 1 << 60), default=None)
 
 
 def instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
-    """Vector instruction sets of the first core, by the names of INSTRUCTION_SETS; empty where it cannot be read."""
+    """Vector instruction sets of the first core, by the names of INSTRUCTION_SETS; empty if unknown."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:
@@ -87,7 +87,7 @@ def instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """What the first core calls itself; the architecture where it says nothing."""
+    """Model name of the first core; the architecture if there is none."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:
@@ -97,28 +97,28 @@ def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def description() -> dict[str, Any]:
-    """Processor, cores allowed and instruction sets as plain values: what speeds depend on."""
+    """Processor, allowed cores and instruction sets as plain values, which measured speeds depend on."""
     return {"processor": processor(), "cores": allowed_cores(), "instruction_sets": instruction_sets()}
 
 
 def _groups(root: Path, own: Path, controller: str) -> list[Path]:
-    """The process's control group and all above it, whose limits hold too, as folders under `root`.
+    """The process's control group and all its parents, whose limits apply, too, as folders under `root`.
 
     Args:
-        root: where control groups are mounted.
-        own: lists the process's groups, as /proc/self/cgroup does.
-        controller: of version 1; empty for version 2.
+        root: mount point of the control groups.
+        own: file with the process's groups, in the format of /proc/self/cgroup.
+        controller: name of the controller in version 1; empty for version 2.
     """
     lines = [line.split(":", 2) for line in _text(own).splitlines()]
     path = next((parts[2] for parts in lines if len(parts) == 3 and controller in parts[1].split(",")), "/")
     mount = root / controller
-    # Inside a container the path may be the host's and lead nowhere under the mount, which then is the group itself.
+    # Inside a container the path may be the host's and not exist under the mount, which then is the group itself.
     below = [] if ".." in path else [mount / part for part in (path[1:], *map(str, Path(path[1:]).parents))]
     return list(dict.fromkeys([*below, mount]))
 
 
 def _text(file: Path) -> str:
-    """Content without the line's end; empty where it cannot be read."""
+    """Content of a file without the line end; empty if it cannot be read."""
     try:
         return file.read_text().strip()
     except OSError:
@@ -126,11 +126,11 @@ def _text(file: Path) -> str:
 
 
 def share_cores() -> None:
-    """Let torch's waiting threads soon sleep, unless the environment says otherwise; call before torch is loaded.
+    """Let idle OpenMP threads of torch sleep, unless the environment is set otherwise; call before importing torch.
 
-    Threads that spin hold the cores that data workers and other programs need: beside one busy process on two cores,
-    training measured twice to 8 times faster with sleeping ones. GNU's OpenMP spins briefly before, which costs the
-    others nothing and spares a lone training most of the price of waking up (docs/log.md).
+    Spinning threads occupy the cores that data-loader workers and other programs need: beside one busy process on two
+    cores, training is 2 to 8 times faster with sleeping ones. GNU's OpenMP still spins briefly, which costs others
+    nothing and spares a lone training most of the cost of waking up (docs/log.md).
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -1,4 +1,4 @@
-"""Progress bars for long work: on standard error, and only where somebody is looking."""
+"""Progress bars on standard error, shown only in a terminal."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def watched() -> bool:
-    """Whether standard error is a terminal, so that a moving bar makes sense."""
+def is_terminal() -> bool:
+    """Whether standard error is a terminal, which can show a progress bar."""
     return sys.stderr.isatty()
 
 
-def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-    """Yield `items` behind a bar titled `what`; `total` where the length cannot be asked for."""
-    if not watched():
+def track(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
+    """Yield `items` and show a progress bar; `total` is their number where `len(items)` does not exist."""
+    if not is_terminal():
         yield from items
         return
     from rich.console import Console
@@ -30,4 +30,4 @@ def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield from progress.track(items, total=total, description=what)
+        yield from progress.track(items, total=total, description=title)

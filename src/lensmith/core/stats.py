@@ -1,4 +1,4 @@
-"""Statistics that several rooms need: Wilson intervals, percentile intervals, percentiles of latencies."""
+"""Statistics: Wilson intervals, bootstrap percentile intervals, percentiles of latencies."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def wilson(hits: int, trials: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a share (Wilson 1927, "Probable inference", JASA 22).
 
     Args:
-        hits: how many of the trials counted, 0..trials.
-        trials: how many there were; without any, the interval is (0, 1).
+        hits: number of successes, 0..trials.
+        trials: number of trials; for 0 the interval is (0, 1).
         level: confidence level, 0..1.
 
     Returns:
@@ -51,7 +51,7 @@ def percentile_interval(drawn: npt.ArrayLike, level: float = 0.95) -> npt.NDArra
 
 
 def percentiles(values: npt.ArrayLike, wanted: Sequence[float]) -> list[float]:
-    """Percentiles of observed values, each a value that was observed (the next higher one), as latencies are told.
+    """Percentiles of observed values without interpolation: each is an observed value, the next higher one.
 
     Args:
         values: float (N,), N ≥ 1, in any unit.

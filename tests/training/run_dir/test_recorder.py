@@ -80,7 +80,7 @@ def test_people_get_a_line_an_epoch_on_standard_error(tmp_path: Path, capsys: py
 def test_brackets_in_a_file_name_are_shown_as_they_are(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, watched: bool
 ) -> None:
-    monkeypatch.setattr("lensmith.training.run_dir.recorder.watched", lambda: watched)
+    monkeypatch.setattr("lensmith.training.run_dir.recorder.is_terminal", lambda: watched)
     with recorder(tmp_path) as made:
         made.log("left out: cat[/new].jpg")
     assert "cat[/new].jpg" in capsys.readouterr().err
@@ -89,7 +89,7 @@ def test_brackets_in_a_file_name_are_shown_as_they_are(
 def test_on_a_terminal_the_bar_tells_loss_accuracy_speed_and_time_left(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lensmith.training.run_dir.recorder.watched", lambda: True)
+    monkeypatch.setattr("lensmith.training.run_dir.recorder.is_terminal", lambda: True)
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "160")
     with recorder(tmp_path) as made:
@@ -108,7 +108,7 @@ def test_the_bar_tells_in_how_many_chunks_and_whether_activations_are_computed_a
     checkpointing: bool,
     shown: str,
 ) -> None:
-    monkeypatch.setattr("lensmith.training.run_dir.recorder.watched", lambda: True)
+    monkeypatch.setattr("lensmith.training.run_dir.recorder.is_terminal", lambda: True)
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "160")
     with recorder(tmp_path) as made:
