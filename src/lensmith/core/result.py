@@ -1,4 +1,4 @@
-"""The base of what verbs return: a dataclass that becomes plain values for `--json`."""
+"""Base class of the verbs' results: a dataclass that converts to plain values for `--json`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 
 class Result:
-    """A dataclass with one way to JSON.
+    """Base of dataclasses with `as_dict`.
 
     Attributes:
         computed: names of properties that `as_dict` adds after the fields.
-        hidden: names of fields that `as_dict` leaves out.
+        hidden: names of fields that `as_dict` omits.
     """
 
     computed: ClassVar[tuple[str, ...]] = ()
@@ -29,7 +29,7 @@ class Result:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it: paths and times as text, arrays and tuples as lists, objects by their fields."""
+    """Convert a value for JSON: paths and times to text, arrays and tuples to lists, objects to their fields."""
     if isinstance(value, Result):
         return value.as_dict()
     if isinstance(value, Enum):

@@ -1,4 +1,4 @@
-"""Text for messages: lists that end in "and 3 more", the first line or sentence of an error."""
+"""Text for messages: lists with "and 3 more", and the first line or sentence of an error."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterable
 
 
 def listed(items: Iterable[object], most: int = 5, separator: str = ", ") -> str:
-    """Join items for a sentence, naming at most `most` of them: `a, b and 3 more`; an empty text without items."""
+    """Join items for a sentence, at most `most` of them: `a, b and 3 more`; an empty text without items."""
     names = [str(item) for item in items]
     rest = len(names) - most
     return separator.join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message without its full stop; the error's class where it has no message."""
+    """The first line of an error's message without its full stop; the name of its class if it has no message."""
     return str(error).strip().partition("\n")[0].rstrip(". ") or type(error).__name__
 
 

@@ -12,7 +12,6 @@ import statistics
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -23,6 +22,7 @@ from lensmith.core.machine import allowed_cores
 from lensmith.core.progress import track
 from lensmith.core.result import Result
 from lensmith.core.text import listed
+from lensmith.core.threads import map_in_order
 from lensmith.data.scan import ImageSet, Sample, scan
 from lensmith.errors import ImageError
 from lensmith.imaging.decode import decode, read
@@ -153,11 +153,12 @@ class _InspectedFile:
 
 
 def _inspect_all(images: ImageSet) -> Iterator[_InspectedFile]:
-    with warnings.catch_warnings(), ThreadPoolExecutor(allowed_cores(), thread_name_prefix="check") as pool:
+    cores = allowed_cores()
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata; only decoding matters here
-        for start in range(0, len(images.samples), 1024):  # a pool queues all its work at once, which takes memory
-            block = images.samples[start : start + 1024]
-            yield from pool.map(lambda sample: _inspect(sample, images.file(sample)), block)
+        yield from map_in_order(
+            lambda sample: _inspect(sample, images.file(sample)), images.samples, cores, 8 * cores, "check"
+        )
 
 
 def _inspect(sample: Sample, file: Path) -> _InspectedFile:

@@ -13,7 +13,7 @@ from typing import Any, Self, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lensmith.core.progress import watched
+from lensmith.core.progress import is_terminal
 from lensmith.training.microbatch.microbatch import StepResult
 from lensmith.training.run_dir.progress import Figures
 
@@ -34,7 +34,7 @@ class Recorder:
         self._events = events
         self._file: TextIO | None = None
         self._epochs, self._steps = epochs, steps_per_epoch
-        self._shows = events is not None and watched()
+        self._shows = events is not None and is_terminal()
         self._told: dict[str, Any] = {}
         self._told_at = 0.0
         columns = (

@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 from lensmith.core.files import atomic_write, sha256, stat_stamp
 from lensmith.core.machine import allowed_cores
 from lensmith.core.progress import track
+from lensmith.core.threads import map_in_order
 from lensmith.data.scan import ImageSet
 
 
@@ -60,9 +60,8 @@ def _hash_files(root: Path, paths: list[str]) -> Iterator[tuple[str, str]]:
         except OSError:
             return path, "gone"
 
-    with ThreadPoolExecutor(allowed_cores(), thread_name_prefix="hash") as pool:
-        for start in range(0, len(paths), 4096):
-            yield from pool.map(hash_one, paths[start : start + 4096])
+    cores = allowed_cores()
+    yield from map_in_order(hash_one, paths, cores, 64 * cores, "hash")
 
 
 def _read_cache(cache: Path) -> dict[str, tuple[str, str]]:
