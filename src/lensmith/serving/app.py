@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from lensmith.config import ServeSettings
 from lensmith.core.version import __version__
 from lensmith.serving.auth.jwt import Authenticator
-from lensmith.serving.auth.middleware import Trust, declare_tokens
+from lensmith.serving.auth.middleware import AuthMiddleware, declare_tokens
 from lensmith.serving.auth.quota import Quota
 from lensmith.serving.execution.model_manager import ModelManager
 from lensmith.serving.middleware import (
@@ -71,7 +71,7 @@ def create_app(models: ModelManager, settings: ServeSettings) -> FastAPI:
             Middleware(ResponseHeadersMiddleware, headers=SECURE_HEADERS, is_draining=service.is_draining),
             Middleware(InternalErrorMiddleware, is_draining=service.is_draining),
             Middleware(
-                Trust,
+                AuthMiddleware,
                 authenticator=authenticator,
                 health_port=lambda: service.health_port,
                 health=health,

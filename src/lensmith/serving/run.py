@@ -42,9 +42,9 @@ def serve(settings: ServeSettings) -> None:
             settings = settings.model_copy(update={"beside": pull_bundle(settings.beside, settings)})
         channel = resources.enter_context(follow_registry(settings))
         loading = ModelManager.start_loading(settings, channel) if settings.workers == 1 else None
-        from lensmith.serving.auth.jwt import Authenticator, refuse_open_door
+        from lensmith.serving.auth.jwt import Authenticator, require_authentication
 
-        refuse_open_door(settings, Authenticator.of(settings))
+        require_authentication(settings, Authenticator.of(settings))
         with logging_as(settings):
             if loading is not None:
                 _serve_alone(settings, listeners, loading)

@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from lensmith.config import ServeSettings
 from lensmith.core.machine import allowed_cores
-from lensmith.serving.auth.middleware import client_of
+from lensmith.serving.auth.middleware import client_address
 from lensmith.serving.auth.quota import Quota
 from lensmith.serving.execution.admission import RETRY, AdmissionControl, UploadBudget
 from lensmith.serving.execution.autotune import choose_pool
@@ -138,5 +138,5 @@ class Service:
         if self._quota is None:
             return
         caller = request.scope["state"].get("caller")
-        key = f"subject:{caller.subject}" if caller else f"address:{client_of(request.scope)}"
+        key = f"subject:{caller.subject}" if caller else f"address:{client_address(request.scope)}"
         await self._quota.take(key, images)

@@ -19,7 +19,7 @@ from lensmith.config import ServeSettings
 from lensmith.errors import MissingPackageError, SettingsError
 from lensmith.serving.auth import rate_limit, rate_limit_redis
 from lensmith.serving.auth.quota import Quota
-from lensmith.serving.auth.rate_limit import Counts, Rate
+from lensmith.serving.auth.rate_limit import MemoryRateLimiter, Rate
 from lensmith.serving.problems import ProblemError
 
 
@@ -110,7 +110,7 @@ def test_a_caller_may_send_the_quota_and_then_is_told_when_to_come_back(clock: C
 @pytest.mark.parametrize("rate", [Rate(1, 1), Rate(3, 60), Rate(200, 60), Rate(7, 3600)])
 @pytest.mark.parametrize("images", [1, 2, 7])
 def test_who_waits_as_long_as_told_is_let_in_and_not_a_moment_before(clock: Clock, rate: Rate, images: int) -> None:
-    counts = Counts(rate)
+    counts = MemoryRateLimiter(rate)
     images = min(images, rate.images)
     for _ in range(300):
         wait = counts.take("robot", images)
@@ -125,7 +125,7 @@ def test_who_waits_as_long_as_told_is_let_in_and_not_a_moment_before(clock: Cloc
 
 
 def test_no_burst_around_the_border_of_two_windows_is_larger_than_the_quota(clock: Clock) -> None:
-    counts, let_in = Counts(Rate(60, 60)), []
+    counts, let_in = MemoryRateLimiter(Rate(60, 60)), []
     clock.now += 54  # six seconds of ten images each before the border; fixed windows would allow six more after it
     for _ in range(1300):
         if not counts.take("robot", 1):
@@ -143,36 +143,26 @@ def test_no_burst_around_the_border_of_two_windows_is_larger_than_the_quota(cloc
 
 def test_a_batch_counts_each_of_its_images_or_none(clock: Clock) -> None:
     quota = Quota(Rate(10, 60))
+    assert take(quota, images=11) == -1  # larger than the quota: waiting does not help
     assert take(quota, images=8) is None
     assert take(quota, images=3)
     assert take(quota, images=2) is None
     assert take(quota, images=1)
 
 
-def test_a_batch_larger_than_the_quota_is_not_told_to_wait(clock: Clock) -> None:
-    quota = Quota(Rate(10, 60))
-    assert take(quota, images=11) == -1
-    assert take(quota, images=10) is None
-
-
-def test_after_two_windows_of_silence_all_is_forgotten(clock: Clock) -> None:
-    quota = Quota(Rate(2, 60))
-    assert take(quota, images=2) is None
-    clock.now += 120
-    assert take(quota, images=2) is None
-
-
-def test_refused_images_do_not_count(clock: Clock) -> None:
+def test_refused_images_do_not_count_and_after_two_windows_of_silence_none_does(clock: Clock) -> None:
     quota = Quota(Rate(2, 60))
     assert take(quota, images=2) is None
     assert all(take(quota) for _ in range(50))
     clock.now += 90
     assert take(quota) is None
+    clock.now += 120
+    assert take(quota, images=2) is None
 
 
 def test_many_callers_take_little_memory_and_silent_ones_none(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limit, "CALLERS", 100)
-    counts = Counts(Rate(5, 60))
+    monkeypatch.setattr(rate_limit, "MAX_CALLERS", 100)
+    counts = MemoryRateLimiter(Rate(5, 60))
     for number in range(1000):
         assert counts.take(f"robot {number}", 5) == 0
         assert len(counts._callers) <= 100
@@ -230,16 +220,8 @@ class Redis:
 
 
 @pytest.fixture
-def redis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Redis]:
-    yield from _running(Redis(tmp_path), monkeypatch)
-
-
-@pytest.fixture
-def locked_redis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Redis]:
-    yield from _running(Redis(tmp_path, password="open sesame"), monkeypatch)
-
-
-def _running(server: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Redis]:
+def redis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Redis]:
+    """A running redis-server; its password may be given as the fixture's parameter."""
     if not shutil.which("redis-server"):
         if os.environ.get("CI") == "true":
             pytest.fail("CI must count in Redis: install redis-server")
@@ -249,6 +231,7 @@ def _running(server: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Redis]:
     monkeypatch.delenv("LENSMITH_REDIS_PASSWORD_FILE", raising=False)
     # What is promised of time-outs is counted, not timed; a busy machine must not make a healthy Redis seem slow.
     monkeypatch.setattr(rate_limit_redis, "TIMEOUT_S", 20.0)
+    server = Redis(tmp_path, password=getattr(request, "param", None))
     server.start()
     try:
         yield server
@@ -312,37 +295,25 @@ def test_many_at_once_are_let_in_as_often_as_the_quota_says(redis: Redis) -> Non
     asyncio.run(crowd())
 
 
-def test_redis_learns_no_names(redis: Redis) -> None:
-    async def look() -> list[bytes]:
+def test_redis_learns_no_names_and_what_is_counted_expires(redis: Redis) -> None:
+    server = redis
+
+    async def look() -> tuple[list[bytes], int]:
         import redis.asyncio
 
-        quota = of(redis_server)
+        quota = of(server, "5/minute")
         await quota.take("robot@example.org")
-        async with redis.asyncio.Redis.from_url(redis_server.url) as client:
+        async with redis.asyncio.Redis.from_url(server.url) as client:
             keys: list[bytes] = await client.keys("*")
+            left_s = int(await client.ttl(keys[0]))
         await quota.close()
-        return keys
+        return keys, left_s
 
-    redis_server = redis
-    found = asyncio.run(look())
-    assert len(found) == 1
-    assert b"robot" not in found[0]
-    assert found[0].startswith(b"lensmith-quota:")
-
-
-def test_what_is_counted_fades_from_redis(redis: Redis) -> None:
-    async def look() -> int:
-        import redis.asyncio
-
-        quota = of(redis_server, "5/minute")
-        await quota.take("robot")
-        async with redis.asyncio.Redis.from_url(redis_server.url) as client:
-            left = int(await client.ttl((await client.keys("*"))[0]))
-        await quota.close()
-        return left
-
-    redis_server = redis
-    assert 0 < asyncio.run(look()) <= 120
+    keys, left_s = asyncio.run(look())
+    assert len(keys) == 1
+    assert b"robot" not in keys[0]
+    assert keys[0].startswith(b"lensmith-quota:")
+    assert 0 < left_s <= 120
 
 
 def test_when_redis_is_killed_and_comes_back_no_request_fails_and_both_are_said_once(
@@ -358,10 +329,8 @@ def test_when_redis_is_killed_and_comes_back_no_request_fails_and_both_are_said_
         assert [await taken(quota) for _ in range(3)] == [None] * 3
         assert await taken(quota) is not None
         assert asked.times == 2
-        assert [record.getMessage() for record in caplog.records] == [
-            f"Redis at 127.0.0.1:{redis.port} does not answer (ConnectionError); quotas are counted in this process "
-            "until it does"
-        ]
+        assert len(caplog.records) == 1
+        assert f"127.0.0.1:{redis.port}" in caplog.text
         asked.now += rate_limit_redis.RETRY_S
         assert await taken(quota, "another") is None  # asks again, in vain
         assert asked.times == 3
@@ -372,9 +341,7 @@ def test_when_redis_is_killed_and_comes_back_no_request_fails_and_both_are_said_
         asked.now += rate_limit_redis.RETRY_S
         assert await taken(quota, "another") is None
         assert asked.times == 4
-        assert caplog.records[-1].getMessage() == (
-            f"Redis at 127.0.0.1:{redis.port} answers again; quotas are counted there"
-        )
+        assert len(caplog.records) == 2
         assert [await taken(quota, "another") for _ in range(5)].count(None) == 4  # one is counted there already
         assert len(caplog.records) == 2
         await quota.close()
@@ -422,11 +389,12 @@ def test_a_redis_that_never_was_there_is_no_reason_not_to_start(redis: Redis) ->
     asyncio.run(go_on())
 
 
+@pytest.mark.parametrize("redis", ["open sesame"], indirect=True)
 def test_the_password_comes_from_the_environment_or_a_file_and_is_not_logged(
-    locked_redis: Redis, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    redis: Redis, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def shares_a_count() -> bool:
-        one, two, caller = of(locked_redis), of(locked_redis), f"robot {time.monotonic_ns()}"
+        one, two, caller = of(redis), of(redis), f"robot {time.monotonic_ns()}"
         await one.take(caller, 5)
         wait = await taken(two, caller)
         await one.close()

@@ -1,1 +1,1 @@
-"""Who calls, what they may do, how much of it, and what was done with the power to change things."""
+"""Auth: tokens (JWT, JWKS), scopes, rate limit and quota of each caller, and the audit log of admin acts."""

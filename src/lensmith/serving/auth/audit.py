@@ -1,6 +1,6 @@
-"""What was done with the scope `admin`, one JSON line each on the logger `lensmith.audit`.
+"""Audit log: one JSON line for each admin act and each attempt, on the logger `lensmith.audit`.
 
-The line is the record's message; the same as a dictionary is its attribute `audit`, for formatters that write JSON.
+The line is the log record's message; its attribute `audit` is the same as a dictionary, for formatters that write JSON.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger("lensmith.audit")
 
 MAX_TEXT = 1000
-"""Characters of one detail; what is longer is cut."""
+"""Most characters of one detail; longer ones are cut."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*")
 
 
 def record(action: str, caller: Caller | None, request_id: str, outcome: str, **details: Any) -> None:
-    """Write one line about an act or the attempt at one; never raises.
+    """Log one admin act or attempt; never raises.
 
     Args:
-        action: what was asked for, as `swap`.
-        caller: who asked; None: the service does not ask who calls, or could not tell.
-        request_id: the request's identifier.
-        outcome: what came of it: `done`, `refused` or `failed`.
-        details: more, as the `client` address or a bundle's path. What looks like a token is left out; secrets must not
-            be passed.
+        action: name of the act, such as `swap`.
+        caller: the authenticated sender; None: unknown, or without authentication.
+        request_id: identifier of the request.
+        outcome: `done`, `refused` or `failed`.
+        details: further values, such as the `client` address or a bundle's path. Text that looks like a token is
+            replaced; secrets must not be passed.
     """
     entry = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -50,5 +50,5 @@ def _plain(value: Any) -> bool | int | float | str | None:
         return value
     try:
         return _TOKEN.sub("[token]", str(value))[:MAX_TEXT]
-    except Exception:  # an observer does not fail what it observes
+    except Exception:  # logging must not fail the act
         return f"[{type(value).__name__}]"

@@ -1,4 +1,4 @@
-"""Who calls, and what they may do: JSON Web Tokens, checked for each request.
+"""JSON Web Tokens (JWT): authentication of each request, with the scopes that its token grants.
 
 A token that is refused gets the same answer whatever is wrong with it. The reason goes to the log, without the token.
 """
@@ -20,18 +20,19 @@ import jwt
 from lensmith.config import ServeSettings
 from lensmith.core.credentials import TOKEN_SECRET, token_secret
 from lensmith.errors import ServiceError, SettingsError
-from lensmith.serving.auth.keys import KeySet, OneKey, is_loopback, public_key, secret_key
+from lensmith.serving.auth.jwks import JWKS
+from lensmith.serving.auth.keys import StaticKey, is_loopback, public_key, secret_key
 from lensmith.serving.problems import ProblemError
 
 logger = logging.getLogger(__name__)
 
 MAX_TOKEN_BYTES = 8192
 LEEWAY_S = 10
-"""Seconds that the clocks of this machine and of whoever makes tokens may differ."""
-REMEMBERED = 4096
-"""Checked tokens that are remembered, so that a caller's next request costs no signature (100 µs with ES256)."""
+"""Seconds by which the clocks of this machine and of the maker of tokens may differ."""
+MAX_CACHED_TOKENS = 4096
+"""Checked tokens that are cached, so that a caller's next request costs no signature (100 µs with ES256)."""
 LOG_EVERY_S = 10.0
-"""Seconds between two lines of the log about tokens refused for the same reason; anybody can send such tokens."""
+"""Seconds between two log lines about tokens refused for the same reason; anybody can send such tokens."""
 
 _REQUIRED = ["exp", "iss", "aud", "sub"]
 _LAST_S = 253_402_300_800  # the end of the year 9999, in which the last date ends
@@ -42,38 +43,38 @@ _CHALLENGE = 'Bearer realm="lensmith"'
 
 @dataclass(frozen=True)
 class Caller:
-    """Whose request it is.
+    """The authenticated sender of a request.
 
     Attributes:
-        subject: the token's `sub`: 1 to 256 printable characters.
-        scopes: what it allows, as `predict` and `admin`; neither includes the other.
+        subject: the token's `sub`, 1 to 256 printable characters.
+        scopes: the scopes that the token grants, such as `predict` and `admin`; neither includes the other.
     """
 
     subject: str
     scopes: frozenset[str]
 
     def require(self, scope: str) -> None:
-        """Go on only where the token allows it: `predict` or `admin`.
+        """Refuse a caller whose token lacks a scope: `predict` or `admin`.
 
         Raises:
             ProblemError: `forbidden`.
         """
         if scope not in self.scopes:
             challenge = f'{_CHALLENGE}, error="insufficient_scope", scope="{scope}"'
-            detail = f"A token with the scope `{scope}` was expected. This one is valid, and has not got it."
+            detail = f"A token with the scope `{scope}` was expected. This one is valid, but lacks it."
             raise ProblemError("forbidden", detail, {"www-authenticate": challenge})
 
 
 class Authenticator:
-    """Checks the token of each request.
+    """Authenticates requests by their bearer tokens.
 
     Args:
-        keys: what checks signatures.
-        issuer: `iss` that a token must have.
-        audience: `aud` that a token must have, alone or among others.
+        keys: source of the keys that check signatures.
+        issuer: required `iss` of a token.
+        audience: required `aud` of a token, alone or among others.
     """
 
-    def __init__(self, keys: OneKey | KeySet, issuer: str, audience: str) -> None:
+    def __init__(self, keys: StaticKey | JWKS, issuer: str, audience: str) -> None:
         self._keys = keys
         self._issuer = issuer
         self._audience = audience
@@ -83,12 +84,12 @@ class Authenticator:
 
     @classmethod
     def of(cls, settings: ServeSettings) -> Authenticator | None:
-        """As the settings and LENSMITH_JWT_SECRET say; None where neither names a secret, a key or a key set.
+        """The authenticator of the settings and LENSMITH_JWT_SECRET; None: they name no secret, key or key set.
 
         Raises:
-            SettingsError: what they name cannot be read or is unusable, or both name something.
+            SettingsError: the secret, key or key set cannot be used, or several are named.
         """
-        keys: OneKey | KeySet
+        keys: StaticKey | JWKS
         secret = token_secret(settings.jwt_secret_file)
         if secret is not None and (settings.jwt_key_file or settings.jwks):
             raise SettingsError(
@@ -97,28 +98,30 @@ class Authenticator:
                 "Unset the one, or leave out the other.",
             )
         if secret is not None:
-            keys = OneKey(secret_key(secret))
+            keys = StaticKey(secret_key(secret))
         elif settings.jwt_key_file:
-            keys = OneKey(public_key(settings.jwt_key_file))
+            keys = StaticKey(public_key(settings.jwt_key_file))
         elif settings.jwks:
-            keys = KeySet(settings.jwks)
+            keys = JWKS(settings.jwks)
         else:
             return None
         return cls(keys, settings.jwt_issuer, settings.jwt_audience)
 
     async def authenticate(self, headers: Sequence[tuple[bytes, bytes]]) -> Caller:
-        """The caller whose valid token stands in `headers`, which are a request's as ASGI has them (names in lower
-        case).
+        """The caller whose token is in a request's headers.
+
+        Args:
+            headers: names in lower case and values, as ASGI has them.
 
         Raises:
             ProblemError: `unauthenticated`.
         """
         token = _bearer(headers)
-        self._keys.tend()
+        self._keys.maybe_refresh()
         if self._version != self._keys.version:
             self._version = self._keys.version
             self._checked.clear()
-        # By its hash: comparing tokens themselves takes longer the more of them is right.
+        # By its hash: comparing tokens themselves would take longer the more of their characters are right.
         digest = hashlib.sha256(token).digest()
         if known := self._checked.get(digest):
             caller, until = known
@@ -131,9 +134,9 @@ class Authenticator:
             caller, until = await self._check(token.decode())
         except jwt.PyJWTError as error:
             raise self._refused(type(error).__name__) from None
-        if self._version == self._keys.version:  # a set that changed meanwhile may have lost the key
+        if self._version == self._keys.version:  # else the key may have been removed meanwhile
             self._checked[digest] = caller, until
-            if len(self._checked) > REMEMBERED:
+            if len(self._checked) > MAX_CACHED_TOKENS:
                 self._checked.popitem(last=False)
         return caller
 
@@ -168,22 +171,22 @@ class Authenticator:
         return _invalid()
 
 
-def refuse_open_door(settings: ServeSettings, authenticator: Authenticator | None) -> None:
-    """Do not listen where others can reach it, while anybody may call, unless --insecure says so.
+def require_authentication(settings: ServeSettings, authenticator: Authenticator | None) -> None:
+    """Refuse to listen beyond this machine without authentication, unless `--insecure` is given.
 
     Raises:
-        ServiceError: the address is not of this machine alone, and nothing checks tokens.
+        ServiceError: others can reach the address, and nothing checks tokens.
     """
-    if authenticator is not None or settings.insecure or _only_here(settings.host):
+    if authenticator is not None or settings.insecure or _is_local(settings.host):
         return
     raise ServiceError(
         f"Authentication was expected, as others can reach {settings.host or 'every address'}.",
-        "No secret, key or key set is named, so anybody could call.",
-        "Name one with --jwt-secret-file, --jwt-key-file or --jwks, or say --insecure to serve everybody all the same.",
+        "No secret, key or key set is named, so anybody could send requests.",
+        "Name one with --jwt-secret-file, --jwt-key-file or --jwks, or give --insecure to serve everybody.",
     )
 
 
-def _only_here(host: str) -> bool:
+def _is_local(host: str) -> bool:
     if is_loopback(host):
         return True
     try:
@@ -211,7 +214,7 @@ def _bearer(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
 def _invalid() -> ProblemError:
     return ProblemError(
         "unauthenticated",
-        "One valid token of this service was expected, as `Authorization: Bearer TOKEN`. What arrived is none, or none "
-        "any more. Get a new one.",
+        "One valid token of this service was expected, as `Authorization: Bearer TOKEN`. The one that arrived is not "
+        "valid, or no longer. Get a new one.",
         {"www-authenticate": f'{_CHALLENGE}, error="invalid_token"'},
     )

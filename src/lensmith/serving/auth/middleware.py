@@ -1,4 +1,4 @@
-"""Who may ask what: every address needs a token, but for those that are named here."""
+"""Auth middleware: every path needs a token with the right scope (`predict`, `admin`), except those named here."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from lensmith.serving.auth.jwt import Authenticator
 from lensmith.serving.problems import ProblemError
 
 HEALTH = frozenset({"/livez", "/readyz", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"})
-"""Asked by orchestrators and Prometheus, which have no tokens; can be put on a port of their own."""
+"""Paths that orchestrators and Prometheus ask without a token; they can be put on a port of their own."""
 OPEN = frozenset({"/", "/openapi.json"})
 OPEN_BELOW = "/console/"
-"""The page, which asks its reader for a token."""
+"""Prefix of the page's files; the page asks its user for a token."""
 ADMIN_BELOW = "/admin/"
 
 
-class Trust:
-    """Lets a request pass if its token allows what it asks; `scope["state"]["caller"]` is then who it is.
+class AuthMiddleware:
+    """Passes on a request if its token grants the scope that the path needs, with the `Caller` in its state.
 
-    Without authentication everybody may ask for predictions, and nobody for admin acts: whether a request comes from
-    this machine, a proxy on it, or a page in its browser, cannot be told.
+    Without authentication everybody may ask for predictions, and nobody may use admin routes: a request from this
+    machine cannot be distinguished from one through a proxy on it, or from a page in its browser.
 
     Args:
-        app: what is guarded.
-        authenticator: None: no authentication.
-        health_port: where health is asked, and nothing else; None: on the same port.
-        health: addresses that count as health beside `HEALTH`.
+        app: the application that is protected.
+        authenticator: the check of tokens; None: no authentication.
+        health_port: returns the port for health and metrics alone; None: they are on the port of the other routes.
+        health: paths that count as health besides `HEALTH`.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Trust:
         self._health = HEALTH | health
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See the class."""
+        """Check the request, then pass it on or answer with the problem."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         try:
@@ -69,7 +69,7 @@ class Trust:
         except ProblemError:
             state = scope["state"]
             act = f"{scope['method']} {path}"
-            audit.record(act, state.get("caller"), state["request_id"], "refused", client=client_of(scope))
+            audit.record(act, state.get("caller"), state["request_id"], "refused", client=client_address(scope))
             raise
 
     async def _require(self, scope: Scope, wanted: Literal["predict", "admin"]) -> None:
@@ -80,17 +80,17 @@ class Trust:
         elif wanted == "admin":
             raise ProblemError(
                 "forbidden",
-                "Admin acts need authentication: start the service with --jwt-secret-file, say, and send a token with "
-                "the scope `admin`. SIGHUP reads the bundle again without one.",
+                "Admin routes need authentication: start the service with, for example, --jwt-secret-file, and send a "
+                "token with the scope `admin`. SIGHUP reloads the bundle without one.",
             )
 
 
 def declare_tokens(app: FastAPI, health: frozenset[str] = frozenset()) -> None:
-    """Say in the OpenAPI document which addresses need a token.
+    """Declare in the OpenAPI document which routes need a token.
 
     Args:
-        app: its routes have been added.
-        health: as `Trust` has it.
+        app: application whose routes have been added.
+        health: paths that count as health besides `HEALTH`.
     """
     made = app.openapi
     open_to_all = HEALTH | OPEN | health
@@ -108,6 +108,6 @@ def declare_tokens(app: FastAPI, health: frozenset[str] = frozenset()) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def client_of(scope: Scope) -> str:
-    """The address that a request came from; behind a proxy, the proxy's."""
+def client_address(scope: Scope) -> str:
+    """The IP address that a request came from; behind a proxy, the proxy's."""
     return (scope.get("client") or ("unknown", 0))[0]

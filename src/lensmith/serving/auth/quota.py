@@ -1,4 +1,4 @@
-"""How many images a caller may send, counted in this process, or in Redis for several processes and replicas."""
+"""Quota: the rate limit of each caller in images, counted in this process or in Redis for several replicas."""
 
 from __future__ import annotations
 
@@ -6,39 +6,39 @@ import hashlib
 import math
 
 from lensmith.config import ServeSettings
-from lensmith.serving.auth.rate_limit import Counts, Rate
-from lensmith.serving.auth.rate_limit_redis import SharedCounts
+from lensmith.serving.auth.rate_limit import MemoryRateLimiter, Rate
+from lensmith.serving.auth.rate_limit_redis import RedisRateLimiter
 from lensmith.serving.problems import ProblemError
 
 DEFAULT = "200/minute"
 
 
 class Quota:
-    """The quota of every caller.
+    """The rate limit of every caller.
 
-    Where Redis is to count and does not answer, this process counts alone until it does: then each replica lets in as
-    much as all should together. What Redis lets in is counted here as well, so that nobody begins anew.
+    While Redis does not answer, this process counts alone: each replica then allows the whole quota. Images that Redis
+    allowed are counted here, too, so that callers do not start from zero when it fails.
 
     Args:
-        rate: what one caller may send.
-        shared: the count in Redis; None: this process's own.
+        rate: images that one caller may send in a window.
+        shared: the limiter in Redis; None: this process counts alone.
     """
 
-    def __init__(self, rate: Rate, shared: SharedCounts | None = None) -> None:
+    def __init__(self, rate: Rate, shared: RedisRateLimiter | None = None) -> None:
         self.rate = rate
         self.shared = shared
-        self._counts = Counts(rate)
+        self._local = MemoryRateLimiter(rate)
 
     @classmethod
     def of(cls, settings: ServeSettings, authenticated: bool) -> Quota | None:
-        """As the settings say; None: there is no quota.
+        """The quota of the settings; None: there is no quota.
 
         Args:
-            settings: `quota` and `quota_store`.
-            authenticated: whether callers have names; without them there is a quota only where one is set.
+            settings: settings of the service, with `quota` and `quota_store`.
+            authenticated: whether callers have tokens; without them there is a quota only if one is set.
 
         Raises:
-            SettingsError: one of them is unusable.
+            SettingsError: `quota` or `quota_store` cannot be used.
             ModuleNotFoundError: the packages for Redis are not installed.
         """
         text = settings.quota or (DEFAULT if authenticated else "none")
@@ -47,17 +47,17 @@ class Quota:
         rate = Rate.parse(text)
         if settings.quota_store == "memory":
             return cls(rate)
-        return cls(rate, SharedCounts(settings.quota_store, rate))
+        return cls(rate, RedisRateLimiter(settings.quota_store, rate))
 
     async def take(self, caller_key: str, images: int = 1) -> None:
-        """Count `images` of a caller.
+        """Count a request's images against its caller's quota.
 
         Args:
-            caller_key: the caller's subject, or address; only its hash is kept.
-            images: of this request, at least 1.
+            caller_key: the caller's subject or address; only its hash is stored.
+            images: number of images in the request, at least 1.
 
         Raises:
-            ProblemError: `over-quota`, with Retry-After in seconds where waiting helps; none of them is counted.
+            ProblemError: `over-quota`, with Retry-After in seconds where waiting helps; no image is counted then.
         """
         allowed = f"One caller may send {self.rate.images:,} images in {self.rate.seconds:,} s"
         if images > self.rate.images:
@@ -65,9 +65,9 @@ class Quota:
         key = hashlib.sha256(caller_key.encode(errors="replace")).hexdigest()[:32]
         wait = await self.shared.take(key, images) if self.shared else None
         if wait is None:
-            wait = self._counts.take(key, images)
+            wait = self._local.take(key, images)
         elif not wait:
-            self._counts.note(key, images)
+            self._local.record(key, images)
         if wait:
             seconds = max(1, math.ceil(wait))
             detail = f"{allowed}. These {images:,} would be more: send them again in {seconds:,} s."

@@ -1,6 +1,6 @@
-"""Images counted in Redis, where several processes and replicas share the count.
+"""Rate limit in Redis: images of each caller counted together by several processes and replicas.
 
-Redis may be slow or gone at any time: then nobody waits for it but one request in a few seconds, and that one shortly.
+Redis may be slow or gone at any time (circuit breaking): then only one request in a few seconds waits for it, briefly.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from lensmith.serving.auth.rate_limit import Rate
 logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 0.05
-"""Longest that a request waits for Redis, connecting included."""
+"""Seconds that a request waits for Redis at most, connecting included."""
 RETRY_S = 3.0
-"""Seconds in which a Redis that did not answer is left alone; then one request asks it again."""
+"""Seconds without requests to a Redis that did not answer; then one request tries it again."""
 CONNECTIONS = 16
-"""At most, for each process."""
+"""Most connections of one process."""
 PREFIX = "lensmith-quota"
 
 
-class SharedCounts:
+class RedisRateLimiter:
     """A sliding window for each caller in Redis, by the scripts of the package `limits`.
 
     Args:
         url: redis://HOST:PORT/DB, or rediss:// for TLS; the password comes from LENSMITH_REDIS_PASSWORD or the file
             that LENSMITH_REDIS_PASSWORD_FILE names.
-        rate: what one caller may send.
+        rate: images that one caller may send in a window.
 
     Raises:
-        SettingsError: the address is of another form, or holds a password.
+        SettingsError: the URL has another form, or contains a password.
         ModuleNotFoundError: `limits` or `redis` is not installed.
     """
 
@@ -72,24 +72,24 @@ class SharedCounts:
         return not self._failing
 
     async def take(self, key: str, images: int) -> float | None:
-        """Count `images` if they fit.
+        """Count `images` if they are allowed.
 
         Returns:
-            Seconds until they would; 0.0: they are counted; None: Redis does not tell.
+            Seconds until they would be allowed; 0.0: they are counted; None: Redis does not answer.
         """
         now = time.monotonic()
         if now < self._silent_until:
             return None
         if self._failing:
-            self._silent_until = now + RETRY_S  # this request asks for all
+            self._silent_until = now + RETRY_S  # this request alone tries again
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 wait = await self._ask(key, images)
         except self._errors as error:
             self._silent_until = time.monotonic() + RETRY_S
             if not self._failing:
-                said = "Redis at %s does not answer (%s); quotas are counted in this process until it does"
-                logger.warning(said, self._where, type(error).__name__)
+                message = "Redis at %s does not answer (%s); quotas are counted in this process until it does"
+                logger.warning(message, self._where, type(error).__name__)
             self._failing = True
             return None
         if self._failing:
@@ -107,13 +107,13 @@ class SharedCounts:
         if await self._storage.acquire_sliding_window_entry(name, allowed, window_s, images):
             return 0.0
         previous, previous_left, current, current_left = await self._storage.get_sliding_window(name, window_s)
-        # The running window's key lives on for a window, in which it is the one before.
+        # The current window's key lives on for another window, in which it is the previous one.
         left = previous_left if previous else max(0.0, current_left - window_s)
-        return max(0.001, self._rate.wait(previous, current, left, images))
+        return max(0.001, self._rate.wait_s(previous, current, left, images))
 
 
 def _checked(url: str) -> str:
-    """HOST:PORT of an address that can be used; nothing of another is repeated, as it may hold a password."""
+    """HOST:PORT of a usable URL; nothing of an unusable one is repeated, as it may contain a password."""
     try:
         address = urlsplit(url)
         port, database = address.port or 6379, address.path.strip("/")

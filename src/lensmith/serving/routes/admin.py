@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from lensmith.errors import LensmithError, ServiceError
 from lensmith.serving.auth import audit
-from lensmith.serving.auth.middleware import client_of
+from lensmith.serving.auth.middleware import client_address
 from lensmith.serving.execution.admission import RETRY
 from lensmith.serving.problems import ProblemError, documented
 from lensmith.serving.schema import ModelName, SwapRequest
@@ -27,7 +27,7 @@ def add_admin(app: FastAPI, service: Service) -> None:
         """
         service.require_started()
         path = Path(wanted.bundle) if wanted.bundle else service.models.active.path
-        outcome, details = "failed", {"bundle": str(path), "client": client_of(request.scope)}
+        outcome, details = "failed", {"bundle": str(path), "client": client_address(request.scope)}
         try:
             active = await service.hot_reload.swap(path)
             outcome, details["model"] = "done", str(active)
