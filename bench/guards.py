@@ -1,10 +1,10 @@
-"""How often the guards of a canary release are wrong, and how soon they are right: simulated, with the real guards.
+"""How often the guards of a canary release are wrong, and how soon they find faults: simulated, with the real guards.
 
     python bench/guards.py [--repeats 1000] [--quick] [--only WORD] [--plot FILE] [--json]
 
-Each release is looked at every 20 challenger requests, as a service does every few seconds, until a guard objects. Half
-of the scenarios have a challenger that is the champion's equal, or a little better: there every objection is a false
-alarm. The others have something wrong. Everything is drawn from one seed.
+Each rollout is assessed every 20 challenger requests, as a service does every few seconds, until a guard objects. Half of
+the scenarios have a challenger that is the champion's equal, or a little better: there every objection is a false alarm.
+The others have a fault. Everything is drawn from one seed.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from lensmith.rollout.guards import RolloutGuards
 from lensmith.rollout.metrics import BUCKETS, ModelCounts, upper_ms
 from lensmith.rollout.state import CanaryRelease
 
-LOOK = 20
-"""Challenger requests between two looks."""
+ASSESS_EVERY = 20
+"""Challenger requests between two assessments."""
 EVERY = 10
-"""Looks after which latencies are drawn anew: those at which a window of 200 requests can close."""
+"""Assessments after which latencies are drawn anew: those at which a window of 200 requests can close."""
 WHOLE, DETECTED_WITHIN = 5000, 2000
-"""Challenger requests of a release in which nothing should be found, and in which something should."""
+"""Challenger requests of a rollout without a fault, and of one with a fault that has to be found."""
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Model:
-    """One side of a release.
+    """One side of a rollout.
 
     Attributes:
         errors: share of requests that fail.
@@ -63,7 +63,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A release, many times over.
+    """A rollout that is simulated many times.
 
     Attributes:
         name: in tables and plots.
@@ -148,7 +148,7 @@ def histogram(model: Model, whole: bool, factor: float) -> Array:
 
 
 class Side:
-    """One model's counts in one release, look by look."""
+    """One model's counts in one rollout, at each assessment."""
 
     def __init__(
         self, random: np.random.Generator, scenario: Scenario, model: Model, requests: Array, bursts: Array
@@ -176,43 +176,43 @@ class Side:
         answered = np.diff(self.answered, prepend=0)
         self.compared, self.agreed = self.answered, random.binomial(answered, agreement).cumsum().tolist()
 
-    def at(self, look: int) -> ModelCounts:
+    def at(self, index: int) -> ModelCounts:
         """What had been counted then."""
         return ModelCounts(
-            self.answered[look],
-            self.failed[look],
-            self.latency[look // EVERY],
-            self.work[look // EVERY],
-            self.classes[look],
+            self.answered[index],
+            self.failed[index],
+            self.latency[index // EVERY],
+            self.work[index // EVERY],
+            self.classes[index],
             Counter(),
-            self.right[look],
-            self.wrong[look],
-            self.compared[look],
-            self.agreed[look],
+            self.right[index],
+            self.wrong[index],
+            self.compared[index],
+            self.agreed[index],
         )
 
 
 def _counted(random: np.random.Generator, total: Array, chances: Array) -> list[Counter[int]]:
-    """Draws of `total` (L,) things over kinds with `chances` (K,) or (L, K), added up look by look."""
+    """Draws of `total` (L,) things over kinds with `chances` (K,) or (L, K), summed up over the assessments."""
     used = np.flatnonzero(chances if chances.ndim == 1 else chances.sum(axis=0))
     drawn = random.multinomial(total, chances[..., used] / chances[..., used].sum(axis=-1, keepdims=True))
     keys = used.tolist()
     return [Counter(dict(zip(keys, row, strict=True))) for row in drawn.cumsum(axis=0).tolist()]
 
 
-def release(scenario: Scenario, repeat: int, requests: int, auto_promote: bool = False) -> tuple[str, int]:
-    """One release.
+def simulate_rollout(scenario: Scenario, repeat: int, requests: int, auto_promote: bool = False) -> tuple[str, int]:
+    """Simulate one rollout.
 
     Returns:
         The guard that ended it, or an empty text; after how many challenger requests.
     """
     random = np.random.default_rng((zlib.crc32(scenario.name.encode()), repeat))
-    looks, share = requests // LOOK, scenario.share / 100
-    bursts = np.repeat(random.random(looks // EVERY) < 0.2 * (scenario.bursts > 1), EVERY)
-    others = random.negative_binomial(LOOK, share, looks)
-    others = others + LOOK if scenario.shadow else others  # the champion answers what the challenger copies
+    assessments, share = requests // ASSESS_EVERY, scenario.share / 100
+    bursts = np.repeat(random.random(assessments // EVERY) < 0.2 * (scenario.bursts > 1), EVERY)
+    others = random.negative_binomial(ASSESS_EVERY, share, assessments)
+    others = others + ASSESS_EVERY if scenario.shadow else others  # the champion answers what the challenger copies
     champion = Side(random, scenario, scenario.champion, others, bursts)
-    challenger = Side(random, scenario, scenario.challenger, np.full(looks, LOOK), bursts)
+    challenger = Side(random, scenario, scenario.challenger, np.full(assessments, ASSESS_EVERY), bursts)
     if scenario.shadow:
         challenger.compare(random, scenario.agreement)
     guard = RolloutGuards(
@@ -226,16 +226,16 @@ def release(scenario: Scenario, repeat: int, requests: int, auto_promote: bool =
             auto_promote=auto_promote,
         )
     )
-    for look in range(looks):
-        assessment = guard.assess(champion.at(look), challenger.at(look))
+    for index in range(assessments):
+        assessment = guard.assess(champion.at(index), challenger.at(index))
         if assessment.action != "hold":
-            return assessment.guard, (look + 1) * LOOK
+            return assessment.guard, (index + 1) * ASSESS_EVERY
     return "", requests
 
 
 def simulate(scenario: Scenario, repeats: int, requests: int) -> dict[str, Any]:
-    """Many releases of one kind, as plain values."""
-    ended = [release(scenario, repeat, requests) for repeat in range(repeats)]
+    """Many rollouts of one kind, as plain values."""
+    ended = [simulate_rollout(scenario, repeat, requests) for repeat in range(repeats)]
     after = sorted(requests for guard, requests in ended if guard)
     low, high = wilson(len(after), repeats)
     return {
@@ -262,7 +262,7 @@ def plot(alike: list[dict[str, Any]], wrong: list[dict[str, Any]], path: Path) -
     left.axvline(1, color="#c23b22", linestyle="--", linewidth=1)
     left.set_yticks(range(len(alike)), [found["scenario"] for found in reversed(alike)], fontsize=8)
     left.set_xlim(left=-0.02)
-    left.set_xlabel("false alarms, % of releases, with 95 % intervals (wanted: at most 1)")
+    left.set_xlabel("false alarms, % of rollouts, with 95 % intervals (wanted: at most 1)")
     left.set_title(f"Nothing is wrong, {alike[0]['requests']:,} challenger requests", fontsize=10)
     for index, found in enumerate(wrong):
         after, repeats = found["after"], found["repeats"]
@@ -273,8 +273,8 @@ def plot(alike: list[dict[str, Any]], wrong: list[dict[str, Any]], path: Path) -
     right.axhline(99, color="#c23b22", linestyle="--", linewidth=1)
     right.set_ylim(0, 101)
     right.set_xlabel("challenger requests")
-    right.set_ylabel("% of releases rolled back")
-    right.set_title("Something is wrong", fontsize=10)
+    right.set_ylabel("% of rollouts rolled back")
+    right.set_title("Faulty challengers", fontsize=10)
     right.legend(fontsize=8, loc="lower right")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

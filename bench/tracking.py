@@ -1,11 +1,11 @@
-"""What tracking costs a training: the same one with it and without, in turn, as whole `lensmith train` commands.
+"""The cost of tracking: the same training with and without it, in turn, as whole `lensmith train` commands.
 
     python bench/tracking.py [--epochs 40] [--pairs 3] [--uri URI] [--quick]
 
 A figure is the median over pairs of neighbours, so that a machine that slows down slows both; the order turns from
-pair to pair. Tracked runs go into a SQLite file that is there already, as from the second training on. The side
-process's own time is measured apart, on a finished run: what it takes of a machine whose cores are all at work.
-`--quick` trains for some seconds, where what is fixed weighs most; the ratio is meant for minutes.
+pair to pair. Tracked runs go into an existing SQLite file, as from the second training on. The uploader
+process's own time is measured separately, on a finished run: its cost on a machine whose cores are all busy.
+`--quick` trains for some seconds, where fixed costs dominate; the ratio is meaningful for minutes.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def known(failed: int, decision: Decision | None = None, **more: Any) -> dict[st
 
 def section(page: "webdriver.Chrome", text: str) -> Any:
     """The tile, once it says that."""
-    found = page.find_element(By.ID, "release")
+    found = page.find_element(By.ID, "rollout")
     WebDriverWait(page, 10).until(lambda _: text in found.text)
     return found
 
@@ -137,7 +137,7 @@ def test_champion_and_challenger_stand_side_by_side(
     assert "Class shift" in found.text
     states = {
         item.find_element(By.CLASS_NAME, "guard").text: item.get_attribute("data-state")
-        for item in found.find_elements(By.CSS_SELECTOR, "#release-guards li")
+        for item in found.find_elements(By.CSS_SELECTOR, "#rollout-guards li")
     }
     assert states == {"Errors": "fine", "Latency": "too little data", "Classes": "fine", "Feedback": "fine"}
     page.execute_script("arguments[0].scrollIntoView({behavior: 'instant'})", found)
@@ -180,7 +180,7 @@ def test_without_a_release_nothing_is_shown(
     page = browser()
     page.get(url)
     WebDriverWait(page, 10).until(lambda _: "flowers" in page.find_element(By.ID, "model").text)
-    assert not page.find_element(By.ID, "release").is_displayed()
+    assert not page.find_element(By.ID, "rollout").is_displayed()
 
 
 def test_on_a_narrow_phone_nothing_is_cut_off(

@@ -57,7 +57,7 @@ def status(
     tracking_uri: Uri = None,
     as_json: Json = False,
 ) -> None:
-    """Compare champion and challenger: both in numbers with 95 % intervals, guards, replicas, earlier releases.
+    """Compare champion and challenger: both in numbers with 95 % intervals, guards, replicas, earlier rollouts.
 
     With `--watch` and `--json` each look is one line.
     """
@@ -80,7 +80,7 @@ def status(
 
 
 def promote(name: _Name, reason: _Reason = "", tracking_uri: Uri = None, as_json: Json = False) -> None:
-    """End the release: the challenger becomes the champion, regardless of the guards.
+    """End the rollout: the challenger becomes the champion, regardless of the guards.
 
     The alias `previous` then names the old champion.
     """
@@ -88,7 +88,7 @@ def promote(name: _Name, reason: _Reason = "", tracking_uri: Uri = None, as_json
 
 
 def abort(name: _Name, reason: _Reason = "", tracking_uri: Uri = None, as_json: Json = False) -> None:
-    """End the release: the champion answers all requests again."""
+    """End the rollout: the champion answers all requests again."""
     _print_end(*api.Rollout(name, tracking_uri).abort(reason), as_json)
 
 

@@ -7,7 +7,7 @@ import { ask } from "./service.js";
 const EVERY_MS = 5_000; // as often as a service looks into the registry
 const MISSING_EVERY_MS = 30_000;
 
-const section = byId("release");
+const section = byId("rollout");
 
 const OUTCOMES = { promoted: "Promoted", rolled_back: "Rolled back", aborted: "Aborted" };
 const GUARDS = {
@@ -51,7 +51,7 @@ async function look() {
     const { rollout, decision, comparison, version, reachable } = await ask("rollout", "json");
     section.hidden = !rollout;
     if (rollout) show(rollout, decision, comparison, version, reachable);
-    if (version) next = EVERY_MS; // a release may begin at any time
+    if (version) next = EVERY_MS; // a rollout may begin at any time
   } catch (problem) {
     if (problem.status === undefined) throw problem;
     section.hidden = true; // an older service, an unreachable one, or one that requires a token
@@ -66,14 +66,14 @@ function show(rollout, decision, comparison, version, reachable) {
   const how = rollout.shadow ? `works on copies of ${share}` : `answers ${share}`;
   const state = decision ? OUTCOMES[decision.outcome] ?? decision.outcome : "Under way";
   section.dataset.outcome = decision?.outcome ?? "";
-  say("release-title", decision ? "Last canary release" : "Canary release");
+  say("rollout-title", decision ? "Last canary release" : "Canary release");
   const now = decision ? `version ${version} serves` : `version ${rollout.challenger} ${how}`;
-  say("release-note", reachable ? now : `${now}; the registry does not answer`);
-  say("release-state", state);
-  say("release-reason", decision ? decision.reason : "");
-  byId("release-reason").hidden = !decision;
+  say("rollout-note", reachable ? now : `${now}; the registry does not answer`);
+  say("rollout-state", state);
+  say("rollout-reason", decision ? decision.reason : "");
+  byId("rollout-reason").hidden = !decision;
   const known = Boolean(comparison?.champion && comparison.challenger);
-  byId("release-figures").hidden = !known;
+  byId("rollout-figures").hidden = !known;
   if (known) showFigures(rollout, comparison);
 }
 
@@ -85,12 +85,12 @@ function showFigures(rollout, comparison) {
     head.append(make("span", "which", which));
     return head;
   });
-  byId("release-sides").replaceChildren(make("td"), ...heads);
-  byId("release-rows").replaceChildren(...ROWS.map(({ name, value, aside = () => "" }) => {
+  byId("rollout-sides").replaceChildren(make("td"), ...heads);
+  byId("rollout-rows").replaceChildren(...ROWS.map(({ name, value, aside = () => "" }) => {
     const cells = sides.map((side) => cell(value(side), aside(side)));
     return row(name, ...cells);
   }), ...together(comparison));
-  byId("release-guards").replaceChildren(...Object.entries(comparison.guards ?? {}).map(([name, { state, reason }]) => {
+  byId("rollout-guards").replaceChildren(...Object.entries(comparison.guards ?? {}).map(([name, { state, reason }]) => {
     const item = make("li");
     item.dataset.state = state;
     item.append(make("span", "guard", GUARDS[name] ?? name), make("span", "state", state), make("span", "why", reason));

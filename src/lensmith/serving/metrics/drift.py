@@ -1,7 +1,7 @@
-"""How far each model's answers have moved from its validation part, among the service's measurements.
+"""Drift metrics: how far each model's answers have moved from its validation part, for Prometheus.
 
-Every process watches what it answered itself. Of several, the largest score is shown: answers are dealt out among them
-as connections come, so each sees a sample of the same pictures, and a mean would hide what one of them saw.
+Every process scores its own answers. Of several processes the largest score is shown: connections are distributed among
+them, so each sees a sample of the same pictures, and a mean would hide what one of them saw.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from lensmith.serving.metrics import SHARED_FOLDER
 
 
 class Drift:
-    """A window of answers for each model whose bundle has a reference. Used on the event loop alone.
+    """A window of answers for each model whose bundle has reference statistics. Used only on the event loop.
 
     Args:
-        registry: where the scores are shown, as `lensmith_drift_score`.
+        registry: Prometheus registry for `lensmith_drift_score`.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        # Weak, as a model that was replaced goes with its last request, whether or not anybody reads the scores.
+        # Weak, so that a model that was replaced is freed with its last request, whether or not scores are read.
         self._windows: WeakKeyDictionary[LoadedModel, DriftWindow] = WeakKeyDictionary()
         self._shown: dict[tuple[str, str], ref[LoadedModel]] = {}
         self._gauge = Gauge(
@@ -38,7 +38,7 @@ class Drift:
         )
 
     def note(self, model: LoadedModel, found: TimedPrediction) -> None:
-        """Take one answer into its model's window."""
+        """Add an answer to its model's window."""
         window = self._windows.get(model)
         if window is None:
             reference = model.classifier.bundle.manifest.reference
@@ -49,19 +49,19 @@ class Drift:
         window.note(top.class_id, top.confidence, found.features)
 
     def show(self, served: Iterable[LoadedModel]) -> None:
-        """Bring the scores up to date, and take back those of models that are served no more."""
+        """Update the scores, and remove those of models that are no longer served."""
         loaded = set(served)
         for (kind, version), shown in list(self._shown.items()):
             if shown() not in loaded:
                 del self._shown[kind, version]
-                self._take_back(kind, version)
+                self._remove(kind, version)
         for model in loaded & set(self._windows):
             for kind, score in self._windows[model].scores().items():
                 self._gauge.labels(kind, model.version).set(score)
                 self._shown[kind, model.version] = ref(model)
 
-    def _take_back(self, kind: str, version: str) -> None:
-        if os.environ.get(SHARED_FOLDER):  # what several processes share cannot be taken back
+    def _remove(self, kind: str, version: str) -> None:
+        if os.environ.get(SHARED_FOLDER):  # a metric that processes share cannot be removed
             self._gauge.labels(kind, version).set(0)
         else:
             self._gauge.remove(kind, version)
