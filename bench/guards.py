@@ -2,9 +2,9 @@
 
     python bench/guards.py [--repeats 1000] [--quick] [--only WORD] [--plot FILE] [--json]
 
-Each rollout is assessed every 20 challenger requests, as a service does every few seconds, until a guard objects. Half of
-the scenarios have a challenger that is the champion's equal, or a little better: there every objection is a false alarm.
-The others have a fault. Everything is drawn from one seed.
+Each rollout is assessed every 20 challenger requests, as a service does every few seconds, until a guard objects. Half
+of the scenarios have a challenger that is the champion's equal, or a little better: there every objection is a false
+alarm. The others have a fault. Everything is drawn from one seed.
 """
 
 from __future__ import annotations
