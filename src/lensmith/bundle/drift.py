@@ -125,10 +125,11 @@ class Reference(BaseModel):
         )
 
     def odd(self, confidence: float, features: Floats | None = None) -> bool:
-        """Whether an answer is out of distribution: its confidence below that of 99 % of the validation part's answers,
-        or its image farther from the mean features than 99 % of the part's images.
+        """Whether an answer is out of distribution.
 
-        Of pictures like those of the validation part about one in a hundred is odd, two where there are features.
+        That is: its confidence is below that of 99 % of the validation part's answers, or its image is farther from the
+        mean features than 99 % of the part's images. Of pictures like those of the validation part about one in a
+        hundred is odd, two where there are features.
 
         Args:
             confidence: probability of the likeliest class, 0..1.

@@ -34,7 +34,7 @@ class Golden:
         return self.others.get(engine, self.probabilities)
 
     def save(self, path: Path, labels: Sequence[str]) -> None:
-        """Write an .npz without pickle: `probabilities`, `labels`, `image_0` … as uint8 arrays, `engine_NAME` …"""
+        """Write an .npz without pickle: `probabilities`, `labels`, `image_N` (uint8), `engine_NAME`."""
         arrays: dict[str, Any] = {f"image_{i}": np.frombuffer(image, np.uint8) for i, image in enumerate(self.images)}
         arrays |= {f"{_ENGINE}{name}": answers for name, answers in self.others.items()}
         np.savez(

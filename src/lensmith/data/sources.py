@@ -72,7 +72,7 @@ _Arrays = Mapping[Part, npt.NDArray[np.uint8]]
 
 
 def fashion_mnist(cache: Path) -> OpenedSet:
-    """70,000 grey images of clothes, 28 × 28, ten classes (MIT licence). https://arxiv.org/abs/1708.07747"""
+    """70,000 grey images of clothes, 28 × 28, ten classes (MIT licence), from https://arxiv.org/abs/1708.07747."""
     sources: tuple[tuple[str, Path, Callable[[Path], object]], ...] = (
         ("files of this machine", known.FASHION_MNIST_FOLDER, lambda _: None),
         ("an earlier download", cache, lambda _: None),
@@ -99,7 +99,7 @@ def fashion_mnist(cache: Path) -> OpenedSet:
 
 
 def cifar10(cache: Path) -> OpenedSet:
-    """60,000 colour photos, 32 × 32, ten classes. https://www.cs.toronto.edu/~kriz/cifar.html"""
+    """60,000 colour photos, 32 × 32, ten classes (https://www.cs.toronto.edu/~kriz/cifar.html)."""
     archive = download(known.CIFAR10_FILE, cache)
     arrays: dict[Part, npt.NDArray[np.uint8]] = {}
     rows: dict[Part, Sequence[int]] = {}
@@ -113,7 +113,7 @@ def cifar10(cache: Path) -> OpenedSet:
 
 
 def flowers102(cache: Path) -> OpenedSet:
-    """8,189 photos of flowers, 102 classes of 40 to 258. https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"""
+    """8,189 photos of flowers, 102 classes of 40 to 258 (https://www.robots.ox.ac.uk/~vgg/data/flowers/102/)."""
     from scipy.io import loadmat
 
     archive, label_file, part_file = (download(remote, cache) for remote in known.FLOWERS102_FILES)
@@ -129,7 +129,7 @@ def flowers102(cache: Path) -> OpenedSet:
 
 
 def pets(cache: Path) -> OpenedSet:
-    """7,349 photos of cats and dogs, 37 breeds (CC BY-SA 4.0). https://www.robots.ox.ac.uk/~vgg/data/pets/"""
+    """7,349 photos of cats and dogs, 37 breeds (CC BY-SA 4.0), from https://www.robots.ox.ac.uk/~vgg/data/pets/."""
     archive, annotations = (download(remote, cache) for remote in known.PETS_FILES)
     lists: dict[Part, str] = {"train": "annotations/trainval.txt", "test": "annotations/test.txt"}
     found = dict(_stream(annotations, tuple(lists.values())))
