@@ -34,11 +34,14 @@ def answers(rng: np.random.Generator, shares: np.ndarray[Any, Any], count: int, 
     return (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(np.float32), features.astype(np.float32)
 
 
-def filled(reference: Reference, given: Answers, size: int = WINDOW) -> DriftWindow:
-    window = DriftWindow(reference, size)
+def fill(window: DriftWindow, given: Answers) -> DriftWindow:
     for probabilities, features in zip(*given, strict=True):
         window.note(int(probabilities.argmax()), float(probabilities.max()), features)
     return window
+
+
+def filled(reference: Reference, given: Answers, size: int = WINDOW) -> DriftWindow:
+    return fill(DriftWindow(reference, size), given)
 
 
 def even(classes: int) -> np.ndarray[Any, Any]:
@@ -211,9 +214,7 @@ def test_a_window_forgets_what_has_left_it() -> None:
     assert len(window) == 300
     assert window.scores()["classes"] > 1
     recent = answers(rng, even(4), 300)
-    for probabilities, features in zip(*recent, strict=True):
-        window.note(int(probabilities.argmax()), float(probabilities.max()), features)
-    assert window.scores() == filled(reference, recent).scores()
+    assert fill(window, recent).scores() == filled(reference, recent).scores()
 
 
 def test_features_that_are_no_numbers_cost_their_score_alone_until_they_have_left() -> None:
@@ -222,9 +223,7 @@ def test_features_that_are_no_numbers_cost_their_score_alone_until_they_have_lef
     window = filled(reference, answers(rng, even(4), 300), size=300)
     window.note(0, 0.9, np.full(8, np.nan, np.float32))
     assert set(window.scores()) == {"classes", "confidence"}
-    for probabilities, features in zip(*answers(rng, even(4), 300), strict=True):
-        window.note(int(probabilities.argmax()), float(probabilities.max()), features)
-    assert "features" in window.scores()
+    assert "features" in fill(window, answers(rng, even(4), 300)).scores()
 
 
 def test_answers_without_features_are_scored_by_class_and_confidence() -> None:

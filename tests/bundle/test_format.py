@@ -15,11 +15,6 @@ from lensmith.errors import BundleError, OutputError
 from lensmith.inference.engine import FakeEngine, open_engine
 
 
-@pytest.fixture
-def copy(colour_bundle: Bundle, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(colour_bundle.path, tmp_path / "copy"))
-
-
 def test_what_is_written_is_read_back(colour_bundle: Bundle) -> None:
     assert Bundle.load(colour_bundle.path).manifest == colour_bundle.manifest
     assert set(colour_bundle.manifest.files) == {"model.onnx", "golden.npz"}
@@ -41,13 +36,6 @@ def test_a_taken_path_is_refused_and_kept(colour_bundle: Bundle, tmp_path: Path)
         with pytest.raises(OutputError, match="Something is there"):
             write(tmp_path / "photos", lambda folder: colour_bundle.manifest, replace=replace)
     assert (tmp_path / "photos").exists()
-
-
-@pytest.mark.parametrize("name", ["model.onnx", "golden.npz"])
-def test_a_missing_file_is_named(copy: Path, name: str) -> None:
-    (copy / name).unlink()
-    with pytest.raises(BundleError, match=f"{name} is missing"):
-        Bundle.load(copy)
 
 
 def change(copy: Path, **fields: object) -> None:
@@ -88,25 +76,11 @@ def test_a_file_name_that_leads_out_of_the_folder_is_refused_before_any_file_is_
     assert repr(name) in str(error.value)
 
 
-def test_a_graph_outside_the_folder_is_refused_even_with_its_hash(copy: Path) -> None:
-    content = json.loads((copy / MANIFEST).read_text())
-    (copy / GRAPH).rename(copy.parent / GRAPH)
-    content["files"][f"../{GRAPH}"] = content["files"].pop(GRAPH)
-    change(copy, files=content["files"], engines=[{**content["engines"][0], "graph": f"../{GRAPH}"}])
-    with pytest.raises(BundleError, match=r"'\.\./model\.onnx', which leads out of the folder"):
-        Bundle.load(copy)
-
-
 def test_all_files_that_are_wrong_are_named(copy: Path) -> None:
     (copy / "golden.npz").unlink()
     (copy / GRAPH).write_bytes(b"")
     with pytest.raises(BundleError, match=r"golden\.npz is missing, model\.onnx has changed"):
         Bundle.load(copy)
-
-
-def test_a_field_of_a_later_lensmith_is_read_over(copy: Path) -> None:
-    change(copy, invented_later=1)
-    assert Bundle.load(copy).labels == ("blue", "green", "red")
 
 
 @pytest.mark.parametrize(
@@ -183,25 +157,6 @@ def test_a_graph_that_no_hash_covers_is_refused(copy: Path) -> None:
     change(copy, files={})
     with pytest.raises(BundleError, match="has changed"):
         Bundle.load(copy)
-
-
-def test_a_folder_zipped_by_hand_is_a_bundle(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LENSMITH_CACHE", str(tmp_path / "cache"))
-    packed = shutil.make_archive(str(tmp_path / "hand"), "zip", copy.parent, copy.name)
-    assert Bundle.load(packed).labels == ("blue", "green", "red")
-
-
-def test_a_damaged_zip_is_refused_and_leaves_no_rubbish(
-    colour_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LENSMITH_CACHE", str(tmp_path / "cache"))
-    packed = colour_bundle.pack(tmp_path / "colours.zip")
-    content = bytearray(packed.read_bytes())
-    content[200] ^= 0xFF
-    packed.write_bytes(content)
-    with pytest.raises(BundleError, match=r"colours\.zip"):
-        Bundle.load(packed)
-    assert list((tmp_path / "cache" / "bundles").iterdir()) == []
 
 
 def test_a_zip_of_something_else_is_not_replaced(colour_bundle: Bundle, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Decoding: whatever the file, the same upright, opaque RGB pixels; what is no whole picture is refused."""
 
 import contextlib
-import io
 import struct
 import warnings
 import zlib
@@ -9,25 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import skimage
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from fixtures.pictures import PHOTOS, encoded, photo
 from lensmith.errors import ImageError
 from lensmith.imaging.decode import decode, read
-
-PHOTOS = Path(skimage.__file__).parent / "data"
-
-
-def encoded(picture: Image.Image, format: str = "PNG", **options: object) -> bytes:  # noqa: A002
-    buffer = io.BytesIO()
-    picture.save(buffer, format, **options)
-    return buffer.getvalue()
-
-
-def photo(name: str = "chelsea.png") -> Image.Image:
-    return Image.open(PHOTOS / name).convert("RGB")
 
 
 def array(picture: Image.Image) -> np.ndarray:

@@ -1,29 +1,14 @@
 """The image contract: one way from a file's bytes to model input, by the resize mode."""
 
-import io
-from pathlib import Path
-
 import numpy as np
 import pytest
-import skimage
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from fixtures.pictures import encoded, photo
 from lensmith.imaging.decode import decode
 from lensmith.imaging.preprocessing import Preprocessing, normalise, pixels, preprocess, resize, shortest_side_px
-
-PHOTOS = Path(skimage.__file__).parent / "data"
-
-
-def encoded(picture: Image.Image, format: str = "PNG", **options: object) -> bytes:  # noqa: A002
-    buffer = io.BytesIO()
-    picture.save(buffer, format, **options)
-    return buffer.getvalue()
-
-
-def photo(name: str = "chelsea.png") -> Image.Image:
-    return Image.open(PHOTOS / name).convert("RGB")
 
 
 def halves() -> Image.Image:

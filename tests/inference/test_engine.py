@@ -138,6 +138,8 @@ def test_a_named_engine_that_cannot_run_here_is_an_error_and_no_other_takes_its_
 def test_engines_are_named_with_or_without_their_precision(tuned: Bundle) -> None:
     assert [each.name for each in tuned.records()] == ["openvino-fp32", "onnxruntime-fp32"]
     assert tuned.records("onnxruntime") == tuned.records("onnxruntime-fp32") == tuned.records()[1:]
+    with pytest.raises(BundleError, match="onnxruntime-fp32"):
+        open_engine(tuned, "tensorrt")
 
 
 def test_a_provider_that_the_package_lacks_is_named() -> None:
@@ -155,8 +157,3 @@ def test_engines_on_a_gpu_answer_as_the_one_on_the_processor(graph: str, name: s
         pytest.skip(reason)
     expected = open_graph(graph, "onnxruntime", "fp32", 1).run(BATCH)
     np.testing.assert_allclose(open_graph(graph, name, "fp32", 1).run(BATCH), expected, atol=1e-4)
-
-
-def test_an_engine_the_bundle_was_not_exported_for_is_named(colour_bundle: Bundle) -> None:
-    with pytest.raises(BundleError, match="onnxruntime"):
-        open_engine(colour_bundle, "tensorrt")

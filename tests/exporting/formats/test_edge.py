@@ -1,7 +1,6 @@
 """The script for small devices prepares and answers as lensmith does, without it."""
 
 import dataclasses
-import io
 import json
 import runpy
 import shutil
@@ -14,18 +13,16 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import skimage
 from onnxruntime.quantization import quantize_dynamic
 from PIL import Image
 
+from fixtures.pictures import encoded, photo
 from lensmith.errors import ParityError
 from lensmith.exporting.formats import edge
 from lensmith.exporting.formats.base import FormatExport, TrainedNetwork
 from lensmith.exporting.formats.registry import write_formats
 from lensmith.imaging.preprocessing import preprocess
 from lensmith.inference.engine import open_graph
-
-PHOTOS = Path(skimage.__file__).parent / "data"
 
 # Nothing but the standard library and three packages: what else is imported is refused, whether installed or not.
 ALONE = """
@@ -48,32 +45,26 @@ def run_alone(folder: Path, *arguments: object) -> subprocess.CompletedProcess[s
     return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
 
 
-def encoded(picture: Image.Image, format: str = "PNG", **options: Any) -> bytes:  # noqa: A002
-    buffer = io.BytesIO()
-    picture.save(buffer, format, **options)
-    return buffer.getvalue()
-
-
 @cache
 def pictures() -> dict[str, bytes]:
     """Real pictures in many kinds of files, by name."""
-    photo = Image.open(PHOTOS / "chelsea.png").convert("RGB")
-    alpha = photo.copy()
-    alpha.putalpha(Image.linear_gradient("L").resize(photo.size))
-    grey = photo.convert("L")
+    chelsea = photo()
+    alpha = chelsea.copy()
+    alpha.putalpha(Image.linear_gradient("L").resize(chelsea.size))
+    grey = chelsea.convert("L")
     found = {
-        "photo.jpg": encoded(photo, "JPEG", quality=90),
-        "large.jpg": encoded(photo.resize((1800, 1200)), "JPEG"),
-        "tall.png": encoded(photo.resize((60, 200))),
-        "tiny.png": encoded(photo.resize((9, 7))),
+        "photo.jpg": encoded(chelsea, "JPEG", quality=90),
+        "large.jpg": encoded(chelsea.resize((1800, 1200)), "JPEG"),
+        "tall.png": encoded(chelsea.resize((60, 200))),
+        "tiny.png": encoded(chelsea.resize((9, 7))),
         "alpha.png": encoded(alpha),
         "alpha.webp": encoded(alpha, "WEBP", lossless=True),
         "grey.jpg": encoded(grey, "JPEG"),
         "grey_alpha.png": encoded(alpha.convert("LA")),
-        "palette.png": encoded(photo.convert("P"), transparency=0),
-        "key.png": encoded(photo, transparency=(0, 0, 0)),
-        "bit.png": encoded(photo.convert("1")),
-        "cmyk.jpg": encoded(photo.convert("CMYK"), "JPEG"),
+        "palette.png": encoded(chelsea.convert("P"), transparency=0),
+        "key.png": encoded(chelsea, transparency=(0, 0, 0)),
+        "bit.png": encoded(chelsea.convert("1")),
+        "cmyk.jpg": encoded(chelsea.convert("CMYK"), "JPEG"),
         "deep.png": encoded(Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)),
         "float.tiff": encoded(Image.fromarray(np.asarray(grey).astype(np.float32) * 250), "TIFF"),
         "dim.tiff": encoded(Image.fromarray(np.asarray(grey).astype(np.int32)), "TIFF"),
@@ -81,7 +72,7 @@ def pictures() -> dict[str, bytes]:
     for orientation in range(1, 9):
         exif = Image.Exif()
         exif[0x0112] = orientation
-        found[f"turned{orientation}.jpg"] = encoded(photo.resize((900, 600)), "JPEG", exif=exif)
+        found[f"turned{orientation}.jpg"] = encoded(chelsea.resize((900, 600)), "JPEG", exif=exif)
     return found
 
 

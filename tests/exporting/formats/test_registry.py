@@ -51,6 +51,7 @@ def test_readmes_tell_the_contract(written: dict[str, FormatExport], formats: Pa
     assert "holds no pickle" in whole
     assert all(f"## {TITLES[name]}" in whole for name in FORMATS)
     assert "deprecated" in (formats / "torchscript" / "README.md").read_text()
+    assert "deprecated" in written["torchscript"].note
 
 
 @pytest.mark.parametrize("name", ["pt2", "torchscript", "safetensors", "openvino"])

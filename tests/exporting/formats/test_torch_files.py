@@ -32,7 +32,3 @@ def test_they_answer_without_the_code_that_made_them(
     for logits in np.load(out):
         powers = np.exp(logits / network.temperature)
         np.testing.assert_allclose(powers / powers.sum(axis=1, keepdims=True), network.expected, atol=1e-5)
-
-
-def test_the_deprecation_of_torchscript_is_said(written: dict[str, FormatExport]) -> None:
-    assert "deprecated" in written["torchscript"].note

@@ -4,7 +4,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
@@ -12,7 +11,6 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from lensmith.exporting.formats.base import FormatExport, TrainedNetwork
 from lensmith.exporting.formats.registry import write_formats
 from lensmith.exporting.formats.triton import model_name
-from lensmith.inference.engine import open_graph
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _SCHEMA = {
@@ -67,11 +65,6 @@ def test_the_configuration_fits_the_graph(model: Path) -> None:
         (one,), (tensor,) = ours, theirs
         assert (one.name, one.data_type) == (tensor.name, 11)
         assert list(one.dims) == [dim.dim_value for dim in tensor.type.tensor_type.shape.dim[1:]]
-
-
-def test_the_graph_in_place_answers_as_the_network(model: Path, network: TrainedNetwork) -> None:
-    engine = open_graph(str(model / "1" / "model.onnx"), "onnxruntime", "fp32", 1, network.temperature)
-    np.testing.assert_allclose(engine.run(network.images), network.expected, atol=1e-5)
 
 
 def test_labels_are_one_a_line_in_the_order_of_the_outputs(
