@@ -55,7 +55,7 @@ class Case:
     label: str | None = None
 
 
-GOOD, BAD, NO_IMAGE = frozenset({200}), frozenset({422}), frozenset({415})
+GOOD, BAD, NO_IMAGE, MAYBE = frozenset({200}), frozenset({422}), frozenset({415}), frozenset({200, 422})
 
 
 # Files that are right
@@ -203,28 +203,18 @@ def hostile_files(rng: np.random.Generator) -> Iterator[Case]:
         at = jpeg.index(b"\xff\xc0") + 5
         size = struct.pack(">HH", min(height, 65535), min(width, 65535))
         if (width, height) != (7100, 7100):  # filled up with grey by some decoders: a refusal is as good
-            yield Case("jpeg of another size", jpeg[:at] + size + jpeg[at + 4 :], expected=frozenset({200, 422}))
+            yield Case("jpeg of another size", jpeg[:at] + size + jpeg[at + 4 :], expected=MAYBE)
     zeros = zlib.compress(bytes(30_000_000), 9)
-    yield Case(
-        "zeros behind a small png",
-        plain[:33] + chunk(b"IDAT", zeros) + chunk(b"IEND", b""),
-        expected=frozenset({200, 422}),
-    )
+    yield Case("zeros behind a small png", plain[:33] + chunk(b"IDAT", zeros) + chunk(b"IEND", b""), expected=MAYBE)
     for name, start in ((b"zTXt", b"k\0\0"), (b"iCCP", b"k\0\0"), (b"iTXt", b"k\0\1\0\0\0")):
-        yield Case(
-            "text that unpacks", plain[:33] + chunk(name, start + zeros) + plain[33:], expected=frozenset({200, 422})
-        )
+        yield Case("text that unpacks", plain[:33] + chunk(name, start + zeros) + plain[33:], expected=MAYBE)
     many = chunk(b"tEXt", b"k\0" + b"x" * 60_000) * 60
-    yield Case("text without end", plain[:33] + many + plain[33:], expected=frozenset({200, 422}))
-    yield Case(
-        "many small chunks", plain[:33] + chunk(b"tEXt", b"k\0v") * 20_000 + plain[33:], expected=frozenset({200, 422})
-    )
+    yield Case("text without end", plain[:33] + many + plain[33:], expected=MAYBE)
+    yield Case("many small chunks", plain[:33] + chunk(b"tEXt", b"k\0v") * 20_000 + plain[33:], expected=MAYBE)
     progressive = stored(picture(rng, (400, 400)), "JPEG", progressive=True)
     last = progressive[progressive.rindex(b"\xff\xda") : -2]
     yield Case("scans without end", progressive[:-2] + last * 150 + b"\xff\xd9", expected=BAD)
-    yield Case(
-        "many tables", jpeg[:2] + b"\xff\xdb\x00\x43\x00" + b"\x01" * 64 + jpeg[2:], expected=frozenset({200, 422})
-    )
+    yield Case("many tables", jpeg[:2] + b"\xff\xdb\x00\x43\x00" + b"\x01" * 64 + jpeg[2:], expected=MAYBE)
     for garbage in (
         b"Exif\0\0",
         b"Exif\0\0II*\0\xff\xff\xff\xff",
@@ -232,16 +222,12 @@ def hostile_files(rng: np.random.Generator) -> Iterator[Case]:
         b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x05\0\xff\xff\xff\x7f\0\0\0\0",
     ):
         segment = b"\xff\xe1" + struct.pack(">H", len(garbage) + 2) + garbage
-        yield Case("broken exif", jpeg[:2] + segment + jpeg[2:], expected=frozenset({200, 422}))
-        yield Case("broken exif", plain[:33] + chunk(b"eXIf", garbage[6:]) + plain[33:], expected=frozenset({200, 422}))
+        yield Case("broken exif", jpeg[:2] + segment + jpeg[2:], expected=MAYBE)
+        yield Case("broken exif", plain[:33] + chunk(b"eXIf", garbage[6:]) + plain[33:], expected=MAYBE)
     frames = [picture(rng) for _ in range(3)]
     animated = stored(base, "PNG", save_all=True, append_images=frames)
     at = animated.index(b"acTL")
-    yield Case(
-        "frames without end",
-        animated[:at] + b"acTL\xff\xff\xff\xff" + animated[at + 8 :],
-        expected=frozenset({200, 422}),
-    )
+    yield Case("frames without end", animated[:at] + b"acTL\xff\xff\xff\xff" + animated[at + 8 :], expected=MAYBE)
 
 
 def large_files() -> Iterator[Case]:
@@ -294,16 +280,11 @@ def form_cases(rng: np.random.Generator, image: bytes) -> Iterator[Case]:
     yield Case("form and more", part(image) + b"--B--\r\n" + rng.bytes(1000), typed, any_4xx)
     # Names are decoded as the sender says: in codecs for other things, and to characters that are none.
     for charset in (
-        "utf-16",
-        "nonsense",
-        "rot13",
-        "zip",
-        "idna",
-        "punycode",
-        "utf-7",
+        *["utf-16", "utf-7", "rot13", "zip", "idna", "punycode"],
         "unicode_escape",
         "undefined",
         "mbcs",
+        "nonsense",
     ):
         for name in (b"n", b"\xff\xfe\x00", b"+2AA-", b"\\ud800", b"xn--\xff", b"a" * 70 + b"."):
             body = part(b"v", b'Content-Disposition: form-data; name="%s"' % name)
@@ -384,23 +365,7 @@ def mutated_png(rng: np.random.Generator, body: bytes) -> bytes:
             case 3 if len(chunks) > 1:
                 chunks.pop(which)
             case 4:
-                chunks[which][0] = bytes(
-                    rng.choice(
-                        [
-                            b"PLTE",
-                            b"tRNS",
-                            b"IDAT",
-                            b"iCCP",
-                            b"eXIf",
-                            b"fdAT",
-                            b"fcTL",
-                            b"acTL",
-                            b"IEND",
-                            b"gAMA",
-                            b"zTXt",
-                        ]
-                    )
-                )
+                chunks[which][0] = bytes(rng.choice(b"PLTE tRNS IDAT iCCP eXIf fdAT fcTL acTL IEND gAMA zTXt".split()))
             case _ if name == b"IHDR" and len(data) == 13:
                 data[int(rng.integers(13))] = int(rng.choice([0, 1, 2, 3, 4, 6, 8, 16, 255]))
             case _:

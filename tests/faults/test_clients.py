@@ -5,16 +5,14 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
-from lensmith.serving.child_process import ServiceProcess
+from fixtures.faults import Load, Serve, ask, eventually, figures, sample, sized, usage
 
 pytestmark = pytest.mark.slow
 
@@ -25,17 +23,7 @@ def connect(url: str) -> socket.socket:
 
 
 @pytest.mark.timeout(900)
-def test_clients_that_leave_half_way_leave_nothing_behind(
-    serve: Callable[..., ServiceProcess],
-    ask: Callable[..., Any],
-    predict: bytes,
-    picture: bytes,
-    usage: Callable[[int], Any],
-    sample: Callable[..., float],
-    eventually: Callable[..., None],
-    sized: Callable[[int, int], int],
-    figures: Callable[..., None],
-) -> None:
+def test_clients_that_leave_half_way_leave_nothing_behind(serve: Serve, predict: bytes, picture: bytes) -> None:
     leaving = sized(2000, 10_000)
     service = serve(threads=1)
     head, whole = predict.index(b"\r\n\r\n") + 4, len(predict)
@@ -73,21 +61,11 @@ def test_clients_that_leave_half_way_leave_nothing_behind(
 
 
 @pytest.mark.timeout(300)
-def test_slow_senders_are_ended_and_hurt_nobody(
-    serve: Callable[..., ServiceProcess],
-    ask: Callable[..., Any],
-    load: Any,
-    predict: bytes,
-    usage: Callable[[int], Any],
-    sample: Callable[..., float],
-    eventually: Callable[..., None],
-    sized: Callable[[int, int], int],
-    figures: Callable[..., None],
-) -> None:
+def test_slow_senders_are_ended_and_hurt_nobody(serve: Serve, predict: bytes) -> None:
     each_way = sized(80, 400)
     service = serve(upload_timeout_s=4)
     quiet = usage(service.process.pid)
-    with load(service.url, predict, clients=4, most=sized(500, 3000)) as clients:
+    with Load(service.url, predict, clients=4, most=sized(500, 3000)) as clients:
         alone = clients.wait()
 
     head = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\n"
@@ -125,7 +103,7 @@ def test_slow_senders_are_ended_and_hurt_nobody(
     dripping = threading.Thread(target=drip)
     dripping.start()
     try:
-        with load(service.url, predict, clients=4, most=sized(500, 3000)) as clients:
+        with Load(service.url, predict, clients=4, most=sized(500, 3000)) as clients:
             beside = clients.wait()
         eventually(lambda: not open_ones)
     finally:
@@ -151,9 +129,7 @@ def test_slow_senders_are_ended_and_hurt_nobody(
 @pytest.mark.parametrize(
     "start", [b"POST /predict HTTP/1.1\r\nX: ", b"GET /", b"POST /predict HTTP/1.1\r\n", b"\x16\x03\x01\x02\x00"]
 )
-def test_a_head_without_end_takes_no_memory_and_ends(
-    start: bytes, serve: Callable[..., ServiceProcess], ask: Callable[..., Any], usage: Callable[[int], Any]
-) -> None:
+def test_a_head_without_end_takes_no_memory_and_ends(start: bytes, serve: Serve) -> None:
     service = serve()
     before = usage(service.process.pid)
     client = connect(service.url)
@@ -171,9 +147,7 @@ def test_a_head_without_end_takes_no_memory_and_ends(
     assert ask(service.url, "/readyz")[0] == 200
 
 
-def test_a_connection_goes_on_after_a_refusal_once_the_rest_of_the_body_has_come(
-    serve: Callable[..., ServiceProcess],
-) -> None:
+def test_a_connection_goes_on_after_a_refusal_once_the_rest_of_the_body_has_come(serve: Serve) -> None:
     service = serve()
     kept = connect(service.url)
     kept.sendall(b"POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n1234")
@@ -183,9 +157,7 @@ def test_a_connection_goes_on_after_a_refusal_once_the_rest_of_the_body_has_come
     kept.close()
 
 
-def test_more_connections_than_open_files_are_allowed_pass_by(
-    serve: Callable[..., ServiceProcess], ask: Callable[..., Any], picture: bytes, eventually: Callable[..., None]
-) -> None:
+def test_more_connections_than_open_files_are_allowed_pass_by(serve: Serve, picture: bytes) -> None:
     import psutil
 
     service = serve()
@@ -212,9 +184,8 @@ def test_more_connections_than_open_files_are_allowed_pass_by(
 
 
 def test_uploads_that_stop_short_of_their_end_take_no_more_memory_than_is_set_aside(
-    serve: Callable[..., ServiceProcess], usage: Callable[[int], Any], sample: Callable[..., float],
-    ask: Callable[..., Any], picture: bytes, eventually: Callable[..., None], figures: Callable[..., None],
-) -> None:  # fmt: skip
+    serve: Serve, picture: bytes
+) -> None:
     service = serve(upload_memory=50_000_000, upload_timeout_s=5)
     before = usage(service.process.pid).rss_mb
     head = b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 5000000\r\n\r\n\xff\xd8\xff"

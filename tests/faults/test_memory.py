@@ -1,28 +1,18 @@
 """Many requests, and no more memory for them."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 
-from lensmith.serving.child_process import ServiceProcess
+from fixtures.faults import Load, Serve, figures, sized, usage
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.mark.timeout(3600)
-def test_memory_does_not_grow_with_requests(
-    serve: Callable[..., ServiceProcess],
-    load: Any,
-    predict: bytes,
-    usage: Callable[[int], Any],
-    sized: Callable[[int, int], int],
-    figures: Callable[..., None],
-) -> None:
+def test_memory_does_not_grow_with_requests(serve: Serve, predict: bytes) -> None:
     requests = sized(5000, 200_000)
     service = serve()
     held = []
-    with load(service.url, predict) as clients:
+    with Load(service.url, predict) as clients:
         for tenth in range(1, 11):
             clients.until(requests * tenth // 10, timeout_s=1800)
             held.append(usage(service.process.pid))

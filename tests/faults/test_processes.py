@@ -6,11 +6,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
 
 import psutil
 import pytest
 
+from fixtures.faults import Load, Serve, ask, eventually, figures, sample, sized
 from lensmith.bundle.format import Bundle
 from lensmith.serving.child_process import ServiceProcess
 
@@ -25,19 +25,12 @@ def workers_of(service: ServiceProcess) -> list[psutil.Process]:
 
 @pytest.mark.timeout(900)
 def test_a_killed_process_is_replaced_while_the_others_answer_and_counts_stay_right(
-    serve: Callable[..., ServiceProcess],
-    load: Any,
-    ask: Callable[..., Any],
-    predict: bytes,
-    sample: Callable[..., float],
-    eventually: Callable[..., None],
-    sized: Callable[[int, int], int],
-    figures: Callable[..., None],
+    serve: Serve, predict: bytes
 ) -> None:
     kills = sized(2, 10)
     service = serve(workers=2, threads=1)
     counted = [0.0]
-    with load(service.url, predict, clients=6, patient=True) as clients:
+    with Load(service.url, predict, clients=6, patient=True) as clients:
         for _ in range(kills):
             clients.until(clients.outcome.answered + 200)
             before = workers_of(service)
@@ -66,9 +59,7 @@ def test_a_killed_process_is_replaced_while_the_others_answer_and_counts_stay_ri
     assert service.stop() == 0
 
 
-def test_processes_end_with_their_supervisor(
-    serve: Callable[..., ServiceProcess], ask: Callable[..., Any], eventually: Callable[..., None]
-) -> None:
+def test_processes_end_with_their_supervisor(serve: Serve) -> None:
     service = serve(workers=2, threads=1)
     children = psutil.Process(service.process.pid).children(recursive=True)
     assert len(workers_of(service)) == 2
@@ -78,7 +69,7 @@ def test_processes_end_with_their_supervisor(
         ask(service.url, "/livez")
 
 
-def test_a_process_that_hangs_at_the_end_does_not_hold_up_the_stop(serve: Callable[..., ServiceProcess]) -> None:
+def test_a_process_that_hangs_at_the_end_does_not_hold_up_the_stop(serve: Serve) -> None:
     service = serve(workers=2, threads=1, grace_s=1)
     stuck = workers_of(service)[0]
     stuck.send_signal(signal.SIGSTOP)
@@ -93,12 +84,12 @@ def test_a_process_that_hangs_at_the_end_does_not_hold_up_the_stop(serve: Callab
 
 
 def test_a_process_that_hangs_is_replaced_and_those_that_work_are_left_alone(
-    colour_bundle: Bundle, free_port: Callable[[], int], ask: Callable[..., Any], eventually: Callable[..., None],
-    sample: Callable[..., float], predict: bytes, load: Any,
-) -> None:  # fmt: skip
+    colour_bundle: Bundle, free_port: Callable[[], int], predict: bytes
+) -> None:
     port = free_port()
     program = (
-        "from lensmith.serving.server import supervisor; supervisor.HUNG_S, supervisor.LOOK_S = 3.0, 0.5; "
+        "from lensmith.serving.server import worker_group as group; "
+        "group.HANG_TIMEOUT_S, group.HANG_CHECK_S = 3.0, 0.5; "
         f"from lensmith import api; api.serve({str(colour_bundle.path)!r}, port={port}, workers=2, threads=1)"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
@@ -109,7 +100,7 @@ def test_a_process_that_hangs_is_replaced_and_those_that_work_are_left_alone(
         stuck.send_signal(signal.SIGSTOP)
         eventually(lambda: not stuck.is_running() and len(workers_of(service)) == 2)
         eventually(lambda: sample(service.url, "lensmith_ready") == 1)
-        with load(service.url, predict, most=200) as clients:
+        with Load(service.url, predict, most=200) as clients:
             assert clients.wait().statuses == {200: 200}
         assert works.is_running()
         assert sample(service.url, "lensmith_worker_restarts_total") == 1

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fixtures.faults import Load, Serve, figures, sized
 from lensmith.bundle.format import Bundle
 from lensmith.serving.child_process import ServiceProcess, start_service
 
@@ -20,17 +21,12 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_replica_killed_behind_nginx_costs_no_request(
-    proxy: Callable[..., Any],
-    serve: Callable[..., ServiceProcess],
-    load: Any,
-    predict: bytes,
-    sized: Callable[[int, int], int],
-    figures: Callable[..., None],
+    proxy: Callable[..., Any], serve: Serve, predict: bytes
 ) -> None:
     requests = sized(2000, 10_000)
     replicas = [serve(threads=1), serve(threads=1)]
     front = proxy(*(each.url for each in replicas))
-    with load(front.url, predict, most=requests) as clients:
+    with Load(front.url, predict, most=requests) as clients:
         clients.until(requests // 4)
         replicas[0].process.kill()
         outcome = clients.wait()
@@ -43,13 +39,7 @@ def test_a_replica_killed_behind_nginx_costs_no_request(
 
 @pytest.mark.timeout(900)
 def test_replicas_restarted_one_after_the_other_behind_nginx_cost_no_request(
-    proxy: Callable[..., Any],
-    colour_bundle: Bundle,
-    free_port: Callable[[], int],
-    load: Any,
-    predict: bytes,
-    sized: Callable[[int, int], int],
-    figures: Callable[..., None],
+    proxy: Callable[..., Any], colour_bundle: Bundle, free_port: Callable[[], int], predict: bytes
 ) -> None:
     rounds = sized(1, 5)
 
@@ -60,7 +50,7 @@ def test_replicas_restarted_one_after_the_other_behind_nginx_cost_no_request(
     ports = [int(each.url.rpartition(":")[2]) for each in replicas]
     try:
         front = proxy(*(each.url for each in replicas))
-        with load(front.url, predict) as clients:
+        with Load(front.url, predict) as clients:
             for number in range(2 * rounds):
                 clients.until(clients.outcome.answered + 500)
                 assert replicas[number % 2].stop() == 0
@@ -76,19 +66,16 @@ def test_replicas_restarted_one_after_the_other_behind_nginx_cost_no_request(
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_a_service_stopped_with_kept_connections_answers_all_that_was_sent(
-    serve: Callable[..., ServiceProcess],
-    load: Any,
-    predict: bytes,
-    sized: Callable[[int, int], int],
-    figures: Callable[..., None],
+    serve: Serve, predict: bytes, stop: signal.Signals
 ) -> None:
     answered, lost = 0, []
-    for _ in range(sized(2, 10)):
+    for _ in range(sized(1, 5)):
         service = serve()
-        with load(service.url, predict) as clients:
+        with Load(service.url, predict) as clients:
             clients.until(sized(300, 1000))
-            service.process.send_signal(signal.SIGTERM)
+            service.process.send_signal(stop)
             outcome = clients.wait()  # the clients go home once they are refused
         assert service.process.wait(30) == 0
         assert set(outcome.statuses) == {200}
@@ -99,19 +86,13 @@ def test_a_service_stopped_with_kept_connections_answers_all_that_was_sent(
 
 
 @pytest.mark.timeout(900)
-def test_a_signal_to_all_processes_at_once_loses_no_request(
-    serve: Callable[..., ServiceProcess],
-    load: Any,
-    predict: bytes,
-    sized: Callable[[int, int], int],
-    figures: Callable[..., None],
-) -> None:
+def test_a_signal_to_all_processes_at_once_loses_no_request(serve: Serve, predict: bytes) -> None:
     import psutil
 
     answered, lost = 0, []
     for _ in range(sized(1, 10)):
         service = serve(workers=2, threads=1)
-        with load(service.url, predict) as clients:
+        with Load(service.url, predict) as clients:
             clients.until(sized(500, 1000))
             # As systemd and a terminal do: the supervisor, its processes, and their helpers.
             for each in [*psutil.Process(service.process.pid).children(recursive=True), service.process]:
@@ -125,15 +106,11 @@ def test_a_signal_to_all_processes_at_once_loses_no_request(
 
 
 def test_both_replicas_gone_at_once_is_said_in_the_envelope_and_passes(
-    proxy: Callable[..., Any],
-    colour_bundle: Bundle,
-    load: Any,
-    predict: bytes,
-    figures: Callable[..., None],
+    proxy: Callable[..., Any], colour_bundle: Bundle, predict: bytes
 ) -> None:
     with start_service(colour_bundle.path, threads=1) as one, start_service(colour_bundle.path, threads=1) as two:
         front = proxy(one.url, two.url)
-        with load(front.url, predict) as clients:
+        with Load(front.url, predict) as clients:
             clients.until(200)
             killing = [threading.Thread(target=each.process.kill) for each in (one, two)]
             for thread in killing:

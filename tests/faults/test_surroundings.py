@@ -6,10 +6,10 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from fixtures.faults import Load, Serve, ask, eventually, figures, sized, usage
 from lensmith.serving.child_process import ServiceProcess
 
 pytestmark = pytest.mark.slow
@@ -51,11 +51,7 @@ def redis_server(program: Callable[..., str], free_port: Callable[[], int], tmp_
 
 
 def test_quotas_go_on_alone_without_redis_and_together_once_it_is_back(
-    redis_server: Redis,
-    serve: Callable[..., ServiceProcess],
-    ask: Callable[..., Any],
-    picture: bytes,
-    eventually: Callable[..., None],
+    redis_server: Redis, serve: Serve, picture: bytes
 ) -> None:
     one, two = (serve(quota="40/hour", quota_store=redis_server.url, threads=1) for _ in range(2))
 
@@ -77,17 +73,11 @@ def test_quotas_go_on_alone_without_redis_and_together_once_it_is_back(
 
 @pytest.mark.parametrize("away", ["killed", "hanging"])
 def test_requests_are_answered_in_time_while_redis_is_away(
-    away: str,
-    redis_server: Redis,
-    serve: Callable[..., ServiceProcess],
-    load: Any,
-    predict: bytes,
-    sized: Callable[[int, int], int],
-    figures: Callable[..., None],
+    away: str, redis_server: Redis, serve: Serve, predict: bytes
 ) -> None:
     service = serve(quota="1000000/hour", quota_store=redis_server.url)
     some = sized(500, 5000)
-    with load(service.url, predict, clients=4) as clients:
+    with Load(service.url, predict, clients=4) as clients:
         clients.until(some)
         with_redis = list(clients.outcome.latency_s)
         if away == "killed":
@@ -129,15 +119,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_costs_log_lines_and_nothing_else(
-    small_disk: Path,
-    serve: Callable[..., ServiceProcess],
-    load: Any,
-    predict: bytes,
-    ask: Callable[..., Any],
-    picture: bytes,
-    eventually: Callable[..., None],
-    sized: Callable[[int, int], int],
-    figures: Callable[..., None],
+    small_disk: Path, serve: Serve, predict: bytes, picture: bytes
 ) -> None:
     log, filler = small_disk / "log", small_disk / "filler"
     service = serve(log_file=log, log_requests=True, log_format="json")
@@ -147,7 +129,7 @@ def test_a_full_disk_costs_log_lines_and_nothing_else(
                 file.write(bytes(4096))
         except OSError:
             pass
-    with load(service.url, predict, clients=4, most=sized(1500, 20_000)) as clients:
+    with Load(service.url, predict, clients=4, most=sized(1500, 20_000)) as clients:
         outcome = clients.wait()
     held = log.stat().st_size
     figures(answered=outcome.answered, log_bytes=held)
@@ -159,16 +141,9 @@ def test_a_full_disk_costs_log_lines_and_nothing_else(
     assert service.stop() == 0
 
 
-def test_a_log_that_can_never_be_written_takes_no_memory(
-    serve: Callable[..., ServiceProcess],
-    load: Any,
-    predict: bytes,
-    usage: Callable[[int], Any],
-    sized: Callable[[int, int], int],
-    figures: Callable[..., None],
-) -> None:
+def test_a_log_that_can_never_be_written_takes_no_memory(serve: Serve, predict: bytes) -> None:
     service = serve(log_file="/dev/full", log_requests=True)
-    with load(service.url, predict, clients=4) as clients:
+    with Load(service.url, predict, clients=4) as clients:
         clients.until(sized(500, 5000))
         before = usage(service.process.pid)
         clients.until(sized(2000, 25_000))

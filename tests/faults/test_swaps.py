@@ -3,13 +3,12 @@
 import json
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
 
+from fixtures.faults import Load, Serve, ask, figures, sized, usage
 from lensmith.bundle.format import Bundle
-from lensmith.serving.child_process import ServiceProcess
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("guarded")]
 
@@ -17,15 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("guarded")]
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_swaps_under_load_cost_no_request_and_no_memory(
-    workers: int,
-    serve: Callable[..., ServiceProcess],
-    remake: Callable[..., Bundle],
-    load: Any,
-    ask: Callable[..., Any],
-    predict: bytes,
-    usage: Callable[[int], Any],
-    sized: Callable[[int, int], int],
-    figures: Callable[..., None],
+    workers: int, serve: Serve, remake: Callable[..., Bundle], predict: bytes
 ) -> None:
     import psutil
 
@@ -40,7 +31,7 @@ def test_swaps_under_load_cost_no_request_and_no_memory(
             time.sleep(0.05)
         return float(sum(usage(each.pid).rss_mb for each in (own, *own.children())))
 
-    with load(service.url, predict, clients=4) as clients:
+    with Load(service.url, predict, clients=4) as clients:
         clients.until(sized(500, 3000))
         calm = len(clients.outcome.latency_s)
         early = 0.0
@@ -69,18 +60,14 @@ def test_swaps_under_load_cost_no_request_and_no_memory(
 
 
 def test_a_bundle_that_breaks_between_two_swaps_leaves_the_service_as_it_was(
-    serve: Callable[..., ServiceProcess],
-    remake: Callable[..., Bundle],
-    load: Any,
-    ask: Callable[..., Any],
-    predict: bytes,
+    serve: Serve, remake: Callable[..., Bundle], predict: bytes
 ) -> None:
     broken = remake("broken", version="2")
     with (broken.path / "model.onnx").open("r+b") as graph:
         graph.seek(50)
         graph.write(b"\0\0\0\0")
     service = serve(workers=2, threads=1, quota="none")
-    with load(service.url, predict, clients=4) as clients:
+    with Load(service.url, predict, clients=4) as clients:
         clients.until(100)
         for _ in range(3):
             body = json.dumps({"bundle": str(broken.path)}).encode()

@@ -16,12 +16,13 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from starlette.requests import Request
 
+from fixtures.serving import assert_problem
 from lensmith.bundle.format import Bundle
 from lensmith.config import ServeSettings
 from lensmith.inference.classifier import Classifier, load
 from lensmith.inference.engine import FakeEngine
 from lensmith.serving.execution.loaded_model import LoadedModel
-from lensmith.serving.problems import KINDS, TYPE_PREFIX, ProblemError
+from lensmith.serving.problems import KINDS, ProblemError
 
 AppOf = Callable[..., FastAPI]
 
@@ -313,7 +314,8 @@ def test_openapi_documents_both_bodies_the_answer_and_the_envelope(client: TestC
     for status in ("413", "415", "422", "500", "503"):
         envelope = operation["responses"][status]["content"]
         assert set(envelope) == {"application/problem+json"}
-        assert set(envelope["application/problem+json"]["schema"]["properties"]) == ENVELOPE
+        fields = envelope["application/problem+json"]["schema"]["properties"]
+        assert set(fields) == {"type", "title", "status", "detail", "request_id"}
 
 
 def test_every_kind_of_problem_is_documented() -> None:
@@ -372,21 +374,6 @@ def test_an_image_of_several_that_came_too_late_is_no_request_that_was_shed(
     assert 'lensmith_shed_total{reason="expired"} 0.0' in client.get("/metrics").text
     (line,) = [each for each in caplog.records if each.getMessage() == "POST /predict/batch 200"]
     assert line.problem is None  # type: ignore[attr-defined]
-
-
-ENVELOPE = {"type", "title", "status", "detail", "request_id"}
-
-
-def assert_problem(response: httpx.Response, kind: str) -> None:
-    """The whole envelope, locked."""
-    status, title = KINDS[kind]
-    body = response.json()
-    assert response.headers["content-type"] == "application/problem+json"
-    assert set(body) == ENVELOPE
-    assert (body["type"], body["title"]) == (TYPE_PREFIX + kind, title)
-    assert body["status"] == response.status_code == status
-    assert body["detail"].endswith(".")
-    assert body["request_id"] == response.headers["x-request-id"]
 
 
 async def call(app: Any, path: str, receive: Any, headers: Any = ()) -> tuple[int | None, bytes]:

@@ -1,76 +1,46 @@
 """Work-conserving batching."""
 
 import asyncio
-import gc
 import threading
 import time
-import weakref
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lensmith.bundle.format import Bundle
-from lensmith.errors import ImageError
-from lensmith.inference.classifier import Classifier
-from lensmith.inference.engine import FakeEngine
+from fixtures.serving import BlockingEngine, ModelOf, zeros
 from lensmith.serving.execution.dynamic_batcher import DynamicBatcher, without_stalls
 from lensmith.serving.execution.job import ExpiredError, Job
-from lensmith.serving.execution.loaded_model import LoadedModel
 
 
 def test_a_free_executor_takes_what_is_ready_at_once_and_never_more_than_the_ceiling(
-    colour_bundle: Bundle, red_png: bytes
+    model_of: ModelOf, blocking: BlockingEngine, red_png: bytes
 ) -> None:
-    sizes: list[int] = []
-    begun, release = threading.Event(), threading.Event()
-
-    def answer(batch: np.ndarray) -> np.ndarray:
-        sizes.append(len(batch))
-        begun.set()
-        release.wait(5)
-        return np.zeros((len(batch), 3), np.float32)
-
     async def scenario() -> None:
         pool = DynamicBatcher(decoders=2, max_batch=4)
-        model = LoadedModel(Classifier(colour_bundle, FakeEngine(answer)), 10**8, Path("bundle"))
+        model = model_of(blocking)
         first = pool.submit(Job(model, red_png, 1))  # alone: nothing waits for company
-        await asyncio.to_thread(begun.wait, 5)
+        await blocking.begun()
         others = [pool.submit(Job(model, red_png, 1)) for _ in range(6)]
         while pool.waiting:  # until all are decoded, or being so
             await asyncio.sleep(0.005)
         await asyncio.sleep(0.1)
-        release.set()
+        blocking.release()
         found = await asyncio.gather(first, *others)
         assert {each.batch for each in found} == {1, 4, 2}
         pool.close()
 
     asyncio.run(scenario())
-    assert sizes == [1, 4, 2]
+    assert blocking.sizes == [1, 4, 2]
 
 
-def test_an_image_that_cannot_be_read_takes_no_other_with_it(classifier: Classifier, red_png: bytes) -> None:
-    async def scenario() -> None:
-        pool, model = DynamicBatcher(decoders=2, max_batch=8), LoadedModel(classifier, 10**8, Path("bundle"))
-        images = (red_png, b"nothing", red_png)
-        found = await asyncio.gather(*(pool.submit(Job(model, each, 1)) for each in images), return_exceptions=True)
-        assert isinstance(found[1], ImageError)
-        assert [each.prediction.label for each in (found[0], found[2])] == ["red", "red"]  # type: ignore[union-attr]
-        assert (pool.running, pool.waiting) == (0, 0)
-        pool.close()
-
-    asyncio.run(scenario())
-
-
-def test_what_is_predicted_counts_batches_and_not_images(colour_bundle: Bundle) -> None:
+def test_what_is_predicted_counts_batches_and_not_images(model_of: ModelOf) -> None:
     def answer(batch: np.ndarray) -> np.ndarray:
         time.sleep(0.02)  # whatever the batch
-        return np.zeros((len(batch), 3), np.float32)
+        return zeros(batch)
 
     async def scenario() -> None:
         pool = DynamicBatcher(decoders=1, max_batch=4)
-        pool.warm(LoadedModel(Classifier(colour_bundle, FakeEngine(answer)), 10**8, Path("bundle")))
+        pool.warm(model_of(answer))
         alone, behind_8 = pool.predicted_s(), pool.predicted_s(ahead=8)
         assert alone >= 0.02
         assert 0.06 <= behind_8 < 8 * alone
@@ -79,11 +49,11 @@ def test_what_is_predicted_counts_batches_and_not_images(colour_bundle: Bundle) 
     asyncio.run(scenario())
 
 
-def test_what_is_predicted_knows_of_decoding(colour_bundle: Bundle, red_png: bytes) -> None:
+def test_what_is_predicted_knows_of_decoding(model_of: ModelOf, red_png: bytes) -> None:
     release = threading.Event()
 
     async def scenario() -> None:
-        pool, model = DynamicBatcher(decoders=2, max_batch=32), model_of(colour_bundle, zeros)
+        pool, model = DynamicBatcher(decoders=2, max_batch=32), model_of(zeros)
         pool.set_estimate(0.001, decode_s=0.02)
         assert pool.predicted_s() == pytest.approx(0.021)
         prepare = model.prepare
@@ -99,31 +69,25 @@ def test_what_is_predicted_knows_of_decoding(colour_bundle: Bundle, red_png: byt
     asyncio.run(scenario())
 
 
-def test_what_is_decoded_waits_for_batches_alone(colour_bundle: Bundle, red_png: bytes) -> None:
-    release = threading.Event()
-
-    def answer(batch: np.ndarray) -> np.ndarray:
-        release.wait(5)
-        return zeros(batch)
-
+def test_what_is_decoded_waits_for_batches_alone(model_of: ModelOf, blocking: BlockingEngine, red_png: bytes) -> None:
     async def scenario() -> None:
-        pool, model = DynamicBatcher(decoders=2, max_batch=4), model_of(colour_bundle, answer)
+        pool, model = DynamicBatcher(decoders=2, max_batch=4), model_of(blocking)
         answers = [pool.submit(Job(model, red_png, 1)) for _ in range(8)]
         await decoded(pool)
         pool.set_estimate(0.001, decode_s=0.02)
         assert pool.predicted_s() == pytest.approx(0.021)  # and not eight times as long
         pool.set_estimate(0.02, decode_s=0.02)
         assert pool.predicted_s() == pytest.approx(0.18)
-        release.set()
+        blocking.release()
         await asyncio.gather(*answers)
         pool.close()
 
     asyncio.run(scenario())
 
 
-def test_how_long_decoding_takes_is_learnt(colour_bundle: Bundle, red_png: bytes) -> None:
+def test_how_long_decoding_takes_is_learnt(model_of: ModelOf, red_png: bytes) -> None:
     async def scenario() -> None:
-        pool, model = DynamicBatcher(decoders=1, max_batch=4), model_of(colour_bundle, zeros)
+        pool, model = DynamicBatcher(decoders=1, max_batch=4), model_of(zeros)
         pool.set_estimate(0.001, decode_s=10.0)
         for _ in range(40):
             await pool.submit(Job(model, red_png, 1))
@@ -160,7 +124,7 @@ def test_of_the_measured_times_those_of_a_stall_are_not_believed(times: list[flo
     assert without_stalls(times) == believed
 
 
-def test_another_model_is_warmed_in_every_size_and_changes_nothing_that_was_learnt(colour_bundle: Bundle) -> None:
+def test_another_model_is_warmed_in_every_size_and_changes_nothing_that_was_learnt(model_of: ModelOf) -> None:
     sizes: list[int] = []
 
     def answer(batch: np.ndarray) -> np.ndarray:
@@ -168,38 +132,29 @@ def test_another_model_is_warmed_in_every_size_and_changes_nothing_that_was_lear
         return zeros(batch)
 
     pool = DynamicBatcher(decoders=1, max_batch=4)
-    pool.warm(model_of(colour_bundle, answer))
+    pool.warm(model_of(answer))
     assert sizes == [1, 1, 2, 2, 3, 3, 4, 4]
     learnt = [pool.batch_s(size) for size in range(5)]
     sizes.clear()
-    pool.warm(model_of(colour_bundle, answer))
+    pool.warm(model_of(answer))
     assert sizes == [1, 2, 3, 4]
     assert [pool.batch_s(size) for size in range(5)] == learnt
     pool.close()
 
 
 def test_decoded_images_that_came_too_late_or_whose_client_left_are_in_no_batch(
-    colour_bundle: Bundle, red_png: bytes
+    model_of: ModelOf, blocking: BlockingEngine, red_png: bytes
 ) -> None:
-    sizes: list[int] = []
-    begun, release = threading.Event(), threading.Event()
-
-    def answer(batch: np.ndarray) -> np.ndarray:
-        sizes.append(len(batch))
-        begun.set()
-        release.wait(5)
-        return zeros(batch)
-
     async def scenario() -> None:
-        pool, model = DynamicBatcher(decoders=1, max_batch=2), model_of(colour_bundle, answer)
+        pool, model = DynamicBatcher(decoders=1, max_batch=2), model_of(blocking)
         first = pool.submit(Job(model, red_png, 1))
-        await asyncio.to_thread(begun.wait, 5)
+        await blocking.begun()
         jobs = [Job(model, red_png, 1) for _ in range(4)]
         late, left, *others = [pool.submit(job) for job in jobs]
         await decoded(pool)
         jobs[0].deadline = 0.0
         left.cancel()
-        release.set()
+        blocking.release()
         with pytest.raises(ExpiredError):
             await late
         found = await asyncio.gather(first, *others)
@@ -208,30 +163,7 @@ def test_decoded_images_that_came_too_late_or_whose_client_left_are_in_no_batch(
         pool.close()
 
     asyncio.run(scenario())
-    assert sizes == [1, 2]
-
-
-def test_threads_that_wait_keep_no_model_alive(colour_bundle: Bundle, red_png: bytes) -> None:
-    async def scenario() -> None:
-        pool, model = DynamicBatcher(decoders=2, max_batch=4), model_of(colour_bundle, zeros)
-        await asyncio.gather(*(pool.submit(Job(model, red_png, 1)) for _ in range(50)))
-        gone = weakref.ref(model)
-        del model
-        async with asyncio.timeout(5):
-            while gone() is not None:  # a thread may just be noting how long it took
-                await asyncio.sleep(0.01)
-                gc.collect()
-        pool.close()
-
-    asyncio.run(scenario())
-
-
-def model_of(bundle: Bundle, answer: Callable[[np.ndarray], np.ndarray]) -> LoadedModel:
-    return LoadedModel(Classifier(bundle, FakeEngine(answer)), 10**8, Path("bundle"))
-
-
-def zeros(batch: np.ndarray) -> np.ndarray:
-    return np.zeros((len(batch), 3), np.float32)
+    assert blocking.sizes == [1, 2]
 
 
 async def decoded(pool: DynamicBatcher) -> None:

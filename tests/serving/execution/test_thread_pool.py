@@ -12,25 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lensmith.bundle.format import Bundle
+from fixtures.serving import BlockingEngine, ModelOf, zeros
 from lensmith.errors import ImageError
 from lensmith.inference.classifier import Classifier
-from lensmith.inference.engine import FakeEngine
+from lensmith.serving.execution.dynamic_batcher import DynamicBatcher
 from lensmith.serving.execution.job import ExpiredError, Job
 from lensmith.serving.execution.loaded_model import LoadedModel
-from lensmith.serving.execution.thread_pool import ThreadPool
+from lensmith.serving.execution.thread_pool import Pool, ThreadPool
 
-ModelOf = Callable[[Callable[[np.ndarray], np.ndarray]], LoadedModel]
-
-
-@pytest.fixture
-def model_of(colour_bundle: Bundle) -> ModelOf:
-    """`model_of(answer)`: a model whose engine is `answer`, batch → logits."""
-    return lambda answer: LoadedModel(Classifier(colour_bundle, FakeEngine(answer)), 10**8, Path("bundle"))
-
-
-def zeros(batch: np.ndarray) -> np.ndarray:
-    return np.zeros((len(batch), 3), np.float32)
+EITHER_POOL = pytest.mark.parametrize("pool_class", [ThreadPool, DynamicBatcher])
 
 
 def run(scenario: Callable[[], Any]) -> Any:
@@ -39,24 +29,24 @@ def run(scenario: Callable[[], Any]) -> Any:
 
 def test_a_job_gets_the_answer_that_the_classifier_gives(classifier: Classifier, red_png: bytes) -> None:
     async def scenario() -> None:
-        workers = ThreadPool(threads=1)
-        found = await workers.submit(Job(LoadedModel(classifier, 10**8, Path("b")), red_png, top_k=2))
+        pool = ThreadPool(threads=1)
+        found = await pool.submit(Job(LoadedModel(classifier, 10**8, Path("b")), red_png, top_k=2))
         offline = classifier.classify(red_png, top_k=2)
         assert found.prediction.top == offline.top
-        assert (found.batch, workers.running, workers.waiting) == (1, 0, 0)
+        assert (found.batch, pool.running, pool.waiting) == (1, 0, 0)
         assert min(found.decode_s, found.inference_s, found.queue_s) > 0
-        workers.close()
+        pool.close()
 
     run(scenario)
 
 
 def test_a_prepared_tensor_is_answered_as_its_image_is(classifier: Classifier, red_png: bytes) -> None:
     async def scenario() -> None:
-        workers, model = ThreadPool(threads=1), LoadedModel(classifier, 10**8, Path("b"))
-        of_image = await workers.submit(Job(model, red_png, 3))
-        of_tensor = await workers.submit(Job(model, model.prepare(red_png), 3))
+        pool, model = ThreadPool(threads=1), LoadedModel(classifier, 10**8, Path("b"))
+        of_image = await pool.submit(Job(model, red_png, 3))
+        of_tensor = await pool.submit(Job(model, model.prepare(red_png), 3))
         assert of_image.prediction.top == of_tensor.prediction.top
-        workers.close()
+        pool.close()
 
     run(scenario)
 
@@ -66,32 +56,35 @@ def test_no_more_images_are_worked_on_at_once_than_there_are_threads(model_of: M
     most = 0
 
     async def scenario() -> None:
-        workers = ThreadPool(threads=3)
+        pool = ThreadPool(threads=3)
 
         def answer(batch: np.ndarray) -> np.ndarray:
             nonlocal most
             names.add(threading.current_thread().name)
-            most = max(most, workers.running)
+            most = max(most, pool.running)
             return zeros(batch)
 
         model = model_of(answer)
-        await asyncio.gather(*(workers.submit(Job(model, red_png, 1)) for _ in range(100)))
-        workers.close()
+        await asyncio.gather(*(pool.submit(Job(model, red_png, 1)) for _ in range(100)))
+        pool.close()
 
     run(scenario)
     assert most <= 3
     assert all(name.startswith("worker") for name in names)
 
 
-def test_an_image_that_cannot_be_read_fails_alone(model_of: ModelOf, red_png: bytes) -> None:
+@EITHER_POOL
+def test_an_image_that_cannot_be_read_fails_alone(
+    pool_class: Callable[..., Pool], model_of: ModelOf, red_png: bytes
+) -> None:
     async def scenario() -> None:
-        workers, model = ThreadPool(threads=1, max_batch=4), model_of(zeros)
+        pool, model = pool_class(1, max_batch=4), model_of(zeros)
         jobs = [Job(model, image, 1) for image in (red_png, b"nothing", red_png)]
-        found = await asyncio.gather(*map(workers.submit, jobs), return_exceptions=True)
+        found = await asyncio.gather(*map(pool.submit, jobs), return_exceptions=True)
         assert isinstance(found[1], ImageError)
         assert [each.prediction.class_id for each in (found[0], found[2])] == [0, 0]  # type: ignore[union-attr]
-        assert (workers.running, workers.waiting) == (0, 0)
-        workers.close()
+        assert (pool.running, pool.waiting) == (0, 0)
+        pool.close()
 
     run(scenario)
 
@@ -105,199 +98,165 @@ def test_an_engine_that_fails_fails_its_images_and_the_threads_go_on(model_of: M
     broken = [True]
 
     async def scenario() -> None:
-        workers, model = ThreadPool(threads=1), model_of(answer)
+        pool, model = ThreadPool(threads=1), model_of(answer)
         with pytest.raises(RuntimeError, match="broken"):
-            await workers.submit(Job(model, red_png, 1))
+            await pool.submit(Job(model, red_png, 1))
         broken.clear()
-        assert (await workers.submit(Job(model, red_png, 1))).prediction.class_id == 0
-        assert (workers.running, workers.waiting) == (0, 0)
-        workers.close()
+        assert (await pool.submit(Job(model, red_png, 1))).prediction.class_id == 0
+        assert (pool.running, pool.waiting) == (0, 0)
+        pool.close()
 
     run(scenario)
 
 
-def test_an_image_whose_deadline_passed_while_it_waited_is_not_worked_on(model_of: ModelOf, red_png: bytes) -> None:
-    ran: list[int] = []
-    begun, release = threading.Event(), threading.Event()
-
-    def answer(batch: np.ndarray) -> np.ndarray:
-        ran.append(len(batch))
-        begun.set()
-        release.wait(5)
-        return zeros(batch)
-
+def test_an_image_whose_deadline_passed_while_it_waited_is_not_worked_on(
+    model_of: ModelOf, blocking: BlockingEngine, red_png: bytes
+) -> None:
     async def scenario() -> None:
-        workers, model = ThreadPool(threads=1), model_of(answer)
-        running = workers.submit(Job(model, red_png, 1))
-        await asyncio.to_thread(begun.wait, 5)
-        late = workers.submit(Job(model, red_png, 1, deadline=time.perf_counter() - 1))
-        in_time = workers.submit(Job(model, red_png, 1, deadline=time.perf_counter() + 60))
-        release.set()
+        pool, model = ThreadPool(threads=1), model_of(blocking)
+        running = pool.submit(Job(model, red_png, 1))
+        await blocking.begun()
+        late = pool.submit(Job(model, red_png, 1, deadline=time.perf_counter() - 1))
+        in_time = pool.submit(Job(model, red_png, 1, deadline=time.perf_counter() + 60))
+        blocking.release()
         with pytest.raises(ExpiredError):
             await late
         await asyncio.gather(running, in_time)
-        assert ran == [1, 1]
-        assert (workers.running, workers.waiting) == (0, 0)
-        workers.close()
+        assert blocking.sizes == [1, 1]
+        assert (pool.running, pool.waiting) == (0, 0)
+        pool.close()
 
     run(scenario)
 
 
 def test_a_job_given_up_while_it_waits_frees_its_place_and_bytes_and_is_never_run(
-    model_of: ModelOf, red_png: bytes
+    model_of: ModelOf, blocking: BlockingEngine, red_png: bytes
 ) -> None:
-    ran: list[int] = []
-    begun, release = threading.Event(), threading.Event()
-
-    def answer(batch: np.ndarray) -> np.ndarray:
-        ran.append(len(batch))
-        begun.set()
-        release.wait(5)
-        return zeros(batch)
-
     async def scenario() -> None:
-        workers, model = ThreadPool(threads=1), model_of(answer)
-        running = workers.submit(Job(model, red_png, 1))
-        await asyncio.to_thread(begun.wait, 5)
+        pool, model = ThreadPool(threads=1), model_of(blocking)
+        running = pool.submit(Job(model, red_png, 1))
+        await blocking.begun()
         left = Job(model, red_png, 1)
-        workers.submit(left).cancel()
-        assert workers.waiting == 1
+        pool.submit(left).cancel()
+        assert pool.waiting == 1
         await asyncio.sleep(0)  # asyncio tells the pool in its next turn
-        assert (workers.running, workers.waiting, left.image) == (1, 0, None)
-        release.set()
+        assert (pool.running, pool.waiting, left.image) == (1, 0, None)
+        blocking.release()
         await running
-        workers.close()
+        pool.close()
 
     run(scenario)
-    assert ran == [1]
+    assert blocking.sizes == [1]
 
 
-def test_a_job_given_up_while_it_runs_keeps_its_place_until_it_ends(model_of: ModelOf, red_png: bytes) -> None:
-    begun, release = threading.Event(), threading.Event()
-
-    def answer(batch: np.ndarray) -> np.ndarray:
-        begun.set()
-        release.wait(5)
-        return zeros(batch)
-
+def test_a_job_given_up_while_it_runs_keeps_its_place_until_it_ends(
+    model_of: ModelOf, blocking: BlockingEngine, red_png: bytes
+) -> None:
     async def scenario() -> None:
-        workers, model = ThreadPool(threads=1), model_of(answer)
-        running = workers.submit(Job(model, red_png, 1))
-        await asyncio.to_thread(begun.wait, 5)
+        pool, model = ThreadPool(threads=1), model_of(blocking)
+        running = pool.submit(Job(model, red_png, 1))
+        await blocking.begun()
         running.cancel()
         await asyncio.sleep(0.01)
-        assert (workers.running, workers.waiting) == (1, 0)
-        release.set()
-        await workers.submit(Job(model, red_png, 1))
-        assert (workers.running, workers.waiting) == (0, 0)
-        workers.close()
+        assert (pool.running, pool.waiting) == (1, 0)
+        blocking.release()
+        await pool.submit(Job(model, red_png, 1))
+        assert (pool.running, pool.waiting) == (0, 0)
+        pool.close()
 
     run(scenario)
 
 
-def test_with_batches_a_free_thread_takes_its_share_of_what_waits(model_of: ModelOf, red_png: bytes) -> None:
-    sizes: list[int] = []
-    begun, release = threading.Event(), threading.Event()
-
-    def answer(batch: np.ndarray) -> np.ndarray:
-        sizes.append(len(batch))
-        begun.set()
-        release.wait(5)
-        return zeros(batch)
-
+def test_with_batches_a_free_thread_takes_its_share_of_what_waits(
+    model_of: ModelOf, blocking: BlockingEngine, red_png: bytes
+) -> None:
     async def scenario() -> list[int]:
-        workers, model = ThreadPool(threads=1, max_batch=4), model_of(answer)
-        first = workers.submit(Job(model, red_png, 1))
-        await asyncio.to_thread(begun.wait, 5)
-        others = [workers.submit(Job(model, red_png, 1)) for _ in range(6)]
-        release.set()
+        pool, model = ThreadPool(threads=1, max_batch=4), model_of(blocking)
+        first = pool.submit(Job(model, red_png, 1))
+        await blocking.begun()
+        others = [pool.submit(Job(model, red_png, 1)) for _ in range(6)]
+        blocking.release()
         found = await asyncio.gather(first, *others)
-        workers.close()
+        pool.close()
         return [each.batch for each in found]
 
     assert run(scenario) == [1, 4, 4, 4, 4, 2, 2]
-    assert sizes == [1, 4, 2]
+    assert blocking.sizes == [1, 4, 2]
 
 
-def test_images_of_two_models_are_never_answered_in_one_run(model_of: ModelOf, red_png: bytes) -> None:
-    begun, release = threading.Event(), threading.Event()
-
-    def wait(batch: np.ndarray) -> np.ndarray:
-        begun.set()
-        release.wait(5)
-        return zeros(batch)
-
+def test_images_of_two_models_are_never_answered_in_one_run(
+    model_of: ModelOf, blocking: BlockingEngine, red_png: bytes
+) -> None:
     async def scenario() -> None:
-        workers = ThreadPool(threads=1, max_batch=8)
-        blocker = workers.submit(Job(model_of(wait), red_png, 1))
-        await asyncio.to_thread(begun.wait, 5)
+        pool = ThreadPool(threads=1, max_batch=8)
+        blocker = pool.submit(Job(model_of(blocking), red_png, 1))
+        await blocking.begun()
         one = model_of(lambda batch: np.tile(np.float32([9, 0, 0]), (len(batch), 1)))
         two = model_of(lambda batch: np.tile(np.float32([0, 9, 0]), (len(batch), 1)))
-        answers = [workers.submit(Job(model, red_png, 1)) for model in (one, two, one, two)]
-        release.set()
+        answers = [pool.submit(Job(model, red_png, 1)) for model in (one, two, one, two)]
+        blocking.release()
         found = await asyncio.gather(*answers)
         assert [each.prediction.class_id for each in found] == [0, 1, 0, 1]
         assert [each.batch for each in found] == [2, 2, 2, 2]
         await blocker
-        workers.close()
+        pool.close()
 
     run(scenario)
 
 
-def test_the_predicted_time_grows_with_what_is_under_way(model_of: ModelOf, red_png: bytes) -> None:
-    release = threading.Event()
-
-    def answer(batch: np.ndarray) -> np.ndarray:
-        release.wait(5)
-        return zeros(batch)
-
+def test_the_predicted_time_grows_with_what_is_under_way(
+    model_of: ModelOf, blocking: BlockingEngine, red_png: bytes
+) -> None:
     async def scenario() -> None:
-        workers, model = ThreadPool(threads=2), model_of(answer)
-        workers.set_estimate(0.1)
-        predicted, answers = [workers.predicted_s()], []
+        pool, model = ThreadPool(threads=2), model_of(blocking)
+        pool.set_estimate(0.1)
+        predicted, answers = [pool.predicted_s()], []
         for _ in range(4):
-            answers.append(workers.submit(Job(model, red_png, 1)))
-            predicted.append(workers.predicted_s())
+            answers.append(pool.submit(Job(model, red_png, 1)))
+            predicted.append(pool.predicted_s())
         assert predicted == pytest.approx([0.1, 0.1, 0.15, 0.2, 0.25])
-        release.set()
+        blocking.release()
         await asyncio.gather(*answers)
-        assert workers.predicted_s() > 0
-        workers.close()
+        assert pool.predicted_s() > 0
+        pool.close()
 
     run(scenario)
 
 
 def test_an_image_is_predicted_to_end_with_those_that_are_answered_together_with_it() -> None:
-    workers = ThreadPool(threads=2, max_batch=4)
-    workers.set_estimate(0.01)
-    workers.running, workers.waiting = 2, 6
+    pool = ThreadPool(threads=2, max_batch=4)
+    pool.set_estimate(0.01)
+    pool.running, pool.waiting = 2, 6
     # Seven before it for two threads, and then a batch of four.
-    assert workers.predicted_s() == pytest.approx((7 / 2 + 4) * 0.01)
-    workers.close()
+    assert pool.predicted_s() == pytest.approx((7 / 2 + 4) * 0.01)
+    pool.close()
 
 
 def test_a_single_stall_darkens_the_prediction_little_and_a_lasting_slowness_fully() -> None:
-    workers = ThreadPool(threads=1)
-    workers.set_estimate(0.01)
-    workers._note_time(5.0)
-    assert workers.image_s < 0.014
+    pool = ThreadPool(threads=1)
+    pool.set_estimate(0.01)
+    pool._note_time(5.0)
+    assert pool.image_s < 0.014
     for _ in range(60):
-        workers._note_time(0.1)
-    assert workers.image_s == pytest.approx(0.1, rel=0.05)
-    workers.close()
+        pool._note_time(0.1)
+    assert pool.image_s == pytest.approx(0.1, rel=0.05)
+    pool.close()
 
 
-def test_a_thread_that_waits_keeps_no_model_alive(model_of: ModelOf, red_png: bytes) -> None:
+@EITHER_POOL
+def test_a_thread_that_waits_keeps_no_model_alive(
+    pool_class: Callable[..., Pool], model_of: ModelOf, red_png: bytes
+) -> None:
     async def scenario() -> None:
-        workers, model = ThreadPool(threads=2, max_batch=2), model_of(zeros)
-        await asyncio.gather(*(workers.submit(Job(model, red_png, 1)) for _ in range(50)))
+        pool, model = pool_class(2, max_batch=2), model_of(zeros)
+        await asyncio.gather(*(pool.submit(Job(model, red_png, 1)) for _ in range(50)))
         gone = weakref.ref(model)
         del model
         async with asyncio.timeout(5):
             while gone() is not None:  # a thread may just be noting how long it took
                 await asyncio.sleep(0.01)
                 gc.collect()
-        workers.close()
+        pool.close()
 
     run(scenario)
 
@@ -311,9 +270,9 @@ def test_a_model_is_warmed_on_all_threads_at_once_alone_and_in_the_largest_batch
         together.wait(5)
         return zeros(batch)
 
-    workers = ThreadPool(threads=2, max_batch=4)
-    workers.set_estimate(0.1)
-    workers.warm(model_of(answer))
+    pool = ThreadPool(threads=2, max_batch=4)
+    pool.set_estimate(0.1)
+    pool.warm(model_of(answer))
     assert sorted(sizes) == [1, 1, 1, 1, 4, 4, 4, 4]
-    assert (workers.image_s, workers.running, workers.waiting) == (0.1, 0, 0)
-    workers.close()
+    assert (pool.image_s, pool.running, pool.waiting) == (0.1, 0, 0)
+    pool.close()

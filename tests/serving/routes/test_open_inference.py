@@ -11,11 +11,11 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from fixtures.serving import assert_problem
 from lensmith.bundle.format import Bundle
 from lensmith.config import ServeSettings
 from lensmith.core.version import __version__
 from lensmith.inference.classifier import Classifier
-from lensmith.serving.problems import KINDS, TYPE_PREFIX
 from lensmith.serving.routes.open_inference_request import MAX_VALUES
 
 INFER = "/v2/models/colours/infer"
@@ -162,14 +162,6 @@ def test_the_model_beside_is_asked_by_its_name_and_version(
         assert_problem(client.get("/v2/models/colours/versions/3"), "no-such-model")
 
 
-def assert_problem(response: Any, kind: str) -> None:
-    assert response.headers["content-type"] == "application/problem+json"
-    problem = response.json()
-    assert (problem["type"], problem["status"]) == (TYPE_PREFIX + kind, response.status_code), problem["detail"]
-    assert response.status_code == KINDS[kind][0]
-    assert problem["error"] == problem["detail"]
-
-
 ZEROS = np.zeros((1, 3, 32, 32), np.float32)
 PNG = b"\x89PNG\r\n\x1a\n"
 ONE_IMAGE = json.dumps({"inputs": [images(PNG)]})
@@ -298,7 +290,9 @@ def test_every_bad_request_gets_its_problem_with_an_error_for_clients_of_the_pro
     strict_client: TestClient, what: str
 ) -> None:
     request, kind = BAD[what]
-    assert_problem(strict_client.post(INFER, **request), kind)
+    response = strict_client.post(INFER, **request)
+    assert_problem(response, kind)
+    assert response.json()["error"] == response.json()["detail"]
 
 
 def test_more_values_than_may_be_read_on_the_event_loop_are_not_read(client: TestClient) -> None:

@@ -11,20 +11,15 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from fixtures.serving import assert_problem
 from lensmith.bundle.format import Bundle
 from lensmith.config import ServeSettings
 from lensmith.errors import SettingsError
-from lensmith.serving.problems import KINDS, TYPE_PREFIX
+from lensmith.serving.problems import TYPE_PREFIX
 
 
 def in_base64(image: bytes) -> dict[str, str]:
     return {"b64": base64.b64encode(image).decode()}
-
-
-def assert_problem(response: Any, kind: str) -> None:
-    problem = response.json()
-    assert problem["type"] == TYPE_PREFIX + kind, problem["detail"]
-    assert response.status_code == KINDS[kind][0]
 
 
 @pytest.fixture

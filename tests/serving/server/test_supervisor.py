@@ -138,17 +138,10 @@ def test_a_hangup_reads_the_bundle_again(service: ServiceProcess, remake: Callab
     until(lambda: {json.loads(ask(service.url, "GET", "/model")[1])["version"] for _ in range(10)} == {"9"})
 
 
-def test_the_processes_end_with_their_supervisor(remake: Callable[..., Bundle]) -> None:
-    service = start_service(remake("served").path, workers=2)
+def test_the_processes_end_with_their_supervisor(service: ServiceProcess) -> None:
     found = workers_of(service)
     assert service.stop() == 0
     assert not any(each.is_running() for each in found)
-
-    service = start_service(remake("again").path, workers=2)
-    found = workers_of(service)
-    service.process.kill()
-    until(lambda: not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in found))
-    service.stop()
 
 
 def test_a_damaged_bundle_stops_the_start_with_the_reason(remake: Callable[..., Bundle]) -> None:
