@@ -36,10 +36,12 @@ def page() -> str:
 
 def _section(cls: type[config.Settings]) -> str:
     lines = [f"## {cls.verb}", "", "| setting | default | what it is |", "| --- | --- | --- |"]
+    old = {new: name for name, new in cls.renamed.items()}
     for name, field in cls.model_fields.items():
         default = "required" if field.is_required() else _shown(field.default)
         choices = _choices(field.annotation)
-        lines.append(f"| `{name}` | {default} | {field.description}{choices} |")
+        before = f" Its old name `{old[name]}` is still read." if name in old else ""
+        lines.append(f"| `{name}` | {default} | {field.description}{choices}{before} |")
     return "\n".join(lines) + "\n"
 
 
