@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import types
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +46,14 @@ def test_help_shows_a_verb_with_its_settings() -> None:
     assert repr(parameters["batch_size"].default) == "32"
     doc = inspect.getdoc(lensmith.train) or ""
     assert all(f"    {name}: " in doc for name in parameters)
+
+
+def test_a_keyword_goes_over_the_environment_even_with_the_value_of_its_default(
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LENSMITH_SPLIT_SEED", "7")
+    assert "seed 7" in " ".join(lensmith.split(colours, out=tmp_path / "a.csv").notes)
+    assert "seed 0" in " ".join(lensmith.split(colours, out=tmp_path / "b.csv", seed=0).notes)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
