@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lensmith.rollout.status import RolloutStatus
 
 WATCH_S = 2.0
-"""Seconds between two looks with --watch; replicas report as often as they poll, every 5 s by default."""
+"""Seconds between two updates of --watch; replicas report as often as they poll, every 5 s by default."""
 
 _STYLES = {
     "fine": "green", "watching": "yellow", "over": "red", "promoted": "green", "rolled_back": "red",
@@ -42,41 +42,40 @@ def start(given: dict[str, Any], *, as_json: Json = False) -> None:
     Example: `lensmith rollout start flowers --version 7 --share 10 --auto-promote`
     """
     release = api.Rollout(given.pop("name"), given.pop("tracking_uri", None))
-    begun = release.start(**given)
+    started = release.start(**given)
     if as_json:
-        print_json(begun.model_dump(mode="json"))
+        print_json(started)
         return
-    what = f"works on copies of {begun.share:g} %" if begun.shadow else f"gets {begun.share:g} %"
-    print_line((begun.id, "bold"), f": version {begun.challenger} {what} of the requests of version {begun.champion}.")
-    print_line(f"Next: lensmith rollout status {begun.name} --watch")
+    what = f"works on copies of {started.share:g} %" if started.shadow else f"gets {started.share:g} %"
+    print_line(
+        (started.id, "bold"), f": version {started.challenger} {what} of the requests of version {started.champion}."
+    )
+    print_line(f"Next: lensmith rollout status {started.name} --watch")
 
 
 def status(
     name: _Name,
-    watch: Annotated[bool, typer.Option("--watch", help="Look again every two seconds until it has ended.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Update every two seconds until it has ended.")] = False,
     tracking_uri: Uri = None,
     as_json: Json = False,
 ) -> None:
     """Compare champion and challenger: both in numbers with 95 % intervals, guards, replicas, earlier rollouts.
 
-    With `--watch` and `--json` each look is one line.
+    With `--watch` and `--json` each update is one line.
     """
-    if not watch:
-        found = api.Rollout(name, tracking_uri).status()
-        if as_json:
-            print_json(found)
-        else:
-            show(_drawn(found))
-        return
+    release = api.Rollout(name, tracking_uri)
+    found = _until_ended(release) if watch else iter([release.status()])
     if as_json:
-        for found in _looks(name, tracking_uri):
-            print_json(found)
-        return
-    from rich.live import Live
+        for each in found:
+            print_json(each)
+    elif not watch:
+        show(_render(next(found)))
+    else:
+        from rich.live import Live
 
-    with Live(auto_refresh=False) as live:
-        for found in _looks(name, tracking_uri):
-            live.update(_drawn(found), refresh=True)
+        with Live(auto_refresh=False) as live:
+            for each in found:
+                live.update(_render(each), refresh=True)
 
 
 def promote(name: _Name, reason: _Reason = "", tracking_uri: Uri = None, as_json: Json = False) -> None:
@@ -92,9 +91,9 @@ def abort(name: _Name, reason: _Reason = "", tracking_uri: Uri = None, as_json: 
     _print_end(*api.Rollout(name, tracking_uri).abort(reason), as_json)
 
 
-def _looks(name: str, tracking_uri: str | None) -> Iterator[RolloutStatus]:
-    """Until nothing is under way."""
-    for found in api.Rollout(name, tracking_uri).watch():
+def _until_ended(release: api.Rollout) -> Iterator[RolloutStatus]:
+    """The status every `WATCH_S` seconds, until no release is under way."""
+    for found in release.watch():
         yield found
         if found.rollout is None or found.decision is not None:
             return
@@ -103,13 +102,13 @@ def _looks(name: str, tracking_uri: str | None) -> Iterator[RolloutStatus]:
 
 def _print_end(rollout: CanaryRelease, decision: Decision, as_json: bool) -> None:
     if as_json:
-        print_json({"rollout": rollout.model_dump(mode="json"), "decision": decision.model_dump(mode="json")})
+        print_json({"rollout": rollout, "decision": decision})
         return
     stays = rollout.challenger if decision.outcome == "promoted" else rollout.champion
     print_line((rollout.id, "bold"), f" is {decision.outcome}: version {stays} is the champion of {rollout.name}.")
 
 
-def _drawn(found: RolloutStatus) -> RenderableType:
+def _render(found: RolloutStatus) -> RenderableType:
     rollout, decision = found.rollout, found.decision
     if rollout is None:
         return Text(
@@ -120,7 +119,7 @@ def _drawn(found: RolloutStatus) -> RenderableType:
         Text.assemble(
             (rollout.id, "bold"),
             f": version {rollout.challenger} beside champion {rollout.champion}, {how}{rollout.share:g} % of requests, "
-            f"shared out by {rollout.sticky}, since {_dated(rollout)} UTC, begun by {rollout.by or 'somebody'}",
+            f"shared out by {rollout.sticky}, since {_dated(rollout)} UTC, started by {rollout.by or 'somebody'}",
         ),
         _outcome(decision),
         Text(),
@@ -134,38 +133,25 @@ def _drawn(found: RolloutStatus) -> RenderableType:
         parts += [Text(), make_table(("guard", "state", "why"), rows)]
     if found.replicas:
         replicas = [
-            (
-                each.name,
-                "" if each.age_s is None else f"{each.age_s:.0f} s ago",
-                each.champion,
-                each.challenger,
-                each.stopped,
-            )
-            for each in found.replicas
+            (each.name, _age(each.age_s), each.champion, each.challenger, each.stopped) for each in found.replicas
         ]
         parts += [Text(), make_table(("replica", "reported", "to champion", "to challenger", "stopped by"), replicas)]
     elif decision is None:
         parts += [Text(), Text(f"No service that follows {found.name}@champion has reported yet.", "yellow")]
     if found.history:
         earlier = [
-            (
-                before.id,
-                f"{before.challenger} beside {before.champion}",
-                _dated(before),
-                ended and ended.outcome,
-                _why(ended),
-            )
-            for before, ended in found.history
+            (each.id, f"{each.challenger} beside {each.champion}", _dated(each), end and end.outcome, _why(end))
+            for each, end in found.history
         ]
-        parts += [Text(), make_table(("earlier", "versions", "begun", "outcome", "why"), earlier)]
+        parts += [Text(), make_table(("earlier", "versions", "started", "outcome", "why"), earlier)]
     return Group(*parts)
 
 
 def _outcome(decision: Decision | None) -> Text:
     if decision is None:
         return Text("under way", _STYLES["under way"])
-    said = f" {decision.at:%Y-%m-%d %H:%M} UTC by {decision.by or 'somebody'} ({decision.guard}): {decision.reason}"
-    return Text.assemble((decision.outcome.replace("_", " "), _STYLES[decision.outcome]), said)
+    details = f" {decision.at:%Y-%m-%d %H:%M} UTC by {decision.by or 'somebody'} ({decision.guard}): {decision.reason}"
+    return Text.assemble((decision.outcome.replace("_", " "), _STYLES[decision.outcome]), details)
 
 
 def _compared(comparison: Mapping[str, Any], rollout: CanaryRelease) -> RenderableType:
@@ -177,7 +163,7 @@ def _compared(comparison: Mapping[str, Any], rollout: CanaryRelease) -> Renderab
         ("P99", *(_ms(side, "p99_ms") for side in sides)),
         ("P99 of its own work", *(_ms(side, "work_p99_ms") for side in sides)),
         ("answers with feedback", *(f"{side.get('labels', 0):,}" for side in sides)),
-        ("right by feedback", *(_share(side, "accuracy") for side in sides)),
+        ("correct by feedback", *(_share(side, "accuracy") for side in sides)),
     ]
     if comparison.get("class_shift") is not None:
         lines.append(("answers of another class", "", f"{comparison['class_shift']:.1%}"))
@@ -193,6 +179,10 @@ def _share(side: Mapping[str, Any], name: str) -> str:
 
 def _ms(side: Mapping[str, Any], name: str) -> str:
     return "–" if side.get(name) is None else f"{side[name]:.1f} ms"
+
+
+def _age(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.0f} s ago"
 
 
 def _dated(rollout: CanaryRelease) -> str:
