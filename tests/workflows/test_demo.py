@@ -1,4 +1,4 @@
-"""The whole way on a few hundred real images."""
+"""The demo on a few hundred real images."""
 
 import json
 import os

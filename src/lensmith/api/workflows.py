@@ -12,7 +12,7 @@ from lensmith.core.machine import share_cores
 
 if TYPE_CHECKING:
     from lensmith.ops.doctor import Diagnosis
-    from lensmith.workflows.demo import Demonstrated
+    from lensmith.workflows.demo import DemoResult
     from lensmith.workflows.pipeline.run import PipelineResult, StageResult
 
 
@@ -67,7 +67,7 @@ def demo(
     *,
     out: StrPath = default("runs/demo"), train_images: int = default(6000), test_images: int = default(2000),
     seed: int = default(0), port: int = default(0), keep_serving: bool = default(False),
-) -> Demonstrated:  # fmt: skip
+) -> DemoResult:  # fmt: skip
     """Fetch, train, export, evaluate and serve real images."""
     settings = config.DemoSettings.resolve(given(locals()))
     share_cores()

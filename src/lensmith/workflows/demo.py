@@ -1,15 +1,14 @@
-"""The main job from end to end on real images, and the proof that the service answers as the offline run did.
+"""`lensmith demo`: all steps from data to service on real images, with offline and online predictions compared.
 
-fetch ─► check ─► train and export ─► evaluate ─► serve ─► the held-out images over HTTP ─► compare
+fetch ─► check ─► train and export ─► evaluate ─► serve ─► classify the test images over HTTP ─► compare
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,11 @@ import urllib3
 
 from lensmith.config import DemoSettings, EvaluateSettings, FetchSettings
 from lensmith.core.progress import track
+from lensmith.core.result import Result
+from lensmith.core.threads import map_in_order
 from lensmith.data.fetch import fetch
 from lensmith.data.verify import check
 from lensmith.errors import ServiceError
-from lensmith.evaluation.evaluation import Evaluation
 from lensmith.evaluation.run import evaluate
 from lensmith.serving.child_process import start_service
 from lensmith.workflows.train_and_export import train
@@ -33,30 +33,30 @@ RECIPE: dict[str, Any] = {
     "image_size": 128,
     "resize": "squash",
 }
-"""A minute on two cores: the frozen backbone sees each picture once, and the head is solved for."""
+"""A minute of training on two cores: the frozen backbone computes features once, and L-BFGS fits the head."""
 
 CONNECTIONS = 4
-"""Enough to keep two cores busy without asking the service for more than it takes in."""
+"""Enough to keep two cores busy, without more requests than the service admits."""
 
 
 @dataclass(frozen=True)
-class Demonstrated:
-    """What the demo showed.
+class DemoResult(Result):
+    """Result of `lensmith demo`.
 
     Attributes:
-        accuracy_offline: on the held-out images, by `lensmith evaluate`.
-        accuracy_http: on the same images, by the service.
-        top1_agreement: share of them with the same class by both.
-        seconds_total: everything.
-        requests_per_second: over HTTP, client on the same machine.
-        latency_ms: of a request, median.
-        run: run folder.
-        bundle: bundle in it.
-        report: HTML report of the evaluation.
-        steps: name → seconds of each step.
-        source: where the images came from.
-        url: of the service, if it was left up.
-        pid: of the service, if it was left up.
+        accuracy_offline: accuracy of `lensmith evaluate` on the test images, 0..1.
+        accuracy_http: accuracy of the service on the same images, 0..1.
+        top1_agreement: share of the images for which both predict the same class, 0..1.
+        seconds_total: duration of all steps in seconds.
+        requests_per_second: throughput of the service with a client on the same machine.
+        latency_ms: median latency of a request in milliseconds.
+        run: path of the run folder.
+        bundle: path of the bundle in the run folder.
+        report: path of the HTML report of the evaluation.
+        steps: name of each step → its duration in seconds.
+        source: description of the source of the images.
+        url: URL of the service, if it is still running.
+        pid: process ID of the service, if it is still running.
     """
 
     accuracy_offline: float
@@ -73,13 +73,9 @@ class Demonstrated:
     url: str | None = None
     pid: int | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
 
-
-def demo(settings: DemoSettings) -> Demonstrated:
-    """Run it; the images are kept for the next time, the run gets a folder of its own.
+def demo(settings: DemoSettings) -> DemoResult:
+    """Run all steps of the demo; the images stay for a second demo, the run gets a folder of its own.
 
     Raises:
         LensmithError: as the verbs that it calls.
@@ -101,23 +97,23 @@ def demo(settings: DemoSettings) -> Demonstrated:
         service = start_service(trained.bundle, settings.port)
     try:
         with _timed(steps, "classify over HTTP"):
-            answers, latencies_s = _over_http(service.url, offline.files)
+            predicted_online, latencies_s = _classify_over_http(service.url, offline.files)
     except BaseException:
         service.stop()
         raise
     if not settings.keep_serving:
         service.stop()
     predicted = offline.probabilities.argmax(axis=1)
-    return Demonstrated(
+    return DemoResult(
         accuracy_offline=offline.metrics.accuracy,
-        accuracy_http=float((answers == offline.truth).mean()),
-        top1_agreement=float((answers == predicted).mean()),
+        accuracy_http=float((predicted_online == offline.truth).mean()),
+        top1_agreement=float((predicted_online == predicted).mean()),
         seconds_total=time.perf_counter() - started,
-        requests_per_second=len(answers) / steps["classify over HTTP"],
+        requests_per_second=len(predicted_online) / steps["classify over HTTP"],
         latency_ms=1e3 * float(np.median(latencies_s)),
         run=str(trained.run),
         bundle=str(trained.bundle),
-        report=str(_report(offline)),
+        report=str(offline.report),
         steps=steps,
         source=fetched.source,
         url=service.url if settings.keep_serving else None,
@@ -125,11 +121,11 @@ def demo(settings: DemoSettings) -> Demonstrated:
     )
 
 
-def _over_http(url: str, files: tuple[Path, ...]) -> tuple[np.ndarray[Any, Any], list[float]]:
-    """Post every file; returns int64 (N,) classes and the seconds each request took."""
+def _classify_over_http(url: str, files: tuple[Path, ...]) -> tuple[np.ndarray[Any, Any], list[float]]:
+    """Post every file; returns the predicted classes, int64 (N,), and the latencies in seconds."""
     pool = urllib3.PoolManager(maxsize=CONNECTIONS, retries=False, timeout=30.0)
 
-    def ask(file: Path) -> tuple[int, float]:
+    def post(file: Path) -> tuple[int, float]:
         body = file.read_bytes()
         started = time.perf_counter()
         answer = pool.request("POST", f"{url}/predict", body=body, headers={"Content-Type": "image/png"})
@@ -141,14 +137,9 @@ def _over_http(url: str, files: tuple[Path, ...]) -> tuple[np.ndarray[Any, Any],
             )
         return int(answer.json()["class_id"]), time.perf_counter() - started
 
-    with ThreadPoolExecutor(CONNECTIONS) as threads:
-        pairs = list(track(threads.map(ask, files), "Classifying over HTTP", len(files)))
+    posted = map_in_order(post, files, CONNECTIONS, 4 * CONNECTIONS, "demo")
+    pairs = list(track(posted, "Classifying over HTTP", len(files)))
     return np.array([answer for answer, _ in pairs]), [seconds for _, seconds in pairs]
-
-
-def _report(offline: Evaluation) -> Path:
-    assert offline.report is not None  # evaluate writes it
-    return offline.report
 
 
 @contextmanager
