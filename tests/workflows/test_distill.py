@@ -80,7 +80,7 @@ def test_from_a_teacher_to_a_bundle_that_stands_beside_it(
 
     code, printed, _ = run(capsys, *line, "--resume", "auto")
     assert code == 0
-    assert "nothing was left to do" in printed
+    assert "is finished and exported" in printed
     for role in ("teacher", "student"):
         assert any(row.startswith(role) and "test_" in row for row in printed.splitlines())
 

@@ -170,7 +170,8 @@ def test_a_signal_while_the_ranks_are_starting_leaves_nothing(
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == code, said
-    assert said == "lensmith: stopped; nothing half-made is left.\n"
+    assert said.startswith("lensmith: stopped")
+    assert said.count("\n") == 1
     assert not run.exists()
     assert not workers_of(run)
 
