@@ -1,6 +1,6 @@
 """Rate limit in Redis: images of each caller counted together by several processes and replicas.
 
-Redis may be slow or gone at any time (circuit breaking): then only one request in a few seconds waits for it, briefly.
+Redis may be slow or gone at any time: then only one request in a few seconds waits for it, briefly.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PREFIX = "lensmith-quota"
 
 
 class RedisRateLimiter:
-    """A sliding window for each caller in Redis, by the scripts of the package `limits`.
+    """Sliding windows in Redis, by the scripts of the package `limits`; circuit breaking while Redis does not answer.
 
     Args:
         url: redis://HOST:PORT/DB, or rediss:// for TLS; the password comes from LENSMITH_REDIS_PASSWORD or the file
