@@ -1,4 +1,4 @@
-"""Count the parameters of every timm backbone into src/lensmith/train/network/parameters.json; run after raising timm.
+"""Count the parameters of every timm backbone into training/models/parameters.json; to be run after timm was raised.
 
     python tools/count_parameters.py
 

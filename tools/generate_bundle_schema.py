@@ -42,7 +42,7 @@ def schema() -> dict[str, Any]:
 
 
 def page(text: str) -> str:
-    """docs/bundle.md with the tables between its marks made anew."""
+    """The text of docs/bundle.md with new tables between its marks."""
     made = schema()
     parts = {"Manifest": made, **made["$defs"]}
     tables = "\n".join(_table(heading, parts[name]) for name, heading in SECTIONS.items())
@@ -51,7 +51,7 @@ def page(text: str) -> str:
 
 
 def _drop_titles(part: Any) -> None:
-    """Of fields: they only say the name again."""
+    """Remove the titles of fields, which repeat their names."""
     if isinstance(part, dict):
         for field in part.get("properties", {}).values():
             field.pop("title", None)
