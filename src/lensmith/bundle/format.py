@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from lensmith.bundle import archive
 from lensmith.bundle.drift import Reference
-from lensmith.bundle.golden import Golden
+from lensmith.bundle.golden import REMEDY, Golden
 from lensmith.core.files import atomic_write, replace_directory, sha256, staging_directory
 from lensmith.core.machine import cache_dir
 from lensmith.core.text import first_line, listed
@@ -286,7 +286,9 @@ def _read_manifest(folder: Path, path: Path) -> Manifest:
         )
     if (size := file.stat().st_size) > MAX_MANIFEST_BYTES:
         raise BundleError(
-            f"A {MANIFEST} of at most {MAX_MANIFEST_BYTES:,} bytes was expected in {path}.", f"It has {size:,}.", _AGAIN
+            f"A {MANIFEST} of at most {MAX_MANIFEST_BYTES:,} bytes was expected in {path}.",
+            f"It has {size:,}.",
+            REMEDY,
         )
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -294,7 +296,7 @@ def _read_manifest(folder: Path, path: Path) -> Manifest:
             _require_schema(content.get("schema_version"), path)
         return Manifest.model_validate(content)
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"A readable {MANIFEST} was expected in {path}.", f"{_reason(error)}.", _AGAIN) from error
+        raise BundleError(f"A readable {MANIFEST} was expected in {path}.", f"{_reason(error)}.", REMEDY) from error
 
 
 def _require_schema(version: object, path: Path) -> None:
@@ -302,7 +304,7 @@ def _require_schema(version: object, path: Path) -> None:
     if type(version) is not int:  # True would be one
         arrived = "None" if version is None else repr(version)[:40]
         raise BundleError(
-            f"A number as schema_version was expected in {MANIFEST} of {path}.", f"{arrived} arrived.", _AGAIN
+            f"A number as schema_version was expected in {MANIFEST} of {path}.", f"{arrived} arrived.", REMEDY
         )
     if version != SCHEMA_VERSION:
         later = version > SCHEMA_VERSION
@@ -329,7 +331,7 @@ def _verified(folder: Path, path: Path) -> Manifest:
     states = {name: _state(folder / name, manifest.files.get(name)) for name in names}
     if problems := [f"{name} {state}" for name, state in states.items() if state]:
         raise BundleError(
-            f"Every file of the bundle {path} was expected as it was exported.", f"{listed(problems)}.", _AGAIN
+            f"Every file of the bundle {path} was expected as it was exported.", f"{listed(problems)}.", REMEDY
         )
     return manifest
 
@@ -346,6 +348,3 @@ def _reason(error: Exception) -> str:
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     return first_line(error)
-
-
-_AGAIN = "Copy the bundle again, or export it again with `lensmith export RUN`."

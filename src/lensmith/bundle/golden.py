@@ -14,6 +14,9 @@ from lensmith.bundle import archive
 from lensmith.core.text import first_line
 from lensmith.errors import BundleError
 
+REMEDY = "Copy the bundle again, or export it again with `lensmith export RUN`."
+_ENGINE = "engine_"
+
 
 @dataclass(frozen=True)
 class Golden:
@@ -55,16 +58,12 @@ class Golden:
                 others = {n.removeprefix(_ENGINE): arrays[n] for n in arrays.files if n.startswith(_ENGINE)}
                 golden, stored = cls(images, arrays["probabilities"], others), arrays["labels"].tolist()
         except (*archive.DAMAGE, OSError, KeyError, MemoryError) as error:  # a forged array may claim a huge size
-            raise BundleError(f"Golden samples were expected in {path}.", f"{first_line(error)}.", _AGAIN) from error
+            raise BundleError(f"Golden samples were expected in {path}.", f"{first_line(error)}.", REMEDY) from error
         problem = "" if images else "There are none"
         if stored != list(labels):
             problem = problem or "They were made for other labels, or in another order"
         if any(answers.shape != (count, len(labels)) for answers in (golden.probabilities, *others.values())):
             problem = problem or "They are not one answer for each image and label"
         if problem:
-            raise BundleError(f"Golden samples of this bundle were expected in {path}.", f"{problem}.", _AGAIN)
+            raise BundleError(f"Golden samples of this bundle were expected in {path}.", f"{problem}.", REMEDY)
         return golden
-
-
-_ENGINE = "engine_"
-_AGAIN = "Copy the bundle again, or export it again with `lensmith export RUN`."

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lensmith.bundle.format import Abstention
+from lensmith.core.result import plain
 from lensmith.evaluation.confidence import Answered, answered_at
 from lensmith.evaluation.metrics import Metrics
 from lensmith.imaging.preprocessing import Tensor
@@ -90,13 +91,9 @@ class Evaluation:
         metrics["per_class"] = [
             {"label": label, **scores} for label, scores in zip(self.labels, metrics["per_class"], strict=True)
         ]
+        names = ("bundle", "engine", "precision", "data", "part", "fingerprint")
         return {
-            "bundle": self.bundle,
-            "engine": self.engine,
-            "precision": self.precision,
-            "data": str(self.data),
-            "part": self.part,
-            "fingerprint": self.fingerprint,
+            **{name: plain(getattr(self, name)) for name in names},
             **metrics,
             "abstention": self._abstained(),
             "labels": list(self.labels),

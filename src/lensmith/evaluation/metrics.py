@@ -95,6 +95,13 @@ class Metrics:
         """Classes without an image in the set."""
         return tuple(index for index, scores in enumerate(self.per_class) if scores.support == 0)
 
+    def confusions(self, most: int) -> list[tuple[int, int, int]]:
+        """Most frequent confusions, at most `most`: true class, predicted class, number of images."""
+        wrong = self.confusion.copy()
+        np.fill_diagonal(wrong, 0)
+        cells = np.argsort(-wrong, axis=None, kind="stable")[:most].tolist()
+        return [(*divmod(cell, len(wrong)), int(wrong.flat[cell])) for cell in cells if wrong.flat[cell]]
+
     def headline(self) -> dict[str, Any]:
         """The numbers of the whole set as plain values; top-k is named by its k, such as `top5_accuracy`."""
         return {
@@ -113,7 +120,7 @@ class Metrics:
         """`headline` with `per_class` (a list in label order), `confusion` (rows true) and `calibration`."""
         return {
             **self.headline(),
-            "per_class": [vars(scores) for scores in self.per_class],
+            "per_class": [plain(scores) for scores in self.per_class],
             "confusion": self.confusion.tolist(),
             "calibration": plain(self.calibration),
         }

@@ -14,7 +14,7 @@ from lensmith.core.files import atomic_write
 from lensmith.evaluation import pictures, scatter
 from lensmith.evaluation.confidence import TemperatureScaling
 from lensmith.evaluation.evaluation import Evaluation
-from lensmith.evaluation.metrics import Calibration, Ints
+from lensmith.evaluation.metrics import Calibration, Ints, Metrics
 
 MISTAKES = 24
 CHANGED = 24
@@ -89,7 +89,7 @@ def render(evaluation: Evaluation, selection: SelectionReport | None = None) -> 
         shown=CLASSES_SHOWN,
         rows=None if large else _heat_rows(metrics.confusion),
         heat_picture=pictures.confusion_heatmap(metrics.confusion) if large else None,
-        pairs=_confused_pairs(metrics.confusion, labels) if len(labels) > 2 else [],
+        pairs=_confused_pairs(metrics, labels) if len(labels) > 2 else [],
         bins=_bins(metrics.calibration),
         wrong=len(mistakes),
         mistakes=[_figure(evaluation, row) for row in mistakes[:MISTAKES].tolist()],
@@ -139,16 +139,11 @@ def _heat_rows(confusion: Ints) -> list[list[tuple[int, float]]]:
     ]
 
 
-def _confused_pairs(confusion: Ints, labels: tuple[str, ...]) -> list[dict[str, Any]]:
+def _confused_pairs(metrics: Metrics, labels: tuple[str, ...]) -> list[dict[str, Any]]:
     """The commonest mistakes: true class, predicted class, number, and share of the true class."""
-    wrong = confusion.copy()
-    np.fill_diagonal(wrong, 0)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:PAIRS]
-    shares = pictures.row_shares(confusion)
     return [
-        {"true": labels[t], "predicted": labels[p], "count": int(wrong[t, p]), "share": float(shares[t, p])}
-        for t, p in zip(*np.unravel_index(order, wrong.shape), strict=True)
-        if wrong[t, p]
+        {"true": labels[t], "predicted": labels[p], "count": count, "share": count / metrics.per_class[t].support}
+        for t, p, count in metrics.confusions(PAIRS)
     ]
 
 

@@ -190,12 +190,8 @@ def _worst_first(row: ClassRow) -> tuple[float, str]:
 
 def _confusions(evaluation: Evaluation) -> list[tuple[str, str, int, int]]:
     """Most frequent confusions: true class, predicted class, images, and images of the true class."""
-    wrong = evaluation.metrics.confusion.copy()
-    np.fill_diagonal(wrong, 0)
-    most = np.argsort(-wrong, axis=None, kind="stable")[:SHOWN]
-    pairs = [divmod(int(cell), len(wrong)) for cell in most]
-    labels, support = evaluation.labels, evaluation.metrics.confusion.sum(axis=1)
-    return [(labels[t], labels[p], int(wrong[t, p]), int(support[t])) for t, p in pairs if wrong[t, p]]
+    labels, metrics = evaluation.labels, evaluation.metrics
+    return [(labels[t], labels[p], n, metrics.per_class[t].support) for t, p, n in metrics.confusions(SHOWN)]
 
 
 def _bins(evaluation: Evaluation) -> list[tuple[float, float, int, float, float]]:
@@ -231,10 +227,9 @@ def _pictures(files: Sequence[Path]) -> str:
         if (narrow, low) != (wide, high)
         else f"all {wide} × {high} pixels"
     )
-    looked_at = "The pictures it was judged on" + (
-        f", of which {len(sizes)} were measured," if len(sizes) < len(files) else ""
-    )
-    return f"{looked_at} are {many}, as {', '.join(name for name, _ in formats.most_common())}."
+    measured = f", of which {len(sizes)} were measured," if len(sizes) < len(files) else ""
+    kinds = ", ".join(name for name, _ in formats.most_common())
+    return f"The pictures of the evaluation{measured} are {many}, as {kinds}."
 
 
 def _phases(run: Run) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from lensmith.bundle.format import GRAPH, Bundle
 from lensmith.core.result import Result
 from lensmith.errors import ParityError
 from lensmith.imaging.preprocessing import Preprocessing, Tensor, preprocess
+from lensmith.inference.engine import open_graph
 from lensmith.training.models.onnx_export import INPUT, OUTPUT
 
 TOLERANCE = 1e-3
@@ -128,6 +129,13 @@ class TrainedNetwork:
         answered = [answer(np.concatenate([self.images, self.images[:1]])), answer(self.images[:1])]
         expected = [self.expected, self.expected[:1], self.expected[:1]]
         return require_same(what, np.concatenate(answered), np.concatenate(expected), tolerance)
+
+    def check_graph(
+        self, path: Path, engine: str = "onnxruntime", precision: str = "fp32", tolerance: float = TOLERANCE
+    ) -> float:
+        """Load a graph's file with an engine and `check` its answers."""
+        opened = open_graph(str(path), engine, precision, threads=1, temperature=self.temperature)
+        return self.check(path.name, opened.run, tolerance)
 
     def describe(self) -> dict[str, Any]:
         """Plain values for JSON: all that a program needs to use the network."""

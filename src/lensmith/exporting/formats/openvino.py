@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lensmith.exporting.formats.base import FormatCheck, TrainedNetwork
-from lensmith.inference.engine import open_graph, openvino_core
+from lensmith.inference.engine import openvino_core
 
 FILE = "model.xml"
 
@@ -20,6 +20,5 @@ def write(network: TrainedNetwork, folder: Path) -> FormatCheck:
 
     # By default weights would be rounded to fp16.
     ov.save_model(openvino_core().read_model(str(network.graph)), str(folder / FILE), compress_to_fp16=False)
-    engine = open_graph(str(folder / FILE), "openvino", "fp32", threads=1, temperature=network.temperature)
     network.write_config(folder)
-    return FormatCheck(network.check(FILE, engine.run))
+    return FormatCheck(network.check_graph(folder / FILE, "openvino"))

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from lensmith.exporting.formats.base import FormatCheck, TrainedNetwork
 from lensmith.exporting.formats.pages import write_page
-from lensmith.inference.engine import open_graph
 
 FP32, FP16 = "model.onnx", "model_fp16.onnx"
 BATCHES = (1, 8, 32)
@@ -40,9 +39,6 @@ def write(network: TrainedNetwork, folder: Path) -> FormatCheck:
         write_page(folder / script, f"tensorrt_{script}", network, batches=BATCHES)
         (folder / script).chmod(0o755)
     network.write_config(folder)
-    half = open_graph(str(folder / FP16), "onnxruntime", "fp16", threads=1, temperature=network.temperature)
-    rounded = network.check(FP16, half.run, FP16_TOLERANCE)
-    whole = open_graph(str(folder / FP32), "onnxruntime", "fp32", threads=1, temperature=network.temperature)
-    return FormatCheck(
-        network.check(FP32, whole.run), f"{NOTE}, fp16 within {rounded:.1g} of PyTorch", {"batches": BATCHES}
-    )
+    rounded = network.check_graph(folder / FP16, precision="fp16", tolerance=FP16_TOLERANCE)
+    note = f"{NOTE}, fp16 within {rounded:.1g} of PyTorch"
+    return FormatCheck(network.check_graph(folder / FP32), note, {"batches": BATCHES})

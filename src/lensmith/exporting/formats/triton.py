@@ -8,7 +8,6 @@ from pathlib import Path
 
 from lensmith.exporting.formats.base import FormatCheck, TrainedNetwork
 from lensmith.exporting.formats.pages import write_page
-from lensmith.inference.engine import open_graph
 
 REPOSITORY = "models"
 MAX_BATCH = 32
@@ -33,5 +32,4 @@ def write(network: TrainedNetwork, folder: Path) -> FormatCheck:
     network.write_labels(model / "labels.txt")
     write_page(model / "config.pbtxt", "triton_config.pbtxt", network, model=name, max_batch=MAX_BATCH)
     network.write_config(folder)
-    engine = open_graph(str(graph), "onnxruntime", "fp32", threads=1, temperature=network.temperature)
-    return FormatCheck(network.check(graph.name, engine.run), f"Triton knows it as {name}", {"model": name})
+    return FormatCheck(network.check_graph(graph), f"Triton knows it as {name}", {"model": name})
