@@ -10,17 +10,11 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from fixtures.faults import Load, Serve, ask, eventually, figures, sample, sized
+from fixtures.faults import Load, Serve, ask, eventually, figures, sample, sized, workers_of
 from lensmith.bundle.format import Bundle
 from lensmith.serving.child_process import ServiceProcess
 
 pytestmark = pytest.mark.slow
-
-
-def workers_of(service: ServiceProcess) -> list[psutil.Process]:
-    """The processes that answer: they, and not Python's own helpers, listen."""
-    found = psutil.Process(service.process.pid).children()
-    return [each for each in found if "spawn_main" in " ".join(each.cmdline()) and each.num_threads() > 2]
 
 
 @pytest.mark.timeout(900)
