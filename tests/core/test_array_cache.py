@@ -147,7 +147,7 @@ def test_the_least_recently_used_makes_room(tmp_path: Path) -> None:
 
 
 def test_more_than_the_budget_is_not_kept(tmp_path: Path) -> None:
-    with pytest.raises(NotCachedError, match="more than the budget"):
+    with pytest.raises(NotCachedError):
         obtain(ArrayCache(10, tmp_path / "kept"), Work())
 
 

@@ -23,7 +23,7 @@ def script(folder: Path, name: str, text: str) -> None:
 
 
 def test_a_machine_without_apt_is_told_so(tools: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="there is no apt-get on this machine"):
+    with pytest.raises(DataError, match="apt-get"):
         unpack("some-package", tmp_path / "out")
 
 

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from lensmith.errors import SettingsError
 
@@ -132,7 +132,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=YamlLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise SettingsError(
             f"A readable YAML file was expected at {path}.",
             f"{' '.join(str(error).split())}.",
@@ -163,17 +163,30 @@ def _file_section(verb: str) -> dict[str, Any]:
 
 
 def _mistakes(cls: type[Settings], error: ValidationError) -> list[str]:
-    found = []
-    for mistake in error.errors():
-        name = str(mistake["loc"][0]) if mistake["loc"] else ""
-        if mistake["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(name, cls.model_fields, n=1)
-            found.append(f"{name} is no setting of {cls.verb}" + (f", {near[0]} is" if near else ""))
-        elif mistake["type"] == "missing":
-            found.append(f"{name} is missing")
-        elif mistake["type"] == "contradiction":
-            found.append(mistake["msg"])
-        else:
-            reason = mistake["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-            found.append(f"{name} = {mistake['input']!r} (should be {reason})")
-    return found
+    names = [str(mistake["loc"][0]) if mistake["loc"] else "" for mistake in error.errors()]
+    return [
+        describe_mistake(mistake, name, list(cls.model_fields), f" of {cls.verb}")
+        for name, mistake in zip(names, error.errors(), strict=True)
+    ]
+
+
+def describe_mistake(mistake: ErrorDetails, name: str, known: Sequence[str], of: str = "", expected: str = "") -> str:
+    """A mistake that pydantic found, in words.
+
+    Args:
+        mistake: one of pydantic's errors.
+        name: name of the setting, with its section if it has one, as gate.strict.
+        known: names of all settings of the section, of which the nearest is suggested for an unknown one.
+        of: further words on where unknown settings do not exist.
+        expected: expected kind of value; pydantic's words by default.
+    """
+    if mistake["type"] == "extra_forbidden":
+        section, dot, last = name.rpartition(".")
+        near = difflib.get_close_matches(last, known, n=1)
+        return f"{name} is no setting{of}" + (f", {section}{dot}{near[0]} is" if near else "")
+    if mistake["type"] == "missing":
+        return f"{name} is missing"
+    if mistake["type"] == "contradiction":
+        return mistake["msg"]
+    expected = expected or mistake["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return f"{name} = {mistake['input']!r} (should be {expected})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
-from lensmith.config.base import YamlLoader
+from lensmith.config.base import YamlLoader, describe_mistake, read_yaml
 from lensmith.config.pipeline import OPTIONAL_STAGES, SECTIONS, PipelineFile
 from lensmith.errors import SettingsError
 
@@ -64,26 +64,10 @@ def parse_pipeline(source: Path) -> ParsedPipeline:
     Raises:
         SettingsError: a file that is not readable YAML, or not a mapping.
     """
-    try:
-        text = source.read_text(encoding="utf-8")
-        tree = yaml.compose(text, Loader=YamlLoader)
-        content = yaml.load(text, Loader=YamlLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
-        raise SettingsError(
-            f"A pipeline in YAML was expected at {source}.",
-            f"{' '.join(str(error).split())}.",
-            "Check the path and its syntax; docs/pipeline.md has an example.",
-        ) from error
-    if not isinstance(content, dict) or tree is None:
-        raise SettingsError(
-            f"Settings of the form `name: value` were expected in {source}.",
-            "Something else is there." if content is not None else "It is empty.",
-            "docs/pipeline.md has an example.",
-        )
-    content = {str(name): value for name, value in content.items()}
+    content = read_yaml(source)
     parsed = ParsedPipeline(source, content)
     lines: dict[KeyPath, int] = {}
-    for keys, line in _key_lines(tree):
+    for keys, line in _key_lines(yaml.compose(source.read_text(encoding="utf-8"), Loader=YamlLoader)):
         if keys in lines:
             parsed.mistakes.append((line, f"{'.'.join(keys)} is set twice (line {line})"))
         lines[keys] = line
@@ -112,25 +96,18 @@ def _section_value(parsed: ParsedPipeline, name: str, value: Any) -> Any:
     return {} if value is None or value is True else value
 
 
-def _add_schema_mistake(parsed: ParsedPipeline, mistake: Any) -> None:
+EXPECTED = {
+    "string_pattern_mismatch": "a name of letters, digits, _, . and -", "path_type": "a path",
+    "model_type": "settings, or false", "model_attributes_type": "settings, or false",
+    "dict_type": "settings, or false",
+}  # fmt: skip
+"""Pydantic's type of a mistake → the kind of value that is expected."""
+
+
+def _add_schema_mistake(parsed: ParsedPipeline, mistake: ErrorDetails) -> None:
     keys = tuple(str(part) for part in mistake["loc"] if part != "[key]")
-    name, kind = ".".join(keys), mistake["type"]
-    if kind == "extra_forbidden":
-        near = difflib.get_close_matches(keys[-1], _setting_names(keys[:-1]), n=1)
-        message = f"{name} is no setting" + (f", {'.'.join((*keys[:-1], near[0]))} is" if near else "")
-    elif kind == "missing":
-        message = f"{name} is missing"
-    else:
-        if kind == "string_pattern_mismatch":
-            expected = "a name of letters, digits, _, . and -"
-        elif kind in ("model_type", "model_attributes_type", "dict_type") and len(keys) == 1:
-            expected = "settings, or false"
-        elif kind == "path_type":
-            expected = "a path"
-        else:
-            expected = mistake["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-        message = f"{name} = {mistake['input']!r} (should be {expected})"
-    parsed.add_mistake(message, *keys)
+    known, expected = _setting_names(keys[:-1]), EXPECTED.get(mistake["type"], "")
+    parsed.add_mistake(describe_mistake(mistake, ".".join(keys), known, expected=expected), *keys)
 
 
 def _setting_names(keys: KeyPath) -> list[str]:
@@ -153,7 +130,7 @@ def _add_contradictions(parsed: ParsedPipeline, file: PipelineFile) -> None:
                 parsed.add_mistake(f"gate.{name} needs a champion, and gate.champion is none", "gate", name)
 
 
-def _key_lines(node: yaml.Node, above: KeyPath = ()) -> Iterator[tuple[KeyPath, int]]:
+def _key_lines(node: yaml.Node | None, above: KeyPath = ()) -> Iterator[tuple[KeyPath, int]]:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             keys = (*above, str(key.value))

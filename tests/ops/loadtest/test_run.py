@@ -24,7 +24,7 @@ def test_a_bundle_is_served_with_its_golden_images_and_the_service_is_stopped(co
     found = bench(BenchSettings(target=str(colour_bundle.path), **QUICK))
     assert found.ok == found.requests > 20
     assert found.url.endswith("/predict")
-    with pytest.raises(ServiceError, match="There is none"):
+    with pytest.raises(ServiceError):
         bench(BenchSettings(target=found.url, **QUICK))
 
 
@@ -67,13 +67,13 @@ def test_a_file_that_holds_no_token_is_refused_without_showing_it(tmp_path: Path
     file = tmp_path / "token"
     if content is not None:
         file.write_text(content)
-    with pytest.raises(SettingsError, match="One token") as refused:
+    with pytest.raises(SettingsError) as refused:
         bench(BenchSettings(target="http://127.0.0.1:9", token_file=file, **QUICK))
     assert content is None or content not in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("status", "remedy"), [(401, "--token-file"), (404, "the address"), (415, "JPEG or PNG"), (422, "--form")]
+    ("status", "remedy"), [(401, "--token-file"), (404, "address"), (415, "--image-files"), (422, "--form")]
 )
 def test_a_service_that_does_not_take_the_requests_is_not_loaded(
     server_of: Any, answer: Any, status: int, remedy: str

@@ -53,7 +53,7 @@ def test_a_url_without_a_path_asks_for_predict(url: str, expected: Target) -> No
 
 @pytest.mark.parametrize("url", ["ftp://x", "http://", "http://x:99999", "http://a b", "http://x/\r\nEvil: 1"])
 def test_what_is_no_url_of_a_service_is_refused(url: str) -> None:
-    with pytest.raises(SettingsError, match="The URL of a service"):
+    with pytest.raises(SettingsError):
         Target.parse(url)
 
 

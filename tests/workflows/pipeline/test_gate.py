@@ -104,7 +104,7 @@ def test_other_labels_are_refused_unless_they_are_mapped(
     gate = run_gate(colour_bundle, champion, images, {"blue": "azure"})
     assert gate.passed
     assert "recall of azure, new − champion" in verdicts(gate)
-    with pytest.raises(SettingsError, match="differ also with the mapping: only the champion knows azure"):
+    with pytest.raises(SettingsError, match="only the champion knows azure"):
         run_gate(colour_bundle, champion, images, {"blue": None})
 
 
@@ -157,7 +157,7 @@ def test_latency_and_size_are_measured_side_by_side(colour_bundle: Bundle, image
 def test_a_bundle_that_does_not_run_is_said(colour_bundle: Bundle, tmp_path: Path, images: ImageSet) -> None:
     copy = Path(shutil.copytree(colour_bundle.path, tmp_path / "copy"))
     (copy / "model.onnx").write_bytes(b"x")
-    with pytest.raises(GateError, match="did not answer"):
+    with pytest.raises(GateError):
         measure_latency([copy], [images.file(images.samples[0])])
 
 

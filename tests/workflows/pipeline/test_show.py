@@ -53,7 +53,7 @@ def test_a_failed_stage_is_shown_with_its_number(file: Path, workspace: Path, wr
 
 
 def test_a_folder_without_a_pipeline_and_a_picture_of_another_kind_are_refused(file: Path, workspace: Path) -> None:
-    with pytest.raises(RunError, match=r"holds no state\.json"):
+    with pytest.raises(RunError, match=r"state\.json"):
         api.show_pipeline(workspace / "data")
     with pytest.raises(OutputError) as refused:
         api.show_pipeline(file, out=workspace / "flow.svg")
