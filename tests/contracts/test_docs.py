@@ -43,3 +43,12 @@ def test_links_between_documents_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", file.read_text()):
             if "://" not in target:
                 assert (file.parent / target).exists(), (file.name, target)
+
+
+def test_every_page_is_linked_from_another() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    linked = {
+        (page.parent / link).resolve() for page in pages for link in re.findall(r"\]\(([^)#]+)", page.read_text())
+    }
+    roots = {ROOT / "README.md", ROOT / "CHANGELOG.md"}
+    assert [page.name for page in pages if page not in linked | roots] == []

@@ -83,6 +83,25 @@ def silent_on_arrays(files: list[Path]) -> list[str]:
     return found
 
 
+def stale_arguments(files: list[Path]) -> list[str]:
+    """Entries under Args that name no argument; ruff's D417 finds arguments without an entry."""
+    found = []
+    for file in files:
+        for node, docstring in definitions(file):
+            inside = isinstance(node, ast.ClassDef)
+            functions = [n for n in node.body if isinstance(n, ast.FunctionDef)] if inside else [node]
+            names = {n.target.id for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)}
+            for function in functions:
+                if not inside or function.name in ("__init__", "__call__"):
+                    names |= {argument.arg for argument in ast.walk(function.args) if isinstance(argument, ast.arg)}
+            section = re.search(r"^Args:\n(    .*\n?|\n)*", docstring, re.MULTILINE)
+            for name, _ in entries(section[0] if section else ""):
+                parts = re.split(r", | and ", name.replace("*", "").replace("`", ""))
+                if all(part.isidentifier() for part in parts) and not names >= set(parts):
+                    found.append(f"{file}:{node.lineno}: {node.name} has no argument {name}")
+    return found
+
+
 def repeated_classes(files: list[Path]) -> list[str]:
     """Names that several classes have."""
     places: dict[str, list[str]] = defaultdict(list)
@@ -100,6 +119,10 @@ def test_entries_of_docstrings_read_alone() -> None:
 
 def test_arrays_have_a_dtype_and_a_shape() -> None:
     assert silent_on_arrays(sorted(SOURCE.rglob("*.py"))) == []
+
+
+def test_described_arguments_exist() -> None:
+    assert stale_arguments(sorted(SOURCE.rglob("*.py"))) == []
 
 
 def test_one_class_has_one_name() -> None:
