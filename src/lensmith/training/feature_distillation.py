@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lensmith.errors import ModelError
+from lensmith.training.models.backbone import evaluating
 
 
 @contextmanager
@@ -41,13 +42,8 @@ def feature_width(model: nn.Module, head: nn.Module, image_size: int) -> int:
     Raises:
         ModelError: the head is never called, so that its features cannot be collected.
     """
-    modes = {module: module.training for module in model.modules()}
-    try:
-        with torch.no_grad(), feature_hook(head) as seen:
-            model.eval()(torch.zeros(1, 3, image_size, image_size, device=next(model.parameters()).device))
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with evaluating(model), torch.no_grad(), feature_hook(head) as seen:
+        model(torch.zeros(1, 3, image_size, image_size, device=next(model.parameters()).device))
     if not seen:
         raise ModelError(
             "A backbone whose features go through its head was expected, to distil them.",

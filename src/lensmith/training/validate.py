@@ -14,6 +14,7 @@ from lensmith.training.dataloading.dataset import Batches
 from lensmith.training.microbatch.chunk_scheduler import ChunkScheduler
 from lensmith.training.microbatch.chunks import infer_in_chunks
 from lensmith.training.microbatch.distributed import World
+from lensmith.training.models.backbone import evaluating
 
 
 @dataclass(frozen=True)
@@ -81,21 +82,15 @@ def compute_outputs(
         answer: torch.Tensor = model(images.to(device, torch.float32, non_blocking=True, memory_format=layout))
         return answer.float().cpu()
 
-    modes = {module: module.training for module in model.modules()}
     logits, labels, indices, unreadable = [], [], [], []
-    try:
-        model.eval()
-        with torch.inference_mode():
-            for done, batch in enumerate(batches, start=1):
-                unreadable += batch.unreadable
-                if len(batch.labels):
-                    logits.append(infer_in_chunks(scheduler, batch.images, forward, device))
-                    labels.append(batch.labels)
-                    indices += batch.indices
-                watch(done, len(batches))
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with evaluating(model), torch.inference_mode():
+        for done, batch in enumerate(batches, start=1):
+            unreadable += batch.unreadable
+            if len(batch.labels):
+                logits.append(infer_in_chunks(scheduler, batch.images, forward, device))
+                labels.append(batch.labels)
+                indices += batch.indices
+            watch(done, len(batches))
     own = (torch.cat(logits), torch.cat(labels)) if logits else None
     ranks = world.all_gather_object((own, indices, unreadable))
     unreadable = [fault for *_, faults in ranks for fault in faults]

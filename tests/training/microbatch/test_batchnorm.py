@@ -135,19 +135,6 @@ def test_a_layer_that_a_step_leaves_out_stays_as_it_was() -> None:
     assert model.first.num_batches_tracked == 2
 
 
-def test_a_step_that_is_no_number_does_not_spoil_the_next() -> None:
-    model, spoilt, x = small(), pictures(4), pictures(4, seed=2)
-    plain = copy.deepcopy(model)
-    spoilt[1, 0, 2, 2] = float("nan")
-    batchnorm = GhostBatchNorm(model)
-    for batch in (spoilt, x):  # the first of them is not committed
-        with batchnorm.collecting(), batchnorm.chunk([4]):
-            model(batch)
-    batchnorm.commit(batchnorm.sums(), batchnorm.counts())
-    plain(x)
-    assert_same(states(model), states(plain))
-
-
 def test_a_network_that_was_moved_since_learns() -> None:
     model = small()
     batchnorm = GhostBatchNorm(model)

@@ -123,7 +123,7 @@ def test_putting_the_answers_together_may_run_out_too(monkeypatch: pytest.Monkey
 
 
 def test_one_row_that_does_not_fit_is_said_so() -> None:
-    with pytest.raises(TooLargeError, match=r"1 images at once were expected.*\(no room\)"):
+    with pytest.raises(TooLargeError, match=r"1 of 4 images at once were expected.*\(no room\)"):
         infer_in_chunks(ChunkScheduler(), torch.randn(4, 2), doubles_up_to(0, lambda: MemoryError("no room")), CPU)
 
 

@@ -1,8 +1,8 @@
 """Freed memory is kept for the next step, apart, or given back: for real, in processes of their own."""
 
-import subprocess
 import sys
-import textwrap
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -11,31 +11,11 @@ from lensmith.training.microbatch import malloc
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mallopt and /proc are Linux's")
 
 MB = 2**20
+Run = Callable[[str], list[Any]]
 
 
-def run(script: str) -> list[int]:
-    """Numbers that a process of its own prints, whose `step` takes and frees 200 MB and tells the page faults."""
-    head = """
-        import os, resource, torch
-        from lensmith.training.microbatch import malloc, usage
-        torch.set_num_threads(1)
-        held = lambda: usage.status_bytes("VmRSS")
-
-        def step():
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-            tensors = [torch.ones(50 * 2**20, dtype=torch.uint8) for _ in range(4)]
-            small = torch.ones(100)
-            del tensors
-            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-    """
-    code = textwrap.dedent(head) + textwrap.dedent(script)
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return [int(word) for word in done.stdout.split()]
-
-
-def test_a_step_that_is_like_the_last_one_gets_no_new_pages() -> None:
-    apart, first, kept, again = run("""
+def test_a_step_that_is_like_the_last_one_gets_no_new_pages(run_script: Run) -> None:
+    apart, first, kept, again = run_script("""
         malloc.return_freed_memory()
         step()
         print(step())
@@ -53,8 +33,8 @@ def test_a_step_that_is_like_the_last_one_gets_no_new_pages() -> None:
     assert again > 0.9 * pages
 
 
-def test_what_was_kept_goes_back() -> None:
-    start, kept, usual, later = run("""
+def test_what_was_kept_goes_back(run_script: Run) -> None:
+    start, kept, usual, later = run_script("""
         step()
         print(held())
         malloc.retain_freed_memory()
@@ -70,8 +50,8 @@ def test_what_was_kept_goes_back() -> None:
     assert later - start < 20 * MB
 
 
-def test_after_memory_ran_out_nothing_is_kept_until_all_is_as_usual() -> None:
-    start, short, after = run("""
+def test_after_memory_ran_out_nothing_is_kept_until_all_is_as_usual(run_script: Run) -> None:
+    start, short, after = run_script("""
         step()
         print(held())
         malloc.return_freed_memory(ran_out=True)
@@ -87,8 +67,8 @@ def test_after_memory_ran_out_nothing_is_kept_until_all_is_as_usual() -> None:
     assert after - start > 190 * MB
 
 
-def test_nothing_is_kept_where_a_step_takes_more_than_half_of_the_room() -> None:
-    start, tight = run("""
+def test_nothing_is_kept_where_a_step_takes_more_than_half_of_the_room(run_script: Run) -> None:
+    start, tight = run_script("""
         torch.ones(200 * 2**20, dtype=torch.uint8)
         print(held())
         room = usage.status_bytes("VmData") + 300 * 2**20
@@ -100,19 +80,17 @@ def test_nothing_is_kept_where_a_step_takes_more_than_half_of_the_room() -> None
     assert tight - start < 20 * MB
 
 
-def test_a_child_gives_its_share_of_what_is_kept_back() -> None:
-    parent, child = run(
-        """
+def test_a_child_returns_its_share_of_retained_memory(run_script: Run) -> None:
+    parent, child = run_script("""
         malloc.retain_freed_memory()
         step()
-        print(held())
+        print(held(), flush=True)  # else the child would print it, too
         if os.fork() == 0:
             malloc.restore_defaults()
-            print(held())
+            print(held(), flush=True)
             os._exit(0)
         os.wait()
-    """.replace("print(held())", "print(held(), flush=True)")
-    )
+    """)
     assert parent - child > 190 * MB
 
 

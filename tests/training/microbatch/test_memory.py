@@ -1,9 +1,9 @@
 """Memory that runs out is recognised, given back, capped and measured: on a CPU for real, in processes of their own."""
 
 import errno
-import subprocess
 import sys
-import textwrap
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from lensmith.training.microbatch import memory
 from lensmith.training.microbatch.memory import TooLargeError, is_out_of_memory, retry_out_of_memory
 
 CPU = torch.device("cpu")
+Run = Callable[[str], list[Any]]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="limits and /proc are Linux's")
 
 
@@ -76,21 +77,9 @@ def test_what_runs_out_is_tried_again_and_then_given_up() -> None:
         retry_out_of_memory(fails, CPU, "a wrong value")
 
 
-def run(script: str) -> str:
-    """What a process of its own prints, that is left with `torch` and `memory` in one thread."""
-    head = "import torch, os\nfrom lensmith.training.microbatch import malloc, memory, usage\n"
-    head += "torch.set_num_threads(1)\ncpu = torch.device('cpu')\n"
-    done = subprocess.run(
-        [sys.executable, "-c", head + textwrap.dedent(script)], check=False, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @linux
-def test_under_a_cap_too_much_raises_and_afterwards_the_limit_is_as_before() -> None:
-    print_ = run("""
-        import resource
+def test_under_a_cap_too_much_raises_and_afterwards_the_limit_is_as_before(run_script: Run) -> None:
+    printed = run_script("""
         before = resource.getrlimit(resource.RLIMIT_DATA)
         with memory.MemoryCap(cpu, fraction=0.2) as cap:
             free = usage.free_bytes()
@@ -106,14 +95,12 @@ def test_under_a_cap_too_much_raises_and_afterwards_the_limit_is_as_before() -> 
         assert resource.getrlimit(resource.RLIMIT_DATA) == before
         torch.empty(int(0.3 * free), dtype=torch.uint8)
     """)
-    assert print_.split() == ["True", "RuntimeError"]
+    assert printed == ["True", "RuntimeError"]
 
 
 @linux
-def test_processes_share_the_memory_and_a_child_can_lift_the_cap() -> None:
-    assert (
-        run("""
-        import resource
+def test_processes_share_the_memory_and_a_child_can_lift_the_cap(run_script: Run) -> None:
+    printed = run_script("""
         with memory.MemoryCap(cpu, fraction=0.4, processes=4) as cap:
             room = cap.bytes - usage.status_bytes("VmData")
             print(0.05 < room / usage.free_bytes() < 0.15)
@@ -122,28 +109,27 @@ def test_processes_share_the_memory_and_a_child_can_lift_the_cap() -> None:
                 soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
                 os._exit(0 if soft == hard else 1)
             print(os.wait()[1] == 0, resource.getrlimit(resource.RLIMIT_DATA)[0] == cap.bytes)
-    """).split()
-        == ["True"] * 3
-    )
+    """)
+    assert printed == ["True"] * 3
 
 
 @linux
-def test_the_peak_is_of_the_time_since_it_was_last_taken() -> None:
-    low, high, again = map(int, run("""
+def test_the_peak_is_of_the_time_since_it_was_last_taken(run_script: Run) -> None:
+    low, high, again = run_script("""
         peak = usage.PeakMemory(cpu)
         print(peak.read_and_reset())
         torch.ones(2**28, dtype=torch.uint8)
         print(peak.read_and_reset())
         print(peak.read_and_reset())
-    """).split())  # fmt: skip
+    """)
     assert high - low > 0.95 * 2**28
     assert high - again > 0.95 * 2**28
 
 
 @linux
-def test_blocks_that_are_freed_after_a_failure_go_back_to_the_system() -> None:
+def test_blocks_that_are_freed_after_a_failure_go_back_to_the_system(run_script: Run) -> None:
     """Of 20 MB each, which the C library keeps in its heap once it has seen that such blocks come and go."""
-    before, after = map(float, run("""
+    before, after = run_script("""
         def left():  # MB still held after every second of 20 blocks is freed, with small ones in between them
             start, blocks, small = usage.status_bytes("VmRSS"), [], []
             for _ in range(20):
@@ -151,11 +137,11 @@ def test_blocks_that_are_freed_after_a_failure_go_back_to_the_system() -> None:
                 small.append(torch.ones(100))
             del blocks[::2]
             held = usage.status_bytes("VmRSS") - start
-            return held / 2**20
+            return held // 2**20
         torch.ones(30 * 2**20, dtype=torch.uint8)  # freed: from now on blocks up to this size are the heap's
         print(left())
         memory.release(cpu)
         print(left())
-    """).split())  # fmt: skip
+    """)
     assert before > 350
     assert after < 250

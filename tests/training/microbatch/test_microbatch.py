@@ -141,27 +141,6 @@ def test_tiles_are_normalised_one_by_one(name: str) -> None:
     assert apart(gradients(model), gradients(plain)) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet"])
-def test_a_batch_of_one_tile_is_plain_pytorch(name: str) -> None:
-    model = network(name).train()
-    plain = copy.deepcopy(model)
-    for micro, optimizer in (
-        (MicroBatcher(model), torch.optim.SGD(model.parameters(), 0.1)),
-        (None, torch.optim.SGD(plain.parameters(), 0.1)),
-    ):
-        for step in range(3):
-            x, y = batch(seed=step)
-            if micro is None:
-                F.cross_entropy(plain(x), y).backward()
-            else:
-                micro.backward((x, y), sum_of(model))
-            optimizer.step()
-            optimizer.zero_grad()
-    for (key, value), expected in zip(model.state_dict().items(), plain.state_dict().values(), strict=True):
-        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5, msg=lambda said, key=key: f"{key}: {said}")
-    assert model.state_dict().keys() == plain.state_dict().keys()
-
-
 @pytest.mark.parametrize("images", [3, 8, 15, 17])
 def test_exact_means_that_the_tiles_were_not_cut(images: int) -> None:
     """Also where a piece of a tile happens to be as large as another tile: 15 images are tiles of 4, 4, 4 and 3."""
@@ -335,16 +314,3 @@ def test_memory_is_handled_with_care_only_while_it_is_not_known_what_fits(monkey
     left.append(MemoryError())
     micro.backward(batch(), loss)
     assert said == ["apart", "ran out", "kept"]  # which `blocks` then does not do
-
-
-def test_the_loop_in_the_docstring_learns() -> None:
-    model, (images, labels) = vit(), batch(16)
-    loader, optimizer = [(images, labels)] * 15, torch.optim.AdamW(model.parameters(), 1e-3)
-    micro = MicroBatcher(model, max_chunk=5)
-    losses = []
-    for images, labels in loader:
-        done = micro.backward((images, labels), lambda x, y: F.cross_entropy(model(x), y, reduction="sum"))
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(float(done.loss))
-    assert losses[-1] < losses[0] / 2

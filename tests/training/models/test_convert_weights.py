@@ -53,6 +53,11 @@ def answers_alike(theirs: nn.Module, ours: nn.Module, size: int) -> float:
         return difference(getattr(expected, "logits", expected), ours.double().eval()(pictures))
 
 
+def put(folder: Path, model: nn.Module) -> Path:
+    save_file(model.state_dict(), folder / "theirs.safetensors")
+    return folder / "theirs.safetensors"
+
+
 def small_vgg() -> Any:
     model = tv.VGG(tv.vgg.make_layers(tv.vgg.cfgs["A"], batch_norm=False), init_weights=False)
     model.classifier = nn.Sequential(
@@ -108,9 +113,7 @@ def test_a_small_network_of_torchvision_answers_as_before(
     tmp_path: Path, name: str, make: Callable[[], nn.Module], size: int
 ) -> None:
     theirs, ours = randomised(make()), SMALL_TIMM[name]()
-    torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
-    said = weights.load_custom(ours, tmp_path / "theirs.pth")
-    assert re.search(r"names of \w+ in torchvision", said)
+    assert re.search(r"names of \w+ in torchvision", weights.load_custom(ours, put(tmp_path, theirs)))
     assert answers_alike(theirs, ours, size) < 1e-6
 
 
@@ -129,8 +132,7 @@ def test_a_small_network_of_torchvision_answers_as_before(
 )
 def test_a_network_of_torchvision_answers_as_before(tmp_path: Path, theirs: str, ours: str) -> None:
     model, mine = randomised(getattr(tv, theirs)()), timm.create_model(ours)
-    torch.save(model.state_dict(), tmp_path / "theirs.pth")
-    weights.load_custom(mine, tmp_path / "theirs.pth")
+    weights.load_custom(mine, put(tmp_path, model))
     assert answers_alike(model, mine, 64) < 1e-4
 
 
@@ -142,11 +144,6 @@ def test_mobilenet_answers_as_before(tmp_path: Path) -> None:
     ours = timm.create_model("mobilenetv3_small_100", num_classes=3)
     weights.load_custom(ours, put(tmp_path, theirs))
     assert answers_alike(theirs, ours, 64) < 1e-4
-
-
-def put(folder: Path, model: nn.Module) -> Path:
-    save_file(model.state_dict(), folder / "theirs.safetensors")
-    return folder / "theirs.safetensors"
 
 
 FITTING = {

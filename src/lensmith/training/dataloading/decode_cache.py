@@ -143,14 +143,12 @@ def _lengths(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 def _size(images: ImageSet, sample: Sample, shortest_px: int) -> tuple[int, int]:
     """Width and height of the decoded picture; 0, 0 where the file cannot be decoded."""
-    try:
+    with suppress(ImageError):
         return decoded_size(images.file(sample), shortest_px)
-    except ImageError:
-        return 0, 0
+    return 0, 0
 
 
 def _decode(encoded: bytes, shortest_px: int) -> Pixels | None:
-    try:
+    with suppress(ImageError):
         return np.asarray(decode(encoded, shortest_px))
-    except ImageError:
-        return None
+    return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -33,6 +33,7 @@ from lensmith.training.dataloading.sampler import Item
 from lensmith.training.feature_cache.backends import BATCH, Backend, FrozenTrunk, parallel_batches
 from lensmith.training.feature_cache.split_model import SplitPoint
 from lensmith.training.microbatch import memory
+from lensmith.training.models.backbone import evaluating
 
 BLOCK = 64
 """Images whose features are computed and written together."""
@@ -118,19 +119,16 @@ class FeatureExtractor:
     ) -> None:
         self.trunk = FrozenTrunk(split_point.frozen_trunk(model), how.image_size, device)
         self.split_point, self.how, self.settings, self.store, self.backend = split_point, how, settings, store, backend
-        self._modes: dict[nn.Module, bool] = {}
+        self._contexts = ExitStack()
 
     def __enter__(self) -> Self:
-        self.trunk.__enter__()
+        self._contexts.enter_context(self.trunk)
         # Dropout right before the trainable tail is in training mode with it.
-        self._modes = {module: module.training for module in self.trunk.module.modules()}
-        self.trunk.module.eval()
+        self._contexts.enter_context(evaluating(self.trunk.module))
         return self
 
     def __exit__(self, *_: object) -> None:
-        for module, training in self._modes.items():
-            module.training = training
-        self.trunk.__exit__()
+        self._contexts.close()
 
     @cached_property
     def weights(self) -> str:

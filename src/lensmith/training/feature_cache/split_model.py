@@ -7,8 +7,6 @@ return their input. Where a network is built otherwise the two parts give anothe
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lensmith.training.microbatch import memory
-from lensmith.training.models.backbone import Network
+from lensmith.training.models.backbone import Network, evaluating
 
 METHODS = ("_pos_embed", "pool")
 """Steps that timm's transformers take in methods instead of modules."""
@@ -78,7 +76,7 @@ def find_split_point(
     learning = set().union(*network.stages[: trainable + 1])
     model = network.model
     first = next(model.parameters())
-    with _evaluating(model), torch.random.fork_rng(devices=[]), torch.inference_mode():
+    with evaluating(model), torch.random.fork_rng(devices=[]), torch.inference_mode():
         images = torch.rand(2, 3, image_size, image_size).to(first.device)
         try:
             split_point = (
@@ -182,14 +180,3 @@ def _shallow(module: nn.Module) -> nn.Module:
     made = copy.copy(module)
     made._modules = dict(module._modules)
     return made
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

@@ -91,32 +91,28 @@ class FeatureTable:
                 part = torch.from_numpy(values[rows].astype(np.float32))
                 yield part.to(self.device), self._labels[torch.from_numpy(rows)].to(self.device)
 
-    @property
+    @cached_property
     def mean(self) -> Tensor:
         """Mean of each feature, float32 (F,)."""
-        return self._moments[0]
+        total = torch.zeros(self.features, dtype=torch.float64, device=self.device)
+        for features, _ in self:
+            total += features.sum(0, dtype=torch.float64)
+        return (total / self.count).float()
 
-    @property
+    @cached_property
     def std(self) -> Tensor:
         """Standard deviation of each feature, float32 (F,); 1 for a constant one."""
-        return self._moments[1]
+        squares = torch.zeros(self.features, dtype=torch.float64, device=self.device)
+        for features, _ in self:
+            squares += (features - self.mean).square().sum(0, dtype=torch.float64)
+        std = (squares / self.count).sqrt().float()
+        return torch.where(std > 1e-6, std, torch.ones_like(std))
 
     @cached_property
     def scale(self) -> Tensor:
         """Divisor of each feature, float32 (F,): the geometric mean of its own standard deviation and a common one."""
         common = self.std.square().mean().sqrt()
         return (self.std * common).sqrt()
-
-    @cached_property
-    def _moments(self) -> tuple[Tensor, Tensor]:
-        total = torch.zeros(self.features, dtype=torch.float64, device=self.device)
-        for features, _ in self:
-            total += features.sum(0, dtype=torch.float64)
-        mean, squares = total / self.count, torch.zeros_like(total)
-        for features, _ in self:
-            squares += (features - mean.float()).square().sum(0, dtype=torch.float64)
-        std = (squares / self.count).sqrt().float()
-        return mean.float(), torch.where(std > 1e-6, std, torch.ones_like(std))
 
     def folded(self, weight: Tensor, bias: Tensor, scale: Tensor, name: str, strength: float) -> LinearHead:
         """A head on unscaled features.

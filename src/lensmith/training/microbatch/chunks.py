@@ -64,13 +64,22 @@ def infer_in_chunks(
         if outputs is not None:
             scheduler.on_success(len(batch))
             return outputs
-        memory.release(device)
-        if not scheduler.on_out_of_memory(len(batch)):
-            raise memory.TooLargeError(
-                f"{scheduler.chunk_size(len(batch))} images at once were expected to fit into memory.",
-                f"They do not ({problem}).",
-                memory.SMALLER,
-            )
+        take_smaller_chunks(scheduler, len(batch), device, problem)
+
+
+def take_smaller_chunks(scheduler: ChunkScheduler, images: int, device: torch.device, problem: str) -> None:
+    """Release unused memory and schedule smaller chunks, after memory ran out on a batch of `images`.
+
+    Raises:
+        TooLargeError: nothing smaller is left to try.
+    """
+    memory.release(device)
+    if not scheduler.on_out_of_memory(images):
+        raise memory.TooLargeError(
+            f"{scheduler.chunk_size(images)} of {images} images at once were expected to fit into memory.",
+            f"They do not ({problem}).",
+            "Use smaller images, a smaller model, or a machine with more memory.",
+        )
 
 
 def _chunk_by_chunk(

@@ -23,7 +23,6 @@ from lensmith.training.microbatch.usage import free_bytes, status_bytes
 T = TypeVar("T")
 
 TRIES = 3
-SMALLER = "Use smaller images, a smaller model, or a machine with more memory."
 
 _SIGNS = (
     "out of memory",  # CUDA, HIP, MPS

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lensmith.training.microbatch import malloc, memory
+from lensmith.training.microbatch import malloc
 from lensmith.training.microbatch.attempt import (
     Loss,
     StepAttempt,
@@ -35,7 +35,13 @@ from lensmith.training.microbatch.attempt import (
 )  # fmt: skip
 from lensmith.training.microbatch.batchnorm import GhostBatchNorm, training_batchnorms
 from lensmith.training.microbatch.chunk_scheduler import ChunkScheduler
-from lensmith.training.microbatch.chunks import chunks_of_virtual_batches, infer_in_chunks, split_evenly, split_into
+from lensmith.training.microbatch.chunks import (
+    chunks_of_virtual_batches,
+    infer_in_chunks,
+    split_evenly,
+    split_into,
+    take_smaller_chunks,
+)  # fmt: skip
 from lensmith.training.microbatch.distributed import LostRankError, World
 
 
@@ -229,16 +235,9 @@ class MicroBatcher:
                 )
             del tried
             device = device_of(self.model)
-            memory.release(device)
             self._failed_peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else -1
             self.retries += 1
-            if not self.scheduler.on_out_of_memory(reference):
-                size = self.scheduler.chunk_size(reference)
-                raise memory.TooLargeError(
-                    f"{size} of {reference} images at once were expected to fit into memory.",
-                    f"They do not ({problem or 'on another rank'}).",
-                    memory.SMALLER,
-                )
+            take_smaller_chunks(self.scheduler, reference, device, problem or "on another rank")
         raise AssertionError  # count() does not end
 
     def _split(self, images: int, reference: int, synchronized: bool) -> list[list[int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,6 +125,18 @@ def stages_of(model: Any, head: nn.Module) -> tuple[tuple[str, ...], ...]:
     for name in old:
         stages.setdefault(min(last, number.get(name, last)), []).append(name)
     return (new, *(tuple(stages[stage]) for stage in sorted(stages, reverse=True)))
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode during the block; afterwards each module has its own mode again."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def _set_modes(module: nn.Module, trained: bool) -> None:

@@ -17,6 +17,7 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 from lensmith.training.models import depthwise
+from lensmith.training.models.backbone import evaluating
 from lensmith.training.models.depthwise import CONVOLUTIONS, convolve
 
 _NORMS = (nn.BatchNorm2d, BatchNormAct2d)
@@ -53,20 +54,16 @@ class BatchNormFolding:
         first = next(model.parameters())
         noise = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
         noise = noise.to(first.device, first.dtype)
-        modes = {module: module.training for module in model.modules()}
-        try:
-            model.eval()
-            with torch.inference_mode():
-                self._pairs = _pairs(model, noise)
-                expected = model(noise)
-                self.fold()
-                if not torch.allclose(model(noise), expected, rtol=1e-2, atol=1e-3 * float(expected.abs().max())):
-                    self.unfold()
-                    self._pairs = []
-        finally:
-            self.unfold()
-            for module, training in modes.items():
-                module.training = training
+        with evaluating(model), torch.inference_mode():
+            self._pairs = _pairs(model, noise)
+            expected = model(noise)
+            self.fold()
+            try:
+                found = model(noise)
+            finally:
+                self.unfold()
+            if not torch.allclose(found, expected, rtol=1e-2, atol=1e-3 * float(expected.abs().max())):
+                self._pairs = []
 
     def unfold(self) -> None:
         """Put every module's own `forward` back."""
