@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from fixtures.faults import SECRET, post
+from fixtures.faults import post
+from fixtures.tokens import SECRET
 from lensmith.bundle.format import Bundle
 from lensmith.serving.child_process import ServiceProcess, start_service
 

@@ -28,27 +28,14 @@ def version_2(method: str, path: str, body: bytes | None = None, query: str = ""
     """Of an HTTP API of API Gateway, payload format 2.0."""
     return {
         "version": "2.0",
-        "routeKey": "$default",
         "rawPath": path,
         "rawQueryString": query,
         "headers": {name.lower(): value for name, value in {**HEADERS, **headers}.items()},
         "requestContext": {
-            "accountId": "123456789012",
-            "apiId": "abcdefghij",
             "domainName": HEADERS["Host"],
-            "domainPrefix": "abcdefghij",
-            "http": {
-                "method": method,
-                "path": path,
-                "protocol": "HTTP/1.1",
-                "sourceIp": "203.0.113.7",
-                "userAgent": "curl/8.9.1",
-            },
+            "http": {"method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "203.0.113.7"},
             "requestId": "PqRsTuVwXyZ0123=",
-            "routeKey": "$default",
             "stage": "$default",
-            "time": "18/Aug/2026:09:31:29 +0000",
-            "timeEpoch": 1787045489000,
         },
         "isBase64Encoded": body is not None,
         **({} if body is None else {"body": base64.b64encode(body).decode()}),
@@ -60,7 +47,7 @@ def function_url(method: str, path: str, body: bytes | None = None, query: str =
     host = "0123456789abcdefghijklmnopqrstuv.lambda-url.eu-central-1.on.aws"
     event = version_2(method, path, body, query, **headers)
     event["headers"] |= {"host": host, "x-amzn-tls-version": "TLSv1.3"}
-    event["requestContext"] |= {"accountId": "anonymous", "domainName": host, "authentication": None}
+    event["requestContext"] |= {"domainName": host, "authentication": None}
     return event
 
 
@@ -77,10 +64,7 @@ def version_1(method: str, path: str, body: bytes | None = None, query: str = ""
         "queryStringParameters": pairs,
         "multiValueQueryStringParameters": pairs and {name: [value] for name, value in pairs.items()},
         "pathParameters": {"proxy": path.removeprefix("/")},
-        "stageVariables": None,
         "requestContext": {
-            "accountId": "123456789012",
-            "apiId": "abcdefghij",
             "domainName": HEADERS["Host"],
             "httpMethod": method,
             "identity": {"sourceIp": "203.0.113.7", "userAgent": "curl/8.9.1"},

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import jwt
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from fixtures.tokens import SECRET, token
 from lensmith.bundle.format import Bundle
 from lensmith.serving.child_process import ServiceProcess, start_service
 
@@ -450,14 +450,6 @@ def test_a_service_that_is_gone_is_told_and_found_again(
         assert answered(browser) == "red"
 
 
-SECRET = "a secret of the tests, thirty-two bytes or more"
-
-
-def token(scope: str) -> str:
-    claims = {"iss": "lensmith", "aud": "lensmith", "sub": "ann", "exp": int(time.time()) + 3600, "scope": scope}
-    return jwt.encode(claims, SECRET, "HS256")
-
-
 def test_a_token_is_asked_for_where_one_is_needed_and_kept_for_the_tab(
     browser: "webdriver.Chrome", colour_bundle: Bundle, colours: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -475,7 +467,7 @@ def test_a_token_is_asked_for_where_one_is_needed_and_kept_for_the_tab(
         for wrong, words in (
             ("two words", "A token has letters, digits, dashes and dots, and no spaces."),
             ("not.a.token", "This service does not take the token: it may have expired. Give another one."),
-            (token("admin"), "The token is valid, but not for predictions. Give another one."),
+            (token(scope="admin"), "The token is valid, but not for predictions. Give another one."),
         ):
             field.clear()
             field.send_keys(wrong, Keys.ENTER)
@@ -484,7 +476,7 @@ def test_a_token_is_asked_for_where_one_is_needed_and_kept_for_the_tab(
 
         # The right one: the picture that waited is answered.
         field.clear()
-        field.send_keys(f"Bearer {token('predict')}", Keys.ENTER)
+        field.send_keys(f"Bearer {token(scope='predict')}", Keys.ENTER)
         WebDriverWait(browser, 10).until(lambda page: page.find_element(By.ID, "summary").text != "")
         assert answered(browser) == "red"
         assert not form.is_displayed()
@@ -646,58 +638,18 @@ def tab(browser: "webdriver.Chrome") -> Any:
     return focused
 
 
-LOW_CONTRAST = """
-    const parts = (colour) => {
-        const canvas = new OffscreenCanvas(1, 1).getContext("2d");
-        canvas.fillStyle = colour;
-        canvas.fillRect(0, 0, 1, 1);
-        const [red, green, blue, alpha] = canvas.getImageData(0, 0, 1, 1).data;
-        return [red, green, blue, alpha / 255];
-    };
-    const over = ([r, g, b, a], below) => [r, g, b].map((each, index) => each * a + below[index] * (1 - a));
-    const luminance = (colour) => {
-        const [r, g, b] = colour.map((each) => {
-            const share = each / 255;
-            return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
-        });
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-    };
-    const behind = (element) => {
-        if (element === null) return [255, 255, 255];
-        return over(parts(getComputedStyle(element).backgroundColor), behind(element.parentElement));
-    };
-    const found = [];
-    const nodes = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-    let read = 0;
-    while (nodes.nextNode()) {
-        const element = nodes.currentNode.parentElement;
-        if (!nodes.currentNode.data.trim() || !element.checkVisibility() || element.closest(".unseen")) continue;
-        read += 1;
-        const below = behind(element);
-        const text = over(parts(getComputedStyle(element).color), below);
-        const [dark, light] = [luminance(text), luminance(below)].sort((a, b) => a - b);
-        const ratio = (light + 0.05) / (dark + 0.05);
-        if (ratio < 4.5) found.push([nodes.currentNode.data.trim(), ratio]);
-    }
-    return [read, found];
-"""
-"""Counts the texts on the page, and lists those whose contrast is below 4.5 (WCAG 2, level AA)."""
-
-
 def require_readable(browser: "webdriver.Chrome") -> None:
-    """Enough contrast for every text, and no complaint of axe-core."""
+    """No complaint of axe-core, and enough contrast (WCAG 2, level AA) wherever it could measure it: everywhere."""
     from axe_playwright_python.base import AXE_SCRIPT
 
-    read, low = browser.execute_script(LOW_CONTRAST)
-    assert read > 20
-    assert low == []
     browser.set_script_timeout(30)
     browser.execute_script(AXE_SCRIPT)
-    violations = browser.execute_async_script(
-        "axe.run().then(({ violations }) => arguments[0](violations.map(({ id, nodes }) =>"
-        " [id, nodes.map(({ html }) => html)])))"
+    found = browser.execute_async_script(
+        "axe.run().then(({ violations, incomplete }) => arguments[0]([...violations,"
+        " ...incomplete.filter(({ id }) => id === 'color-contrast')].map(({ id, nodes }) =>"
+        " [id, nodes.map(({ html, any }) => [html, any.map(({ message }) => message)])])))"
     )
-    assert violations == []
+    assert found == []
 
 
 @contextmanager

@@ -4,24 +4,21 @@ import asyncio
 import gc
 import shutil
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
-import jwt
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from fixtures.tokens import SECRET, token
 from lensmith.bundle.format import Bundle
 from lensmith.config import ServeSettings
 from lensmith.serving.execution.loaded_model import LoadedModel, ModelVersion
 
-SECRET = "a secret of this test, 32 bytes or more"
-CLAIMS = {"sub": "somebody", "iss": "lensmith", "aud": "lensmith", "exp": int(time.time()) + 3600}
-TOKEN = {"authorization": "Bearer " + jwt.encode({**CLAIMS, "scope": "predict admin"}, SECRET)}
+TOKEN = {"authorization": "Bearer " + token(scope="predict admin")}
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.faults import SECRET, ask, eventually, post, sample, workers_of
+from fixtures.faults import ask, eventually, post, sample, workers_of
+from fixtures.tokens import SECRET
 from lensmith.bundle.format import Bundle
 from lensmith.errors import ServiceError
 from lensmith.serving.child_process import ServiceProcess, start_service
