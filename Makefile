@@ -19,7 +19,7 @@ check: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-# The generated pages, in an environment that is set up: settings, bundle schema, tables of files.
+# Generated files, in an environment that is set up: settings, bundle schema, tables of files, keywords of the API.
 docs:
 	for file in tools/generate_*.py; do $(BIN)/python $$file || exit 1; done
 

@@ -118,7 +118,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
 
 
 class Clock:
-    """Stands in for `time` in one module, so that the event loop keeps the true one; moves when it is told to."""
+    """Stands in for `time` in one module, so that the event loop has the real one; the test moves it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -210,7 +210,7 @@ def test_a_set_that_cannot_be_read_again_leaves_the_old_keys(
             assert await authenticator.authenticate(signed(RSA, "old"))
             await authenticator._keys._refreshing  # type: ignore[union-attr, misc]
         assert served.asked == 4
-        assert len(caplog.records) == 1  # said once
+        assert len(caplog.records) == 1  # logged once
         served.hold(jwk(RSA, "old"), jwk(EC, "new"))
         clock.now += jwks.COOLDOWN_S
         assert await authenticator.authenticate(signed(EC, "new"))

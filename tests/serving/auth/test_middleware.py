@@ -1,4 +1,4 @@
-"""Who may ask what, through the whole application."""
+"""Tokens, scopes and quotas, through the whole application."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Quotas: what one caller may send, counted here or in a real Redis that comes and goes."""
+"""Quotas: images of one caller, counted in memory or in a real Redis that is killed and restarted."""
 
 import asyncio
 import logging
@@ -24,7 +24,7 @@ from lensmith.serving.problems import ProblemError
 
 
 class Clock:
-    """Stands in for `time` in one module, and moves when told to."""
+    """Stands in for `time` in one module; the test moves it."""
 
     def __init__(self) -> None:
         self.now = 6000.0  # the beginning of a minute
@@ -45,7 +45,7 @@ def settings(**given: Any) -> ServeSettings:
 
 
 def take(quota: Quota, caller: str = "robot", images: int = 1) -> int | None:
-    """None where they are let in, else the seconds of Retry-After; -1: waiting does not help."""
+    """None: allowed; else the seconds of Retry-After; -1: waiting does not help."""
     return asyncio.run(taken(quota, caller, images))
 
 
@@ -229,7 +229,7 @@ def redis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
     pytest.importorskip("redis")
     monkeypatch.delenv("LENSMITH_REDIS_PASSWORD", raising=False)
     monkeypatch.delenv("LENSMITH_REDIS_PASSWORD_FILE", raising=False)
-    # What is promised of time-outs is counted, not timed; a busy machine must not make a healthy Redis seem slow.
+    # Time-outs are counted, not timed: a busy machine must not make a healthy Redis seem slow.
     monkeypatch.setattr(rate_limit_redis, "TIMEOUT_S", 20.0)
     server = Redis(tmp_path, password=getattr(request, "param", None))
     server.start()
@@ -325,7 +325,7 @@ def test_when_redis_is_killed_and_comes_back_no_request_fails_and_both_are_said_
         assert await taken(quota, images=2) is None
         assert await taken(other, images=2) is None
         redis.kill()
-        # This process goes on with what it has let in itself: 2 of 5, whatever the other one did.
+        # This process continues with the images that it allowed itself: 2 of 5, whatever the other one did.
         assert [await taken(quota) for _ in range(3)] == [None] * 3
         assert await taken(quota) is not None
         assert asked.times == 2

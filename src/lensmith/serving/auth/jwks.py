@@ -1,6 +1,6 @@
 """JSON Web Key Set (JWKS): public keys of an identity provider, from a URL or file, refreshed in the background.
 
-`jwt.PyJWKClient` is not used: docs/decisions/0016-auth.md says why.
+`jwt.PyJWKClient` is not used: docs/decisions/0016-auth.md has the reasons.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Keys that check a token's signature: an HS256 secret, or a public key for RS256 or ES256.
 
-The algorithm belongs to the key. What a token says of its own algorithm is compared with that, and never followed.
+The algorithm belongs to the key. The algorithm that a token names is compared with it, and never followed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def secret_key(secret: bytes) -> VerificationKey:
     """The key for HS256 tokens.
 
     Raises:
-        SettingsError: `secret` is a PEM, DER or JSON key, which people may have who must not sign.
+        SettingsError: `secret` is a PEM, DER or JSON key, which may be known to people who must not sign.
     """
     try:
         jwt.encode({}, secret, "HS256")
