@@ -1,12 +1,8 @@
-"""Models that are better, broken or slow; a registry; replicas that follow it behind nginx; and traffic."""
+"""Models that are better, faulty or slow; a registry; replicas that follow it behind nginx; and traffic."""
 
 import http.client
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -120,13 +116,13 @@ def made(colour_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Cal
 
 @dataclass
 class Traffic:
-    """Clients that send pictures whose class they know, and say of some of them what it was.
+    """Clients that send pictures whose class they know, and feedback for some answers.
 
     Attributes:
-        statuses: of all answers to pictures.
-        lost: requests without an answer.
-        versions: who answered.
-        right: version → answers that were right, by the clients' own count.
+        statuses: HTTP status → number of answers to pictures.
+        lost: errors of requests without an answer.
+        versions: version → number of its answers.
+        right: version → number of its correct answers, by the clients' own count.
     """
 
     url: str
@@ -174,8 +170,8 @@ class Traffic:
                     self.versions[version] += 1
                     self.right[version] += answer["label"] == labels[place]
             if status == 200 and choice.random() < self.feedback:
-                told = {"request_id": answer["request_id"], "label": labels[place]}
-                status, _ = self._post(connection, "/feedback", json.dumps(told).encode(), "application/json")
+                feedback = {"request_id": answer["request_id"], "label": labels[place]}
+                status, _ = self._post(connection, "/feedback", json.dumps(feedback).encode(), "application/json")
                 assert status < 500, status
             time.sleep(self.pause_s)
         connection.close()
@@ -262,58 +258,3 @@ def eventually() -> Callable[..., Any]:
         return value
 
     return wait
-
-
-@dataclass
-class MlflowServer:
-    """An `mlflow server` of a test's own, which can be killed and started again at the same address."""
-
-    folder: Path
-    port: int
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        command = [
-            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1",
-            "--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}",
-            "--artifacts-destination", str(self.folder / "artifacts"),
-        ]  # fmt: skip
-        environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, env=environment, cwd=self.folder, start_new_session=True
-            )
-        end = time.monotonic() + 120
-        while True:
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
-            try:
-                connection.request("GET", "/health")
-                if connection.getresponse().status == 200:
-                    return
-            except OSError:
-                pass
-            finally:
-                connection.close()
-            if self.process.poll() is not None or time.monotonic() > end:
-                pytest.fail((self.folder / "log").read_text())
-            time.sleep(0.1)
-
-    def kill(self) -> None:
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
-
-
-@pytest.fixture
-def mlflow_server(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[MlflowServer]:
-    """A running `mlflow server` over SQLite."""
-    (tmp_path / "server").mkdir()
-    server = MlflowServer(tmp_path / "server", free_port())
-    server.start()
-    yield server
-    server.kill()

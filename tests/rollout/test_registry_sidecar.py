@@ -11,7 +11,7 @@ from lensmith.bundle.format import GRAPH, Bundle
 from lensmith.errors import RegistryError, RegistryUnreachableError
 from lensmith.registry.pull import cached
 from lensmith.registry.references import ModelReference
-from lensmith.rollout import registry_poller
+from lensmith.rollout import registry_sidecar
 from lensmith.rollout.ledger import Ledger
 from lensmith.rollout.metrics import ModelCounts
 from lensmith.rollout.registry_sidecar import RegistrySidecar
@@ -68,13 +68,13 @@ def scene(workspace: Path, remake: Callable[..., Bundle], tmp_path: Path) -> Sce
 @pytest.fixture
 def away(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     """`away(True)`: the registry does not answer, until `away(False)`."""
-    real = registry_poller.resolve
+    real = registry_sidecar.resolve
 
     def set_to(gone: bool) -> None:
         def silent(*_: Any) -> Any:
             raise RegistryUnreachableError("MLflow was expected to answer.", "It did not.", "Wait.")
 
-        monkeypatch.setattr(registry_poller, "resolve", silent if gone else real)
+        monkeypatch.setattr(registry_sidecar, "resolve", silent if gone else real)
 
     return set_to
 
@@ -150,7 +150,7 @@ def test_another_champion_meanwhile_ends_the_release(scene: Scene, monkeypatch: 
     scene.release("2")
     sidecar.poll()
     # lensmith refuses that while a release is under way; MLflow's own page does not.
-    registry_poller.client(scene.store).set_registered_model_alias("colours", "champion", "3")
+    registry_sidecar.client(scene.store).set_registered_model_alias("colours", "champion", "3")
     sidecar.poll()
     assert (scene.known().decision.outcome, scene.known().decision.guard) == ("aborted", "champion")
     sidecar.poll()
@@ -215,7 +215,7 @@ def test_a_start_without_the_registry_takes_what_was_known_and_fails_where_nothi
 
 def test_an_alias_that_is_removed_leaves_what_is_served(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
     sidecar = scene.begun()
-    registry_poller.client(scene.store).delete_registered_model_alias("colours", "champion")
+    registry_sidecar.client(scene.store).delete_registered_model_alias("colours", "champion")
     sidecar.poll()
     assert scene.known().version == "1"
     assert "alias champion" in capsys.readouterr().err
@@ -228,7 +228,7 @@ def test_a_report_that_somebody_garbled_is_left_out(scene: Scene, garbled: str) 
     sidecar = scene.begun()
     scene.release("2")
     sidecar.poll()
-    client = registry_poller.client(scene.store)
+    client = registry_sidecar.client(scene.store)
     ledger = Ledger.open(client, "colours", create=False)
     assert ledger is not None
     client.set_tag(ledger.run, "rollout.1.counts.somebody", garbled)
@@ -278,7 +278,7 @@ def test_a_ledger_that_cannot_be_written_leaves_the_alias_to_be_followed_and_is_
 
     monkeypatch.setattr(Ledger, "report", refused)
     scene.count(answered=3, failed=1, stop=StopReason("not-finite", "no number"))
-    registry_poller.client(scene.store).set_registered_model_alias("colours", "champion", "3")
+    registry_sidecar.client(scene.store).set_registered_model_alias("colours", "champion", "3")
     sidecar.poll()
     assert scene.known().version == "3"
     assert not sidecar.is_urgent

@@ -1,4 +1,4 @@
-"""The page shows how a canary release goes, where there is one."""
+"""The page shows champion and challenger of a canary release, and its decision."""
 
 import json
 import os
@@ -69,31 +69,37 @@ def served() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 @pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Callable[..., "webdriver.Chrome"]]:
-    """`browser(*flags)`: Chromium, so wide and dark as it is wanted."""
+def show(served: tuple[str, dict[str, Any]], tmp_path: Path) -> Iterator[Callable[..., "webdriver.Chrome"]]:
+    """`show(rollout, narrow)`: Chromium with the page; `rollout` is the answer of GET /rollout."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     chromedriver = shutil.which("chromedriver")
     if not (chromium and chromedriver):
         if os.environ.get("CI") == "true":
             pytest.fail("CI must look at the page: install chromium and chromium-driver")
         pytest.skip("Chromium or ChromeDriver is not installed")
-    opened = []
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
+    url, answers = served
 
-    def start() -> "webdriver.Chrome":
-        options = webdriver.ChromeOptions()
-        options.binary_location = chromium
-        for flag in (*FLAGS, f"--user-data-dir={tmp_path / f'profile-{len(opened)}'}"):
-            options.add_argument(flag)
-        opened.append(webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver)))
-        return opened[-1]
+    def open_page(rollout: Any, narrow: bool = False) -> "webdriver.Chrome":
+        answers["/rollout"] = rollout
+        if narrow:
+            dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+            phone = {"width": 320, "height": 640, "deviceScaleFactor": 1, "mobile": True}
+            driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": dark})
+            driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+        driver.get(url)
+        return driver
 
-    yield start
-    for driver in opened:
-        driver.quit()
+    yield open_page
+    driver.quit()
 
 
-def known(failed: int, decision: Decision | None = None, **more: Any) -> dict[str, Any]:
-    """What the service tells of a release."""
+def desired_state(failed: int, decision: Decision | None = None, **more: Any) -> dict[str, Any]:
+    """The answer of GET /rollout."""
     rollout = CanaryRelease(id="flowers-3", name="flowers", champion="6", challenger="7", **more)
     fast = {bucket_of(38.0): 980, bucket_of(120.0): 20}
     champion = ModelCounts(9000, 9, classes={0: 4500, 1: 4500}, right=180, wrong=20)  # type: ignore[arg-type]
@@ -113,19 +119,14 @@ def known(failed: int, decision: Decision | None = None, **more: Any) -> dict[st
 
 
 def section(page: "webdriver.Chrome", text: str) -> Any:
-    """The tile, once it says that."""
+    """The page's section of the rollout, once it has that text."""
     found = page.find_element(By.ID, "rollout")
     WebDriverWait(page, 10).until(lambda _: text in found.text)
     return found
 
 
-def test_champion_and_challenger_stand_side_by_side(
-    browser: Callable[..., "webdriver.Chrome"], served: tuple[str, dict[str, Any]], tmp_path: Path
-) -> None:
-    url, answers = served
-    answers["/rollout"] = known(failed=2)
-    page = browser()
-    page.get(url)
+def test_champion_and_challenger_stand_side_by_side(show: Callable[..., "webdriver.Chrome"], tmp_path: Path) -> None:
+    page = show(desired_state(failed=2))
     found = section(page, "Under way")
     assert "version 7 answers 10 % of requests" in found.text
     rows = [row.text for row in found.find_elements(By.CSS_SELECTOR, "tr")]
@@ -141,60 +142,38 @@ def test_champion_and_challenger_stand_side_by_side(
     }
     assert states == {"Errors": "fine", "Latency": "too little data", "Classes": "fine", "Feedback": "fine"}
     page.execute_script("arguments[0].scrollIntoView({behavior: 'instant'})", found)
-    assert page.save_screenshot(str(tmp_path / "release.png"))
+    assert page.save_screenshot(str(tmp_path / "rollout.png"))
     assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
-def test_how_it_ended_is_said_with_the_reason(
-    browser: Callable[..., "webdriver.Chrome"], served: tuple[str, dict[str, Any]]
+def test_the_decision_is_shown_with_its_reason(
+    show: Callable[..., "webdriver.Chrome"],
 ) -> None:
-    url, answers = served
     reason = "6.00% of the challenger's requests failed, <b>0.10%</b> of the champion's"
-    answers["/rollout"] = known(60, Decision(outcome="rolled_back", guard="errors", reason=reason))
-    page = browser()
-    page.get(url)
-    found = section(page, "Rolled back")
+    decision = Decision(outcome="rolled_back", guard="errors", reason=reason)
+    found = section(show(desired_state(60, decision)), "Rolled back")
     assert reason in found.text  # as text: nothing in it is markup
     assert "version 6 serves" in found.text
     assert found.get_attribute("data-outcome") == "rolled_back"
 
 
 def test_in_shadow_mode_agreement_is_shown(
-    browser: Callable[..., "webdriver.Chrome"], served: tuple[str, dict[str, Any]]
+    show: Callable[..., "webdriver.Chrome"],
 ) -> None:
-    url, answers = served
-    answers["/rollout"] = known(0, shadow=True)
-    page = browser()
-    page.get(url)
-    found = section(page, "Agreement")
+    found = section(show(desired_state(0, shadow=True)), "Agreement")
     assert "works on copies of 10 % of requests" in found.text
     assert "95.0 % of 1,000" in found.text
 
 
 @pytest.mark.parametrize("answer", [None, {"name": None, "version": None, "rollout": None, "decision": None}])
-def test_without_a_release_nothing_is_shown(
-    browser: Callable[..., "webdriver.Chrome"], served: tuple[str, dict[str, Any]], answer: Any
-) -> None:
-    url, answers = served
-    answers["/rollout"] = answer
-    page = browser()
-    page.get(url)
+def test_without_a_rollout_nothing_is_shown(show: Callable[..., "webdriver.Chrome"], answer: Any) -> None:
+    page = show(answer)
     WebDriverWait(page, 10).until(lambda _: "flowers" in page.find_element(By.ID, "model").text)
     assert not page.find_element(By.ID, "rollout").is_displayed()
 
 
-def test_on_a_narrow_phone_nothing_is_cut_off(
-    browser: Callable[..., "webdriver.Chrome"], served: tuple[str, dict[str, Any]], tmp_path: Path
-) -> None:
-    url, answers = served
-    answers["/rollout"] = known(60, shadow=True)
-    page = browser()
-    media = [{"name": "prefers-color-scheme", "value": "dark"}]
-    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
-    page.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride", {"width": 320, "height": 640, "deviceScaleFactor": 1, "mobile": True}
-    )
-    page.get(url)
+def test_on_a_narrow_phone_nothing_is_cut_off(show: Callable[..., "webdriver.Chrome"], tmp_path: Path) -> None:
+    page = show(desired_state(60, shadow=True), narrow=True)
     found = section(page, "Under way")
     assert page.execute_script("return document.documentElement.scrollWidth") <= 320
     assert found.size["width"] <= 320

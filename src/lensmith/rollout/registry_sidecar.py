@@ -17,19 +17,22 @@ import socket
 import sys
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lensmith.core.files import atomic_write
 from lensmith.core.machine import cache_dir
 from lensmith.errors import LensmithError, MissingPackageError, OutputError, RegistryUnreachableError
-from lensmith.registry.client import uri
-from lensmith.registry.references import ModelReference
+from lensmith.registry.client import client, uri
+from lensmith.registry.models import resolve
+from lensmith.registry.references import CHAMPION, ModelReference
 from lensmith.rollout.decider import RolloutDecider
-from lensmith.rollout.registry_poller import RegistryPoller
+from lensmith.rollout.desired_state import DesiredStateWriter, pull_desired_state
+from lensmith.rollout.ledger import Ledger
 from lensmith.rollout.sidecar_channel import SidecarChannel
 from lensmith.rollout.state import DesiredState
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 URGENT_POLL_S = 0.2
 """Seconds between two reads of the channel, for what cannot wait until the next poll of the registry."""
@@ -49,7 +52,9 @@ class RegistrySidecar:
     def __init__(self, reference: ModelReference, channel: SidecarChannel, address: str) -> None:
         # Derived from the folder, so that a sidecar that replaces another reports the same counts, not further ones.
         folder_key = hashlib.sha256(str(channel.folder).encode()).hexdigest()[:8]
-        self._poller = RegistryPoller(reference, address, self._warn)
+        self._reference = reference
+        self._address = address
+        self._client: MlflowClient | None = None
         self._decider = RolloutDecider(channel, f"{socket.gethostname()[:40]}-{folder_key}", self._warn)
         self._writer = DesiredStateWriter(channel, reference, address)
         self._named = ""
@@ -100,20 +105,25 @@ class RegistrySidecar:
         return self._decider.own_report(state.rollout).stop is not None
 
     def _follow_registry(self) -> None:
-        self._poller.connect()
+        registry = self._client = self._client or client(self._address, create=False)
+        ledger = entry = None
         try:
-            entry = self._poller.latest_rollout()  # before the alias, which is moved after it
+            if self._reference.which == CHAMPION:
+                ledger = Ledger.open(registry, self._reference.name, create=False)
+            if ledger is not None:
+                entry = ledger.latest()  # before the alias, which is moved after it
         except RegistryUnreachableError:
             raise
         except LensmithError as error:  # the alias is served all the same
             self._warn(str(error))
-            self._failed, entry = True, None
-        version = self._poller.version()
+            self._failed = True
+        version = resolve(registry, self._reference)
         self._named = version.version
-        state = self._poller.desired_state(version, entry, self._writer.latest)
-        if entry is not None:
+        alias, before = self._reference.which, self._writer.latest
+        state = pull_desired_state(registry, version, alias, entry, before, self._warn)
+        if ledger is not None and entry is not None:
             try:
-                state, self._applied = self._decider.decide(self._poller.ledger, entry, state, self._named)
+                state, self._applied = self._decider.decide(ledger, entry, state, self._named)
             except RegistryUnreachableError:
                 raise
             except LensmithError as error:  # such as an account that may only read
@@ -131,49 +141,6 @@ class RegistrySidecar:
         if warning != self._last_warning:
             print(f"lensmith: {warning}", file=sys.stderr, flush=True)
         self._last_warning = warning
-
-
-class DesiredStateWriter:
-    """Writes the desired state to the channel, and to a file of the cache for a start without the registry.
-
-    Args:
-        channel: the service's channel.
-        reference: model and alias that the service serves.
-        address: the registry's tracking URI.
-
-    Attributes:
-        latest: the last state that was written or restored; None before the first.
-    """
-
-    def __init__(self, channel: SidecarChannel, reference: ModelReference, address: str) -> None:
-        key = hashlib.sha256(f"{address} {reference}".encode()).hexdigest()[:16]
-        self.cache_file = cache_dir() / "registry" / "followed" / f"{key}.json"
-        self.latest: DesiredState | None = None
-        self._channel = channel
-        self._cached: DesiredState | None = None
-
-    def restore(self) -> DesiredState | None:
-        """The state that an earlier sidecar of the same name left in the cache; None where there is none or damaged."""
-        with suppress(OSError, ValueError):
-            self.latest = DesiredState.model_validate_json(self.cache_file.read_bytes())
-        return self.latest
-
-    def write(self, state: DesiredState) -> None:
-        """Write a state where it differs from the one before."""
-        self.latest = state
-        if not _is_same(state, self._channel.desired_state()):
-            self._channel.write_desired_state(state)
-        cached = state.model_copy(update={"comparison": {}})
-        if state.reachable and not _is_same(cached, self._cached):
-            self._cached = cached
-            with suppress(OSError):  # a full disk, or a read-only cache
-                self.cache_file.parent.mkdir(parents=True, exist_ok=True)
-                atomic_write(self.cache_file, cached.model_dump_json())
-
-
-def _is_same(state: DesiredState, before: DesiredState | None) -> bool:
-    """Whether two states differ in nothing but the time at which they were read."""
-    return before is not None and state.model_copy(update={"read_at": before.read_at}) == before
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""A service that follows a registry which the test plays, by its channel."""
+"""A service whose registry sidecar is played by the test, through the channel."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -19,44 +19,45 @@ from lensmith.serving.execution.model_manager import ModelManager
 
 
 @dataclass
-class Followed:
-    """The service, and the registry's side of its channel."""
+class FollowingService:
+    """A service, and the sidecar's side of its channel."""
 
     client: TestClient
     channel: SidecarChannel
-    known: DesiredState
+    state: DesiredState
 
-    def say(self, **changed: Any) -> None:
-        self.known = self.known.model_copy(update=changed)
-        self.channel.write_desired_state(self.known)
+    def update(self, **changed: Any) -> None:
+        """Write another desired state."""
+        self.state = self.state.model_copy(update=changed)
+        self.channel.write_desired_state(self.state)
 
     def report(self) -> RolloutReport:
-        """What the service has handed in."""
+        """The report that the service has written."""
         reports = self.channel.read_reports()
         return reports[0] if reports else RolloutReport("none")
 
     def versions(self, image: bytes, requests: int) -> list[str]:
-        """Who answered so many requests."""
+        """The versions that answered so many requests."""
         answers = [self.client.post("/predict", content=image) for _ in range(requests)]
         assert {answer.status_code for answer in answers} == {200}
         return [answer.json()["model"]["version"] for answer in answers]
 
 
 @pytest.fixture
-def follow(colour_bundle: Bundle, tmp_path: Path) -> Iterator[Callable[..., Followed]]:
+def follow(colour_bundle: Bundle, tmp_path: Path) -> Iterator[Callable[..., FollowingService]]:
     """`follow(**settings)`: a service for version 3 of `flowers`, which is the bundle of the colours."""
     with ExitStack() as stack:
 
-        def start(**settings: Any) -> Followed:
+        def start(**settings: Any) -> FollowingService:
             (tmp_path / "channel").mkdir()
             channel = SidecarChannel(tmp_path / "channel")
-            known = DesiredState(name="flowers", alias="champion", version="3", path=colour_bundle.path)
-            channel.write_desired_state(known)
+            state = DesiredState(name="flowers", alias="champion", version="3", path=colour_bundle.path)
+            channel.write_desired_state(state)
             patient = {"bundle": Path("flowers@champion"), "port": 0, "deadline_ms": 20_000, "batching": "off"}
             wanted = ServeSettings.model_validate({**patient, "threads": 2, **settings})
             app = create_app(ModelManager.load(wanted, channel), wanted)
             client = stack.enter_context(TestClient(app, raise_server_exceptions=False))
-            return Followed(client, SidecarChannel(tmp_path / "channel"), known)
+            return FollowingService(client, SidecarChannel(tmp_path / "channel"), state)
 
         yield start
 

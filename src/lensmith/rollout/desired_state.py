@@ -1,0 +1,112 @@
+"""Desired state of a service: bundles pulled from the registry, published to the channel, cached for offline starts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from lensmith.core.files import atomic_write
+from lensmith.core.machine import cache_dir
+from lensmith.errors import LensmithError, RegistryUnreachableError
+from lensmith.registry.models import Version, resolve
+from lensmith.registry.pull import pull
+from lensmith.registry.references import ModelReference
+from lensmith.rollout.ledger import LedgerEntry
+from lensmith.rollout.sidecar_channel import SidecarChannel
+from lensmith.rollout.state import DesiredState
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+def pull_desired_state(
+    client: MlflowClient, version: Version, alias: str, entry: LedgerEntry | None, before: DesiredState | None,
+    warn: Callable[[str], None],
+) -> DesiredState:  # fmt: skip
+    """Pull the bundles of a version and of the challenger beside it.
+
+    Args:
+        client: connection to the registry.
+        version: version that the alias names.
+        alias: alias that the service follows.
+        entry: latest rollout of the model; None without one.
+        before: last desired state, whose bundle stays in service where the version's cannot be pulled.
+        warn: receives a sentence about that.
+
+    Raises:
+        RegistryUnreachableError: the registry does not answer.
+        RegistryError, BundleError: the bundle cannot be pulled, and there is no state before.
+    """
+    try:
+        path, served = pull(client, version), version.version
+    except RegistryUnreachableError:
+        raise
+    except LensmithError as error:
+        if before is None:
+            raise
+        warn(f"{error} Version {before.version} stays in service.")
+        path, served = before.path, before.version
+    challenger_path, trouble = None, ""
+    if entry is not None and entry.decision is None:
+        try:
+            challenger = ModelReference(entry.rollout.name, entry.rollout.challenger)
+            challenger_path = pull(client, resolve(client, challenger))
+        except RegistryUnreachableError:
+            raise
+        except LensmithError as error:
+            trouble = str(error)
+    return DesiredState(
+        name=version.name,
+        alias=alias,
+        version=served,
+        path=path,
+        rollout=entry and entry.rollout,
+        decision=entry and entry.decision,
+        challenger_path=challenger_path,
+        trouble=trouble,
+    )
+
+
+class DesiredStateWriter:
+    """Writes the desired state to the channel, and to a file of the cache for a start without the registry.
+
+    Args:
+        channel: the service's channel.
+        reference: model and alias that the service serves.
+        address: the registry's tracking URI.
+
+    Attributes:
+        latest: the last state that was written or restored; None before the first.
+    """
+
+    def __init__(self, channel: SidecarChannel, reference: ModelReference, address: str) -> None:
+        key = hashlib.sha256(f"{address} {reference}".encode()).hexdigest()[:16]
+        self.cache_file = cache_dir() / "registry" / "followed" / f"{key}.json"
+        self.latest: DesiredState | None = None
+        self._channel = channel
+        self._cached: DesiredState | None = None
+
+    def restore(self) -> DesiredState | None:
+        """The state that an earlier sidecar of the same name left in the cache; None without a readable one."""
+        with suppress(OSError, ValueError):
+            self.latest = DesiredState.model_validate_json(self.cache_file.read_bytes())
+        return self.latest
+
+    def write(self, state: DesiredState) -> None:
+        """Write a state where it differs from the one before."""
+        self.latest = state
+        if not _is_same(state, self._channel.desired_state()):
+            self._channel.write_desired_state(state)
+        cached = state.model_copy(update={"comparison": {}})
+        if state.reachable and not _is_same(cached, self._cached):
+            self._cached = cached
+            with suppress(OSError):  # a full disk, or a read-only cache
+                self.cache_file.parent.mkdir(parents=True, exist_ok=True)
+                atomic_write(self.cache_file, cached.model_dump_json())
+
+
+def _is_same(state: DesiredState, before: DesiredState | None) -> bool:
+    """Whether two states differ in nothing but the time at which they were read."""
+    return before is not None and state.model_copy(update={"read_at": before.read_at}) == before
