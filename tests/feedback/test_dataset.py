@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,215 +15,178 @@ from lensmith.errors import DataError, OutputError, SettingsError
 from lensmith.feedback import storage
 from lensmith.feedback.storage import Upload
 
-Store = Callable[..., str]
+
+class Kept(api.FeedbackFolder):
+    """A folder of stored uploads, `kept` beside the test's other folders."""
+
+    def __init__(self, root: Path, colours: Path) -> None:
+        self.root, self.path, self.out, self.others = root, root / "kept", root / "out", root / "others"
+        self._colours = colours
+        self._number = 0
+        super().__init__(self.path)
+
+    def picture(self, colour: str, number: int) -> bytes:
+        """An encoded image, JPEG where the number is odd."""
+        return (self._colours / colour / f"{number:03d}.{'jpg' if number % 2 else 'png'}").read_bytes()
+
+    def add(self, colour: str, number: int, truth: str | None = None, **fields: Any) -> str:
+        """Store an upload; returns its request's identifier."""
+        default = {
+            "request_id": f"request-{self._number}", "model": "colours", "version": "1", "label": "red",
+            "at": datetime.now(UTC) - timedelta(hours=1) + timedelta(seconds=self._number),
+            "confidence": 0.5, "reason": "unsure", "truth": truth,
+        }  # fmt: skip
+        self._number += 1
+        upload = Upload.model_validate({**default, **fields})
+        storage.store(self.path, upload, self.picture(colour, number))
+        return upload.request_id
+
+    def image(self, request_id: str) -> Path:
+        """Path of the picture of a request's first image."""
+        stem = storage.stem_of(request_id, 0)
+        return next(each.image for each in storage.stored_uploads(self.path) if each.image.stem == stem)
+
+    def files(self) -> list[Path]:
+        return [each for each in self.path.rglob("*") if each.is_file()]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """`store(image, truth, **fields)` stores an upload in tmp_path/kept and returns its request's identifier."""
-    numbers = iter(range(1000))
-
-    def make(encoded: bytes, truth: str | None = None, **fields: Any) -> str:
-        number = next(numbers)
-        said = {
-            "request_id": f"request-{number}",
-            "at": datetime.now(UTC) - timedelta(hours=1) + timedelta(seconds=number),
-            "model": "colours",
-            "version": "1",
-            "label": "red",
-            "confidence": 0.5,
-            "reason": "unsure",
-            "truth": truth,
-            **fields,
-        }
-        storage.store(tmp_path / "kept", Upload.model_validate(said), encoded)
-        return str(said["request_id"])
-
-    return make
+def kept(tmp_path: Path, shared_colours: Path) -> Kept:
+    return Kept(tmp_path, shared_colours)
 
 
-def image_of(folder: Path, request_id: str) -> Path:
-    """Path of the picture of a request's first image."""
-    stem = storage.stem_of(request_id, 0)
-    return next(stored.image for stored in storage.stored_uploads(folder) if stored.image.stem == stem)
+def labels_in(folder: Path) -> list[str]:
+    """The label of each image, and other files by their names."""
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return sorted(file.parent.name if file.suffix in storage.SUFFIXES else file.name for file in files)
 
 
-def files(folder: Path) -> list[str]:
-    """Labels of its images, and other files by their names."""
-    return sorted(
-        file.parent.name if file.suffix in storage.SUFFIXES else file.name
-        for file in folder.rglob("*")
-        if file.is_file()
-    )
-
-
-@pytest.fixture
-def picture(shared_colours: Path) -> Callable[[str, int], bytes]:
-    """`picture(colour, number)`: an encoded image, JPEG where the number is odd."""
-
-    def read(colour: str, number: int) -> bytes:
-        return (shared_colours / colour / f"{number:03d}.{'jpg' if number % 2 else 'png'}").read_bytes()
-
-    return read
-
-
-def test_labelled_uploads_become_an_image_folder_that_can_be_trained_on(
-    store: Store, picture: Callable[[str, int], bytes], tmp_path: Path
-) -> None:
+def test_labelled_uploads_become_an_image_folder_that_can_be_trained_on(kept: Kept) -> None:
     for number in range(3):
-        store(picture("red", number), "red")
-        store(picture("blue", number), "blue")
-        store(picture("green", number))
-    done = api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out")
+        kept.add("red", number, "red")
+        kept.add("blue", number, "blue")
+        kept.add("green", number)
+    done = kept.export(kept.out)
     assert (done.written, done.there, done.waiting, done.set_aside) == ({"blue": 3, "red": 3}, 0, 3, [])
-    assert files(tmp_path / "out") == ["blue"] * 3 + ["red"] * 3
-    checked = api.check(tmp_path / "out")
+    assert labels_in(kept.out) == ["blue"] * 3 + ["red"] * 3
+    checked = api.check(kept.out)
     assert (checked.usable, checked.problems, set(checked.counts)) == (6, 0, {"blue", "red"})
-    exported = {file.read_bytes() for file in (tmp_path / "out" / "red").iterdir()}
-    assert exported == {picture("red", number) for number in range(3)}
-    assert len(storage.stored_uploads(tmp_path / "kept")) == 9  # they stay
+    exported = {file.read_bytes() for file in (kept.out / "red").iterdir()}
+    assert exported == {kept.picture("red", number) for number in range(3)}
+    assert len(storage.stored_uploads(kept.path)) == 9  # they stay
 
 
-def test_a_picture_is_exported_once_however_often_it_came(
-    store: Store, picture: Callable[[str, int], bytes], tmp_path: Path
-) -> None:
+def test_a_picture_is_exported_once_however_often_it_was_sent(kept: Kept) -> None:
     for _ in range(3):
-        store(picture("red", 0), "red")
-        store(picture("red", 0))  # and of these it is known what it is
-    done = api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out", tmp_path / "others")
+        kept.add("red", 0, "red")
+        kept.add("red", 0)  # the label of the same picture is known
+    done = kept.export(kept.out, kept.others)
     assert (done.written, done.there, done.unlabelled) == ({"red": 1}, 5, 0)
-    assert not (tmp_path / "others").exists()
+    assert not kept.others.exists()
 
 
-def test_an_export_can_be_repeated_as_labels_come_in_and_replaces_nothing(
-    store: Store, picture: Callable[[str, int], bytes], tmp_path: Path
-) -> None:
-    store(picture("red", 0), "red")
-    api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out")
-    (mine,) = (tmp_path / "out" / "red").iterdir()
+def test_an_export_can_be_repeated_as_labels_come_in_and_replaces_nothing(kept: Kept) -> None:
+    kept.add("red", 0, "red")
+    kept.export(kept.out)
+    (mine,) = (kept.out / "red").iterdir()
     mine.write_bytes(b"retouched")
-    store(picture("red", 2), "red")
-    again = api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out")
+    kept.add("red", 2, "red")
+    again = kept.export(kept.out)
     assert (again.written, again.there) == ({"red": 1}, 1)
     assert mine.read_bytes() == b"retouched"
 
 
-def test_images_are_added_to_a_folder_that_has_some(
-    store: Store, picture: Callable[[str, int], bytes], tmp_path: Path, colours: Path
-) -> None:
-    store(picture("red", 0), "blue")
-    before = sorted(colours.rglob("*"))
-    api.FeedbackFolder(tmp_path / "kept").export(colours)
-    assert len(sorted(colours.rglob("*"))) == len(before) + 1
-    assert len(list((colours / "blue").iterdir())) == 9
+def test_images_are_added_to_a_folder_that_has_some(kept: Kept, colours: Path) -> None:
+    kept.add("red", 0, "blue")
+    before = len(list(colours.rglob("*")))
+    kept.export(colours)
+    assert (len(list(colours.rglob("*"))), len(list((colours / "blue").iterdir()))) == (before + 1, 9)
 
 
-def test_a_picture_with_two_labels_is_left_out_and_named(
-    store: Store, picture: Callable[[str, int], bytes], tmp_path: Path
-) -> None:
-    store(picture("red", 0), "red")
-    store(picture("red", 0), "blue")
-    done = api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out")
-    assert done.written == {}
-    assert len(done.set_aside) == 2
+def test_a_picture_with_two_labels_is_left_out_and_named(kept: Kept) -> None:
+    kept.add("red", 0, "red")
+    kept.add("red", 0, "blue")
+    done = kept.export(kept.out)
+    assert (done.written, len(done.set_aside)) == ({}, 2)
     assert all("blue, red" in reason for _, reason in done.set_aside)
-    assert not (tmp_path / "out").exists()
+    assert not kept.out.exists()
 
 
-def test_a_picture_that_was_exported_as_something_else_before_is_left_out_and_named(
-    store: Store, picture: Callable[[str, int], bytes], tmp_path: Path
-) -> None:
-    store(picture("red", 0), "red")
-    api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out")
-    (tmp_path / "out" / "red").rename(tmp_path / "out" / "crimson")
-    done = api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out")
+def test_a_picture_that_was_exported_with_another_label_before_is_left_out_and_named(kept: Kept) -> None:
+    kept.add("red", 0, "red")
+    kept.export(kept.out)
+    (kept.out / "red").rename(kept.out / "crimson")
+    done = kept.export(kept.out)
     assert (done.written, done.there, len(done.set_aside)) == ({}, 0, 1)
 
 
 @pytest.mark.parametrize("label", ["../escaped", "a/b", ".hidden", "..", "x" * 300, "a\\b"])
-def test_a_label_that_is_no_folders_name_makes_no_file(
-    store: Store, picture: Callable[[str, int], bytes], tmp_path: Path, label: str
-) -> None:
-    store(picture("red", 0), label)
-    store(picture("blue", 0), label=label)
-    done = api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out", tmp_path / "others")
+def test_a_label_that_cannot_name_a_folder_makes_no_file(kept: Kept, label: str) -> None:
+    kept.add("red", 0, label)
+    kept.add("blue", 0, label=label)
+    done = kept.export(kept.out, kept.others)
     assert (done.written, len(done.set_aside), done.unlabelled) == ({}, 1, 1)
-    assert files(tmp_path / "others") == ["index.csv", "unnamed"]
-    assert {each.name for each in tmp_path.iterdir()} == {"kept", "others"}
+    assert labels_in(kept.others) == ["index.csv", "unnamed"]
+    assert {each.name for each in kept.root.iterdir()} == {"kept", "others"}
 
 
-def test_unlabelled_uploads_go_where_a_person_sorts_them_with_an_index(
-    store: Store, picture: Callable[[str, int], bytes], tmp_path: Path
-) -> None:
-    first = store(picture("red", 0), confidence=0.4)
-    store(picture("blue", 1), label="blue", reason="odd")
-    store(picture("green", 0), "green")
-    done = api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out", tmp_path / "others")
+def test_unlabelled_uploads_are_copied_for_labelling_with_an_index(kept: Kept) -> None:
+    first = kept.add("red", 0, confidence=0.4)
+    kept.add("blue", 1, label="blue", reason="odd")
+    kept.add("green", 0, "green")
+    done = kept.export(kept.out, kept.others)
     assert (done.written, done.unlabelled, done.waiting) == ({"green": 1}, 2, 0)
-    assert files(tmp_path / "others") == ["blue", "index.csv", "red"]
-    store(picture("blue", 3), label="blue")
-    again = api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out", tmp_path / "others")
+    assert labels_in(kept.others) == ["blue", "index.csv", "red"]
+    kept.add("blue", 3, label="blue")
+    again = kept.export(kept.out, kept.others)
     assert (again.unlabelled, again.there) == (1, 3)
-    with (tmp_path / "others" / "index.csv").open(newline="") as file:
+    with (kept.others / "index.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["guess"], row["reason"]) for row in rows] == [("red", "unsure"), ("blue", "odd"), ("blue", "unsure")]
     assert (rows[0]["request_id"], rows[0]["confidence"]) == (first, "0.4000")
-    assert (tmp_path / "others" / rows[0]["file"]).read_bytes() == picture("red", 0)
+    assert (kept.others / rows[0]["file"]).read_bytes() == kept.picture("red", 0)
 
 
 @pytest.mark.parametrize(
     ("out", "others"),
     [
-        ("kept", None),
-        ("kept/2026-11-26", None),
-        (".", None),
-        ("out", "kept/others"),
-        ("out", "out"),
-        ("out/a", "out"),
-        ("file", None),
-        ("parts", None),
-        ("split", None),
+        ("kept", None), ("kept/2026-11-26", None), (".", None), ("out", "kept/others"), ("out", "out"),
+        ("out/a", "out"), ("file", None), ("parts", None), ("split", None),
     ],
-)
-def test_where_images_would_be_lost_or_misread_nothing_is_written(
-    store: Store, picture: Callable[[str, int], bytes], tmp_path: Path, out: str, others: str | None
-) -> None:
-    store(picture("red", 0), "red")
-    store(picture("blue", 0))
-    (tmp_path / "file").write_text("")
-    (tmp_path / "parts" / "train" / "red").mkdir(parents=True)
-    (tmp_path / "split").mkdir()
-    (tmp_path / "split" / "splits.csv").write_text("path,label,split\n")
-    before = sorted(tmp_path.rglob("*"))
+)  # fmt: skip
+def test_where_images_would_be_lost_or_misread_nothing_is_written(kept: Kept, out: str, others: str | None) -> None:
+    kept.add("red", 0, "red")
+    kept.add("blue", 0)
+    (kept.root / "file").write_text("")
+    (kept.root / "parts" / "train" / "red").mkdir(parents=True)
+    (kept.root / "split").mkdir()
+    (kept.root / "split" / "splits.csv").write_text("path,label,split\n")
+    before = sorted(kept.root.rglob("*"))
     with pytest.raises(OutputError):
-        api.FeedbackFolder(tmp_path / "kept").export(tmp_path / out, tmp_path / others if others else None)
-    assert sorted(tmp_path.rglob("*")) == before
+        kept.export(kept.root / out, kept.root / others if others else None)
+    assert sorted(kept.root.rglob("*")) == before
 
 
-def test_what_has_just_been_removed_or_damaged_stops_no_export(
-    store: Store, picture: Callable[[str, int], bytes], tmp_path: Path
-) -> None:
+def test_uploads_that_were_just_removed_or_damaged_stop_no_export(kept: Kept) -> None:
     for number in range(3):
-        store(picture("red", number), "red")
-    one, two, _ = storage.stored_uploads(tmp_path / "kept")
+        kept.add("red", number, "red")
+    one, two, _ = storage.stored_uploads(kept.path)
     one.sidecar.write_text("{")
     two.image.unlink()
-    assert api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out").written == {"red": 1}
+    assert kept.export(kept.out).written == {"red": 1}
 
 
-def test_nothing_to_export_makes_no_folder(store: Store, picture: Callable[[str, int], bytes], tmp_path: Path) -> None:
-    store(picture("red", 0))
-    assert api.FeedbackFolder(tmp_path / "kept").export(tmp_path / "out").written == {}
-    assert not (tmp_path / "out").exists()
+def test_nothing_to_export_makes_no_folder(kept: Kept) -> None:
+    kept.add("red", 0)
+    assert kept.export(kept.out).written == {}
+    assert not kept.out.exists()
 
 
-def test_uploads_are_counted_by_class_and_reason(
-    store: Store, picture: Callable[[str, int], bytes], tmp_path: Path
-) -> None:
-    store(picture("red", 0), "red")
-    store(picture("red", 1), "blue", reason="odd")
-    store(picture("green", 0), label="green", reason="random")
-    found = api.FeedbackFolder(tmp_path / "kept").summary()
+def test_uploads_are_counted_by_class_and_reason(kept: Kept) -> None:
+    kept.add("red", 0, "red")
+    kept.add("red", 1, "blue", reason="odd")
+    kept.add("green", 0, label="green", reason="random")
+    found = kept.summary()
     assert (found.uploads, found.labelled, found.right) == (3, 2, 1)
     assert found.reasons == {"odd": 1, "random": 1, "unsure": 1}
     assert found.labels == {
@@ -235,63 +197,53 @@ def test_uploads_are_counted_by_class_and_reason(
     json.dumps(found.as_dict())
 
 
-def test_uploads_are_deleted_by_age_by_request_or_all(
-    store: Store, picture: Callable[[str, int], bytes], tmp_path: Path
-) -> None:
-    folder = tmp_path / "kept"
-    names = [store(picture("red", number)) for number in range(4)]
-    store(picture("blue", 0), request_id=names[0], image=1)
-    old = image_of(folder, names[3])
+def test_uploads_are_deleted_by_age_by_request_or_all(kept: Kept) -> None:
+    names = [kept.add("red", number) for number in range(4)]
+    kept.add("blue", 0, request_id=names[0], image=1)
+    old = kept.image(names[3])
     os.utime(old, (time.time() - 31 * 86_400,) * 2)
-    assert api.FeedbackFolder(folder).delete(older_than="30d").removed == 1
+    assert kept.delete(older_than="30d").removed == 1
     assert not old.exists()
-    done = api.FeedbackFolder(folder).delete(request_ids=[names[0], "nobody"])
+    done = kept.delete(request_ids=[names[0], "nobody"])
     assert (done.removed, done.left) == (2, 2)
-    assert storage.find(folder, names[0], 0) is storage.find(folder, names[0], 1) is None
-    assert api.FeedbackFolder(folder).delete(everything=True).left == 0
-    assert [each for each in folder.rglob("*") if each.is_file()] == []
+    assert storage.find(kept.path, names[0], 0) is storage.find(kept.path, names[0], 1) is None
+    assert kept.delete(everything=True).left == 0
+    assert kept.files() == []
 
 
 @pytest.mark.parametrize(
-    "said", [{}, {"older_than": "30d", "everything": True}, {"older_than": "soon"}, {"older_than": -1}]
+    "choice", [{}, {"older_than": "30d", "everything": True}, {"older_than": "soon"}, {"older_than": -1}]
 )
-def test_what_to_delete_must_be_said_clearly(
-    store: Store, picture: Callable[[str, int], bytes], tmp_path: Path, said: dict[str, Any]
-) -> None:
-    store(picture("red", 0))
+def test_exactly_one_way_to_choose_uploads_is_needed(kept: Kept, choice: dict[str, Any]) -> None:
+    kept.add("red", 0)
     with pytest.raises(SettingsError):
-        api.FeedbackFolder(tmp_path / "kept").delete(**said)
-    assert len(storage.stored_uploads(tmp_path / "kept")) == 1
+        kept.delete(**choice)
+    assert len(storage.stored_uploads(kept.path)) == 1
 
 
-def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", ["nowhere", "file"])
+def test_a_folder_that_is_missing_is_an_error(tmp_path: Path, path: str) -> None:
     (tmp_path / "file").write_text("")
-    for path in (tmp_path / "nowhere", tmp_path / "file"):
-        for act in (
-            lambda path: api.FeedbackFolder(path).summary(),
-            lambda path: api.FeedbackFolder(path).export(tmp_path / "out"),
-            lambda path: api.FeedbackFolder(path).delete(everything=True),
-        ):
-            with pytest.raises(DataError):
-                act(path)
+    folder = api.FeedbackFolder(tmp_path / path)
+    for act in (folder.summary, lambda: folder.export(tmp_path / "out"), lambda: folder.delete(everything=True)):
+        with pytest.raises(DataError):
+            act()
 
 
-def test_incomplete_uploads_are_deleted_too(store: Store, picture: Callable[[str, int], bytes], tmp_path: Path) -> None:
+def test_incomplete_uploads_are_deleted_too(kept: Kept) -> None:
     """As after the end of a service between a picture and its JSON file: a deletion must not leave the picture."""
-    folder = tmp_path / "kept"
-    halves = [image_of(folder, store(picture("red", number))) for number in range(3)]
-    whole = store(picture("blue", 1))
-    for half in halves:
-        half.with_suffix(".json").unlink()
-    partial = halves[0].with_name(f".{halves[0].name}.1.partial")
-    partial.write_bytes(picture("red", 0))
-    api.FeedbackFolder(folder).delete(request_ids=["request-0"])
-    assert not halves[0].exists()
+    incomplete = [kept.image(kept.add("red", number)) for number in range(3)]
+    complete = kept.add("blue", 1)
+    for image in incomplete:
+        image.with_suffix(".json").unlink()
+    partial = incomplete[0].with_name(f".{incomplete[0].name}.1.partial")
+    partial.write_bytes(b"half")
+    kept.delete(request_ids=["request-0"])
     assert not partial.exists()
-    assert halves[1].exists()
-    os.utime(halves[1], (time.time() - 31 * 86_400,) * 2)
-    api.FeedbackFolder(folder).delete(older_than="30d")
-    assert [half.exists() for half in halves] == [False, False, True]
-    assert image_of(folder, whole).exists()
-    api.FeedbackFolder(folder).delete(everything=True)
-    assert [each for each in folder.rglob("*") if each.is_file()] == []
+    assert [image.exists() for image in incomplete] == [False, True, True]
+    os.utime(incomplete[1], (time.time() - 31 * 86_400,) * 2)
+    kept.delete(older_than="30d")
+    assert [image.exists() for image in incomplete] == [False, False, True]
+    assert kept.image(complete).exists()
+    kept.delete(everything=True)
+    assert kept.files() == []

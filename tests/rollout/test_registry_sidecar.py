@@ -1,4 +1,4 @@
-"""The process that follows the registry for a service, in the process of the test: one look after the other."""
+"""The registry sidecar of a service, in the process of the test: one poll after the other."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -40,14 +40,21 @@ class Scene:
         found.begin()
         return found
 
-    def known(self, number: int = 0) -> Any:
+    def under_way(self, **settings: Any) -> RegistrySidecar:
+        """A sidecar that has begun, and sees the rollout of version 2."""
+        sidecar = self.begun()
+        self.start("2", **settings)
+        sidecar.poll()
+        return sidecar
+
+    def state(self, number: int = 0) -> Any:
         return self.channels[number].desired_state()
 
-    def release(self, version: str, **how: Any) -> Any:
-        return api.Rollout("colours", self.store).start(version, **how)
+    def start(self, version: str, **settings: Any) -> Any:
+        return api.Rollout("colours", self.store).start(version, **settings)
 
     def count(self, number: int = 0, stop: StopReason | None = None, **challenger: int) -> None:
-        """What a process of the service has counted."""
+        """Write the report of a process of the service."""
         report = RolloutReport("colours-1", ModelCounts(answered=5000), ModelCounts(**challenger), stop)
         self.channels[number].write_report(report.as_dict())
 
@@ -81,18 +88,18 @@ def away(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
 
 def test_what_an_alias_names_is_fetched_and_followed(scene: Scene) -> None:
     sidecar = scene.begun()
-    assert (scene.known().version, scene.known().rollout) == ("1", None)
+    assert (scene.state().version, scene.state().rollout) == ("1", None)
     api.Registry(scene.store).set_alias("colours@2", "champion")
     sidecar.poll()
-    assert scene.known().version == "2"
-    assert Bundle.load(scene.known().path).manifest.version == "run-2"
+    assert scene.state().version == "2"
+    assert Bundle.load(scene.state().path).manifest.version == "run-2"
 
 
-def test_nothing_new_is_not_told_again(scene: Scene) -> None:
+def test_an_unchanged_state_is_not_written_again(scene: Scene) -> None:
     sidecar = scene.begun()
-    before = scene.known()
+    before = scene.state()
     sidecar.poll()
-    assert scene.known() is before
+    assert scene.state() is before
 
 
 def test_a_champion_that_cannot_be_fetched_leaves_the_old_one(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,105 +109,97 @@ def test_a_champion_that_cannot_be_fetched_leaves_the_old_one(scene: Scene, caps
     api.Registry(scene.store).set_alias("colours@2", "champion")
     sidecar.poll()
     sidecar.poll()
-    assert scene.known().version == "1"
+    assert scene.state().version == "1"
     assert capsys.readouterr().err.count("Version 1 stays in service") == 1
     assert not cached(version.content).exists()
 
 
-def test_a_challenger_whose_files_have_changed_goes_back(scene: Scene) -> None:
+def test_a_challenger_whose_files_have_changed_is_rolled_back(scene: Scene) -> None:
     sidecar = scene.begun()
-    scene.release("2")
+    scene.start("2")
     version = api.Registry(scene.store).version("colours@2")
     (Path(version.source.removeprefix("file://")) / GRAPH).write_bytes(b"another")
     (cached(version.content) / GRAPH).write_bytes(b"another")  # as it came, it was whole
     sidecar.poll()
-    assert (scene.known().decision.outcome, scene.known().decision.guard) == ("rolled_back", "load")
+    assert (scene.state().decision.outcome, scene.state().decision.guard) == ("rolled_back", "load")
 
 
-def test_what_a_process_has_seen_is_looked_at_at_once_and_ends_the_release(scene: Scene) -> None:
-    sidecar = scene.begun()
-    scene.release("2")
-    sidecar.poll()
-    assert scene.known().challenger_path is not None
+def test_a_stop_in_a_report_is_urgent_and_ends_the_rollout(scene: Scene) -> None:
+    sidecar = scene.under_way()
+    assert scene.state().challenger_path is not None
     assert not sidecar.is_urgent
     scene.count(answered=3, failed=1, stop=StopReason("not-finite", "no number"))
     assert sidecar.is_urgent
     sidecar.poll()
-    assert (scene.known().decision.guard, scene.known().decision.reason) == ("not-finite", "no number")
+    assert (scene.state().decision.guard, scene.state().decision.reason) == ("not-finite", "no number")
     assert scene.aliases() == {"champion": "1"}
 
 
-def test_the_counts_of_all_replicas_are_judged_together(scene: Scene) -> None:
+def test_the_counts_of_all_replicas_are_assessed_together(scene: Scene) -> None:
     first, second = scene.begun(), scene.begun()
-    scene.release("2")
+    scene.start("2")
     for each in (first, second):
         each.poll()
     for number in (0, 1):  # each alone has seen too little
         scene.count(number, answered=250, failed=30)
     first.poll()
-    assert scene.known(0).decision is None
+    assert scene.state(0).decision is None
     second.poll()
-    assert (scene.known(1).decision.outcome, scene.known(1).decision.guard) == ("rolled_back", "errors")
+    assert (scene.state(1).decision.outcome, scene.state(1).decision.guard) == ("rolled_back", "errors")
     first.poll()
-    assert scene.known(0).decision == scene.known(1).decision
+    assert scene.state(0).decision == scene.state(1).decision
 
 
-def test_another_champion_meanwhile_ends_the_release(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    sidecar = scene.begun()
-    scene.release("2")
-    sidecar.poll()
-    # lensmith refuses that while a release is under way; MLflow's own page does not.
+def test_another_champion_meanwhile_aborts_the_rollout(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    sidecar = scene.under_way()
+    # lensmith refuses that while a rollout is under way; MLflow's own page does not.
     registry_sidecar.client(scene.store).set_registered_model_alias("colours", "champion", "3")
     sidecar.poll()
-    assert (scene.known().decision.outcome, scene.known().decision.guard) == ("aborted", "champion")
+    assert (scene.state().decision.outcome, scene.state().decision.guard) == ("aborted", "champion")
     sidecar.poll()
-    assert scene.known().version == "3"
+    assert scene.state().version == "3"
     assert scene.aliases() == {"champion": "3"}
 
 
-def test_a_promotion_that_somebody_takes_back_is_not_made_again(scene: Scene) -> None:
+def test_a_promotion_that_somebody_rolls_back_is_not_repeated(scene: Scene) -> None:
     sidecar = scene.begun()
-    scene.release("2")
+    scene.start("2")
     api.Rollout("colours", scene.store).promote()
     sidecar.poll()
-    assert scene.known().version == "2"
+    assert scene.state().version == "2"
     api.Registry(scene.store).rollback("colours")
     sidecar.poll()
     sidecar.poll()
-    assert scene.known().version == "1"
+    assert scene.state().version == "1"
 
 
-def test_without_the_registry_a_challenger_goes_back_and_the_registry_is_told_later(
+def test_offline_a_challenger_is_rolled_back_and_the_ledger_is_updated_later(
     scene: Scene, away: Callable[[bool], None]
 ) -> None:
-    sidecar = scene.begun()
-    scene.release("2")
-    sidecar.poll()
+    sidecar = scene.under_way()
     away(True)
     sidecar.poll()
-    assert (scene.known().reachable, scene.known().decision) == (False, None)
+    assert (scene.state().reachable, scene.state().decision) == (False, None)
     scene.count(answered=3, failed=3, stop=StopReason("errors-in-a-row", "3 failed"))
     sidecar.poll()
-    assert scene.known().decision.guard == "errors-in-a-row"
+    assert scene.state().decision.guard == "errors-in-a-row"
     assert api.Rollout("colours", scene.store).status().decision is None
     away(False)
     sidecar.poll()
-    assert scene.known().reachable
-    assert api.Rollout("colours", scene.store).status().decision == scene.known().decision
+    assert scene.state().reachable
+    assert api.Rollout("colours", scene.store).status().decision == scene.state().decision
 
 
-def test_without_the_registry_nothing_is_promoted(scene: Scene, away: Callable[[bool], None]) -> None:
-    sidecar = scene.begun()
-    scene.release("2", auto_promote=True, promote_after=500)
-    sidecar.poll()
+def test_offline_nothing_is_promoted(scene: Scene, away: Callable[[bool], None]) -> None:
+    sidecar = scene.under_way(auto_promote=True, promote_after=500)
     away(True)
     for answered in (0, 300, 600, 900, 1200, 1500):
         scene.count(answered=answered)
         sidecar.poll()
-    assert scene.known().decision is None
+    assert scene.state().decision is None
 
 
-def test_a_start_without_the_registry_takes_what_was_known_and_fails_where_nothing_was(
+def test_an_offline_start_takes_the_cached_state_and_fails_without_one(
     scene: Scene, away: Callable[[bool], None]
 ) -> None:
     away(True)
@@ -210,14 +209,14 @@ def test_a_start_without_the_registry_takes_what_was_known_and_fails_where_nothi
     scene.begun()
     away(True)
     scene.begun()
-    assert (scene.known(2).version, scene.known(2).reachable) == ("1", False)
+    assert (scene.state(2).version, scene.state(2).reachable) == ("1", False)
 
 
 def test_an_alias_that_is_removed_leaves_what_is_served(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
     sidecar = scene.begun()
     registry_sidecar.client(scene.store).delete_registered_model_alias("colours", "champion")
     sidecar.poll()
-    assert scene.known().version == "1"
+    assert scene.state().version == "1"
     assert "alias champion" in capsys.readouterr().err
     with pytest.raises(RegistryError, match="alias champion"):
         scene.begun()
@@ -225,22 +224,18 @@ def test_an_alias_that_is_removed_leaves_what_is_served(scene: Scene, capsys: py
 
 @pytest.mark.parametrize("garbled", ['{"champion": 3}', "no JSON", "[]"])
 def test_a_report_that_somebody_garbled_is_left_out(scene: Scene, garbled: str) -> None:
-    sidecar = scene.begun()
-    scene.release("2")
-    sidecar.poll()
+    sidecar = scene.under_way()
     client = registry_sidecar.client(scene.store)
     ledger = Ledger.open(client, "colours", create=False)
     assert ledger is not None
     client.set_tag(ledger.run, "rollout.1.counts.somebody", garbled)
     scene.count(answered=200, failed=400)
     sidecar.poll()
-    assert scene.known().decision.guard == "errors"
+    assert scene.state().decision.guard == "errors"
 
 
 def test_a_sidecar_that_takes_anothers_place_counts_nothing_twice(scene: Scene) -> None:
-    sidecar = scene.begun()
-    scene.release("2")
-    sidecar.poll()
+    sidecar = scene.under_way()
     scene.count(answered=200)
     sidecar.poll()
     again = RegistrySidecar(
@@ -251,27 +246,23 @@ def test_a_sidecar_that_takes_anothers_place_counts_nothing_twice(scene: Scene) 
     assert api.Rollout("colours", scene.store).status().comparison["challenger"]["requests"] == 200
 
 
-def test_what_was_decided_of_one_release_while_away_ends_no_other(scene: Scene, away: Callable[[bool], None]) -> None:
-    sidecar = scene.begun()
-    scene.release("2")
-    sidecar.poll()
+def test_an_offline_decision_about_one_rollout_ends_no_other(scene: Scene, away: Callable[[bool], None]) -> None:
+    sidecar = scene.under_way()
     away(True)
     scene.count(answered=3, failed=3, stop=StopReason("not-finite", "no number"))
     sidecar.poll()
-    assert scene.known().decision.guard == "not-finite"
+    assert scene.state().decision.guard == "not-finite"
     api.Rollout("colours", scene.store).abort()
-    scene.release("3")
+    scene.start("3")
     away(False)
     sidecar.poll()
-    assert (scene.known().rollout.challenger, scene.known().decision) == ("3", None)
+    assert (scene.state().rollout.challenger, scene.state().decision) == ("3", None)
 
 
 def test_a_ledger_that_cannot_be_written_leaves_the_alias_to_be_followed_and_is_not_asked_in_a_loop(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sidecar = scene.begun()
-    scene.release("2")
-    sidecar.poll()
+    sidecar = scene.under_way()
 
     def refused(*_: Any) -> Any:
         raise RegistryError("Access was expected.", "It was refused.", "Ask for it.")
@@ -280,11 +271,11 @@ def test_a_ledger_that_cannot_be_written_leaves_the_alias_to_be_followed_and_is_
     scene.count(answered=3, failed=1, stop=StopReason("not-finite", "no number"))
     registry_sidecar.client(scene.store).set_registered_model_alias("colours", "champion", "3")
     sidecar.poll()
-    assert scene.known().version == "3"
+    assert scene.state().version == "3"
     assert not sidecar.is_urgent
 
 
-def test_looking_makes_no_registry(tmp_path: Path) -> None:
+def test_polling_creates_no_registry(tmp_path: Path) -> None:
     (tmp_path / "channel").mkdir()
     with pytest.raises(RegistryError, match="There is none"):
         RegistrySidecar(
@@ -293,7 +284,7 @@ def test_looking_makes_no_registry(tmp_path: Path) -> None:
     assert not (tmp_path / "none.db").exists()
 
 
-def test_what_was_remembered_and_is_garbled_is_no_more(scene: Scene, away: Callable[[bool], None]) -> None:
+def test_a_garbled_cached_state_is_ignored(scene: Scene, away: Callable[[bool], None]) -> None:
     scene.begun()._writer.cache_file.write_text("{")
     away(True)
     with pytest.raises(RegistryUnreachableError):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -71,19 +72,10 @@ def resolve(client: MlflowClient, name: ModelReference) -> Version:
     Raises:
         RegistryError: there is no such model, version or alias; the message lists those that exist.
     """
-    from mlflow.exceptions import MlflowException
-
-    with problems(str(client.tracking_uri)):
-        try:
-            if name.is_version:
-                found = client.get_model_version(name.name, name.which)
-            else:
-                found = client.get_model_version_by_alias(name.name, name.which)
-        except MlflowException as error:
-            if not _is_missing(error):
-                raise
-            raise _missing(client, name) from error
-        return _version(found)
+    with _missing_explained(client, name):
+        if name.is_version:
+            return _version(client.get_model_version(name.name, name.which))
+        return _version(client.get_model_version_by_alias(name.name, name.which))
 
 
 def champion_of(client: MlflowClient, name: str) -> Version | None:
@@ -117,15 +109,8 @@ def aliases(client: MlflowClient, name: str) -> dict[str, str]:
     Raises:
         RegistryError: there is no such model.
     """
-    from mlflow.exceptions import MlflowException
-
-    with problems(str(client.tracking_uri)):
-        try:
-            found = client.get_registered_model(name).aliases
-        except MlflowException as error:
-            if not _is_missing(error):
-                raise
-            raise _missing(client, ModelReference(name, "")) from error
+    with _missing_explained(client, ModelReference(name, "")):
+        found = client.get_registered_model(name).aliases
     return {alias: str(version) for alias, version in sorted(found.items())}
 
 
@@ -210,9 +195,17 @@ def _number(version: Version) -> int:
     return int(version.version)
 
 
-def _is_missing(error: Exception) -> bool:
-    # MLflow calls a missing alias an invalid parameter.
-    return code(error) in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
+@contextmanager
+def _missing_explained(client: MlflowClient, name: ModelReference) -> Iterator[None]:
+    """Translate MLflow's errors, and list what exists where the name does not."""
+    with problems(str(client.tracking_uri)):
+        try:
+            yield
+        except Exception as error:
+            # MLflow calls a missing alias an invalid parameter.
+            if code(error) not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                raise
+            raise _missing(client, name) from error
 
 
 def _missing(client: MlflowClient, name: ModelReference) -> RegistryError:

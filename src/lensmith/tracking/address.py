@@ -17,6 +17,16 @@ def installed() -> bool:
     return find_spec("mlflow") is not None
 
 
+def require_installed() -> None:
+    """Refuse to go on without MLflow.
+
+    Raises:
+        MissingPackageError: MLflow is not installed.
+    """
+    if not installed():
+        raise MissingPackageError.of(ModuleNotFoundError(name="mlflow"))
+
+
 def uri_of(setting: str, state: TrackingState | None) -> str | None:
     """The tracking URI of a run, with its password if the settings have it; None: the run is not tracked.
 
@@ -33,10 +43,9 @@ def uri_of(setting: str, state: TrackingState | None) -> str | None:
     """
     if setting == NONE:
         return None
-    if not installed():
-        if setting == AUTO:
-            return None
-        raise MissingPackageError.of(ModuleNotFoundError(name="mlflow"))
+    if setting == AUTO and not installed():
+        return None
+    require_installed()
     if setting != AUTO:
         wanted = client.uri(setting)
     elif state is not None:

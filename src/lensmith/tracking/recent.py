@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lensmith.core.result import Result
-from lensmith.errors import MissingPackageError
 from lensmith.registry import client as store
-from lensmith.tracking.address import installed
+from lensmith.tracking.address import require_installed
 from lensmith.tracking.sender import KEY
 
 
@@ -51,8 +50,7 @@ def recent(limit: int) -> Sequence[TrackedRun]:
         UnreachableError: the tracking server does not answer.
         MissingPackageError: MLflow is not installed.
     """
-    if not installed():
-        raise MissingPackageError.of(ModuleNotFoundError(name="mlflow"))
+    require_installed()
     address = store.uri()
     client = store.client(address, create=False)
     with store.problems(address):

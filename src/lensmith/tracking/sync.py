@@ -10,8 +10,8 @@ from lensmith.config.values import without_password
 from lensmith.core.progress import track
 from lensmith.core.result import Result
 from lensmith.core.text import listed
-from lensmith.errors import LensmithError, MissingPackageError, RegistryError, RunError
-from lensmith.tracking.address import AUTO, installed, uri_of
+from lensmith.errors import LensmithError, RegistryError, RunError
+from lensmith.tracking.address import AUTO, require_installed, uri_of
 from lensmith.tracking.run_reader import DESCRIPTION, RunReader
 from lensmith.tracking.state import NAME, TrackingState
 from lensmith.tracking.uploader import GRACE_S, send_all
@@ -74,8 +74,7 @@ def sync(runs: Iterable[Path] = ()) -> SyncResult:
         RegistryError: there is no tracking URI.
         MissingPackageError: MLflow is not installed.
     """
-    if not installed():
-        raise MissingPackageError.of(ModuleNotFoundError(name="mlflow"))
+    require_installed()
     named = list(runs)
     for run in named:
         _require(run)

@@ -16,9 +16,9 @@ from contextlib import suppress
 from typing import IO
 
 from lensmith.config import TrackSettings
-from lensmith.errors import MissingPackageError, RegistryError, ServiceError
+from lensmith.errors import RegistryError, ServiceError
 from lensmith.registry import client
-from lensmith.tracking.address import installed
+from lensmith.tracking.address import require_installed
 
 START_S, STOP_S = 90.0, 10.0
 ENVIRONMENT = {
@@ -37,8 +37,7 @@ def ui(settings: TrackSettings) -> None:
         ServiceError: the port is taken, or MLflow's server ended.
         MissingPackageError: MLflow is not installed.
     """
-    if not installed():
-        raise MissingPackageError.of(ModuleNotFoundError(name="mlflow"))
+    require_installed()
     uri = client.uri()
     if uri.startswith("http"):
         raise RegistryError(
@@ -86,9 +85,7 @@ def _await(process: subprocess.Popen[bytes], host: str, port: int, log: IO[str])
         ServiceError: it ended, or did not answer within START_S.
     """
     deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise _ended(process, log)
+    while time.monotonic() < deadline and process.poll() is None:
         connection = http.client.HTTPConnection(_reached(host), port, timeout=5)
         with suppress(OSError, http.client.HTTPException):
             connection.request("GET", "/health")

@@ -12,7 +12,7 @@ import pytest
 
 from lensmith.serving.execution.loaded_model import ModelVersion
 from lensmith.serving.feedback import answer_store
-from lensmith.serving.feedback.answer_store import AnswerStore, FeedbackAccuracy
+from lensmith.serving.feedback.answer_store import AnswerStore, FeedbackAccuracy, GivenAnswer
 
 LABELS = ("blue", "green", "red")
 MODEL = ModelVersion("colours", "1")
@@ -34,7 +34,8 @@ def opened() -> Iterator[Callable[..., AnswerStore]]:
 
 
 def record(store: AnswerStore, request_id: str, class_id: int = 2, version: str = "1", stored: bool = False) -> None:
-    store.record(request_id, 0, ModelVersion("colours", version), LABELS, class_id, "tag", stored)
+    model = ModelVersion("colours", version)
+    store.record(GivenAnswer(request_id, 0, model, LABELS, class_id, "tag", stored, time.time()))
 
 
 def test_an_answer_is_found_at_once(opened: Callable[..., AnswerStore]) -> None:
@@ -107,14 +108,15 @@ def test_accuracy_adds_up_over_processes_and_versions(opened: Callable[..., Answ
 WRITER = """
 import sys, time
 from pathlib import Path
-from lensmith.serving.feedback.answer_store import AnswerStore
+from lensmith.serving.feedback.answer_store import AnswerStore, GivenAnswer
 from lensmith.serving.execution.loaded_model import ModelVersion
 
 store = AnswerStore(1_000_000, Path(sys.argv[1]))
 store.begin()
 number = 0
 while True:
-    store.record(f"{sys.argv[2]}-{number}", 0, ModelVersion("colours", "1"), ("blue", "red"), 1, "", False)
+    name, model = f"{sys.argv[2]}-{number}", ModelVersion("colours", "1")
+    store.record(GivenAnswer(name, 0, model, ("blue", "red"), 1, "", False, time.time()))
     number += 1
     if number == 500:
         store.find("x", 0)

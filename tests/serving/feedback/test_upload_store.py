@@ -1,4 +1,4 @@
-"""Uploads are kept beside what is answered, within bounds, and nothing waits for the disk."""
+"""The upload store writes within its limits, and never delays an answer."""
 
 import threading
 import time
@@ -56,7 +56,7 @@ def keeping(
         each.close()
 
 
-def test_what_is_offered_is_written_before_the_service_ends(
+def test_queued_uploads_are_written_before_the_service_ends(
     keeping: Callable[..., UploadStore], registry: CollectorRegistry
 ) -> None:
     store = keeping()
@@ -83,15 +83,13 @@ def test_the_folder_stays_within_its_bytes(keeping: Callable[..., UploadStore]) 
     assert left[-1].request_id == "99"
 
 
-def test_what_is_too_old_is_removed_when_the_service_starts(
-    keeping: Callable[..., UploadStore], tmp_path: Path
-) -> None:
+def test_uploads_that_are_too_old_are_removed_at_the_start(keeping: Callable[..., UploadStore], tmp_path: Path) -> None:
     storage.store(tmp_path / "kept", upload("old"), JPEG)
     keeping(keep_days=1e-9)
     until(lambda: not storage.stored_uploads(tmp_path / "kept"))
 
 
-def test_a_full_disk_is_said_once_and_over_when_there_is_room_again(
+def test_a_full_disk_is_logged_once_until_there_is_room_again(
     keeping: Callable[..., UploadStore],
     registry: CollectorRegistry,
     monkeypatch: pytest.MonkeyPatch,
@@ -117,7 +115,7 @@ def test_a_full_disk_is_said_once_and_over_when_there_is_room_again(
     assert len(storage.stored_uploads(store.folder)) == 1
 
 
-def test_a_slow_disk_costs_uploads_and_no_time(
+def test_a_slow_disk_drops_uploads_without_blocking(
     keeping: Callable[..., UploadStore], registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on = threading.Event()
@@ -131,7 +129,7 @@ def test_a_slow_disk_costs_uploads_and_no_time(
     until(lambda: store.offer(upload("after"), JPEG))
 
 
-def test_one_upload_larger_than_what_may_wait_is_kept_all_the_same(
+def test_an_upload_larger_than_the_queue_is_stored(
     keeping: Callable[..., UploadStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upload_store, "QUEUED_BYTES", 10)
@@ -146,10 +144,3 @@ def test_a_folder_that_cannot_be_written_to_is_refused_at_the_start(
     (tmp_path / "file").write_text("")
     with pytest.raises(ServiceError, match="--keep"):
         UploadStore(tmp_path / "file" / "kept", settings, registry)
-
-
-def test_it_says_where_and_until_when(keeping: Callable[..., UploadStore], tmp_path: Path) -> None:
-    said = keeping().describe()
-    assert str(tmp_path / "kept") in said
-    assert "30 days" in said
-    assert "1,000 MB" in said

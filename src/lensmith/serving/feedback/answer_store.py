@@ -106,8 +106,8 @@ class FeedbackAccuracy:
         return wilson(self.right, self.labels)
 
 
-class _NewAnswer(NamedTuple):
-    """An answer in the queue."""
+class GivenAnswer(NamedTuple):
+    """An answer to record: `at` is its time in seconds since 1970, the other fields are those of RecordedAnswer."""
 
     request_id: str
     image: int
@@ -130,7 +130,7 @@ class AnswerStore:
     def __init__(self, most: int, shared: Path | None = None) -> None:
         self._most, self._folder = most, shared
         self.shared = shared is not None
-        self._new: deque[_NewAnswer] = deque(maxlen=most)
+        self._new: deque[GivenAnswer] = deque(maxlen=most)
         self._numbers: dict[tuple[ModelVersion, tuple[str, ...]], int] = {}
         self._lock = threading.Lock()
         self._database: sqlite3.Connection | None = None
@@ -155,12 +155,9 @@ class AnswerStore:
             self._database = None
             self._numbers.clear()
 
-    def record(
-        self, request_id: str, image: int, model: ModelVersion, labels: tuple[str, ...], class_id: int, tag: str,
-        stored: bool,
-    ) -> None:  # fmt: skip
+    def record(self, answer: GivenAnswer) -> None:
         """Queue an answer; takes a microsecond."""
-        self._new.append(_NewAnswer(request_id, image, model, labels, class_id, tag, stored, time.time()))
+        self._new.append(answer)
 
     def find(self, request_id: str, image: int) -> RecordedAnswer | None:
         """An answer, if it is recorded; waits for the disk."""

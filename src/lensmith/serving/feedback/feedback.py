@@ -22,7 +22,7 @@ from lensmith.feedback.storage import Reason, Upload
 from lensmith.imaging.preprocessing import Tensor
 from lensmith.serving.execution.loaded_model import LoadedModel, ModelVersion, TimedPrediction
 from lensmith.serving.execution.model_manager import ModelManager
-from lensmith.serving.feedback.answer_store import FLUSH_S, AnswerStore, FeedbackAccuracy, RecordedAnswer
+from lensmith.serving.feedback.answer_store import FLUSH_S, AnswerStore, FeedbackAccuracy, GivenAnswer, RecordedAnswer
 from lensmith.serving.feedback.upload_store import UploadStore
 from lensmith.serving.metrics import SHARED_FOLDER
 from lensmith.serving.problems import ProblemError
@@ -138,7 +138,9 @@ class Feedback:
                 tag=tag,
             )
             is_stored = self._upload_store.offer(upload, image)
-        self._answers.record(request_id, index, model.identity, model.labels, top.class_id, tag, is_stored)
+        self._answers.record(
+            GivenAnswer(request_id, index, model.identity, model.labels, top.class_id, tag, is_stored, time.time())
+        )
 
     def _reason(self, model: LoadedModel, found: TimedPrediction) -> Reason | None:
         """The reason to store an upload: a random sample, low confidence, or out-of-distribution; None: not stored."""
