@@ -5,8 +5,7 @@ So each setting has its type, default and description in one place.
 
 from lensmith.config.base import Settings
 from lensmith.config.bundle import EvaluateSettings, ExportSettings, PredictSettings
-from lensmith.config.data import FetchSettings, SplitSettings
-from lensmith.config.demo import DemoSettings
+from lensmith.config.data import DemoSettings, FetchSettings, SplitSettings
 from lensmith.config.ops import BenchSettings, DeploySettings, TokenSettings
 from lensmith.config.rollout import RolloutSettings
 from lensmith.config.serving import ServeSettings
