@@ -10,9 +10,9 @@ from PIL import Image, ImageEnhance, ImageFilter
 from pydantic import ValidationError
 
 from lensmith.bundle.drift import (
-    LEAST_ANSWERS,
-    LEAST_IMAGES,
-    MOST_GROUPS,
+    MAX_GROUPS,
+    MIN_ANSWERS,
+    MIN_IMAGES,
     THRESHOLDS,
     WINDOW,
     DriftWindow,
@@ -98,10 +98,10 @@ def test_features_that_move_all_together_raise_no_more_false_alarms() -> None:
     rng = np.random.default_rng(2)
     raised = 0
     for _ in range(1000):
-        drawn = rng.normal(size=(LEAST_IMAGES + LEAST_ANSWERS, 1)).repeat(3, axis=1).astype(np.float32)
+        drawn = rng.normal(size=(MIN_IMAGES + MIN_ANSWERS, 1)).repeat(3, axis=1).astype(np.float32)
         probabilities = np.full((len(drawn), 2), 0.5, np.float32)
-        reference = Reference.of("val", probabilities[:LEAST_IMAGES], drawn[:LEAST_IMAGES])
-        window = filled(reference, (probabilities[LEAST_IMAGES:], drawn[LEAST_IMAGES:]))
+        reference = Reference.of("val", probabilities[:MIN_IMAGES], drawn[:MIN_IMAGES])
+        window = filled(reference, (probabilities[MIN_IMAGES:], drawn[MIN_IMAGES:]))
         raised += window.scores()["features"] > THRESHOLDS["features"]
     assert raised <= 10
 
@@ -201,9 +201,9 @@ def test_about_one_ordinary_answer_in_a_hundred_is_odd() -> None:
 def test_there_is_no_score_of_few_answers_or_against_few_images() -> None:
     rng = np.random.default_rng(8)
     large = Reference.of("val", *answers(rng, even(3), 300))
-    assert filled(large, answers(rng, even(3), LEAST_ANSWERS - 1)).scores() == {}
-    assert set(filled(large, answers(rng, even(3), LEAST_ANSWERS)).scores()) == {"classes", "confidence", "features"}
-    small = Reference.of("val", *answers(rng, even(3), LEAST_IMAGES - 1))
+    assert filled(large, answers(rng, even(3), MIN_ANSWERS - 1)).scores() == {}
+    assert set(filled(large, answers(rng, even(3), MIN_ANSWERS)).scores()) == {"classes", "confidence", "features"}
+    small = Reference.of("val", *answers(rng, even(3), MIN_IMAGES - 1))
     assert filled(small, answers(rng, even(3), 500)).scores() == {}
 
 
@@ -242,10 +242,10 @@ def test_the_index_is_the_published_one_less_its_expectation() -> None:
 
 
 def test_a_reference_holds_counts_and_no_image() -> None:
-    probabilities, features = answers(np.random.default_rng(12), skewed(MOST_GROUPS), 400)
+    probabilities, features = answers(np.random.default_rng(12), skewed(MAX_GROUPS), 400)
     reference = Reference.of("val", probabilities, features)
     stored = reference.model_dump()
-    assert {len(value) for value in stored.values() if isinstance(value, tuple)} <= {8, 9, 10, MOST_GROUPS}
+    assert {len(value) for value in stored.values() if isinstance(value, tuple)} <= {8, 9, 10, MAX_GROUPS}
     assert sum(stored["classes"]) == sum(stored["confidence"]) == stored["images"] == 400
     assert Reference.model_validate_json(reference.model_dump_json()) == reference
 

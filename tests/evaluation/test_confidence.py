@@ -12,8 +12,8 @@ from lensmith.bundle.format import Abstention
 from lensmith.errors import SettingsError
 from lensmith.evaluation.confidence import (
     BOUNDS,
-    LEAST_ANSWERS,
-    LEAST_IMAGES,
+    MIN_ANSWERS,
+    MIN_IMAGES,
     answered_at,
     at_temperature,
     fit_temperature,
@@ -57,7 +57,7 @@ def test_the_temperature_at_which_labels_were_drawn_is_found(temperature: float)
     assert fit_temperature(truth, engine_at(logits, 1.0)) == pytest.approx(temperature, rel=0.06)
 
 
-@pytest.mark.parametrize("count", [LEAST_IMAGES, 100, 1000])
+@pytest.mark.parametrize("count", [MIN_IMAGES, 100, 1000])
 @pytest.mark.parametrize("confidence", [0.6, 0.9, 0.9999, 1.0])
 def test_right_answers_alone_do_not_drive_the_temperature_to_its_bound(count: int, confidence: float) -> None:
     truth, probabilities = certain(count, confidence)
@@ -80,7 +80,7 @@ def test_a_mistake_with_a_probability_of_zero_is_no_infinite_loss() -> None:
 
 
 def test_too_few_images_leave_the_temperature_at_one() -> None:
-    truth, logits = answers(LEAST_IMAGES, 3.0)
+    truth, logits = answers(MIN_IMAGES, 3.0)
     probabilities = engine_at(logits, 1.0)
     assert fit_temperature(truth, probabilities) != 1.0
     assert fit_temperature(truth[1:], probabilities[1:]) == 1.0
@@ -222,8 +222,8 @@ def test_what_cannot_be_reached_is_said_with_what_can(right: list[bool]) -> None
 
 
 def test_a_handful_of_answers_proves_nothing() -> None:
-    few = LEAST_ANSWERS - 1
-    with pytest.raises(SettingsError, match=f"At least {LEAST_ANSWERS} answers are needed .* {few} images"):
+    few = MIN_ANSWERS - 1
+    with pytest.raises(SettingsError, match=f"At least {MIN_ANSWERS} answers are needed .* {few} images"):
         threshold_for(*certain(few, 0.9), 0.5)
     assert threshold_for(*certain(few + 1, 0.9), 1.0).coverage == 1.0
 

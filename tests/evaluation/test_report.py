@@ -17,7 +17,7 @@ from lensmith.evaluation.evaluation import Evaluation
 from lensmith.evaluation.metrics import measure
 from lensmith.evaluation.report import (
     CHANGED,
-    LEAST_SURE,
+    LEAST_CONFIDENT,
     MISTAKES,
     ChangedAnswer,
     SelectionReport,
@@ -167,7 +167,7 @@ def test_a_large_confusion_matrix_is_a_picture_with_the_diagonal_in_it(tmp_path:
 def test_the_pictures_shown_are_small_and_counted(tmp_path: Path) -> None:
     found = evaluation(tmp_path, names(3))
     sources = [source for source in Page(render(found)).values("src") if "image/jpeg" in source]
-    assert len(sources) == MISTAKES + LEAST_SURE
+    assert len(sources) == MISTAKES + LEAST_CONFIDENT
     thumbnail = Image.open(io.BytesIO(base64.b64decode(sources[0].partition(",")[2])))
     assert thumbnail.size == (160, 107)
     assert len(sources[0]) < 20_000

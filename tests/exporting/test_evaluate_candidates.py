@@ -123,6 +123,10 @@ class Spoilt:
         return tuple("layer" for _ in range(self.asked))
 
 
+def int8(builder: Spoilt) -> Candidate:
+    return Candidate("onnxruntime", "int8", "int8.onnx", builder)
+
+
 @pytest.fixture
 def search(
     its_graph: Path, well_fed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -157,7 +161,7 @@ def test_a_fast_engine_that_loses_too_much_is_mended_and_chosen(
     search: Callable[..., EngineSearch], its_graph: Path, tmp_path: Path
 ) -> None:
     builder = Spoilt(its_graph, excluded=2)
-    spoilt = Candidate("onnxruntime", "int8", "int8.onnx", builder)
+    spoilt = int8(builder)
     first, second = search({"onnxruntime-fp32": 100, "onnxruntime-int8": 300}).run([BASELINE, spoilt], [])
     assert first.record.name == "onnxruntime-int8"
     assert first.record.kept == ("layer", "layer")
@@ -171,7 +175,7 @@ def test_a_slow_one_is_not_mended_and_its_graph_removed(
     search: Callable[..., EngineSearch], its_graph: Path, tmp_path: Path
 ) -> None:
     builder = Spoilt(its_graph, excluded=2)
-    spoilt = Candidate("onnxruntime", "int8", "int8.onnx", builder)
+    spoilt = int8(builder)
     (tmp_path / "int8.bin").write_bytes(b"weights of int8.xml, another candidate")
     first, second = search({"onnxruntime-fp32": 100, "onnxruntime-int8": 90}).run([BASELINE, spoilt], [])
     assert (tmp_path / "int8.bin").exists()
@@ -183,7 +187,7 @@ def test_a_slow_one_is_not_mended_and_its_graph_removed(
 
 
 def test_one_that_cannot_be_mended_is_not_chosen(search: Callable[..., EngineSearch], its_graph: Path) -> None:
-    spoilt = Candidate("onnxruntime", "int8", "int8.onnx", Spoilt(its_graph, excluded=None))
+    spoilt = int8(Spoilt(its_graph, excluded=None))
     first, _ = search({"onnxruntime-fp32": 100, "onnxruntime-int8": 300}).run([BASELINE, spoilt], [])
     assert first.record.name == "onnxruntime-fp32"
 

@@ -58,19 +58,19 @@ def test_fewer_images_make_histograms_where_activations_are_many(values: int, im
     assert onnx_graph._histogram_images(halves) == images
 
 
-def test_more_and_more_layers_are_spared_until_nothing_is_left_to_try(
+def test_more_and_more_layers_are_excluded_until_nothing_is_left_to_try(
     static: StaticInt8, its_graph: Path, its_images: Tensor, tmp_path: Path
 ) -> None:
     path = tmp_path / "int8.onnx"
     static.write(path)
-    before, pairs, spared = error(path, its_graph, its_images), operators(path)["DequantizeLinear"], []
+    before, pairs, excluded = error(path, its_graph, its_images), operators(path)["DequantizeLinear"], []
     while layers := static.exclude_layers(path):
-        spared.append(layers)
-    assert [len(layers) for layers in spared] == sorted(len(layers) for layers in spared)
-    assert set(spared[0]) <= set(spared[-1])
+        excluded.append(layers)
+    assert [len(layers) for layers in excluded] == sorted(len(layers) for layers in excluded)
+    assert set(excluded[0]) <= set(excluded[-1])
     names = {node.name for node in onnx.load(tmp_path / "scratch" / "preprocessed.onnx").graph.node}
-    assert set(spared[-1]) <= names
-    assert operators(path)["DequantizeLinear"] <= pairs - len(spared[-1])
+    assert set(excluded[-1]) <= names
+    assert operators(path)["DequantizeLinear"] <= pairs - len(excluded[-1])
     assert error(path, its_graph, its_images) <= before
 
 

@@ -38,21 +38,21 @@ one, even with the fewest answers and the smallest reference. Of many features m
 """
 WINDOW = 1000
 """Number of last answers that are scored."""
-LEAST_ANSWERS = 200
+MIN_ANSWERS = 200
 """Fewer answers are too noisy for a score."""
-LEAST_IMAGES = 100
+MIN_IMAGES = 100
 """A reference of fewer images is too noisy for a score."""
 
 ODD_SHARE = 0.01
 """Share of the validation part that counts as out of distribution."""
 
-MOST_GROUPS, LEAST_IN_GROUP = 40, 15
+MAX_GROUPS, MIN_IN_GROUP = 40, 15
 """Rare classes are counted together, so that each group has enough answers."""
 PARTS = 10
 """Bins of confidence; fewer for a small reference."""
 RESOLUTION = 1000
 """Bins of confidence end at multiples of 1/1000: rounding by different engines must not look like drift."""
-LEAST_VARIANCE = 0.01
+MIN_VARIANCE = 0.01
 """Least variance of a feature, as a share of the mean variance: one that was always 0 would count without limit."""
 
 
@@ -96,7 +96,7 @@ class Reference(BaseModel):
             features: float32 (K, D), features of the images or of some of them; None if the graph has none.
         """
         confidence = probabilities.max(axis=1).astype(np.float64)
-        parts = max(2, min(PARTS, len(confidence) // LEAST_IN_GROUP))
+        parts = max(2, min(PARTS, len(confidence) // MIN_IN_GROUP))
         cuts = np.quantile(confidence, np.arange(1, parts) / parts)
         # Rounded down, so that there is an edge below even if all answers are certain.
         edges = sorted({math.floor(each * RESOLUTION) / RESOLUTION for each in np.minimum(cuts, 1 - 1e-9).tolist()})
@@ -104,7 +104,7 @@ class Reference(BaseModel):
         found: dict[str, Any] = {}
         if features is not None:
             means, variances = features.mean(axis=0, dtype=np.float64), features.var(axis=0, dtype=np.float64)
-            variances = np.maximum(variances, max(LEAST_VARIANCE * float(variances.mean()), 1e-12))
+            variances = np.maximum(variances, max(MIN_VARIANCE * float(variances.mean()), 1e-12))
             means, variances = _rounded(means), _rounded(variances)
             distances = _distance(features, np.array(means), np.array(variances))
             far = float(np.quantile(distances, 1 - ODD_SHARE, method="higher"))
@@ -197,13 +197,13 @@ class DriftWindow:
     def scores(self) -> dict[str, float]:
         """`classes`, `confidence` and, where there are features, `features`: ≥ 0 each; see the module for the formula.
 
-        Empty with fewer than LEAST_ANSWERS, or against a reference of fewer than LEAST_IMAGES.
+        Empty with fewer than MIN_ANSWERS, or against a reference of fewer than MIN_IMAGES.
         """
-        if len(self._last) < LEAST_ANSWERS or self._reference.images < LEAST_IMAGES:
+        if len(self._last) < MIN_ANSWERS or self._reference.images < MIN_IMAGES:
             return {}
         found = {name: stability(self._counts[name], expected) for name, expected in self._expected.items()}
         described = min(self._described, self._size)
-        enough = described >= LEAST_ANSWERS and self._reference.feature_images >= LEAST_IMAGES
+        enough = described >= MIN_ANSWERS and self._reference.feature_images >= MIN_IMAGES
         if self._features is not None and enough:
             found["features"] = self._shift(self._features[:described])
         return {name: score for name, score in found.items() if math.isfinite(score)}
@@ -237,7 +237,7 @@ def _groups(classes: Sequence[int]) -> tuple[list[int], list[int]]:
     to as many groups as they can fill, at least one. If they were sorted by their answers, groups would look larger or
     smaller than they are.
     """
-    enough = max(LEAST_IN_GROUP, math.ceil(sum(classes) / MOST_GROUPS))
+    enough = max(MIN_IN_GROUP, math.ceil(sum(classes) / MAX_GROUPS))
     frequent = [class_id for class_id, answers in enumerate(classes) if answers >= enough]
     rare = [class_id for class_id, answers in enumerate(classes) if answers < enough]
     shared = max(1, sum(classes[class_id] for class_id in rare) // enough)

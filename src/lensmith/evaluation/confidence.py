@@ -18,13 +18,13 @@ from lensmith.errors import SettingsError
 from lensmith.evaluation.metrics import Ints, measure, refuse_misfits
 from lensmith.imaging.preprocessing import Tensor
 
-LEAST_IMAGES = 50
+MIN_IMAGES = 50
 """Fewer images say nothing about a temperature: at 20, leaving it at 1 lost less than any fit that was tried."""
 SPREAD = math.log(2.0)
 """Prior standard deviation of ln T: two image sets in three need a T of 1/2 to 2."""
 BOUNDS = (0.1, 10.0)
 """Range of the temperature; networks need 0.5 to 4."""
-LEAST_ANSWERS = 10
+MIN_ANSWERS = 10
 """Fewer answers prove no precision."""
 
 _LEAST_LOG = np.float32(math.log(np.finfo(np.float32).smallest_subnormal))
@@ -93,7 +93,7 @@ def scale(truth: Ints, probabilities: Tensor) -> TemperatureScaling:
     unscaled = TemperatureScaling(
         1.0, before.calibration.error, before.calibration.error, before.log_loss, before.log_loss, before.images
     )
-    if before.images < LEAST_IMAGES:
+    if before.images < MIN_IMAGES:
         return unscaled
     half_of = np.empty(before.images, dtype=np.bool_)
     half_of[np.argsort(truth, kind="stable")] = np.arange(before.images) % 2 == 1
@@ -125,13 +125,13 @@ def fit_temperature(truth: Ints, probabilities: Tensor) -> float:
         probabilities: float32 (N, C) at T = 1.
 
     Returns:
-        T within BOUNDS; 1.0 for fewer than LEAST_IMAGES.
+        T within BOUNDS; 1.0 for fewer than MIN_IMAGES.
 
     Raises:
         ValueError: other shapes, labels out of range, or values that are not probabilities.
     """
     refuse_misfits(truth, probabilities)
-    return _fit(truth, probabilities) if len(truth) >= LEAST_IMAGES else 1.0
+    return _fit(truth, probabilities) if len(truth) >= MIN_IMAGES else 1.0
 
 
 def at_temperature(probabilities: Tensor, temperature: float) -> Tensor:
@@ -161,7 +161,7 @@ def threshold_for(truth: Ints, probabilities: Tensor, wanted: float) -> Abstenti
         wanted: share of correct answers among the given ones, 0 < wanted ≤ 1.
 
     Raises:
-        SettingsError: no threshold reaches the share with LEAST_ANSWERS answers; the error names the best share.
+        SettingsError: no threshold reaches the share with MIN_ANSWERS answers; the error names the best share.
         ValueError: other shapes, labels out of range, or values that are not probabilities.
     """
     refuse_misfits(truth, probabilities)
@@ -179,7 +179,7 @@ def threshold_for(truth: Ints, probabilities: Tensor, wanted: float) -> Abstenti
     precision = correct[order].cumsum() / given
     # Below the least confident image there is no further answer to lose.
     below = np.append(sorted_confidence[1:], -1.0)
-    possible = np.flatnonzero((sorted_confidence - below > _blur(sorted_confidence)) & (given >= LEAST_ANSWERS))
+    possible = np.flatnonzero((sorted_confidence - below > _blur(sorted_confidence)) & (given >= MIN_ANSWERS))
     reached = possible[precision[possible] >= wanted - 1e-12]
     if not len(reached):
         raise _out_of_reach(wanted, precision, possible, count)
@@ -245,7 +245,7 @@ def _out_of_reach(
     if not len(possible):
         return SettingsError(
             expected,
-            f"At least {LEAST_ANSWERS} answers are needed to know, and there are {count} images.",
+            f"At least {MIN_ANSWERS} answers are needed to know, and there are {count} images.",
             "Leave it out, or validate on more images.",
         )
     best = possible[precision[possible] == precision[possible].max()][-1]

@@ -18,7 +18,7 @@ from lensmith.evaluation.metrics import Calibration, Ints, Metrics
 
 MISTAKES = 24
 CHANGED = 24
-LEAST_SURE = 8
+LEAST_CONFIDENT = 8
 PAIRS = 12
 HEAT_TABLE_CLASSES = 30
 """Up to so many classes the confusion matrix is a table with numbers; beyond, a picture."""
@@ -168,7 +168,7 @@ def _least_sure(evaluation: Evaluation) -> Ints:
     """int64 (K,): rows with a correct answer, the least confident first."""
     correct = np.flatnonzero(evaluation.probabilities.argmax(axis=1) == evaluation.truth)
     confidence = evaluation.probabilities[correct].max(axis=1)
-    return correct[np.argsort(confidence, kind="stable")[:LEAST_SURE]]
+    return correct[np.argsort(confidence, kind="stable")[:LEAST_CONFIDENT]]
 
 
 def _figure(evaluation: Evaluation, row: int) -> dict[str, Any]:

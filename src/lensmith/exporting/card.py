@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from lensmith.bundle.drift import LEAST_IMAGES, THRESHOLDS
+from lensmith.bundle.drift import MIN_IMAGES, THRESHOLDS
 from lensmith.bundle.format import Manifest
 from lensmith.core.stats import wilson
 from lensmith.core.text import listed
@@ -30,7 +30,7 @@ from lensmith.exporting.samples import evenly_spaced
 from lensmith.training.run_dir.run import Run
 from lensmith.training.schedule import settings_of
 
-MOST_CLASSES = 100
+MAX_CLASSES = 100
 """Classes in the table; of more, those with the worst recall."""
 SHOWN = 10
 """Confusions, and names in a sentence."""
@@ -91,7 +91,7 @@ def write_card(path: Path, manifest: Manifest, evaluation: Evaluation, run: Run)
         b=manifest,
         e=evaluation,
         parts=run.images.parts,
-        rows=sorted(rows, key=_worst_first)[:MOST_CLASSES] if len(rows) > MOST_CLASSES else rows,
+        rows=sorted(rows, key=_worst_first)[:MAX_CLASSES] if len(rows) > MAX_CLASSES else rows,
         weakest=[row for row in sorted(rows, key=_worst_first)[:5] if row.recall is not None and row.recall < 1],
         few=[row.label for row in rows if 0 < row.support < FEW],
         confusions=_confusions(evaluation),
@@ -100,7 +100,7 @@ def write_card(path: Path, manifest: Manifest, evaluation: Evaluation, run: Run)
         left_out=len(run.left_out()),
         phases=_phases(run),
         recipe=yaml.safe_dump(recipe_of(run), sort_keys=False, allow_unicode=True),
-        few_images=LEAST_IMAGES,
+        few_images=MIN_IMAGES,
         thresholds=THRESHOLDS,
     )
     path.write_text(card, encoding="utf-8")

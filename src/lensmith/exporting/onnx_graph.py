@@ -47,7 +47,7 @@ HISTOGRAM_IMAGES = 64
 """Images for methods that use whole histograms, which take long and change little beyond so many."""
 HISTOGRAM_VALUES = 1_000_000_000
 """Activation values in all histograms, which take about a minute; a network with many activations gets fewer images."""
-LEAST_HISTOGRAM_IMAGES = 8
+MIN_HISTOGRAM_IMAGES = 8
 
 WITH_WEIGHTS = ("Conv", "Gemm", "MatMul")
 FOLLOWING = ("Relu", "Clip", "HardSwish", "HardSigmoid", "Sigmoid", "Gelu", "Mul", "Add", "Reshape", "Transpose")
@@ -213,7 +213,7 @@ def operators(graph: Path) -> Counter[str]:
 def _histogram_images(first: Mapping[str, Sequence[Any]]) -> int:
     """Number of images to make histograms of, from the size of the first image's histograms."""
     values = sum(int(histogram[0].sum()) for histogram in first.values())
-    return min(HISTOGRAM_IMAGES, max(LEAST_HISTOGRAM_IMAGES, HISTOGRAM_VALUES // values))
+    return min(HISTOGRAM_IMAGES, max(MIN_HISTOGRAM_IMAGES, HISTOGRAM_VALUES // values))
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]

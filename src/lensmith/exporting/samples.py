@@ -17,7 +17,7 @@ from lensmith.imaging.preprocessing import Preprocessing, Tensor, preprocess
 
 T = TypeVar("T")
 
-MOST_BYTES = 500_000_000
+MAX_BYTES = 500_000_000
 """Memory for preprocessed images, all together."""
 
 
@@ -40,7 +40,7 @@ def preprocess_samples(
     Returns:
         Images, float32 (N, 3, S, S), normalised, and their classes, int64 (N,); without those that cannot be read.
     """
-    most = max(1, MOST_BYTES // (3 * how.image_size**2 * 4))
+    most = max(1, MAX_BYTES // (3 * how.image_size**2 * 4))
     chosen = stratified(samples, min(count, most))
 
     def load(sample: Sample) -> Tensor | None:

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -96,10 +97,16 @@ def predict(settings: PredictSettings, stream: TextIO | None = None) -> Predicte
     paths, total = _expand(settings.images)
     classifier = load(settings.bundle, settings.engine)
     top_k = min(settings.top_k, len(classifier.bundle.labels))
-    counted = _Counted(classifier.stream(paths, top_k))
+    counts: Counter[str] = Counter()
+
+    def counted() -> Iterator[Prediction]:
+        for prediction in classifier.stream(paths, top_k):
+            counts.update(images=1, unreadable=int(prediction.error is not None), abstained=int(prediction.abstained))
+            yield prediction
+
     # Rows and a moving bar on one terminal would spoil each other.
     shown = out is not None or stream is None or not stream.isatty()
-    rows = track(counted, "Classifying", total) if shown else counted
+    rows = track(counted(), "Classifying", total) if shown else counted()
     started = time.perf_counter()
     predictions = None
     if out is not None:
@@ -110,24 +117,7 @@ def predict(settings: PredictSettings, stream: TextIO | None = None) -> Predicte
     else:
         predictions = tuple(rows)
     seconds = time.perf_counter() - started
-    return Predicted(counted.images, counted.unreadable, counted.abstained, seconds, settings.out, predictions)
-
-
-class _Counted:
-    """An iterator over predictions that counts them."""
-
-    def __init__(self, predictions: Iterable[Prediction]) -> None:
-        self._predictions = predictions
-        self.images = 0
-        self.unreadable = 0
-        self.abstained = 0
-
-    def __iter__(self) -> Iterator[Prediction]:
-        for prediction in self._predictions:
-            self.images += 1
-            self.unreadable += prediction.error is not None
-            self.abstained += prediction.abstained
-            yield prediction
+    return Predicted(counts["images"], counts["unreadable"], counts["abstained"], seconds, settings.out, predictions)
 
 
 def _expand(inputs: Iterable[str]) -> tuple[Iterable[Path], int | None]:

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry
 
-from lensmith.bundle.drift import LEAST_ANSWERS, Reference
+from lensmith.bundle.drift import MIN_ANSWERS, Reference
 from lensmith.bundle.format import Bundle
 from lensmith.config import ServeSettings
 from lensmith.imaging.preprocessing import Tensor
@@ -57,7 +57,7 @@ def test_pictures_of_one_class_alone_are_drift_that_prometheus_reads(
 ) -> None:
     bundle = remake("with-reference", reference=reference()).path
     with TestClient(app_of(settings.model_copy(update={"bundle": bundle}))) as client:
-        for _ in range(LEAST_ANSWERS - 1):
+        for _ in range(MIN_ANSWERS - 1):
             assert client.post("/predict", content=red_png).status_code == 200
         assert "lensmith_drift_score{" not in client.get("/metrics").text
         client.post("/predict", content=red_png)
@@ -74,7 +74,7 @@ def test_a_bundle_without_a_reference_has_no_score(
     app_of: Callable[..., FastAPI], settings: ServeSettings, red_png: bytes
 ) -> None:
     with TestClient(app_of(settings)) as client:
-        for _ in range(LEAST_ANSWERS):
+        for _ in range(MIN_ANSWERS):
             client.post("/predict", content=red_png)
         assert "lensmith_drift_score{" not in client.get("/metrics").text
 
@@ -93,7 +93,7 @@ def test_answers_as_in_the_reference_read_about_nought(model_of: Callable[..., L
 def test_each_model_has_a_window_of_its_own_and_a_swap_begins_anew(model_of: Callable[..., LoadedModel]) -> None:
     registry = CollectorRegistry()
     drift, old, new = Drift(registry), model_of("1", reference()), model_of("2", reference())
-    for number in range(LEAST_ANSWERS):
+    for number in range(MIN_ANSWERS):
         drift.note(old, as_in_the_reference(3 * number))
         drift.note(new, as_in_the_reference(number))
     drift.show([old, new])
@@ -129,7 +129,7 @@ def test_features_of_the_engine_are_scored_too(
     bundle = remake("with-features", reference=reference(features=8))
     engine = FakeEngine(logits, features=far_off)
     with TestClient(app_of(settings, Classifier(bundle, engine))) as client:
-        for _ in range(LEAST_ANSWERS):
+        for _ in range(MIN_ANSWERS):
             client.post("/predict", content=red_png)
         page = client.get("/metrics").text
     line = next(each for each in page.splitlines() if each.startswith('lensmith_drift_score{kind="features"'))
