@@ -27,7 +27,7 @@ _Path = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder or 
 
 
 def show(bundle: _Path, as_json: Json = False) -> None:
-    """Show the content of a bundle: labels, preprocessing, metrics, engines, files.
+    """Show the content of a bundle.
 
     Schema and hashes are verified first. The engines are not run; `lensmith bundle verify` runs them.
     """
@@ -55,7 +55,7 @@ def show(bundle: _Path, as_json: Json = False) -> None:
 
 
 def verify(bundle: _Path, as_json: Json = False) -> None:
-    """Verify a bundle: schema, hashes, and every engine on the golden samples.
+    """Verify schema, hashes, and every engine on the golden samples.
 
     Exits with 2 if something is wrong, or if no engine of the bundle runs on this machine.
     """
@@ -82,9 +82,10 @@ def diff(
     b: Annotated[Path, typer.Argument(metavar="B", help="Bundle to compare it with.")],
     as_json: Json = False,
 ) -> None:
-    """Compare two bundles: labels, preprocessing, metrics, engines, settings, data, files.
+    """Compare two bundles.
 
-    Exits with 0 whether they differ or not; `equal` in the JSON is true or false.
+    Compares labels, preprocessing, metrics, engines, settings, data and files. Exits with 0 whether they differ or not;
+    `equal` in the JSON is true or false.
     """
     found = api.diff(a, b)
     if as_json:

@@ -13,7 +13,10 @@ from lensmith.cli.output import print_json, print_line, print_table
 
 
 def list_(as_json: Json = False) -> None:
-    """List cached features and pixels, the least recently used first; those are removed first."""
+    """List cached features and pixels.
+
+    The least recently used come first, and are removed first.
+    """
     usage = api.list_cache()
     if as_json:
         print_json(usage)
@@ -37,9 +40,9 @@ def clear(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Clear the cache; the next run computes or measures again what it needs. Downloads stay.
+    """Clear the cache.
 
-    Entries that a running process is computing stay.
+    The next run computes or measures again what it needs. Downloads, and entries that a process is computing, stay.
     """
     cleared = api.clear_cache(kind)
     if as_json:

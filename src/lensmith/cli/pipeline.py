@@ -38,10 +38,11 @@ def run(
     out: _Folder = None,
     as_json: Json = False,
 ) -> None:
-    """Run a pipeline: check data → split → train → evaluate → export → gate → register → roll out.
+    """Run a pipeline.
 
-    A stage whose settings and inputs have not changed is not run again; a killed run is resumed. All mistakes of the
-    file are reported before anything runs. Exits with 2 on bad input, with 3 if the gate refuses the model.
+    Its stages are: check data → split → train → evaluate → export → gate → register → roll out. A stage whose settings
+    and inputs have not changed is not run again; a killed run is resumed. All mistakes of the file are reported before
+    anything runs. Exits with 2 on bad input, with 3 if the gate refuses the model.
 
     Example: `lensmith pipeline run examples/pipeline.yaml`
     """
@@ -69,7 +70,9 @@ def show(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show the state of each stage, and what a run would do now; nothing is run.
+    """Show the state of each stage, and what a run would do now.
+
+    Nothing is run.
 
     Example: `lensmith pipeline show examples/pipeline.yaml --out pipeline.md`
     """

@@ -21,8 +21,9 @@ def show(
     which: Annotated[str, typer.Argument(metavar="PRESET|FILE", help="A preset, or a recipe file.")] = "balanced",
     as_json: Json = False,
 ) -> None:
-    """Print all settings of a preset or recipe, as a recipe that `lensmith train --recipe` reads back.
+    """Print all settings of a preset or recipe file.
 
+    The output is a recipe that `lensmith train --recipe` reads back.
     The values of the environment and of lensmith.yaml are included, as in training.
 
     Example: `lensmith recipe show best > mine.yaml`
@@ -37,9 +38,10 @@ def show(
 def validate(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Recipe file (YAML).")], as_json: Json = False
 ) -> None:
-    """Check a recipe before training, and show which layers each phase trains.
+    """Check a recipe file before training.
 
-    All mistakes are reported together: unknown settings, values, contradictions, an unknown backbone, missing files.
+    Shows which layers each phase trains. All mistakes are reported together: unknown settings, values, contradictions,
+    an unknown backbone, missing files.
     """
     found = api.validate(file)
     if as_json:

@@ -34,7 +34,9 @@ def push(
     tracking_uri: Uri = None,
     as_json: Json = False,
 ) -> None:
-    """Register a bundle as a version of a model; the same bundle is not registered twice.
+    """Register a bundle as a version of a model.
+
+    The same bundle is not registered twice.
 
     Example: `lensmith registry push runs/flowers/bundle --name flowers --alias champion`
     """
@@ -113,7 +115,9 @@ def alias(
     tracking_uri: Uri = None,
     as_json: Json = False,
 ) -> None:
-    """Point an alias to a version; for champion, `previous` then names the champion before it.
+    """Point an alias to a version.
+
+    For champion, the alias `previous` then names the champion before it.
 
     Example: `lensmith registry alias flowers@3 champion`
     """
@@ -138,7 +142,7 @@ def pull(
     tracking_uri: Uri = None,
     as_json: Json = False,
 ) -> None:
-    """Fetch a bundle from the registry, and verify that it is the one that was pushed."""
+    """Fetch a bundle from the registry, and verify it."""
     pulled = api.Registry(tracking_uri).pull(name, out)
     if as_json:
         print_json(pulled)
@@ -147,7 +151,10 @@ def pull(
 
 
 def rollback(name: _Model, tracking_uri: Uri = None, as_json: Json = False) -> None:
-    """Make the previous champion the champion again; a second rollback undoes the first."""
+    """Make the previous champion the champion again.
+
+    A second rollback undoes the first.
+    """
     moved = api.Registry(tracking_uri).rollback(name)
     if as_json:
         print_json(moved)

@@ -34,10 +34,11 @@ _Reason = Annotated[str, typer.Option("--reason", help="Why, for the audit trail
 
 
 def start(given: dict[str, Any], *, as_json: Json = False) -> None:
-    """Start a canary release: the version answers a share of the champion's requests.
+    """Start a canary release of a version.
 
-    Every service that follows NAME@champion takes part. Guards roll the version back automatically;
-    `lensmith rollout promote` or `--auto-promote` promotes it. Both bundles are verified first.
+    The version answers a share of the champion's requests. Every service that follows NAME@champion takes part. Guards
+    roll the version back automatically; `lensmith rollout promote` or `--auto-promote` promotes it. Both bundles are
+    verified first.
 
     Example: `lensmith rollout start flowers --version 7 --share 10 --auto-promote`
     """
@@ -59,8 +60,9 @@ def status(
     tracking_uri: Uri = None,
     as_json: Json = False,
 ) -> None:
-    """Compare champion and challenger: both in numbers with 95 % intervals, guards, replicas, earlier rollouts.
+    """Compare champion and challenger.
 
+    Shows the figures of both with 95 % intervals, guards, replicas and earlier rollouts.
     With `--watch` and `--json` each update is one line.
     """
     release = api.Rollout(name, tracking_uri)
@@ -79,9 +81,9 @@ def status(
 
 
 def promote(name: _Name, reason: _Reason = "", tracking_uri: Uri = None, as_json: Json = False) -> None:
-    """End the rollout: the challenger becomes the champion, regardless of the guards.
+    """End the rollout: the challenger becomes the champion.
 
-    The alias `previous` then names the old champion.
+    The guards are not asked. The alias `previous` then names the old champion.
     """
     _print_end(*api.Rollout(name, tracking_uri).promote(reason), as_json)
 
