@@ -1,26 +1,26 @@
-"""The service against other servers: requests a second, latency, memory, start-up, and the limit of the machine.
+"""Benchmark of the service against other servers: requests per second, latency, memory, start-up, physical limit.
 
     python bench/serve.py [--quick] [--only lensmith,litserve] [--seconds 20] [--out runs/bench-serve] [--json]
 
 One network for all: a ResNet-18 with random weights at 224 px, int8 for ONNX Runtime (fp32 TorchScript and fp32 ONNX
 for the tutorials' servers), and 16 photo-like JPEGs of 500 × 375 pixels. The servers run one after the other, the
-client (`lensmith.bench`) on the same machine; `servers/contenders.py` says how each is set up and what it is sent.
+client (`lensmith.bench`) on the same machine; `servers/contenders.py` defines how each is started and what it is sent.
 
-For each server, 2xx answers only:
+Measured for each server, of 2xx answers only:
 
 - closed loop with 1, 16 and 64 clients;
-- open loop at 200 requests a second, latency from when a request was due;
-- open loop at three times what it answered at best in the closed loop: what is still answered within 200 ms (goodput),
-  as a share of that best, and how many seconds after it one request alone is answered within 200 ms again;
-- memory: the most that its processes held together under all this, pages they share counted once;
+- open loop at 200 requests per second, latency from when a request was due;
+- open loop at three times its best rate in the closed loop: the rate answered within 200 ms (goodput), as a share of
+  that best, and the seconds until a single request is answered within 200 ms again;
+- memory: the peak of all its processes together, shared pages counted once;
 - start-up: from the start of the process to the first 200.
 
-The machine's limit is its cores by the CPU time of decoding, normalising and inference of one image, in one thread of a
-process of its own with the same engine; taken before and after, and besides with such a process on every core at once,
-which is the fairer limit where cores share their units.
+The physical limit is the number of cores divided by the CPU time of decoding, normalising and inference of one image,
+in one thread of a process of its own with the same engine. It is measured before and after, and also with such a
+process on every core at once, which is the fairer limit where cores share their units.
 
 Peers are installed into environments of their own under the cache folder, at the versions of
-`servers/requirements-NAME.txt`; what cannot be installed or does not start is left out, and said.
+`servers/requirements-NAME.txt`; a server that cannot be installed or does not start is left out, and reported.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ TIMEOUT_S = 5.0
 
 
 def loaded(running: Running, load: LoadProfile) -> dict[str, Any]:
-    """Put it under load, and wait until it answers again: what was given up may still be worked on."""
+    """Put a server under load, and wait until it answers again: it may still work on requests that timed out."""
     record = send_load(running.target, running.requests, load)
     found = summarize(record, load, running.target.url, SLO_MS).as_dict()
     return {**found, "recovered_s": running.recover()}
 
 
 def tried(contender: Contender, model: Model, images: list[bytes], seconds: float, warmup: float) -> dict[str, Any]:
-    """All that is measured of one server."""
+    """All measurements of one server."""
     with started(contender, model, images) as running:
         row: dict[str, Any] = {"name": contender.name, "startup_s": running.startup_s, "answers": running.answers}
         for clients in CLIENTS:
@@ -76,7 +76,7 @@ def tried(contender: Contender, model: Model, images: list[bytes], seconds: floa
 
 
 def wrong(rows: list[dict[str, Any]], model: Model, images: list[bytes]) -> list[str]:
-    """Names of servers that answer otherwise than the bundle does; of the tutorials' no one can say."""
+    """Names of servers whose answers differ from the bundle's; the tutorials' servers preprocess differently anyway."""
     classifier = load(model.bundle)
     right = [classifier.classify(encoded).top[0] for encoded in images]
     found = []
@@ -89,12 +89,12 @@ def wrong(rows: list[dict[str, Any]], model: Model, images: list[bytes]) -> list
 
 
 def limits(model: Model, seconds: float) -> tuple[float, float]:
-    """CPU seconds an image, alone and with a process on every core."""
+    """CPU seconds per image, alone and with a process on every core."""
     return cpu_s(model.bundle, model.images, seconds), cpu_s(model.bundle, model.images, seconds, allowed_cores())
 
 
 def summary(rows: list[dict[str, Any]], alone_s: list[float], together_s: list[float]) -> dict[str, Any]:
-    """The ratios; None where a part of one is missing."""
+    """Ratios between servers, and to the physical limit; None where a measurement is missing."""
     at = {row["name"]: row for row in rows}
 
     def rate(name: str) -> float | None:
@@ -127,7 +127,7 @@ def summary(rows: list[dict[str, Any]], alone_s: list[float], together_s: list[f
 
 
 def shown(rows: list[dict[str, Any]]) -> None:
-    """The table."""
+    """Print a table of all servers."""
     head = f"{'':19}" + "".join(f"{f'{clients} clients':>17}" for clients in CLIENTS)
     print(head + f"{'at 200/s':>22}{'at 3×':>17}{'memory':>10}{'start':>8}")
     print(
@@ -153,7 +153,7 @@ def _p99(found: dict[str, Any]) -> str:
 
 
 def draw(rows: list[dict[str, Any]], limit: float, path: Path) -> None:
-    """Requests a second by clients, and the goodput at 200 a second and at three times the capacity, as a PNG."""
+    """Draw requests per second by clients, and goodput at 200 per second and at three times the capacity, as a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 0.42 * len(rows) + 2), layout="constrained")
@@ -178,12 +178,12 @@ def draw(rows: list[dict[str, Any]], limit: float, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default=",".join(CONTENDERS), help=f"of {', '.join(CONTENDERS)}")
+    parser.add_argument("--only", default=",".join(CONTENDERS), help=f"servers to measure, of {', '.join(CONTENDERS)}")
     parser.add_argument(
-        "--seconds", type=float, default=20.0, help="of each closed loop; 1.5 times that at 200 a second"
+        "--seconds", type=float, default=20.0, help="duration of each closed loop; 1.5 times that at 200 per second"
     )
     parser.add_argument("--out", type=Path, default=Path("runs/bench-serve"))
-    parser.add_argument("--quick", action="store_true", help="8 seconds each: about twelve minutes for all")
+    parser.add_argument("--quick", action="store_true", help="8 seconds each: about twelve minutes in all")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     seconds = 8.0 if given.quick else given.seconds

@@ -1,1 +1,1 @@
-"""Servers that bench/serve.py compares, a file each, and what starts them."""
+"""Servers that bench/serve.py compares, one per file, and the code that starts them."""

@@ -1,4 +1,4 @@
-"""What the peers run for an image: lensmith's own preprocessing and the same ONNX graph, so that only serving differs.
+"""Classification as the peers run it: lensmith's preprocessing and the same ONNX graph, so that only serving differs.
 
 Imported in the peers' own environments, with NumPy, Pillow and ONNX Runtime.
 """
@@ -27,25 +27,25 @@ class Graph:
         self.run(np.zeros((1, 3, HOW.image_size, HOW.image_size), np.float32))
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        """float32 (N, 3, S, S) → probabilities, float32 (N, C)."""
+        """Run the graph: float32 (N, 3, S, S), normalised → float32 (N, C), probabilities 0..1."""
         logits = self._session.run(None, {self._input: batch})[0]
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
 
 
 def pixels(encoded: bytes) -> np.ndarray:
-    """Encoded bytes → float32 (3, S, S)."""
+    """Preprocess encoded bytes → float32 (3, S, S), normalised."""
     return preprocess(encoded, HOW)
 
 
 def pixels_of(picture: Image.Image) -> np.ndarray:
-    """The same of a picture that has been opened and not yet read, by the same scaled decoding."""
+    """Preprocess an opened picture, by the same scaled decoding → float32 (3, S, S), normalised."""
     side = shortest_side_px(HOW)
     picture.draft("RGB", (side, side))
     return normalise(resize(picture.convert("RGB"), HOW), HOW)
 
 
 def answer(probabilities: np.ndarray) -> dict[str, object]:
-    """float32 (C,) → the likeliest class."""
+    """The likeliest class by probabilities, float32 (C,)."""
     best = int(probabilities.argmax())
     return {"class_id": best, "confidence": float(probabilities[best])}

@@ -1,10 +1,10 @@
-"""The servers by name: how each is started, and what it is sent.
+"""Servers by name: how each is started, and what it is sent.
 
 All get the same images as multipart forms in the field `file`, but for MLServer, which takes JSON with base64. Peers
-have the same int8 graph as lensmith, its preprocessing, one thread of ONNX Runtime a process and a process a core, so
-that only the serving differs. They are set up as their documentation says for CPUs, to the best of our knowledge:
-batches of at most 8, which wait 5 ms at most; beyond that they are not tuned. The tutorials' servers are as the
-tutorials have them, transforms included.
+have the same int8 graph as lensmith, its preprocessing, one thread of ONNX Runtime per process and one process per
+core, so that only the serving differs. They are configured as their documentation recommends for CPUs, to the best of
+our knowledge: batches of at most 8, delayed by 5 ms at most; beyond that they are not tuned. The tutorials' servers are
+as the tutorials have them, transforms included.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class Contender:
     """One server.
 
     Attributes:
-        name: of it.
-        command: from the model, a port and a folder of its own to the command line.
-        graph: what $BENCH_GRAPH names, `int8` or `fp32`.
-        peer: it is a serving framework, with an environment of its own.
-        path: what is posted to.
-        requests: from the address and the images to what is sent.
-        unpack: an answer's JSON → `class_id` and `confidence`.
+        name: the server's name.
+        command: (model, port, an empty folder) → command line.
+        graph: the graph that $BENCH_GRAPH names, `int8` or `fp32`.
+        peer: whether it is a serving framework, with an environment of its own.
+        path: path of its predictions.
+        requests: (address, images) → requests as bytes.
+        unpack: JSON of an answer → `class_id` and `confidence`.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A peer's own Python environment, so that its pins and lensmith's do not have to agree."""
+"""Python environments of the peers, as their pins need not agree with lensmith's."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ HERE = Path(__file__).parent
 
 
 class UnavailableError(Exception):
-    """A server that cannot be run here, and why."""
+    """A server cannot run here; the message is the reason."""
 
 
 def python_of(peer: str) -> Path:
-    """The interpreter of the environment with `requirements-PEER.txt`, which is made if it is not there.
+    """The interpreter of an environment with `requirements-PEER.txt`, which is made where it is missing.
 
     Raises:
         UnavailableError: pip cannot install it.
@@ -44,7 +44,7 @@ def python_of(peer: str) -> Path:
         ]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
-            raise UnavailableError(f"pip cannot install it ({said[-1][:160] if said else done.returncode})")
+            errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+            raise UnavailableError(f"pip cannot install it ({errors[-1][:160] if errors else done.returncode})")
         mark.write_text(wanted)
     return python

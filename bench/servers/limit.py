@@ -1,6 +1,6 @@
-"""How fast this machine can answer images at all: CPU time of decode, normalise and infer, in one thread.
+"""Physical limit of this machine: CPU time of decoding, normalising and inference of an image, in one thread.
 
-python bench/servers/limit.py BUNDLE IMAGES SECONDS     prints CPU seconds an image
+`python bench/servers/limit.py BUNDLE IMAGES SECONDS` prints CPU seconds per image.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from lensmith.inference.classifier import load
 
 
 def cpu_s(bundle: Path, images: Path, seconds: float, at_once: int = 1) -> float:
-    """CPU seconds an image, in `at_once` processes of their own at the same time; their mean."""
+    """CPU seconds per image: the mean of `at_once` processes that run at the same time."""
     command = [sys.executable, __file__, str(bundle), str(images), str(seconds)]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(at_once)]
-    said = [process.communicate()[0] for process in running]
-    return sum(map(float, said)) / at_once
+    return sum(float(process.communicate()[0]) for process in running) / at_once
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""One network in all the forms that the servers take, and the images that are sent; made once and kept."""
+"""One network in all formats that the servers need, and the images to send; made once and stored."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Model:
     """Paths of a ResNet-18 with random weights.
 
     Attributes:
-        bundle: with its int8 graph.
-        int8: that graph, statically quantised, for ONNX Runtime.
-        fp32: the same before.
-        torchscript: the same as TorchScript.
+        bundle: bundle with the int8 graph.
+        int8: statically quantized ONNX graph.
+        fp32: ONNX graph before quantization.
+        torchscript: the fp32 network as TorchScript.
         images: folder with JPEGs of 500 × 375 pixels.
     """
 
@@ -40,7 +40,7 @@ class Model:
 
 
 def make(folder: Path) -> Model:
-    """Make what is not there yet; half a minute."""
+    """Make the files that are missing; this takes half a minute."""
     made = Model(*(folder / name for name in ("bundle", f"bundle/{INT8}", "fp32.onnx", "model.ts", "images")))
     folder.mkdir(parents=True, exist_ok=True)
     if not made.images.exists():

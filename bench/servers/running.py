@@ -1,4 +1,4 @@
-"""A server as a child process: how long until its first answer, how much memory, and surely gone at the end."""
+"""A server as a child process: its start-up time and memory; it is certainly stopped at the end."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Running:
     """A server that answers.
 
     Attributes:
-        target: where.
-        requests: what to send.
-        startup_s: from the start of the process to the first 200.
-        footprint: the memory of its processes, watched; shared pages count once.
-        answers: class and confidence for each image.
+        target: address of the server.
+        requests: requests to send, one per image.
+        startup_s: seconds from the start of the process to the first 200.
+        footprint: watcher of its processes' memory; shared pages count once.
+        answers: class ID and confidence of each image.
     """
 
     target: Target
@@ -47,7 +47,7 @@ class Running:
     answers: list[tuple[int, float]]
 
     def recover(self) -> float:
-        """Seconds until one request alone is answered within QUICK_S; RECOVERY_S if it never is."""
+        """Seconds until a single request is answered within QUICK_S; RECOVERY_S if it never is."""
         began = time.monotonic()
         while (waited := time.monotonic() - began) < RECOVERY_S:
             asked = time.monotonic()
@@ -60,7 +60,7 @@ class Running:
 
 @contextmanager
 def started(contender: Contender, model: Model, images: Sequence[bytes]) -> Iterator[Running]:
-    """Start it, and stop it with all its children.
+    """Start a server, and stop it with all its children.
 
     Raises:
         UnavailableError: it cannot be installed, or does not answer.
@@ -78,8 +78,8 @@ def started(contender: Contender, model: Model, images: Sequence[bytes]) -> Iter
             with Footprint(process.pid) as footprint:
                 if not _answers(target, requests[0], process):
                     log.seek(0)
-                    said = " ".join(log.read().split())[-300:]
-                    raise UnavailableError(f"it did not start: {said}")
+                    output = " ".join(log.read().split())[-300:]
+                    raise UnavailableError(f"it did not start: {output}")
                 startup_s = time.perf_counter() - began
                 answers = [_answer(contender, _post(target, each, 30)[1]) for each in requests]
                 yield Running(target, requests, startup_s, footprint, answers)

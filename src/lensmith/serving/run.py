@@ -100,7 +100,7 @@ def _address_errors(host: str, port: int) -> Iterator[None]:
     except OSError as error:
         raise ServiceError(
             f"An address that can be listened on was expected: {host}, port {port}.",
-            f"The system said: {error.strerror}.",
+            f"The system reported: {error.strerror}.",
             "Name another with --port (0 takes any free one) or --host, or stop what listens there.",
         ) from error
 

@@ -98,7 +98,7 @@ class FeedbackResponse(BaseModel):
     answered: str = Field(description="The label that the model had answered.")
     right: bool = Field(description="Whether they are the same.")
     new: bool = Field(description="False where the same had been given before; it then counts no second time.")
-    noted: bool = Field(description="Whether it now stands beside a kept upload.")
+    noted: bool = Field(description="Whether it was written beside a stored upload.")
     model: ModelName
 
 

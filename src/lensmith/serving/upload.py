@@ -62,18 +62,9 @@ class UploadReader:
             )
         return await self._form(request, share, self.max_images)
 
-    async def body(self, request: Request, share: UploadShare, limit: int, what: str = "An image") -> bytes:
-        """Read a body of at most `limit` bytes; `what` names it in the error for a larger one.
-
-        Raises:
-            ProblemError: larger, too slow, or no memory left for it.
-            ClientDisconnect: the client left while sending.
-        """
-        return await self._read(request, share, limit, limit, what)
-
     async def _form(self, request: Request, share: UploadShare, max_files: int) -> list[bytes]:
         limit = max_files * (self.max_bytes + ENVELOPE_BYTES)
-        body = await self._read(request, share, limit, self.max_bytes)
+        body = await self.body(request, share, limit, named_limit=self.max_bytes)
         try:
             files = await read_files(body, request.headers["content-type"], FIELD, max_files)
         except FormError as error:
@@ -86,14 +77,26 @@ class UploadReader:
             raise _too_large(self.max_bytes)
         return files
 
-    async def _read(
-        self, request: Request, share: UploadShare, limit: int, named_limit: int, what: str = "An image"
+    async def body(
+        self, request: Request, share: UploadShare, limit: int, what: str = "An image", named_limit: int | None = None
     ) -> bytes:
-        """Read a whole body of at most `limit` bytes, in time; `named_limit` is the one that the error names."""
+        """Read a whole body in time.
+
+        Args:
+            request: the request.
+            share: memory for the body, reserved of the upload budget.
+            limit: largest body, in bytes.
+            what: name of the body in the error for a larger one.
+            named_limit: limit in that error, in bytes; None: `limit`.
+
+        Raises:
+            ProblemError: larger, too slow, or no memory left for it.
+            ClientDisconnect: the client left while sending.
+        """
         given = request.headers.get("content-length", "")
         announced = int(given[:18]) if given.isascii() and given.isdigit() else limit
         if given and announced > limit:
-            raise _too_large(named_limit, what)
+            raise _too_large(named_limit or limit, what)
         chunks: list[bytes] = []
         received, more = 0, True
         share.reserve(min(announced, STEP_BYTES))
@@ -107,7 +110,7 @@ class UploadReader:
                     chunk = message.get("body", b"")
                     received += len(chunk)
                     if received > limit:
-                        raise _too_large(named_limit, what)
+                        raise _too_large(named_limit or limit, what)
                     # Memory for what comes next is reserved before it is read. Reserving announced lengths at once
                     # would let a few slow senders of large bodies take all of it.
                     share.reserve(min(announced, received + STEP_BYTES))

@@ -120,9 +120,11 @@ class Telemetry:
             multiprocess_mode="livesum",
         )
         self._gauges: list[tuple[Gauge, Callable[[], float]]] = []
-        self._add_gauge("lensmith_images_running", "Images that a thread works on.", lambda: load().running)
+        self._add_gauge(
+            "lensmith_images_running", "Images that a thread has taken and not answered yet.", lambda: load().running
+        )
         self._add_gauge("lensmith_images_queued", "Images that wait for a thread.", lambda: load().waiting)
-        self._add_gauge("lensmith_threads", "Images that can be worked on at once.", lambda: load().threads)
+        self._add_gauge("lensmith_threads", "Images that can be classified at once.", lambda: load().threads)
         self._add_gauge("lensmith_ready", "Whether requests may be sent here: 1 or 0.", is_ready, "livemax")
         if is_quota_store_up is not None:
             what = "Whether the shared store of quotas answers: 1 or 0."

@@ -82,7 +82,7 @@ class Server(uvicorn.Server):
         except OSError as error:
             raise ServiceError(
                 "An address that can be listened on was expected.",
-                f"The system said: {error.strerror}.",
+                f"The system reported: {error.strerror}.",
                 "Name another with --port (0 takes any free one) or --host, or stop what listens there.",
             ) from error
         if self.started:
