@@ -256,7 +256,7 @@ def test_one_process_at_a_time_trains_a_run(stopped: Any, in_child: Any, monkeyp
         with pytest.raises(RunError, match="Another one is training it"):
             Trainer().resume(run)
 
-    with lock.held(run):
+    with lock.locked_run(run):
         assert in_child(second) == 0
     assert Trainer().resume(run).steps == STEPS
 
@@ -314,5 +314,5 @@ def test_killed_before_its_first_checkpoint_nothing_stands_in_the_way_of_beginni
 
 
 def test_the_lock_of_a_killed_run_is_free(stopped: Any) -> None:
-    with lock.held(stopped(1)):
+    with lock.locked_run(stopped(1)):
         pass

@@ -65,9 +65,9 @@ def test_the_settings_name_the_teacher_and_its_share(trained: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        (("blue", "green"), "has besides red"),
+        (("blue", "green"), "has also red"),
         (("blue", "green", "red", "teal"), "lacks teal"),
-        (("blue", "green", "pink"), "lacks pink and has besides red"),
+        (("blue", "green", "pink"), "lacks pink and has also red"),
         (("red", "green", "blue"), "in another order"),
     ],
 )

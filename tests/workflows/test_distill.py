@@ -114,11 +114,11 @@ def test_images_that_have_changed_since_are_refused_unless_they_are_named(
         distill.distill({**given, "split": "8:1:1"})
     spare = sorted((colours / "red").iterdir())[0]
     spare.rename("spare.png")
-    with pytest.raises(RunError, match=r"1 image removed \(red/.*Put them back, or say with --data"):
+    with pytest.raises(RunError, match=r"1 image removed \(red/.*Put them back, or name with --data"):
         distill.distill(given)
     assert reaching_trainer(lambda: distill.distill({**given, "data": colours})).data == colours
     colours.rename("moved")
-    with pytest.raises(RunError, match="Put them back, or say with --data"):
+    with pytest.raises(RunError, match="Put them back, or name with --data"):
         distill.distill(given)
 
 
@@ -183,6 +183,6 @@ def test_a_student_without_weights_on_this_machine_is_told_as_in_train(
 def test_the_teacher_s_classes_must_be_the_student_s(trained: Path, colours: Path) -> None:
     (colours / "red").rename(colours / "rose")
     given = {"teacher": trained, "model": "test_vit", "data": colours, "pretrained": False, "out": Path("student")}
-    with pytest.raises(SettingsError, match="lacks rose and has besides red"):
+    with pytest.raises(SettingsError, match="lacks rose and has also red"):
         distill.distill(given)
     assert not Path("student").exists()

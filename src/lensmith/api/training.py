@@ -13,7 +13,7 @@ from lensmith.core.machine import share_cores
 if TYPE_CHECKING:
     from lensmith.core.cache import CacheClearResult, CacheContents
     from lensmith.training.models.zoo import Backbone
-    from lensmith.training.recipe_file import Validated
+    from lensmith.training.recipe_file import ValidatedRecipe
     from lensmith.workflows.distill import Distilled
     from lensmith.workflows.train_and_export import Trained
 
@@ -40,7 +40,7 @@ def recipe(which: StrPath = "balanced") -> config.TrainSettings:
     return named(which)
 
 
-def validate(recipe: StrPath) -> Validated:
+def validate(recipe: StrPath) -> ValidatedRecipe:
     """Check a recipe file before a training; the error that is raised lists every mistake."""
     share_cores()
     from lensmith.training.recipe_file import validate as run

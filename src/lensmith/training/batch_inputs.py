@@ -13,7 +13,7 @@ from lensmith.training.dataloading.dataset import Batch
 from lensmith.training.dataloading.mixup import Mixer
 
 IMAGES_AT_ONCE = 32
-"""ImageDataset that are augmented together; always the same number, so that it never depends on memory."""
+"""Images that are augmented together; always the same number, so that it never depends on memory."""
 
 
 class BatchInputs:

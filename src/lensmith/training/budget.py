@@ -1,8 +1,8 @@
-"""A training that ends in time: resolution, what learns and epochs from short measurements.
+"""The time budget: image size, trainable stages and epochs of a run that ends in time, from short measurements.
 
-Of all that would end in time this takes the largest pictures at which the whole network still sees enough images; where
-none does, fewer stages; else the head alone. While it trains, rates fall with the time that has passed, not with steps,
-so that the run comes to rest at its end however fast the machine turns out to be.
+The plan is the largest image size at which the whole network still sees enough images in time; where there is none, it
+trains fewer stages, else the head alone. Rates follow the time that has passed, not steps, so that they have fallen at
+the end however fast the machine turns out to be.
 """
 
 from __future__ import annotations
@@ -31,27 +31,28 @@ from lensmith.training.models import backbone
 from lensmith.training.schedule import PRESETS, Phase
 
 SMALLEST = 0.25
-"""Share of the backbone's own size below which none is considered."""
+"""The smallest image size that is considered, as a share of the backbone's own."""
 
 ENLARGED = 4
-"""Times its own pixels that a picture may be enlarged: beyond, more pixels say nothing more."""
+"""How many times an image may be enlarged, since more pixels hold no more information."""
 
 FEW_STAGES, VIEWS = 2, 2
-"""Stages that learn where there is no time for all, and the views of each image that they learn from."""
+"""Number of stages that learn where there is no time for all, and of views of each image that they learn from."""
 
 WHOLE_FROM, FEW_FROM = 0.5, 0.75
-"""Shares of the largest size below which larger pictures are worth more than all stages, or a few, that learn."""
+"""Shares of the largest size below which larger images are worth more than all trainable stages, or a few."""
 
 EXPORT_S, ENGINE_S = 15.0, 8.0
-"""To make the bundle besides judging it, and to find the engine for features."""
+"""Seconds to make the bundle, without its evaluation, and to find the engine for features."""
 
 FEATURES_SPEED = 2.0
-"""ImageDataset a second of that engine, at least, as a multiple of torch's forward pass."""
+"""Images a second of that engine, at least, as a multiple of torch's forward pass."""
 
 SOLVE_S_PER_IMAGE = 4e-4
+"""Seconds to solve for a head, for each training image."""
 
 LEAST_PASSES, MOST_PASSES, ENOUGH_IMAGES = 2.5, 6, 20_000
-"""ImageDataset that stages should see to be worth training: ENOUGH_IMAGES, within these passes over the data."""
+"""Images that stages have to see to be worth training: ENOUGH_IMAGES, within these passes over the data."""
 
 MOST_EPOCHS = 60
 
@@ -59,19 +60,18 @@ FEW_PASSES = 8
 IN_FEW_PASSES: Mapping[str, Any] = {
     "augment": "light", "mixup": 0.0, "cutmix": 0.0, "first_lr_ratio": None, "backbone_lr_ratio": 0.5,
 }  # fmt: skip
-"""What a preset's settings become where there are fewer passes than FEW_PASSES: strong augmentation and cautious rates
-need many to pay."""
+"""Changes of a preset's settings below FEW_PASSES passes over the data, where strong augmentation does not pay."""
 
 
 @dataclass(frozen=True)
 class StepTimings:
-    """Seconds an image takes at one size.
+    """Seconds that one image takes at one image size.
 
     Attributes:
         size: pixels a side.
-        forward: through the network, without gradients.
-        whole: a step of all stages, with its share of decoding.
-        few: the same of the last stages, from features.
+        forward: seconds of a forward pass without gradients.
+        whole: seconds of a step of all stages, with decoding.
+        few: seconds of a step of the last stages, from features.
     """
 
     size: int
@@ -80,19 +80,19 @@ class StepTimings:
     few: float
 
     def at(self, size: int) -> StepTimings:
-        """What is to be expected at another size: work grows with the number of pixels."""
+        """The timings expected at another size: work grows with the number of pixels."""
         ratio = (size / self.size) ** 2
         return StepTimings(size, ratio * self.forward, ratio * self.whole, ratio * self.few)
 
 
 @dataclass(frozen=True)
 class BudgetPlan:
-    """What fits into a budget.
+    """A run that fits into its time budget.
 
     Attributes:
-        settings: with size, stages and epochs chosen.
-        end_s: seconds after the run's begin at which steps end, to leave time for judging and export.
-        measured: what the choice rests on.
+        settings: the run's settings, with image size, stages and epochs chosen.
+        end_s: seconds after the run's start at which steps end, to leave time for validation and export.
+        measured: the timings that the choice is based on.
     """
 
     settings: TrainSettings
@@ -100,7 +100,7 @@ class BudgetPlan:
     measured: StepTimings
 
     def __str__(self) -> str:
-        """For people."""
+        """The plan for people: stages, image size and seconds."""
         stages = self.settings.trainable_stages
         what = {None: "the whole network", 0: "the head alone"}.get(stages, f"the head and the last {stages} stages")
         return f"{what} at {self.settings.image_size} px, steps until {self.end_s:.0f} s"
@@ -115,20 +115,20 @@ def plan(settings: TrainSettings, images: ImageSet, device: torch.device) -> Bud
     """Choose what the settings leave open, so that the run ends within `time_budget`.
 
     Args:
-        settings: an image size or number of stages that they name is kept.
-        images: split into parts.
-        device: where to train.
+        settings: the run's settings; an image size or number of stages that they name is not changed.
+        images: the images, in parts.
+        device: the device that trains.
 
     Raises:
-        SettingsError: not even a head can be had in that time.
+        SettingsError: the time is too short even for a head alone.
     """
     assert settings.time_budget is not None
     started = time.perf_counter()
-    count, held = len(images.part("train")), len(images.part("val"))
+    count, validation = len(images.part("train")), len(images.part("val"))
     sizes = _sizes(settings, images)
     measured = measure(settings, images, sizes[len(sizes) // 2], device)
     spent_s = time.perf_counter() - started
-    options = [_Option(settings, measured.at(size), count, held, spent_s) for size in sizes]
+    options = [_Option(settings, measured.at(size), count, validation, spent_s) for size in sizes]
     tried: list[tuple[_Option, int | None]] = [(one, settings.trainable_stages) for one in options]
     if settings.trainable_stages is None:
         least = {None: WHOLE_FROM * sizes[0], FEW_STAGES: FEW_FROM * sizes[0], 0: 0.0}
@@ -156,39 +156,41 @@ def plan(settings: TrainSettings, images: ImageSet, device: torch.device) -> Bud
 
 
 class _Option:
-    """What there is time for at one size.
+    """A plan at one image size.
 
     Args:
-        settings: of the run.
-        measured: at that size.
-        count: training images.
-        held: validation images.
-        spent_s: that have passed.
+        settings: the run's settings.
+        measured: the timings at that size.
+        count: number of training images.
+        validation: number of validation images.
+        spent_s: seconds of the budget that have passed.
     """
 
-    def __init__(self, settings: TrainSettings, measured: StepTimings, count: int, held: int, spent_s: float) -> None:
+    def __init__(
+        self, settings: TrainSettings, measured: StepTimings, count: int, validation: int, spent_s: float
+    ) -> None:
         assert settings.time_budget is not None
-        self.measured, self.count, self.held, self.spent_s = measured, count, held, spent_s
+        self.measured, self.count, self.validation, self.spent_s = measured, count, validation, spent_s
         self.wanted = max(LEAST_PASSES * count, min(ENOUGH_IMAGES, MOST_PASSES * count))
-        # Judged after the last step, by the exporter, and by the engine that is to serve.
-        self.end_s = settings.time_budget - EXPORT_S - 3 * held * measured.forward
-        self.features_s = (count + held) * measured.forward / FEATURES_SPEED + ENGINE_S
+        # Validated after the last step, by the exporter, and by the engine that is to serve.
+        self.end_s = settings.time_budget - EXPORT_S - 3 * validation * measured.forward
+        self.features_s = (count + validation) * measured.forward / FEATURES_SPEED + ENGINE_S
 
     def left_s(self, stages: int | None) -> float:
-        """For steps, after all features are there."""
+        """Seconds left for steps, once all features are there."""
         more = VIEWS * self.features_s if stages else 0.0
         return self.end_s - self.spent_s - self.features_s - more - SOLVE_S_PER_IMAGE * self.count
 
     def fits(self, stages: int | None) -> bool:
-        """Whether enough images can be seen."""
+        """Whether there is time to see enough images."""
         return self.left_s(stages) > self.wanted * self._step_s(stages)
 
     def passes(self, stages: int | None) -> float:
-        """Over the training images, that are expected."""
-        return self.left_s(stages) / (self.count * self._step_s(stages) + self.held * self.measured.forward)
+        """Expected number of passes over the training images."""
+        return self.left_s(stages) / (self.count * self._step_s(stages) + self.validation * self.measured.forward)
 
     def epochs(self, stages: int | None) -> int:
-        """More than are expected: time ends the run, unless so many would be too many."""
+        """Number of epochs, more than expected, since the time ends the run."""
         if stages == 0:
             return 1
         most = min(MOST_EPOCHS, 2 + int(1.5 * self.passes(stages)))
@@ -199,13 +201,13 @@ class _Option:
 
 
 def _is_of_preset(settings: TrainSettings, name: str) -> bool:
-    """Whether a setting is what its preset makes it, so that nobody has asked for it."""
+    """Whether a setting has its preset's value, so that nobody has asked for it."""
     default = TrainSettings.model_fields[name].default
     return bool(getattr(settings, name) == PRESETS[settings.preset].get(name, default))
 
 
 def measure(settings: TrainSettings, images: ImageSet, size: int, device: torch.device) -> StepTimings:
-    """Time a few steps on noise, and the decoding of a few images."""
+    """Time a few steps on noise and the decoding of a few images, at `size` pixels a side."""
     at_size = settings.model_copy(update={"image_size": size, "pretrained": False, "weights": None, "ema": None})
     network = backbone.build(at_size, len(images.labels))
     training = images.part("train")
@@ -230,7 +232,7 @@ def measure(settings: TrainSettings, images: ImageSet, size: int, device: torch.
 
 
 def _step_s(learner: Learner, stages: int | None, shape: tuple[int, ...], split_point: Any = None) -> float:
-    """Seconds that an image takes in a step."""
+    """Seconds of a step for each of its images."""
     images = min(64, learner.settings.batch_size)
     learner.enter(Phase(f"measured {stages}", 0, 1, stages, shape[-1] if split_point is None else None), split_point)
     taken = _seconds(lambda: learner.trial_steps().run(images))
@@ -238,7 +240,7 @@ def _step_s(learner: Learner, stages: int | None, shape: tuple[int, ...], split_
 
 
 def _seconds(work: Any, rounds: int = 3) -> float:
-    """The median of some rounds after one that warms up."""
+    """The median seconds of some rounds, after one to warm up."""
     taken = []
     for _ in range(rounds + 1):
         started = time.perf_counter()
@@ -253,7 +255,7 @@ def _wait(device: torch.device) -> None:
 
 
 def _sizes(settings: TrainSettings, images: ImageSet) -> list[int]:
-    """Pixels a side to consider, the largest first."""
+    """Image sizes to consider in pixels a side, the largest first."""
     if settings.model_size:
         return [settings.model_size]
     cfg = timm.get_pretrained_cfg(settings.model)
@@ -266,7 +268,7 @@ def _sizes(settings: TrainSettings, images: ImageSet) -> list[int]:
 
 
 def _shorter_side(images: ImageSet) -> int:
-    """Pixels, the median over some of the images."""
+    """The median shorter side of some of the images, in pixels."""
     samples = images.part("train")
     sides = []
     for sample in samples[:: max(1, len(samples) // 50)]:

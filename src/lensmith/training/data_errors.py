@@ -1,4 +1,4 @@
-"""What is wrong with images and losses while a run goes on: named once, by their files."""
+"""Data errors of a run under way: unreadable images, wrong labels and losses that are not numbers, named by file."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from lensmith.config import TrainSettings
+from lensmith.core.text import listed
 from lensmith.data.scan import ImageSet
 from lensmith.errors import DataError, RunError
 from lensmith.training.dataloading.dataset import Batch
 from lensmith.training.run_dir.recorder import Recorder
 
 SHOWN_FILES = 5
+"""Files that a message names at most."""
 
 
 class DataErrors:
@@ -32,10 +34,10 @@ class DataErrors:
         self._training = images.part("train")
         self._unreadable: dict[str, str] = {}  # path → reason
         self._lost: set[str] = set()
-        self._unread: list[tuple[int, list[int], Tensor]] = []  # steps whose loss nobody has looked at yet
+        self._unchecked: list[tuple[int, list[int], Tensor]] = []  # step, samples, loss
 
     def leave_out(self, unreadable: Sequence[tuple[str, str]]) -> None:
-        """Name files that cannot be read, each once."""
+        """Record files that cannot be read, each once."""
         for path, reason in unreadable:
             if path not in self._unreadable:
                 self._unreadable[path] = reason
@@ -44,14 +46,14 @@ class DataErrors:
 
     @property
     def unreadable(self) -> list[tuple[str, str]]:
-        """(path, reason) of the files left out so far, as far as this rank knows."""
+        """(path, reason) of the files that this rank has left out so far."""
         return list(self._unreadable.items())
 
     def require_labels(self, batch: Batch) -> None:
-        """Refuse a label that is no class, which a GPU would only answer with a crash.
+        """Refuse a label that is no class, since a GPU would crash on it.
 
         Raises:
-            DataError: naming the file.
+            DataError: a label is no class; the error names its file.
         """
         classes = len(self.images.labels)
         for label, index in zip(batch.labels.tolist(), batch.indices, strict=True):
@@ -63,59 +65,59 @@ class DataErrors:
                 )
 
     def watch(self, step: int, batch: Batch, loss: Tensor) -> None:
-        """Keep a step's loss to be looked at later, since looking waits for the device."""
-        self._unread.append((step, batch.indices, loss))
+        """Note a step's loss, a scalar of any float dtype, to check later, since reading it waits for the device."""
+        self._unchecked.append((step, batch.indices, loss))
 
     def skipped(self, step: int, indices: Sequence[int]) -> None:
-        """Name the files of a step that was thrown away, by their samples."""
+        """Record the files of a skipped step, whose samples are `indices`."""
         files = self._files(indices)
         self.recorder.event("skipped", step=step + 1, files=files)
-        self.recorder.log(f"skipped: the loss of step {step + 1} is not a number: {_some(files)}")
+        self.recorder.log(f"skipped: the loss of step {step + 1} is not a number: {listed(files, SHOWN_FILES)}")
 
     def require_finite(self) -> None:
-        """Look at the losses since the last time.
+        """Check the losses noted since the last call.
 
         Raises:
-            RunError: naming the first step whose loss is not a number, and its files.
+            RunError: a loss is not a number; the error names the step and its files.
         """
-        unread, self._unread = self._unread, []
-        if not unread:
+        unchecked, self._unchecked = self._unchecked, []
+        if not unchecked:
             return
-        finite = torch.isfinite(torch.stack([loss for *_, loss in unread])).tolist()
-        for (step, indices, _), fine in zip(unread, finite, strict=True):
+        finite = torch.isfinite(torch.stack([loss for *_, loss in unchecked])).tolist()
+        for (step, indices, _), fine in zip(unchecked, finite, strict=True):
             if not fine:
                 files = self._files(indices)
                 self.recorder.event("not_a_number", step=step + 1, files=files)
                 raise RunError(
                     f"A finite training loss was expected at step {step + 1}.",
-                    f"It is not a number; the batch was {_some(files)}.",
-                    f"{self._remedy()[:-1]}; the checkpoint before it is kept.",
+                    f"It is not a number; the batch was {listed(files, SHOWN_FILES)}.",
+                    f"{self._remedy()[:-1]}; the checkpoint before it is unchanged.",
                 )
 
     def require_finite_validation(self, loss: float) -> None:
         """Refuse a validation loss that is not a number.
 
         Raises:
-            RunError: it is none.
+            RunError: it is not a number.
         """
         if not math.isfinite(loss):
             raise RunError("A finite validation loss was expected.", f"It is {loss}.", self._remedy())
 
     def require_finite_weights(self, model: nn.Module) -> None:
-        """Refuse weights that the last step made useless, where no validation would notice.
+        """Refuse weights that the last step spoiled, where no validation would show it.
 
         Raises:
-            RunError: one is not a number.
+            RunError: a weight is not a number.
         """
         for name, parameter in model.named_parameters():
             if not bool(torch.isfinite(parameter).all()):
                 raise RunError("Finite weights were expected.", f"Those of {name} are not.", self._remedy())
 
     def name_lost_classes(self) -> None:
-        """Name the classes that have lost all their training images.
+        """Record the classes that have lost all their training images.
 
         Raises:
-            DataError: all of them have.
+            DataError: all classes have.
         """
         if not self._unreadable:
             return
@@ -138,12 +140,7 @@ class DataErrors:
         return [self._training[index].path for index in indices]
 
     def _remedy(self) -> str:
-        ways = [f"a smaller rate (--lr {self.settings.lr / 10:g})"]
-        ways += ["--precision fp32"] if self.settings.precision != "fp32" else []
-        ways += ["--on-nan skip"] if self.settings.on_nan != "skip" else []
-        return f"Try {', or '.join(ways)}."
-
-
-def _some(files: Sequence[str]) -> str:
-    more = f" and {len(files) - SHOWN_FILES} more" if len(files) > SHOWN_FILES else ""
-    return ", ".join(files[:SHOWN_FILES]) + more
+        remedies = [f"a smaller rate (--lr {self.settings.lr / 10:g})"]
+        remedies += ["--precision fp32"] if self.settings.precision != "fp32" else []
+        remedies += ["--on-nan skip"] if self.settings.on_nan != "skip" else []
+        return f"Try {', or '.join(remedies)}."

@@ -85,7 +85,7 @@ class FeatureDistillation:
 
 
 def projection(wide: int, narrow: int, generator: torch.Generator) -> Tensor:
-    """A random matrix with orthonormal columns, float32 (wide, narrow), narrow ≤ wide."""
+    """A random projection with orthonormal columns: float32 of shape (wide, narrow), narrow ≤ wide."""
     drawn = torch.randn(wide, narrow, dtype=torch.float64, generator=generator)
     orthonormal: Tensor = torch.linalg.qr(drawn)[0]
     return orthonormal.float()

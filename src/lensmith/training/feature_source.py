@@ -23,10 +23,10 @@ from lensmith.training.feature_cache.split_model import SplitPoint, find_split_p
 from lensmith.training.schedule import Phase
 
 HEAD_VIEWS, VIEWS = 1, 4
-"""Views by default, for the head alone and for more stages, which have enough weights to overfit."""
+"""Default number of views, for the head alone and for more stages, which have enough weights to overfit."""
 
 VALIDATION_ROWS, VALIDATION_BYTES = 1024, 32 * 10**6
-"""The most in a batch of them."""
+"""The most rows and bytes in a batch of validation features."""
 
 
 class StoppedError(Exception):
@@ -55,10 +55,14 @@ class PhaseInputs:
 
 
 def views(phase: Phase, settings: TrainSettings) -> int | None:
-    """How many views of each image the phase takes turns at; None: what is frozen sees a new one in each epoch.
+    """The number of views of each image that the phase alternates between; None: each epoch draws a new one.
 
-    A few views are enough, and what is frozen need not be run again, unless pictures are mixed anew in each step or a
-    teacher looks at them, too, or the phase is so short that features would hardly be used twice.
+    A few views are enough, and the frozen layers need not run again, unless images are mixed anew in each step, a
+    teacher sees them, too, or the phase is so short that features would hardly be used twice.
+
+    Args:
+        phase: the phase to be trained.
+        settings: the run's settings.
     """
     mixes = (settings.mixup or settings.cutmix) and not phase.is_head_warmup
     if phase.trainable is None or settings.teacher is not None or mixes:

@@ -1,6 +1,6 @@
-"""Several processes on this machine that train one run together: started, told to stop, and heard when they fail.
+"""Distributed training on this machine: starts a process for each rank, forwards signals, and reports the first error.
 
-Each is `python -m lensmith.training.worker RUN`. On several machines `torchrun` starts them instead.
+Each process is `python -m lensmith.training.worker RUN`. On several machines `torchrun` starts them instead.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from types import FrameType
 
@@ -24,19 +25,19 @@ from lensmith.training.microbatch.distributed import RENDEZVOUS, LostRankError
 from lensmith.training.signals import EXIT_CODES, RunInterruptedError
 
 ERRORS = "LENSMITH_ERRORS"
-"""Environment variable: the folder where a rank that fails writes why."""
+"""Environment variable: the folder where a rank that fails writes its error."""
 
 GRACE_S = 30.0
-"""For the others to end, once one has failed."""
+"""Seconds that the other ranks have to end, once one has failed."""
 
 
 def launch(run: Path, processes: int) -> None:
-    """Train the run in `run` by so many processes; returns when all are done.
+    """Train a run folder with so many processes, one a rank; returns when all have ended.
 
     Raises:
-        RunInterruptedError: told to stop; the run is saved.
-        RunError: what the first process to fail said.
-        KeyboardInterrupt: told to stop while the processes were still starting (as SIGTERM ends this one, then).
+        RunInterruptedError: a signal asked the run to stop; it is saved.
+        RunError: the error of the first rank that failed.
+        KeyboardInterrupt: Ctrl-C while the processes were still starting (SIGTERM ends this one, then).
     """
     with tempfile.TemporaryDirectory(prefix="lensmith-") as folder:
         errors = Path(folder)
@@ -59,14 +60,14 @@ def launch(run: Path, processes: int) -> None:
 
 
 def write_error(error: RunError | Exception, rank: int) -> None:
-    """In a worker: tell the one who started it what went wrong."""
-    said = {name: getattr(error, name, "") for name in ("expected", "arrived", "remedy", "exit_code")}
-    text = json.dumps({"kind": type(error).__name__, "text": str(error), "time": time.time(), **said})
+    """In a rank's process: write its error for the process that started it."""
+    fields = {name: getattr(error, name, "") for name in ("expected", "arrived", "remedy", "exit_code")}
+    text = json.dumps({"kind": type(error).__name__, "text": str(error), "time": time.time(), **fields})
     (Path(os.environ[ERRORS]) / f"{rank}.json").write_text(text, encoding="utf-8")
 
 
 def end_with_parent() -> None:
-    """In a worker: save and end when the process that started it is gone."""
+    """In a rank's process: save and end when the process that started it has ended."""
     parent = os.getppid()
 
     def watch() -> None:
@@ -97,11 +98,11 @@ def _start(run: Path, rank: int, processes: int, errors: Path) -> subprocess.Pop
 
 @contextmanager
 def _forwarding(children: list[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
-    """Pass Ctrl-C and SIGTERM on, and wait for what the children make of them.
+    """Forward Ctrl-C and SIGTERM to the children during the block.
 
     Yields:
-        The signals received so far. They are held back until the caller unblocks them; children that are started
-        before that begin with them held back, too.
+        The signals received so far. They are blocked until the caller unblocks them; children that are started before
+        that start with them blocked, too.
     """
     received: list[int] = []
 
@@ -124,7 +125,7 @@ def _forwarding(children: list[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
 
 
 def _wait(children: list[subprocess.Popen[bytes]]) -> None:
-    """Until all have ended; GRACE_S after one has failed, the others are ended."""
+    """Wait until all have ended, or until GRACE_S after one has failed."""
     failed_at: float | None = None
     while any(child.poll() is None for child in children):
         if failed_at is None and any(child.returncode for child in children):
@@ -135,9 +136,10 @@ def _wait(children: list[subprocess.Popen[bytes]]) -> None:
 
 
 def _error(run: Path, folder: Path, codes: Sequence[int | None]) -> RunError:
-    """What the first to fail said, or what ended it; the others mostly say that they lost it."""
-    said = sorted((json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("*.json")), key=_when)
-    first = next((one for one in said if one["kind"] != LostRankError.__name__), None)
+    """The error of the first rank that failed, or the signal that ended it; the others mostly report a lost rank."""
+    found = [json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("*.json")]
+    found = sorted((error for error in found if error["kind"] != LostRankError.__name__), key=itemgetter("time"))
+    first = found[0] if found else None
     killed = next(((rank, signal.Signals(-code)) for rank, code in enumerate(codes) if code and code < 0), None)
     if first and first["expected"]:
         kind = RunInterruptedError if first["kind"] == RunInterruptedError.__name__ else RunError
@@ -153,9 +155,5 @@ def _error(run: Path, folder: Path, codes: Sequence[int | None]) -> RunError:
     return RunError(
         f"All {len(codes)} processes were expected to train to the end.",
         arrived,
-        f"Go on from the last checkpoint with: lensmith train --resume {run}",
+        f"Resume from the last checkpoint with: lensmith train --resume {run}",
     )
-
-
-def _when(said: dict[str, float]) -> float:
-    return said["time"]

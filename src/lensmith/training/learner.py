@@ -159,7 +159,7 @@ class Learner:
             # Mixing moves weight between the images of a batch and keeps its sum.
             weight=float(self.task.weights(batch.labels).sum()),
             scale=self._scaler.scale,
-            claim=lambda: optimizer.claim(self.optimizer),
+            claim=lambda: optimizer.allocate_state(self.optimizer),
             vote=vote,
             refuse_nan=self.settings.on_nan == "skip",
         )

@@ -1,4 +1,4 @@
-"""What would fit where not even one chunk does: one image alone, a smaller one, or a smaller network, all tried."""
+"""Out-of-memory advice: what fits where not even one chunk does, such as a smaller image or network; each is tried."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from lensmith.training.microbatch.onednn_workaround import in_healthy_thread
 from lensmith.training.models import zoo
 
 SHARES = (7 / 8, 3 / 4, 5 / 8, 1 / 2, 3 / 8, 1 / 4)
-"""Of the image size, tried from the largest down."""
+"""Shares of the image size that are tried, from the largest down."""
 
 GRID = 32
-"""Image sizes are multiples of it, since networks halve their pictures five times."""
+"""Image sizes are multiples of these pixels, since networks halve images five times."""
 
 MODELS = 4
-"""Smaller networks that are tried."""
+"""Number of smaller networks that are tried."""
 
 
 def what_fits(learner: Learner, settings: TrainSettings, classes: int) -> str:
-    """The remedy, as a sentence.
+    """Advice for an out-of-memory error, as a sentence.
 
     Args:
-        learner: for whose network the smallest chunk is too much.
-        settings: of the run.
-        classes: C.
+        learner: the learner whose smallest chunk did not fit.
+        settings: the run's settings.
+        classes: number of classes.
     """
     learner.optimizer.zero_grad(set_to_none=True)
     memory.release(learner.device)
@@ -55,12 +55,12 @@ def what_fits(learner: Learner, settings: TrainSettings, classes: int) -> str:
 
 
 def _fits(model: nn.Module, learner: Learner, size: int) -> bool:
-    """Whether one image of `size` goes forward and back with all savings, beside the optimizer's state."""
-    fine = _goes_through(model, learner, size)
+    """Whether one image of `size` pixels a side goes forward and back with all savings and the optimizer's state."""
+    fits = _goes_through(model, learner, size)
     model.zero_grad(set_to_none=True)
-    if not fine:
+    if not fits:
         memory.release(learner.device)
-    return fine
+    return fits
 
 
 def _goes_through(model: nn.Module, learner: Learner, size: int) -> bool:
@@ -73,12 +73,12 @@ def _goes_through(model: nn.Module, learner: Learner, size: int) -> bool:
 
 def _take_one(model: nn.Module, learner: Learner, size: int) -> None:
     set_checkpointing(model, True)
-    # Beside it stand the batch, decoded and as floats, and on a CPU what validation reads ahead.
+    # Memory also holds the batch, decoded and as floats, and on a CPU what validation prefetches.
     images = max(2 * learner.settings.step_images, 4 * learner.settings.batch_size)
     batch = torch.zeros(images, 3, size, size, device=learner.device)
     model.eval()(batch[:1].clone()).square().mean().backward()
     if model is learner.model:
-        optimizer.claim(learner.optimizer)
+        optimizer.allocate_state(learner.optimizer)
 
 
 def _smaller_sizes(size: int) -> list[int]:

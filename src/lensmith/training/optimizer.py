@@ -1,7 +1,7 @@
-"""The optimizer: from the start two parameter groups for each stage of the network, with and without weight decay.
+"""The optimizer: two parameter groups for each stage of the network, with and without weight decay.
 
-Freezing turns gradients off and leaves the groups as they are, so unfreezing never changes the optimizer's layout and
-a checkpoint fits whatever the phase. The fused kernels change all weights in one call, or none.
+Freezing turns gradients off and leaves the groups unchanged, so unfreezing never changes the optimizer's layout and a
+checkpoint fits in any phase. The fused kernels change all weights in one call, or none.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lensmith.training.schedule import TrainingSchedule
 
 
 def build(network: Network, settings: TrainSettings) -> torch.optim.Optimizer:
-    """SGD, Adam or AdamW over all parameters; biases and normalisation weights do not decay.
+    """Make SGD, Adam or AdamW over all parameters; biases and normalisation weights do not decay.
 
     Each group carries `stage`, its number counted from the head, and `peak`, its highest rate.
     """
@@ -35,12 +35,12 @@ def build(network: Network, settings: TrainSettings) -> torch.optim.Optimizer:
 
 
 def peak(settings: TrainSettings, stage: int, last: int) -> float:
-    """The highest rate of a stage: the head's, or a share of it that falls geometrically towards the first stage.
+    """The peak learning rate of a stage: the head's, or a share of it that falls geometrically to the first stage's.
 
     Args:
-        settings: of the run.
+        settings: the run's settings.
         stage: 0 is the head, 1 the backbone's last stage.
-        last: number of the backbone's first stage, which comes last in this count.
+        last: number of the backbone's first stage, the last in this count.
     """
     if stage == 0:
         return settings.lr
@@ -53,7 +53,7 @@ def set_rates(optimizer: torch.optim.Optimizer, schedule: TrainingSchedule, step
     """Set every group's learning rate for a 0-based step; returns the head's.
 
     Args:
-        optimizer: as `build` made it.
+        optimizer: an optimizer that `build` made.
         schedule: the run's schedule.
         step: the 0-based step.
         factor: the share of the rates that plateaus have left, 0..1.
@@ -64,13 +64,13 @@ def set_rates(optimizer: torch.optim.Optimizer, schedule: TrainingSchedule, step
 
 
 @torch.no_grad()
-def claim(optimizer: torch.optim.Optimizer) -> None:
-    """Take the memory of the state of every parameter that has a gradient, so that its first step needs none.
+def allocate_state(optimizer: torch.optim.Optimizer) -> None:
+    """Allocate the state of every parameter that has a gradient, so that its first step needs no more memory.
 
-    What an optimizer begins with by itself is the same: zeros.
+    The optimizer itself would start with the same: zeros.
 
     Args:
-        optimizer: as `build` made it.
+        optimizer: an optimizer that `build` made.
     """
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -81,7 +81,7 @@ def claim(optimizer: torch.optim.Optimizer) -> None:
             else:
                 state = {"step": torch.zeros((), dtype=torch.float32, device=parameter.device)}
                 state |= {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
-            optimizer.state[parameter] = state  # only now, so that a failed try leaves none by halves
+            optimizer.state[parameter] = state  # only now, so that a failed try leaves no half of it
 
 
 def _group(

@@ -1,6 +1,6 @@
-"""Which number format and layout of pictures trains fastest here: tried, not guessed.
+"""Mixed precision: number formats and memory layouts, and how fast a step is in each on this machine.
 
-bfloat16 doubles ResNets on CPUs with AVX512-BF16, and gains little where pictures and channels are few.
+bfloat16 doubles the speed of ResNets on CPUs with AVX512-BF16, and gains little with few images and channels.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ _TRIALS = 3
 
 
 def candidates(device: torch.device) -> tuple[str, ...]:
-    """Precisions that the processor computes in hardware, fp32 first."""
+    """Precisions that the device computes in hardware, fp32 first."""
     if device.type == "cuda":
         return ("fp32", "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16")
     return ("fp32", "bf16") if {"BF16", "AMX-BF16"} & set(instruction_sets()) else ("fp32",)
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context in which a forward pass runs at `precision`."""
+    """The mixed-precision context of a forward pass at `precision` (fp32, bf16 or fp16)."""
     enabled = precision in DTYPES
     return torch.autocast(device.type, DTYPES.get(precision, torch.bfloat16), enabled=enabled)
 
 
 def fastest(step: Callable[[str], None], device: torch.device) -> dict[str, float]:
-    """Time one trial step in each candidate, interleaved.
+    """Time trial steps at each precision of the device, interleaved.
 
     Args:
-        step: runs forward and backward once at the precision it is given, and leaves no gradients behind.
-        device: whose candidates to try.
+        step: runs forward and backward once at a given precision, and leaves no gradients.
+        device: the device that trains.
 
     Returns:
-        Precision → the seconds of its best step.
+        Precision → the seconds of its fastest step.
     """
     names = candidates(device)
     best = dict.fromkeys(names, float("inf"))

@@ -1,4 +1,4 @@
-"""A recipe file, looked over before anything is trained."""
+"""Recipe files, validated before anything is trained."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from lensmith.config.base import read_yaml
 from lensmith.training.dataloading import augment
 from lensmith.training.models import backbone, zoo
 from lensmith.training.models.weights import HUB_PREFIX
-from lensmith.training.schedule import UNSAID, Phase, phases_of, settings_of
+from lensmith.training.schedule import WITHOUT_DATA, Phase, phases_of, settings_of
 
 FILES = ("data", "weights", "albumentations", "teacher")
-"""Settings that name something on this machine."""
+"""Settings that name a file or folder on this machine."""
 
 
 @dataclass(frozen=True)
-class Validated:
-    """A recipe that a training can follow.
+class ValidatedRecipe:
+    """A recipe that can be trained.
 
     Attributes:
-        path: of the file.
-        settings: as resolved; `data` has no meaning unless the file names it.
-        stages: of the backbone.
-        phases: of the run.
+        path: the recipe file.
+        settings: the resolved settings; `data` is a placeholder unless the file names it.
+        stages: number of the backbone's stages.
+        phases: the run's phases.
     """
 
     path: Path
@@ -54,31 +54,31 @@ class Validated:
         }
 
 
-def validate(path: Path) -> Validated:
-    """Look a recipe over: first all that can be told without a network, together; then whether one can be built so.
+def validate(path: Path) -> ValidatedRecipe:
+    """Validate a recipe: first its settings, all mistakes together; then whether its network can be built.
 
     Raises:
-        SettingsError: all that is wrong with it.
+        SettingsError: the recipe's mistakes.
         MissingPackageError: a package that it needs is not installed.
     """
     written = read_yaml(path)
-    settings = settings_of({}, {**UNSAID, **written}, others=missing_names(TrainSettings.layers({}, written)))
+    settings = settings_of({}, {**WITHOUT_DATA, **written}, others=missing_names(TrainSettings.layers({}, written)))
     bare = settings.model_copy(update={"pretrained": False, "weights": None})
     network = backbone.build(bare, classes=2)
     augment.build(settings, network.preprocessing.image_size)
     stages = len(network.stages) - 1
-    return Validated(path, settings, stages, phases_of(settings, stages))
+    return ValidatedRecipe(path, settings, stages, phases_of(settings, stages))
 
 
-def missing_names(said: Mapping[str, Any]) -> list[str]:
-    """What can be told of settings that are not yet checked: an unknown backbone, and files that do not exist."""
+def missing_names(settings: Mapping[str, Any]) -> list[str]:
+    """Mistakes in settings that are not yet validated: an unknown backbone, and files that do not exist."""
     found = []
-    model = said.get("model")
+    model = settings.get("model")
     if isinstance(model, str) and not zoo.is_known(model):
         near = " or ".join(zoo.nearest(model))
         found.append(f"model = {model!r} is no backbone" + (f", {near} is" if near else ""))
     for name in FILES:
-        path = said.get(name)
+        path = settings.get(name)
         there = not isinstance(path, (str, Path)) or str(path).startswith(HUB_PREFIX) or Path(path).exists()
         if not there:
             found.append(f"{name} = {str(path)!r} is not there")

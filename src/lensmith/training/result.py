@@ -1,4 +1,4 @@
-"""What a finished run came to, read from its events."""
+"""The result of a finished run, read from its events."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from lensmith.training.run_dir.run import Run
 
 @dataclass(frozen=True)
 class RunResult:
-    """The sums over a run's epochs.
+    """Figures of a finished run.
 
     Attributes:
-        run: its folder.
-        best_epoch: 1-based.
-        epochs: how many are behind it; a head that was solved for counts for all of its phase.
-        steps: how many were taken.
+        run: the run folder.
+        best_epoch: the best epoch, 1-based.
+        epochs: number of epochs; a head that was solved for counts for all epochs of its phase.
+        steps: number of optimizer steps.
         metrics: val_loss and val_accuracy of the best epoch; None where there was nothing to validate on.
         images_per_second: training throughput over all epochs.
         data_wait_share: share of the training time spent waiting for data, 0..1.
-        oom_retries: tries that ran out of memory and were made again.
-        chunks: how many a step's batch was cut into at the end.
-        checkpointing: whether activations were computed again instead of kept, at the end.
-        peak_memory_bytes: the most memory held by a rank: reserved on a GPU, resident on a CPU.
+        oom_retries: number of out-of-memory retries.
+        chunks: number of chunks of a step's batch at the end.
+        checkpointing: whether activation checkpointing was on at the end.
+        peak_memory_bytes: the most memory that a rank used: reserved on a GPU, resident on a CPU.
     """
 
     run: Run
@@ -44,7 +44,7 @@ class RunResult:
         """Sum up a run's events.
 
         Raises:
-            RunError: there is no epoch among them.
+            RunError: the events name no epoch.
         """
         history = run.history()
         if not history:

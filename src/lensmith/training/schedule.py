@@ -1,8 +1,8 @@
-"""What a run does when: presets, phases, and the learning rate of every step as a pure function.
+"""The schedule of a run: presets, phases, warm-up, and the learning rate of every step as a pure function.
 
 A *stage* is a part of the network, counted from the head: 0 is the head, 1 the last stage of the backbone. A *phase*
-is a stretch of epochs with the same learning stages and the same image size. Since the rate depends on the step
-alone, resuming needs no scheduler state.
+is a number of epochs with the same trainable stages and image size. Since the rate depends on the step alone, resuming
+needs no scheduler state.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "optimizer": "adam", "weight_decay": 0.0, "augment": "light",
     },
 }  # fmt: skip
-"""Preset → settings it changes; recipe files, the environment and flags go over them."""
+"""Preset → the settings it changes; recipe files, the environment and flags take precedence."""
 
-UNSAID: Mapping[str, Any] = {"data": "."}
-"""Stands for what a recipe leaves to the command line."""
+WITHOUT_DATA: Mapping[str, Any] = {"data": "."}
+"""A placeholder for what a recipe leaves to the command line."""
 
 
 def settings_of(
     given: Mapping[str, Any], recipe: Mapping[str, Any] | None = None, others: Sequence[str] = ()
 ) -> TrainSettings:
-    """The settings of a training, with the preset that any of their sources names beneath the recipe.
+    """The settings of a run, over the preset that any of their sources names.
 
     Args:
         given: flags or keywords; None means not given.
         recipe: the content of a recipe file.
-        others: mistakes that were found elsewhere, to be reported with those found here.
+        others: mistakes found elsewhere, reported together with those found here.
 
     Raises:
         SettingsError: one paragraph with all that is wrong.
@@ -67,29 +67,29 @@ def named(which: str | PathLike[str]) -> TrainSettings:
     """The settings of a preset or of a recipe file; `data` is a placeholder unless the file names it.
 
     Raises:
-        SettingsError: neither, or all that is wrong with it.
+        SettingsError: it is neither, or not usable.
     """
     path = Path(which)
     if str(which) in PRESETS:
-        return settings_of({"preset": str(which)}, UNSAID)
+        return settings_of({"preset": str(which)}, WITHOUT_DATA)
     if not path.is_file():
         raise SettingsError(
             f"A preset ({', '.join(PRESETS)}) or a recipe file was expected.",
             f"{str(which)!r} is neither.",
             "Name one of the presets, or check the path.",
         )
-    return settings_of({}, {**UNSAID, **read_yaml(path)})
+    return settings_of({}, {**WITHOUT_DATA, **read_yaml(path)})
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of epochs with the same learning stages and image size.
+    """A run's phase: epochs with the same trainable stages and image size.
 
     Attributes:
         name: `head`, `last 2` or `all`, with `@384` where the image size changes during the run.
         first_epoch: 0-based, inclusive.
-        end_epoch: exclusive.
-        trainable: how many of the backbone's last stages learn; 0: the head alone, None: all.
+        end_epoch: 0-based, exclusive.
+        trainable: number of the backbone's last stages that learn; 0: the head alone, None: all.
         image_size: pixels a side to train at; None: the model's own.
         is_head_warmup: whether the head alone learns, before more does; images are not mixed yet.
     """
@@ -179,15 +179,15 @@ def phases_of(settings: TrainSettings, stages: int) -> tuple[Phase, ...]:
 
 
 def _most(settings: TrainSettings, stages: int) -> int:
-    """How many of the backbone's stages ever learn."""
+    """The largest number of the backbone's stages that learn."""
     return stages if settings.trainable_stages is None else min(stages, settings.trainable_stages)
 
 
 def _trainable(settings: TrainSettings, stages: int, epoch: int) -> int | None:
-    """How many of the backbone's last stages learn in a 0-based epoch; None: all of them."""
-    thawed = epoch - settings.head_epochs
+    """The number of the backbone's last stages that learn in a 0-based epoch; None: all of them."""
+    unfrozen = epoch - settings.head_epochs
     most = _most(settings, stages)
-    if thawed < 0 or most == 0:
+    if unfrozen < 0 or most == 0:
         return 0
-    count = most if settings.unfreeze_every is None else min(most, thawed // settings.unfreeze_every + 1)
+    count = most if settings.unfreeze_every is None else min(most, unfrozen // settings.unfreeze_every + 1)
     return None if count == stages else count

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM become a flag that the loop reads at a step boundary; a second one stops at once."""
+"""Signals: Ctrl-C and SIGTERM ask a run to stop at its next step boundary; a second one ends it at once."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Self
 from lensmith.errors import RunError
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}
-"""75 is EX_TEMPFAIL: the run was told to go and can go on elsewhere."""
+"""Signal → exit code; 75 is EX_TEMPFAIL: the run can be resumed elsewhere."""
 
 
-def die_of_signals() -> None:
-    """In a worker: until the loop takes them over, Ctrl-C and SIGTERM end it at once and without a word."""
+def end_on_signals() -> None:
+    """In a rank's process: let Ctrl-C and SIGTERM end it at once and silently, until the loop handles them."""
     for number in EXIT_CODES:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, EXIT_CODES)
 
 
 class RunInterruptedError(RunError):
-    """The run was told to stop, and is saved; `exit_code` tells by which signal."""
+    """A signal asked the run to stop, and it is saved; `exit_code` depends on the signal."""
 
 
 class Interruption:
-    """Use as a context; `received` is the signal that asked the run to stop, or None."""
+    """Handles Ctrl-C and SIGTERM during a block; `received` is the signal that asked the run to stop, or None."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None

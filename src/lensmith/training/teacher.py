@@ -1,7 +1,7 @@
-"""A trained network that another one learns from: behind its own preprocessing, of the same classes, on the same parts.
+"""The teacher of a distillation: a trained network with its own preprocessing, of the same classes and parts.
 
-Where the two were not split alike, the student would learn from images that the teacher is judged on, or be judged on
-images that the teacher has told it about.
+With other parts data would leak: the student would learn from images that the teacher is validated on, or be validated
+on images that the teacher learned from.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from lensmith.training.run_dir.run import Run
 
 
 class Teacher(nn.Module):
-    """A trained network behind its own preprocessing, in evaluation mode for good.
+    """A trained network with its own preprocessing, always in evaluation mode.
 
     Args:
-        model: float (N, 3, S, S) → logits (N, C).
-        how: what it was trained with; pictures of another size are resampled to its own.
+        model: the network; float32 (N, 3, S, S), normalised → logits (N, C).
+        how: the preprocessing that it was trained with; images of another size are resampled to its own.
     """
 
     mean: Tensor
@@ -45,12 +45,12 @@ class Teacher(nn.Module):
 
     @property
     def head(self) -> nn.Module:
-        """Its last layer."""
+        """The last layer."""
         head: nn.Module = self.model.get_classifier()
         return head
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Float (N, 3, S, S) in 0..1 → logits (N, C)."""
+        """Images float32 (N, 3, S, S) in 0..1 → logits float32 (N, C)."""
         if pictures.shape[2:] != (self.size, self.size):
             size = (self.size, self.size)
             pictures = nn.functional.interpolate(pictures, size, mode=self._filter, antialias=True).clamp(0, 1)
@@ -62,7 +62,7 @@ class Teacher(nn.Module):
         """The network of a run's best epoch.
 
         Raises:
-            RunError: no run, or none that has an epoch behind it.
+            RunError: there is no run, or it has not finished an epoch.
             SettingsError: it was trained for other classes than `labels`.
         """
         run = Run.open(path)
@@ -72,14 +72,14 @@ class Teacher(nn.Module):
 
 
 def require_apart(path: Path, images: ImageSet) -> None:
-    """Refuse a student that would learn from what its teacher was held back, or be judged on what it learnt from.
+    """Refuse data leakage: a student that learns from images its teacher validates on, or the other way round.
 
     Args:
         path: the teacher's run folder.
-        images: of the student, in parts.
+        images: the student's images, in parts.
 
     Raises:
-        RunError: no run.
+        RunError: there is no run.
         SettingsError: the teacher was trained for other classes, or on other parts of the same images.
     """
     run = Run.open(path)
@@ -88,14 +88,14 @@ def require_apart(path: Path, images: ImageSet) -> None:
     if crossed:
         raise SettingsError(
             f"The parts that the teacher {path} was trained on were expected.",
-            f"{len(crossed):,} image{'s' * (len(crossed) > 1)} would change between learning and being held back "
+            f"{len(crossed):,} image{'s' * (len(crossed) > 1)} would change between learning and validation "
             f"({listed(crossed, 10)}).",
             f"Use its data, seed and split, as `lensmith distill` does by itself. {another_seed(run)}",
         )
 
 
 def another_seed(run: Run) -> str:
-    """What to do where random numbers are to be others, and parts the same."""
+    """The remedy where random numbers are to differ and parts to be the same."""
     ratio = ":".join(f"{share:g}" for share in run.settings.split)
     parts = f"lensmith data split {run.source} --seed {run.settings.seed} --ratio {ratio}"
     return f"For another seed on the same parts write them down first: {parts}"
@@ -107,7 +107,7 @@ def _require_classes(run: Run, labels: Sequence[str]) -> None:
         return
     lacks = [label for label in labels if label not in theirs]
     more = [label for label in theirs if label not in labels]
-    parts = [f"{what} {listed(names, 10)}" for what, names in (("lacks", lacks), ("has besides", more)) if names]
+    parts = [f"{what} {listed(names, 10)}" for what, names in (("lacks", lacks), ("has also", more)) if names]
     raise SettingsError(
         f"A teacher of the same {len(labels)} classes was expected in {run.path}.",
         f"It {' and '.join(parts) or 'has them in another order'}.",

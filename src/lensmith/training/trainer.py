@@ -28,7 +28,7 @@ from lensmith.training.models.backbone import Network
 from lensmith.training.oom_advice import what_fits
 from lensmith.training.result import RunResult
 from lensmith.training.run_dir import diff
-from lensmith.training.run_dir.lock import held
+from lensmith.training.run_dir.lock import locked_run
 from lensmith.training.run_dir.run import Run, default_folder, is_unbegun, require_free
 from lensmith.training.teacher import require_apart
 
@@ -148,7 +148,7 @@ class Trainer:
 
     @contextmanager
     def _locked(self, path: Path) -> Iterator[None]:
-        with held(path) if self.world.is_rank_zero else nullcontext():
+        with locked_run(path) if self.world.is_rank_zero else nullcontext():
             yield
 
 

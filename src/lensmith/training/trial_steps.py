@@ -17,7 +17,7 @@ from lensmith.training.microbatch.onednn_workaround import in_healthy_thread
 from lensmith.training.schedule import Phase
 
 MOST_IMAGES = 16
-"""ImageDataset of a trial step at most; half as many, and so on, where memory runs out."""
+"""Images of a trial step at most; half as many, and so on, where memory runs out."""
 
 
 class TrialSteps:
@@ -25,7 +25,7 @@ class TrialSteps:
 
     Args:
         forward: the network as the phase runs it.
-        micro: its micro-batcher, whose BatchNorm layers are used as in a step.
+        micro: the network's micro-batcher, whose BatchNorm layers are used as in a step.
     """
 
     def __init__(self, forward: ForwardPass, micro: MicroBatcher) -> None:

@@ -1,4 +1,4 @@
-"""A torch model over the images of one part, through the same preprocessing as the service."""
+"""Validation: a torch model over the images of one part, through the same preprocessing as the service."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from lensmith.training.models.backbone import evaluating
 
 @dataclass(frozen=True)
 class ModelOutputs:
-    """What a model said.
+    """A model's logits for one part.
 
     Attributes:
         logits: float32 (N, C) on the CPU.
         labels: int64 (N,).
-        indices: which samples the rows are.
+        indices: sample numbers of the N rows.
         unreadable: (path, reason) of samples left out.
     """
 
@@ -40,11 +40,11 @@ class ModelOutputs:
 
     @property
     def accuracy(self) -> float:
-        """Share of samples whose likeliest class is right."""
+        """Share of samples whose likeliest class is correct, 0..1."""
         return (self.logits.argmax(1) == self.labels).float().mean().item()
 
     def score(self, monitor: str) -> float:
-        """What the setting `monitor` judges an epoch by; more is better."""
+        """The score by the setting `monitor` (loss, accuracy, balanced_accuracy or f1); more is better."""
         if monitor in ("loss", "accuracy"):
             return self.accuracy if monitor == "accuracy" else -self.loss
         found = measure(self.labels.numpy(), self.logits.softmax(1).numpy())
@@ -65,11 +65,11 @@ def compute_outputs(
 
     Args:
         model: float32 (N, 3, S, S), or features (N, …), → logits (N, C).
-        batches: unaugmented, of what the model takes.
-        device: where the model is.
-        watch: told the batches done and their number.
-        scheduler: remembers from one time to the next how much fits.
-        world: ranks that have a part of each batch, whose answers are put together.
+        batches: unaugmented images or features.
+        device: the model's device.
+        watch: called with the number of batches done, and of all batches.
+        scheduler: the chunk scheduler, which knows from earlier calls how much fits.
+        world: the ranks that have a share of each batch, whose logits are put together.
 
     Raises:
         DataError: not one image can be read.
@@ -78,6 +78,7 @@ def compute_outputs(
     scheduler, world = scheduler or ChunkScheduler(), world or World()
 
     def forward(images: torch.Tensor) -> torch.Tensor:
+        """Inputs (N, …) of any dtype → logits float32 (N, C) on the CPU."""
         layout = torch.channels_last if images.ndim == 4 else torch.preserve_format
         answer: torch.Tensor = model(images.to(device, torch.float32, non_blocking=True, memory_format=layout))
         return answer.float().cpu()
@@ -93,11 +94,11 @@ def compute_outputs(
             watch(done, len(batches))
     own = (torch.cat(logits), torch.cat(labels)) if logits else None
     ranks = world.all_gather_object((own, indices, unreadable))
-    unreadable = [fault for *_, faults in ranks for fault in faults]
+    unreadable = [error for *_, errors in ranks for error in errors]
     if all(answered is None for answered, *_ in ranks):
         path, reason = unreadable[0]
         raise DataError(
-            "Images that can be read were expected, to judge the model by.",
+            "Images that can be read were expected, to evaluate the model on.",
             f"None of {len(unreadable):,} can; the first, {path}: {reason}",
             "Replace or remove them; `lensmith data check DIR` says what is wrong with each.",
         )

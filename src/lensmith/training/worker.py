@@ -1,4 +1,4 @@
-"""One of the processes that `launch` starts: `python -m lensmith.training.worker RUN`."""
+"""One rank's process, which `launch` starts: `python -m lensmith.training.worker RUN`."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from pathlib import Path
 
 from lensmith.core.machine import share_cores
 from lensmith.errors import LensmithError
-from lensmith.training.signals import die_of_signals
+from lensmith.training.signals import end_on_signals
 
 
 def main(run: Path) -> int:
-    """Train as this rank, and say in a file what went wrong; returns the exit code."""
-    die_of_signals()
+    """Train as this rank, and write an error to a file for `launch`; returns the exit code."""
+    end_on_signals()
     share_cores()
     from lensmith.training.launch import end_with_parent, write_error
     from lensmith.training.microbatch.distributed import World
-    from lensmith.training.run_dir.lock import held_by_ranks
+    from lensmith.training.run_dir.lock import locked_by_ranks
     from lensmith.training.run_dir.run import Run
     from lensmith.training.trainer import Trainer
 
     end_with_parent()
     world = World.join()
     try:
-        with held_by_ranks(run) if world.is_rank_zero else nullcontext():
+        with locked_by_ranks(run) if world.is_rank_zero else nullcontext():
             Trainer(world=world).run(Run.open(run))
     except LensmithError as error:
         write_error(error, world.rank)

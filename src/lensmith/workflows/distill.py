@@ -1,15 +1,16 @@
-"""A small network trained on what a large one answers: `train` on the parts of the teacher's run; both side by side."""
+"""Knowledge distillation: a small network learns from a large one's answers, on the parts of the teacher's run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from lensmith.config import TrainSettings
 from lensmith.config.base import read_yaml
+from lensmith.core.result import Result
 from lensmith.data.split import prepare
 from lensmith.errors import DataError, RunError, SettingsError
 from lensmith.training.microbatch.distributed import World
@@ -21,17 +22,17 @@ from lensmith.training.teacher import another_seed
 from lensmith.workflows.train_and_export import AUTO, Trained, settings_for, train
 
 INHERITED = ("split", "seed", "resize")
-"""Settings of the teacher's run that are the student's unless said otherwise, as is where its images lie."""
+"""Settings that the student inherits from the teacher's run unless they are given, as it inherits the images."""
 
 
 @dataclass(frozen=True)
-class Side:
-    """One of the two.
+class ComparedModel(Result):
+    """The teacher or the student, to be compared with the other.
 
     Attributes:
-        run: its folder.
-        model: its backbone.
-        accuracy: of its best epoch on the validation part; None where that is not the student's, or empty.
+        run: the run folder.
+        model: the backbone.
+        accuracy: accuracy of the best epoch on the student's validation part, 0..1; None where it cannot be compared.
         params_millions: parameters with the head for these classes, in millions.
     """
 
@@ -47,17 +48,17 @@ class Distilled:
 
     Attributes:
         trained: the student's run with its bundle.
-        teacher: what it learnt from.
-        student: what it came to.
+        teacher: the teacher's figures.
+        student: the student's figures.
     """
 
     trained: Trained
-    teacher: Side
-    student: Side
+    teacher: ComparedModel
+    student: ComparedModel
 
     @classmethod
     def of(cls, trained: Trained) -> Distilled:
-        """With the teacher that stands in the student's settings.
+        """The student beside the teacher that its settings name.
 
         Raises:
             RunError: the teacher's run is gone.
@@ -67,44 +68,51 @@ class Distilled:
         teacher = Run.open(student.settings.teacher)
         comparable = _validation(teacher) == _validation(student)
         accuracy = RunResult.read(teacher).metrics["val_accuracy"] if comparable else None
-        return cls(trained, _side(teacher, accuracy), _side(student, trained.result.metrics["val_accuracy"]))
+        return cls(trained, _compared(teacher, accuracy), _compared(student, trained.result.metrics["val_accuracy"]))
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: all that `train` says, and the two."""
-        return {**self.trained.as_dict(), "teacher": asdict(self.teacher), "student": asdict(self.student)}
+        """Plain values for JSON: those of `train`, and the teacher and the student."""
+        return {**self.trained.as_dict(), "teacher": self.teacher.as_dict(), "student": self.student.as_dict()}
 
 
 def distill(
     given: Mapping[str, Any], recipe: str | PathLike[str] | None = None, resume: str | PathLike[str] | None = None
 ) -> Distilled:
-    """Train a student and export it; arguments as those of `training.train`.
+    """Train a student and export it.
 
-    What is not said of the data is as in the teacher's run: the images, and the part that each is in.
+    Images and parts are those of the teacher's run unless the settings name others.
+
+    Args:
+        given: settings given by flag or keyword; None means not given.
+        recipe: a YAML file of settings, under those given.
+        resume: the run folder to resume; AUTO looks for one by the settings.
 
     Raises:
         SettingsError: settings that cannot be used, or a teacher of other classes or parts.
-        RunError: the teacher is no run, or has no epoch behind it; its images have changed; or the run to go on with is
-            no student's.
+        RunError: the teacher is no run, or has not finished an epoch; its images have changed; or the run to resume has
+            no teacher.
     """
     if resume is not None and resume != AUTO:
         if Run.open(Path(resume)).settings.teacher is None:
             raise RunError(
                 f"The run of a student was expected at {resume}.",
                 "It has no teacher.",
-                f"Go on with it: lensmith train --resume {resume}",
+                f"Resume it: lensmith train --resume {resume}",
             )
         return Distilled.of(train(given, recipe, resume))
-    base_settings, said = _settled(given, recipe)
-    settings = settings_for(said, recipe, base_settings)
+    base_settings, given = _with_teacher(given, recipe)
+    settings = settings_for(given, recipe, base_settings)
     assert settings.teacher is not None
     if settings.data is base_settings["data"]:
         teacher = Run.open(settings.teacher)
         World.join().on_rank_zero(lambda: _require_same_images(teacher, settings))
-    return Distilled.of(train(said, recipe, resume, base_settings))
+    return Distilled.of(train(given, recipe, resume, base_settings))
 
 
-def _settled(given: Mapping[str, Any], recipe: str | PathLike[str] | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What comes from the teacher's run, and what was said, with the teacher's path in full."""
+def _with_teacher(
+    given: Mapping[str, Any], recipe: str | PathLike[str] | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Base settings from the teacher's run, and the given ones with the teacher's path in full."""
     layers = TrainSettings.layers(given, read_yaml(Path(recipe)) if recipe is not None else {})
     missing = [role for role, name in (("teacher", "teacher"), ("student", "model")) if name not in layers]
     if missing:
@@ -115,18 +123,18 @@ def _settled(given: Mapping[str, Any], recipe: str | PathLike[str] | None) -> tu
         )
     teacher = Run.open(Path(str(layers["teacher"])))
     inherited = {name: getattr(teacher.settings, name) for name in INHERITED}
-    # In full, so that the run can be gone on with from another folder.
+    # In full, so that the run can be resumed from another folder.
     return {"data": teacher.source, **inherited}, {**given, "teacher": teacher.path.resolve()}
 
 
 def _require_same_images(teacher: Run, settings: TrainSettings) -> None:
-    """Refuse images that have changed since, or come in other parts.
+    """Refuse images that have changed since the teacher's run, or are in other parts.
 
     Raises:
-        RunError: they do.
+        RunError: images, classes or parts differ.
     """
     expected = f"The images and parts that the teacher {teacher.path} was trained on were expected in {settings.data}."
-    remedy = "Put them back, or say with --data which images the student learns from."
+    remedy = "Put them back, or name with --data which images the student learns from."
     try:
         images = prepare(settings.data, settings.split, settings.seed)
     except DataError as error:
@@ -141,6 +149,6 @@ def _validation(run: Run) -> set[tuple[str, int]]:
     return {(sample.path, sample.label) for sample in run.images.part("val")}
 
 
-def _side(run: Run, accuracy: float | None) -> Side:
+def _compared(run: Run, accuracy: float | None) -> ComparedModel:
     count = backbone.count_parameters(run.settings, len(run.images.labels))
-    return Side(run.path, run.settings.model, accuracy, round(count / 1e6, 3))
+    return ComparedModel(run.path, run.settings.model, accuracy, round(count / 1e6, 3))

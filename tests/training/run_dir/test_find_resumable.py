@@ -87,7 +87,7 @@ def test_what_another_process_is_just_beginning_is_not_removed(
         with pytest.raises(RunError, match="Another one is training it"):
             find_resumable.find(short())
 
-    with lock.held(run):
+    with lock.locked_run(run):
         assert in_child(second) == 0
     assert Run.open(run).path == run
     assert find_resumable.find(short()) is None

@@ -169,7 +169,7 @@ def test_it_is_said_once_when_memory_begins_to_change_the_result(
         for step, exact in enumerate((True, False, False), start=1):
             made.step(step, step, FIGURES, outcome(step, exact=exact), 100)
     assert capsys.readouterr().err == (
-        "step 2: chunks are smaller than BatchNorm's tile, so their number changes the result\n"
+        "step 2: chunks below BatchNorm's virtual batch: their number changes the result\n"
     )
     assert [line["exact"] for line in told(tmp_path, "memory")] == [True, False, False]
 

@@ -1,1 +1,1 @@
-"""The run folder: checkpoints, events, pictures, and which run goes on."""
+"""The run folder: checkpoints, events, plots, its lock, and which run is resumed."""

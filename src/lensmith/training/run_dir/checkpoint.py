@@ -1,7 +1,7 @@
-"""Checkpoints: written whole or not at all, two kept, and read without running code.
+"""Checkpoint files: written whole or not at all, the newest two of a run, and read without running code.
 
-A run keeps the newest (last.pt) and the one before (previous.pt). torch does not notice when bytes of a file have
-changed, so each ends with the SHA-256 of all before it; `torch.load` passes that over.
+A run has the newest (last.pt) and the one before (previous.pt). torch does not notice when bytes of a file have
+changed, so each ends with the SHA-256 of all before it, which `torch.load` ignores.
 """
 
 from __future__ import annotations
@@ -10,61 +10,55 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
+from lensmith.core.files import atomic_path, sync_directory
 from lensmith.core.text import first_sentence
 from lensmith.errors import OutputError, RunError
 
 LAST = "last.pt"
 PREVIOUS = "previous.pt"
-PARTIAL = ".partial"
 
 _SEAL = b"lensmith"
-"""Stands between torch's bytes and their SHA-256."""
+"""Mark between torch's bytes and their SHA-256."""
 
 _TRAIN_AGAIN = "Train again into another folder."
 
 
 def save(state: dict[str, Any], path: Path, previous: Path | None = None) -> None:
-    """Write tensors and plain values to `path`; whatever interrupts this, a whole checkpoint stays.
+    """Write tensors and plain values to `path`; whatever interrupts it, a whole checkpoint stays.
 
     Args:
         state: tensors, numbers, strings, None, and dicts and lists of them.
-        path: where it goes, in the place of an older one; RUN/checkpoints/NAME.
-        previous: where the older one goes; without it, it is lost once the new one is whole.
+        path: the checkpoint to write, RUN/checkpoints/NAME; it replaces an older one.
+        previous: a second path, which the older one is moved to; None: the older one is lost.
 
     Raises:
-        OutputError: no room or no right to write; what stood there before is as it was.
+        OutputError: no room or no right to write; the older checkpoint is unchanged.
     """
-    partial = path.with_name(path.name + PARTIAL)
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.unlink(missing_ok=True)
         _require_room(state, path)
-        try:
+        with atomic_path(path) as partial:
             with partial.open("wb") as file:
                 sealed = _Sealed(file)
                 torch.save(state, sealed)  # type: ignore[arg-type]
                 sealed.close()
-                os.fsync(file.fileno())
+                os.fsync(file.fileno())  # a full disk may show only now, while the older one is still there
             if previous is not None and path.exists():
-                path.replace(previous)  # from here to the next line the previous one is the newest
-            partial.replace(path)
-            _sync(path.parent)
-        finally:
-            partial.unlink(missing_ok=True)
+                path.replace(previous)  # until the new one takes its name, the previous one is the newest
 
 
 def load(path: Path, if_missing: str = _TRAIN_AGAIN) -> dict[str, Any]:
     """Read a checkpoint to the CPU.
 
     Args:
-        path: what `save` wrote.
-        if_missing: the remedy where there is none.
+        path: a file that `save` wrote.
+        if_missing: the error's remedy where there is none.
 
     Raises:
         RunError: there is none, or it is damaged.
@@ -80,16 +74,16 @@ def load(path: Path, if_missing: str = _TRAIN_AGAIN) -> dict[str, Any]:
 
 
 def recover(folder: Path, if_missing: str = _TRAIN_AGAIN) -> str | None:
-    """See to it that last.pt is whole: where it is damaged, or a crash has left none, previous.pt takes its place.
+    """Make last.pt whole: where it is damaged, or a crash has left none, previous.pt takes its place.
 
-    What a killed `save` left half-written is removed.
+    Partial files of a killed `save` are removed.
 
     Args:
-        folder: checkpoints/ of a run, which no other process is writing to.
-        if_missing: the remedy where there is neither.
+        folder: a run's folder checkpoints/, which no other process is writing to.
+        if_missing: the error's remedy where there is neither file.
 
     Returns:
-        Why previous.pt had to stand in; None where it had not.
+        Why previous.pt had to take its place; None where it had not.
 
     Raises:
         RunError: there is none, or none that is whole; nothing was touched.
@@ -103,11 +97,11 @@ def recover(folder: Path, if_missing: str = _TRAIN_AGAIN) -> str | None:
             f"A whole checkpoint was expected in {folder}.", f"{' and '.join(problems.values())}.", _TRAIN_AGAIN
         )
     with _explained(folder / LAST):
-        for stale in folder.glob("*" + PARTIAL):
+        for stale in folder.glob("*.partial*"):
             stale.unlink(missing_ok=True)
         if LAST in problems:
             (folder / PREVIOUS).replace(folder / LAST)
-            _sync(folder)
+            sync_directory(folder)
     return problems.get(LAST)
 
 
@@ -123,11 +117,11 @@ def _problem(path: Path) -> str | None:
 
 
 class _DamagedError(Exception):
-    """A file that is not as `save` left it; the text says why."""
+    """A file that differs from what `save` wrote; the text says how."""
 
 
 class _Sealed:
-    """What `torch.save` needs of a file; adds up what goes through, and closes with the sum."""
+    """The file that `torch.save` writes to: hashes all bytes, and ends them with the SHA-256."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._digest = file, hashlib.sha256()
@@ -151,7 +145,7 @@ def _read(path: Path) -> dict[str, Any]:
         try:
             state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch, pickle and zip each raise something else
-            # torch's own text goes on to advise switching its protection off
+            # torch's own text advises to switch its protection off
             reason = first_sentence(str(error)) or type(error).__name__
             raise RunError(
                 f"A checkpoint that this lensmith can read was expected at {path}.",
@@ -181,7 +175,7 @@ def _require_whole(file: IO[bytes]) -> None:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Say what a system's refusal to write `path` means."""
+    """Translate the system's refusal to write `path` into an OutputError."""
     try:
         yield
     except (OSError, RuntimeError) as error:  # torch hides the OSError of a full disk behind its own
@@ -190,8 +184,8 @@ def _explained(path: Path) -> Iterator[None]:
             raise
         raise OutputError(
             f"A checkpoint was to be written to {path}.",
-            f"The system said: {cause.strerror or cause}; what was saved before is as it was.",
-            f"Free some space or get the rights, then {_way_on(path)}",
+            f"The system said: {cause.strerror or cause}; what was saved before is unchanged.",
+            f"Free some space or get the rights, then {_next_command(path)}",
         ) from error
 
 
@@ -201,31 +195,21 @@ def _require_room(state: dict[str, Any], path: Path) -> None:
     if needed > free:
         raise OutputError(
             f"Room for a checkpoint of {needed / 1e6:,.1f} MB was expected in {path.parent}.",
-            f"{free / 1e6:,.1f} MB are free; what was saved before is as it was.",
-            f"Free some space, then {_way_on(path)}",
+            f"{free / 1e6:,.1f} MB are free; what was saved before is unchanged.",
+            f"Free some space, then {_next_command(path)}",
         )
 
 
-def _way_on(path: Path) -> str:
+def _next_command(path: Path) -> str:
     if any(path.with_name(name).exists() for name in (LAST, PREVIOUS)):
-        return f"go on with: lensmith train --resume {path.parent.parent}"
+        return f"resume with: lensmith train --resume {path.parent.parent}"
     return "run the same command again."
 
 
 def _bytes(value: Any) -> int:
-    """Of the tensors in `value`, each storage once per mention: a little more than the file holds, if anything."""
+    """Bytes of the tensors in `value`, each as often as it occurs: if anything, more than the file holds."""
     if isinstance(value, torch.Tensor):
         return value.nbytes
     if isinstance(value, dict):
         return sum(map(_bytes, value.values()))
     return sum(map(_bytes, value)) if isinstance(value, (list, tuple)) else 0
-
-
-def _sync(folder: Path) -> None:
-    """Have the folder's names on the disk, as `fsync` has a file's bytes there."""
-    with suppress(OSError):  # some network file systems sync no folders
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

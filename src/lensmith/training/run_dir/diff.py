@@ -1,7 +1,4 @@
-"""What has changed since a run began: its settings as they are said now, and its images as they lie there now.
-
-Also whether two runs, one of which learns from the other, hold the same images back.
-"""
+"""Differences since a run's start, in settings and images, and between the parts of a teacher and its student."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lensmith.config import TrainSettings
-from lensmith.config.training import MAY_CHANGE as MAY_CHANGE
+from lensmith.config.training import MAY_CHANGE
 from lensmith.core.text import listed
 from lensmith.data.scan import ImageSet, Sample
 from lensmith.data.split import prepare
@@ -24,21 +21,21 @@ FOR_A_BUDGET = frozenset(
         "augment", "first_lr_ratio", "backbone_lr_ratio", "feature_weight",
     }
 )  # fmt: skip
-"""Settings that a run with a time budget has chosen for itself."""
+"""Settings that a run with a time budget chose for itself."""
 
 
-def of_settings(settings: TrainSettings, said: Mapping[str, Any]) -> list[str]:
-    """`lr: 0.001 in the run, 0.01 now` for each that is said differently and may not change.
+def of_settings(settings: TrainSettings, given: Mapping[str, Any]) -> list[str]:
+    """Settings that are given differently and may not change, as `lr: 0.001 in the run, 0.01 now`.
 
     Args:
-        settings: of the run.
-        said: validated values by name; what is not said is not compared.
+        settings: the run's settings.
+        given: validated values by name; settings that are not named are not compared.
     """
     found = []
-    passed_over = MAY_CHANGE | (FOR_A_BUDGET if settings.time_budget is not None else frozenset())
-    for name, now in said.items():
+    ignored = MAY_CHANGE | (FOR_A_BUDGET if settings.time_budget is not None else frozenset())
+    for name, now in given.items():
         before = getattr(settings, name)
-        if name not in passed_over and _comparable(before) != _comparable(now):
+        if name not in ignored and _comparable(before) != _comparable(now):
             found.append(f"{name}: {_shown(before)} in the run, {_shown(now)} now")
     return found
 
@@ -77,7 +74,7 @@ def with_changes(run: Run, given: Mapping[str, Any]) -> Run:
 
 
 def of_data(run: Run, images: ImageSet) -> list[str]:
-    """Classes, then files: how many and which were removed, were added, or have other bytes, labels or parts."""
+    """Differences in classes, then in files: how many were removed, added, or have another size, class or part."""
     before = {sample.path: (run.images.labels[sample.label], sample.part) for sample in run.images.samples}
     now = {sample.path: (images.labels[sample.label], sample.part) for sample in images.samples}
     sizes = {sample.path: size for sample, size in zip(images.samples, images.sizes, strict=True)}
@@ -102,12 +99,12 @@ def of_data(run: Run, images: ImageSet) -> list[str]:
 
 
 def crossed(run: Run, images: ImageSet) -> list[str]:
-    """Paths of images that train in one and are held back in the other, to validate or test.
+    """Data leakage between two runs: paths of images that train in one and validate or test in the other.
 
     Args:
-        run: of which each image's part is known.
-        images: in parts. In another folder, an image is the same if its path and bytes are, as far as the run's own
-            is still there to be compared.
+        run: the one run, whose folder names each image's part.
+        images: the other run's images, in parts. In another folder an image is the same if its path and bytes are,
+            as far as the first run's file is still there to be compared.
     """
     trains = {sample.path: sample.part == "train" for sample in run.images.samples}
     elsewhere = images.root.resolve() != run.images.root.resolve()
@@ -127,7 +124,7 @@ def crossed(run: Run, images: ImageSet) -> list[str]:
 
 
 def _comparable(value: Any) -> Any:
-    """The same file may be named from another folder."""
+    """Paths in full, since the same file may be named from another folder."""
     return value.resolve() if isinstance(value, Path) else value
 
 

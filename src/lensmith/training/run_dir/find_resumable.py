@@ -1,4 +1,4 @@
-"""`--resume auto`: which run the same command line, given again, goes on with."""
+"""`--resume auto`: finds the run that the same command line, given again, resumes."""
 
 from __future__ import annotations
 
@@ -8,31 +8,27 @@ from pathlib import Path
 from lensmith.config import TrainSettings
 from lensmith.errors import RunError
 from lensmith.training.run_dir import diff
-from lensmith.training.run_dir.lock import held
+from lensmith.training.run_dir.lock import locked_run
 from lensmith.training.run_dir.run import DESCRIPTION, RUNS, Run, is_unbegun
 
 
 def find(settings: TrainSettings) -> Path | None:
-    """The run folder to go on with, or None where one is to be begun.
+    """The run folder to resume; None: a new run is to be started.
 
     With `settings.out` it is that folder if a run is there, finished or not. Without, it is the newest unfinished run
-    in runs/ that has the same data folder and settings. What a run left that was stopped before its first checkpoint
-    is removed.
+    in runs/ that has the same data folder and settings. The folder of a run that was stopped before its first
+    checkpoint is removed.
 
     Raises:
-        RunError: another process is beginning a run there.
+        RunError: another process is starting a run there.
     """
     if settings.out is None:
         return _newest_like(settings)
-    _clear(settings.out)
+    if is_unbegun(settings.out):
+        with locked_run(settings.out):
+            if is_unbegun(settings.out):  # still, now that no other process works on it
+                shutil.rmtree(settings.out)
     return settings.out if (settings.out / DESCRIPTION).exists() else None
-
-
-def _clear(path: Path) -> None:
-    if is_unbegun(path):
-        with held(path):
-            if is_unbegun(path):  # still, now that nobody else is at it
-                shutil.rmtree(path)
 
 
 def _newest_like(settings: TrainSettings) -> Path | None:
@@ -40,7 +36,7 @@ def _newest_like(settings: TrainSettings) -> Path | None:
     for description in RUNS.glob(f"*/{DESCRIPTION}"):
         try:
             run = Run.open(description.parent)
-        except RunError:  # another one's, or damaged: nothing to go on with
+        except RunError:  # of another version, or damaged
             continue
         same = run.source == settings.data.resolve() and not diff.of_settings(run.settings, dict(settings))
         if same and run.has_checkpoint and not (run.is_finished and run.bundle.exists()):

@@ -1,4 +1,4 @@
-"""Pictures of a run: loss and accuracy by epoch; memory and chunks by step."""
+"""Plots of a run: loss and accuracy by epoch; memory and chunks by step."""
 
 from __future__ import annotations
 
@@ -7,64 +7,72 @@ from typing import Any
 
 
 def draw_curves(history: list[dict[str, Any]], path: Path) -> None:
-    """Loss and accuracy by epoch as a PNG: training and validation, the unfreezing and the best epoch marked."""
+    """Plot loss and accuracy by epoch as a PNG, and mark the unfreezing and the best epoch.
+
+    Args:
+        history: the run's epoch events, in order.
+        path: the PNG to write.
+    """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     epochs = [line["epoch"] for line in history]
     best = max((line["epoch"] for line in history if line["best"]), default=None)
-    thawed = next((line["epoch"] for line in history if not line["phase"].startswith("head")), None)
+    unfrozen = next((line["epoch"] for line in history if not line["phase"].startswith("head")), None)
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         axes.plot(epochs, [line[f"train_{quantity}"] for line in history], marker="o", ms=3, label="training")
         validation = [line[f"val_{quantity}"] for line in history]
         if None not in validation:
             axes.plot(epochs, validation, marker="o", ms=3, label="validation")
-        if thawed is not None and thawed > epochs[0]:
-            axes.axvline(thawed - 0.5, color="0.6", ls=":", lw=1, label="backbone unfrozen")
+        if unfrozen is not None and unfrozen > epochs[0]:
+            axes.axvline(unfrozen - 0.5, color="0.6", ls=":", lw=1, label="backbone unfrozen")
         if best is not None:
             axes.axvline(best, color="tab:green", ls="--", lw=1, label="best")
         axes.set(xlabel="epoch", title=quantity)
         if epochs[0] == epochs[-1]:  # around one epoch the axis would count in hundredths
             axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        _style(axes)
     axes.legend(frameon=False)
     figure.savefig(path, dpi=110)
 
 
-def draw_memory(told: list[dict[str, Any]], path: Path) -> None:
-    """Memory held and chunks by step as a PNG, each retry marked; none where nothing was told of memory.
+def draw_memory(events: list[dict[str, Any]], path: Path) -> None:
+    """Plot memory and chunks by step as a PNG, and mark out-of-memory retries; without memory events, no file.
 
     Args:
-        told: the `memory` and `oom` events of a run, in order.
-        path: to write.
+        events: the run's `memory` and `oom` events, in order.
+        path: the PNG to write.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    points = [line for line in told if line["event"] == "memory"]
+    points = [line for line in events if line["event"] == "memory"]
     if not points:
         return
     steps = [line["step"] for line in points]
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     memory, chunks = figure.subplots(1, 2)
     memory.plot(steps, [line["peak_bytes"] / 1e9 for line in points], marker="o", ms=3)
-    memory.set(title="memory held, GB", ylim=(0, None))
+    memory.set(title="memory in use, GB", ylim=(0, None))
     chunks.step(steps, [line["chunks"] for line in points], where="post", marker="o", ms=3, label="chunks")
     if checkpointed := [(line["step"], line["chunks"]) for line in points if line["checkpointing"]]:
         chunks.plot(
             *zip(*checkpointed, strict=True), ls="", marker="s", ms=5, color="tab:orange", label="with checkpointing"
         )
-    for number, line in enumerate(line for line in told if line["event"] == "oom"):
+    for number, line in enumerate(line for line in events if line["event"] == "oom"):
         chunks.axvline(line["step"], color="tab:red", ls=":", lw=1, label=None if number else "out of memory, retried")
     chunks.set(title="chunks a step", ylim=(0, None))
     chunks.yaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (memory, chunks):
         axes.set_xlabel("step")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        _style(axes)
     chunks.legend(frameon=False)
     figure.savefig(path, dpi=110)
+
+
+def _style(axes: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)

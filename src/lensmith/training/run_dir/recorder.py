@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: a moving bar (or a line an epoch) on standard error, and events.jsonl."""
+"""The recorder of a run under way: a progress bar or a line an epoch on standard error, and events.jsonl."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ MEMORY_EVERY_S = 10.0
 
 
 class Recorder:
-    """Writes events as they happen and keeps the bar; use as a context.
+    """Writes events and messages as they happen, and moves the progress bar; use as a context.
 
     Args:
-        events: file to append to; None on a rank that leaves speaking to another.
-        epochs: of the whole run.
-        steps_per_epoch: of the bar.
+        events: the file to append to; None on ranks that neither write nor print.
+        epochs: number of epochs of the whole run.
+        steps_per_epoch: length of the progress bar.
     """
 
     def __init__(self, events: Path | None, epochs: int, steps_per_epoch: int) -> None:
@@ -35,8 +35,8 @@ class Recorder:
         self._file: TextIO | None = None
         self._epochs, self._steps = epochs, steps_per_epoch
         self._shows = events is not None and is_terminal()
-        self._told: dict[str, Any] = {}
-        self._told_at = 0.0
+        self._memory: dict[str, Any] = {}
+        self._memory_at = 0.0
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -60,32 +60,32 @@ class Recorder:
             self._file.close()
 
     def event(self, name: str, **fields: Any) -> None:
-        """Append one line, with the Unix time; on disk when this returns, as far as the system's own buffers go."""
+        """Append one event with the Unix time, and hand it to the system at once."""
         if self._file is not None:
             self._file.write(json.dumps({"event": name, **fields, "time": round(time.time(), 3)}) + "\n")
             self._file.flush()
 
     def log(self, text: str) -> None:
-        """A line for people, above the bar."""
+        """Print a message above the progress bar."""
         if self._shows:
             self._progress.console.print(text, highlight=False, markup=False)
         elif self._file is not None:
             print(text, file=sys.stderr, flush=True)
 
     def begin_epoch(self, epoch: int, phase: str, done: int) -> None:
-        """Start the bar of a 0-based epoch at `done` steps."""
+        """Start the progress bar of a 0-based epoch at `done` steps."""
         what = f"epoch {epoch + 1}/{self._epochs} {phase}"
         self._progress.reset(self._bar, total=self._steps, completed=done, description=what, figures="")
 
     def step(self, step: int, done: int, figures: Figures, outcome: StepResult, peak_bytes: int) -> None:
-        """Move the bar to `done` steps of the epoch; an event where chunks changed, and else now and then.
+        """Move the progress bar; write an event where memory ran out or chunks changed, and every MEMORY_EVERY_S.
 
         Args:
-            step: since the run began, 1-based.
-            done: steps of the epoch.
-            figures: of the epoch so far.
-            outcome: of the step.
-            peak_bytes: the most memory held since the last time.
+            step: the run's 1-based step.
+            done: number of steps of the epoch that are done.
+            figures: the epoch's figures so far.
+            outcome: the step's result.
+            peak_bytes: the most memory in use since the last call.
         """
         chunks = f"{outcome.chunks} chunk{'s' if outcome.chunks > 1 else ''}{'*' if outcome.checkpointing else ''}"
         text = (
@@ -96,25 +96,25 @@ class Recorder:
         cut = {"chunks": outcome.chunks, "checkpointing": outcome.checkpointing, "exact": outcome.exact}
         if outcome.retries:
             self.event("oom", step=step, retries=outcome.retries, **cut)
-        if cut != self._told or time.monotonic() - self._told_at > MEMORY_EVERY_S:
-            if self._told.get("exact", True) and not outcome.exact:
-                self.log(f"step {step}: chunks are smaller than BatchNorm's tile, so their number changes the result")
-            self._told, self._told_at = cut, time.monotonic()
+        if cut != self._memory or time.monotonic() - self._memory_at > MEMORY_EVERY_S:
+            if self._memory.get("exact", True) and not outcome.exact:
+                self.log(f"step {step}: chunks below BatchNorm's virtual batch: their number changes the result")
+            self._memory, self._memory_at = cut, time.monotonic()
             self.event("memory", step=step, peak_bytes=peak_bytes, **cut)
 
     def working(self, what: str, done: int, total: int) -> None:
-        """Show how far something is that is no epoch."""
+        """Show the progress of work between epochs, such as computing features."""
         self._progress.update(self._bar, description=what, completed=done, total=total, figures="")
 
     def validating(self, done: int, total: int) -> None:
-        """Show how far the validation is, in batches."""
+        """Show the progress of validation, in batches."""
         self._progress.update(self._bar, completed=done, total=total, figures="validating")
 
     def end_epoch(self, line: dict[str, Any]) -> None:
-        """Write the epoch's line to events.jsonl and for people."""
+        """Write the epoch's event and print its line."""
         self.event("epoch", **line)
         if self._file is not None:
-            os.fsync(self._file.fileno())  # the checkpoint that comes after it must not outlive it
+            os.fsync(self._file.fileno())  # on disk before the checkpoint that follows it
         validation = ""
         if line["val_loss"] is not None:
             validation = f"  val loss {line['val_loss']:.3f} accuracy {line['val_accuracy']:.3f}"
@@ -126,7 +126,7 @@ class Recorder:
 
     @staticmethod
     def _cut(line: dict[str, Any]) -> str:
-        """How the batches were cut, where memory had a say in it."""
+        """Number of chunks and activation checkpointing, where memory made them necessary."""
         checkpointing = ", checkpointing" if line["checkpointing"] else ""
         return (
             f"  {line['chunks']} chunk{'s' * (line['chunks'] > 1)}{checkpointing}"

@@ -1,13 +1,13 @@
-"""A run folder: what training leaves behind, and what export and resume find there.
+"""A run folder: what training writes, and what export and resume read.
 
-run.json             settings as resolved, labels, preprocessing, where the data lies, versions
-splits.csv           which image is in which part, and how many bytes it has
-events.jsonl         one line an epoch, and what else happened
-tracking.json        how much of that has got into MLflow
+run.json             resolved settings, labels, preprocessing, the data's paths, versions
+splits.csv           part and size in bytes of each image
+events.jsonl         one line an epoch, and other events
+tracking.json        how much of it MLflow has received
 curves.png           loss and accuracy
 memory.png           memory and chunks
-checkpoints/last.pt  to go on from; previous.pt is the one before, best.pt the best epoch on the validation part
-bundle/              what `lensmith export` made
+checkpoints/last.pt  the newest checkpoint; previous.pt is the one before, best.pt the best epoch's weights
+bundle/              the bundle that `lensmith export` made
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import csv
 import dataclasses
 import io
 import json
-import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -29,34 +28,36 @@ from typing import Any
 from pydantic import ValidationError
 
 from lensmith.config import TrainSettings
+from lensmith.core.files import atomic_write
 from lensmith.core.version import installed_versions
 from lensmith.data.scan import ImageSet, Sample
 from lensmith.errors import OutputError, RunError
 from lensmith.imaging.preprocessing import Preprocessing
 from lensmith.tracking import state
 from lensmith.training.run_dir import lock
-from lensmith.training.run_dir.checkpoint import LAST, PARTIAL, PREVIOUS
+from lensmith.training.run_dir.checkpoint import LAST, PREVIOUS
 
 DESCRIPTION = "run.json"
 SPLITS = "splits.csv"
 EVENTS = "events.jsonl"
+CHECKPOINTS = "checkpoints"
 RUNS = Path("runs")
 VERSIONS = ("lensmith", "torch", "torchvision", "timm", "numpy", "pillow", "onnx", "onnxscript", "onnxruntime")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder with what stands in run.json and splits.csv.
+    """A run folder with the content of run.json and splits.csv.
 
     Attributes:
         path: the folder.
-        settings: as resolved.
-        images: root, labels and the parts that the run was given.
-        preprocessing: of the model.
-        provenance: where its first weights came from.
-        fingerprint: of the data when the run began.
+        settings: the resolved settings.
+        images: the images' root, labels and parts.
+        preprocessing: the model's preprocessing.
+        provenance: the origin of the first weights.
+        fingerprint: a hash of the data at the run's start.
         source: folder or CSV that the images were read from, absolute.
-        sizes: bytes of each sample's file when the run began, by path.
+        sizes: file sizes at the run's start in bytes, by the sample's path.
     """
 
     path: Path
@@ -70,22 +71,22 @@ class Run:
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of the checkpoints."""
-        return self.path / "checkpoints"
+        """The folder of the checkpoints."""
+        return self.path / CHECKPOINTS
 
     @property
     def last(self) -> Path:
-        """Checkpoint to go on from."""
+        """The newest checkpoint."""
         return self.checkpoints / LAST
 
     @property
     def previous(self) -> Path:
-        """The checkpoint before it."""
+        """The checkpoint before the newest."""
         return self.checkpoints / PREVIOUS
 
     @property
     def best(self) -> Path:
-        """Checkpoint of the best epoch."""
+        """Weights of the best epoch."""
         return self.checkpoints / "best.pt"
 
     @property
@@ -95,12 +96,12 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the training came to its end."""
+        """Whether the training reached its end."""
         return any(line["event"] == "end" for line in self._lines())
 
     @property
     def events(self) -> Path:
-        """One JSON object a line."""
+        """The events, one JSON object a line."""
         return self.path / EVENTS
 
     @property
@@ -115,7 +116,7 @@ class Run:
 
     @property
     def bundle(self) -> Path:
-        """Where the bundle goes unless told otherwise."""
+        """The bundle's default path."""
         return self.path / "bundle"
 
     def start_command(self) -> str:
@@ -126,7 +127,7 @@ class Run:
         """Write the folder; the description comes last, so a folder with one is complete.
 
         Raises:
-            OutputError: the folder holds something.
+            OutputError: the folder is not empty, or lies among the images.
         """
         require_free(self.path)
         if self.path.resolve().is_relative_to(self.images.root.resolve()):
@@ -148,7 +149,7 @@ class Run:
         writer = csv.writer(table)
         writer.writerow(("path", "label", "split", "bytes"))
         writer.writerows((s.path, self.images.labels[s.label], s.part, self.sizes[s.path]) for s in self.images.samples)
-        _write_whole(self.path / SPLITS, table.getvalue())
+        atomic_write(self.path / SPLITS, table.getvalue())
         self._describe(
             {
                 "settings": self.settings.model_dump(mode="json"),
@@ -167,10 +168,10 @@ class Run:
         )
 
     def _describe(self, description: dict[str, Any]) -> None:
-        _write_whole(self.path / DESCRIPTION, json.dumps(description, indent=2) + "\n")
+        atomic_write(self.path / DESCRIPTION, json.dumps(description, indent=2) + "\n")
 
     def with_settings(self, settings: TrainSettings, source: Path, root: Path) -> Run:
-        """The same run with settings that may change, and its images where they lie now; run.json says so too."""
+        """The same run with changed settings and paths of its images, in run.json too."""
         now = replace(self, settings=settings, source=source, images=replace(self.images, root=root))
         if (settings, source, root) != (self.settings, self.source, self.images.root):
             description = json.loads((self.path / DESCRIPTION).read_text(encoding="utf-8"))
@@ -184,7 +185,7 @@ class Run:
         """Read a run folder.
 
         Raises:
-            RunError: it is none.
+            RunError: it is no run folder, or not whole.
         """
         try:
             description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
@@ -193,12 +194,12 @@ class Run:
             with (path / SPLITS).open(newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
             samples = tuple(Sample(row["path"], index[row["label"]], row["split"]) for row in rows)  # type: ignore[arg-type]
-            data = description["data"]
+            data, stored = description["data"], description["preprocessing"]
             return cls(
                 path=path,
                 settings=TrainSettings.model_validate(description["settings"]),
                 images=ImageSet(Path(data["root"]), labels, samples, notes=tuple(data["notes"])),
-                preprocessing=_preprocessing(description["preprocessing"]),
+                preprocessing=Preprocessing(**{**stored, "mean": tuple(stored["mean"]), "std": tuple(stored["std"])}),
                 provenance=description["weights"],
                 fingerprint=data["fingerprint"],
                 source=Path(data["source"]),
@@ -217,78 +218,69 @@ class Run:
     def history(self) -> list[dict[str, Any]]:
         """The epoch lines of events.jsonl, the last one of each epoch.
 
-        A line that a full disk or a power cut left unfinished is passed over: its epoch is run again, since the
-        checkpoint comes after it.
+        A line that a full disk or a power cut left unfinished is ignored: its epoch is run again, since the
+        checkpoint is written after it.
         """
         return list({line["epoch"]: line for line in self._lines() if line["event"] == "epoch"}.values())
 
     def memory_history(self) -> list[dict[str, Any]]:
-        """What events.jsonl tells of memory, in order."""
+        """The memory and out-of-memory events, in order."""
         return [line for line in self._lines() if line["event"] in ("memory", "oom")]
 
     def left_out(self) -> dict[str, str]:
-        """Images that the training had to do without, by path, with the reason."""
+        """Images that the training left out: path → reason."""
         return {line["path"]: line["reason"] for line in self._lines() if line["event"] == "left_out"}
 
     def record(self, event: str, **fields: Any) -> None:
         """Append an event, on a line of its own even where the last one was left unfinished."""
-        before = self._said()
+        before = self._text()
         mend = "" if before.endswith("\n") or not before else "\n"
         with self.events.open("a", encoding="utf-8") as file:
             file.write(f"{mend}{json.dumps({'event': event, **fields, 'time': round(time.time(), 3)})}\n")
 
     def _lines(self) -> list[dict[str, Any]]:
         lines = []
-        for text in self._said().splitlines():
+        for text in self._text().splitlines():
             with contextlib.suppress(json.JSONDecodeError):
                 lines.append(json.loads(text))
         return lines
 
-    def _said(self) -> str:
+    def _text(self) -> str:
         # A power cut can leave anything at its end.
         return self.events.read_text(encoding="utf-8", errors="replace") if self.events.exists() else ""
 
 
 def is_unbegun(path: Path) -> bool:
-    """Whether `path` holds what a run leaves that is stopped before its first checkpoint, and nothing else."""
-    checkpoints = path / "checkpoints"
-    names = DESCRIPTION, DESCRIPTION + PARTIAL, SPLITS, SPLITS + PARTIAL, EVENTS, lock.NAME, lock.RANKS, *state.FILES
-    ours = [*(path / name for name in names), checkpoints, checkpoints / (LAST + PARTIAL)]
+    """Whether `path` holds a run that was stopped before its first checkpoint, and nothing else."""
+    names = (DESCRIPTION, SPLITS, EVENTS, lock.NAME, lock.RANKS, *state.FILES)
+    ours = {*(path / name for name in names), path / CHECKPOINTS}
     # A killed process may leave the temporary file of an atomic write.
-    return checkpoints.is_dir() and all(file in ours or ".partial" in file.suffixes for file in path.rglob("*"))
+    return (path / CHECKPOINTS).is_dir() and all(
+        file in ours or ".partial" in file.suffixes for file in path.rglob("*")
+    )
 
 
 def require_free(path: Path) -> None:
-    """Refuse a run folder that holds something.
+    """Refuse a run folder that is not empty.
 
     Raises:
-        OutputError: it does.
+        OutputError: there is something in it.
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        go_on = f", or go on with it: lensmith train --resume {path}" if (path / DESCRIPTION).exists() else ""
+        resume = f", or resume it: lensmith train --resume {path}" if (path / DESCRIPTION).exists() else ""
         raise OutputError(
-            f"A free run folder was expected at {path}.", "It is in use.", f"Name another with --out{go_on}."
+            f"A free run folder was expected at {path}.", "It is in use.", f"Name another with --out{resume}."
         )
 
 
 def default_folder(settings: TrainSettings) -> Path:
-    """runs/DATA-MODEL-TIME."""
+    """The default run folder, runs/DATA-MODEL-TIME."""
     name = settings.data.resolve().stem
     return RUNS / f"{name}-{settings.model}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def _preprocessing(stored: dict[str, Any]) -> Preprocessing:
     return Preprocessing(**{**stored, "mean": tuple(stored["mean"]), "std": tuple(stored["std"])})
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a whole file or none."""
-    partial = path.with_name(path.name + PARTIAL)
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _reason(error: Exception) -> str:
