@@ -9,7 +9,8 @@ from lensmith import config
 from lensmith.api.arguments import StrPath, default, documented, given, locate, located
 
 if TYPE_CHECKING:
-    from lensmith.feedback.dataset import DeletedUploads, FeedbackExport, UploadSummary
+    from lensmith.feedback.dataset import FeedbackExport
+    from lensmith.feedback.folder import DeletedUploads, UploadSummary
     from lensmith.ops.deploy.run import DeployResult
     from lensmith.ops.loadtest.results import LoadTestResult
     from lensmith.ops.token import Token
@@ -100,7 +101,7 @@ class FeedbackFolder:
 
     def summary(self) -> UploadSummary:
         """Count the uploads: by predicted class, by true label, by the reason why they were stored."""
-        from lensmith.feedback.dataset import summarise
+        from lensmith.feedback.folder import summarise
 
         return summarise(self.folder)
 
@@ -125,6 +126,6 @@ class FeedbackFolder:
             request_ids: Requests whose uploads are deleted.
             everything: Delete all of them.
         """
-        from lensmith.feedback.dataset import delete
+        from lensmith.feedback.folder import delete
 
         return delete(self.folder, older_than=older_than, request_ids=request_ids, everything=everything)

@@ -188,38 +188,39 @@ def code(error: BaseException) -> str:
 
 
 def _translated(error: Exception, address: str) -> RegistryError:
-    reason = _reason(error)
-    if "authentication failed" in str(error):
-        return _refused(address, reason, "Check user and password in the address.")
-    if re.search(r"OperationalError\) table \w+ already exists", str(error)):
+    text, kind, is_server = str(error), code(error), address.startswith("http")
+    is_denied = kind in {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
+    if is_denied or re.search(r"authentication failed|error code 40[13]\b", text):
+        return RegistryError(
+            f"Access to MLflow at {address} was expected.",
+            f"It was refused ({_reason(error)}).",
+            "Check the user and password of a database in its address; for a server set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN.",
+        )
+    if re.search(r"OperationalError\) table \w+ already exists", text):
         return RegistryError(
             f"A complete database was expected at {address}.",
             "The process that created it was stopped before all tables existed.",
             "It is still empty: remove the file, and try again.",
         )
-    if _is_unreachable(error) or (address.startswith("http") and _is_internal(error)):
-        return _unreachable(address, reason)
-    if code(error) == "ENDPOINT_NOT_FOUND" and address.startswith("http"):
+    is_internal = kind == "INTERNAL_ERROR" and not re.search(r"error code 4\d\d\b", text)  # also of a proxy
+    if _is_unreachable(error) or (is_server and is_internal):
+        return _unreachable(address, _reason(error))
+    if is_server and kind == "ENDPOINT_NOT_FOUND":
         return RegistryError(
             f"An `mlflow server` was expected at {address}.",
             "Another server answers there.",
             "Check the address, and the path prefix of a proxy.",
         )
-    if "out-of-date database schema" in str(error):
+    if "out-of-date database schema" in text:
         return RegistryError(
             f"A database of this MLflow was expected at {address}.",
             "Another version created it.",
             "Save a copy of it, then run: mlflow db upgrade URI",
         )
-    if code(error) in {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"} or re.search(
-        r"error code 40[13]\b", str(error)
-    ):
-        return _refused(
-            address, reason, "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
-        )
     return RegistryError(
         f"MLflow at {address} was expected to accept a request.",
-        f"It answered: {reason}.",
+        f"It answered: {_reason(error)}.",
         "List what it holds with: lensmith registry list",
     )
 
@@ -232,10 +233,6 @@ def _unreachable(address: str, reason: str) -> RegistryUnreachableError:
     )
 
 
-def _refused(address: str, reason: str, remedy: str) -> RegistryError:
-    return RegistryError(f"Access to MLflow at {address} was expected.", f"It was refused ({reason}).", remedy)
-
-
 def _is_unreachable(error: BaseException) -> bool:
     """Whether a connection failed, by the error or one of its causes."""
     seen: BaseException | None = error
@@ -245,11 +242,6 @@ def _is_unreachable(error: BaseException) -> bool:
             return True
         seen = seen.__cause__ or seen.__context__
     return code(error) == "TEMPORARILY_UNAVAILABLE" or "too many 50" in str(error)
-
-
-def _is_internal(error: BaseException) -> bool:
-    """Whether a server, or a proxy before it, answered with an internal error."""
-    return code(error) == "INTERNAL_ERROR" and not re.search(r"error code 4\d\d\b", str(error))
 
 
 def _reason(error: Exception) -> str:

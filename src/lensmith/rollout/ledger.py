@@ -14,24 +14,22 @@ import base64
 import json
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import count
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pydantic import ValidationError
 
 from lensmith.core.text import first_line
 from lensmith.errors import RegistryError, RolloutError
-from lensmith.registry.client import code, experiment, problems
-from lensmith.registry.models import versions
+from lensmith.registry.client import problems
 from lensmith.registry.references import CHALLENGER, CHAMPION, PREVIOUS
+from lensmith.rollout.ledger_run import create_run, find_run, retry_once, write_once
 from lensmith.rollout.state import CanaryRelease, Decision
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-EXPERIMENT, LEDGER_TAG, OF_TAG = "lensmith-rollouts", "lensmith.rollouts", "lensmith.rollouts.of"
 PARAM_CHARACTERS, TAG_CHARACTERS = 6000, 8000
 """MLflow's limits; it truncates longer values silently, which would leave broken JSON."""
 
@@ -83,10 +81,8 @@ class Ledger:
             RegistryError: there is no such model.
         """
         with problems(str(client.tracking_uri)):
-            run = _named(client, name)
-            if run and _restored(client, run):
-                return cls(client, name, run)
-            return cls(client, name, _agree(client, name)) if create else None
+            run = find_run(client, name) or (create_run(client, name) if create else None)
+            return cls(client, name, run) if run else None
 
     def latest(self) -> LedgerEntry | None:
         """The entry of the rollout that was begun last; None before the first. Takes one request."""
@@ -143,7 +139,7 @@ class Ledger:
                 f"This one takes {len(text):,}, {len(begun.mapping):,} mapped labels among them.",
                 "Train the challenger with the champion's labels, so that no mapping is needed.",
             )
-        written = _write_once(self.client, self.run, f"rollout.{n}", text)
+        written = write_once(self.client, self.run, f"rollout.{n}", text)
         if written != text:
             raise under_way_error(CanaryRelease.model_validate_json(written))
         self._remove_reports(before=n - 1)
@@ -156,7 +152,7 @@ class Ledger:
             The decision in the ledger, which may be another replica's.
         """
         key = f"rollout.{n}.decision"
-        return _parse(Decision, _write_once(self.client, self.run, key, _shortened(decision)), key)
+        return _parse(Decision, write_once(self.client, self.run, key, _shortened(decision)), key)
 
     def report(self, n: int, replica: str, report: Mapping[str, Any]) -> None:
         """Replace a replica's report.
@@ -198,11 +194,11 @@ class Ledger:
                 self._set_alias(CHAMPION, rollout.challenger)
             aliases = self.client.get_registered_model(self.name).aliases
             if str(aliases.get(CHALLENGER, "")) == rollout.challenger:
-                _retry_once(lambda: self.client.delete_registered_model_alias(self.name, CHALLENGER))
-            _retry_once(lambda: self.client.set_tag(self.run, f"rollout.{current.n}.applied", decision.outcome))
+                retry_once(lambda: self.client.delete_registered_model_alias(self.name, CHALLENGER))
+            retry_once(lambda: self.client.set_tag(self.run, f"rollout.{current.n}.applied", decision.outcome))
 
     def _set_alias(self, alias: str, version: str) -> None:
-        _retry_once(lambda: self.client.set_registered_model_alias(self.name, alias, version))
+        retry_once(lambda: self.client.set_registered_model_alias(self.name, alias, version))
 
     def _remove_reports(self, before: int) -> None:
         """Remove the reports of old rollouts, which would be transferred at every read."""
@@ -210,86 +206,6 @@ class Ledger:
             for key in self.client.get_run(self.run).data.tags:
                 if (found := _COUNTS_TAG.fullmatch(key)) and int(found[1]) < before:
                     self.client.delete_tag(self.run, key)
-
-
-def _named(client: MlflowClient, name: str) -> str:
-    return str(client.get_registered_model(name).tags.get(LEDGER_TAG, ""))
-
-
-def _agree(client: MlflowClient, name: str) -> str:
-    """Create a ledger; of several that are created at once, all replicas use the same.
-
-    A tag holds what was written last, so it cannot tell which was first. A param can: one of the oldest version's run,
-    which all replicas know.
-    """
-    anchor = next((each.run for each in reversed(versions(client, name)) if _stage(client, each.run) == "active"), None)
-    if anchor is None:
-        raise RolloutError(
-            f"A version of {name} that lensmith has pushed, and whose run is in MLflow, was expected.",
-            "There is none.",
-            "Push two bundles first (lensmith registry push BUNDLE), or restore a deleted run in MLflow's page.",
-        )
-    made = client.create_run(experiment(client, EXPERIMENT), run_name=f"rollouts of {name}", tags={OF_TAG: name})
-    client.set_terminated(made.info.run_id)
-    chosen = next(
-        found
-        for number in count(1)  # a ledger that was deleted permanently is followed by another
-        if (found := _write_once(client, anchor, _anchored(name, number), made.info.run_id)) == made.info.run_id
-        or _restored(client, found)
-    )
-    if chosen != made.info.run_id:
-        client.delete_run(made.info.run_id)
-    _retry_once(lambda: client.set_registered_model_tag(name, LEDGER_TAG, chosen))
-    return chosen
-
-
-def _anchored(name: str, number: int) -> str:
-    return f"{LEDGER_TAG}.{name}" if number == 1 else f"{LEDGER_TAG}.{name}/{number}"  # no name holds a slash
-
-
-def _stage(client: MlflowClient, run: str) -> str:
-    """A run's lifecycle stage, `active` or `deleted`; empty where there is no such run."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return str(client.get_run(run).info.lifecycle_stage) if run else ""
-    except MlflowException as error:
-        if code(error) not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
-            raise
-        return ""
-
-
-def _restored(client: MlflowClient, run: str) -> bool:
-    """Whether a ledger exists; a deleted one is restored, since its rollout could not end otherwise."""
-    stage = _stage(client, run)
-    if stage == "deleted":
-        client.restore_run(run)
-    return stage != ""
-
-
-def _write_once(client: MlflowClient, run: str, key: str, text: str) -> str:
-    """Write a param unless it exists, and return its value."""
-    from mlflow.exceptions import MlflowException
-
-    with problems(str(client.tracking_uri)):
-        try:
-            client.log_param(run, key, text)
-        except MlflowException:
-            standing = client.get_run(run).data.params.get(key)
-            if standing is None:
-                raise
-            return str(standing)
-    return text
-
-
-def _retry_once(write: Callable[[], None]) -> None:
-    """Repeat a failed write: databases refuse one of two first writes of the same key at once."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        write()
-    except MlflowException:
-        write()
 
 
 def under_way_error(rollout: CanaryRelease, moment: str = "") -> RolloutError:

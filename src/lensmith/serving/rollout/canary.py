@@ -41,7 +41,7 @@ class Canary:
         return self.challenger is not None and self.report.stop is None
 
     def takes(self, key: str) -> bool:
-        """Whether a request belongs to the challenger's share; the same for the same key in every process."""
+        """Canary split: whether a request is the challenger's, by a sticky hash that is the same in every process."""
         digest = hashlib.blake2b(f"{self.rollout.id}:{key}".encode(errors="replace"), digest_size=8).digest()
         return int.from_bytes(digest) < self.rollout.share / 100 * 2**64
 
