@@ -22,6 +22,8 @@ from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 pytestmark = pytest.mark.browser
 
+Show = Callable[..., "webdriver.Chrome"]
+
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1280,900",
@@ -69,7 +71,7 @@ def served() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 @pytest.fixture
-def show(served: tuple[str, dict[str, Any]], tmp_path: Path) -> Iterator[Callable[..., "webdriver.Chrome"]]:
+def show(served: tuple[str, dict[str, Any]], tmp_path: Path) -> Iterator[Show]:
     """`show(rollout, narrow)`: Chromium with the page; `rollout` is the answer of GET /rollout."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     chromedriver = shutil.which("chromedriver")
@@ -125,7 +127,7 @@ def section(page: "webdriver.Chrome", text: str) -> Any:
     return found
 
 
-def test_champion_and_challenger_stand_side_by_side(show: Callable[..., "webdriver.Chrome"], tmp_path: Path) -> None:
+def test_champion_and_challenger_stand_side_by_side(show: Show, tmp_path: Path) -> None:
     page = show(desired_state(failed=2))
     found = section(page, "Under way")
     assert "version 7 answers 10 % of requests" in found.text
@@ -146,9 +148,7 @@ def test_champion_and_challenger_stand_side_by_side(show: Callable[..., "webdriv
     assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
-def test_the_decision_is_shown_with_its_reason(
-    show: Callable[..., "webdriver.Chrome"],
-) -> None:
+def test_the_decision_is_shown_with_its_reason(show: Show) -> None:
     reason = "6.00% of the challenger's requests failed, <b>0.10%</b> of the champion's"
     decision = Decision(outcome="rolled_back", guard="errors", reason=reason)
     found = section(show(desired_state(60, decision)), "Rolled back")
@@ -157,22 +157,20 @@ def test_the_decision_is_shown_with_its_reason(
     assert found.get_attribute("data-outcome") == "rolled_back"
 
 
-def test_in_shadow_mode_agreement_is_shown(
-    show: Callable[..., "webdriver.Chrome"],
-) -> None:
+def test_in_shadow_mode_agreement_is_shown(show: Show) -> None:
     found = section(show(desired_state(0, shadow=True)), "Agreement")
     assert "works on copies of 10 % of requests" in found.text
     assert "95.0 % of 1,000" in found.text
 
 
 @pytest.mark.parametrize("answer", [None, {"name": None, "version": None, "rollout": None, "decision": None}])
-def test_without_a_rollout_nothing_is_shown(show: Callable[..., "webdriver.Chrome"], answer: Any) -> None:
+def test_without_a_rollout_nothing_is_shown(show: Show, answer: Any) -> None:
     page = show(answer)
     WebDriverWait(page, 10).until(lambda _: "flowers" in page.find_element(By.ID, "model").text)
     assert not page.find_element(By.ID, "rollout").is_displayed()
 
 
-def test_on_a_narrow_phone_nothing_is_cut_off(show: Callable[..., "webdriver.Chrome"], tmp_path: Path) -> None:
+def test_on_a_narrow_phone_nothing_is_cut_off(show: Show, tmp_path: Path) -> None:
     page = show(desired_state(60, shadow=True), narrow=True)
     found = section(page, "Under way")
     assert page.execute_script("return document.documentElement.scrollWidth") <= 320

@@ -17,9 +17,11 @@ from lensmith.serving.feedback.answer_store import AnswerStore, FeedbackAccuracy
 LABELS = ("blue", "green", "red")
 MODEL = ModelVersion("colours", "1")
 
+Opened = Callable[..., AnswerStore]
+
 
 @pytest.fixture
-def opened() -> Iterator[Callable[..., AnswerStore]]:
+def opened() -> Iterator[Opened]:
     """`opened(most, shared)`: an answer store that has begun, closed at the end."""
     made: list[AnswerStore] = []
 
@@ -38,7 +40,7 @@ def record(store: AnswerStore, request_id: str, class_id: int = 2, version: str 
     store.record(GivenAnswer(request_id, 0, model, LABELS, class_id, "tag", stored, time.time()))
 
 
-def test_an_answer_is_found_at_once(opened: Callable[..., AnswerStore]) -> None:
+def test_an_answer_is_found_at_once(opened: Opened) -> None:
     store = opened()
     record(store, "one", stored=True)
     found = store.find("one", 0)
@@ -50,7 +52,7 @@ def test_an_answer_is_found_at_once(opened: Callable[..., AnswerStore]) -> None:
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_only_the_last_answers_are_retained(opened: Callable[..., AnswerStore], tmp_path: Path, shared: bool) -> None:
+def test_only_the_last_answers_are_retained(opened: Opened, tmp_path: Path, shared: bool) -> None:
     store = opened(10, tmp_path if shared else None)
     for number in range(25):
         record(store, str(number))
@@ -59,15 +61,13 @@ def test_only_the_last_answers_are_retained(opened: Callable[..., AnswerStore], 
     assert [number for number in range(25) if store.find(str(number), 0)] == list(range(15, 25))
 
 
-def test_no_answer_is_retained_where_the_limit_is_0(opened: Callable[..., AnswerStore]) -> None:
+def test_no_answer_is_retained_where_the_limit_is_0(opened: Opened) -> None:
     store = opened(0)
     record(store, "one")
     assert store.find("one", 0) is None
 
 
-def test_an_answer_of_yesterday_is_forgotten(
-    opened: Callable[..., AnswerStore], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_answer_of_yesterday_is_forgotten(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     store = opened()
     record(store, "one")
     assert store.find("one", 0) is not None
@@ -79,9 +79,7 @@ def test_an_answer_of_yesterday_is_forgotten(
     assert store.find("one", 0) is None  # it is not even there any more
 
 
-def test_the_truth_of_an_answer_is_settled_once_by_whoever_comes_first(
-    opened: Callable[..., AnswerStore], tmp_path: Path
-) -> None:
+def test_the_truth_of_an_answer_is_settled_once_by_whoever_comes_first(opened: Opened, tmp_path: Path) -> None:
     one, two = opened(100, tmp_path), opened(100, tmp_path)
     for number in range(20):
         record(one, str(number))
@@ -96,7 +94,7 @@ def test_the_truth_of_an_answer_is_settled_once_by_whoever_comes_first(
     assert found.truth == "red"
 
 
-def test_accuracy_adds_up_over_processes_and_versions(opened: Callable[..., AnswerStore], tmp_path: Path) -> None:
+def test_accuracy_adds_up_over_processes_and_versions(opened: Opened, tmp_path: Path) -> None:
     one, two = opened(100, tmp_path), opened(100, tmp_path)
     for store, right in ((one, True), (two, True), (two, False)):
         store.count(MODEL, right)
@@ -127,7 +125,7 @@ while True:
 
 @pytest.mark.slow
 def test_processes_that_begin_together_and_are_killed_leave_the_others_all_they_wrote(
-    opened: Callable[..., AnswerStore], tmp_path: Path
+    opened: Opened, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-c", WRITER, str(tmp_path)]
     writers = [subprocess.Popen([*command, str(n)], stdout=subprocess.PIPE, text=True) for n in range(4)]
@@ -148,7 +146,7 @@ def test_processes_that_begin_together_and_are_killed_leave_the_others_all_they_
 
 
 def test_a_table_that_cannot_be_written_is_logged_once(
-    opened: Callable[..., AnswerStore], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    opened: Opened, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "gone"
     store = opened(100, folder)  # nothing is there, so nothing can be opened
@@ -167,7 +165,7 @@ def test_a_table_that_cannot_be_written_is_logged_once(
     assert len(caplog.records) == 1
 
 
-def test_a_service_can_begin_again(opened: Callable[..., AnswerStore]) -> None:
+def test_a_service_can_begin_again(opened: Opened) -> None:
     store = opened()
     record(store, "one")
     store.close()

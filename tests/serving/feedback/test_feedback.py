@@ -27,6 +27,8 @@ from lensmith.inference.classifier import Classifier, load
 from lensmith.serving.child_process import ServiceProcess, start_service
 from lensmith.serving.feedback import feedback, upload_store
 
+Serving = Callable[..., TestClient]
+
 
 def until(happened: Callable[[], Any]) -> Any:
     end = time.monotonic() + 30
@@ -50,7 +52,7 @@ def settings(settings: ServeSettings) -> ServeSettings:
 @pytest.fixture
 def serving(
     app_of: Callable[..., FastAPI], settings: ServeSettings, classifier: Classifier, tmp_path: Path
-) -> Iterator[Callable[..., TestClient]]:
+) -> Iterator[Serving]:
     """`serving(classifier, **settings)`: a service that stores uploads in tmp_path/kept."""
     clients: list[TestClient] = []
 
@@ -71,7 +73,7 @@ def send(client: TestClient, image: bytes, request_id: str) -> None:
 
 @pytest.mark.parametrize("abstains", [False, True])
 def test_uploads_with_low_confidence_or_an_abstention_are_stored(
-    serving: Callable[..., TestClient],
+    serving: Serving,
     tmp_path: Path,
     between: Path,
     red_png: bytes,
@@ -90,7 +92,7 @@ def test_uploads_with_low_confidence_or_an_abstention_are_stored(
 
 
 def test_out_of_distribution_uploads_are_stored_by_the_reference_of_the_bundle(
-    serving: Callable[..., TestClient], tmp_path: Path, between: Path, red_png: bytes, remake: Callable[..., Bundle]
+    serving: Serving, tmp_path: Path, between: Path, red_png: bytes, remake: Callable[..., Bundle]
 ) -> None:
     probabilities = np.full((200, 3), 0.01, dtype=np.float32)
     probabilities[np.arange(200), np.arange(200) % 3] = 0.98
@@ -102,7 +104,7 @@ def test_out_of_distribution_uploads_are_stored_by_the_reference_of_the_bundle(
 
 
 def test_a_random_share_of_all_uploads_is_stored(
-    serving: Callable[..., TestClient], tmp_path: Path, between: Path, red_png: bytes, monkeypatch: pytest.MonkeyPatch
+    serving: Serving, tmp_path: Path, between: Path, red_png: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = iter([0.01, 0.9, 0.2, 0.19])
     monkeypatch.setattr(feedback.random, "random", lambda: next(drawn))
@@ -113,7 +115,7 @@ def test_a_random_share_of_all_uploads_is_stored(
 
 
 def test_folder_and_limits_are_logged_at_the_start(
-    serving: Callable[..., TestClient], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    serving: Serving, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("INFO", "lensmith.serving.feedback"):
         serving()
@@ -122,9 +124,7 @@ def test_folder_and_limits_are_logged_at_the_start(
         assert text in line
 
 
-def test_a_full_disk_disturbs_no_answer(
-    serving: Callable[..., TestClient], red_png: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_disturbs_no_answer(serving: Serving, red_png: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> int:
         raise OSError(28, "No space left on device")
 
@@ -139,7 +139,7 @@ def test_a_full_disk_disturbs_no_answer(
 
 
 def test_feedback_that_comes_before_the_disk_is_done_is_noted(
-    serving: Callable[..., TestClient], tmp_path: Path, red_png: bytes, monkeypatch: pytest.MonkeyPatch
+    serving: Serving, tmp_path: Path, red_png: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep, looked = storage.store, storage.find
 

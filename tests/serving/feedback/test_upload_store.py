@@ -19,6 +19,8 @@ from lensmith.serving.feedback.upload_store import UploadStore
 
 JPEG = b"\xff\xd8\xff" + b"j" * 9_997
 
+Storing = Callable[..., UploadStore]
+
 
 def upload(request_id: str) -> Upload:
     return Upload(
@@ -40,9 +42,7 @@ def registry() -> CollectorRegistry:
 
 
 @pytest.fixture
-def keeping(
-    settings: ServeSettings, registry: CollectorRegistry, tmp_path: Path
-) -> Iterator[Callable[..., UploadStore]]:
+def keeping(settings: ServeSettings, registry: CollectorRegistry, tmp_path: Path) -> Iterator[Storing]:
     """`keeping(**settings)`: begun, and closed at the end."""
     made: list[UploadStore] = []
 
@@ -56,9 +56,7 @@ def keeping(
         each.close()
 
 
-def test_queued_uploads_are_written_before_the_service_ends(
-    keeping: Callable[..., UploadStore], registry: CollectorRegistry
-) -> None:
+def test_queued_uploads_are_written_before_the_service_ends(keeping: Storing, registry: CollectorRegistry) -> None:
     store = keeping()
     for number in range(20):
         assert store.offer(upload(str(number)), JPEG)
@@ -69,7 +67,7 @@ def test_queued_uploads_are_written_before_the_service_ends(
     assert not store.offer(upload("late"), JPEG)
 
 
-def test_the_folder_stays_within_its_bytes(keeping: Callable[..., UploadStore]) -> None:
+def test_the_folder_stays_within_its_bytes(keeping: Storing) -> None:
     store = keeping(keep_bytes=100_000)
     largest = 0
     for number in range(100):
@@ -83,17 +81,14 @@ def test_the_folder_stays_within_its_bytes(keeping: Callable[..., UploadStore]) 
     assert left[-1].request_id == "99"
 
 
-def test_uploads_that_are_too_old_are_removed_at_the_start(keeping: Callable[..., UploadStore], tmp_path: Path) -> None:
+def test_uploads_that_are_too_old_are_removed_at_the_start(keeping: Storing, tmp_path: Path) -> None:
     storage.store(tmp_path / "kept", upload("old"), JPEG)
     keeping(keep_days=1e-9)
     until(lambda: not storage.stored_uploads(tmp_path / "kept"))
 
 
 def test_a_full_disk_is_logged_once_until_there_is_room_again(
-    keeping: Callable[..., UploadStore],
-    registry: CollectorRegistry,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    keeping: Storing, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(*_: Any) -> int:
         raise OSError(28, "No space left on device")
@@ -116,7 +111,7 @@ def test_a_full_disk_is_logged_once_until_there_is_room_again(
 
 
 def test_a_slow_disk_drops_uploads_without_blocking(
-    keeping: Callable[..., UploadStore], registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+    keeping: Storing, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on = threading.Event()
     monkeypatch.setattr(upload_store, "store", lambda *_: go_on.wait(30) and 1)
@@ -129,9 +124,7 @@ def test_a_slow_disk_drops_uploads_without_blocking(
     until(lambda: store.offer(upload("after"), JPEG))
 
 
-def test_an_upload_larger_than_the_queue_is_stored(
-    keeping: Callable[..., UploadStore], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_upload_larger_than_the_queue_is_stored(keeping: Storing, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upload_store, "QUEUED_BYTES", 10)
     store = keeping()
     assert store.offer(upload("large"), JPEG)
