@@ -71,8 +71,8 @@ def files() -> Callable[[str, str], set[str]]:
 
 
 @pytest.fixture
-def tell() -> Callable[..., None]:
-    """`tell(run, event, **fields)`: append an event."""
+def log_event() -> Callable[..., None]:
+    """`log_event(run, event, **fields)`: append an event."""
 
     def append(run: Path, event: str, **fields: Any) -> None:
         with (run / "events.jsonl").open("a") as file:

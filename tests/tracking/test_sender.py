@@ -94,12 +94,12 @@ def test_what_was_sent_and_not_noted_is_sent_again_without_a_trace(
 
 
 def test_a_run_that_goes_on_is_the_same_mlflow_run_with_what_has_changed_beside_it(
-    run: Path, begin: Any, runs_uri: str, tell: Any, histories: Histories
+    run: Path, begin: Any, runs_uri: str, log_event: Any, histories: Histories
 ) -> None:
     events = (run / "events.jsonl").read_text().splitlines(keepends=True)
     half = next(number for number, line in enumerate(events) if '"epoch": 4' in line) + 1
     (run / "events.jsonl").write_text("".join(events[:half]))
-    tell(run, "interrupted", step=12, signal="SIGTERM")
+    log_event(run, "interrupted", step=12, signal="SIGTERM")
     begin(run)
     stopped = send(run, runs_uri)
     assert found(runs_uri, stopped.key)[0].info.status == "KILLED"
@@ -107,7 +107,7 @@ def test_a_run_that_goes_on_is_the_same_mlflow_run_with_what_has_changed_beside_
     description = json.loads((run / "run.json").read_text())
     description["settings"]["loader_workers"] = 3
     (run / "run.json").write_text(json.dumps(description))
-    tell(run, "resume", step=12)
+    log_event(run, "resume", step=12)
     assert send(run, runs_uri, over=False).status == "RUNNING"
     with (run / "events.jsonl").open("a") as file:
         file.writelines(events[half - 1 :])  # its last epoch again
@@ -141,14 +141,14 @@ def test_nothing_is_made_of_a_run_that_has_not_begun(run: Path, begin: Any, runs
 
 
 def test_a_later_export_of_the_same_run_lies_beside_the_first(
-    run: Path, begin: Any, runs_uri: str, tell: Any, remake: Any, files: Any
+    run: Path, begin: Any, runs_uri: str, log_event: Any, remake: Any, files: Any
 ) -> None:
     begin(run)
     first = artifact_path(sha256(run / "bundle" / MANIFEST))
     send(run, runs_uri)
     shutil.rmtree(run / "bundle")
     shutil.copytree(remake("other", version="2").path, run / "bundle")
-    tell(run, "exported", bundle="bundle", version="2")
+    log_event(run, "exported", bundle="bundle", version="2")
     state = send(run, runs_uri)
     second = artifact_path(sha256(run / "bundle" / MANIFEST))
     assert first != second
@@ -157,14 +157,14 @@ def test_a_later_export_of_the_same_run_lies_beside_the_first(
 
 @pytest.mark.parametrize("how", ["damaged", "gone"])
 def test_a_bundle_that_cannot_be_sent_is_left_out_and_holds_nothing_up(
-    run: Path, begin: Any, runs_uri: str, tell: Any, files: Any, how: str
+    run: Path, begin: Any, runs_uri: str, log_event: Any, files: Any, how: str
 ) -> None:
     begin(run)
     if how == "gone":
         shutil.rmtree(run / "bundle")
     else:
         (run / "bundle" / "model.onnx").write_bytes(b"x")
-    tell(run, "last")
+    log_event(run, "last")
     state = send(run, runs_uri)
     assert state.is_complete(run)
     assert not [path for path in files(runs_uri, state.run_id) if path.startswith("bundle")]
@@ -172,10 +172,10 @@ def test_a_bundle_that_cannot_be_sent_is_left_out_and_holds_nothing_up(
 
 
 def test_more_than_mlflow_takes_at_once_goes_in_turns(
-    run: Path, begin: Any, runs_uri: str, tell: Any, histories: Histories
+    run: Path, begin: Any, runs_uri: str, log_event: Any, histories: Histories
 ) -> None:
     for step in range(700):
-        tell(run, "memory", step=100 + step, peak_bytes=step, chunks=1, checkpointing=False, exact=True)
+        log_event(run, "memory", step=100 + step, peak_bytes=step, chunks=1, checkpointing=False, exact=True)
     begin(run)
     values = histories(runs_uri, send(run, runs_uri).run_id or "")["memory/peak_bytes"]
     assert [step for step, _ in values if step >= 100] == list(range(100, 800))

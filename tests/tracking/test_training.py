@@ -116,9 +116,11 @@ def test_an_interrupted_run_that_goes_on_is_one_run_and_is_complete_at_its_end(
     assert [step for step, _ in values["train_loss"]] == list(range(1, 9))
 
 
-def test_a_process_that_is_killed_leaves_a_failed_run_behind(run: Path, runs_uri: str, begin: Any, tell: Any) -> None:
+def test_a_process_that_is_killed_leaves_a_failed_run_behind(
+    run: Path, runs_uri: str, begin: Any, log_event: Any
+) -> None:
     (run / "events.jsonl").unlink()
-    tell(run, "start", step=0)
+    log_event(run, "start", step=0)
     code = (
         "import os, sys; from pathlib import Path; from lensmith.tracking.sidecar import TrackingSidecar\n"
         "TrackingSidecar().begin(Path(sys.argv[1]), sys.argv[2]); os.kill(os.getpid(), 9)"

@@ -1,4 +1,4 @@
-"""`lensmith rollout`: a version tried beside the champion, on a share of its requests."""
+"""`lensmith rollout`: canary releases; a challenger beside the champion, on a share of its requests."""
 
 from __future__ import annotations
 
