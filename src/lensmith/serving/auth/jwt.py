@@ -78,8 +78,7 @@ class Authenticator:
         self._keys = keys
         self._issuer = issuer
         self._audience = audience
-        self._version = keys.version
-        self._checked: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
+        self._checked: OrderedDict[tuple[int, bytes], tuple[Caller, float]] = OrderedDict()
         self._quiet_until: dict[str, float] = {}
 
     @classmethod
@@ -118,26 +117,23 @@ class Authenticator:
         """
         token = _bearer(headers)
         self._keys.maybe_refresh()
-        if self._version != self._keys.version:
-            self._version = self._keys.version
-            self._checked.clear()
-        # By its hash: comparing tokens themselves would take longer the more of their characters are right.
-        digest = hashlib.sha256(token).digest()
-        if known := self._checked.get(digest):
+        # With the version of the keys, as one may be removed; with the hash, as comparing tokens themselves would
+        # take longer the more of their characters are right.
+        cache_key = (self._keys.version, hashlib.sha256(token).digest())
+        if known := self._checked.get(cache_key):
             caller, until = known
             if time.time() >= until:
-                del self._checked[digest]
+                del self._checked[cache_key]
                 raise self._refused("ExpiredSignatureError")
-            self._checked.move_to_end(digest)
+            self._checked.move_to_end(cache_key)
             return caller
         try:
             caller, until = await self._check(token.decode())
         except jwt.PyJWTError as error:
             raise self._refused(type(error).__name__) from None
-        if self._version == self._keys.version:  # else the key may have been removed meanwhile
-            self._checked[digest] = caller, until
-            if len(self._checked) > MAX_CACHED_TOKENS:
-                self._checked.popitem(last=False)
+        self._checked[cache_key] = caller, until
+        if len(self._checked) > MAX_CACHED_TOKENS:
+            self._checked.popitem(last=False)
         return caller
 
     async def _check(self, token: str) -> tuple[Caller, float]:
