@@ -1,4 +1,4 @@
-"""BatchNorm that learns tile by tile: where chunks are cut changes nothing, and one tile is plain PyTorch."""
+"""Ghost batch norm: the split into chunks changes nothing, and a single virtual batch is plain PyTorch."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ def pictures(images: int, seed: int = 1) -> Tensor:
 
 
 def forward(model: nn.Module, x: Tensor, chunks: Sequence[Sequence[int]]) -> Tensor:
-    """Through the network chunk by chunk, and what it learnt committed."""
+    """Outputs of a forward pass in chunks, whose statistics are committed."""
     batchnorm, answers, start = GhostBatchNorm(model), [], 0
     with batchnorm.collecting():
         for sizes in chunks:
@@ -61,7 +61,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "no momentum": lambda: small(lambda width: nn.BatchNorm2d(width, momentum=None)),
     "momentum 1": lambda: small(lambda width: nn.BatchNorm2d(width, momentum=1.0)),
     "not affine": lambda: small(lambda width: nn.BatchNorm2d(width, affine=False)),
-    "no statistics kept": lambda: small(lambda width: nn.BatchNorm2d(width, track_running_stats=False)),
+    "no running statistics": lambda: small(lambda width: nn.BatchNorm2d(width, track_running_stats=False)),
     "folded": _Middle,
     "test_resnet": lambda: timm.create_model("test_resnet", num_classes=3),
     "BatchNormAct2d": lambda: timm.create_model("test_efficientnet", num_classes=3),
@@ -69,7 +69,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_one_tile_is_plain_pytorch_to_the_last_statistic(name: str) -> None:
+def test_one_virtual_batch_is_plain_pytorch_to_the_last_statistic(name: str) -> None:
     torch.manual_seed(0)
     model = MODELS[name]().train()
     plain = copy.deepcopy(model)
@@ -80,7 +80,7 @@ def test_one_tile_is_plain_pytorch_to_the_last_statistic(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_cuts_between_tiles_change_nothing(name: str) -> None:
+def test_the_split_between_virtual_batches_changes_nothing(name: str) -> None:
     x, start = pictures(11), MODELS[name]().train()
     answers, learnt = [], []
     for chunks in ([[3, 3, 3, 2]], [[3, 3], [3, 2]], [[3], [3, 3, 2]], [[3], [3], [3], [2]]):
@@ -92,18 +92,18 @@ def test_the_cuts_between_tiles_change_nothing(name: str) -> None:
         assert_same(state, learnt[0])
 
 
-def test_statistics_move_once_by_the_mean_over_the_tiles() -> None:
+def test_statistics_move_once_by_the_mean_over_the_virtual_batches() -> None:
     model, x = nn.Sequential(nn.BatchNorm2d(3, momentum=0.25)), pictures(9)
     forward(model, x, [[3, 3], [3]])
-    batchnorm = x.split(3)
-    mean = torch.stack([tile.mean((0, 2, 3)) for tile in batchnorm]).mean(0)
-    var = torch.stack([tile.var((0, 2, 3)) for tile in batchnorm]).mean(0)
+    parts = x.split(3)
+    mean = torch.stack([part.mean((0, 2, 3)) for part in parts]).mean(0)
+    var = torch.stack([part.var((0, 2, 3)) for part in parts]).mean(0)
     torch.testing.assert_close(model[0].running_mean, 0.25 * mean)
     torch.testing.assert_close(model[0].running_var, 0.75 + 0.25 * var)
     assert model[0].num_batches_tracked == 1
 
 
-def test_a_tile_of_one_image_is_normalised_by_what_is_known_and_teaches_nothing() -> None:
+def test_a_virtual_batch_of_one_image_is_normalised_by_running_statistics_and_moves_nothing() -> None:
     model = nn.Sequential(nn.BatchNorm1d(3))  # which refuses one row, left to itself
     x = torch.randn(5, 3)
     forward(model, x, [[5]])
@@ -164,7 +164,7 @@ def test_everything_is_back_in_its_place_afterwards(fails: bool) -> None:
         assert "forward" not in vars(norm)
 
 
-def test_only_layers_that_learn_are_taken() -> None:
+def test_only_layers_in_training_are_taken() -> None:
     model = small()
     assert training_batchnorms(model.train()) == [model[1], model[4]]
     model[1].eval()

@@ -1,4 +1,4 @@
-"""However much memory there is: what the ladder settles on fits, is near the best, and grows with the memory."""
+"""However much memory there is: the chunk size settled on fits, is near the best, and grows with the memory."""
 
 import json
 import math
@@ -12,11 +12,11 @@ BATCHES = st.integers(1, 600)
 CAPACITIES = st.integers(1, 800)
 
 
-def step(scheduler: ChunkScheduler, images: int, capacity: int, kept: int | None = None) -> int:
-    """One training step where `capacity` images fit at once, `kept` while activations are kept: the retries it took."""
+def step(scheduler: ChunkScheduler, images: int, capacity: int, stored: int | None = None) -> int:
+    """Retries of a step where `capacity` images fit at once, or `stored` while activations are stored."""
     retries = 0
-    while scheduler.chunk_size(images) > (capacity if scheduler.checkpointing or kept is None else kept):
-        assert scheduler.on_out_of_memory(images), "no rung left"
+    while scheduler.chunk_size(images) > (capacity if scheduler.checkpointing or stored is None else stored):
+        assert scheduler.on_out_of_memory(images), "nothing smaller is left"
         retries += 1
     scheduler.on_success(images)
     return retries
@@ -90,7 +90,7 @@ def test_tries_become_rare_when_memory_stays_as_it_is() -> None:
 
 
 @given(BATCHES, st.integers(1, 64), CAPACITIES)
-def test_a_floor_ends_it(images: int, floor: int, capacity: int) -> None:
+def test_the_smallest_chunk_ends_it(images: int, floor: int, capacity: int) -> None:
     scheduler = ChunkScheduler(min_chunk=floor)
     while scheduler.chunk_size(images) > capacity:
         before = scheduler.chunk_size(images)
@@ -104,7 +104,7 @@ def test_a_floor_ends_it(images: int, floor: int, capacity: int) -> None:
 
 
 @given(BATCHES, CAPACITIES, st.integers(1, 64), st.integers(0, 400))
-def test_a_ceiling_is_never_passed(images: int, capacity: int, ceiling: int, steps: int) -> None:
+def test_the_largest_chunk_is_never_passed(images: int, capacity: int, ceiling: int, steps: int) -> None:
     scheduler = ChunkScheduler(max_chunk=ceiling)
     for _ in range(steps):
         step(scheduler, images, capacity)
@@ -116,19 +116,19 @@ def test_a_ceiling_is_never_passed(images: int, capacity: int, ceiling: int, ste
 
 
 @given(st.integers(2, 600), st.integers(1, 32), st.integers(1, 600), st.integers(0, 600))
-def test_checkpointing_comes_before_chunks_smaller_than_gentle(images: int, gentle: int, kept: int, more: int) -> None:
-    scheduler = ChunkScheduler(checkpoint_below=gentle, can_checkpoint=True)
-    while scheduler.chunk_size(images) > (kept + more if scheduler.checkpointing else kept):
+def test_checkpointing_comes_before_chunks_below_a_size(images: int, below: int, stored: int, more: int) -> None:
+    scheduler = ChunkScheduler(checkpoint_below=below, can_checkpoint=True)
+    while scheduler.chunk_size(images) > (stored + more if scheduler.checkpointing else stored):
         assert scheduler.on_out_of_memory(images)
-        assert scheduler.checkpointing or scheduler.chunk_size(images) >= gentle
-    assert scheduler.chunk_size(images) <= (kept + more if scheduler.checkpointing else kept)
+        assert scheduler.checkpointing or scheduler.chunk_size(images) >= below
+    assert scheduler.chunk_size(images) <= (stored + more if scheduler.checkpointing else stored)
     if not scheduler.checkpointing:
-        assert scheduler.chunks(images) <= max(1, 2 * math.ceil(images / kept) - 2)
+        assert scheduler.chunks(images) <= max(1, 2 * math.ceil(images / stored) - 2)
 
 
 def test_checkpointing_is_left_again_when_memory_is_back() -> None:
     scheduler = ChunkScheduler(checkpoint_below=8, can_checkpoint=True)
-    step(scheduler, 64, 40, kept=5)
+    step(scheduler, 64, 40, stored=5)
     assert scheduler.checkpointing
     for _ in range(500):
         step(scheduler, 64, 64)
@@ -137,7 +137,7 @@ def test_checkpointing_is_left_again_when_memory_is_back() -> None:
 
 def test_a_failed_try_without_checkpointing_goes_back_to_it() -> None:
     scheduler = ChunkScheduler(checkpoint_below=8, can_checkpoint=True)
-    retries = [step(scheduler, 64, 64, kept=5) for _ in range(200)]
+    retries = [step(scheduler, 64, 64, stored=5) for _ in range(200)]
     assert max(retries[1:]) == 1
     assert scheduler.checkpointing
     assert scheduler.chunks(64) == 1

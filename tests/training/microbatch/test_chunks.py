@@ -1,4 +1,4 @@
-"""Where batches are cut, and answers without gradients that memory may cut short."""
+"""Sizes of chunks, and inference that runs out of memory."""
 
 import weakref
 from collections.abc import Callable
@@ -21,7 +21,7 @@ SIZES = st.integers(1, 300)
 
 
 @given(st.integers(0, 300), SIZES)
-def test_a_cut_has_as_few_and_as_even_pieces_as_it_can(length: int, most: int) -> None:
+def test_even_sizes_are_as_few_as_possible(length: int, most: int) -> None:
     found = split_evenly(length, most)
     assert sum(found) == length
     assert len(found) == -(-length // most)
@@ -30,7 +30,7 @@ def test_a_cut_has_as_few_and_as_even_pieces_as_it_can(length: int, most: int) -
 
 
 @given(SIZES, SIZES)
-def test_as_many_pieces_as_asked_for(length: int, number: int) -> None:
+def test_there_are_as_many_sizes_as_asked_for(length: int, number: int) -> None:
     """SyncBatchNorm waits for all ranks in each chunk: 8 and 9 images in four chunks must both be four."""
     found = split_into(length, number)
     assert (len(found), sum(found)) == (number, length)
@@ -38,13 +38,13 @@ def test_as_many_pieces_as_asked_for(length: int, number: int) -> None:
 
 
 @given(st.integers(0, 300), SIZES, SIZES)
-def test_tiles_are_the_same_wherever_chunks_end(length: int, tile: int, most: int) -> None:
+def test_virtual_batches_are_the_same_wherever_chunks_end(length: int, tile: int, most: int) -> None:
     chunks = chunks_of_virtual_batches(length, tile, most)
-    assert all(0 < sum(tiles) <= most for tiles in chunks)
+    assert all(0 < sum(sizes) <= most for sizes in chunks)
     whole = split_evenly(length, tile)
     if max(whole, default=0) <= most:
         assert list(chain(*chunks)) == whole
-        counts = [len(tiles) for tiles in chunks]
+        counts = [len(sizes) for sizes in chunks]
         assert not counts or max(counts) - min(counts) <= 1
         fewer = split_into(len(whole), len(chunks) - 1) if len(chunks) > 1 else []
         assert not fewer or sum(whole[: fewer[0]]) > most
@@ -52,7 +52,7 @@ def test_tiles_are_the_same_wherever_chunks_end(length: int, tile: int, most: in
         assert list(chain(*chunks)) == split_evenly(length, most)
 
 
-def test_what_fits_whole_is_not_cut_because_tiles_do_not_divide_it() -> None:
+def test_a_batch_that_fits_is_not_split_because_virtual_batches_do_not_divide_it() -> None:
     assert len(chunks_of_virtual_batches(65, 32, 65)) == 1
     assert len(chunks_of_virtual_batches(114, 4, 114)) == 1
 
@@ -74,7 +74,7 @@ def test_answers_are_those_of_the_whole_batch_in_their_order(images: int, most: 
     assert scheduler.chunks(images) <= max(1, 2 * -(-images // most) - 2)
 
 
-def test_what_fits_is_remembered_and_grows_back() -> None:
+def test_the_chunk_size_is_reused_and_grows_back() -> None:
     batch, scheduler, calls = torch.randn(16, 3), ChunkScheduler(), []
 
     def forward(x: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def test_what_fits_is_remembered_and_grows_back() -> None:
     assert calls[-1] == 16
 
 
-def test_what_came_before_the_failure_is_let_go() -> None:
+def test_outputs_before_the_failure_are_freed() -> None:
     kept: list[weakref.ref[Tensor]] = []
 
     def forward(x: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ def test_what_came_before_the_failure_is_let_go() -> None:
     assert scheduler.limit == 4
 
 
-def test_putting_the_answers_together_may_run_out_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concatenating_outputs_may_run_out_too(monkeypatch: pytest.MonkeyPatch) -> None:
     cat, left = torch.cat, [True]
 
     def cat_once(tensors: list[Tensor]) -> Tensor:
@@ -122,7 +122,7 @@ def test_putting_the_answers_together_may_run_out_too(monkeypatch: pytest.Monkey
     assert not left
 
 
-def test_one_row_that_does_not_fit_is_said_so() -> None:
+def test_one_row_that_does_not_fit_is_an_error() -> None:
     with pytest.raises(TooLargeError, match=r"1 of 4 images at once were expected.*\(no room\)"):
         infer_in_chunks(ChunkScheduler(), torch.randn(4, 2), doubles_up_to(0, lambda: MemoryError("no room")), CPU)
 

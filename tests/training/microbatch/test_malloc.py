@@ -1,4 +1,4 @@
-"""Freed memory is kept for the next step, apart, or given back: for real, in processes of their own."""
+"""Freed memory is retained for the next step, or returned to the system: in processes of their own."""
 
 import sys
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Run = Callable[[str], list[Any]]
 
 
 def test_a_step_that_is_like_the_last_one_gets_no_new_pages(run_script: Run) -> None:
-    apart, first, kept, again = run_script("""
+    returned, first, retained, again = run_script("""
         malloc.return_freed_memory()
         step()
         print(step())
@@ -26,15 +26,15 @@ def test_a_step_that_is_like_the_last_one_gets_no_new_pages(run_script: Run) -> 
         print(step())
     """)
     pages = 200 * MB // 4096
-    assert apart > 0.9 * pages
+    assert returned > 0.9 * pages
     assert first > 0.9 * pages
-    assert kept < 0.01 * pages
+    assert retained < 0.01 * pages
     # What the heap has is used first, also by blocks that would be mappings of their own; then it goes back.
     assert again > 0.9 * pages
 
 
-def test_what_was_kept_goes_back(run_script: Run) -> None:
-    start, kept, usual, later = run_script("""
+def test_retained_memory_goes_back(run_script: Run) -> None:
+    start, retained, restored, later = run_script("""
         step()
         print(held())
         malloc.retain_freed_memory()
@@ -45,12 +45,12 @@ def test_what_was_kept_goes_back(run_script: Run) -> None:
         torch.ones(400 * 2**20, dtype=torch.uint8)  # more than the places that the heap still has
         print(held())
     """)
-    assert kept - start > 190 * MB
-    assert usual - start < 20 * MB
+    assert retained - start > 190 * MB
+    assert restored - start < 20 * MB
     assert later - start < 20 * MB
 
 
-def test_after_memory_ran_out_nothing_is_kept_until_all_is_as_usual(run_script: Run) -> None:
+def test_after_memory_ran_out_nothing_is_retained_until_defaults_are_restored(run_script: Run) -> None:
     start, short, after = run_script("""
         step()
         print(held())
@@ -67,7 +67,7 @@ def test_after_memory_ran_out_nothing_is_kept_until_all_is_as_usual(run_script: 
     assert after - start > 190 * MB
 
 
-def test_nothing_is_kept_where_a_step_takes_more_than_half_of_the_room(run_script: Run) -> None:
+def test_nothing_is_retained_where_a_step_takes_more_than_half_of_the_room(run_script: Run) -> None:
     start, tight = run_script("""
         torch.ones(200 * 2**20, dtype=torch.uint8)
         print(held())

@@ -116,7 +116,7 @@ def test_weighted_losses_are_divided_by_the_whole_batchs_weights(limit: int | No
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet"])
 @pytest.mark.parametrize("checkpointing", ["never", "always"])
-def test_batch_norm_that_learns_gives_the_same_down_to_a_tile(name: str, checkpointing: str) -> None:
+def test_trained_batch_norm_gives_the_same_down_to_a_virtual_batch(name: str, checkpointing: str) -> None:
     start = network(name).train()
     whole = copy.deepcopy(start)
     assert backward(whole, tile=4, checkpointing="never").exact
@@ -131,8 +131,8 @@ def test_batch_norm_that_learns_gives_the_same_down_to_a_tile(name: str, checkpo
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet"])
-def test_tiles_are_normalised_one_by_one(name: str) -> None:
-    """What a chunk of several tiles gives, plain PyTorch gives when the tiles go through it alone."""
+def test_virtual_batches_are_normalised_one_by_one(name: str) -> None:
+    """A chunk of several virtual batches equals plain PyTorch on each of them alone."""
     model = network(name).train()
     plain, (x, y) = copy.deepcopy(model), batch(12)
     backward(model, images=12, tile=4)
@@ -142,8 +142,8 @@ def test_tiles_are_normalised_one_by_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("images", [3, 8, 15, 17])
-def test_exact_means_that_the_tiles_were_not_cut(images: int) -> None:
-    """Also where a piece of a tile happens to be as large as another tile: 15 images are tiles of 4, 4, 4 and 3."""
+def test_exact_means_that_virtual_batches_were_not_split(images: int) -> None:
+    """Also where a piece is as large as a whole virtual batch: 15 images are virtual batches of 4, 4, 4 and 3."""
     torch.manual_seed(0)
     start = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4), nn.BatchNorm1d(4), nn.Linear(4, CLASSES)).train()
     whole = copy.deepcopy(start)
@@ -154,14 +154,14 @@ def test_exact_means_that_the_tiles_were_not_cut(images: int) -> None:
         assert done.exact == (apart(buffers(model), buffers(whole)) < 1e-6), limit
 
 
-def test_a_tile_is_never_larger_than_what_may_go_through_at_once() -> None:
+def test_a_virtual_batch_is_never_larger_than_the_largest_chunk() -> None:
     start = network("test_resnet").train()
     whole, halves = copy.deepcopy(start), copy.deepcopy(start)
     assert backward(whole, images=12, max_chunk=6).exact
     assert backward(halves, 4, images=12, max_chunk=6, tile=6).exact is False
-    by_tiles = copy.deepcopy(start)
-    assert backward(by_tiles, images=12, tile=6).chunks == 1
-    assert apart(gradients(by_tiles), gradients(whole)) < 1e-5
+    by_halves = copy.deepcopy(start)
+    assert backward(by_halves, images=12, tile=6).chunks == 1
+    assert apart(gradients(by_halves), gradients(whole)) < 1e-5
 
 
 @pytest.mark.parametrize("make", [vit, lambda: network("resnet18", zero_init_last=False)], ids=["vit", "resnet18"])
@@ -189,7 +189,7 @@ def test_checkpointing_draws_the_same_random_numbers() -> None:
     assert torch.equal(found[0][1], found[1][1])
 
 
-def test_a_network_without_checkpointing_is_not_said_to_have_it() -> None:
+def test_a_network_without_checkpointing_is_noticed() -> None:
     with torch.device("meta"):
         without, able = network("vgg11"), vit()
     assert not MicroBatcher(without, checkpointing="auto").scheduler.can_checkpoint
@@ -209,7 +209,7 @@ def test_gradients_of_before_are_kept_and_added_to() -> None:
     assert all(p.grad is place for p, place in zip(model.parameters(), places, strict=True))
 
 
-def test_what_the_loss_returns_besides_is_added_up() -> None:
+def test_further_sums_of_the_loss_are_added_up() -> None:
     model, (x, y) = vit(), batch()
 
     def loss(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -251,7 +251,7 @@ def test_a_loss_that_is_no_number_leaves_nothing_behind() -> None:
     assert buffers(model).isfinite().all()
 
 
-def test_layers_that_begin_to_learn_are_noticed() -> None:
+def test_layers_that_begin_to_train_are_noticed() -> None:
     model = freeze_norms(network("test_resnet").train())
     micro = MicroBatcher(model, tile=4)
     micro.scheduler.limit = 8
@@ -264,7 +264,7 @@ def test_layers_that_begin_to_learn_are_noticed() -> None:
     assert not micro.backward(batch(), sum_of(model)).exact
 
 
-def test_one_image_that_does_not_fit_is_said_so() -> None:
+def test_one_image_that_does_not_fit_is_an_error() -> None:
     model = vit()
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
@@ -289,13 +289,13 @@ def test_inference_in_chunks_is_that_of_the_whole(limit: int | None) -> None:
     assert not answers.requires_grad
 
 
-def test_memory_is_handled_with_care_only_while_it_is_not_known_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keeping blocks apart costs time, so a run that never runs out does it in the first step of each phase."""
-    said: list[str] = []
+def test_freed_memory_is_returned_only_while_it_is_not_known_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Returning freed memory costs time, so a run that never runs out does it in the first step of each phase."""
+    calls: list[str] = []
     monkeypatch.setattr(
-        malloc, "return_freed_memory", lambda ran_out=False: said.append("ran out" if ran_out else "apart")
+        malloc, "return_freed_memory", lambda ran_out=False: calls.append("ran out" if ran_out else "return")
     )
-    monkeypatch.setattr(malloc, "retain_freed_memory", lambda: said.append("kept"))
+    monkeypatch.setattr(malloc, "retain_freed_memory", lambda: calls.append("retain"))
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, CLASSES))
     micro = MicroBatcher(model)
     left: list[Exception] = []
@@ -309,8 +309,8 @@ def test_memory_is_handled_with_care_only_while_it_is_not_known_what_fits(monkey
         for _ in range(3):
             micro.backward(batch(), loss)
         micro.restart()
-    assert said == ["apart", "kept"] * 2
-    said.clear()
+    assert calls == ["return", "retain"] * 2
+    calls.clear()
     left.append(MemoryError())
     micro.backward(batch(), loss)
-    assert said == ["apart", "ran out", "kept"]  # which `blocks` then does not do
+    assert calls == ["return", "ran out", "retain"]  # which then has no effect

@@ -137,7 +137,7 @@ def load_or_decode(
 
 
 def _lengths(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Bytes of each picture and of the one before it."""
+    """Bytes of each picture with the flag before it, int64 (N,)."""
     return np.asarray(1 + 3 * sizes.prod(axis=1), dtype=np.int64)
 
 
