@@ -37,7 +37,7 @@ def test_postgresql_is_reached_with_the_driver_that_the_extra_brings() -> None:
 
 
 @pytest.mark.parametrize("address", ["file:///srv/mlruns", "ftp://u:geheim@h/x"])
-def test_a_place_where_mlflow_keeps_no_models_is_refused(address: str) -> None:
+def test_an_address_without_a_registry_is_refused(address: str) -> None:
     with pytest.raises(RegistryError, match="address of MLflow") as caught:
         client.uri(address)
     assert "geheim" not in str(caught.value)
@@ -51,7 +51,7 @@ def test_reading_a_registry_that_is_not_there_makes_none(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("scheme", ["http", "postgresql"])
-def test_an_address_where_nothing_answers_is_told_without_its_password(
+def test_an_address_where_nothing_answers_is_reported_without_its_password(
     scheme: str, free_port: Callable[[], int]
 ) -> None:
     port = free_port()
@@ -83,7 +83,7 @@ def test_what_is_no_password_is_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "said"),
+    ("address", "message"),
     [
         ("http://host:port", "port as a number"),
         ("postgresql://me:geheim@host:port/db", "port as a number"),
@@ -92,14 +92,14 @@ def test_what_is_no_password_is_shown() -> None:
         ("mssql+pymssql://me:geheim@host/db", "package pymssql is not installed"),
     ],
 )
-def test_an_address_that_is_none_is_refused_in_plain_words(address: str, said: str) -> None:
-    with pytest.raises(RegistryError, match=said) as caught:
+def test_an_address_that_is_none_is_refused(address: str, message: str) -> None:
+    with pytest.raises(RegistryError, match=message) as caught:
         client.client(address)
     assert "geheim" not in str(caught.value)
 
 
 @pytest.mark.slow
-def test_a_wrong_password_is_told_as_such(postgresql: str) -> None:
+def test_a_wrong_password_is_reported_as_such(postgresql: str) -> None:
     with pytest.raises(RegistryError, match="authentication failed") as caught:
         client.client(client.uri(postgresql.replace("geheim", "falsch")))
     assert not isinstance(caught.value, RegistryUnreachableError)
@@ -145,7 +145,7 @@ def strange_server() -> Iterator[Callable[[int], str]]:
 
 
 @pytest.mark.parametrize(
-    ("status", "error", "said"),
+    ("status", "error", "message"),
     [
         (404, RegistryError, "Another server answers there"),
         (401, RegistryError, "MLFLOW_TRACKING_USERNAME"),
@@ -154,11 +154,11 @@ def strange_server() -> Iterator[Callable[[int], str]]:
     ],
 )
 def test_what_a_server_says_is_translated(
-    status: int, error: type[RegistryError], said: str, strange_server: Callable[[int], str]
+    status: int, error: type[RegistryError], message: str, strange_server: Callable[[int], str]
 ) -> None:
     address = strange_server(status)
     there = client.client(address)
-    with pytest.raises(RegistryError, match=said) as caught, client.problems(address):
+    with pytest.raises(RegistryError, match=message) as caught, client.problems(address):
         there.get_registered_model("flowers")
     assert type(caught.value) is error
 
@@ -186,9 +186,9 @@ def test_a_sqlite_file_that_two_processes_make_at_once_is_whole(tmp_path: Path) 
     file = tmp_path / "new" / "mlflow.db"
     script = f"from lensmith.registry import client; client.client('sqlite:///{file}').search_experiments()"
     processes = [subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE) for _ in range(2)]
-    said = [process.communicate()[1].decode() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
-    assert said == ["", ""]
+    message = [process.communicate()[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], message
+    assert message == ["", ""]
 
 
 @pytest.mark.slow
@@ -215,13 +215,13 @@ def test_a_database_that_was_cut_off_while_it_was_made_is_made_anew(
     assert sorted(file.name for file in (tmp_path / "runs").iterdir()) == [".mlflow.db.lock", "mlflow.db"]
 
 
-def test_half_a_database_that_somebody_else_left_is_told_from_one_that_does_not_answer() -> None:
+def test_half_a_database_that_somebody_else_left_is_distinguished_from_one_that_does_not_answer() -> None:
     import sqlite3
 
     from sqlalchemy.exc import OperationalError
 
     reason = sqlite3.OperationalError("table trace_info already exists")
-    said = OperationalError("CREATE TABLE trace_info", None, reason)
+    message = OperationalError("CREATE TABLE trace_info", None, reason)
     with pytest.raises(RegistryError, match="remove the file") as caught, client.problems("sqlite:////srv/m.db"):
-        raise said
+        raise message
     assert not isinstance(caught.value, RegistryUnreachableError)

@@ -40,7 +40,7 @@ def left(content: str) -> list[Path]:
     return [path for path in folder.iterdir() if path.name != "known"] if folder.exists() else []
 
 
-def test_it_is_kept_under_the_hash_of_its_content(registry: Any, version: Version) -> None:
+def test_a_bundle_is_cached_under_the_hash_of_its_content(registry: Any, version: Version) -> None:
     found = pull(registry, version)
     assert found == cache_dir() / "registry" / version.content
     assert sha256(found / MANIFEST) == version.content
@@ -86,7 +86,7 @@ def test_a_tag_that_is_no_hash_is_refused(tag: str, registry: Any, version: Vers
         pull(registry, resolve(registry, ModelReference("flowers", "1")))
 
 
-def test_a_version_whose_files_are_gone_is_told(registry: Any, version: Version) -> None:
+def test_a_version_whose_files_are_gone_is_an_error(registry: Any, version: Version) -> None:
     (artifacts(version) / "model.onnx").unlink()
     with pytest.raises(RegistryError, match=r"model\.onnx"):
         pull(registry, version)
@@ -94,7 +94,7 @@ def test_a_version_whose_files_are_gone_is_told(registry: Any, version: Version)
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_a_full_disk_is_told_as_such_and_casts_no_doubt_on_the_bundle(
+def test_a_full_disk_is_reported_as_such(
     wrapped: bool, registry: Any, version: Version, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import mlflow.artifacts

@@ -144,10 +144,10 @@ def test_the_fullest_report_there_can_be_fits(ledger: Ledger) -> None:
         "answered": 10**7, "latency": full(range(BUCKETS + 1)), "work": full(range(BUCKETS + 1)),
         "classes": full(range(-1, 100)), "confidence": full(range(20)),
     }  # fmt: skip
-    told = {role: ModelCounts.from_dict(counts).as_dict() for role in ("champion", "challenger")}
+    report = {role: ModelCounts.from_dict(counts).as_dict() for role in ("champion", "challenger")}
     ledger.begin(rollout())
-    ledger.report(1, "replica", told)
-    assert latest(ledger).reports["replica"] == told
+    ledger.report(1, "replica", report)
+    assert latest(ledger).reports["replica"] == report
 
 
 def test_a_report_beyond_mlflows_limit_is_refused_and_the_one_before_stays(ledger: Ledger) -> None:

@@ -55,7 +55,7 @@ def test_the_lower_bound_is_below_what_was_seen() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 40])
-def test_equal_distributions_are_seldom_told_apart(classes: int) -> None:
+def test_equal_distributions_are_seldom_distinguished(classes: int) -> None:
     random = np.random.default_rng(1)
     shares = 1 / np.arange(1, classes + 1)
     shares /= shares.sum()
@@ -67,7 +67,7 @@ def test_equal_distributions_are_seldom_told_apart(classes: int) -> None:
     assert alarms / 100 <= 0.05
 
 
-def test_other_distributions_are_told_apart() -> None:
+def test_other_distributions_are_distinguished() -> None:
     assert log_evidence_of_shift(np.array([80.0, 20.0]), np.array([500.0, 500.0])) > math.log(1000)
     assert log_evidence_of_shift(np.zeros(2), np.array([5.0, 5.0])) == -math.inf
 

@@ -25,7 +25,7 @@ def test_auto_is_the_store_of_all_verbs_and_none_is_nowhere(tmp_path: Path, monk
     assert uri_of("http://127.0.0.1:8", None) == "http://127.0.0.1:8"
 
 
-def test_a_run_goes_on_where_it_was_begun_unless_another_place_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_stays_at_its_uri_unless_another_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     state = TrackingState("sqlite:////begun.db", "key", 0)
     monkeypatch.setenv("LENSMITH_TRACKING_URI", "http://127.0.0.1:9")
     assert uri_of("auto", state) == "sqlite:////begun.db"
@@ -44,7 +44,7 @@ def test_a_password_is_taken_from_where_all_verbs_have_it_and_is_never_written_d
     assert settings.model_dump()["tracking"] == KNOWN
 
 
-def test_no_mlflow_is_said_once_and_is_no_error_unless_a_place_is_named(
+def test_a_missing_mlflow_is_reported_once_and_is_no_error_unless_a_uri_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for module in (address, sidecar):
@@ -60,7 +60,7 @@ def test_no_mlflow_is_said_once_and_is_no_error_unless_a_place_is_named(
 
 
 @pytest.mark.parametrize("where", ["flag", "environment"])
-def test_an_address_of_no_known_kind_is_said_before_anything_is_trained(
+def test_an_unsupported_address_is_refused_before_anything_is_trained(
     shared_colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     given = {"data": shared_colours, "out": tmp_path / "run", "tracking": "ftp://x" if where == "flag" else "auto"}

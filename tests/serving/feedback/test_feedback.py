@@ -134,8 +134,8 @@ def test_a_full_disk_disturbs_no_answer(serving: Serving, red_png: bytes, monkey
     for number in range(5):
         send(client, red_png, str(number))
     until(lambda: "lensmith_kept_dropped_total 5.0" in client.get("/metrics").text)
-    told = client.post("/feedback", json={"request_id": "3", "label": "red"}).json()
-    assert (told["new"], told["noted"]) == (True, False)
+    answers = client.post("/feedback", json={"request_id": "3", "label": "red"}).json()
+    assert (answers["new"], answers["noted"]) == (True, False)
 
 
 def test_feedback_that_comes_before_the_disk_is_done_is_noted(
@@ -180,8 +180,8 @@ def ask(url: str, method: str, path: str, body: bytes | None = None, **headers: 
 @pytest.fixture
 def several(colour_bundle: Bundle, tmp_path: Path) -> Iterator[ServiceProcess]:
     """A service of three processes that stores every upload in tmp_path/kept."""
-    said = {"threads": 1, "batching": "off", "deadline_ms": 20_000, "keep": tmp_path / "kept", "keep_share": 1.0}
-    with start_service(colour_bundle.path, workers=3, **said) as service:
+    settings = {"threads": 1, "batching": "off", "deadline_ms": 20_000, "keep": tmp_path / "kept", "keep_share": 1.0}
+    with start_service(colour_bundle.path, workers=3, **settings) as service:
         yield service
 
 
@@ -192,11 +192,11 @@ def test_each_process_knows_what_the_others_answered_and_none_counts_twice(
     def one(number: int) -> None:
         name = f"request-{number}"
         assert ask(several.url, "POST", "/predict", red_png, **{"X-Request-ID": name})[0] == 200
-        said = json.dumps({"request_id": name, "label": "red" if number % 4 else "green"}).encode()
+        body = json.dumps({"request_id": name, "label": "red" if number % 4 else "green"}).encode()
         with ThreadPoolExecutor(3) as pool:  # at once, and whichever process takes it
-            told = list(pool.map(lambda _: ask(several.url, "POST", "/feedback", said), range(3)))
-        assert [status for status, _ in told] == [200] * 3
-        assert sum(answer["new"] for _, answer in told) == 1
+            answers = list(pool.map(lambda _: ask(several.url, "POST", "/feedback", body), range(3)))
+        assert [status for status, _ in answers] == [200] * 3
+        assert sum(answer["new"] for _, answer in answers) == 1
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(one, range(40)))
@@ -234,15 +234,15 @@ def test_an_answer_outlives_the_process_that_gave_it(several: ServiceProcess, re
     for pid in answering[:2]:
         os.kill(pid, signal.SIGKILL)
     for name in names:
-        said = json.dumps({"request_id": name, "label": "red"}).encode()
+        body = json.dumps({"request_id": name, "label": "red"}).encode()
 
-        def told(said: bytes = said) -> bool:
+        def accepted(body: bytes = body) -> bool:
             try:
-                status, answer = ask(several.url, "POST", "/feedback", said)
+                status, answer = ask(several.url, "POST", "/feedback", body)
             except OSError:  # it was just with the one that was killed
                 return False
             assert status == 200, answer
             return True
 
-        until(told)
+        until(accepted)
     assert ask(several.url, "GET", "/feedback")[1]["versions"][0]["labels"] == 10
