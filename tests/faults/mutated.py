@@ -490,7 +490,7 @@ def peak_mb() -> float:
     return int(line.split()[1]) / 1e3
 
 
-async def directly(bundle: Path, found: Iterator[Case], keep: Path | None) -> dict[str, Any]:
+async def directly(bundle: Path, found: Iterator[Case]) -> dict[str, Any]:
     statuses: Counter[int] = Counter()
     faults: list[str] = []
     rss, slowest, slowest_kind = [], 0.0, ""
@@ -506,8 +506,6 @@ async def directly(bundle: Path, found: Iterator[Case], keep: Path | None) -> di
             statuses[status] += 1
             if fault := check(case, status, answer):
                 faults.append(f"{number}: {fault}")
-                if keep:
-                    (keep / f"{number}.bin").write_bytes(case.body)
             if not case.content_type.startswith("multipart") and len(case.body) < 100_000:
                 alone.append((case, (status, answer)))
             if len(alone) == SEVERAL:
@@ -554,12 +552,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--url")
     parser.add_argument("--large", action="store_true", help="begin with pictures as large as are allowed")
-    parser.add_argument("--keep", type=Path, help="folder for files that were answered wrongly")
     args = parser.parse_args()
     found = cases(args.seed, args.count)
     if args.large:
         found = (each for part in (large_files(), found) for each in part)
-    figures = over_http(args.url, found) if args.url else asyncio.run(directly(args.bundle, found, args.keep))
+    figures = over_http(args.url, found) if args.url else asyncio.run(directly(args.bundle, found))
     print(json.dumps(figures))
     sys.exit(bool(figures["fault_count"]))
 

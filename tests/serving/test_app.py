@@ -226,8 +226,9 @@ def test_what_waits_is_bounded_and_health_does_not_wait(
         return np.zeros((len(batch), 3), np.float32)
 
     async def scenario() -> None:
-        strict = settings.model_copy(update={"deadline_ms": 180.0})
-        app = ready_app_of(strict, Classifier(colour_bundle, FakeEngine(answer)), 0.05)
+        # Three images of 5 s each fit into the deadline, a fourth does not.
+        strict = settings.model_copy(update={"deadline_ms": 18_000.0})
+        app = ready_app_of(strict, Classifier(colour_bundle, FakeEngine(answer)), 5.0)
         workers = app.state.service.admission.pool
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
             held = [asyncio.create_task(client.post("/predict", content=red_png)) for _ in range(3)]

@@ -42,6 +42,14 @@ def service(colour_bundle: Bundle) -> Iterator[ServiceProcess]:
 
 
 @pytest.fixture
+def broken(colours: Path, tmp_path: Path) -> Path:
+    """A JPEG that is cut off."""
+    file = tmp_path / "broken.jpg"
+    file.write_bytes((colours / "red" / "001.jpg").read_bytes()[:300])
+    return file
+
+
+@pytest.fixture
 def browser(tmp_path: Path) -> Iterator["webdriver.Chrome"]:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     chromedriver = shutil.which("chromedriver")
@@ -61,11 +69,19 @@ def browser(tmp_path: Path) -> Iterator["webdriver.Chrome"]:
         driver.quit()
 
 
+def wait_for_text(browser: "webdriver.Chrome", name: str, text: str) -> None:
+    WebDriverWait(browser, 10).until(lambda _: browser.find_element(By.ID, name).text == text)
+
+
+def wait_for_state(browser: "webdriver.Chrome", name: str, state: str) -> None:
+    element = browser.find_element(By.ID, name)
+    WebDriverWait(browser, 10).until(lambda _: element.get_attribute("data-state") == state)
+
+
 def upload(browser: "webdriver.Chrome", file: Path, state: str) -> None:
     """Choose a file and wait until the answer is `found` or `failed`."""
     browser.find_element(By.ID, "file").send_keys(str(file))
-    answer = browser.find_element(By.ID, "answer")
-    WebDriverWait(browser, 10).until(lambda _: answer.get_attribute("data-state") == state)
+    wait_for_state(browser, "answer", state)
 
 
 def upload_next(browser: "webdriver.Chrome", file: Path, label: str) -> None:
@@ -128,10 +144,8 @@ def test_a_guess_below_the_models_threshold_is_shown_as_one(
 
 
 def test_a_file_that_cannot_be_decoded_is_told_in_plain_words(
-    browser: "webdriver.Chrome", service: ServiceProcess, colours: Path, tmp_path: Path
+    browser: "webdriver.Chrome", service: ServiceProcess, colours: Path, broken: Path
 ) -> None:
-    broken = tmp_path / "broken.jpg"
-    broken.write_bytes((colours / "red" / "001.jpg").read_bytes()[:300])
     browser.get(service.url)
     upload(browser, broken, "failed")
     assert browser.find_element(By.ID, "failed-title").text == "The image cannot be used"
@@ -143,15 +157,12 @@ def test_a_file_that_cannot_be_decoded_is_told_in_plain_words(
 
 
 def test_several_pictures_are_answered_at_once_each_in_its_place(
-    browser: "webdriver.Chrome", service: ServiceProcess, colours: Path, tmp_path: Path
+    browser: "webdriver.Chrome", service: ServiceProcess, colours: Path, broken: Path
 ) -> None:
-    broken = tmp_path / "broken.jpg"
-    broken.write_bytes((colours / "red" / "001.jpg").read_bytes()[:300])
     files = [colours / "red" / "001.jpg", broken, colours / "blue" / "002.png", colours / "green" / "003.jpg"]
     browser.get(service.url)
     browser.find_element(By.ID, "file").send_keys("\n".join(map(str, files)))
-    count = browser.find_element(By.ID, "gallery-count")
-    WebDriverWait(browser, 10).until(lambda _: count.text == "3 answered, 1 not")
+    wait_for_text(browser, "gallery-count", "3 answered, 1 not")
 
     assert browser.find_element(By.ID, "gallery-title").text == "4 pictures"
     thumbs = browser.find_elements(By.CSS_SELECTOR, ".thumb")
@@ -205,8 +216,7 @@ def test_whoever_looks_can_say_whether_an_answer_is_right(
     # Of several each is asked about by itself, by its place in the request.
     files = [colours / label / "001.jpg" for label in ("green", "blue")]
     browser.find_element(By.ID, "file").send_keys("\n".join(map(str, files)))
-    count = browser.find_element(By.ID, "gallery-count")
-    WebDriverWait(browser, 10).until(lambda _: count.text == "2 answered")
+    wait_for_text(browser, "gallery-count", "2 answered")
     assert browser.find_element(By.ID, "verdict-note").text == ""
     browser.find_elements(By.CSS_SELECTOR, ".thumb")[1].click()
     truth, wrong = browser.find_element(By.ID, "truth"), browser.find_element(By.ID, "wrong")
@@ -238,8 +248,7 @@ def test_more_pictures_than_one_request_may_hold_go_in_several(
         browser.get(service.url)
         wait_for_model(browser)
         browser.find_element(By.ID, "file").send_keys("\n".join(map(str, files)))
-        count = browser.find_element(By.ID, "gallery-count")
-        WebDriverWait(browser, 10).until(lambda _: count.text == "5 answered")
+        wait_for_text(browser, "gallery-count", "5 answered")
         assert len([url for url in requested_urls(browser) if "/predict/batch" in url]) == 3
 
 
@@ -371,8 +380,7 @@ def test_the_figures_are_those_that_prometheus_would_compute(
 
 def test_a_hidden_page_asks_for_nothing(browser: "webdriver.Chrome", service: ServiceProcess) -> None:
     browser.get(service.url)
-    live = browser.find_element(By.ID, "live")
-    WebDriverWait(browser, 10).until(lambda _: live.get_attribute("data-state") == "shown")
+    wait_for_state(browser, "live", "shown")
     hide = (
         "Object.defineProperty(document, 'hidden', { value: arguments[0], configurable: true });"
         "document.dispatchEvent(new Event('visibilitychange'));"
@@ -496,15 +504,13 @@ def test_a_token_is_asked_for_where_one_is_needed_and_kept_for_the_tab(
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_everything_can_be_read_and_axe_finds_nothing_to_complain_of(
-    browser: "webdriver.Chrome", unsure_bundle: Bundle, between: Path, colours: Path, scheme: str, tmp_path: Path
+    browser: "webdriver.Chrome", unsure_bundle: Bundle, between: Path, colours: Path, scheme: str, broken: Path
 ) -> None:
     features = [
         {"name": "prefers-color-scheme", "value": scheme},
         {"name": "prefers-reduced-motion", "value": "reduce"},
     ]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    broken = tmp_path / "broken.jpg"
-    broken.write_bytes((colours / "red" / "001.jpg").read_bytes()[:300])
     with start_service(unsure_bundle.path) as service:
         browser.get(service.url)
         wait_for_model(browser)
@@ -522,8 +528,7 @@ def test_everything_can_be_read_and_axe_finds_nothing_to_complain_of(
         require_readable(browser)
         files = "\n".join(map(str, (between, broken, colours / "blue" / "001.jpg")))
         browser.find_element(By.ID, "file").send_keys(files)
-        count = browser.find_element(By.ID, "gallery-count")
-        WebDriverWait(browser, 10).until(lambda _: count.text == "2 answered, 1 not")
+        wait_for_text(browser, "gallery-count", "2 answered, 1 not")
         assert browser.find_element(By.ID, "unsure").is_displayed()
         require_readable(browser)
         browser.find_elements(By.CSS_SELECTOR, ".thumb")[1].click()
@@ -549,12 +554,10 @@ def test_nothing_is_cut_off_however_wide_the_screen(
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     with start_service(bundle.path) as service:
         browser.get(service.url)
-        live = browser.find_element(By.ID, "live")
-        WebDriverWait(browser, 10).until(lambda _: live.get_attribute("data-state") == "shown")
+        wait_for_state(browser, "live", "shown")
         files = [colours / label / "001.jpg" for label in ("green", "red", "blue")]
         browser.find_element(By.ID, "file").send_keys("\n".join(map(str, files)))
-        count = browser.find_element(By.ID, "gallery-count")
-        WebDriverWait(browser, 10).until(lambda _: count.text == "3 answered")
+        wait_for_text(browser, "gallery-count", "3 answered")
         browser.execute_script(
             "for (const name of ['access', 'known', 'truth']) document.getElementById(name).hidden = false;"
             "for (const each of document.querySelectorAll('.label, .thumb-label, #lead'))"
@@ -581,8 +584,7 @@ def test_the_keyboard_alone_reaches_everything_and_shows_where_it_is(
     assert focused.get_attribute("id") == "file"
     assert "choose a file" in focused.accessible_name
     focused.send_keys("\n".join(str(colours / label / "001.jpg") for label in ("red", "blue")))
-    count = browser.find_element(By.ID, "gallery-count")
-    WebDriverWait(browser, 10).until(lambda _: count.text == "2 answered")
+    wait_for_text(browser, "gallery-count", "2 answered")
     assert answered(browser) == "red"
 
     assert [tab(browser).text for _ in range(2)] == ["Right", "Wrong"]
