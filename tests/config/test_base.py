@@ -24,7 +24,7 @@ def test_flag_goes_over_environment_over_recipe_over_file_over_default(monkeypat
     assert (settings.epochs, settings.lr, settings.seed, settings.batch_size, settings.patience) == (5, 0.4, 3, 2, 5)
 
 
-def test_all_mistakes_are_said_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_mistakes_are_reported_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LENSMITH_SERVE_PORT", "lots")
     with pytest.raises(SettingsError) as caught:
         ServeSettings.resolve({"max_bytes": 0, "prot": 1})

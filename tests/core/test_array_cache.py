@@ -52,7 +52,7 @@ def test_what_was_computed_is_found_again_and_another_key_is_another_entry(store
     assert (first.made, again.made, other.made) == ([0, 1, 2, 3], [], [0, 1, 2, 3])
 
 
-def test_work_that_was_stopped_goes_on_where_it_was(store: ArrayCache) -> None:
+def test_work_that_was_stopped_is_resumed(store: ArrayCache) -> None:
     with pytest.raises(NotCachedError):  # InterruptedError is the system's, as a full disk's error is
         obtain(store, Work(stop_after=2))
     (entry,) = store.entries()
@@ -119,7 +119,7 @@ def _one_of_two(root: Path, made: Any) -> None:
     assert np.array_equal(obtain(ArrayCache(10**6, root), slow), WHOLE)  # type: ignore[arg-type]
 
 
-def test_two_processes_at_once_compute_it_once(store: ArrayCache) -> None:
+def test_two_processes_at_once_compute_an_entry_once(store: ArrayCache) -> None:
     context = multiprocessing.get_context("fork")
     made = context.Value("i", 0)
     processes = [context.Process(target=_one_of_two, args=(store.root, made)) for _ in range(2)]
@@ -146,7 +146,7 @@ def test_the_least_recently_used_makes_room(tmp_path: Path) -> None:
     assert np.array_equal(held, WHOLE)  # what is mapped stays readable
 
 
-def test_more_than_the_budget_is_not_kept(tmp_path: Path) -> None:
+def test_more_than_the_budget_is_not_cached(tmp_path: Path) -> None:
     with pytest.raises(NotCachedError):
         obtain(ArrayCache(10, tmp_path / "kept"), Work())
 

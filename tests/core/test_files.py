@@ -10,7 +10,7 @@ from lensmith.core import files
 from lensmith.core.files import atomic_path, atomic_write, replace_directory, staging_directory, stat_stamp
 
 
-def test_a_file_is_replaced_and_has_the_asked_mode(tmp_path: Path) -> None:
+def test_a_file_is_replaced_and_has_the_given_mode(tmp_path: Path) -> None:
     path = tmp_path / "settings.json"
     atomic_write(path, "old")
     atomic_write(path, "neu: ä", mode=0o600)

@@ -45,7 +45,7 @@ def test_what_libraries_print_does_not_mix_with_the_answer(helper: str) -> None:
         ("silent_helper", None, 60.0, "JSON"),
     ],
 )
-def test_a_helper_that_fails_says_why(
+def test_the_error_of_a_failed_helper_has_the_reason(
     helper: str, module: str, request_: str | None, timeout_s: float, expected: str
 ) -> None:
     with pytest.raises(HelperError, match=expected):

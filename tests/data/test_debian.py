@@ -22,12 +22,12 @@ def script(folder: Path, name: str, text: str) -> None:
     (folder / name).chmod(0o755)
 
 
-def test_a_machine_without_apt_is_told_so(tools: Path, tmp_path: Path) -> None:
+def test_a_machine_without_apt_is_reported(tools: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="apt-get"):
         unpack("some-package", tmp_path / "out")
 
 
-def test_what_apt_said_last_is_passed_on(tools: Path, tmp_path: Path) -> None:
+def test_the_last_error_of_apt_is_passed_on(tools: Path, tmp_path: Path) -> None:
     script(tools, "apt-get", 'echo "E: Unable to locate package some-package" >&2; exit 100')
     script(tools, "dpkg", "exit 0")
     with pytest.raises(DataError, match="Unable to locate package some-package"):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CONTENT = np.random.default_rng(0).bytes(1_000_000)
 
 
-def test_a_whole_file_comes_once_and_is_not_asked_for_again(server: FileServer, tmp_path: Path) -> None:
+def test_a_complete_file_is_requested_only_once(server: FileServer, tmp_path: Path) -> None:
     remote = server.offer("set.tgz", CONTENT)
     assert download(remote, tmp_path / "cache").read_bytes() == CONTENT
     assert download(remote, tmp_path / "cache").read_bytes() == CONTENT
@@ -36,7 +36,7 @@ def test_a_connection_cut_twice_is_resumed_where_it_broke(server: FileServer, tm
     assert 300_000 < starts[0] <= 400_000 < starts[1] <= 700_000
 
 
-def test_a_later_call_goes_on_from_the_partial_file_of_an_earlier_one(server: FileServer, tmp_path: Path) -> None:
+def test_a_later_call_resumes_from_the_partial_file(server: FileServer, tmp_path: Path) -> None:
     remote = server.offer("set.tgz", CONTENT)
     (tmp_path / "set.tgz.partial").write_bytes(CONTENT[:500_000])
     assert download(remote, tmp_path).read_bytes() == CONTENT
@@ -62,7 +62,7 @@ def test_a_server_without_ranges_starts_from_the_beginning(server: FileServer, t
     assert download(remote, tmp_path).read_bytes() == CONTENT
 
 
-def test_a_wrong_hash_is_refused_and_nothing_is_kept(server: FileServer, tmp_path: Path) -> None:
+def test_a_wrong_hash_is_refused_and_no_file_is_left(server: FileServer, tmp_path: Path) -> None:
     remote = replace(server.offer("set.tgz", CONTENT), md5="0" * 32)
     with pytest.raises(DataError, match=f"MD5 {'0' * 32}"):
         download(remote, tmp_path)
@@ -75,7 +75,9 @@ def test_a_damaged_file_in_the_cache_is_replaced(server: FileServer, tmp_path: P
     assert download(remote, tmp_path).read_bytes() == CONTENT
 
 
-def test_a_server_that_brings_nothing_is_given_up_with_what_came_kept(server: FileServer, tmp_path: Path) -> None:
+def test_a_server_that_sends_nothing_fails_the_download_and_the_partial_file_stays(
+    server: FileServer, tmp_path: Path
+) -> None:
     remote = server.offer("set.tgz", CONTENT)
     server.cuts["set.tgz"] = [400_000, 0, 0, 0]
     with pytest.raises(DataError):
@@ -84,7 +86,7 @@ def test_a_server_that_brings_nothing_is_given_up_with_what_came_kept(server: Fi
     assert (tmp_path / "set.tgz.partial").stat().st_size > 300_000
 
 
-def test_a_missing_file_and_a_refused_connection_are_said_plainly(server: FileServer, tmp_path: Path) -> None:
+def test_a_missing_file_and_a_refused_connection_are_reported(server: FileServer, tmp_path: Path) -> None:
     gone = replace(server.offer("set.tgz", CONTENT), url=server.offer("x", b"").url + "/gone.tgz")
     with pytest.raises(DataError, match="404"):
         download(gone, tmp_path)

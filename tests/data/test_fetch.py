@@ -90,9 +90,7 @@ def test_pictures_keep_their_pixels_and_labels(fashion: Path, tmp_path: Path) ->
         assert (np.asarray(Image.open(images.file(sample))) == row).all()
 
 
-def test_a_finished_folder_is_left_alone_and_says_so(
-    fashion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_folder_is_unchanged(fashion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = fetch("fashion-mnist", tmp_path / "set")
     monkeypatch.setattr(fetching, "KNOWN", {"fashion-mnist": None})  # nothing is opened
     again = fetch("fashion-mnist", tmp_path / "set", seed=5)  # nothing is drawn, so the seed is idle
@@ -157,7 +155,7 @@ def test_a_folder_that_holds_something_else_is_refused(fashion: Path, tmp_path: 
     assert [file.name for file in folder.iterdir()] == ["thesis.txt"]
 
 
-def test_a_folder_fetched_with_other_settings_is_refused_and_both_are_said(fashion: Path, tmp_path: Path) -> None:
+def test_a_folder_fetched_with_other_settings_is_refused_with_both(fashion: Path, tmp_path: Path) -> None:
     fetch("fashion-mnist", tmp_path / "set", max_train=20)
     with pytest.raises(OutputError) as refused:
         fetch("fashion-mnist", tmp_path / "set", max_train=30)
@@ -186,7 +184,7 @@ def test_where_no_source_works_each_is_named(fashion: Path, tmp_path: Path, cach
     assert not (tmp_path / "set").exists()
 
 
-def test_the_mirror_is_asked_where_this_machine_has_no_files(
+def test_the_mirror_is_used_if_this_machine_has_no_files(
     fashion: Path, tmp_path: Path, server: FileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = tuple(server.offer(file.name, file.read_bytes()) for file in fashion.iterdir())

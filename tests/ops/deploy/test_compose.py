@@ -100,7 +100,7 @@ def test_a_replica_knows_its_secrets_by_their_files(
     assert {"jwt_secret", "redis_password"} == set(replica["secrets"])
 
 
-def test_the_store_of_quotas_asks_for_its_password_and_stops_when_told(
+def test_the_store_of_rate_limits_requires_its_password_and_stops_on_a_signal(
     document: dict[str, Any], folder: Path, program: Callable[..., str], free_port: Callable[[], int], tmp_path: Path
 ) -> None:
     server, port = program("redis-server", "redis-server"), free_port()

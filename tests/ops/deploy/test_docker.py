@@ -80,7 +80,7 @@ def test_the_service_is_the_only_process_and_nobody_special(tmp_path: Path) -> N
     assert "\nEXPOSE 8000\n" in last
 
 
-def test_the_health_check_tells_a_ready_service_from_none(
+def test_the_health_check_distinguishes_a_ready_service_from_none(
     colour_bundle: Bundle, free_port: Callable[[], int], tmp_path: Path
 ) -> None:
     text = (api.deploy("docker", out=tmp_path / "out").folder / "Dockerfile").read_text()

@@ -89,7 +89,7 @@ def test_what_is_not_for_the_world_is_not_there(proxy: Callable[..., Any], repli
     assert ask(front.url, path="/livez", source="127.0.0.2")[0] == 200
 
 
-def test_too_large_a_body_is_refused_at_the_door_as_the_service_would(
+def test_too_large_a_body_is_refused_as_the_service_would(
     proxy: Callable[..., Any], replicas: list[ServiceProcess]
 ) -> None:
     front = proxy(*(replica.url for replica in replicas))
@@ -105,7 +105,7 @@ def test_too_large_a_body_is_refused_at_the_door_as_the_service_would(
     assert problem(closer)["status"] == 413
 
 
-def test_a_replica_hears_nothing_of_a_request_that_does_not_arrive_whole(
+def test_a_replica_never_gets_an_incomplete_request(
     proxy: Callable[..., Any], free_port: Callable[[], int], colour_bundle: Bundle, picture: bytes
 ) -> None:
     with start_service(colour_bundle.path) as replica:
@@ -122,7 +122,7 @@ def test_a_replica_hears_nothing_of_a_request_that_does_not_arrive_whole(
         slow.close()
 
 
-def test_with_no_replica_left_the_answer_says_when_to_come_again(
+def test_with_no_replica_left_the_answer_has_retry_after(
     proxy: Callable[..., Any], free_port: Callable[[], int]
 ) -> None:
     front = proxy(f"http://127.0.0.1:{free_port()}")

@@ -67,7 +67,7 @@ def expressions(folder: Path) -> list[str]:
     return [each.replace("$__rate_interval", "1m").replace("$instance", ".*") for each in found]
 
 
-def test_prometheus_takes_the_configuration_and_the_rules(folder: Path, promtool: Callable[..., str]) -> None:
+def test_prometheus_accepts_the_configuration_and_the_rules(folder: Path, promtool: Callable[..., str]) -> None:
     assert "2 rule files found" in promtool("check", "config", str(folder / "prometheus/prometheus.yml"))
 
 
@@ -94,7 +94,7 @@ def test_every_expression_of_the_dashboard_is_promql(
     assert f"{len(rules)} rules found" in promtool("check", "rules", str(file))
 
 
-def test_nothing_is_asked_for_that_nobody_measures(folder: Path, service: ServiceProcess) -> None:
+def test_rules_and_dashboard_use_only_metrics_that_exist(folder: Path, service: ServiceProcess) -> None:
     asked = set(re.findall(r"\blensmith_[a-z_]+", "\n".join(expressions(folder))))
     for name in ("lensmith-rules.yml", "lensmith-alerts.yml"):
         text = "\n".join(re.sub(r"#.*", "", line) for line in (folder / "prometheus" / name).read_text().splitlines())
@@ -107,7 +107,7 @@ def test_nothing_is_asked_for_that_nobody_measures(folder: Path, service: Servic
         assert name in measured or re.sub(r"_(bucket|sum|count)$", "", name) in measured, name
 
 
-def test_the_dashboard_has_room_for_each_panel_and_says_what_it_shows(folder: Path) -> None:
+def test_the_panels_of_the_dashboard_do_not_overlap_and_have_data(folder: Path) -> None:
     dashboard = json.loads((folder / "grafana/dashboards/lensmith.json").read_text())
     panels = [each for panel in dashboard["panels"] for each in (panel, *panel.get("panels", ()))]
     assert len({panel["id"] for panel in panels}) == len(panels)
@@ -128,7 +128,7 @@ def test_the_dashboard_has_room_for_each_panel_and_says_what_it_shows(folder: Pa
     assert source["datasources"][0]["type"] == "prometheus"
 
 
-def test_the_page_of_metrics_is_as_prometheus_likes_it(
+def test_the_page_of_metrics_passes_promtool(
     service: ServiceProcess, promtool: Callable[..., str], colours: Path
 ) -> None:
     ask(service, colours)

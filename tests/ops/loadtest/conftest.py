@@ -1,4 +1,4 @@
-"""A small real HTTP server that behaves as it is told."""
+"""A small real HTTP server with scripted answers."""
 
 import asyncio
 import threading
@@ -12,13 +12,13 @@ import pytest
 
 @dataclass(frozen=True)
 class Answer:
-    """What the server does with a request.
+    """The server's reaction to a request.
 
     Attributes:
-        status: of the answer; 0 closes the connection without one, -1 never answers.
-        stall_s: seconds in which the whole server stands still first.
-        wait_s: seconds in which only this request waits.
-        close: the connection is closed after the answer.
+        status: HTTP status; 0 closes the connection without an answer, -1 never answers.
+        stall_s: seconds for which the whole server stalls first.
+        wait_s: seconds for which only this request waits.
+        close: whether the connection is closed after the answer.
     """
 
     status: int = 200
@@ -29,7 +29,7 @@ class Answer:
 
 @dataclass
 class Server:
-    """A running server: where it is, and what it has received."""
+    """A running server with the requests that it received."""
 
     url: str = ""
     heads: list[str] = field(default_factory=list)

@@ -106,7 +106,7 @@ def test_a_request_without_an_answer_is_given_up_and_counts_with_the_time_waited
     assert found.goodput_per_second == found.ok_per_second == 0
 
 
-def test_a_server_that_is_gone_is_not_asked_in_a_tight_loop() -> None:
+def test_a_server_that_is_gone_is_not_retried_in_a_tight_loop() -> None:
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
         target, requests = requests_to(f"http://127.0.0.1:{unheard.getsockname()[1]}")

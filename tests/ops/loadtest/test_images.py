@@ -35,7 +35,7 @@ def test_a_folder_larger_than_memory_should_be_is_sent_in_part(colours: Path, mo
 
 
 @pytest.mark.parametrize("name", ["empty", "missing"])
-def test_no_images_is_said(tmp_path: Path, name: str) -> None:
+def test_a_path_without_images_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError):
         images.read_images(tmp_path / name, 0)

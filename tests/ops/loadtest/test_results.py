@@ -52,7 +52,7 @@ def test_without_any_answer_there_are_no_percentiles() -> None:
     assert found.warnings == ("Stopped after 0.0 measured seconds.",)
 
 
-def test_a_client_that_is_the_limit_says_so() -> None:
+def test_a_client_that_is_the_bottleneck_gives_a_warning() -> None:
     record = record_of(*[(0.1, 0.1, 200)] * 2000)
     record.cpu_s = 9.7
     record.lags_s.extend([0.03] * 100)

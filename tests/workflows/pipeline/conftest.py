@@ -45,7 +45,7 @@ def parted(many_colours: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def written(workspace: Path, quick_settings: dict[str, Any]) -> Callable[..., Path]:
-    """`written(**sections)`: pipeline.yaml in the workspace; what is not said is quick and on."""
+    """`written(**sections)`: a pipeline.yaml in the workspace, quick and with all stages on by default."""
 
     def write(**sections: Any) -> Path:
         train = {**quick_settings, "epochs": 2, "trainable_stages": 0, "head_solver": "lbfgs"}

@@ -34,7 +34,7 @@ def test_only_what_may_have_changed_is_read_again(
     assert read == ["red/000.png"]
 
 
-def test_a_file_that_is_gone_is_told_from_one_that_is_there(colours: Path, tmp_path: Path) -> None:
+def test_a_missing_file_has_a_hash_of_its_own(colours: Path, tmp_path: Path) -> None:
     images = scan(colours)
     before = data_hashes.digest(images, data_hashes.hash_images(images, tmp_path / "cache.json"))
     (colours / "red/000.png").unlink()

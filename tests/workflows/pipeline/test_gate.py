@@ -83,7 +83,7 @@ def test_what_is_broken_is_named_before_what_is_not_shown() -> None:
     assert [check.limit for check in worst_first(limits)][:2] == ["worst", "0"]
 
 
-def test_without_a_champion_only_absolute_limits_are_judged(turned: Bundle, images: ImageSet) -> None:
+def test_without_a_champion_only_absolute_limits_are_checked(turned: Bundle, images: ImageSet) -> None:
     gate = run_gate(turned, None, images)
     assert [check.limit for check in gate.failed] == ["above_commonest"]
     assert any("no champion to compare with" in note for note in gate.notes)
@@ -108,7 +108,7 @@ def test_other_labels_are_refused_unless_they_are_mapped(
         run_gate(colour_bundle, champion, images, {"blue": None})
 
 
-def test_classes_that_the_champion_does_not_tell_apart_count_as_one(
+def test_classes_that_the_champion_does_not_distinguish_count_as_one(
     relabel: Callable[..., Bundle], colour_bundle: Bundle, images: ImageSet
 ) -> None:
     new = relabel("azure", "teal", "red")  # calls green teal, which is as good as azure to the champion
@@ -135,7 +135,9 @@ def test_a_class_that_is_new_is_left_out_of_the_comparison(
     assert gate.passed
 
 
-def test_both_are_told_to_have_seen_other_data(remake: Callable[..., Bundle], images: ImageSet) -> None:
+def test_a_note_says_that_the_models_were_trained_on_different_data(
+    remake: Callable[..., Bundle], images: ImageSet
+) -> None:
     new, old = (remake(name, dataset={"fingerprint": name}) for name in ("new", "old"))
     gate = run_gate(new, old, images)
     assert any("may have learnt from some of these test images" in note for note in gate.notes)
@@ -154,7 +156,9 @@ def test_latency_and_size_are_measured_side_by_side(colour_bundle: Bundle, image
     assert [each.limit for each in run_gate(colour_bundle, None, images, max_size_mb=1e-6).failed] == ["max_size_mb"]
 
 
-def test_a_bundle_that_does_not_run_is_said(colour_bundle: Bundle, tmp_path: Path, images: ImageSet) -> None:
+def test_a_bundle_that_does_not_run_is_an_error_of_the_gate(
+    colour_bundle: Bundle, tmp_path: Path, images: ImageSet
+) -> None:
     copy = Path(shutil.copytree(colour_bundle.path, tmp_path / "copy"))
     (copy / "model.onnx").write_bytes(b"x")
     with pytest.raises(GateError):

@@ -35,7 +35,7 @@ def test_pairing_makes_it_narrower_than_two_intervals_would_be() -> None:
     assert found.high - found.low < 0.6 * (alone.high - alone.low)
 
 
-def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+def test_an_interval_has_the_coverage_that_it_claims() -> None:
     truth = 0.8 * -0.06 + 0.2 * 0.1
     held = 0
     for seed in range(400):
@@ -61,7 +61,7 @@ def test_the_calibration_error_is_the_report_s_own() -> None:
     assert 0 <= found.low <= found.value <= found.high
 
 
-def test_a_worse_calibration_is_told_from_an_equal_one() -> None:
+def test_a_worse_calibration_is_distinguished_from_an_equal_one() -> None:
     generator = np.random.default_rng(0)
     good = generator.uniform(0.5, 0.9, 1500)
     right = generator.random(1500) < good

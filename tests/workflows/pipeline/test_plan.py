@@ -1,4 +1,4 @@
-"""A pipeline's file: every mistake told together, before anything runs; and what each stage depends on."""
+"""A pipeline's plan: all mistakes are reported together before anything runs; keys of the stages."""
 
 import os
 import re
@@ -45,7 +45,7 @@ def changed(before: dict[str, str], now: dict[str, str]) -> set[str]:
     return {name for name in before if before[name] != now[name]}
 
 
-def test_all_mistakes_come_together_with_their_lines(workspace: Path) -> None:
+def test_all_mistakes_are_reported_with_their_lines(workspace: Path) -> None:
     (workspace / "bad.yaml").write_text(BAD)
     with pytest.raises(SettingsError) as refused:
         make_plan(workspace / "bad.yaml")
@@ -115,7 +115,7 @@ def test_a_ratio_is_a_ratio_though_yaml_could_take_it_for_a_time(
     assert made.file.split.ratio == (5, 3, 2)
 
 
-def test_a_recipe_lies_under_what_the_file_says(
+def test_settings_of_the_file_override_those_of_the_recipe(
     written: Callable[..., Path], parted: Callable[..., Path], workspace: Path
 ) -> None:
     parted(workspace / "data")

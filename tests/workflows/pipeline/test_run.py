@@ -1,4 +1,4 @@
-"""Which stages run, which are left alone, and what is left of a run that fails or is killed."""
+"""Which stages run, which are unchanged, and how a run that failed or was killed is resumed."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def pipeline(
     return lambda **sections: written(**{"export": {}, **OFF, **sections})
 
 
-def test_a_second_run_does_nothing_and_says_so(pipeline: Callable[..., Path], quick_stages: Any) -> None:
+def test_a_second_run_does_nothing(pipeline: Callable[..., Path], quick_stages: Any) -> None:
     first = api.pipeline(pipeline())
     assert states(first) == {**dict.fromkeys(STAGES, "done"), "register": "off", "rollout": "off"}
     second = api.pipeline(pipeline())
@@ -74,7 +74,7 @@ def test_a_second_run_does_nothing_and_says_so(pipeline: Callable[..., Path], qu
     assert [each.message for each in second.stages] == [each.message for each in first.stages]
 
 
-def test_only_what_a_change_concerns_is_done_anew(pipeline: Callable[..., Path], quick_stages: Any) -> None:
+def test_only_what_depends_on_a_change_is_repeated(pipeline: Callable[..., Path], quick_stages: Any) -> None:
     api.pipeline(pipeline())
     assert redone(api.pipeline(pipeline(gate={"min_accuracy": 0.5}))) == {"gate"}
     assert redone(api.pipeline(pipeline())) == set()  # what came of it before is still there
@@ -88,14 +88,14 @@ def test_a_new_image_changes_everything(pipeline: Callable[..., Path], quick_sta
     assert redone(api.pipeline(pipeline())) == {"check", "split", "train", "evaluate", "export", "gate"}
 
 
-def test_a_forced_stage_takes_those_made_of_it_along(pipeline: Callable[..., Path], quick_stages: Any) -> None:
+def test_a_forced_stage_repeats_those_that_depend_on_it(pipeline: Callable[..., Path], quick_stages: Any) -> None:
     api.pipeline(pipeline())
     assert redone(api.pipeline(pipeline(), force="export")) == {"export", "gate"}
     assert redone(api.pipeline(pipeline(), force="train")) == {"train", "evaluate", "export", "gate"}
     assert redone(api.pipeline(pipeline())) == set()
 
 
-def test_a_run_that_died_after_a_forced_stage_does_the_rest_anew(
+def test_a_run_that_died_after_a_forced_stage_repeats_the_rest(
     pipeline: Callable[..., Path], quick_stages: Any
 ) -> None:
     api.pipeline(pipeline())
@@ -117,7 +117,7 @@ def test_it_stops_after_the_stage_that_is_named(pipeline: Callable[..., Path], q
 
 
 @pytest.mark.parametrize("stage", ["check", "split", "train", "evaluate", "export", "gate"])
-def test_what_a_stage_cannot_do_is_said_and_the_next_run_goes_on_from_there(
+def test_a_failed_stage_is_recorded_and_the_next_run_resumes_there(
     stage: str, pipeline: Callable[..., Path], quick_stages: Any
 ) -> None:
     quick_stages[stage] = GateError("This was expected.", "That arrived.", "Mend it.")
@@ -138,7 +138,7 @@ def test_what_was_removed_is_made_again(pipeline: Callable[..., Path], quick_sta
     assert redone(api.pipeline(pipeline())) == {"export", "gate"}
 
 
-def test_old_results_go_and_the_one_in_use_stays(pipeline: Callable[..., Path], quick_stages: Any) -> None:
+def test_old_results_are_removed_but_not_the_current_one(pipeline: Callable[..., Path], quick_stages: Any) -> None:
     for seed in range(5):
         ran = api.pipeline(pipeline(split={"seed": seed}, keep=2))
     for name in ("split", "train", "gate"):
@@ -146,7 +146,9 @@ def test_old_results_go_and_the_one_in_use_stays(pipeline: Callable[..., Path], 
     assert redone(api.pipeline(pipeline(split={"seed": 4}, keep=2))) == set()
 
 
-def test_one_at_a_time(pipeline: Callable[..., Path], quick_stages: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_one_process_runs_a_pipeline(
+    pipeline: Callable[..., Path], quick_stages: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = pipeline()
     folder = api.pipeline(file).folder
     monkeypatch.setattr(folder_of, "WAIT_S", 0.05)
@@ -156,7 +158,7 @@ def test_one_at_a_time(pipeline: Callable[..., Path], quick_stages: Any, monkeyp
     assert redone(api.pipeline(file)) == set()
 
 
-def test_a_damaged_result_counts_for_nothing(pipeline: Callable[..., Path], quick_stages: Any) -> None:
+def test_a_damaged_record_is_ignored(pipeline: Callable[..., Path], quick_stages: Any) -> None:
     ran = api.pipeline(pipeline())
     for text in ("", "{", "[]", '{"id": 1}'):
         (ran.folder / "gate" / ran.stages[5].key / folder_of.RECORD).write_text(text)
@@ -164,7 +166,7 @@ def test_a_damaged_result_counts_for_nothing(pipeline: Callable[..., Path], quic
         assert redone(api.pipeline(pipeline())) == {"gate"}
 
 
-def test_the_state_says_where_it_stands_while_it_runs(pipeline: Callable[..., Path], quick_stages: Any) -> None:
+def test_the_state_is_current_during_a_run(pipeline: Callable[..., Path], quick_stages: Any) -> None:
     file, seen = pipeline(), []
 
     def on_progress(outcome: Any) -> None:
@@ -265,7 +267,7 @@ def registry(tracking: str) -> Any:
 
 
 @pytest.mark.slow
-def test_a_killed_training_is_gone_on_with(
+def test_a_killed_training_is_resumed(
     workspace: Path, parted: Callable[..., Path], written: Callable[..., Path], quick_settings: dict[str, Any]
 ) -> None:
     parted(workspace / "data")
@@ -298,7 +300,7 @@ def test_a_killed_training_is_gone_on_with(
     assert len(after) <= 13  # the epoch that was cut short may stand there twice
 
 
-def test_a_training_that_was_told_to_stop_has_not_failed(
+def test_a_training_that_a_signal_stopped_has_not_failed(
     pipeline: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*args: Any, **said: Any) -> None:

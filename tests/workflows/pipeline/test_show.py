@@ -32,7 +32,7 @@ def test_before_the_first_run_all_is_to_do(file: Path) -> None:
     }  # fmt: skip
 
 
-def test_what_a_run_would_do_is_told_from_what_was_done(
+def test_what_a_run_would_do_is_distinguished_from_what_was_done(
     file: Path, written: Callable[..., Path], workspace: Path
 ) -> None:
     api.pipeline(file, until="split")
