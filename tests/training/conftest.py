@@ -82,15 +82,15 @@ def equal() -> Callable[[Any, Any], bool]:
 
 
 @pytest.fixture
-def short(
-    quick: dict[str, Any], shared_colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., TrainSettings]:
-    """Settings of a run of 12 images, 3 epochs and 9 steps, with all that is random in it: order, crops, dropout.
-
-    It draws no pictures, which takes longer than training.
-    """
+def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw no plots, which takes longer than training."""
     for name in ("draw_curves", "draw_memory"):
         monkeypatch.setattr(end_of_epoch, name, lambda *_: None)
+
+
+@pytest.fixture
+def short(quick: dict[str, Any], shared_colours: Path, tmp_path: Path, _no_plots: None) -> Callable[..., TrainSettings]:
+    """Settings of a run of 12 images, 3 epochs and 9 steps, with all that is random in it: order, crops, dropout."""
 
     def make(**changes: Any) -> TrainSettings:
         chosen = {"data": shared_colours, "out": tmp_path / "run", "epochs": 3, "dropout": 0.5, "batch_norm": "train"}

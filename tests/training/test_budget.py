@@ -34,12 +34,6 @@ def test_what_is_no_duration_is_refused(said: Any) -> None:
         TrainSettings.resolve({"data": "photos", "time_budget": said})
 
 
-@pytest.mark.parametrize("other", [{"sizes": "64,96"}, {"processes": 2}])
-def test_it_does_not_go_with_everything(other: dict[str, Any]) -> None:
-    with pytest.raises(SettingsError, match="time_budget chooses the sizes"):
-        TrainSettings.resolve({"data": "photos", "time_budget": "5m", **other})
-
-
 def planned(
     monkeypatch: pytest.MonkeyPatch, seconds: float, count: int, held: int = 200, native: int = 224, **settings: Any
 ) -> TrainSettings:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lensmith.config import TrainSettings
-from lensmith.training import end_of_epoch, feature_source
+from lensmith.training import feature_source
 from lensmith.training.epoch_steps import EpochSteps
 from lensmith.training.feature_cache import backends
 from lensmith.training.learner import Learner
@@ -26,10 +26,10 @@ Train = Callable[..., RunResult]
 
 
 @pytest.fixture
-def train(quick: dict[str, Any], colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
+def train(
+    quick: dict[str, Any], colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _no_plots: None
+) -> Train:
     """Train on the colours; features in full precision, so that they can be compared with none."""
-    for name in ("draw_curves", "draw_memory"):
-        monkeypatch.setattr(end_of_epoch, name, lambda *_: None)
     monkeypatch.setattr(backends, "available_backends", lambda device: ["torch fp32"])
     monkeypatch.setenv("LENSMITH_CACHE", str(tmp_path / "cache"))
 

@@ -52,35 +52,23 @@ def test_a_smaller_image_that_fits_is_named(
 
 
 @pytest.mark.parametrize(
-    ("strict", "said"),
+    ("changes", "parameters", "advice"),
     [
-        ({"min_chunk": 4}, "--min-chunk 1"),
-        ({"min_chunk": 2, "checkpointing": "never"}, "--checkpointing auto --min-chunk 1"),
+        ({"min_chunk": 4}, 10**9, "fit: --min-chunk 1"),
+        ({"min_chunk": 2, "checkpointing": "never"}, 10**9, "fit: --checkpointing auto --min-chunk 1"),
+        ({"model": "resnet18"}, 6_000_000, r"\w+ fits: --model \w+"),
     ],
+    ids=["chunks", "checkpointing", "a smaller network"],
 )
-def test_settings_that_forbid_what_would_fit_are_named_first(
+def test_settings_that_would_fit_are_named_before_a_smaller_network(
     quick: dict[str, Any], shared_colours: Path, tmp_path: Path, small_memory: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch, strict: dict[str, Any], said: str,
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], parameters: int, advice: str,
 ) -> None:  # fmt: skip
-    small_memory(pixels=128, parameters=10**9)
+    small_memory(pixels=128, parameters=parameters)
 
     def full(*_: Any) -> Any:
         raise torch.OutOfMemoryError(MESSAGE)
 
     monkeypatch.setattr("lensmith.training.learner.Learner._loss", full)
-    with pytest.raises(TooLargeError, match=f"fit: {said}"):
-        Trainer().start(settings_for(quick, shared_colours, tmp_path / "run", **strict))
-
-
-def test_a_smaller_network_is_named_where_no_image_fits(
-    quick: dict[str, Any], shared_colours: Path, tmp_path: Path, small_memory: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    small_memory(pixels=128, parameters=6_000_000)
-
-    def full(*_: Any) -> Any:
-        raise torch.OutOfMemoryError(MESSAGE)
-
-    monkeypatch.setattr("lensmith.training.learner.Learner._loss", full)
-    with pytest.raises(TooLargeError, match=r"[\w]+ fits: --model \w+"):
-        Trainer().start(settings_for(quick, shared_colours, tmp_path / "run", model="resnet18"))
+    with pytest.raises(TooLargeError, match=advice):
+        Trainer().start(settings_for(quick, shared_colours, tmp_path / "run", **changes))

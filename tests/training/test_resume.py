@@ -209,18 +209,14 @@ def test_with_both_damaged_it_says_so_and_changes_nothing(stopped: Any) -> None:
     assert (run / "checkpoints/last.pt").read_bytes() == b"damaged"
 
 
-def test_without_a_checkpoint_it_says_how_to_begin_anew(stopped: Any, shared_colours: Path) -> None:
-    run = stopped(1)
-    (run / "checkpoints/last.pt").unlink()
-    with pytest.raises(RunError, match=rf"before its first.*lensmith train {shared_colours} --out {run} --resume auto"):
-        Trainer().resume(run)
-
-
-def test_where_checkpoints_were_removed_it_does_not_say_that_the_run_never_began(stopped: Any) -> None:
-    run = stopped(5)
+@pytest.mark.parametrize(
+    ("at", "said"), [(1, r"before its first.*{command}"), (5, r"All of them are gone.*into another folder")]
+)
+def test_without_a_checkpoint_it_names_the_way_on(stopped: Any, shared_colours: Path, at: int, said: str) -> None:
+    run = stopped(at)
     for name in ("last.pt", "previous.pt"):
-        (run / "checkpoints" / name).unlink()
-    with pytest.raises(RunError, match=r"All of them are gone.*into another folder"):
+        (run / "checkpoints" / name).unlink(missing_ok=True)
+    with pytest.raises(RunError, match=said.format(command=f"lensmith train {shared_colours} --out {run}")):
         Trainer().resume(run)
 
 

@@ -24,13 +24,9 @@ def rates(made: TrainingSchedule, stage: int = 0) -> list[float]:
     return [made.rate(step, stage=stage) for step in range(made.total_steps)]
 
 
-def test_a_plan_counts_the_last_smaller_batch_too() -> None:
-    made = plan(images=10, batch_size=4, epochs=5)
-    assert (made.steps_per_epoch, made.total_steps) == (3, 15)
-
-
-def test_a_step_takes_the_images_of_all_its_batches() -> None:
-    made = plan(images=10, batch_size=2, accumulate=2, epochs=5)
+@pytest.mark.parametrize("batches", [{"batch_size": 4}, {"batch_size": 2, "accumulate": 2}])
+def test_a_step_takes_all_its_batches_and_the_last_may_be_smaller(batches: dict[str, int]) -> None:
+    made = plan(images=10, epochs=5, **batches)
     assert (made.steps_per_epoch, made.total_steps) == (3, 15)
 
 

@@ -32,10 +32,8 @@ Train = Callable[..., RunResult]
 
 
 @pytest.fixture
-def train(quick: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
-    """Train as the quick settings say, but for the keywords; without the pictures, which take longest."""
-    for name in ("draw_curves", "draw_memory"):
-        monkeypatch.setattr(end_of_epoch, name, lambda *_: None)
+def train(quick: dict[str, Any], tmp_path: Path, _no_plots: None) -> Train:
+    """Train by the quick settings and the keywords."""
 
     def run(data: Path, **changes: Any) -> RunResult:
         return Trainer().start(

@@ -86,35 +86,22 @@ def test_brackets_in_a_file_name_are_shown_as_they_are(
     assert "cat[/new].jpg" in capsys.readouterr().err
 
 
-def test_on_a_terminal_the_bar_tells_loss_accuracy_speed_and_time_left(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("result", "chunks"),
+    [({}, "1 chunk "), ({"chunks": 4}, "4 chunks "), ({"chunks": 4, "checkpointing": True}, "4 chunks* ")],
+)
+def test_on_a_terminal_the_bar_shows_figures_memory_and_chunks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, result: Any, chunks: str
 ) -> None:
     monkeypatch.setattr("lensmith.training.run_dir.recorder.is_terminal", lambda: True)
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "160")
     with recorder(tmp_path) as made:
         made.begin_epoch(4, "all", 1)
-        made.step(14, 2, FIGURES, outcome(), 2_340_000_000)
+        made.step(14, 2, FIGURES, outcome(**result), 2_340_000_000)
     shown = capsys.readouterr().err
-    for part in ("epoch 5/10 all", "loss 0.750", "accuracy 0.625", "320 images/s", "1 chunk ", "2.3 GB", "2/3", "left"):
+    for part in ("epoch 5/10 all", "loss 0.750", "accuracy 0.625", "320 images/s", chunks, "2.3 GB", "2/3", "left"):
         assert part in shown
-
-
-@pytest.mark.parametrize(("checkpointing", "shown"), [(False, "4 chunks "), (True, "4 chunks* ")])
-def test_the_bar_tells_in_how_many_chunks_and_whether_activations_are_computed_again(
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    checkpointing: bool,
-    shown: str,
-) -> None:
-    monkeypatch.setattr("lensmith.training.run_dir.recorder.is_terminal", lambda: True)
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("COLUMNS", "160")
-    with recorder(tmp_path) as made:
-        made.begin_epoch(0, "all", 0)
-        made.step(1, 1, FIGURES, outcome(4, checkpointing=checkpointing), 10**9)
-    assert shown in capsys.readouterr().err
 
 
 def test_an_event_tells_of_memory_when_the_chunks_change_and_else_now_and_then(

@@ -1,6 +1,7 @@
 """A run folder is read back as it was made, and a place that is taken or damaged is told apart."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,43 +77,39 @@ def test_an_empty_folder_is_no_obstacle(shared_colours: Path, tmp_path: Path) ->
     assert (make(shared_colours, tmp_path / "run").create().path / DESCRIPTION).is_file()
 
 
-def damage(run: Path, how: str) -> None:
-    description = run / DESCRIPTION
-    if how == "no description":
-        description.unlink()
-    elif how == "cut short":
-        description.write_text(description.read_text()[:100])
-    elif how == "another thing":
-        description.write_text("[1, 2]")
-    elif how == "a setting is missing":
-        content = json.loads(description.read_text())
-        del content["settings"]["data"]
-        description.write_text(json.dumps(content))
-    elif how == "a label is missing":
-        content = json.loads(description.read_text())
-        description.write_text(json.dumps({**content, "labels": ["blue", "green"]}))
-    elif how == "no parts":
-        (run / "splits.csv").unlink()
-    elif how == "parts are binary":
-        (run / "splits.csv").write_bytes(b"path,label,split\n\x00\xff\xfe")
-    elif how == "a column is missing":
-        (run / "splits.csv").write_text("path,label\nred/000.png,red\n")
-    elif how == "a size is no number":
-        (run / "splits.csv").write_text("path,label,split,bytes\nred/000.png,red,train,many\n")
+def without(content: dict[str, Any], *path: str) -> str:
+    *parents, last = path
+    inner = content
+    for name in parents:
+        inner = inner[name]
+    del inner[last]
+    return json.dumps(content)
 
 
 @pytest.mark.parametrize(
-    "how",
+    ("file", "damaged"),
     [
-        "no description", "cut short", "another thing", "a setting is missing", "a label is missing", "no parts",
-        "parts are binary", "a column is missing", "a size is no number",
+        (DESCRIPTION, lambda text: None),
+        (DESCRIPTION, lambda text: text[:100]),
+        (DESCRIPTION, lambda text: "[1, 2]"),
+        (DESCRIPTION, lambda text: without(json.loads(text), "settings", "data")),
+        (DESCRIPTION, lambda text: json.dumps({**json.loads(text), "labels": ["blue", "green"]})),
+        ("splits.csv", lambda text: None),
+        ("splits.csv", lambda text: "path,label,split\n\0\udcff\udcfe"),
+        ("splits.csv", lambda text: "path,label\nred/000.png,red\n"),
+        ("splits.csv", lambda text: "path,label,split,bytes\nred/000.png,red,train,many\n"),
     ],
-)  # fmt: skip
-def test_a_damaged_folder_is_said_to_be_damaged(shared_colours: Path, tmp_path: Path, how: str) -> None:
-    made = make(shared_colours, tmp_path / "run").create()
-    damage(made.path, how)
+)
+def test_a_damaged_folder_is_refused(
+    shared_colours: Path, tmp_path: Path, file: str, damaged: Callable[[str], str | None]
+) -> None:
+    path = make(shared_colours, tmp_path / "run").create().path / file
+    content = damaged(path.read_text())
+    path.unlink()
+    if content is not None:
+        path.write_text(content, errors="surrogateescape")
     with pytest.raises(RunError, match=r"It is not whole|It holds no run"):
-        Run.open(made.path)
+        Run.open(path.parent)
 
 
 def test_a_missing_folder_is_said_to_be_missing(tmp_path: Path) -> None:
@@ -181,11 +178,3 @@ def test_a_folder_that_could_not_be_finished_is_removed(
     with pytest.raises(OSError, match="No space"):
         make(shared_colours, tmp_path / "run").create()
     assert not (tmp_path / "run").exists()
-
-
-def test_a_folder_of_somebody_else_is_never_removed(shared_colours: Path, tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "letter.txt").write_text("dear all")
-    with pytest.raises(OutputError):
-        make(shared_colours, tmp_path / "run").create()
-    assert (tmp_path / "run" / "letter.txt").read_text() == "dear all"
