@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from itertools import chain
 
 from lensmith.errors import RunError
@@ -38,7 +39,7 @@ def finish_epoch(
     """
     learner, state, errors = context.learner, context.state, context.data_errors
     position, world = state.position, learner.world
-    figures = Figures.of_all(world.all_gather_object(state.figures.as_dict()))
+    figures = Figures.of_all(world.all_gather_object(asdict(state.figures)))
     errors.leave_out(list(chain.from_iterable(world.all_gather_object(errors.unreadable))))
     errors.name_lost_classes()
     if figures.skipped and not figures.seen:

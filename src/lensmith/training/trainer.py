@@ -58,7 +58,7 @@ class Trainer:
         """
         started, deadline, world = time.monotonic(), None, self.world
         if settings.time_budget is None:
-            run, network = _create_together(settings, world)
+            run, network = _create(settings, world)
         else:
             plan = self._plan(settings)
             run, network = create_run(plan.settings)
@@ -203,7 +203,7 @@ def device_of(settings: TrainSettings, world: World) -> torch.device:
     return torch.device(name)
 
 
-def _create_together(settings: TrainSettings, world: World) -> tuple[Run, Network | None]:
+def _create(settings: TrainSettings, world: World) -> tuple[Run, Network | None]:
     """Make a new run folder on rank 0, and open it on the others."""
     if world.size == 1:
         return create_run(settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 
@@ -44,12 +44,6 @@ class Position:
     def out_of_time(self) -> bool:
         """Whether no step may follow."""
         return self.end_s is not None and self.elapsed_s >= self.end_s
-
-    def tick(self, elapsed_s: float) -> None:
-        """Take note of the time, in seconds since the run's start."""
-        self.elapsed_s = elapsed_s
-        if self.stepped_s is None:
-            self.stepped_s = elapsed_s
 
     @property
     def time_share(self) -> float | None:
@@ -109,10 +103,6 @@ class Figures:
         """Throughput so far, in images a second."""
         return self.seen / max(1e-9, self.seconds)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for the checkpoint."""
-        return asdict(self)
-
 
 @dataclass
 class TrainingState:
@@ -132,5 +122,8 @@ class TrainingState:
 
     def tick(self) -> None:
         """Note how much of a time budget has passed; without one a run's course depends on no clock."""
-        if self.position.end_s is not None:
-            self.position.tick(time.monotonic() - self.started)
+        position = self.position
+        if position.end_s is not None:
+            position.elapsed_s = time.monotonic() - self.started
+            if position.stepped_s is None:
+                position.stepped_s = position.elapsed_s
