@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import select
 import subprocess
@@ -11,7 +10,6 @@ import tempfile
 import time
 from dataclasses import dataclass
 from typing import IO, Any
-from urllib.parse import urlsplit
 
 from lensmith.errors import ServiceError
 
@@ -44,7 +42,7 @@ class ServiceProcess:
 
 
 def start_service(bundle: str | os.PathLike[str], port: int = 0, **settings: Any) -> ServiceProcess:
-    """Start `lensmith serve BUNDLE` as a child process and wait until /readyz answers 200.
+    """Start `lensmith serve BUNDLE` as a child process, and wait until it is ready and announces its address.
 
     Args:
         bundle: folder or zip.
@@ -71,7 +69,7 @@ def start_service(bundle: str | os.PathLike[str], port: int = 0, **settings: Any
         )
         try:
             url = _announced(process, deadline)
-            if url is None or ("health_port" not in settings and not _ready(url, deadline)):
+            if url is None:
                 raise _not_started(os.fspath(bundle), process, log)
         except BaseException:
             _end(process)
@@ -85,22 +83,6 @@ def _announced(process: subprocess.Popen[str], deadline: float) -> str | None:
     readable, _, _ = select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))
     line = process.stdout.readline() if readable else ""
     return line.split()[-1] if line else None
-
-
-def _ready(url: str, deadline: float) -> bool:
-    address = urlsplit(url)
-    while time.monotonic() < deadline:
-        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=5)
-        try:
-            connection.request("GET", "/readyz")
-            if connection.getresponse().status == http.HTTPStatus.OK:
-                return True
-        except OSError:
-            pass
-        finally:
-            connection.close()
-        time.sleep(0.05)
-    return False
 
 
 def _not_started(bundle: str, process: subprocess.Popen[str], log: IO[str]) -> ServiceError:

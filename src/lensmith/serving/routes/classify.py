@@ -28,20 +28,16 @@ from lensmith.serving.upload import FIELD
 TOP_K = 5
 
 
-class Classify:
-    """Handlers of lensmith's own routes.
+def add_classify(app: FastAPI, service: Service) -> None:
+    """Add the routes to `app`."""
 
-    Args:
-        service: the service behind the routes.
-    """
+    def query_of(request: Request) -> tuple[int, LoadedModel]:
+        query = request.query_params
+        return read_top_k(query.get("top_k")), service.predictor.select_model(request, query.get("model"))
 
-    def __init__(self, service: Service) -> None:
-        self.service = service
-
-    async def predict(self, request: Request) -> Response:
+    async def predict(request: Request) -> Response:
         """Classify one JPEG or PNG image, sent as the body itself or in the form field `file`."""
-        service = self.service
-        top_k, model = self._query(request)
+        top_k, model = query_of(request)
         await service.admit(request)
         await service.count_against_quota(request)
         with service.upload_budget.share() as share:
@@ -49,13 +45,12 @@ class Classify:
             found = await service.predictor.predict(request, encoded, top_k, model)
         return prediction_response(found, request)
 
-    async def batch(self, request: Request) -> Response:
+    async def batch(request: Request) -> Response:
         """Classify the JPEG or PNG images of a form, one or more in the field `file`.
 
         An image that cannot be used has its problem in its place of `results`; the others are classified.
         """
-        service = self.service
-        top_k, model = self._query(request)
+        top_k, model = query_of(request)
         await service.admit(request)
         with service.upload_budget.share() as share:
             images = await service.uploads.images(request, share)
@@ -63,9 +58,9 @@ class Classify:
             found = await service.predictor.predict_many(request, images, top_k, model)
         return batch_response(found, request)
 
-    async def model(self) -> ModelCard:
+    async def model() -> ModelCard:
         """The active model, and the limits on requests."""
-        models, settings = self.service.models, self.service.settings
+        models, settings = service.models, service.settings
         manifest, engine = models.active.classifier.bundle.manifest, models.active.classifier.engine
         return ModelCard(
             name=models.active.name,
@@ -83,17 +78,9 @@ class Classify:
             max_images=settings.max_images,
         )
 
-    def _query(self, request: Request) -> tuple[int, LoadedModel]:
-        query = request.query_params
-        return read_top_k(query.get("top_k")), self.service.predictor.select_model(request, query.get("model"))
-
-
-def add_classify(app: FastAPI, service: Service) -> None:
-    """Add the routes to `app`."""
-    handlers = Classify(service)
     for path, handler, answer, body in (
-        ("/predict", handlers.predict, PredictResponse, _ONE),
-        ("/predict/batch", handlers.batch, BatchPredictResponse, _MANY),
+        ("/predict", predict, PredictResponse, _ONE),
+        ("/predict/batch", batch, BatchPredictResponse, _MANY),
     ):
         app.router.add_api_route(
             path,
@@ -104,7 +91,7 @@ def add_classify(app: FastAPI, service: Service) -> None:
             openapi_extra={"parameters": _PARAMETERS, "requestBody": body},
             route_class_override=FastRoute,
         )
-    app.add_api_route("/model", handlers.model, responses=documented(401, 403))
+    app.add_api_route("/model", model, responses=documented(401, 403))
 
 
 def read_top_k(given: str | None) -> int:

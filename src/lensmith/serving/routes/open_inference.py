@@ -38,38 +38,33 @@ JSON_BYTES = "inference-header-content-length"
 EXTENSIONS = ["binary_tensor_data", "classification"]
 
 
-class OpenInference:
-    """Handlers of the Open Inference Protocol.
+def add_open_inference(app: FastAPI, service: Service) -> None:
+    """Add the routes to `app`."""
 
-    Args:
-        service: the service behind the routes.
-    """
+    def model_of(request: Request) -> LoadedModel:
+        name, version = request.path_params["name"], request.path_params.get("version")
+        return service.predictor.select_model(request, name if version is None else f"{name}@{version}")
 
-    def __init__(self, service: Service) -> None:
-        self.service = service
-
-    async def live(self, _request: Request) -> Response:
+    async def live(_request: Request) -> Response:
         """Whether the process answers at all."""
         return json_response(Live(live=True))
 
-    async def ready(self, _request: Request) -> Response:
+    async def ready(_request: Request) -> Response:
         """Whether to send requests here."""
-        self.service.require_ready()
+        service.require_ready()
         return json_response(Ready(ready=True))
 
-    async def server(self, _request: Request) -> Response:
+    async def server(_request: Request) -> Response:
         """Metadata of the server."""
         return json_response(ServerMetadata(name="lensmith", version=__version__, extensions=EXTENSIONS))
 
-    async def model(self, request: Request) -> Response:
+    async def model(request: Request) -> Response:
         """Metadata of a model: its inputs and outputs."""
-        model = self._model(request)
+        model = model_of(request)
         return json_response(
             ModelMetadata(
                 name=model.name,
-                versions=list(
-                    dict.fromkeys(each.version for each in self.service.models.all if each.name == model.name)
-                ),
+                versions=list(dict.fromkeys(each.version for each in service.models.all if each.name == model.name)),
                 platform=f"lensmith_{model.classifier.engine.name}",
                 inputs=[
                     TensorMetadata(name=IMAGE, datatype="BYTES", shape=[-1]),
@@ -83,21 +78,21 @@ class OpenInference:
             )
         )
 
-    async def model_ready(self, request: Request) -> Response:
+    async def model_ready(request: Request) -> Response:
         """Whether to send requests to a model."""
-        model = self._model(request)
-        self.service.require_ready()
+        model = model_of(request)
+        service.require_ready()
         return json_response(ModelReady(name=model.name, ready=True))
 
-    async def infer(self, request: Request) -> Response:
+    async def infer(request: Request) -> Response:
         """Classify encoded images (`image`) or preprocessed ones (`input`).
 
         The header Inference-Header-Content-Length is the length of the JSON part in bytes, where a binary part follows.
         One image that cannot be used fails the request, as the protocol has no error for a single image.
         """
-        service, settings = self.service, self.service.settings
+        settings = service.settings
         await service.admit(request)
-        model, json_bytes = self._model(request), _json_bytes(request)
+        model, json_bytes = model_of(request), _json_bytes(request)
         limit = json_limit(settings.max_bytes)
         if json_bytes is not None:
             one = max(settings.max_bytes + 4, 4 * math.prod(model.input_shape))
@@ -107,43 +102,31 @@ class OpenInference:
             asked = read(body, json_bytes, model, settings.max_images, settings.max_bytes)
             del body  # the images have been copied from it
             await service.count_against_quota(request, len(asked.images))
-            found = await self._answers(request, asked, model)
+            found = await answer(request, asked, model)
         content, head = write(asked, found, model, request.scope["state"]["request_id"])
         if head is None:
             return Response(content, media_type="application/json")
         return Response(content, headers={JSON_BYTES: str(head)}, media_type="application/octet-stream")
 
-    async def _answers(self, request: Request, asked: ParsedRequest, model: LoadedModel) -> list[TimedPrediction]:
+    async def answer(request: Request, asked: ParsedRequest, model: LoadedModel) -> list[TimedPrediction]:
         if len(asked.images) == 1:
-            return [await self.service.predictor.predict(request, asked.images[0], asked.top_k, model)]
+            return [await service.predictor.predict(request, asked.images[0], asked.top_k, model)]
         found = []
-        answers = await self.service.predictor.predict_many(request, asked.images, asked.top_k, model)
+        answers = await service.predictor.predict_many(request, asked.images, asked.top_k, model)
         for number, each in enumerate(answers):
             if isinstance(each, ProblemError):
                 raise of_image(number, each)
             found.append(each)
         return found
 
-    def _model(self, request: Request) -> LoadedModel:
-        name, version = request.path_params["name"], request.path_params.get("version")
-        return self.service.predictor.select_model(request, name if version is None else f"{name}@{version}")
-
-
-def add_open_inference(app: FastAPI, service: Service) -> None:
-    """Add the routes to `app`."""
-    handlers = OpenInference(service)
-    served: tuple[tuple[str, Any, type[BaseModel], tuple[int, ...]], ...] = (
-        ("/v2", handlers.server, ServerMetadata, (401, 403)),
-        ("/v2/health/live", handlers.live, Live, ()),
-        ("/v2/health/ready", handlers.ready, Ready, (503,)),
-    )
-    for path, handler, answer, failures in served:
-        _add(app, path, handler, answer, failures)
-    for model in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
-        _add(app, model, handlers.model, ModelMetadata, (401, 403, 404))
-        _add(app, f"{model}/ready", handlers.model_ready, ModelReady, (401, 403, 404, 503))
+    _add(app, "/v2", server, ServerMetadata, (401, 403))
+    _add(app, "/v2/health/live", live, Live, ())
+    _add(app, "/v2/health/ready", ready, Ready, (503,))
+    for prefix in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+        _add(app, prefix, model, ModelMetadata, (401, 403, 404))
+        _add(app, f"{prefix}/ready", model_ready, ModelReady, (401, 403, 404, 503))
         failures = (401, 403, 404, 408, 413, 415, 422, 429, 500, 503, 504)
-        _add(app, f"{model}/infer", handlers.infer, InferResponse, failures, _INFER)
+        _add(app, f"{prefix}/infer", infer, InferResponse, failures, _INFER)
 
 
 def _add(
