@@ -29,14 +29,7 @@ def training_batchnorms(model: nn.Module) -> list[_BatchNorm]:
 
 @dataclass
 class _RunningStatistics:
-    """A layer's own buffers, put aside while others collect a step's statistics.
-
-    Attributes:
-        mean: float32 (C,): running mean.
-        var: float32 (C,): running variance.
-        momentum: weight of a step's statistics, 0..1; None: a plain average over all steps.
-        batches: int64 scalar: steps so far.
-    """
+    """A layer's own buffers, float32 (C,) each, put aside while others collect a step's statistics."""
 
     mean: Tensor | None
     var: Tensor | None
@@ -46,13 +39,7 @@ class _RunningStatistics:
 
 @dataclass
 class _StepStatistics:
-    """Statistics of one layer in this step, as means over the virtual batches so far.
-
-    Attributes:
-        mean: float32 (C,): mean of the means.
-        var: float32 (C,): mean of the variances.
-        virtual_batches: number of virtual batches so far.
-    """
+    """A layer's statistics in this step, float32 (C,) each: means over the virtual batches so far."""
 
     mean: Tensor | None
     var: Tensor | None

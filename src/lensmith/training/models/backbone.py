@@ -88,9 +88,7 @@ def rebuild(settings: TrainSettings, classes: int, state: dict[str, torch.Tensor
 
 def count_parameters(settings: TrainSettings, classes: int) -> int:
     """Number of trainable parameters with a head for `classes` classes, counted without allocating them."""
-    with torch.device("meta"):
-        model = timm.create_model(settings.model, pretrained=False, num_classes=classes, **_size(settings))
-    return sum(parameter.numel() for parameter in model.parameters())
+    return zoo.count_parameters(settings.model, num_classes=classes, **_size(settings))
 
 
 def preprocessing_of(model: nn.Module, settings: TrainSettings) -> Preprocessing:

@@ -158,6 +158,14 @@ TORCHVISION_DENSENET = Naming(  # of published files; what torchvision saves tod
     ((r"\.(norm|conv)\.([12])\.", r".\1\2."),),
 )  # fmt: skip
 
+_TRANSFORMERS_BLOCK: tuple[Rule, ...] = (
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+    (r"\.attention\.(output\.dense|o_proj)\.", ".attn.proj."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"\.output\.dense\.", ".mlp.fc2."),
+    (r"^layernorm\.", "norm."),
+)
 TRANSFORMERS_VIT = Naming(
     "transformers", "ViT", (r"(vit\.)?embeddings\.cls_token",),
     (
@@ -166,13 +174,8 @@ TRANSFORMERS_VIT = Naming(
         (r"^embeddings\.position_embeddings$", "pos_embed"),
         (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
         (r"^(encoder\.layer|layers)\.(\d+)\.", r"blocks.\2."),
-        (r"\.layernorm_before\.", ".norm1."),
-        (r"\.layernorm_after\.", ".norm2."),
         (r"\.attention\.(attention\.)?(q|k|v)(uery|ey|alue|_proj)\.", r".attn.\2."),
-        (r"\.attention\.(output\.dense|o_proj)\.", ".attn.proj."),
-        (r"\.intermediate\.dense\.", ".mlp.fc1."),
-        (r"\.output\.dense\.", ".mlp.fc2."),
-        (r"^layernorm\.", "norm."),
+        *_TRANSFORMERS_BLOCK,
         (r"^classifier\.", "head."),
     ),
     unused=r"pooler\.|decoder\.|embeddings\.mask_token$",
@@ -187,14 +190,9 @@ TRANSFORMERS_SWIN = Naming(
         (r"^encoder\.layers\.(\d+)\.blocks\.", r"layers.\1.blocks."),
         # Downsampling belongs to the end of a stage there, and to the beginning of the next one here.
         (r"^encoder\.layers\.(\d+)\.downsample\.", lambda found: f"layers.{int(found[1]) + 1}.downsample."),
-        (r"\.layernorm_before\.", ".norm1."),
-        (r"\.layernorm_after\.", ".norm2."),
         (r"\.attention\.(self\.)?(q|k|v)(uery|ey|alue|_proj)\.", r".attn.\2."),
         (r"\.attention\.(self|relative_position_bias)\.relative_position_", ".attn.relative_position_"),
-        (r"\.attention\.(output\.dense|o_proj)\.", ".attn.proj."),
-        (r"\.intermediate\.dense\.", ".mlp.fc1."),
-        (r"\.output\.dense\.", ".mlp.fc2."),
-        (r"^layernorm\.", "norm."),
+        *_TRANSFORMERS_BLOCK,
         (r"^classifier\.", "head.fc."),
     ),
     unused=r".+\.relative_position_index$|pooler\.|decoder\.|embeddings\.mask_token$",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -133,10 +134,10 @@ def nearest(name: str) -> list[str]:
     return close_loader[:3]
 
 
-def count_parameters(name: str) -> int:
-    """Number of parameters with the original head, counted without allocating them."""
+def count_parameters(name: str, **options: Any) -> int:
+    """Number of parameters of a network that timm creates with these options, counted without allocating them."""
     with torch.device("meta"):
-        model = timm.create_model(name, pretrained=False)
+        model = timm.create_model(name, pretrained=False, **options)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
