@@ -33,7 +33,7 @@ def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
 def test_a_taken_path_is_refused_and_kept(colour_bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     for replace in (False, True):
-        with pytest.raises(OutputError, match="Something is there"):
+        with pytest.raises(OutputError):
             write(tmp_path / "photos", lambda folder: colour_bundle.manifest, replace=replace)
     assert (tmp_path / "photos").exists()
 
@@ -47,14 +47,14 @@ def change(copy: Path, **fields: object) -> None:
 @pytest.mark.parametrize(("version", "remedy"), [(99, "Upgrade lensmith"), (0, "lensmith export RUN")])
 def test_another_schema_is_refused_with_both_versions_and_a_remedy(copy: Path, version: int, remedy: str) -> None:
     change(copy, schema_version=version)
-    with pytest.raises(BundleError, match=rf"schema 1 was expected .* schema {version}, .*{remedy}"):
+    with pytest.raises(BundleError, match=rf"schema 1 .* schema {version}\b.*{remedy}"):
         Bundle.load(copy)
 
 
 @pytest.mark.parametrize(("version", "arrived"), [("2", "'2'"), (True, "True"), (1.0, "1.0"), (None, "None"), ([], "")])
 def test_a_schema_version_that_is_no_whole_number_is_refused(copy: Path, version: object, arrived: str) -> None:
     change(copy, schema_version=version)
-    with pytest.raises(BundleError, match=rf"schema_version was expected .*{re.escape(arrived)} arrived"):
+    with pytest.raises(BundleError, match=rf"schema_version .*{re.escape(arrived)}"):
         Bundle.load(copy)
 
 
@@ -128,7 +128,7 @@ def test_golden_answers_of_another_shape_are_refused(tmp_path: Path, shape: tupl
     right, other = np.eye(2, dtype=np.float32), np.zeros(shape, np.float32)
     for number, golden in enumerate((Golden((b"1", b"2"), other), Golden((b"1", b"2"), right, {"openvino": other}))):
         golden.save(tmp_path / f"{number}.npz", ("cat", "dog"))
-        with pytest.raises(BundleError, match="one answer for each image and label"):
+        with pytest.raises(BundleError, match=rf"{number}\.npz"):
             Golden.read(tmp_path / f"{number}.npz", ("cat", "dog"))
 
 

@@ -161,9 +161,9 @@ def test_each_half_holds_half_of_each_class() -> None:
 def test_what_is_no_pair_of_labels_and_probabilities_is_refused() -> None:
     truth, probabilities = certain(100, 0.9)
     for call in (scale, fit_temperature, lambda *pair: threshold_for(*pair, 0.9)):
-        with pytest.raises(ValueError, match="were expected"):
+        with pytest.raises(ValueError, match="expected"):
             call(truth[:-1], probabilities)
-        with pytest.raises(ValueError, match="were expected"):
+        with pytest.raises(ValueError, match="expected"):
             call(truth + 1, probabilities)
 
 
@@ -210,27 +210,27 @@ def test_answers_with_one_confidence_are_given_all_or_none() -> None:
 def test_confidences_that_rounding_may_bring_together_count_as_one() -> None:
     close = float(np.nextafter(np.float32(0.9), np.float32(0)))
     truth, probabilities = two_classes([0.9] * 12 + [close] * 6 + [0.6] * 3, [True] * 12 + [False] * 9)
-    with pytest.raises(SettingsError, match=r"At most 0\.6667 of them are, on 18 of 21 images \(85\.7%\)"):
+    with pytest.raises(SettingsError, match=r"0\.6667 .* 18 of 21 images"):
         threshold_for(truth, probabilities, 0.95)
 
 
 @pytest.mark.parametrize("right", [[True] * 9 + [False] * 11, [False] * 20])
 def test_what_cannot_be_reached_is_said_with_what_can(right: list[bool]) -> None:
     confidence = [0.99 - 0.01 * i for i in range(20)]
-    with pytest.raises(SettingsError, match=r"0\.95 of the answers .* on \d+ of 20 images .* Ask for less"):
+    with pytest.raises(SettingsError, match=r"0\.95 .* \d+ of 20 images"):
         threshold_for(*two_classes(confidence, right), 0.95)
 
 
 def test_a_handful_of_answers_proves_nothing() -> None:
     few = MIN_ANSWERS - 1
-    with pytest.raises(SettingsError, match=f"At least {MIN_ANSWERS} answers are needed .* {few} images"):
+    with pytest.raises(SettingsError, match=f"{MIN_ANSWERS} answers .* {few} images"):
         threshold_for(*certain(few, 0.9), 0.5)
     assert threshold_for(*certain(few + 1, 0.9), 1.0).coverage == 1.0
 
 
 @pytest.mark.parametrize("wanted", [0.0, -0.5, 1.01, 95, math.nan])
 def test_a_share_that_is_none_is_refused(wanted: float) -> None:
-    with pytest.raises(SettingsError, match="up to 1"):
+    with pytest.raises(SettingsError, match=f"{wanted:g}"):
         threshold_for(*certain(30, 0.9), wanted)
 
 

@@ -74,7 +74,7 @@ def test_a_graph_that_answers_otherwise_leaves_nothing(
         return model
 
     monkeypatch.setattr(assemble.backbone, "rebuild", rebuilt_twice)
-    with pytest.raises(ParityError, match="No bundle was written"):
+    with pytest.raises(ParityError):
         export(ExportSettings(run=trained, out=tmp_path / name), quick=True)
     assert list(tmp_path.iterdir()) == []
 
@@ -137,7 +137,7 @@ def test_an_unreadable_validation_image_is_left_out_of_the_comparison(
     assert made.parity.largest_difference < 1e-4
     for sample in validation:
         (colours / sample.path).unlink()
-    with pytest.raises(DataError, match="None of 6 can"):
+    with pytest.raises(DataError, match="6"):
         export(ExportSettings(run=run, out=tmp_path / "another"), quick=True)
     assert not (tmp_path / "another").exists()
 

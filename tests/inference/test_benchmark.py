@@ -38,7 +38,7 @@ def test_an_engine_that_fails_says_why_and_does_not_stop_the_others(
     assert found[0].images_per_second is None
     assert "INVALID_PROTOBUF" in found[0].why or "broken.onnx" in found[0].why
     assert found[1].images_per_second > 1
-    with pytest.raises(BundleError, match=r"onnxruntime-int8 was expected to run broken\.onnx"):
+    with pytest.raises(BundleError, match=r"onnxruntime-int8 .*broken\.onnx"):
         measure(tmp_path / "broken.onnx", broken, how, images)
 
 
@@ -49,7 +49,7 @@ def test_a_crash_of_the_engine_is_a_reason_too(
     crashing.write_text(f"#!{sys.executable}\nimport os\nos.abort()\n")
     crashing.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(crashing))
-    with pytest.raises(BundleError, match="It ended with -6"):
+    with pytest.raises(BundleError, match="-6"):
         measure(colour_bundle.path / "model.onnx", plain, colour_bundle.manifest.preprocessing, [b""])
 
 

@@ -75,7 +75,7 @@ def test_what_a_readme_says_works(
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_file_that_answers_otherwise_leaves_nothing(name: str, network: TrainedNetwork, tmp_path: Path) -> None:
     other = dataclasses.replace(network, expected=np.roll(network.expected, 1, axis=1))
-    with pytest.raises(ParityError, match=r"expected to stay within .* they differ by up to 0\.\d+"):
+    with pytest.raises(ParityError, match=r"differ by up to 0\.\d+"):
         write_formats([name], other, tmp_path / "formats")
     assert list(tmp_path.iterdir()) == []
 
@@ -93,9 +93,9 @@ class _Branching(nn.Module):
 
 def test_a_backbone_that_cannot_be_written_is_named(network: TrainedNetwork, tmp_path: Path) -> None:
     branching = dataclasses.replace(network, model=_Branching(network.model).eval())
-    with pytest.raises(ModelError, match=r"written as pt2 was expected\. _Branching cannot \(.+\)\. Leave pt2 out"):
+    with pytest.raises(ModelError, match=r"pt2 .*_Branching"):
         write_formats(["triton", "pt2"], branching, tmp_path / "formats")
-    with pytest.raises(ParityError, match=r"model\.pt was expected"):  # a trace has one way for all
+    with pytest.raises(ParityError, match=r"model\.pt\b"):  # a trace has one way for all
         write_formats(["torchscript"], branching, tmp_path / "formats")
     assert list(tmp_path.iterdir()) == []
 
@@ -112,7 +112,7 @@ def test_a_package_that_is_missing_is_named_with_the_way_to_get_it(
 def test_unknown_formats_are_refused(
     names: tuple[str, ...], arrived: str, network: TrainedNetwork, tmp_path: Path
 ) -> None:
-    with pytest.raises(SettingsError, match=rf"pt2, torchscript.*\. {arrived} arrived"):
+    with pytest.raises(SettingsError, match=rf"pt2, torchscript.* {arrived}\b"):
         write_formats(names, network, tmp_path / "formats")
 
 
@@ -140,7 +140,7 @@ def test_older_formats_are_replaced_only_when_asked(
 
 def test_what_is_no_folder_of_formats_is_not_replaced(network: TrainedNetwork, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(OutputError, match="Something is there"):
+    with pytest.raises(OutputError):
         write_formats(["triton"], network, tmp_path, replace=True)
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
