@@ -99,7 +99,7 @@ def scale(truth: Ints, probabilities: Tensor) -> TemperatureScaling:
     half_of[np.argsort(truth, kind="stable")] = np.arange(before.images) % 2 == 1
     crossed = np.empty_like(probabilities)
     for half in (half_of, ~half_of):
-        crossed[half] = at_temperature(probabilities[half], _fit(truth[~half], probabilities[~half]))
+        crossed[half] = at_temperature(probabilities[half], fit_temperature(truth[~half], probabilities[~half]))
     after = measure(truth, crossed)
     if after.log_loss >= before.log_loss:
         return unscaled
@@ -125,13 +125,22 @@ def fit_temperature(truth: Ints, probabilities: Tensor) -> float:
         probabilities: float32 (N, C) at T = 1.
 
     Returns:
-        T within BOUNDS; 1.0 for fewer than MIN_IMAGES.
+        T within BOUNDS.
 
     Raises:
         ValueError: other shapes, labels out of range, or values that are not probabilities.
     """
     refuse_misfits(truth, probabilities)
-    return _fit(truth, probabilities) if len(truth) >= MIN_IMAGES else 1.0
+    logs = _centred_logs(probabilities)
+    of_truth = logs[np.arange(len(truth)), truth]
+
+    def loss(log_temperature: float) -> float:
+        factor = np.float32(math.exp(-log_temperature))
+        likelihood = np.log(np.exp(logs * factor).sum(axis=1)) - of_truth * factor
+        return float(likelihood.mean(dtype=np.float64)) + log_temperature**2 / (2 * len(truth) * SPREAD**2)
+
+    bounds = (math.log(BOUNDS[0]), math.log(BOUNDS[1]))
+    return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-3}).x)
 
 
 def at_temperature(probabilities: Tensor, temperature: float) -> Tensor:
@@ -203,19 +212,6 @@ def answered_at(truth: Ints, probabilities: Tensor, threshold: float) -> Answere
     correct, confidence = _correct_and_confidence(truth, probabilities)
     given = confidence.astype(np.float64) >= threshold
     return Answered(len(truth), int(given.sum()), int((given & correct).sum()))
-
-
-def _fit(truth: Ints, probabilities: Tensor) -> float:
-    logs = _centred_logs(probabilities)
-    of_truth = logs[np.arange(len(truth)), truth]
-
-    def loss(log_temperature: float) -> float:
-        factor = np.float32(math.exp(-log_temperature))
-        likelihood = np.log(np.exp(logs * factor).sum(axis=1)) - of_truth * factor
-        return float(likelihood.mean(dtype=np.float64)) + log_temperature**2 / (2 * len(truth) * SPREAD**2)
-
-    bounds = (math.log(BOUNDS[0]), math.log(BOUNDS[1]))
-    return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-3}).x)
 
 
 def _centred_logs(probabilities: Tensor) -> Tensor:
