@@ -63,9 +63,9 @@ def mermaid(pipeline: PipelineResult) -> str:
         label = "<br/>".join(word.translate(MERMAID_ENTITIES) for word in words)
         lines.append(f'    {stage.stage}["{label}"]:::{_css_class(stage.state)}')
     lines.append(f"    {' --> '.join(stage.stage for stage in pipeline.stages)}")
-    for state, colour in COLOURS.items():
+    for state in dict.fromkeys(stage.state for stage in pipeline.stages):
         dashes = ",stroke-dasharray:5 4" if state in ("off", "to do") else ""
-        lines.append(f"    classDef {_css_class(state)} stroke:{colour},stroke-width:2px{dashes}")
+        lines.append(f"    classDef {_css_class(state)} stroke:{COLOURS[state]},stroke-width:2px{dashes}")
     return "\n".join(lines) + "\n"
 
 
