@@ -1,1 +1,1 @@
-"""The service: a bundle over HTTP. Level 1 only; never torch."""
+"""The service: predictions of a bundle over HTTP. It never imports torch."""

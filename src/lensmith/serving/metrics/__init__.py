@@ -1,4 +1,4 @@
-"""What others see of the service: metrics and log lines."""
+"""Observability of the service: metrics for Prometheus, and log lines."""
 
 from __future__ import annotations
 
