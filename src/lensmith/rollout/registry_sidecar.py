@@ -17,6 +17,8 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,29 +109,30 @@ class RegistrySidecar:
     def _follow_registry(self) -> None:
         registry = self._client = self._client or client(self._address, create=False)
         ledger = entry = None
-        try:
+        with self._serve_anyway():
             if self._reference.which == CHAMPION:
                 ledger = Ledger.open(registry, self._reference.name, create=False)
             if ledger is not None:
                 entry = ledger.latest()  # before the alias, which is moved after it
-        except RegistryUnreachableError:
-            raise
-        except LensmithError as error:  # the alias is served all the same
-            self._warn(str(error))
-            self._failed = True
         version = resolve(registry, self._reference)
         self._named = version.version
         alias, before = self._reference.which, self._writer.latest
         state = pull_desired_state(registry, version, alias, entry, before, self._warn)
         if ledger is not None and entry is not None:
-            try:
+            with self._serve_anyway():
                 state, self._applied = self._decider.decide(ledger, entry, state, self._named)
-            except RegistryUnreachableError:
-                raise
-            except LensmithError as error:  # such as an account that may only read
-                self._warn(str(error))
-                self._failed = True
         self._writer.write(state)
+
+    @contextmanager
+    def _serve_anyway(self) -> Iterator[None]:
+        """Warn about a ledger that cannot be read or written, such as by an account without the rights."""
+        try:
+            yield
+        except RegistryUnreachableError:
+            raise
+        except LensmithError as error:
+            self._warn(str(error))
+            self._failed = True
 
     def _continue_offline(self, state: DesiredState) -> None:
         """Serve the last state; a challenger that fails is rolled back, and the ledger is updated later."""
