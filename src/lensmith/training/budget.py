@@ -146,7 +146,7 @@ def plan(settings: TrainSettings, images: ImageSet, device: torch.device) -> Bud
         "image_size": option.measured.size, "trainable_stages": stages, "epochs": option.epochs(stages),
         "head_epochs": int(option.epochs(stages) > 1),
     }  # fmt: skip
-    if stages:  # in so little time they learn from features, which are of pictures that are not mixed
+    if stages:  # in so little time they learn from features, whose images are not mixed
         chosen |= {"views": VIEWS, "mixup": 0.0, "cutmix": 0.0}
     elif stages is None and option.passes(stages) < FEW_PASSES:
         chosen |= {name: value for name, value in IN_FEW_PASSES.items() if _is_of_preset(settings, name)}
@@ -235,18 +235,17 @@ def _step_s(learner: Learner, stages: int | None, shape: tuple[int, ...], split_
     """Seconds of a step for each of its images."""
     images = min(64, learner.settings.batch_size)
     learner.enter(Phase(f"measured {stages}", 0, 1, stages, shape[-1] if split_point is None else None), split_point)
-    taken = _seconds(lambda: learner.trial_steps().run(images))
-    return taken / images
+    return _seconds(lambda: learner.trial_steps().run(images)) / images
 
 
 def _seconds(work: Any, rounds: int = 3) -> float:
     """The median seconds of some rounds, after one to warm up."""
-    taken = []
+    seconds = []
     for _ in range(rounds + 1):
         started = time.perf_counter()
         work()
-        taken.append(time.perf_counter() - started)
-    return float(np.median(taken[1:] if rounds > 1 else taken))
+        seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds[1:] if rounds > 1 else seconds))
 
 
 def _wait(device: torch.device) -> None:

@@ -14,7 +14,7 @@ def update_best(position: Position, score: float | None, in_last_phase: bool, se
     Args:
         position: the run's position, whose counters are updated.
         score: the epoch's score, more is better; None: nothing to validate on, so each epoch counts as the best.
-        in_last_phase: whether the last phase is under way; only its epochs use up the patience.
+        in_last_phase: whether the current phase is the last; only its epochs use up the patience.
         settings: the run's settings.
     """
     if score is None or position.best_score is None or score > position.best_score:

@@ -29,7 +29,7 @@ def finish_epoch(
     Args:
         context: the training.
         checkpointer: the training's checkpoints.
-        phase: the phase under way.
+        phase: the current phase.
         validation: the validation part, as images or features; None: it is empty.
         split_point: the split point where the features enter; None: `validation` has images.
 

@@ -39,7 +39,7 @@ class EpochSteps:
         """Take the rest of the epoch's steps.
 
         Args:
-            phase: the phase under way.
+            phase: the current phase.
             batches: the phase's batches of images or features, in the order of `order`.
 
         Raises:

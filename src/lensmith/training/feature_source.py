@@ -1,4 +1,4 @@
-"""The feature source: which phases learn from cached features in the place of images, and where these come from."""
+"""The feature source: which phases learn from cached features instead of images, and where these come from."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from lensmith.training.schedule import Phase
 
 
 def solves_head(context: TrainingContext, phase: Phase) -> bool:
-    """Whether one solution stands for all of the phase's epochs; not where it has begun with steps."""
+    """Whether one solution replaces all of the phase's epochs; not where the phase has started with steps."""
     position = context.state.position
     fresh = position.epoch == phase.first_epoch and not position.batch
     return phase.trainable == 0 and fresh and can_solve(context.learner.network.head, context.run.settings)
@@ -27,7 +27,7 @@ def solve_head(context: TrainingContext, phase: Phase, inputs: PhaseInputs) -> N
 
     Args:
         context: the training.
-        phase: the phase, of which the last epoch is under way afterwards.
+        phase: the head's phase; afterwards its last epoch is the current one.
         inputs: the phase's features.
 
     Raises:

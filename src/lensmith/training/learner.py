@@ -117,10 +117,10 @@ class Learner:
         if phase.name not in self.precisions:
             wanted = self.settings.precision
             # A head alone is too little for a trial.
-            way: tuple[str, str] = ("fp32" if wanted == "auto" else wanted, "channels_last")
+            chosen: tuple[str, str] = ("fp32" if wanted == "auto" else wanted, "channels_last")
             if wanted == "auto" and len(self.forward.input_shape) > 1:
-                way = self.trial_steps().fastest(self.settings, phase)
-            self.precisions[phase.name] = self.world.broadcast_object(way)
+                chosen = self.trial_steps().fastest(self.settings, phase)
+            self.precisions[phase.name] = self.world.broadcast_object(chosen)
         self._use(*self.precisions[phase.name])
         return self.forward.precision
 
@@ -156,7 +156,7 @@ class Learner:
         outcome = self.micro.backward(
             (inputs, targets),
             self._loss,
-            # Mixing moves weight between the images of a batch and keeps its sum.
+            # Mixing moves weight between the images of a batch and does not change its sum.
             weight=float(self.task.weights(batch.labels).sum()),
             scale=self._scaler.scale,
             claim=lambda: optimizer.allocate_state(self.optimizer),
@@ -188,7 +188,7 @@ class Learner:
             "ema": self.ema.module.state_dict() if self.ema else None,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
-            "ways": {phase: list(way) for phase, way in self.precisions.items()},
+            "ways": {phase: list(pair) for phase, pair in self.precisions.items()},
             "phase": self._phase,
             "ladder": self.micro.scheduler.state(),
             "inference": self.micro.inference_scheduler.state(),

@@ -236,7 +236,7 @@ def _images(settings: TrainSettings) -> ImageSet:
 
     Raises:
         DataError: a class has too few images.
-        SettingsError: the teacher learned from images that are to be held back here, or the other way round.
+        SettingsError: data would leak: the teacher learned from images that validate here, or the other way round.
     """
     images = prepare(settings.data, settings.split, settings.seed)
     total = Counter(sample.label for sample in images.samples)

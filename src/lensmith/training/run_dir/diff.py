@@ -41,7 +41,7 @@ def of_settings(settings: TrainSettings, given: Mapping[str, Any]) -> list[str]:
 
 
 def with_changes(run: Run, given: Mapping[str, Any]) -> Run:
-    """The run with what may change taken over, in its run.json too.
+    """Take the settings that may change over into the run and its run.json.
 
     Args:
         run: the run as it was written.

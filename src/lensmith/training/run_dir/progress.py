@@ -13,7 +13,7 @@ class Position:
     """A run's position, the same on every rank; a checkpoint holds these fields.
 
     Attributes:
-        epoch: the epoch under way, 0-based.
+        epoch: the current epoch, 0-based.
         batch: number of its batches that are done.
         step: number of optimizer steps since the run's start.
         best_score: the best epoch's score on the validation part, by the setting `monitor`.
@@ -55,7 +55,7 @@ class Position:
 
 @dataclass
 class Figures:
-    """One rank's figures of the epoch under way.
+    """One rank's figures of the current epoch.
 
     Attributes:
         seen: number of images.
@@ -110,7 +110,7 @@ class TrainingState:
 
     Attributes:
         position: the run's position.
-        figures: this rank's figures of the epoch under way.
+        figures: this rank's figures of the current epoch.
         engines: the engine and precision that computed each phase's features, by phase.
         started: `time.monotonic()` at the run's start, as if all its processes had followed one another at once.
     """

@@ -133,7 +133,7 @@ class Run:
         if self.path.resolve().is_relative_to(self.images.root.resolve()):
             raise OutputError(
                 f"A run folder outside the images in {self.images.root} was expected.",
-                f"{self.path} lies in it, and its pictures would be a class of the next run.",
+                f"{self.path} lies in it, and its plots would be a class of the next run.",
                 "Name another with --out.",
             )
         self.checkpoints.mkdir(parents=True, exist_ok=True)
