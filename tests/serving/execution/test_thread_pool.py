@@ -70,7 +70,7 @@ def test_no_more_images_are_worked_on_at_once_than_there_are_threads(model_of: M
 
     run(scenario)
     assert most <= 3
-    assert all(name.startswith("worker") for name in names)
+    assert all(name.startswith("classify") for name in names)
 
 
 @EITHER_POOL

@@ -128,7 +128,7 @@ class ThreadPool(Pool):
 
     def __init__(self, threads: int, max_batch: int = 1) -> None:
         super().__init__(threads, max_batch)
-        self._start(self._work, threads, "worker")
+        self._start(self._work, threads, "classify")
 
     def describe(self) -> str:
         """See `Pool.describe`."""
