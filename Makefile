@@ -19,8 +19,8 @@ check: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-# Generated files, in an environment that is set up: settings, bundle schema, tables of files, keywords of the API.
-docs:
+# Generated files: settings, bundle schema, tables of files, keywords of the API.
+docs: .venv/ready
 	for file in tools/generate_*.py; do $(BIN)/python $$file || exit 1; done
 
 bench: .venv/ready
