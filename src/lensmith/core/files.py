@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def atomic_write(path: Path, content: str | bytes, *, mode: int = 0o644, sync: bool = True) -> None:
+def atomic_write(path: Path, content: str | bytes, *, mode: int = 0o666, sync: bool = True) -> None:
     """Write a file whole or not at all, replacing an older one.
 
     Args:
