@@ -4,8 +4,6 @@ Each function lists the settings of its verb as keywords, written by `tools/gene
 may still come from the environment, a recipe or lensmith.yaml; so a default is wrapped: `epochs: int = default(20)`.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping
 from os import PathLike

@@ -4,8 +4,6 @@ A zip may come from anywhere, so zip bombs, links and names that lead out of the
 gets its name only when it is whole.
 """
 
-from __future__ import annotations
-
 import errno
 import shutil
 import stat

@@ -17,8 +17,6 @@ reference's (Yurdakul and Naranjo 2020, "Statistical properties of the populatio
 by 1/N + 1/M. This expected value is subtracted, so that a score without drift is about 0.
 """
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_left
 from collections import deque

@@ -3,8 +3,6 @@
 `lensmith --help` reads only the table below; a verb's module (and through it its room) is imported when it is called.
 """
 
-from __future__ import annotations
-
 import contextlib
 import difflib
 import errno

@@ -1,7 +1,5 @@
 """`lensmith bench`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`lensmith cache`: features, pixels and measurements that runs share."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 import typer

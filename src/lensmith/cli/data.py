@@ -1,7 +1,5 @@
 """`lensmith data`: fetch, check and split image folders."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """`lensmith deploy`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from lensmith import api

@@ -1,7 +1,5 @@
 """`lensmith doctor`: the state of this machine, with a remedy for each problem."""
 
-from __future__ import annotations
-
 import typer
 
 from lensmith import api

@@ -1,7 +1,5 @@
 """The engines of a bundle as a table for people, as `lensmith export` and `lensmith bundle show` print it."""
 
-from __future__ import annotations
-
 from lensmith.bundle.format import EngineRecord, Manifest
 from lensmith.cli.output import print_line, print_table
 

@@ -1,7 +1,5 @@
 """`lensmith feedback`: uploads that a service has stored, and their true labels."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

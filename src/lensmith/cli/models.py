@@ -1,7 +1,5 @@
 """`lensmith models`: the backbones that `--model` takes."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 import typer

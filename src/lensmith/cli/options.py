@@ -1,7 +1,5 @@
 """Settings classes → command-line options: one option a field, its type, default and help from the field."""
 
-from __future__ import annotations
-
 import inspect
 import sys
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Output of the verbs: tables on standard output, or one JSON object for programs."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterable, Sequence

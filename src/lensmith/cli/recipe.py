@@ -1,7 +1,5 @@
 """`lensmith recipe`: print the settings of a training, and check a recipe file."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

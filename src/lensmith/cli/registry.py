@@ -1,7 +1,5 @@
 """`lensmith registry`: bundles as versions of named models, and their aliases."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`lensmith serve`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from lensmith.cli.options import command_for

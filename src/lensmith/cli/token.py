@@ -1,7 +1,5 @@
 """`lensmith token`."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 

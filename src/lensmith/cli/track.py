@@ -1,7 +1,5 @@
 """`lensmith track`: training runs in MLflow."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 

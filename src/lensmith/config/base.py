@@ -5,8 +5,6 @@ The sources of a value, in order of precedence:
     flag (or keyword)  >  LENSMITH_<VERB>_<NAME>  >  --recipe FILE, preset (train)  >  lensmith.yaml  >  default
 """
 
-from __future__ import annotations
-
 import difflib
 import inspect
 import os

@@ -1,7 +1,5 @@
 """Settings of `lensmith export`, `evaluate` and `predict`: bundles made and used offline."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar, Literal

@@ -1,7 +1,5 @@
 """Settings of `lensmith data fetch`, `lensmith data split` and `lensmith demo`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pydantic import Field

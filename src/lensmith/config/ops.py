@@ -1,7 +1,5 @@
 """Settings of `lensmith deploy`, `token` and `bench`: operations around the service."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar, Literal

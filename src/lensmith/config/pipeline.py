@@ -1,7 +1,5 @@
 """The schema of a pipeline's YAML file: a section for each stage."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal

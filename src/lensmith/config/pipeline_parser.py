@@ -1,7 +1,5 @@
 """Parser of a pipeline's YAML file: all mistakes are reported together, each with its line."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Settings of MLflow tracking and of `lensmith track ui`."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from lensmith.config.base import Settings

@@ -1,7 +1,5 @@
 """Types of settings, and parsers for their written forms: `5:3:2`, `90s`, `a,b`."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any, Literal
 

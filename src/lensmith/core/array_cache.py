@@ -8,8 +8,6 @@ power cut only damaged or missing blocks are computed again. One process at a ti
                            blocks       uint64 per block: 0, or 2^32 + CRC-32
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Contents of the cache that runs share (features, pixels, measurements), and how to clear it."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import dataclass
 from pathlib import Path

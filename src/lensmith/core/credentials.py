@@ -3,8 +3,6 @@
 No message contains a secret, or any part of one.
 """
 
-from __future__ import annotations
-
 import os
 import secrets
 from pathlib import Path

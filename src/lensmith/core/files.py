@@ -4,8 +4,6 @@ A reader never sees half a file, two writers never share a temporary name, and a
 content reaches the disk before the name does, so a power cut leaves the old file or the new one.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

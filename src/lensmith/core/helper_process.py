@@ -4,8 +4,6 @@ A fresh process measures memory and time undisturbed, isolates this one from cra
 memory to the system.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -3,8 +3,6 @@
 A container sees the host's core count but can use only its quota; thread pools sized by the host's count thrash.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import platform

@@ -3,8 +3,6 @@
 A trial takes seconds, and gives the same result as long as these do not change.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Progress bars on standard error, shown only in a terminal."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar

@@ -1,7 +1,5 @@
 """Base class of the verbs' results: a dataclass that converts to plain values for `--json`."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Set
 from datetime import date

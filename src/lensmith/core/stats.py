@@ -1,7 +1,5 @@
 """Statistics: Wilson intervals, bootstrap percentile intervals, percentiles of latencies."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Text for messages: lists with "and 3 more", and the first line or sentence of an error."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 

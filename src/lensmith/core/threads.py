@@ -1,7 +1,5 @@
 """Thread pools over long streams of work: results in order, with bounded memory."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor

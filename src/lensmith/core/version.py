@@ -1,7 +1,5 @@
 """Versions: lensmith's own, in the one place that has it, and those of installed packages."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 __version__ = "0.1.0.dev0"

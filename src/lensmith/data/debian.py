@@ -1,7 +1,5 @@
 """Files of a Debian package, downloaded by apt and unpacked without root and without installing it."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Resumable download of one file, verified by its hash."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import re

@@ -4,8 +4,6 @@ Downloads stay in the cache. Every image is written whole or not at all, so an i
 file in DIR records the settings and whether the set is complete.
 """
 
-from __future__ import annotations
-
 import difflib
 import json
 import os

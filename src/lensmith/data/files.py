@@ -1,7 +1,5 @@
 """Image files below a folder, found by name and size alone; no file is opened."""
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Iterator

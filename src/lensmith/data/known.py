@@ -3,8 +3,6 @@
 Class names are those of the publishers, without characters that folder names cannot have.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from lensmith.data.download import RemoteFile

@@ -9,8 +9,6 @@ Labels are the names of the class folders (or those in the CSV), sorted by code 
 Hidden files and folders (a leading dot) are ignored; every other unusable file is set aside with the reason.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import os

@@ -4,8 +4,6 @@ The order within a class comes from a hash of the seed and the path, so an image
 the files nor on the other classes.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

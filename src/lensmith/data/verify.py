@@ -3,8 +3,6 @@
 Each image is decoded completely, so truncated files are found, and hashed, so copies are found under any name.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os

@@ -3,8 +3,6 @@
 Shapes: N images, C classes. Probabilities are a bundle's answers, float32 (N, C), each row summing to 1.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

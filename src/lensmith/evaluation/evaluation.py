@@ -1,7 +1,5 @@
 """The result of an evaluation: a bundle's answers on labelled images, and the metrics computed from them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Bootstrap: 95 % confidence intervals of means over classes, such as macro F1."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

@@ -4,8 +4,6 @@ Classes that have no image in the set have no recall, and are left out of every 
 confusion matrix, because images of other classes may have been taken for them.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Pictures of the report, as data URIs: thumbnails of images, and the confusion matrix of many classes."""
 
-from __future__ import annotations
-
 import base64
 import io
 from pathlib import Path

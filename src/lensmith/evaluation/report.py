@@ -1,7 +1,5 @@
 """The HTML report of an evaluation: one file without scripts or requests, with its pictures inside."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Evaluation of a bundle on labelled images, with the engine that serves."""
 
-from __future__ import annotations
-
 import json
 import os
 import statistics

@@ -1,7 +1,5 @@
 """Scatter plot of engines for the report: speed against accuracy lost, as positions in pixels for an SVG."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

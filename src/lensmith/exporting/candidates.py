@@ -1,7 +1,5 @@
 """Candidates of the engine search: which engines and precisions (quantization, fp16, bf16) are tried for a target."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path

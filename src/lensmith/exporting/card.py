@@ -4,8 +4,6 @@ The card has what was measured when the bundle was made, with confidence interva
 licence, is called not stated. The front matter is that of Hugging Face's model cards, with a model-index.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

@@ -4,8 +4,6 @@ best.pt ─► graphs ─► each answers validation images ─► parity with P
         ─► confidence calibration ─► golden samples, report, model card ─► hashes
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Quantization of an ONNX graph for ONNX Runtime: static int8 with calibration, dynamic int8 without, and fp16."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging

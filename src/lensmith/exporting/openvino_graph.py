@@ -5,8 +5,6 @@ process handles signals (see `openvino_core`); it prints its progress; and it re
 environment variable says that it runs in CI.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Reference statistics of the validation part, for drift scores and out-of-distribution answers in the service."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Stratified samples of a part, and their images preprocessed as the service does it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar

@@ -1,7 +1,5 @@
 """The engine search for a run: its images, PyTorch's reference answers, and the engine that is selected."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass

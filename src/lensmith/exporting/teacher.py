@@ -1,7 +1,5 @@
 """A distilled student's teacher, evaluated on the same images with the engine that serves it, for one table."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Active learning: exports stored uploads as an image folder for the next training."""
 
-from __future__ import annotations
-
 import csv
 import os
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """Stored uploads of a folder: read, summarised and deleted."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence

@@ -8,8 +8,6 @@ come from clients, and none of them may become a path. Folders (0700) and files 
 are written atomically; an upload exists once its JSON file does.
 """
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import os

@@ -4,8 +4,6 @@ JPEG is decoded at a reduced scale where that is enough. EXIF orientation is app
 white, and grey, palette, CMYK, 16-bit and float pictures become RGB. Damaged, huge and malicious files are refused.
 """
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

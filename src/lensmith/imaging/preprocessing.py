@@ -6,8 +6,6 @@ the input that it was evaluated on: no train/serve skew. Pillow and NumPy only.
 Shapes: S pixels a side, channels in RGB order.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal

@@ -4,8 +4,6 @@ An image that cannot be read gives a row with its reason, and never stops the ot
 all.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import os

@@ -1,7 +1,5 @@
 """The classifier: a bundle with its engine. Classifies one image for the service, or a stream of files."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace

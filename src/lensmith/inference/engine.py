@@ -4,8 +4,6 @@ Every engine runs in the caller's thread with as many threads of its own as it w
 from several threads at once. Precision is always explicit: OpenVINO would pick bfloat16 by itself on CPUs that have it.
 """
 
-from __future__ import annotations
-
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 Nothing is changed, and torch is not needed. `lensmith bundle` prints the results.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike

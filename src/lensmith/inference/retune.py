@@ -1,7 +1,5 @@
 """Retune: measure a bundle's engines anew on this machine and select one again, without training or exporting."""
 
-from __future__ import annotations
-
 import tempfile
 import time
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Pure functions on measured records.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

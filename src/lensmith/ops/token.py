@@ -1,7 +1,5 @@
 """JSON Web Tokens for callers of the service: signed claims about caller, permissions and expiry."""
 
-from __future__ import annotations
-
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime

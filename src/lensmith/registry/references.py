@@ -1,7 +1,5 @@
 """Model references: `NAME@ALIAS` or `NAME@VERSION`, in place of a bundle's path."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from os import PathLike, fspath

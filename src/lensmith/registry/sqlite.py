@@ -4,8 +4,6 @@ MLflow creates its tables one after the other, which takes seconds. A process th
 disk full, would leave a file that every later one refuses, so the file is created under another name and renamed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Comparison of champion and challenger in figures, for people and programs."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

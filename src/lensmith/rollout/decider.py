@@ -1,7 +1,5 @@
 """Rollback and promotion by one replica: assesses the counts of all replicas, and writes its decision to the ledger."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from lensmith.rollout.guards import Assessment, RolloutGuards

@@ -6,8 +6,6 @@ false alarm in at most one rollout of 100, over its whole duration and however o
 bench/guards.py simulates it.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import cached_property

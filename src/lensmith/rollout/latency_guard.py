@@ -1,7 +1,5 @@
 """Latency guard: whether the challenger is too slow, in windows of its requests."""
 
-from __future__ import annotations
-
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ that testing every few seconds, in every replica, costs nothing. They depend on 
 process that starts anew comes to the same result.
 """
 
-from __future__ import annotations
-
 import math
 from functools import lru_cache
 

@@ -7,8 +7,6 @@ report-PID.json      what one process has counted: written by that process, summ
 Files, since the processes of a service come and go, and each has to find what the others left.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from contextlib import suppress

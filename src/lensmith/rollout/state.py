@@ -1,7 +1,5 @@
 """A rollout, the decision that ends it, and the desired state that a service follows."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal

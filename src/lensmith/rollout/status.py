@@ -1,7 +1,5 @@
 """Status of a model's rollouts, as the registry has them: read once, or again and again."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass

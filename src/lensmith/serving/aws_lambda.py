@@ -1,7 +1,5 @@
 """AWS Lambda: the service as a function, without a server of its own."""
 
-from __future__ import annotations
-
 import asyncio
 from os import PathLike
 from typing import Any

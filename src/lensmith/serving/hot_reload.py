@@ -1,7 +1,5 @@
 """Hot reload: another bundle takes the place of the active model while requests go on (model swap)."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable

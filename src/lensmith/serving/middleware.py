@@ -1,7 +1,5 @@
 """Middleware around every request, one class each: request ID, metrics and access log, response headers, faults."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import random

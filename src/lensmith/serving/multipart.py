@@ -4,8 +4,6 @@ Starlette's own form parser stores each part in a spooled file behind coroutines
 request beside its image; and the charset of a part may name a codec that fails in ways of its own.
 """
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import dataclass, field
 

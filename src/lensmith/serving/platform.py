@@ -5,8 +5,6 @@ other, so its variable takes precedence over LENSMITH_SERVE_PORT and lensmith.ya
 over both. The address to bind is never taken from a platform: it decides whether tokens are needed, so it must be set.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping

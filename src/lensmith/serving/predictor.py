@@ -1,7 +1,5 @@
 """Predictions for requests, whatever their protocol: which model answers, its pool, and the champion as a fallback."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time

@@ -4,8 +4,6 @@ A handler raises `ProblemError`; everything else that can go wrong (no such rout
 same envelope here, so that a client needs one way to read errors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any

@@ -1,7 +1,5 @@
 """Schemas of requests and responses, as the OpenAPI document shows them."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The service behind all routes: its parts, its life from start to graceful shutdown, and what health probes ask."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

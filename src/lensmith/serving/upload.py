@@ -1,7 +1,5 @@
 """Uploads: the images of a request, read within their limits from a raw body or a multipart form."""
 
-from __future__ import annotations
-
 import asyncio
 
 from starlette.requests import ClientDisconnect, Request

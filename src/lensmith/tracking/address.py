@@ -1,7 +1,5 @@
 """Tracking URI of a run, from its setting."""
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 
 from lensmith.config.values import without_password

@@ -1,7 +1,5 @@
 """Translation of a run's events for MLflow: metrics with step and time, tags, and the run's status."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Tracked runs: a list of the latest."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime

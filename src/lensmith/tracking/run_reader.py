@@ -3,8 +3,6 @@
 The training writes both and does not depend on tracking. A line that a kill left incomplete is skipped.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import suppress

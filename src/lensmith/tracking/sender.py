@@ -4,8 +4,6 @@ A process that is killed between sending and writing the offset makes the next o
 times of their events, which MLflow recognises as the same; everything else replaces itself.
 """
 
-from __future__ import annotations
-
 import getpass
 import socket
 import time

@@ -4,8 +4,6 @@ Nothing here imports MLflow, and no error here stops a training: events that wer
 are sent later.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import time

@@ -1,7 +1,5 @@
 """Sync: sends the events of runs that did not reach MLflow during the training."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """MLflow's own pages: runs `mlflow server` on this machine until Ctrl-C."""
 
-from __future__ import annotations
-
 import http.client
 import ipaddress
 import os

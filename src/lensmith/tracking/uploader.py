@@ -4,8 +4,6 @@ One line on standard input has the tracking URI; the end of the input means the 
 when that process is killed. The uploader has the lowest priority on the machine, and imports MLflow late.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import threading

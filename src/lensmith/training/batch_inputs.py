@@ -3,8 +3,6 @@
 Augmentation and mixing see the whole batch before it is cut into chunks, so memory never changes the recipe.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -4,8 +4,6 @@ A checkpoint is written before the first step, at the end of each epoch, every `
 stop; always at a step boundary, and at the same one on every rank.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from dataclasses import asdict

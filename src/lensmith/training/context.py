@@ -1,7 +1,5 @@
 """What the parts of a training share: the run, what learns, how far it is, and where events and errors go."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from lensmith.training.data_errors import DataErrors

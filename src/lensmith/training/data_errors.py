@@ -1,7 +1,5 @@
 """Data errors of a run under way: unreadable images, wrong labels and losses that are not numbers, named by file."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Sequence

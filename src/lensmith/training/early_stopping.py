@@ -1,7 +1,5 @@
 """Early stopping: validation scores decide which epoch is the best, when rates fall, and when the run ends."""
 
-from __future__ import annotations
-
 from lensmith.config import TrainSettings
 from lensmith.training.run_dir.progress import Position
 

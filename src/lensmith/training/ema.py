@@ -1,7 +1,5 @@
 """EMA: an exponential moving average of the weights, which is evaluated and exported in the place of the weights."""
 
-from __future__ import annotations
-
 from timm.utils import ModelEmaV3
 from torch import nn
 

@@ -1,7 +1,5 @@
 """The end of an epoch: validation, the best checkpoint, early stopping, and the epoch's line and plots."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from itertools import chain
 

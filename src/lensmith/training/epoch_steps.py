@@ -1,7 +1,5 @@
 """The steps of an epoch: each batch is loaded, learned from and counted, until the epoch, the time or the run ends."""
 
-from __future__ import annotations
-
 import time
 from itertools import chain
 

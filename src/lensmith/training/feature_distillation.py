@@ -3,8 +3,6 @@
 A *feature* is a number that a network's head is given; there are as many for each image as its last layer is wide.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

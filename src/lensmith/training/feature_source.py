@@ -1,7 +1,5 @@
 """The feature source: which phases learn from cached features instead of images, and where these come from."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The forward pass of a training step: mixed precision, memory layout, and where in the network the inputs enter."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """A head phase without steps: the head is solved for in closed form, or by L-BFGS, on features of a frozen backbone."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 

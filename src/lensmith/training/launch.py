@@ -3,8 +3,6 @@
 Each process is `python -m lensmith.training.worker RUN`. On several machines `torchrun` starts them instead.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

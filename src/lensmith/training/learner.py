@@ -3,8 +3,6 @@
 batch ─► augmented and mixed ─► micro-batch step (loss, gradients) ─► clipping, optimizer, EMA
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Data loaders of a run's training and validation parts."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, cast
 

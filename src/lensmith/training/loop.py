@@ -1,7 +1,5 @@
 """The loop over phases and epochs: each phase enters its inputs, each epoch takes its steps, validates and is saved."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 

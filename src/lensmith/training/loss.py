@@ -4,8 +4,6 @@ A task gives every sample a weight and a chunk of samples the sum of their losse
 batch's whole weight are the loss of the batch, however it was cut.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 

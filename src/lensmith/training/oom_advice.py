@@ -1,7 +1,5 @@
 """Out-of-memory advice: what fits where not even one chunk does, such as a smaller image or network; each is tried."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import timm

@@ -4,8 +4,6 @@ Freezing turns gradients off and leaves the groups unchanged, so unfreezing neve
 checkpoint fits in any phase. The fused kernels change all weights in one call, or none.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

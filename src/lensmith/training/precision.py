@@ -3,8 +3,6 @@
 bfloat16 doubles the speed of ResNets on CPUs with AVX512-BF16, and gains little with few images and channels.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Recipe files, validated before anything is trained."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

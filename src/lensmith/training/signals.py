@@ -1,7 +1,5 @@
 """Signals: Ctrl-C and SIGTERM ask a run to stop at its next step boundary; a second one ends it at once."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from types import FrameType, TracebackType

@@ -1,7 +1,5 @@
 """The trainer: from settings to a trained run folder, started anew or resumed from its last checkpoint."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 import time

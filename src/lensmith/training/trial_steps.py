@@ -3,8 +3,6 @@
 A trial changes no weights, no statistics and no random state.
 """
 
-from __future__ import annotations
-
 import torch
 
 from lensmith.config import TrainSettings

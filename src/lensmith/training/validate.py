@@ -1,7 +1,5 @@
 """Validation: a torch model over the images of one part, through the same preprocessing as the service."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

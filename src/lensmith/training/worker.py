@@ -1,7 +1,5 @@
 """One rank's process, which `launch` starts: `python -m lensmith.training.worker RUN`."""
 
-from __future__ import annotations
-
 import sys
 import traceback
 from contextlib import nullcontext

@@ -3,8 +3,6 @@
 fetch ─► check ─► train and export ─► evaluate ─► serve ─► classify the test images over HTTP ─► compare
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager

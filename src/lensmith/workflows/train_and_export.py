@@ -1,7 +1,5 @@
 """Train and export: from a folder of images to a run with its bundle."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Edge format, for small devices: the graph and one script that needs NumPy, Pillow and ONNX Runtime only."""
 
-from __future__ import annotations
-
 import io
 import runpy
 import shutil

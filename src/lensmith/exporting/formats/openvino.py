@@ -1,7 +1,5 @@
 """OpenVINO IR in fp32, which OpenVINO and its other tools read without a conversion."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from lensmith.exporting.formats.base import FormatCheck, TrainedNetwork

@@ -1,7 +1,5 @@
 """READMEs, scripts and configurations of the formats, from the templates in `exporting/templates/formats/`."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """pt2 format, by torch.export: the whole network in one file that PyTorch runs without its Python code."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

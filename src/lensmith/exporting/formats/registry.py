@@ -1,7 +1,5 @@
 """Export formats by name, and `write_formats`, which writes all that were asked for or nothing."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """safetensors format: weights alone, with a config.json that timm and `lensmith train --weights` read."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any

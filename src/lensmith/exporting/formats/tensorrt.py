@@ -4,8 +4,6 @@ Since TensorRT 11 a network's precision is what its graph says, and earlier ones
 (`--stronglyTyped`). So the fp16 graph is built here, where it can be compared with PyTorch, and not by a flag there.
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

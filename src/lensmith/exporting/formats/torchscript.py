@@ -1,7 +1,5 @@
 """TorchScript format, for programs with LibTorch. PyTorch has deprecated it in favour of `pt2`."""
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 from typing import Any

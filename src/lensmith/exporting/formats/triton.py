@@ -1,7 +1,5 @@
 """Triton format: a model repository that NVIDIA's Triton Inference Server serves unchanged."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Docker Compose files for one machine: nginx, two replicas, Redis, Prometheus and Grafana."""
 
-from __future__ import annotations
-
 import secrets
 
 from lensmith.bundle.format import Bundle

@@ -1,7 +1,5 @@
 """Docker image of the service: a Dockerfile and all that `docker build` needs beside it."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from pathlib import Path

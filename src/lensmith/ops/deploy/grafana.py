@@ -1,7 +1,5 @@
 """Grafana dashboard: rows of panels from `templates/grafana/panels.yml`, laid out as Grafana's JSON."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """nginx configuration: load balancing over replicas, failover to another replica, protection from slow clients."""
 
-from __future__ import annotations
-
 import json
 import math
 from typing import Any

@@ -1,7 +1,5 @@
 """Prometheus and Grafana files: scrape targets, recording and alert rules with their tests, and the dashboard."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from lensmith.ops.deploy.deployment import Deployment, Files

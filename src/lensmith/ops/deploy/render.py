@@ -3,8 +3,6 @@
 Braces and dollar signs would clash with the variables of nginx, systemd, compose, Prometheus and Grafana.
 """
 
-from __future__ import annotations
-
 import json
 from functools import cache
 from typing import Any

@@ -1,7 +1,5 @@
 """`lensmith deploy`: write a folder of configuration files, all of them or none."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

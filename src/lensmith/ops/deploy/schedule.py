@@ -1,7 +1,5 @@
 """Scheduled pipeline runs: files for a systemd timer, a Kubernetes CronJob or a GitHub workflow."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """systemd units: a hardened template unit with an instance for each replica's port, and a target for all of them."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Every optional package may be missing; what cannot be checked is left out rather than guessed.
 """
 
-from __future__ import annotations
-
 from lensmith.ops.doctor import hardware, limits, software
 from lensmith.ops.doctor.findings import Diagnosis, MachineFinding
 

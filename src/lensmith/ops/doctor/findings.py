@@ -1,7 +1,5 @@
 """Findings of the doctor: one for each check of the machine."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Doctor: processor, memory and GPUs."""
 
-from __future__ import annotations
-
 import os
 import platform
 import re

@@ -1,7 +1,5 @@
 """Doctor: disk space, shared memory, open files and thread variables."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Doctor: Python, the packages of each extra, inference engines, torch, and pretrained weights."""
 
-from __future__ import annotations
-
 import platform
 import sys
 from importlib import import_module

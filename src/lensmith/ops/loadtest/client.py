@@ -4,8 +4,6 @@ The client often shares its machine with the service, so it does little for each
 is parsed but not inspected, and nothing is computed before the end.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import itertools

@@ -1,7 +1,5 @@
 """Images for a load test: encoded files of a folder, or synthetic ones."""
 
-from __future__ import annotations
-
 import io
 import random
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Load profiles: a closed loop of callers that wait for their answers, or an open loop of arrivals at a rate."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal

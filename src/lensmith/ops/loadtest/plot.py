@@ -1,7 +1,5 @@
 """Plot of a load test: latency over time, and by percentile."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """`lensmith bench`: a load test of a URL, or of a service that is started for a bundle."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator, Sequence

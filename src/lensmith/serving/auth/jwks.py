@@ -3,8 +3,6 @@
 `jwt.PyJWKClient` is not used: docs/decisions/0016-auth.md has the reasons.
 """
 
-from __future__ import annotations
-
 import asyncio
 import http.client
 import json

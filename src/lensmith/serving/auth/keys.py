@@ -3,8 +3,6 @@
 The algorithm belongs to the key. The algorithm that a token names is compared with it, and never followed.
 """
 
-from __future__ import annotations
-
 import ipaddress
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Auth middleware: every path needs a token with the right scope (`predict`, `admin`), except those named here."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Literal
 

@@ -3,8 +3,6 @@
 Redis may be slow or gone at any time: then only one request in a few seconds waits for it, briefly.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time

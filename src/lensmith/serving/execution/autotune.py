@@ -1,7 +1,5 @@
 """Autotuning of the execution mode: a short measurement at the start decides between single images and batches."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

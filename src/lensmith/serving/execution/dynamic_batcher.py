@@ -4,8 +4,6 @@ No timer delays a batch to fill it: an idle executor answers one image alone, an
 finds ready. For GPUs, where a batch takes little longer than one image, and the cores decode.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from queue import Empty, SimpleQueue

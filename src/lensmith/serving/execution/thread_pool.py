@@ -5,8 +5,6 @@ small batch of what is queued; this measured fastest on CPUs. `dynamic_batcher.D
 feeds one executor with batches. In both, an idle thread takes what is queued at once; there are no timers.
 """
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time

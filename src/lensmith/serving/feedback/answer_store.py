@@ -4,8 +4,6 @@ All processes of a service share one SQLite file in their folder of measurements
 single process has the table in memory. A request only appends to a queue; a thread writes it a few times a second.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import sqlite3

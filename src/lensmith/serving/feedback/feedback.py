@@ -1,7 +1,5 @@
 """Feedback on answers (true labels, online accuracy), and active learning: uploads stored for labelling."""
 
-from __future__ import annotations
-
 import asyncio
 import difflib
 import logging

@@ -1,7 +1,5 @@
 """Upload store: uploads stored for labelling, by one background thread, within limits of bytes, number and age."""
 
-from __future__ import annotations
-
 import logging
 import os
 import queue

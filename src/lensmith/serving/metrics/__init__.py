@@ -1,7 +1,5 @@
 """Observability of the service: metrics for Prometheus, and log lines."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ Every process scores its own answers. Of several processes the largest score is 
 them, so each sees a sample of the same pictures, and a mean would hide what one of them saw.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from weakref import WeakKeyDictionary, ref

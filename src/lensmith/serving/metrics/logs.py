@@ -1,7 +1,5 @@
 """Logging: lines for people, or one JSON object each. A log that cannot be written never delays a request."""
 
-from __future__ import annotations
-
 import json
 import logging
 import sys

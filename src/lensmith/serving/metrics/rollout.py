@@ -1,7 +1,5 @@
 """Prometheus metrics of canary releases and of the registry."""
 
-from __future__ import annotations
-
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from lensmith.rollout.state import DesiredState

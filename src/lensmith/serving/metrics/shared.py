@@ -4,8 +4,6 @@ Every process has files of its own, and the counts of dead ones must not be lost
 model swap, the counts of the dead are merged into one file.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ Each service has a registry of its own, so several can live in one process. With
 values to files in a folder they share (prometheus_client's multiprocess mode); the one that is scraped adds them up.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext

@@ -1,7 +1,5 @@
 """Resource usage of the service for Prometheus: memory, and GPUs where there are any."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass

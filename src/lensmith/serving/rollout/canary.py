@@ -1,7 +1,5 @@
 """Canary: a challenger beside the champion in one process, its share of the requests (a sticky hash), its counts."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 

@@ -1,7 +1,5 @@
 """Rollout controller: brings one process to the desired state: a new champion, a challenger, a rollback."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time

@@ -4,8 +4,6 @@ It is a process of its own because MLflow's client takes seconds to import and 2
 delays an answer. Service and sidecar exchange files; see `lensmith.rollout.sidecar_channel`.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import subprocess

@@ -1,7 +1,5 @@
 """Canary split: routes a share of the requests to the challenger, copies others in shadow mode, counts both models."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Awaitable, MutableMapping

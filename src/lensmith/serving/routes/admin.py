@@ -1,7 +1,5 @@
 """`POST /admin/model`: hot reload, another bundle takes the place of the active model while requests go on."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from fastapi import FastAPI

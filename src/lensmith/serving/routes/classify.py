@@ -1,7 +1,5 @@
 """`POST /predict`, `POST /predict/batch` and `GET /model`: lensmith's own protocol."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from typing import Any

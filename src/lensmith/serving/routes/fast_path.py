@@ -4,8 +4,6 @@ The work of FastAPI and Starlette for each request (parameters and dependencies,
 matching every route in turn) took more time than everything else that a request costs beside its image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`POST /feedback` and `GET /feedback`: true labels of answers, and the online accuracy of each version."""
 
-from __future__ import annotations
-
 from fastapi import FastAPI
 from pydantic import Field
 from starlette.requests import Request

@@ -1,7 +1,5 @@
 """Health probes and metrics: `/livez`, `/readyz` and `/metrics`. None of them waits for the pool."""
 
-from __future__ import annotations
-
 from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request

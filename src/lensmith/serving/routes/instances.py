@@ -1,7 +1,5 @@
 """`{"instances": [{"b64": …}]}`: several images as base64 in JSON, for SageMaker and Vertex AI."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Any

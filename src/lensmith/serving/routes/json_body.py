@@ -1,7 +1,5 @@
 """JSON bodies: validated requests and base64 images, read in a time that no client can stretch."""
 
-from __future__ import annotations
-
 import binascii
 from typing import Annotated, Any, TypeVar
 

@@ -1,7 +1,5 @@
 """`/v2/…`: the Open Inference Protocol, version 2, over HTTP, with binary tensors and classification."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

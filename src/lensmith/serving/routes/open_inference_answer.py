@@ -1,7 +1,5 @@
 """Responses of the Open Inference Protocol: predictions → tensors → bytes."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Requests of the Open Inference Protocol: bytes → encoded images or tensors, validated before anything is computed."""
 
-from __future__ import annotations
-
 import math
 import struct
 from collections.abc import Sequence

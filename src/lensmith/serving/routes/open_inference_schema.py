@@ -1,7 +1,5 @@
 """Schemas of the Open Inference Protocol: they validate requests, and the OpenAPI document shows them."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field

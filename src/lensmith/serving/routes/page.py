@@ -1,7 +1,5 @@
 """The web page at `/`, without a build step and without requests to other hosts."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from fastapi import FastAPI

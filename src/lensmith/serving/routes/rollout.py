@@ -1,7 +1,5 @@
 """`GET /rollout`: the desired state of the registry, and the comparison of a canary release."""
 
-from __future__ import annotations
-
 from fastapi import FastAPI
 
 from lensmith.serving.problems import documented

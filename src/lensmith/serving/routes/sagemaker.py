@@ -1,7 +1,5 @@
 """`GET /ping` and `POST /invocations`: Amazon SageMaker's protocol for containers."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

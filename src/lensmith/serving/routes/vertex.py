@@ -1,7 +1,5 @@
 """Vertex AI's protocol for custom containers, at the paths that it names in the container's environment."""
 
-from __future__ import annotations
-
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field

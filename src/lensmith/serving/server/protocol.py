@@ -4,8 +4,6 @@ uvicorn with httptools limits neither: a header of 50 MB was parsed for 6 s, in 
 connection on which nothing is sent stayed open for ever.
 """
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The HTTP server of one process, with graceful shutdown: it answers what was sent before it closes."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import logging

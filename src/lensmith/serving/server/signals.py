@@ -1,7 +1,5 @@
 """Signals of the supervisor, noted to be handled between other events: SIGTERM, SIGINT and SIGHUP."""
 
-from __future__ import annotations
-
 import signal
 import socket
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ The workers accept from the same sockets. Each is a whole `lensmith.serving.serv
 no model.
 """
 
-from __future__ import annotations
-
 import logging
 import socket
 import time

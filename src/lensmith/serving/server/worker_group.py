@@ -1,7 +1,5 @@
 """The supervisor's worker processes: started, restarted with backoff when they die, killed when they hang."""
 
-from __future__ import annotations
-
 import logging
 import socket
 import time

@@ -4,8 +4,6 @@ uvicorn writes the head and the body of an answer one after the other, each with
 A process that is killed in between leaves half an answer, for which no proxy can ask another replica any more.
 """
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

@@ -5,8 +5,6 @@ batch on the device. So neither the number of data-loader workers nor the device
 resumed run sees the same.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import random as python_random

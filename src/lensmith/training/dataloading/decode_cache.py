@@ -4,8 +4,6 @@ It pays where files are large and epochs many; both are measured. Stored pixels 
 so a run sees the same bits with the cache and without.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress

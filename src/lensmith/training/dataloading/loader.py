@@ -1,7 +1,5 @@
 """Data-loader workers: processes that decode batches, ignore signals meant for the run, and end with it."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

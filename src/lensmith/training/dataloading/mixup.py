@@ -3,8 +3,6 @@
 Random numbers are a pure function of (seed, step), so a resumed run mixes the same.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

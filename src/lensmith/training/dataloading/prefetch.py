@@ -1,7 +1,5 @@
 """Prefetch: the next batch is copied to the GPU while the current one is trained on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 

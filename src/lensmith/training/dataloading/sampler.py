@@ -1,7 +1,5 @@
 """The order of an epoch, class-balanced where wanted: a pure function of (seed, epoch), so a resume skips ahead."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 

@@ -3,8 +3,6 @@
 A backend is called from several threads at once, each of which runs a batch on one core.
 """
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Callable

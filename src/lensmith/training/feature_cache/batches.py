@@ -1,7 +1,5 @@
 """Cached features in the order of an epoch, batch by batch, in the place of a data loader of images."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ A view is one way to see an image: 0 unchanged, as the service sees it; v > 0 wi
 the trunk is frozen its output is a function of image and view, so E epochs over V views cost V forward passes.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing

@@ -4,8 +4,6 @@ timm's networks pass one tensor from module to module, so a part is left out by 
 return their input. Where a network is built otherwise the two parts give another result, and there is no split point.
 """
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Fit a linear probe: each solver's heads are scored on the validation part, and the best one is taken."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -8,8 +8,6 @@ Sources: Kornblith et al., Do Better ImageNet Models Transfer Better?, 2019, app
 Berg et al., Centering, scaling, and transformations, 2006, for the scaling, there named after Pareto.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property

@@ -4,8 +4,6 @@ Source: Mensink et al., Distance-Based Image Classification, 2013; the distance 
 of its variance within the classes. −s ‖x − μ‖² is linear in x but for a part that all classes share.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """One attempt at a micro-batch step: gradient accumulation over chunks, rolled back or committed as a whole."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum

@@ -8,8 +8,6 @@ whole virtual batches; a chunk smaller than one changes it.
 Source: Hoffer et al., Train longer, generalize better, 2017, for normalising by virtual batches.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

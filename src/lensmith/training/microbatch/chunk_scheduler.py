@@ -5,8 +5,6 @@
 Plain arithmetic without torch. Every rank computes the same, since all ranks see the same verdicts.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

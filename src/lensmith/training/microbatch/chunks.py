@@ -1,7 +1,5 @@
 """Chunk sizes of a batch, and inference in chunks with an out-of-memory retry."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 

@@ -3,8 +3,6 @@
 On other systems, and for a GPU, these functions do nothing.
 """
 
-from __future__ import annotations
-
 import ctypes
 import sys
 from contextlib import suppress

@@ -4,8 +4,6 @@ On a CPU the cap is a limit of this process (RLIMIT_DATA), so that too large a b
 handled, where the system would otherwise kill the process.
 """
 
-from __future__ import annotations
-
 import errno
 import gc
 import sys

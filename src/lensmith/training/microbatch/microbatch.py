@@ -15,8 +15,6 @@ Usable in any PyTorch loop:
         optimizer.zero_grad()
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

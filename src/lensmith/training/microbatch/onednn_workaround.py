@@ -4,8 +4,6 @@ After such a failure oneDNN (up to 3.12) builds no kernel in that thread again, 
 keeps the error in a variable of the thread. Other threads are not affected.
 """
 
-from __future__ import annotations
-
 import contextvars
 import threading
 from collections.abc import Callable

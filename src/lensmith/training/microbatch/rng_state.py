@@ -1,7 +1,5 @@
 """State of the random generators that training uses, restored after a failed step and in a resumed run."""
 
-from __future__ import annotations
-
 import random
 from typing import Any
 

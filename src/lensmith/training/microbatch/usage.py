@@ -1,7 +1,5 @@
 """Memory usage of this process: current, peak, and how much more it can get."""
 
-from __future__ import annotations
-
 import os
 import sys
 from contextlib import suppress

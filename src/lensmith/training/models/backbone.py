@@ -1,7 +1,5 @@
 """A timm backbone with a new head, and freezing: which of its stages are trained."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

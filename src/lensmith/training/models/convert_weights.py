@@ -6,8 +6,6 @@
 Whether the result fits is decided by `load_exactly`, which lists what does not.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 import warnings

@@ -6,8 +6,6 @@ the weight's gradient where the kernel is wider than 3 or the image smaller than
 as long as the forward pass. Here the same numbers come from kernels that it has. The forward pass is unchanged.
 """
 
-from __future__ import annotations
-
 from typing import Any, cast
 
 import torch

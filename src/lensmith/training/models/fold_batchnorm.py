@@ -7,8 +7,6 @@ the convolution's weight. It is the same function of the same parameters, up to 
 Depthwise convolutions, folded or not, get the backward pass of `depthwise`.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any, cast
 

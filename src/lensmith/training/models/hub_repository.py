@@ -5,8 +5,6 @@ preprocessor_config.json    mean, standard deviation and resampling of the image
 model.safetensors           the tensors, or pytorch_model.bin, or several files and an index (….index.json)
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Key maps: tensor names of torchvision and transformers → those of timm, one table for each family of networks."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """ONNX export of a torch module, for all engines."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging

@@ -1,7 +1,5 @@
 """State dicts: read from a file without running code in it, and loaded into a model exactly or not at all."""
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections.abc import Collection, Mapping

@@ -8,8 +8,6 @@ Custom weights come from a file, a folder, or a repository of the hub by its nam
 that could run code.
 """
 
-from __future__ import annotations
-
 import errno
 import importlib.metadata
 from collections.abc import Iterator, Mapping

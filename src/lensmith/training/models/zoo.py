@@ -4,8 +4,6 @@ Listing builds no network. Parameter counts are in parameters.json (written by t
 all networks takes minutes), input sizes and addresses in timm's own tables.
 """
 
-from __future__ import annotations
-
 import difflib
 import json
 import re

@@ -4,8 +4,6 @@ A run has the newest (last.pt) and the one before (previous.pt). torch does not 
 changed, so each ends with the SHA-256 of all before it, which `torch.load` ignores.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

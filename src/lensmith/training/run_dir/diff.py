@@ -1,7 +1,5 @@
 """Differences since a run's start, in settings and images, and between the parts of a teacher and its student."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from filecmp import cmp
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`--resume auto`: finds the run that the same command line, given again, resumes."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

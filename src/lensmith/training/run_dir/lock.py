@@ -1,7 +1,5 @@
 """The lock of a run folder: two processes that train one run would overwrite each other's checkpoints."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Plots of a run: loss and accuracy by epoch; memory and chunks by step."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

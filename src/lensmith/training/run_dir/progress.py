@@ -1,7 +1,5 @@
 """A run's progress at a step boundary, as a checkpoint holds it: position and figures."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields

@@ -1,7 +1,5 @@
 """The recorder of a run under way: a progress bar or a line an epoch on standard error, and events.jsonl."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

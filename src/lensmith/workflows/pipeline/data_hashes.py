@@ -5,8 +5,6 @@ size. Here the content of each file is hashed. Hashes are cached with the file's
 read again only when one of these has changed.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator

@@ -7,8 +7,6 @@ contents.json           hashes of the images
 .lock                   locked by the process that runs the pipeline
 """
 
-from __future__ import annotations
-
 import json
 import secrets
 import shutil

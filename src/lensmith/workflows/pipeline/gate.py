@@ -1,7 +1,5 @@
 """The gate: a new model and the champion predict the same test images, and the new model must keep its limits."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ They alternate, since a machine that is busy for a second would otherwise make o
 fresh, so that no thread of a training run competes with them.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Limits of the gate: each is checked against a measurement and its confidence interval."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal

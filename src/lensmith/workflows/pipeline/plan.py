@@ -1,7 +1,5 @@
 """The plan of a pipeline: its stages, each under a key over all that its result depends on."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The state of a pipeline, from its file or its folder, without running it; also as a Mermaid flowchart."""
 
-from __future__ import annotations
-
 import json
 import textwrap
 from contextlib import suppress

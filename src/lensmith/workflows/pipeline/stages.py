@@ -3,8 +3,6 @@
 A stage takes the plan, writes its output to its folder and returns plain values, of which `said` is a line for people.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress

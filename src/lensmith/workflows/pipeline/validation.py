@@ -1,7 +1,5 @@
 """Validation of a pipeline's file as a whole: against the data, the installed packages, and the verbs that it calls."""
 
-from __future__ import annotations
-
 import json
 import re
 import tempfile
