@@ -4,13 +4,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar off --constraint constraints.txt
 
-.PHONY: demo test check docs bench clean
+.PHONY: demo test fast check docs bench clean
 
 demo: .venv/ready
 	$(BIN)/lensmith demo
 
+# The inner loop: no browser, server or long training.
+fast: .venv/ready
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not browser"
+
 test: check
-	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=
 	@echo "lines of src run by the tests that are not slow: $$($(BIN)/coverage report --format=total) %"
 
 check: .venv/ready
