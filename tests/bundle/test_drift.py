@@ -53,6 +53,7 @@ def skewed(classes: int) -> np.ndarray[Any, Any]:
     return weights / weights.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mix", [even, skewed])
 @pytest.mark.parametrize(
     ("classes", "images", "count"),
@@ -152,6 +153,7 @@ def picture(seed: int) -> Image.Image:
     return Image.fromarray(np.clip(pixels.repeat(48, axis=1) + rng.normal(0, 12, (48, 48, 3)), 0, 255).astype(np.uint8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "change", "drifts"),
     [

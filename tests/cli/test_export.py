@@ -11,6 +11,7 @@ from lensmith.config import ExportSettings
 from lensmith.exporting.export import export
 
 
+@pytest.mark.slow
 def test_the_table_is_printed_and_the_same_as_json(trained: Path, tmp_path: Path, run: Run) -> None:
     target = tmp_path / "bundle"
     code, out, _ = run("export", trained, "--out", target, "--target", "edge", "--formats", "openvino", "--json")
@@ -30,6 +31,7 @@ def test_the_table_is_printed_and_the_same_as_json(trained: Path, tmp_path: Path
     assert "onnxruntime-fp32: accuracy" in err
 
 
+@pytest.mark.slow
 def test_a_bundle_is_measured_anew(trained: Path, tmp_path: Path, run: Run) -> None:
     made = export(ExportSettings(run=trained, out=tmp_path / "bundle.zip"), quick=True)
     before = made.manifest.engines[0]

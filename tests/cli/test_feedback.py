@@ -76,6 +76,7 @@ def test_from_uploads_to_a_folder_for_the_next_training(
     assert as_json("data", "check", out)["usable"] == 9
 
 
+@pytest.mark.slow
 def test_mistakes_are_said_in_plain_words_and_exit_with_2(tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
     for said in (

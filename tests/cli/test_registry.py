@@ -43,6 +43,7 @@ def flowers(run: Run, remake: Remake) -> Run:
     return run
 
 
+@pytest.mark.slow
 def test_people_see_what_a_push_did(run: Run, remake: Remake) -> None:
     bundle = remake("bundle", name="flowers")
     code, out, err = run("registry", "push", bundle.path)
@@ -130,6 +131,7 @@ def test_bench_starts_a_service_for_a_name(flowers: Run) -> None:
     assert json.loads(out)["requests"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "error", "said"),
     [

@@ -168,6 +168,7 @@ def test_two_at_once_are_refused(run: Run, registry: Path) -> None:
     assert named(registry) == {"champion": "1", "challenger": "2"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["promote", "abort"])
 def test_where_none_is_under_way_none_can_be_ended(run: Run, verb: str) -> None:
     assert run(verb, "flowers")[0] == 2

@@ -28,6 +28,7 @@ FLAGS = [
 FLAGS += ["--head-solver", "minibatch", "--cache-gb", "0"]
 
 
+@pytest.mark.slow
 def test_json_is_one_object_with_the_promised_keys(run: Run, colours: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     code, printed, _ = run(
@@ -90,6 +91,7 @@ def test_bad_input_is_one_paragraph_and_leaves_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_same_line_again_and_again_begins_goes_on_exports_and_is_done(
     run: Run, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +138,7 @@ def test_the_same_line_again_and_again_begins_goes_on_exports_and_is_done(
     assert (code, json.loads(printed)["already"]) == (0, True)
 
 
+@pytest.mark.slow
 def test_a_bundle_that_was_exported_half_way_is_made_again(run: Run, colours: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     line = ["train", colours, "--out", out, *FLAGS, "--max-steps", 3, "--resume", "auto", "--json"]

@@ -28,6 +28,7 @@ def test_importing_lensmith_loads_nothing_heavy() -> None:
     assert not loaded_after("import lensmith") & heavy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "room", ["lensmith.serving.app", "lensmith.serving.run", "lensmith.inference.batch", "lensmith.evaluation.run"]
 )

@@ -31,6 +31,7 @@ def test_an_old_bundle_answers_and_verifies(old: Path) -> None:
     assert answer.label in ("blue", "green", "red")
 
 
+@pytest.mark.slow
 def test_a_bundle_can_be_made_of_an_old_run(old: Path, tmp_path: Path) -> None:
     made = lensmith.export(old / "finished", out=tmp_path / "bundle", target="all", images=3)
     assert lensmith.verify(made.bundle).problem is None

@@ -17,6 +17,7 @@ def answered(rng: np.random.Generator, images: int, accuracy: float, classes: in
     return confusion
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("images", "accuracy"), [(300, 0.8), (60, 0.97)])
 def test_intervals_of_means_over_classes_hold_the_truth_in_about_95_cases_of_100(images: int, accuracy: float) -> None:
     rng = np.random.default_rng(0)

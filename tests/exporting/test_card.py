@@ -50,6 +50,7 @@ def tables(card: str) -> list[list[list[str]]]:
     return [[re.split(r"(?<!\\)\|", line.strip())[1:-1] for line in block.splitlines()] for block in blocks]
 
 
+@pytest.mark.slow
 def test_it_has_all_that_a_card_is_to_say(card: str) -> None:
     expected = [
         "How to use it", "Data", "Classes", "How good it is", "Confidence", "Limits", "Licence", "How it was made",
@@ -94,6 +95,7 @@ def test_terms_are_those_that_were_stated_and_no_others(card: str, exported: Exp
     assert "| the first weights | none: they were random |" in said
 
 
+@pytest.mark.slow
 def test_without_a_word_of_terms_they_are_not_stated(trained: Path, tmp_path: Path) -> None:
     made = export(ExportSettings(run=trained, out=tmp_path / "bundle"), quick=True)
     assert made.manifest.licence == {}
@@ -155,6 +157,7 @@ def test_its_recipe_gives_the_settings_of_the_run_again(trained: Path, card: str
     assert again.model_dump(exclude=kept) == run.settings.model_dump(exclude=kept)
 
 
+@pytest.mark.slow
 def test_what_was_left_out_is_counted(trained: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     Run.open(run).record("left_out", path="red/000.png", reason="broken")
@@ -164,6 +167,7 @@ def test_what_was_left_out_is_counted(trained: Path, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_run_whose_events_are_gone_has_a_card_all_the_same(trained: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     (run / "events.jsonl").unlink()

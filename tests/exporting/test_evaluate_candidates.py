@@ -80,6 +80,7 @@ def test_the_chosen_engine_answers_as_it_was_judged(exported: ExportResult, many
     assert again.engine == exported.evaluation.engine
 
 
+@pytest.mark.slow
 def test_too_few_images_to_calibrate_are_a_reason_and_no_error(trained: Path, tmp_path: Path) -> None:
     made = export(ExportSettings(run=trained, out=tmp_path / "bundle", target="edge"))
     whys = {record.name: record.why for record in made.manifest.engines}
@@ -89,6 +90,7 @@ def test_too_few_images_to_calibrate_are_a_reason_and_no_error(trained: Path, tm
     assert (tmp_path / "bundle-formats" / "edge" / "classify.py").exists()
 
 
+@pytest.mark.slow
 def test_what_is_not_on_this_machine_is_in_the_table(trained: Path, tmp_path: Path) -> None:
     made = export(ExportSettings(run=trained, out=tmp_path / "bundle", target="gpu"))
     whys = {record.name: record.why for record in made.manifest.engines}
@@ -157,6 +159,7 @@ def search(
     return make
 
 
+@pytest.mark.slow
 def test_a_fast_engine_that_loses_too_much_is_mended_and_chosen(
     search: Callable[..., EngineSearch], its_graph: Path, tmp_path: Path
 ) -> None:

@@ -26,6 +26,7 @@ def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportR
     return export(ExportSettings(run=trained, out=tmp_path_factory.mktemp("exported") / "bundle"), quick=True)
 
 
+@pytest.mark.slow
 def test_the_bundle_is_complete_and_verified(exported: ExportResult, trained: Path) -> None:
     bundle = Bundle.load(exported.bundle)
     assert set(bundle.manifest.files) == {"model.onnx", "golden.npz", "report.html", "README.md"}
@@ -54,6 +55,7 @@ def test_it_answers_as_the_trained_network(exported: ExportResult, trained: Path
     assert exported.parity.largest_difference < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bundle", "bundle.zip"])
 def test_a_graph_that_answers_otherwise_leaves_nothing(
     trained: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
@@ -79,6 +81,7 @@ def test_a_graph_that_answers_otherwise_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_zip_answers_as_the_folder(
     exported: ExportResult, trained: Path, shared_colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +93,7 @@ def test_a_zip_answers_as_the_folder(
     assert load(out).classify(encoded).top == load(exported.bundle).classify(encoded).top
 
 
+@pytest.mark.slow
 def test_an_older_bundle_is_replaced_only_when_asked(trained: Path, exported: ExportResult, tmp_path: Path) -> None:
     target = Path(shutil.copytree(exported.bundle, tmp_path / "bundle"))
     with pytest.raises(OutputError, match="--overwrite"):
@@ -98,6 +102,7 @@ def test_an_older_bundle_is_replaced_only_when_asked(trained: Path, exported: Ex
     assert Bundle.load(target).manifest.name == "other"
 
 
+@pytest.mark.slow
 def test_a_failed_replacement_keeps_the_old_one(
     trained: Path, exported: ExportResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ def answers(graph: Path, images: Tensor) -> Tensor:
     return open_graph(str(graph), "openvino", precision, threads=1).run(images)
 
 
+@pytest.mark.slow
 def test_int8_answers_nearly_as_fp32_and_is_smaller(its_graph: Path, its_images: Tensor, tmp_path: Path) -> None:
     builder = OpenVinoInt8(its_graph, its_images[::2], tmp_path / "nncf", False, lambda: (its_images, TRUTH), 0.5)
     assert builder.write(tmp_path / "int8.xml") == "NNCF"
@@ -50,6 +51,7 @@ def test_layers_that_cost_accuracy_are_put_back_into_fp32_and_named(
     assert builder.exclude_layers(path) == ()
 
 
+@pytest.mark.slow
 def test_nothing_is_printed_and_no_use_reported(
     its_graph: Path, its_images: Tensor, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -70,6 +72,7 @@ def test_nothing_is_printed_and_no_use_reported(
     assert "NNCF_CI" not in os.environ
 
 
+@pytest.mark.slow
 def test_signals_are_handled_afterwards(its_graph: Path, its_images: Tensor, tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", its_images[:8])
     code = f"""
@@ -93,6 +96,7 @@ os.kill(os.getpid(), signal.SIGUSR1)
     assert done.stdout == b"handled\n"
 
 
+@pytest.mark.slow
 def test_layers_that_hurt_are_sought_for_a_limited_time(
     its_graph: Path, its_images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +109,7 @@ def test_layers_that_hurt_are_sought_for_a_limited_time(
     assert (tmp_path / "int8.bin").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_what_fails_in_the_child_is_said(its_images: Tensor, tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"no graph")
     builder = OpenVinoInt8(

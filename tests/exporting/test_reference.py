@@ -37,6 +37,7 @@ def graph(well_fed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_graph(model, run.preprocessing.image_size, path, features=True)
 
 
+@pytest.mark.slow
 def test_it_counts_the_answers_that_the_bundle_gives(exported: ExportResult) -> None:
     reference, evaluation = exported.manifest.reference, exported.evaluation
     assert reference is not None
@@ -64,6 +65,7 @@ def test_means_of_the_features_are_those_of_the_serving_path(exported: ExportRes
     assert not any(reference.odd(1.0, row) for row in features)
 
 
+@pytest.mark.slow
 def test_without_being_asked_for_there_are_no_features(trained: Path, tmp_path: Path) -> None:
     made = export(ExportSettings(run=trained, out=tmp_path / "bundle"), quick=True)
     assert made.manifest.reference is not None
@@ -71,6 +73,7 @@ def test_without_being_asked_for_there_are_no_features(trained: Path, tmp_path: 
     assert load(made.bundle).engine.run_with_features(np.zeros((1, 3, 32, 32), np.float32))[1] is None
 
 
+@pytest.mark.slow
 def test_a_bundle_with_features_answers_as_one_without(exported: ExportResult, trained: Path, tmp_path: Path) -> None:
     plain = export(ExportSettings(run=trained, out=tmp_path / "bundle"), quick=True)
     mine, its = (Bundle.load(each.bundle).golden().probabilities for each in (exported, plain))

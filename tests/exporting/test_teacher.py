@@ -25,6 +25,7 @@ def student(trained: Path, tmp_path: Path) -> Path:
     return student
 
 
+@pytest.mark.slow
 def test_the_teachers_engine_answers_the_same_images_and_stands_in_the_bundle(student: Path) -> None:
     made = export(ExportSettings(run=student, target="edge"))
     teacher = Bundle.load(made.bundle).manifest.teacher
@@ -34,6 +35,7 @@ def test_the_teachers_engine_answers_the_same_images_and_stands_in_the_bundle(st
     assert made.as_dict()["teacher"] == teacher
 
 
+@pytest.mark.slow
 def test_a_teacher_without_a_bundle_is_told_and_no_error(
     student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

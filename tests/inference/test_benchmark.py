@@ -27,6 +27,7 @@ def test_a_real_engine_has_every_figure(colour_bundle: Bundle, plain: EngineReco
     assert (record.latency_ms, record.memory_bytes) == (round(found.latency_ms, 3), found.memory_bytes)
 
 
+@pytest.mark.slow
 def test_an_engine_that_fails_says_why_and_does_not_stop_the_others(
     colour_bundle: Bundle, plain: EngineRecord, tmp_path: Path
 ) -> None:

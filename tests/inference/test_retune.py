@@ -45,6 +45,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "measure_all", given)
 
 
+@pytest.mark.slow
 def test_engines_are_measured_here_and_the_fastest_that_runs_is_chosen(several: Path) -> None:
     before = load(several, "onnxruntime").classify(Bundle.load(several).golden().images[0])
     made = retune(ExportSettings(retune=several))

@@ -11,6 +11,7 @@ from lensmith.errors import RegistryError, RegistryUnreachableError
 from lensmith.registry import client
 
 
+@pytest.mark.slow
 def test_the_first_of_flag_environment_file_and_mlflows_own_variable_counts(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

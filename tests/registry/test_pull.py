@@ -79,6 +79,7 @@ def test_a_description_that_leads_out_of_the_cache_is_refused(registry: Any, ver
     assert left(version.content) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tag", ["../../../etc", "abc"])
 def test_a_tag_that_is_no_hash_is_refused(tag: str, registry: Any, version: Version) -> None:
     registry.set_model_version_tag("flowers", "1", CONTENT_TAG, tag)

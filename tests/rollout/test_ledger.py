@@ -164,6 +164,7 @@ def test_a_mapping_too_long_for_mlflow_is_refused(ledger: Ledger) -> None:
     assert ledger.latest() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [{"figures": {"classes": list(range(3000))}}, {"reason": "because " * 1000}])
 def test_a_decision_too_long_for_mlflow_is_shortened_and_stays_readable(fields: Any, ledger: Ledger) -> None:
     ledger.begin(rollout())

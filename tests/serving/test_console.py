@@ -118,6 +118,7 @@ def test_an_uploaded_picture_is_answered_on_the_page(
     assert picture.stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_a_guess_below_the_models_threshold_is_shown_as_one(
     browser: "webdriver.Chrome", unsure_bundle: Bundle, between: Path, colours: Path, tmp_path: Path
 ) -> None:
@@ -188,6 +189,7 @@ def test_several_pictures_are_answered_at_once_each_in_its_place(
     assert not browser.find_element(By.ID, "gallery").is_displayed()
 
 
+@pytest.mark.slow
 def test_whoever_looks_can_say_whether_an_answer_is_right(
     browser: "webdriver.Chrome", service: ServiceProcess, colours: Path
 ) -> None:
@@ -240,6 +242,7 @@ def test_whoever_looks_can_say_whether_an_answer_is_right(
     assert browser.find_element(By.ID, "verdict-note").text == "Thank you. Noted as green."
 
 
+@pytest.mark.slow
 def test_more_pictures_than_one_request_may_hold_go_in_several(
     browser: "webdriver.Chrome", colour_bundle: Bundle, colours: Path
 ) -> None:
@@ -252,6 +255,7 @@ def test_more_pictures_than_one_request_may_hold_go_in_several(
         assert len([url for url in requested_urls(browser) if "/predict/batch" in url]) == 3
 
 
+@pytest.mark.slow
 def test_a_picture_beyond_the_limit_is_refused_before_it_is_sent(
     browser: "webdriver.Chrome", colour_bundle: Bundle, colours: Path, noise_jpeg: bytes, tmp_path: Path
 ) -> None:
@@ -314,6 +318,7 @@ def test_the_tiles_show_what_the_service_counts(
     assert complaints == []
 
 
+@pytest.mark.slow
 def test_both_of_two_loaded_models_are_shown(
     browser: "webdriver.Chrome", colour_bundle: Bundle, remake: Callable[..., Bundle]
 ) -> None:

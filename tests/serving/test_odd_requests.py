@@ -111,6 +111,7 @@ def test_odd_addresses_are_no_fault(path: str, client: TestClient, red_png: byte
             assert path.startswith("/predict?")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HEADERS)
 def test_odd_headers_are_no_fault(name: str, client: TestClient, red_png: bytes) -> None:
     for path in posts(client):

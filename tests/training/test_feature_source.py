@@ -50,6 +50,7 @@ def weights(fitted: RunResult) -> dict[str, torch.Tensor]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "recipe",
     [

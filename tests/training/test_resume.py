@@ -42,6 +42,7 @@ def recorded(plain: Callable[..., Any], file: Path) -> Callable[..., Any]:
     return take
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "minutes"),
     [(signal.SIGKILL, 10.0), (signal.SIGKILL, EACH_STEP), (signal.SIGTERM, 10.0)],
@@ -74,6 +75,7 @@ def test_ended_in_any_step_and_resumed_it_comes_to_the_same_bits_and_repeats_and
     assert before <= at + 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

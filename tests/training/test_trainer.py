@@ -48,6 +48,7 @@ def events(run: Path, name: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["event"] == name]
 
 
+@pytest.mark.slow
 def test_it_learns_the_colours(trained: Path) -> None:
     fitted = RunResult.read(Run.open(trained))
     assert fitted.metrics["val_accuracy"] >= 0.9
@@ -280,6 +281,7 @@ def test_a_fault_in_a_step_leaves_no_data_workers_behind(
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_runs_leave_no_file_open(train: Train, colours: Path) -> None:
     def opened() -> int:
         gc.collect()  # what a circle of references holds is not lost, only late

@@ -93,6 +93,7 @@ def read_rows(output: str) -> dict[str, dict[str, float]]:
     return {row[0]: {cell.rpartition("=")[0]: float(cell.rpartition("=")[2]) for cell in row[1:]} for row in rows}
 
 
+@pytest.mark.slow
 def test_it_answers_as_lensmith_with_three_packages_alone(
     folder: Path, files: list[Path], network: TrainedNetwork
 ) -> None:

@@ -21,6 +21,7 @@ from lensmith.exporting.formats.pages import TITLES
 from lensmith.exporting.formats.registry import FORMATS, write_formats
 
 
+@pytest.mark.slow
 def test_every_format_lies_in_a_folder_of_its_own_with_a_readme(
     written: dict[str, FormatExport], formats: Path
 ) -> None:

@@ -49,6 +49,7 @@ def test_temperature_and_resize_mode_are_kept(written: dict[str, FormatExport]) 
     assert config["lensmith"]["preprocessing"]["resize"] == "crop"
 
 
+@pytest.mark.slow
 def test_position_embeddings_of_another_size_are_told(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = timm.create_model("test_vit", num_classes=2, img_size=64).eval()

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from lensmith.exporting.formats.base import FormatExport, TrainedNetwork
 
@@ -22,6 +23,7 @@ np.save(out, np.stack([answer.numpy() for answer in answers]))
 """
 
 
+@pytest.mark.slow
 def test_they_answer_without_the_code_that_made_them(
     written: dict[str, FormatExport], network: TrainedNetwork, tmp_path: Path
 ) -> None:

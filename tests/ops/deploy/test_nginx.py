@@ -65,6 +65,7 @@ def problem(answer: tuple[int, dict[str, str], bytes]) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_requests_reach_both_replicas_and_their_identifier_goes_through(
     proxy: Callable[..., Any], replicas: list[ServiceProcess], picture: bytes
 ) -> None:
@@ -80,6 +81,7 @@ def test_requests_reach_both_replicas_and_their_identifier_goes_through(
     assert [line["request_id"] for line in lines[:4]] == [f"mine-{number}" for number in range(4)]
 
 
+@pytest.mark.slow
 def test_what_is_not_for_the_world_is_not_there(proxy: Callable[..., Any], replicas: list[ServiceProcess]) -> None:
     front = proxy(*(replica.url for replica in replicas))
     for path in ("/metrics", "/admin/model"):
@@ -131,6 +133,7 @@ def test_with_no_replica_left_the_answer_has_retry_after(
     assert (answer[0], answer[1]["retry-after"]) == (503, "1")
 
 
+@pytest.mark.slow
 def test_a_replica_killed_under_load_costs_no_request(
     proxy: Callable[..., Any], replicas: list[ServiceProcess], picture: bytes
 ) -> None:
@@ -159,6 +162,7 @@ def test_a_replica_killed_under_load_costs_no_request(
     assert '"replica_status":"502, 200"' in front.log()  # it was asked again, not lucky
 
 
+@pytest.mark.slow
 def test_feedback_finds_the_replica_that_gave_the_answer(
     proxy: Callable[..., Any], replicas: list[ServiceProcess], picture: bytes
 ) -> None:

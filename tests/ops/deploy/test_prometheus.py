@@ -71,6 +71,7 @@ def test_prometheus_accepts_the_configuration_and_the_rules(folder: Path, promto
     assert "2 rule files found" in promtool("check", "config", str(folder / "prometheus/prometheus.yml"))
 
 
+@pytest.mark.slow
 def test_every_alert_fires_when_it_must_and_only_then(folder: Path, promtool: Callable[..., str]) -> None:
     promtool("test", "rules", str(folder / "prometheus/lensmith-alerts.test.yml"))
 

@@ -20,6 +20,7 @@ from lensmith.ops.loadtest.run import bench
 QUICK = {"duration": "1s", "warmup_time": 0, "clients": 2}
 
 
+@pytest.mark.slow
 def test_a_bundle_is_served_with_its_golden_images_and_the_service_is_stopped(colour_bundle: Bundle) -> None:
     found = bench(BenchSettings(target=str(colour_bundle.path), **QUICK))
     assert found.ok == found.requests > 20

@@ -120,6 +120,7 @@ def test_a_second_model_answers_where_a_request_names_it(
             assert "colours@1, shades@7" in refused.json()["detail"]
 
 
+@pytest.mark.slow
 def test_a_model_that_was_swapped_leaves_memory(client: TestClient, red_png: bytes) -> None:
     models = client.app.state.service.models  # type: ignore[attr-defined]
     first = weakref.ref(models.active)

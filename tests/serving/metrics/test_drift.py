@@ -106,6 +106,7 @@ def test_each_model_has_a_window_of_its_own_and_a_swap_begins_anew(model_of: Cal
     assert score(registry, "classes", "2") == 0
 
 
+@pytest.mark.slow
 def test_a_model_that_is_served_no_more_leaves_memory_though_nobody_reads_the_scores(
     model_of: Callable[..., LoadedModel],
 ) -> None:

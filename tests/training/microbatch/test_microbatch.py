@@ -264,6 +264,7 @@ def test_layers_that_begin_to_train_are_noticed() -> None:
     assert not micro.backward(batch(), sum_of(model)).exact
 
 
+@pytest.mark.slow
 def test_one_image_that_does_not_fit_is_an_error() -> None:
     model = vit()
 

@@ -134,6 +134,7 @@ def test_what_is_no_depthwise_convolution_is_left_alone() -> None:
         assert not is_supported(other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False], ids=["learning", "folded"])
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "mobilenetv3_small_050", "convnext_atto"])
 def test_a_whole_network_has_the_same_gradients(name: str, training: bool) -> None:

@@ -118,6 +118,7 @@ def newest(folder: Path) -> int:
     return step(checkpoint.load(folder / "last.pt"))
 
 
+@pytest.mark.slow
 def test_killed_at_any_line_of_saving_it_leaves_a_whole_one(tmp_path: Path, in_child: InChild) -> None:
     left = []
     for line in itertools.count(1):
