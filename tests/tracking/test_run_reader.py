@@ -39,6 +39,6 @@ def test_before_its_start_nothing_of_a_run_waits(tmp_path: Path) -> None:
 
 
 def test_a_run_is_trained_as_long_as_its_lock_is_held(tmp_path: Path) -> None:
-    with lock.held(tmp_path):
+    with lock.locked_run(tmp_path):
         assert RunReader(tmp_path).is_training()
     assert not RunReader(tmp_path).is_training()

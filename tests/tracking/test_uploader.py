@@ -46,7 +46,7 @@ def test_it_sends_what_other_runs_have_left_at_the_same_place_and_touches_no_oth
         begin(copies[name])
     begin(copies["elsewhere"], "sqlite:////nowhere/mlflow.db")
     (copies["never"] / "tracking.json").unlink()
-    with lock.held(copies["trained"]):
+    with lock.locked_run(copies["trained"]):
         assert uploader.main(run, runs_uri, over)
     states = {name: TrackingState.read(folder) for name, folder in copies.items()}
     assert {name: state and state.is_complete(copies[name]) for name, state in states.items()} == {
