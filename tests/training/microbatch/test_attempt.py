@@ -150,9 +150,12 @@ def test_a_run_that_ran_out_at_random_points_ends_as_one_that_did_not(
 
 
 @pytest.mark.parametrize("point", range(1, POINTS + 1))
-def test_wherever_it_runs_out_the_step_is_the_same(point: int, equal: Callable[[Any, Any], bool]) -> None:
+@pytest.mark.parametrize("error", ERRORS)
+def test_wherever_it_runs_out_the_step_is_the_same(
+    point: int, error: Callable[[], Exception], equal: Callable[[Any, Any], bool]
+) -> None:
     struck = Training(dropout=0.3)
-    struck.trap.set([point, point], ERRORS[point % len(ERRORS)])
+    struck.trap.set([point, point], error)
     assert struck.step(0).retries == 2
     state = copy.deepcopy(struck.state())
     calm = Training(dropout=0.3)
