@@ -9,17 +9,15 @@ Whether the result fits is decided by `load_exactly`, which lists what does not.
 import re
 import sys
 import warnings
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from timm.layers import Conv2dSame
-from timm.models import EfficientNet, MobileNetV3
 from torch import Tensor, nn
 
 from lensmith.errors import ModelError
-from lensmith.training.models.key_maps import TRANSFORMERS_RESNET, TRANSFORMERS_VIT, Naming, is_efficientnet_v2_large
+from lensmith.training.models.key_maps import Naming
 
 State = dict[str, Tensor]
 
@@ -39,11 +37,9 @@ def to_timm(model: nn.Module, state: Mapping[str, Tensor], naming: Naming) -> St
     Returns:
         The tensors under timm's names and in timm's shapes; a name without a rule is unchanged.
     """
-    if naming.block and isinstance(model, EfficientNet | MobileNetV3):
-        named = _blocks_named(model, state, re.compile(naming.block))
-    else:
-        named = dict(state)
-    renamed = {naming.rename(key): value for key, value in named.items()}
+    renamed = {naming.rename(key): value for key, value in state.items()}
+    if naming.in_order:
+        renamed = _named_in_order(model, renamed)
     used = {key: value for key, value in renamed.items() if not re.match(naming.unused, key)}
     fitting = _shaped(model, _fused(used))
     if naming.epsilon is not None:
@@ -97,13 +93,12 @@ def check(model: Any, naming: Naming, config: Mapping[str, Any], where: str) -> 
             f"{name} pads as TensorFlow does.",
             f"Give --model {name.removeprefix('tf_')}.",
         )
-    facts: dict[str, Any] = {"hidden_act": naming.activation}
-    if naming is TRANSFORMERS_VIT and hasattr(model, "blocks"):
-        facts["num_attention_heads"] = getattr(getattr(model.blocks[0], "attn", None), "num_heads", None)
-    if naming is TRANSFORMERS_RESNET:
-        facts["downsample_in_bottleneck"] = False
+    facts = dict(naming.config)
+    attention = getattr(model.blocks[0], "attn", None) if hasattr(model, "blocks") else None
+    if naming.family == "ViT" and hasattr(attention, "num_heads"):
+        facts["num_attention_heads"] = attention.num_heads
     for name, here in facts.items():
-        if here is not None and config.get(name, here) != here:
+        if config.get(name, here) != here:
             raise ModelError(
                 f"Weights of a network with {name} {here} were expected in {where}.",
                 f"Its config.json says {config[name]}.",
@@ -129,7 +124,7 @@ def images_of(naming: Naming, state: Mapping[str, Tensor]) -> dict[str, Any]:
     """
     if naming.library != "torchvision":
         return {}
-    if is_efficientnet_v2_large(naming, state):
+    if naming.family == "EfficientNetV2" and len(state.get("features.0.1.weight", ())) == 32:  # the large one alone
         return {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
     return {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
@@ -167,49 +162,15 @@ def _move_epsilon(model: nn.Module, state: State, epsilon: float) -> None:
             state[key] = (state[key].float() + epsilon - module.eps).clamp(min=0)
 
 
-_BLOCKS = {
-    "cndncn": ("conv_pw", "bn1", "conv_dw", "bn2", "conv_pwl", "bn3"),
-    "cndnsscn": ("conv_pw", "bn1", "conv_dw", "bn2", "se.conv_reduce", "se.conv_expand", "conv_pwl", "bn3"),
-    "dncn": ("conv_dw", "bn1", "conv_pw", "bn2"),
-    "dnsscn": ("conv_dw", "bn1", "se.conv_reduce", "se.conv_expand", "conv_pw", "bn2"),
-    "cncn": ("conv_exp", "bn1", "conv_pwl", "bn2"),
-    "cn": ("conv", "bn1"),
-}
-"""Kinds of a block's layers in order (c convolution, d depthwise, n normalisation, s squeeze-excite) → timm's names."""
+def _named_in_order(model: nn.Module, state: Mapping[str, Tensor]) -> State:
+    """Give layers the names of the model's layers, in the order of their numbers, the classifier last."""
 
+    def layers(names: Iterable[str]) -> list[str]:
+        return list(dict.fromkeys(name.rpartition(".")[0] for name in names))
 
-def _blocks_named(model: EfficientNet | MobileNetV3, state: Mapping[str, Tensor], block: re.Pattern[str]) -> State:
-    """Rename layers that torchvision numbers in their block (and MobileNet's numbered blocks), by what they do."""
-    weights: dict[str, dict[str, Tensor]] = defaultdict(dict)  # by block, and layer in the block
-    layers = {}
-    for key, value in state.items():
-        path, _, kind = key.rpartition(".")
-        if found := block.fullmatch(path):
-            layers[path] = found
-            if kind == "weight":
-                weights[found[1]][found[2]] = value
-    places = [f"{stage}.{index}" for stage, blocks in enumerate(model.blocks) for index in range(len(blocks))]
-    names: dict[tuple[str | Any, ...], str] = {}
-    for begin, by_layer in weights.items():
-        _, number, *index = begin.split(".")
-        if index:
-            place = f"{int(number) - 1}.{index[0]}"
-        elif int(number) <= len(places):
-            place = places[int(number) - 1]
-        else:
-            continue
-        order = sorted(by_layer, key=lambda layer: [int(part.removeprefix("fc")) for part in layer.split(".")])
-        roles = _BLOCKS.get("".join(_kind(layer, by_layer[layer]) for layer in order), ())
-        names |= {(begin, layer): f"blocks.{place}.{role}" for layer, role in zip(order, roles, strict=False)}
-    renamed = {}
-    for key, value in state.items():
-        path, _, kind = key.rpartition(".")
-        found = layers.get(path)
-        renamed[f"{names.get(found.groups(), path)}.{kind}" if found else key] = value
-    return renamed
+    def place(layer: str) -> tuple[bool, str]:  # files may be in alphabetical order, which has 10 before 2
+        return layer.startswith("classifier"), re.sub(r"\d+", lambda number: number[0].zfill(4), layer)
 
-
-def _kind(layer: str, weight: Tensor) -> str:
-    if weight.ndim < 2:
-        return "n"
-    return "s" if "fc" in layer else "d" if weight.shape[1] == 1 else "c"
+    ours = dict(zip(sorted(layers(state), key=place), layers(model.state_dict()), strict=False))
+    parts = ((key.rpartition("."), value) for key, value in state.items())
+    return {f"{ours.get(layer, layer)}.{kind}": value for (layer, _, kind), value in parts}

