@@ -55,9 +55,9 @@ def test_an_engine_that_loses_very_much_does_not_squeeze_the_others() -> None:
 
 def test_engines_without_a_speed_or_without_an_accuracy_are_left_out() -> None:
     records = [engine("fp32", 100, 0.0), engine("fp16", None, None), engine("int8", 200, None)]
-    assert draw(records, None) is None
-    assert len(draw([*records, engine("bf16", 150, 0.0)], None).points) == 2
-    assert draw([], None) is None
+    assert draw(records, 0.5) is None
+    assert len(draw([*records, engine("bf16", 150, 0.0)], 0.5).points) == 2
+    assert draw([], 0.5) is None
 
 
 def test_the_chosen_one_is_drawn_last() -> None:

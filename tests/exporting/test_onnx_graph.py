@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from lensmith.exporting import onnx_graph
-from lensmith.exporting.onnx_graph import METHODS, DynamicInt8, Float16, StaticInt8, operators
+from lensmith.exporting.onnx_graph import METHODS, StaticInt8, dynamic_int8, float16, operators
 from lensmith.imaging.preprocessing import Tensor
 from lensmith.inference.engine import open_graph
 
@@ -77,13 +77,13 @@ def test_more_and_more_layers_are_excluded_until_nothing_is_left_to_try(
 def test_dynamic_int8_turns_matrix_products_into_integer_ones(
     its_graph: Path, its_images: Tensor, tmp_path: Path
 ) -> None:
-    DynamicInt8(its_graph, tmp_path / "scratch").write(tmp_path / "dynamic.onnx")
+    dynamic_int8(its_graph, tmp_path / "scratch", tmp_path / "dynamic.onnx")
     assert operators(tmp_path / "dynamic.onnx")["MatMulInteger"] == 1
     assert error(tmp_path / "dynamic.onnx", its_graph, its_images) < 0.1
 
 
 def test_fp16_takes_and_gives_float32_and_is_half_as_large(its_graph: Path, its_images: Tensor, tmp_path: Path) -> None:
-    Float16(its_graph).write(tmp_path / "half.onnx")
+    float16(its_graph, tmp_path / "half.onnx")
     onnx.checker.check_model(tmp_path / "half.onnx", full_check=True)
     assert error(tmp_path / "half.onnx", its_graph, its_images) < 0.01
     assert (tmp_path / "half.onnx").stat().st_size < 0.6 * its_graph.stat().st_size

@@ -9,9 +9,8 @@ import pytest
 from lensmith.bundle.format import Bundle
 from lensmith.config import ExportSettings
 from lensmith.errors import SettingsError
-from lensmith.exporting.candidates import GraphBuilder
 from lensmith.exporting.export import ExportResult, export
-from lensmith.exporting.onnx_graph import Float16, StaticInt8
+from lensmith.exporting.onnx_graph import StaticInt8, float16
 from lensmith.exporting.openvino_graph import OpenVinoInt8
 from lensmith.imaging.preprocessing import Tensor
 from lensmith.inference.classifier import load
@@ -85,15 +84,13 @@ def test_a_bundle_with_features_answers_as_one_without(exported: ExportResult, t
 def test_graphs_of_other_precisions_keep_the_features(
     precision: str, graph: Path, its_images: Tensor, tmp_path: Path
 ) -> None:
-    makers: dict[str, GraphBuilder] = {
-        "int8": StaticInt8(graph, its_images[:40], tmp_path / "between"),
-        "fp16": Float16(graph),
-        "openvino-int8": OpenVinoInt8(
-            graph, its_images[:40], tmp_path / "between", False, lambda: (its_images, np.zeros(72)), 0.5
-        ),
-    }
-    made = tmp_path / ("int8.xml" if precision == "openvino-int8" else "made.onnx")
-    makers[precision].write(made)
+    made, between = tmp_path / ("int8.xml" if precision == "openvino-int8" else "made.onnx"), tmp_path / "between"
+    if precision == "int8":
+        StaticInt8(graph, its_images[:40], between).write(made)
+    elif precision == "fp16":
+        float16(graph, made)
+    else:
+        OpenVinoInt8(graph, its_images[:40], between, False, lambda: (its_images, np.zeros(72)), 0.5).write(made)
     _, expected = open_graph(str(graph), "onnxruntime", "fp32", 1).run_with_features(its_images)
     engine = open_graph(str(made), "openvino" if made.suffix == ".xml" else "onnxruntime", "int8", 1)
     _, found = engine.run_with_features(its_images)

@@ -41,10 +41,10 @@ def test_a_teacher_without_a_bundle_is_told_and_no_error(
 ) -> None:
     shutil.rmtree(tmp_path / "teacher" / "bundle")
     run = Run.open(student)
-    assert teacher_of(run, run.images, run.images.part("val"), "val") == {}
+    assert teacher_of(run, run.images.part("val"), "val") == {}
     assert "the teacher is not in the table" in capsys.readouterr().err
 
 
 def test_a_run_without_a_teacher_has_none(trained: Path) -> None:
     run = Run.open(trained)
-    assert teacher_of(run, run.images, run.images.part("val"), "val") == {}
+    assert teacher_of(run, run.images.part("val"), "val") == {}

@@ -1,18 +1,23 @@
-"""The HTML report of an evaluation: one file without scripts or requests, with its pictures inside."""
+"""The HTML report of an evaluation: one file without scripts or requests, with its pictures inside as data URIs."""
 
+import base64
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
 
 from lensmith.bundle.format import EngineRecord
 from lensmith.core.files import atomic_write
-from lensmith.evaluation import pictures, scatter
+from lensmith.evaluation import scatter
 from lensmith.evaluation.confidence import TemperatureScaling
 from lensmith.evaluation.evaluation import Evaluation
 from lensmith.evaluation.metrics import Calibration, Ints, Metrics
+from lensmith.imaging.decode import decode, read
 
 MISTAKES = 24
 CHANGED = 24
@@ -21,21 +26,8 @@ PAIRS = 12
 HEAT_TABLE_CLASSES = 30
 """Up to so many classes the confusion matrix is a table with numbers; beyond, a picture."""
 CLASSES_SHOWN = 40
-
-
-@dataclass(frozen=True)
-class ChangedAnswer:
-    """An image that PyTorch assigns to another class than the evaluated engine.
-
-    Attributes:
-        row: index into the evaluation's files, truth and probabilities.
-        reference: index of PyTorch's class.
-        margin: PyTorch's probability of its class less that of the second, 0..1.
-    """
-
-    row: int
-    reference: int
-    margin: float
+HEAT_PX = 540
+THUMBNAIL_PX = 160
 
 
 @dataclass(frozen=True)
@@ -45,7 +37,8 @@ class SelectionReport:
     Attributes:
         engines: every candidate's record, those that could not be built too.
         scaling: temperature scaling and its effect; None if no temperature was fitted.
-        changed: images whose class is not PyTorch's.
+        changed: images whose class is not PyTorch's: row in the evaluation, name of PyTorch's class, and its margin,
+            which is its probability less that of PyTorch's second class, 0..1.
         per_class_change_pp: C recalls less PyTorch's, in percentage points, below 0 is lost; None without images.
         images: number of images on which PyTorch and the engine were compared.
         max_drop_pp: accuracy that an engine was allowed to lose, in percentage points.
@@ -53,10 +46,10 @@ class SelectionReport:
 
     engines: tuple[EngineRecord, ...]
     scaling: TemperatureScaling | None
-    changed: tuple[ChangedAnswer, ...]
+    changed: tuple[tuple[int, str, float], ...]
     per_class_change_pp: tuple[float | None, ...]
     images: int
-    max_drop_pp: float | None = None
+    max_drop_pp: float
 
 
 def write_report(evaluation: Evaluation, path: Path, selection: SelectionReport | None = None) -> None:
@@ -86,7 +79,7 @@ def render(evaluation: Evaluation, selection: SelectionReport | None = None) -> 
         classes=_classes(evaluation),
         shown=CLASSES_SHOWN,
         rows=None if large else _heat_rows(metrics.confusion),
-        heat_picture=pictures.confusion_heatmap(metrics.confusion) if large else None,
+        heat_picture=_heat_picture(metrics.confusion) if large else None,
         pairs=_confused_pairs(metrics, labels) if len(labels) > 2 else [],
         bins=_bins(metrics.calibration),
         wrong=len(mistakes),
@@ -99,18 +92,14 @@ def render(evaluation: Evaluation, selection: SelectionReport | None = None) -> 
 
 def _export_sections(evaluation: Evaluation, selection: SelectionReport) -> dict[str, Any]:
     """Template variables for the sections of an export."""
-    most_certain = sorted(selection.changed, key=lambda changed: -changed.margin)[:CHANGED]
+    most_certain = sorted(selection.changed, key=lambda changed: -changed[2])[:CHANGED]
     changes = zip(evaluation.labels, selection.per_class_change_pp, evaluation.metrics.per_class, strict=True)
     return {
         "scatter": scatter.draw(selection.engines, selection.max_drop_pp),
         "plot": scatter,
         "changed": [
-            {
-                **_figure(evaluation, changed.row),
-                "reference": evaluation.labels[changed.reference],
-                "margin": changed.margin,
-            }
-            for changed in most_certain
+            {**_figure(evaluation, row), "reference": reference, "margin": margin}
+            for row, reference, margin in most_certain
         ],
         "class_changes": sorted(
             ({"label": label, "change_pp": change, **vars(scores)} for label, change, scores in changes if change),
@@ -130,7 +119,7 @@ def _classes(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 def _heat_rows(confusion: Ints) -> list[list[tuple[int, float]]]:
     """Cells of the confusion matrix: count, and share of the true class, 0..1."""
-    shares = pictures.row_shares(confusion)
+    shares = _row_shares(confusion)
     return [
         [(int(count), float(share)) for count, share in zip(counts, row, strict=True)]
         for counts, row in zip(confusion, shares, strict=True)
@@ -172,7 +161,7 @@ def _least_sure(evaluation: Evaluation) -> Ints:
 def _figure(evaluation: Evaluation, row: int) -> dict[str, Any]:
     probabilities = evaluation.probabilities[row]
     return {
-        "picture": pictures.thumbnail(evaluation.files[row]),
+        "picture": _thumbnail(evaluation.files[row]),
         "file": str(evaluation.files[row]),
         "true": evaluation.labels[evaluation.truth[row]],
         "predicted": evaluation.labels[probabilities.argmax()],
@@ -186,3 +175,39 @@ def _share(value: float | None, digits: int = 1) -> str:
 
 def _number(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def _thumbnail(file: Path) -> str:
+    """A JPEG thumbnail of an image file, at most THUMBNAIL_PX a side."""
+    picture = decode(read(file), shortest_px=THUMBNAIL_PX)
+    picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    return _data_uri(picture, "JPEG")
+
+
+def _heat_picture(confusion: Ints) -> str:
+    """The confusion matrix as PNG: green correct, red wrong, stronger with the share of the true class."""
+    # One pixel a class, or a block of classes where the page has fewer pixels; a block shows its strongest cell.
+    block = -(-len(confusion) // HEAT_PX)
+    short = -len(confusion) % block
+    shares = np.pad(_row_shares(confusion), (0, short))
+    side = len(shares) // block
+    strongest = shares.reshape(side, block, side, block).max(axis=(1, 3))
+    # Colour through the alpha channel, so that one picture suits a light and a dark page. The root makes rare
+    # mistakes visible.
+    cells = np.empty((side, side, 4), dtype=np.uint8)
+    cells[...] = (204, 78, 66, 0)
+    cells[np.diag_indices(side)] = (46, 139, 112, 0)
+    cells[..., 3] = np.sqrt(strongest) * 255
+    return _data_uri(Image.fromarray(cells), "PNG")
+
+
+def _row_shares(confusion: Ints) -> npt.NDArray[np.float64]:
+    """float64 (C, C): each cell as a share of its row, 0..1; a class without images has zeros."""
+    shares: npt.NDArray[np.float64] = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    return shares
+
+
+def _data_uri(picture: Image.Image, format: str) -> str:  # noqa: A002 - Pillow's name
+    buffer = io.BytesIO()
+    picture.save(buffer, format, quality=80)
+    return f"data:image/{format.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lensmith.bundle.format import EngineRecord
 
@@ -44,16 +44,16 @@ class Scatter:
     Attributes:
         points: engines, the selected one last, so that it is drawn on top.
         x_ticks, y_ticks: position in pixels and text of each tick.
-        limit_y: position of the accuracy limit, in pixels; None if no limit was given.
+        limit_y: position of the accuracy limit, in pixels.
     """
 
     points: tuple[ScatterPoint, ...]
     x_ticks: tuple[tuple[float, str], ...]
     y_ticks: tuple[tuple[float, str], ...]
-    limit_y: float | None
+    limit_y: float
 
 
-def draw(records: Iterable[EngineRecord], max_drop_pp: float | None) -> Scatter | None:
+def draw(records: Iterable[EngineRecord], max_drop_pp: float) -> Scatter | None:
     """Position the engines that were measured; None if there are fewer than two.
 
     Up is less accuracy lost, right is faster. An engine that loses many times what is allowed would push all others
@@ -61,14 +61,14 @@ def draw(records: Iterable[EngineRecord], max_drop_pp: float | None) -> Scatter 
 
     Args:
         records: engines, measured or not.
-        max_drop_pp: accuracy that may be lost, in percentage points; None without a limit.
+        max_drop_pp: accuracy that may be lost, in percentage points.
     """
     known = [r for r in records if r.drop is not None and r.images_per_second is not None]
     if len(known) < 2:
         return None
     drops = [float(r.drop or 0.0) for r in known]
-    most = max(1.0, 3 * (max_drop_pp or 0.0))
-    y_ticks = _ticks(min(0.0, *drops), max(0.2, max_drop_pp or 0.0, *(min(drop, most) for drop in drops)))
+    most = max(1.0, 3 * max_drop_pp)
+    y_ticks = _ticks(min(0.0, *drops), max(0.2, max_drop_pp, *(min(drop, most) for drop in drops)))
     x_ticks = _ticks(0.0, max(float(r.images_per_second or 0.0) for r in known) or 1.0)
 
     def across(speed: float) -> float:
@@ -85,7 +85,7 @@ def draw(records: Iterable[EngineRecord], max_drop_pp: float | None) -> Scatter 
         points=tuple(sorted(_named(points), key=lambda point: point.record.chosen)),
         x_ticks=tuple((across(tick), f"{tick:,g}") for tick in x_ticks),
         y_ticks=tuple((down(tick), f"{tick:g}") for tick in y_ticks),
-        limit_y=None if max_drop_pp is None else down(max_drop_pp),
+        limit_y=down(max_drop_pp),
     )
 
 
@@ -115,7 +115,7 @@ def _named(points: Sequence[ScatterPoint]) -> list[ScatterPoint]:
             inside = box[0] >= LEFT and box[2] <= WIDTH and box[1] >= 0 and box[3] <= BOTTOM + 8
             if inside and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
-                point = ScatterPoint(point.record, point.x, point.y, point.clipped, text, x, y, anchor)
+                point = replace(point, label=text, label_x=x, label_y=y, anchor=anchor)
                 break
         named.append(point)
     return named

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,39 +29,6 @@ MIN_CALIBRATION_IMAGES = 32
 """Fewer images do not show which values a layer takes."""
 
 
-class GraphBuilder(Protocol):
-    """Builds the graph of one precision from the fp32 graph."""
-
-    def write(self, path: Path) -> str:
-        """Write the graph to `path`, and return the calibration method; an empty text without calibration."""
-
-    def exclude_layers(self, path: Path) -> tuple[str, ...]:
-        """Write the graph anew with more layers excluded from quantization, since too much accuracy was lost.
-
-        Returns:
-            Names of the layers left in fp32; none if nothing is left to try.
-        """
-
-
-@dataclass(frozen=True)
-class GraphInputs:
-    """Inputs that graphs of other precisions are built from.
-
-    Attributes:
-        graph: the fp32 ONNX graph.
-        scratch: folder for intermediate files.
-        calibration: float32 (N, 3, S, S), training images, normalised.
-        labelled: loads images for accuracy control, float32 (M, 3, S, S), and their classes, int64 (M,).
-        max_drop_pp: accuracy that may be lost, in percentage points.
-    """
-
-    graph: Path
-    scratch: Path
-    calibration: Tensor
-    labelled: Callable[[], tuple[Tensor, npt.NDArray[np.int64]]]
-    max_drop_pp: float
-
-
 @dataclass(frozen=True)
 class Candidate:
     """One engine at one precision.
@@ -69,7 +37,10 @@ class Candidate:
         engine: a name in `lensmith.inference.engine.ENGINES`.
         precision: fp32, bf16, fp16, int8 or int8-dynamic.
         graph: file name of its graph in the bundle.
-        builder: builds that graph; None for the fp32 graph, which every export has.
+        write: writes that graph, and returns the calibration method, an empty text without calibration; None for the
+            fp32 graph, which every export has.
+        exclude_layers: writes that graph anew with more layers excluded from quantization, since too much accuracy was
+            lost, and returns the names of the layers left in fp32; none if nothing is left to try.
         needs: instruction sets, one of which it needs.
         refused: reason why this candidate is not tried; empty if it is.
     """
@@ -77,7 +48,8 @@ class Candidate:
     engine: str
     precision: str
     graph: str = GRAPH
-    builder: GraphBuilder | None = None
+    write: Callable[[Path], str] | None = None
+    exclude_layers: Callable[[Path], tuple[str, ...]] = lambda path: ()
     needs: tuple[str, ...] = ()
     refused: str = ""
 
@@ -97,32 +69,53 @@ BASELINE = Candidate("onnxruntime", "fp32")
 """Runs everywhere, and is what the other candidates are compared with."""
 
 
-def candidates(target: Target, inputs: GraphInputs) -> list[Candidate]:
-    """All candidates for `target`, `BASELINE` first; those that cannot be tried have their reason in `refused`."""
-    from lensmith.exporting.onnx_graph import DynamicInt8, Float16, StaticInt8, operators  # the baseline needs no onnx
+def candidates(
+    target: Target,
+    graph: Path,
+    calibration: Tensor,
+    labelled: Callable[[], tuple[Tensor, npt.NDArray[np.int64]]],
+    max_drop_pp: float,
+    scratch: Path,
+) -> list[Candidate]:
+    """All candidates for `target`, `BASELINE` first; those that cannot be tried have their reason in `refused`.
 
-    graph, images, scratch = inputs.graph, inputs.calibration, inputs.scratch
+    Args:
+        target: the devices that the bundle is meant for.
+        graph: the fp32 ONNX graph, from which graphs of other precisions are built.
+        calibration: float32 (N, 3, S, S), training images, normalised.
+        labelled: loads images for accuracy control, float32 (M, 3, S, S), and their classes, int64 (M,).
+        max_drop_pp: accuracy that may be lost, in percentage points.
+        scratch: folder for intermediate files.
+    """
+    from lensmith.exporting.onnx_graph import StaticInt8, dynamic_int8, float16, operators  # the baseline needs no onnx
+
     kinds = operators(graph)
-    few = f"{len(images)} training images, and {MIN_CALIBRATION_IMAGES} are needed to calibrate"
-    few = few if len(images) < MIN_CALIBRATION_IMAGES else ""
+    few = f"{len(calibration)} training images, and {MIN_CALIBRATION_IMAGES} are needed to calibrate"
+    few = few if len(calibration) < MIN_CALIBRATION_IMAGES else ""
     no_products = "" if kinds["MatMul"] + kinds["Gemm"] > 2 else "hardly a layer here is a matrix product"
+
+    def int8(engine: str, file: str, builder: StaticInt8 | OpenVinoInt8) -> Candidate:
+        return Candidate(engine, "int8", file, builder.write, builder.exclude_layers, INT8_NEEDS, few)
+
     found = [BASELINE]
     if target != "gpu":
-        static, dynamic = StaticInt8(graph, images, scratch / "static"), DynamicInt8(graph, scratch / "dynamic")
+        dynamic = partial(dynamic_int8, graph, scratch / "dynamic")
         found += [
-            Candidate("onnxruntime", "int8", "int8.onnx", static, INT8_NEEDS, few),
-            Candidate("onnxruntime", "int8-dynamic", "int8-dynamic.onnx", dynamic, INT8_NEEDS, no_products),
+            int8("onnxruntime", "int8.onnx", StaticInt8(graph, calibration, scratch / "static")),
+            Candidate(
+                "onnxruntime", "int8-dynamic", "int8-dynamic.onnx", dynamic, needs=INT8_NEEDS, refused=no_products
+            ),
         ]
     if target in ("cpu", "all"):
         attention = kinds["Softmax"] > 0
-        int8 = OpenVinoInt8(graph, images, scratch / "nncf", attention, inputs.labelled, inputs.max_drop_pp)
+        controlled = OpenVinoInt8(graph, calibration, scratch / "nncf", attention, labelled, max_drop_pp)
         found += [
             Candidate("openvino", "fp32"),
             Candidate("openvino", "bf16", needs=BF16_NEEDS),
-            Candidate("openvino", "int8", "int8.xml", int8, INT8_NEEDS, few),
+            int8("openvino", "int8.xml", controlled),
         ]
     if target in ("gpu", "all"):
-        half = Float16(graph)
+        half = partial(float16, graph)
         found += [
             Candidate("onnxruntime-cuda", "fp32"),
             Candidate("onnxruntime-cuda", "fp16", "fp16.onnx", half),

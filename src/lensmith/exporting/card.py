@@ -7,7 +7,6 @@ licence, is called not stated. The front matter is that of Hugging Face's model 
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,8 @@ from lensmith.bundle.format import Manifest
 from lensmith.core.stats import wilson
 from lensmith.core.text import listed
 from lensmith.evaluation.evaluation import Evaluation
-from lensmith.evaluation.intervals import Interval
 from lensmith.evaluation.metrics import calibrate
-from lensmith.exporting.formats.pages import templates
+from lensmith.exporting.formats.base import templates
 from lensmith.exporting.samples import evenly_spaced
 from lensmith.training.run_dir.run import Run
 from lensmith.training.schedule import settings_of
@@ -51,27 +49,6 @@ LICENCES = (
 """Identifiers that hubs know. Other terms are `other`, with the stated terms as their name."""
 
 
-@dataclass(frozen=True)
-class ClassRow:
-    """One row in the table of classes.
-
-    Attributes:
-        label: name of the class.
-        counts: number of the class's images in each part.
-        support: number of the class's images in the evaluation.
-        recall: share of those images that were recognised, 0..1; None without any.
-        interval: 95 % interval of the recall; None without images.
-        precision: share of correct ones among the images predicted as the class; None if there are none.
-    """
-
-    label: str
-    counts: tuple[int, ...]
-    support: int
-    recall: float | None
-    interval: Interval | None
-    precision: float | None
-
-
 def write_card(path: Path, manifest: Manifest, evaluation: Evaluation, run: Run) -> None:
     """Write the card of a bundle.
 
@@ -81,7 +58,9 @@ def write_card(path: Path, manifest: Manifest, evaluation: Evaluation, run: Run)
         evaluation: the evaluation of the engine that serves, with the probabilities that the bundle answers.
         run: the bundle's run.
     """
+    labels, metrics = evaluation.labels, evaluation.metrics
     rows = _rows(evaluation, run)
+    worst_first = sorted(rows, key=lambda row: (2.0 if row["recall"] is None else row["recall"], row["label"]))
     environment = templates()
     environment.filters |= {"text": text, "percent": _percent, "between": _between, "named": _named}
     card = environment.get_template("card.md.j2").render(
@@ -89,10 +68,13 @@ def write_card(path: Path, manifest: Manifest, evaluation: Evaluation, run: Run)
         b=manifest,
         e=evaluation,
         parts=run.images.parts,
-        rows=sorted(rows, key=_worst_first)[:MAX_CLASSES] if len(rows) > MAX_CLASSES else rows,
-        weakest=[row for row in sorted(rows, key=_worst_first)[:5] if row.recall is not None and row.recall < 1],
-        few=[row.label for row in rows if 0 < row.support < FEW],
-        confusions=_confusions(evaluation),
+        rows=worst_first[:MAX_CLASSES] if len(rows) > MAX_CLASSES else rows,
+        weakest=[row for row in worst_first[:5] if row["recall"] is not None and row["recall"] < 1],
+        few=[row["label"] for row in rows if 0 < row["support"] < FEW],
+        confusions=[
+            (labels[true], labels[called], count, metrics.per_class[true].support)
+            for true, called, count in metrics.confusions(SHOWN)
+        ],
         bins=_bins(evaluation),
         pictures=_pictures(evaluation.files),
         left_out=len(run.left_out()),
@@ -164,43 +146,29 @@ def text(value: object) -> str:
     return re.sub(r"([\\`*\[\]<>|#~&]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", " ".join(str(value).split()))
 
 
-def _rows(evaluation: Evaluation, run: Run) -> list[ClassRow]:
+def _rows(evaluation: Evaluation, run: Run) -> list[dict[str, Any]]:
+    """Rows of the table of classes: images in each part, and scores; recall and precision are None without images."""
     counts = Counter((sample.label, sample.part) for sample in run.images.samples)
-    rows = []
-    for number, (label, scores) in enumerate(zip(evaluation.labels, evaluation.metrics.per_class, strict=True)):
-        hits = int(evaluation.metrics.confusion[number, number])
-        rows.append(
-            ClassRow(
-                label=label,
-                counts=tuple(counts[number, part] for part in run.images.parts),
-                support=scores.support,
-                recall=scores.recall,
-                interval=wilson(hits, scores.support) if scores.support else None,
-                precision=scores.precision,
-            )
-        )
-    return rows
-
-
-def _worst_first(row: ClassRow) -> tuple[float, str]:
-    return (2.0 if row.recall is None else row.recall, row.label)
-
-
-def _confusions(evaluation: Evaluation) -> list[tuple[str, str, int, int]]:
-    """Most frequent confusions: true class, predicted class, images, and images of the true class."""
-    labels, metrics = evaluation.labels, evaluation.metrics
-    return [(labels[t], labels[p], n, metrics.per_class[t].support) for t, p, n in metrics.confusions(SHOWN)]
+    hits = evaluation.metrics.confusion.diagonal().tolist()
+    return [
+        {
+            **vars(scores),
+            "label": label,
+            "counts": [counts[number, part] for part in run.images.parts],
+            "interval": wilson(hits[number], scores.support) if scores.support else None,
+        }
+        for number, (label, scores) in enumerate(zip(evaluation.labels, evaluation.metrics.per_class, strict=True))
+    ]
 
 
 def _bins(evaluation: Evaluation) -> list[tuple[float, float, int, float, float]]:
     """Bins of confidence that have images: from, to, images, mean confidence, share of correct answers."""
     correct = evaluation.probabilities.argmax(axis=1) == evaluation.truth
     found = calibrate(correct, evaluation.probabilities.max(axis=1), BINS)
+    bins = zip(found.counts, found.confidence, found.accuracy, strict=True)
     return [
         (number / BINS, (number + 1) / BINS, count, confidence, accuracy)
-        for number, (count, confidence, accuracy) in enumerate(
-            zip(found.counts, found.confidence, found.accuracy, strict=True)
-        )
+        for number, (count, confidence, accuracy) in enumerate(bins)
         if confidence is not None and accuracy is not None
     ]
 

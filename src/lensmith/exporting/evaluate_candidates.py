@@ -97,8 +97,8 @@ class EngineSearch:
         if candidate.refused:
             return result
         try:
-            if candidate.builder is not None:
-                result = result.updated(method=candidate.builder.write(self.draft.path / candidate.graph))
+            if candidate.write is not None:
+                result = result.updated(method=candidate.write(self.draft.path / candidate.graph))
             result = self._evaluated(result)
         except Exception as error:  # each tool has exceptions of its own
             if isinstance(error, ParityError) and candidate == BASELINE:
@@ -156,9 +156,9 @@ class EngineSearch:
 
     def _exclude_layers(self, result: CandidateResult) -> CandidateResult:
         """The candidate with ever more layers in fp32, until it is within the limit or nothing is left to try."""
-        builder, path = result.candidate.builder, self.draft.path / result.candidate.graph
+        candidate, path = result.candidate, self.draft.path / result.candidate.graph
         try:
-            while builder is not None and not self._may_serve(result) and (excluded := builder.exclude_layers(path)):
+            while not self._may_serve(result) and (excluded := candidate.exclude_layers(path)):
                 result = self._evaluated(result.updated(kept=excluded))
                 _report(result)
         except Exception as error:  # as in `evaluate`

@@ -16,26 +16,27 @@ import numpy as np
 from torch import nn
 
 from lensmith.bundle import format as bundle
-from lensmith.bundle.format import Abstention, Bundle, EngineRecord, Manifest
+from lensmith.bundle.drift import Reference
+from lensmith.bundle.format import Bundle, EngineRecord, Manifest
 from lensmith.bundle.golden import Golden
 from lensmith.config import ExportSettings
 from lensmith.core import machine
 from lensmith.core.files import replace_directory, staging_directory
 from lensmith.core.result import Result, plain
 from lensmith.core.version import installed_versions
+from lensmith.data.scan import Part
 from lensmith.evaluation import confidence
 from lensmith.evaluation.evaluation import Evaluation
 from lensmith.evaluation.intervals import bootstrap
 from lensmith.evaluation.metrics import Metrics, measure
-from lensmith.evaluation.report import ChangedAnswer, SelectionReport, write_report
+from lensmith.evaluation.report import SelectionReport, write_report
 from lensmith.evaluation.run import evaluate_samples
 from lensmith.exporting.candidates import BASELINE
 from lensmith.exporting.card import licences, write_card
 from lensmith.exporting.formats.base import FormatExport, TrainedNetwork
 from lensmith.exporting.formats.registry import FORMATS, require_free, write_formats
 from lensmith.exporting.parity import Parity
-from lensmith.exporting.reference import reference_of
-from lensmith.exporting.samples import evenly_spaced
+from lensmith.exporting.samples import evenly_spaced, features_of, stratified
 from lensmith.exporting.select_engine import max_drop_pp, select_engine
 from lensmith.exporting.teacher import teacher_of
 from lensmith.imaging.decode import read
@@ -145,12 +146,16 @@ def _build(
         "preprocessing": run.preprocessing,
     }
     draft = Bundle(folder, Manifest(**identity, engines=(BASELINE.record(),)))
-    selected = select_engine(run, model, draft, settings, quick)
-    engines, parity, part = selected.engines, selected.parity, selected.part
+    part: Part = "val" if run.images.part("val") else "train"  # a small set has no validation part
+    samples = run.images.part(part)
+    evaluated = samples if quick else stratified(samples, settings.images)
+    results = select_engine(run, model, draft, settings, evaluated, part, quick)
+    engines, evaluation, parity = tuple(each.record for each in results), results[0].evaluation, results[0].parity
+    assert evaluation is not None  # the first is selected, and has answered
+    assert parity is not None
     classifier = _classifier(draft, engines[0])
-    evaluation = selected.evaluation
-    if len(selected.evaluated) < len(selected.samples):
-        evaluation = evaluate_samples(classifier, run.images, selected.samples, part)
+    if len(evaluated) < len(samples):
+        evaluation = evaluate_samples(classifier, run.images, samples, part)
     scaling = confidence.scale(evaluation.truth, evaluation.probabilities)
     evaluation = _at_temperature(evaluation, scaling.temperature, engines[0], settings.min_precision)
     manifest = Manifest(
@@ -161,10 +166,12 @@ def _build(
         engines=engines,
         judged={"part": part, "images": parity.images, "max_accuracy_drop": max_drop_pp(settings)},
         machine=machine.description(),
-        teacher={} if quick else teacher_of(run, run.images, selected.evaluated, part),
+        teacher={} if quick else teacher_of(run, evaluated, part),
         metrics={"part": part, **_metrics(evaluation.metrics)},
         parity=parity.as_dict(),
-        reference=reference_of(evaluation, classifier, settings.features),
+        reference=Reference.of(
+            part, evaluation.probabilities, features_of(classifier, evaluation.files) if settings.features else None
+        ),
         licence=licences(settings.licence, settings.data_licence, run.provenance, getattr(model, "pretrained_cfg", {})),
         dataset={
             "root": run.images.root.name,
@@ -176,10 +183,11 @@ def _build(
         versions=installed_versions((*VERSIONS, "openvino", "nncf")),
     )
     _golden(Bundle(folder, manifest), evaluation.files).save(folder / bundle.GOLDEN, manifest.labels)
+    rows = {file: row for row, file in enumerate(evaluation.files)}
     report = SelectionReport(
         engines=engines,
         scaling=scaling,
-        changed=_changed(parity, evaluation, run),
+        changed=tuple((rows[run.images.root / each.path], each.torch, each.margin) for each in parity.disagreements),
         per_class_change_pp=parity.per_class_change,
         images=parity.images,
         max_drop_pp=max_drop_pp(settings),
@@ -200,9 +208,7 @@ def _at_temperature(
 ) -> Evaluation:
     """The answers that the finished bundle will give, with the engine's speed as it was measured, and abstention."""
     probabilities = confidence.at_temperature(evaluation.probabilities, temperature)
-    abstention: Abstention | None = None
-    if min_precision:
-        abstention = confidence.threshold_for(evaluation.truth, probabilities, min_precision)
+    abstention = confidence.threshold_for(evaluation.truth, probabilities, min_precision) if min_precision else None
     return replace(
         evaluation,
         probabilities=probabilities,
@@ -226,12 +232,3 @@ def _golden(made: Bundle, files: Sequence[Path]) -> Golden:
     runnable = [record for record in made.manifest.engines if record.graph]
     found = {record.name: _classifier(made, record).engine.run(batch) for record in runnable}
     return Golden(images, found[runnable[0].name], found)
-
-
-def _changed(parity: Parity, evaluation: Evaluation, run: Run) -> tuple[ChangedAnswer, ...]:
-    """Images that PyTorch assigns to another class, for the report."""
-    rows = {file: row for row, file in enumerate(evaluation.files)}
-    return tuple(
-        ChangedAnswer(rows[run.images.root / each.path], evaluation.labels.index(each.torch), each.margin)
-        for each in parity.disagreements
-    )

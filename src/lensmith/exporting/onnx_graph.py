@@ -1,10 +1,7 @@
 """Quantization of an ONNX graph for ONNX Runtime: static int8 with calibration, dynamic int8 without, and fp16."""
 
-import contextlib
-import io
-import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +29,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from lensmith.imaging.preprocessing import Tensor
 from lensmith.inference.engine import open_graph
-from lensmith.training.models.onnx_export import INPUT
+from lensmith.training.models.onnx_export import INPUT, WITH_WEIGHTS, quiet
 
 METHODS: dict[str, tuple[CalibrationMethod, dict[str, Any]]] = {
     "minmax": (CalibrationMethod.MinMax, {}),
@@ -47,7 +44,6 @@ HISTOGRAM_VALUES = 1_000_000_000
 """Activation values in all histograms, which take about a minute; a network with many activations gets fewer images."""
 MIN_HISTOGRAM_IMAGES = 8
 
-WITH_WEIGHTS = ("Conv", "Gemm", "MatMul")
 FOLLOWING = ("Relu", "Clip", "HardSwish", "HardSigmoid", "Sigmoid", "Gelu", "Mul", "Add", "Reshape", "Transpose")
 SENSITIVITY_IMAGES = 8
 EXCLUDED_SHARES = (0.05, 0.1, 0.2, 0.4)
@@ -75,7 +71,7 @@ class StaticInt8:
     def write(self, path: Path) -> str:
         """Write the graph to `path` with the calibration method whose answers are nearest to fp32's, and return it."""
         self._folder.mkdir(exist_ok=True)
-        with _quiet():
+        with quiet():
             quant_pre_process(str(self._graph), str(self._plain))
         expected = _answers(self._plain, self._held_out)
         errors = {}
@@ -102,7 +98,7 @@ class StaticInt8:
         Sensitivity is the ratio of signal to quantization noise of a layer's own result, as ONNX Runtime's debugging
         tools compute it.
         """
-        with _quiet():
+        with quiet():
             results = []
             for number, graph in enumerate((self._plain, quantized)):
                 shown = self._folder / f"shown-{number}.onnx"
@@ -120,7 +116,7 @@ class StaticInt8:
         return sorted(found, key=lambda name: found[name])
 
     def _write(self, path: Path, method: str, excluded: Sequence[str] = ()) -> None:
-        with _quiet():
+        with quiet():
             quantize_static(
                 str(self._plain),
                 str(path),
@@ -151,56 +147,41 @@ class StaticInt8:
         return cache
 
 
-class DynamicInt8:
-    """Builder of a graph whose matrix products have int8 weights and quantize their inputs at run time.
+def dynamic_int8(graph: Path, folder: Path, path: Path) -> str:
+    """Write a graph whose matrix products have int8 weights and quantize their inputs at run time.
 
     Args:
         graph: the fp32 graph.
         folder: a folder for intermediate files, made here.
+        path: the graph to write.
+
+    Returns:
+        How activations get their ranges.
     """
-
-    def __init__(self, graph: Path, folder: Path) -> None:
-        self._graph, self._folder = graph, folder
-
-    def write(self, path: Path) -> str:
-        """Write the graph to `path`; return how activations get their ranges."""
-        plain = self._folder / "preprocessed.onnx"
-        self._folder.mkdir(exist_ok=True)
-        with _quiet():
-            quant_pre_process(str(self._graph), str(plain))
-            quantize_dynamic(str(plain), str(path), op_types_to_quantize=["MatMul", "Gemm"], per_channel=True)
-        return "ranges as they come"
-
-    def exclude_layers(self, path: Path) -> tuple[str, ...]:
-        """No layer can be excluded."""
-        return ()
+    folder.mkdir(exist_ok=True)
+    plain = folder / "preprocessed.onnx"
+    with quiet():
+        quant_pre_process(str(graph), str(plain))
+        quantize_dynamic(str(plain), str(path), op_types_to_quantize=["MatMul", "Gemm"], per_channel=True)
+    return "ranges as they come"
 
 
-class Float16:
-    """Builder of a graph in fp16 whose input and output stay float32.
+def float16(graph: Path, path: Path) -> str:
+    """Write a graph in fp16 whose input and output stay float32; it has no calibration method to return.
 
     Normalisations need no exception: ONNX defines them with float32 inside (`stash_type`).
 
     Args:
         graph: the fp32 graph.
+        path: the graph to write.
     """
-
-    def __init__(self, graph: Path) -> None:
-        self._graph = graph
-
-    def write(self, path: Path) -> str:
-        """Write the graph to `path`."""
-        with _quiet():
-            model = onnx_ir.from_proto(convert_float_to_float16(onnx.load(self._graph), keep_io_types=True))
-        TopologicalSortPass()(model)  # the converter appends its casts at the end, which ONNX forbids
-        half = onnx_ir.to_proto(model)
-        onnx.checker.check_model(half)
-        onnx.save(half, path)
-        return ""
-
-    def exclude_layers(self, path: Path) -> tuple[str, ...]:
-        """No layer can be excluded."""
-        return ()
+    with quiet():
+        model = onnx_ir.from_proto(convert_float_to_float16(onnx.load(graph), keep_io_types=True))
+    TopologicalSortPass()(model)  # the converter appends its casts at the end, which ONNX forbids
+    half = onnx_ir.to_proto(model)
+    onnx.checker.check_model(half)
+    onnx.save(half, path)
+    return ""
 
 
 def operators(graph: Path) -> Counter[str]:
@@ -209,7 +190,7 @@ def operators(graph: Path) -> Counter[str]:
 
 
 def _histogram_images(first: Mapping[str, Sequence[Any]]) -> int:
-    """Number of images to make histograms of, from the size of the first image's histograms."""
+    """Number of images to make histograms of, from the first image's histograms."""
     values = sum(int(histogram[0].sum()) for histogram in first.values())
     return min(HISTOGRAM_IMAGES, max(MIN_HISTOGRAM_IMAGES, HISTOGRAM_VALUES // values))
 
@@ -229,15 +210,3 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 def _answers(graph: Path, images: Tensor) -> Tensor:
     engine = open_graph(str(graph), "onnxruntime", "fp32", threads=1)
     return np.concatenate([engine.run(image[None]) for image in images])
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence ONNX Runtime's quantizer, which prints its progress and warns of what is intended."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(level)

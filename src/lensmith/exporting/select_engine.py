@@ -2,20 +2,17 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from lensmith.bundle.format import GRAPH, Bundle, EngineRecord
+from lensmith.bundle.format import GRAPH, Bundle
 from lensmith.config import ExportSettings
 from lensmith.data.scan import Sample
-from lensmith.evaluation.evaluation import Evaluation
-from lensmith.exporting.candidates import BASELINE, GraphInputs, candidates
+from lensmith.exporting.candidates import BASELINE, candidates
 from lensmith.exporting.evaluate_candidates import CandidateResult, EngineSearch
 from lensmith.exporting.openvino_graph import CONTROL_IMAGES
-from lensmith.exporting.parity import Parity
 from lensmith.exporting.samples import preprocess_samples, stratified
 from lensmith.imaging.decode import read
 from lensmith.imaging.preprocessing import Tensor
@@ -30,28 +27,15 @@ CALIBRATION_IMAGES = 200
 SPEED_IMAGES = 8
 
 
-@dataclass(frozen=True)
-class SelectedEngine:
-    """The engine search's result.
-
-    Attributes:
-        engines: all candidates' records, the selected one first.
-        evaluation: answers of the selected engine to `evaluated`, at temperature 1.
-        parity: differences of those answers from PyTorch's.
-        part: name of the part that the images are from.
-        evaluated: samples that each candidate answered.
-        samples: all samples of the part.
-    """
-
-    engines: tuple[EngineRecord, ...]
-    evaluation: Evaluation
-    parity: Parity
-    part: str
-    evaluated: tuple[Sample, ...]
-    samples: tuple[Sample, ...]
-
-
-def select_engine(run: Run, model: nn.Module, draft: Bundle, settings: ExportSettings, quick: bool) -> SelectedEngine:
+def select_engine(
+    run: Run,
+    model: nn.Module,
+    draft: Bundle,
+    settings: ExportSettings,
+    samples: Sequence[Sample],
+    part: str,
+    quick: bool,
+) -> list[CandidateResult]:
     """Search for the fastest engine that runs a network within the accuracy limit.
 
     Args:
@@ -59,30 +43,27 @@ def select_engine(run: Run, model: nn.Module, draft: Bundle, settings: ExportSet
         model: the run's network, in evaluation mode, on the CPU.
         draft: the bundle's folder with the fp32 graph; gets the graphs of other candidates that may serve.
         settings: the target and the limits.
+        samples: samples that each candidate answers.
+        part: name of the part that the samples are from.
         quick: try the baseline alone.
+
+    Returns:
+        Results of all candidates, the selected one first, which has answers and their differences from PyTorch's.
 
     Raises:
         ParityError: the baseline answers differently from PyTorch, or no candidate is within the limits.
     """
-    # A set too small for a validation part is evaluated on what it has.
-    part = "val" if run.images.part("val") else "train"
-    samples = run.images.part(part)  # type: ignore[arg-type]
-    evaluated = samples if quick else stratified(samples, settings.images)
     search = EngineSearch(
         draft=draft,
         images=run.images,
-        samples=evaluated,
+        samples=samples,
         part=part,
-        reference=_reference(model, run, evaluated),
+        reference=_reference(model, run, samples),
         tolerance=settings.tolerance,
         min_agreement=settings.min_agreement,
         max_drop_pp=max_drop_pp(settings),
     )
-    results = _baseline(search) if quick else _all_candidates(search, run, settings)
-    evaluation, parity = results[0].evaluation, results[0].parity
-    assert evaluation is not None  # the first is selected, and has answered
-    assert parity is not None
-    return SelectedEngine(tuple(each.record for each in results), evaluation, parity, part, evaluated, samples)
+    return _baseline(search) if quick else _all_candidates(search, run, settings)
 
 
 def max_drop_pp(settings: ExportSettings) -> float:
@@ -116,12 +97,13 @@ def _all_candidates(search: EngineSearch, run: Run, settings: ExportSettings) ->
     how = run.preprocessing
     calibration, _ = preprocess_samples(run.images, run.images.part("train"), CALIBRATION_IMAGES, how)
     with tempfile.TemporaryDirectory(prefix="lensmith-") as scratch:
-        inputs = GraphInputs(
-            graph=search.draft.path / GRAPH,
-            scratch=Path(scratch),
-            calibration=calibration,
+        found = candidates(
+            settings.target,
+            search.draft.path / GRAPH,
+            calibration,
             labelled=lambda: preprocess_samples(run.images, search.samples, CONTROL_IMAGES, how),
             max_drop_pp=search.max_drop_pp,
+            scratch=Path(scratch),
         )
         encoded = [read(run.images.file(sample)) for sample in stratified(search.samples, SPEED_IMAGES)]
-        return search.run(candidates(settings.target, inputs), encoded)
+        return search.run(found, encoded)

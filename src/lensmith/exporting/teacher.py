@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lensmith.bundle.format import Bundle
-from lensmith.data.scan import ImageSet, Sample
+from lensmith.data.scan import Sample
 from lensmith.errors import LensmithError
 from lensmith.evaluation.run import evaluate_samples
 from lensmith.inference.benchmark import measure_all
@@ -14,13 +14,12 @@ from lensmith.inference.engine import open_record
 from lensmith.training.run_dir.run import Run
 
 
-def teacher_of(run: Run, images: ImageSet, samples: Sequence[Sample], part: str) -> dict[str, Any]:
+def teacher_of(run: Run, samples: Sequence[Sample], part: str) -> dict[str, Any]:
     """The teacher's name, version, backbone, and its selected engine's record as measured now.
 
     Args:
         run: the student's run.
-        images: the image set.
-        samples: samples of the set that candidates are evaluated on.
+        samples: samples of the run that candidates are evaluated on.
         part: name of the part that the samples are from.
 
     Returns:
@@ -32,7 +31,9 @@ def teacher_of(run: Run, images: ImageSet, samples: Sequence[Sample], part: str)
         taught = Run.open(run.settings.teacher)
         bundle = Bundle.load(taught.bundle)
         record = bundle.records()[0]
-        evaluation = evaluate_samples(Classifier(bundle, open_record(bundle, record, threads=1)), images, samples, part)
+        evaluation = evaluate_samples(
+            Classifier(bundle, open_record(bundle, record, threads=1)), run.images, samples, part
+        )
         manifest = bundle.manifest
         (record,) = measure_all(bundle.path, [record], manifest.preprocessing, bundle.golden().images)
     except LensmithError as error:  # a table without it is better than none

@@ -17,8 +17,7 @@ from lensmith.core.files import sha256
 from lensmith.errors import MissingPackageError, ModelError, OutputError, ParityError, SettingsError
 from lensmith.exporting.formats import registry
 from lensmith.exporting.formats.base import FormatExport, TrainedNetwork
-from lensmith.exporting.formats.pages import TITLES
-from lensmith.exporting.formats.registry import FORMATS, write_formats
+from lensmith.exporting.formats.registry import FORMATS, TITLES, write_formats
 
 
 @pytest.mark.slow
@@ -130,7 +129,7 @@ def test_older_formats_are_replaced_only_when_asked(
     with pytest.raises(OutputError, match="--overwrite"):
         write_formats(["safetensors"], network, folder)
     with monkeypatch.context() as patch:
-        patch.setattr(registry, "write_overview", lambda *_: 1 / 0)
+        patch.setattr(registry, "_index", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             write_formats(["safetensors"], network, folder, replace=True)
     assert (folder / "triton").is_dir()

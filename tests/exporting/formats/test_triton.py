@@ -10,7 +10,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 
 from lensmith.exporting.formats.base import FormatExport, TrainedNetwork
 from lensmith.exporting.formats.registry import write_formats
-from lensmith.exporting.formats.triton import model_name
+from lensmith.exporting.formats.from_onnx import triton_name
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _SCHEMA = {
@@ -88,4 +88,4 @@ def test_labels_are_one_a_line_in_the_order_of_the_outputs(
     ],
 )
 def test_a_name_becomes_one_that_can_stand_in_an_address(name: str, expected: str) -> None:
-    assert model_name(name) == expected
+    assert triton_name(name) == expected

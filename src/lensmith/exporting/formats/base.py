@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import nn
 
 from lensmith.bundle.format import GRAPH, Bundle
@@ -154,6 +155,19 @@ class TrainedNetwork:
         """Write the values of `describe` into config.json."""
         write_json(folder / "config.json", self.describe())
 
+    def write_page(self, path: Path, template: str, **more: Any) -> None:
+        """Fill in a template of `templates/formats/`, a README, script or configuration, and write it to `path`.
+
+        Args:
+            path: file to write.
+            template: name of the template, without `.j2`, to which the network is `s`.
+            more: further variables of the template.
+        """
+        how = dataclasses.asdict(self.preprocessing)
+        names = {"s": self, "how": how, "classes": len(self.labels), "input": INPUT, "output": OUTPUT, "at": ""}
+        text = templates().get_template(f"formats/{template}.j2").render(**names, **more)
+        path.write_text(text.rstrip() + "\n", encoding="utf-8")
+
     def write_labels(self, path: Path) -> None:
         """Write one label a line, in the order of the outputs."""
         path.write_text("".join(f"{' '.join(label.splitlines())}\n" for label in self.labels), encoding="utf-8")
@@ -218,6 +232,18 @@ def require_same(what: str, answered: Tensor, expected: Tensor, tolerance: float
         f"{what} was expected to stay within {tolerance:g} of the network's probabilities.",
         f"{found}.",
         "Nothing was written; leave this format out of --formats.",
+    )
+
+
+def templates() -> Environment:
+    """The templates of this package: Markdown and scripts, so nothing is escaped for HTML."""
+    return Environment(
+        loader=PackageLoader("lensmith.exporting"),
+        autoescape=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
 
 

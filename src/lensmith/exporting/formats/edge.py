@@ -10,14 +10,13 @@ from PIL import ExifTags, Image
 
 from lensmith.errors import ParityError
 from lensmith.exporting.formats.base import FormatCheck, TrainedNetwork, require_same
-from lensmith.exporting.formats.pages import write_page
 from lensmith.imaging.preprocessing import preprocess
 from lensmith.inference.engine import open_graph
 
 GRAPH, SCRIPT = "model.onnx", "classify.py"
 
 
-def write(network: TrainedNetwork, folder: Path) -> FormatCheck:
+def write_edge(network: TrainedNetwork, folder: Path) -> FormatCheck:
     """Write the graph (the int8 one if there is one), classify.py and its files, and check the script's answers.
 
     Raises:
@@ -27,8 +26,8 @@ def write(network: TrainedNetwork, folder: Path) -> FormatCheck:
     shutil.copyfile(network.int8 or network.graph, folder / GRAPH)
     network.write_config(folder)
     network.write_labels(folder / "labels.txt")
-    write_page(folder / SCRIPT, "edge_classify.py", network)
-    write_page(folder / "requirements.txt", "edge_requirements.txt", network)
+    network.write_page(folder / SCRIPT, "edge_classify.py")
+    network.write_page(folder / "requirements.txt", "edge_requirements.txt")
     return _check(network, folder, precision)
 
 

@@ -10,20 +10,29 @@ import torch
 from lensmith.core.files import replace_directory, sha256, staging_directory
 from lensmith.core.text import first_sentence
 from lensmith.errors import LensmithError, MissingPackageError, ModelError, OutputError, SettingsError
-from lensmith.exporting.formats import edge, openvino, pt2, safetensors, tensorrt, torchscript, triton
+from lensmith.exporting.formats import edge, from_onnx, from_torch
 from lensmith.exporting.formats.base import FormatCheck, FormatExport, TrainedNetwork, write_json
-from lensmith.exporting.formats.pages import write_overview, write_readme
 
 FORMATS: dict[str, Callable[[TrainedNetwork, Path], FormatCheck]] = {
-    "pt2": pt2.write,
-    "torchscript": torchscript.write,
-    "safetensors": safetensors.write,
-    "openvino": openvino.write,
-    "tensorrt": tensorrt.write,
-    "triton": triton.write,
-    "edge": edge.write,
+    "pt2": from_torch.write_pt2,
+    "torchscript": from_torch.write_torchscript,
+    "safetensors": from_torch.write_safetensors,
+    "openvino": from_onnx.write_openvino,
+    "tensorrt": from_onnx.write_tensorrt,
+    "triton": from_onnx.write_triton,
+    "edge": edge.write_edge,
 }
 """Format's name → function that writes it into an empty folder, loads it back and checks its answers."""
+
+TITLES = {
+    "pt2": "torch.export program",
+    "torchscript": "TorchScript",
+    "safetensors": "safetensors weights",
+    "openvino": "OpenVINO IR",
+    "tensorrt": "TensorRT build recipe",
+    "triton": "Triton model repository",
+    "edge": "edge folder",
+}
 
 INDEX = "formats.json"
 
@@ -62,7 +71,7 @@ def write_formats(
         written = tuple(_written(checks[name], staging / name, folder / name) for name in names)
         _index(staging, network, written)
         terms = {term: value for check in checks.values() for term, value in check.terms.items()}
-        write_overview(staging, network, written, terms)
+        network.write_page(staging / "README.md", "all.md", written=written, titles=TITLES, **terms)
         replace_directory(staging, folder)
     return written
 
@@ -95,7 +104,7 @@ def _write(name: str, network: TrainedNetwork, folder: Path) -> FormatCheck:
             f"{network.architecture} cannot ({first_sentence(str(error)) or type(error).__name__}).",
             f"Leave {name} out of --formats, or train another backbone; nothing was written.",
         ) from error
-    write_readme(folder, name, network, check.terms)
+    network.write_page(folder / "README.md", "one.md", format=name, title=TITLES[name], **check.terms)
     return check
 
 

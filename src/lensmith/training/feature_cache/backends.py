@@ -7,9 +7,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ such features classified fp32 ones as well as others did (docs/log.md); a broken
 _TRIAL_S = 0.4
 
 
-class FrozenTrunk:
+class FrozenTrunk(ExitStack):
     """A context that holds a frozen trunk and the graphs of the backends that can run it.
 
     Args:
@@ -50,19 +51,10 @@ class FrozenTrunk:
     """
 
     def __init__(self, module: nn.Module, image_size: int, device: torch.device) -> None:
+        super().__init__()
         self.module, self.image_size, self.device = module, image_size, device
         self._graph: Path | None = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._threads = torch.get_num_threads()
-
-    def __enter__(self) -> Self:
-        self._threads = torch.get_num_threads()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_num_threads(self._threads)  # backends set it to one
-        if self._folder is not None:
-            self._folder.cleanup()
+        self.callback(torch.set_num_threads, torch.get_num_threads())  # backends set it to one
 
     def open(self, name: str) -> Backend:
         """The backend named `ENGINE PRECISION`."""
@@ -70,8 +62,8 @@ class FrozenTrunk:
         if engine == "torch":
             return self._torch(chosen)
         if self._graph is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="lensmith-")
-            self._graph = write_graph(self.module, self.image_size, Path(self._folder.name) / "trunk.onnx")
+            folder = self.enter_context(tempfile.TemporaryDirectory(prefix="lensmith-"))
+            self._graph = write_graph(self.module, self.image_size, Path(folder) / "trunk.onnx")
         return open_graph(str(self._graph), engine, chosen, threads=1).logits
 
     def fastest_backend(self, key: dict[str, Any], images: int) -> str:

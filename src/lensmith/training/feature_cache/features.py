@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Self
 
 import numpy as np
@@ -92,7 +92,7 @@ class Features:
     unreadable: dict[int, str]
 
 
-class FeatureExtractor:
+class FeatureExtractor(ExitStack):
     """A context that holds a frozen trunk and the backend that runs it.
 
     Args:
@@ -115,18 +115,15 @@ class FeatureExtractor:
         store: ArrayCache | None,
         backend: str | None = None,
     ) -> None:
+        super().__init__()
         self.trunk = FrozenTrunk(split_point.frozen_trunk(model), how.image_size, device)
         self.split_point, self.how, self.settings, self.store, self.backend = split_point, how, settings, store, backend
-        self._contexts = ExitStack()
 
     def __enter__(self) -> Self:
-        self._contexts.enter_context(self.trunk)
+        self.enter_context(self.trunk)
         # Dropout right before the trainable tail is in training mode with it.
-        self._contexts.enter_context(evaluating(self.trunk.module))
+        self.enter_context(evaluating(self.trunk.module))
         return self
-
-    def __exit__(self, *_: object) -> None:
-        self._contexts.close()
 
     @cached_property
     def weights(self) -> str:
@@ -156,11 +153,10 @@ class FeatureExtractor:
         Raises:
             NoFeaturesError: there is no room for them on disk or in memory, or float16 cannot represent them.
         """
-        assert self.backend is not None
         width = int(np.prod(self.split_point.shape))
         lengths = [width * len(samples[start : start + BLOCK]) for start in range(0, len(samples), BLOCK)]
         dataset = ImageDataset(images, samples, self.how, view.augment if view.number else None, view.seed)
-        make = _BlockMaker(self.trunk, self.backend, dataset, view, watch)
+        compute = partial(self._blocks, dataset, view, watch)
         key = {
             "weights": self.weights,
             "at": self.split_point.at,
@@ -178,68 +174,48 @@ class FeatureExtractor:
             if self.store is None:
                 raise NotCachedError("the cache is off, or too small for all views")
             flat = self.store.get_or_compute(
-                "features", key, "float16", lengths, make, title, lambda: watch(0, len(samples))
+                "features", key, "float16", lengths, compute, title, lambda: watch(0, len(samples))
             )
         except NotCachedError as error:
             if 2 * sum(lengths) > _MEMORY_SHARE * psutil.virtual_memory().available:
                 raise NoFeaturesError(str(error)) from error
-            flat = _in_memory(make, lengths)
+            flat = _in_memory(compute, lengths)
         values = flat.reshape(len(samples), *self.split_point.shape)
         lost = np.flatnonzero(np.isnan(values.reshape(len(samples), -1)[:, 0]))
         return Features(values, {int(row): dataset[Item(0, int(row))][-1] or "it was unreadable" for row in lost})
 
-
-def _in_memory(make: ComputeBlocks, lengths: Sequence[int]) -> npt.NDArray[np.float16]:
-    try:
-        flat = np.empty(sum(lengths), dtype=np.float16)
-        start = 0
-        for length, block in zip(lengths, make(range(len(lengths))), strict=True):
-            flat[start : start + length] = block.reshape(-1)
-            start += length
-    except MemoryError as error:
-        raise NoFeaturesError("there is no memory for them") from error
-    return flat
-
-
-@dataclass
-class _BlockMaker:
-    """Computes blocks of features for the cache, several at once."""
-
-    trunk: FrozenTrunk
-    backend: str
-    dataset: ImageDataset
-    view: View
-    watch: Watch
-
-    def __call__(self, numbers: Sequence[int]) -> Iterator[npt.NDArray[np.float16]]:
-        """The blocks with these numbers, float16 (n, …) each."""
+    def _blocks(
+        self, dataset: ImageDataset, view: View, watch: Watch, numbers: Sequence[int]
+    ) -> Iterator[npt.NDArray[np.float16]]:
+        """Compute the blocks with these numbers, float16 (n, …) each, several at once."""
         if not numbers:
             return
-        total = len(self.dataset)
-        done = total - sum(len(self._samples(number)) for number in numbers)
+        assert self.backend is not None
+        samples = {number: range(len(dataset))[number * BLOCK : (number + 1) * BLOCK] for number in numbers}
+        done = len(dataset) - sum(map(len, samples.values()))
         run, threads = self.trunk.open(self.backend), parallel_batches(self.trunk.device)
-        self.watch(done, total)
-        blocks = map_in_order(lambda number: self._block(run, number), numbers, threads, 2 * threads + 1, "features")
+
+        def block(number: int) -> npt.NDArray[np.float16]:
+            """float16 (n, …): the features of one block."""
+            its = samples[number]
+            return np.concatenate(
+                [self._batch(run, dataset, view, its[start : start + BATCH]) for start in range(0, len(its), BATCH)]
+            )
+
+        watch(done, len(dataset))
+        blocks = map_in_order(block, numbers, threads, 2 * threads + 1, "features")
         with closing(blocks):  # so that an exception of `watch` cancels the blocks that have not begun
-            for block in blocks:
-                done += len(block)
-                yield block
-                self.watch(done, total)
+            for features in blocks:
+                done += len(features)
+                yield features
+                watch(done, len(dataset))
 
-    def _samples(self, number: int) -> range:
-        return range(len(self.dataset))[number * BLOCK : (number + 1) * BLOCK]
-
-    def _block(self, run: Backend, number: int) -> npt.NDArray[np.float16]:
-        samples = self._samples(number)
-        parts = [self._features(run, samples[start : start + BATCH]) for start in range(0, len(samples), BATCH)]
-        return np.concatenate(parts)
-
-    def _features(self, run: Backend, samples: range) -> npt.NDArray[np.float16]:
-        how = self.dataset.how
-        batch = self.dataset.collate([self.dataset[Item(0, sample, view=self.view.number)] for sample in samples])
+    def _batch(self, run: Backend, dataset: ImageDataset, view: View, samples: range) -> npt.NDArray[np.float16]:
+        how = dataset.how
+        batch = dataset.collate([dataset[Item(0, sample, view=view.number)] for sample in samples])
         images = batch.images
-        if self.view.number and len(images):
-            images = self.view.augment.apply(images.permute(0, 3, 1, 2).float().div_(255), batch.factors)
+        if view.number and len(images):
+            images = view.augment.apply(images.permute(0, 3, 1, 2).float().div_(255), batch.factors)
             mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (how.mean, how.std))
             images = (images - mean).div_(std).contiguous()
         if not len(images):  # one dummy image, as the output's shape is only known from the backend
@@ -258,3 +234,15 @@ class _BlockMaker:
         for row, index in enumerate(batch.indices):
             rows[index - samples.start] = found[row]
         return rows
+
+
+def _in_memory(compute: ComputeBlocks, lengths: Sequence[int]) -> npt.NDArray[np.float16]:
+    try:
+        flat = np.empty(sum(lengths), dtype=np.float16)
+        start = 0
+        for length, block in zip(lengths, compute(range(len(lengths))), strict=True):
+            flat[start : start + length] = block.reshape(-1)
+            start += length
+    except MemoryError as error:
+        raise NoFeaturesError("there is no memory for them") from error
+    return flat

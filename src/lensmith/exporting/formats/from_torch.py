@@ -1,10 +1,12 @@
-"""safetensors format: weights alone, with a config.json that timm and `lensmith train --weights` read."""
+"""Formats of the network itself: torch.export's pt2, TorchScript, and safetensors with a config.json for timm."""
 
 import dataclasses
+import warnings
 from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from safetensors.torch import save_file
 
 from lensmith.exporting.formats.base import FormatCheck, TrainedNetwork, write_json
@@ -15,7 +17,40 @@ CROP_MODE = {"crop": "center", "letterbox": "border", "squash": "squash"}
 """Resize mode → timm's name of it."""
 
 
-def write(network: TrainedNetwork, folder: Path) -> FormatCheck:
+def write_pt2(network: TrainedNetwork, folder: Path) -> FormatCheck:
+    """Write model.pt2, which PyTorch runs without the network's Python code, with a free batch dimension; check it.
+
+    Raises:
+        ParityError: it answers differently.
+    """
+    path = folder / "model.pt2"
+    batch = torch.export.Dim("batch", min=1)
+    program = torch.export.export(network.model, (network.example(),), dynamic_shapes=({0: batch},))
+    torch.export.save(program, path)
+    network.write_config(folder)
+    return FormatCheck(network.check(path.name, network.torch_answer(torch.export.load(path).module())))
+
+
+def write_torchscript(network: TrainedNetwork, folder: Path) -> FormatCheck:
+    """Trace the network into model.pt, for programs with LibTorch, and check its answers.
+
+    Raises:
+        ParityError: it answers differently, for instance because the network branches on its input.
+    """
+    path = folder / "model.pt"
+    jit: Any = torch.jit  # its functions are not typed
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # about the deprecation, which README.md and the note mention
+        # PyTorch's own check runs the trace thrice on the same zeros; ours is on real images.
+        jit.save(jit.trace(network.model, network.example(), check_trace=False), str(path))
+        loaded = jit.load(str(path), map_location="cpu")
+        difference = network.check(path.name, network.torch_answer(loaded))
+    network.write_config(folder)
+    note = "PyTorch has deprecated TorchScript: use it for LibTorch programs that exist, and pt2 for new ones"
+    return FormatCheck(difference, note)
+
+
+def write_safetensors(network: TrainedNetwork, folder: Path) -> FormatCheck:
     """Write model.safetensors and config.json, and build the network anew from them.
 
     Raises:
@@ -27,14 +62,9 @@ def write(network: TrainedNetwork, folder: Path) -> FormatCheck:
     save_file(state, folder / hub_repository.FILES[0], metadata={"format": "pt"})
     config = _config(network)
     write_json(folder / "config.json", config)
-    found = hub_repository.read(folder)
-    model = timm.create_model(
-        found.config["architecture"],
-        pretrained=False,
-        num_classes=found.config["num_classes"],
-        **found.config.get("model_args", {}),
-    )
-    load_exactly(model, found.state, f"folder {folder.name}")
+    written, config, _ = hub_repository.read(folder)
+    model = timm.create_model(config["architecture"], num_classes=config["num_classes"], **config.get("model_args", {}))
+    load_exactly(model, written, f"folder {folder.name}")
     return FormatCheck(network.check(hub_repository.FILES[0], network.torch_answer(model.eval())))
 
 
