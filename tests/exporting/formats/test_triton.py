@@ -9,8 +9,8 @@ import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
 from lensmith.exporting.formats.base import FormatExport, TrainedNetwork
-from lensmith.exporting.formats.registry import write_formats
 from lensmith.exporting.formats.from_onnx import triton_name
+from lensmith.exporting.formats.registry import write_formats
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _SCHEMA = {
