@@ -196,7 +196,7 @@ class FeatureExtractor(ExitStack):
         run, threads = self.trunk.open(self.backend), parallel_batches(self.trunk.device)
 
         def block(number: int) -> npt.NDArray[np.float16]:
-            """float16 (n, …): the features of one block."""
+            """float16 (N, …): the features of one block."""
             its = samples[number]
             return np.concatenate(
                 [self._batch(run, dataset, view, its[start : start + BATCH]) for start in range(0, len(its), BATCH)]
