@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from lensmith import api
-from lensmith.cli.options import Json, command_for
-from lensmith.cli.output import print_json, print_line, print_table
+from lensmith.cli.options import Output, command_for
+from lensmith.cli.output import print_line, print_table
 from lensmith.config import BenchSettings
 
 
-def bench(given: dict[str, Any], *, as_json: Json = False) -> None:
+def bench(given: dict[str, Any]) -> Output:
     """Load-test a service: what it answers a second, and how long its callers wait.
 
     With a bundle the service is started here and stopped at the end. `--clients N`: each of N connections sends its
@@ -19,9 +19,7 @@ def bench(given: dict[str, Any], *, as_json: Json = False) -> None:
     Load-test only what is yours.
     """
     found = api.bench(**given)
-    if as_json:
-        print_json(found)
-        return
+    yield found
     if found.offered_per_second is None:
         load = f"{found.clients} clients"
     else:

@@ -12,8 +12,8 @@ import typer
 from lensmith import api
 from lensmith.cli import VERBS
 from lensmith.cli.engines import print_engines
-from lensmith.cli.options import Json, group
-from lensmith.cli.output import exit_with, print_json, print_line, print_table
+from lensmith.cli.options import Output, group
+from lensmith.cli.output import print_line, print_table
 
 if TYPE_CHECKING:
     from lensmith.bundle.drift import Reference
@@ -26,15 +26,13 @@ _STATES = {"right": "answers correctly", "wrong": "WRONG", "unavailable": "canno
 _Path = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder or zip, or NAME@ALIAS.")]
 
 
-def show(bundle: _Path, as_json: Json = False) -> None:
+def show(bundle: _Path) -> Output:
     """Show the content of a bundle.
 
     Schema and hashes are verified first. The engines are not run; `lensmith bundle verify` runs them.
     """
     described = api.describe(bundle)
-    if as_json:
-        print_json(described)
-        return
+    yield described
     manifest = described.manifest
     content = manifest.model_dump(mode="json")
     print_line((f"{manifest.name} {manifest.version}", "bold"), f"  {manifest.created:%Y-%m-%d %H:%M} UTC")
@@ -54,18 +52,13 @@ def show(bundle: _Path, as_json: Json = False) -> None:
     print_line(f"{described.golden_samples} golden samples, {_listed(manifest.versions)}")
 
 
-def verify(bundle: _Path, as_json: Json = False) -> None:
+def verify(bundle: _Path) -> Output:
     """Verify schema, hashes, and every engine on the golden samples.
 
     Exits with 2 if something is wrong, or if no engine of the bundle runs on this machine.
     """
     verified = api.verify(bundle)
-    problem = verified.problem
-    if as_json:
-        print_json(verified)
-        if problem:
-            exit_with(problem)
-        return
+    yield verified
     count, samples = len(verified.manifest.files), verified.golden_samples
     print_line(
         (f"{verified.manifest.name} {verified.manifest.version}", "bold"), f"  schema and {count} files as exported"
@@ -73,24 +66,21 @@ def verify(bundle: _Path, as_json: Json = False) -> None:
     for answer in verified.answers:
         reason = f": {answer.reason}" if answer.reason else f", {samples} golden samples"
         print_line("  ", _MARKS[answer.state], f" {answer.engine} {_STATES[answer.state]}{reason}")
-    if problem:
-        raise problem
+    if verified.problem:
+        raise verified.problem
 
 
 def diff(
     a: Annotated[Path, typer.Argument(metavar="A", help="Bundle folder or zip, or NAME@ALIAS.")],
     b: Annotated[Path, typer.Argument(metavar="B", help="Bundle to compare it with.")],
-    as_json: Json = False,
-) -> None:
+) -> Output:
     """Compare two bundles.
 
     Compares labels, preprocessing, metrics, engines, settings, data and files. Exits with 0 whether they differ or not;
     `equal` in the JSON is true or false.
     """
     found = api.diff(a, b)
-    if as_json:
-        print_json(found)
-        return
+    yield found
     if not found.changes:
         print_line(("The bundles are equal", "green"), f": {a} and {b} have the same bundle.json and the same files.")
         return

@@ -6,19 +6,17 @@ import typer
 
 from lensmith import api
 from lensmith.cli import VERBS
-from lensmith.cli.options import Json, group
-from lensmith.cli.output import print_json, print_line, print_table
+from lensmith.cli.options import Output, group
+from lensmith.cli.output import print_line, print_table
 
 
-def list_(as_json: Json = False) -> None:
+def list_() -> Output:
     """List cached features and pixels.
 
     The least recently used come first, and are removed first.
     """
     usage = api.list_cache()
-    if as_json:
-        print_json(usage)
-        return
+    yield usage
     rows = [
         (entry.kind, f"{entry.bytes / 1e6:,.1f}", _ago(entry.age_s), "" if entry.whole else "unfinished", entry.title)
         for entry in usage.entries
@@ -36,16 +34,13 @@ def clear(
             metavar="KIND", help="features, pixels, or measured (the fastest engine or precision); all by default."
         ),
     ] = None,
-    as_json: Json = False,
-) -> None:
+) -> Output:
     """Clear the cache.
 
     The next run computes or measures again what it needs. Downloads, and entries that a process is computing, stay.
     """
     cleared = api.clear_cache(kind)
-    if as_json:
-        print_json(cleared)
-        return
+    yield cleared
     print_line(f"{cleared.removed:,} removed, {cleared.bytes / 1e9:.2f} GB freed.")
     for title in cleared.busy:
         print_line(f"still there, since a process is computing it: {title}")

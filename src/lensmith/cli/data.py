@@ -7,8 +7,8 @@ import typer
 
 from lensmith import api
 from lensmith.cli import VERBS
-from lensmith.cli.options import Json, function_for, group
-from lensmith.cli.output import print_json, print_line, print_table
+from lensmith.cli.options import Output, function_for, group
+from lensmith.cli.output import print_line, print_table
 from lensmith.config import FetchSettings, SplitSettings
 
 SHOWN = 20
@@ -17,7 +17,7 @@ SHOWN = 20
 _PARTS = ("train", "val", "test")
 
 
-def fetch(given: dict[str, Any], *, as_json: Json = False) -> None:
+def fetch(given: dict[str, Any]) -> Output:
     """Make an image folder of a known data set.
 
     These are fashion-mnist, cifar10, flowers102, pets and digits. Downloads are cached, verified by their hashes, and
@@ -26,9 +26,7 @@ def fetch(given: dict[str, Any], *, as_json: Json = False) -> None:
     Example: `lensmith data fetch fashion-mnist data/fashion --max-train 6000 --max-test 2000`
     """
     fetched = api.fetch(**given)
-    if as_json:
-        print_json(fetched)
-        return
+    yield fetched
     images = ", ".join(f"{count:,} {part}" for part, count in fetched.counts.items())
     state = f"{fetched.written:,} images written" if fetched.written else "was finished already"
     print_line((str(fetched.folder), "bold"), f": {fetched.classes} classes, {images} ({state})")
@@ -38,17 +36,14 @@ def fetch(given: dict[str, Any], *, as_json: Json = False) -> None:
 
 def check(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Image folder, or a CSV of path,label[,split].")],
-    as_json: Json = False,
-) -> None:
+) -> Output:
     """Check every file of an image folder.
 
     Reports counts, sizes, formats, and each file that is unreadable, empty, no image or a copy. Copies have the same
     content; those under two classes, or in two parts (data leakage), come first. Nothing is changed.
     """
     checked = api.check(folder)
-    if as_json:
-        print_json(checked)
-        return
+    yield checked
     columns = [part for part in (*_PARTS, "all") if any(part in row for row in checked.counts.values())]
     rows = [(label, *(row.get(part, 0) for part in columns)) for label, row in checked.counts.items()]
     print_line((str(folder), "bold"), f": {checked.usable:,} usable images of {checked.images:,}")
@@ -73,7 +68,7 @@ def check(
         print_line(("No problem was found.", "green"))
 
 
-def split(given: dict[str, Any], *, as_json: Json = False) -> None:
+def split(given: dict[str, Any]) -> Output:
     """Write a manifest that assigns every image to train, val or test.
 
     No file is copied. Each class is divided by the ratio to within one image, in a seeded order. Parts that the folder
@@ -81,9 +76,7 @@ def split(given: dict[str, Any], *, as_json: Json = False) -> None:
     `evaluate` and `check` read the manifest instead of the folders.
     """
     done = api.split(**given)
-    if as_json:
-        print_json(done)
-        return
+    yield done
     columns = [part for part in _PARTS if part in done.counts]
     rows = [(label, *(row.get(part, 0) for part in columns)) for label, row in done.classes.items()]
     print_line((str(done.manifest), "bold"), f": {'written' if done.written else 'was there already, the same'}")

@@ -3,20 +3,18 @@
 from typing import Any
 
 from lensmith import api
-from lensmith.cli.options import Json, command_for
-from lensmith.cli.output import print_json, print_line, print_table
+from lensmith.cli.options import Output, command_for
+from lensmith.cli.output import print_line, print_table
 from lensmith.config import DemoSettings
 
 
-def demo(given: dict[str, Any], *, as_json: Json = False) -> None:
+def demo(given: dict[str, Any]) -> Output:
     """Run every step on real images: fetch, check, train, export, evaluate, serve, classify.
 
     Fashion-MNIST and an ImageNet EfficientNet-Lite0 that comes by pip; about two minutes on two cores.
     """
     shown = api.demo(**given)
-    if as_json:
-        print_json(shown)
-        return
+    yield shown
     rows = [(name, f"{seconds:.1f} s") for name, seconds in shown.steps.items()]
     print_table("Steps", ("step", "took"), [*rows, ("together", f"{shown.seconds_total:.1f} s")])
     print_line()

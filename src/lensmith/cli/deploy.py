@@ -3,8 +3,8 @@
 from typing import Any
 
 from lensmith import api
-from lensmith.cli.options import Json, command_for
-from lensmith.cli.output import print_json, print_line
+from lensmith.cli.options import Output, command_for
+from lensmith.cli.output import print_line
 from lensmith.config import DeploySettings
 
 NEXT = {
@@ -18,7 +18,7 @@ NEXT = {
 """Next step, by kind of files."""
 
 
-def deploy(given: dict[str, Any], *, as_json: Json = False) -> None:
+def deploy(given: dict[str, Any]) -> Output:
     """Write the files of a deployment, to be read, changed and stored with your own.
 
     nginx: a proxy that asks another replica where one fails. systemd: a hardened unit for each replica.
@@ -30,9 +30,7 @@ def deploy(given: dict[str, Any], *, as_json: Json = False) -> None:
     Example: `lensmith deploy compose runs/demo/bundle --wheel dist/lensmith-0.1.0-py3-none-any.whl`
     """
     made = api.deploy(given.pop("kind"), given.pop("bundle", None), **given)
-    if as_json:
-        print_json(made)
-        return
+    yield made
     print_line((str(made.folder), "bold"), f": {len(made.files):,} files")
     for name in made.files:
         print_line(f"  {name}")

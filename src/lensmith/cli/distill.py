@@ -3,19 +3,13 @@
 from typing import Any
 
 from lensmith import api
-from lensmith.cli.options import Json, command_for
-from lensmith.cli.output import print_json, print_table
+from lensmith.cli.options import Output, command_for
+from lensmith.cli.output import print_table
 from lensmith.cli.train import Recipe, Resume, leads, leave, print_trained
 from lensmith.config import TrainSettings
 
 
-def distill(
-    given: dict[str, Any],
-    *,
-    recipe: Recipe = None,
-    resume: Resume = None,
-    as_json: Json = False,
-) -> None:
+def distill(given: dict[str, Any], *, recipe: Recipe = None, resume: Resume = None) -> Output:
     """Train a small network on the answers of a trained one (knowledge distillation).
 
     TEACHER is the run folder of `lensmith train`. The student learns from the labels and from the teacher's softened
@@ -30,9 +24,7 @@ def distill(
         leave()
     if not leads():
         return
-    if as_json:
-        print_json(distilled)
-        return
+    yield distilled
     print_trained(distilled.trained)
     sides = {"teacher": distilled.teacher, "student": distilled.student}
     print_table(

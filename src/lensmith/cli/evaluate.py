@@ -3,22 +3,20 @@
 from typing import Any
 
 from lensmith import api
-from lensmith.cli.options import Json, command_for
-from lensmith.cli.output import print_json, print_line, print_table
+from lensmith.cli.options import Output, command_for
+from lensmith.cli.output import print_line, print_table
 from lensmith.config import EvaluateSettings
 
 WORST_CLASSES = 10
 
 
-def evaluate(given: dict[str, Any], *, as_json: Json = False) -> None:
+def evaluate(given: dict[str, Any]) -> Output:
     """Judge a bundle on labelled images, with the engine that serves.
 
     Classes are matched by name. The numbers go to `evaluation.json` and, with pictures, to `report.html`.
     """
     made = api.evaluate(**given)
-    if as_json:
-        print_json(made)
-        return
+    yield made
     metrics = made.metrics
     low, high = metrics.accuracy_interval
     part = "all parts" if made.part == "all" else f"part {made.part}"

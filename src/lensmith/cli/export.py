@@ -6,45 +6,38 @@ from typing import TYPE_CHECKING, Any
 
 from lensmith import api
 from lensmith.cli.engines import print_engines
-from lensmith.cli.options import Json, command_for
-from lensmith.cli.output import print_json, print_line, print_table
+from lensmith.cli.options import Output, command_for
+from lensmith.cli.output import print_line, print_table
 from lensmith.config import ExportSettings
 
 if TYPE_CHECKING:
     from lensmith.exporting.export import ExportResult
-    from lensmith.inference.retune import Retuned
 
 SHOWN_CHANGES = 12
 
 
-def export(given: dict[str, Any], *, as_json: Json = False) -> None:
+def export(given: dict[str, Any]) -> Output:
     """Turn a run into a bundle, with the engine that is fastest on this machine.
 
     The best epoch becomes an ONNX graph. Engines and precisions (int8 quantization among them) predict validation
     images as the service would, and are compared with PyTorch image by image; of those within `--max-accuracy-drop`
     the fastest is selected. `--retune BUNDLE` measures a bundle's engines again on the machine that will serve.
     """
-    if "retune" in given:
-        settings = ExportSettings.resolve(given)  # refuses what makes no sense with --retune
-        _print_retuned(api.retune(given["retune"], max_accuracy_drop=settings.max_accuracy_drop), as_json)
-    else:
-        _print_exported(api.export(**given), as_json)
-
-
-def _print_retuned(made: Retuned, as_json: bool) -> None:
-    if as_json:
-        print_json(made)
+    if "retune" not in given:
+        exported = api.export(**given)
+        yield exported
+        _print_exported(exported)
         return
+    settings = ExportSettings.resolve(given)  # refuses what makes no sense with --retune
+    made = api.retune(given["retune"], max_accuracy_drop=settings.max_accuracy_drop)
+    yield made
     print_line((str(made.bundle), "bold"))
     print_engines(made.manifest)
     now = made.manifest.engines[0].name
     print_line(f"  {now} serves, " + ("as before" if now == made.before else f"in the place of {made.before}"))
 
 
-def _print_exported(made: ExportResult, as_json: bool) -> None:
-    if as_json:
-        print_json(made)
-        return
+def _print_exported(made: ExportResult) -> None:
     manifest, parity = made.manifest, made.parity
     print_line((str(made.bundle), "bold"))
     print_engines(manifest)

@@ -7,8 +7,8 @@ import typer
 
 from lensmith import api
 from lensmith.cli import VERBS
-from lensmith.cli.options import Json, group
-from lensmith.cli.output import print_json, print_line, print_table
+from lensmith.cli.options import Output, group
+from lensmith.cli.output import print_line, print_table
 
 SHOWN = 20
 """Number of skipped files in the table; --json has all."""
@@ -16,12 +16,10 @@ SHOWN = 20
 _Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of `lensmith serve --keep`.")]
 
 
-def show(folder: _Folder, as_json: Json = False) -> None:
+def show(folder: _Folder) -> Output:
     """Count stored uploads by predicted class, reason and true label."""
     found = api.FeedbackFolder(folder).summary()
-    if as_json:
-        print_json(found)
-        return
+    yield found
     print_line((str(found.folder), "bold"), f": {found.uploads:,} uploads, {found.bytes / 1e6:,.1f} MB")
     if not found.uploads or found.oldest is None or found.newest is None:
         return
@@ -44,8 +42,7 @@ def export(
             metavar="PATH", help="Copy those without a true label here, by predicted class, with an index.csv."
         ),
     ] = None,
-    as_json: Json = False,
-) -> None:
+) -> Output:
     """Make an image folder of the uploads with a true label.
 
     It has the layout OUT/LABEL that `lensmith train` reads. An image that was uploaded several times is copied once,
@@ -53,9 +50,7 @@ def export(
     until the service or `lensmith feedback clear` deletes them.
     """
     done = api.FeedbackFolder(folder).export(out, unlabelled)
-    if as_json:
-        print_json(done)
-        return
+    yield done
     written = sum(done.written.values())
     print_line((str(done.out), "bold"), f": {written:,} images added, {done.there:,} were there already")
     if done.written:
@@ -80,16 +75,13 @@ def clear(
         typer.Option(metavar="ID", help="Delete those of this request; can be repeated."),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Delete all of them.")] = False,
-    as_json: Json = False,
-) -> None:
+) -> Output:
     """Delete stored uploads with their records.
 
     Exported copies stay; their names are the SHA-256 of the image.
     """
     done = api.FeedbackFolder(folder).delete(older_than=older_than, request_ids=request_id or (), everything=all_)
-    if as_json:
-        print_json(done)
-        return
+    yield done
     print_line(f"{done.removed:,} removed, {done.bytes / 1e6:,.1f} MB freed; {done.left:,} are left.")
 
 

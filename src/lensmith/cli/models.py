@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 import typer
 
 from lensmith import api
-from lensmith.cli.options import Json, make_command
-from lensmith.cli.output import print_json, print_line, print_table
+from lensmith.cli.options import Output, make_command
+from lensmith.cli.output import print_line, print_table
 
 SHOWN_ROWS = 40
 
@@ -23,16 +23,13 @@ def models(
         Literal["cpu", "gpu", "edge"] | None,
         typer.Option("--for", metavar="cpu|gpu|edge", help="A few that suit such a machine, the best first."),
     ] = None,
-    as_json: Json = False,
-) -> None:
+) -> Output:
     """List the backbones, and whether their weights are on this machine.
 
     Parameters include the original head. Weights come with a pip package, or from the hub when a run needs them.
     """
     found = api.models(pattern, max_params=max_params, suited=suited)
-    if as_json:
-        print_json({"count": len(found), "backbones": found})
-        return
+    yield {"count": len(found), "backbones": found}
     last = "why" if suited else "family"
     rows = [
         (

@@ -1,8 +1,9 @@
 """Settings classes → command-line options: one option a field, its type, default and help from the field."""
 
+import functools
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -13,10 +14,14 @@ from pydantic.fields import FieldInfo
 from typer.core import TyperCommand
 from typer.main import get_command
 
+from lensmith.cli.output import exit_with, print_json
 from lensmith.config.base import Settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 """The option of every verb with a result."""
+
+Output = Iterator[object]
+"""A verb yields its result, which --json prints, and then prints it for people."""
 
 METAVARS = {int: "INT", float: "FLOAT", Path: "PATH", list[str]: "TEXT"}
 LONGEST_METAVAR = 24
@@ -40,7 +45,7 @@ class Verb(TyperCommand):
                 formatter.write_dl(panels[panel])
 
 
-def command_for(settings: type[Settings], run: Callable[..., None], **names: Any) -> Any:
+def command_for(settings: type[Settings], run: Callable[..., Output | None], **names: Any) -> Any:
     """A command whose options are the fields of `settings` and the keyword-only parameters of `run`.
 
     Args:
@@ -51,14 +56,14 @@ def command_for(settings: type[Settings], run: Callable[..., None], **names: Any
     return make_command(function_for(settings, run, **names))
 
 
-def make_command(function: Callable[..., None]) -> Any:
+def make_command(function: Callable[..., Output | None]) -> Any:
     """A function with typer's annotations as a command of its own."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command(cls=Verb)(function)
+    app.command(cls=Verb)(_with_json(function))
     return get_command(app)
 
 
-def group(title: str, **functions: Callable[..., None]) -> Any:
+def group(title: str, **functions: Callable[..., Output | None]) -> Any:
     """Functions as the commands of a group.
 
     Args:
@@ -67,13 +72,13 @@ def group(title: str, **functions: Callable[..., None]) -> Any:
     """
     app = typer.Typer(help=title, add_completion=False, no_args_is_help=True, rich_markup_mode=None)
     for name, function in functions.items():
-        app.command(name, cls=Verb)(function)
+        app.command(name, cls=Verb)(_with_json(function))
     return get_command(app)
 
 
 def function_for(
     settings: type[Settings],
-    run: Callable[..., None],
+    run: Callable[..., Output | None],
     optional: tuple[str, ...] = (),
     positional: tuple[str, ...] | None = None,
     renamed: Mapping[str, str] | None = None,
@@ -87,7 +92,7 @@ def function_for(
         positional: Fields that become arguments, where a verb has others than `settings`.
         renamed: Field → name of its flag for this verb, which shows no default.
     """
-    fields = settings.model_fields
+    fields, work = settings.model_fields, _with_json(run)
     arguments_of, renamed = settings.positional if positional is None else positional, renamed or {}
 
     def call(ctx: Any, **arguments: Any) -> None:
@@ -97,9 +102,9 @@ def function_for(
             new = settings.renamed[old]
             print(f"lensmith: {_flag(old)} is now called {_flag(new)}.", file=sys.stderr)
             given.setdefault(new, given.pop(old))
-        run(given, **arguments)
+        work(given, **arguments)
 
-    own = [p for p in inspect.signature(run, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    own = [p for p in inspect.signature(work, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY]
     panels = {name: panel for panel, names in settings.panels.items() for name in names.split()}
     order = ["", *settings.panels]
     parameters = [inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
@@ -115,6 +120,30 @@ def function_for(
     call.__name__ = run.__name__
     call.__doc__ = run.__doc__
     return call
+
+
+def _with_json(verb: Callable[..., Output | None]) -> Callable[..., object]:
+    """A verb that yields its result, with the option --json: the result is printed, and the verb goes no further.
+
+    A `problem` of the result then decides the exit code. A verb that yields nothing is returned unchanged.
+    """
+    if not inspect.isgeneratorfunction(verb):
+        return verb
+
+    @functools.wraps(verb)
+    def run(*args: Any, as_json: bool, **arguments: Any) -> None:
+        for result in verb(*args, **arguments):
+            if as_json:
+                print_json(result)
+                if problem := getattr(result, "problem", None):
+                    exit_with(problem)
+                return
+
+    own = inspect.signature(verb, eval_str=True)
+    option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json)
+    run.__signature__ = own.replace(parameters=[*own.parameters.values(), option])  # type: ignore[attr-defined]
+    run.__annotations__ = {**verb.__annotations__, "as_json": Json}
+    return run
 
 
 def _is_given(ctx: Any, name: str) -> bool:

@@ -10,7 +10,7 @@ import typer
 
 from lensmith import api
 from lensmith.cli import VERBS
-from lensmith.cli.options import Json, group
+from lensmith.cli.options import Json, Output, group
 from lensmith.cli.output import exit_with, print_json, print_line, print_table
 
 if TYPE_CHECKING:
@@ -68,8 +68,7 @@ def show(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="PATH", help="Also write a Mermaid flowchart: FILE.mmd or FILE.md.")
     ] = None,
-    as_json: Json = False,
-) -> None:
+) -> Output:
     """Show the state of each stage, and what a run would do now.
 
     Nothing is run.
@@ -77,9 +76,7 @@ def show(
     Example: `lensmith pipeline show examples/pipeline.yaml --out pipeline.md`
     """
     found = api.show_pipeline(file, folder=folder, out=out)
-    if as_json:
-        print_json(found)
-        return
+    yield found
     from lensmith.workflows.pipeline.show import STAGE_TITLES, duration
 
     print_line((found.name, "bold"), f"  {found.source}" + (f", last run {found.started}" if found.started else ""))

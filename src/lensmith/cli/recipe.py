@@ -8,8 +8,8 @@ import yaml
 
 from lensmith import api
 from lensmith.cli import VERBS
-from lensmith.cli.options import Json, group
-from lensmith.cli.output import print_json, print_line, print_table
+from lensmith.cli.options import Output, group
+from lensmith.cli.output import print_line, print_table
 
 OF_ONE_RUN = {"data", "out"}
 """Settings of one run, which a recipe leaves out."""
@@ -17,8 +17,7 @@ OF_ONE_RUN = {"data", "out"}
 
 def show(
     which: Annotated[str, typer.Argument(metavar="PRESET|FILE", help="A preset, or a recipe file.")] = "balanced",
-    as_json: Json = False,
-) -> None:
+) -> Output:
     """Print all settings of a preset or recipe file.
 
     The output is a recipe that `lensmith train --recipe` reads back.
@@ -27,24 +26,18 @@ def show(
     Example: `lensmith recipe show best > mine.yaml`
     """
     settings = api.recipe(which).model_dump(mode="json", exclude=OF_ONE_RUN)
-    if as_json:
-        print_json({"recipe": which, "settings": settings})
-        return
+    yield {"recipe": which, "settings": settings}
     print(f"# lensmith train DIR --recipe FILE\n{yaml.safe_dump(settings, sort_keys=False)}", end="")
 
 
-def validate(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Recipe file (YAML).")], as_json: Json = False
-) -> None:
+def validate(file: Annotated[Path, typer.Argument(metavar="FILE", help="Recipe file (YAML).")]) -> Output:
     """Check a recipe file before training.
 
     Shows which layers each phase trains. All mistakes are reported together: unknown settings, values, contradictions,
     an unknown backbone, missing files.
     """
     found = api.validate(file)
-    if as_json:
-        print_json(found)
-        return
+    yield found
     settings, stages = found.settings, found.stages
     print_line(
         (f"{file}", "bold"), ": ", ("usable", "green"), f"; {settings.model}, {settings.step_images} images a step"

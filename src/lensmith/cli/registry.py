@@ -7,8 +7,8 @@ import typer
 
 from lensmith import api
 from lensmith.cli import VERBS
-from lensmith.cli.options import Json, group
-from lensmith.cli.output import print_json, print_line, print_table
+from lensmith.cli.options import Output, group
+from lensmith.cli.output import print_line, print_table
 from lensmith.registry.references import CHAMPION
 
 Uri = Annotated[
@@ -30,8 +30,7 @@ def push(
     ] = None,
     alias: Annotated[str | None, typer.Option(help="Alias for the version, such as champion.")] = None,
     tracking_uri: Uri = None,
-    as_json: Json = False,
-) -> None:
+) -> Output:
     """Register a bundle as a version of a model.
 
     The same bundle is not registered twice.
@@ -39,9 +38,7 @@ def push(
     Example: `lensmith registry push runs/flowers/bundle --name flowers --alias champion`
     """
     pushed = api.Registry(tracking_uri).push(bundle, name, alias=alias)
-    if as_json:
-        print_json(pushed)
-        return
+    yield pushed
     version = pushed.version
     state = "pushed" if pushed.new else "was there already"
     print_line((f"{version.name}@{version.version}", "bold"), f"  {state}{_named(version.aliases)}")
@@ -51,12 +48,10 @@ def push(
         print_line(f"Next: lensmith registry alias {version.name}@{version.version} {CHAMPION}")
 
 
-def list_(tracking_uri: Uri = None, as_json: Json = False) -> None:
+def list_(tracking_uri: Uri = None) -> Output:
     """List the models, with their aliases."""
     found = api.Registry(tracking_uri).models()
-    if as_json:
-        print_json({"models": found})
-        return
+    yield {"models": found}
     if not found:
         print_line("No model is registered yet.")
         return
@@ -75,14 +70,11 @@ def list_(tracking_uri: Uri = None, as_json: Json = False) -> None:
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME[@WHICH]", help="Model, or one version of it.")],
     tracking_uri: Uri = None,
-    as_json: Json = False,
-) -> None:
+) -> Output:
     """Show a model's versions, or one version in detail."""
     if "@" not in name:
         model = api.Registry(tracking_uri).model(name)
-        if as_json:
-            print_json(model)
-            return
+        yield model
         rows = [
             (
                 int(version.version),
@@ -96,9 +88,7 @@ def show(
         print_table(model.name, ("version", "aliases", "accuracy", "bundle", "pushed (UTC)"), rows)
         return
     version = api.Registry(tracking_uri).version(name)
-    if as_json:
-        print_json(version)
-        return
+    yield version
     print_line((f"{version.name}@{version.version}", "bold"), f"  pushed {version.created:%Y-%m-%d %H:%M} UTC")
     facts = {"aliases": ", ".join(version.aliases) or "–", "content": version.content or "no bundle"}
     facts |= {"source": version.as_dict()["source"], "run": version.run or "–"}
@@ -111,8 +101,7 @@ def alias(
     alias: Annotated[str, typer.Argument(metavar="ALIAS", help="Such as champion.")],
     remove: Annotated[bool, typer.Option("--remove", help="Remove the alias.")] = False,
     tracking_uri: Uri = None,
-    as_json: Json = False,
-) -> None:
+) -> Output:
     """Point an alias to a version.
 
     For champion, the alias `previous` then names the champion before it.
@@ -121,9 +110,7 @@ def alias(
     """
     registry = api.Registry(tracking_uri)
     moved = registry.remove_alias(name, alias) if remove else registry.set_alias(name, alias)
-    if as_json:
-        print_json(moved)
-        return
+    yield moved
     if moved.now is None:
         print_line((f"{moved.name}@{moved.alias}", "bold"), f"  is no longer there; it named version {moved.before}")
     else:
@@ -138,25 +125,20 @@ def pull(
         typer.Option(metavar="PATH", help="Folder to write, or a file that ends in .zip; by default the cache alone."),
     ] = None,
     tracking_uri: Uri = None,
-    as_json: Json = False,
-) -> None:
+) -> Output:
     """Fetch a bundle from the registry, and verify it."""
     pulled = api.Registry(tracking_uri).pull(name, out)
-    if as_json:
-        print_json(pulled)
-        return
+    yield pulled
     print_line((f"{pulled.version.name}@{pulled.version.version}", "bold"), f"  {pulled.path}")
 
 
-def rollback(name: _Model, tracking_uri: Uri = None, as_json: Json = False) -> None:
+def rollback(name: _Model, tracking_uri: Uri = None) -> Output:
     """Make the previous champion the champion again.
 
     A second rollback undoes the first.
     """
     moved = api.Registry(tracking_uri).rollback(name)
-    if as_json:
-        print_json(moved)
-        return
+    yield moved
     print_line(
         (f"{moved.name}@{moved.alias}", "bold"), f"  names version {moved.now} again, in the place of {moved.before}"
     )

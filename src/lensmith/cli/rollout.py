@@ -12,7 +12,7 @@ from rich.text import Text
 
 from lensmith import api
 from lensmith.cli import VERBS
-from lensmith.cli.options import Json, function_for, group
+from lensmith.cli.options import Json, Output, function_for, group
 from lensmith.cli.output import make_table, print_json, print_line, show
 from lensmith.cli.registry import Uri
 from lensmith.config import RolloutSettings
@@ -33,7 +33,7 @@ _Name = Annotated[str, typer.Argument(metavar="NAME", help="Registered model, as
 _Reason = Annotated[str, typer.Option("--reason", help="Why, for the audit trail.")]
 
 
-def start(given: dict[str, Any], *, as_json: Json = False) -> None:
+def start(given: dict[str, Any]) -> Output:
     """Start a canary release of a version.
 
     The version answers a share of the champion's requests. Every service that follows NAME@champion takes part. Guards
@@ -44,9 +44,7 @@ def start(given: dict[str, Any], *, as_json: Json = False) -> None:
     """
     release = api.Rollout(given.pop("name"), given.pop("tracking_uri", None))
     started = release.start(**given)
-    if as_json:
-        print_json(started)
-        return
+    yield started
     what = f"works on copies of {started.share:g} %" if started.shadow else f"gets {started.share:g} %"
     print_line(
         (started.id, "bold"), f": version {started.challenger} {what} of the requests of version {started.champion}."
@@ -80,17 +78,17 @@ def status(
                 live.update(_render(each), refresh=True)
 
 
-def promote(name: _Name, reason: _Reason = "", tracking_uri: Uri = None, as_json: Json = False) -> None:
+def promote(name: _Name, reason: _Reason = "", tracking_uri: Uri = None) -> Output:
     """End the rollout: the challenger becomes the champion.
 
     The guards are not asked. The alias `previous` then names the old champion.
     """
-    _print_end(*api.Rollout(name, tracking_uri).promote(reason), as_json)
+    yield from _end(*api.Rollout(name, tracking_uri).promote(reason))
 
 
-def abort(name: _Name, reason: _Reason = "", tracking_uri: Uri = None, as_json: Json = False) -> None:
+def abort(name: _Name, reason: _Reason = "", tracking_uri: Uri = None) -> Output:
     """End the rollout: the champion answers all requests again."""
-    _print_end(*api.Rollout(name, tracking_uri).abort(reason), as_json)
+    yield from _end(*api.Rollout(name, tracking_uri).abort(reason))
 
 
 def _until_ended(release: api.Rollout) -> Iterator[RolloutStatus]:
@@ -102,10 +100,8 @@ def _until_ended(release: api.Rollout) -> Iterator[RolloutStatus]:
         time.sleep(WATCH_S)
 
 
-def _print_end(rollout: CanaryRelease, decision: Decision, as_json: bool) -> None:
-    if as_json:
-        print_json({"rollout": rollout, "decision": decision})
-        return
+def _end(rollout: CanaryRelease, decision: Decision) -> Output:
+    yield {"rollout": rollout, "decision": decision}
     stays = rollout.challenger if decision.outcome == "promoted" else rollout.champion
     print_line((rollout.id, "bold"), f" is {decision.outcome}: version {stays} is the champion of {rollout.name}.")
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lensmith import api
 from lensmith.cli.options import command_for
 from lensmith.config import ServeSettings
 
@@ -12,8 +13,6 @@ def serve(given: dict[str, Any]) -> None:
     The bundle is verified first; the address is printed when the service is ready. On Ctrl-C or SIGTERM the service
     finishes running requests and exits with 0. LENSMITH_SERVE_BUNDLE or lensmith.yaml may name the bundle instead.
     """
-    from lensmith import api
-
     api.serve(**given)
 
 

@@ -3,12 +3,12 @@
 import sys
 from typing import Any
 
-from lensmith.cli.options import Json, command_for
-from lensmith.cli.output import print_json
+from lensmith import api
+from lensmith.cli.options import Output, command_for
 from lensmith.config import TokenSettings
 
 
-def token(given: dict[str, Any], *, as_json: Json = False) -> None:
+def token(given: dict[str, Any]) -> Output:
     """Make a token with which SUBJECT may call the service, and print it on standard output, alone.
 
     Signed with a secret (HS256; the service gets the same file as --jwt-secret-file), or with a private key (RS256,
@@ -17,14 +17,10 @@ def token(given: dict[str, Any], *, as_json: Json = False) -> None:
 
     Example: `lensmith token robot --secret-file secret > robot.token`
     """
-    from lensmith import api
-
     made = api.token(**given)
     if made.new_secret:
         print(f"lensmith: a new secret is in {made.new_secret}; only you may read it.", file=sys.stderr)
-    if as_json:
-        print_json(made)
-        return
+    yield made
     print(made.text, flush=True)
     what = f"{made.subject} may {' and '.join(made.scopes)} until {made.expires:%Y-%m-%d %H:%M} UTC ({made.algorithm})"
     print(f"lensmith: {what}", file=sys.stderr)

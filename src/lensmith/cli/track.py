@@ -7,14 +7,11 @@ import typer
 
 from lensmith import api
 from lensmith.cli import VERBS
-from lensmith.cli.options import Json, function_for, group
-from lensmith.cli.output import exit_with, print_json, print_line, print_table
+from lensmith.cli.options import Output, function_for, group
+from lensmith.cli.output import print_line, print_table
 from lensmith.config import TrackSettings
 
-_Runs = Annotated[
-    list[Path] | None,
-    typer.Argument(metavar="RUN", help="Run folders; all in runs/ by default."),
-]
+_Runs = Annotated[list[Path] | None, typer.Argument(metavar="RUN", help="Run folders; all in runs/ by default.")]
 
 
 def ui(given: dict[str, Any]) -> None:
@@ -26,36 +23,28 @@ def ui(given: dict[str, Any]) -> None:
     api.track_ui(**given)
 
 
-def sync(runs: _Runs = None, as_json: Json = False) -> None:
+def sync(runs: _Runs = None) -> Output:
     """Send what the tracking server did not receive.
 
     With RUN, also runs that were not tracked. Nothing is sent twice. Exits with 2 if something still does not arrive.
     """
     synced = api.sync_runs(runs or ())
-    problem = synced.problem
-    if as_json:
-        print_json(synced)
-        if problem:
-            exit_with(problem)
-        return
+    yield synced
     if not synced.runs:
         print_line("Everything had been sent.")
         return
     rows = [(sent.run, sent.run_id, sent.bytes, sent.problem or "complete") for sent in synced.runs]
     print_table("", ("run", "MLflow run", "bytes sent", "state"), rows)
-    if problem:
-        raise problem
+    if synced.problem:
+        raise synced.problem
 
 
 def list_(
     limit: Annotated[int, typer.Option(metavar="INT", min=1, max=1000, help="Largest number of runs.")] = 20,
-    as_json: Json = False,
-) -> None:
+) -> Output:
     """List the latest tracked runs, with their best validation accuracy."""
     found = api.tracked_runs(limit)
-    if as_json:
-        print_json({"runs": found})
-        return
+    yield {"runs": found}
     if not found:
         print_line("No run has been tracked.")
         return

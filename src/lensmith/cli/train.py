@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lensmith import api
-from lensmith.cli.options import Json, command_for
-from lensmith.cli.output import print_json, print_line
+from lensmith.cli.options import Output, command_for
+from lensmith.cli.output import print_line
 from lensmith.config import TrainSettings
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ Resume = Annotated[
 ]
 
 
-def train(given: dict[str, Any], *, recipe: Recipe = None, resume: Resume = None, as_json: Json = False) -> None:
+def train(given: dict[str, Any], *, recipe: Recipe = None, resume: Resume = None) -> Output:
     """Fine-tune a pretrained backbone on labelled images, and export the best epoch as a bundle.
 
     `--time-budget 20m` chooses image size, stages and epochs so that the bundle is ready in time. Ctrl-C saves and
@@ -40,11 +40,8 @@ def train(given: dict[str, Any], *, recipe: Recipe = None, resume: Resume = None
         trained = api.train(given.pop("data", None), recipe=recipe, resume=resume, **given)
     finally:
         leave()
-    if not leads():
-        return
-    if as_json:
-        print_json(trained)
-    else:
+    if leads():
+        yield trained
         print_trained(trained)
 
 
