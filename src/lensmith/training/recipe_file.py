@@ -59,7 +59,11 @@ def validate(path: Path) -> ValidatedRecipe:
         SettingsError: the recipe's mistakes.
         MissingPackageError: a package that it needs is not installed.
     """
-    written = read_yaml(path)
+    return validate_content(path, read_yaml(path))
+
+
+def validate_content(path: Path, written: Mapping[str, Any]) -> ValidatedRecipe:
+    """Validate the content of the recipe file `path`; see `validate`."""
     settings = settings_of({}, {**WITHOUT_DATA, **written}, others=missing_names(TrainSettings.layers({}, written)))
     bare = settings.model_copy(update={"pretrained": False, "weights": None})
     network = backbone.build(bare, classes=2)

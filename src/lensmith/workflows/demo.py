@@ -25,12 +25,7 @@ from lensmith.evaluation.run import evaluate
 from lensmith.serving.child_process import start_service
 from lensmith.workflows.train_and_export import train
 
-RECIPE: dict[str, Any] = {
-    "preset": "fast",
-    "model": "tf_efficientnet_lite0",
-    "image_size": 128,
-    "resize": "squash",
-}
+RECIPE: dict[str, Any] = {"preset": "fast", "model": "tf_efficientnet_lite0", "image_size": 128, "resize": "squash"}
 """A minute of training on two cores: the frozen backbone computes features once, and L-BFGS fits the head."""
 
 CONNECTIONS = 4

@@ -118,12 +118,7 @@ def train(
 def settings_for(
     given: Mapping[str, Any], recipe: str | PathLike[str] | None, base_settings: Mapping[str, Any] | None = None
 ) -> TrainSettings:
-    """The settings of a new run.
-
-    Args:
-        given: settings given by flag or keyword; None means not given.
-        recipe: a YAML file of settings, under those given.
-        base_settings: settings under the recipe and over the preset.
+    """The settings of a new run, from arguments as those of `train`.
 
     Raises:
         SettingsError: settings that cannot be used.

@@ -21,20 +21,15 @@ MIN_FREE_GPU_SHARE = 0.2
 
 def check_hardware(torch: Any) -> list[MachineFinding]:
     """Run all checks of this file; `torch` is the imported module, or None."""
-    memory = psutil.virtual_memory()
+    memory, name = psutil.virtual_memory(), machine.processor()
+    driver = Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") is not None
     return [
-        processor(),
+        MachineFinding("Processor", "Name", name, facts={"processor": name}),
         cores(os.cpu_count() or 1, machine.affinity_cores(), machine.quota_cores(), machine.allowed_cores()),
         instruction_sets(platform.machine(), machine.instruction_sets()),
         memory_free(memory.total, memory.available, machine.memory_limit_bytes()),
-        *gpus(torch, driver_present()),
+        *gpus(torch, driver),
     ]
-
-
-def processor() -> MachineFinding:
-    """The processor's name."""
-    name = machine.processor()
-    return MachineFinding("Processor", "Name", name, facts={"processor": name})
 
 
 def cores(host: int, affinity: int, quota: float | None, allowed: int) -> MachineFinding:
@@ -69,11 +64,6 @@ def memory_free(total: int, available: int, limit: int | None) -> MachineFinding
     if min(available, limit or available) < LOW_MEMORY_BYTES:
         remedy = "Training needs 2 GB or more: end other programs or raise the limit, or lower --batch-size."
     return MachineFinding("Memory", "Memory", value, remedy, facts)
-
-
-def driver_present() -> bool:
-    """Whether an NVIDIA driver seems to be installed, found out without any library."""
-    return Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") is not None
 
 
 def gpus(torch: Any, driver: bool) -> list[MachineFinding]:

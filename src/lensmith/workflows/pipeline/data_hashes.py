@@ -16,6 +16,7 @@ from lensmith.core.machine import allowed_cores
 from lensmith.core.progress import track
 from lensmith.core.threads import map_in_order
 from lensmith.data.scan import ImageSet
+from lensmith.workflows.pipeline.folder import read_json
 
 
 def hash_images(images: ImageSet, cache: Path) -> dict[str, str]:
@@ -63,6 +64,6 @@ def _hash_files(root: Path, paths: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _read_cache(cache: Path) -> dict[str, tuple[str, str]]:
-    with suppress(OSError, ValueError, TypeError, AttributeError):
-        return {str(path): (str(stamp), str(sha)) for path, (stamp, sha) in json.loads(cache.read_bytes()).items()}
+    with suppress(ValueError, TypeError):
+        return {path: (str(stamp), str(sha)) for path, (stamp, sha) in read_json(cache).items()}
     return {}

@@ -78,8 +78,8 @@ class PipelineFolder:
 
     def read_record(self, stage: str, key: str) -> StageRecord | None:
         """The record of a stage; None if the stage has not finished."""
-        with suppress(OSError, ValueError, TypeError):
-            return StageRecord(**json.loads((self.stage_folder(stage, key) / RECORD).read_bytes()))
+        with suppress(TypeError):
+            return StageRecord(**read_json(self.stage_folder(stage, key) / RECORD))
         return None
 
     def write_record(
@@ -97,26 +97,13 @@ class PipelineFolder:
         for old in sorted(others, key=lambda each: each.stat().st_mtime, reverse=True)[keep - 1 :]:
             shutil.rmtree(old, ignore_errors=True)
 
-    def write_state(self, state: Mapping[str, Any]) -> None:
-        """Write the states of the current run."""
-        write_json(self.path / STATE, state)
-
-    def read_state(self) -> dict[str, Any] | None:
-        """The states of the latest run; None if the pipeline never ran."""
-        with suppress(OSError, ValueError):
-            found = json.loads((self.path / STATE).read_bytes())
-            return found if isinstance(found, dict) else None
-        return None
-
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Lock the folder during the block, so that one process at a time runs the pipeline.
 
         Raises:
             RunError: another process has held the lock for WAIT_S seconds.
-            OutputError: as `make`.
         """
-        self.make()
         with ExitStack() as lock:
             try:
                 lock.enter_context(locked(self.path / LOCK, WAIT_S))
@@ -135,6 +122,14 @@ class PipelineFolder:
             return lock.exists() and is_locked(lock)
         except OSError:  # a read-only folder
             return False
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The mapping in a JSON file; empty if there is no file, or it holds something else."""
+    with suppress(OSError, ValueError):
+        found = json.loads(path.read_bytes())
+        return found if isinstance(found, dict) else {}
+    return {}
 
 
 def write_json(path: Path, content: Any) -> None:

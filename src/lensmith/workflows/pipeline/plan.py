@@ -32,13 +32,11 @@ class PlannedStage:
     """One stage of a plan.
 
     Attributes:
-        name: one of `STAGES`.
         on: whether the stage runs; False if the file switches it off.
         needs: stages whose output is this stage's input, without those that are off.
         key: hash of the stage's settings and inputs; equal keys give equal results. Empty if the stage is off.
     """
 
-    name: str
     on: bool
     needs: tuple[str, ...]
     key: str
@@ -131,7 +129,7 @@ def _plan_stages(valid: ValidPipeline, folder: PipelineFolder) -> PipelinePlan:
         settings = settings.model_dump(mode="json") if isinstance(settings, BaseModel) else settings
         whole = [name, __version__, settings, [stages[need].key for need in inputs], data]
         key = hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()[:16]
-        stages[name] = PlannedStage(name, on, inputs, key if on else "")
+        stages[name] = PlannedStage(on, inputs, key if on else "")
         return stages[name]
 
     add("check", file.check is not None, file.check, data=data)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +15,7 @@ from lensmith.core.result import Result
 from lensmith.core.version import __version__
 from lensmith.errors import LensmithError, SettingsError
 from lensmith.training.signals import RunInterruptedError
-from lensmith.workflows.pipeline.folder import StageRecord
+from lensmith.workflows.pipeline.folder import STATE, StageRecord, read_json, write_json
 from lensmith.workflows.pipeline.plan import STAGES, PipelinePlan, make_plan
 from lensmith.workflows.pipeline.stages import STAGE_FUNCTIONS, is_fresh
 
@@ -131,11 +129,7 @@ class _Runner:
     """
 
     def __init__(
-        self,
-        plan: PipelinePlan,
-        force: str | None,
-        until: str | None,
-        on_progress: Callable[[StageResult], None],
+        self, plan: PipelinePlan, force: str | None, until: str | None, on_progress: Callable[[StageResult], None]
     ) -> None:
         self.plan, self.force, self.on_progress = plan, force, on_progress
         self.last = STAGES.index(until) if until else len(STAGES)
@@ -146,7 +140,7 @@ class _Runner:
 
     def run(self) -> PipelineResult:
         """Run the stages until one fails."""
-        started = time.perf_counter()
+        plan, started = self.plan, time.perf_counter()
         for number, stage in enumerate(self.result.stages):
             if stage.state == "off" or number > self.last:
                 continue
@@ -155,7 +149,8 @@ class _Runner:
             except LensmithError as error:
                 stage.state = "stopped" if isinstance(error, RunInterruptedError) else "failed"
                 stage.message = error.arrived
-                stage.values = self._partial_values(stage.stage)
+                # The report that a failed stage has written, such as gate.json.
+                stage.values = read_json(plan.stage_folder(stage.stage) / f"{stage.stage}.json")
                 self.result.error = error
             except BaseException:
                 stage.state = "stopped"
@@ -192,17 +187,10 @@ class _Runner:
         self._finish(result, "done", plan.folder.write_record(name, stage.key, inputs, values, result.seconds))
         plan.folder.prune(name, stage.key, plan.file.keep)
 
-    def _partial_values(self, stage: str) -> Mapping[str, Any]:
-        """The report that a failed stage has written, such as gate.json."""
-        with suppress(OSError, ValueError):
-            found = json.loads((self.plan.stage_folder(stage) / f"{stage}.json").read_bytes())
-            return found if isinstance(found, dict) else {}
-        return {}
-
     def _finish(self, result: StageResult, state: str, record: StageRecord) -> None:
         self.record_ids[result.stage] = record.id
         result.state, result.seconds = state, record.seconds
         result.message, result.values = str(record.values.get("said", "")), record.values
 
     def _write_state(self) -> None:
-        self.plan.folder.write_state({**self.result.as_dict(), "pid": os.getpid()})
+        write_json(self.plan.folder.path / STATE, {**self.result.as_dict(), "pid": os.getpid()})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lensmith.core.files import atomic_write
 from lensmith.errors import LensmithError, OutputError, RunError
-from lensmith.workflows.pipeline.folder import STATE, PipelineFolder
+from lensmith.workflows.pipeline.folder import STATE, PipelineFolder, read_json
 from lensmith.workflows.pipeline.plan import PipelinePlan, make_plan
 from lensmith.workflows.pipeline.run import PipelineResult, StageResult
 
@@ -80,20 +80,19 @@ def _css_class(state: str) -> str:
 
 
 def _from_folder(path: Path) -> PipelineResult:
-    folder = PipelineFolder(path)
-    state = folder.read_state()
-    if state is None:
+    state = read_json(path / STATE)
+    if not state:
         raise RunError(
             f"The folder of a pipeline was expected at {path}.",
             f"It holds no {STATE}.",
             "Give the pipeline's file, or run it first: lensmith pipeline run FILE",
         )
-    stages = _stored_results(folder, state["stages"])
+    stages = _stored_results(PipelineFolder(path), state["stages"])
     return PipelineResult(state["name"], Path(state["file"]), path, stages, state["started"], state["seconds"])
 
 
 def _from_plan(plan: PipelinePlan) -> PipelineResult:
-    state = plan.folder.read_state() or {"stages": [], "started": "", "seconds": 0.0}
+    state = read_json(plan.folder.path / STATE) or {"stages": [], "started": "", "seconds": 0.0}
     latest = {result.stage: result for result in _stored_results(plan.folder, state["stages"])}
     record_ids: dict[str, str | None] = {}
     stages = []

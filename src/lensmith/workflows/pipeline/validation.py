@@ -1,14 +1,10 @@
 """Validation of a pipeline's file as a whole: against the data, the installed packages, and the verbs that it calls."""
 
-import json
 import re
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from lensmith.bundle.format import Bundle
 from lensmith.config import ExportSettings
@@ -151,13 +147,9 @@ def _train_section(parsed: ParsedPipeline) -> dict[str, Any]:
 
 def validate_network(parsed: ParsedPipeline, train: Mapping[str, Any]) -> None:
     """Validate the training's settings as `lensmith recipe validate` does, which builds the network."""
-    from lensmith.training.recipe_file import validate
+    from lensmith.training.recipe_file import validate_content
 
-    with tempfile.TemporaryDirectory() as folder:
-        recipe = Path(folder) / "recipe.yaml"
-        plain = json.loads(json.dumps(train, default=str))
-        recipe.write_text(yaml.safe_dump(plain), encoding="utf-8")
-        _collect(parsed, "train", lambda: validate(recipe))
+    _collect(parsed, "train", lambda: validate_content(parsed.source, train))
 
 
 def _collect(parsed: ParsedPipeline, section: str, validate: Callable[[], object]) -> None:
