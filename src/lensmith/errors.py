@@ -8,7 +8,7 @@
     ├── RunError         a training run that cannot be resumed, or that is missing
     ├── ParityError      an exported graph that does not predict as the trained model does
     ├── BundleError      a bundle that is damaged, incomplete or of another schema
-    ├── OutputError      the place where a result should go is taken, full or closed
+    ├── OutputError      an output path that is in use, full or closed
     ├── ServiceError     the service cannot start
     ├── RegistryError    no such model, version or alias
     │   └── RegistryUnreachableError  the registry does not answer, for now
@@ -86,7 +86,7 @@ class BundleError(LensmithError):
 
 
 class OutputError(LensmithError):
-    """The place where a result should go is taken, full or closed."""
+    """An output path that is in use, full or closed."""
 
 
 class ServiceError(LensmithError):

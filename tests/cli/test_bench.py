@@ -27,7 +27,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def url() -> Iterator[str]:
+def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr("lensmith.ops.loadtest.run.SYNTHETIC_IMAGES", 1)  # each takes tens of milliseconds
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -43,7 +44,7 @@ def test_people_get_a_table(run: Run, url: str, tmp_path: Path) -> None:
 
 
 def test_programs_get_one_line(run: Run, url: str) -> None:
-    code, out, err = run("bench", url, "--duration", "1s", "--warmup-time", "0", "--clients", "2", "--json")
+    code, out, err = run("bench", url, "--duration", "0.3", "--warmup-time", "0", "--clients", "2", "--json")
     found = json.loads(out)
     assert (code, err, out.count("\n")) == (0, "", 1)
     assert found["mode"] == "closed"

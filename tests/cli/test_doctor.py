@@ -41,10 +41,3 @@ def test_a_problem_exits_with_1(findings: list[MachineFinding], run: Run) -> Non
     content = json.loads(out)
     assert (code, content["status"], content["cores_allowed"]) == (1, "problem", 2)
     assert content["findings"][0]["remedy"] is None
-
-
-@pytest.mark.slow
-def test_this_machine_is_checked(run: Run) -> None:
-    code, out, _ = run("doctor")
-    assert "Cores allowed" in out
-    assert (code == 0) is ("no problems" in out)

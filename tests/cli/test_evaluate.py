@@ -32,7 +32,7 @@ def test_people_read_what_a_threshold_of_confidence_does(
     _, out, _ = run("evaluate", unsure_bundle.path, colours, "--out", tmp_path / "out")
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert "answers given 0.9600 confidence 0.9000 and above" in lines
-    assert "right of those 1.0000 0.95 was wanted" in lines
+    assert "correct of those 1.0000 0.95 was wanted" in lines
 
 
 def test_json_is_one_object(run: Run, colour_bundle: Bundle, colours: Path, tmp_path: Path) -> None:

@@ -2,26 +2,15 @@
 
 import http.client
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fixtures.command_line import Run
 from lensmith.bundle.format import Bundle
 from lensmith.feedback import storage
 from lensmith.serving.child_process import start_service
-
-
-def lensmith(*said: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "lensmith", *map(str, said)], capture_output=True, text=True)
-
-
-def as_json(*said: str | Path) -> Any:
-    result = lensmith(*said, "--json")
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
 
 
 def post(url: str, path: str, body: bytes) -> Any:
@@ -38,8 +27,13 @@ def post(url: str, path: str, body: bytes) -> Any:
 
 @pytest.mark.slow
 def test_from_uploads_to_a_folder_for_the_next_training(
-    colour_bundle: Bundle, shared_colours: Path, tmp_path: Path
+    colour_bundle: Bundle, shared_colours: Path, tmp_path: Path, run: Run
 ) -> None:
+    def as_json(*args: object) -> Any:
+        code, out, err = run(*args, "--json")
+        assert code == 0, err
+        return json.loads(out)
+
     folder, out, others = tmp_path / "kept", tmp_path / "photos", tmp_path / "others"
     with start_service(colour_bundle.path, keep=folder, keep_share=1.0, deadline_ms=20_000) as service:
         names = []
@@ -55,19 +49,17 @@ def test_from_uploads_to_a_folder_for_the_next_training(
     shown = as_json("feedback", "show", folder)
     assert (shown["uploads"], shown["labelled"], shown["right"]) == (12, 9, 9)
     assert shown["labels"]["red"] == {"kept": 4, "random": 4, "labelled": 3}
-    table = lensmith("feedback", "show", folder).stdout
+    table = run("feedback", "show", folder)[1]
     assert "12 uploads" in table
     assert "9 have a true label" in table
 
     done = as_json("feedback", "export", folder, out, "--unlabelled", others)
     assert done["written"] == {"blue": 3, "green": 3, "red": 3}
     assert done["unlabelled"] == 3
-    said = lensmith("feedback", "export", folder, out)
-    assert "0 images added, 9 were there already" in said.stdout
+    assert "0 images added, 9 were there already" in run("feedback", "export", folder, out)[1]
 
     checked = as_json("data", "check", out)
     assert (checked["usable"], checked["problems"]) == (9, 0)
-    assert lensmith("data", "check", out).returncode == 0
 
     cleared = as_json("feedback", "clear", folder, "--request-id", names[0], "--request-id", names[1])
     assert (cleared["removed"], cleared["left"]) == (2, 10)
@@ -76,25 +68,23 @@ def test_from_uploads_to_a_folder_for_the_next_training(
     assert as_json("data", "check", out)["usable"] == 9
 
 
-@pytest.mark.slow
-def test_mistakes_are_said_in_plain_words_and_exit_with_2(tmp_path: Path) -> None:
+def test_mistakes_are_said_in_plain_words_and_exit_with_2(tmp_path: Path, run: Run) -> None:
     (tmp_path / "kept").mkdir()
-    for said in (
+    for args in (
         ("show", tmp_path / "nowhere"),
         ("export", tmp_path / "nowhere", tmp_path / "out"),
         ("export", tmp_path / "kept", tmp_path / "kept"),
         ("clear", tmp_path / "kept"),
         ("clear", tmp_path / "kept", "--older-than", "soon"),
     ):
-        result = lensmith("feedback", *said)
-        assert result.returncode == 2
-        assert result.stderr.startswith("lensmith: ")
-        assert "Traceback" not in result.stderr
+        code, _, err = run("feedback", *args)
+        assert code == 2
+        assert err.startswith("lensmith: ")
     assert [each.name for each in tmp_path.iterdir()] == ["kept"]
 
 
-def test_a_service_that_cannot_keep_says_so_and_exits_with_2(colour_bundle: Bundle, tmp_path: Path) -> None:
+def test_a_service_that_cannot_keep_says_so_and_exits_with_2(colour_bundle: Bundle, tmp_path: Path, run: Run) -> None:
     (tmp_path / "file").write_text("")
-    result = lensmith("serve", colour_bundle.path, "--port", "0", "--keep", tmp_path / "file")
-    assert result.returncode == 2
-    assert "--keep" in result.stderr
+    code, _, err = run("serve", colour_bundle.path, "--port", "0", "--keep", tmp_path / "file")
+    assert code == 2
+    assert "--keep" in err

@@ -8,42 +8,39 @@ from pathlib import Path
 import pytest
 
 from fixtures.command_line import Run
-from lensmith.bundle.format import Bundle
+from lensmith import api
+from lensmith.bundle.format import MANIFEST, Bundle
 from lensmith.registry.client import client
 
 Remake = Callable[..., Bundle]
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite file with MLflow's tables, to be copied."""
-    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    client(f"sqlite:///{file}")
-    return file
-
-
 @pytest.fixture
-def run(run: Run, empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(run: Run, workspace: Path) -> Run:
     """`run(verb, …)` in a folder with an empty registry."""
-    (tmp_path / "runs").mkdir()
-    shutil.copy(empty_database, tmp_path / "runs" / "mlflow.db")
-    monkeypatch.chdir(tmp_path)
-    for name in ("LENSMITH_TRACKING_URI", "MLFLOW_TRACKING_URI"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("LENSMITH_CACHE", str(tmp_path / "cache"))
     return run
+
+
+@pytest.fixture(scope="module")
+def pushed(colour_bundle: Bundle, empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with two versions of flowers, of which the second is champion; to be copied."""
+    folder = tmp_path_factory.mktemp("flowers")
+    shutil.copy(empty_database, folder / "mlflow.db")
+    for version in ("old", "new"):
+        shutil.copytree(colour_bundle.path, folder / version)
+        fields = {"name": "flowers", "version": version, "metrics": {"accuracy": 0.9}}
+        (folder / version / MANIFEST).write_text(colour_bundle.manifest.model_copy(update=fields).model_dump_json())
+        api.Registry(str(folder / "mlflow.db")).push(folder / version, alias="champion")
+    return folder / "mlflow.db"
 
 
 @pytest.fixture
-def flowers(run: Run, remake: Remake) -> Run:
+def flowers(run: Run, pushed: Path) -> Run:
     """The same, with two versions of flowers, of which the second is champion."""
-    for version in ("old", "new"):
-        bundle = remake(version, name="flowers", version=version, metrics={"accuracy": 0.9})
-        assert run("registry", "push", bundle.path, "--alias", "champion")[0] == 0
+    shutil.copy(pushed, "runs/mlflow.db")
     return run
 
 
-@pytest.mark.slow
 def test_people_see_what_a_push_did(run: Run, remake: Remake) -> None:
     bundle = remake("bundle", name="flowers")
     code, out, err = run("registry", "push", bundle.path)
@@ -131,7 +128,6 @@ def test_bench_starts_a_service_for_a_name(flowers: Run) -> None:
     assert json.loads(out)["requests"] > 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "error", "said"),
     [
@@ -140,30 +136,23 @@ def test_bench_starts_a_service_for_a_name(flowers: Run) -> None:
         (["registry", "show", "flowers@9"], "RegistryError", "It has 2, 1"),
         (["registry", "pull", "flowers@chamion"], "RegistryError", "It has champion (version 2)"),
         (["registry", "pull", "flowers"], "RegistryError", "NAME@ALIAS or NAME@VERSION"),
-        (["registry", "alias", "flowers", "champion"], "RegistryError", "NAME@ALIAS or NAME@VERSION"),
         (["registry", "alias", "flowers@1", "v3"], "RegistryError", "'v3'"),
         (["registry", "alias", "flowers", "nothing", "--remove"], "RegistryError", "There is none"),
         (["registry", "rollback", "zebras"], "RegistryError", "It has flowers"),
         (["registry", "push", "lensmith.yaml"], "BundleError", "There is none"),
-        (["registry", "push", "flowers", "--name", "a/b"], "BundleError", "There is none"),
         (["registry", "list", "--tracking-uri", "file:///srv"], "RegistryError", "file:///srv"),
         (["registry", "list", "--tracking-uri", "none.db"], "RegistryError", "There is none"),
         (["registry", "list", "--tracking-uri", "http://127.0.0.1:1"], "RegistryUnreachableError", "127.0.0.1:1"),
         (["predict", "flowers@nobody", "x.png"], "RegistryError", "It has champion"),
-        (["evaluate", "zebras@champion", "."], "RegistryError", "It has flowers"),
-        (["bundle", "show", "flowers@7"], "RegistryError", "It has 2, 1"),
         (["bench", "flowers@7"], "RegistryError", "It has 2, 1"),
         (["deploy", "docker", "flowers@7"], "RegistryError", "It has 2, 1"),
     ],
 )
 def test_bad_input_is_told_in_one_paragraph(args: list[str], error: str, said: str, flowers: Run) -> None:
-    code, out, err = flowers(*args)
-    assert (code, out) == (2, "")
+    code, out, err = flowers(*args, "--json")
+    assert (code, json.loads(out)["error"]) == (2, error)
     assert said in err
     assert err.count("\n") == 1
-    code, out, _ = flowers(*args, "--json") if "deploy" not in args else (2, json.dumps({"error": error}), "")
-    assert code == 2
-    assert json.loads(out)["error"] == error
 
 
 def test_nothing_is_made_where_nothing_was_to_be_read(run: Run, tmp_path: Path) -> None:

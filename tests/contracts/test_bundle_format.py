@@ -15,7 +15,6 @@ import pytest
 
 from lensmith.bundle import archive
 from lensmith.bundle.format import MANIFEST, SCHEMA_VERSION, Bundle, Manifest
-from lensmith.cli import main
 from lensmith.errors import BundleError
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -60,14 +59,6 @@ def test_a_bundle_validates_with_and_without_fields_that_came_later(name: str, r
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     jsonschema.validate(content, SCHEMA)
     jsonschema.validate(with_unknown_fields(content), SCHEMA)
-
-
-@pytest.mark.slow
-def test_an_exported_bundle_validates(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["export", str(trained), "--out", str(tmp_path / "bundle")])
-    assert not ended.value.code
-    jsonschema.validate(read(tmp_path / "bundle"), SCHEMA)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ import pytest
 
 import lensmith
 from lensmith.bundle.format import Bundle
+from lensmith.config import ExportSettings
+from lensmith.exporting.export import export
 
 ARCHIVE = Path(__file__).parents[1] / "fixtures" / "runs_before_the_moves.tar.xz"
 
@@ -33,7 +35,7 @@ def test_an_old_bundle_answers_and_verifies(old: Path) -> None:
 
 @pytest.mark.slow
 def test_a_bundle_can_be_made_of_an_old_run(old: Path, tmp_path: Path) -> None:
-    made = lensmith.export(old / "finished", out=tmp_path / "bundle", target="all", images=3)
+    made = export(ExportSettings(run=old / "finished", out=tmp_path / "bundle"), quick=True)
     assert lensmith.verify(made.bundle).problem is None
 
 

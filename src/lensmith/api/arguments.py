@@ -1,4 +1,4 @@
-"""Typed keywords: how the functions of the API tell an argument that was given from one that has its default.
+"""Typed keywords: how the API distinguishes an argument that was given from one that has its default.
 
 Each function lists the settings of its verb as keywords, written by `tools/generate_api.py`. A value that was not given
 may still come from the environment, a recipe or lensmith.yaml; so a default is wrapped: `epochs: int = default(20)`.

@@ -25,19 +25,12 @@ def bench(given: dict[str, Any]) -> Output:
     else:
         load = f"{found.offered_per_second:,.1f} a second offered"
     print_line((found.url, "bold"), f"  {load}, {found.seconds:.1f} s measured, {found.requests:,} requests")
-    print_table(
-        "",
-        ("answers", "a second"),
-        [
-            ("all", _number(found.answered_per_second)),
-            ("2xx", _number(found.ok_per_second)),
-            (f"2xx within {found.slo_ms:g} ms", _number(found.goodput_per_second)),
-        ],
-    )
+    answers = {"all": found.answered_per_second, "2xx": found.ok_per_second}
+    answers[f"2xx within {found.slo_ms:g} ms"] = found.goodput_per_second
+    print_table("", ("answers", "a second"), [(what, _number(rate)) for what, rate in answers.items()])
     columns = ("latency, ms", *(found.latency_ms or {}))
-    rows = [("from when due", found.latency_ms), ("from when sent", found.from_sending_ms)]
-    if found.mode == "closed":
-        rows = [("from when sent", found.from_sending_ms)]
+    rows = [("from when due", found.latency_ms)] if found.mode == "open" else []
+    rows.append(("from when sent", found.from_sending_ms))
     print_table("", columns, [(what, *map(_number, values.values())) for what, values in rows if values])
     kinds = [*found.by_status.items(), ("no connection", found.connection_errors), ("timed out", found.timeouts)]
     print_line(", ".join(f"{kind}: {count:,}" for kind, count in kinds if count) or "no request ended")

@@ -4,7 +4,7 @@ from typing import Any
 
 from lensmith import api
 from lensmith.cli.options import Output, command_for
-from lensmith.cli.output import print_table
+from lensmith.cli.output import number, print_table
 from lensmith.cli.train import Recipe, Resume, leads, leave, print_trained
 from lensmith.config import TrainSettings
 
@@ -27,14 +27,9 @@ def distill(given: dict[str, Any], *, recipe: Recipe = None, resume: Resume = No
     yield distilled
     print_trained(distilled.trained)
     sides = {"teacher": distilled.teacher, "student": distilled.student}
-    print_table(
-        "",
-        ("", "backbone", "million parameters", "validation accuracy"),
-        [
-            (role, side.model, side.params_millions, "–" if side.accuracy is None else f"{side.accuracy:.4f}")
-            for role, side in sides.items()
-        ],
-    )
+    columns = ("", "backbone", "million parameters", "validation accuracy")
+    rows = [(role, side.model, side.params_millions, number(side.accuracy)) for role, side in sides.items()]
+    print_table("", columns, rows)
 
 
 command = command_for(

@@ -4,14 +4,14 @@ from typing import Any
 
 from lensmith import api
 from lensmith.cli.options import Output, command_for
-from lensmith.cli.output import print_line, print_table
+from lensmith.cli.output import number, print_line, print_table
 from lensmith.config import EvaluateSettings
 
 WORST_CLASSES = 10
 
 
 def evaluate(given: dict[str, Any]) -> Output:
-    """Judge a bundle on labelled images, with the engine that serves.
+    """Evaluate a bundle on labelled images, with the engine that serves.
 
     Classes are matched by name. The numbers go to `evaluation.json` and, with pictures, to `report.html`.
     """
@@ -32,7 +32,7 @@ def evaluate(given: dict[str, Any]) -> Output:
     if made.abstention and made.answered:
         coverage, threshold = f"{made.answered.coverage:.4f}", f"confidence {made.abstention.threshold:.4f} and above"
         rows.append(("answers given", coverage, threshold))
-        rows.append(("right of those", _share(made.answered.precision), f"{made.abstention.wanted:g} was wanted"))
+        rows.append(("correct of those", number(made.answered.precision), f"{made.abstention.wanted:g} was wanted"))
     print_table("", ("measure", "value", ""), rows)
     scored = zip(made.labels, metrics.per_class, strict=True)
     present = [(label, scores) for label, scores in scored if scores.support]
@@ -40,7 +40,7 @@ def evaluate(given: dict[str, Any]) -> Output:
     print_table(
         f"F1 of the worst {len(worst)} classes" if len(worst) < len(present) else "F1 by class, the worst first",
         ("class", "F1", "precision", "recall", "images"),
-        [(label, _share(s.f1), _share(s.precision), _share(s.recall), s.support) for label, s in worst],
+        [(label, number(s.f1), number(s.precision), number(s.recall), s.support) for label, s in worst],
     )
     for note in made.notes:
         print_line(note)
@@ -49,10 +49,6 @@ def evaluate(given: dict[str, Any]) -> Output:
     for path, reason in made.unreadable:
         print_line(f"left out: {path}: {reason}")
     print_line("report: ", (str(made.report), "bold"))
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
 
 
 command = command_for(EvaluateSettings, evaluate)

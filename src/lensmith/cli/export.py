@@ -41,9 +41,9 @@ def _print_exported(made: ExportResult) -> None:
     manifest, parity = made.manifest, made.parity
     print_line((str(made.bundle), "bold"))
     print_engines(manifest)
-    chosen = manifest.engines[0].name
+    selected = manifest.engines[0].name
     print_line(
-        f"  {chosen} agrees with PyTorch on {parity.agreement:.2%} of {parity.images:,} images; "
+        f"  {selected} agrees with PyTorch on {parity.agreement:.2%} of {parity.images:,} images; "
         f"the largest difference of a probability is {parity.largest_difference:.2g}"
     )
     calibration = manifest.calibration
@@ -61,7 +61,7 @@ def _print_exported(made: ExportResult) -> None:
     if parity.disagreements:
         rows = [(d.path, d.torch, d.graph, f"{d.margin:.4f}") for d in parity.disagreements[:SHOWN_CHANGES]]
         more = len(parity.disagreements) - len(rows)
-        print_table("Images with another answer", ("image", "PyTorch", chosen, "margin"), rows)
+        print_table("Images with another answer", ("image", "PyTorch", selected, "margin"), rows)
         if more:
             print_line(f"… and {more:,} more; the report shows them with their pictures.")
 

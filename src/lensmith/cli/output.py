@@ -50,6 +50,11 @@ def make_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
     return drawn
 
 
+def number(value: float | None, form: str = ".4f") -> str:
+    """A number as text for a table's cell; a dash for None."""
+    return "–" if value is None else format(value, form)
+
+
 def show(drawn: RenderableType) -> None:
     """Print what rich can render."""
     _console().print(drawn, highlight=False)

@@ -8,7 +8,7 @@ import typer
 from lensmith import api
 from lensmith.cli import VERBS
 from lensmith.cli.options import Output, function_for, group
-from lensmith.cli.output import print_line, print_table
+from lensmith.cli.output import number, print_line, print_table
 from lensmith.config import TrackSettings
 
 _Runs = Annotated[list[Path] | None, typer.Argument(metavar="RUN", help="Run folders; all in runs/ by default.")]
@@ -56,8 +56,8 @@ def list_(
             f"{run.began:%Y-%m-%d %H:%M}",
             run.status.lower(),
             run.best_epoch,
-            "–" if run.best_val_accuracy is None else f"{run.best_val_accuracy:.4f}",
-            "–" if run.bundle_accuracy is None else f"{run.bundle_accuracy:.4f}",
+            number(run.best_val_accuracy),
+            number(run.bundle_accuracy),
         )
         for run in found
     ]

@@ -96,7 +96,7 @@ def pair_predictions(
     old = old.select([row for row, file in enumerate(old.files) if file in row_of])
     ours = new.select([row_of[file] for file in old.files])
     column = {label: number for number, label in enumerate(champion.labels)}
-    # Classes that the champion does not tell apart are summed; those it does not know share the last column.
+    # Classes that the champion does not distinguish are summed; those it does not know share the last column.
     merged = np.zeros((len(old.files), len(champion.labels) + 1))
     for number, label in enumerate(new.labels):
         merged[:, column.get(champion_label[label] or "", -1)] += ours.probabilities[:, number]
