@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -12,14 +10,19 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.command_line import Run
+from lensmith.workflows import demo
+
 
 @pytest.mark.slow
-def test_the_service_answers_as_the_offline_run_and_stays_up_when_asked(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "lensmith", "demo", "--out", str(tmp_path / "demo"), "--keep-serving", "--json"]
-    sizes = ["--train-images", "400", "--test-images", "100"]
-    result = subprocess.run([*command, *sizes], capture_output=True, text=True, timeout=400)
-    assert result.returncode == 0, result.stderr
-    shown = json.loads(result.stdout.splitlines()[-1])
+def test_the_service_answers_as_the_offline_run_and_stays_up_when_asked(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(demo.RECIPE, "image_size", 64)
+    sizes = ["--train-images", 300, "--test-images", 60]
+    code, out, err = run("demo", "--out", tmp_path / "demo", "--keep-serving", "--json", *sizes)
+    assert code == 0, err
+    shown = json.loads(out)
     assert shown["top1_agreement"] == 1.0
     assert shown["accuracy_http"] == shown["accuracy_offline"] > 0.5
     assert shown["requests_per_second"] > 0

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lensmith.cli import main
+from fixtures import command_line
 from lensmith.config import TrainSettings
 from lensmith.errors import RunError, SettingsError
 from lensmith.training.learner import Learner
@@ -28,14 +28,6 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of one call."""
-    with pytest.raises(SystemExit) as stopped:
-        main([str(arg) for arg in args])
-    captured = capsys.readouterr()
-    return int(stopped.value.code or 0), captured.out, captured.err
-
-
 def parts(path: Path) -> set[tuple[str, str | None]]:
     return {(sample.path, sample.part) for sample in Run.open(path).images.samples}
 
@@ -47,8 +39,9 @@ def teacher(quick: dict[str, Any], colours: Path, tmp_path: Path) -> Path:
     return Trainer().start(TrainSettings.model_validate({**quick, **settings, "resize": "squash"})).run.path
 
 
+@pytest.mark.slow
 def test_from_a_teacher_to_a_bundle_that_stands_beside_it(
-    capsys: pytest.CaptureFixture[str], teacher: Path, monkeypatch: pytest.MonkeyPatch
+    run: command_line.Run, teacher: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LENSMITH_CONFIG", "lensmith.yaml")
     Path("lensmith.yaml").write_text("train: {data: elsewhere, seed: 9}\n")  # the teacher's go over it
@@ -61,10 +54,10 @@ def test_from_a_teacher_to_a_bundle_that_stands_beside_it(
         return plain(*given)
 
     monkeypatch.setattr(Learner, "training_step", stop_once)
-    code, printed, _ = run(capsys, *line, "--resume", "auto", "--json")
+    code, printed, _ = run(*line, "--resume", "auto", "--json")
     assert (code, json.loads(printed)["error"]) == (75, "RunInterruptedError")
 
-    code, printed, _ = run(capsys, "distill", "--resume", "student", "--json")
+    code, printed, _ = run("distill", "--resume", "student", "--json")
     result = json.loads(printed)
     assert (code, result["steps"], result["already"]) == (0, 6, False)
     assert parts(Path("student")) == parts(teacher)
@@ -78,13 +71,13 @@ def test_from_a_teacher_to_a_bundle_that_stands_beside_it(
         assert told["accuracy"] == RunResult.read(itself).metrics["val_accuracy"]
         assert 0.1 < told["params_millions"] < 1
 
-    code, printed, _ = run(capsys, *line, "--resume", "auto")
+    code, printed, _ = run(*line, "--resume", "auto")
     assert code == 0
     assert "is finished and exported" in printed
     for role in ("teacher", "student"):
         assert any(row.startswith(role) and "test_" in row for row in printed.splitlines())
 
-    code, _, said = run(capsys, "distill", "--resume", "teacher")
+    code, _, said = run("distill", "--resume", "teacher")
     assert code == 2
     assert "lensmith train --resume teacher" in said
 
@@ -123,13 +116,14 @@ def test_images_that_have_changed_since_are_refused_unless_they_are_named(
 
 
 def test_parts_that_are_written_down_allow_for_another_seed(
-    capsys: pytest.CaptureFixture[str], teacher: Path, colours: Path, reaching_trainer: Any
+    run: command_line.Run, teacher: Path, colours: Path, reaching_trainer: Any
 ) -> None:
-    code, *_ = run(capsys, "data", "split", colours, "--seed", 3, "--ratio", "4:3:1")
+    code, *_ = run("data", "split", colours, "--seed", 3, "--ratio", "4:3:1")
     assert code == 0
     assert reaching_trainer(lambda: distill.distill({"teacher": teacher, "model": "test_vit", "seed": 4})).seed == 4
 
 
+@pytest.mark.slow
 def test_a_teacher_judged_on_other_images_shows_no_accuracy(quick: dict[str, Any], colours: Path) -> None:
     for number, file in enumerate(sorted(colours.rglob("*.*"))):
         (folder := colours / ("val" if number % 4 == 0 else "train") / file.parent.name).mkdir(
@@ -171,10 +165,10 @@ def test_a_teacher_that_is_no_run_is_said_so(tmp_path: Path, resume: str | None)
 
 
 def test_a_student_without_weights_on_this_machine_is_told_as_in_train(
-    capsys: pytest.CaptureFixture[str], trained: Path, monkeypatch: pytest.MonkeyPatch
+    run: command_line.Run, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    code, _, said = run(capsys, "distill", trained, "--student", "test_vit2", "--out", "student")
+    code, _, said = run("distill", trained, "--student", "test_vit2", "--out", "student")
     assert code == 2
     assert "--no-pretrained" in said
     assert not Path("student").exists()

@@ -19,21 +19,23 @@ from lensmith.bundle.format import Bundle
 from lensmith.serving.child_process import ServiceProcess, start_service
 
 
-@pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _patient() -> Iterator[None]:
     """Replicas and proxy wait longer than usual: this machine may be busy with other tests."""
-    monkeypatch.setenv("LENSMITH_SERVE_DEADLINE_MS", "20000")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("LENSMITH_SERVE_DEADLINE_MS", "20000")
+        yield
 
 
-@pytest.fixture
-def replicas(colour_bundle: Bundle) -> Iterator[list[ServiceProcess]]:
+@pytest.fixture(scope="module")
+def replicas(_patient: None, colour_bundle: Bundle) -> Iterator[list[ServiceProcess]]:
     with start_service(colour_bundle.path, threads=1) as one, start_service(colour_bundle.path, threads=1) as two:
         yield [one, two]
 
 
-@pytest.fixture
-def picture(colours: Path) -> bytes:
-    return (colours / "red" / "001.jpg").read_bytes()
+@pytest.fixture(scope="module")
+def picture(shared_colours: Path) -> bytes:
+    return (shared_colours / "red" / "001.jpg").read_bytes()
 
 
 def ask(
@@ -65,7 +67,6 @@ def problem(answer: tuple[int, dict[str, str], bytes]) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.slow
 def test_requests_reach_both_replicas_and_their_identifier_goes_through(
     proxy: Callable[..., Any], replicas: list[ServiceProcess], picture: bytes
 ) -> None:
@@ -81,7 +82,6 @@ def test_requests_reach_both_replicas_and_their_identifier_goes_through(
     assert [line["request_id"] for line in lines[:4]] == [f"mine-{number}" for number in range(4)]
 
 
-@pytest.mark.slow
 def test_what_is_not_for_the_world_is_not_there(proxy: Callable[..., Any], replicas: list[ServiceProcess]) -> None:
     front = proxy(*(replica.url for replica in replicas))
     for path in ("/metrics", "/admin/model"):
@@ -108,20 +108,19 @@ def test_too_large_a_body_is_refused_as_the_service_would(
 
 
 def test_a_replica_never_gets_an_incomplete_request(
-    proxy: Callable[..., Any], free_port: Callable[[], int], colour_bundle: Bundle, picture: bytes
+    proxy: Callable[..., Any], replicas: list[ServiceProcess], picture: bytes
 ) -> None:
-    with start_service(colour_bundle.path) as replica:
-        front = proxy(replica.url)
-        slow = http.client.HTTPConnection(front.url.removeprefix("http://"), timeout=60)
-        slow.putrequest("POST", "/predict")
-        slow.putheader("Content-Length", str(len(picture)))
-        slow.endheaders(picture[:100])
-        assert ask(front.url, "POST", "/predict", picture)[0] == 200  # the first is with nginx by now
-        page = ask(replica.url, path="/metrics")[2].decode()
-        assert "lensmith_requests_in_flight 1.0" in page  # this scrape, and nothing else
-        slow.send(picture[100:])
-        assert slow.getresponse().status == 200
-        slow.close()
+    front = proxy(replicas[0].url)
+    slow = http.client.HTTPConnection(front.url.removeprefix("http://"), timeout=60)
+    slow.putrequest("POST", "/predict")
+    slow.putheader("Content-Length", str(len(picture)))
+    slow.endheaders(picture[:100])
+    assert ask(front.url, "POST", "/predict", picture)[0] == 200  # the first is with nginx by now
+    page = ask(replicas[0].url, path="/metrics")[2].decode()
+    assert "lensmith_requests_in_flight 1.0" in page  # this scrape, and nothing else
+    slow.send(picture[100:])
+    assert slow.getresponse().status == 200
+    slow.close()
 
 
 def test_with_no_replica_left_the_answer_has_retry_after(
@@ -133,12 +132,12 @@ def test_with_no_replica_left_the_answer_has_retry_after(
     assert (answer[0], answer[1]["retry-after"]) == (503, "1")
 
 
-@pytest.mark.slow
 def test_a_replica_killed_under_load_costs_no_request(
-    proxy: Callable[..., Any], replicas: list[ServiceProcess], picture: bytes
+    proxy: Callable[..., Any], replicas: list[ServiceProcess], colour_bundle: Bundle, picture: bytes
 ) -> None:
-    front = proxy(*(replica.url for replica in replicas))
-    requests, clients, killed_after = 500, 8, 100
+    doomed = start_service(colour_bundle.path, threads=1)
+    front = proxy(doomed.url, replicas[1].url)
+    requests, clients, killed_after = 300, 8, 60
     numbers = itertools.count(1)
     answered: Counter[int] = Counter()
     lock = threading.Lock()
@@ -147,7 +146,7 @@ def test_a_replica_killed_under_load_costs_no_request(
         connection = http.client.HTTPConnection(front.url.removeprefix("http://"), timeout=60)
         while (number := next(numbers)) <= requests:
             if number == killed_after:
-                replicas[0].process.kill()
+                doomed.process.kill()
             connection.request("POST", "/predict", picture)
             answer = connection.getresponse()
             answer.read()
@@ -158,11 +157,11 @@ def test_a_replica_killed_under_load_costs_no_request(
     with ThreadPoolExecutor(clients) as pool:
         list(pool.map(client, range(clients)))
 
+    doomed.process.wait()
     assert answered == {200: requests}
     assert '"replica_status":"502, 200"' in front.log()  # it was asked again, not lucky
 
 
-@pytest.mark.slow
 def test_feedback_finds_the_replica_that_gave_the_answer(
     proxy: Callable[..., Any], replicas: list[ServiceProcess], picture: bytes
 ) -> None:

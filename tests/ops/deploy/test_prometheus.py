@@ -53,9 +53,13 @@ def promtool(program: Callable[..., str]) -> Callable[..., str]:
     return run
 
 
-@pytest.fixture
-def service(colour_bundle: Bundle) -> Iterator[ServiceProcess]:
+@pytest.fixture(scope="module")
+def service(colour_bundle: Bundle, shared_colours: Path) -> Iterator[ServiceProcess]:
+    """A service that has answered one request."""
     with start_service(colour_bundle.path) as service:
+        body = (shared_colours / "red" / "001.jpg").read_bytes()
+        request = urllib.request.Request(f"{service.url}/predict", body, {"Content-Type": "image/jpeg"})
+        assert urllib.request.urlopen(request).status == 200
         yield service
 
 
@@ -129,21 +133,12 @@ def test_the_panels_of_the_dashboard_do_not_overlap_and_have_data(folder: Path) 
     assert source["datasources"][0]["type"] == "prometheus"
 
 
-def test_the_page_of_metrics_passes_promtool(
-    service: ServiceProcess, promtool: Callable[..., str], colours: Path
-) -> None:
-    ask(service, colours)
+def test_the_page_of_metrics_passes_promtool(service: ServiceProcess, promtool: Callable[..., str]) -> None:
     promtool("check", "metrics", text=urllib.request.urlopen(f"{service.url}/metrics").read().decode())
 
 
-def ask(service: ServiceProcess, colours: Path) -> None:
-    body = (colours / "red" / "001.jpg").read_bytes()
-    request = urllib.request.Request(f"{service.url}/predict", body, {"Content-Type": "image/jpeg"})
-    assert urllib.request.urlopen(request).status == 200
-
-
 def test_a_real_prometheus_reads_a_real_service(
-    service: ServiceProcess, program: Callable[..., str], free_port: Callable[[], int], colours: Path, tmp_path: Path
+    service: ServiceProcess, program: Callable[..., str], free_port: Callable[[], int], tmp_path: Path
 ) -> None:
     prometheus, port = program("prometheus", "prometheus"), free_port()
     replica = service.url.removeprefix("http://")
@@ -151,7 +146,6 @@ def test_a_real_prometheus_reads_a_real_service(
     settings = folder / "prometheus.yml"
     quick = settings.read_text().replace("_interval: 10s", "_interval: 1s").replace("timeout: 5s", "timeout: 1s")
     settings.write_text(quick)
-    ask(service, colours)
     command = [prometheus, f"--config.file={settings}", f"--storage.tsdb.path={tmp_path / 'data'}"]
     command.append(f"--web.listen-address=127.0.0.1:{port}")
 
