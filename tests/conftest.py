@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lensmith.bundle.format import GOLDEN, GRAPH, MANIFEST, Abstention, Bundle, EngineRecord, Manifest, write
+from lensmith.bundle.format import GOLDEN, GRAPH, Abstention, Bundle, EngineRecord, Manifest, seal
 from lensmith.bundle.golden import Golden
 from lensmith.imaging.preprocessing import Preprocessing, preprocess
 from lensmith.inference.engine import OnnxRuntimeEngine
@@ -129,35 +129,28 @@ def quick(quick_settings: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def colour_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A real bundle: its graph averages each channel and compares, so it gets every coloured picture right."""
-    root = tmp_path_factory.mktemp("bundles")
-    pictures = make_colours(root / "pictures", per_class=2)
-
-    def build(folder: Path) -> Manifest:
-        write_colour_graph(folder / GRAPH)
-        images = tuple((pictures / label / "000.png").read_bytes() for label in COLOURS)
-        batch = np.stack([preprocess(image, PREPROCESSING) for image in images])
-        engine = OnnxRuntimeEngine(str(folder / GRAPH), "fp32", threads=1)
-        Golden(images, engine.run(batch)).save(folder / GOLDEN, tuple(COLOURS))
-        record = EngineRecord(
-            engine="onnxruntime", precision="fp32", graph=GRAPH, bytes=(folder / GRAPH).stat().st_size,
-            golden_tolerance=1e-4, chosen=True, why="the only candidate",
-        )  # fmt: skip
-        return Manifest(
-            name="colours", version="1", labels=tuple(COLOURS), preprocessing=PREPROCESSING, engines=(record,)
-        )
-
-    return write(root / "bundle", build)
+    pictures = make_colours(tmp_path_factory.mktemp("bundles") / "pictures", per_class=2)
+    folder = pictures.with_name("bundle")
+    folder.mkdir()
+    write_colour_graph(folder / GRAPH)
+    images = tuple((pictures / label / "000.png").read_bytes() for label in COLOURS)
+    batch = np.stack([preprocess(image, PREPROCESSING) for image in images])
+    engine = OnnxRuntimeEngine(str(folder / GRAPH), "fp32", threads=1)
+    Golden(images, engine.run(batch)).save(folder / GOLDEN, tuple(COLOURS))
+    record = EngineRecord(
+        engine="onnxruntime", precision="fp32", graph=GRAPH, bytes=(folder / GRAPH).stat().st_size,
+        golden_tolerance=1e-4, chosen=True, why="the only candidate",
+    )  # fmt: skip
+    labels = tuple(COLOURS)
+    manifest = Manifest(name="colours", version="1", labels=labels, preprocessing=PREPROCESSING, engines=(record,))
+    return seal(folder, manifest)
 
 
 @pytest.fixture(scope="session")
 def unsure_bundle(colour_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The same bundle, which abstains below a confidence of 0.9; of the coloured pictures it is surer than that."""
-    folder = tmp_path_factory.mktemp("bundles") / "unsure"
-    shutil.copytree(colour_bundle.path, folder)
     abstention = Abstention(threshold=0.9, wanted=0.95, precision=0.96, coverage=0.8)
-    manifest = colour_bundle.manifest.model_copy(update={"abstention": abstention})
-    (folder / MANIFEST).write_text(manifest.model_dump_json(), encoding="utf-8")
-    return Bundle.load(folder)
+    return _remade(colour_bundle, tmp_path_factory.mktemp("bundles") / "unsure", abstention=abstention)
 
 
 @pytest.fixture(scope="session")
@@ -172,15 +165,15 @@ def between(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def remake(colour_bundle: Bundle, tmp_path: Path) -> Callable[..., Bundle]:
     """`remake(name, **fields)`: that bundle again, under tmp_path, with other values in its manifest."""
 
-    def make(name: str, /, **fields: Any) -> Bundle:
-        def build(folder: Path) -> Manifest:
-            for file in (GRAPH, GOLDEN):
-                shutil.copy(colour_bundle.path / file, folder)
-            return colour_bundle.manifest.model_copy(update=fields)
+    return lambda name, /, **fields: _remade(colour_bundle, tmp_path / name, **fields)
 
-        return write(tmp_path / name, build)
 
-    return make
+def _remade(bundle: Bundle, folder: Path, **fields: Any) -> Bundle:
+    """A copy of a bundle with other values in its manifest."""
+    folder.mkdir()
+    for file in (GRAPH, GOLDEN):
+        shutil.copy(bundle.path / file, folder)
+    return seal(folder, bundle.manifest.model_copy(update=fields))
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,13 @@ import json
 import random
 import re
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lensmith.bundle.format import GRAPH, MANIFEST, Bundle, Manifest, require_free, write
+from lensmith.bundle.format import GRAPH, MANIFEST, Bundle, require_free
 from lensmith.bundle.golden import Golden
 from lensmith.errors import BundleError, OutputError
 from lensmith.inference.engine import FakeEngine, open_engine
@@ -20,22 +21,15 @@ def test_what_is_written_is_read_back(colour_bundle: Bundle) -> None:
     assert set(colour_bundle.manifest.files) == {"model.onnx", "golden.npz"}
 
 
-def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    def build(folder: Path) -> Manifest:
-        (folder / "model.onnx").write_text("half")
-        raise RuntimeError("power cut")
-
-    with pytest.raises(RuntimeError):
-        write(tmp_path / "bundle", build)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_taken_path_is_refused_and_kept(colour_bundle: Bundle, tmp_path: Path) -> None:
-    (tmp_path / "photos").mkdir()
-    for replace in (False, True):
+def test_only_a_bundle_is_replaced_and_only_if_it_shall_be(colour_bundle: Bundle, copy: Path, tmp_path: Path) -> None:
+    require_free(tmp_path / "free", replace=False)
+    photos = Path(shutil.make_archive(str(tmp_path / "photos"), "zip", colour_bundle.path, "golden.npz"))
+    packed = colour_bundle.pack(tmp_path / "packed.zip")
+    for path, replaceable in ((copy, True), (packed, True), (photos, False), (tmp_path, False)):
         with pytest.raises(OutputError):
-            write(tmp_path / "photos", lambda folder: colour_bundle.manifest, replace=replace)
-    assert (tmp_path / "photos").exists()
+            require_free(path, replace=False)
+        with nullcontext() if replaceable else pytest.raises(OutputError):
+            require_free(path, replace=True)
 
 
 def change(copy: Path, **fields: object) -> None:
@@ -157,9 +151,3 @@ def test_a_graph_that_no_hash_covers_is_refused(copy: Path) -> None:
     change(copy, files={})
     with pytest.raises(BundleError, match="has changed"):
         Bundle.load(copy)
-
-
-def test_a_zip_of_something_else_is_not_replaced(colour_bundle: Bundle, tmp_path: Path) -> None:
-    photos = Path(shutil.make_archive(str(tmp_path / "photos"), "zip", colour_bundle.path, "golden.npz"))
-    with pytest.raises(OutputError):
-        require_free(photos, replace=True)

@@ -1,7 +1,6 @@
 """What a bundle holds, whether it answers rightly here, and where two of them differ."""
 
 import hashlib
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 import lensmith
-from lensmith.bundle.format import MANIFEST, Abstention, Bundle, EngineRecord, Manifest, write
+from lensmith.bundle.format import MANIFEST, Abstention, Bundle, EngineRecord, seal
 from lensmith.errors import BundleError
 from lensmith.inference.engine import FakeEngine, open_graph
 from lensmith.inference.inspection import ManifestChange
@@ -158,15 +157,11 @@ def test_what_one_bundle_has_and_the_other_lacks_is_a_change(colour_bundle: Bund
     assert back == found
 
 
-def test_another_file_is_a_change_by_its_hash(colour_bundle: Bundle, tmp_path: Path) -> None:
-    def build(folder: Path) -> Manifest:
-        shutil.copytree(colour_bundle.path, folder, dirs_exist_ok=True)
-        (folder / MANIFEST).unlink()
-        (folder / "README.md").write_text("a card")
-        return colour_bundle.manifest
-
-    other = write(tmp_path / "other", build)
-    assert _diff(colour_bundle, other) == (
+def test_another_file_is_a_change_by_its_hash(colour_bundle: Bundle, remake: Remake) -> None:
+    other = remake("other")
+    (other.path / MANIFEST).unlink()  # which does not list itself
+    (other.path / "README.md").write_text("a card")
+    assert _diff(colour_bundle, seal(other.path, other.manifest)) == (
         ManifestChange("files", "README.md", None, hashlib.sha256(b"a card").hexdigest()),
     )
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lensmith.bundle.format import GOLDEN, GRAPH, Bundle, Manifest, write
+from lensmith.bundle.format import GOLDEN, GRAPH, Bundle, seal
 from lensmith.bundle.golden import Golden
 from lensmith.imaging.preprocessing import preprocess
 from lensmith.inference.engine import OnnxRuntimeEngine
@@ -101,15 +101,14 @@ def made(colour_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Cal
     root = tmp_path_factory.mktemp("models")
 
     def make(name: str, **how: Any) -> Path:
-        def build(folder: Path) -> Manifest:
-            graph(folder / GRAPH, **how)
-            images = colour_bundle.golden().images
-            batch = np.stack([preprocess(image, colour_bundle.manifest.preprocessing) for image in images])
-            engine = OnnxRuntimeEngine(str(folder / GRAPH), "fp32", threads=1)
-            Golden(images, engine.run(batch)).save(folder / GOLDEN, LABELS)
-            return colour_bundle.manifest.model_copy(update={"version": name})
-
-        return write(root / name, build).path
+        folder = root / name
+        folder.mkdir()
+        graph(folder / GRAPH, **how)
+        images = colour_bundle.golden().images
+        batch = np.stack([preprocess(image, colour_bundle.manifest.preprocessing) for image in images])
+        engine = OnnxRuntimeEngine(str(folder / GRAPH), "fp32", threads=1)
+        Golden(images, engine.run(batch)).save(folder / GOLDEN, LABELS)
+        return seal(folder, colour_bundle.manifest.model_copy(update={"version": name})).path
 
     return make
 

@@ -17,6 +17,7 @@ reference's (Yurdakul and Naranjo 2020, "Statistical properties of the populatio
 by 1/N + 1/M. This expected value is subtracted, so that a score without drift is about 0.
 """
 
+import itertools
 import math
 from bisect import bisect_left
 from collections import deque
@@ -101,17 +102,12 @@ class Reference(BaseModel):
         bins = np.searchsorted(edges, confidence, side="left")
         found: dict[str, Any] = {}
         if features is not None:
-            means, variances = features.mean(axis=0, dtype=np.float64), features.var(axis=0, dtype=np.float64)
+            variances = features.var(axis=0, dtype=np.float64)
             variances = np.maximum(variances, max(MIN_VARIANCE * float(variances.mean()), 1e-12))
-            means, variances = _rounded(means), _rounded(variances)
+            means, variances = _rounded(features.mean(axis=0, dtype=np.float64)), _rounded(variances)
+            found = {"feature_images": len(features), "feature_means": means, "feature_variances": variances}
             distances = _distance(features, np.array(means), np.array(variances))
-            far = float(np.quantile(distances, 1 - ODD_SHARE, method="higher"))
-            found = {
-                "feature_images": len(features),
-                "feature_means": means,
-                "feature_variances": variances,
-                "far": far,
-            }
+            found["far"] = float(np.quantile(distances, 1 - ODD_SHARE, method="higher"))
         return cls(
             part=part,
             images=len(probabilities),
@@ -154,9 +150,7 @@ class DriftWindow:
     """
 
     def __init__(self, reference: Reference, size: int = WINDOW) -> None:
-        self._reference = reference
-        self._size = size
-        self._edges = reference.confidence_edges
+        self._reference, self._size = reference, size
         self._group_of, groups = _groups(reference.classes)
         self._expected = {"classes": groups, "confidence": reference.confidence}
         self._counts = {name: [0] * len(expected) for name, expected in self._expected.items()}
@@ -177,15 +171,15 @@ class DriftWindow:
             confidence: probability of that class, 0..1.
             features: float32 (D,), where the graph has features.
         """
-        bins_of = self._group_of[class_id], bisect_left(self._edges, confidence)
         classes, bins = self._counts["classes"], self._counts["confidence"]
         if len(self._last) == self._size:
             group, bin_ = self._last.popleft()
             classes[group] -= 1
             bins[bin_] -= 1
-        self._last.append(bins_of)
-        classes[bins_of[0]] += 1
-        bins[bins_of[1]] += 1
+        group, bin_ = self._group_of[class_id], bisect_left(self._reference.confidence_edges, confidence)
+        self._last.append((group, bin_))
+        classes[group] += 1
+        bins[bin_] += 1
         if features is not None and features.shape == self._means.shape:
             if self._features is None:
                 self._features = np.empty((self._size, len(self._means)), np.float32)
@@ -201,15 +195,11 @@ class DriftWindow:
             return {}
         found = {name: stability(self._counts[name], expected) for name, expected in self._expected.items()}
         described = min(self._described, self._size)
-        enough = described >= MIN_ANSWERS and self._reference.feature_images >= MIN_IMAGES
-        if self._features is not None and enough:
-            found["features"] = self._shift(self._features[:described])
+        images = self._reference.feature_images
+        if self._features is not None and described >= MIN_ANSWERS and images >= MIN_IMAGES:
+            shift = _distance(self._features[:described].mean(axis=0), self._means, self._variances)
+            found["features"] = max(float(shift) - 1 / described - 1 / images, 0.0)  # NaN stays NaN in this order
         return {name: score for name, score in found.items() if math.isfinite(score)}
-
-    def _shift(self, features: npt.NDArray[np.float32]) -> float:
-        squared = (features.mean(axis=0) - self._means) ** 2 / self._variances
-        shift = float(squared.mean()) - 1 / len(features) - 1 / self._reference.feature_images
-        return shift if math.isnan(shift) else max(0.0, shift)
 
 
 def stability(counts: Sequence[int], expected: Sequence[int]) -> float:
@@ -236,17 +226,13 @@ def _groups(classes: Sequence[int]) -> tuple[list[int], list[int]]:
     smaller than they are.
     """
     enough = max(MIN_IN_GROUP, math.ceil(sum(classes) / MAX_GROUPS))
-    frequent = [class_id for class_id, answers in enumerate(classes) if answers >= enough]
-    rare = [class_id for class_id, answers in enumerate(classes) if answers < enough]
-    shared = max(1, sum(classes[class_id] for class_id in rare) // enough)
-    group_of = [0] * len(classes)
-    for group, class_id in enumerate(frequent):
-        group_of[class_id] = group
-    for place, class_id in enumerate(rare):
-        group_of[class_id] = len(frequent) + place % shared
+    frequent = sum(answers >= enough for answers in classes)
+    shared = max(1, sum(answers for answers in classes if answers < enough) // enough)
+    alone, in_turn = itertools.count(), itertools.count()
+    group_of = [next(alone) if answers >= enough else frequent + next(in_turn) % shared for answers in classes]
     totals = [0] * (max(group_of) + 1)
-    for class_id, answers in enumerate(classes):
-        totals[group_of[class_id]] += answers
+    for group, answers in zip(group_of, classes, strict=True):
+        totals[group] += answers
     return group_of, totals
 
 

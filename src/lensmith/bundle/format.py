@@ -7,27 +7,23 @@
     README.md       the model card
 
 Loading verifies the schema and every hash; `inference.engine` verifies shapes and the golden samples; `archive` packs
-and unpacks. No pickle anywhere. docs/bundle.md describes every field; tools/generate_bundle_schema.py generates its
-tables and docs/bundle.schema.json from the descriptions here.
+and unpacks. No pickle anywhere. `make docs` writes docs/bundle.md and its schema from the descriptions here.
 """
-
-from __future__ import annotations
 
 import json
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from lensmith.bundle import archive
 from lensmith.bundle.drift import Reference
 from lensmith.bundle.golden import REMEDY, Golden
-from lensmith.core.files import atomic_write, replace_directory, sha256, staging_directory
+from lensmith.core.files import atomic_write, sha256
 from lensmith.core.machine import cache_dir
 from lensmith.core.text import first_line, listed
 from lensmith.errors import BundleError, OutputError
@@ -55,22 +51,16 @@ class EngineRecord(BaseModel):
     method: str = Field("", description="calibration method of an int8 graph")
     kept: tuple[str, ...] = Field((), description="layers that were left in fp32, since int8 there cost accuracy")
     accuracy: float | None = Field(None, description="share of correct answers on the images of `judged`, 0..1")
-    drop: float | None = Field(
-        None, description="accuracy lost against PyTorch on the same images, in percentage points"
-    )
+    drop: float | None = Field(None, description="accuracy lost against PyTorch on these images, in percentage points")
     agreement: float | None = Field(None, description="share of images with PyTorch's class, 0..1")
     largest_difference: float | None = Field(None, description="largest difference of a probability from PyTorch")
-    latency_ms: float | None = Field(
-        None, description="median time of one image alone on one core, from bytes to answer, in milliseconds"
-    )
+    latency_ms: float | None = Field(None, description="median time from bytes to answer on one core, in milliseconds")
     images_per_second: float | None = Field(None, description="throughput from bytes to answers on all cores allowed")
     memory_bytes: int | None = Field(None, description="growth of a process that loads and runs the engine")
     load_s: float | None = Field(None, description="time from files to the first answer, in seconds")
     bytes: int | None = Field(None, description="size of the graph's files")
     golden_tolerance: float = Field(1e-3, gt=0, description="largest allowed difference of a probability in golden.npz")
-    needs: tuple[str, ...] = Field(
-        (), description="instruction sets, one of which the engine needs to be correct and fast"
-    )
+    needs: tuple[str, ...] = Field((), description="instruction sets; the engine needs one to be correct and fast")
     pareto: bool = Field(False, description="on the Pareto front of accuracy, speed, latency and size")
     chosen: bool = Field(False, description="selected to run the bundle wherever it can; one engine is")
     why: str = Field("", description="why the engine was selected, was not, or has no graph, for people")
@@ -97,9 +87,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    schema_version: int = Field(
-        SCHEMA_VERSION, description="version of this format; a reader refuses another than its own"
-    )
+    schema_version: int = Field(SCHEMA_VERSION, description="version of this format; readers refuse other versions")
     name: str = Field(description="name of the model, also in the service's answers")
     version: str = Field(description="the run and the epoch that the bundle was exported from")
     created: datetime = Field(
@@ -107,34 +95,20 @@ class Manifest(BaseModel):
     )
     labels: tuple[str, ...] = Field(min_length=2, description="class names in the order of the outputs, each once")
     preprocessing: Preprocessing = Field(description="resizing and normalisation, from a picture to the graph's input")
-    temperature: float = Field(
-        1.0, gt=0, description="temperature scaling: logits are divided by it before the softmax"
-    )
+    temperature: float = Field(1.0, gt=0, description="temperature scaling: divisor of the logits before the softmax")
     calibration: dict[str, Any] = Field({}, description="confidence calibration: the fitted temperature and its effect")
-    abstention: Abstention | None = Field(
-        None, description="threshold below which answers are marked as abstained; null: none"
-    )
-    engines: tuple[EngineRecord, ...] = Field(
-        min_length=1, description="engines that can run the bundle, by preference, and candidates that cannot"
-    )
+    abstention: Abstention | None = Field(None, description="threshold of abstention; null: no answer abstains")
+    engines: tuple[EngineRecord, ...] = Field(min_length=1, description="engines by preference, then failed candidates")
     judged: dict[str, Any] = Field({}, description="the images on which the engines' accuracy was measured")
     machine: dict[str, Any] = Field({}, description="the machine on which the engines were measured")
-    teacher: dict[str, Any] = Field(
-        {}, description="for a distilled student: the teacher's engine, measured on the same images"
-    )
-    metrics: dict[str, Any] = Field(
-        {}, description="metrics of the selected engine, and the part they were measured on; see evaluation.md"
-    )
+    teacher: dict[str, Any] = Field({}, description="of a distilled student: the teacher's engine, on the same images")
+    metrics: dict[str, Any] = Field({}, description="metrics of the selected engine, and their part; see evaluation.md")
     parity: dict[str, Any] = Field({}, description="differences of the selected engine's answers from PyTorch's")
-    reference: Reference | None = Field(
-        None, description="statistics of the validation part, for drift and out-of-distribution detection; see drift.md"
-    )
+    reference: Reference | None = Field(None, description="statistics of the validation part; see drift.md")
     licence: dict[str, str] = Field({}, description="terms of `model`, `data` and `first_weights`; missing: not stated")
     dataset: dict[str, Any] = Field({}, description="training data: root, parts, and a fingerprint of the files")
     recipe: dict[str, Any] = Field({}, description="settings of the training, the best epoch, the first weights")
-    versions: dict[str, str] = Field(
-        {}, description="versions of the Python packages that trained and exported the model"
-    )
+    versions: dict[str, str] = Field({}, description="versions of the packages that trained and exported the model")
     files: dict[str, str] = Field({}, description="SHA-256 of every file but bundle.json, by its path in the folder")
 
     @field_validator("labels")
@@ -165,7 +139,7 @@ class Bundle:
     manifest: Manifest
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Bundle:
+    def load(cls, path: str | os.PathLike[str]) -> Self:
         """Open a bundle folder or its zip and verify the schema and every hash.
 
         Raises:
@@ -173,8 +147,7 @@ class Bundle:
                 folder, or a zip that `lensmith.bundle.archive.unpack` refuses.
             OutputError: a zip, and no room to unpack it.
         """
-        source = Path(path)
-        folder = source
+        source = folder = Path(path)
         try:
             packed = source.is_file()
         except OSError as error:  # too long a name, a folder that may not be entered
@@ -226,24 +199,6 @@ class Bundle:
         return archive.pack(self.path, (*sorted(self.manifest.files), MANIFEST), path)
 
 
-def write(path: Path, build: Callable[[Path], Manifest], *, replace: bool = False) -> Bundle:
-    """Write a bundle folder, whole or not at all.
-
-    Args:
-        path: folder to make; must not exist, unless `replace`.
-        build: fills a staging folder and returns the manifest, without hashes.
-        replace: replace an older bundle once the new one is finished.
-
-    Raises:
-        OutputError: `path` is taken.
-    """
-    require_free(path, replace)
-    with staging_directory(path) as staging:
-        made = seal(staging, build(staging))
-        replace_directory(staging, path)
-    return Bundle(path, made.manifest)
-
-
 def seal(folder: Path, manifest: Manifest) -> Bundle:
     """Complete a folder as a bundle: write bundle.json with the hash of every file in the folder."""
     names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
@@ -263,16 +218,13 @@ def require_free(path: Path, replace: bool) -> None:
     Raises:
         OutputError: the path is taken.
     """
-    if path.exists() and not (replace and _is_bundle(path)):
+    holds_bundle = (path / MANIFEST).is_file() or (path.suffix == ".zip" and archive.holds(path, MANIFEST))
+    if path.exists() and not (replace and holds_bundle):
         raise OutputError(
             f"A free path was expected for the bundle {path}.",
             "Something is there.",
             "Name another with --out, or replace an older bundle with --overwrite.",
         )
-
-
-def _is_bundle(path: Path) -> bool:
-    return (path / MANIFEST).is_file() or (path.suffix == ".zip" and archive.holds(path, MANIFEST))
 
 
 def _read_manifest(folder: Path, path: Path) -> Manifest:
@@ -281,14 +233,12 @@ def _read_manifest(folder: Path, path: Path) -> Manifest:
     if not file.is_file():
         raise BundleError(
             f"A bundle (a folder or zip with {MANIFEST}) was expected at {path}.",
-            "There is none." if not path.exists() else f"It holds no {MANIFEST}.",
+            f"It holds no {MANIFEST}." if path.exists() else "There is none.",
             "Give the `bundle` folder of a run; `lensmith export RUN` makes one.",
         )
     if (size := file.stat().st_size) > MAX_MANIFEST_BYTES:
         raise BundleError(
-            f"A {MANIFEST} of at most {MAX_MANIFEST_BYTES:,} bytes was expected in {path}.",
-            f"It has {size:,}.",
-            REMEDY,
+            f"A {MANIFEST} of at most {MAX_MANIFEST_BYTES:,} bytes was expected in {path}.", f"It has {size:,}.", REMEDY
         )
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -302,18 +252,17 @@ def _read_manifest(folder: Path, path: Path) -> Manifest:
 def _require_schema(version: object, path: Path) -> None:
     """Refuse another schema, before the fields are read, whose meaning depends on it."""
     if type(version) is not int:  # True would be one
-        arrived = "None" if version is None else repr(version)[:40]
         raise BundleError(
-            f"A number as schema_version was expected in {MANIFEST} of {path}.", f"{arrived} arrived.", REMEDY
+            f"A number as schema_version was expected in {MANIFEST} of {path}.", f"{version!r:.40} arrived.", REMEDY
         )
     if version != SCHEMA_VERSION:
-        later = version > SCHEMA_VERSION
+        whose, remedy = "an earlier", "Export the run again with this lensmith: lensmith export RUN"
+        if version > SCHEMA_VERSION:
+            whose, remedy = "a later", "Upgrade lensmith: pip install --upgrade lensmith."
         raise BundleError(
             f"A bundle of schema {SCHEMA_VERSION} was expected at {path}.",
-            f"It has schema {version}, of {'a later' if later else 'an earlier'} lensmith.",
-            "Upgrade lensmith: pip install --upgrade lensmith."
-            if later
-            else "Export the run again with this lensmith: lensmith export RUN",
+            f"It has schema {version}, of {whose} lensmith.",
+            remedy,
         )
 
 
@@ -328,19 +277,18 @@ def _verified(folder: Path, path: Path) -> Manifest:
                 f"It names {name[:80]!r}, which {problem}.",
                 "Do not trust it: get the bundle again from where it was made.",
             )
-    states = {name: _state(folder / name, manifest.files.get(name)) for name in names}
-    if problems := [f"{name} {state}" for name, state in states.items() if state]:
+    problems = []
+    for name in names:
+        file, digest = folder / name, manifest.files.get(name)
+        if not file.exists():
+            problems.append(f"{name} is missing")
+        elif not (file.is_file() and digest and sha256(file) == digest):
+            problems.append(f"{name} has changed since it was exported")
+    if problems:
         raise BundleError(
             f"Every file of the bundle {path} was expected as it was exported.", f"{listed(problems)}.", REMEDY
         )
     return manifest
-
-
-def _state(file: Path, digest: str | None) -> str:
-    """Problem of a file with a known digest, as a clause after its name; empty without a problem."""
-    if not file.exists():
-        return "is missing"
-    return "" if file.is_file() and digest and sha256(file) == digest else "has changed since it was exported"
 
 
 def _reason(error: Exception) -> str:

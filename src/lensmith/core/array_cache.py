@@ -10,6 +10,7 @@ power cut only damaged or missing blocks are computed again. One process at a ti
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -104,7 +105,9 @@ class ArrayCache:
         Raises:
             NotCachedError: no room for the array, or a folder that cannot be written to.
         """
-        description = {"kind": kind, "key": dict(key), "dtype": dtype, "lengths": _summary(lengths)}
+        # The lengths may be a million numbers, so their hash stands for them.
+        hashed = hashlib.sha256(np.asarray(lengths, dtype=np.int64).tobytes()).hexdigest()
+        description = {"kind": kind, "key": dict(key), "dtype": dtype, "lengths": [len(lengths), hashed]}
         digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:32]
         folder = self.root / kind / digest
         files = _EntryFiles(folder, np.dtype(dtype), lengths)
@@ -113,7 +116,7 @@ class ArrayCache:
         try:
             with self._locked(digest, title, waiting):
                 if not files.have_full_size:
-                    self._make_room(files.bytes)
+                    self._make_room(sum(files.sizes.values()))
                     files.create({**description, "title": title})
                 files.compute_missing(compute)
                 found = files.read()
@@ -173,16 +176,13 @@ class ArrayCache:
     @contextlib.contextmanager
     def _locked(self, digest: str, title: str, waiting: Callable[[], None]) -> Iterator[None]:
         with contextlib.ExitStack() as lock:
-            announced = False
-            while True:
+            for attempt in itertools.count():
                 try:
                     lock.enter_context(locked(self._lock_file(digest), timeout_s=1.0))
                     break
                 except LockTimeoutError:
-                    if not announced:
-                        message = f"waiting for another process that is computing: {title}"
-                        print(message, file=sys.stderr, flush=True)
-                    announced = True
+                    if attempt == 0:
+                        print(f"waiting for another process that is computing: {title}", file=sys.stderr, flush=True)
                     waiting()
             yield
 
@@ -192,23 +192,18 @@ class _EntryFiles:
 
     def __init__(self, folder: Path, dtype: np.dtype[Any], lengths: Sequence[int]) -> None:
         self.folder, self.dtype = folder, dtype
-        self.ends = np.cumsum(np.asarray(lengths, dtype=np.int64)) if len(lengths) else np.zeros(0, dtype=np.int64)
-        self.starts = self.ends - np.asarray(lengths, dtype=np.int64)
-        self.elements = int(self.ends[-1]) if len(lengths) else 0
-
-    @property
-    def bytes(self) -> int:
-        return self.elements * self.dtype.itemsize + 8 * len(self.ends)
+        self.edges = np.cumsum([0, *lengths])
+        self.elements = int(self.edges[-1])
+        self.sizes = {DATA: self.elements * dtype.itemsize, BLOCKS: 8 * len(lengths)}
 
     @property
     def have_full_size(self) -> bool:
         """Whether all files exist with their full size, whatever their content."""
-        lengths = {DATA: self.elements * self.dtype.itemsize, BLOCKS: 8 * len(self.ends)}
         try:
-            sizes = {name: (self.folder / name).stat().st_size for name in lengths}
+            sizes = {name: (self.folder / name).stat().st_size for name in self.sizes}
         except OSError:
             return False
-        return sizes == lengths and (self.folder / DESCRIPTION).exists()
+        return sizes == self.sizes and (self.folder / DESCRIPTION).exists()
 
     def create(self, description: Mapping[str, Any]) -> None:
         """Allocate all files, so that a full disk fails now; the description is written last."""
@@ -217,9 +212,9 @@ class _EntryFiles:
         try:
             with (self.folder / DATA).open("wb") as file:
                 if hasattr(os, "posix_fallocate") and self.elements:
-                    os.posix_fallocate(file.fileno(), 0, self.elements * self.dtype.itemsize)
-                file.truncate(self.elements * self.dtype.itemsize)
-            np.zeros(len(self.ends), dtype=np.uint64).tofile(self.folder / BLOCKS)
+                    os.posix_fallocate(file.fileno(), 0, self.sizes[DATA])
+                file.truncate(self.sizes[DATA])
+            (self.folder / BLOCKS).write_bytes(bytes(self.sizes[BLOCKS]))
             atomic_write(self.folder / DESCRIPTION, json.dumps(description, indent=1) + "\n")
         except BaseException:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -241,18 +236,18 @@ class _EntryFiles:
         data, blocks = self._map("r+"), np.memmap(self.folder / BLOCKS, dtype=np.uint64, mode="r+")
         missing = self._missing(data, blocks)
         for number, block in zip(missing, compute(missing), strict=True):
-            part = data[self.starts[number] : self.ends[number]]
+            part = data[self.edges[number] : self.edges[number + 1]]
             part[:] = block.reshape(-1)
             blocks[number] = _WRITTEN + zlib.crc32(part.data)
 
     def _missing(self, data: npt.NDArray[Any], blocks: npt.NDArray[np.uint64]) -> list[int]:
-        if len(blocks) != len(self.ends):
-            raise ValueError("another number of blocks")
-        return [
-            number
-            for number, recorded in enumerate(blocks)
-            if int(recorded) != _WRITTEN + zlib.crc32(data[self.starts[number] : self.ends[number]].data)
-        ]
+        """Numbers of the blocks that differ from what was recorded.
+
+        Raises:
+            ValueError: another number of blocks was recorded.
+        """
+        crcs = [_WRITTEN + zlib.crc32(data[start:end].data) for start, end in itertools.pairwise(self.edges)]
+        return [number for number, pair in enumerate(zip(blocks, crcs, strict=True)) if pair[0] != pair[1]]
 
     def _map(self, mode: Any) -> npt.NDArray[Any]:
         if not self.elements:
@@ -261,8 +256,3 @@ class _EntryFiles:
         if len(data) != self.elements:
             raise ValueError("another number of elements")
         return data
-
-
-def _summary(lengths: Sequence[int]) -> Any:
-    """Number and hash of the lengths, which may be a million numbers."""
-    return [len(lengths), hashlib.sha256(np.asarray(lengths, dtype=np.int64).tobytes()).hexdigest()]

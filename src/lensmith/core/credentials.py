@@ -25,15 +25,15 @@ def token_secret(file: Path | None = None) -> bytes | None:
     Raises:
         SettingsError: an unreadable file, or a secret that is too short; an empty variable is, too.
     """
-    given = os.environ.get(TOKEN_SECRET)
-    if file is None and given is None:
-        return None
-    secret, where = (given or "").encode(), TOKEN_SECRET
     if file is not None:
-        secret, where = read_secret(file), str(file)
+        secret = read_secret(file)
+    elif TOKEN_SECRET in os.environ:
+        secret = os.environ[TOKEN_SECRET].encode()
+    else:
+        return None
     if len(secret) < MIN_SECRET_BYTES:
         raise SettingsError(
-            f"A secret of at least {MIN_SECRET_BYTES} bytes was expected in {where}.",
+            f"A secret of at least {MIN_SECRET_BYTES} bytes was expected in {file or TOKEN_SECRET}.",
             f"There are {len(secret)}.",
             "`lensmith token NAME --secret-file NEW_FILE` makes a random one.",
         )

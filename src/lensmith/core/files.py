@@ -40,12 +40,14 @@ def atomic_path(path: Path, *, sync: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to; it takes the name `path` once the block ends without an error.
 
     The temporary name begins with a dot and ends in `.partial`, followed by the suffix of `path`, since writers choose
-    formats by it.
+    formats by it. It has no more bytes than file systems allow (255), whatever the length of the name.
 
     Raises:
         OSError: a folder that is missing, read-only or full; then no partial file is left and `path` is unchanged.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial{path.suffix}")
+    ending = f".{os.getpid()}-{secrets.token_hex(4)}.partial{path.suffix[:16]}"
+    beginning = os.fsencode(path.name)[: 254 - len(os.fsencode(ending))].decode(errors="ignore")
+    partial = path.with_name(f".{beginning}{ending}")
     try:
         yield partial
         if sync:

@@ -41,9 +41,7 @@ def cache_dir() -> Path:
 
 def affinity_cores() -> int:
     """Number of cores in this process's affinity mask, ≥ 1."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def quota_cores(root: Path = CGROUP, own: Path = OWN_GROUPS) -> float | None:
@@ -74,22 +72,14 @@ def memory_limit_bytes(root: Path = CGROUP, own: Path = OWN_GROUPS) -> int | Non
 
 def instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
     """Vector instruction sets of the first core, by the names of INSTRUCTION_SETS; empty if unknown."""
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        return []
-    flags = next(
-        (set(line.partition(":")[2].split()) for line in lines if line.startswith(("flags", "Features"))), set()
-    )
+    lines = _text(cpuinfo).splitlines()
+    flags = next((line.split() for line in lines if line.startswith(("flags", "Features"))), [])
     return [name for name, flag in INSTRUCTION_SETS.items() if flag in flags]
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """Model name of the first core; the architecture if there is none."""
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        lines = []
+    lines = _text(cpuinfo).splitlines()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, "") or platform.machine()
 
@@ -116,7 +106,7 @@ def _groups(root: Path, own: Path, controller: str) -> list[Path]:
 
 
 def _text(file: Path) -> str:
-    """Content of a file without the line end; empty if it cannot be read."""
+    """Content of a text file without the line end; empty if it cannot be read."""
     try:
         return file.read_text().strip()
     except OSError:

@@ -2,16 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
-
-
-@lru_cache(maxsize=8)
-def _quantile_of_normal(level: float) -> float:
-    return NormalDist().inv_cdf((1 + level) / 2)
 
 
 def wilson(hits: int, trials: int, level: float = 0.95) -> tuple[float, float]:
@@ -27,7 +21,7 @@ def wilson(hits: int, trials: int, level: float = 0.95) -> tuple[float, float]:
     """
     if trials == 0:
         return 0.0, 1.0
-    z = _quantile_of_normal(level)
+    z = NormalDist().inv_cdf((1 + level) / 2)
     share, weight = hits / trials, z * z / trials
     centre = (share + weight / 2) / (1 + weight)
     half = z / (1 + weight) * math.sqrt(share * (1 - share) / trials + weight / (4 * trials))

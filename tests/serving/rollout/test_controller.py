@@ -11,7 +11,7 @@ import jwt
 import numpy as np
 import pytest
 
-from lensmith.bundle.format import GOLDEN, GRAPH, Bundle, Manifest, write
+from lensmith.bundle.format import GOLDEN, GRAPH, Bundle, seal
 from lensmith.rollout.state import Decision
 from lensmith.serving.execution.loaded_model import LoadedModel
 
@@ -213,12 +213,12 @@ def test_mapped_labels_count_as_the_champions(
 ) -> None:
     labels = ("blue", "green", "rosso")
 
-    def rename(folder: Path) -> Manifest:
-        shutil.copy(colour_bundle.path / GRAPH, folder)
-        colour_bundle.golden().save(folder / GOLDEN, labels)
-        return colour_bundle.manifest.model_copy(update={"labels": labels})
-
-    service = canary(write(tmp_path / "renamed", rename).path, share=100.0, mapping={"rosso": "red"})
+    renamed = tmp_path / "renamed"
+    renamed.mkdir()
+    shutil.copy(colour_bundle.path / GRAPH, renamed)
+    colour_bundle.golden().save(renamed / GOLDEN, labels)
+    seal(renamed, colour_bundle.manifest.model_copy(update={"labels": labels}))
+    service = canary(renamed, share=100.0, mapping={"rosso": "red"})
     answer = service.client.post("/predict", content=red_png).json()
     assert (answer["label"], answer["model"]["version"]) == ("rosso", "4")
     for label in ("red", "rosso"):  # the champion's name, and the one that was answered

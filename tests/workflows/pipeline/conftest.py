@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from lensmith.bundle.format import GOLDEN, GRAPH, Bundle, Manifest, write
+from lensmith.bundle.format import GOLDEN, GRAPH, Bundle, Manifest, seal
 from lensmith.bundle.golden import Golden
 
 COLOURS = ("blue", "green", "red")
@@ -62,13 +62,11 @@ def relabel(colour_bundle: Bundle, tmp_path: Path) -> Callable[..., Bundle]:
     """`relabel(a, b, c)`: the bundle that knows the colours, which calls blue, green and red so."""
 
     def make(*labels: str) -> Bundle:
-        def build(folder: Path) -> Manifest:
-            shutil.copy(colour_bundle.path / GRAPH, folder)
-            golden = colour_bundle.golden()
-            Golden(golden.images, golden.probabilities).save(folder / GOLDEN, labels)
-            return colour_bundle.manifest.model_copy(update={"labels": labels})
-
-        return write(tmp_path / "-".join(labels), build)
+        folder = tmp_path / "-".join(labels)
+        folder.mkdir()
+        shutil.copy(colour_bundle.path / GRAPH, folder)
+        colour_bundle.golden().save(folder / GOLDEN, labels)
+        return seal(folder, colour_bundle.manifest.model_copy(update={"labels": labels}))
 
     return make
 
@@ -97,14 +95,13 @@ def two_class_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         [numpy_helper.from_array(np.array([2, 3]), "axes"), numpy_helper.from_array(weights, "weights")],
     )  # fmt: skip
 
-    def build(folder: Path) -> Manifest:
-        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), folder / GRAPH)
-        picture = folder.parent / "red.png"
-        Image.new("RGB", (40, 40), (200, 50, 40)).save(picture)
-        encoded = picture.read_bytes()
-        answers = OnnxRuntimeEngine(str(folder / GRAPH), "fp32", threads=1).run(preprocess(encoded, how)[None])
-        Golden((encoded,), answers).save(folder / GOLDEN, ("green", "red"))
-        record = EngineRecord(engine="onnxruntime", precision="fp32", graph=GRAPH, chosen=True)
-        return Manifest(name="two", version="1", labels=("green", "red"), preprocessing=how, engines=(record,))
-
-    return write(tmp_path_factory.mktemp("two") / "bundle", build)
+    folder = tmp_path_factory.mktemp("two")
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), folder / GRAPH)
+    picture = tmp_path_factory.mktemp("pictures") / "red.png"
+    Image.new("RGB", (40, 40), (200, 50, 40)).save(picture)
+    encoded = picture.read_bytes()
+    answers = OnnxRuntimeEngine(str(folder / GRAPH), "fp32", threads=1).run(preprocess(encoded, how)[None])
+    Golden((encoded,), answers).save(folder / GOLDEN, ("green", "red"))
+    record = EngineRecord(engine="onnxruntime", precision="fp32", graph=GRAPH, chosen=True)
+    manifest = Manifest(name="two", version="1", labels=("green", "red"), preprocessing=how, engines=(record,))
+    return seal(folder, manifest)
