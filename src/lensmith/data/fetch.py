@@ -7,9 +7,10 @@ file in DIR records the settings and whether the set is complete.
 import difflib
 import json
 import os
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def _write_images(settings: FetchSettings, cache: Path) -> FetchResult:
     atomic_write(folder / RECORD, json.dumps({**record, "finished": False}))
     for parent in {(folder / image.path).parent for image in images}:
         parent.mkdir(parents=True, exist_ok=True)
-    missing = [image for image in images if not _is_complete(folder / image.path)]
+    missing = [image for image in images if not _has_content(folder / image.path)]
     for image, encoded in track(opened.read(missing), f"writing {settings.name}", len(missing)):
         atomic_write(folder / image.path, encoded, sync=False)
     atomic_write(folder / RECORD, json.dumps({**record, "finished": True}))
@@ -137,35 +138,29 @@ def _settings_text(requested: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in requested.items() if value is not None)
 
 
-def _limit(images: Iterable[KnownImage], settings: FetchSettings) -> list[KnownImage]:
+def _limit(images: Sequence[KnownImage], settings: FetchSettings) -> list[KnownImage]:
     """At most so many images of each part, drawn evenly from the classes, in a seeded order."""
     limits = {"train": settings.max_train, "test": settings.max_test}
-    parts = defaultdict(list)
-    for image in images:
-        parts[image.part].append(image)
     chosen: list[KnownImage] = []
-    for part, members in parts.items():
+    for part in PARTS:
+        members = [image for image in images if image.part == part]
         limit = limits.get(part)
         if limit is None or limit >= len(members):
             chosen += members
             continue
-        classes = {image.label for image in members}
+        classes: dict[str, list[KnownImage]] = defaultdict(list)
+        for image in sorted(members, key=lambda image: rank(image.path, settings.seed)):
+            classes[image.label].append(image)
         if part == "train" and limit < len(classes):
             raise SettingsError(
                 f"At least one training image for each of the {len(classes)} classes of {settings.name} was expected.",
                 f"max_train is {limit}.",
                 f"Give {len(classes)} or more.",
             )
-        members.sort(key=lambda image: rank(image.path, settings.seed))
-        seen: Counter[str] = Counter()
-        turns = []
-        for image in members:
-            turns.append((seen[image.label], image.label, image))
-            seen[image.label] += 1
-        turns.sort(key=lambda turn: turn[:2])
-        chosen += [image for _, _, image in turns[:limit]]
+        turns = zip_longest(*(classes[label] for label in sorted(classes)))
+        chosen += [image for image in chain.from_iterable(turns) if image is not None][:limit]
     return chosen
 
 
-def _is_complete(file: Path) -> bool:
+def _has_content(file: Path) -> bool:
     return file.is_file() and file.stat().st_size > 0

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from lensmith.core.files import stat_stamp
 from lensmith.data.files import SetAside, image_files, relative, unusable_reason, visible_entries
@@ -92,7 +92,13 @@ class ImageSet:
     @cached_property
     def sizes(self) -> tuple[int, ...]:
         """Size of each sample's file in bytes; -1 where the file is missing."""
-        return tuple(_size(self.file(sample)) for sample in self.samples)
+        sizes = []
+        for sample in self.samples:
+            try:
+                sizes.append(self.file(sample).stat().st_size)
+            except OSError:
+                sizes.append(-1)
+        return tuple(sizes)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -110,13 +116,6 @@ def identity(images: ImageSet, samples: Sequence[Sample]) -> str:
         file = images.file(sample)
         digest.update(f"{file.absolute()}\t{stat_stamp(file) or 'gone'}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError:
-        return -1
 
 
 def scan(path: str | os.PathLike[str], *, manifest: bool = True) -> ImageSet:
@@ -137,10 +136,13 @@ def scan(path: str | os.PathLike[str], *, manifest: bool = True) -> ImageSet:
             "Check the path; `lensmith data fetch fashion-mnist DIR` makes one to try.",
         )
     if source.is_file():
-        return _require_classes(_read_csv(source), source)
-    if manifest and (source / MANIFEST).is_file():
-        return _require_classes(_read_manifest(source), source)
-    return _require_classes(_read_folders(source), source)
+        found = _read_csv(source)
+    elif manifest and (source / MANIFEST).is_file():
+        found = _read_manifest(source)
+    else:
+        found = _read_folders(source)
+    _require_classes(found, source)
+    return found
 
 
 def _read_folders(root: Path) -> ImageSet:
@@ -158,12 +160,10 @@ def _read_folders(root: Path) -> ImageSet:
     if not _are_part_folders(folders):
         _add_rows(root, root, None, rows, aside)
         return _build(root, rows, aside)
-    aside += [
-        (relative(file, root), unusable_reason(file) or "in no class folder") for file in found if file not in folders
-    ]
+    loose = [file for file in found if file not in folders]
+    aside += [(relative(file, root), unusable_reason(file) or "in no class folder") for file in loose]
     for folder in folders:
-        part = _PART_OF_NAME.get(folder.name.lower())
-        if part:
+        if part := _PART_OF_NAME.get(folder.name.lower()):
             _add_rows(root, folder, part, rows, aside)
         else:
             beside = image_files(root, folder, aside)
@@ -175,14 +175,8 @@ def _are_part_folders(folders: list[Path]) -> bool:
     """Whether folders are train, val, test rather than classes: a class, too, may be called `train` or `test`."""
     parts = [_PART_OF_NAME.get(folder.name.lower()) for folder in folders]
     training = [folder for folder, part in zip(folders, parts, strict=True) if part == "train"]
-    return any(_holds_folder(folder) for folder in training or (folders if all(parts) else []))
-
-
-def _holds_folder(folder: Path) -> bool:
-    try:
-        return any(entry.is_dir() for entry in visible_entries(folder))
-    except OSError:
-        return False
+    within = (inner for folder in training or (folders if all(parts) else []) for inner in folder.glob("*/"))
+    return any(not inner.name.startswith(".") for inner in within)
 
 
 def _add_rows(root: Path, base: Path, part: Part | None, rows: list[_Row], aside: SetAside) -> None:
@@ -199,66 +193,61 @@ def _read_manifest(root: Path) -> ImageSet:
     found = _read_csv(root / MANIFEST)
     named = {sample.path for sample in found.samples} | {name for name, _ in found.set_aside}
     new = sum(relative(file, root) not in named for file in image_files(root, root, []))
-    notes = [f"Read from the manifest {root / MANIFEST}."]
-    if new:
-        notes.append(
-            f"Images in the folder that the manifest does not list, and that are left out: {new}. "
-            "`lensmith data split DIR --overwrite` writes it again."
-        )
-    return replace(found, notes=tuple(notes))
-
-
-class _Line(NamedTuple):
-    """One line of a CSV, with a normalized path (`b` for `a/../b`)."""
-
-    number: int
-    path: str
-    label: str
-    split: str
+    missing = (
+        f"Images in the folder that the manifest does not list, and that are left out: {new}. "
+        "`lensmith data split DIR --overwrite` writes it again."
+    )
+    return replace(found, notes=(f"Read from the manifest {root / MANIFEST}.", *([missing] if new else [])))
 
 
 def _read_csv(file: Path) -> ImageSet:
     lines = _read_lines(file)
     versions = defaultdict(set)
-    for line in lines:
-        versions[line.path].add((line.label, line.split))
-    split_used = any(line.split for line in lines)
+    for _, path, label, split in lines:
+        versions[path].add((label, split))
+    split_used = any(split for _, _, _, split in lines)
     rows: list[_Row] = []
     aside: SetAside = []
     seen = set()
-    for line in lines:
-        reason = None
-        if not line.path or not line.label:
-            reason = "path or label is empty"
-        elif len(versions[line.path]) > 1:
-            named = sorted(" ".join(filter(None, version)) for version in versions[line.path])
+    for number, path, label, split in lines:
+        if not path or not label:
+            reason: str | None = "path or label is empty"
+        elif len(versions[path]) > 1:
+            named = sorted(" ".join(filter(None, version)) for version in versions[path])
             reason = f"named more than once, as {' and as '.join(named)}"
-        elif line.path in seen:
+        elif path in seen:
             reason = "named before"
-        elif line.split and line.split not in _PART_OF_NAME:
-            reason = f"its split {line.split!r} is none of train, val, test"
-        elif split_used and not line.split:
+        elif split and split not in _PART_OF_NAME:
+            reason = f"its split {split!r} is none of train, val, test"
+        elif split_used and not split:
             reason = "it has no split, though other lines have one"
-        reason = reason or unusable_reason(file.parent / line.path, any_suffix=True)
-        if reason:
-            aside.append((line.path or file.name, f"{reason} (line {line.number})"))
         else:
-            seen.add(line.path)
-            rows.append((line.path, line.label, _PART_OF_NAME.get(line.split)))
+            reason = unusable_reason(file.parent / path, any_suffix=True)
+        if reason:
+            aside.append((path or file.name, f"{reason} (line {number})"))
+        else:
+            seen.add(path)
+            rows.append((path, label, _PART_OF_NAME.get(split)))
     return _build(file.parent, rows, aside)
 
 
-def _read_lines(file: Path) -> list[_Line]:
+def _read_lines(file: Path) -> list[tuple[int, str, str, str]]:
+    """Line number, normalized path (`b` for `a/../b`), label and split of each line of a CSV."""
+    lines = []
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream, restval="")
             columns = [column.strip().lower() for column in reader.fieldnames or ()]
+            if not {"path", "label"} <= set(columns):
+                raise DataError(
+                    f"A CSV with the columns path,label (and perhaps split) was expected in {file}.",
+                    f"Its first line has {', '.join(columns) or 'nothing'}.",
+                    "Name the columns in the first line, with commas between them.",
+                )
             reader.fieldnames = columns
-            lines = []
-            for row in reader if {"path", "label"} <= set(columns) else ():
+            for row in reader:
                 path = Path(os.path.normpath(row["path"])).as_posix() if row["path"] else ""
-                line = _Line(reader.line_num, path, row["label"].strip(), row.get("split", "").strip().lower())
-                lines.append(line)
+                lines.append((reader.line_num, path, row["label"].strip(), row.get("split", "").strip().lower()))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = "it is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
         raise DataError(
@@ -266,12 +255,6 @@ def _read_lines(file: Path) -> list[_Line]:
             f"The file cannot be read as one ({reason}).",
             "Save the table as CSV in UTF-8, or give a folder; an archive must be unpacked first.",
         ) from error
-    if not {"path", "label"} <= set(columns):
-        raise DataError(
-            f"A CSV with the columns path,label (and perhaps split) was expected in {file}.",
-            f"Its first line has {', '.join(columns) or 'nothing'}.",
-            "Name the columns in the first line, with commas between them.",
-        )
     return lines
 
 
@@ -282,7 +265,7 @@ def _build(root: Path, rows: list[_Row], aside: SetAside) -> ImageSet:
     return ImageSet(root, labels, samples, tuple(sorted(aside)))
 
 
-def _require_classes(found: ImageSet, source: Path) -> ImageSet:
+def _require_classes(found: ImageSet, source: Path) -> None:
     if not found.samples:
         raise DataError(
             f"Labelled images (DIR/CLASS/*.jpg, or a CSV of path,label) were expected in {source}.",
@@ -290,15 +273,12 @@ def _require_classes(found: ImageSet, source: Path) -> ImageSet:
             f"Put each class into a folder of its own; image files end in {', '.join(sorted(SUFFIXES))}.",
         )
     if len(found.labels) < 2:
-        inner = _inner_folder(found)
+        remedy = "Give the folder that holds the class folders, or add a second class."
+        if inner := _inner_folder(found):
+            remedy = f"Its folders look like classes: give {inner} instead."
         raise DataError(
-            f"At least two classes were expected in {source}.",
-            f"There is one, {found.labels[0]!r}.",
-            f"Its folders look like classes: give {inner} instead."
-            if inner
-            else "Give the folder that holds the class folders, or add a second class.",
+            f"At least two classes were expected in {source}.", f"There is one, {found.labels[0]!r}.", remedy
         )
-    return found
 
 
 def _describe_unusable(found: ImageSet) -> str:

@@ -152,11 +152,9 @@ def digits(cache: Path) -> OpenedSet:
     for digit in range(10):
         members = np.flatnonzero(loaded.target == digit)
         testing[members[len(members) * 4 // 5 :]] = True
-    arrays: _Arrays = {"train": pixels[~testing], "test": pixels[testing]}
-    rows: Mapping[Part, Sequence[int]] = {
-        "train": loaded.target[~testing].tolist(),
-        "test": loaded.target[testing].tolist(),
-    }
+    parts: tuple[tuple[Part, Any], ...] = (("train", ~testing), ("test", testing))
+    arrays = {part: pixels[mask] for part, mask in parts}
+    rows = {part: loaded.target[mask].tolist() for part, mask in parts}
     return _from_arrays(f"scikit-learn {sklearn.__version__}", tuple("0123456789"), arrays, rows)
 
 

@@ -9,7 +9,7 @@ import hashlib
 import io
 import math
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -92,11 +92,14 @@ def assign(images: ImageSet, ratio: Ratio, seed: int) -> ImageSet:
             f"{_ratio_text(ratio)} arrived.",
             "Give one such as 5:3:2, or 8:2:0 to have no test part.",
         )
+    classes = defaultdict(list)
+    for sample in sorted(images.samples, key=lambda sample: rank(sample.path, seed)):
+        classes[sample.label].append(sample)
     samples: list[Sample] = []
-    for members in _by_class(images.samples).values():
-        ordered = sorted(members, key=lambda sample: rank(sample.path, seed))
-        parts = [part for part, count in zip(PARTS, _divide(len(ordered), ratio), strict=True) for _ in range(count)]
-        samples += [replace(sample, part=part) for sample, part in zip(ordered, parts, strict=True)]
+    for members in classes.values():
+        counts = zip(PARTS, _divide(len(members), ratio), strict=True)
+        parts = [part for part, count in counts for _ in range(count)]
+        samples += [replace(sample, part=part) for sample, part in zip(members, parts, strict=True)]
     divided = replace(images, samples=tuple(sorted(samples, key=lambda sample: sample.path)))
     wanted = [part for part, share in zip(PARTS, ratio, strict=True) if share > 0]
     note = f"Split {_ratio_text(ratio)} class by class with seed {seed}: {_counts_text(divided)}."
@@ -139,9 +142,8 @@ def _with_validation(images: ImageSet, seed: int) -> ImageSet:
         f"The data brings no validation images: {VALIDATION_SHARE:.0%} of the training images validate, "
         f"class by class with seed {seed}: {_counts_text(divided)}. Test images are unchanged."
     )
-    return replace(
-        images, samples=tuple(samples), notes=(*images.notes, note, *_missing_class_notes(divided, ("val",)))
-    )
+    notes = (*images.notes, note, *_missing_class_notes(divided, ("val",)))
+    return replace(images, samples=tuple(samples), notes=notes)
 
 
 def _divide(count: int, ratio: Ratio) -> list[int]:
@@ -159,13 +161,6 @@ def _divide(count: int, ratio: Ratio) -> list[int]:
     return given
 
 
-def _by_class(samples: Iterable[Sample]) -> dict[int, list[Sample]]:
-    classes = defaultdict(list)
-    for sample in samples:
-        classes[sample.label].append(sample)
-    return classes
-
-
 def _missing_class_notes(images: ImageSet, parts: Iterable[Part]) -> list[str]:
     """A note for each of `parts` that has no image of some classes."""
     meaning = {
@@ -173,18 +168,13 @@ def _missing_class_notes(images: ImageSet, parts: Iterable[Part]) -> list[str]:
         "val": "Validation does not see these classes, which have too few images",
         "test": "The final evaluation does not see these classes, which have too few images",
     }
-    notes = []
-    for part in parts:
-        present = {sample.label for sample in images.part(part)}
-        missing = [label for index, label in enumerate(images.labels) if index not in present]
-        if missing:
-            notes.append(f"{meaning[part]}: {listed(missing)}.")
-    return notes
+    counts = images.counts()
+    missing = {part: [label for label, row in counts.items() if part not in row] for part in parts}
+    return [f"{meaning[part]}: {listed(labels)}." for part, labels in missing.items() if labels]
 
 
 def _counts_text(images: ImageSet) -> str:
-    counts = Counter(sample.part for sample in images.samples)
-    return ", ".join(f"{counts[part]:,} {part}" for part in PARTS if counts[part])
+    return ", ".join(f"{len(images.part(part)):,} {part}" for part in images.parts)
 
 
 def _ratio_text(ratio: Ratio) -> str:
@@ -204,17 +194,15 @@ def _as_csv(images: ImageSet, manifest: Path) -> str:
 
 def _write_manifest(manifest: Path, text: str, overwrite: bool) -> bool:
     """Write the manifest; False if the same one exists already."""
-    if manifest.exists():
-        if manifest.is_file() and manifest.read_bytes() == text.encode():
-            return False
-        if not overwrite or not manifest.is_file():
-            raise OutputError(
-                f"A free path was expected for the manifest {manifest}.",
-                "A file that assigns the images differently is there."
-                if manifest.is_file()
-                else "Something else is there.",
-                "Replace it with --overwrite, or name another with --out.",
-            )
+    if manifest.is_file() and manifest.read_bytes() == text.encode():
+        return False
+    if manifest.exists() and not (overwrite and manifest.is_file()):
+        what = "A file that assigns the images differently" if manifest.is_file() else "Something else"
+        raise OutputError(
+            f"A free path was expected for the manifest {manifest}.",
+            f"{what} is there.",
+            "Replace it with --overwrite, or name another with --out.",
+        )
     manifest.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(manifest, text)
     return True

@@ -10,7 +10,7 @@ import statistics
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -119,8 +119,7 @@ def check(path: str | os.PathLike[str]) -> DataCheckResult:
         *(FileFinding(file.sample.path, "unreadable", file.error) for file in files if file.error is not None),
         *_find_copies(images, usable),
     ]  # fmt: skip
-    order = list(KINDS)
-    findings.sort(key=lambda finding: (order.index(finding.kind), finding.path))
+    findings.sort(key=lambda finding: (list(KINDS).index(finding.kind), finding.path))
     counts = _counts(images, [file.sample for file in usable])
     return DataCheckResult(
         path=Path(path),
@@ -182,10 +181,10 @@ def _find_copies(images: ImageSet, files: Iterable[_InspectedFile]) -> Iterator[
                 kind, other = "label conflict", conflicts[0]
             elif leaks := [found for found in others if found.part != sample.part]:
                 kind, other = "leak", leaks[0]
-            yield FileFinding(
-                sample.path, kind, f"{_label_and_part(images, sample)} here; the same content as {other.path}"
-                + (f", which is {_label_and_part(images, other)}" if kind != "duplicate" else "")
-            )  # fmt: skip
+            reason = f"{_label_and_part(images, sample)} here; the same content as {other.path}"
+            if kind != "duplicate":
+                reason += f", which is {_label_and_part(images, other)}"
+            yield FileFinding(sample.path, kind, reason)
         others.append(sample)
 
 
@@ -194,11 +193,9 @@ def _label_and_part(images: ImageSet, sample: Sample) -> str:
 
 
 def _counts(images: ImageSet, usable: Sequence[Sample]) -> dict[str, dict[str, int]]:
-    columns = images.parts or ("all",)
-    table = {label: dict.fromkeys(columns, 0) for label in images.labels}
-    for sample in usable:
-        table[images.labels[sample.label]][sample.part or "all"] += 1
-    return {label: {str(part): count for part, count in row.items()} for label, row in table.items()}
+    """Class → part (or `all` while unsplit) → number of usable images; all parts of the set, with 0 where none is."""
+    counts = replace(images, samples=tuple(usable)).counts()
+    return {label: {part: row.get(part, 0) for part in images.parts or ("all",)} for label, row in counts.items()}
 
 
 def _pixel_range(pixels: Sequence[int]) -> PixelRange | None:
@@ -207,8 +204,7 @@ def _pixel_range(pixels: Sequence[int]) -> PixelRange | None:
 
 def _warnings(images: ImageSet, counts: dict[str, dict[str, int]], findings: Sequence[FileFinding]) -> Iterator[str]:
     totals = {label: sum(row.values()) for label, row in counts.items()}
-    few = [label for label, total in totals.items() if total < FEW_IMAGES]
-    if few:
+    if few := [label for label, total in totals.items() if total < FEW_IMAGES]:
         yield f"Fewer than {FEW_IMAGES} usable images: {listed(few)}. Such classes can hardly be learnt or evaluated."
     largest, smallest = max(totals, key=totals.__getitem__), min(totals, key=totals.__getitem__)
     if totals[largest] >= IMBALANCE * max(1, totals[smallest]):
@@ -217,13 +213,12 @@ def _warnings(images: ImageSet, counts: dict[str, dict[str, int]], findings: Seq
             "Evaluate by balanced accuracy or F1 rather than by accuracy."
         )
     for part in images.parts:
-        missing = [label for label, row in counts.items() if not row[part] and totals[label]]
-        if missing:
+        if missing := [label for label, row in counts.items() if not row[part] and totals[label]]:
             yield f"No usable image in {part}: {listed(missing)}."
-    kinds = Counter(finding.kind for finding in findings)
-    if kinds["label conflict"]:
+    kinds = {finding.kind for finding in findings}
+    if "label conflict" in kinds:
         yield "Images under two classes contradict each other in training: keep each under one class."
-    if kinds["leak"]:
+    if "leak" in kinds:
         yield "Data leakage: images in two parts make the result look better than it is; remove one of the copies."
-    if kinds["duplicate"] and "val" not in images.parts:
+    if "duplicate" in kinds and "val" not in images.parts:
         yield "Copies may fall into different parts when a validation part is made: remove them first."

@@ -58,9 +58,8 @@ def read(path: Path) -> bytes:
 def decode(encoded: bytes, shortest_px: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode to an RGB picture, upright and opaque.
 
-    EXIF orientation is applied, transparency is flattened on white, and grey, palette, CMYK and 16-bit pictures become
-    8-bit RGB. With `shortest_px`, a JPEG is decoded at a reduced scale (the decoder's own 1/2, 1/4, 1/8) that keeps its
-    shorter side at or above that many pixels, which is several times faster for photos.
+    With `shortest_px`, a JPEG is decoded at a reduced scale (the decoder's own 1/2, 1/4, 1/8) that keeps its shorter
+    side at or above that many pixels, which is several times faster for photos.
 
     Raises:
         ImageError: not an image, damaged, cut short, or of more than `max_pixels` pixels or MAX_SCANS scans.
@@ -93,23 +92,24 @@ def decode(encoded: bytes, shortest_px: int | None = None, max_pixels: int = MAX
         ) from error
 
 
-def decoded_size(path: Path, shortest_px: int | None = None, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+def decoded_size(path: Path, shortest_px: int | None = None) -> tuple[int, int]:
     """Width and height, in pixels, of the picture that `decode` makes of a file, from the file's header alone.
 
     Raises:
-        ImageError: not an image, or of more than `max_pixels` pixels.
+        ImageError: not an image, or of more than MAX_PIXELS pixels.
     """
     try:
         with Image.open(path) as picture:
-            if picture.width * picture.height <= max_pixels:
-                if shortest_px is not None:
-                    picture.draft("RGB", (shortest_px, shortest_px))
-                turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-                return (picture.height, picture.width) if turned else picture.size
-        reason = "it has too many pixels"
+            if picture.width * picture.height > MAX_PIXELS:
+                raise ValueError("it has too many pixels")
+            if shortest_px is not None:
+                picture.draft("RGB", (shortest_px, shortest_px))
+            turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            return (picture.height, picture.width) if turned else picture.size
     except Exception as error:  # as in `decode`
-        reason = _reason(error)
-    raise ImageError("An image file was expected.", f"It cannot be decoded ({reason}).", "Replace or remove it.")
+        raise ImageError(
+            "An image file was expected.", f"It cannot be decoded ({_reason(error)}).", "Replace or remove it."
+        ) from error
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
@@ -119,7 +119,7 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     # The value range of 32-bit grey depends on the whole picture.
     if width * height <= STRIP_PIXELS or picture.mode in ("I", "F"):
         return _converted(picture)
-    whole = Image.new("RGB", (width, height))
+    whole = Image.new("RGB", picture.size)
     rows = max(1, STRIP_PIXELS // width)
     for top in range(0, height, rows):
         whole.paste(_converted(picture.crop((0, top, width, min(top + rows, height)))), (0, top))
@@ -135,10 +135,9 @@ def _converted(picture: Image.Image) -> Image.Image:
         scaled = grey / 257.0 if grey.max(initial=0) > 255 else grey
         return Image.fromarray(np.clip(scaled.round(), 0, 255).astype(np.uint8)).convert("RGB")
     if picture.has_transparency_data:  # RGB as well: a PNG may name one colour as transparent
-        rgba = picture.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
+        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
+    return picture.convert("RGB")
 
 
 def _reason(error: Exception) -> str:

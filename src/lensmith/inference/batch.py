@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -109,7 +109,11 @@ def predict(settings: PredictSettings, stream: TextIO | None = None) -> Predicte
     predictions = None
     if out is not None:
         with atomic_path(out) as partial:
-            _write_file(rows, partial, form, top_k)
+            if form == "parquet":
+                _write_parquet(rows, partial, top_k)
+            else:
+                with partial.open("w", encoding="utf-8", newline="") as file:
+                    _write_text(rows, file, form, top_k)
     elif stream is not None:
         _write_text(rows, stream, form, top_k)
     else:
@@ -118,55 +122,35 @@ def predict(settings: PredictSettings, stream: TextIO | None = None) -> Predicte
     return Predicted(counts["images"], counts["unreadable"], counts["abstained"], seconds, settings.out, predictions)
 
 
-def _expand(inputs: Iterable[str]) -> tuple[Iterable[Path], int | None]:
+def _expand(inputs: Sequence[str]) -> tuple[Iterable[Path], int | None]:
     """Paths in the order given, and their number; None with `-`, as standard input is read line by line."""
-    parts: list[Iterable[Path]] = []
-    total: int | None = 0
-    for name in inputs:
-        if name == "-":
-            parts.append(_from_stdin())
-            total = None
-            continue
-        files = _in_folder(Path(name)) if Path(name).is_dir() else [Path(name)]
-        parts.append(files)
-        total = None if total is None else total + len(files)
-    return chain.from_iterable(parts), total
+    listed = {name: _in_folder(Path(name)) if Path(name).is_dir() else [Path(name)] for name in inputs if name != "-"}
+    paths = chain.from_iterable(_from_stdin() if name == "-" else listed[name] for name in inputs)
+    return paths, None if "-" in inputs else sum(len(listed[name]) for name in inputs)
 
 
 def _in_folder(folder: Path) -> list[Path]:
     """Files below `folder` with an image's suffix, sorted, without hidden files and folders."""
-    files = sorted(Path(base, name) for base, names in _walk(folder) for name in names)
-    files = [
-        file
-        for file in files
-        if file.suffix.lower() in SUFFIXES and not any(part[0] == "." for part in file.relative_to(folder).parts)
-    ]
+    files: list[Path] = []
+    seen = set()
+    for base, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(base)
+        # Links may form a cycle, so each real folder counts once.
+        folders[:] = [] if real in seen else [name for name in folders if name[0] != "."]
+        if real not in seen:
+            files += (Path(base, name) for name in names if name[0] != "." and Path(name).suffix.lower() in SUFFIXES)
+        seen.add(real)
     if not files:
         raise DataError(
             f"Images were expected in {folder}.",
             f"No file under it ends in {', '.join(sorted(SUFFIXES))}.",
             "Give the folder that holds the images, or name the files.",
         )
-    return files
-
-
-def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Folders with their files, following links, but each real folder once: links may form a cycle."""
-    seen = set()
-    for base, folders, names in os.walk(folder, followlinks=True):
-        real = Path(base).resolve()
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        yield base, names
+    return sorted(files)
 
 
 def _from_stdin() -> Iterator[Path]:
-    for line in sys.stdin:
-        name = line.rstrip("\r\n")
-        if name:
-            yield Path(name)
+    return (Path(name) for line in sys.stdin if (name := line.rstrip("\r\n")))
 
 
 def _writable(out: Path) -> Path:
@@ -179,14 +163,6 @@ def _writable(out: Path) -> Path:
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     return target
-
-
-def _write_file(rows: Iterable[Prediction], path: Path, form: str, top_k: int) -> None:
-    if form == "parquet":
-        _write_parquet(rows, path, top_k)
-        return
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        _write_text(rows, stream, form, top_k)
 
 
 def _write_text(rows: Iterable[Prediction], stream: TextIO, form: str, top_k: int) -> None:

@@ -3,19 +3,18 @@
 A helper process has no idle threads of torch, shows how much memory the engine takes, and may crash.
 """
 
-from __future__ import annotations
-
 import base64
 import statistics
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
+from pydantic import TypeAdapter
 
 from lensmith.bundle.format import EngineRecord
 from lensmith.core.helper_process import HelperError, answer_request, run_helper
@@ -49,9 +48,9 @@ class Speed:
     load_s: float
     memory_bytes: int
 
-    def better(self, other: Speed) -> Speed:
+    def better(self, other: Self) -> Self:
         """The better of two measurements, value by value: a disturbance only makes them worse."""
-        return Speed(
+        return type(self)(
             min(self.latency_ms, other.latency_ms),
             max(self.images_per_second, other.images_per_second),
             min(self.load_s, other.load_s),
@@ -120,15 +119,10 @@ def measure(graph: Path, record: EngineRecord, how: Preprocessing, images: Seque
     Raises:
         BundleError: the engine does not load or run; the error has the engine's message.
     """
-    request = {
-        "graph": str(graph),
-        "engine": record.engine,
-        "precision": record.precision,
-        "preprocessing": asdict(how),
-        "images": [base64.b64encode(image).decode() for image in images],
-    }
+    encoded = [base64.b64encode(image).decode() for image in images]
+    request = {"graph": str(graph), "engine": record.engine, "precision": record.precision, "how": asdict(how)}
     try:
-        return Speed(**run_helper("lensmith.inference.benchmark", request, LIMIT_S))
+        return Speed(**run_helper("lensmith.inference.benchmark", {**request, "images": encoded}, LIMIT_S))
     except HelperError as error:
         raise BundleError(
             f"{record.name} was expected to run {graph.name} in a process of its own.",
@@ -137,7 +131,7 @@ def measure(graph: Path, record: EngineRecord, how: Preprocessing, images: Seque
         ) from error
 
 
-def _run(graph: str, engine: str, precision: str, how: Preprocessing, images: Sequence[bytes]) -> Speed:
+def _measure_here(graph: str, engine: str, precision: str, how: Preprocessing, images: Sequence[bytes]) -> Speed:
     """Measure in this process."""
     process = psutil.Process()
     before = process.memory_info().rss
@@ -178,10 +172,9 @@ def _run(graph: str, engine: str, precision: str, how: Preprocessing, images: Se
 
 def _answer(request: dict[str, Any]) -> dict[str, float]:
     """The helper process's work: the request of `measure` → fields of a `Speed`."""
-    how = request["preprocessing"]
-    how = replace(Preprocessing(**how), mean=tuple(how["mean"]), std=tuple(how["std"]))
-    images = [base64.b64decode(image) for image in request["images"]]
-    return asdict(_run(request["graph"], request["engine"], request["precision"], how, images))
+    request["how"] = TypeAdapter(Preprocessing).validate_python(request["how"])
+    request["images"] = [base64.b64decode(image) for image in request["images"]]
+    return asdict(_measure_here(**request))
 
 
 if __name__ == "__main__":

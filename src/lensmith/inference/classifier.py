@@ -97,19 +97,15 @@ class Classifier:
         Raises:
             ImageError: the bytes are not a whole image.
         """
-        return self.answer(self.prepare(encoded), top_k)
+        return self.rank(self.engine.run(self.prepare(encoded)[np.newaxis])[0], top_k)
 
     def prepare(self, encoded: bytes, max_pixels: int = MAX_PIXELS) -> Tensor:
-        """The first half of `classify`: encoded bytes → float32 (3, S, S).
+        """Encoded bytes → float32 (3, S, S), the model input.
 
         Raises:
             ImageError: the bytes are not a whole image, or it has more than `max_pixels`.
         """
         return preprocess(encoded, self.bundle.manifest.preprocessing, max_pixels)
-
-    def answer(self, prepared: Tensor, top_k: int = 5) -> Prediction:
-        """The second half of `classify`: float32 (3, S, S) → the k likeliest classes."""
-        return self.rank(self.engine.run(prepared[np.newaxis])[0], top_k)
 
     def rank(self, probabilities: Tensor, top_k: int = 5) -> Prediction:
         """float32 (C,) → the k likeliest classes, ties by class index; abstained below the bundle's threshold.
@@ -122,8 +118,7 @@ class Classifier:
                 "At least one class to name was expected.", f"top_k = {top_k} arrived.", "Give 1 or more."
             )
         order = np.argsort(-probabilities, kind="stable")[:top_k]
-        labels = self.bundle.labels
-        top = tuple(Ranked(int(i), labels[i], float(probabilities[i])) for i in order)
+        top = tuple(Ranked(int(i), self.bundle.labels[i], float(probabilities[i])) for i in order)
         abstention = self.bundle.manifest.abstention
         abstained = abstention is not None and top[0].confidence < abstention.threshold
         return Prediction(top=top, probabilities=probabilities, abstained=abstained)
@@ -146,10 +141,9 @@ class Classifier:
 
     def _file(self, path: Path, top_k: int) -> Prediction:
         try:
-            found = self.classify(read(path), top_k)
+            return replace(self.classify(read(path), top_k), path=str(path))
         except ImageError as error:
             return Prediction(path=str(path), error=error.arrived)
-        return replace(found, path=str(path))
 
 
 def load(path: str | os.PathLike[str], engine: str | None = None, threads: int = 1) -> Classifier:

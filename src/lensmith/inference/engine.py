@@ -41,12 +41,12 @@ class Engine(ABC):
         self._temperature = temperature
 
     @abstractmethod
-    def logits(self, batch: Tensor) -> Tensor:
-        """float32 (N, 3, S, S) → float32 (N, C), unnormalised."""
-
     def outputs(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
         """float32 (N, 3, S, S) → logits, float32 (N, C), and features, float32 (N, D), or None without such output."""
-        return self.logits(batch), None
+
+    def logits(self, batch: Tensor) -> Tensor:
+        """float32 (N, 3, S, S) → float32 (N, C), unnormalised."""
+        return self.outputs(batch)[0]
 
     def run(self, batch: Tensor) -> Tensor:
         """float32 (N, 3, S, S) → float32 (N, C): probabilities that sum to 1 in each row."""
@@ -83,8 +83,7 @@ class OnnxRuntimeEngine(Engine):
         self._session = ort.InferenceSession(graph, options, providers=[(self.provider, self._options(precision))])
         self._input = self._session.get_inputs()[0].name
         names = [output.name for output in self._session.get_outputs()]
-        self._logits = names[:1]
-        self._features = FEATURES in names
+        self._names = [names[0], FEATURES] if FEATURES in names else names[:1]
         self.precision = precision
         self.threads = threads
         if self.provider not in self._session.get_providers():  # it falls back silently
@@ -100,17 +99,10 @@ class OnnxRuntimeEngine(Engine):
         has = cls.provider in ort.get_available_providers()
         return "" if has else f"onnxruntime here has no {cls.provider} (pip install onnxruntime-gpu)"
 
-    def logits(self, batch: Tensor) -> Tensor:
-        """float32 (N, 3, S, S) → float32 (N, C); see `Engine`."""
-        result: Tensor = self._session.run(self._logits, {self._input: batch})[0]
-        return result
-
     def outputs(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
         """float32 (N, 3, S, S) → logits, float32 (N, C), and features, float32 (N, D) or None; see `Engine`."""
-        if not self._features:
-            return self.logits(batch), None
-        logits, features = self._session.run([*self._logits, FEATURES], {self._input: batch})
-        return logits, features
+        logits, *features = self._session.run(self._names, {self._input: batch})
+        return logits, features[0] if features else None
 
     def _options(self, precision: str) -> dict[str, str]:
         """Options of the execution provider."""
@@ -176,9 +168,7 @@ class OpenVinoEngine(Engine):
         self._model = openvino_core().compile_model(graph, "CPU", hints)
         self.precision = precision
         self.threads = threads
-        self._features = next(
-            (number for number, output in enumerate(self._model.outputs) if FEATURES in output.names), None
-        )
+        self._has_features = any(FEATURES in output.names for output in self._model.outputs)
         # OpenVINO's Python binding completes its imports during a process's first inference, and threads that run that
         # at the same time deadlock.
         with _FIRST_INFERENCE:
@@ -190,16 +180,11 @@ class OpenVinoEngine(Engine):
         """Reason why this machine cannot run the engine; empty if it can."""
         return "" if find_spec("openvino") else "openvino is not installed (pip install 'lensmith[openvino]')"
 
-    def logits(self, batch: Tensor) -> Tensor:
-        """float32 (N, 3, S, S) → float32 (N, C); see `Engine`."""
-        # Each call has a request of its own: compiled models share one request when called directly.
-        result: Tensor = self._model.create_infer_request().infer([batch])[0]
-        return result
-
     def outputs(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
         """float32 (N, 3, S, S) → logits, float32 (N, C), and features, float32 (N, D) or None; see `Engine`."""
+        # Each call has a request of its own: compiled models share one request when called directly.
         answers = self._model.create_infer_request().infer([batch])
-        return answers[0], None if self._features is None else answers[self._features]
+        return answers[0], answers[FEATURES] if self._has_features else None
 
 
 class FakeEngine(Engine):
@@ -216,12 +201,7 @@ class FakeEngine(Engine):
         features: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__(temperature)
-        self._answer = answer
-        self._features = features
-
-    def logits(self, batch: Tensor) -> Tensor:
-        """float32 (N, 3, S, S) → float32 (N, C); see `Engine`."""
-        return self._answer(batch)
+        self._answer, self._features = answer, features
 
     def outputs(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
         """float32 (N, 3, S, S) → logits, float32 (N, C), and features, float32 (N, D) or None; see `Engine`."""
@@ -313,7 +293,7 @@ def _verify_golden(bundle: Bundle, record: EngineRecord, engine: Engine) -> None
             return
         problem = f"a probability differs by {difference:.2g}, and {record.golden_tolerance:.2g} is allowed"
     raise BundleError(
-        f"The bundle {bundle.path} was expected to answer its golden samples as the exporter saw them.",
+        f"The bundle {bundle.path} was expected to answer its golden samples as at the export.",
         f"With {record.engine} {record.precision} {problem}.",
         "Export the run again on this machine, or name another engine.",
     )

@@ -72,11 +72,9 @@ class Verified:
     @property
     def problem(self) -> BundleError | None:
         """The error if an engine answered wrongly or none could run; else None."""
-        wrong = [f"{answer.engine}: {answer.reason}" for answer in self.answers if answer.state == "wrong"]
-        if wrong:
+        if wrong := [f"{answer.engine}: {answer.reason}" for answer in self.answers if answer.state == "wrong"]:
             return BundleError(
-                f"Every engine of the bundle {self.path} was expected to answer its golden samples as the exporter saw "
-                "them.",
+                f"Every engine of the bundle {self.path} was expected to answer its golden samples as at the export.",
                 " ".join(wrong),
                 "Export the run again on this machine, or name another engine.",
             )
@@ -166,9 +164,8 @@ def verify(path: str | PathLike[str]) -> Verified:
     """
     bundle = Bundle.load(path)
     samples = len(bundle.golden().images)
-    return Verified(
-        Path(path), bundle.manifest, samples, tuple(_check(bundle, each) for each in bundle.manifest.engines)
-    )
+    checks = tuple(_check(bundle, record) for record in bundle.manifest.engines)
+    return Verified(Path(path), bundle.manifest, samples, checks)
 
 
 def _check(bundle: Bundle, record: EngineRecord) -> EngineCheck:
@@ -199,9 +196,7 @@ def diff(a: str | PathLike[str], b: str | PathLike[str]) -> Difference:
 def _sections(manifest: Manifest) -> dict[str, dict[str, Any]]:
     """The manifest as section → name → plain value; fields that are no sections are in `bundle`."""
     content = manifest.model_dump(mode="json")
-    content["engines"] = {
-        record.name: values for record, values in zip(manifest.engines, content["engines"], strict=True)
-    }
+    content["engines"] = {record.name: record.model_dump(mode="json") for record in manifest.engines}
     sections = {name: value for name, value in content.items() if isinstance(value, dict)}
     return {"bundle": {name: value for name, value in content.items() if name not in sections}, **sections}
 
@@ -220,10 +215,9 @@ def _changes(section: str, a: Mapping[str, Any], b: Mapping[str, Any], above: st
 
 def _relabelled(a: list[str], b: list[str]) -> list[ManifestChange]:
     """Labels that only one bundle has; and the order of common ones, which is the order of the outputs."""
-    only = [label for label in a if label not in {*b}], [label for label in b if label not in {*a}]
-    common = [label for label in a if label in {*b}], [label for label in b if label in {*a}]
-    return [
-        ManifestChange("labels", what, left, right)
-        for what, (left, right) in (("only there", only), ("order", common))
-        if left != right
-    ]
+    common = {*a} & {*b}
+    found = {
+        "only there": [[label for label in side if label not in common] for side in (a, b)],
+        "order": [[label for label in side if label in common] for side in (a, b)],
+    }
+    return [ManifestChange("labels", what, left, right) for what, (left, right) in found.items() if left != right]

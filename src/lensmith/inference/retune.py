@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lensmith.bundle import archive
-from lensmith.bundle import format as bundle
-from lensmith.bundle.format import Bundle, EngineRecord, Manifest
+from lensmith.bundle.format import Bundle, EngineRecord, Manifest, write_manifest
 from lensmith.config import ExportSettings
 from lensmith.core import machine
 from lensmith.core.result import Result
@@ -57,14 +55,14 @@ def retune(settings: ExportSettings) -> Retuned:
     assert settings.retune is not None  # the settings' validation sees to it
     path = settings.retune
     opened = Bundle.load(path)
-    before = opened.records()[0].name
-    images = opened.golden().images
-    records = [_checked(opened, record) for record in opened.manifest.engines]
+    manifest = opened.manifest
+    records = [_checked(opened, record) for record in manifest.engines]
     runnable = [record for record in records if record.graph and not record.why]
-    measured = {r.name: r for r in measure_all(opened.path, runnable, opened.manifest.preprocessing, images)}
+    images = opened.golden().images
+    measured = {r.name: r for r in measure_all(opened.path, runnable, manifest.preprocessing, images)}
     limit = settings.max_accuracy_drop
     if limit is None:
-        limit = opened.manifest.judged.get("max_accuracy_drop", DEFAULT_MAX_DROP_PP)
+        limit = manifest.judged.get("max_accuracy_drop", DEFAULT_MAX_DROP_PP)
     engines = select([measured.get(record.name, record) for record in records], limit)
     if not engines[0].chosen:
         raise BundleError(
@@ -72,15 +70,10 @@ def retune(settings: ExportSettings) -> Retuned:
             f"{'; '.join(f'{record.name}: {record.why}' for record in engines)}.",
             "Install what is missing, allow more with --max-accuracy-drop, or export the run on this machine.",
         )
-    manifest = opened.manifest.model_copy(
-        update={
-            "engines": engines,
-            "machine": machine.description(),
-            "judged": {**opened.manifest.judged, "max_accuracy_drop": limit},
-        }
-    )
-    _write(Bundle(opened.path, manifest), path)
-    return Retuned(path, manifest, before, time.perf_counter() - started)
+    judged = {**manifest.judged, "max_accuracy_drop": limit}
+    manifest = manifest.model_copy(update={"engines": engines, "machine": machine.description(), "judged": judged})
+    _write_manifest(manifest, opened.path, path)
+    return Retuned(path, manifest, opened.records()[0].name, time.perf_counter() - started)
 
 
 def _checked(opened: Bundle, record: EngineRecord) -> EngineRecord:
@@ -98,14 +91,15 @@ def _checked(opened: Bundle, record: EngineRecord) -> EngineRecord:
     )
 
 
-def _write(tuned: Bundle, path: Path) -> None:
+def _write_manifest(manifest: Manifest, files: Path, path: Path) -> None:
+    """Write a new manifest of the bundle at `path`, a folder or a zip whose files are unpacked in `files`."""
     if path.is_dir():
-        bundle.write_manifest(tuned.manifest, path)
+        write_manifest(manifest, path)
         return
     with tempfile.TemporaryDirectory() as scratch:  # the copy in the cache stays as it was hashed
-        folder = Path(scratch)
-        for name in tuned.manifest.files:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).symlink_to((tuned.path / name).resolve())
-        bundle.write_manifest(tuned.manifest, folder)
-        archive.pack(folder, (*sorted(tuned.manifest.files), bundle.MANIFEST), path)
+        for name in manifest.files:
+            link = Path(scratch, name)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to((files / name).resolve())
+        write_manifest(manifest, Path(scratch))
+        Bundle(Path(scratch), manifest).pack(path)

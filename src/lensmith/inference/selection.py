@@ -39,12 +39,9 @@ def select(records: Sequence[EngineRecord], max_drop_pp: float) -> tuple[EngineR
 
 def summary(engines: Sequence[EngineRecord]) -> dict[str, Any]:
     """Plain values for JSON: the selected engine's figures, and all candidates."""
-    selected = engines[0]
-    return {
-        **{name: getattr(selected, name) for name in ("engine", "precision", "accuracy", "latency_ms")},
-        "images_per_second": selected.images_per_second,
-        "candidates": [{"name": record.name, **record.model_dump(mode="json")} for record in engines],
-    }
+    figures = ("engine", "precision", "accuracy", "latency_ms", "images_per_second")
+    candidates = [{"name": record.name, **record.model_dump(mode="json")} for record in engines]
+    return {**{name: getattr(engines[0], name) for name in figures}, "candidates": candidates}
 
 
 def may_serve(record: EngineRecord, max_drop_pp: float) -> bool:
