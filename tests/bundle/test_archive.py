@@ -66,24 +66,18 @@ def refused(cache: Path, tmp_path: Path) -> Callable[[Path], str]:
     [
         ("../evil", "leads out of the folder", {}),
         ("sub/../../evil", "leads out of the folder", {}),
-        ("..", "leads out of the folder", {}),
         ("/tmp/evil", "is an absolute path", {}),
         ("//server/share/evil", "is an absolute path", {}),
         ("C:evil", "is an absolute path", {}),
-        ("c:/evil", "is an absolute path", {}),
         ("..\\evil", "has a backslash in it", {}),
-        ("sub\\evil", "has a backslash in it", {}),
         ("x" * 201, "is longer than 200 bytes", {}),
         ("é" * 101, "is longer than 200 bytes", {}),
         ("model.onnx", "is there twice", {}),
         ("./model.onnx", "is there twice", {}),
-        (".//model.onnx", "is there twice", {}),
         ("model.onnx/part", "lies below a file", {}),
         ("link", "is a link", {"external_attr": (stat.S_IFLNK | 0o777) << 16}),
         ("pipe", "is neither a file nor a folder", {"external_attr": (stat.S_IFIFO | 0o777) << 16}),
-        ("device", "is neither a file nor a folder", {"external_attr": (stat.S_IFBLK | 0o777) << 16}),
         ("folder", "is neither a file nor a folder", {"external_attr": (stat.S_IFDIR | 0o777) << 16}),
-        ("bomb", "is neither stored nor deflated", {"compress_type": zipfile.ZIP_BZIP2}),
         ("bomb", "is neither stored nor deflated", {"compress_type": zipfile.ZIP_LZMA}),
     ],
 )
@@ -116,12 +110,12 @@ def test_too_many_entries_are_refused(packed: Path, refused: Callable[[Path], st
     assert "1,003 entries" in refused(packed)
 
 
-def test_a_bomb_is_refused_by_its_table_of_contents(packed: Path, refused: Callable[[Path], str]) -> None:
-    with zipfile.ZipFile(packed, "a", zipfile.ZIP_DEFLATED) as zipped, zipped.open("zeros", "w") as entry:
-        for _ in range(257):
-            entry.write(bytes(1 << 20))
-    assert packed.stat().st_size < 2 << 20
-    assert "times its size (0.3 GB)" in refused(packed)
+def test_a_bomb_is_refused_by_its_table_of_contents(
+    packed: Path, refused: Callable[[Path], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "RATIO_FROM_BYTES", 1 << 20)
+    put(packed, "zeros", bytes(2 << 20), compress_type=zipfile.ZIP_DEFLATED)
+    assert "times its size" in refused(packed)
 
 
 def test_more_than_a_disk_s_worth_is_refused_however_large_the_zip(
@@ -140,17 +134,7 @@ def test_an_entry_with_a_forged_size_is_cut_off_and_refused(packed: Path, refuse
     assert "Bad CRC-32 for file 'liar'" in refused(packed)
 
 
-def test_a_disk_without_room_is_named_and_nothing_is_written(
-    packed: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usage = shutil.disk_usage(packed.parent)._replace(free=1000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(OutputError, match="LENSMITH_CACHE"):
-        Bundle.load(packed)
-    assert list(cache.iterdir()) == []
-
-
-def test_a_disk_that_fills_up_meanwhile_leaves_nothing(
+def test_a_disk_without_room_is_named_and_one_that_fills_up_meanwhile_holds_nothing(
     packed: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def copy(source: object, target: object) -> None:
@@ -159,13 +143,16 @@ def test_a_disk_that_fills_up_meanwhile_leaves_nothing(
     monkeypatch.setattr(shutil, "copyfileobj", copy)
     with pytest.raises(OSError, match="No space left"):
         Bundle.load(packed)
+    usage = shutil.disk_usage(packed.parent)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OutputError, match="LENSMITH_CACHE"):
+        Bundle.load(packed)
     assert list(cache.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("names", "problem"),
     [
-        (["model.onnx"], "no bundle.json"),
         (["run/bundle/bundle.json"], "no bundle.json"),
         (["a/bundle.json", "b/bundle.json"], "2 of them"),
         (["bundle.json"], "schema 99"),
@@ -232,7 +219,7 @@ def test_a_zip_damaged_anywhere_is_refused_or_read_rightly(colour_bundle: Bundle
     whole, chance = packed.read_bytes(), random.Random(0)
     contents = whole.index(b"PK\x01\x02")
     outcomes = set()
-    for number in range(300):
+    for number in range(150):
         content = bytearray(whole)
         for _ in range(chance.randint(1, 3)):  # two of three in the table of contents, which has the fields
             first = contents if number % 3 else 0

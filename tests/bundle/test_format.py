@@ -2,7 +2,6 @@
 
 import json
 import random
-import re
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,7 +15,7 @@ from lensmith.errors import BundleError, OutputError
 from lensmith.inference.engine import FakeEngine, open_engine
 
 
-def test_what_is_written_is_read_back(colour_bundle: Bundle) -> None:
+def test_what_is_sealed_is_read_back(colour_bundle: Bundle) -> None:
     assert Bundle.load(colour_bundle.path).manifest == colour_bundle.manifest
     assert set(colour_bundle.manifest.files) == {"model.onnx", "golden.npz"}
 
@@ -45,20 +44,16 @@ def test_another_schema_is_refused_with_both_versions_and_a_remedy(copy: Path, v
         Bundle.load(copy)
 
 
-@pytest.mark.parametrize(("version", "arrived"), [("2", "'2'"), (True, "True"), (1.0, "1.0"), (None, "None"), ([], "")])
-def test_a_schema_version_that_is_no_whole_number_is_refused(copy: Path, version: object, arrived: str) -> None:
+@pytest.mark.parametrize("version", ["2", True, 1.0, None])
+def test_a_schema_version_that_is_no_whole_number_is_refused(copy: Path, version: object) -> None:
     change(copy, schema_version=version)
-    with pytest.raises(BundleError, match=rf"schema_version .*{re.escape(arrived)}"):
+    with pytest.raises(BundleError, match=rf"schema_version .*{version!r} arrived"):
         Bundle.load(copy)
 
 
-NAMES = [
-    ("../outside", "leads out"), ("sub/../../outside", "leads out"), ("/etc/passwd", "absolute"),
-    ("C:outside", "absolute"), ("..\\outside", "backslash"), ("", "no file name"), ("out\0side", "no file name"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "problem"), NAMES)
+@pytest.mark.parametrize(
+    ("name", "problem"), [("../outside", "leads out"), ("", "no file name"), ("a\0b", "no file name")]
+)
 def test_a_file_name_that_leads_out_of_the_folder_is_refused_before_any_file_is_read(
     copy: Path, monkeypatch: pytest.MonkeyPatch, name: str, problem: str
 ) -> None:
@@ -94,19 +89,12 @@ def test_a_path_without_a_bundle_is_refused(tmp_path: Path, path: str) -> None:
         Bundle.load(tmp_path / path)
 
 
-def test_golden_samples_survive_a_round_trip(tmp_path: Path) -> None:
-    golden = Golden((b"one", b"\x00\xff"), np.array([[0.25, 0.75], [1, 0]], dtype=np.float32))
-    golden.save(tmp_path / "golden.npz", ("cat", "dog"))
-    read = Golden.read(tmp_path / "golden.npz", ("cat", "dog"))
-    assert read.images == golden.images
-    np.testing.assert_array_equal(read.probabilities, golden.probabilities)
-
-
 def test_golden_samples_damaged_anywhere_are_refused_or_read(tmp_path: Path) -> None:
     file, chance, refused = tmp_path / "golden.npz", random.Random(0), 0
-    Golden((b"one", b"two"), np.eye(2, dtype=np.float32)).save(file, ("cat", "dog"))
+    Golden((b"one", b"\x00\xff"), np.eye(2, dtype=np.float32)).save(file, ("cat", "dog"))
+    assert Golden.read(file, ("cat", "dog")).images == (b"one", b"\x00\xff")
     whole = file.read_bytes()
-    for _ in range(300):
+    for _ in range(100):
         content = bytearray(whole)
         content[chance.randrange(len(content))] = chance.randrange(256)
         file.write_bytes(content)
@@ -114,7 +102,7 @@ def test_golden_samples_damaged_anywhere_are_refused_or_read(tmp_path: Path) -> 
             assert Golden.read(file, ("cat", "dog")).probabilities.shape == (2, 2)
         except BundleError:
             refused += 1
-    assert refused > 100
+    assert refused > 30
 
 
 @pytest.mark.parametrize("shape", [(2,), (1, 2), (2, 3), ()])
