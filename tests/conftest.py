@@ -1,5 +1,6 @@
 """Real inputs that every test may use: a folder of coloured pictures, and a bundle that tells the colours apart."""
 
+import gc
 import getpass
 import http.client
 import os
@@ -33,6 +34,15 @@ os.environ.setdefault("LENSMITH_TRAIN_TRACKING", "none")
 
 COLOURS = {"blue": (30, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
 PREPROCESSING = Preprocessing(image_size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+
+gc.disable()  # while a few thousand modules are imported, which stay
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of garbage collection, which would walk through it all again and again."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
