@@ -1,6 +1,7 @@
 """Comparison of champion and challenger in figures, for people and programs."""
 
 import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,7 @@ from lensmith.rollout.sequential_tests import shift
 
 
 def figures(champion: ModelCounts, challenger: ModelCounts) -> dict[str, Any]:
-    """Both models' figures; None where nothing was counted.
-
-    Returns:
-        Plain values: `champion` and `challenger` with their rates, quantiles and intervals; `class_shift`, 0..1 or
-        None; `compared`, `agreement` and its interval.
-    """
+    """Both models' figures as plain values: rates, quantiles and intervals; None where nothing was counted."""
     has_classes = champion.classes.total() > 0 and challenger.classes.total() > 0
     return {
         "champion": _of(champion),
@@ -66,6 +62,6 @@ def _interval(hits: int, trials: int) -> list[float] | None:
     return [round(end, 6) for end in wilson(hits, trials)] if trials else None
 
 
-def _quantile(histogram: dict[int, int], share: float) -> float | None:
+def _quantile(histogram: Counter[int], share: float) -> float | None:
     found = quantile_ms(histogram, share)
     return None if math.isnan(found) else round(found, 2)

@@ -15,7 +15,7 @@ class RolloutDecider:
     Args:
         channel: the service's channel, which holds the reports of its processes.
         replica: this replica's name in the ledger.
-        warn: receives a sentence about another replica's report that cannot be read.
+        warn: receiver of sentences about other replicas' reports that cannot be read.
     """
 
     def __init__(self, channel: SidecarChannel, replica: str, warn: Callable[[str], None]) -> None:
@@ -39,7 +39,7 @@ class RolloutDecider:
             ledger: the model's ledger.
             entry: latest entry of the ledger.
             state: the desired state without a comparison.
-            champion: the version that the alias champion names now.
+            champion: version that the alias champion names now.
 
         Returns:
             The state with decision and comparison, and whether aliases were moved now.
@@ -66,12 +66,7 @@ class RolloutDecider:
         return state.model_copy(update={"decision": decision, "comparison": comparison}), not entry.applied
 
     def decide_offline(self, state: DesiredState, champion: str) -> DesiredState:
-        """Roll a failing challenger back while the registry is unreachable; nothing is promoted then.
-
-        Args:
-            state: the last desired state.
-            champion: the version that the alias champion named last.
-        """
+        """Roll a failing challenger back while the registry is unreachable; nothing is promoted then."""
         rollout = state.rollout
         if rollout is None or state.decision is not None:
             return state

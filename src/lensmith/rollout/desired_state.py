@@ -27,13 +27,7 @@ def pull_desired_state(
 ) -> DesiredState:  # fmt: skip
     """Pull the bundles of a version and of the challenger beside it.
 
-    Args:
-        client: connection to the registry.
-        version: version that the alias names.
-        alias: alias that the service follows.
-        entry: latest rollout of the model; None without one.
-        before: last desired state, whose bundle stays in service where the version's cannot be pulled.
-        warn: receives a sentence about that.
+    Where the version's bundle cannot be pulled, that of the state before stays in service, with a warning.
 
     Raises:
         RegistryUnreachableError: the registry does not answer.
@@ -71,11 +65,6 @@ def pull_desired_state(
 
 class DesiredStateWriter:
     """Writes the desired state to the channel, and to a file of the cache for a start without the registry.
-
-    Args:
-        channel: the service's channel.
-        reference: model and alias that the service serves.
-        address: the registry's tracking URI.
 
     Attributes:
         latest: the last state that was written or restored; None before the first.

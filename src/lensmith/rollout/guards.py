@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from lensmith.core.result import plain
 from lensmith.core.stats import wilson
 from lensmith.rollout.comparison import by_class, figures
 from lensmith.rollout.latency_guard import SLOWER, TAIL, TOO_SLOW, WINDOW, LatencyGuard, beyond
@@ -66,15 +67,13 @@ class GuardResult:
 
 @dataclass(frozen=True)
 class Assessment:
-    """The result of all guards.
+    """The result of all guards, from both models' counts.
 
     Attributes:
         action: recommended action.
         guard: name of the guard that is the reason to roll back, `proven` for a promotion, or empty.
         reason: the numbers in a sentence.
         guards: name of a guard → its result.
-        champion: the champion's counts.
-        challenger: the challenger's counts.
     """
 
     action: Literal["hold", "roll_back", "promote"]
@@ -87,17 +86,13 @@ class Assessment:
     @cached_property
     def figures(self) -> dict[str, Any]:
         """`lensmith.rollout.comparison.figures`, and each guard's state and reason under `guards`."""
-        guards = {name: {"state": found.state, "reason": found.reason} for name, found in self.guards.items()}
-        return {**figures(self.champion, self.challenger), "guards": guards}
+        return {**figures(self.champion, self.challenger), "guards": plain(self.guards)}
 
 
 class RolloutGuards:
     """Assesses one rollout again and again.
 
     Only the latency guard depends on earlier assessments: after a restart it waits for three windows.
-
-    Args:
-        rollout: the rollout that is under way.
     """
 
     def __init__(self, rollout: CanaryRelease) -> None:
@@ -105,12 +100,7 @@ class RolloutGuards:
         self._latency_guard = LatencyGuard(rollout.slo_ms, rollout.shadow)
 
     def assess(self, champion: ModelCounts, challenger: ModelCounts) -> Assessment:
-        """Assess the counts since the rollout began, summed over all replicas.
-
-        Args:
-            champion: the champion's counts.
-            challenger: the challenger's counts, of copies in shadow mode.
-        """
+        """Assess the counts since the rollout began, summed over all replicas; in shadow mode those of copies."""
         self._latency_guard.update(champion, challenger)
         guards = {
             "errors": self._errors(champion, challenger),

@@ -4,7 +4,7 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lensmith.rollout.metrics import ModelCounts, bucket_of, upper_ms
+from lensmith.rollout.metrics import ModelCounts, bucket_of, order_statistic_ms
 from lensmith.rollout.sequential_tests import more_than_chance
 
 WINDOW = 200
@@ -27,13 +27,11 @@ class LatencyWindow:
     """Some hundred successive challenger requests.
 
     Attributes:
-        requests: number of challenger requests in the window.
         late: share of the measured requests beyond the SLO, 0..1.
         slow: share of images whose work took longer than 1.2 × the champion's P99, 0..1.
         over: True where late requests and slow work are both more frequent than chance allows.
     """
 
-    requests: int
     late: float
     slow: float
     over: bool
@@ -81,7 +79,6 @@ class LatencyGuard:
         limit_ms = SLOWER * highest_p99_ms(champion.work)
         slow, images = beyond(challenger.work, limit_ms), challenger.work.total()
         return LatencyWindow(
-            challenger.requests,
             late / of if of else 0.0,
             slow / images if images else 0.0,
             too_many(late, of) and champion.work.total() > 0 and too_many(slow, images),
@@ -102,14 +99,7 @@ def beyond(histogram: Mapping[int, int], milliseconds: float) -> int:
 def highest_p99_ms(histogram: Counter[int]) -> float:
     """The upper 99 % confidence bound of the true P99, in milliseconds: an order statistic; 0 without requests."""
     total = histogram.total()
-    if total == 0:
-        return 0.0
-    above = max(0, total - more_than_chance(total, 1 - TAIL, LEVEL))
-    for bucket in sorted(histogram, reverse=True):
-        above -= histogram[bucket]
-        if above < 0:
-            return upper_ms(bucket)
-    return upper_ms(min(histogram))
+    return order_statistic_ms(histogram, min(total, more_than_chance(total, 1 - TAIL, LEVEL))) if total else 0.0
 
 
 def _times(counts: ModelCounts) -> ModelCounts:

@@ -113,13 +113,7 @@ class Ledger:
         return entries
 
     def begin(self, rollout: CanaryRelease) -> CanaryRelease:
-        """Add a rollout under the next number.
-
-        Args:
-            rollout: the rollout, whose id is replaced by one made of the model's name and the number.
-
-        Returns:
-            The rollout in the ledger.
+        """Add a rollout under the next number; it is returned with an id made of the model's name and the number.
 
         Raises:
             RolloutError: one is under way, another was begun at the same moment, or the mapping of labels is too long
@@ -146,21 +140,12 @@ class Ledger:
         return begun
 
     def decide(self, n: int, decision: Decision) -> Decision:
-        """End rollout `n`, unless it is decided already.
-
-        Returns:
-            The decision in the ledger, which may be another replica's.
-        """
+        """End rollout `n` unless it is decided already; the decision in the ledger may be another replica's."""
         key = f"rollout.{n}.decision"
         return _parse(Decision, write_once(self.client, self.run, key, _shortened(decision)), key)
 
     def report(self, n: int, replica: str, report: Mapping[str, Any]) -> None:
-        """Replace a replica's report.
-
-        Args:
-            n: number of the rollout.
-            replica: the replica's name, the same after restarts.
-            report: plain values of the counts since the rollout began.
+        """Replace the report that a replica, by a name that stays the same after restarts, has written on rollout `n`.
 
         Raises:
             RegistryError: the report is too long for MLflow, even compressed.
@@ -209,12 +194,7 @@ class Ledger:
 
 
 def under_way_error(rollout: CanaryRelease, moment: str = "") -> RolloutError:
-    """The error about a rollout that is under way, with how to end it.
-
-    Args:
-        rollout: the rollout that is under way.
-        moment: clause such as ` while champion is moved`.
-    """
+    """The error about a rollout that is under way, at a moment such as ` while champion is moved`."""
     return RolloutError(
         f"No canary release of {rollout.name} was expected to be under way{moment}.",
         f"{rollout.id} is: version {rollout.challenger} beside {rollout.champion}, since "

@@ -58,9 +58,6 @@ def end(
 ) -> tuple[CanaryRelease, Decision]:
     """End the rollout that is under way by a person's decision, and move the aliases accordingly.
 
-    Returns:
-        The rollout, and the decision in the ledger.
-
     Raises:
         RegistryError: there is no such model.
         RolloutError: none is under way, or a replica decided otherwise at the same moment.
@@ -101,12 +98,7 @@ def end(
 
 
 def require_not_under_way(client: MlflowClient, name: str, alias: str) -> None:
-    """Refuse to move an alias that belongs to a rollout that is under way.
-
-    Args:
-        client: connection to the registry.
-        name: a model's name; the model need not exist yet.
-        alias: the alias that is to be moved.
+    """Refuse to move an alias that belongs to a rollout that is under way; the model need not exist yet.
 
     Raises:
         RolloutError: a rollout that moves this alias is under way.

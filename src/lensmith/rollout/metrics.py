@@ -6,14 +6,17 @@ Counts only grow, so that those of several processes can be added, and two snaps
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from itertools import accumulate
+from typing import Any
+
+from pydantic import TypeAdapter
 
 LEAST_MS, STEP, BUCKETS = 0.5, 1.05, 260
 """Histogram buckets of latencies grow by 5 %, from half a millisecond to beyond two minutes."""
-CONFIDENCE_BUCKETS = 20
 MOST_CLASSES = 100
 """Classes that are counted separately; the others are counted together, as class -1."""
 
@@ -29,7 +32,6 @@ class ModelCounts:
         latency: bucket → single-image requests, by time from headers to answer.
         work: bucket → images, by time for decoding and inference, without waiting.
         classes: class index of the champion → images answered with that class.
-        confidence: bucket of 1/20 → images.
         right: answers that feedback confirmed.
         wrong: answers that feedback corrected.
         compared: images that both models answered, in shadow mode.
@@ -41,7 +43,6 @@ class ModelCounts:
     latency: Counter[int] = field(default_factory=Counter)
     work: Counter[int] = field(default_factory=Counter)
     classes: Counter[int] = field(default_factory=Counter)
-    confidence: Counter[int] = field(default_factory=Counter)
     right: int = 0
     wrong: int = 0
     compared: int = 0
@@ -69,28 +70,10 @@ class ModelCounts:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; zeros are left out."""
-        found = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {
-            name: {str(key): count for key, count in sorted(value.items())} if isinstance(value, Counter) else value
-            for name, value in found.items()
-            if value
-        }
+        return dict(_ADAPTER.dump_python(self, mode="json", exclude_defaults=True))
 
-    @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> Self:
-        """The counts that `as_dict` made plain.
 
-        Raises:
-            ValueError, TypeError, AttributeError: the values are no counts.
-        """
-        made: dict[str, Any] = {}
-        for each in fields(cls):
-            value = stored.get(each.name, 0)
-            if each.default_factory is Counter:
-                made[each.name] = Counter({int(key): int(count) for key, count in dict(value or {}).items()})
-            else:
-                made[each.name] = int(value)
-        return cls(**made)
+_ADAPTER = TypeAdapter(ModelCounts)
 
 
 def bucket_of(milliseconds: float) -> int:
@@ -105,22 +88,21 @@ def upper_ms(bucket: int) -> float:
     return LEAST_MS * STEP**bucket
 
 
-def quantile_ms(histogram: Mapping[int, int], share: float) -> float:
-    """A quantile of latencies in milliseconds, accurate to 5 %; NaN without requests.
+def order_statistic_ms(histogram: Mapping[int, int], rank: float) -> float:
+    """The `rank`-th shortest latency of a histogram in milliseconds, accurate to 5 %; NaN without requests.
 
     Args:
         histogram: bucket → requests.
-        share: requests that do not exceed the quantile, 0..1.
+        rank: position among the latencies, up to their number; rounded up.
     """
-    total = sum(histogram.values())
-    if total == 0:
-        return math.nan
-    passed = 0
-    for bucket in sorted(histogram):
-        passed += histogram[bucket]
-        if passed >= share * total:
-            return upper_ms(bucket)
-    raise AssertionError("the shares of all buckets add up to the whole")
+    buckets = sorted(histogram)
+    passed = list(accumulate(histogram[bucket] for bucket in buckets))
+    return upper_ms(buckets[bisect_left(passed, rank)]) if any(passed) else math.nan
+
+
+def quantile_ms(histogram: Counter[int], share: float) -> float:
+    """The latency in milliseconds that this share of requests, 0..1, does not exceed; NaN without requests."""
+    return order_statistic_ms(histogram, share * histogram.total())
 
 
 def class_bucket(class_id: int) -> int:

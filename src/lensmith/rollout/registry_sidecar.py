@@ -43,13 +43,7 @@ NICENESS = 5
 
 
 class RegistrySidecar:
-    """Polls the registry and writes changes to the sidecar channel.
-
-    Args:
-        reference: model and alias that the service serves.
-        channel: the service's channel.
-        address: the registry's tracking URI.
-    """
+    """Polls the registry, at a tracking URI, and writes changes to the sidecar channel."""
 
     def __init__(self, reference: ModelReference, channel: SidecarChannel, address: str) -> None:
         # Derived from the folder, so that a sidecar that replaces another reports the same counts, not further ones.

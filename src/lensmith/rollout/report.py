@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple
 
+from pydantic import TypeAdapter
+
+from lensmith.core.text import first_line
 from lensmith.rollout.metrics import ModelCounts
 
 Role = Literal["champion", "challenger"]
 
 
-@dataclass(frozen=True)
-class StopReason:
+class StopReason(NamedTuple):
     """The reason why one process sends the challenger no more requests.
 
     Attributes:
@@ -50,26 +52,20 @@ class RolloutReport:
             "rollout": self.rollout,
             "champion": self.champion.as_dict(),
             "challenger": self.challenger.as_dict(),
-            "stop": [self.stop.guard, self.stop.reason] if self.stop else None,
+            "stop": list(self.stop) if self.stop else None,
         }
 
-    @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> Self:
+    @staticmethod
+    def from_dict(stored: Mapping[str, Any]) -> RolloutReport:
         """The report that `as_dict` made plain; further keys are ignored.
 
         Raises:
-            ValueError, TypeError, AttributeError, KeyError: the values are no report.
+            ValueError: the values are no report.
         """
-        stop = stored.get("stop")
-        return cls(
-            str(stored["rollout"]),
-            ModelCounts.from_dict(stored["champion"]),
-            ModelCounts.from_dict(stored["challenger"]),
-            StopReason(*map(str, stop)) if stop else None,
-        )
+        return _ADAPTER.validate_python(stored)
 
     @classmethod
-    def merge(cls, rollout: str, reports: Iterable[RolloutReport]) -> Self:
+    def merge(cls, rollout: str, reports: Iterable[RolloutReport]) -> RolloutReport:
         """The sum of the reports about one rollout, with the first reason to stop."""
         total = cls(rollout)
         for each in reports:
@@ -80,17 +76,15 @@ class RolloutReport:
         return total
 
 
-def read_reports(stored: Mapping[str, Mapping[str, Any]], warn: Callable[[str], None]) -> list[RolloutReport]:
-    """Parse replicas' reports; a garbled one is left out, since it must not prevent a rollback.
+_ADAPTER = TypeAdapter(RolloutReport)
 
-    Args:
-        stored: replica → its report as the ledger has it.
-        warn: receives a sentence about each report that is left out.
-    """
+
+def read_reports(stored: Mapping[str, Mapping[str, Any]], warn: Callable[[str], None]) -> list[RolloutReport]:
+    """Parse the reports of replicas by their names; a garbled one is left out, since it must not prevent a rollback."""
     found = []
     for replica, report in stored.items():
         try:
             found.append(RolloutReport.from_dict(report))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            warn(f"The report of {replica} cannot be read and is left out ({error!r}).")
+        except ValueError as error:
+            warn(f"The report of {replica} cannot be read and is left out ({first_line(error)}).")
     return found

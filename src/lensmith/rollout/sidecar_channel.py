@@ -48,17 +48,13 @@ class SidecarChannel:
         atomic_write(self._file, state.model_dump_json(), sync=False)
 
     def write_report(self, report: dict[str, Any]) -> None:
-        """Replace this process's report.
-
-        Args:
-            report: `RolloutReport.as_dict()`.
-        """
+        """Replace this process's report, `RolloutReport.as_dict()`."""
         atomic_write(self.folder / f"report-{os.getpid()}.json", json.dumps(report), sync=False)
 
     def read_reports(self) -> list[RolloutReport]:
         """The reports of all processes, including those about earlier rollouts."""
         found = []
         for file in sorted(self.folder.glob("report-*.json")):
-            with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-                found.append(RolloutReport.from_dict(json.loads(file.read_text(encoding="utf-8"))))
+            with suppress(OSError, ValueError):
+                found.append(RolloutReport.from_dict(json.loads(file.read_bytes())))
         return found

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 
-from lensmith.rollout.metrics import CONFIDENCE_BUCKETS, bucket_of, class_bucket
+from lensmith.rollout.metrics import bucket_of, class_bucket
 from lensmith.rollout.report import Role, RolloutReport, StopReason
 from lensmith.rollout.state import CanaryRelease
 from lensmith.serving.execution.loaded_model import LoadedModel, NotFiniteError, TimedPrediction
@@ -78,10 +78,9 @@ class Canary:
 
     def count_prediction(self, role: Role, found: TimedPrediction) -> None:
         """Count the prediction for one image."""
-        counts, top = self.report.of(role), found.prediction.top[0]
+        counts = self.report.of(role)
         counts.work[bucket_of(1000 * (found.decode_s + found.inference_s))] += 1
-        counts.classes[class_bucket(self._champion_class(role, top.label))] += 1
-        counts.confidence[min(CONFIDENCE_BUCKETS - 1, int(top.confidence * CONFIDENCE_BUCKETS))] += 1
+        counts.classes[class_bucket(self._champion_class(role, found.prediction.top[0].label))] += 1
 
     def count_comparison(self, champion: TimedPrediction, challenger: TimedPrediction) -> None:
         """Count both models' predictions for the same image, in shadow mode."""
