@@ -3,6 +3,7 @@
 A container sees the host's core count but can use only its quota; thread pools sized by the host's count thrash.
 """
 
+import ipaddress
 import math
 import os
 import platform
@@ -111,6 +112,14 @@ def _text(file: Path) -> str:
         return file.read_text().strip()
     except OSError:
         return ""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host`, a name or an address, is this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def share_cores() -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from lensmith.core.result import Result
 from lensmith.errors import RegistryError
-from lensmith.registry.models import Version, aliases, remove_alias, resolve, set_alias
+from lensmith.registry.client import problems
+from lensmith.registry.models import Version, aliases, missing_error, resolve, set_alias
 from lensmith.registry.references import CHAMPION, PREVIOUS, ModelReference
 
 if TYPE_CHECKING:
@@ -72,9 +73,12 @@ def remove(client: MlflowClient, name: str, alias: str) -> AliasChange:
         RegistryError: there is no such model or alias, or the alias is invalid.
     """
     require_alias(alias)
-    before = aliases(client, name).get(alias)
-    remove_alias(client, name, alias)
-    return AliasChange(name, alias, before, None, aliases(client, name).get(PREVIOUS))
+    named = aliases(client, name)
+    if alias not in named:
+        raise missing_error(client, ModelReference(name, alias))
+    with problems(str(client.tracking_uri)):
+        client.delete_registered_model_alias(name, alias)
+    return AliasChange(name, alias, named.pop(alias), None, named.get(PREVIOUS))
 
 
 def rollback(client: MlflowClient, name: str) -> AliasChange:

@@ -182,6 +182,13 @@ def problems(address: str = "") -> Iterator[None]:
         raise _translated(error, shown(address) or "MLflow") from error
 
 
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and the errors that led to it, the last first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def code(error: BaseException) -> str:
     """MLflow's code of an error, such as RESOURCE_DOES_NOT_EXIST; empty for other errors."""
     return str(getattr(error, "error_code", ""))
@@ -235,12 +242,10 @@ def _unreachable(address: str, reason: str) -> RegistryUnreachableError:
 
 def _is_unreachable(error: BaseException) -> bool:
     """Whether a connection failed, by the error or one of its causes."""
-    seen: BaseException | None = error
-    while seen is not None:
-        names = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(seen).__mro__}
-        if names & {"requests.ConnectionError", "requests.Timeout", "sqlalchemy.OperationalError"}:
-            return True
-        seen = seen.__cause__ or seen.__context__
+    kinds = {kind for cause in causes(error) for kind in type(cause).__mro__}
+    names = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in kinds}
+    if names & {"requests.ConnectionError", "requests.Timeout", "sqlalchemy.OperationalError"}:
+        return True
     return code(error) == "TEMPORARILY_UNAVAILABLE" or "too many 50" in str(error)
 
 

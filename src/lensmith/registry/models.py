@@ -100,7 +100,8 @@ def versions(client: MlflowClient, name: str) -> list[Version]:
         quote = '"' if "'" in name else "'"
         found = _all(client.search_model_versions, f"name={quote}{name}{quote}")
     # MLflow's search leaves aliases out.
-    return sorted((_version(each, named.get(str(each.version), [])) for each in found), key=_number, reverse=True)
+    made = [_version(each, named.get(str(each.version), [])) for each in found]
+    return sorted(made, key=lambda version: int(version.version), reverse=True)
 
 
 def aliases(client: MlflowClient, name: str) -> dict[str, str]:
@@ -155,18 +156,6 @@ def set_alias(client: MlflowClient, version: Version, alias: str) -> None:
         client.set_registered_model_alias(version.name, alias, version.version)
 
 
-def remove_alias(client: MlflowClient, name: str, alias: str) -> None:
-    """Remove an alias.
-
-    Raises:
-        RegistryError: there is no such model or alias.
-    """
-    if alias not in aliases(client, name):
-        raise _missing(client, ModelReference(name, alias))
-    with problems(str(client.tracking_uri)):
-        client.delete_registered_model_alias(name, alias)
-
-
 def _all(search: Any, wanted: str | None) -> list[Any]:
     """The results of a search, from all its pages."""
     page = search(filter_string=wanted)
@@ -179,20 +168,9 @@ def _all(search: Any, wanted: str | None) -> list[Any]:
 
 def _version(found: Any, aliases: list[str] | None = None) -> Version:
     named = found.aliases if aliases is None else aliases
-    created = datetime.fromtimestamp(found.creation_timestamp / 1000, UTC).replace(microsecond=0)
-    return Version(
-        found.name,
-        str(found.version),
-        found.source or "",
-        found.run_id or "",
-        created,
-        tuple(sorted(named)),
-        dict(found.tags),
-    )
-
-
-def _number(version: Version) -> int:
-    return int(version.version)
+    created = datetime.fromtimestamp(found.creation_timestamp // 1000, UTC)
+    source, run = found.source or "", found.run_id or ""
+    return Version(found.name, str(found.version), source, run, created, tuple(sorted(named)), dict(found.tags))
 
 
 @contextmanager
@@ -205,29 +183,27 @@ def _missing_explained(client: MlflowClient, name: ModelReference) -> Iterator[N
             # MLflow calls a missing alias an invalid parameter.
             if code(error) not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
                 raise
-            raise _missing(client, name) from error
+            raise missing_error(client, name) from error
 
 
-def _missing(client: MlflowClient, name: ModelReference) -> RegistryError:
+def missing_error(client: MlflowClient, name: ModelReference) -> RegistryError:
     """The error about a missing model, version or alias, with those that exist."""
     known = names(client)
     if name.name not in known:
         near = difflib.get_close_matches(name.name, known, n=3, cutoff=0.5)
-        there = f"Near it are {', '.join(near)}" if near else f"It has {listed(known, _LISTED)}"
+        others = f"Near it are {', '.join(near)}" if near else f"It has {listed(known, _LISTED)}"
         return RegistryError(
             f"A model named {name.name} was expected in the registry at {shown(client.tracking_uri)}.",
-            f"It has none of that name. {there if known else 'It holds no model yet'}.",
+            f"It has none of that name. {others if known else 'It holds no model yet'}.",
             "Name one of those, or push a bundle with: lensmith registry push BUNDLE --name NAME",
         )
     if name.is_version:
-        there = f"It has {listed([each.version for each in versions(client, name.name)], _LISTED) or 'none'}"
-        kind = "version"
+        kind, there = "version", [each.version for each in versions(client, name.name)]
     else:
-        named = [f"{alias} (version {version})" for alias, version in aliases(client, name.name).items()]
-        there = f"It has {listed(named, _LISTED)}" if named else "It has no alias"
-        kind = "alias"
+        named = aliases(client, name.name)
+        kind, there = "alias", [f"{alias} (version {version})" for alias, version in named.items()]
     return RegistryError(
         f"The {kind} {name.which} of {name.name} was expected in the registry at {shown(client.tracking_uri)}.",
-        f"There is none. {there}.",
+        f"There is none. It has {listed(there, _LISTED) or f'no {kind}'}.",
         f"See what there is with: lensmith registry show {name.name}",
     )

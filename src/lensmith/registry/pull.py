@@ -22,8 +22,8 @@ from lensmith.core.files import atomic_write, replace_directory, sha256, staging
 from lensmith.core.machine import cache_dir
 from lensmith.core.progress import track
 from lensmith.errors import BundleError, FallbackWarning, RegistryError, RegistryUnreachableError
+from lensmith.registry.client import causes, problems, shown, uri
 from lensmith.registry.client import client as connect
-from lensmith.registry.client import problems, shown, uri
 from lensmith.registry.models import CONTENT_TAG, Version, resolve
 from lensmith.registry.references import ModelReference, parse
 
@@ -82,7 +82,7 @@ def pull(client: MlflowClient, version: Version) -> Path:
             f"It was not pushed by lensmith: it has no tag {CONTENT_TAG}.",
             "Push the bundle with: lensmith registry push BUNDLE",
         )
-    if not _is_hash(version.content):
+    if not re.fullmatch(r"[0-9a-f]{64}", version.content):
         raise _other_content(version, f"its tag {CONTENT_TAG} is no SHA-256")
     target = cached(version.content)
     if _is_verified(target, version.content):
@@ -118,12 +118,7 @@ class Pulled:
 
 
 def pull_to(client: MlflowClient, name: ModelReference, out: Path | None) -> Pulled:
-    """Pull a bundle, and copy it to a path outside the cache.
-
-    Args:
-        client: connection to the registry.
-        name: reference to the version.
-        out: path of the copy, a folder, or a zip by its suffix; None makes no copy.
+    """Pull a bundle, and copy it to a folder outside the cache, or to a zip by its suffix; None makes no copy.
 
     Raises:
         RegistryError: there is no such version, or `pull` fails.
@@ -181,35 +176,33 @@ def fetch(client: MlflowClient, source: str, name: str, folder: Path) -> None:
     target = folder / name
     target.parent.mkdir(parents=True, exist_ok=True)
     address = str(client.tracking_uri)
-    problem = ""
+    problem = "it is missing"
     try:
         with problems(address):
             from mlflow.artifacts import download_artifacts
 
             download_artifacts(f"{source}/{name}", dst_path=str(target.parent), tracking_uri=address)
+        if target.is_file():
+            return
     except (OSError, RegistryError) as error:  # a part of the file may be there
         if full := _no_room(error, folder.parent):
             raise full from error
         if isinstance(error, RegistryUnreachableError):
             raise
         problem = error.arrived if isinstance(error, RegistryError) else error.strerror or str(error)
-    if problem or not target.is_file():
-        problem = problem or "it is missing"
-        raise RegistryError(
-            f"The file {name} was expected at {shown(source)}.",
-            f"It cannot be reached from this machine ({problem.rstrip('.')}).",
-            "Store artifacts where all machines reach them: on an `mlflow server`, or in a shared folder.",
-        )
+    raise RegistryError(
+        f"The file {name} was expected at {shown(source)}.",
+        f"It cannot be reached from this machine ({problem.rstrip('.')}).",
+        "Store artifacts where all machines reach them: on an `mlflow server`, or in a shared folder.",
+    )
 
 
 def _no_room(error: BaseException, folder: Path) -> OSError | None:
     """The error of a full disk, if that is the cause; MLflow wraps it, or quotes only its text."""
     for number in (errno.ENOSPC, errno.EDQUOT):
-        cause: BaseException | None = error
-        while cause is not None:
-            if getattr(cause, "errno", None) == number or os.strerror(number) in str(cause):
-                return OSError(number, os.strerror(number), str(folder))
-            cause = cause.__cause__ or cause.__context__
+        text = os.strerror(number)
+        if any(getattr(cause, "errno", None) == number or text in str(cause) for cause in causes(error)):
+            return OSError(number, text, str(folder))
     return None
 
 
@@ -239,10 +232,6 @@ def _other_content(version: Version, problem: str) -> RegistryError:
         f"Another is there: {problem}.",
         "Do not trust it: find out who changed it, and push the bundle again from where it was made.",
     )
-
-
-def _is_hash(content: str) -> bool:
-    return bool(re.fullmatch(r"[0-9a-f]{64}", content))
 
 
 def _read_last_pull(file: Path) -> tuple[str, Path] | None:

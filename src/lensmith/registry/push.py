@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256 as digest
@@ -75,19 +75,13 @@ def push(client: MlflowClient, path: str | PathLike[str], name: str | None = Non
     if same:
         version = same[-1]
     else:
-        run, source = _found(client, content) or (None, "")
-        if run is None:
-            run, source = _upload(client, bundle, content)
-            uploaded = True
+        found = _found(client, content)
+        uploaded = found is None
+        run, source = found or _upload(client, bundle, content)
         version = _register(client, named, source, run, _tags(bundle.manifest, content))
     if alias is not None:
         point(client, version, alias)
     return Pushed(resolve(client, ModelReference(named, version.version)), not same, uploaded)
-
-
-def labels_digest(labels: tuple[str, ...]) -> str:
-    """16 hex digits of a hash over labels and their order, to compare bundles."""
-    return digest(json.dumps(labels).encode()).hexdigest()[:16]
 
 
 def _require_name(name: str) -> None:
@@ -108,7 +102,7 @@ def _tags(manifest: Manifest, content: str) -> dict[str, str]:
         "lensmith.bundle": manifest.name,
         "lensmith.bundle_version": manifest.version,
         "lensmith.created": manifest.created.isoformat(),
-        "lensmith.labels": labels_digest(manifest.labels),
+        "lensmith.labels": digest(json.dumps(manifest.labels).encode()).hexdigest()[:16],  # of names and order
         "lensmith.classes": str(len(manifest.labels)),
         "lensmith.version": __version__,
         **({"lensmith.accuracy": f"{accuracy:.6g}"} if isinstance(accuracy, (int, float)) else {}),
@@ -153,13 +147,13 @@ def _register(client: MlflowClient, name: str, source: str, run: str, tags: dict
         with suppress(MlflowException):  # it exists, or creating the version fails below
             client.create_registered_model(name)
             made = True
-        with _undone_by(lambda: client.delete_registered_model(name) if made else None):
+        with _undone_by(lambda: made and client.delete_registered_model(name)):
             version = client.create_model_version(name, source, run_id=run, tags=tags)
     return resolve(client, ModelReference(name, str(version.version)))
 
 
 @contextmanager
-def _undone_by(undo: Any) -> Iterator[None]:
+def _undone_by(undo: Callable[[], object]) -> Iterator[None]:
     try:
         yield
     except BaseException:

@@ -1,14 +1,15 @@
 """SQLite file for MLflow: created atomically, by one process at a time.
 
 MLflow creates its tables one after the other, which takes seconds. A process that is killed meanwhile, or finds the
-disk full, would leave a file that every later one refuses, so the file is created under another name and renamed.
+disk full, would leave a file that every later one refuses, so the file is created in another folder and moved.
 """
 
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from lensmith.core.files import atomic_path
+from lensmith.core.files import staging_directory
 from lensmith.core.locks import LockTimeoutError, locked
 
 CREATE_S = 120.0
@@ -38,15 +39,8 @@ def ready(file: Path, artifacts: str) -> Iterator[None]:
 def _create(file: Path, artifacts: str) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    _remove_partial_files(file)  # of a process that was killed
-    try:
-        with atomic_path(file) as partial:  # never the same name twice, since MLflow caches stores by name
-            SqlAlchemyStore(f"sqlite:///{partial}", artifacts).engine.dispose()
-    except BaseException:
-        _remove_partial_files(file)  # SQLite's journal, too
-        raise
-
-
-def _remove_partial_files(file: Path) -> None:
-    for partial in file.parent.glob(f".{file.name}.*.partial*"):
-        partial.unlink(missing_ok=True)
+    for abandoned in file.parent.glob(f".{file.name}-*"):  # by a process that was killed
+        shutil.rmtree(abandoned, ignore_errors=True)
+    with staging_directory(file) as staging:  # never the same name twice, since MLflow caches stores by name
+        SqlAlchemyStore(f"sqlite:///{staging / file.name}", artifacts).engine.dispose()
+        (staging / file.name).replace(file)

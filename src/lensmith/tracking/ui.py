@@ -1,7 +1,6 @@
 """MLflow's own pages: runs `mlflow server` on this machine until Ctrl-C."""
 
 import http.client
-import ipaddress
 import os
 import signal
 import socket
@@ -14,6 +13,7 @@ from contextlib import suppress
 from typing import IO
 
 from lensmith.config import TrackSettings
+from lensmith.core.machine import is_loopback
 from lensmith.errors import RegistryError, ServiceError
 from lensmith.registry import client
 from lensmith.tracking.address import require_installed
@@ -51,7 +51,7 @@ def ui(settings: TrackSettings) -> None:
     }
     port = _free(settings.host, settings.port)
     client.client(uri)  # for its error messages, and to create a missing file
-    if not _is_local(settings.host):
+    if not is_loopback(settings.host):
         risk = f"anybody who reaches {settings.host}:{port} can read and change all runs and models"
         print(f"lensmith: MLflow has no authentication: {risk}", file=sys.stderr, flush=True)
     with tempfile.TemporaryFile("w+") as log:
@@ -132,15 +132,6 @@ def _free(host: str, port: int) -> int:
             f"It cannot be bound ({error.strerror or error}).",
             "Name another with --port; --port 0 picks one.",
         ) from error
-
-
-def _is_local(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _reached(host: str) -> str:

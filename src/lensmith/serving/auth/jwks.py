@@ -16,8 +16,9 @@ from urllib.parse import SplitResult, urlsplit
 import jwt
 
 from lensmith.core.credentials import read_secret
+from lensmith.core.machine import is_loopback
 from lensmith.errors import SettingsError
-from lensmith.serving.auth.keys import VerificationKey, is_loopback, verification_key
+from lensmith.serving.auth.keys import VerificationKey, verification_key
 
 logger = logging.getLogger(__name__)
 

@@ -19,9 +19,10 @@ import jwt
 
 from lensmith.config import ServeSettings
 from lensmith.core.credentials import TOKEN_SECRET, token_secret
+from lensmith.core.machine import is_loopback
 from lensmith.errors import ServiceError, SettingsError
 from lensmith.serving.auth.jwks import JWKS
-from lensmith.serving.auth.keys import StaticKey, is_loopback, public_key, secret_key
+from lensmith.serving.auth.keys import StaticKey, public_key, secret_key
 from lensmith.serving.problems import ProblemError
 
 logger = logging.getLogger(__name__)

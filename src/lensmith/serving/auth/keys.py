@@ -3,7 +3,6 @@
 The algorithm belongs to the key. The algorithm that a token names is compared with it, and never followed.
 """
 
-import ipaddress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,11 +84,3 @@ def verification_key(key: object) -> VerificationKey | None:
     if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
         return VerificationKey("ES256", key)
     return None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host`, a name or an address, is this machine alone."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
