@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lensmith.tracking import uploader
-from lensmith.tracking.run_reader import RunReader
+from lensmith.tracking.run_reader import has_unsent
 from lensmith.tracking.state import TrackingState, sending_lock
 from lensmith.training.run_dir import lock
 
@@ -71,5 +71,5 @@ def test_it_waits_for_the_one_before_it_and_leaves_the_run_to_that_one_if_it_sta
     begin(run)
     with sending_lock(run, 0):
         assert not uploader.main(run, runs_uri, over)
-    assert RunReader(run).has_unsent(0, begun=True)
+    assert has_unsent(run, 0, begun=True)
     assert uploader.main(run, runs_uri, over)

@@ -45,7 +45,7 @@ def recent(limit: int) -> Sequence[TrackedRun]:
 
     Raises:
         RegistryError: the settings have no tracking URI, or there is no database.
-        UnreachableError: the tracking server does not answer.
+        RegistryUnreachableError: the tracking server does not answer.
         MissingPackageError: MLflow is not installed.
     """
     require_installed()

@@ -13,10 +13,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from lensmith.bundle.format import MANIFEST, Bundle
+from lensmith.core.files import sha256
+from lensmith.errors import BundleError
 from lensmith.registry import client
+from lensmith.registry.models import RUN_TAG, artifact_path
 from lensmith.tracking import mlflow_events
-from lensmith.tracking.artifacts import send_bundle, send_pictures
-from lensmith.tracking.run_reader import STARTS, RunReader
+from lensmith.tracking.mlflow_events import MAX_TAG, MetricPoint
+from lensmith.tracking.run_reader import EVENTS, STARTS, is_training, read_description, read_events
 from lensmith.tracking.state import TrackingState
 
 Pairs = Iterable[tuple[str, str]]
@@ -25,6 +29,7 @@ EVENTS_AT_ONCE = 50
 """Largest number of events in a request: MLflow takes 1,000 metrics, an epoch has up to 16, most others make a tag."""
 PARAMS_AT_ONCE = 90
 """Largest number of params in a request; MLflow takes 100."""
+PLOTS, REPORT = ("curves.png", "memory.png"), "report.html"
 
 
 class Sender:
@@ -38,7 +43,6 @@ class Sender:
 
     def __init__(self, run: Path, state: TrackingState, uri: str) -> None:
         self.run, self.state = run, state
-        self._reader = RunReader(run)
         self._uri = uri
         self._client = client.client(uri)
 
@@ -49,23 +53,20 @@ class Sender:
             over: True where no more events will come; a run without a final event has then failed.
 
         Raises:
-            UnreachableError: MLflow does not answer; the state has what arrived before.
+            RegistryUnreachableError: MLflow does not answer; the state has what arrived before.
             RegistryError: MLflow refuses a request.
         """
         with client.problems(self._uri):
-            self._send_all(over)
+            events = read_events(self.run, self.state.offset)
+            while batch := list(islice(events, EVENTS_AT_ONCE)):
+                if self.state.run_id is None and not any(event["event"] in STARTS for event, _ in batch):
+                    break
+                self._describe()
+                self._send([event for event, _ in batch], batch[-1][1])
+            if over and self.state.status == "RUNNING" and not is_training(self.run):
+                self._client.set_tag(self._run_id, "failed", "its process ended without a final event")
+                self._end("FAILED", round(1000 * (self.run / EVENTS).stat().st_mtime))
         self.state = self.state.write(self.run, tried_at=time.time(), problem=None)
-
-    def _send_all(self, over: bool) -> None:
-        events = self._reader.events(self.state.offset)
-        while batch := list(islice(events, EVENTS_AT_ONCE)):
-            if self.state.run_id is None and not any(event["event"] in STARTS for event, _ in batch):
-                break
-            self._describe()
-            self._send([event for event, _ in batch], batch[-1][1])
-        if over and self.state.status == "RUNNING" and not self._reader.is_training():
-            self._client.set_tag(self._run_id, "failed", "its process ended without a final event")
-            self._end("FAILED", self._reader.changed_at_ms())
 
     @property
     def _run_id(self) -> str:
@@ -76,7 +77,7 @@ class Sender:
         """Create the MLflow run with settings and data, once."""
         if self.state.described:
             return
-        described = self._reader.description()
+        described = read_description(self.run)
         if self.state.run_id is None:
             self.state = self.state.write(self.run, run_id=self._find_or_create(described))
         self._log(tags=mlflow_events.description_tags(described).items())
@@ -112,10 +113,40 @@ class Sender:
             else:
                 self._end(update.status, update.status_at_ms)
         if update.ends:
-            send_pictures(self._client, self._run_id, self.run)
+            for plot in (self.run / name for name in PLOTS):
+                if plot.exists():
+                    self._client.log_artifact(self._run_id, str(plot))
         if update.bundle is not None:
-            self._log(send_bundle(self._client, self._run_id, self.run / update.bundle, update.bundle_at_ms))
+            self._send_bundle(self.run / update.bundle, update.bundle_at_ms)
         self.state = self.state.write(self.run, offset=offset, epoch=update.epoch)
+
+    def _send_bundle(self, bundle: Path, at_ms: int) -> None:
+        """Log a bundle, its report and its metrics; one that is missing or damaged by now is left out.
+
+        It is logged under its own hash, where `lensmith registry push` finds it for a version: a later export of the
+        same run must not change it.
+        """
+        if not (bundle / MANIFEST).is_file():
+            return
+        content = sha256(bundle / MANIFEST)
+        try:
+            manifest = Bundle.load(bundle).manifest
+        except BundleError as error:  # a retry would fail, too
+            self._client.set_tag(self._run_id, "bundle", f"left out: {error}"[:MAX_TAG])
+            return
+        self._client.log_artifacts(self._run_id, str(bundle), artifact_path(content))
+        if (bundle / REPORT).is_file():
+            self._client.log_artifact(self._run_id, str(bundle / REPORT))
+        step, engine = int(manifest.recipe.get("best_epoch") or 0), manifest.engines[0]
+        figures: dict[str, Any] = {**manifest.metrics, "latency_ms": engine.latency_ms, "bytes": engine.bytes}
+        self._log(
+            [
+                MetricPoint(f"bundle/{name}", float(value), at_ms, step)
+                for name, value in figures.items()
+                if isinstance(value, (int, float))
+            ],
+            [(f"{RUN_TAG}{content[:16]}", artifact_path(content))],
+        )
 
     def _end(self, status: str, at_ms: int) -> None:
         self._client.set_terminated(self._run_id, status, at_ms)
@@ -124,11 +155,11 @@ class Sender:
     def _tag_changed_settings(self) -> None:
         """Tag a resumed run with the settings that differ from its first ones: params cannot be written twice."""
         before = self._client.get_run(self._run_id).data.params
-        now = mlflow_events.params(self._reader.description()["settings"])
+        now = mlflow_events.params(read_description(self.run)["settings"])
         changed = {name: value for name, value in now.items() if before.get(name) != value}
         self._log(tags=[(f"resumed.{name}", value) for name, value in changed.items()])
 
-    def _log(self, points: Iterable[mlflow_events.MetricPoint] = (), tags: Pairs = (), params: Pairs = ()) -> None:
+    def _log(self, points: Iterable[MetricPoint] = (), tags: Pairs = (), params: Pairs = ()) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
         self._client.log_batch(

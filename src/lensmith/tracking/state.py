@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,7 +12,7 @@ from typing import Any
 
 from lensmith.core.files import atomic_write
 from lensmith.core.locks import LockTimeoutError, locked
-from lensmith.tracking.run_reader import RunReader
+from lensmith.tracking.run_reader import begun_at, has_unsent, is_training
 
 NAME = "tracking.json"
 LOCK = ".lock-tracking"
@@ -52,7 +51,7 @@ class TrackingState:
     @classmethod
     def new(cls, uri: str, run: Path) -> TrackingState:
         """The state of a run of which nothing has been sent to `uri`."""
-        return cls(uri, uuid.uuid4().hex, RunReader(run).begun_at())
+        return cls(uri, uuid.uuid4().hex, begun_at(run))
 
     @classmethod
     def read(cls, run: Path) -> TrackingState | None:
@@ -72,16 +71,11 @@ class TrackingState:
         atomic_write(run / NAME, json.dumps(asdict(changed), indent=1))
         return changed
 
-    def write_problem(self, run: Path, problem: str) -> TrackingState:
-        """Write the state after an attempt that failed."""
-        return self.write(run, tried_at=time.time(), problem=problem)
-
     def is_complete(self, run: Path) -> bool:
         """Whether all events so far have been sent, and also the end of a run whose process is gone."""
-        reader = RunReader(run)
-        if self.problem is not None or reader.has_unsent(self.offset, begun=self.described):
+        if self.problem is not None or has_unsent(run, self.offset, begun=self.described):
             return False
-        return self.status != "RUNNING" or reader.is_training()
+        return self.status != "RUNNING" or is_training(run)
 
 
 @contextmanager

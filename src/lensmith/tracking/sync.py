@@ -10,7 +10,7 @@ from lensmith.core.result import Result
 from lensmith.core.text import listed
 from lensmith.errors import LensmithError, RegistryError, RunError
 from lensmith.tracking.address import AUTO, require_installed, uri_of
-from lensmith.tracking.run_reader import DESCRIPTION, RunReader
+from lensmith.tracking.run_reader import DESCRIPTION, is_training
 from lensmith.tracking.state import NAME, TrackingState
 from lensmith.tracking.uploader import GRACE_S, send_all
 
@@ -87,7 +87,7 @@ def _require(run: Path) -> None:
             f"It holds no {DESCRIPTION}." if run.exists() else "There is none.",
             "Name run folders, or none for all in runs/.",
         )
-    if RunReader(run).is_training():
+    if is_training(run):
         raise RunError(
             f"A run that is not being trained was expected at {run}.",
             "A process is training it, and its tracking sidecar sends the events.",
@@ -101,7 +101,7 @@ def _tracked() -> list[Path]:
 
 def _is_incomplete(run: Path) -> bool:
     state = TrackingState.read(run)
-    return state is not None and not state.is_complete(run) and not RunReader(run).is_training()
+    return state is not None and not state.is_complete(run) and not is_training(run)
 
 
 def _send(run: Path) -> SyncedRun:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lensmith.config.values import without_password
 from lensmith.errors import LensmithError
-from lensmith.tracking.run_reader import RunReader
+from lensmith.tracking.run_reader import is_training
 from lensmith.tracking.state import NAME, TrackingState, sending_lock
 
 EVERY_S = 5.0
@@ -80,7 +80,8 @@ def follow(run: Path, uri: str, over: threading.Event) -> bool:
             if not (run / NAME).exists():
                 return False
             sender = None  # a failed connection may never recover
-            (TrackingState.read(run) or state).write_problem(run, problem_text(error))
+            problem = problem_text(error)
+            (TrackingState.read(run) or state).write(run, tried_at=time.time(), problem=problem)
             if time.monotonic() > ends_at:
                 return False
             pause_s = min(2 * pause_s, MAX_PAUSE_S)
@@ -107,21 +108,21 @@ def send_all(run: Path, uri: str, wait_s: float = 0) -> str | None:
         except Exception as error:
             problem = problem_text(error)
             with suppress(OSError):
-                (TrackingState.read(run) or state).write_problem(run, problem)
+                (TrackingState.read(run) or state).write(run, tried_at=time.time(), problem=problem)
             return problem
     return None
 
 
 def incomplete_runs(folder: Path, uri: str) -> list[Path]:
     """Run folders in `folder` that are tracked at `uri`, not being trained, and not sent completely."""
-    found = []
-    for file in sorted(folder.glob(f"*/{NAME}")):
-        state = TrackingState.read(file.parent)
-        if state is None or state.uri != without_password(uri) or state.is_complete(file.parent):
-            continue
-        if not RunReader(file.parent).is_training():
-            found.append(file.parent)
-    return found
+
+    def is_incomplete(run: Path) -> bool:
+        state = TrackingState.read(run)
+        if state is None or state.uri != without_password(uri):
+            return False
+        return not state.is_complete(run) and not is_training(run)
+
+    return [file.parent for file in sorted(folder.glob(f"*/{NAME}")) if is_incomplete(file.parent)]
 
 
 def problem_text(error: Exception) -> str:
