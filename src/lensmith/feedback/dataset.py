@@ -15,18 +15,6 @@ from lensmith.feedback.folder import read_uploads
 from lensmith.feedback.storage import SUFFIXES, StoredUpload, Upload
 
 INDEX = "index.csv"
-COLUMNS = [
-    "file",
-    "guess",
-    "confidence",
-    "abstained",
-    "reason",
-    "model",
-    "version",
-    "answered_at",
-    "request_id",
-    "image",
-]
 LONGEST_NAME = 255
 """Longest name of a folder, in bytes."""
 
@@ -182,16 +170,27 @@ def _for_labellers(others: dict[str, _Same], guesses: Path, done: FeedbackExport
         if not _copy(stored.image, file, done):
             continue
         rows.append(
-            (
-                file.relative_to(guesses).as_posix(), upload.label, f"{upload.confidence:.4f}", upload.abstained,
-                upload.reason, upload.model, upload.version, upload.at.isoformat(), upload.request_id, upload.image,
-            )
-        )  # fmt: skip
+            {
+                "file": file.relative_to(guesses).as_posix(),
+                "guess": upload.label,
+                "confidence": f"{upload.confidence:.4f}",
+                "abstained": upload.abstained,
+                "reason": upload.reason,
+                "model": upload.model,
+                "version": upload.version,
+                "answered_at": upload.at.isoformat(),
+                "request_id": upload.request_id,
+                "image": upload.image,
+            }
+        )
     done.unlabelled = len(rows)
     if rows:
         is_new = not (guesses / INDEX).exists()
         with (guesses / INDEX).open("a", newline="", encoding="utf-8") as index:
-            csv.writer(index).writerows([COLUMNS, *rows] if is_new else rows)
+            writer = csv.DictWriter(index, list(rows[0]))
+            if is_new:
+                writer.writeheader()
+            writer.writerows(rows)
 
 
 def _no_folder(label: str) -> str | None:

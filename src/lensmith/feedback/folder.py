@@ -91,13 +91,9 @@ def delete(
     request_ids: Sequence[str] = (),
     everything: bool = False,
 ) -> DeletedUploads:
-    """Delete stored uploads with their answers and labels; exported copies stay.
+    """Delete stored uploads with their answers and labels: all, those of some requests, or those of an age.
 
-    Args:
-        folder: folder of stored uploads.
-        older_than: least age of uploads to delete, in seconds or as 30d.
-        request_ids: identifiers of requests whose uploads to delete.
-        everything: True to delete all uploads.
+    `older_than` is the least age, in seconds or as 30d. Exported copies stay.
 
     Raises:
         SettingsError: none or several ways to choose uploads, or no duration.

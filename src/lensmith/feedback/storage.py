@@ -8,14 +8,13 @@ come from clients, and none of them may become a path. Folders (0700) and files 
 are written atomically; an upload exists once its JSON file does.
 """
 
-import fcntl
 import hashlib
 import os
 import re
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lensmith.core.files import atomic_write
+from lensmith.core.locks import locked
 
 Reason = Literal["unsure", "odd", "random"]
 
@@ -145,7 +145,7 @@ def write_truth(sidecar: Path, truth: str) -> bool:
     Raises:
         OSError: the disk is full, or the folder is not writable.
     """
-    with _locked(sidecar.parent.parent):
+    with locked(sidecar.parent.parent / ".lock", mode=0o600):
         upload = read(sidecar)
         if upload is None or upload.truth is not None:
             return False
@@ -178,7 +178,7 @@ def trim(folder: Path, most_bytes: int, most_uploads: int, before: float) -> tup
         folder: folder of stored uploads.
         most_bytes: largest size of all that stay.
         most_uploads: largest number of uploads that stay.
-        before: uploads older than this time go, in seconds since 1970.
+        before: time before which uploads are too old, in seconds since 1970.
 
     Returns:
         Bytes and number of the uploads that stay.
@@ -251,13 +251,3 @@ def _write(path: Path, content: bytes) -> None:
         except FileNotFoundError:  # another process has just removed the empty folder
             if is_last:
                 raise
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder / ".lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
