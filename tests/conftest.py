@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from fixtures.pictures import COLOURS, coloured_picture
 from lensmith.bundle.format import GOLDEN, GRAPH, Abstention, Bundle, EngineRecord, Manifest, seal
 from lensmith.bundle.golden import Golden
 from lensmith.imaging.preprocessing import Preprocessing, preprocess
@@ -32,7 +32,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # A thousand small trainings start no side process; tests of tracking say where they track.
 os.environ.setdefault("LENSMITH_TRAIN_TRACKING", "none")
 
-COLOURS = {"blue": (30, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
 PREPROCESSING = Preprocessing(image_size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
@@ -55,12 +54,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker("no_cover")
-
-
-def coloured_picture(colour: tuple[int, int, int], seed: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
-    """A noisy picture in one colour; the same seed gives the same pixels."""
-    noise = np.random.default_rng(seed).normal(0, 25, (size[1], size[0], 3))
-    return Image.fromarray(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8))
 
 
 def make_colours(root: Path, per_class: int = 8) -> Path:
@@ -224,8 +217,10 @@ class Proxy:
         return (self.folder / "logs" / "lensmith.json").read_text()
 
 
-@pytest.fixture
-def proxy(program: Callable[..., str], free_port: Callable[[], int], tmp_path: Path) -> Iterator[Callable[..., Proxy]]:
+@pytest.fixture(scope="module")
+def proxy(
+    program: Callable[..., str], free_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Proxy]]:
     """`proxy(url, url, …)`: nginx before these replicas, with the files that `lensmith deploy nginx` writes."""
     nginx = program("nginx", "nginx-light")
     started: list[subprocess.Popen[bytes]] = []
@@ -234,7 +229,7 @@ def proxy(program: Callable[..., str], free_port: Callable[[], int], tmp_path: P
         from lensmith import api
 
         port = free_port()
-        folder = tmp_path / f"nginx-{len(started)}"
+        folder = tmp_path_factory.mktemp("nginx") / "files"
         replicas = [url.removeprefix("http://") for url in urls]
         api.deploy("nginx", out=folder, listen=f"127.0.0.1:{port}", replica=replicas, logs=folder / "logs")
         (folder / "logs").mkdir()
