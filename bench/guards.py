@@ -184,7 +184,6 @@ class Side:
             self.latency[index // EVERY],
             self.work[index // EVERY],
             self.classes[index],
-            Counter(),
             self.right[index],
             self.wrong[index],
             self.compared[index],

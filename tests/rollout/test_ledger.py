@@ -3,26 +3,21 @@
 import json
 import random
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from lensmith.bundle.format import Bundle
 from lensmith.errors import RegistryError, RolloutError
 from lensmith.registry.models import aliases
 from lensmith.rollout.ledger import Ledger, LedgerEntry
 from lensmith.rollout.metrics import BUCKETS, ModelCounts
 from lensmith.rollout.state import CanaryRelease, Decision
 
-Versions = Callable[..., Bundle]
-
 
 @pytest.fixture
-def ledger(registry: Any, versions: Versions) -> Ledger:
+def ledger(flowers: Any) -> Ledger:
     """Of flowers, which has versions 1 (champion), 2 and 3."""
-    versions("a", "b", "c")
-    opened = Ledger.open(registry, "flowers", create=True)
+    opened = Ledger.open(flowers, "flowers", create=True)
     assert opened is not None
     return opened
 
@@ -37,13 +32,12 @@ def latest(ledger: Ledger) -> LedgerEntry:
     return entry
 
 
-def test_a_model_without_rollouts_has_no_ledger(registry: Any, versions: Versions) -> None:
-    versions("a")
-    assert Ledger.open(registry, "flowers", create=False) is None
-    opened = Ledger.open(registry, "flowers", create=True)
+def test_a_model_without_rollouts_has_no_ledger(flowers: Any) -> None:
+    assert Ledger.open(flowers, "flowers", create=False) is None
+    opened = Ledger.open(flowers, "flowers", create=True)
     assert opened is not None
     assert opened.latest() is None
-    again = Ledger.open(registry, "flowers", create=False)
+    again = Ledger.open(flowers, "flowers", create=False)
     assert again is not None
     assert again.run == opened.run
 
@@ -76,18 +70,18 @@ def test_a_number_that_another_has_claimed_meanwhile_is_his(ledger: Ledger, monk
     assert latest(ledger).rollout.by == "the other"
 
 
-def test_a_promotion_moves_the_aliases_once(ledger: Ledger, registry: Any) -> None:
-    registry.set_registered_model_alias("flowers", "challenger", "2")
+def test_a_promotion_moves_the_aliases_once(ledger: Ledger) -> None:
+    ledger.client.set_registered_model_alias("flowers", "challenger", "2")
     ledger.begin(rollout())
     before = latest(ledger)
     ledger.decide(1, Decision(outcome="promoted", reason="better"))
     ledger.apply(latest(ledger))
-    assert aliases(registry, "flowers") == {"champion": "2", "previous": "1"}
+    assert aliases(ledger.client, "flowers") == {"champion": "2", "previous": "1"}
     assert latest(ledger).applied
-    registry.set_registered_model_alias("flowers", "champion", "3")
+    ledger.client.set_registered_model_alias("flowers", "champion", "3")
     ledger.apply(before)
     ledger.apply(latest(ledger))
-    assert aliases(registry, "flowers") == {"champion": "3", "previous": "1"}
+    assert aliases(ledger.client, "flowers") == {"champion": "3", "previous": "1"}
 
 
 @pytest.mark.parametrize(
@@ -99,29 +93,29 @@ def test_a_promotion_moves_the_aliases_once(ledger: Ledger, registry: Any) -> No
     ],
 )
 def test_after_a_rollback_only_the_alias_of_the_challenger_is_removed(
-    outcome: Any, named: str, left: dict[str, str], ledger: Ledger, registry: Any
+    outcome: Any, named: str, left: dict[str, str], ledger: Ledger
 ) -> None:
-    registry.set_registered_model_alias("flowers", "challenger", named)
+    ledger.client.set_registered_model_alias("flowers", "challenger", named)
     ledger.begin(rollout())
     ledger.decide(1, Decision(outcome=outcome, reason="worse"))
     ledger.apply(latest(ledger))
-    assert aliases(registry, "flowers") == left
+    assert aliases(ledger.client, "flowers") == left
 
 
-def test_a_promotion_that_crashed_half_way_is_completed(ledger: Ledger, registry: Any) -> None:
+def test_a_promotion_that_crashed_half_way_is_completed(ledger: Ledger) -> None:
     ledger.begin(rollout())
     ledger.decide(1, Decision(outcome="promoted", reason="better"))
-    registry.set_registered_model_alias("flowers", "previous", "1")
-    registry.set_registered_model_alias("flowers", "champion", "2")  # and here it died
+    ledger.client.set_registered_model_alias("flowers", "previous", "1")
+    ledger.client.set_registered_model_alias("flowers", "champion", "2")  # and here it died
     ledger.apply(latest(ledger))
-    assert aliases(registry, "flowers") == {"champion": "2", "previous": "1"}
+    assert aliases(ledger.client, "flowers") == {"champion": "2", "previous": "1"}
 
 
-def test_a_decision_that_nobody_applied_is_applied_before_the_next_begins(ledger: Ledger, registry: Any) -> None:
+def test_a_decision_that_nobody_applied_is_applied_before_the_next_begins(ledger: Ledger) -> None:
     ledger.begin(rollout())
     ledger.decide(1, Decision(outcome="promoted", reason="better"))
     ledger.begin(rollout(champion="2", challenger="3"))
-    assert aliases(registry, "flowers")["champion"] == "2"
+    assert aliases(ledger.client, "flowers")["champion"] == "2"
 
 
 def test_each_replica_keeps_its_own_last_report(ledger: Ledger) -> None:
@@ -191,17 +185,18 @@ def test_a_garbled_entry_is_an_error(ledger: Ledger) -> None:
         ledger.latest()
 
 
-def test_a_deleted_ledger_is_restored(ledger: Ledger, registry: Any) -> None:
+def test_a_deleted_ledger_is_restored(ledger: Ledger) -> None:
     ledger.begin(rollout())
-    registry.delete_run(ledger.run)
-    again = Ledger.open(registry, "flowers", create=False)
+    ledger.client.delete_run(ledger.run)
+    again = Ledger.open(ledger.client, "flowers", create=False)
     assert again is not None
     assert again.decide(1, Decision(outcome="aborted", reason="enough")).outcome == "aborted"
     assert [entry.decision is not None for entry in again.history()] == [True]
 
 
-def test_a_ledger_that_is_gone_for_good_is_followed_by_another(ledger: Ledger, registry: Any) -> None:
+def test_a_ledger_that_is_gone_for_good_is_followed_by_another(ledger: Ledger) -> None:
     ledger.begin(rollout())
+    registry: Any = ledger.client
     registry.delete_run(ledger.run)
     registry._tracking_client.store._hard_delete_run(ledger.run)  # as `mlflow gc` does
     assert Ledger.open(registry, "flowers", create=False) is None
@@ -212,9 +207,8 @@ def test_a_ledger_that_is_gone_for_good_is_followed_by_another(ledger: Ledger, r
     assert again.begin(rollout()).id == "flowers-1"
 
 
-def test_a_rollout_needs_no_run_of_a_training_that_was_deleted(registry: Any, versions: Versions) -> None:
-    versions("a", "b")
-    registry.delete_run(registry.get_model_version("flowers", "1").run_id)
-    ledger = Ledger.open(registry, "flowers", create=True)
+def test_a_rollout_needs_no_run_of_a_training_that_was_deleted(flowers: Any) -> None:
+    flowers.delete_run(flowers.get_model_version("flowers", "1").run_id)
+    ledger = Ledger.open(flowers, "flowers", create=True)
     assert ledger is not None
     assert ledger.begin(rollout()).id == "flowers-1"
