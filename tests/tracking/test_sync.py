@@ -2,27 +2,22 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from lensmith.tracking.state import TrackingState
+from fixtures.tracked_runs import state_of, track
 from lensmith.tracking.sync import sync
 
+PLACES = ("demo/one", "one", "pipelines/flowers/train/0123456789abcdef/one")
 
-@pytest.mark.parametrize("place", ["one", "demo/one", "pipelines/flowers/train/0123456789abcdef/one"])
-def test_runs_of_trainings_of_the_demo_and_of_pipelines_are_sent(
-    place: str, run: Path, begin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+
+def test_runs_of_trainings_of_the_demo_and_of_pipelines_are_sent_once(
+    run: Path, runs_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = Path(shutil.move(run, tmp_path / "moved"))
-    target = tmp_path / "runs" / place
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(folder, target)
-    begin(target)
+    moved = shutil.move(run, tmp_path / "moved")
+    for place in PLACES:
+        track(Path(shutil.copytree(moved, tmp_path / "runs" / place)), runs_uri)
     monkeypatch.chdir(tmp_path)
-    (sent,) = sync().runs
-    assert (sent.run, sent.problem) == (Path("runs") / place, None)
-    state = TrackingState.read(target)
-    assert state is not None
-    assert state.is_complete(target)
+    assert [(sent.run, sent.problem) for sent in sync().runs] == [(Path("runs") / place, None) for place in PLACES]
+    assert all(state_of(Path("runs") / place).is_complete(Path("runs") / place) for place in PLACES)
     assert sync().runs == ()

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 import torch
 
-from lensmith.registry import client as store
-from lensmith.tracking.sender import KEY
+from fixtures.tracked_runs import files, histories, log_event, runs_of, state_of
+from lensmith.config import TrainSettings
 from lensmith.tracking.sidecar import TrackingSidecar
 from lensmith.tracking.state import TrackingState
 from lensmith.tracking.sync import sync
 from lensmith.training.learner import Learner
 from lensmith.training.run_dir import checkpoint
 from lensmith.training.signals import RunInterruptedError
+from lensmith.training.trainer import Trainer
 from lensmith.workflows import train_and_export
 
 pytestmark = pytest.mark.slow
@@ -54,51 +55,44 @@ def same_weights(one: Path, other: Path) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def runs_of(uri: str, key: str) -> list[Any]:
-    client = store.client(uri)
-    return list(
-        client.search_runs([one.experiment_id for one in client.search_experiments()], f"tags.`{KEY}` = '{key}'")
-    )
-
-
 def test_a_training_goes_on_without_the_server_comes_to_the_same_bits_and_what_was_missed_arrives_once(
-    server: Any, quick: dict[str, Any], shared_colours: Path, tmp_path: Path, in_step: Any, histories: Any, files: Any
-) -> None:
-    settings = {**quick, "data": shared_colours}
-    plain = train_and_export.train({**settings, "out": tmp_path / "plain", "tracking": "none"})
-    assert plain.tracked is None
-    assert not (tmp_path / "plain" / "tracking.json").exists()
-
+    server: Any, quick: dict[str, Any], shared_colours: Path, trained: Path, tmp_path: Path, in_step: Any,
+) -> None:  # fmt: skip
     out = tmp_path / "run"
 
     def kill() -> None:
         until(out, lambda state: state.described)
+        assert sidecar._process is not None
+        uploader = sidecar._process.pid
+        assert os.getsid(uploader) != os.getsid(0)  # out of reach of the terminal's Ctrl-C
+        assert os.getpriority(os.PRIO_PROCESS, uploader) == 19
         server.kill()
 
     in_step(9, kill)
-    trained = train_and_export.train({**settings, "out": out, "tracking": server.url})
-    assert same_weights(out, tmp_path / "plain")
-    assert trained.tracked is not None
-    assert not trained.tracked.complete
-    assert trained.tracked.problem is not None
-    assert server.url in trained.tracked.problem
+    settings = TrainSettings.model_validate({**quick, "data": shared_colours, "out": out, "tracking": server.url})
+    with TrackingSidecar() as sidecar:
+        Trainer(lambda run: sidecar.begin(run.path, run.settings.tracking)).start(settings)
+    assert same_weights(out, trained)
+    tracked = sidecar.tracked()
+    assert tracked is not None
+    assert not tracked.complete
+    assert tracked.problem is not None
+    assert server.url in tracked.problem
 
     server.start()
-    synced = sync([out])  # the side process may still be at it, or be the one that sends
+    synced = sync([out])  # the uploader may still be at it, or be the one that sends
     assert synced.problem is None
-    state = TrackingState.read(out)
-    assert state is not None
+    state = state_of(out)
     assert state.is_complete(out)
     (made,) = runs_of(server.url, state.key)
-    assert (made.info.run_id, made.info.status) == (trained.tracked.run_id, "FINISHED")
+    assert (made.info.run_id, made.info.status) == (tracked.run_id, "FINISHED")
     values = histories(server.url, made.info.run_id)
     assert [step for step, _ in values["train_loss"]] == list(range(1, 9))
-    assert {"curves.png", "memory.png", "report.html"} < files(server.url, made.info.run_id)
-    assert made.data.metrics["bundle/accuracy"] == pytest.approx(trained.accuracy)
+    assert {"curves.png", "memory.png"} == files(server.url, made.info.run_id)
 
 
 def test_an_interrupted_run_that_goes_on_is_one_run_and_is_complete_at_its_end(
-    runs_uri: str, quick: dict[str, Any], shared_colours: Path, tmp_path: Path, in_step: Any, histories: Any
+    runs_uri: str, quick: dict[str, Any], shared_colours: Path, tmp_path: Path, in_step: Any
 ) -> None:
     out = tmp_path / "run"
     in_step(7, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -111,14 +105,14 @@ def test_an_interrupted_run_that_goes_on_is_one_run_and_is_complete_at_its_end(
     assert trained.tracked.run_id == state.run_id == stopped.run_id
     (made,) = runs_of(runs_uri, state.key)
     assert made.info.status == "FINISHED"
+    assert made.data.metrics["bundle/accuracy"] == pytest.approx(trained.accuracy)
+    assert "report.html" in files(runs_uri, made.info.run_id)
     assert {"interrupted", "resume"} < set(made.data.tags)
     values = histories(runs_uri, made.info.run_id)
     assert [step for step, _ in values["train_loss"]] == list(range(1, 9))
 
 
-def test_a_process_that_is_killed_leaves_a_failed_run_behind(
-    run: Path, runs_uri: str, begin: Any, log_event: Any
-) -> None:
+def test_a_process_that_is_killed_leaves_a_failed_run_behind(run: Path, runs_uri: str) -> None:
     (run / "events.jsonl").unlink()
     log_event(run, "start", step=0)
     code = (
@@ -129,15 +123,3 @@ def test_a_process_that_is_killed_leaves_a_failed_run_behind(
     assert ended.returncode == -signal.SIGKILL
     state = until(run, lambda state: state.status == "FAILED")
     assert runs_of(runs_uri, state.key)[0].data.tags["failed"]
-
-
-def test_the_side_process_is_out_of_reach_of_the_terminals_ctrl_c_and_gives_way(run: Path, runs_uri: str) -> None:
-    with TrackingSidecar() as sidecar:
-        sidecar.begin(run, runs_uri)
-        assert sidecar._process is not None
-        assert os.getsid(sidecar._process.pid) != os.getsid(0)
-    assert until(run, lambda state: state.is_complete(run))
-    tracked = sidecar.tracked()
-    assert tracked is not None
-    assert tracked.complete
-    assert os.getpriority(os.PRIO_PROCESS, os.getpid()) < 19

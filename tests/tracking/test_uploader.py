@@ -4,10 +4,10 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from fixtures.tracked_runs import state_of, track
 from lensmith.tracking import uploader
 from lensmith.tracking.run_reader import has_unsent
 from lensmith.tracking.state import TrackingState, sending_lock
@@ -23,14 +23,13 @@ def over() -> threading.Event:
 
 
 def test_with_the_server_away_it_gives_up_after_the_end_and_says_why(
-    run: Path, begin: Any, over: threading.Event, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+    run: Path, over: threading.Event, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(uploader, "GRACE_S", 0.0)
     url = f"http://127.0.0.1:{free_port()}"
-    begin(run, url)
+    track(run, url)
     assert not uploader.main(run, url, over)
-    state = TrackingState.read(run)
-    assert state is not None
+    state = state_of(run)
     assert state.problem is not None
     assert "did not" in state.problem
     assert (state.run_id, state.offset) == (None, 0)
@@ -38,13 +37,13 @@ def test_with_the_server_away_it_gives_up_after_the_end_and_says_why(
 
 
 def test_it_sends_what_other_runs_have_left_at_the_same_place_and_touches_no_others(
-    run: Path, begin: Any, over: threading.Event, runs_uri: str
+    run: Path, over: threading.Event, runs_uri: str
 ) -> None:
-    begin(run)
+    track(run, runs_uri)
     copies = {name: Path(shutil.copytree(run, run.parent / name)) for name in ("left", "trained", "elsewhere", "never")}
     for name in ("left", "trained"):
-        begin(copies[name])
-    begin(copies["elsewhere"], "sqlite:////nowhere/mlflow.db")
+        track(copies[name], runs_uri)
+    track(copies["elsewhere"], "sqlite:////nowhere/mlflow.db")
     (copies["never"] / "tracking.json").unlink()
     with lock.locked_run(copies["trained"]):
         assert uploader.main(run, runs_uri, over)
@@ -55,20 +54,20 @@ def test_it_sends_what_other_runs_have_left_at_the_same_place_and_touches_no_oth
 
 
 def test_a_run_whose_folder_is_removed_ends_it_without_making_anything(
-    run: Path, begin: Any, over: threading.Event, runs_uri: str
+    run: Path, over: threading.Event, runs_uri: str
 ) -> None:
-    begin(run)
+    track(run, runs_uri)
     shutil.rmtree(run)
     assert not uploader.main(run, runs_uri, over)
     assert not run.exists()
 
 
 def test_it_waits_for_the_one_before_it_and_leaves_the_run_to_that_one_if_it_stays(
-    run: Path, begin: Any, over: threading.Event, runs_uri: str, monkeypatch: pytest.MonkeyPatch
+    run: Path, over: threading.Event, runs_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(uploader, "EVERY_S", 0.01)
     monkeypatch.setattr(uploader, "GRACE_S", 0.05)
-    begin(run)
+    track(run, runs_uri)
     with sending_lock(run, 0):
         assert not uploader.main(run, runs_uri, over)
     assert has_unsent(run, 0, begun=True)

@@ -24,7 +24,7 @@ class RolloutDecider:
         self._warn = warn
         self._guards: RolloutGuards | None = None
         self._other_reports: list[RolloutReport] = []
-        self._pending: tuple[str, Decision] | None = None
+        self._pending: dict[str, Decision] = {}  # rollout → decision that was made offline and is not in the ledger yet
 
     def own_report(self, rollout: CanaryRelease) -> RolloutReport:
         """The sum of the reports of this service's processes."""
@@ -55,11 +55,11 @@ class RolloutDecider:
             self._other_reports = read_reports(others, self._warn)
             wanted, assessment = self._assess(rollout, own, state, champion)
             state = state.model_copy(update={"comparison": assessment.figures})
-            wanted = self._pending_for(rollout) or wanted
+            wanted = self._pending.get(rollout.id, wanted)
             if wanted is None:
                 return state, False
             decision = ledger.decide(entry.n, wanted)
-        self._pending = None
+        self._pending.clear()
         if not entry.applied:
             ledger.apply(entry)
         comparison = state.comparison or decision.figures
@@ -71,13 +71,10 @@ class RolloutDecider:
         if rollout is None or state.decision is not None:
             return state
         decision, assessment = self._assess(rollout, self.own_report(rollout), state, champion)
-        if decision is not None and decision.outcome == "rolled_back" and self._pending_for(rollout) is None:
-            self._pending = rollout.id, decision
-        return state.model_copy(update={"decision": self._pending_for(rollout), "comparison": assessment.figures})
-
-    def _pending_for(self, rollout: CanaryRelease) -> Decision | None:
-        """The decision about this rollout that was made offline and is not in the ledger yet."""
-        return self._pending[1] if self._pending is not None and self._pending[0] == rollout.id else None
+        if decision is not None and decision.outcome == "rolled_back":
+            self._pending.setdefault(rollout.id, decision)
+        decision = self._pending.get(rollout.id)
+        return state.model_copy(update={"decision": decision, "comparison": assessment.figures})
 
     def _assess(
         self, rollout: CanaryRelease, own: RolloutReport, state: DesiredState, champion: str

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 MAX_TAG, MAX_PARAM = 5000, 6000
 """Longest values of a tag and a param, in characters; MLflow's own limits are 8,000 and 6,000."""
@@ -18,8 +18,7 @@ COUNTED = ("left_out",)
 """Events of which there may be thousands; they are not sent."""
 
 
-@dataclass(frozen=True)
-class MetricPoint:
+class MetricPoint(NamedTuple):
     """A value of a metric.
 
     Attributes:
@@ -35,11 +34,12 @@ class MetricPoint:
     step: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunUpdate:
     """What some events change in the MLflow run.
 
     Attributes:
+        epoch: last epoch, from 1 on.
         points: metric points in the events' order.
         tags: name → last value.
         status: the MLflow run's new status; None where no event changes it.
@@ -48,9 +48,9 @@ class RunUpdate:
         ends: True after an end or interruption, when plots are worth sending.
         bundle: folder of the bundle that was exported last; None without an export.
         bundle_at_ms: Unix time of that export, in milliseconds.
-        epoch: last epoch, from 1 on.
     """
 
+    epoch: int
     points: list[MetricPoint] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
     status: str | None = None
@@ -59,7 +59,6 @@ class RunUpdate:
     ends: bool = False
     bundle: str | None = None
     bundle_at_ms: int = 0
-    epoch: int = 0
 
 
 def translate(events: list[dict[str, Any]], begun: float, epoch: int) -> RunUpdate:
@@ -70,27 +69,27 @@ def translate(events: list[dict[str, Any]], begun: float, epoch: int) -> RunUpda
         begun: Unix time in seconds for events without a time.
         epoch: last epoch that was sent before.
     """
-    points: list[MetricPoint] = []
-    tags: dict[str, str] = {}
-    found: dict[str, Any] = {}
+    update = RunUpdate(epoch)
     for event in events:
         name, at_ms = event["event"], round(1000 * float(event.get("time", begun)))
         if name == "epoch":
-            if event["epoch"] > epoch:
-                epoch = event["epoch"]
-                points += _of_epoch(event, at_ms)
+            if event["epoch"] > update.epoch:
+                update.epoch = event["epoch"]
+                update.points += _of_epoch(event, at_ms)
         elif name in ("memory", "oom"):
             given = {f"memory/{key}": event[key] for key in OF_STEP if key in event}
-            points += [MetricPoint(key, float(value), at_ms, event["step"]) for key, value in given.items()]
+            update.points += [MetricPoint(key, float(value), at_ms, event["step"]) for key, value in given.items()]
         elif name == "exported":
-            found.update(bundle=event["bundle"], bundle_at_ms=at_ms)
+            update.bundle, update.bundle_at_ms = event["bundle"], at_ms
         elif name not in COUNTED:
-            tags.update(_tags(event))
+            # One tag for all fields, named by the event and, if it has one, the phase, as in `phase.head`.
+            key = f"{name}.{event['phase']}" if "phase" in event else name
+            update.tags[key] = text({each: event[each] for each in event if each not in ("event", "time", "phase")})
         if name in STATUS:
-            found.update(status=STATUS[name], status_at_ms=at_ms)
-            found["resumed"] = found.get("resumed", False) or name == "resume"
-            found["ends"] = found.get("ends", False) or STATUS[name] != "RUNNING"
-    return RunUpdate(points, tags, epoch=epoch, **found)
+            update.status, update.status_at_ms = STATUS[name], at_ms
+            update.resumed |= name == "resume"
+            update.ends |= STATUS[name] != "RUNNING"
+    return update
 
 
 def _of_epoch(line: Mapping[str, Any], at_ms: int) -> list[MetricPoint]:
@@ -100,14 +99,6 @@ def _of_epoch(line: Mapping[str, Any], at_ms: int) -> list[MetricPoint]:
         best = {"best_epoch": step, "best_val_loss": line["val_loss"], "best_val_accuracy": line["val_accuracy"]}
         points += [MetricPoint(name, float(value), at_ms, step) for name, value in best.items() if value is not None]
     return points
-
-
-def _tags(event: Mapping[str, Any]) -> dict[str, str]:
-    """An event's fields as one tag, named by the event and, if it has one, the phase, as in `phase.head`."""
-    name = event["event"]
-    fields = {key: value for key, value in event.items() if key not in ("event", "time", "phase")}
-    key = f"{name}.{event['phase']}" if "phase" in event else name
-    return {key: text(fields)}
 
 
 def text(value: Any, most: int = MAX_TAG) -> str:

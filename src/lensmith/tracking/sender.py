@@ -164,7 +164,7 @@ class Sender:
 
         self._client.log_batch(
             self._run_id,
-            metrics=[Metric(point.name, point.value, point.at_ms, point.step) for point in points],
+            metrics=[Metric(*point) for point in points],
             params=[Param(name, value) for name, value in params],
             tags=[RunTag(name, value) for name, value in tags],
         )

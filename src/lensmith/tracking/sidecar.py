@@ -45,8 +45,6 @@ class TrackingSidecar:
     def __init__(self) -> None:
         self._run: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._wait_s = WAIT_S
-        self._ended_at = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -56,12 +54,18 @@ class TrackingSidecar:
     ) -> None:
         if self._process is None:
             return
-        self._wait_s = WAIT_S if kind is None else WAIT_STOPPED_S
-        self._ended_at = time.time()
+        assert self._run is not None
         assert self._process.stdin is not None
+        ended_at = time.time()
         with suppress(OSError):
             self._process.stdin.close()
-        self._wait()
+        # Wait until all has arrived, an attempt since the end has failed, or the time is up.
+        deadline = ended_at + (WAIT_S if kind is None else WAIT_STOPPED_S)
+        while time.time() < deadline and self._process.poll() is None:
+            state = TrackingState.read(self._run)
+            if state is None or (state.tried_at > ended_at and (state.problem or state.is_complete(self._run))):
+                break  # an attempt that began before the end may have missed the last events
+            time.sleep(0.05)
 
     def begin(self, run: Path, setting: str) -> None:
         """Write the run's tracking state, and start the uploader.
@@ -76,9 +80,8 @@ class TrackingSidecar:
         state = TrackingState.read(run)
         if setting == AUTO and not installed():
             if state is None:
-                print(
-                    "not tracked: MLflow is not installed (pip install 'lensmith[track]')", file=sys.stderr, flush=True
-                )
+                advice = "not tracked: MLflow is not installed (pip install 'lensmith[track]')"
+                print(advice, file=sys.stderr, flush=True)
             return
         uri = uri_of(setting, state)
         if uri is None:
@@ -89,12 +92,9 @@ class TrackingSidecar:
             self._run = run
             command = [sys.executable, "-m", "lensmith.tracking.uploader", str(run)]
             # In a session of its own, since Ctrl-C must not end it before the training's last events are sent.
+            null = subprocess.DEVNULL
             self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
+                command, stdin=subprocess.PIPE, stdout=null, stderr=null, start_new_session=True
             )
             assert self._process.stdin is not None
             self._process.stdin.write(f"{uri}\n".encode())
@@ -102,18 +102,6 @@ class TrackingSidecar:
 
     def tracked(self) -> TrackingStatus | None:
         """How far the run has been sent; None for a run that is not tracked."""
-        state = None if self._run is None else TrackingState.read(self._run)
-        if self._run is None or state is None:
+        if self._run is None or (state := TrackingState.read(self._run)) is None:
             return None
         return TrackingStatus(state.uri, state.run_id, state.is_complete(self._run), state.problem)
-
-    def _wait(self) -> None:
-        """Wait until all has arrived, an attempt since the end has failed, or the time is up."""
-        assert self._run is not None
-        assert self._process is not None
-        deadline = self._ended_at + self._wait_s
-        while time.time() < deadline and self._process.poll() is None:
-            state = TrackingState.read(self._run)
-            if state is None or (state.tried_at > self._ended_at and (state.problem or state.is_complete(self._run))):
-                break  # an attempt that began before the end may have missed the last events
-            time.sleep(0.05)

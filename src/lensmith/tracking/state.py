@@ -78,6 +78,12 @@ class TrackingState:
         return self.status != "RUNNING" or is_training(run)
 
 
+def unsent_state(run: Path) -> TrackingState | None:
+    """The state of a run of which something is still to be sent, and which is not being trained; None for others."""
+    state = TrackingState.read(run)
+    return state if state and not state.is_complete(run) and not is_training(run) else None
+
+
 @contextmanager
 def sending_lock(run: Path, timeout_s: float) -> Iterator[bool]:
     """Lock a run folder for sending; False where another process holds the lock for `timeout_s`.

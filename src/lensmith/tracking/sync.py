@@ -11,7 +11,7 @@ from lensmith.core.text import listed
 from lensmith.errors import LensmithError, RegistryError, RunError
 from lensmith.tracking.address import AUTO, require_installed, uri_of
 from lensmith.tracking.run_reader import DESCRIPTION, is_training
-from lensmith.tracking.state import NAME, TrackingState
+from lensmith.tracking.state import NAME, TrackingState, unsent_state
 from lensmith.tracking.uploader import GRACE_S, send_all
 
 RUNS = Path("runs")
@@ -76,7 +76,7 @@ def sync(runs: Iterable[Path] = ()) -> SyncResult:
     named = list(runs)
     for run in named:
         _require(run)
-    chosen = named or [run for run in _tracked() if _is_incomplete(run)]
+    chosen = named or [run for run in _tracked() if unsent_state(run)]
     return SyncResult(tuple(_send(run) for run in track(chosen, "sending runs")))
 
 
@@ -97,11 +97,6 @@ def _require(run: Path) -> None:
 
 def _tracked() -> list[Path]:
     return sorted({file.parent for where in WHERE for file in RUNS.glob(f"{where}/{NAME}")})
-
-
-def _is_incomplete(run: Path) -> bool:
-    state = TrackingState.read(run)
-    return state is not None and not state.is_complete(run) and not is_training(run)
 
 
 def _send(run: Path) -> SyncedRun:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import IO
 
@@ -55,7 +54,12 @@ def ui(settings: TrackSettings) -> None:
         risk = f"anybody who reaches {settings.host}:{port} can read and change all runs and models"
         print(f"lensmith: MLflow has no authentication: {risk}", file=sys.stderr, flush=True)
     with tempfile.TemporaryFile("w+") as log:
-        process = _start(settings.host, port, environment, log)
+        command = [sys.executable, "-m", "mlflow", "server", "--host", settings.host, "--port", str(port)]
+        # In a session of its own, so that it can be ended with its children, and Ctrl-C reaches only this process.
+        process = subprocess.Popen(
+            [*command, "--workers", "1"],
+            env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
         try:
             _await(process, settings.host, port, log)
             print(f"MLflow answers at {_url(settings.host, port)} with what is in {client.shown(uri)}", flush=True)
@@ -66,14 +70,6 @@ def ui(settings: TrackSettings) -> None:
             return
         finally:
             _end(process)
-
-
-def _start(host: str, port: int, environment: Mapping[str, str], log: IO[str]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
-    # In a session of its own, so that it can be ended with its children, and Ctrl-C reaches only this process.
-    return subprocess.Popen(
-        command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-    )
 
 
 def _await(process: subprocess.Popen[bytes], host: str, port: int, log: IO[str]) -> None:

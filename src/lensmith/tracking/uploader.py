@@ -13,8 +13,7 @@ from pathlib import Path
 
 from lensmith.config.values import without_password
 from lensmith.errors import LensmithError
-from lensmith.tracking.run_reader import is_training
-from lensmith.tracking.state import NAME, TrackingState, sending_lock
+from lensmith.tracking.state import NAME, TrackingState, sending_lock, unsent_state
 
 EVERY_S = 5.0
 """Seconds between two attempts to send, and before the first, so that a training begins undisturbed."""
@@ -115,14 +114,8 @@ def send_all(run: Path, uri: str, wait_s: float = 0) -> str | None:
 
 def incomplete_runs(folder: Path, uri: str) -> list[Path]:
     """Run folders in `folder` that are tracked at `uri`, not being trained, and not sent completely."""
-
-    def is_incomplete(run: Path) -> bool:
-        state = TrackingState.read(run)
-        if state is None or state.uri != without_password(uri):
-            return False
-        return not state.is_complete(run) and not is_training(run)
-
-    return [file.parent for file in sorted(folder.glob(f"*/{NAME}")) if is_incomplete(file.parent)]
+    states = {file.parent: unsent_state(file.parent) for file in sorted(folder.glob(f"*/{NAME}"))}
+    return [run for run, state in states.items() if state and state.uri == without_password(uri)]
 
 
 def problem_text(error: Exception) -> str:
