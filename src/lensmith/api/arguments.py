@@ -77,11 +77,6 @@ def locate(bundle: StrPath) -> Path:
 
 
 def located(settings: S, name: str) -> S:
-    """The settings with a path as their bundle; see `locate`.
-
-    Args:
-        settings: Resolved settings.
-        name: Setting that names the bundle.
-    """
+    """The resolved settings with a path under `name`, the setting that names the bundle; see `locate`."""
     bundle = getattr(settings, name)
     return settings if bundle is None else settings.model_copy(update={name: locate(bundle)})

@@ -27,11 +27,7 @@ def fetch(
 
 
 def check(folder: StrPath) -> DataCheckResult:
-    """Check every file of an image folder; a file with a problem raises no error.
-
-    Args:
-        folder: Image folder, or a CSV of path,label[,split].
-    """
+    """Check every file of an image folder or a CSV of path,label[,split]; a file with a problem raises no error."""
     from lensmith.data.verify import check as run
 
     return run(folder)

@@ -67,12 +67,7 @@ class Registry:
         return models.resolve(self._client(), name)
 
     def set_alias(self, reference: str, alias: str) -> AliasChange:
-        """Point an alias to a version; for champion, `previous` then names the champion before it.
-
-        Args:
-            reference: Version, as NAME@VERSION or NAME@ALIAS.
-            alias: Alias, such as champion.
-        """
+        """Point an alias to NAME@VERSION or NAME@ALIAS; for champion, `previous` then names the champion before it."""
         from lensmith.registry import aliases, models, references
 
         name = references.require(reference)
@@ -160,21 +155,13 @@ class Rollout:
             yield watcher.look()
 
     def promote(self, reason: str = "") -> tuple[CanaryRelease, Decision]:
-        """End the canary release under way: its challenger becomes the champion.
-
-        Args:
-            reason: Reason for the audit trail.
-        """
+        """End the canary release under way: its challenger becomes the champion; `reason` is for the audit trail."""
         from lensmith.rollout.lifecycle import end
 
         return end(self.name, "promoted", reason, self.tracking_uri)
 
     def abort(self, reason: str = "") -> tuple[CanaryRelease, Decision]:
-        """End the canary release under way: the champion answers all requests again.
-
-        Args:
-            reason: Reason for the audit trail.
-        """
+        """End the canary release under way: the champion answers all requests again; see `promote`."""
         from lensmith.rollout.lifecycle import end
 
         return end(self.name, "aborted", reason, self.tracking_uri)

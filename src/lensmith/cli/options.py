@@ -64,12 +64,7 @@ def make_command(function: Callable[..., Output | None]) -> Any:
 
 
 def group(title: str, **functions: Callable[..., Output | None]) -> Any:
-    """Functions as the commands of a group.
-
-    Args:
-        title: Line above the list of commands.
-        functions: Name → function with typer's annotations.
-    """
+    """Functions with typer's annotations as the commands of a group, by name, below a title."""
     app = typer.Typer(help=title, add_completion=False, no_args_is_help=True, rich_markup_mode=None)
     for name, function in functions.items():
         app.command(name, cls=Verb)(_with_json(function))

@@ -44,13 +44,7 @@ class ComparedModel(Result):
 
 @dataclass(frozen=True)
 class Distilled:
-    """A student beside its teacher.
-
-    Attributes:
-        trained: the student's run with its bundle.
-        teacher: the teacher's figures.
-        student: the student's figures.
-    """
+    """A student's run with its bundle, and its figures beside the teacher's."""
 
     trained: Trained
     teacher: ComparedModel
@@ -80,12 +74,7 @@ def distill(
 ) -> Distilled:
     """Train a student and export it.
 
-    Images and parts are those of the teacher's run unless the settings name others.
-
-    Args:
-        given: settings given by flag or keyword; None means not given.
-        recipe: a YAML file of settings, under those given.
-        resume: the run folder to resume; AUTO looks for one by the settings.
+    Images and parts are those of the teacher's run unless the settings name others. Arguments are as those of `train`.
 
     Raises:
         SettingsError: settings that cannot be used, or a teacher of other classes or parts.

@@ -11,12 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def render(template: str, **names: Any) -> str:
-    """Render a template to text.
-
-    Args:
-        template: path below `templates/`.
-        names: values of the template's variables; a missing one is an error.
-    """
+    """Render a template below `templates/` with the values of its variables; a missing one is an error."""
     return _environment().get_template(template).render(**names).rstrip() + "\n"
 
 

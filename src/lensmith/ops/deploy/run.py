@@ -38,13 +38,7 @@ SECRETS = "secrets/"
 
 @dataclass(frozen=True)
 class DeployResult(Result):
-    """Result of `lensmith deploy`: the files that were written.
-
-    Attributes:
-        kind: kind of deployment, one of `KINDS`.
-        folder: path of the folder.
-        files: paths in the folder, sorted.
-    """
+    """Result of `lensmith deploy`: the files that were written, as sorted paths in the folder."""
 
     kind: str
     folder: Path

@@ -67,12 +67,7 @@ def memory_free(total: int, available: int, limit: int | None) -> MachineFinding
 
 
 def gpus(torch: Any, driver: bool) -> list[MachineFinding]:
-    """One finding for each GPU that torch can use, or one with the reason why there is none.
-
-    Args:
-        torch: the imported module, or None.
-        driver: whether an NVIDIA driver is installed.
-    """
+    """One finding for each GPU that torch can use, or one with the reason why there is none."""
     if torch is not None and torch.cuda.is_available():
         found = [_gpu(torch, index) for index in range(torch.cuda.device_count())]
         count = MachineFinding("GPU", "Count", str(len(found)), facts={"gpus": [finding.facts for finding in found]})

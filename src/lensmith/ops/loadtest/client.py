@@ -37,13 +37,8 @@ def send_load(
     """Put a service under load, and return the log of all requests.
 
     It ends when the last request has its answer or times out: at the latest `load.timeout_s` after the last due time.
-    Ctrl-C ends it at once, without the requests that await their answers.
-
-    Args:
-        target: address of the service.
-        requests: bytes of the requests, sent in turn, over and over.
-        load: load profile.
-        every_second: callback about once a second.
+    Ctrl-C ends it at once, without the requests that await their answers. The requests are sent in turn, over and over;
+    `every_second` is called about once a second.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_send_load(target, requests, load, every_second))

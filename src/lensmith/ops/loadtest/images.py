@@ -46,13 +46,13 @@ def read_images(path: Path, seed: int) -> tuple[bytes, ...]:
     return tuple(found)
 
 
-def synthetic_images(count: int, seed: int = 0) -> tuple[bytes, ...]:
+def synthetic_images(count: int) -> tuple[bytes, ...]:
     """`count` JPEGs of 500 × 375 pixels with the detail of photos, about 60 kB each.
 
     They are noise at seven scales, with power that falls with frequency as in natural images; a smooth gradient would
     be decoded faster than any photo.
     """
-    return tuple(_jpeg(_pixels(np.random.default_rng((seed, number)))) for number in range(count))
+    return tuple(_jpeg(_pixels(np.random.default_rng(number))) for number in range(count))
 
 
 def _pixels(rng: np.random.Generator) -> npt.NDArray[np.uint8]:

@@ -13,11 +13,6 @@ def draw_latencies(requests: RequestTable, found: LoadTestResult, path: Path) ->
     """Write a PNG with two plots.
 
     The axis of percentiles is logarithmic from its end, as in HdrHistogram's plots: 90 to 99 is as wide as 99 to 99.9.
-
-    Args:
-        requests: all requests of the test.
-        found: result of the test.
-        path: PNG file to write.
     """
     from matplotlib.figure import Figure
 

@@ -62,13 +62,7 @@ class Target:
         return f"{'https' if self.tls else 'http'}://{host}:{self.port}{self.path}"
 
     def request(self, body: bytes, content_type: str, token: str | None = None) -> bytes:
-        """The bytes of one POST request.
-
-        Args:
-            body: content of the request.
-            content_type: media type of the body.
-            token: bearer token; None for none.
-        """
+        """The bytes of one POST request, with a bearer token if there is one."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         lines = [
             f"POST {self.path} HTTP/1.1",

@@ -22,9 +22,7 @@ from lensmith.workflows.pipeline.folder import read_json
 def hash_images(images: ImageSet, cache: Path) -> dict[str, str]:
     """SHA-256 of each image, by its path in the set; `gone` for a file that cannot be read.
 
-    Args:
-        images: the image set.
-        cache: JSON file with the hashes of the last run; it is updated.
+    `cache` is a JSON file with the hashes of the last run, which is updated.
     """
     known = _read_cache(cache)
     stamps = {sample.path: stat_stamp(images.file(sample)) for sample in images.samples}

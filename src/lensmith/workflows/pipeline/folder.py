@@ -48,11 +48,7 @@ class StageRecord:
 
 
 class PipelineFolder:
-    """A pipeline's folder on disk.
-
-    Args:
-        path: the folder; `make` makes it.
-    """
+    """A pipeline's folder on disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -108,18 +108,17 @@ def calibration_error(
     return Interval(value, low if old else max(0.0, low), high)
 
 
-def median(values: npt.ArrayLike, level: float = LEVEL) -> Interval:
+def median(values: npt.ArrayLike) -> Interval:
     """Interval of the median, from the order of the values, whatever their distribution (David and Nagaraja 2003).
 
     Args:
         values: float (N,), N ≥ 1, independent measurements; with N < 6 the interval is their whole range, which covers
-            the median less often than `level` says.
-        level: confidence level, 0..1.
+            the median less often than LEVEL says.
     """
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     count = len(ordered)
-    rank = max(0, int(binom.ppf((1 - level) / 2, count, 0.5)) - 1)
-    return Interval(float(np.median(ordered)), float(ordered[rank]), float(ordered[count - 1 - rank]), level)
+    rank = max(0, int(binom.ppf((1 - LEVEL) / 2, count, 0.5)) - 1)
+    return Interval(float(np.median(ordered)), float(ordered[rank]), float(ordered[count - 1 - rank]))
 
 
 def _gaps(correct: Bools, confidence: Floats) -> Floats:

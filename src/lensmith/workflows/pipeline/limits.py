@@ -75,11 +75,7 @@ def worst_first(limits: Sequence[LimitCheck]) -> tuple[LimitCheck, ...]:
 
 
 def table_rows(limits: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """Rows of text under `COLUMNS`.
-
-    Args:
-        limits: `LimitCheck.as_dict()` of each limit.
-    """
+    """Rows of text under `COLUMNS`, from `LimitCheck.as_dict()` of each limit."""
     rows: list[tuple[str, ...]] = []
     for limit in limits:
         measured, verdict = limit["measured"], WORDS[limit["verdict"]]

@@ -101,10 +101,6 @@ class PipelinePlan:
 def make_plan(source: Path, out: Path | None = None) -> PipelinePlan:
     """Validate a pipeline's file with all that it names, and compute the keys of its stages.
 
-    Args:
-        source: path of the pipeline's file.
-        out: the pipeline's folder; runs/pipelines/NAME by default.
-
     Raises:
         SettingsError: all mistakes in the file.
         OutputError: a file has the folder's name.

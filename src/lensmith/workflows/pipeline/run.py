@@ -55,12 +55,8 @@ class PipelineResult:
     """Result of a pipeline's run.
 
     Attributes:
-        name: name of the pipeline.
         source: path of the pipeline's file.
-        folder: the pipeline's folder.
-        stages: results of all stages, in order.
         started: start of the run, in UTC, as ISO 8601.
-        seconds: duration of the run in seconds.
         error: the error that stopped the run; None if there was none.
     """
 
@@ -93,14 +89,7 @@ def run_pipeline(
     until: str | None = None,
     on_progress: Callable[[StageResult], None] = lambda result: None,
 ) -> PipelineResult:
-    """Run a pipeline from its first stage that has changed.
-
-    Args:
-        source: path of the pipeline's file.
-        out: the pipeline's folder; runs/pipelines/NAME by default.
-        force: name of a stage to run again, with all stages that depend on it.
-        until: name of the last stage to run.
-        on_progress: callback that gets a stage's result when the stage begins and when it ends.
+    """Run a pipeline from its first stage that has changed; arguments are as those of `lensmith.pipeline`.
 
     Returns:
         Results of all stages; `error` is what stopped the run, already recorded in the folder.
@@ -120,13 +109,7 @@ def run_pipeline(
 
 
 class _Runner:
-    """One run of a plan.
-
-    Attributes:
-        last: index of the last stage to run.
-        record_ids: id of the current record of each stage that is done or unchanged.
-        result: result of the run so far.
-    """
+    """One run of a plan; `record_ids` has the current record of each stage that is done or unchanged."""
 
     def __init__(
         self, plan: PipelinePlan, force: str | None, until: str | None, on_progress: Callable[[StageResult], None]

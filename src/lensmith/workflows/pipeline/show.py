@@ -22,12 +22,9 @@ MERMAID_ENTITIES = str.maketrans({char: f"#{ord(char)};" for char in '#"<>&`'})
 
 
 def show_pipeline(path: Path, folder: Path | None = None, out: Path | None = None) -> PipelineResult:
-    """The state of each stage after the latest run, and what a run would do now.
+    """The state of each stage after the latest run, and what a run would do now; see `lensmith.show_pipeline`.
 
-    Args:
-        path: the pipeline's file, or its folder; from a folder alone, changes since the latest run are unknown.
-        folder: the pipeline's folder, where `path` is its file and the folder is not runs/pipelines/NAME.
-        out: file for a Mermaid flowchart: FILE.mmd, or FILE.md with the chart in a code block.
+    From a folder alone, changes since the latest run are unknown.
 
     Raises:
         SettingsError: mistakes in the file.
