@@ -63,9 +63,7 @@ def test_a_service_that_is_not_there_is_one_plain_paragraph(run: Run) -> None:
     ("args", "said"),
     [
         (["nowhere"], "The URL of a service, or a bundle"),
-        (["ftp://x"], "The URL of a service, or a bundle"),
         (["http://127.0.0.1:9", "--rate", "0"], "rate"),
-        (["http://127.0.0.1:9", "--duration", "0s"], "duration"),
         (["http://127.0.0.1:9", "--image-files", "nowhere"], "A JPEG or PNG file"),
     ],
 )
@@ -73,4 +71,3 @@ def test_bad_input_is_one_paragraph(run: Run, args: list[str], said: str) -> Non
     code, out, err = run("bench", *args)
     assert (code, out) == (2, "")
     assert said in err
-    assert "Traceback" not in err

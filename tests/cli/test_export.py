@@ -76,6 +76,7 @@ def test_bad_input_is_one_paragraph_and_exit_code_2(argv: list[str], message: st
     assert message in err
 
 
+@pytest.mark.slow
 def test_formats_that_are_there_already_are_told_before_anything_is_measured(
     trained: Path, tmp_path: Path, run: Run
 ) -> None:

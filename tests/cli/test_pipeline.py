@@ -72,10 +72,3 @@ def test_mistakes_exit_with_2_before_anything_is_there(file: Path, run: Run) -> 
     code, out, _ = run("pipeline", "run", "nowhere.yaml", "--json")
     assert code == 2
     assert json.loads(out)["error"] == "SettingsError"
-
-
-def test_the_group_says_what_it_can(run: Run) -> None:
-    code, said, _ = run("pipeline", "--help")
-    assert code == 0
-    assert "run" in said
-    assert "show" in said

@@ -19,10 +19,10 @@ from lensmith.rollout.state import now
 
 
 @pytest.fixture(scope="session")
-def pushed(colour_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pushed(colour_bundle: Bundle, empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A registry with a champion, version 1; 2 has its labels in another order, 3 others, 4 no bundle."""
     folder = tmp_path_factory.mktemp("registry")
-    database = folder / "mlflow.db"
+    database = Path(shutil.copy(empty_database, folder / "mlflow.db"))
     for number, labels in enumerate((None, ("red", "green", "blue"), ("blue", "green", "crimson", "teal")), start=1):
         bundle = folder / f"bundle-{number}"
         shutil.copytree(colour_bundle.path, bundle)
@@ -85,18 +85,12 @@ def test_a_release_goes_from_start_to_promotion(run: Run, registry: Path) -> Non
     assert named(registry) == {"champion": "2", "previous": "1"}
 
 
-def test_an_aborted_release_leaves_the_champion(run: Run, registry: Path) -> None:
+def test_status_compares_both_over_all_replicas(run: Run, registry: Path) -> None:
     run("start", "flowers", "--version", "2")
-    code, out, _ = run("abort", "flowers")
+    code, out, _ = run("abort", "flowers", "--reason", "first try")
     assert (code, out) == (0, "flowers-1 is aborted: version 1 is the champion of flowers.\n")
     assert named(registry) == {"champion": "1"}
     assert run("start", "flowers", "--version", "2")[0] == 0
-
-
-def test_status_compares_both_over_all_replicas(run: Run, registry: Path) -> None:
-    run("start", "flowers", "--version", "2")
-    run("abort", "flowers", "--reason", "first try")
-    run("start", "flowers", "--version", "2")
     for replica in ("a", "b"):
         ledger(registry).report(2, replica, report("flowers-2", answered=290, failed=30))
     stopped = RolloutReport("flowers-2", stop=StopReason("not-finite", "it answered with nan")).as_dict()
@@ -135,13 +129,10 @@ def test_watching_ends_with_the_release(run: Run) -> None:
         (("flowers", "--version", "1"), "Version 1 of flowers is the champion"),
         (("flowers", "--version", "9"), "There is none. It has"),
         (("flowers", "--version", "4"), "A bundle was expected"),
-        (("roses", "--version", "1"), "It has none of that name"),
         (("empty", "--version", "1"), "There is none"),
         (("flowers", "--version", "3"), "only the challenger has crimson, teal; only the champion has red"),
-        (("flowers", "--version", "3", "--map", "crimson=red"), "only the challenger has teal"),
         (("flowers", "--version", "3", "--map", "crimson=rot", "--map", "x=red"), "no label of the challenger: x"),
         (("flowers", "--version", "two", "--share", "0", "--map", "x"), "version = 'two'"),
-        (("flowers", "--version", "2", "--tracking-uri", "no/such.db"), "There is none"),
     ],
 )
 def test_what_cannot_be_tried_is_refused_and_nothing_is_left(
@@ -168,13 +159,11 @@ def test_two_at_once_are_refused(run: Run, registry: Path) -> None:
     assert named(registry) == {"champion": "1", "challenger": "2"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("verb", ["promote", "abort"])
-def test_where_none_is_under_way_none_can_be_ended(run: Run, verb: str) -> None:
-    assert run(verb, "flowers")[0] == 2
+def test_where_none_is_under_way_none_can_be_ended(run: Run) -> None:
+    assert run("promote", "flowers")[0] == 2
     run("start", "flowers", "--version", "2")
     run("abort", "flowers")
-    code, _, err = run(verb, "flowers")
+    code, _, err = run("abort", "flowers")
     assert code == 2
     assert "was aborted" in err
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -25,7 +25,6 @@ from cryptography.hazmat.primitives.serialization import (
 import lensmith
 from fixtures.command_line import Run
 from lensmith.config import ServeSettings, TokenSettings
-from lensmith.errors import SettingsError
 from lensmith.serving.auth.jwt import Authenticator, Caller
 
 SECRET = "an example of forty characters, no secret"
@@ -63,7 +62,6 @@ def unusable(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "locked.pem").write_bytes(private_pem(KEYS["ES256"], b"password"))
     (folder / "public.pem").write_bytes(public_pem(KEYS["ES256"]))
     (folder / "small.pem").write_bytes(private_pem(rsa.generate_private_key(65537, 1024)))
-    (folder / "edwards.pem").write_bytes(private_pem(ed25519.Ed25519PrivateKey.generate()))
     (folder / "curve.pem").write_bytes(private_pem(ec.generate_private_key(ec.SECP384R1())))
     return folder
 
@@ -92,14 +90,6 @@ def test_a_new_secret_is_random_and_nobody_elses(run: Run) -> None:
     assert len(one.strip()) == len(two.strip()) == 43  # 256 bits
 
 
-def test_a_secret_that_is_there_is_used_as_it_is(run: Run) -> None:
-    Path("secret").write_text(SECRET)
-    _, printed, said = run("token", "robot", "--secret-file", "secret")
-    assert Path("secret").read_text() == SECRET
-    assert "new secret" not in said
-    assert jwt.decode(printed.strip(), SECRET, ["HS256"], audience="lensmith")["sub"] == "robot"
-
-
 def test_the_secret_may_be_in_the_environment(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LENSMITH_JWT_SECRET", SECRET)
     code, printed, _ = run("token", "robot", "--scopes", "predict,admin")
@@ -111,8 +101,10 @@ def test_the_secret_may_be_in_the_environment(run: Run, monkeypatch: pytest.Monk
 def test_a_file_that_is_named_goes_over_the_environment(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LENSMITH_JWT_SECRET", "another example of forty characters, too")
     Path("secret").write_text(SECRET)
-    printed = run("token", "robot", "--secret-file", "secret")[1]
-    assert jwt.decode(printed.strip(), SECRET, ["HS256"], audience="lensmith")
+    _, printed, said = run("token", "robot", "--secret-file", "secret")
+    assert jwt.decode(printed.strip(), SECRET, ["HS256"], audience="lensmith")["sub"] == "robot"
+    assert Path("secret").read_text() == SECRET
+    assert "new secret" not in said
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256"])
@@ -169,19 +161,13 @@ def test_it_is_a_function_too() -> None:
         (["robot", "--key-file", "locked.pem"], "without a password"),
         (["robot", "--key-file", "public.pem"], "private key"),
         (["robot", "--key-file", "small.pem"], "2048"),
-        (["robot", "--key-file", "edwards.pem"], "private key"),
         (["robot", "--key-file", "curve.pem"], "P-256"),
         (["robot", "--key-file", "short"], "private key"),
-        (["", "--secret-file", "a"], "subject"),
         (["a robot", "--secret-file", "a"], "subject"),
-        (["x" * 257, "--secret-file", "a"], "subject"),
         (["robot", "--secret-file", "a", "--scopes", "root"], "'predict' or 'admin'"),
         (["robot", "--secret-file", "a", "--scopes", ","], "at least one"),
-        (["robot", "--secret-file", "a", "--expires", "0"], "greater than 0"),
         (["robot", "--secret-file", "a", "--expires", "367d"], "expires"),
         (["robot", "--secret-file", "a", "--expires", "never"], "expires"),
-        (["robot", "--secret-file", "a", "--expires", "inf"], "expires"),
-        (["robot", "--secret-file", "a", "--issuer", ""], "issuer"),
     ],
     ids=lambda value: None if isinstance(value, str) else " ".join(value)[:60],
 )
@@ -218,12 +204,6 @@ print(*sorted({"fastapi", "starlette", "torch", "onnxruntime", "limits"} & sys.m
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert result.stdout == "\n"
-
-
-def test_a_key_that_is_none_is_an_error_of_the_settings() -> None:
-    Path("key.pem").write_text("x")
-    with pytest.raises(SettingsError, match="openssl"):
-        lensmith.token("robot", key_file="key.pem")
 
 
 def test_the_key_set_that_the_documentation_makes_checks_tokens(run: Run) -> None:

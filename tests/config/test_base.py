@@ -135,9 +135,3 @@ def test_a_settings_file_that_is_none_is_refused(content: str) -> None:
     Path("lensmith.yaml").write_text(content)
     with pytest.raises(SettingsError, match=r"lensmith\.yaml"):
         TrainSettings.resolve({"data": "x"})
-
-
-def test_settings_are_frozen() -> None:
-    settings = TrainSettings.resolve({"data": "x"})
-    with pytest.raises(ValueError, match="frozen"):
-        settings.epochs = 3

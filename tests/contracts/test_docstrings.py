@@ -7,7 +7,7 @@ import ast
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src" / "lensmith"
@@ -28,11 +28,11 @@ SHAPE = re.compile(r"\((?:\d+|[A-Z…]|\.\.\.|…)[\w ×*+,/…-]*,?[^)]*\)|shap
 Node = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
-def definitions(file: Path) -> Iterator[tuple[Node, str]]:
+@cache
+def definitions(file: Path) -> list[tuple[Node, str]]:
     """Every class and function of a file with its docstring, public or not."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, Node):
-            yield node, ast.get_docstring(node) or ""
+    nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+    return [(node, ast.get_docstring(node) or "") for node in nodes if isinstance(node, Node)]
 
 
 def entries(docstring: str) -> list[tuple[str, str]]:

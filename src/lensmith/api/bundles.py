@@ -60,7 +60,7 @@ def describe(bundle: StrPath) -> Description:
 
 
 def verify(bundle: StrPath) -> Verified:
-    """Verify a bundle's schema, its hashes and the answers of each engine that runs here; see `problem` of the result."""
+    """Verify a bundle's schema, hashes, and the answers of each engine that runs here; see `problem` of the result."""
     from lensmith.inference.inspection import verify as run
 
     return replace(run(locate(bundle)), path=Path(bundle))

@@ -1,7 +1,9 @@
 """Which stages run, which are unchanged, and how a run that failed or was killed is resumed."""
 
+import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from lensmith import api
 from lensmith.bundle.format import MANIFEST
 from lensmith.core.files import sha256
 from lensmith.errors import GateError, RolloutError, RunError, SettingsError
+from lensmith.exporting.export import export
 from lensmith.training.signals import RunInterruptedError
 from lensmith.workflows.pipeline import folder as folder_of
 from lensmith.workflows.pipeline import run as running
@@ -27,6 +30,7 @@ from lensmith.workflows.pipeline.plan import STAGES, PipelinePlan
 from lensmith.workflows.pipeline.run import PipelineResult
 
 OFF = {"register": False, "rollout": False}
+NO_LATENCY = {"latency_ratio": None}
 
 
 def states(ran: PipelineResult) -> dict[str, str]:
@@ -183,7 +187,6 @@ def test_the_whole_way_from_images_to_the_registry(
 ) -> None:
     """A first version, nothing to do, changed settings, a new one, a worse one: each does what it must and no more."""
     parted(workspace / "data")
-    tracking = f"sqlite:///{workspace}/registry.db"
     ran = api.pipeline(written())
     assert ran.error is None, ran.error
     assert redone(ran) == set(STAGES) - {"export"}
@@ -223,26 +226,24 @@ def test_the_whole_way_from_images_to_the_registry(
     assert shown.stages[-1].values["state"] == "aborted"
     assert redone(api.pipeline(written())) == set()  # what was taken back is not tried again
 
-    for part in ("train", "val"):  # a data set whose labels went wrong
-        folder = workspace / "data" / part
-        for old, new in (("red", "tmp"), ("green", "red"), ("blue", "green"), ("tmp", "blue")):
-            (folder / old).rename(folder / new)
-    before = registry(tracking)
-    worse = api.pipeline(written())
+    before = api.Registry().model("colours")
+    worse = api.pipeline(written(gate={"max_size_mb": 0.001, **NO_LATENCY}))
     assert isinstance(worse.error, GateError)
     assert worse.error.exit_code == 3
-    assert "accuracy_drop: accuracy, new − champion is -100 points" in str(worse.error)
     assert states(worse)["register"] == "to do"
-    assert registry(tracking) == before
+    assert api.Registry().model("colours") == before
 
 
 @pytest.mark.slow
 def test_a_version_is_of_the_run_that_trained_it(
-    workspace: Path, parted: Callable[..., Path], written: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    workspace: Path, empty_database: Path, parted: Callable[..., Path], written: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     monkeypatch.setenv("LENSMITH_TRAIN_TRACKING", "auto")
+    monkeypatch.setattr("lensmith.exporting.export.export", functools.partial(export, quick=True))
+    shutil.copy(empty_database, workspace / "registry.db")
     parted(workspace / "data")
-    ran = api.pipeline(written(export={"target": "gpu", "images": 16}, gate=False, rollout=False))
+    ran = api.pipeline(written(export={}, evaluate=False, gate=False, rollout=False))
     assert ran.error is None, ran.error
     (run,) = api.tracked_runs(10)
     version = api.Registry().version("colours@1")
@@ -257,22 +258,13 @@ def another(picture: Path, path: Path) -> None:
     Image.open(picture).rotate(180).save(path)
 
 
-def registry(tracking: str) -> Any:
-    """All that the registry says of the model."""
-    from lensmith.registry import models
-    from lensmith.registry.client import client
-
-    connection = client(tracking)
-    return models.versions(connection, "colours"), models.aliases(connection, "colours")
-
-
 @pytest.mark.slow
 def test_a_killed_training_is_resumed(
     workspace: Path, parted: Callable[..., Path], written: Callable[..., Path], quick_settings: dict[str, Any]
 ) -> None:
     parted(workspace / "data")
-    train = {**quick_settings, "epochs": 12, "patience": 12}
-    file = written(train=train, **OFF)
+    train = {**quick_settings, "epochs": 9, "patience": 9}
+    file = written(train=train, evaluate=False, gate=False, **OFF)
     process = subprocess.Popen(
         [sys.executable, "-m", "lensmith", "pipeline", "run", str(file)], start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
@@ -280,7 +272,7 @@ def test_a_killed_training_is_resumed(
     errors: list[str] = []
     reading = threading.Thread(target=lambda: errors.extend(process.stderr or ()), daemon=True)
     reading.start()
-    while process.poll() is None and len(epochs(workspace)) < 3:
+    while process.poll() is None and len(epochs(workspace)) < 2:
         time.sleep(0.02)
     assert process.poll() is None, "".join(errors)
     os.killpg(process.pid, signal.SIGKILL)
@@ -293,11 +285,11 @@ def test_a_killed_training_is_resumed(
 
     ran = api.pipeline(file)
     assert ran.error is None, ran.error
-    assert redone(ran) == {"train", "evaluate", "gate"}
+    assert redone(ran) == {"train"}
     after = epochs(workspace)
     assert after[: len(began)] == began
-    assert sorted(set(after)) == list(range(1, 13))
-    assert len(after) <= 13  # the epoch that was cut short may stand there twice
+    assert sorted(set(after)) == list(range(1, 10))
+    assert len(after) <= 10  # the epoch that was cut short may stand there twice
 
 
 def test_a_training_that_a_signal_stopped_has_not_failed(

@@ -52,7 +52,7 @@ def synthetic_images(count: int) -> tuple[bytes, ...]:
     They are noise at seven scales, with power that falls with frequency as in natural images; a smooth gradient would
     be decoded faster than any photo.
     """
-    return tuple(_jpeg(_pixels(np.random.default_rng(number))) for number in range(count))
+    return tuple(_jpeg(_pixels(np.random.default_rng((0, number)))) for number in range(count))
 
 
 def _pixels(rng: np.random.Generator) -> npt.NDArray[np.uint8]:
