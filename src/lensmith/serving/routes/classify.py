@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from lensmith.serving.execution.loaded_model import LoadedModel, TimedPrediction
 from lensmith.serving.problems import ProblemError, documented
-from lensmith.serving.routes.fast_path import FastRoute, json_response
+from lensmith.serving.routes.fast_path import PREDICT_FAILURES, add_fast_route, json_response
 from lensmith.serving.schema import (
     BatchItem,
     BatchPredictResponse,
@@ -80,15 +80,7 @@ def add_classify(app: FastAPI, service: Service) -> None:
         ("/predict", predict, PredictResponse, _ONE),
         ("/predict/batch", batch, BatchPredictResponse, _MANY),
     ):
-        app.router.add_api_route(
-            path,
-            handler,
-            methods=["POST"],
-            response_model=answer,
-            responses=documented(401, 403, 404, 408, 413, 415, 422, 429, 500, 503, 504),
-            openapi_extra={"parameters": _PARAMETERS, "requestBody": body},
-            route_class_override=FastRoute,
-        )
+        add_fast_route(app, path, handler, answer, PREDICT_FAILURES, parameters=_PARAMETERS, requestBody=body)
     app.add_api_route("/model", model, responses=documented(401, 403))
 
 
@@ -109,16 +101,14 @@ def read_top_k(given: str | None) -> int:
 def prediction_response(found: TimedPrediction, request: Request) -> Response:
     """The response for one image."""
     state = request.scope["state"]
-    top = ranked(found)
+    timings = Timings(
+        queue=milliseconds(found.queue_s),
+        decode=milliseconds(found.decode_s),
+        inference=milliseconds(found.inference_s),
+        total=milliseconds(time.perf_counter() - state["started"]),
+    )
     content = PredictResponse(
-        class_id=top[0].class_id,
-        label=top[0].label,
-        confidence=top[0].confidence,
-        abstained=found.prediction.abstained,
-        top=top,
-        model=model_name(state["model"]),
-        request_id=state["request_id"],
-        timings_ms=timings(found, state["started"]),
+        **_fields(found), model=model_name(state["model"]), request_id=state["request_id"], timings_ms=timings
     )
     return json_response(content)
 
@@ -140,41 +130,16 @@ def model_name(model: LoadedModel) -> ModelName:
     return ModelName(name=model.name, version=model.version)
 
 
-def ranked(found: TimedPrediction) -> list[RankedClass]:
-    """The ranked classes of a prediction, as they are sent."""
-    return [
-        RankedClass(class_id=each.class_id, label=each.label, confidence=each.confidence)
-        for each in found.prediction.top
-    ]
-
-
-def timings(found: TimedPrediction, started: float) -> Timings:
-    """Where the time of one image went, up to now.
-
-    Args:
-        found: the image's prediction.
-        started: `time.perf_counter()` at the request's headers, in seconds.
-    """
-    return Timings(
-        decode=milliseconds(found.decode_s),
-        queue=milliseconds(found.queue_s),
-        inference=milliseconds(found.inference_s),
-        total=milliseconds(time.perf_counter() - started),
-    )
-
-
 def item(found: TimedPrediction | ProblemError, request: Request) -> BatchItem:
     """One image of several, as it is sent: its prediction, or its problem."""
     if isinstance(found, ProblemError):
         return BatchItem(problem=found.details(request.scope))
-    top = ranked(found)
-    return BatchItem(
-        class_id=top[0].class_id,
-        label=top[0].label,
-        confidence=top[0].confidence,
-        abstained=found.prediction.abstained,
-        top=top,
-    )
+    return BatchItem(**_fields(found))
+
+
+def _fields(found: TimedPrediction) -> dict[str, Any]:
+    top = [RankedClass(**vars(each)) for each in found.prediction.top]
+    return {**vars(found.prediction.top[0]), "abstained": found.prediction.abstained, "top": top}
 
 
 def milliseconds(seconds: float) -> float:
@@ -196,29 +161,22 @@ _PARAMETERS = [
         "schema": {"type": "string"},
     },
 ]
-_BINARY: dict[str, Any] = {"type": "string", "format": "binary"}
-_FORM = {
-    "schema": {"type": "object", "required": [FIELD], "properties": {FIELD: _BINARY}},
-}
+BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+"""OpenAPI entry of bytes."""
+
+
+def form_of(content: Any) -> dict[str, Any]:
+    """OpenAPI entry of a form whose field `file` has this schema."""
+    return {"schema": {"type": "object", "required": [FIELD], "properties": {FIELD: content}}}
+
+
 _ONE = {
     "required": True,
     "description": f"The image itself, or a form with the image in the field `{FIELD}`.",
-    "content": {
-        "multipart/form-data": _FORM,
-        "image/jpeg": {"schema": _BINARY},
-        "image/png": {"schema": _BINARY},
-    },
+    "content": {"multipart/form-data": form_of(BINARY["schema"]), "image/jpeg": BINARY, "image/png": BINARY},
 }
 _MANY = {
     "required": True,
     "description": f"A form with images in the field `{FIELD}`, which may occur several times.",
-    "content": {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": [FIELD],
-                "properties": {FIELD: {"type": "array", "minItems": 1, "items": _BINARY}},
-            }
-        }
-    },
+    "content": {"multipart/form-data": form_of({"type": "array", "minItems": 1, "items": BINARY["schema"]})},
 }

@@ -4,7 +4,7 @@ The work of FastAPI and Starlette for each request (parameters and dependencies,
 matching every route in turn) took more time than everything else that a request costs beside its image.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -14,14 +14,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lensmith.serving.problems import ProblemError
+from lensmith.serving.problems import ProblemDetails, ProblemError, documented
+
+
+PREDICT_FAILURES = (401, 403, 404, 408, 413, 415, 422, 429, 500, 503, 504)
+"""Statuses of the problems with which predictions may fail."""
 
 
 class FastRoute(APIRoute):
-    """A route whose function takes a `Request` and returns a `Response`, or raises a `ProblemError`.
-
-    `openapi_extra` documents what the function reads from the request.
-    """
+    """A route whose function takes a `Request` and returns a `Response`, or raises a `ProblemError`."""
 
     def __init__(self, path: str, endpoint: Any, **options: Any) -> None:
         super().__init__(path, endpoint, **options)
@@ -56,6 +57,43 @@ class FastPathMiddleware:
         except ProblemError as problem:
             response = problem.response(scope)
         return await response(scope, receive, send)  # type: ignore[no-any-return]
+
+
+def add_fast_route(
+    app: FastAPI,
+    path: str,
+    handler: Callable[[Request], Awaitable[Response]],
+    answer: Any,
+    failures: Iterable[int],
+    *,
+    method: str = "POST",
+    name: str | None = None,
+    details: type[ProblemDetails] = ProblemDetails,
+    **reads: Any,
+) -> None:
+    """Add a fast route to `app`.
+
+    Args:
+        app: the application.
+        path: path of the route.
+        handler: coroutine function that answers.
+        answer: pydantic model of the response.
+        failures: statuses of its problems.
+        method: HTTP method.
+        name: name in the OpenAPI document; None: the handler's.
+        details: envelope of its problems.
+        reads: `parameters` and `requestBody` of the OpenAPI document: what the handler reads from the request.
+    """
+    app.router.add_api_route(
+        path,
+        handler,
+        methods=[method],
+        name=name,
+        response_model=answer,
+        responses=documented(*failures, details=details),
+        openapi_extra=reads,
+        route_class_override=FastRoute,
+    )
 
 
 def fast_routes(app: FastAPI) -> dict[tuple[str, str], FastRoute]:

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lensmith.serving.problems import documented
-from lensmith.serving.routes.fast_path import FastRoute
+from lensmith.serving.routes.fast_path import add_fast_route, json_response
 from lensmith.serving.routes.json_body import Strict, Whole, body_of, parse, schema_of
 from lensmith.serving.schema import FeedbackResponse, ModelName, OnlineAccuracy, VersionAccuracy
 from lensmith.serving.service import Service
@@ -67,13 +67,7 @@ def add_feedback(app: FastAPI, service: Service) -> None:
             ]
         )
 
-    app.router.add_api_route(
-        "/feedback",
-        give,
-        methods=["POST"],
-        response_model=FeedbackResponse,
-        responses=documented(401, 403, 404, 408, 409, 413, 422, 500, 503),
-        openapi_extra={"requestBody": body_of(schema_of(TrueLabel), "The true label.")},
-        route_class_override=FastRoute,
-    )
+    failures = (401, 403, 404, 408, 409, 413, 422, 500, 503)
+    body = body_of(schema_of(TrueLabel), "The true label.")
+    add_fast_route(app, "/feedback", give, FeedbackResponse, failures, requestBody=body)
     app.add_api_route("/feedback", accuracy, methods=["GET"], responses=documented(401, 403))

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lensmith.serving.problems import documented
-from lensmith.serving.routes.fast_path import FastRoute, json_response
+from lensmith.serving.routes.fast_path import add_fast_route, json_response
 from lensmith.serving.schema import Status
 from lensmith.serving.service import Service
 
@@ -47,6 +47,4 @@ def add_readiness_probe(app: FastAPI, service: Service, path: str, name: str) ->
         service.require_ready()
         return json_response(Status(status="ready"))
 
-    app.router.add_api_route(
-        path, probe, name=name, response_model=Status, responses=documented(503), route_class_override=FastRoute
-    )
+    add_fast_route(app, path, probe, Status, [503], method="GET", name=name)

@@ -1,17 +1,17 @@
 """`/v2/…`: the Open Inference Protocol, version 2, over HTTP, with binary tensors and classification."""
 
 import math
-from typing import Any
+from functools import partial
 
 from fastapi import FastAPI
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
 from lensmith.core.version import __version__
 from lensmith.serving.execution.loaded_model import LoadedModel, TimedPrediction
-from lensmith.serving.problems import ProblemError, ProblemWithError, documented
-from lensmith.serving.routes.fast_path import FastRoute, json_response
+from lensmith.serving.problems import ProblemError, ProblemWithError
+from lensmith.serving.routes.classify import BINARY
+from lensmith.serving.routes.fast_path import PREDICT_FAILURES, add_fast_route, json_response
 from lensmith.serving.routes.json_body import body_of, json_limit, schema_of
 from lensmith.serving.routes.open_inference_answer import write
 from lensmith.serving.routes.open_inference_request import ParsedRequest, of_image, read
@@ -117,31 +117,16 @@ def add_open_inference(app: FastAPI, service: Service) -> None:
             found.append(each)
         return found
 
-    _add(app, "/v2", server, ServerMetadata, (401, 403))
-    _add(app, "/v2/health/live", live, Live, ())
-    _add(app, "/v2/health/ready", ready, Ready, (503,))
-    for prefix in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
-        _add(app, prefix, model, ModelMetadata, (401, 403, 404))
-        _add(app, f"{prefix}/ready", model_ready, ModelReady, (401, 403, 404, 503))
-        failures = (401, 403, 404, 408, 413, 415, 422, 429, 500, 503, 504)
-        _add(app, f"{prefix}/infer", infer, InferResponse, failures, _INFER)
-
-
-def _add(
-    app: FastAPI, path: str, handler: Any, answer: type[BaseModel], failures: tuple[int, ...], more: Any = None
-) -> None:
-    parts = [name for name in ("name", "version") if f"{{{name}}}" in path]
-    parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in parts]
-    extra = {"requestBody": more["requestBody"]} if more else {}
-    app.router.add_api_route(
-        path,
-        handler,
-        methods=["POST" if more else "GET"],
-        response_model=answer,
-        responses=documented(*failures, details=ProblemWithError),
-        openapi_extra={"parameters": [*parameters, *(more["parameters"] if more else ())], **extra},
-        route_class_override=FastRoute,
-    )
+    add = partial(add_fast_route, app, details=ProblemWithError)
+    add("/v2", server, ServerMetadata, [401, 403], method="GET", parameters=[])
+    add("/v2/health/live", live, Live, [], method="GET", parameters=[])
+    add("/v2/health/ready", ready, Ready, [503], method="GET", parameters=[])
+    for path, names in (("/v2/models/{name}", ["name"]), ("/v2/models/{name}/versions/{version}", ["name", "version"])):
+        parts = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+        add(path, model, ModelMetadata, [401, 403, 404], method="GET", parameters=parts)
+        add(f"{path}/ready", model_ready, ModelReady, [401, 403, 404, 503], method="GET", parameters=parts)
+        parameters = [*parts, _JSON_BYTES]
+        add(f"{path}/infer", infer, InferResponse, PREDICT_FAILURES, parameters=parameters, requestBody=_BODY)
 
 
 def _json_bytes(request: Request) -> int | None:
@@ -153,15 +138,11 @@ def _json_bytes(request: Request) -> int | None:
     return int(given)
 
 
-_INFER: dict[str, Any] = {
-    "parameters": [
-        {
-            "name": "Inference-Header-Content-Length",
-            "in": "header",
-            "description": "Bytes of the JSON part, where a binary part follows it.",
-            "schema": {"type": "integer", "minimum": 0},
-        }
-    ],
-    "requestBody": body_of(schema_of(InferRequest), "JSON, or the same with binary data behind it."),
+_JSON_BYTES = {
+    "name": "Inference-Header-Content-Length",
+    "in": "header",
+    "description": "Bytes of the JSON part, where a binary part follows it.",
+    "schema": {"type": "integer", "minimum": 0},
 }
-_INFER["requestBody"]["content"]["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
+_BODY = body_of(schema_of(InferRequest), "JSON, or the same with binary data behind it.")
+_BODY["content"]["application/octet-stream"] = BINARY

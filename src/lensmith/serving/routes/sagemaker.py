@@ -7,14 +7,14 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lensmith.serving.problems import ProblemError, documented
-from lensmith.serving.routes.classify import TOP_K, batch_response, prediction_response, read_top_k
-from lensmith.serving.routes.fast_path import FastRoute
+from lensmith.serving.problems import ProblemError
+from lensmith.serving.routes.classify import BINARY, TOP_K, batch_response, form_of, prediction_response, read_top_k
+from lensmith.serving.routes.fast_path import PREDICT_FAILURES, add_fast_route
 from lensmith.serving.routes.health import add_readiness_probe
 from lensmith.serving.routes.instances import answer_instances, instances_schema, read_instances
 from lensmith.serving.schema import BatchPredictResponse, PredictResponse
 from lensmith.serving.service import Service
-from lensmith.serving.upload import FIELD, is_form
+from lensmith.serving.upload import is_form
 
 ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
 _ATTRIBUTE = re.compile(r"(?:^|[,;])\s*(top_k|model)\s*=\s*([^,;\s]*)")
@@ -54,14 +54,14 @@ def add_sagemaker(app: FastAPI, service: Service) -> None:
             return prediction_response(await service.predictor.predict(request, encoded, top_k, model), request)
 
     add_readiness_probe(app, service, "/ping", "ping")
-    app.router.add_api_route(
+    add_fast_route(
+        app,
         "/invocations",
         invocations,
-        methods=["POST"],
-        response_model=PredictResponse | BatchPredictResponse,
-        responses=documented(401, 403, 404, 406, 408, 413, 415, 422, 429, 500, 503, 504),
-        openapi_extra={"parameters": _PARAMETERS, "requestBody": _body(service.settings.max_images)},
-        route_class_override=FastRoute,
+        PredictResponse | BatchPredictResponse,
+        sorted([*PREDICT_FAILURES, 406]),
+        parameters=_PARAMETERS,
+        requestBody=_body(service.settings.max_images),
     )
 
 
@@ -71,7 +71,6 @@ def _require_json_wanted(request: Request) -> None:
         raise ProblemError("not-acceptable", f"An answer is application/json; {', '.join(wanted)} was asked for.")
 
 
-_BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 _PARAMETERS = [
     {
         "name": "X-Amzn-SageMaker-Custom-Attributes",
@@ -84,14 +83,12 @@ _PARAMETERS = [
 
 
 def _body(max_images: int) -> dict[str, Any]:
-    files = {"type": "array", "minItems": 1, "maxItems": max_images, "items": _BINARY["schema"]}
+    files = {"type": "array", "minItems": 1, "maxItems": max_images, "items": BINARY["schema"]}
     return {
         "required": True,
         "content": {
-            "image/jpeg": _BINARY,
-            "image/png": _BINARY,
-            "application/x-image": _BINARY,
+            **dict.fromkeys(("image/jpeg", "image/png", "application/x-image"), BINARY),
             "application/json": {"schema": instances_schema(max_images)},
-            "multipart/form-data": {"schema": {"type": "object", "required": [FIELD], "properties": {FIELD: files}}},
+            "multipart/form-data": form_of(files),
         },
     }

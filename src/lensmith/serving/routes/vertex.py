@@ -7,9 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lensmith.serving.platform import VertexRoutes
-from lensmith.serving.problems import documented
 from lensmith.serving.routes.classify import item
-from lensmith.serving.routes.fast_path import FastRoute, json_response
+from lensmith.serving.routes.fast_path import PREDICT_FAILURES, add_fast_route, json_response
 from lensmith.serving.routes.health import add_readiness_probe
 from lensmith.serving.routes.instances import Parameters, answer_instances, instances_schema, read_instances
 from lensmith.serving.routes.json_body import body_of
@@ -42,12 +41,6 @@ def add_vertex(app: FastAPI, service: Service, routes: VertexRoutes) -> None:
         if not (isinstance(each, APIRoute) and each.path in (routes.health, routes.predict))
     ]
     add_readiness_probe(app, service, routes.health, "health")
-    app.router.add_api_route(
-        routes.predict,
-        predict,
-        methods=["POST"],
-        response_model=Predictions,
-        responses=documented(401, 403, 404, 408, 413, 422, 429, 500, 503, 504),
-        openapi_extra={"requestBody": body_of(instances_schema(service.settings.max_images), "Images as base64.")},
-        route_class_override=FastRoute,
-    )
+    failures = [status for status in PREDICT_FAILURES if status != 415]
+    body = body_of(instances_schema(service.settings.max_images), "Images as base64.")
+    add_fast_route(app, routes.predict, predict, Predictions, failures, requestBody=body)
