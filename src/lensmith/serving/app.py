@@ -15,10 +15,9 @@ from lensmith.serving.auth.quota import Quota
 from lensmith.serving.execution.model_manager import ModelManager
 from lensmith.serving.middleware import (
     SECURE_HEADERS,
+    HeadersMiddleware,
     InternalErrorMiddleware,
     ObservabilityMiddleware,
-    RequestIdMiddleware,
-    ResponseHeadersMiddleware,
 )
 from lensmith.serving.platform import vertex_routes
 from lensmith.serving.problems import handle_problems
@@ -29,7 +28,6 @@ from lensmith.serving.routes.feedback import add_feedback
 from lensmith.serving.routes.health import add_health
 from lensmith.serving.routes.open_inference import add_open_inference
 from lensmith.serving.routes.page import add_page
-from lensmith.serving.routes.rollout import add_rollout
 from lensmith.serving.routes.sagemaker import add_sagemaker
 from lensmith.serving.routes.vertex import add_vertex
 from lensmith.serving.service import Service
@@ -64,16 +62,10 @@ def create_app(models: ModelManager, settings: ServeSettings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},  # ours is at /metrics
         lifespan=lifespan,
         middleware=[
-            Middleware(RequestIdMiddleware),
+            Middleware(HeadersMiddleware, headers=SECURE_HEADERS, is_draining=service.is_draining),
             Middleware(ObservabilityMiddleware, service=service, log=settings.log_requests),
-            Middleware(ResponseHeadersMiddleware, headers=SECURE_HEADERS, is_draining=service.is_draining),
             Middleware(InternalErrorMiddleware, is_draining=service.is_draining),
-            Middleware(
-                AuthMiddleware,
-                authenticator=authenticator,
-                health_port=lambda: service.health_port,
-                health=health,
-            ),
+            Middleware(AuthMiddleware, authenticator, health_port=lambda: service.health_port, health=health),
             Middleware(FastPathMiddleware, routes=lambda: fast_routes(app)),
         ],
     )
@@ -84,8 +76,7 @@ def create_app(models: ModelManager, settings: ServeSettings) -> FastAPI:
     add_health(app, service)
     add_open_inference(app, service)
     add_sagemaker(app, service)
-    add_rollout(app, service)
-    add_page(app)
+    add_page(app, service)
     if vertex is not None:
         add_vertex(app, service, vertex)
     if authenticator is not None:  # without it nobody may administer

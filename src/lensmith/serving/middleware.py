@@ -1,4 +1,4 @@
-"""Middleware around every request, one class each: request ID, metrics and access log, response headers, faults."""
+"""Middleware around every request, one class each: request ID and headers, metrics and access log, faults."""
 
 import asyncio
 import logging
@@ -27,18 +27,20 @@ SECURE_HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-cache",
 }
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 
-class RequestIdMiddleware:
-    """Gives every request its ID and start time (`scope["state"]`), and the answer an X-Request-ID.
+class HeadersMiddleware:
+    """Gives every request its ID and start time (`scope["state"]`); and the answer fixed headers and an X-Request-ID.
 
-    A caller's own X-Request-ID is used if it matches `pattern`, so that one ID runs through several services, and
-    nothing strange gets into logs and headers.
+    A caller's own X-Request-ID is used if it matches `_REQUEST_ID`, so that one ID runs through several services, and
+    nothing strange gets into logs and headers. During graceful shutdown answers ask clients to close their connection.
     """
 
-    def __init__(self, app: ASGIApp, pattern: str = r"[A-Za-z0-9._:/+=-]{1,128}") -> None:
+    def __init__(self, app: ASGIApp, headers: Mapping[str, str], is_draining: Callable[[], bool]) -> None:
         self.app = app
-        self._pattern = re.compile(pattern.encode())
+        self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
+        self._is_draining = is_draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the class."""
@@ -46,21 +48,23 @@ class RequestIdMiddleware:
             return await self.app(scope, receive, send)
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         # Unique, but no secret: asking the system for randomness each time measured 30 to 120 µs beside busy threads.
-        request_id = given if self._pattern.fullmatch(given) else b"%032x" % random.getrandbits(128)
+        request_id = given if _REQUEST_ID.fullmatch(given) else b"%032x" % random.getrandbits(128)
         state = scope.setdefault("state", {})
         state["request_id"] = request_id.decode()
         state["started"] = time.perf_counter()
 
-        async def send_with_id(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+                message["headers"] = [*message["headers"], *self._headers, (b"x-request-id", request_id)]
+                if self._is_draining():
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
-        return await self.app(scope, receive, send_with_id)
+        return await self.app(scope, receive, send_with_headers)
 
 
 class ObservabilityMiddleware:
-    """Counts and times every request by its route template, and may log it. Runs inside `RequestIdMiddleware`."""
+    """Counts and times every request by its route template, and may log it. Runs inside `HeadersMiddleware`."""
 
     def __init__(self, app: ASGIApp, service: Service, log: bool = False) -> None:
         self.app = app
@@ -105,29 +109,6 @@ class ObservabilityMiddleware:
                     "problem": state.get("problem"),
                 }
                 logger.info("%s %s %s", scope["method"], route, status, extra=request)
-
-
-class ResponseHeadersMiddleware:
-    """Adds fixed headers to every answer and, during graceful shutdown, asks clients to close their connection."""
-
-    def __init__(self, app: ASGIApp, headers: Mapping[str, str], is_draining: Callable[[], bool]) -> None:
-        self.app = app
-        self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
-        self._is_draining = is_draining
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See the class."""
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *self._headers]
-                if self._is_draining():
-                    message["headers"].append((b"connection", b"close"))
-            await send(message)
-
-        return await self.app(scope, receive, send_with_headers)
 
 
 class InternalErrorMiddleware:

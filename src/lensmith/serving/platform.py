@@ -8,8 +8,7 @@ over both. The address to bind is never taken from a platform: it decides whethe
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from lensmith.errors import SettingsError
 from lensmith.serving.auth.middleware import HEALTH, OPEN
@@ -24,14 +23,8 @@ _TAKEN = re.compile(r"/(admin|console|v2)(/.*)?")
 """Paths whose rules on tokens would not fit."""
 
 
-@dataclass(frozen=True, slots=True)
-class VertexRoutes:
-    """Paths of Vertex AI's requests.
-
-    Attributes:
-        health: path of the health probe, a GET.
-        predict: path of predictions, a POST.
-    """
+class VertexRoutes(NamedTuple):
+    """Paths of Vertex AI's requests: of the health probe (GET), and of predictions (POST)."""
 
     health: str
     predict: str

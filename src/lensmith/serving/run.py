@@ -5,9 +5,8 @@ from __future__ import annotations
 import signal
 import socket
 import sys
-from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from lensmith.config import ServeSettings
@@ -62,26 +61,30 @@ def _serve_alone(settings: ServeSettings, listeners: list[socket.socket], loadin
         service.hot_reload.on_hangup()
         _announce(service.models.active.name, listeners[0])
 
-    server = Server(loading.result(), settings, listeners, ready)
-    server.serve_until_stopped()
+    Server(loading.result(), settings, listeners, ready).serve_until_stopped()
 
 
 def _announce(name: str, listener: socket.socket) -> None:
-    print(f"lensmith serving {name} on {_url(listener)}", flush=True)
+    host, port = listener.getsockname()[:2]
+    print(f"lensmith serving {name} on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    with _address_errors(host, port):
+    try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
+        with ExitStack() as on_error:
+            listener = on_error.enter_context(socket.socket(family, kind, protocol))
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
-        except OSError:
-            listener.close()
-            raise
+            on_error.pop_all()
         return listener
+    except OSError as error:
+        raise ServiceError(
+            f"An address that can be listened on was expected: {host}, port {port}.",
+            f"The system reported: {error.strerror}.",
+            "Name another with --port (0 takes any free one) or --host, or stop what listens there.",
+        ) from error
 
 
 def _allow_many_connections() -> None:
@@ -91,20 +94,3 @@ def _allow_many_connections() -> None:
 
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-@contextmanager
-def _address_errors(host: str, port: int) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ServiceError(
-            f"An address that can be listened on was expected: {host}, port {port}.",
-            f"The system reported: {error.strerror}.",
-            "Name another with --port (0 takes any free one) or --host, or stop what listens there.",
-        ) from error
-
-
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal
 
 from starlette.requests import Request
@@ -19,7 +19,7 @@ from lensmith.serving.hot_reload import HotReload
 from lensmith.serving.metrics.telemetry import Telemetry
 from lensmith.serving.predictor import Predictor
 from lensmith.serving.problems import ProblemError
-from lensmith.serving.rollout.controller import RolloutController, cancel_and_wait
+from lensmith.serving.rollout.controller import RolloutController
 from lensmith.serving.upload import UploadReader
 
 
@@ -47,16 +47,14 @@ class Service:
         self.admission = AdmissionControl(settings.deadline_ms / 1000)
         self.upload_budget = UploadBudget(settings.upload_memory)
         self.uploads = UploadReader(settings)
-        shared = quota.shared if quota else None
+        shared, channel = quota.shared if quota else None, models.channel
         self.telemetry = Telemetry(
             models,
             lambda: self.admission.pool,
             lambda: self.phase == "ready",
-            (lambda: shared.answers) if shared is not None else None,
+            (lambda: shared.answers) if shared else None,
         )
-        self.rollout: RolloutController | None = None
-        if models.channel is not None:
-            self.rollout = RolloutController(models, models.channel, self.admission, self.telemetry)
+        self.rollout = RolloutController(models, channel, self.admission, self.telemetry) if channel else None
         split = self.rollout.split if self.rollout else None
         self.feedback = Feedback(models, settings, self.telemetry.registry, split)
         self.predictor = Predictor(models, self.admission, self.telemetry, self.feedback, split)
@@ -74,7 +72,9 @@ class Service:
             yield
         finally:
             if following is not None:
-                await cancel_and_wait(following)
+                following.cancel()
+                with suppress(asyncio.CancelledError):
+                    await following
             self.drain()
             self.admission.pool.close()
             await asyncio.to_thread(self.feedback.close)
@@ -84,12 +84,12 @@ class Service:
     def _warm_up(self) -> None:
         settings = self.settings
         threads = settings.threads or max(1, allowed_cores() // settings.workers)
-        choice = choose_pool(self.models.active, threads, settings.batching, settings.max_batch)
-        self.admission.use(choice.pool)
+        pool, why = choose_pool(self.models.active, threads, settings.batching, settings.max_batch)
+        self.admission.use(pool)
         deadline_ms = self.admission.deadline_s * 1000
-        self.startup_report = f"{choice.pool.describe()} ({choice.why}), deadline {deadline_ms:.0f} ms"
+        self.startup_report = f"{pool.describe()} ({why}), deadline {deadline_ms:.0f} ms"
         for model in self.models.all:
-            choice.pool.warm(model)
+            pool.warm(model)
 
     def drain(self) -> None:
         """Begin graceful shutdown: not ready any more, but requests that still arrive are answered."""

@@ -39,7 +39,7 @@ def test_gpus_are_measured_where_there_are_any(
     app_of: Callable[..., FastAPI], settings: ServeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(usage, "_nvml", lambda: nvml(2))
-    assert usage.gpus()[1] == usage.Gpu(0.71, 5_000_000_000, 8_000_000_000)
+    assert list(usage.gpus()[1].values()) == [0.71, 5_000_000_000, 8_000_000_000]
     with TestClient(app_of(settings)) as client:
         page = client.get("/metrics").text
     assert 'lensmith_gpu_utilisation_ratio{gpu="0"} 0.7' in page

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -23,27 +22,19 @@ is as fast in the measurement is faster under load.
 """
 
 
-@dataclass(frozen=True)
-class PoolChoice:
-    """The pool that autotuning chose.
-
-    Attributes:
-        pool: the pool, warm and with an estimate of the time of one image.
-        why: the measurements that decided, in words.
-    """
-
-    pool: Pool
-    why: str
-
-
-def choose_pool(model: LoadedModel, threads: int, batching: Literal["auto", "on", "off"], max_batch: int) -> PoolChoice:
-    """Measure both execution modes on a real image, and make the pool of the faster one, warm.
+def choose_pool(
+    model: LoadedModel, threads: int, batching: Literal["auto", "on", "off"], max_batch: int
+) -> tuple[Pool, str]:
+    """Measure both execution modes on a real image, and make the pool of the faster one.
 
     Args:
         model: the active model.
         threads: number of images classified at once, or decoded at once where a GPU classifies them.
         batching: `on` and `off` decide without the measurement.
         max_batch: largest number of images in one run of the engine.
+
+    Returns:
+        The pool, with an estimate of the time of one image; and the measurements that decided, in words.
     """
     sample = model.sample()
     with ThreadPoolExecutor(threads) as pool:
@@ -70,15 +61,15 @@ def choose_pool(model: LoadedModel, threads: int, batching: Literal["auto", "on"
             together.close()
         return _choice(ThreadPool(threads), alone_s * threads, measured)
     if model.on_gpu:
-        return PoolChoice(together, measured)
+        return together, measured
     # In auto mode the batch is capped at the size that was measured: in a larger one, images would wait longer.
     largest = max_batch if batching == "on" else size
     return _choice(ThreadPool(threads, largest), min(alone_s, together_s) * threads, measured)
 
 
-def _choice(pool: ThreadPool, image_s: float, why: str) -> PoolChoice:
+def _choice(pool: ThreadPool, image_s: float, why: str) -> tuple[Pool, str]:
     pool.set_estimate(image_s)
-    return PoolChoice(pool, why)
+    return pool, why
 
 
 def _batch(model: LoadedModel, sample: bytes, size: int) -> None:

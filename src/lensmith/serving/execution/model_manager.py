@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -99,9 +98,7 @@ class ModelManager:
             except ModuleNotFoundError as error:
                 raise MissingPackageError.of(error) from error
             warm(model)
-            started = time.perf_counter()
-            model.classify(model.sample())
-            return model, time.perf_counter() - started
+            return model, model.classify(model.sample())
 
         return await asyncio.wrap_future(_in_thread(work))
 

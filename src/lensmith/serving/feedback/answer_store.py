@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from lensmith.core.stats import wilson
 from lensmith.serving.execution.loaded_model import ModelVersion
 
 logger = logging.getLogger(__name__)
@@ -82,26 +81,6 @@ class RecordedAnswer:
     stored: bool
     truth: str | None
     in_table: bool = True
-
-
-@dataclass(frozen=True)
-class FeedbackAccuracy:
-    """Online accuracy of one version, by feedback.
-
-    Attributes:
-        model: the version.
-        labels: number of answers with feedback, at least 1.
-        right: number of correct answers among them.
-    """
-
-    model: ModelVersion
-    labels: int
-    right: int
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the accuracy."""
-        return wilson(self.right, self.labels)
 
 
 class GivenAnswer(NamedTuple):
@@ -182,15 +161,11 @@ class AnswerStore:
         with self._transaction() as database:
             database.execute(_COUNT, (*model, int(right), int(not right)))
 
-    def accuracy(self) -> list[FeedbackAccuracy]:
-        """Online accuracy of each version, over all processes, since the service started; waits for the disk."""
+    def counts(self) -> list[tuple[ModelVersion, int, int]]:
+        """Each version with its right and wrong answers, over all processes, by feedback; waits for the disk."""
         with self._transaction() as database:
-            rows = database.execute(
-                "SELECT name, version, right, wrong FROM feedback ORDER BY name, version"
-            ).fetchall()
-        return [
-            FeedbackAccuracy(ModelVersion(name, version), right + wrong, right) for name, version, right, wrong in rows
-        ]
+            rows = database.execute("SELECT name, version, right, wrong FROM feedback ORDER BY name, version")
+            return [(ModelVersion(name, version), right, wrong) for name, version, right, wrong in rows]
 
     def _work(self) -> None:
         is_failing = False
@@ -237,15 +212,12 @@ class AnswerStore:
             database.execute("DELETE FROM answers WHERE at < ?", (time.time() - LONGEST_S,))
 
     def _number(self, database: sqlite3.Connection, model: ModelVersion, labels: tuple[str, ...]) -> int:
-        number = self._numbers.get((model, labels))
-        if number is None:
+        if (model, labels) not in self._numbers:
             row = (*model, json.dumps(labels))
             database.execute("INSERT OR IGNORE INTO models (name, version, labels) VALUES (?, ?, ?)", row)
-            found = database.execute(
-                "SELECT number FROM models WHERE name = ? AND version = ? AND labels = ?", row
-            ).fetchone()
-            number = self._numbers[model, labels] = int(found[0])
-        return number
+            asked = "SELECT number FROM models WHERE name = ? AND version = ? AND labels = ?"
+            (self._numbers[model, labels],) = database.execute(asked, row).fetchone()
+        return self._numbers[model, labels]
 
 
 def _open(shared: Path | None) -> sqlite3.Connection:

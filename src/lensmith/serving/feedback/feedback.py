@@ -7,7 +7,7 @@ import os
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,11 +20,12 @@ from lensmith.feedback.storage import Reason, Upload
 from lensmith.imaging.preprocessing import Tensor
 from lensmith.serving.execution.loaded_model import LoadedModel, ModelVersion, TimedPrediction
 from lensmith.serving.execution.model_manager import ModelManager
-from lensmith.serving.feedback.answer_store import FLUSH_S, AnswerStore, FeedbackAccuracy, GivenAnswer, RecordedAnswer
+from lensmith.serving.feedback.answer_store import FLUSH_S, AnswerStore, GivenAnswer, RecordedAnswer
 from lensmith.serving.feedback.upload_store import UploadStore
 from lensmith.serving.metrics import SHARED_FOLDER
 from lensmith.serving.problems import ProblemError
 from lensmith.serving.rollout.split import ROLE, CanarySplit
+from lensmith.serving.schema import FeedbackResponse, ModelName
 
 logger = logging.getLogger(__name__)
 
@@ -34,30 +35,6 @@ MOST_COMPARED = 1000
 """Largest number of classes in which a similar label is searched for: that takes 10 ms."""
 UNTIL_WRITTEN_S = 2.0
 """Longest wait for an upload whose feedback came before it was on disk, in seconds."""
-
-
-@dataclass(frozen=True)
-class GivenFeedback:
-    """A true label that was sent for an answer.
-
-    Attributes:
-        model: version that answered.
-        answered: label that was answered.
-        truth: true label.
-        new: False where the same label was sent before.
-        noted: True where the label was written beside a stored upload.
-    """
-
-    model: ModelVersion
-    answered: str
-    truth: str
-    new: bool
-    noted: bool
-
-    @property
-    def right(self) -> bool:
-        """Whether the answer was correct."""
-        return self.answered == self.truth
 
 
 class Feedback:
@@ -151,7 +128,7 @@ class Feedback:
         reference = model.classifier.bundle.manifest.reference
         return "odd" if reference is not None and reference.odd(confidence, found.features) else None
 
-    async def give(self, request_id: str, image: int, label: str) -> GivenFeedback:
+    async def give(self, request_id: str, image: int, label: str) -> FeedbackResponse:
         """Take the true label of an answer.
 
         Args:
@@ -178,16 +155,23 @@ class Feedback:
         truth = answer.truth or await asyncio.to_thread(self._settle, request_id, image, label, answer, upload_json)
         if truth not in (None, label):
             raise ProblemError("feedback-given", "Another true label was sent for this answer before.")
-        given = GivenFeedback(answer.model, answer.label, label, truth is None, upload_json is not None)
+        given = FeedbackResponse(
+            label=label,
+            answered=answer.label,
+            right=answer.label == label,
+            new=truth is None,
+            noted=upload_json is not None,
+            model=ModelName(**answer.model._asdict()),
+        )
         if given.new:
             self._counted.labels(answer.model.version, "right" if given.right else "wrong").inc()
             if self._split is not None:
                 self._split.count_feedback(answer.tag, given.right)
         return given
 
-    async def accuracy(self) -> list[FeedbackAccuracy]:
-        """Online accuracy of each version since the service started."""
-        return await asyncio.to_thread(self._answers.accuracy)
+    async def counts(self) -> list[tuple[ModelVersion, int, int]]:
+        """Each version with its right and wrong answers, by feedback since the service started."""
+        return await asyncio.to_thread(self._answers.counts)
 
     async def _find(self, request_id: str, image: int) -> tuple[RecordedAnswer | None, Path | None]:
         """An answer, and the JSON file of its upload where that is stored."""

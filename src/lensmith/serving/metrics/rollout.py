@@ -1,5 +1,7 @@
 """Prometheus metrics of canary releases and of the registry."""
 
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from lensmith.rollout.state import DesiredState
@@ -16,36 +18,17 @@ class RolloutMetrics:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.requests = Counter(
-            "lensmith_rollout_requests",
-            "Requests while a canary release was under way, by role and by whether that model could answer.",
-            ["role", "outcome"],
-            registry=registry,
-        )
-        self._decisions = Counter(
-            "lensmith_rollout_decisions",
-            "Ends of canary releases, by outcome; each process counts them.",
-            ["outcome"],
-            registry=registry,
-        )
-        self._share = Gauge(
-            "lensmith_rollout_share",
-            "Share of the requests that a challenger gets, or copies of them, 0..1.",
-            registry=registry,
-            multiprocess_mode="livemax",
-        )
-        self._under_way = Gauge(
-            "lensmith_rollout_under_way",
-            "Whether a canary release is under way: 1 or 0.",
-            registry=registry,
-            multiprocess_mode="livemax",
-        )
-        self._up = Gauge(
-            "lensmith_registry_up",
-            "Whether the registry answers: 1 or 0.",
-            registry=registry,
-            multiprocess_mode="livemin",
-        )
+        what = "Requests while a canary release was under way, by role and by whether that model could answer."
+        self.requests = Counter("lensmith_rollout_requests", what, ["role", "outcome"], registry=registry)
+        what = "Ends of canary releases, by outcome; each process counts them."
+        self._decisions = Counter("lensmith_rollout_decisions", what, ["outcome"], registry=registry)
+        gauge = partial(Gauge, registry=registry)
+        what = "Share of the requests that a challenger gets, or copies of them, 0..1."
+        self._share = gauge("lensmith_rollout_share", what, multiprocess_mode="livemax")
+        what = "Whether a canary release is under way: 1 or 0."
+        self._under_way = gauge("lensmith_rollout_under_way", what, multiprocess_mode="livemax")
+        what = "Whether the registry answers: 1 or 0."
+        self._up = gauge("lensmith_registry_up", what, multiprocess_mode="livemin")
         self._up.set(1)
         for outcome in ("promoted", "rolled_back", "aborted"):
             self._decisions.labels(outcome)  # shown as 0 before the first

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import mark_process_dead
 
@@ -18,12 +17,6 @@ from lensmith.serving.metrics import SHARED_FOLDER
 
 KINDS = ("counter", "histogram")
 """Metrics whose values outlive their process; gauges describe live processes only."""
-
-
-def restart_counter() -> Counter:
-    """The supervisor's counter of worker processes that died and were replaced."""
-    what = "Processes that died and were replaced."
-    return Counter("lensmith_worker_restarts", what, registry=CollectorRegistry())
 
 
 def merge_counts_of_dead(pid: int) -> None:

@@ -7,15 +7,17 @@ values to files in a folder they share (prometheus_client's multiprocess mode); 
 import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from lensmith.serving.execution.loaded_model import LoadedModel, TimedPrediction
 from lensmith.serving.execution.model_manager import ModelManager
+from lensmith.serving.execution.thread_pool import Pool
 from lensmith.serving.metrics import SHARED_FOLDER
 from lensmith.serving.metrics.drift import Drift
 from lensmith.serving.metrics.shared import locked_files
@@ -25,6 +27,7 @@ REQUEST_BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0
 """Seconds; close together around 50 ms and 200 ms, the usual targets for latency."""
 STAGE_BUCKETS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds of one stage of one image."""
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 MOST_LABELS = 100
 """Number of classes that are counted by name; the others count as `other`, since each class is a series of its own."""
@@ -36,20 +39,12 @@ SHED = {"overloaded": "overloaded", "expired": "expired", "draining": "draining"
 """Kind of problem → reason under which it counts as shed."""
 
 
-class PoolLoad(Protocol):
-    """The load of a pool, read at each scrape."""
-
-    running: int
-    waiting: int
-    threads: int
-
-
 class Telemetry:
     """The metrics of one service.
 
     Args:
         models: the served models, whose names and versions become labels.
-        load: returns the pool.
+        pool: returns the pool, whose load is read at each scrape.
         is_ready: whether requests may be sent here.
         is_quota_store_up: whether the shared store of quotas answers; None: there is none.
 
@@ -60,69 +55,44 @@ class Telemetry:
     def __init__(
         self,
         models: ModelManager,
-        load: Callable[[], PoolLoad],
+        pool: Callable[[], Pool],
         is_ready: Callable[[], bool],
         is_quota_store_up: Callable[[], bool] | None = None,
     ) -> None:
         self._models = models
         self.registry = registry = CollectorRegistry()
-        self._requests = Counter(
+        counter, histogram = partial(Counter, registry=registry), partial(Histogram, registry=registry)
+        self._requests = counter(
             "lensmith_requests",
             "Requests answered, by route, status and version of the model that answered (else of the active one); "
             "499: the client left first.",
             ["route", "status", "version"],
-            registry=registry,
         )
-        self._latency = Histogram(
-            "lensmith_request_seconds",
-            "Time from a request's headers to the end of its answer, of those that succeeded.",
-            ["route"],
-            buckets=REQUEST_BUCKETS,
-            registry=registry,
-        )
-        self._queue = self._stage("queue", "Time that an image waited for a thread.")
-        self._decode = self._stage("decode", "Time from an image's bytes to the model's input.")
-        self._inference = self._stage("inference", "Time from the model's input to the ranked classes.")
-        self._batch = Histogram(
-            "lensmith_batch_images",
-            "Images answered together.",
-            buckets=(1, 2, 4, 8, 16, 32, 64, 128),
-            registry=registry,
-        )
-        self._answers = Counter(
-            "lensmith_answers", "Images by likeliest class and model version.", ["label", "version"], registry=registry
-        )
-        self._confidence = Histogram(
-            "lensmith_confidence",
-            "Confidence in the likeliest class.",
-            ["version"],
-            buckets=CONFIDENCE_BUCKETS,
-            registry=registry,
-        )
-        self._abstained = Counter(
-            "lensmith_abstained", "Answers below the model's threshold of confidence.", registry=registry
-        )
+        what = "Time from a request's headers to the end of its answer, of those that succeeded."
+        self._latency = histogram("lensmith_request_seconds", what, ["route"], buckets=REQUEST_BUCKETS)
+        stage = partial(histogram, buckets=STAGE_BUCKETS)
+        self._queue = stage("lensmith_queue_seconds", "Time that an image waited for a thread.")
+        self._decode = stage("lensmith_decode_seconds", "Time from an image's bytes to the model's input.")
+        self._inference = stage("lensmith_inference_seconds", "Time from the model's input to the ranked classes.")
+        self._batch = histogram("lensmith_batch_images", "Images answered together.", buckets=BATCH_BUCKETS)
+        what = "Images by likeliest class and model version."
+        self._answers = counter("lensmith_answers", what, ["label", "version"])
+        what = "Confidence in the likeliest class."
+        self._confidence = histogram("lensmith_confidence", what, ["version"], buckets=CONFIDENCE_BUCKETS)
+        self._abstained = counter("lensmith_abstained", "Answers below the model's threshold of confidence.")
         self._drift = Drift(registry)
-        self._shed = Counter(
-            "lensmith_shed", "Requests refused to keep answers in time, by reason.", ["reason"], registry=registry
-        )
+        self._shed = counter("lensmith_shed", "Requests refused to keep answers in time, by reason.", ["reason"])
         for reason in SHED.values():
             self._shed.labels(reason)  # shown as 0 before the first
-        self._over_quota = Counter(
-            "lensmith_over_quota", "Requests refused because their caller's quota was used up.", registry=registry
-        )
-        self.in_flight = Gauge(
-            "lensmith_requests_in_flight",
-            "Requests not yet answered, this scrape included.",
-            registry=registry,
-            multiprocess_mode="livesum",
-        )
+        what = "Requests refused because their caller's quota was used up."
+        self._over_quota = counter("lensmith_over_quota", what)
+        what = "Requests not yet answered, this scrape included."
+        self.in_flight = Gauge("lensmith_requests_in_flight", what, registry=registry, multiprocess_mode="livesum")
         self._gauges: list[tuple[Gauge, Callable[[], float]]] = []
-        self._add_gauge(
-            "lensmith_images_running", "Images that a thread has taken and not answered yet.", lambda: load().running
-        )
-        self._add_gauge("lensmith_images_queued", "Images that wait for a thread.", lambda: load().waiting)
-        self._add_gauge("lensmith_threads", "Images that can be classified at once.", lambda: load().threads)
+        what = "Images that a thread has taken and not answered yet."
+        self._add_gauge("lensmith_images_running", what, lambda: pool().running)
+        self._add_gauge("lensmith_images_queued", "Images that wait for a thread.", lambda: pool().waiting)
+        self._add_gauge("lensmith_threads", "Images that can be classified at once.", lambda: pool().threads)
         self._add_gauge("lensmith_ready", "Whether requests may be sent here: 1 or 0.", is_ready, "livemax")
         if is_quota_store_up is not None:
             what = "Whether the shared store of quotas answers: 1 or 0."
@@ -204,9 +174,6 @@ class Telemetry:
         for gauge, read in self._gauges:
             gauge.set(read())
         self._drift.show(self._models.all)
-
-    def _stage(self, name: str, what: str) -> Histogram:
-        return Histogram(f"lensmith_{name}_seconds", what, buckets=STAGE_BUCKETS, registry=self.registry)
 
     def _add_gauge(self, name: str, what: str, read: Callable[[], float], mode: str = "livesum") -> None:
         """Add a gauge that is read at each scrape; `mode` is how the values of several processes become one."""

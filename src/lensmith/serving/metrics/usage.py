@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from multiprocessing import parent_process
@@ -14,20 +13,11 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from lensmith.core import machine
 
-
-@dataclass(frozen=True)
-class Gpu:
-    """One GPU's use now; None where it does not report a value, as with MIG how busy it is.
-
-    Attributes:
-        busy: share of time in which it was busy, 0..1.
-        used_bytes: memory in use by any process, in bytes.
-        total_bytes: memory of the GPU, in bytes.
-    """
-
-    busy: float | None = None
-    used_bytes: int | None = None
-    total_bytes: int | None = None
+GPU_METRICS = {
+    "utilisation_ratio": "Share of time that the GPU was busy.",
+    "memory_bytes": "GPU memory in use.",
+    "memory_limit_bytes": "GPU memory there is.",
+}
 
 
 class UsageCollector:
@@ -45,17 +35,11 @@ class UsageCollector:
         yield GaugeMetricFamily("lensmith_memory_bytes", "Resident memory.", value=memory_bytes(self._pids()))
         yield GaugeMetricFamily("lensmith_memory_limit_bytes", "Memory it may have.", value=memory_limit_bytes())
         found = gpus()
-        if not found:
-            return
-        for name, what, values in (
-            ("utilisation_ratio", "Share of time that the GPU was busy.", [each.busy for each in found]),
-            ("memory_bytes", "GPU memory in use.", [each.used_bytes for each in found]),
-            ("memory_limit_bytes", "GPU memory there is.", [each.total_bytes for each in found]),
-        ):
+        for name, what in GPU_METRICS.items():
             family = GaugeMetricFamily(f"lensmith_gpu_{name}", what, labels=["gpu"])
-            for number, value in enumerate(values):
-                if value is not None:
-                    family.add_metric([str(number)], value)
+            for number, values in enumerate(found):
+                if name in values:
+                    family.add_metric([str(number)], values[name])
             if family.samples:
                 yield family
 
@@ -82,8 +66,8 @@ def memory_limit_bytes() -> int:
     return machine.memory_limit_bytes() or psutil.virtual_memory().total
 
 
-def gpus() -> list[Gpu]:
-    """NVIDIA GPUs by index; empty where there are none, or where nvidia-ml-py is not installed."""
+def gpus() -> list[dict[str, float]]:
+    """Values of `GPU_METRICS` of each NVIDIA GPU, by index; empty without GPUs, or without nvidia-ml-py."""
     nvml = _nvml()
     if nvml is None:
         return []
@@ -93,15 +77,16 @@ def gpus() -> list[Gpu]:
         return []
 
 
-def _gpu(nvml: Any, index: int) -> Gpu:
-    busy = used = total = None
+def _gpu(nvml: Any, index: int) -> dict[str, float]:
+    """The values that a GPU reports: with MIG, not how busy it is."""
+    found = {}
     with suppress(nvml.NVMLError):
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
         with suppress(nvml.NVMLError):
-            busy = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+            found["utilisation_ratio"] = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
         memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-        used, total = int(memory.used), int(memory.total)
-    return Gpu(busy, used, total)
+        found |= {"memory_bytes": int(memory.used), "memory_limit_bytes": int(memory.total)}
+    return found
 
 
 @cache

@@ -3,14 +3,13 @@
 import asyncio
 import logging
 import time
-from contextlib import suppress
 from typing import Any
 
 from lensmith.errors import LensmithError
 from lensmith.rollout.sidecar_channel import SidecarChannel
 from lensmith.rollout.state import DesiredState
 from lensmith.serving.execution.admission import AdmissionControl
-from lensmith.serving.execution.loaded_model import LoadedModel, ModelVersion
+from lensmith.serving.execution.loaded_model import ModelVersion
 from lensmith.serving.execution.model_manager import ModelManager
 from lensmith.serving.metrics.rollout import RolloutMetrics
 from lensmith.serving.metrics.telemetry import Telemetry
@@ -75,8 +74,7 @@ class RolloutController:
         challenger = self.split.canary.challenger if self.split.canary else None
         try:
             if challenger is not None and challenger.identity == wanted:
-                model = challenger
-                image_s = await asyncio.to_thread(_single_image_s, model)
+                model, image_s = challenger, await asyncio.to_thread(challenger.classify, challenger.sample())
             else:
                 model, image_s = await self._models.load_and_warm(state.path, self._admission.pool.warm, wanted)
         except Exception as error:
@@ -138,17 +136,3 @@ class RolloutController:
             self._write_error = str(error)
         else:
             self._written_report, self._write_error = report, ""
-
-
-async def cancel_and_wait(task: asyncio.Task[None]) -> None:
-    """Cancel a task, and wait until it has ended."""
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
-
-
-def _single_image_s(model: LoadedModel) -> float:
-    """Seconds for one image in a batch of its own."""
-    started = time.perf_counter()
-    model.classify(model.sample())
-    return time.perf_counter() - started

@@ -16,7 +16,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lensmith.serving.problems import ProblemDetails, ProblemError, documented
 
-
 PREDICT_FAILURES = (401, 403, 404, 408, 413, 415, 422, 429, 500, 503, 504)
 """Statuses of the problems with which predictions may fail."""
 

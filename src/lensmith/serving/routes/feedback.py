@@ -5,10 +5,11 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from lensmith.core.stats import wilson
 from lensmith.serving.problems import documented
 from lensmith.serving.routes.fast_path import add_fast_route, json_response
 from lensmith.serving.routes.json_body import Strict, Whole, body_of, parse, schema_of
-from lensmith.serving.schema import FeedbackResponse, ModelName, OnlineAccuracy, VersionAccuracy
+from lensmith.serving.schema import FeedbackResponse, OnlineAccuracy, VersionAccuracy
 from lensmith.serving.service import Service
 
 MAX_BYTES = 16_384
@@ -39,33 +40,16 @@ def add_feedback(app: FastAPI, service: Service) -> None:
         service.require_started()
         with service.upload_budget.share() as share:
             asked = parse(TrueLabel, await service.uploads.body(request, share, MAX_BYTES, "A body"), MAX_VALUES)
-        given = await service.feedback.give(asked.request_id, asked.image, asked.label)
-        answer = FeedbackResponse(
-            label=given.truth,
-            answered=given.answered,
-            right=given.right,
-            new=given.new,
-            noted=given.noted,
-            model=ModelName(name=given.model.name, version=given.model.version),
-        )
-        return Response(answer.model_dump_json(), media_type="application/json")
+        return json_response(await service.feedback.give(asked.request_id, asked.image, asked.label))
 
     async def accuracy() -> OnlineAccuracy:
         """Online accuracy of each version since the service started, over the answers with feedback."""
-        found = await service.feedback.accuracy()
-        return OnlineAccuracy(
-            versions=[
-                VersionAccuracy(
-                    name=each.model.name,
-                    version=each.model.version,
-                    labels=each.labels,
-                    right=each.right,
-                    accuracy=each.right / each.labels,
-                    interval=each.interval,
-                )
-                for each in found
-            ]
-        )
+        versions = []
+        for model, right, wrong in await service.feedback.counts():
+            labels = right + wrong
+            found = {"labels": labels, "right": right, "accuracy": right / labels, "interval": wilson(right, labels)}
+            versions.append(VersionAccuracy(**model._asdict(), **found))
+        return OnlineAccuracy(versions=versions)
 
     failures = (401, 403, 404, 408, 409, 413, 422, 500, 503)
     body = body_of(schema_of(TrueLabel), "The true label.")

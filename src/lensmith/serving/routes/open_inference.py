@@ -118,9 +118,9 @@ def add_open_inference(app: FastAPI, service: Service) -> None:
         return found
 
     add = partial(add_fast_route, app, details=ProblemWithError)
-    add("/v2", server, ServerMetadata, [401, 403], method="GET", parameters=[])
-    add("/v2/health/live", live, Live, [], method="GET", parameters=[])
-    add("/v2/health/ready", ready, Ready, [503], method="GET", parameters=[])
+    add("/v2", server, ServerMetadata, [401, 403], method="GET")
+    add("/v2/health/live", live, Live, [], method="GET")
+    add("/v2/health/ready", ready, Ready, [503], method="GET")
     for path, names in (("/v2/models/{name}", ["name"]), ("/v2/models/{name}/versions/{version}", ["name", "version"])):
         parts = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
         add(path, model, ModelMetadata, [401, 403, 404], method="GET", parameters=parts)

@@ -1,4 +1,4 @@
-"""The web page at `/`, without a build step and without requests to other hosts."""
+"""The web page at `/`, without a build step and without requests to other hosts; and `GET /rollout`, which it shows."""
 
 from pathlib import Path
 
@@ -6,15 +6,25 @@ from fastapi import FastAPI
 from starlette.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 
+from lensmith.serving.problems import documented
+from lensmith.serving.schema import RolloutState
+from lensmith.serving.service import Service
+
 CONSOLE = Path(__file__).parents[1] / "console"
 
 
-def add_page(app: FastAPI) -> None:
-    """Add the page and its files to `app`."""
+def add_page(app: FastAPI, service: Service) -> None:
+    """Add the page, its files and the route to `app`."""
 
     async def page() -> FileResponse:
         """The page to drop an image on."""
         return FileResponse(CONSOLE / "index.html")
 
+    async def rollout() -> RolloutState:
+        """What the registry wants served, and how the latest rollout goes or ended; nulls without a registry."""
+        state = service.rollout.state if service.rollout else None
+        return RolloutState(**state.model_dump()) if state else RolloutState()
+
+    app.add_api_route("/rollout", rollout, responses=documented(401, 403))
     app.add_api_route("/", page, methods=["GET", "HEAD"], response_class=FileResponse, include_in_schema=False)
     app.mount("/console", StaticFiles(directory=CONSOLE))

@@ -1,7 +1,9 @@
-"""HTTP/1.1 connections with limits on the head of a request: its size, and the time in which it arrives.
+"""HTTP/1.1 connections with limits on the head of a request (its size, its time), and write buffering of answers.
 
 uvicorn with httptools limits neither: a header of 50 MB was parsed for 6 s, in which nobody else was answered, and a
-connection on which nothing is sent stayed open for ever.
+connection on which nothing is sent stayed open for ever. And it writes the head and the body of an answer one after the
+other, each with a system call and a packet of its own: a process that is killed in between leaves half an answer, for
+which no proxy can ask another replica any more.
 """
 
 import asyncio
@@ -9,15 +11,52 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from lensmith.serving.server.write_buffer import BufferedTransport
-
 MAX_HEAD_BYTES = 65_536
 """Bytes of a request's address and headers together. What is sent beside a body (trailers, chunk sizes) may take as
 much, plus the body's own length."""
 HEAD_S = 20.0
 """Seconds in which a head must arrive: from the connection, or on a keep-alive one from the head's first byte."""
+MAX_BUFFERED_BYTES = 65_536
+"""Bytes that are buffered at most; beyond, they are sent within the same iteration of the event loop."""
 
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+class BufferedTransport:
+    """A transport that sends together what is written within one iteration of the event loop.
+
+    Args:
+        transport: the transport that sends, and has all other methods.
+        loop: the event loop.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._pieces: list[bytes] = []
+        self._bytes = 0
+
+    def write(self, data: bytes) -> None:
+        """See asyncio."""
+        if not self._pieces:
+            self._loop.call_soon(self._send)
+        self._pieces.append(data)
+        self._bytes += len(data)
+        if self._bytes > MAX_BUFFERED_BYTES:
+            self._send()
+
+    def close(self) -> None:
+        """See asyncio."""
+        self._send()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def _send(self) -> None:
+        pieces, self._pieces, self._bytes = self._pieces, [], 0
+        if pieces and not self._transport.is_closing():
+            self._transport.write(b"".join(pieces))
 
 
 class BoundedProtocol(HttpToolsProtocol):

@@ -5,21 +5,25 @@ no model.
 """
 
 import logging
+import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
+from types import FrameType
 from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter
 
 from lensmith.config import ServeSettings
 from lensmith.errors import LensmithError, ServiceError
 from lensmith.rollout.sidecar_channel import SidecarChannel
 from lensmith.serving.auth import audit
 from lensmith.serving.execution.loaded_model import ModelVersion
-from lensmith.serving.metrics.shared import merge_counts_of_dead, restart_counter
-from lensmith.serving.server.signals import SignalInbox
+from lensmith.serving.metrics.shared import merge_counts_of_dead
 from lensmith.serving.server.worker import Message
 from lensmith.serving.server.worker_group import WorkerGroup, WorkerProcess
 
@@ -29,6 +33,43 @@ KILL_MARGIN_S = 5.0
 """Seconds beyond the grace period until a worker that does not end is killed."""
 ACCEPT_S = 0.05
 """Seconds in which connections that wait to be accepted are, before the sockets close."""
+
+
+class SignalInbox:
+    """SIGTERM, SIGINT and SIGHUP that have arrived, noted to be handled between other events.
+
+    Attributes:
+        stops: number of SIGTERM and SIGINT.
+        hangup: whether SIGHUP arrived since this was last reset.
+        readable: socket that becomes readable with each signal.
+    """
+
+    def __init__(self) -> None:
+        self.stops = 0
+        self.hangup = False
+        self.readable, self._waker = socket.socketpair()
+        self._waker.setblocking(False)
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Handle the signals during the block, and restore the older handlers after it."""
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        before = {each: signal.signal(each, self._note) for each in numbers}
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+            self.readable.close()
+            self._waker.close()
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            self.hangup = True
+        else:
+            self.stops += 1
+        with suppress(OSError):
+            self._waker.send(b"x")
 
 
 @dataclass
@@ -79,7 +120,8 @@ class Supervisor:
         self._announce: Callable[[str], None] | None = announce
         self._group = WorkerGroup(settings, listeners, channel)
         self._signals = SignalInbox()
-        self._restarts = restart_counter()
+        what = "Processes that died and were replaced."
+        self._restarts = Counter("lensmith_worker_restarts", what, registry=CollectorRegistry())
         self._swap: ModelSwap | None = None
         self._newest_generation = 0
 

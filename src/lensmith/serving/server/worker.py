@@ -10,11 +10,12 @@ import signal
 import socket
 import threading
 import time
+from ctypes import c_double
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from lensmith.config import ServeSettings
 from lensmith.errors import LensmithError
@@ -49,20 +50,11 @@ class Message:
     value: Any
 
 
-class Heartbeat(Protocol):
-    """A number in memory shared with the supervisor: `time.monotonic()` when the worker's event loop last ran.
-
-    Messages would do as well, but to a supervisor that hangs they could in the end not be sent, and block the worker.
-    """
-
-    value: float
-
-
 def run_worker(
     settings: ServeSettings,
     listeners: list[socket.socket],
     connection: Connection,
-    heartbeat: Heartbeat,
+    heartbeat: c_double,
     channel: SidecarChannel | None,
 ) -> None:
     """Serve until the supervisor sends SIGTERM, or is gone."""
@@ -91,12 +83,13 @@ class SupervisorLink:
 
     Args:
         connection: the worker's end of the pipe.
-        heartbeat: shared memory for heartbeats.
+        heartbeat: memory shared with the supervisor: `time.monotonic()` when the worker's event loop last ran. Messages
+            would do as well, but to a supervisor that hangs they could in the end not be sent, and block the worker.
         server: the worker's server, which the supervisor may force to shut down.
         service: the service, whose swaps go through the supervisor.
     """
 
-    def __init__(self, connection: Connection, heartbeat: Heartbeat, server: Server, service: Service) -> None:
+    def __init__(self, connection: Connection, heartbeat: c_double, server: Server, service: Service) -> None:
         self._connection = connection
         self._heartbeat = heartbeat
         self._server = server

@@ -4,6 +4,7 @@ import logging
 import socket
 import time
 from contextlib import suppress
+from ctypes import c_double
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from lensmith.config import ServeSettings
 from lensmith.rollout.sidecar_channel import SidecarChannel
-from lensmith.serving.server.worker import Heartbeat, Message, run_worker
+from lensmith.serving.server.worker import Message, run_worker
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class WorkerProcess:
     connection: Connection
     bundle: Path
     generation: int
-    heartbeat: Heartbeat
+    heartbeat: c_double
     started: float = field(default_factory=time.monotonic)
     ready: bool = False
     retired: bool = False
