@@ -1,8 +1,10 @@
-"""A classifier and a running application for the tests of the service."""
+"""A classifier and running applications for the tests of the service."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +16,16 @@ from lensmith.bundle.format import Bundle
 from lensmith.config import ServeSettings
 from lensmith.inference.classifier import Classifier, load
 from lensmith.serving.app import create_app
+from lensmith.serving.execution import autotune
 from lensmith.serving.execution.loaded_model import LoadedModel
 from lensmith.serving.execution.model_manager import ModelManager
 from lensmith.serving.execution.thread_pool import ThreadPool
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short_trial() -> None:
+    """Hundreds of services are started here, and none for its speed."""
+    autotune.TRIAL_S = 0.0
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +33,7 @@ def classifier(colour_bundle: Bundle) -> Classifier:
     return load(colour_bundle.path)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def settings(colour_bundle: Bundle) -> ServeSettings:
     """Patient, as other tests may take the cores."""
     return ServeSettings(bundle=colour_bundle.path, port=0, deadline_ms=20_000)
@@ -44,18 +53,37 @@ def app_of() -> Callable[..., FastAPI]:
     return make
 
 
-@pytest.fixture
-def client(app_of: Callable[..., FastAPI], settings: ServeSettings) -> Iterator[TestClient]:
-    with TestClient(app_of(settings), raise_server_exceptions=False, client=("127.0.0.1", 50000)) as client:
+@pytest.fixture(scope="session")
+def client_of(app_of: Callable[..., FastAPI], settings: ServeSettings) -> Callable[..., AbstractContextManager[Any]]:
+    """`with client_of(classifier, **changed) as client`: a client on this machine of a service of its own."""
+
+    def make(classifier: Classifier | None = None, **changed: Any) -> TestClient:
+        app = app_of(settings.model_copy(update=changed), classifier)
+        return TestClient(app, raise_server_exceptions=False, client=("127.0.0.1", 50000))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def client(client_of: Callable[..., TestClient]) -> Iterator[TestClient]:
+    """A client of a service that the tests of a file share: they change nothing in it for good."""
+    with client_of() as client:
         yield client
 
 
 @pytest.fixture
-def red_png(colours: Path) -> bytes:
-    return (colours / "red" / "000.png").read_bytes()
+def new_client(client_of: Callable[..., TestClient]) -> Iterator[TestClient]:
+    """A client of a service that has answered nothing yet."""
+    with client_of() as client:
+        yield client
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def red_png(shared_colours: Path) -> bytes:
+    return (shared_colours / "red" / "000.png").read_bytes()
+
+
+@pytest.fixture(scope="session")
 def noise_jpeg() -> bytes:
     """A JPEG of about 300 kB: several chunks on the wire."""
     noise = np.random.default_rng(0).integers(0, 256, (400, 500, 3), dtype=np.uint8)

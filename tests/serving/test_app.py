@@ -1,7 +1,6 @@
 """What the routes answer, good and bad, over ASGI."""
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -16,7 +15,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from starlette.requests import Request
 
-from fixtures.serving import assert_problem
+from fixtures.serving import BlockingEngine, assert_problem
 from lensmith.bundle.format import Bundle
 from lensmith.config import ServeSettings
 from lensmith.inference.classifier import Classifier, load
@@ -25,12 +24,13 @@ from lensmith.serving.execution.loaded_model import LoadedModel
 from lensmith.serving.problems import KINDS, ProblemError
 
 AppOf = Callable[..., FastAPI]
+ClientOf = Callable[..., TestClient]
 
 
 def test_raw_and_multipart_bodies_get_the_answer_that_the_classifier_gives_offline(
-    client: TestClient, classifier: Classifier, colours: Path
+    client: TestClient, classifier: Classifier, shared_colours: Path
 ) -> None:
-    for file in sorted(colours.rglob("*.*")):
+    for file in sorted(shared_colours.rglob("00[01].*")):
         encoded = file.read_bytes()
         raw = client.post("/predict", content=encoded)
         form = client.post("/predict", files={"file": (file.name, encoded)})
@@ -56,9 +56,9 @@ def test_an_answer_names_the_model_the_request_and_where_the_time_went(client: T
 
 
 def test_a_guess_below_the_models_threshold_is_marked_and_counted(
-    app_of: AppOf, unsure_bundle: Bundle, settings: ServeSettings, red_png: bytes, between: Path
+    client_of: ClientOf, unsure_bundle: Bundle, red_png: bytes, between: Path
 ) -> None:
-    with TestClient(app_of(settings, load(unsure_bundle.path))) as client:
+    with client_of(load(unsure_bundle.path)) as client:
         sure, unsure = (client.post("/predict", content=each).json() for each in (red_png, between.read_bytes()))
         assert (sure["abstained"], sure["label"]) == (False, "red")
         assert (unsure["abstained"], unsure["label"]) == (True, "green")
@@ -128,10 +128,9 @@ BAD_REQUESTS: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 @pytest.fixture(scope="module")
-def strict_client(app_of: AppOf, classifier: Classifier, colour_bundle: Bundle) -> Iterator[TestClient]:
+def strict_client(client_of: ClientOf) -> Iterator[TestClient]:
     """A service with small limits."""
-    settings = ServeSettings(bundle=colour_bundle.path, max_bytes=10_000, max_pixels=10_000)
-    with TestClient(app_of(settings, classifier), raise_server_exceptions=False) as client:
+    with client_of(max_bytes=10_000, max_pixels=10_000) as client:
         yield client
 
 
@@ -173,29 +172,22 @@ def test_a_method_that_is_not_offered_is_told_with_those_that_are(client: TestCl
 
 
 def test_a_fault_is_answered_without_a_word_of_it_and_logged_with_its_request(
-    app_of: AppOf, colour_bundle: Bundle, settings: ServeSettings, red_png: bytes, caplog: pytest.LogCaptureFixture
+    client: TestClient, red_png: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def answer(batch: np.ndarray) -> np.ndarray:
-        if broken:
-            raise RuntimeError("secret path /etc/keys")
-        return np.zeros((len(batch), 3), np.float32)
+    def fail(_model: LoadedModel, _batch: np.ndarray) -> None:
+        raise RuntimeError("secret path /etc/keys")
 
-    broken: list[bool] = []
-    service = app_of(settings, Classifier(colour_bundle, FakeEngine(answer)))
-    with TestClient(service, raise_server_exceptions=False) as client:
-        broken.append(True)
-        response = client.post("/predict", content=red_png)
-        assert_problem(response, "internal-error")
-        assert "secret" not in response.text
-        assert client.get("/livez").status_code == 200
+    monkeypatch.setattr(LoadedModel, "infer", fail)
+    response = client.post("/predict", content=red_png)
+    assert_problem(response, "internal-error")
+    assert "secret" not in response.text
+    assert client.get("/livez").status_code == 200
     assert "secret path" in caplog.text
     assert response.json()["request_id"] in caplog.text
 
 
-def test_before_it_is_warm_it_is_alive_but_not_ready(
-    app_of: AppOf, classifier: Classifier, settings: ServeSettings
-) -> None:
-    client = TestClient(app_of(settings, classifier))  # its lifespan never begins
+def test_before_it_is_warm_it_is_alive_but_not_ready(client_of: ClientOf) -> None:
+    client = client_of()  # its lifespan never begins
     assert client.get("/livez").json() == {"status": "alive"}
     assert_problem(client.get("/readyz"), "not-ready")
     response = client.post("/predict", content=b"")
@@ -204,11 +196,11 @@ def test_before_it_is_warm_it_is_alive_but_not_ready(
 
 
 def test_while_it_drains_it_is_not_ready_and_asks_clients_to_close_but_answers(
-    client: TestClient, red_png: bytes
+    client: Any, red_png: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert client.get("/readyz").json() == {"status": "ready"}
     assert "connection" not in client.get("/readyz").headers
-    client.app.state.service.drain()
+    monkeypatch.setattr(client.app.state.service, "phase", "draining")
     assert_problem(client.get("/readyz"), "draining")
     assert client.get("/livez").status_code == 200
     response = client.post("/predict", content=red_png)
@@ -217,18 +209,14 @@ def test_while_it_drains_it_is_not_ready_and_asks_clients_to_close_but_answers(
 
 
 def test_what_waits_is_bounded_and_health_does_not_wait(
-    ready_app_of: AppOf, colour_bundle: Bundle, settings: ServeSettings, red_png: bytes, monkeypatch: pytest.MonkeyPatch
+    ready_app_of: AppOf, colour_bundle: Bundle, settings: ServeSettings, red_png: bytes
 ) -> None:
-    release = threading.Event()
-
-    def answer(batch: np.ndarray) -> np.ndarray:
-        release.wait(10)
-        return np.zeros((len(batch), 3), np.float32)
+    blocking = BlockingEngine()
 
     async def scenario() -> None:
         # Three images of 5 s each fit into the deadline, a fourth does not.
         strict = settings.model_copy(update={"deadline_ms": 18_000.0})
-        app = ready_app_of(strict, Classifier(colour_bundle, FakeEngine(answer)), 5.0)
+        app = ready_app_of(strict, Classifier(colour_bundle, FakeEngine(blocking)), 5.0)
         workers = app.state.service.admission.pool
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
             held = [asyncio.create_task(client.post("/predict", content=red_png)) for _ in range(3)]
@@ -237,7 +225,7 @@ def test_what_waits_is_bounded_and_health_does_not_wait(
             assert_problem(refused, "overloaded")
             assert refused.headers["retry-after"] == "1"
             assert (await client.get("/readyz")).status_code == 200
-            release.set()
+            blocking.release()
             assert [(await each).status_code for each in held] == [200, 200, 200]
             assert 'lensmith_shed_total{reason="overloaded"} 1.0' in (await client.get("/metrics")).text
 
@@ -247,15 +235,10 @@ def test_what_waits_is_bounded_and_health_does_not_wait(
 def test_a_client_that_leaves_the_queue_frees_its_place_and_its_image_is_never_run(
     ready_app_of: AppOf, colour_bundle: Bundle, settings: ServeSettings, red_png: bytes
 ) -> None:
-    release, ran = threading.Event(), []
-
-    def answer(batch: np.ndarray) -> np.ndarray:
-        ran.append(1)
-        release.wait(10)
-        return np.zeros((len(batch), 3), np.float32)
+    blocking = BlockingEngine()
 
     async def scenario() -> None:
-        app = ready_app_of(settings, Classifier(colour_bundle, FakeEngine(answer)), 0.05)
+        app = ready_app_of(settings, Classifier(colour_bundle, FakeEngine(blocking)), 0.05)
         workers = app.state.service.admission.pool
         leave = asyncio.Event()
 
@@ -277,12 +260,12 @@ def test_a_client_that_leaves_the_queue_frees_its_place_and_its_image_is_never_r
         leave.set()
         assert await second == (None, b"")
         assert workers.waiting == 0
-        release.set()
+        blocking.release()
         assert (await first)[0] == 200
         assert b'status="499"' in app.state.service.telemetry.exposition()
 
     asyncio.run(scenario())
-    assert len(ran) == 1
+    assert blocking.sizes == [1]
 
 
 def test_the_page_needs_nothing_from_elsewhere_and_may_run_no_inline_script(client: TestClient) -> None:
@@ -305,10 +288,10 @@ def test_the_model_route_says_what_is_served_and_what_may_be_sent(client: TestCl
 
 
 def test_openapi_documents_both_bodies_the_answer_and_the_envelope(client: TestClient) -> None:
-    operation = client.get("/openapi.json").json()["paths"]["/predict"]["post"]
+    document = client.get("/openapi.json").json()
+    operation, schemas = document["paths"]["/predict"]["post"], document["components"]["schemas"]
     assert set(operation["requestBody"]["content"]) == {"multipart/form-data", "image/jpeg", "image/png"}
     assert operation["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/PredictResponse")
-    schemas = client.get("/openapi.json").json()["components"]["schemas"]
     assert "abstained" in schemas["PredictResponse"]["required"]
     assert "guess" in schemas["PredictResponse"]["properties"]["abstained"]["description"]
     assert "threshold" in schemas["Abstention"]["properties"]
@@ -326,27 +309,25 @@ def test_every_kind_of_problem_is_documented() -> None:
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/"])
-def test_probes_that_ask_for_the_head_alone_get_it(client: TestClient, path: str) -> None:
+def test_probes_that_ask_for_the_head_alone_get_it(client: Any, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, head = client.get(path), client.head(path)
     assert (head.status_code, head.content) == (200, b"")
     for name in ("content-type", "content-length", "cache-control"):
         assert head.headers[name] == whole.headers[name]
     assert "head" not in client.get("/openapi.json").json()["paths"].get(path, {})
-    client.app.state.service.drain()
+    monkeypatch.setattr(client.app.state.service, "phase", "draining")
     assert client.head(path).status_code == client.get(path).status_code
 
 
-def test_the_document_is_made_before_anybody_asks(app_of: AppOf, settings: ServeSettings) -> None:
-    app = app_of(settings)
-    with TestClient(app):
-        end = time.monotonic() + 10
-        while app.openapi_schema is None:
-            assert time.monotonic() < end
-            time.sleep(0.01)
+def test_the_document_is_made_before_anybody_asks(new_client: Any) -> None:
+    end = time.monotonic() + 10
+    while new_client.app.openapi_schema is None:
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
-def test_a_query_that_is_wrong_costs_no_quota(app_of: AppOf, settings: ServeSettings, red_png: bytes) -> None:
-    with TestClient(app_of(settings.model_copy(update={"quota": "2/minute"}))) as client:
+def test_a_query_that_is_wrong_costs_no_quota(client_of: ClientOf, red_png: bytes) -> None:
+    with client_of(quota="2/minute") as client:
         for query in ("top_k=0", "top_k=x", "model=nobody"):
             assert client.post(f"/predict?{query}", content=red_png).status_code in (404, 422)
             assert client.post(f"/predict/batch?{query}", files={"file": red_png}).status_code in (404, 422)
@@ -355,11 +336,7 @@ def test_a_query_that_is_wrong_costs_no_quota(app_of: AppOf, settings: ServeSett
 
 
 def test_an_image_of_several_that_came_too_late_is_no_request_that_was_shed(
-    ready_app_of: AppOf,
-    classifier: Classifier,
-    settings: ServeSettings,
-    red_png: bytes,
-    caplog: pytest.LogCaptureFixture,
+    ready_app_of: AppOf, classifier: Classifier, settings: ServeSettings, red_png: bytes, caplog: Any
 ) -> None:
     app = ready_app_of(settings.model_copy(update={"log_requests": True}), classifier)
 

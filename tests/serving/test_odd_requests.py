@@ -6,27 +6,23 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
-
-from lensmith.config import ServeSettings
 
 HALF_CHARACTERS = (r"\ud800", r"\udfff\ud800")
 OTHERS = (r"\u0000", r"\ufffe", r"\"", "é" * 5000)
 
 
-@pytest.fixture
-def client(
-    app_of: Callable[..., FastAPI], settings: ServeSettings, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[TestClient]:
-    monkeypatch.setenv("AIP_HEALTH_ROUTE", "/vertex/health")
-    monkeypatch.setenv("AIP_PREDICT_ROUTE", "/vertex/predict")
-    app = app_of(settings.model_copy(update={"deadline_ms": 60_000.0, "threads": 1, "batching": "off"}))
-    here = {"base_url": "http://127.0.0.1", "client": ("127.0.0.1", 50000)}
-    with TestClient(app, raise_server_exceptions=False, **here) as client:
+@pytest.fixture(scope="module")
+def client(client_of: Callable[..., TestClient]) -> Iterator[TestClient]:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AIP_HEALTH_ROUTE", "/vertex/health")
+        environment.setenv("AIP_PREDICT_ROUTE", "/vertex/predict")
+        client = client_of(deadline_ms=60_000.0, threads=1, batching="off")
+    with client:
         yield client
 
 
+@pytest.fixture(scope="module")
 def posts(client: TestClient) -> list[str]:
     """Every address that takes a POST."""
     paths = client.get("/openapi.json").json()["paths"]
@@ -56,9 +52,9 @@ def with_odd(text: str, image: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("odd", [*HALF_CHARACTERS, *OTHERS])
-def test_odd_characters_in_json_are_no_fault(odd: str, client: TestClient, red_png: bytes) -> None:
+def test_odd_characters_in_json_are_no_fault(odd: str, client: TestClient, posts: list[str], red_png: bytes) -> None:
     image = base64.b64encode(red_png).decode()
-    for path in posts(client):
+    for path in posts:
         for body in with_odd(odd, image):
             text = body.replace("ODD", odd)
             no_fault(client.post(path, content=text.encode(), headers={"content-type": "application/json"}))
@@ -79,8 +75,8 @@ def test_odd_characters_in_json_are_no_fault(odd: str, client: TestClient, red_p
     ],
     ids=lambda body: body[:20],
 )
-def test_json_without_measure_is_no_fault(body: str, client: TestClient) -> None:
-    for path in posts(client):
+def test_json_without_measure_is_no_fault(body: str, client: TestClient, posts: list[str]) -> None:
+    for path in posts:
         no_fault(client.post(path, content=body.encode(), headers={"content-type": "application/json"}))
 
 
@@ -113,8 +109,8 @@ def test_odd_addresses_are_no_fault(path: str, client: TestClient, red_png: byte
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", HEADERS)
-def test_odd_headers_are_no_fault(name: str, client: TestClient, red_png: bytes) -> None:
-    for path in posts(client):
+def test_odd_headers_are_no_fault(name: str, client: TestClient, posts: list[str], red_png: bytes) -> None:
+    for path in posts:
         for value in VALUES:
             for kind in (
                 "application/octet-stream",

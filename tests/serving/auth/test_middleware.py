@@ -1,38 +1,35 @@
 """Tokens, scopes and quotas, through the whole application."""
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jwt
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from fixtures.tokens import SECRET, token
 from lensmith.config import ServeSettings
 from lensmith.serving.problems import TYPE_PREFIX
 
-SECRET = "a secret of this test, 32 bytes or more"
-LOCAL = ("127.0.0.1", 50000)
+ClientOf = Callable[..., TestClient]
 
 
-def bearer(*scopes: str, subject: str = "somebody") -> dict[str, str]:
-    claims = {"sub": subject, "iss": "lensmith", "aud": "lensmith", "exp": int(time.time()) + 60}
-    return {"authorization": "Bearer " + jwt.encode({**claims, "scope": " ".join(scopes)}, SECRET)}
+def bearer(scope: str, subject: str = "somebody") -> dict[str, str]:
+    return {"authorization": "Bearer " + token(scope=scope, sub=subject)}
 
 
 def kind_of(response: Any) -> str:
     return response.json()["type"].removeprefix(TYPE_PREFIX)
 
 
-@pytest.fixture
-def guarded(
-    app_of: Callable[..., FastAPI], settings: ServeSettings, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[TestClient]:
+@pytest.fixture(scope="module")
+def guarded(client_of: ClientOf) -> Iterator[TestClient]:
     """A service that asks for tokens, and lets each caller send five images."""
-    monkeypatch.setenv("LENSMITH_JWT_SECRET", SECRET)
-    with TestClient(app_of(settings.model_copy(update={"quota": "5/minute"})), client=LOCAL) as client:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("LENSMITH_JWT_SECRET", SECRET)
+        client = client_of(quota="5/minute")
+    with client:
         yield client
 
 
@@ -97,21 +94,16 @@ def test_each_caller_has_a_quota_of_images_and_a_batch_counts_each(guarded: Test
     assert "lensmith_over_quota_total 2.0" in guarded.get("/metrics").text
 
 
-def test_without_authentication_a_quota_that_is_set_counts_by_address(
-    app_of: Callable[..., FastAPI], settings: ServeSettings, red_png: bytes
-) -> None:
-    with TestClient(app_of(settings.model_copy(update={"quota": "2/minute"})), client=LOCAL) as client:
+def test_without_authentication_a_quota_that_is_set_counts_by_address(client_of: ClientOf, red_png: bytes) -> None:
+    with client_of(quota="2/minute") as client:
         assert [client.post("/predict", content=red_png).status_code for _ in range(3)] == [200, 200, 429]
 
 
-def test_without_authentication_nobody_may_change_the_model(
-    app_of: Callable[..., FastAPI], settings: ServeSettings
-) -> None:
+def test_without_authentication_nobody_may_change_the_model(client: TestClient) -> None:
     # A request through a proxy on this machine looks like one from this machine.
-    with TestClient(app_of(settings), base_url="http://127.0.0.1:8000", client=LOCAL) as client:
-        refused = client.post("/admin/model", json={})
-        assert (refused.status_code, kind_of(refused)) == (403, "forbidden")
-        assert "--jwt-secret-file" in refused.json()["detail"]
+    refused = client.post("http://127.0.0.1:8000/admin/model", json={})
+    assert (refused.status_code, kind_of(refused)) == (403, "forbidden")
+    assert "--jwt-secret-file" in refused.json()["detail"]
 
 
 def test_health_on_a_port_of_its_own_is_on_no_other(app_of: Callable[..., FastAPI], settings: ServeSettings) -> None:

@@ -46,13 +46,13 @@ def test_where_batches_take_as_long_as_their_images_each_is_answered_alone(colou
 
 
 def test_where_a_batch_takes_as_long_as_one_image_batches_are_made(colour_bundle: Bundle) -> None:
-    pool, why = choose_pool(model(colour_bundle, FakeEngine(constant)), 2, "auto", 32)
+    pool, _ = choose_pool(model(colour_bundle, FakeEngine(constant)), 2, "auto", 32)
     assert isinstance(pool, ThreadPool)
     assert pool.max_batch == 8  # as it was tried
 
 
 def test_a_gpu_gets_an_executor_and_the_cores_decode(colour_bundle: Bundle) -> None:
-    pool, why = choose_pool(model(colour_bundle, OnGpu(constant)), 2, "auto", 8)
+    pool, _ = choose_pool(model(colour_bundle, OnGpu(constant)), 2, "auto", 8)
     assert isinstance(pool, DynamicBatcher)
     assert pool.describe() == "batches of up to 8 images, decoded on 2 threads"
 

@@ -27,8 +27,9 @@ def _secret(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def client(app_of: Callable[..., FastAPI], settings: ServeSettings) -> Iterator[TestClient]:
-    with TestClient(app_of(settings), headers=TOKEN) as client:
+def client(client_of: Callable[..., TestClient]) -> Iterator[TestClient]:
+    with client_of() as client:
+        client.headers.update(TOKEN)
         yield client
 
 
@@ -47,13 +48,13 @@ def test_a_swapped_model_answers_and_the_metrics_say_so(
 
 
 def test_without_a_path_the_bundle_is_read_again_from_where_it_was(
-    app_of: Callable[..., FastAPI], settings: ServeSettings, remake: Callable[..., Bundle]
+    client_of: Callable[..., TestClient], remake: Callable[..., Bundle]
 ) -> None:
     bundle = remake("served").path
-    with TestClient(app_of(settings.model_copy(update={"bundle": bundle})), headers=TOKEN) as client:
+    with client_of(bundle=bundle) as client:
         shutil.rmtree(bundle)
         remake("served", version="3")
-        assert client.post("/admin/model", json={}).json()["version"] == "3"
+        assert client.post("/admin/model", json={}, headers=TOKEN).json()["version"] == "3"
 
 
 @pytest.mark.parametrize("broken", ["missing", "damaged"])
@@ -104,10 +105,10 @@ def test_two_swaps_at_once_are_one_too_many_and_requests_are_answered_meanwhile(
 
 
 def test_a_second_model_answers_where_a_request_names_it(
-    app_of: Callable[..., FastAPI], settings: ServeSettings, remake: Callable[..., Bundle], red_png: bytes
+    client_of: Callable[..., TestClient], remake: Callable[..., Bundle], red_png: bytes
 ) -> None:
-    other = remake("other", name="shades", version="7").path
-    with TestClient(app_of(settings.model_copy(update={"beside": other})), headers=TOKEN) as client:
+    with client_of(beside=remake("other", name="shades", version="7").path) as client:
+        client.headers.update(TOKEN)
         assert client.get("/model").json()["loaded"] == [
             {"name": "colours", "version": "1"}, {"name": "shades", "version": "7"},
         ]  # fmt: skip

@@ -11,19 +11,18 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from lensmith.bundle.drift import Reference
 from lensmith.bundle.format import Bundle
-from lensmith.config import ServeSettings
 from lensmith.feedback import storage
-from lensmith.inference.classifier import Classifier, load
+from lensmith.inference.classifier import load
 from lensmith.serving.child_process import ServiceProcess, start_service
 from lensmith.serving.feedback import feedback, upload_store
 
@@ -44,27 +43,10 @@ def reasons(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def settings(settings: ServeSettings) -> ServeSettings:
-    """A service that is patient: this machine may be busy with other tests."""
-    return settings.model_copy(update={"deadline_ms": 20_000.0})
-
-
-@pytest.fixture
-def serving(
-    app_of: Callable[..., FastAPI], settings: ServeSettings, classifier: Classifier, tmp_path: Path
-) -> Iterator[Serving]:
+def serving(client_of: Serving, tmp_path: Path) -> Iterator[Serving]:
     """`serving(classifier, **settings)`: a service that stores uploads in tmp_path/kept."""
-    clients: list[TestClient] = []
-
-    def make(model: Classifier = classifier, **changed: Any) -> TestClient:
-        changed = {"keep": tmp_path / "kept", **changed}
-        clients.append(TestClient(app_of(settings.model_copy(update=changed), model)))
-        clients[-1].__enter__()
-        return clients[-1]
-
-    yield make
-    for each in clients:
-        each.__exit__(None, None, None)
+    with ExitStack() as stack:
+        yield lambda *model, **changed: stack.enter_context(client_of(*model, keep=tmp_path / "kept", **changed))
 
 
 def send(client: TestClient, image: bytes, request_id: str) -> None:
@@ -73,17 +55,10 @@ def send(client: TestClient, image: bytes, request_id: str) -> None:
 
 @pytest.mark.parametrize("abstains", [False, True])
 def test_uploads_with_low_confidence_or_an_abstention_are_stored(
-    serving: Serving,
-    tmp_path: Path,
-    between: Path,
-    red_png: bytes,
-    classifier: Classifier,
-    unsure_bundle: Bundle,
-    abstains: bool,
+    serving: Serving, tmp_path: Path, between: Path, red_png: bytes, unsure_bundle: Bundle, abstains: bool
 ) -> None:
     # An abstention counts whatever the limit of confidence.
-    model, below = (load(unsure_bundle.path), 0.0) if abstains else (classifier, 0.8)
-    client = serving(model, keep_below=below)
+    client = serving(load(unsure_bundle.path), keep_below=0.0) if abstains else serving(keep_below=0.8)
     send(client, red_png, "sure")
     send(client, between.read_bytes(), "unsure")
     until(lambda: reasons(tmp_path / "kept") == {"unsure": "unsure"})

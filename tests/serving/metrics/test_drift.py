@@ -10,19 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry
 
 from lensmith.bundle.drift import MIN_ANSWERS, Reference
 from lensmith.bundle.format import Bundle
-from lensmith.config import ServeSettings
 from lensmith.imaging.preprocessing import Tensor
 from lensmith.inference.classifier import Classifier, Prediction, Ranked, load
 from lensmith.inference.engine import FakeEngine
 from lensmith.serving.execution.loaded_model import LoadedModel, TimedPrediction
 from lensmith.serving.metrics import SHARED_FOLDER
 from lensmith.serving.metrics.drift import Drift
+
+ClientOf = Callable[..., TestClient]
 
 
 def reference(features: int = 0) -> Reference:
@@ -32,6 +32,12 @@ def reference(features: int = 0) -> Reference:
     turned = np.stack([np.roll(row, number % 3) for number, row in enumerate(probabilities)])
     drawn = np.random.default_rng(0).normal(size=(300, features)).astype(np.float32)
     return Reference.of("val", turned, drawn if features else None)
+
+
+def answer(client: TestClient, image: bytes, times: int) -> None:
+    for start in range(0, times, 25):
+        files = [("file", image)] * min(25, times - start)
+        assert client.post("/predict/batch", files=files).status_code == 200
 
 
 def as_in_the_reference(number: int) -> TimedPrediction:
@@ -53,14 +59,12 @@ def score(registry: CollectorRegistry, kind: str, version: str) -> float | None:
 
 
 def test_pictures_of_one_class_alone_are_drift_that_prometheus_reads(
-    app_of: Callable[..., FastAPI], settings: ServeSettings, remake: Callable[..., Bundle], red_png: bytes
+    client_of: ClientOf, remake: Callable[..., Bundle], red_png: bytes
 ) -> None:
-    bundle = remake("with-reference", reference=reference()).path
-    with TestClient(app_of(settings.model_copy(update={"bundle": bundle}))) as client:
-        for _ in range(MIN_ANSWERS - 1):
-            assert client.post("/predict", content=red_png).status_code == 200
+    with client_of(bundle=remake("with-reference", reference=reference()).path) as client:
+        answer(client, red_png, MIN_ANSWERS - 1)
         assert "lensmith_drift_score{" not in client.get("/metrics").text
-        client.post("/predict", content=red_png)
+        answer(client, red_png, 1)
         shown = [line for line in client.get("/metrics").text.splitlines() if line.startswith("lensmith_drift_score{")]
     found = {line.partition(" ")[0]: float(line.partition(" ")[2]) for line in shown}
     assert set(found) == {
@@ -70,13 +74,13 @@ def test_pictures_of_one_class_alone_are_drift_that_prometheus_reads(
     assert min(found.values()) > 1
 
 
-def test_a_bundle_without_a_reference_has_no_score(
-    app_of: Callable[..., FastAPI], settings: ServeSettings, red_png: bytes
-) -> None:
-    with TestClient(app_of(settings)) as client:
-        for _ in range(MIN_ANSWERS):
-            client.post("/predict", content=red_png)
-        assert "lensmith_drift_score{" not in client.get("/metrics").text
+def test_a_bundle_without_a_reference_has_no_score(model_of: Callable[..., LoadedModel]) -> None:
+    registry = CollectorRegistry()
+    drift, model = Drift(registry), model_of("1", None)
+    for number in range(MIN_ANSWERS):
+        drift.note(model, as_in_the_reference(number))
+    drift.show([model])
+    assert score(registry, "classes", "1") is None
 
 
 def test_answers_as_in_the_reference_read_about_nought(model_of: Callable[..., LoadedModel]) -> None:
@@ -119,7 +123,7 @@ def test_a_model_that_is_served_no_more_leaves_memory_though_nobody_reads_the_sc
 
 
 def test_features_of_the_engine_are_scored_too(
-    app_of: Callable[..., FastAPI], settings: ServeSettings, remake: Callable[..., Bundle], red_png: bytes
+    client_of: ClientOf, remake: Callable[..., Bundle], red_png: bytes
 ) -> None:
     def logits(batch: Tensor) -> Tensor:
         return np.zeros((len(batch), 3), np.float32)
@@ -129,9 +133,8 @@ def test_features_of_the_engine_are_scored_too(
 
     bundle = remake("with-features", reference=reference(features=8))
     engine = FakeEngine(logits, features=far_off)
-    with TestClient(app_of(settings, Classifier(bundle, engine))) as client:
-        for _ in range(MIN_ANSWERS):
-            client.post("/predict", content=red_png)
+    with client_of(Classifier(bundle, engine)) as client:
+        answer(client, red_png, MIN_ANSWERS)
         page = client.get("/metrics").text
     line = next(each for each in page.splitlines() if each.startswith('lensmith_drift_score{kind="features"'))
     assert float(line.rpartition(" ")[2]) == pytest.approx(9, rel=0.2)

@@ -6,10 +6,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from lensmith.config import ServeSettings
 from lensmith.serving.metrics import usage
 
 
@@ -35,13 +33,10 @@ def test_memory_is_that_of_the_processes_that_live() -> None:
     assert usage.memory_limit_bytes() > own
 
 
-def test_gpus_are_measured_where_there_are_any(
-    app_of: Callable[..., FastAPI], settings: ServeSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gpus_are_measured_where_there_are_any(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(usage, "_nvml", lambda: nvml(2))
     assert list(usage.gpus()[1].values()) == [0.71, 5_000_000_000, 8_000_000_000]
-    with TestClient(app_of(settings)) as client:
-        page = client.get("/metrics").text
+    page = client.get("/metrics").text
     assert 'lensmith_gpu_utilisation_ratio{gpu="0"} 0.7' in page
     assert 'lensmith_gpu_memory_limit_bytes{gpu="1"} 8e+09' in page
 

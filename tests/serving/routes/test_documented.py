@@ -19,7 +19,7 @@ def references(part: Any) -> Iterator[str]:
             yield from references(each)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def document(client: TestClient) -> dict[str, Any]:
     found: dict[str, Any] = client.get("/openapi.json").json()
     return found

@@ -4,16 +4,15 @@ import base64
 import json
 import struct
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from fixtures.serving import assert_problem
 from lensmith.bundle.format import Bundle
-from lensmith.config import ServeSettings
 from lensmith.core.version import __version__
 from lensmith.inference.classifier import Classifier
 from lensmith.serving.routes.open_inference_request import MAX_VALUES
@@ -44,12 +43,12 @@ def elements(*values: bytes) -> bytes:
     return b"".join(struct.pack("<I", len(each)) + each for each in values)
 
 
-@pytest.fixture
-def pictures(colours: Any) -> list[bytes]:
-    return [(colours / colour / "001.jpg").read_bytes() for colour in ("red", "green", "blue")]
+@pytest.fixture(scope="module")
+def pictures(shared_colours: Path) -> list[bytes]:
+    return [(shared_colours / colour / "001.jpg").read_bytes() for colour in ("red", "green", "blue")]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def prepared(classifier: Classifier, pictures: list[bytes]) -> Any:
     return np.stack([classifier.prepare(each) for each in pictures])
 
@@ -149,11 +148,9 @@ def test_classification_names_the_likeliest_classes_as_text(client: TestClient, 
 
 
 def test_the_model_beside_is_asked_by_its_name_and_version(
-    app_of: Callable[..., FastAPI], colour_bundle: Bundle, remake: Callable[..., Bundle], red_png: bytes
+    client_of: Callable[..., TestClient], remake: Callable[..., Bundle], red_png: bytes
 ) -> None:
-    other = remake("other", version="2")
-    settings = ServeSettings(bundle=colour_bundle.path, beside=other.path)
-    with TestClient(app_of(settings)) as client:
+    with client_of(beside=remake("other", version="2").path) as client:
         assert client.get("/v2/models/colours").json()["versions"] == ["1", "2"]
         for version in ("1", "2"):
             answer = client.post(f"/v2/models/colours/versions/{version}/infer", json={"inputs": [images(red_png)]})
@@ -276,12 +273,9 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.fixture(scope="module")
-def strict_client(
-    app_of: Callable[..., FastAPI], classifier: Classifier, colour_bundle: Bundle
-) -> Iterator[TestClient]:
-    """A service with small limits, whose faults are not hidden."""
-    settings = ServeSettings(bundle=colour_bundle.path, max_bytes=10_000, max_images=4)
-    with TestClient(app_of(settings, classifier)) as client:
+def strict_client(client_of: Callable[..., TestClient]) -> Iterator[TestClient]:
+    """A service with small limits."""
+    with client_of(max_bytes=10_000, max_images=4) as client:
         yield client
 
 
@@ -326,10 +320,12 @@ def test_the_problem_of_one_image_of_several_names_it(client: TestClient, red_pn
     assert detail.startswith("Image 1: A complete image file was expected.")
 
 
-def test_a_service_that_starts_or_stops_is_live_but_not_ready(client: TestClient, red_png: bytes) -> None:
-    service = client.app.state.service  # type: ignore[attr-defined]
+def test_a_service_that_starts_or_stops_is_live_but_not_ready(
+    client: Any, red_png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = client.app.state.service
     for phase, kind in (("starting", "not-ready"), ("draining", "draining")):
-        service.phase = phase
+        monkeypatch.setattr(service, "phase", phase)
         assert client.get("/v2/health/live").status_code == 200
         assert_problem(client.get("/v2/health/ready"), kind)
         assert_problem(client.get("/v2/models/colours/ready"), kind)
@@ -339,10 +335,8 @@ def test_a_service_that_starts_or_stops_is_live_but_not_ready(client: TestClient
     assert_problem(client.post(INFER, json={"inputs": [images(red_png)]}), "not-ready")
 
 
-def test_images_count_against_their_callers_quota(
-    app_of: Callable[..., FastAPI], colour_bundle: Bundle, red_png: bytes
-) -> None:
-    with TestClient(app_of(ServeSettings(bundle=colour_bundle.path, quota="3/hour"))) as client:
+def test_images_count_against_their_callers_quota(client_of: Callable[..., TestClient], red_png: bytes) -> None:
+    with client_of(quota="3/hour") as client:
         assert client.post(INFER, json={"inputs": [images(red_png, red_png)]}).status_code == 200
         assert_problem(client.post(INFER, json={"inputs": [images(red_png, red_png)]}), "over-quota")
         assert client.post(INFER, json={"inputs": [images(red_png)]}).status_code == 200

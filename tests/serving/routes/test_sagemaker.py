@@ -11,12 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from fixtures.serving import assert_problem
 from lensmith.bundle.format import Bundle
-from lensmith.config import ServeSettings
 from lensmith.serving.problems import TYPE_PREFIX
 
 ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
@@ -125,17 +123,15 @@ def test_base64_that_is_none_takes_no_other_with_it(client: TestClient, red_png:
     assert good["label"] == "red"
 
 
-def test_ping_fails_while_the_service_starts_or_stops(client: TestClient) -> None:
-    service = client.app.state.service  # type: ignore[attr-defined]
+def test_ping_fails_while_the_service_starts_or_stops(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert client.get("/ping").status_code == 200
-    for service.phase, kind in (("starting", "not-ready"), ("draining", "draining")):
+    for phase, kind in (("starting", "not-ready"), ("draining", "draining")):
+        monkeypatch.setattr(client.app.state.service, "phase", phase)
         assert_problem(client.get("/ping"), kind)
 
 
-def test_instances_count_against_their_callers_quota(
-    app_of: Callable[..., FastAPI], colour_bundle: Bundle, red_png: bytes
-) -> None:
-    with TestClient(app_of(ServeSettings(bundle=colour_bundle.path, quota="3/hour"))) as client:
+def test_instances_count_against_their_callers_quota(client_of: Callable[..., TestClient], red_png: bytes) -> None:
+    with client_of(quota="3/hour") as client:
         assert client.post("/invocations", json=in_json(red_png, red_png)).status_code == 200
         assert_problem(client.post("/invocations", json=in_json(red_png, red_png)), "over-quota")
 

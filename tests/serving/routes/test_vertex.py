@@ -5,15 +5,14 @@ import http.client
 import json
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from fixtures.serving import assert_problem
 from lensmith.bundle.format import Bundle
-from lensmith.config import ServeSettings
 from lensmith.errors import SettingsError
 from lensmith.serving.problems import TYPE_PREFIX
 
@@ -22,21 +21,22 @@ def in_base64(image: bytes) -> dict[str, str]:
     return {"b64": base64.b64encode(image).decode()}
 
 
-@pytest.fixture
-def vertex(
-    app_of: Callable[..., FastAPI], settings: ServeSettings, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[TestClient]:
-    monkeypatch.setenv("AIP_HEALTH_ROUTE", "/healthz")
-    monkeypatch.setenv("AIP_PREDICT_ROUTE", "/v1/endpoints/1/deployedModels/2:predict")
-    with TestClient(app_of(settings)) as client:
+PREDICT = "/v1/endpoints/1/deployedModels/2:predict"
+ClientOf = Callable[..., TestClient]
+
+
+@pytest.fixture(scope="module")
+def vertex(client_of: ClientOf) -> Iterator[TestClient]:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AIP_HEALTH_ROUTE", "/healthz")
+        environment.setenv("AIP_PREDICT_ROUTE", PREDICT)
+        client = client_of()
+    with client:
         yield client
 
 
-PREDICT = "/v1/endpoints/1/deployedModels/2:predict"
-
-
-def test_instances_of_both_shapes_are_answered_in_their_order(vertex: TestClient, colours: Any) -> None:
-    red, blue = ((colours / name / "000.png").read_bytes() for name in ("red", "blue"))
+def test_instances_of_both_shapes_are_answered_in_their_order(vertex: TestClient, shared_colours: Path) -> None:
+    red, blue = ((shared_colours / name / "000.png").read_bytes() for name in ("red", "blue"))
     body = {"instances": [in_base64(red), {"image": in_base64(blue)}], "parameters": {"top_k": 1}}
     answer = vertex.post(PREDICT, json=body)
     assert answer.status_code == 200
@@ -62,18 +62,18 @@ def test_a_body_of_another_shape_is_refused_as_a_whole(vertex: TestClient, body:
     assert_problem(vertex.post(PREDICT, json=body), "invalid-request")
 
 
-def test_health_needs_no_token_and_says_when_not_to_send(vertex: TestClient) -> None:
+def test_health_says_when_not_to_send(vertex: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert vertex.get("/healthz").status_code == 200
-    vertex.app.state.service.phase = "draining"  # type: ignore[attr-defined]
+    monkeypatch.setattr(vertex.app.state.service, "phase", "draining")
     assert_problem(vertex.get("/healthz"), "draining")
 
 
 def test_an_address_that_vertex_names_takes_the_place_of_lensmiths_own(
-    app_of: Callable[..., FastAPI], settings: ServeSettings, monkeypatch: pytest.MonkeyPatch, red_png: bytes
+    client_of: ClientOf, monkeypatch: pytest.MonkeyPatch, red_png: bytes
 ) -> None:
     monkeypatch.setenv("AIP_HEALTH_ROUTE", "/readyz")
     monkeypatch.setenv("AIP_PREDICT_ROUTE", "/predict")
-    with TestClient(app_of(settings)) as client:
+    with client_of() as client:
         assert client.post("/predict", json={"instances": [in_base64(red_png)]}).json()["predictions"]
         assert_problem(client.post("/predict", content=red_png), "invalid-request")
         assert client.get("/readyz").json() == {"status": "ready"}
@@ -83,12 +83,12 @@ def test_an_address_that_vertex_names_takes_the_place_of_lensmiths_own(
 
 
 def test_with_authentication_predictions_need_a_token_and_health_none(
-    app_of: Callable[..., FastAPI], colour_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LENSMITH_JWT_SECRET", "a secret of more than thirty-two bytes")
     monkeypatch.setenv("AIP_HEALTH_ROUTE", "/healthz")
     monkeypatch.setenv("AIP_PREDICT_ROUTE", "/vertex")
-    with TestClient(app_of(ServeSettings(bundle=colour_bundle.path))) as client:
+    with client_of() as client:
         assert client.get("/healthz").status_code == 200
         assert_problem(client.post("/vertex", json={}), "unauthenticated")
         assert_problem(client.post("/v2/models/colours/infer", json={}), "unauthenticated")
@@ -98,12 +98,10 @@ def test_with_authentication_predictions_need_a_token_and_health_none(
             assert client.get(open_to_all).status_code == 200
 
 
-def test_addresses_that_cannot_be_had_stop_the_start(
-    app_of: Callable[..., FastAPI], settings: ServeSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_addresses_that_cannot_be_had_stop_the_start(client_of: ClientOf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIP_PREDICT_ROUTE", "/predict")
     with pytest.raises(SettingsError, match="AIP_HEALTH_ROUTE"):
-        app_of(settings)
+        client_of()
 
 
 def test_without_vertex_there_is_no_route_of_it(client: TestClient) -> None:
