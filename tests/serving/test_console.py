@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import os
 import shutil
 import threading
 import time
@@ -17,7 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fixtures.tokens import SECRET, token
-from lensmith.bundle.format import Bundle
+from lensmith.bundle.format import MANIFEST, Bundle
 from lensmith.serving.child_process import ServiceProcess, start_service
 
 webdriver = pytest.importorskip("selenium.webdriver")
@@ -28,17 +27,21 @@ from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 pytestmark = pytest.mark.browser
 
-FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-    "--window-size=1280,900",
-)  # fmt: skip
+
+@pytest.fixture(scope="module")
+def service(unsure_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    """A service of two models that abstain, with small limits."""
+    second = tmp_path_factory.mktemp("bundles") / "second"
+    shutil.copytree(unsure_bundle.path, second)
+    manifest = unsure_bundle.manifest.model_copy(update={"version": "2"})
+    (second / MANIFEST).write_text(manifest.model_dump_json(), encoding="utf-8")
+    with start_service(unsure_bundle.path, beside=second, max_bytes=100_000, max_images=4) as service:
+        yield service
 
 
 @pytest.fixture(scope="module")
-def service(colour_bundle: Bundle) -> Iterator[ServiceProcess]:
-    with start_service(colour_bundle.path) as service:
-        yield service
+def colours(shared_colours: Path) -> Path:
+    return shared_colours
 
 
 @pytest.fixture
@@ -47,26 +50,6 @@ def broken(colours: Path, tmp_path: Path) -> Path:
     file = tmp_path / "broken.jpg"
     file.write_bytes((colours / "red" / "001.jpg").read_bytes()[:300])
     return file
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator["webdriver.Chrome"]:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    chromedriver = shutil.which("chromedriver")
-    if not (chromium and chromedriver):
-        if os.environ.get("CI") == "true":
-            pytest.fail("CI must look at the page: install chromium and chromium-driver")
-        pytest.skip("Chromium or ChromeDriver is not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
-    try:
-        yield driver
-    finally:
-        driver.quit()
 
 
 def wait_for_text(browser: "webdriver.Chrome", name: str, text: str) -> None:
@@ -118,30 +101,28 @@ def test_an_uploaded_picture_is_answered_on_the_page(
     assert picture.stat().st_size > 10_000
 
 
-@pytest.mark.slow
 def test_a_guess_below_the_models_threshold_is_shown_as_one(
-    browser: "webdriver.Chrome", unsure_bundle: Bundle, between: Path, colours: Path, tmp_path: Path
+    browser: "webdriver.Chrome", service: ServiceProcess, between: Path, colours: Path, tmp_path: Path
 ) -> None:
-    with start_service(unsure_bundle.path) as service:
-        browser.get(service.url)
-        WebDriverWait(browser, 10).until(lambda page: "colours" in page.find_element(By.ID, "model").text)
-        notice = browser.find_element(By.ID, "unsure")
+    browser.get(service.url)
+    wait_for_model(browser)
+    notice = browser.find_element(By.ID, "unsure")
 
-        upload(browser, between, "found")
-        assert "Not sure enough to answer" in notice.text
-        assert "Its likeliest guess is green." in notice.text
-        assert "answers from a confidence of 90.0 % on" in notice.text
-        assert browser.find_element(By.CSS_SELECTOR, "#ranking .label").text == "green"
-        summary = browser.find_element(By.ID, "summary")
-        assert summary.get_attribute("textContent").startswith("Not sure enough to answer. Likeliest guess: green, ")
-        bar, mark = (browser.find_element(By.CSS_SELECTOR, f"#ranking {each}").rect for each in (".bar", ".mark"))
-        assert (mark["x"] - bar["x"]) / bar["width"] == pytest.approx(0.9, abs=0.01)
-        assert browser.save_screenshot(str(tmp_path / "unsure.png"))
+    upload(browser, between, "found")
+    assert "Not sure enough to answer" in notice.text
+    assert "Its likeliest guess is green." in notice.text
+    assert "answers from a confidence of 90.0 % on" in notice.text
+    assert browser.find_element(By.CSS_SELECTOR, "#ranking .label").text == "green"
+    summary = browser.find_element(By.ID, "summary")
+    assert summary.get_attribute("textContent").startswith("Not sure enough to answer. Likeliest guess: green, ")
+    bar, mark = (browser.find_element(By.CSS_SELECTOR, f"#ranking {each}").rect for each in (".bar", ".mark"))
+    assert (mark["x"] - bar["x"]) / bar["width"] == pytest.approx(0.9, abs=0.01)
+    assert browser.save_screenshot(str(tmp_path / "unsure.png"))
 
-        # And a picture that it is sure of is answered as ever.
-        upload_next(browser, colours / "red" / "001.jpg", "red")
-        assert not notice.is_displayed()
-        assert browser.find_elements(By.CSS_SELECTOR, ".mark") == []
+    # And a picture that it is sure of is answered as ever.
+    upload_next(browser, colours / "red" / "001.jpg", "red")
+    assert not notice.is_displayed()
+    assert browser.find_elements(By.CSS_SELECTOR, ".mark") == []
 
 
 def test_a_file_that_cannot_be_decoded_is_told_in_plain_words(
@@ -242,32 +223,28 @@ def test_whoever_looks_can_say_whether_an_answer_is_right(
     assert browser.find_element(By.ID, "verdict-note").text == "Thank you. Noted as green."
 
 
-@pytest.mark.slow
 def test_more_pictures_than_one_request_may_hold_go_in_several(
-    browser: "webdriver.Chrome", colour_bundle: Bundle, colours: Path
+    browser: "webdriver.Chrome", service: ServiceProcess, colours: Path
 ) -> None:
-    files = [colours / "red" / f"{number:03d}.{'jpg' if number % 2 else 'png'}" for number in range(5)]
-    with start_service(colour_bundle.path, max_images=2) as service:
-        browser.get(service.url)
-        wait_for_model(browser)
-        browser.find_element(By.ID, "file").send_keys("\n".join(map(str, files)))
-        wait_for_text(browser, "gallery-count", "5 answered")
-        assert len([url for url in requested_urls(browser) if "/predict/batch" in url]) == 3
+    browser.get(service.url)
+    wait_for_model(browser)
+    files = [*(colours / "red").iterdir(), colours / "blue" / "001.jpg"]
+    browser.find_element(By.ID, "file").send_keys("\n".join(map(str, files)))
+    wait_for_text(browser, "gallery-count", "9 answered")
+    assert len([url for url in requested_urls(browser) if "/predict/batch" in url]) == 3
 
 
-@pytest.mark.slow
 def test_a_picture_beyond_the_limit_is_refused_before_it_is_sent(
-    browser: "webdriver.Chrome", colour_bundle: Bundle, colours: Path, noise_jpeg: bytes, tmp_path: Path
+    browser: "webdriver.Chrome", service: ServiceProcess, noise_jpeg: bytes, tmp_path: Path
 ) -> None:
     large = tmp_path / "large.jpg"
     large.write_bytes(noise_jpeg)
-    with start_service(colour_bundle.path, max_bytes=100_000) as service:
-        browser.get(service.url)
-        wait_for_model(browser)
-        upload(browser, large, "failed")
-        assert browser.find_element(By.ID, "failed-title").text == "The picture is too large"
-        assert "At most 100 kB" in browser.find_element(By.ID, "failed-detail").text
-        assert not [url for url in requested_urls(browser) if "/predict" in url]
+    browser.get(service.url)
+    wait_for_model(browser)
+    upload(browser, large, "failed")
+    assert browser.find_element(By.ID, "failed-title").text == "The picture is too large"
+    assert "At most 100 kB" in browser.find_element(By.ID, "failed-detail").text
+    assert not [url for url in requested_urls(browser) if "/predict" in url]
 
 
 def test_the_tiles_show_what_the_service_counts(
@@ -312,21 +289,11 @@ def test_the_tiles_show_what_the_service_counts(
         if family.name == "lensmith_memory_bytes"
     )
     assert float(shown["tile-memory"][0]) == pytest.approx(resident / 1e6, rel=0.2)
-    assert browser.find_element(By.CSS_SELECTOR, "#served .which").text == "colours@1"
+    served = [each.text for each in browser.find_elements(By.CSS_SELECTOR, "#served .which")]
+    assert served == ["colours@1", "colours@2"]
     assert browser.find_element(By.CSS_SELECTOR, "#served .how").text == "onnxruntime fp32"
     complaints = [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
     assert complaints == []
-
-
-@pytest.mark.slow
-def test_both_of_two_loaded_models_are_shown(
-    browser: "webdriver.Chrome", colour_bundle: Bundle, remake: Callable[..., Bundle]
-) -> None:
-    with start_service(colour_bundle.path, beside=remake("two", version="2").path) as service:
-        browser.get(service.url)
-        WebDriverWait(browser, 10).until(lambda page: len(page.find_elements(By.CSS_SELECTOR, "#served li")) == 2)
-        shown = [each.text for each in browser.find_elements(By.CSS_SELECTOR, "#served .which")]
-        assert shown == ["colours@1", "colours@2"]
 
 
 def test_the_figures_are_those_that_prometheus_would_compute(
@@ -509,75 +476,73 @@ def test_a_token_is_asked_for_where_one_is_needed_and_kept_for_the_tab(
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_everything_can_be_read_and_axe_finds_nothing_to_complain_of(
-    browser: "webdriver.Chrome", unsure_bundle: Bundle, between: Path, colours: Path, scheme: str, broken: Path
+    browser: "webdriver.Chrome", service: ServiceProcess, between: Path, colours: Path, scheme: str, broken: Path
 ) -> None:
     features = [
         {"name": "prefers-color-scheme", "value": scheme},
         {"name": "prefers-reduced-motion", "value": "reduce"},
     ]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    with start_service(unsure_bundle.path) as service:
-        browser.get(service.url)
-        wait_for_model(browser)
-        live = browser.find_element(By.ID, "live")
-        WebDriverWait(browser, 10).until(lambda _: live.get_attribute("data-state") == "shown")
-        background = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
-        assert (sum(map(int, background.strip("rgb()").split(", "))) < 380) == (scheme == "dark")
-        require_readable(browser)
-        upload(browser, colours / "red" / "001.jpg", "found")
-        require_readable(browser)
-        browser.find_element(By.ID, "wrong").click()
-        browser.find_element(By.ID, "true-label").send_keys("crimson", Keys.ENTER)
-        note = browser.find_element(By.ID, "verdict-note")
-        WebDriverWait(browser, 10).until(lambda _: note.text)
-        require_readable(browser)
-        files = "\n".join(map(str, (between, broken, colours / "blue" / "001.jpg")))
-        browser.find_element(By.ID, "file").send_keys(files)
-        wait_for_text(browser, "gallery-count", "2 answered, 1 not")
-        assert browser.find_element(By.ID, "unsure").is_displayed()
-        require_readable(browser)
-        browser.find_elements(By.CSS_SELECTOR, ".thumb")[1].click()
-        # And what is seldom seen: the token, its refusal, a countdown, a figure beyond its limit.
-        browser.execute_script(
-            "for (const name of ['access', 'known', 'again']) document.getElementById(name).hidden = false;"
-            "document.getElementById('access-message').textContent = 'This service does not take the token.';"
-            "document.getElementById('token').setAttribute('aria-invalid', 'true');"
-            "document.getElementById('again').disabled = true;"
-            "for (const tile of document.querySelectorAll('.tile')) tile.classList.add('over');"
-        )
-        require_readable(browser)
-        browser.execute_script("document.getElementById('live').dataset.state = 'missing'")
-        require_readable(browser)
+    browser.get(service.url)
+    wait_for_model(browser)
+    live = browser.find_element(By.ID, "live")
+    WebDriverWait(browser, 10).until(lambda _: live.get_attribute("data-state") == "shown")
+    background = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, background.strip("rgb()").split(", "))) < 380) == (scheme == "dark")
+    require_readable(browser)
+    upload(browser, colours / "red" / "001.jpg", "found")
+    require_readable(browser)
+    browser.find_element(By.ID, "wrong").click()
+    browser.find_element(By.ID, "true-label").send_keys("crimson", Keys.ENTER)
+    note = browser.find_element(By.ID, "verdict-note")
+    WebDriverWait(browser, 10).until(lambda _: note.text)
+    require_readable(browser)
+    files = "\n".join(map(str, (between, broken, colours / "blue" / "001.jpg")))
+    browser.find_element(By.ID, "file").send_keys(files)
+    wait_for_text(browser, "gallery-count", "2 answered, 1 not")
+    assert browser.find_element(By.ID, "unsure").is_displayed()
+    require_readable(browser)
+    browser.find_elements(By.CSS_SELECTOR, ".thumb")[1].click()
+    # And what is seldom seen: the token, its refusal, a countdown, a figure beyond its limit.
+    browser.execute_script(
+        "for (const name of ['access', 'known', 'again']) document.getElementById(name).hidden = false;"
+        "document.getElementById('access-message').textContent = 'This service does not take the token.';"
+        "document.getElementById('token').setAttribute('aria-invalid', 'true');"
+        "document.getElementById('again').disabled = true;"
+        "for (const tile of document.querySelectorAll('.tile')) tile.classList.add('over');"
+    )
+    require_readable(browser)
+    browser.execute_script("document.getElementById('live').dataset.state = 'missing'")
+    require_readable(browser)
 
 
-@pytest.mark.parametrize("width", [320, 768, 1100])
 def test_nothing_is_cut_off_however_wide_the_screen(
-    browser: "webdriver.Chrome", remake: Callable[..., Bundle], colours: Path, width: int
+    browser: "webdriver.Chrome", remake: Callable[..., Bundle], colours: Path
 ) -> None:
     bundle = remake("long", version="a-version-with-a-name-that-is-longer-than-a-telephone-is-wide")
-    size = {"width": width, "height": 640, "deviceScaleFactor": 1, "mobile": width < 1000}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     with start_service(bundle.path) as service:
         browser.get(service.url)
         wait_for_state(browser, "live", "shown")
         files = [colours / label / "001.jpg" for label in ("green", "red", "blue")]
         browser.find_element(By.ID, "file").send_keys("\n".join(map(str, files)))
         wait_for_text(browser, "gallery-count", "3 answered")
-        browser.execute_script(
-            "for (const name of ['access', 'known', 'truth']) document.getElementById(name).hidden = false;"
-            "for (const each of document.querySelectorAll('.label, .thumb-label, #lead'))"
-            " each.textContent = 'Grünblindenaugensehschärfenuntersuchungstafel_without_a_space_anywhere';"
-            "for (const each of document.querySelectorAll('.figure b')) each.textContent = '1,234';"
-            "for (const each of document.querySelectorAll('.tile dt')) each.textContent = 'Memory > 90 %';"
-        )
-        beyond = browser.execute_script(
-            "const right = (element) => element.getBoundingClientRect().right;"
-            "return [...document.querySelectorAll('body *')].filter((each) => !each.closest('.unseen, svg, #file')"
-            " && right(each) > right(each.parentElement.closest('body, section, header, footer, .tile, .thumb')) + 0.5)"
-            ".map((each) => each.outerHTML.slice(0, 80))"
-        )
-        assert beyond == []
-        assert browser.execute_script("return Math.max(document.documentElement.scrollWidth, innerWidth)") == width
+        for width in (1100, 768, 320):
+            size = {"width": width, "height": 640, "deviceScaleFactor": 1, "mobile": width < 1000}
+            browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+            beyond = browser.execute_script(
+                "for (const name of ['access', 'known', 'truth']) document.getElementById(name).hidden = false;"
+                "for (const each of document.querySelectorAll('.label, .thumb-label, #lead'))"
+                " each.textContent = 'Grünblindenaugensehschärfenuntersuchungstafel_without_a_space_anywhere';"
+                "for (const each of document.querySelectorAll('.figure b')) each.textContent = '1,234';"
+                "for (const each of document.querySelectorAll('.tile dt')) each.textContent = 'Memory > 90 %';"
+                "const right = (element) => element.getBoundingClientRect().right;"
+                "const boxes = 'body, section, header, footer, .tile, .thumb';"
+                "return [...document.querySelectorAll('body *')].filter((each) => !each.closest('.unseen, svg, #file')"
+                " && right(each) > right(each.parentElement.closest(boxes)) + 0.5)"
+                ".map((each) => each.outerHTML.slice(0, 80))"
+            )
+            assert beyond == []
+            assert browser.execute_script("return Math.max(document.documentElement.scrollWidth, innerWidth)") == width
 
 
 def test_the_keyboard_alone_reaches_everything_and_shows_where_it_is(

@@ -1,8 +1,6 @@
 """The page shows champion and challenger of a canary release, and its decision."""
 
 import json
-import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,11 +21,6 @@ from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 pytestmark = pytest.mark.browser
 
 Show = Callable[..., "webdriver.Chrome"]
-
-FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1280,900",
-)  # fmt: skip
 
 MODEL = {
     "name": "flowers", "version": "6", "created": "2026-01-01T00:00:00Z", "labels": ["rose", "tulip"],
@@ -71,19 +64,8 @@ def served() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 @pytest.fixture
-def show(served: tuple[str, dict[str, Any]], tmp_path: Path) -> Iterator[Show]:
+def show(served: tuple[str, dict[str, Any]], browser: "webdriver.Chrome") -> Show:
     """`show(rollout, narrow)`: Chromium with the page; `rollout` is the answer of GET /rollout."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    chromedriver = shutil.which("chromedriver")
-    if not (chromium and chromedriver):
-        if os.environ.get("CI") == "true":
-            pytest.fail("CI must look at the page: install chromium and chromium-driver")
-        pytest.skip("Chromium or ChromeDriver is not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
     url, answers = served
 
     def open_page(rollout: Any, narrow: bool = False) -> "webdriver.Chrome":
@@ -91,13 +73,12 @@ def show(served: tuple[str, dict[str, Any]], tmp_path: Path) -> Iterator[Show]:
         if narrow:
             dark = [{"name": "prefers-color-scheme", "value": "dark"}]
             phone = {"width": 320, "height": 640, "deviceScaleFactor": 1, "mobile": True}
-            driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": dark})
-            driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
-        driver.get(url)
-        return driver
+            browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": dark})
+            browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+        browser.get(url)
+        return browser
 
-    yield open_page
-    driver.quit()
+    return open_page
 
 
 def desired_state(failed: int, decision: Decision | None = None, **more: Any) -> dict[str, Any]:
