@@ -5,14 +5,18 @@ import struct
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
+import psutil
 import pytest
 
 from fixtures.faults import Load, Serve, ask, eventually, figures, sample, sized, usage
+from lensmith.bundle.format import Bundle
+from lensmith.serving.child_process import ServiceProcess, start_service
 
 pytestmark = pytest.mark.slow
 
@@ -22,9 +26,17 @@ def connect(url: str) -> socket.socket:
     return socket.create_connection((str(address.hostname), int(address.port or 0)), 60)
 
 
+@pytest.fixture(scope="module")
+def service(colour_bundle: Bundle) -> Iterator[ServiceProcess]:
+    """A service that waits little for slow clients."""
+    settings = {"upload_timeout_s": 4, "upload_memory": 50_000_000, "deadline_ms": 20_000, "batching": "off"}
+    with start_service(colour_bundle.path, **settings) as service:
+        yield service
+
+
 @pytest.mark.timeout(900)
 def test_clients_that_leave_half_way_leave_nothing_behind(serve: Serve, predict: bytes, picture: bytes) -> None:
-    leaving = sized(2000, 10_000)
+    leaving = sized(1000, 10_000)
     service = serve(threads=1)
     head, whole = predict.index(b"\r\n\r\n") + 4, len(predict)
     cuts = (5, head - 2, head, head + 100, whole - 1, whole)  # the last waits, or is worked on
@@ -61,9 +73,8 @@ def test_clients_that_leave_half_way_leave_nothing_behind(serve: Serve, predict:
 
 
 @pytest.mark.timeout(300)
-def test_slow_senders_are_ended_and_hurt_nobody(serve: Serve, predict: bytes) -> None:
-    each_way = sized(80, 400)
-    service = serve(upload_timeout_s=4)
+def test_slow_senders_are_ended_and_hurt_nobody(service: ServiceProcess, predict: bytes) -> None:
+    each_way = sized(40, 400)
     quiet = usage(service.process.pid)
     with Load(service.url, predict, clients=4, most=sized(500, 3000)) as clients:
         alone = clients.wait()
@@ -129,8 +140,7 @@ def test_slow_senders_are_ended_and_hurt_nobody(serve: Serve, predict: bytes) ->
 @pytest.mark.parametrize(
     "start", [b"POST /predict HTTP/1.1\r\nX: ", b"GET /", b"POST /predict HTTP/1.1\r\n", b"\x16\x03\x01\x02\x00"]
 )
-def test_a_head_without_end_takes_no_memory_and_ends(start: bytes, serve: Serve) -> None:
-    service = serve()
+def test_a_head_without_end_takes_no_memory_and_ends(start: bytes, service: ServiceProcess) -> None:
     before = usage(service.process.pid)
     client = connect(service.url)
     client.sendall(start)
@@ -147,8 +157,7 @@ def test_a_head_without_end_takes_no_memory_and_ends(start: bytes, serve: Serve)
     assert ask(service.url, "/readyz")[0] == 200
 
 
-def test_a_connection_goes_on_after_a_refusal_once_the_rest_of_the_body_has_come(serve: Serve) -> None:
-    service = serve()
+def test_a_connection_goes_on_after_a_refusal_once_the_rest_of_the_body_has_come(service: ServiceProcess) -> None:
     kept = connect(service.url)
     kept.sendall(b"POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n1234")
     assert kept.recv(4096).startswith(b"HTTP/1.1 404 ")
@@ -158,8 +167,6 @@ def test_a_connection_goes_on_after_a_refusal_once_the_rest_of_the_body_has_come
 
 
 def test_more_connections_than_open_files_are_allowed_pass_by(serve: Serve, picture: bytes) -> None:
-    import psutil
-
     service = serve()
     process = psutil.Process(service.process.pid)
     if not hasattr(process, "rlimit"):
@@ -184,9 +191,8 @@ def test_more_connections_than_open_files_are_allowed_pass_by(serve: Serve, pict
 
 
 def test_uploads_that_stop_short_of_their_end_take_no_more_memory_than_is_set_aside(
-    serve: Serve, picture: bytes
+    service: ServiceProcess, picture: bytes
 ) -> None:
-    service = serve(upload_memory=50_000_000, upload_timeout_s=5)
     before = usage(service.process.pid).rss_mb
     head = b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 5000000\r\n\r\n\xff\xd8\xff"
     body = bytes(4_900_000)

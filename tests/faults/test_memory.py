@@ -9,7 +9,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.timeout(3600)
 def test_memory_does_not_grow_with_requests(serve: Serve, predict: bytes) -> None:
-    requests = sized(5000, 200_000)
+    requests = sized(3000, 200_000)
     service = serve()
     held = []
     with Load(service.url, predict) as clients:

@@ -50,7 +50,9 @@ def test_a_killed_process_is_replaced_while_the_others_answer_and_counts_stay_ri
     assert restarts == kills
     eventually(lambda: sample(service.url, "lensmith_ready") == 1)
     assert ask(service.url, "/readyz")[0] == 200
+    left = workers_of(service)
     assert service.stop() == 0
+    assert not any(each.is_running() for each in left)
 
 
 def test_processes_end_with_their_supervisor(serve: Serve) -> None:

@@ -1,10 +1,13 @@
 """Replicas that are killed and stopped while clients send: no request is lost."""
 
 import signal
-import threading
+import socket
+import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from fixtures.faults import Load, Serve, figures, sized
@@ -35,6 +38,15 @@ def test_a_replica_killed_behind_nginx_costs_no_request(
     assert outcome.lost == []
     assert outcome.statuses == {200: requests}
     assert again
+    # And where the last one is killed, too, the envelope says so.
+    with Load(front.url, predict) as clients:
+        clients.until(200)
+        replicas[1].process.kill()
+        clients.until(clients.outcome.answered + 200)
+        outcome = clients.stop()
+    figures(statuses=outcome.statuses, lost=outcome.lost)
+    assert outcome.lost == []
+    assert set(outcome.statuses) == {200, 503}
 
 
 @pytest.mark.timeout(900)
@@ -86,39 +98,28 @@ def test_a_service_stopped_with_kept_connections_answers_all_that_was_sent(
 
 
 @pytest.mark.timeout(900)
-def test_a_signal_to_all_processes_at_once_loses_no_request(serve: Serve, predict: bytes) -> None:
-    import psutil
-
+def test_a_signal_to_all_processes_at_once_loses_no_request_and_cuts_no_upload_off(
+    serve: Serve, predict: bytes
+) -> None:
     answered, lost = 0, []
     for _ in range(sized(1, 10)):
         service = serve(workers=2, threads=1)
+        address = urlsplit(service.url)
         with Load(service.url, predict) as clients:
             clients.until(sized(500, 1000))
+            slow = socket.create_connection((address.hostname, address.port), 30)
+            slow.sendall(predict[:-97])
+            time.sleep(0.3)
             # As systemd and a terminal do: the supervisor, its processes, and their helpers.
             for each in [*psutil.Process(service.process.pid).children(recursive=True), service.process]:
                 each.send_signal(signal.SIGTERM)
             outcome = clients.wait()
+        time.sleep(0.5)
+        with slow:
+            slow.sendall(predict[-97:])
+            assert slow.recv(4096).startswith(b"HTTP/1.1 200 ")
         assert service.process.wait(30) == 0
         assert set(outcome.statuses) == {200}
         answered, lost = answered + outcome.answered, lost + outcome.lost
     figures(answered=answered, lost=lost)
     assert lost == []
-
-
-def test_both_replicas_gone_at_once_is_said_in_the_envelope_and_passes(
-    proxy: Callable[..., Any], colour_bundle: Bundle, predict: bytes
-) -> None:
-    with start_service(colour_bundle.path, threads=1) as one, start_service(colour_bundle.path, threads=1) as two:
-        front = proxy(one.url, two.url)
-        with Load(front.url, predict) as clients:
-            clients.until(200)
-            killing = [threading.Thread(target=each.process.kill) for each in (one, two)]
-            for thread in killing:
-                thread.start()
-            for thread in killing:
-                thread.join()
-            clients.until(clients.outcome.answered + 200)
-            outcome = clients.stop()
-    figures(statuses=outcome.statuses, lost=outcome.lost)
-    assert outcome.lost == []
-    assert set(outcome.statuses) == {200, 503}

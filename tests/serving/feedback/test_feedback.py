@@ -152,18 +152,17 @@ def ask(url: str, method: str, path: str, body: bytes | None = None, **headers: 
         connection.close()
 
 
-@pytest.fixture
-def several(colour_bundle: Bundle, tmp_path: Path) -> Iterator[ServiceProcess]:
-    """A service of three processes that stores every upload in tmp_path/kept."""
-    settings = {"threads": 1, "batching": "off", "deadline_ms": 20_000, "keep": tmp_path / "kept", "keep_share": 1.0}
-    with start_service(colour_bundle.path, workers=3, **settings) as service:
-        yield service
-
-
 @pytest.mark.slow
-def test_each_process_knows_what_the_others_answered_and_none_counts_twice(
-    several: ServiceProcess, tmp_path: Path, red_png: bytes
+def test_each_process_knows_what_the_others_answered_none_counts_twice_and_answers_outlive_them(
+    colour_bundle: Bundle, tmp_path: Path, red_png: bytes
 ) -> None:
+    settings = {"threads": 1, "batching": "off", "deadline_ms": 20_000, "keep": tmp_path / "kept", "keep_share": 1.0}
+    with start_service(colour_bundle.path, workers=3, **settings) as several:
+        require_shared_feedback(several, tmp_path / "kept", red_png)
+        require_answers_that_outlive_processes(several, red_png)
+
+
+def require_shared_feedback(several: ServiceProcess, kept: Path, red_png: bytes) -> None:
     def one(number: int) -> None:
         name = f"request-{number}"
         assert ask(several.url, "POST", "/predict", red_png, **{"X-Request-ID": name})[0] == 200
@@ -181,7 +180,7 @@ def test_each_process_knows_what_the_others_answered_and_none_counts_twice(
     metrics = ask(several.url, "GET", "/metrics")[1]
     assert 'lensmith_feedback_total{outcome="right",version="1"} 30.0' in metrics
     assert 'lensmith_feedback_total{outcome="wrong",version="1"} 10.0' in metrics
-    uploads = [stored.read() for stored in storage.stored_uploads(tmp_path / "kept")]
+    uploads = [stored.read() for stored in storage.stored_uploads(kept)]
     assert sorted(upload.truth or "" for upload in uploads if upload) == ["green"] * 10 + ["red"] * 30
 
 
@@ -196,8 +195,7 @@ def shared_answers(prefix: str) -> int:
     return found
 
 
-@pytest.mark.slow
-def test_an_answer_outlives_the_process_that_gave_it(several: ServiceProcess, red_png: bytes) -> None:
+def require_answers_that_outlive_processes(several: ServiceProcess, red_png: bytes) -> None:
     mine = uuid.uuid4().hex
     names = [f"{mine}-{number}" for number in range(10)]
     for name in names:
@@ -220,4 +218,4 @@ def test_an_answer_outlives_the_process_that_gave_it(several: ServiceProcess, re
             return True
 
         until(accepted)
-    assert ask(several.url, "GET", "/feedback")[1]["versions"][0]["labels"] == 10
+    assert ask(several.url, "GET", "/feedback")[1]["versions"][0]["labels"] == 40 + 10

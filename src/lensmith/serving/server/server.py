@@ -103,11 +103,12 @@ class Server(uvicorn.Server):
         # every answer asks its client to close. New connections are refused before that: the clients that were asked
         # connect anew, and connections still in the backlog when the listener closes would be lost as well. With an
         # empty backlog the system lets new ones wait outside, while those inside are accepted.
-        # With several processes the supervisor does this, as the backlog may be for the others.
+        # With several processes the supervisor empties the backlog, as it may be for the others. A signal to all
+        # processes at once reaches it when it reaches this one, which accepts until the supervisor is done.
         if self._alone:
             for listener in sockets or ():
                 listener.listen(0)
-            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05 if self._alone else 0.15)
         for closing in (*self.servers, *(sockets or ())):
             closing.close()
         self.service.drain()
