@@ -81,7 +81,7 @@ def of_lensmith(given: argparse.Namespace) -> Callable[[], None]:
     size = (given.batch, given.image_size, given.image_size, 3)
     batch = Batch(
         images=torch.randint(256, size, dtype=torch.uint8), labels=torch.randint(CLASSES, (given.batch,)),
-        factors=torch.ones(given.batch, 4), taken=given.batch, indices=list(range(given.batch)), unreadable=[],
+        factors=torch.ones(given.batch, 4), indices=list(range(given.batch)), unreadable=[],
     )  # fmt: skip
 
     def step() -> None:

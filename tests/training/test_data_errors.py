@@ -171,7 +171,7 @@ def faults(tmp_path: Path) -> Iterator[Callable[..., DataErrors]]:
 def batch(*labels: int) -> Batch:
     count = len(labels)
     pictures = torch.zeros(count, 4, 4, 3, dtype=torch.uint8)
-    return Batch(pictures, torch.tensor(labels), torch.zeros(count, 4), count, list(range(count)), [])
+    return Batch(pictures, torch.tensor(labels), torch.zeros(count, 4), list(range(count)), [])
 
 
 @pytest.mark.parametrize("label", [-1, 3, 99])

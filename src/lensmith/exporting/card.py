@@ -77,7 +77,7 @@ def write_card(path: Path, manifest: Manifest, evaluation: Evaluation, run: Run)
         ],
         bins=_bins(evaluation),
         pictures=_pictures(evaluation.files),
-        left_out=len(run.left_out()),
+        left_out=len({line["path"] for line in run.read_events("left_out")}),
         phases=_phases(run),
         recipe=yaml.safe_dump(recipe_of(run), sort_keys=False, allow_unicode=True),
         few_images=MIN_IMAGES,

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ from lensmith.imaging.decode import decoded_size
 from lensmith.training.dataloading import augment
 from lensmith.training.dataloading.dataset import ImageDataset
 from lensmith.training.dataloading.sampler import Item
-from lensmith.training.feature_cache.split_model import find_split_point
+from lensmith.training.feature_cache.split_model import SplitPoint, find_split_point
 from lensmith.training.learner import Learner
 from lensmith.training.models import backbone
 from lensmith.training.schedule import PRESETS, Phase
@@ -122,23 +123,24 @@ def plan(settings: TrainSettings, images: ImageSet, device: torch.device) -> Bud
     Raises:
         SettingsError: the time is too short even for a head alone.
     """
-    assert settings.time_budget is not None
+    budget_s = settings.time_budget
+    assert budget_s is not None
     started = time.perf_counter()
     count, validation = len(images.part("train")), len(images.part("val"))
     sizes = _sizes(settings, images)
     measured = measure(settings, images, sizes[len(sizes) // 2], device)
     spent_s = time.perf_counter() - started
-    options = [_Option(settings, measured.at(size), count, validation, spent_s) for size in sizes]
+    options = [_Option(budget_s, measured.at(size), count, validation, spent_s) for size in sizes]
     tried: list[tuple[_Option, int | None]] = [(one, settings.trainable_stages) for one in options]
     if settings.trainable_stages is None:
         least = {None: WHOLE_FROM * sizes[0], FEW_STAGES: FEW_FROM * sizes[0], 0: 0.0}
         tried = [(one, stages) for stages, pixels in least.items() for one in options if one.measured.size >= pixels]
     found = next(((one, stages) for one, stages in tried if one.fits(stages)), None)
     if found is None:
-        needed = settings.time_budget - options[-1].left_s(0)
+        needed = budget_s - options[-1].left_s(0)
         raise SettingsError(
             f"A time budget of more than {1.2 * needed:.0f} s was expected for these images.",
-            f"{settings.time_budget:.0f} s arrived.",
+            f"{budget_s:.0f} s arrived.",
             "Allow more time, or use fewer images or a smaller backbone.",
         )
     option, stages = found
@@ -159,21 +161,18 @@ class _Option:
     """A plan at one image size.
 
     Args:
-        settings: the run's settings.
+        budget_s: seconds for the whole run.
         measured: the timings at that size.
         count: number of training images.
         validation: number of validation images.
         spent_s: seconds of the budget that have passed.
     """
 
-    def __init__(
-        self, settings: TrainSettings, measured: StepTimings, count: int, validation: int, spent_s: float
-    ) -> None:
-        assert settings.time_budget is not None
+    def __init__(self, budget_s: float, measured: StepTimings, count: int, validation: int, spent_s: float) -> None:
         self.measured, self.count, self.validation, self.spent_s = measured, count, validation, spent_s
         self.wanted = max(LEAST_PASSES * count, min(ENOUGH_IMAGES, MOST_PASSES * count))
         # Validated after the last step, by the exporter, and by the engine that is to serve.
-        self.end_s = settings.time_budget - EXPORT_S - 3 * validation * measured.forward
+        self.end_s = budget_s - EXPORT_S - 3 * validation * measured.forward
         self.features_s = (count + validation) * measured.forward / FEATURES_SPEED + ENGINE_S
 
     def left_s(self, stages: int | None) -> float:
@@ -217,28 +216,29 @@ def measure(settings: TrainSettings, images: ImageSet, size: int, device: torch.
     decode_s = _seconds(lambda: [dataset[Item(0, sample)] for sample in range(min(32, len(training)))], 1)
     shared = decode_s / min(32, len(training)) / allowed_cores()
     few = min(FEW_STAGES, len(network.stages) - 1)
-    whole_s = _step_s(learner, None, (3, size, size)) + shared
+    whole_s = _step_s(learner, None, size) + shared
     split_point = find_split_point(network, few, size)
-    few_s = _step_s(learner, few, split_point.shape, split_point) if split_point is not None else whole_s
+    few_s = whole_s if split_point is None else _step_s(learner, few, None, split_point)
     noise = torch.rand(min(32, settings.batch_size), 3, size, size, device=device)
 
     def forward() -> None:
         with torch.inference_mode():
             network.model(noise.to(memory_format=torch.channels_last))
-            _wait(device)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
 
     network.model.eval()
     return StepTimings(size, _seconds(forward) / len(noise) + shared, whole_s, few_s)
 
 
-def _step_s(learner: Learner, stages: int | None, shape: tuple[int, ...], split_point: Any = None) -> float:
+def _step_s(learner: Learner, stages: int | None, size: int | None, split_point: SplitPoint | None = None) -> float:
     """Seconds of a step for each of its images."""
     images = min(64, learner.settings.batch_size)
-    learner.enter(Phase(f"measured {stages}", 0, 1, stages, shape[-1] if split_point is None else None), split_point)
+    learner.enter(Phase(f"measured {stages}", 0, 1, stages, size), split_point)
     return _seconds(lambda: learner.trial_steps().run(images)) / images
 
 
-def _seconds(work: Any, rounds: int = 3) -> float:
+def _seconds(work: Callable[[], object], rounds: int = 3) -> float:
     """The median seconds of some rounds, after one to warm up."""
     seconds = []
     for _ in range(rounds + 1):
@@ -246,11 +246,6 @@ def _seconds(work: Any, rounds: int = 3) -> float:
         work()
         seconds.append(time.perf_counter() - started)
     return float(np.median(seconds[1:] if rounds > 1 else seconds))
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _sizes(settings: TrainSettings, images: ImageSet) -> list[int]:
@@ -271,8 +266,6 @@ def _shorter_side(images: ImageSet) -> int:
     samples = images.part("train")
     sides = []
     for sample in samples[:: max(1, len(samples) // 50)]:
-        try:
+        with suppress(ImageError):
             sides.append(min(decoded_size(images.file(sample))))
-        except ImageError:
-            continue
     return int(np.median(sides)) if sides else 224

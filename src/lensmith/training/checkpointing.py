@@ -21,11 +21,7 @@ from lensmith.training.signals import EXIT_CODES, RunInterruptedError
 
 
 class Checkpointer:
-    """Writes a training's checkpoints, and continues from one.
-
-    Args:
-        context: the training.
-    """
+    """Writes a training's checkpoints, and continues from one."""
 
     def __init__(self, context: TrainingContext) -> None:
         self.context, self.run = context, context.run
@@ -48,7 +44,7 @@ class Checkpointer:
                 "learner": self.context.learner.state(), "position": asdict(state.position), "ranks": ranks,
                 "runners": state.engines,
             }  # fmt: skip
-            checkpoint.save(content, self.run.last, self.run.previous)
+            checkpoint.save(content, self.run.last, self.run.checkpoints / checkpoint.PREVIOUS)
         self._saved_at = time.monotonic()
         return StepVerdict(self.world.all_reduce_max(self.vote()))
 

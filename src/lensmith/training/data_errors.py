@@ -19,13 +19,7 @@ SHOWN_FILES = 5
 
 
 class DataErrors:
-    """Names a run's unreadable files, wrong labels and losses that are not numbers.
-
-    Args:
-        images: the run's images, in parts.
-        settings: the run's settings.
-        recorder: receives events and messages.
-    """
+    """Names a run's unreadable files, wrong labels and losses that are not numbers, as events and messages."""
 
     def __init__(self, images: ImageSet, settings: TrainSettings, recorder: Recorder) -> None:
         self.images, self.settings, self.recorder = images, settings, recorder

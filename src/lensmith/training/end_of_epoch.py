@@ -77,7 +77,7 @@ def finish_epoch(
     )
     if world.is_rank_zero:
         draw_curves(context.run.history(), context.run.curves)
-        draw_memory(context.run.memory_history(), context.run.memory)
+        draw_memory(context.run.read_events("memory", "oom"), context.run.path / "memory.png")
     state.tick()
     early_stopping.next_epoch(position, settings, context.schedule.total_steps)
     state.figures = Figures()

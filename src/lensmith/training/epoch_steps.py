@@ -20,13 +20,7 @@ SHOW_EVERY_S = 0.25
 
 
 class EpochSteps:
-    """Takes a run's steps, an epoch at a time.
-
-    Args:
-        context: the training.
-        checkpointer: the training's checkpoints.
-        order: the order of the training images.
-    """
+    """Takes a run's steps, an epoch at a time; `order` is that of the training images."""
 
     def __init__(self, context: TrainingContext, checkpointer: Checkpointer, order: EpochSampler) -> None:
         self.context, self.checkpointer, self.order = context, checkpointer, order

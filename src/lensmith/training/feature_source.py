@@ -57,10 +57,6 @@ def views(phase: Phase, settings: TrainSettings) -> int | None:
 
     A few views are enough, and the frozen layers need not run again, unless images are mixed anew in each step, a
     teacher sees them, too, or the phase is so short that features would hardly be used twice.
-
-    Args:
-        phase: the phase to be trained.
-        settings: the run's settings.
     """
     mixes = (settings.mixup or settings.cutmix) and not phase.is_head_warmup
     if phase.trainable is None or settings.teacher is not None or mixes:
@@ -73,12 +69,7 @@ def views(phase: Phase, settings: TrainSettings) -> int | None:
 
 
 class FeatureSource:
-    """Computes or reads the features of a run's phases.
-
-    Args:
-        context: the training, whose network is cut at the split point.
-        order: the order of the training images.
-    """
+    """Computes or reads the features of a run's phases; `order` is that of the training images."""
 
     def __init__(self, context: TrainingContext, order: EpochSampler) -> None:
         self.run, self.learner, self.recorder, self.order = context.run, context.learner, context.recorder, order

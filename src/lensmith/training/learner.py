@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from lensmith.config import TrainSettings
 from lensmith.imaging.preprocessing import Preprocessing
-from lensmith.training import ema, optimizer, precision
+from lensmith.training import optimizer, precision
 from lensmith.training.batch_inputs import BatchInputs
 from lensmith.training.dataloading import augment
 from lensmith.training.dataloading.dataset import Batch
@@ -47,7 +48,7 @@ class Learner:
 
     Attributes:
         model: the network's module, on the device.
-        ema: the moving average of its weights; None: there is none.
+        ema: the exponential moving average (EMA) of its weights and buffers; None: there is none.
         task: the loss.
         micro: the micro-batcher, which fits a step into memory.
         forward: the network as the present phase runs it.
@@ -68,7 +69,8 @@ class Learner:
         self.network, self.settings, self.device, self.world = network, settings, device, world or World()
         self.model: nn.Module = network.model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = optimizer.build(network, settings)
-        self.ema = ema.exponential_moving_average(self.model, settings.ema)
+        # The decay warms up, 1 - (1 + step) ** (-2/3) at most, so that the first weights are soon forgotten.
+        self.ema = ModelEmaV3(self.model, decay=settings.ema, use_warmup=True) if settings.ema else None
         mixer = Mixer(settings.mixup, settings.cutmix, len(labels)) if settings.mixup or settings.cutmix else None
         self.inputs = BatchInputs(augment.build(settings, preprocessing.image_size), mixer, settings.seed, device)
         self.task = task_of(settings, labels, counts, device, network)
@@ -91,7 +93,7 @@ class Learner:
     @property
     def evaluated_model(self) -> nn.Module:
         """The network that is validated and saved as the best: the moving average where there is one."""
-        return ema.evaluated(self.model, self.ema)
+        return self.model if self.ema is None else self.ema.module
 
     def enter(self, phase: Phase, split_point: SplitPoint | None = None) -> str:
         """Freeze what the phase freezes and settle its precision, by trial unless the settings name one.
@@ -177,7 +179,8 @@ class Learner:
     def put_head(self, head: LinearHead) -> None:
         """Take over a head that was solved for."""
         copy_head(head, self.network.head)
-        ema.restart(self.ema, self.model)
+        if self.ema is not None:
+            self.ema.module.load_state_dict(self.model.state_dict())
 
     def state(self) -> dict[str, Any]:
         """Weights, optimizer, scaler, what was chosen and found, as tensors and plain values."""

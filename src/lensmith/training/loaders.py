@@ -19,12 +19,6 @@ from lensmith.training.schedule import Phase
 class PartLoaders:
     """The loaders of this rank's share of the training and validation images.
 
-    Args:
-        run: the run folder.
-        augment: the augmentation of training images.
-        device: the device that trains.
-        world: the ranks that train together.
-
     Attributes:
         order: the order of the training images.
         training: augmented training batches.

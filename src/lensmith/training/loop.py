@@ -27,14 +27,7 @@ from lensmith.training.signals import Interruption
 
 
 class EpochLoop:
-    """Trains a run's phases and epochs on one of its ranks.
-
-    Args:
-        run: the run folder.
-        network: the network, as `backbone.build` made it.
-        device: the device that trains.
-        world: the ranks that train together.
-    """
+    """Trains a run's phases and epochs on one of its ranks."""
 
     def __init__(self, run: Run, network: Network, device: torch.device, world: World | None = None) -> None:
         world, settings, images = world or World(), run.settings, run.images

@@ -5,7 +5,6 @@ batch's whole weight are the loss of the batch, however it was cut.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,39 +16,16 @@ from lensmith.training.precision import autocast
 from lensmith.training.teacher import Teacher
 
 
-class Task(Protocol):
-    """The loss as the step sees it. Targets are int64 (N,) or, where a batch was mixed, float32 (N, C).
-
-    Attributes:
-        precision: the step's precision (fp32, bf16 or fp16), which a task's own networks may compute in, too.
-    """
-
-    precision: str
-
-    @property
-    def wants_features(self) -> bool:
-        """Whether `loss` needs the inputs of the network's head."""
-
-    def weights(self, targets: Tensor) -> Tensor:
-        """Sample weights, float32 (N,); `targets` are int64 (N,) or float32 (N, C)."""
-
-    def loss(self, logits: Tensor, targets: Tensor, pictures: Tensor, features: Tensor | None = None) -> Tensor:
-        """The weighted sum of the samples' losses, a scalar.
-
-        Args:
-            logits: float32 (N, C).
-            targets: int64 (N,), or float32 (N, C) whose rows add up to 1.
-            pictures: float32 (N, 3, S, S) in 0..1, augmented and not normalised.
-            features: float32 (N, F), the inputs of the student's head; None where they are not wanted.
-        """
-
-
 class Classification:
     """Cross-entropy with label smoothing and class weights.
 
     Args:
         label_smoothing: share of the target that goes to all classes alike, 0..1.
         class_weights: float32 (C,) on the logits' device; None: all classes count alike.
+
+    Attributes:
+        wants_features: whether `loss` needs the inputs of the network's head.
+        precision: the step's precision (fp32, bf16 or fp16), which a task's own networks may compute in, too.
     """
 
     wants_features = False
@@ -59,7 +35,7 @@ class Classification:
         self.label_smoothing, self.class_weights = label_smoothing, class_weights
 
     def weights(self, targets: Tensor) -> Tensor:
-        """Class weights of the targets, float32 (N,); of a mixed image, those of its classes by their shares."""
+        """Sample weights, float32 (N,), of targets int64 (N,) or, where a batch was mixed, float32 (N, C)."""
         if self.class_weights is None:
             return torch.ones(len(targets), device=targets.device)
         return targets @ self.class_weights if targets.is_floating_point() else self.class_weights[targets]
@@ -91,22 +67,17 @@ class Distillation:
 
     def __init__(
         self,
-        task: Task,
+        task: Classification,
         teacher: nn.Module,
         weight: float,
         temperature: float,
         feature_loss: FeatureDistillation | None = None,
     ) -> None:
         self.task, self.teacher, self.weight, self.temperature = task, teacher, weight, temperature
-        self.feature_loss = feature_loss
-
-    @property
-    def wants_features(self) -> bool:
-        """Whether features are distilled."""
-        return self.feature_loss is not None
+        self.feature_loss, self.wants_features = feature_loss, feature_loss is not None
 
     def weights(self, targets: Tensor) -> Tensor:
-        """The task's sample weights, float32 (N,), of targets int64 (N,) or float32 (N, C)."""
+        """Sample weights, float32 (N,), of targets int64 (N,) or float32 (N, C)."""
         return self.task.weights(targets)
 
     def loss(self, logits: Tensor, targets: Tensor, pictures: Tensor, features: Tensor | None = None) -> Tensor:
@@ -133,6 +104,10 @@ class Distillation:
         share = self.feature_loss.weight
         matched = share * (self.feature_loss.distance(features, seen[-1]) * self.weights(targets)).sum()
         return (1 - self.weight - share) * labelled + distilled + matched
+
+
+Task = Classification | Distillation
+"""The loss as the step sees it: `weights`, `loss`, `wants_features` and `precision`."""
 
 
 def task_of(

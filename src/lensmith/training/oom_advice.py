@@ -25,13 +25,7 @@ MODELS = 4
 
 
 def what_fits(learner: Learner, settings: TrainSettings, classes: int) -> str:
-    """Advice for an out-of-memory error, as a sentence.
-
-    Args:
-        learner: the learner whose smallest chunk did not fit.
-        settings: the run's settings.
-        classes: number of classes.
-    """
+    """Advice for the out-of-memory error of a learner whose smallest chunk did not fit, as a sentence."""
     learner.optimizer.zero_grad(set_to_none=True)
     memory.release(learner.device)
     with memory.MemoryCap(learner.device, settings.memory_fraction):
@@ -54,19 +48,15 @@ def what_fits(learner: Learner, settings: TrainSettings, classes: int) -> str:
 
 def _fits(model: nn.Module, learner: Learner, size: int) -> bool:
     """Whether one image of `size` pixels a side goes forward and back with all savings and the optimizer's state."""
-    fits = _goes_through(model, learner, size)
+    try:
+        in_healthy_thread(lambda: _take_one(model, learner, size))
+        fits = True
+    except (AssertionError, RuntimeError, MemoryError):  # too large, or a network that takes one size only
+        fits = False
     model.zero_grad(set_to_none=True)
     if not fits:
         memory.release(learner.device)
     return fits
-
-
-def _goes_through(model: nn.Module, learner: Learner, size: int) -> bool:
-    try:
-        in_healthy_thread(lambda: _take_one(model, learner, size))
-        return True
-    except (AssertionError, RuntimeError, MemoryError):  # too large, or a network that takes one size only
-        return False
 
 
 def _take_one(model: nn.Module, learner: Learner, size: int) -> None:

@@ -66,9 +66,6 @@ def allocate_state(optimizer: torch.optim.Optimizer) -> None:
     """Allocate the state of every parameter that has a gradient, so that its first step needs no more memory.
 
     The optimizer itself would start with the same: zeros.
-
-    Args:
-        optimizer: an optimizer that `build` made.
     """
     for group in optimizer.param_groups:
         for parameter in group["params"]:

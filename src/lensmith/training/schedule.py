@@ -162,32 +162,22 @@ class TrainingSchedule:
 
 def phases_of(settings: TrainSettings, stages: int) -> tuple[Phase, ...]:
     """The phases of a run whose backbone has `stages` stages."""
+    most = stages if settings.trainable_stages is None else min(stages, settings.trainable_stages)
 
     def kind(epoch: int) -> tuple[int | None, int | None]:
-        sizes = settings.sizes
+        """Number of trainable stages (None: all of them) and image size in a 0-based epoch."""
+        sizes, unfrozen = settings.sizes, epoch - settings.head_epochs
         size = sizes[epoch * len(sizes) // settings.epochs] if sizes else None
-        return _trainable(settings, stages, epoch), size
+        if unfrozen < 0 or most == 0:
+            return 0, size
+        count = most if settings.unfreeze_every is None else min(most, unfrozen // settings.unfreeze_every + 1)
+        return None if count == stages else count, size
 
     phases = []
     for (trainable, size), epochs in groupby(range(settings.epochs), kind):
         first, *rest = epochs
         name = {None: "all", 0: "head"}.get(trainable, f"last {trainable}")
         end = (rest[-1] if rest else first) + 1
-        warmup = trainable == 0 and _most(settings, stages) > 0 and end < settings.epochs
+        warmup = trainable == 0 and most > 0 and end < settings.epochs
         phases.append(Phase(name if size is None else f"{name}@{size}", first, end, trainable, size, warmup))
     return tuple(phases)
-
-
-def _most(settings: TrainSettings, stages: int) -> int:
-    """The largest number of the backbone's stages that learn."""
-    return stages if settings.trainable_stages is None else min(stages, settings.trainable_stages)
-
-
-def _trainable(settings: TrainSettings, stages: int, epoch: int) -> int | None:
-    """The number of the backbone's last stages that learn in a 0-based epoch; None: all of them."""
-    unfrozen = epoch - settings.head_epochs
-    most = _most(settings, stages)
-    if unfrozen < 0 or most == 0:
-        return 0
-    count = most if settings.unfreeze_every is None else min(most, unfrozen // settings.unfreeze_every + 1)
-    return None if count == stages else count

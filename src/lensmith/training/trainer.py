@@ -55,8 +55,11 @@ class Trainer:
             RunInterruptedError: Ctrl-C or SIGTERM; the run is saved.
         """
         started, deadline, world = time.monotonic(), None, self.world
-        if settings.time_budget is None:
-            run, network = _create(settings, world)
+        network: Network | None = None
+        if settings.time_budget is None and world.size > 1:
+            run = Run.open(world.on_rank_zero(lambda: create_run(settings)[0].path))
+        elif settings.time_budget is None:
+            run, network = create_run(settings)
         else:
             plan = self._plan(settings)
             run, network = create_run(plan.settings)
@@ -120,10 +123,13 @@ class Trainer:
         if deadline is not None:
             position, (started, end_s) = loop.context.state.position, deadline
             position.end_s, position.elapsed_s = end_s, time.monotonic() - started
-        too_large = _out_of_memory(loop.train_epochs)
-        if too_large is not None:
-            advice = what_fits(loop.learner, settings, len(run.images.labels)) if world.size == 1 else too_large.remedy
-            raise memory.TooLargeError(too_large.expected, too_large.arrived, advice)
+        try:
+            loop.train_epochs()
+            return
+        except memory.TooLargeError as error:
+            too_large = error.with_traceback(None)  # which would hold on to the memory
+        advice = what_fits(loop.learner, settings, len(run.images.labels)) if world.size == 1 else too_large.remedy
+        raise memory.TooLargeError(too_large.expected, too_large.arrived, advice)
 
     def _train(self, run: Run, network: Network | None = None, deadline: tuple[float, float] | None = None) -> None:
         """Train a locked run folder here, or in processes of its own where the settings want several."""
@@ -165,18 +171,7 @@ def create_run(settings: TrainSettings) -> tuple[Run, Network]:
     images = _images(settings)
     torch.manual_seed(settings.seed)
     network = backbone.build(settings, len(images.labels))
-    run = Run(
-        path=out,
-        settings=settings,
-        images=images,
-        preprocessing=network.preprocessing,
-        provenance=network.provenance,
-        fingerprint=images.fingerprint,
-        source=settings.data.resolve(),
-        sizes={sample.path: size for sample, size in zip(images.samples, images.sizes, strict=True)},
-    )
-    run.create()
-    return run, network
+    return Run.create(out, settings, images, network.preprocessing, network.provenance), network
 
 
 def device_of(settings: TrainSettings, world: World) -> torch.device:
@@ -199,23 +194,6 @@ def device_of(settings: TrainSettings, world: World) -> torch.device:
             "Use one of them, or let lensmith choose; `lensmith doctor` tells more.",
         )
     return torch.device(name)
-
-
-def _create(settings: TrainSettings, world: World) -> tuple[Run, Network | None]:
-    """Make a new run folder on rank 0, and open it on the others."""
-    if world.size == 1:
-        return create_run(settings)
-    path = world.on_rank_zero(lambda: create_run(settings)[0].path)
-    return Run.open(path), None
-
-
-def _out_of_memory(train: Callable[[], None]) -> memory.TooLargeError | None:
-    """Train; returns the error of what did not fit, without its traceback, which would hold on to the memory."""
-    try:
-        train()
-    except memory.TooLargeError as error:
-        return error.with_traceback(None)
-    return None
 
 
 @contextmanager

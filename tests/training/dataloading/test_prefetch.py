@@ -13,7 +13,7 @@ def batches(count: int, pinned: bool = False) -> list[Batch]:
     made = []
     for number in range(count):
         images = torch.full((3, 8, 8, 3), number, dtype=torch.uint8)
-        batch = Batch(images, torch.arange(3), torch.full((3, 4), float(number)), 3, [0, 1, 2], [])
+        batch = Batch(images, torch.arange(3), torch.full((3, 4), float(number)), [0, 1, 2], [])
         made.append(batch.pin_memory() if pinned else batch)
     return made
 

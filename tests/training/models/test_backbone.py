@@ -39,7 +39,7 @@ def batch(count: int = 4) -> Batch:
     generator = torch.Generator().manual_seed(1)
     pictures = torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8, generator=generator)
     labels = torch.arange(count) % CLASSES
-    return Batch(pictures, labels, torch.tensor([[0.0, 1, 1, 1]] * count), count, list(range(count)), [])
+    return Batch(pictures, labels, torch.tensor([[0.0, 1, 1, 1]] * count), list(range(count)), [])
 
 
 def learn(made: Learner, phase: Phase, steps: int = 4, count: int = 4) -> None:

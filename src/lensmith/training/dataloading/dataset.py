@@ -33,7 +33,6 @@ class Batch:
         images: uint8 (N, S, S, 3) for training, float32 (N, 3, S, S) for validation; float16 (N, …) features.
         labels: int64 (N,), class indices.
         factors: float32 (N, 4), factors for `Augment.apply`.
-        taken: number of samples drawn for the batch, unreadable ones included.
         indices: sample index of each row.
         unreadable: (path, reason) of each sample left out.
     """
@@ -41,14 +40,13 @@ class Batch:
     images: torch.Tensor
     labels: torch.Tensor
     factors: torch.Tensor
-    taken: int
     indices: list[int]
     unreadable: list[tuple[str, str]]
 
     def pin_memory(self) -> Batch:
         """The batch in pinned memory, so that copies to a GPU need not wait; called by torch's DataLoader."""
         tensors = (self.images.pin_memory(), self.labels.pin_memory(), self.factors.pin_memory())
-        return Batch(*tensors, self.taken, self.indices, self.unreadable)
+        return Batch(*tensors, self.indices, self.unreadable)
 
 
 class Batches(Protocol):
@@ -122,7 +120,6 @@ class ImageDataset(Dataset[Any]):
             images=torch.from_numpy(np.stack([item[0] for item in good])) if good else torch.empty(empty),
             labels=torch.tensor([item[1] for item in good], dtype=torch.int64),
             factors=torch.from_numpy(np.stack([item[2] for item in good])) if good else torch.empty(0, FACTORS),
-            taken=len(items),
             indices=[item[3] for item in good],
             unreadable=bad,
         )

@@ -114,11 +114,10 @@ def load_or_decode(
         """Whether decoding worked, and the pixels: uint8 of shape (1 + 3 H W,)."""
         width, height = sizes[number]
         row = np.zeros(1 + 3 * width * height, dtype=np.uint8)
-        if width:
-            with suppress(ImageError):
-                pixels = _decode(read(images.file(samples[number])), shortest_px)
-                if pixels is not None and pixels.shape == (height, width, 3):
-                    row[0], row[1:] = 1, pixels.reshape(-1)
+        with suppress(ImageError):
+            pixels = _decode(read(images.file(samples[number])), shortest_px) if width else None
+            if pixels is not None and pixels.shape == (height, width, 3):
+                row[0], row[1:] = 1, pixels.reshape(-1)
         return row
 
     def make(numbers: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain, pairwise
 
 import torch
 
@@ -22,14 +23,10 @@ def prefetch(batches: Batches, device: torch.device) -> Iterator[Batch]:
         yield from batches
         return
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    waiting: Batch | None = None
-    for batch in batches:
-        coming = _started(batch, device, stream)
-        if waiting is not None:
-            yield _arrived(waiting, device, stream)
-        waiting = coming
-    if waiting is not None:
-        yield _arrived(waiting, device, stream)
+    started = (_started(batch, device, stream) for batch in batches)
+    for batch, _ in pairwise(chain(started, [None])):  # the next one is started before this one is used
+        if batch is not None:
+            yield _arrived(batch, device, stream)
 
 
 def _started(batch: Batch, device: torch.device, stream: torch.cuda.Stream) -> Batch:

@@ -44,7 +44,6 @@ class FeatureBatches:
             images=torch.from_numpy(images),
             labels=torch.from_numpy(self.labels[indices]),
             factors=torch.empty(0, FACTORS),
-            taken=len(items),
             indices=indices.tolist(),
             unreadable=[
                 (self.samples[item.sample].path, reason)

@@ -1,7 +1,7 @@
 """The lock of a run folder: two processes that train one run would overwrite each other's checkpoints."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from lensmith.core.locks import LockTimeoutError, locked
@@ -26,11 +26,9 @@ def locked_run(run: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def locked_by_ranks(run: Path) -> Iterator[None]:
+def locked_by_ranks(run: Path) -> AbstractContextManager[None]:
     """Lock a run folder as the first of its ranks, which may outlive the process that started them."""
-    with _locked(run / RANKS):
-        yield
+    return _locked(run / RANKS)
 
 
 @contextmanager

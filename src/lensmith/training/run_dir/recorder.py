@@ -113,21 +113,13 @@ class Recorder:
         self.event("epoch", **line)
         if self._file is not None:
             os.fsync(self._file.fileno())  # on disk before the checkpoint that follows it
-        validation = ""
+        validation = cut = ""
         if line["val_loss"] is not None:
             validation = f"  val loss {line['val_loss']:.3f} accuracy {line['val_accuracy']:.3f}"
+        if line["chunks"] > 1 or line["checkpointing"]:
+            cut = f"  {line['chunks']} chunk{'s' * (line['chunks'] > 1)}{', checkpointing' * line['checkpointing']}"
         self.log(
             f"epoch {line['epoch']:>3}/{self._epochs} {line['phase']:<4}  loss {line['train_loss']:.3f} "
             f"accuracy {line['train_accuracy']:.3f}{validation}  {line['images_per_second']:,.0f} images/s "
-            f"{line['seconds']:.1f} s{self._cut(line)}{'  best' if line['best'] else ''}"
-        )
-
-    @staticmethod
-    def _cut(line: dict[str, Any]) -> str:
-        """Number of chunks and activation checkpointing, where memory made them necessary."""
-        checkpointing = ", checkpointing" if line["checkpointing"] else ""
-        return (
-            f"  {line['chunks']} chunk{'s' * (line['chunks'] > 1)}{checkpointing}"
-            if line["chunks"] > 1 or checkpointing
-            else ""
+            f"{line['seconds']:.1f} s{cut}{'  best' if line['best'] else ''}"
         )

@@ -80,11 +80,6 @@ class Run:
         return self.checkpoints / LAST
 
     @property
-    def previous(self) -> Path:
-        """The checkpoint before the newest."""
-        return self.checkpoints / PREVIOUS
-
-    @property
     def best(self) -> Path:
         """Weights of the best epoch."""
         return self.checkpoints / "best.pt"
@@ -92,12 +87,12 @@ class Run:
     @property
     def has_checkpoint(self) -> bool:
         """Whether there is a checkpoint to resume from."""
-        return self.last.exists() or self.previous.exists()
+        return self.last.exists() or (self.checkpoints / PREVIOUS).exists()
 
     @property
     def is_finished(self) -> bool:
         """Whether the training reached its end."""
-        return any(line["event"] == "end" for line in self._lines())
+        return bool(self.read_events("end"))
 
     @property
     def events(self) -> Path:
@@ -110,11 +105,6 @@ class Run:
         return self.path / "curves.png"
 
     @property
-    def memory(self) -> Path:
-        """Picture of memory and chunks by step."""
-        return self.path / "memory.png"
-
-    @property
     def bundle(self) -> Path:
         """The bundle's default path."""
         return self.path / "bundle"
@@ -123,26 +113,32 @@ class Run:
         """The command that starts this run again where nothing of it is left."""
         return f"lensmith train {self.source} --out {self.path} --resume auto"
 
-    def create(self) -> Run:
-        """Write the folder; the description comes last, so a folder with one is complete.
+    @classmethod
+    def create(
+        cls, path: Path, settings: TrainSettings, images: ImageSet, preprocessing: Preprocessing, provenance: str
+    ) -> Run:
+        """Make a run folder; the description comes last, so a folder with one is complete.
 
         Raises:
             OutputError: the folder is not empty, or lies among the images.
         """
-        require_free(self.path)
-        if self.path.resolve().is_relative_to(self.images.root.resolve()):
+        require_free(path)
+        if path.resolve().is_relative_to(images.root.resolve()):
             raise OutputError(
-                f"A run folder outside the images in {self.images.root} was expected.",
-                f"{self.path} lies in it, and its plots would be a class of the next run.",
+                f"A run folder outside the images in {images.root} was expected.",
+                f"{path} lies in it, and its plots would be a class of the next run.",
                 "Name another with --out.",
             )
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        sizes = {sample.path: size for sample, size in zip(images.samples, images.sizes, strict=True)}
+        source = settings.data.resolve()
+        run = cls(path, settings, images, preprocessing, provenance, images.fingerprint, source, sizes)
+        run.checkpoints.mkdir(parents=True, exist_ok=True)
         try:
-            self._write()
+            run._write()
         except BaseException:  # half a folder could be neither used nor resumed
-            shutil.rmtree(self.path, ignore_errors=True)
+            shutil.rmtree(path, ignore_errors=True)
             raise
-        return self
+        return run
 
     def _write(self) -> None:
         table = io.StringIO(newline="")
@@ -221,15 +217,7 @@ class Run:
         A line that a full disk or a power cut left unfinished is ignored: its epoch is run again, since the
         checkpoint is written after it.
         """
-        return list({line["epoch"]: line for line in self._lines() if line["event"] == "epoch"}.values())
-
-    def memory_history(self) -> list[dict[str, Any]]:
-        """The memory and out-of-memory events, in order."""
-        return [line for line in self._lines() if line["event"] in ("memory", "oom")]
-
-    def left_out(self) -> dict[str, str]:
-        """Images that the training left out: path → reason."""
-        return {line["path"]: line["reason"] for line in self._lines() if line["event"] == "left_out"}
+        return list({line["epoch"]: line for line in self.read_events("epoch")}.values())
 
     def record(self, event: str, **fields: Any) -> None:
         """Append an event, on a line of its own even where the last one was left unfinished."""
@@ -238,12 +226,13 @@ class Run:
         with self.events.open("a", encoding="utf-8") as file:
             file.write(f"{mend}{json.dumps({'event': event, **fields, 'time': round(time.time(), 3)})}\n")
 
-    def _lines(self) -> list[dict[str, Any]]:
+    def read_events(self, *names: str) -> list[dict[str, Any]]:
+        """The events of these names, in order; unfinished lines are ignored."""
         lines = []
         for text in self._text().splitlines():
             with contextlib.suppress(json.JSONDecodeError):
                 lines.append(json.loads(text))
-        return lines
+        return [line for line in lines if line["event"] in names]
 
     def _text(self) -> str:
         # A power cut can leave anything at its end.
@@ -277,10 +266,6 @@ def default_folder(settings: TrainSettings) -> Path:
     """The default run folder, runs/DATA-MODEL-TIME."""
     name = settings.data.resolve().stem
     return RUNS / f"{name}-{settings.model}-{datetime.now():%Y%m%d-%H%M%S}"
-
-
-def _preprocessing(stored: dict[str, Any]) -> Preprocessing:
-    return Preprocessing(**{**stored, "mean": tuple(stored["mean"]), "std": tuple(stored["std"])})
 
 
 def _reason(error: Exception) -> str:
