@@ -5,47 +5,95 @@ import os
 import signal
 import subprocess
 import sys
+import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from lensmith.config import TrainSettings
-from lensmith.training import end_of_epoch
+from lensmith.training import end_of_epoch, launch, worker
 from lensmith.training.learner import Learner
 from lensmith.training.run_dir import checkpoint
 from lensmith.training.run_dir.run import Run
 from lensmith.training.signals import RunInterruptedError
 from lensmith.training.trainer import Trainer
 
+Fork = Callable[[Callable[[], object]], int]
 InChild = Callable[[Callable[[], None]], int]
 
 LOGGED = ("epoch", "step", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "images", "best")
 
 
-@pytest.fixture
-def in_child(_one_thread: None) -> InChild:
-    """Do something in a process of its own, forked from here with all that is imported: its exit code, −9 if killed.
+def _fork(work: Callable[[], object]) -> int:
+    """Do something in a process of its own, forked from here with all that is imported: the process's number.
 
     A forked process has none of the other threads, so there must be none to wait for.
     """
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            work()
+            code = 0
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return child
 
-    def run(work: Callable[[], None]) -> int:
-        child = os.fork()
-        if not child:
-            code = 1
-            try:
-                work()
-                code = 0
-            except SystemExit as ended:
-                code = int(ended.code or 0)
-            finally:
-                os._exit(code)
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
-    return run
+@pytest.fixture(scope="session")
+def fork(_one_thread: None) -> Fork:
+    """Does something in a process of its own: its number."""
+    return _fork
+
+
+@pytest.fixture
+def in_child(fork: Fork) -> InChild:
+    """Does something in a process of its own, and waits for it: its exit code, −9 if killed."""
+    return lambda work: os.waitstatus_to_exitcode(os.waitpid(fork(work), 0)[1])
+
+
+class _ForkedRank:
+    """As much of `subprocess.Popen` as `launch` uses, for a rank that need not import torch anew."""
+
+    def __init__(self, command: list[str], env: dict[str, str], **_: Any) -> None:
+        def work() -> None:
+            os.setsid()
+            os.environ.update(env)
+            sys.exit(worker.main(Path(command[-1])))
+
+        self.pid, self.returncode = _fork(work), None
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def wait(self) -> None:
+        while self.poll() is None:
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def _forked_ranks(_one_thread: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks are forked from here, with all that a test has patched."""
+    monkeypatch.setattr(launch, "subprocess", SimpleNamespace(Popen=_ForkedRank, DEVNULL=subprocess.DEVNULL))
 
 
 def _equal(first: Any, second: Any) -> bool:
@@ -100,16 +148,26 @@ def short(quick: dict[str, Any], shared_colours: Path, tmp_path: Path, _no_plots
 
 
 def _came_to(run: Run) -> dict[str, Any]:
+    """Weights, optimizer, position and logged figures at a run's end; but for times and memory."""
     last, best = checkpoint.load(run.last), checkpoint.load(run.best)
     learner = {name: value for name, value in last["learner"].items() if name not in ("ladder", "inference")}
     logged = [{name: line[name] for name in LOGGED} for line in run.history()]
     return {"learner": learner, "position": last["position"], "best": best, "logged": logged}
 
 
+EndsAs = Callable[..., None]
+
+
 @pytest.fixture
-def came_to() -> Callable[[Run], dict[str, Any]]:
-    """Weights, optimizer, position and logged figures at a run's end; but for times and memory."""
-    return _came_to
+def ends_as(whole: Callable[[TrainSettings], dict[str, Any]], short: Callable[..., TrainSettings]) -> EndsAs:
+    """Asserts that a run came to the bits of the uninterrupted short run; keywords change that one's settings."""
+
+    def check(run: Run, **changes: Any) -> None:
+        ours = _came_to(run)
+        for what, value in whole(short(**changes)).items():
+            assert _equal(ours[what], value), what
+
+    return check
 
 
 @pytest.fixture(scope="session")

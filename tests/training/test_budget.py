@@ -1,6 +1,5 @@
 """What fits into a time budget, from what was measured."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,10 @@ import torch
 from lensmith.config import TrainSettings
 from lensmith.config.base import Settings
 from lensmith.data.scan import ImageSet, Sample
+from lensmith.data.split import prepare
 from lensmith.errors import SettingsError
 from lensmith.training import budget
-from lensmith.training.budget import StepTimings, plan
+from lensmith.training.budget import BudgetPlan, StepTimings, plan
 from lensmith.training.run_dir.progress import Position
 from lensmith.training.schedule import TrainingSchedule
 from lensmith.training.trainer import Trainer
@@ -104,13 +104,21 @@ def test_rates_follow_the_time_that_has_passed(quick: dict[str, Any]) -> None:
     assert found == [20, 60, 80, 100, 100]
 
 
-@pytest.mark.slow
+def test_steps_and_decoding_are_timed(quick: dict[str, Any], shared_colours: Path) -> None:
+    images = prepare(shared_colours, (5, 3, 2), 0)
+    found = budget.measure(TrainSettings.model_validate({**quick, "data": shared_colours}), images, 32, CPU)
+    assert min(found.forward, found.whole, found.few) > 0
+    assert found.at(64) == StepTimings(64, 4 * found.forward, 4 * found.whole, 4 * found.few)
+
+
 def test_a_run_stops_in_the_middle_of_an_epoch_when_its_time_is_over(
-    quick: dict[str, Any], colours: Path, tmp_path: Path
+    quick: dict[str, Any], shared_colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = {**quick, "data": colours, "out": tmp_path / "run", "time_budget": 45, "batch_size": 1, "patience": 10_000}
-    fitted = Trainer().start(TrainSettings.model_validate({**given, "trainable_stages": 1}))
-    events = [json.loads(line) for line in fitted.run.events.read_text().splitlines()]
-    assert [line for line in events if line["event"] == "planned"]
-    assert events[-1]["event"] == "end"
-    assert fitted.run.settings.time_budget == 45
+    timings = StepTimings(32, 0.1, 0.1, 0.1)
+    monkeypatch.setattr(budget, "plan", lambda settings, *_: BudgetPlan(settings, 0.5, timings))
+    given = {"data": shared_colours, "out": tmp_path / "run", "time_budget": 45, "epochs": 5000, "patience": 5000}
+    ended = Trainer().start(TrainSettings.model_validate({**quick, **given}))
+    assert ended.epochs < 5000
+    assert ended.run.read_events("planned")[0]["end_s"] == 0.5
+    assert ended.run.is_finished
+    assert ended.run.settings.time_budget == 45

@@ -58,8 +58,8 @@ def spoil(monkeypatch: pytest.MonkeyPatch, shared_colours: Path) -> Spoil:
     return spoiled
 
 
-def events(run: Path, name: str) -> list[dict[str, Any]]:
-    lines = [json.loads(text) for text in (run / "events.jsonl").read_text().splitlines()]
+def events(folder: Path, name: str) -> list[dict[str, Any]]:
+    lines = [json.loads(text) for text in (folder / "events.jsonl").read_text().splitlines()]
     return [{key: line[key] for key in line if key != "time"} for line in lines if line["event"] == name]
 
 
@@ -69,7 +69,7 @@ def is_finite(state: Any) -> bool:
     return not isinstance(state, torch.Tensor) or bool(torch.isfinite(state).all())
 
 
-@pytest.mark.parametrize("step", [0, 3, 4, 8])
+@pytest.mark.parametrize("step", [0, 4, 8])
 def test_a_loss_that_is_no_number_names_its_step_and_files_and_is_never_saved(
     step: int, short: Any, spoil: Spoil, tmp_path: Path
 ) -> None:
@@ -87,13 +87,6 @@ def test_a_loss_that_is_no_number_names_its_step_and_files_and_is_never_saved(
     last = checkpoint.load(tmp_path / "run/checkpoints/last.pt")
     assert last["position"]["step"] == step // STEPS_PER_EPOCH * STEPS_PER_EPOCH
     assert is_finite(last["learner"]["model"])
-
-
-def test_the_remedy_leaves_out_what_is_so_already(short: Any, spoil: Spoil) -> None:
-    spoil(range(9))
-    with pytest.raises(RunError) as raised:
-        Trainer().start(short(precision="fp32"))
-    assert raised.value.remedy.startswith("Try a smaller rate (--lr 0.0003), or --on-nan skip;")
 
 
 def test_of_a_large_batch_the_error_names_a_few_files_and_the_event_all(
@@ -141,10 +134,8 @@ def test_a_skipped_step_moves_nothing(short: Any, spoil: Spoil) -> None:
     assert not torch.equal(momentum[1], momentum[2])
 
 
-def test_looking_for_steps_to_skip_changes_nothing_where_there_are_none(
-    short: Any, whole: Any, equal: Any, came_to: Any
-) -> None:
-    assert equal(came_to(Trainer().start(short(on_nan="skip")).run), whole(short()))
+def test_looking_for_steps_to_skip_changes_nothing_where_there_are_none(short: Any, ends_as: Any) -> None:
+    ends_as(Trainer().start(short(on_nan="skip")).run)
 
 
 def test_an_epoch_of_which_every_step_was_skipped_is_an_error(short: Any, spoil: Spoil, tmp_path: Path) -> None:
@@ -226,7 +217,7 @@ def test_classes_are_named_when_their_last_image_is_lost(faults: Callable[..., D
         made.name_lost_classes()
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("_forked_ranks")
 def test_what_any_of_several_processes_cannot_read_is_named_once(short: Any, colours: Path) -> None:
     training = prepare(colours, (5, 3, 2), 0).part("train")
     lost = [sample.path for sample in training if sample.path.startswith("green")]

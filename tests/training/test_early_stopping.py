@@ -25,10 +25,6 @@ def test_an_epoch_is_the_best_where_it_is_better_than_all_before() -> None:
     assert at.best_score == -0.4
 
 
-def test_a_tie_is_not_better() -> None:
-    assert scored([0.9, 0.9], settings())[1] == [True, False]
-
-
 def test_without_a_score_the_last_epoch_is_the_best_and_patience_never_ends() -> None:
     at, best = scored([None] * 9, settings(patience=1, schedule="plateau", plateau_patience=1))
     assert best == [True] * 9

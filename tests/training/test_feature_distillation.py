@@ -52,7 +52,7 @@ def gradients(student: Any, task: Distillation, **how: Any) -> dict[str, Tensor]
     return found
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_efficientnet", "test_byobnet", "test_convnext"])
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])
 def test_chunks_and_activation_checkpointing_change_no_gradient(name: str) -> None:
     student, teacher = network(name), network("test_resnet", seed=1)
     task = distillation(student, teacher)

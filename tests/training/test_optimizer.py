@@ -31,9 +31,8 @@ def names(model: nn.Module, built: torch.optim.Optimizer) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
-def test_every_parameter_is_in_one_group(model: str, kind: str) -> None:
-    network, built = made(settings(model=model, optimizer=kind))
+def test_every_parameter_is_in_one_group(model: str) -> None:
+    network, built = made(settings(model=model))
     flat = [name for group in names(network.model, built) for name in group]
     assert len(flat) == len(set(flat))
     assert set(flat) == {name for name, _ in network.model.named_parameters()}
@@ -54,7 +53,8 @@ def ratios(**changes: Any) -> list[float]:
     """Each stage's peak rate as a share of the head's, the head first."""
     network, built = made(settings(head_epochs=0, warmup=0, **changes))
     plan = TrainingSchedule.of(settings(epochs=4, head_epochs=0, warmup=0, **changes), 40, len(network.stages) - 1)
-    shown = optimizer.set_rates(built, plan, 3)
+    optimizer.set_rates(built, plan, 3)
+    shown = max(group["lr"] for group in built.param_groups if group["stage"] == 0)
     assert shown == pytest.approx(0.01 * plan.rate(3, stage=0))
     of_group = {group["stage"]: group["lr"] / shown for group in built.param_groups}
     for group, members in zip(built.param_groups, names(network.model, built), strict=True):
@@ -79,7 +79,7 @@ def test_a_plateau_lowers_every_rate() -> None:
     plan = TrainingSchedule.of(settings(head_epochs=0), 40, len(network.stages) - 1)
     optimizer.set_rates(built, plan, 3)
     before = [group["lr"] for group in built.param_groups]
-    assert optimizer.set_rates(built, plan, 3, factor=0.1) == pytest.approx(0.1 * before[0])
+    optimizer.set_rates(built, plan, 3, factor=0.1)
     assert [group["lr"] for group in built.param_groups] == pytest.approx([0.1 * rate for rate in before])
 
 
@@ -107,14 +107,9 @@ def test_freezing_changes_no_layout_so_a_checkpoint_fits_in_every_phase(kind: st
 
 
 def test_settings_reach_the_optimizer() -> None:
-    _, sgd = made(settings(optimizer="sgd", momentum=0.7))
-    assert isinstance(sgd, torch.optim.SGD)
-    assert {(group["momentum"], group["nesterov"]) for group in sgd.param_groups} == {(0.7, False)}
-    assert type(made(settings(optimizer="adam"))[1]) is torch.optim.Adam
-    assert type(made(settings(optimizer="adamw"))[1]) is torch.optim.AdamW
-
-
-@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
-def test_the_kernels_are_fused_so_that_weights_move_together_or_not_at_all(kind: str) -> None:
-    _, built = made(settings(optimizer=kind))
-    assert {group["fused"] for group in built.param_groups} == {True}
+    kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    built = {name: made(settings(optimizer=name, momentum=0.7))[1] for name in kinds}
+    assert {name: type(one) for name, one in built.items()} == kinds
+    assert {(group["momentum"], group["nesterov"]) for group in built["sgd"].param_groups} == {(0.7, False)}
+    # Fused kernels move all weights together or not at all.
+    assert {group["fused"] for one in built.values() for group in one.param_groups} == {True}

@@ -90,10 +90,6 @@ def test_the_rate_rises_to_its_peak_and_falls_to_nothing() -> None:
     assert 0 < head[-1] < 0.001
 
 
-def test_without_warm_up_the_first_step_has_the_peak_rate() -> None:
-    assert plan(warmup=0).rate(0, stage=0) == 1.0
-
-
 @pytest.mark.parametrize("schedule", ["constant", "plateau"])
 def test_without_the_cosine_the_rate_stays_at_its_peak(schedule: str) -> None:
     made = plan(images=100, epochs=4, warmup=0.2, schedule=schedule)
@@ -113,8 +109,11 @@ def test_every_stage_warms_up_when_it_is_unfrozen() -> None:
         assert own[thawed + made.warmup_steps :] == head[thawed + made.warmup_steps :]
 
 
-def test_a_change_of_the_image_size_warms_nothing_up_again() -> None:
+def test_rates_follow_what_learns_and_not_the_image_size() -> None:
+    assert plan(warmup=0).rate(0, stage=0) == 1.0
     assert rates(plan(sizes="32,48"), 3) == rates(plan(), 3)
+    without_head = plan(head_epochs=0)
+    assert rates(without_head, STAGES) == rates(without_head)
 
 
 def test_what_never_learns_has_no_rate() -> None:
@@ -122,11 +121,6 @@ def test_what_never_learns_has_no_rate() -> None:
     assert set(rates(made, 3)) == {0.0}
     assert max(rates(made, 2)) > 0
     assert set(rates(plan(trainable_stages=0), 1)) == {0.0}
-
-
-def test_without_a_head_phase_all_stages_go_alike() -> None:
-    made = plan(head_epochs=0)
-    assert rates(made, STAGES) == rates(made)
 
 
 def test_max_steps_ends_the_cosine_there() -> None:

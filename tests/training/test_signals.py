@@ -1,30 +1,21 @@
 """Ctrl-C and SIGTERM end a run at a step boundary, saved, and with the way to go on."""
 
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lensmith.cli import main
+from lensmith.training.learner import Learner
+from lensmith.training.run_dir.run import Run
 from lensmith.training.signals import EXIT_CODES, Interruption
-
-Start = Callable[..., subprocess.Popen[str]]
-
-LENSMITH = (str(Path(sys.executable).with_name("lensmith")),)
-SLOW = (
-    sys.executable,
-    "-c",
-    "import time; from lensmith.training.learner import Learner; Learner.training_step = lambda *_: time.sleep(100);"
-    "from lensmith.cli import main; main()",
-)
-"""The same with steps that take longer than anybody waits."""
 
 
 def test_a_signal_is_a_flag_and_a_second_one_is_the_system_s_again() -> None:
@@ -50,128 +41,82 @@ def test_handlers_are_put_back_also_after_an_error() -> None:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """`lensmith` in a process group of its own, standing in tmp_path."""
-    started: list[subprocess.Popen[str]] = []
-
-    def run(*arguments: str, program: tuple[str, ...] = LENSMITH, **settings: Any) -> subprocess.Popen[str]:
-        flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
-        # With several threads in a data worker, as users have them, each could be hit by a signal.
-        environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-        process = subprocess.Popen(
-            [*program, *arguments, *flags], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path,
-            start_new_session=True, env=environment,
-        )  # fmt: skip
-        started.append(process)
-        return process
-
-    yield run
-    for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
-@pytest.fixture
-def train(start: Start, quick: dict[str, Any], shared_colours: Path) -> Start:
-    """`lensmith train` into tmp_path/run, for a minute unless told otherwise."""
+def arguments(quick: dict[str, Any], shared_colours: Path, tmp_path: Path, _no_plots: None) -> list[str]:
+    """Arguments of `lensmith train` into tmp_path/run, for a minute, with two data-loader workers."""
     del quick["pretrained"]
-
-    def run(**settings: Any) -> subprocess.Popen[str]:
-        chosen = {**quick, "epochs": 400, "patience": 400, "out": "run", **settings}
-        return start("train", str(shared_colours), "--no-pretrained", **chosen)
-
-    return run
+    # A head on features needs no workers, so there is no phase of its own.
+    chosen = {**quick, "epochs": 400, "patience": 400, "head_epochs": 0, "out": tmp_path / "run", "loader_workers": 2}
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in chosen.items()]
+    return ["train", str(shared_colours), "--no-pretrained", *flags]
 
 
-def wait_for(run: Path, event: str, process: subprocess.Popen[str]) -> None:
-    """Until the event is in the run's events.jsonl."""
-    deadline = time.monotonic() + 120
-    while not (run / "events.jsonl").exists() or f'"event": "{event}"' not in (run / "events.jsonl").read_text():
-        assert process.poll() is None, process.communicate()
+def in_group(leader: int) -> list[int]:
+    """The processes of a group."""
+    found = subprocess.run(["pgrep", "-g", str(leader)], capture_output=True, text=True, check=False)
+    return [int(number) for number in found.stdout.split()]
+
+
+def wait_until(done: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 100
+    while not done():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def in_group(leader: int) -> list[int]:
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[2]) == leader:
-            found.append(int(folder.name))
-    return found
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_a_signal_to_the_whole_group_saves_and_says_how_to_go_on(
-    train: Start, tmp_path: Path, number: signal.Signals, workers: int
+    arguments: list[str], tmp_path: Path, number: signal.Signals
 ) -> None:
-    process, run = train(loader_workers=workers), tmp_path / "run"
-    wait_for(run, "epoch", process)
+    # With several threads in a data worker, as users have them, each could be hit by a signal.
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lensmith", *arguments], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "2"},
+    )  # fmt: skip
+    run = tmp_path / "run"
+    wait_until(lambda: process.poll() is not None or ((run / "run.json").exists() and Run.open(run).history()))
     os.killpg(process.pid, number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 75}[number]
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 75}[number], err
     assert out == ""
-    usual = ("epoch ", "test_resnet on cpu", "Split 5:3:2", "features of 18 images")
+    usual = ("epoch ", "test_resnet on cpu", "Split 5:3:2")
     told = [line for line in err.splitlines() if not line.startswith(usual)]
     assert len(told) == 1, err  # one paragraph, and nothing from the data workers
     assert re.fullmatch(
-        r"lensmith: The run run was to take 1,200 steps\. "
-        rf"{number.name} stopped it after step [\d,]+, and it is saved\. Resume it with: lensmith train --resume run",
+        rf"lensmith: The run {run} was to take 1,200 steps\. "
+        rf"{number.name} stopped it after step [\d,]+, and it is saved\. Resume it with: lensmith train --resume {run}",
         told[0],
     )
     assert not in_group(process.pid)
-    last = json.loads((run / "events.jsonl").read_text().splitlines()[-1])
-    assert (last["event"], last["signal"]) == ("interrupted", number.name)
+    assert Run.open(run).read_events("interrupted")[0]["signal"] == number.name
 
 
-@pytest.mark.slow
-def test_what_it_says_goes_on_to_a_bundle(train: Start, start: Start, tmp_path: Path) -> None:
-    process, run = train(epochs=12, loader_workers=1), tmp_path / "run"
-    wait_for(run, "epoch", process)
-    os.kill(process.pid, signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 75
-    words = err.splitlines()[-1].partition("Resume it with: lensmith train ")[2].split()
-    assert words == ["--resume", "run"]
-    again = start("train", *words, "--json")
-    out, err = again.communicate(timeout=120)
-    assert again.returncode == 0, err
-    result = json.loads(out)
-    assert (tmp_path / result["bundle"] / "bundle.json").is_file()
-    assert result["steps"] == 36
-    epochs = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in epochs if line["event"] == "epoch"] == list(range(1, 13))
+def test_a_second_ctrl_c_does_not_wait_for_the_step(
+    arguments: list[str], tmp_path: Path, fork: Callable[[Callable[[], object]], int],
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def step(*_: Any) -> None:
+        for _ in range(2):
+            os.killpg(0, signal.SIGINT)
+        time.sleep(100)
 
-
-@pytest.mark.slow
-def test_a_second_ctrl_c_does_not_wait_for_the_step(train: Start, tmp_path: Path) -> None:
-    process = train(loader_workers=2, program=SLOW)
-    wait_for(tmp_path / "run", "phase", process)
-    time.sleep(2)  # until the first step is under way
-    for _ in range(2):
-        os.killpg(process.pid, signal.SIGINT)
-        time.sleep(0.5)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert "Traceback" not in err
-    assert not in_group(process.pid)
+    monkeypatch.setattr(Learner, "training_step", step)
+    child = fork(lambda: (os.setsid(), main(arguments)))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
+    assert "Traceback" not in capfd.readouterr().err
+    wait_until(lambda: not in_group(child))
     assert [file.name for file in (tmp_path / "run/checkpoints").iterdir()] == ["last.pt"]
 
 
-@pytest.mark.slow
-def test_data_workers_do_not_outlive_a_killed_run(train: Start, tmp_path: Path) -> None:
-    process = train(loader_workers=2, head_epochs=0)  # a head on features needs no workers
-    wait_for(tmp_path / "run", "epoch", process)
-    assert len(in_group(process.pid)) == 5  # two for training, two for validation
-    process.kill()
-    process.wait()
-    deadline = time.monotonic() + 30
-    while in_group(process.pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+def test_data_workers_do_not_outlive_a_killed_run(
+    arguments: list[str], fork: Callable[[Callable[[], object]], int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def step(*_: Any) -> None:
+        (tmp_path / "workers").write_text(str(len(in_group(os.getpid()))))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(Learner, "training_step", step)
+    child = fork(lambda: (os.setsid(), main(arguments)))
+    os.waitpid(child, 0)
+    assert (tmp_path / "workers").read_text() == "3"  # two workers for training, and the run itself
+    wait_until(lambda: not in_group(child))

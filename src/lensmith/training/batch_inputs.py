@@ -18,10 +18,8 @@ class BatchInputs:
     """Turns loaded batches into the step's inputs and targets.
 
     Args:
-        augment: the run's augmentation.
         mixer: MixUp and CutMix; None: images are not mixed.
         seed: the run's seed, which the mixing draws from.
-        device: the device that trains.
 
     Attributes:
         mixes: whether the phase mixes images.

@@ -113,12 +113,7 @@ class BudgetPlan:
 
 
 def plan(settings: TrainSettings, images: ImageSet, device: torch.device) -> BudgetPlan:
-    """Choose what the settings leave open, so that the run ends within `time_budget`.
-
-    Args:
-        settings: the run's settings; an image size or number of stages that they name is not changed.
-        images: the images, in parts.
-        device: the device that trains.
+    """Choose what the settings leave open (image size, stages, epochs), so that the run ends within `time_budget`.
 
     Raises:
         SettingsError: the time is too short even for a head alone.

@@ -28,11 +28,7 @@ class EpochSteps:
         self.peak = PeakMemory(self.device)
 
     def run_epoch(self, phase: Phase, batches: Batches) -> None:
-        """Take the rest of the epoch's steps.
-
-        Args:
-            phase: the current phase.
-            batches: the phase's batches of images or features, in the order of `order`.
+        """Take the rest of the epoch's steps, on the phase's batches of images or features.
 
         Raises:
             RunInterruptedError: a signal asked the run to stop; it is saved.

@@ -17,10 +17,8 @@ from lensmith.training.models.backbone import evaluating
 def feature_hook(head: nn.Module | None) -> Iterator[list[Tensor]]:
     """Collect the inputs of a head during the block; the hook is removed afterwards, so that no copy inherits it.
 
-    Activation checkpointing makes no difference: it runs stages of the backbone again, never the head.
-
-    Args:
-        head: the network's last layer; None: nothing is collected.
+    Activation checkpointing makes no difference: it runs stages of the backbone again, never the head. Without a head
+    nothing is collected.
 
     Yields:
         The features of each call so far, float32 (N, F), with gradients, after dropout.

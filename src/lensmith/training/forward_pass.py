@@ -14,7 +14,6 @@ class ForwardPass:
     Args:
         model: the network, on the device; float32 (N, 3, S, S), normalised → logits (N, C).
         preprocessing: the run's preprocessing, whose mean and std normalise the images.
-        device: the device that trains.
 
     Attributes:
         precision: the number format of mixed precision: fp32, bf16 or fp16.

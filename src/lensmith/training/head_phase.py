@@ -21,12 +21,7 @@ def solves_head(context: TrainingContext, phase: Phase) -> bool:
 
 
 def solve_head(context: TrainingContext, phase: Phase, inputs: PhaseInputs) -> None:
-    """Solve for the head in the place of all epochs of its phase.
-
-    Args:
-        context: the training.
-        phase: the head's phase; afterwards its last epoch is the current one.
-        inputs: the phase's features.
+    """Solve for the head in the place of all epochs of its phase; afterwards its last epoch is the current one.
 
     Raises:
         StoppedError: a signal asked the run to stop.

@@ -39,12 +39,8 @@ class Learner:
 
     Args:
         network: the network, as `backbone.build` made it.
-        settings: the run's settings.
-        preprocessing: the run's preprocessing.
         labels: class names, in order.
         counts: number of training images by class number.
-        device: the device that trains.
-        world: the ranks that train together.
 
     Attributes:
         model: the network's module, on the device.

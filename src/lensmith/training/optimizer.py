@@ -7,7 +7,6 @@ checkpoint fits in any phase. The fused kernels change all weights in one call, 
 import math
 
 import torch
-from torch import nn
 
 from lensmith.config import TrainSettings
 from lensmith.training.models.backbone import Network
@@ -25,7 +24,8 @@ def build(network: Network, settings: TrainSettings) -> torch.optim.Optimizer:
         for decays in (False, True):
             members = [parameters[name] for name in names if (parameters[name].ndim > 1) == decays]
             if members:
-                groups.append(_group(members, stage, peak(settings, stage, len(network.stages) - 1), decays, settings))
+                highest, decay = peak(settings, stage, len(network.stages) - 1), settings.weight_decay * decays
+                groups.append({"params": members, "stage": stage, "peak": highest, "weight_decay": decay})
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=True)
     kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
@@ -47,18 +47,10 @@ def peak(settings: TrainSettings, stage: int, last: int) -> float:
     return settings.lr * near * math.pow(far / near, (stage - 1) / max(1, last - 1))
 
 
-def set_rates(optimizer: torch.optim.Optimizer, schedule: TrainingSchedule, step: int, factor: float = 1.0) -> float:
-    """Set every group's learning rate for a 0-based step; returns the head's.
-
-    Args:
-        optimizer: an optimizer that `build` made.
-        schedule: the run's schedule.
-        step: the 0-based step.
-        factor: the share of the rates that plateaus have left, 0..1.
-    """
+def set_rates(optimizer: torch.optim.Optimizer, schedule: TrainingSchedule, step: int, factor: float = 1.0) -> None:
+    """Set every group's learning rate for a 0-based step; `factor` is the share that plateaus have left, 0..1."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * schedule.rate(step, stage=group["stage"]) * factor
-    return max(float(group["lr"]) for group in optimizer.param_groups if group["stage"] == 0)
 
 
 @torch.no_grad()
@@ -77,9 +69,3 @@ def allocate_state(optimizer: torch.optim.Optimizer) -> None:
                 state = {"step": torch.zeros((), dtype=torch.float32, device=parameter.device)}
                 state |= {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
             optimizer.state[parameter] = state  # only now, so that a failed try leaves no half of it
-
-
-def _group(
-    members: list[nn.Parameter], stage: int, peak: float, decays: bool, settings: TrainSettings
-) -> dict[str, object]:
-    return {"params": members, "stage": stage, "peak": peak, "weight_decay": settings.weight_decay if decays else 0.0}

@@ -74,10 +74,6 @@ class Teacher(nn.Module):
 def require_apart(path: Path, images: ImageSet) -> None:
     """Refuse data leakage: a student that learns from images its teacher validates on, or the other way round.
 
-    Args:
-        path: the teacher's run folder.
-        images: the student's images, in parts.
-
     Raises:
         RunError: there is no run.
         SettingsError: the teacher was trained for other classes, or on other parts of the same images.

@@ -19,12 +19,7 @@ MOST_IMAGES = 16
 
 
 class TrialSteps:
-    """Forward and backward passes on noise.
-
-    Args:
-        forward: the network as the phase runs it.
-        micro: the network's micro-batcher, whose BatchNorm layers are used as in a step.
-    """
+    """Forward and backward passes on noise, through the network as the present phase runs it."""
 
     def __init__(self, forward: ForwardPass, micro: MicroBatcher) -> None:
         self.forward, self.micro, self.device = forward, micro, forward.device
@@ -37,11 +32,7 @@ class TrialSteps:
             torch.cuda.synchronize(self.device)
 
     def fastest(self, settings: TrainSettings, phase: Phase) -> tuple[str, str]:
-        """Precision autotuning: the fastest precision and memory layout, measured once on this machine.
-
-        Args:
-            settings: the run's settings.
-            phase: the phase, whose frozen layers and image size are in force.
+        """Precision autotuning: the phase's fastest precision and memory layout, measured once on this machine.
 
         Returns:
             Precision (fp32, bf16 or fp16) and layout (channels_last or channels_first).

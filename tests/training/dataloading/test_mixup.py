@@ -74,8 +74,3 @@ def test_one_picture_alone_stays_as_it_is() -> None:
         mixed, targets = Mixer(1.0, 1.0, CLASSES)(pictures, labels, 0, step)
         assert torch.allclose(mixed, pictures)
         assert torch.allclose(targets, torch.tensor([[1.0, 0, 0]]))
-
-
-def test_nothing_to_mix_is_a_mistake() -> None:
-    with pytest.raises(ValueError, match="neither"):
-        Mixer(0.0, 0.0, CLASSES)

@@ -1,15 +1,16 @@
 """Scripts in processes of their own, where settings of the heap and limits of memory harm nobody."""
 
+import json
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-HEAD = """
-import os, resource, torch
+SERVER = """
+import json, os, resource, sys, traceback, torch
 from lensmith.training.microbatch import malloc, memory, usage
 torch.set_num_threads(1)
 cpu = torch.device("cpu")
@@ -21,18 +22,40 @@ def step():
     small = torch.ones(100)
     del tensors
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+for line in sys.stdin:
+    if os.fork() == 0:
+        try:
+            exec(json.loads(line), globals())
+        except Exception:
+            traceback.print_exc()
+            os._exit(1)
+        sys.stdout.flush()
+        os._exit(0)
+    print("ended", os.wait()[1], flush=True)
 """
-"""`step` takes and frees 200 MB, and returns the number of page faults."""
+"""Runs each script that it is sent in a process forked from here. `step` takes and frees 200 MB, and returns the number
+of page faults."""
 
 
-@pytest.fixture
-def run_script() -> Callable[[str], list[Any]]:
-    """Runs a script after HEAD: the words and whole numbers that it prints."""
+@pytest.fixture(scope="session")
+def run_script() -> Iterator[Callable[[str], list[Any]]]:
+    """Runs a script in a process that has imported torch, and little else: the words and whole numbers it prints."""
+    server = subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert server.stdin is not None
+    assert server.stdout is not None
+    sent, printed = server.stdin, server.stdout
 
     def run(script: str) -> list[Any]:
-        command = [sys.executable, "-c", HEAD + textwrap.dedent(script)]
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        return [int(word) if word.isdecimal() else word for word in done.stdout.split()]
+        print(json.dumps(textwrap.dedent(script)), file=sent, flush=True)
+        words: list[Any] = []
+        for line in printed:
+            if line.startswith("ended"):
+                assert line == "ended 0\n"
+                return words
+            words += [int(word) if word.isdecimal() else word for word in line.split()]
+        raise AssertionError("the server has ended")
 
-    return run
+    yield run
+    sent.close()
+    server.wait()

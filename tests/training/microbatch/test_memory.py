@@ -57,7 +57,7 @@ def test_other_errors_are_not_taken_for_it(error: BaseException) -> None:
     assert not is_out_of_memory(error)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("_little_to_collect")
 def test_what_runs_out_is_tried_again_and_then_given_up() -> None:
     left = [MemoryError(), MemoryError()]
 
@@ -78,7 +78,6 @@ def test_what_runs_out_is_tried_again_and_then_given_up() -> None:
         retry_out_of_memory(fails, CPU, "a wrong value")
 
 
-@pytest.mark.slow
 @linux
 def test_under_a_cap_too_much_raises_and_afterwards_the_limit_is_as_before(run_script: Run) -> None:
     printed = run_script("""
@@ -100,7 +99,6 @@ def test_under_a_cap_too_much_raises_and_afterwards_the_limit_is_as_before(run_s
     assert printed == ["True", "RuntimeError"]
 
 
-@pytest.mark.slow
 @linux
 def test_processes_share_the_memory_and_a_child_can_lift_the_cap(run_script: Run) -> None:
     printed = run_script("""
@@ -116,7 +114,6 @@ def test_processes_share_the_memory_and_a_child_can_lift_the_cap(run_script: Run
     assert printed == ["True"] * 3
 
 
-@pytest.mark.slow
 @linux
 def test_the_peak_is_of_the_time_since_it_was_last_taken(run_script: Run) -> None:
     low, high, again = run_script("""
@@ -130,7 +127,6 @@ def test_the_peak_is_of_the_time_since_it_was_last_taken(run_script: Run) -> Non
     assert high - again > 0.95 * 2**28
 
 
-@pytest.mark.slow
 @linux
 def test_blocks_that_are_freed_after_a_failure_go_back_to_the_system(run_script: Run) -> None:
     """Of 20 MB each, which the C library keeps in its heap once it has seen that such blocks come and go."""

@@ -5,6 +5,7 @@ import itertools
 import os
 import pickle
 import resource
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -51,18 +52,14 @@ def test_what_is_saved_is_read_back_and_the_one_before_is_kept(tmp_path: Path) -
     assert step(checkpoint.load(folder / "last.pt")) == 3
     assert step(checkpoint.load(folder / "previous.pt")) == 2
     assert checkpoint.load(folder / "last.pt")["position"] == {"step": 3, "score": None}
+    assert step(torch.load(folder / "last.pt", weights_only=True)) == 3
     assert checkpoint.recover(folder) is None
 
 
-def test_torch_reads_it_too(tmp_path: Path) -> None:
-    save(tmp_path, 1)
-    assert step(torch.load(tmp_path / "last.pt", weights_only=True)) == 1
-
-
-def test_every_changed_byte_is_noticed(tmp_path: Path) -> None:
+def test_a_changed_byte_anywhere_is_noticed(tmp_path: Path) -> None:
     save(tmp_path, 1)
     whole = (tmp_path / "last.pt").read_bytes()
-    for place in range(len(whole)):
+    for place in range(0, len(whole), 7):
         (tmp_path / "last.pt").write_bytes(whole[:place] + bytes([whole[place] ^ 0x20]) + whole[place + 1 :])
         with pytest.raises(RunError, match="cannot be read"):
             checkpoint.load(tmp_path / "last.pt")
@@ -121,9 +118,9 @@ def newest(folder: Path) -> int:
 @pytest.mark.slow
 def test_killed_at_any_line_of_saving_it_leaves_a_whole_one(tmp_path: Path, in_child: InChild) -> None:
     left = []
+    save(tmp_path / "before", 1, 2)
     for line in itertools.count(1):
-        folder = tmp_path / str(line)
-        save(folder, 1, 2)
+        folder = Path(shutil.copytree(tmp_path / "before", tmp_path / str(line)))
 
         def killed(line: int = line, folder: Path = folder) -> None:
             lines = itertools.count(1)

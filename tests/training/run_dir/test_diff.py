@@ -76,7 +76,7 @@ def test_images_that_moved_to_another_part_are_refused(colours: Path, stopped: A
 
 
 def test_images_that_are_gone_are_said_to_be_gone_and_may_lie_elsewhere(
-    colours: Path, stopped: Any, short: Any, whole: Any, equal: Any, monkeypatch: pytest.MonkeyPatch, came_to: Any
+    colours: Path, stopped: Any, ends_as: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = stopped(4, data=colours)
     moved = colours.rename(colours.with_name("elsewhere"))
@@ -84,7 +84,7 @@ def test_images_that_are_gone_are_said_to_be_gone_and_may_lie_elsewhere(
         Trainer().resume(run)
     monkeypatch.chdir(moved.parent)
     ended = Trainer().resume(run, {"data": Path("elsewhere")})
-    assert equal(came_to(ended.run), whole(short()))
+    ends_as(ended.run)
     assert Run.open(run).images.root == moved
     assert Run.open(run).source == moved
 

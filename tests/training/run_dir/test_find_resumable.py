@@ -1,6 +1,8 @@
 """`--resume auto`: the same command line finds its run again, and no other."""
 
+import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,21 +37,25 @@ def test_with_out_it_is_the_run_there_finished_or_not(stopped: Any, short: Short
 
 
 def test_without_out_it_is_the_newest_unfinished_run_with_this_data_and_these_settings(
-    stopped: Any, short: Short, colours: Path
+    stopped: Any, short: Short, tmp_path: Path
 ) -> None:
-    runs = {
-        name: stopped(4, out=Path("runs") / name, **changes)
-        for name, changes in {"old": {}, "new": {}, "other rate": {"lr": 0.1}, "other data": {"data": colours}}.items()
-    }
-    Trainer().start(short(out=Path("runs/done"), epochs=3))
-    (Path("runs/done/bundle")).mkdir()
-    Path("runs/broken").mkdir()
-    Path("runs/broken/run.json").write_text("{}")
+    stopped(4, out=Path("runs/old"))
     for age, name in enumerate(["broken", "done", "other data", "other rate", "new", "old"]):
-        os.utime(Path("runs") / name / "run.json", (1e9 - age, 1e9 - age))
-    assert find_resumable.find(short(out=None)) == runs["new"]
-    assert find_resumable.find(short(out=None, loader_workers=1, device="auto", save_minutes=1.0)) == runs["new"]
-    assert find_resumable.find(short(out=None, lr=0.1)) == runs["other rate"]
+        run = Path("runs") / name
+        if name != "old":
+            shutil.copytree("runs/old", run)
+        description = json.loads((run / "run.json").read_text())
+        if name == "other rate":
+            description["settings"]["lr"] = 0.1
+        if name == "other data":
+            description["data"]["source"] = str(tmp_path)
+        (run / "run.json").write_text("{}" if name == "broken" else json.dumps(description))
+        os.utime(run / "run.json", (1e9 - age, 1e9 - age))
+    Run.open(Path("runs/done")).record("end")
+    Path("runs/done/bundle").mkdir()
+    assert find_resumable.find(short(out=None)) == Path("runs/new")
+    assert find_resumable.find(short(out=None, loader_workers=1, device="auto", save_minutes=1.0)) == Path("runs/new")
+    assert find_resumable.find(short(out=None, lr=0.1)) == Path("runs/other rate")
     assert find_resumable.find(short(out=None, lr=0.2)) is None
 
 

@@ -55,18 +55,17 @@ def shown(path: Path, *wanted: Colour) -> set[Colour]:
     }  # fmt: skip
 
 
-HISTORIES = {
-    "two phases": [epoch(1, "head"), epoch(2, "head"), epoch(3), epoch(4, best=False)],
-    "one epoch": [epoch(1, "head")],
-    "no validation": [epoch(1, validated=False)],
-    "two phases without validation": [epoch(1, "head@32", validated=False), epoch(2, validated=False, best=False)],
-    "gradual": [epoch(1, "head"), epoch(2, "last 1"), epoch(3, "last 2"), epoch(4)],
-}
-
-
-@pytest.mark.parametrize("name", HISTORIES)
-def test_curves_are_a_picture(tmp_path: Path, name: str) -> None:
-    draw_curves(HISTORIES[name], tmp_path / "curves.png")
+@pytest.mark.parametrize(
+    "history",
+    [
+        [epoch(1, "head"), epoch(2, "last 1"), epoch(3), epoch(4, best=False)],
+        [epoch(1, "head")],
+        [epoch(1, "head@32", validated=False), epoch(2, validated=False, best=False)],
+    ],
+    ids=["phases", "one epoch", "no validation"],
+)
+def test_curves_are_a_picture(tmp_path: Path, history: list[dict[str, Any]]) -> None:
+    draw_curves(history, tmp_path / "curves.png")
     assert len(colours_of(tmp_path / "curves.png")) > 50
 
 
@@ -78,26 +77,22 @@ def test_curves_show_validation_and_the_best_epoch_where_there_is_one(tmp_path: 
     assert shown(tmp_path / "without.png", ORANGE, GREEN) == set()
 
 
-TOLD = {
-    "nothing happened": [memory(1), memory(40)],
-    "one point": [memory(1)],
-    "retries": [memory(1), oom(9), memory(9, 2), oom(20, 4), memory(20, 4), memory(60, 3)],
-    "checkpointing": [memory(1), oom(2, 4), memory(2, 4, checkpointing=True), memory(30, 2, checkpointing=True)],
-}
+@pytest.mark.parametrize(
+    ("events", "marks"),
+    [
+        ([memory(1)], set()),
+        ([memory(1), oom(9), memory(9, 2), oom(20, 4), memory(20, 4), memory(60, 3)], {RED}),
+        ([memory(1), oom(2, 4), memory(2, 4, checkpointing=True), memory(30, 2, checkpointing=True)], {RED, ORANGE}),
+    ],
+    ids=["nothing happened", "retries", "checkpointing"],
+)
+def test_memory_marks_what_ran_out_and_what_was_computed_again(
+    tmp_path: Path, events: list[dict[str, Any]], marks: set[Colour]
+) -> None:
+    draw_memory(events, tmp_path / "memory.png")
+    assert shown(tmp_path / "memory.png", RED, ORANGE) == marks
 
 
-@pytest.mark.parametrize("name", TOLD)
-def test_memory_is_a_picture(tmp_path: Path, name: str) -> None:
-    draw_memory(TOLD[name], tmp_path / "memory.png")
-    assert len(colours_of(tmp_path / "memory.png")) > 50
-
-
-def test_memory_marks_what_ran_out_and_what_was_computed_again(tmp_path: Path) -> None:
-    for name, wanted in (("nothing happened", set()), ("retries", {RED}), ("checkpointing", {RED, ORANGE})):
-        draw_memory(TOLD[name], tmp_path / "memory.png")
-        assert shown(tmp_path / "memory.png", RED, ORANGE) == wanted, name
-
-
-def test_without_anything_told_of_memory_there_is_no_picture(tmp_path: Path) -> None:
+def test_without_memory_events_there_is_no_picture(tmp_path: Path) -> None:
     draw_memory([], tmp_path / "memory.png")
     assert not list(tmp_path.iterdir())

@@ -125,14 +125,6 @@ def test_an_event_tells_of_memory_when_the_chunks_change_and_else_now_and_then(
     }  # fmt: skip
 
 
-def test_each_step_that_ran_out_of_memory_is_an_event(tmp_path: Path) -> None:
-    with recorder(tmp_path) as made:
-        made.step(1, 1, FIGURES, outcome(), 100)
-        made.step(2, 2, FIGURES, outcome(4, retries=2), 100)
-        made.step(3, 3, FIGURES, outcome(4), 100)
-    assert [(line["step"], line["retries"], line["chunks"]) for line in told(tmp_path, "oom")] == [(2, 2, 4)]
-
-
 def test_of_a_run_each_step_that_ran_out_of_memory_is_told_however_fast_it_is(
     short: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,7 +137,7 @@ def test_of_a_run_each_step_that_ran_out_of_memory_is_told_however_fast_it_is(
     monkeypatch.setattr(Learner, "training_step", take)
     monkeypatch.setattr(epoch_steps, "SHOW_EVERY_S", math.inf)
     run = Trainer().start(short()).run
-    assert [line["step"] for line in told(run.path, "oom")] == [2, 5]
+    assert [(line["step"], line["retries"]) for line in run.read_events("oom")] == [(2, 1), (5, 1)]
     assert [line["oom_retries"] for line in run.history()] == [1, 1, 0]
 
 

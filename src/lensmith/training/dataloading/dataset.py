@@ -61,11 +61,7 @@ class ImageDataset(Dataset[Any]):
     """Samples of one part, decoded on demand.
 
     Args:
-        images: the set that the samples belong to.
-        samples: the part's samples.
-        how: the model's preprocessing.
         augment: augmentation of training images; None for validation, which preprocesses exactly as the service does.
-        seed: the run's seed, for augmentation.
     """
 
     def __init__(

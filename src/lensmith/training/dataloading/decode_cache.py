@@ -65,14 +65,7 @@ class DecodedPictures:
 
 
 def is_worthwhile(images: ImageSet, samples: Sequence[Sample], shortest_px: int, epochs: int) -> bool:
-    """Whether the cache saves enough time, estimated by decoding some of the pictures.
-
-    Args:
-        images: the set of images.
-        samples: samples that each epoch decodes.
-        shortest_px: shorter side in pixels, see `imaging.decode`.
-        epochs: number of epochs.
-    """
+    """Whether the cache saves enough time in so many epochs, estimated by decoding some of the pictures."""
     some = [samples[number * len(samples) // SAMPLE] for number in range(SAMPLE)] if len(samples) > SAMPLE else samples
     if not some:
         return False

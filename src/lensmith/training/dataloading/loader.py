@@ -25,9 +25,7 @@ _WORKER_LOST = ("Caught MemoryError", "MemoryError: ", "is killed by signal", "e
 def default_loader_workers(device: torch.device, processes: int = 1) -> int:
     """Number of data-loader workers that measured well: all cores beside a GPU; half of them where the CPU trains.
 
-    Args:
-        device: the device that trains.
-        processes: number of ranks on this machine that share its cores.
+    Each of `processes` ranks on this machine gets its share of the cores.
     """
     cores = allowed_cores() // processes
     return min(8, cores) if device.type == "cuda" else min(4, cores // 2)

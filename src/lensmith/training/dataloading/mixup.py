@@ -22,13 +22,8 @@ class Mixer:
     """
 
     def __init__(self, mixup: float, cutmix: float, classes: int) -> None:
-        self._transforms = [
-            kind(alpha=alpha, num_classes=classes)
-            for kind, alpha in ((v2.MixUp, mixup), (v2.CutMix, cutmix))
-            if alpha > 0
-        ]
-        if not self._transforms:
-            raise ValueError("neither mixup nor cutmix is above 0")
+        kinds = ((v2.MixUp, mixup), (v2.CutMix, cutmix))
+        self._transforms = [kind(alpha=alpha, num_classes=classes) for kind, alpha in kinds if alpha > 0]
 
     def __call__(self, pictures: Tensor, labels: Tensor, seed: int, step: int) -> tuple[Tensor, Tensor]:
         """Mix a batch of at least one image.

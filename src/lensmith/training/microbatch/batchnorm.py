@@ -25,14 +25,8 @@ def training_batchnorms(model: nn.Module) -> list[_BatchNorm]:
     return [m for m in model.modules() if isinstance(m, _BatchNorm) and (m.training or m.running_mean is None)]
 
 
-@dataclass
-class _RunningStatistics:
-    """A layer's own buffers, float32 (C,) each, put aside while others collect a step's statistics."""
-
-    mean: Tensor | None
-    var: Tensor | None
-    momentum: float | None
-    batches: Tensor | None
+_OWN = ("running_mean", "running_var", "momentum", "num_batches_tracked")
+"""What is put aside of a layer while other buffers collect a step's statistics."""
 
 
 @dataclass
@@ -60,7 +54,7 @@ class GhostBatchNorm:
         self._sizes: Sequence[int] = ()
         self._counting = False
         self._synchronized = False
-        self._running: dict[_BatchNorm, _RunningStatistics] = {}
+        self._own: dict[_BatchNorm, dict[str, Any]] = {}
         self._step = {
             layer: _StepStatistics(_like(layer.running_mean), _like(layer.running_var)) for layer in self.layers
         }
@@ -74,12 +68,11 @@ class GhostBatchNorm:
         """
         self._synchronized = synchronized and self.group is not None
         for layer, step in self._step.items():
-            self._running[layer] = _RunningStatistics(
-                layer.running_mean, layer.running_var, layer.momentum, layer.num_batches_tracked
-            )
+            self._own[layer] = {name: getattr(layer, name) for name in _OWN}
             step.virtual_batches = 0
             if layer.running_mean is not None:
-                if not _alike(_tensor(step.mean), layer.running_mean):  # the network was moved
+                mean = _tensor(step.mean)
+                if (mean.device, mean.dtype) != (layer.running_mean.device, layer.running_mean.dtype):  # moved
                     step.mean, step.var = _like(layer.running_mean), _like(layer.running_var)
                 layer.running_mean, layer.running_var, layer.num_batches_tracked = step.mean, step.var, None
             layer.forward = functools.partial(self._forward, layer)  # type: ignore[method-assign]
@@ -89,18 +82,17 @@ class GhostBatchNorm:
         try:
             yield
         finally:
-            for layer, running in self._running.items():
+            for layer, own in self._own.items():
                 del layer.forward
-                layer.running_mean, layer.running_var = running.mean, running.var
-                layer.momentum, layer.num_batches_tracked = running.momentum, running.batches
-            self._running = {}
+                for name, value in own.items():
+                    setattr(layer, name, value)
+            self._own = {}
 
     @contextmanager
     def chunk(self, sizes: Sequence[int]) -> Iterator[None]:
-        """Count the forward pass inside the block; the backward pass stays outside, as checkpointing repeats forward.
+        """Count the forward pass of virtual batches of `sizes` images; the backward pass stays outside the block.
 
-        Args:
-            sizes: images in each virtual batch of the chunk.
+        Activation checkpointing repeats forward passes on the way back, which must not be counted.
         """
         self._sizes, self._counting = sizes, True
         try:
@@ -161,8 +153,8 @@ class GhostBatchNorm:
         step, outputs = self._step[layer], []
         for part, size in zip(parts, self._sizes, strict=not rest):
             if size == 1 and not rest and not self._synchronized and step.mean is not None:
-                running = self._running[layer]
-                outputs.append(_normalised_by(layer, _tensor(running.mean), _tensor(running.var), part))
+                own = self._own[layer]
+                outputs.append(_normalised_by(layer, own["running_mean"], own["running_var"], part))
                 continue
             # Momentum 1/n makes the buffer the mean over n virtual batches; 0 where checkpointing repeats a forward.
             step.virtual_batches += self._counting
@@ -224,10 +216,6 @@ def _normalised_by(layer: _BatchNorm, mean: Tensor, var: Tensor, x: Tensor) -> T
 
 def _like(buffer: Tensor | None) -> Tensor | None:
     return None if buffer is None else torch.empty_like(buffer)
-
-
-def _alike(first: Tensor, second: Tensor) -> bool:
-    return first.device == second.device and first.dtype == second.dtype
 
 
 def _tensor(buffer: Tensor | None) -> Tensor:

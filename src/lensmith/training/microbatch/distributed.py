@@ -46,7 +46,7 @@ class World:
         self._flat: Tensor | None = None
 
     @classmethod
-    def join(cls, timeout_s: float = TIMEOUT_S) -> World:
+    def join(cls) -> World:
         """The world that `torchrun` or `launch` described in the environment; else a world of one."""
         size = int(os.environ.get("WORLD_SIZE", "1"))
         if size == 1:
@@ -54,7 +54,7 @@ class World:
         if not dist.is_initialized():
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             rank, where = int(os.environ["RANK"]), os.environ.get(RENDEZVOUS, "env://")
-            dist.init_process_group(backend, where, timedelta(seconds=timeout_s), world_size=size, rank=rank)
+            dist.init_process_group(backend, where, timedelta(seconds=TIMEOUT_S), world_size=size, rank=rank)
         local_rank, local_size = (int(os.environ.get(name, "0")) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
         return cls(dist.get_rank(), dist.get_world_size(), local_rank, local_size or dist.get_world_size())
 

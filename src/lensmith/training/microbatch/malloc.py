@@ -35,7 +35,7 @@ def return_freed_memory(*, ran_out: bool = False) -> None:
     _ran_out = _ran_out or ran_out
     _set((_M_MMAP_THRESHOLD, _SMALL_BYTES), (_M_MMAP_MAX, _MAPPINGS), (_M_TRIM_THRESHOLD, _SMALL_BYTES))
     _set((_M_ARENA_MAX, 1))
-    _trim()
+    _call("malloc_trim", 0)
 
 
 def retain_freed_memory() -> None:
@@ -50,17 +50,16 @@ def restore_defaults() -> None:
     global _ran_out
     _ran_out = False
     _set((_M_MMAP_THRESHOLD, _LARGE_BYTES), (_M_MMAP_MAX, _MAPPINGS), (_M_TRIM_THRESHOLD, 2 * _LARGE_BYTES))
-    _trim()
+    _call("malloc_trim", 0)
 
 
 def _set(*options: tuple[int, int]) -> None:
-    if sys.platform == "linux":
-        with suppress(AttributeError):  # musl has no mallopt
-            for option, value in options:
-                ctypes.CDLL(None).mallopt(option, value)
+    for option, value in options:
+        _call("mallopt", option, value)
 
 
-def _trim() -> None:
+def _call(function: str, *arguments: int) -> None:
+    """Call a function of glibc; musl has neither of the two."""
     if sys.platform == "linux":
-        with suppress(AttributeError):  # musl has no malloc_trim
-            ctypes.CDLL(None).malloc_trim(0)
+        with suppress(AttributeError):
+            getattr(ctypes.CDLL(None), function)(*arguments)

@@ -113,7 +113,6 @@ class MicroBatcher:
             min_chunk, max_chunk, can_checkpoint=able and checkpointing == "auto",
             checkpointing=able and checkpointing == "always",
         )  # fmt: skip
-        self.batchnorm = self._ghost_batchnorm()
         self._unknown = True  # whether it is unknown what fits
         self._probed = False  # whether SyncBatchNorm's chunks are known to fit
         self.refresh()
@@ -127,15 +126,13 @@ class MicroBatcher:
 
     def refresh(self) -> None:
         """Look up which BatchNorm layers train now."""
-        self.batchnorm = self._ghost_batchnorm()
+        group = torch.distributed.group.WORLD if self.sync_batch_norm else None
+        self.batchnorm = GhostBatchNorm(self.model, group)
         # Below a virtual batch BatchNorm's result changes, and checkpointing is the smaller evil. A CPU computes few
         # images nearly as fast as many, while checkpointing takes half as long again.
         few = 8 if device_of(self.model).type == "cuda" else 1
         self.scheduler.checkpoint_below = self.tile if self.batchnorm.layers else few
         self._probed = not (self.sync_batch_norm and self.batchnorm.layers)
-
-    def _ghost_batchnorm(self) -> GhostBatchNorm:
-        return GhostBatchNorm(self.model, torch.distributed.group.WORLD if self.sync_batch_norm else None)
 
     def backward(
         self,

@@ -5,12 +5,7 @@ from typing import Any
 
 
 def draw_curves(history: list[dict[str, Any]], path: Path) -> None:
-    """Plot loss and accuracy by epoch as a PNG, and mark the unfreezing and the best epoch.
-
-    Args:
-        history: the run's epoch events, in order.
-        path: the PNG to write.
-    """
+    """Plot loss and accuracy of epoch events as a PNG, and mark the unfreezing and the best epoch."""
     from matplotlib.figure import Figure
 
     epochs = [line["epoch"] for line in history]
@@ -35,12 +30,7 @@ def draw_curves(history: list[dict[str, Any]], path: Path) -> None:
 
 
 def draw_memory(events: list[dict[str, Any]], path: Path) -> None:
-    """Plot memory and chunks by step as a PNG, and mark out-of-memory retries; without memory events, no file.
-
-    Args:
-        events: the run's `memory` and `oom` events, in order.
-        path: the PNG to write.
-    """
+    """Plot `memory` and `oom` events as a PNG: memory and chunks by step, and retries; without any, no file."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
