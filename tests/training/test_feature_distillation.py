@@ -65,14 +65,6 @@ def test_chunks_and_activation_checkpointing_change_no_gradient(name: str) -> No
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
-def test_what_a_chunk_is_given_does_not_depend_on_the_others() -> None:
-    matching = FeatureDistillation(nn.Linear(12, 2), 30, 12, 0.5, 0, CPU)
-    own, theirs = drawn(N, 30), drawn(N, 12, seed=1)
-    apart = matching.distance(own, theirs)
-    assert torch.allclose(torch.cat([matching.distance(own[[row]], theirs[[row]]) for row in range(N)]), apart)
-    assert apart.shape == (N,)
-
-
 def test_its_gradient_reaches_the_backbone_and_not_the_head() -> None:
     student, teacher = network("test_byobnet"), network("test_resnet", seed=1)
     task = distillation(student, teacher)

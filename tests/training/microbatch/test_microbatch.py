@@ -164,7 +164,7 @@ def test_a_virtual_batch_is_never_larger_than_the_largest_chunk() -> None:
     assert apart(gradients(by_halves), gradients(whole)) < 1e-5
 
 
-@pytest.mark.parametrize("make", [vit, lambda: network("resnet18", zero_init_last=False)], ids=["vit", "resnet18"])
+@pytest.mark.parametrize("make", [vit, lambda: network("test_resnet", zero_init_last=False)], ids=["vit", "resnet"])
 def test_checkpointing_changes_no_gradient_where_the_first_stages_are_frozen(make: Callable[[], nn.Module]) -> None:
     model = make().train()
     for name, parameter in model.named_parameters():

@@ -73,21 +73,18 @@ def test_a_cut_file_is_said_to_be_cut(tmp_path: Path, keep: int) -> None:
         checkpoint.load(tmp_path / "last.pt")
 
 
-def test_a_damaged_newest_falls_back_to_the_one_before_and_that_is_safe_from_the_next_save(tmp_path: Path) -> None:
+@pytest.mark.parametrize("problem", ["is missing", "cannot be read"])
+def test_without_a_whole_newest_the_one_before_is_used_and_safe_from_the_next_save(
+    tmp_path: Path, problem: str
+) -> None:
     save(tmp_path, 1, 2)
-    (tmp_path / "last.pt").write_bytes((tmp_path / "last.pt").read_bytes()[:-9])
-    assert str(checkpoint.recover(tmp_path)).startswith("last.pt cannot be read")
+    cut = (tmp_path / "last.pt").read_bytes()[:-9]
+    (tmp_path / "last.pt").unlink() if problem == "is missing" else (tmp_path / "last.pt").write_bytes(cut)
+    assert str(checkpoint.recover(tmp_path)).startswith(f"last.pt {problem}")
     assert newest(tmp_path) == 1
     assert checkpoint.recover(tmp_path) is None
     save(tmp_path, 2)
     assert [step(checkpoint.load(tmp_path / name)) for name in ("previous.pt", "last.pt")] == [1, 2]
-
-
-def test_without_the_newest_the_one_before_is_used(tmp_path: Path) -> None:
-    save(tmp_path, 1, 2)
-    (tmp_path / "last.pt").unlink()
-    assert checkpoint.recover(tmp_path) == "last.pt is missing"
-    assert newest(tmp_path) == 1
 
 
 @pytest.mark.parametrize("previous", ["damaged", "missing"])

@@ -67,12 +67,16 @@ def test_people_get_a_line_an_epoch_on_standard_error(tmp_path: Path, capsys: py
         made.validating(1, 2)
         made.end_epoch(line(1, "head"))
         made.end_epoch(line(2, validated=False, best=False))
+        made.end_epoch(line(3, chunks=3))
+        made.end_epoch(line(4, chunks=3, checkpointing=True, best=False))
     printed = capsys.readouterr()
-    first, second = printed.err.splitlines()
+    first, second, third, fourth = printed.err.splitlines()
     assert first == (
         "epoch   1/10 head  loss 1.000 accuracy 0.500  val loss 1.100 accuracy 0.400  1,234 images/s 0.7 s  best"
     )
     assert second == "epoch   2/10 all   loss 0.500 accuracy 0.500  1,234 images/s 0.7 s"
+    assert third.endswith("0.7 s  3 chunks  best")
+    assert fourth.endswith("0.7 s  3 chunks, checkpointing")
     assert printed.out == ""
 
 
@@ -151,19 +155,6 @@ def test_it_is_said_once_when_memory_begins_to_change_the_result(
         "step 2: chunks below BatchNorm's virtual batch: their number changes the result\n"
     )
     assert [line["exact"] for line in told(tmp_path, "memory")] == [True, False, False]
-
-
-def test_the_epoch_s_line_tells_of_chunks_where_memory_had_a_say(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with recorder(tmp_path) as made:
-        made.end_epoch(line(1, chunks=3))
-        made.end_epoch(line(2, chunks=3, checkpointing=True, best=False))
-        made.end_epoch(line(3))
-    first, second, third = capsys.readouterr().err.splitlines()
-    assert first.endswith("0.7 s  3 chunks  best")
-    assert second.endswith("0.7 s  3 chunks, checkpointing")
-    assert third.endswith("0.7 s  best")
 
 
 def test_a_rank_that_leaves_speaking_to_another_says_and_writes_nothing(
