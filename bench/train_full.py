@@ -42,7 +42,7 @@ from lensmith.core.text import first_line
 from lensmith.training.microbatch import memory
 from lensmith.training.microbatch.chunks import split_evenly
 from lensmith.training.microbatch.microbatch import MicroBatcher
-from lensmith.training.microbatch.usage import PeakMemory, status_bytes
+from lensmith.training.microbatch.usage import read_and_reset_peak, status_bytes
 
 FLOOR = 4
 WARM_UP = 2
@@ -197,11 +197,11 @@ def child(given: argparse.Namespace) -> None:
     device, idle = training.device, held(training.device)
     if given.room:
         set_cap(device, given.room)
-    way, peak = way_of(given.child, training), PeakMemory(device)
+    way = way_of(given.child, training)
     print(json.dumps({"ready": True}), flush=True)
     for _ in sys.stdin:
         before, started = way.retries, time.perf_counter()
-        peak.read_and_reset()
+        read_and_reset_peak(device)
         try:
             way.take()
         except Exception as error:
@@ -216,7 +216,7 @@ def child(given: argparse.Namespace) -> None:
             "retries": way.retries - before,
             "chunk": way.chunk,
             "step": way.step,
-            "peak": peak.read_and_reset() - idle,
+            "peak": read_and_reset_peak(device) - idle,
         }
         print(json.dumps(told), flush=True)
 

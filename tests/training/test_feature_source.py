@@ -11,8 +11,7 @@ import torch
 
 from lensmith.config import TrainSettings
 from lensmith.data.split import prepare
-from lensmith.training import feature_source
-from lensmith.training.epoch_steps import EpochSteps
+from lensmith.training import feature_source, loop
 from lensmith.training.feature_cache import backends
 from lensmith.training.learner import Learner
 from lensmith.training.result import RunResult
@@ -179,7 +178,7 @@ def test_classes_that_are_to_be_drawn_equally_often_count_equally_in_a_solved_he
 
 def test_a_run_goes_on_where_its_engine_is_not(train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(EpochSteps, "run_epoch", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr(loop, "run_epoch", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(RunInterruptedError):
             train(epochs=3, head_epochs=1)
     state = checkpoint.load(tmp_path / "run" / "checkpoints" / "last.pt")

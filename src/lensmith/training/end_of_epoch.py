@@ -3,14 +3,14 @@
 from dataclasses import asdict
 from itertools import chain
 
+from lensmith.config import TrainSettings
 from lensmith.errors import RunError
-from lensmith.training import early_stopping
 from lensmith.training.checkpointing import Checkpointer
 from lensmith.training.context import TrainingContext
 from lensmith.training.dataloading.dataset import Batches
 from lensmith.training.feature_cache.split_model import SplitPoint
 from lensmith.training.run_dir.plots import draw_curves, draw_memory
-from lensmith.training.run_dir.progress import Figures
+from lensmith.training.run_dir.progress import Figures, Position
 from lensmith.training.schedule import Phase
 from lensmith.training.validate import ModelOutputs, compute_outputs
 
@@ -51,7 +51,7 @@ def finish_epoch(
         errors.require_finite_weights(learner.evaluated_model)
     settings = context.run.settings
     score = None if found is None else found.score(settings.monitor)
-    best = early_stopping.update_best(position, score, phase == context.schedule.phases[-1], settings)
+    best = update_best(position, score, phase == context.schedule.phases[-1], settings)
     if best:
         checkpointer.save_best()
     context.recorder.end_epoch(
@@ -79,8 +79,38 @@ def finish_epoch(
         draw_curves(context.run.history(), context.run.curves)
         draw_memory(context.run.read_events("memory", "oom"), context.run.path / "memory.png")
     state.tick()
-    early_stopping.next_epoch(position, settings, context.schedule.total_steps)
+    next_epoch(position, settings, context.schedule.total_steps)
     state.figures = Figures()
+
+
+def update_best(position: Position, score: float | None, in_last_phase: bool, settings: TrainSettings) -> bool:
+    """Take an epoch's validation score into account; returns whether the epoch is the best so far.
+
+    With `schedule: plateau` the rates fall once the score has not improved for `plateau_patience` epochs.
+
+    Args:
+        position: the run's position, whose counters are updated.
+        score: the epoch's score, more is better; None: nothing to validate on, so each epoch counts as the best.
+        in_last_phase: whether the current phase is the last; only its epochs use up the patience.
+        settings: the run's settings.
+    """
+    if score is None or position.best_score is None or score > position.best_score:
+        position.best_score, position.stale, position.flat = score, 0, 0
+        return True
+    position.stale += in_last_phase
+    position.flat += 1
+    if settings.schedule == "plateau" and position.flat >= settings.plateau_patience:
+        position.factor, position.flat = position.factor * settings.plateau_factor, 0
+    return False
+
+
+def next_epoch(position: Position, settings: TrainSettings, total_steps: int) -> None:
+    """Move to the next epoch, or end the run: by early stopping, or after its last epoch, step or second."""
+    position.epoch, position.batch = position.epoch + 1, 0
+    stops_early = position.stale >= settings.patience
+    position.finished = (
+        stops_early or position.out_of_time or position.epoch >= settings.epochs or position.step >= total_steps
+    )
 
 
 def _validate(context: TrainingContext, batches: Batches, split_point: SplitPoint | None) -> ModelOutputs:

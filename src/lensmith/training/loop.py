@@ -10,7 +10,7 @@ from lensmith.training.checkpointing import Checkpointer
 from lensmith.training.context import TrainingContext
 from lensmith.training.data_errors import SHOWN_FILES, DataErrors
 from lensmith.training.end_of_epoch import finish_epoch
-from lensmith.training.epoch_steps import EpochSteps
+from lensmith.training.epoch_steps import run_epoch
 from lensmith.training.feature_source import FeatureSource, PhaseInputs, StoppedError
 from lensmith.training.head_phase import solve_head, solves_head
 from lensmith.training.learner import Learner
@@ -18,6 +18,7 @@ from lensmith.training.loaders import PartLoaders
 from lensmith.training.microbatch import malloc, memory
 from lensmith.training.microbatch.attempt import StepVerdict
 from lensmith.training.microbatch.distributed import World
+from lensmith.training.microbatch.usage import read_and_reset_peak
 from lensmith.training.models.backbone import Network
 from lensmith.training.run_dir.progress import TrainingState
 from lensmith.training.run_dir.recorder import Recorder
@@ -43,7 +44,6 @@ class EpochLoop:
         self.checkpointer = Checkpointer(self.context)
         self.loaders = PartLoaders(run, self.learner.inputs.augment, device, world)
         self.features = FeatureSource(self.context, self.loaders.order)
-        self.steps = EpochSteps(self.context, self.checkpointer, self.loaders.order)
 
     def train_epochs(self) -> None:
         """Train to the end.
@@ -59,7 +59,7 @@ class EpochLoop:
         try:
             with context.interruption, context.recorder, cap:
                 context.state.started = time.monotonic() - context.state.position.elapsed_s
-                self.steps.peak.read_and_reset()
+                read_and_reset_peak(self.learner.device)
                 self._open(cap.bytes)
                 self._train_phases()
                 context.recorder.event("end", step=context.state.position.step)
@@ -101,7 +101,8 @@ class EpochLoop:
                 if inputs is not None and solves_head(self.context, phase):
                     solve_head(self.context, phase, inputs)
                 else:
-                    self.steps.run_epoch(phase, inputs.training if inputs else self.loaders.training)
+                    batches = inputs.training if inputs else self.loaders.training
+                    run_epoch(self.context, self.checkpointer, self.loaders.order, phase, batches)
             except StoppedError:
                 self.checkpointer.save()
                 self.checkpointer.stop()

@@ -150,14 +150,15 @@ def as_rank(rank: int, out: Path, folders: list[Path]) -> None:
         ),
         "failing": failing_rank(world),
         "whole": steps(world)[0],
-        "unlucky": {(where, which): out_of_memory(world, where, which) for where in PLACES for which in (0, 1)},
+        "unlucky": {where: out_of_memory(world, where, which) for where, which in UNLUCKY},
         "runs": [whole_run(world, folder, which) for folder, which in zip(folders, (None, 0, 1), strict=True)],
     }  # fmt: skip
     torch.save(found, out / f"{rank}.pt")
     world.leave()
 
 
-PLACES = ("forward", "backward")
+UNLUCKY = (("forward", 0), ("backward", 1))
+"""Where memory runs out, and on which rank."""
 
 
 @pytest.fixture(scope="module")
@@ -187,20 +188,22 @@ def apart(first: State, second: State) -> float:
     )
 
 
+@pytest.mark.slow
 def test_collectives_bring_every_rank_s_values_to_every_rank(two: list[Found]) -> None:
     assert [rank["collectives"] for rank in two] == [(4, [[0.0, 7.0], [1.0, 7.0]], [{0}, {1}])] * 2
 
 
+@pytest.mark.slow
 def test_two_ranks_end_where_one_process_does(two: list[Found]) -> None:
     for name, alone in ways(World()).items():
         for rank in two:
             assert apart(alone, rank[name]) < 1e-11, name  # in float64
 
 
-@pytest.mark.parametrize("unlucky", [0, 1])
-@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.slow
+@pytest.mark.parametrize(("where", "unlucky"), UNLUCKY)
 def test_memory_that_runs_out_on_either_rank_changes_nothing(two: list[Found], where: str, unlucky: int) -> None:
-    ranks = [rank["unlucky"][where, unlucky] for rank in two]
+    ranks = [rank["unlucky"][where] for rank in two]
     assert ranks[unlucky]["hit"]
     assert ranks[0]["limits"] == ranks[1]["limits"] != [None] * STEPS
     for rank, found in zip(ranks, two, strict=True):
@@ -209,6 +212,7 @@ def test_memory_that_runs_out_on_either_rank_changes_nothing(two: list[Found], w
     assert all(torch.equal(ranks[0]["weights"][name], ranks[1]["weights"][name]) for name in ranks[0]["weights"])
 
 
+@pytest.mark.slow
 def test_a_whole_run_goes_on_when_memory_runs_out_in_a_step_the_optimizer_or_validation(
     two: list[Found], folders: list[Path]
 ) -> None:
@@ -220,12 +224,14 @@ def test_a_whole_run_goes_on_when_memory_runs_out_in_a_step_the_optimizer_or_val
     assert [sum(line["oom_retries"] for line in run.history()) > 0 for run in runs] == [False, True, True]
 
 
+@pytest.mark.slow
 def test_there_is_one_log_and_one_checkpoint(two: list[Found], folders: list[Path]) -> None:
     for run in map(Run.open, folders):
         assert [len(run.read_events(name)) for name in ("start", "epoch", "end")] == [1, 3, 1]
         assert len(checkpoint.load(run.last)["ranks"]) == 2
 
 
+@pytest.mark.slow
 def test_a_fault_on_one_rank_ends_the_others_too(two: list[Found]) -> None:
     assert two[1]["failing"] == "ZeroDivisionError: a fault"
     assert two[0]["failing"].startswith("LostRankError: ")

@@ -117,11 +117,11 @@ def test_processes_share_the_memory_and_a_child_can_lift_the_cap(run_script: Run
 @linux
 def test_the_peak_is_of_the_time_since_it_was_last_taken(run_script: Run) -> None:
     low, high, again = run_script("""
-        peak = usage.PeakMemory(cpu)
-        print(peak.read_and_reset())
+        usage.read_and_reset_peak(cpu)
+        print(usage.read_and_reset_peak(cpu))
         torch.ones(2**28, dtype=torch.uint8)
-        print(peak.read_and_reset())
-        print(peak.read_and_reset())
+        print(usage.read_and_reset_peak(cpu))
+        print(usage.read_and_reset_peak(cpu))
     """)
     assert high - low > 0.95 * 2**28
     assert high - again > 0.95 * 2**28

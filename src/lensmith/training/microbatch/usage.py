@@ -11,23 +11,16 @@ import torch
 from lensmith.core.machine import memory_limit_bytes
 
 
-class PeakMemory:
-    """Peak memory since the last reading: memory reserved on a GPU, resident memory on a CPU."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.read_and_reset()
-
-    def read_and_reset(self) -> int:
-        """The peak in bytes; a new measurement begins."""
-        if self.device.type == "cuda":
-            peak = torch.cuda.max_memory_reserved(self.device)
-            torch.cuda.reset_peak_memory_stats(self.device)
-            return peak
-        peak = status_bytes("VmHWM") or psutil.Process().memory_info().rss
-        with suppress(OSError):  # not Linux, or not allowed: then it is the peak since the process began
-            Path("/proc/self/clear_refs").write_text("5")
+def read_and_reset_peak(device: torch.device) -> int:
+    """Peak memory in bytes since the last call: memory reserved on a GPU, resident memory on a CPU."""
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_reserved(device)
+        torch.cuda.reset_peak_memory_stats(device)
         return peak
+    peak = status_bytes("VmHWM") or psutil.Process().memory_info().rss
+    with suppress(OSError):  # not Linux, or not allowed: then it is the peak since the process began
+        Path("/proc/self/clear_refs").write_text("5")
+    return peak
 
 
 def free_bytes() -> int:

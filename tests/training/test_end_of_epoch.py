@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lensmith.config import TrainSettings
-from lensmith.training.early_stopping import next_epoch, update_best
+from lensmith.training.end_of_epoch import next_epoch, update_best
 from lensmith.training.run_dir.progress import Position
 
 
