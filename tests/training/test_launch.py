@@ -124,8 +124,10 @@ def test_ranks_that_outlive_the_process_that_started_them_save_before_another_re
     settings: Settings, at_step: AtStep, fork: Callable[[Callable[[], object]], int], tmp_path: Path
 ) -> None:
     def end_parent() -> None:
+        handler = signal.getsignal(signal.SIGTERM)
         os.kill(os.getppid(), signal.SIGKILL)
-        time.sleep(2)  # longer than a rank takes to notice it
+        while signal.getsignal(signal.SIGTERM) == handler:  # until this rank has noticed it
+            time.sleep(0.05)
 
     with at_step(0, 4, end_parent):
         os.waitpid(fork(lambda: Trainer().start(settings())), 0)
