@@ -69,10 +69,16 @@ def test_writers_at_once_share_no_temporary_name(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_temporary_name_keeps_the_suffix(tmp_path: Path) -> None:
-    with atomic_path(tmp_path / "plot.png") as partial:
-        assert partial.suffix == ".png"
+@pytest.mark.parametrize("name", ["plot.png", "é" * 120 + "x" * 11 + ".png", "." + "x" * 254, "a." + "x" * 253])
+def test_every_name_that_file_systems_take_is_written_by_way_of_a_hidden_partial_file(
+    tmp_path: Path, name: str
+) -> None:
+    with atomic_path(tmp_path / name) as partial:
         partial.touch()
+        assert partial.name.startswith(f".{name[:100]}")
+        assert ".partial" in partial.suffixes
+        assert partial.suffix == ".png" or not name.endswith(".png")
+    assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
 def test_a_directory_replaces_an_older_one(tmp_path: Path) -> None:
@@ -107,11 +113,6 @@ def test_a_directory_that_cannot_be_renamed_leaves_the_older_one(
 
 
 def test_an_error_in_a_staging_directory_leaves_nothing(tmp_path: Path) -> None:
-    def fail() -> None:
-        with staging_directory(tmp_path / "x") as staging:
-            (staging / "file").touch()
-            raise ValueError("no")
-
-    with pytest.raises(ValueError, match="no"):
-        fail()
+    with pytest.raises(ValueError, match="no"), staging_directory(tmp_path / "x") as staging:
+        raise ValueError(staging.joinpath("no").touch() or "no")
     assert list(tmp_path.iterdir()) == []

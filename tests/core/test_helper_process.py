@@ -41,7 +41,7 @@ def test_what_libraries_print_does_not_mix_with_the_answer(helper: str) -> None:
     ("module", "request_", "timeout_s", "expected"),
     [
         ("a_helper", "fail", 60.0, "the last line"),
-        ("a_helper", "sleep", 1.0, "1 s"),
+        ("a_helper", "sleep", 0.5, "0.5 s"),
         ("silent_helper", None, 60.0, "JSON"),
     ],
 )

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from lensmith.bundle.format import GOLDEN, GRAPH, MANIFEST, Bundle, EngineRecord
@@ -15,7 +14,6 @@ from lensmith.config import ExportSettings
 from lensmith.core.files import sha256
 from lensmith.errors import BundleError
 from lensmith.inference import retune as room
-from lensmith.inference.classifier import load
 from lensmith.inference.retune import retune
 
 
@@ -28,15 +26,15 @@ def several(colour_bundle: Bundle, remake: Callable[..., Bundle]) -> Path:
         for engine, precision, drop in (
             ("elsewhere", "int8", 0.1),
             ("onnxruntime", "fp32", 0.0),
-            ("openvino", "fp32", 0.0),
+            ("openvino", "fp32", 0),
         )
     )
     return remake("several", engines=engines, judged={"max_accuracy_drop": 0.7}).path
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Speeds as given, since what is measured is for test_speed."""
+    """Speeds as given; test_benchmark measures, and the command line's test of `export --retune`."""
 
     def given(folder: Path, records: list[EngineRecord], *_: object) -> list[EngineRecord]:
         speeds = {"onnxruntime-fp32": 100.0, "openvino-fp32": 200.0}
@@ -45,27 +43,20 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "measure_all", given)
 
 
-@pytest.mark.slow
 def test_engines_are_measured_here_and_the_fastest_that_runs_is_chosen(several: Path) -> None:
-    before = load(several, "onnxruntime").classify(Bundle.load(several).golden().images[0])
+    before = Bundle.load(several).manifest
     made = retune(ExportSettings(retune=several))
-    opened = Bundle.load(several)
-    first, second, last = opened.manifest.engines
-    assert {first.engine, second.engine} == {"onnxruntime", "openvino"}
-    assert first.chosen
-    assert first.images_per_second is not None
-    assert last.engine == "elsewhere"
-    assert last.why == "this lensmith knows no engine elsewhere"
+    after = Bundle.load(several).manifest
+    assert [record.name for record in after.engines] == ["openvino-fp32", "onnxruntime-fp32", "elsewhere-int8"]
+    assert [record.images_per_second for record in after.engines] == [200.0, 100.0, None]
+    assert [record.chosen for record in after.engines] == [True, False, False]
+    assert after.engines[2].why == "this lensmith knows no engine elsewhere"
+    assert after.machine["cores"] >= 1
+    assert (after.judged, after.files) == ({"max_accuracy_drop": 0.7}, before.files)
     assert made.before == "elsewhere-int8"
-    assert opened.manifest.machine["cores"] >= 1
-    assert opened.manifest.judged["max_accuracy_drop"] == 0.7
-    np.testing.assert_allclose(
-        load(several).classify(opened.golden().images[0]).probabilities, before.probabilities, atol=1e-5
-    )
     assert made.as_dict()["candidates"][0]["chosen"]
 
 
-@pytest.mark.usefixtures("_at_once")
 def test_a_zip_is_written_anew_and_its_unpacked_copy_left_alone(
     several: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,7 +70,6 @@ def test_a_zip_is_written_anew_and_its_unpacked_copy_left_alone(
         assert set(archive.namelist()) == {MANIFEST, GRAPH, GOLDEN}
 
 
-@pytest.mark.usefixtures("_at_once")
 def test_an_engine_that_answers_otherwise_here_is_not_chosen(several: Path) -> None:
     opened = Bundle.load(several)
     golden = opened.golden()
@@ -92,7 +82,6 @@ def test_an_engine_that_answers_otherwise_here_is_not_chosen(several: Path) -> N
     assert "differs by" in why
 
 
-@pytest.mark.usefixtures("_at_once")
 def test_where_none_runs_nothing_is_written(several: Path) -> None:
     _change(several, lambda manifest: manifest["engines"].__delitem__(slice(1, None)))
     before = (several / MANIFEST).read_text()
