@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -68,26 +69,12 @@ def test_csv_names_further_classes_in_further_columns(colour_bundle: Bundle, dam
     run(colour_bundle, damaged, out=out, top_k=9)  # there are three
     rows = rows_of(out)
     assert list(rows[0])[6:] == ["label_2", "confidence_2", "label_3", "confidence_3"]
-    assert {rows[0]["label"], rows[0]["label_2"], rows[0]["label_3"]} == {"blue", "green", "red"}
-    total = sum(np.float32(rows[0][name]) for name in ("confidence", "confidence_2", "confidence_3"))
-    assert total == pytest.approx(1, abs=1e-6)
+    expected = load(colour_bundle.path).predict(damaged / "blue" / "000.png")[0].top
+    for place, ranked in zip(("", "_2", "_3"), expected, strict=True):
+        assert rows[0][f"label{place}"] == ranked.label
+        assert np.float32(rows[0][f"confidence{place}"]) == ranked.confidence  # to the last bit
     assert rows[1]["error"]
     assert rows[1]["label_3"] == ""
-
-
-def test_csv_confidence_reads_back_as_the_same_float32(colour_bundle: Bundle, colours: Path, tmp_path: Path) -> None:
-    out = tmp_path / "answers.csv"
-    run(colour_bundle, colours, out=out)
-    expected = [answer.confidence for answer in load(colour_bundle.path).predict(sorted(colours.rglob("*.*")))]
-    assert [np.float32(row["confidence"]) for row in rows_of(out)] == expected
-
-
-def test_csv_quotes_awkward_names(colour_bundle: Bundle, colours: Path, tmp_path: Path) -> None:
-    awkward = colours / 'a "quoted", name\nwith a line end.png'
-    shutil.copy(colours / "red" / "000.png", awkward)
-    run(colour_bundle, awkward, out=tmp_path / "answers.csv")
-    (row,) = rows_of(tmp_path / "answers.csv")
-    assert (row["path"], row["label"]) == (str(awkward), "red")
 
 
 def test_json_lines_are_the_predictions(colour_bundle: Bundle, damaged: Path, tmp_path: Path) -> None:
@@ -98,7 +85,7 @@ def test_json_lines_are_the_predictions(colour_bundle: Bundle, damaged: Path, tm
     assert found == [answer.as_dict() for answer in expected]
 
 
-@pytest.mark.parametrize("group", [5, 24, 10_000])
+@pytest.mark.parametrize("group", [5, 24])
 def test_parquet_reads_back_typed(
     colour_bundle: Bundle, damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: int
 ) -> None:
@@ -133,38 +120,35 @@ def test_the_format_is_that_of_the_setting_then_of_the_suffix(
     assert (tmp_path / name).read_bytes().startswith(start)
 
 
-@pytest.mark.parametrize("name", ["answers.csv", "answers.jsonl", "answers.parquet"])
+@pytest.mark.parametrize("name", ["answers.csv", "answers.parquet"])
 def test_a_guess_stands_in_its_row_and_is_marked(
-    unsure_bundle: Bundle, between: Path, colours: Path, tmp_path: Path, name: str
+    unsure_bundle: Bundle, between: Path, damaged: Path, tmp_path: Path, name: str
 ) -> None:
-    (colours / "broken.png").write_bytes(b"no picture")
-    made = run(unsure_bundle, colours / "red" / "001.jpg", between, colours / "broken.png", out=tmp_path / name)
+    made = run(unsure_bundle, damaged / "red/001.jpg", between, damaged / "red/000.png", out=tmp_path / name)
     assert (made.images, made.unreadable, made.abstained) == (3, 1, 1)
     if name.endswith("csv"):
         rows = [{**row, "abstained": json.loads(row["abstained"])} for row in rows_of(tmp_path / name)]
-    elif name.endswith("jsonl"):
-        rows = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
     else:
         rows = pq.read_table(tmp_path / name).to_pylist()
-    assert [row["abstained"] for row in rows] == [False, True, False]
-    assert (rows[0]["label"], rows[1]["label"]) == ("red", "green")
+    assert [(row["label"] or None, row["abstained"]) for row in rows] == [
+        ("red", False),
+        ("green", True),
+        (None, False),
+    ]
     assert 0.5 < float(rows[1]["confidence"]) < 0.9
 
 
 # Where rows go
 
 
-def test_rows_go_to_a_stream(colour_bundle: Bundle, colours: Path) -> None:
+def test_rows_go_to_a_stream_but_no_parquet(colour_bundle: Bundle, colours: Path) -> None:
     stream = io.StringIO()
     made = run(colour_bundle, colours, stream=stream)
     assert made.out is made.predictions is None
     assert stream.getvalue().count("\n") == 25
     assert "\r" not in stream.getvalue()
-
-
-def test_parquet_is_refused_by_a_stream(colour_bundle: Bundle, colours: Path) -> None:
     with pytest.raises(SettingsError, match="--out"):
-        run(colour_bundle, colours, stream=io.StringIO(), format="parquet")
+        run(colour_bundle, colours, stream=stream, format="parquet")
 
 
 def test_without_file_and_stream_the_answers_are_in_the_result(colour_bundle: Bundle, damaged: Path) -> None:
@@ -218,10 +202,9 @@ def test_an_empty_standard_input_is_an_empty_table(
 
 
 def test_a_folder_without_images_is_an_error(colour_bundle: Bundle, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "empty" / "notes.txt").touch()
-    with pytest.raises(DataError, match="empty"):
-        run(colour_bundle, tmp_path / "empty", out=tmp_path / "answers.csv")
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(DataError, match=tmp_path.name):
+        run(colour_bundle, tmp_path, out=tmp_path / "answers.csv")
     assert not (tmp_path / "answers.csv").exists()
 
 
@@ -240,33 +223,21 @@ def test_a_name_that_is_no_text_is_written_readably(
 # A file is whole or not there
 
 
-class HalfwayError(Exception):
-    """Raised half-way by the tests below."""
-
-
-@pytest.mark.parametrize("name", ["answers.csv", "answers.jsonl", "answers.parquet"])
-@pytest.mark.parametrize("fault", [HalfwayError, KeyboardInterrupt])
-def test_what_fails_half_way_leaves_the_older_file_and_nothing_else(
-    colour_bundle: Bundle,
-    colours: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
-    fault: type[BaseException],
+@pytest.mark.parametrize("name", ["answers.csv", "answers.parquet"])
+def test_what_is_interrupted_leaves_the_older_file_and_nothing_else(
+    colour_bundle: Bundle, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     whole = Classifier.stream
 
     def broken(self: Classifier, paths: Iterator[Path], top_k: int) -> Iterator[Prediction]:
-        for number, answer in enumerate(whole(self, paths, top_k)):
-            if number == 10:
-                raise fault
-            yield answer
+        yield from islice(whole(self, paths, top_k), 10)
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(Classifier, "stream", broken)
     out = tmp_path / "results" / name
     out.parent.mkdir()
     out.write_text("older")
-    with pytest.raises(fault):
+    with pytest.raises(KeyboardInterrupt):
         run(colour_bundle, colours, out=out)
     assert list(out.parent.iterdir()) == [out]
     assert out.read_text() == "older"
@@ -291,5 +262,4 @@ def test_links_to_folders_are_followed_once(colour_bundle: Bundle, colours: Path
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "colours").symlink_to(colours)
     (colours / "circle").symlink_to(tmp_path / "linked")
-    settings = PredictSettings(bundle=colour_bundle.path, images=[str(tmp_path / "linked")])
-    assert predict(settings).images == 24
+    assert run(colour_bundle, tmp_path / "linked").images == 24
