@@ -22,11 +22,8 @@ seeds = st.integers(0, 2**31)
 
 def make(counts: list[int], shuffle: int | None = None) -> ImageSet:
     labels = tuple(f"class{index:02d}" for index in range(len(counts)))
-    samples = [
-        Sample(f"{labels[label]}/{number:03d}.png", label)
-        for label, count in enumerate(counts)
-        for number in range(count)
-    ]
+    places = [(label, number) for label, count in enumerate(counts) for number in range(count)]
+    samples = [Sample(f"{labels[label]}/{number:03d}.png", label) for label, number in places]
     if shuffle is not None:
         random.Random(shuffle).shuffle(samples)
     return ImageSet(Path("nowhere"), labels, tuple(samples))
@@ -38,44 +35,26 @@ def parts_of(images: ImageSet) -> dict[str, str | None]:
 
 @settings(deadline=None)
 @given(sizes, ratios, seeds)
-def test_every_image_is_in_exactly_one_part(counts: list[int], ratio: Ratio, seed: int) -> None:
+def test_each_class_is_divided_to_within_one_image_of_the_ratio(counts: list[int], ratio: Ratio, seed: int) -> None:
     before = make(counts)
     after = assign(before, ratio, seed)
     assert [replace(sample, part=None) for sample in after.samples] == list(before.samples)
-    assert {sample.part for sample in after.samples} <= set(PARTS)
-
-
-@settings(deadline=None)
-@given(sizes, ratios, seeds)
-def test_each_class_is_divided_to_within_one_image_of_the_ratio(counts: list[int], ratio: Ratio, seed: int) -> None:
-    divided = assign(make(counts), ratio, seed).counts()
-    for (label, row), count in zip(divided.items(), counts, strict=True):
+    for row, count in zip(after.counts().values(), counts, strict=True):
+        assert sum(row.values()) == count
         for part, share in zip(PARTS, ratio, strict=True):
-            exact = count * share / sum(ratio)
-            assert abs(row.get(part, 0) - exact) < 1, (label, part)
+            assert abs(row.get(part, 0) - count * share / sum(ratio)) < 1, part
             assert share > 0 or part not in row
+        assert "train" in row
+        assert "val" in row or count == 1 or ratio[1] < ratio[2] or ratio[1] == 0
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(sizes, ratios, seeds)
-def test_every_class_trains_and_from_two_images_on_validates(counts: list[int], ratio: Ratio, seed: int) -> None:
-    for row, count in zip(assign(make(counts), ratio, seed).counts().values(), counts, strict=True):
-        assert row.get("train", 0) >= 1
-        if count > 1 and ratio[1] >= ratio[2] and ratio[1] > 0:
-            assert row.get("val", 0) >= 1
-
-
-@settings(deadline=None)
-@given(sizes, ratios, seeds, seeds)
-def test_the_order_of_the_files_does_not_matter(counts: list[int], ratio: Ratio, seed: int, order: int) -> None:
-    assert parts_of(assign(make(counts), ratio, seed)) == parts_of(assign(make(counts, shuffle=order), ratio, seed))
-
-
-@settings(deadline=None)
-@given(sizes, ratios, seeds)
-def test_another_class_does_not_move_the_images_of_these(counts: list[int], ratio: Ratio, seed: int) -> None:
-    before, after = assign(make(counts), ratio, seed), assign(make([*counts, 7]), ratio, seed)
-    assert parts_of(before).items() <= parts_of(after).items()
+def test_neither_the_order_of_the_files_nor_another_class_moves_an_image(
+    counts: list[int], ratio: Ratio, seed: int
+) -> None:
+    alone, after = assign(make(counts), ratio, seed), assign(make([*counts, 7], shuffle=seed), ratio, seed)
+    assert parts_of(alone).items() <= parts_of(after).items()
 
 
 def test_another_seed_gives_another_split() -> None:
@@ -118,13 +97,11 @@ def test_a_ratio_without_training_is_refused(ratio: Ratio) -> None:
         assign(make([3, 3]), ratio, 0)
 
 
-def test_an_unsplit_folder_is_prepared_by_the_ratio(colours: Path) -> None:
-    assert prepare(colours, (5, 3, 2), 0).counts()["red"] == {"train": 4, "val": 2, "test": 2}
-
-
-def test_a_train_folder_alone_is_split_like_an_unsplit_one(colours: Path, tmp_path: Path) -> None:
+def test_an_unsplit_folder_and_a_train_folder_alone_are_prepared_by_the_ratio(colours: Path, tmp_path: Path) -> None:
     shutil.copytree(colours, tmp_path / "parts/train")
-    assert prepare(tmp_path / "parts", (5, 3, 2), 0).counts()["red"] == {"train": 4, "val": 2, "test": 2}
+    for folder in (colours, tmp_path / "parts"):
+        assert prepare(folder, (5, 3, 2), 0).counts()["red"] == {"train": 4, "val": 2, "test": 2}
+    assert prepare(colours, (8, 0, 2), 0).counts()["red"] == {"train": 5, "val": 1, "test": 2}
 
 
 def test_validation_comes_from_training_and_never_from_test(colours: Path, tmp_path: Path) -> None:
@@ -133,15 +110,9 @@ def test_validation_comes_from_training_and_never_from_test(colours: Path, tmp_p
     shutil.copytree(colours, root / "test")
     images = prepare(root, (5, 3, 2), 0)
     assert images.counts()["red"] == {"train": 7, "val": 1, "test": 8}
-    assert {sample.path for sample in images.part("test")} == {
-        sample.path for sample in images.samples if sample.path.startswith("test/")
-    }
+    assert all(sample.path.startswith("test/") for sample in images.part("test"))
     assert images.samples == tuple(sorted(images.samples, key=lambda sample: sample.path))
     assert "Test images are unchanged." in images.notes[1]
-
-
-def test_a_ratio_without_validation_is_prepared_with_some_of_the_training(colours: Path) -> None:
-    assert prepare(colours, (8, 0, 2), 0).counts()["red"] == {"train": 5, "val": 1, "test": 2}
 
 
 def test_parts_that_are_brought_stay(colours: Path, tmp_path: Path) -> None:
@@ -157,14 +128,13 @@ def test_parts_that_are_brought_stay(colours: Path, tmp_path: Path) -> None:
 
 
 def test_a_class_of_one_image_trains_and_a_set_of_such_classes_is_refused(colours: Path) -> None:
-    for file in sorted((colours / "red").iterdir())[1:]:
+    for file in colours.glob("red/00[1-7].*"):
         file.unlink()
     images = prepare(colours, (5, 3, 2), 0)
     assert images.counts()["red"] == {"train": 1}
     assert any("red" in note for note in images.notes)
-    for label in ("blue", "green"):
-        for file in sorted((colours / label).iterdir())[1:]:
-            file.unlink()
+    for file in colours.glob("*/00[1-7].*"):
+        file.unlink()
     with pytest.raises(DataError):
         prepare(colours, (5, 3, 2), 0)
 
@@ -188,12 +158,9 @@ def test_the_manifest_read_back_is_the_split_that_training_would_make(colours: P
 def test_a_manifest_elsewhere_names_the_same_files(colours: Path, tmp_path: Path) -> None:
     out = tmp_path / "new/place/mine.csv"
     split(SplitSettings(folder=colours, out=out))
-    images = scan(out)
-    assert "../../colours/red/000.png" in {sample.path for sample in images.samples}
-    assert all(images.file(sample).is_file() for sample in images.samples)
-    assert [sample.part for sample in images.samples] == [
-        sample.part for sample in prepare(colours, (5, 3, 2), 0).samples
-    ]
+    expected = {f"../../colours/{path}": part for path, part in parts_of(prepare(colours, (5, 3, 2), 0)).items()}
+    assert parts_of(scan(out)) == expected
+    assert all(scan(out).file(sample).is_file() for sample in scan(out).samples)
 
 
 def test_a_csv_without_splits_gets_a_manifest_beside_it(colours: Path) -> None:
@@ -213,9 +180,5 @@ def test_an_older_manifest_is_replaced_only_with_overwrite(colours: Path) -> Non
         split(SplitSettings(folder=colours, seed=1))
     assert split(SplitSettings(folder=colours, seed=1, overwrite=True)).written
     assert sorted(entry.name for entry in colours.iterdir()) == ["blue", "green", "red", "splits.csv"]
-
-
-def test_new_images_are_seen_when_a_folder_is_split_again(colours: Path) -> None:
-    split(SplitSettings(folder=colours))
-    shutil.copy(colours / "red/000.png", colours / "red/new.png")
+    shutil.copy(colours / "red/000.png", colours / "red/new.png")  # which the older manifest does not list
     assert sum(split(SplitSettings(folder=colours, overwrite=True)).counts.values()) == 25
