@@ -36,23 +36,22 @@ def test_a_connection_cut_twice_is_resumed_where_it_broke(server: FileServer, tm
     assert 300_000 < starts[0] <= 400_000 < starts[1] <= 700_000
 
 
-def test_a_later_call_resumes_from_the_partial_file(server: FileServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "content", "requests"),
+    [
+        ("set.tgz.partial", CONTENT[:500_000], ["bytes=500000-"]),
+        ("set.tgz.partial", CONTENT, ["bytes=1000000-"]),  # whole already
+        ("set.tgz.partial", b"another version" * 1000, ["bytes=15000-", None]),
+        ("set.tgz", CONTENT[:-1], [None]),
+    ],
+)
+def test_what_an_earlier_call_left_is_resumed_or_replaced(
+    server: FileServer, tmp_path: Path, name: str, content: bytes, requests: list[str | None]
+) -> None:
     remote = server.offer("set.tgz", CONTENT)
-    (tmp_path / "set.tgz.partial").write_bytes(CONTENT[:500_000])
+    (tmp_path / name).write_bytes(content)
     assert download(remote, tmp_path).read_bytes() == CONTENT
-    assert server.asked == [("set.tgz", "bytes=500000-")]
-
-
-def test_a_partial_file_that_is_whole_already_is_taken(server: FileServer, tmp_path: Path) -> None:
-    remote = server.offer("set.tgz", CONTENT)
-    (tmp_path / "set.tgz.partial").write_bytes(CONTENT)
-    assert download(remote, tmp_path).read_bytes() == CONTENT
-
-
-def test_a_partial_file_of_something_else_is_given_up(server: FileServer, tmp_path: Path) -> None:
-    remote = server.offer("set.tgz", CONTENT)
-    (tmp_path / "set.tgz.partial").write_bytes(b"another version" * 1000)
-    assert download(remote, tmp_path).read_bytes() == CONTENT
+    assert [wanted for _, wanted in server.asked] == requests
 
 
 def test_a_server_without_ranges_starts_from_the_beginning(server: FileServer, tmp_path: Path) -> None:
@@ -67,12 +66,6 @@ def test_a_wrong_hash_is_refused_and_no_file_is_left(server: FileServer, tmp_pat
     with pytest.raises(DataError, match=f"MD5 {'0' * 32}"):
         download(remote, tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_damaged_file_in_the_cache_is_replaced(server: FileServer, tmp_path: Path) -> None:
-    remote = server.offer("set.tgz", CONTENT)
-    (tmp_path / "set.tgz").write_bytes(CONTENT[:-1])
-    assert download(remote, tmp_path).read_bytes() == CONTENT
 
 
 def test_a_server_that_sends_nothing_fails_the_download_and_the_partial_file_stays(

@@ -10,6 +10,7 @@ import os
 import shutil
 import struct
 import tarfile
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,13 @@ import pytest
 from PIL import Image
 
 from lensmith.config import FetchSettings
+from lensmith.core.files import atomic_write
 from lensmith.data import fetch as fetching
 from lensmith.data import known
 from lensmith.data.download import RemoteFile
 from lensmith.data.fetch import FetchResult
 from lensmith.data.scan import scan
+from lensmith.data.sources import KNOWN
 from lensmith.errors import DataError, OutputError, SettingsError
 
 if TYPE_CHECKING:
@@ -67,9 +70,10 @@ def fashion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_digits_become_a_folder_that_scan_reads(tmp_path: Path) -> None:
-    done = fetch("digits", tmp_path / "digits")
-    assert done.as_dict()["counts"] == {"train": 1433, "test": 364}
-    assert (done.classes, done.written) == (10, 1797)
+    assert Counter(image.part for image in KNOWN["digits"](tmp_path).images) == {"train": 1433, "test": 364}
+    done = fetch("digits", tmp_path / "digits", max_train=30, max_test=10)
+    assert done.as_dict()["counts"] == {"train": 30, "test": 10}
+    assert (done.classes, done.written) == (10, 40)
     assert done.source.startswith("scikit-learn ")
     images = scan(tmp_path / "digits")
     assert images.labels == tuple("0123456789")
@@ -100,30 +104,24 @@ def test_a_finished_folder_is_unchanged(fashion: Path, tmp_path: Path, monkeypat
 def test_an_interrupted_fetch_writes_only_what_is_missing(
     fashion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "set"
-    put, written = fetching.atomic_write, []
+    folder, left = tmp_path / "set", iter(range(40))
 
     def until_forty(file: Path, *content: Any, **options: Any) -> None:
-        if len(written) == 40:
+        if next(left, None) is None:
             raise KeyboardInterrupt
-        written.append(file)
-        put(file, *content, **options)
+        atomic_write(file, *content, **options)
 
-    monkeypatch.setattr(fetching, "atomic_write", until_forty)
-    with pytest.raises(KeyboardInterrupt):
-        fetch("fashion-mnist", folder)
-    monkeypatch.setattr(fetching, "atomic_write", put)
+    with monkeypatch.context() as patched:
+        patched.setattr(fetching, "atomic_write", until_forty)
+        with pytest.raises(KeyboardInterrupt):
+            fetch("fashion-mnist", folder)
     stamps = {file: file.stat().st_mtime_ns for file in folder.rglob("*.png")}
     assert len(stamps) == 39  # the first was the record
     assert fetch("fashion-mnist", folder).written == 90 - 39
     assert {file: file.stat().st_mtime_ns for file in stamps} == stamps
+    (folder / "train/Bag/00008.png").unlink()  # lost later
+    assert fetch("fashion-mnist", folder).written == 1
     assert len(scan(folder).samples) == 90
-
-
-def test_an_image_that_was_lost_is_written_again(fashion: Path, tmp_path: Path) -> None:
-    fetch("fashion-mnist", tmp_path / "set")
-    (tmp_path / "set/train/Bag/00008.png").unlink()
-    assert fetch("fashion-mnist", tmp_path / "set").written == 1
 
 
 def test_a_limit_draws_evenly_from_the_classes_by_the_seed(fashion: Path, tmp_path: Path) -> None:
@@ -174,13 +172,13 @@ def test_where_no_source_works_each_is_named(fashion: Path, tmp_path: Path, cach
     (cache / "datasets/fashion-mnist/train-images-idx3-ubyte.gz").write_bytes(b"\x1f\x8bno gzip")
     with pytest.raises(DataError) as failed:
         fetch("fashion-mnist", tmp_path / "set")
-    for said in (
-        "files of this machine: train-labels-idx1-ubyte.gz",
-        "an earlier download: train-images-idx3-ubyte.gz",
+    sources = (
+        "files of this machine: train-labels",
+        "an earlier download: train-images",
         "amazonaws.com: ",
-        "Debian package dataset-fashion-mnist: ",
-    ):
-        assert said in failed.value.arrived
+        "package ",
+    )
+    assert all(source in failed.value.arrived for source in sources)
     assert not (tmp_path / "set").exists()
 
 
@@ -233,11 +231,7 @@ def test_flowers102_keeps_the_original_files_and_parts(
     labels, parts = io.BytesIO(), io.BytesIO()
     savemat(labels, {"labels": np.array([[1, 60, 102, 1]])})
     savemat(parts, {"trnid": np.array([[2, 1]]), "valid": np.array([[3]]), "tstid": np.array([[4]])})
-    files = (
-        ("102flowers.tgz", packed(photos)),
-        ("imagelabels.mat", labels.getvalue()),
-        ("setid.mat", parts.getvalue()),
-    )
+    files = ("flowers", packed(photos)), ("labels", labels.getvalue()), ("parts", parts.getvalue())
     monkeypatch.setattr(known, "FLOWERS102_FILES", tuple(server.offer(*file) for file in files))
     assert fetch("flowers102", tmp_path / "set").counts == {"train": 2, "val": 1, "test": 1}
     found = {file.relative_to(tmp_path / "set").as_posix(): file.read_bytes() for file in tmp_path.glob("set/*/*/*")}
@@ -249,14 +243,19 @@ def test_flowers102_keeps_the_original_files_and_parts(
     }
 
 
-def test_pets_are_labelled_by_breed(tmp_path: Path, server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    photos = {f"images/{name}.jpg": name.encode() for name in ("Abyssinian_1", "american_bulldog_10", "pug_2")}
+def offer_pets(server: FileServer, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]) -> None:
+    """Serve archives of three pets with the photos of some."""
     lists = {
         "annotations/trainval.txt": b"Abyssinian_1 1 1 1\namerican_bulldog_10 2 2 1\n",
         "annotations/test.txt": b"pug_2 3 2 2\n",
     }
-    files = (("images.tar.gz", packed({**photos, "../escape.jpg": b"x"})), ("annotations.tar.gz", packed(lists)))
+    photos = {**{f"images/{name}.jpg": name.encode() for name in names}, "../escape.jpg": b"x"}
+    files = ("images", packed(photos)), ("annotations", packed(lists))
     monkeypatch.setattr(known, "PETS_FILES", tuple(server.offer(*file) for file in files))
+
+
+def test_pets_are_labelled_by_breed(tmp_path: Path, server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer_pets(server, monkeypatch, ("Abyssinian_1", "american_bulldog_10", "pug_2"))
     fetch("pets", tmp_path / "set")
     assert {file.relative_to(tmp_path / "set").as_posix() for file in tmp_path.glob("set/*/*/*")} == {
         "train/Abyssinian/Abyssinian_1.jpg", "train/American Bulldog/american_bulldog_10.jpg", "test/Pug/pug_2.jpg",
@@ -267,9 +266,7 @@ def test_pets_are_labelled_by_breed(tmp_path: Path, server: FileServer, monkeypa
 def test_an_archive_that_lacks_a_picture_is_refused_and_the_folder_is_not_finished(
     tmp_path: Path, server: FileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lists = {"annotations/trainval.txt": b"Abyssinian_1 1 1 1\npug_2 2 2 1\n", "annotations/test.txt": b""}
-    files = (("images.tar.gz", packed({"images/pug_2.jpg": b"x"})), ("annotations.tar.gz", packed(lists)))
-    monkeypatch.setattr(known, "PETS_FILES", tuple(server.offer(*file) for file in files))
+    offer_pets(server, monkeypatch, ("american_bulldog_10", "pug_2"))
     with pytest.raises(DataError, match=r"images/Abyssinian_1\.jpg"):
         fetch("pets", tmp_path / "set")
     assert json.loads((tmp_path / "set" / fetching.RECORD).read_text())["finished"] is False
