@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fixtures.pictures import PHOTOS, encoded, photo
+from fixtures.pictures import encoded, photo
 from lensmith.errors import ImageError
 from lensmith.imaging.decode import decode, read
 
@@ -39,14 +39,8 @@ def png(width: int, height: int, depth: int, colour: int, rows: bytes, *chunks: 
 def test_a_photo_taken_with_the_camera_turned_comes_out_upright(orientation: int) -> None:
     upright = photo().resize((120, 80))
     # What a camera stores so that its orientation tag turns it upright again.
-    turn = {
-        1: (), 2: (Image.Transpose.FLIP_LEFT_RIGHT,), 3: (Image.Transpose.ROTATE_180,),
-        4: (Image.Transpose.FLIP_TOP_BOTTOM,), 5: (Image.Transpose.TRANSPOSE,), 6: (Image.Transpose.ROTATE_90,),
-        7: (Image.Transpose.TRANSVERSE,), 8: (Image.Transpose.ROTATE_270,),
-    }[orientation]  # fmt: skip
-    stored = upright
-    for step in turn:
-        stored = stored.transpose(step)
+    turns = ["FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_90", "TRANSVERSE", "ROTATE_270"]
+    stored = upright if orientation == 1 else upright.transpose(Image.Transpose[turns[orientation - 2]])
     exif = Image.Exif()
     exif[0x0112] = orientation
     found = decode(encoded(stored, "JPEG", quality=95, exif=exif))
@@ -58,23 +52,6 @@ def test_a_photo_taken_with_the_camera_turned_comes_out_upright(orientation: int
 def test_damaged_exif_does_not_cost_the_picture() -> None:
     found = decode(encoded(photo(), "JPEG", exif=b"Exif\0\0MM\0*\0\0\xff\xff\xff"))
     assert found.size == photo().size
-
-
-def test_transparency_is_flattened_on_white() -> None:
-    picture = Image.new("RGBA", (4, 1), (200, 0, 0, 0))
-    picture.putpixel((1, 0), (200, 0, 0, 255))
-    picture.putpixel((2, 0), (0, 0, 0, 128))
-    found = array(decode(encoded(picture)))[0]
-    assert found[0].tolist() == [255, 255, 255]
-    assert found[1].tolist() == [200, 0, 0]
-    assert abs(found[2] - 127).max() <= 1
-
-
-def test_a_grey_photo_becomes_three_equal_channels() -> None:
-    grey = Image.open(PHOTOS / "camera.png")
-    assert grey.mode == "L"
-    found = array(decode((PHOTOS / "camera.png").read_bytes()))
-    assert (found == np.asarray(grey)[:, :, None]).all()
 
 
 def two_pixels(mode: str, first: object, second: object) -> Image.Image:
@@ -95,7 +72,9 @@ COLOUR_16_BIT = b"\0" + struct.pack(">6H", 0, 32768, 65535, 256 * 7, 256 * 8, 25
 @pytest.mark.parametrize(
     ("stored", "expected"),
     [
+        pytest.param(encoded(two_pixels("RGBA", (200, 0, 0, 0), (0, 0, 0, 128))), [[255] * 3, [127] * 3], id="alpha"),
         pytest.param(encoded(two_pixels("LA", (10, 0), (10, 255))), [[255] * 3, [10] * 3], id="grey and alpha"),
+        pytest.param(encoded(two_pixels("L", 10, 200)), [[10] * 3, [200] * 3], id="grey"),
         pytest.param(encoded(palette(), transparency=0), [[255] * 3, [200, 10, 10]], id="palette, one transparent"),
         pytest.param(
             encoded(two_pixels("RGB", (0, 0, 0), (9, 8, 7)), transparency=(0, 0, 0)),
@@ -146,7 +125,6 @@ def test_of_an_animation_the_first_frame_counts() -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "lime")]
     stored = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert (array(decode(stored)) == (255, 0, 0)).all()
-    assert decode((PHOTOS / "no_time_for_that_tiny.gif").read_bytes()).mode == "RGB"
 
 
 @pytest.mark.parametrize("format", ["WEBP", "BMP", "TIFF", "GIF"])
@@ -160,17 +138,11 @@ def test_other_formats_decode_like_the_png(format: str) -> None:  # noqa: A002
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF"])
-@pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
-def test_a_file_cut_short_is_refused(format: str, share: float) -> None:  # noqa: A002
+def test_a_file_cut_short_is_refused(format: str) -> None:  # noqa: A002
     whole = encoded(photo().resize((200, 150)), format)
-    with pytest.raises(ImageError):
-        decode(whole[: int(len(whole) * share)])
-
-
-def test_a_large_jpeg_cut_short_is_refused_by_the_scaled_decode_too() -> None:
-    whole = encoded(photo().resize((1600, 1200)), "JPEG")
-    with pytest.raises(ImageError):
-        decode(whole[: len(whole) // 2], shortest_px=150)
+    for share, shortest_px in ((0.02, None), (0.5, None), (0.9, None), (0.5, 40)):
+        with pytest.raises(ImageError):
+            decode(whole[: int(len(whole) * share)], shortest_px)
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\xff\xd8\xff", b"%PDF-1.7", b"\x89PNG\r\n\x1a\n"])
@@ -193,8 +165,8 @@ def test_a_bomb_is_refused_by_its_header_before_it_is_unpacked() -> None:
     bomb = png(40_000, 40_000, 8, 2, b"\0" * 1000)
     with pytest.raises(ImageError):
         decode(bomb)
-    with pytest.raises(ImageError, match="451 × 300"):
-        decode(encoded(photo()), max_pixels=1_000)
+    with pytest.raises(ImageError, match="450 × 3"):
+        decode(encoded(Image.new("RGB", (450, 3))), max_pixels=1_000)
 
 
 def test_a_jpeg_of_passes_without_end_is_refused_before_they_are_gone_through() -> None:
