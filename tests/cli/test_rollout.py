@@ -62,9 +62,7 @@ def report(rollout: str, **challenger: Any) -> dict[str, Any]:
 
 
 def ledger(registry: Path) -> Ledger:
-    found = Ledger.open(client(uri(str(registry))), "flowers", create=False)
-    assert found is not None
-    return found
+    return Ledger.open(client(uri(str(registry))), "flowers")
 
 
 def named(registry: Path) -> dict[str, str]:
@@ -142,7 +140,7 @@ def test_what_cannot_be_tried_is_refused_and_nothing_is_left(
     assert (code, out) == (2, "")
     assert said in err
     assert named(registry) == {"champion": "1"}
-    assert Ledger.open(client(uri(str(registry))), "flowers", create=False) is None
+    assert Ledger.find(client(uri(str(registry))), "flowers") is None
 
 
 def test_mapped_labels_are_taken(run: Run) -> None:

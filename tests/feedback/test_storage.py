@@ -17,19 +17,18 @@ JPEG, PNG = b"\xff\xd8\xff" + b"j" * 97, b"\x89PNG\r\n\x1a\n" + b"p" * 92
 
 
 def upload(request_id: str = "one", image: int = 0, **fields: Any) -> Upload:
-    return Upload.model_validate(
-        {
-            "request_id": request_id,
-            "image": image,
-            "at": datetime(2026, 11, 26, 12, tzinfo=UTC),
-            "model": "colours",
-            "version": "1",
-            "label": "red",
-            "confidence": 0.5,
-            "reason": "unsure",
-            **fields,
-        }
-    )
+    given = {
+        "at": datetime(2026, 11, 26, 12, tzinfo=UTC), "model": "colours", "version": "1", "label": "red",
+        "confidence": 0.5, "reason": "unsure", **fields,
+    }  # fmt: skip
+    return Upload.model_validate({"request_id": request_id, "image": image, **given})
+
+
+def sidecar_of(folder: Path, request_id: str, image: int) -> Path:
+    """The JSON file of an upload that is there."""
+    sidecar = storage.find(folder, request_id, image)
+    assert sidecar is not None
+    return sidecar
 
 
 @pytest.fixture
@@ -38,9 +37,7 @@ def aged(tmp_path: Path) -> Callable[[str, float], None]:
 
     def make(request_id: str, seconds: float) -> None:
         storage.store(tmp_path, upload(request_id), JPEG)
-        sidecar = storage.find(tmp_path, request_id, 0)
-        assert sidecar is not None
-        os.utime(sidecar.with_suffix(".jpg"), (time.time() - seconds,) * 2)
+        os.utime(sidecar_of(tmp_path, request_id, 0).with_suffix(".jpg"), (time.time() - seconds,) * 2)
 
     return make
 
@@ -51,8 +48,7 @@ def test_an_upload_is_found_with_all_its_fields(tmp_path: Path) -> None:
     storage.store(tmp_path, two, PNG)
     found = sorted(storage.stored_uploads(tmp_path), key=lambda stored: stored.image.suffix)
     assert [(stored.read(), stored.image.suffix) for stored in found] == [(one, ".jpg"), (two, ".png")]
-    sidecar = storage.find(tmp_path, "one", 1)
-    assert sidecar is not None
+    sidecar = sidecar_of(tmp_path, "one", 1)
     assert storage.read(sidecar) == two
     assert sidecar.parent.name == "2026-11-26"
     assert storage.find(tmp_path, "one", 2) is None
@@ -62,8 +58,7 @@ def test_an_upload_is_found_with_all_its_fields(tmp_path: Path) -> None:
 def test_folders_and_files_are_private(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "kept"
     storage.store(folder, upload(), JPEG)
-    sidecar = storage.find(folder, "one", 0)
-    assert sidecar is not None
+    sidecar = sidecar_of(folder, "one", 0)
     storage.write_truth(sidecar, "blue")
     for path in (folder, *folder.rglob("*")):
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
@@ -71,8 +66,7 @@ def test_folders_and_files_are_private(tmp_path: Path) -> None:
 
 def test_a_true_label_is_written_once(tmp_path: Path) -> None:
     storage.store(tmp_path, upload(), JPEG)
-    sidecar = storage.find(tmp_path, "one", 0)
-    assert sidecar is not None
+    sidecar = sidecar_of(tmp_path, "one", 0)
     assert storage.write_truth(sidecar, "blue")
     assert not storage.write_truth(sidecar, "green")
     found = storage.read(sidecar)

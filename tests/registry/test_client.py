@@ -5,11 +5,13 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lensmith.errors import RegistryError, RegistryUnreachableError
 from lensmith.registry import client
+from lensmith.registry.mlflow_errors import shown, translate_errors
 
 
 @pytest.mark.slow
@@ -75,13 +77,13 @@ def test_an_address_where_nothing_answers_is_reported_without_its_password(
     ],
 )
 def test_no_part_of_a_password_is_shown_however_it_is_written(address: str) -> None:
-    assert "geheim" not in client.shown(f"it ({address}) is away")
-    assert "127.0.0.1" in client.shown(address)
+    assert "geheim" not in shown(f"it ({address}) is away")
+    assert "127.0.0.1" in shown(address)
 
 
 def test_what_is_no_password_is_shown() -> None:
     for address in ("s3://bucket/a@b/c", "sqlite:////srv/mlflow.db", "http://host:5000/path?user=me"):
-        assert client.shown(address) == address
+        assert shown(address) == address
 
 
 @pytest.mark.parametrize(
@@ -120,30 +122,23 @@ def test_a_database_without_a_place_for_artifacts_is_refused_before_anything_is_
 
 @pytest.fixture
 def strange_server() -> Iterator[Callable[[int], str]]:
-    """`strange_server(status)`: the address of a server that says only this."""
-    servers = []
+    """`strange_server(status)`: the address of a server that says only this, in HTML."""
 
-    def start(status: int) -> str:
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(status)
-                self.end_headers()
-                self.wfile.write(b"<html>nothing to see</html>")
+    class Handler(http.server.BaseHTTPRequestHandler):
+        status = 0
 
-            do_POST = do_GET  # noqa: N815
+        def do_GET(self) -> None:
+            self.send_error(self.status)
 
-            def log_message(self, *args: object) -> None:
-                pass
-
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        servers.append(server)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{server.server_address[1]}"
 
-    yield start
-    for server in servers:
+        def says(status: int) -> str:
+            Handler.status = status
+            return f"http://127.0.0.1:{server.server_address[1]}"
+
+        yield says
         server.shutdown()
-        server.server_close()
 
 
 @pytest.mark.parametrize(
@@ -160,24 +155,17 @@ def test_what_a_server_says_is_translated(
 ) -> None:
     address = strange_server(status)
     there = client.client(address)
-    with pytest.raises(RegistryError, match=message) as caught, client.problems(address):
+    with pytest.raises(RegistryError, match=message) as caught, translate_errors(address):
         there.get_registered_model("flowers")
     assert type(caught.value) is error
 
 
-def test_artifacts_of_a_sqlite_file_lie_beside_it(workspace: Path) -> None:
-    there = client.client(client.uri())
-    made = client.experiment(there, "photos")
-    assert client.experiment(there, "photos") == made
-    assert there.get_experiment(made).artifact_location == f"file://{workspace}/runs/mlartifacts"
-
-
-def test_a_deleted_experiment_is_taken_again(workspace: Path) -> None:
-    there = client.client(client.uri())
-    made = client.experiment(there, "photos")
-    there.delete_experiment(made)
-    assert client.experiment(there, "photos") == made
-    assert there.get_experiment(made).lifecycle_stage == "active"
+def test_an_experiment_has_its_artifacts_beside_a_sqlite_file_and_is_restored(workspace: Path, registry: Any) -> None:
+    made = client.experiment(registry, "photos")
+    assert registry.get_experiment(made).artifact_location == f"file://{workspace}/runs/mlartifacts"
+    registry.delete_experiment(made)
+    assert client.experiment(registry, "photos") == made
+    assert registry.get_experiment(made).lifecycle_stage == "active"
 
 
 @pytest.mark.slow
@@ -218,6 +206,6 @@ def test_half_a_database_that_somebody_else_left_is_distinguished_from_one_that_
 
     reason = sqlite3.OperationalError("table trace_info already exists")
     message = OperationalError("CREATE TABLE trace_info", None, reason)
-    with pytest.raises(RegistryError, match="remove the file") as caught, client.problems("sqlite:////srv/m.db"):
+    with pytest.raises(RegistryError, match="remove the file") as caught, translate_errors("sqlite:////srv/m.db"):
         raise message
     assert not isinstance(caught.value, RegistryUnreachableError)

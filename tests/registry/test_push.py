@@ -105,8 +105,7 @@ def test_a_name_and_an_alias_that_cannot_be_used_are_refused_before_mlflow_is_as
 
 
 def test_no_champion_is_set_while_a_canary_release_is_under_way(flowers: Any, remake: Remake) -> None:
-    ledger = Ledger.open(flowers, "flowers", create=True)
-    assert ledger is not None
+    ledger = Ledger.open(flowers, "flowers")
     ledger.begin(CanaryRelease(id="", name="flowers", champion="1", challenger="2"))
     with pytest.raises(RolloutError):
         lensmith.Registry().push(remake("bundle", name="flowers").path, alias="champion")

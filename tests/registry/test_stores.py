@@ -37,8 +37,7 @@ def test_a_model_lives_alike_in_every_store(address: str, remake: Remake, shared
     assert lensmith.describe("flowers@2").manifest.version == "new"
 
     there = client.client(client.uri())
-    ledger = Ledger.open(there, "flowers", create=True)
-    assert ledger is not None
+    ledger = Ledger.open(there, "flowers")
     begun = ledger.begin(CanaryRelease(id="", name="flowers", champion="1", challenger="2"))
     assert begun.id == "flowers-1"
     with pytest.raises(RolloutError, match="under way"):
@@ -65,8 +64,7 @@ def test_several_that_begin_at_once_share_one_ledger(address: str, remake: Remak
     clients = [client.client(client.uri()) for _ in range(4)]
 
     def start(number: int) -> str:
-        ledger = Ledger.open(clients[number], name, create=True)
-        assert ledger is not None
+        ledger = Ledger.open(clients[number], name)
         try:
             return ledger.begin(CanaryRelease(id="", name=name, champion="1", challenger="1", by=str(number))).by
         except RolloutError:
@@ -75,9 +73,9 @@ def test_several_that_begin_at_once_share_one_ledger(address: str, remake: Remak
     with ThreadPoolExecutor(4) as pool:
         winners = [by for by in pool.map(start, range(4)) if by]
     assert len(winners) == 1, winners
-    ledgers = [Ledger.open(each, name, create=False) for each in clients]
-    assert len({ledger.run for ledger in ledgers if ledger}) == 1
-    state = ledgers[0].latest() if ledgers[0] else None
+    ledgers = [Ledger.open(each, name) for each in clients]
+    assert len({ledger.run for ledger in ledgers}) == 1
+    state = ledgers[0].latest()
     assert state is not None
     assert state.rollout.by == winners[0]
 
@@ -91,14 +89,12 @@ def test_replicas_that_apply_a_decision_at_once_do_not_disturb_one_another(addre
         )
     there = client.client(client.uri())
     there.set_registered_model_alias(name, "challenger", "2")
-    ledger = Ledger.open(there, name, create=True)
-    assert ledger is not None
+    ledger = Ledger.open(there, name)
     ledger.begin(CanaryRelease(id="", name=name, champion="1", challenger="2"))
     clients = [client.client(client.uri()) for _ in range(4)]
 
     def end(number: int) -> str:
-        mine = Ledger.open(clients[number], name, create=False)
-        assert mine is not None
+        mine = Ledger.open(clients[number], name)
         decision = mine.decide(1, Decision(outcome="promoted", reason="better", by=str(number)))
         state = mine.latest()
         assert state is not None

@@ -17,9 +17,7 @@ from lensmith.rollout.state import CanaryRelease, Decision
 @pytest.fixture
 def ledger(flowers: Any) -> Ledger:
     """Of flowers, which has versions 1 (champion), 2 and 3."""
-    opened = Ledger.open(flowers, "flowers", create=True)
-    assert opened is not None
-    return opened
+    return Ledger.open(flowers, "flowers")
 
 
 def rollout(**fields: Any) -> CanaryRelease:
@@ -33,13 +31,10 @@ def latest(ledger: Ledger) -> LedgerEntry:
 
 
 def test_a_model_without_rollouts_has_no_ledger(flowers: Any) -> None:
-    assert Ledger.open(flowers, "flowers", create=False) is None
-    opened = Ledger.open(flowers, "flowers", create=True)
-    assert opened is not None
+    assert Ledger.find(flowers, "flowers") is None
+    opened = Ledger.open(flowers, "flowers")
     assert opened.latest() is None
-    again = Ledger.open(flowers, "flowers", create=False)
-    assert again is not None
-    assert again.run == opened.run
+    assert Ledger.open(flowers, "flowers").run == opened.run
 
 
 def test_numbers_count_up_and_history_keeps_all(ledger: Ledger) -> None:
@@ -188,8 +183,7 @@ def test_a_garbled_entry_is_an_error(ledger: Ledger) -> None:
 def test_a_deleted_ledger_is_restored(ledger: Ledger) -> None:
     ledger.begin(rollout())
     ledger.client.delete_run(ledger.run)
-    again = Ledger.open(ledger.client, "flowers", create=False)
-    assert again is not None
+    again = Ledger.open(ledger.client, "flowers")
     assert again.decide(1, Decision(outcome="aborted", reason="enough")).outcome == "aborted"
     assert [entry.decision is not None for entry in again.history()] == [True]
 
@@ -199,16 +193,14 @@ def test_a_ledger_that_is_gone_for_good_is_followed_by_another(ledger: Ledger) -
     registry: Any = ledger.client
     registry.delete_run(ledger.run)
     registry._tracking_client.store._hard_delete_run(ledger.run)  # as `mlflow gc` does
-    assert Ledger.open(registry, "flowers", create=False) is None
+    assert Ledger.find(registry, "flowers") is None
     for _ in range(2):
-        again = Ledger.open(registry, "flowers", create=True)
-        assert again is not None
+        again = Ledger.open(registry, "flowers")
         assert again.run != ledger.run
     assert again.begin(rollout()).id == "flowers-1"
 
 
 def test_a_rollout_needs_no_run_of_a_training_that_was_deleted(flowers: Any) -> None:
     flowers.delete_run(flowers.get_model_version("flowers", "1").run_id)
-    ledger = Ledger.open(flowers, "flowers", create=True)
-    assert ledger is not None
+    ledger = Ledger.open(flowers, "flowers")
     assert ledger.begin(rollout()).id == "flowers-1"

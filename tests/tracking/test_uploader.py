@@ -23,12 +23,11 @@ def over() -> threading.Event:
 
 
 def test_with_the_server_away_it_gives_up_after_the_end_and_says_why(
-    run: Path, over: threading.Event, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+    run: Path, over: threading.Event, free_port: Callable[[], int]
 ) -> None:
-    monkeypatch.setattr(uploader, "GRACE_S", 0.0)
     url = f"http://127.0.0.1:{free_port()}"
     track(run, url)
-    assert not uploader.main(run, url, over)
+    assert not uploader.main(run, url, over, over)
     state = state_of(run)
     assert state.problem is not None
     assert "did not" in state.problem
@@ -46,7 +45,7 @@ def test_it_sends_what_other_runs_have_left_at_the_same_place_and_touches_no_oth
     track(copies["elsewhere"], "sqlite:////nowhere/mlflow.db")
     (copies["never"] / "tracking.json").unlink()
     with lock.locked_run(copies["trained"]):
-        assert uploader.main(run, runs_uri, over)
+        assert uploader.main(run, runs_uri, over, over)
     states = {name: TrackingState.read(folder) for name, folder in copies.items()}
     assert {name: state and state.is_complete(copies[name]) for name, state in states.items()} == {
         "left": True, "trained": False, "elsewhere": False, "never": None,
@@ -58,7 +57,7 @@ def test_a_run_whose_folder_is_removed_ends_it_without_making_anything(
 ) -> None:
     track(run, runs_uri)
     shutil.rmtree(run)
-    assert not uploader.main(run, runs_uri, over)
+    assert not uploader.main(run, runs_uri, over, over)
     assert not run.exists()
 
 
@@ -66,9 +65,8 @@ def test_it_waits_for_the_one_before_it_and_leaves_the_run_to_that_one_if_it_sta
     run: Path, over: threading.Event, runs_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(uploader, "EVERY_S", 0.01)
-    monkeypatch.setattr(uploader, "GRACE_S", 0.05)
     track(run, runs_uri)
     with sending_lock(run, 0):
-        assert not uploader.main(run, runs_uri, over)
+        assert not uploader.main(run, runs_uri, over, over)
     assert has_unsent(run, 0, begun=True)
-    assert uploader.main(run, runs_uri, over)
+    assert uploader.main(run, runs_uri, over, over)

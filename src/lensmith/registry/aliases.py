@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lensmith.core.result import Result
 from lensmith.errors import RegistryError
-from lensmith.registry.client import problems
+from lensmith.registry.mlflow_errors import translate_errors
 from lensmith.registry.models import Version, aliases, missing_error, resolve, set_alias
 from lensmith.registry.references import CHAMPION, PREVIOUS, ModelReference
 
@@ -76,7 +76,7 @@ def remove(client: MlflowClient, name: str, alias: str) -> AliasChange:
     named = aliases(client, name)
     if alias not in named:
         raise missing_error(client, ModelReference(name, alias))
-    with problems(str(client.tracking_uri)):
+    with translate_errors(str(client.tracking_uri)):
         client.delete_registered_model_alias(name, alias)
     return AliasChange(name, alias, named.pop(alias), None, named.get(PREVIOUS))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lensmith.core.result import Result
 from lensmith.core.text import listed
 from lensmith.errors import RegistryError
-from lensmith.registry.client import code, problems, shown
+from lensmith.registry.mlflow_errors import code, shown, translate_errors
 from lensmith.registry.references import CHAMPION, ModelReference
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def versions(client: MlflowClient, name: str) -> list[Version]:
     named: dict[str, list[str]] = {}
     for alias, version in aliases(client, name).items():
         named.setdefault(version, []).append(alias)
-    with problems(str(client.tracking_uri)):
+    with translate_errors(str(client.tracking_uri)):
         quote = '"' if "'" in name else "'"
         found = _all(client.search_model_versions, f"name={quote}{name}{quote}")
     # MLflow's search leaves aliases out.
@@ -146,13 +146,13 @@ def model(client: MlflowClient, name: str) -> RegisteredModel:
 
 def names(client: MlflowClient) -> list[str]:
     """All registered models, sorted."""
-    with problems(str(client.tracking_uri)):
+    with translate_errors(str(client.tracking_uri)):
         return sorted(model.name for model in _all(client.search_registered_models, None))
 
 
 def set_alias(client: MlflowClient, version: Version, alias: str) -> None:
     """Point an alias to a version."""
-    with problems(str(client.tracking_uri)):
+    with translate_errors(str(client.tracking_uri)):
         client.set_registered_model_alias(version.name, alias, version.version)
 
 
@@ -176,7 +176,7 @@ def _version(found: Any, aliases: list[str] | None = None) -> Version:
 @contextmanager
 def _missing_explained(client: MlflowClient, name: ModelReference) -> Iterator[None]:
     """Translate MLflow's errors, and list what exists where the name does not."""
-    with problems(str(client.tracking_uri)):
+    with translate_errors(str(client.tracking_uri)):
         try:
             yield
         except Exception as error:

@@ -22,8 +22,9 @@ from lensmith.core.files import atomic_write, replace_directory, sha256, staging
 from lensmith.core.machine import cache_dir
 from lensmith.core.progress import track
 from lensmith.errors import BundleError, FallbackWarning, RegistryError, RegistryUnreachableError
-from lensmith.registry.client import causes, problems, shown, uri
 from lensmith.registry.client import client as connect
+from lensmith.registry.client import uri
+from lensmith.registry.mlflow_errors import causes, shown, translate_errors
 from lensmith.registry.models import CONTENT_TAG, Version, resolve
 from lensmith.registry.references import ModelReference, parse
 
@@ -178,7 +179,7 @@ def fetch(client: MlflowClient, source: str, name: str, folder: Path) -> None:
     address = str(client.tracking_uri)
     problem = "it is missing"
     try:
-        with problems(address):
+        with translate_errors(address):
             from mlflow.artifacts import download_artifacts
 
             download_artifacts(f"{source}/{name}", dst_path=str(target.parent), tracking_uri=address)

@@ -19,7 +19,8 @@ from lensmith.core.progress import track
 from lensmith.core.version import __version__
 from lensmith.errors import RegistryError
 from lensmith.registry.aliases import point, require_alias
-from lensmith.registry.client import experiment, problems
+from lensmith.registry.client import experiment
+from lensmith.registry.mlflow_errors import translate_errors
 from lensmith.registry.models import CONTENT_TAG, RUN_TAG, Version, artifact_path, names, resolve, versions
 from lensmith.registry.pull import fetch
 from lensmith.registry.references import ModelReference
@@ -51,13 +52,9 @@ class Pushed:
 
 
 def push(client: MlflowClient, path: str | PathLike[str], name: str | None = None, alias: str | None = None) -> Pushed:
-    """Make a bundle a version of a registered model; the same content becomes only one version.
+    """Make a bundle, a folder or zip, a version of a registered model; the same content becomes only one version.
 
-    Args:
-        client: connection to the registry.
-        path: folder or zip of the bundle.
-        name: the registered model's name; the bundle's own name by default.
-        alias: alias for the version, such as champion; None for none.
+    The bundle's own name is the model's by default.
 
     Raises:
         BundleError: there is no bundle, or it is damaged.
@@ -112,7 +109,7 @@ def _tags(manifest: Manifest, content: str) -> dict[str, str]:
 def _found(client: MlflowClient, content: str) -> tuple[str, str] | None:
     """Run and source of a bundle that a tracked training, or an earlier push, has uploaded completely."""
     key = f"{RUN_TAG}{content[:16]}"
-    with problems(str(client.tracking_uri)):
+    with translate_errors(str(client.tracking_uri)):
         groups = [each.experiment_id for each in client.search_experiments()]
         runs = client.search_runs(groups, f"tags.`{key}` = '{artifact_path(content)}'")
     for run in runs:
@@ -127,7 +124,7 @@ def _found(client: MlflowClient, content: str) -> tuple[str, str] | None:
 def _upload(client: MlflowClient, bundle: Bundle, content: str) -> tuple[str, str]:
     """Upload the files to a run of their own, which is removed if that fails; returns run and source."""
     group = experiment(client, EXPERIMENT)
-    with problems(str(client.tracking_uri)):
+    with translate_errors(str(client.tracking_uri)):
         run = client.create_run(group, run_name=f"{bundle.manifest.name} {bundle.manifest.version}")
         with _undone_by(lambda: client.delete_run(run.info.run_id)):
             # bundle.json comes last: where it is, the upload is complete.
@@ -142,7 +139,7 @@ def _upload(client: MlflowClient, bundle: Bundle, content: str) -> tuple[str, st
 def _register(client: MlflowClient, name: str, source: str, run: str, tags: dict[str, str]) -> Version:
     from mlflow.exceptions import MlflowException
 
-    with problems(str(client.tracking_uri)):
+    with translate_errors(str(client.tracking_uri)):
         made = False
         with suppress(MlflowException):  # it exists, or creating the version fails below
             client.create_registered_model(name)

@@ -10,13 +10,7 @@ from lensmith.rollout.state import CanaryRelease, Decision, DesiredState, now
 
 
 class RolloutDecider:
-    """Ends rollouts.
-
-    Args:
-        channel: the service's channel, which holds the reports of its processes.
-        replica: this replica's name in the ledger.
-        warn: receiver of sentences about other replicas' reports that cannot be read.
-    """
+    """Ends rollouts, in the name of a replica; warns of other replicas' reports that cannot be read."""
 
     def __init__(self, channel: SidecarChannel, replica: str, warn: Callable[[str], None]) -> None:
         self._channel = channel
@@ -33,13 +27,7 @@ class RolloutDecider:
     def decide(
         self, ledger: Ledger, entry: LedgerEntry, state: DesiredState, champion: str
     ) -> tuple[DesiredState, bool]:
-        """Report this service's counts, assess all counts, and carry out a decision.
-
-        Args:
-            ledger: the model's ledger.
-            entry: latest entry of the ledger.
-            state: the desired state without a comparison.
-            champion: version that the alias champion names now.
+        """Report this service's counts to the latest entry of the ledger, assess all counts, and carry out a decision.
 
         Returns:
             The state with decision and comparison, and whether aliases were moved now.

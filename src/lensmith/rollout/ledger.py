@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from lensmith.core.text import first_line
 from lensmith.errors import RegistryError, RolloutError
-from lensmith.registry.client import problems
+from lensmith.registry.mlflow_errors import translate_errors
 from lensmith.registry.references import CHALLENGER, CHAMPION, PREVIOUS
 from lensmith.rollout.ledger_run import create_run, find_run, retry_once, write_once
 from lensmith.rollout.state import CanaryRelease, Decision
@@ -63,7 +63,7 @@ class LedgerEntry:
 
 
 class Ledger:
-    """All rollouts of one registered model; made by `open`.
+    """All rollouts of one registered model; made by `find` or `open`.
 
     Every method raises RegistryError where MLflow refuses or does not answer.
     """
@@ -74,15 +74,21 @@ class Ledger:
         self.run = run
 
     @classmethod
-    def open(cls, client: MlflowClient, name: str, create: bool) -> Self | None:
-        """Open a model's ledger; None where there is none yet and `create` is off.
+    def find(cls, client: MlflowClient, name: str) -> Self | None:
+        """A model's ledger; None where there is none yet.
 
         Raises:
             RegistryError: there is no such model.
         """
-        with problems(str(client.tracking_uri)):
-            run = find_run(client, name) or (create_run(client, name) if create else None)
-            return cls(client, name, run) if run else None
+        with translate_errors(str(client.tracking_uri)):
+            run = find_run(client, name)
+        return cls(client, name, run) if run else None
+
+    @classmethod
+    def open(cls, client: MlflowClient, name: str) -> Self:
+        """A model's ledger, created where there is none yet; raises as `find` does."""
+        with translate_errors(str(client.tracking_uri)):
+            return cls.find(client, name) or cls(client, name, create_run(client, name))
 
     def latest(self) -> LedgerEntry | None:
         """The entry of the rollout that was begun last; None before the first. Takes one request."""
@@ -91,7 +97,7 @@ class Ledger:
 
     def history(self) -> list[LedgerEntry]:
         """All entries, oldest first; old reports have been removed, their figures are in the decisions."""
-        with problems(str(self.client.tracking_uri)):
+        with translate_errors(str(self.client.tracking_uri)):
             data = self.client.get_run(self.run).data
         reports: dict[int, dict[str, Mapping[str, Any]]] = {}
         for key, value in data.tags.items():
@@ -136,7 +142,11 @@ class Ledger:
         written = write_once(self.client, self.run, f"rollout.{n}", text)
         if written != text:
             raise under_way_error(CanaryRelease.model_validate_json(written))
-        self._remove_reports(before=n - 1)
+        with translate_errors(str(self.client.tracking_uri)):
+            # The reports of old rollouts would be transferred at every read.
+            for key in self.client.get_run(self.run).data.tags:
+                if (found := _COUNTS_TAG.fullmatch(key)) and int(found[1]) < n - 1:
+                    self.client.delete_tag(self.run, key)
         return begun
 
     def decide(self, n: int, decision: Decision) -> Decision:
@@ -159,8 +169,9 @@ class Ledger:
                 f"That of {replica} has {len(text):,}, compressed.",
                 "Promote or abort the rollout: its counts have become too many for MLflow.",
             )
-        with problems(str(self.client.tracking_uri)):
-            self.client.set_tag(self.run, f"rollout.{n}.counts.{_key(replica)}", text)
+        with translate_errors(str(self.client.tracking_uri)):
+            allowed = re.sub(r"[^\w.-]", "_", replica)[:200] or "_"  # in a key
+            self.client.set_tag(self.run, f"rollout.{n}.counts.{allowed}", text)
 
     def apply(self, entry: LedgerEntry) -> None:
         """Move the aliases by a rollout's decision; once, so that aliases that people set later stay.
@@ -173,7 +184,7 @@ class Ledger:
         rollout, decision = current.rollout, current.decision
         if decision is None or current.applied:
             return
-        with problems(str(self.client.tracking_uri)):
+        with translate_errors(str(self.client.tracking_uri)):
             if decision.outcome == "promoted":
                 self._set_alias(PREVIOUS, rollout.champion)
                 self._set_alias(CHAMPION, rollout.challenger)
@@ -184,13 +195,6 @@ class Ledger:
 
     def _set_alias(self, alias: str, version: str) -> None:
         retry_once(lambda: self.client.set_registered_model_alias(self.name, alias, version))
-
-    def _remove_reports(self, before: int) -> None:
-        """Remove the reports of old rollouts, which would be transferred at every read."""
-        with problems(str(self.client.tracking_uri)):
-            for key in self.client.get_run(self.run).data.tags:
-                if (found := _COUNTS_TAG.fullmatch(key)) and int(found[1]) < before:
-                    self.client.delete_tag(self.run, key)
 
 
 def under_way_error(rollout: CanaryRelease, moment: str = "") -> RolloutError:
@@ -204,12 +208,10 @@ def under_way_error(rollout: CanaryRelease, moment: str = "") -> RolloutError:
 
 
 def _shortened(decision: Decision) -> str:
-    """A decision as JSON that is not too long for MLflow: without figures, then with shortened texts."""
+    """A decision as JSON that is not too long for MLflow: where it would be, without figures and with cut texts."""
     text = decision.model_dump_json()
     if len(text) > PARAM_CHARACTERS:
-        text = decision.model_copy(update={"figures": {"left_out": "too long for the registry"}}).model_dump_json()
-    if len(text) > PARAM_CHARACTERS:
-        cut = {name: f"{getattr(decision, name)[:400]}…" for name in ("guard", "reason", "by")}
+        cut = {name: getattr(decision, name)[:400] for name in ("guard", "reason", "by")}
         text = decision.model_copy(update={**cut, "figures": {}}).model_dump_json()
     return text
 
@@ -234,8 +236,3 @@ def _parse(kind: type[_Written], text: str, key: str) -> _Written:
             f"It cannot be read ({first_line(error)}).",
             "Somebody has changed it, or a later lensmith wrote it: upgrade, or end the rollout in MLflow's page.",
         ) from error
-
-
-def _key(replica: str) -> str:
-    """A replica's name with the characters that MLflow allows in a key."""
-    return re.sub(r"[^\w.-]", "_", replica)[:200] or "_"

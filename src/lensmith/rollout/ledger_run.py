@@ -7,7 +7,8 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from lensmith.errors import RolloutError
-from lensmith.registry.client import code, experiment, problems
+from lensmith.registry.client import experiment
+from lensmith.registry.mlflow_errors import code, translate_errors
 from lensmith.registry.models import versions
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def write_once(client: MlflowClient, run: str, key: str, text: str) -> str:
     """Write a param unless it exists, and return its value."""
     from mlflow.exceptions import MlflowException
 
-    with problems(str(client.tracking_uri)):
+    with translate_errors(str(client.tracking_uri)):
         try:
             client.log_param(run, key, text)
         except MlflowException:

@@ -43,8 +43,7 @@ def start(settings: RolloutSettings) -> CanaryRelease:
     _require_same_labels(
         Bundle.load(pull(client, champion)).labels, Bundle.load(pull(client, challenger)).labels, settings.mapping
     )
-    ledger = Ledger.open(client, settings.name, create=True)
-    assert ledger is not None
+    ledger = Ledger.open(client, settings.name)
     # The ledger defines what is under way, the alias only shows it to people, so a crash in between does no harm.
     chosen = settings.model_dump(include=set(CanaryRelease.model_fields))
     versions = {"champion": champion.version, "challenger": challenger.version}
@@ -68,7 +67,9 @@ def end(
     if ledger is None or entry is None or not entry.under_way:
         raise RolloutError(
             f"A canary release of {name} was expected to be under way.",
-            _last_outcome(entry),
+            f"The latest, {entry.rollout.id}, was {_outcome(entry.decision)}."
+            if entry and entry.decision
+            else "There has been none.",
             f"Begin one with: lensmith rollout start {name} --version V",
         )
     rollout = entry.rollout
@@ -111,7 +112,7 @@ def require_not_under_way(client: MlflowClient, name: str, alias: str) -> None:
 
 
 def _latest(client: MlflowClient, name: str) -> tuple[Ledger | None, LedgerEntry | None]:
-    ledger = Ledger.open(client, name, create=False)
+    ledger = Ledger.find(client, name)
     return ledger, ledger.latest() if ledger else None
 
 
@@ -152,12 +153,6 @@ def _require_same_labels(champion: Sequence[str], challenger: Sequence[str], map
             "Map those that mean the same with --map CHALLENGER=CHAMPION and new ones with --map CHALLENGER=, or train "
             "with the same classes.",
         )
-
-
-def _last_outcome(entry: LedgerEntry | None) -> str:
-    if entry is None or entry.decision is None:
-        return "There has been none."
-    return f"The latest, {entry.rollout.id}, was {_outcome(entry.decision)}."
 
 
 def _outcome(decision: Decision) -> str:

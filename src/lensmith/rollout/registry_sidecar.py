@@ -105,7 +105,7 @@ class RegistrySidecar:
         ledger = entry = None
         with self._serve_anyway():
             if self._reference.which == CHAMPION:
-                ledger = Ledger.open(registry, self._reference.name, create=False)
+                ledger = Ledger.find(registry, self._reference.name)
             if ledger is not None:
                 entry = ledger.latest()  # before the alias, which is moved after it
         version = resolve(registry, self._reference)

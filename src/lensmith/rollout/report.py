@@ -28,14 +28,7 @@ class StopReason(NamedTuple):
 
 @dataclass
 class RolloutReport:
-    """Counts of both models since a rollout began.
-
-    Attributes:
-        rollout: the rollout's id.
-        champion: the champion's counts.
-        challenger: the challenger's counts.
-        stop: first reason to stop the challenger; None while it gets requests.
-    """
+    """Counts of both models since a rollout, named by its id, began; the first reason to stop the challenger."""
 
     rollout: str
     champion: ModelCounts = field(default_factory=ModelCounts)

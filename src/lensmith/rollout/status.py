@@ -73,11 +73,7 @@ def status(name: str, tracking_uri: str | None = None) -> RolloutStatus:
 
 
 class StatusWatcher:
-    """Reads the status again and again over one connection, and assesses the counts as a replica does.
-
-    Args:
-        name: the registered model's name.
-        tracking_uri: the registry's tracking URI; None takes it from the settings.
+    """Reads a model's status again and again over one connection, and assesses the counts as a replica does.
 
     Raises:
         RegistryError: there is no registry.
@@ -91,7 +87,7 @@ class StatusWatcher:
     def look(self) -> RolloutStatus:
         """The present status; see `status`."""
         champion = champion_of(self._client, self._name)
-        ledger = Ledger.open(self._client, self._name, create=False)
+        ledger = Ledger.find(self._client, self._name)
         entries = ledger.history() if ledger else []
         latest = entries[-1] if entries else None
         return RolloutStatus(

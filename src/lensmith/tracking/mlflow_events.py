@@ -62,7 +62,7 @@ class RunUpdate:
 
 
 def translate(events: list[dict[str, Any]], begun: float, epoch: int) -> RunUpdate:
-    """Translate events for MLflow.
+    """Translate events for MLflow, without epochs that were sent before.
 
     Args:
         events: events in their order.

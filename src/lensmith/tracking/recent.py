@@ -7,6 +7,7 @@ from typing import Any
 
 from lensmith.core.result import Result
 from lensmith.registry import client as store
+from lensmith.registry.mlflow_errors import translate_errors
 from lensmith.tracking.address import require_installed
 from lensmith.tracking.sender import KEY
 
@@ -51,7 +52,7 @@ def recent(limit: int) -> Sequence[TrackedRun]:
     require_installed()
     address = store.uri()
     client = store.client(address, create=False)
-    with store.problems(address):
+    with translate_errors(address):
         names = {one.experiment_id: one.name for one in client.search_experiments()}
         found = client.search_runs(
             list(names), f"tags.`{KEY}` != ''", max_results=limit, order_by=["attributes.start_time DESC"]

@@ -17,6 +17,7 @@ from lensmith.bundle.format import MANIFEST, Bundle
 from lensmith.core.files import sha256
 from lensmith.errors import BundleError
 from lensmith.registry import client
+from lensmith.registry.mlflow_errors import translate_errors
 from lensmith.registry.models import RUN_TAG, artifact_path
 from lensmith.tracking import mlflow_events
 from lensmith.tracking.mlflow_events import MAX_TAG, MetricPoint
@@ -33,13 +34,7 @@ PLOTS, REPORT = ("curves.png", "memory.png"), "report.html"
 
 
 class Sender:
-    """Sends one run; creates its MLflow run with the first event.
-
-    Args:
-        run: the run folder, locked by the caller (`state.sending_lock`).
-        state: the run's tracking state.
-        uri: MLflow's tracking URI, with a password if it has one.
-    """
+    """Sends one run whose folder the caller has locked (`sending_lock`); the first event creates its MLflow run."""
 
     def __init__(self, run: Path, state: TrackingState, uri: str) -> None:
         self.run, self.state = run, state
@@ -56,7 +51,7 @@ class Sender:
             RegistryUnreachableError: MLflow does not answer; the state has what arrived before.
             RegistryError: MLflow refuses a request.
         """
-        with client.problems(self._uri):
+        with translate_errors(self._uri):
             events = read_events(self.run, self.state.offset)
             while batch := list(islice(events, EVENTS_AT_ONCE)):
                 if self.state.run_id is None and not any(event["event"] in STARTS for event, _ in batch):

@@ -68,11 +68,7 @@ class TrackingSidecar:
             time.sleep(0.05)
 
     def begin(self, run: Path, setting: str) -> None:
-        """Write the run's tracking state, and start the uploader.
-
-        Args:
-            run: path of the run folder, which has its run.json.
-            setting: `TrainSettings.tracking`.
+        """Write the tracking state of a run that has its run.json, and start the uploader as `tracking` sets it.
 
         Raises:
             RegistryError: the setting is no tracking URI.

@@ -1,6 +1,5 @@
 """MLflow's own pages: runs `mlflow server` on this machine until Ctrl-C."""
 
-import http.client
 import os
 import signal
 import socket
@@ -9,12 +8,15 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from http.client import HTTPException
 from typing import IO
+from urllib.request import ProxyHandler, build_opener
 
 from lensmith.config import TrackSettings
 from lensmith.core.machine import is_loopback
 from lensmith.errors import RegistryError, ServiceError
 from lensmith.registry import client
+from lensmith.registry.mlflow_errors import shown
 from lensmith.tracking.address import require_installed
 
 START_S, STOP_S = 90.0, 10.0
@@ -39,7 +41,7 @@ def ui(settings: TrackSettings) -> None:
     if uri.startswith("http"):
         raise RegistryError(
             "A database was expected whose runs can be shown.",
-            f"{client.shown(uri)} is a tracking server.",
+            f"{shown(uri)} is a tracking server.",
             "Open that address in a browser.",
         )
     environment = {
@@ -62,7 +64,7 @@ def ui(settings: TrackSettings) -> None:
         )  # fmt: skip
         try:
             _await(process, settings.host, port, log)
-            print(f"MLflow answers at {_url(settings.host, port)} with what is in {client.shown(uri)}", flush=True)
+            print(f"MLflow answers at {_url(settings.host, port)} with what is in {shown(uri)}", flush=True)
             print("Ctrl-C ends it.", flush=True)
             process.wait()
             raise _ended(process, log)
@@ -78,14 +80,10 @@ def _await(process: subprocess.Popen[bytes], host: str, port: int, log: IO[str])
     Raises:
         ServiceError: it ended, or did not answer within START_S.
     """
-    deadline = time.monotonic() + START_S
+    deadline, opener = time.monotonic() + START_S, build_opener(ProxyHandler({}))
     while time.monotonic() < deadline and process.poll() is None:
-        connection = http.client.HTTPConnection(_reached(host), port, timeout=5)
-        with suppress(OSError, http.client.HTTPException):
-            connection.request("GET", "/health")
-            if connection.getresponse().status == 200:
-                return
-        connection.close()
+        with suppress(OSError, HTTPException), opener.open(f"{_url(host, port)}/health", timeout=5):
+            return
         time.sleep(0.1)
     raise _ended(process, log)
 
@@ -96,7 +94,7 @@ def _ended(process: subprocess.Popen[bytes], log: IO[str]) -> ServiceError:
     how = "It did not" if process.poll() is None else f"It ended with exit code {process.returncode}"
     return ServiceError(
         "MLflow's server was expected to answer.",
-        f"{how}{f' ({client.shown(lines[-1].strip())})' if lines else ''}.",
+        f"{how}{f' ({shown(lines[-1].strip())})' if lines else ''}.",
         "Start it by hand to see more: mlflow server",
     )
 
@@ -130,11 +128,7 @@ def _free(host: str, port: int) -> int:
         ) from error
 
 
-def _reached(host: str) -> str:
-    """The address by which this machine reaches a server bound to `host`."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-
-
 def _url(host: str, port: int) -> str:
-    shown = _reached(host)
-    return f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
+    """The address by which this machine reaches a server bound to `host`."""
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://{f'[{reached}]' if ':' in reached else reached}:{port}"

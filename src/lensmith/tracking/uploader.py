@@ -25,34 +25,30 @@ GRACE_S = 20.0
 """Seconds after the end of the training in which failed attempts are repeated."""
 
 
-def main(run: Path, uri: str, over: threading.Event) -> bool:
+def main(run: Path, uri: str, over: threading.Event, overdue: threading.Event) -> bool:
     """Send a run until its training is over, then its incomplete sibling runs; returns whether the run has arrived.
 
     Args:
         run: path of the run folder, which has a tracking.json.
         uri: MLflow's tracking URI.
         over: event that is set at the end of the training.
+        overdue: event that is set GRACE_S later, after which failed attempts are not repeated.
     """
-    ends_at: float | None = None
     with suppress(OSError):  # the training removes the folder of a run that never began
         while True:
             # The uploader from before a resumption may still hold the lock.
             with sending_lock(run, EVERY_S) as mine:
-                if mine:
-                    if follow(run, uri, over):
-                        break
-                    return False
-            if over.is_set():
-                ends_at = ends_at or time.monotonic() + GRACE_S
-                if time.monotonic() > ends_at:
-                    return False
+                if mine and follow(run, uri, over, overdue):
+                    break
+            if mine or overdue.is_set():
+                return False
         for other in incomplete_runs(run.parent, uri):
             send_all(other, uri)
         return True
     return False
 
 
-def follow(run: Path, uri: str, over: threading.Event) -> bool:
+def follow(run: Path, uri: str, over: threading.Event, overdue: threading.Event) -> bool:
     """Send a run that this process has locked until its training is over; returns whether all has arrived.
 
     Raises:
@@ -61,11 +57,9 @@ def follow(run: Path, uri: str, over: threading.Event) -> bool:
     from lensmith.tracking.sender import Sender
 
     sender: Sender | None = None
-    pause_s, ends_at = EVERY_S, float("inf")
+    pause_s = EVERY_S
     while True:
         ended = over.wait(pause_s)
-        if ended and ends_at == float("inf"):
-            ends_at = time.monotonic() + GRACE_S
         state = TrackingState.read(run)
         if state is None:  # removed
             return False
@@ -81,7 +75,7 @@ def follow(run: Path, uri: str, over: threading.Event) -> bool:
             sender = None  # a failed connection may never recover
             problem = problem_text(error)
             (TrackingState.read(run) or state).write(run, tried_at=time.time(), problem=problem)
-            if time.monotonic() > ends_at:
+            if overdue.is_set():
                 return False
             pause_s = min(2 * pause_s, MAX_PAUSE_S)
         if ended:
@@ -91,10 +85,7 @@ def follow(run: Path, uri: str, over: threading.Event) -> bool:
 def send_all(run: Path, uri: str, wait_s: float = 0) -> str | None:
     """Send the rest of a run that is not being trained; returns the problem, or None where all has arrived.
 
-    Args:
-        run: path of the run folder, which has a tracking.json.
-        uri: MLflow's tracking URI.
-        wait_s: longest wait for another process that sends it, in seconds.
+    Another process that is sending it is waited for, for up to `wait_s` seconds.
     """
     from lensmith.tracking.sender import Sender
 
@@ -124,10 +115,12 @@ def problem_text(error: Exception) -> str:
     return " ".join(text.split())[:500] or type(error).__name__
 
 
-def _listen(over: threading.Event) -> None:
+def _listen(over: threading.Event, overdue: threading.Event) -> None:
     while os.read(0, 4096):  # unbuffered, since a process cannot end while a thread holds a buffer's lock
         pass
     over.set()
+    time.sleep(GRACE_S)
+    overdue.set()
 
 
 if __name__ == "__main__":
@@ -135,6 +128,6 @@ if __name__ == "__main__":
         os.nice(19)
     with open(0, "rb", buffering=0, closefd=False) as stdin:
         address = stdin.readline().decode().strip()
-    ended = threading.Event()
-    threading.Thread(target=_listen, args=[ended], daemon=True).start()
-    sys.exit(not main(Path(sys.argv[1]), address, ended))
+    events = threading.Event(), threading.Event()
+    threading.Thread(target=_listen, args=events, daemon=True).start()
+    sys.exit(not main(Path(sys.argv[1]), address, *events))
