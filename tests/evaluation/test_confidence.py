@@ -67,16 +67,11 @@ def test_right_answers_alone_do_not_drive_the_temperature_to_its_bound(count: in
         assert at_temperature(probabilities, found).max() < 1 - 1 / (5 * count)
 
 
-def test_one_very_confident_mistake_does_not_drive_the_temperature_to_its_bound() -> None:
-    truth, probabilities = certain(60, 1 - 1e-6)
+@pytest.mark.parametrize(("confidence", "most"), [(1 - 1e-6, BOUNDS[1] / 2), (1.0, BOUNDS[1])])
+def test_one_very_confident_mistake_is_no_infinite_loss(confidence: float, most: float) -> None:
+    truth, probabilities = certain(60, confidence)
     truth[0] = 1
-    assert 1 < fit_temperature(truth, probabilities) < BOUNDS[1] / 2
-
-
-def test_a_mistake_with_a_probability_of_zero_is_no_infinite_loss() -> None:
-    truth, probabilities = certain(60, 1.0)
-    truth[0] = 1
-    assert 1 < fit_temperature(truth, probabilities) <= BOUNDS[1]
+    assert 1 < fit_temperature(truth, probabilities) <= most
 
 
 def test_too_few_images_leave_the_temperature_at_one() -> None:
@@ -120,10 +115,6 @@ def test_scaling_brings_the_errors_down_and_says_by_how_much(temperature: float)
     assert found.error_after < 0.5 * found.error_before
     assert found.log_loss_after < found.log_loss_before
     assert found.images == 2000
-    assert list(found.as_dict()) == [
-        "temperature", "error_before", "error_after", "log_loss_before", "log_loss_after", "images",
-    ]  # fmt: skip
-    assert all(isinstance(value, (int, float)) for value in found.as_dict().values())
 
 
 def test_the_errors_after_are_of_images_that_the_temperature_was_not_fitted_to() -> None:
@@ -194,6 +185,8 @@ def test_the_least_threshold_is_taken_where_several_will_do() -> None:
 def test_where_all_answers_can_be_given_none_is_ever_held_back() -> None:
     found = threshold_for(*certain(30, 0.7), 0.9)
     assert found == Abstention(threshold=0.0, wanted=0.9, precision=1.0, coverage=1.0)
+    nothing = answered_at(*certain(30, 0.7), 0.75)
+    assert (nothing.given, nothing.coverage, nothing.precision) == (0, 0.0, None)
 
 
 def test_answers_with_one_confidence_are_given_all_or_none() -> None:
@@ -254,8 +247,3 @@ def test_the_same_images_fall_on_the_same_side_when_the_bundle_answers(
     assert (offline.coverage, offline.precision) == (found.coverage, found.precision)
     assert found.precision >= wanted - 1e-12
     assert ((served.max(axis=1) >= threshold) == (scaled.max(axis=1) >= threshold)).all()
-
-
-def test_a_threshold_above_every_confidence_gives_no_answer() -> None:
-    found = answered_at(*certain(30, 0.9), 0.95)
-    assert (found.given, found.coverage, found.precision) == (0, 0.0, None)

@@ -108,7 +108,7 @@ def names(count: int) -> tuple[str, ...]:
     return tuple(f"class {number:03d}" for number in range(count))
 
 
-@pytest.mark.parametrize("classes", [2, 10, 31, 120, 1000])
+@pytest.mark.parametrize("classes", [2, 10, 31, 1000])
 def test_the_report_is_whole_for_any_number_of_classes(tmp_path: Path, classes: int) -> None:
     found = evaluation(tmp_path, names(classes))
     page = Page(render(found))
@@ -153,7 +153,7 @@ def test_a_small_confusion_matrix_is_a_table_with_its_numbers(tmp_path: Path) ->
     assert cells == found.metrics.confusion.flatten().tolist()
 
 
-@pytest.mark.parametrize(("classes", "side"), [(31, 31), (540, 540), (541, 271), (1000, 500)])
+@pytest.mark.parametrize(("classes", "side"), [(31, 31), (541, 271)])
 def test_a_large_confusion_matrix_is_a_picture_with_the_diagonal_in_it(tmp_path: Path, classes: int, side: int) -> None:
     source = next(s for s in Page(render(evaluation(tmp_path, names(classes)))).values("src") if "image/png" in s)
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))))
@@ -178,6 +178,7 @@ def test_a_report_without_a_mistake_says_so(tmp_path: Path) -> None:
     html = render(replace(found, probabilities=perfect, metrics=measure(found.truth, perfect), unreadable=()))
     assert "every image was classified as it is labelled" in Page(html).text
     assert "Unreadable" not in html
+    assert "Engines" not in html  # that section is of exports
 
 
 # What an export adds
@@ -204,9 +205,6 @@ def test_the_picture_of_the_engines_names_the_chosen_one_and_marks_the_front(tmp
     assert picture.count('class="engine front chosen"') == 1
     assert ">openvino-int8</text>" in picture
     assert 'class="ideal"' in picture  # the limit
-
-
-def test_an_export_with_one_engine_draws_no_picture(tmp_path: Path) -> None:
     alone = replace(selection(names(3)), engines=selection(names(3)).engines[:1])
     assert 'class="scatter"' not in render(evaluation(tmp_path, names(3)), alone)
 
@@ -224,11 +222,8 @@ def test_the_images_whose_answer_changed_are_shown_those_pytorch_was_surest_of_f
     assert "a picture.png" in section
     assert "class 000−1.5" in "".join(Page(section.partition("<tbody>")[2].partition("</tbody>")[0]).text.split("\n"))
     assert "class 001" not in section.partition("<tbody>")[2]  # it has no image
-
-
-def test_an_export_that_changed_no_answer_says_so(tmp_path: Path) -> None:
     same = replace(selection(names(3), changed=0), per_class_change_pp=(0.0, 0.0, None))
-    assert "None: all 200 images get PyTorch's class." in Page(render(evaluation(tmp_path, names(3)), same)).text
+    assert "None: all 200 images get PyTorch's class." in Page(render(found, same)).text
 
 
 def test_a_temperature_is_told_with_the_errors_before_and_after(tmp_path: Path) -> None:
@@ -252,12 +247,6 @@ def test_a_threshold_is_told_with_what_it_does_here(tmp_path: Path) -> None:
     nothing = replace(found, abstention=Abstention(threshold=1.0, wanted=1.0, precision=1.0, coverage=0.1))
     assert "it answers 0.0 % of the images; 100 % were wanted" in Page(render(nothing)).text
     assert 'class="threshold"' not in render(found)
-
-
-def test_an_evaluation_alone_has_no_section_of_an_export(tmp_path: Path) -> None:
-    text = Page(render(evaluation(tmp_path, names(3)))).text
-    assert "Engines" not in text
-    assert "PyTorch" not in text
 
 
 def test_a_failed_report_leaves_the_older_one(tmp_path: Path) -> None:

@@ -60,12 +60,7 @@ def test_engines_without_a_speed_or_without_an_accuracy_are_left_out() -> None:
     assert draw([], 0.5) is None
 
 
-def test_the_chosen_one_is_drawn_last() -> None:
-    records = [engine("int8", 300, 0.1, chosen=True), engine("fp32", 100, 0.0), engine("bf16", 200, 0.0)]
-    assert draw(records, 0.5).points[-1].record.precision == "int8"
-
-
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(8))
 def test_names_cover_neither_dots_nor_one_another_and_the_chosen_one_has_its_own(seed: int) -> None:
     random = np.random.default_rng(seed)
     speeds, drops = random.uniform(50, 900, 12), random.uniform(-0.1, 0.6, 12)

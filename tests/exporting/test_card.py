@@ -96,8 +96,12 @@ def test_terms_are_those_that_were_stated_and_no_others(card: str, exported: Exp
 
 
 @pytest.mark.slow
-def test_without_a_word_of_terms_they_are_not_stated(trained: Path, tmp_path: Path) -> None:
-    made = export(ExportSettings(run=trained, out=tmp_path / "bundle"), quick=True)
+def test_terms_that_nobody_stated_are_not_stated_and_images_that_were_left_out_are_counted(
+    trained: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    Run.open(run).record("left_out", path="red/000.png", reason="broken")
+    made = export(ExportSettings(run=run), quick=True)
     assert made.manifest.licence == {}
     card = (made.bundle / "README.md").read_text()
     assert sections(card)["Licence"].count("not stated") == 2
@@ -105,6 +109,7 @@ def test_without_a_word_of_terms_they_are_not_stated(trained: Path, tmp_path: Pa
     assert "Every answer is given" in card
     assert "fewer than 30 images, whose recall is hardly known: blue, green, red." in card
     assert "too few images for a drift score" in card
+    assert "Left out of the training, as they could not be read: 1 images." in card
 
 
 @pytest.mark.parametrize(
@@ -155,16 +160,6 @@ def test_its_recipe_gives_the_settings_of_the_run_again(trained: Path, card: str
     again = settings_of({"data": run.settings.data}, written)
     kept = {"out", "loader_workers", "device", "processes", "tracking", "cache_gb", "save_minutes"}
     assert again.model_dump(exclude=kept) == run.settings.model_dump(exclude=kept)
-
-
-@pytest.mark.slow
-def test_what_was_left_out_is_counted(trained: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(trained, tmp_path / "run"))
-    Run.open(run).record("left_out", path="red/000.png", reason="broken")
-    export(ExportSettings(run=run), quick=True)
-    assert (
-        "Left out of the training, as they could not be read: 1 images." in (run / "bundle" / "README.md").read_text()
-    )
 
 
 @pytest.mark.slow

@@ -15,25 +15,12 @@ from lensmith.exporting.openvino_graph import OpenVinoInt8
 from lensmith.imaging.preprocessing import Tensor
 from lensmith.inference.classifier import load
 from lensmith.inference.engine import open_graph
-from lensmith.training.models import backbone
-from lensmith.training.models.onnx_export import write_graph
-from lensmith.training.run_dir import checkpoint
-from lensmith.training.run_dir.run import Run
 
 
 @pytest.fixture(scope="module")
 def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
     out = tmp_path_factory.mktemp("exported") / "bundle"
     return export(ExportSettings(run=trained, out=out, features=True), quick=True)
-
-
-@pytest.fixture(scope="module")
-def graph(well_fed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An fp32 graph that gives features."""
-    run = Run.open(well_fed)
-    model = backbone.rebuild(run.settings, 3, checkpoint.load(run.best)["model"])
-    path = tmp_path_factory.mktemp("graphs") / "model.onnx"
-    return write_graph(model, run.preprocessing.image_size, path, features=True)
 
 
 @pytest.mark.slow
@@ -51,6 +38,7 @@ def test_it_counts_the_answers_that_the_bundle_gives(exported: ExportResult) -> 
     assert reference.low_confidence == pytest.approx(min(confidence), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_means_of_the_features_are_those_of_the_serving_path(exported: ExportResult) -> None:
     reference, classifier = exported.manifest.reference, load(exported.bundle)
     assert reference is not None
@@ -65,16 +53,13 @@ def test_means_of_the_features_are_those_of_the_serving_path(exported: ExportRes
 
 
 @pytest.mark.slow
-def test_without_being_asked_for_there_are_no_features(trained: Path, tmp_path: Path) -> None:
-    made = export(ExportSettings(run=trained, out=tmp_path / "bundle"), quick=True)
-    assert made.manifest.reference is not None
-    assert made.manifest.reference.feature_means == ()
-    assert load(made.bundle).engine.run_with_features(np.zeros((1, 3, 32, 32), np.float32))[1] is None
-
-
-@pytest.mark.slow
-def test_a_bundle_with_features_answers_as_one_without(exported: ExportResult, trained: Path, tmp_path: Path) -> None:
+def test_without_being_asked_for_there_are_no_features_and_the_answers_are_the_same(
+    exported: ExportResult, trained: Path, tmp_path: Path
+) -> None:
     plain = export(ExportSettings(run=trained, out=tmp_path / "bundle"), quick=True)
+    assert plain.manifest.reference is not None
+    assert plain.manifest.reference.feature_means == ()
+    assert load(plain.bundle).engine.run_with_features(np.zeros((1, 3, 32, 32), np.float32))[1] is None
     mine, its = (Bundle.load(each.bundle).golden().probabilities for each in (exported, plain))
     np.testing.assert_array_equal(mine, its)
 
@@ -82,8 +67,9 @@ def test_a_bundle_with_features_answers_as_one_without(exported: ExportResult, t
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["int8", "fp16", "openvino-int8"])
 def test_graphs_of_other_precisions_keep_the_features(
-    precision: str, graph: Path, its_images: Tensor, tmp_path: Path
+    precision: str, exported: ExportResult, its_images: Tensor, tmp_path: Path
 ) -> None:
+    graph = exported.bundle / "model.onnx"
     made, between = tmp_path / ("int8.xml" if precision == "openvino-int8" else "made.onnx"), tmp_path / "between"
     if precision == "int8":
         StaticInt8(graph, its_images[:40], between).write(made)

@@ -1,5 +1,6 @@
 """A trained network as a network of formats, and all formats made from it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,6 @@ from lensmith.exporting.formats.base import FormatExport, TrainedNetwork
 from lensmith.exporting.formats.registry import FORMATS, write_formats
 from lensmith.imaging.preprocessing import preprocess
 from lensmith.training.models import backbone
-from lensmith.training.models.onnx_export import write_graph
 from lensmith.training.run_dir import checkpoint
 from lensmith.training.run_dir.run import Run
 
@@ -18,10 +18,12 @@ TEMPERATURE = 1.7
 
 
 @pytest.fixture(scope="session")
-def network(trained: Path, shared_colours: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedNetwork:
+def network(
+    trained: Path, shared_colours: Path, write_graph_once: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> TrainedNetwork:
     run = Run.open(trained)
     model = backbone.rebuild(run.settings, 3, checkpoint.load(run.best)["model"])
-    graph = write_graph(model, run.preprocessing.image_size, tmp_path_factory.mktemp("graph") / "model.onnx")
+    graph = write_graph_once(model, run.preprocessing.image_size, tmp_path_factory.mktemp("graph") / "model.onnx")
     files = sorted(shared_colours.rglob("*.*"))[::4]
     images = np.stack([preprocess(file.read_bytes(), run.preprocessing) for file in files])
     with torch.no_grad():

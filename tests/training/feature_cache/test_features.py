@@ -1,7 +1,7 @@
 """Features are what the frozen layers make of the image, whichever engine made them, and never stale."""
 
+import io
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -85,14 +85,6 @@ def test_nothing_is_dropped_from_them(
     assert [module.training for module in made.network.model.modules()] == modes
 
 
-def test_what_was_computed_is_used_again(bench: Bench) -> None:
-    first = bench.features()
-    assert bench.computed == len(bench.samples)
-    again = bench.features()
-    assert bench.computed == 0
-    assert np.array_equal(first.values, again.values)
-
-
 def other_weights(bench: Bench) -> None:
     with torch.no_grad():
         bench.network.model.conv1[0].weight[0, 0, 0, 0] += 1e-3
@@ -112,13 +104,10 @@ def other_mean(bench: Bench) -> None:
 
 def another_file_of_the_same_size_and_date(bench: Bench) -> None:
     file = bench.images.file(next(one for one in bench.samples if one.path.endswith(".png")))
-    said, pixels = file.stat(), np.asarray(Image.open(file)).copy()
-    encoded = bytearray(file.read_bytes())
-    Image.fromarray(255 - pixels).save(file, "PNG")
-    changed = file.read_bytes()[: len(encoded)].ljust(len(encoded), b"\0")
-    file.write_bytes(changed)
-    os.utime(file, ns=(said.st_atime_ns, said.st_mtime_ns))
-    assert (file.stat().st_size, file.stat().st_mtime_ns) == (said.st_size, said.st_mtime_ns)
+    before, inverted = file.stat(), io.BytesIO()
+    Image.fromarray(255 - np.asarray(Image.open(file))).save(inverted, "PNG")
+    file.write_bytes(inverted.getvalue()[: before.st_size].ljust(before.st_size, b"\0"))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def a_file_more(bench: Bench) -> None:
@@ -139,13 +128,8 @@ def test_a_stale_entry_is_never_used(bench: Bench, change: Callable[[Bench], Non
 
 
 def test_views_seeds_and_engines_are_apart(bench: Bench) -> None:
-    seen = [
-        bench.features(),
-        bench.features(1),
-        bench.features(2),
-        bench.features(1, seed=1),
-        bench.features(engine="torch bf16"),
-    ]
+    seen = [bench.features(number) for number in (0, 1, 2)]
+    seen += [bench.features(1, seed=1), bench.features(engine="torch bf16")]
     for number, one in enumerate(seen):
         assert not any(np.array_equal(one.values, other.values) for other in seen[:number])
     bench.features(1)
@@ -176,60 +160,42 @@ def test_without_room_anywhere_there_are_none(bench: Bench, monkeypatch: pytest.
         bench.features()
 
 
-def test_numbers_that_float16_cannot_hold_are_not_kept(bench: Bench) -> None:
-    with torch.no_grad():
-        bench.network.model.bn1.bias.fill_(1e5)
-        for name, module in bench.network.model.named_modules():
-            if name.startswith("layer") and isinstance(module, torch.nn.BatchNorm2d):
-                module.weight.mul_(1e3)
-    with pytest.raises(NoFeaturesError, match=r"float16|not numbers"):
-        bench.features()
-
-
-def test_numbers_that_are_none_are_not_taken_for_unreadable_images(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("number", "reason"), [(np.nan, "not numbers"), (1e5, "float16")])
+def test_numbers_that_float16_cannot_hold_are_neither_kept_nor_taken_for_unreadable_images(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, number: float, reason: str
 ) -> None:
-    nothing = np.full((features.BATCH, 96), np.nan, dtype=np.float32)
-    monkeypatch.setattr(backends.FrozenTrunk, "open", lambda self, name: lambda batch: nothing[: len(batch)])
-    with pytest.raises(NoFeaturesError, match="not numbers"):
+    wrong = np.full((features.BATCH, 96), number, dtype=np.float32)
+    monkeypatch.setattr(backends.FrozenTrunk, "open", lambda self, name: lambda batch: wrong[: len(batch)])
+    with pytest.raises(NoFeaturesError, match=reason):
         bench.features()
 
 
 def test_work_that_is_stopped_is_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "BLOCK", 4)
-    whole = bench.features().values
-    assert bench.store is not None
-    shutil.rmtree(bench.store.root)
-
     class StopError(Exception):
         pass
 
+    def stop(done: int, total: int) -> None:
+        if done >= 8:
+            raise StopError
+
+    monkeypatch.setattr(features, "BLOCK", 4)
     plain = FeatureExtractor.features
+    with monkeypatch.context() as patch:
+        patch.setattr(FeatureExtractor, "features", lambda *given: plain(*given[:-1], stop))
+        with pytest.raises(StopError):
+            bench.features()
+    decoded: list[int] = []
 
-    def stopping(self: FeatureExtractor, images: Any, samples: Any, view: View, watch: Any) -> Features:
-        def stop(done: int, total: int) -> None:
-            if done >= 8:
-                raise StopError
-
-        return plain(self, images, samples, view, stop)
-
-    monkeypatch.setattr(FeatureExtractor, "features", stopping)
-    with pytest.raises(StopError):
-        bench.features()
-    monkeypatch.setattr(FeatureExtractor, "features", plain)
-    decoded = []
-    monkeypatch.setattr(features, "ImageDataset", _counting(features.ImageDataset, decoded))
-    assert np.array_equal(bench.features().values, whole)
-    assert 0 < len(decoded) < len(bench.samples)
-
-
-def _counting(plain: Any, seen: list[int]) -> Any:
-    class Counting(plain):  # type: ignore[misc]
+    class Counting(features.ImageDataset):
         def __getitem__(self, item: Any) -> Any:
-            seen.append(item.sample)
+            decoded.append(item.sample)
             return super().__getitem__(item)
 
-    return Counting
+    monkeypatch.setattr(features, "ImageDataset", Counting)
+    found = bench.features().values
+    assert 0 < len(decoded) < len(bench.samples)
+    bench.store = None
+    assert np.array_equal(found, bench.features().values)
 
 
 def test_the_engine_is_measured_only_where_torch_would_take_long(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ def test_every_head_can_be_trained_alone(model: str, size: int) -> None:
     assert len(found.shape) == 1
 
 
-def test_gradients_of_the_suffix_are_those_of_the_whole() -> None:
+def test_gradients_of_the_tail_are_those_of_the_whole() -> None:
     made = network("test_resnet")
     made.freeze(2, statistics=True)
     found = split_model.find_split_point(made, 2, 32)
@@ -60,14 +60,11 @@ def test_gradients_of_the_suffix_are_those_of_the_whole() -> None:
     whole = torch.autograd.grad(made.model(images).square().sum(), learning)
     with torch.no_grad():
         features = found.frozen_trunk(made.model)(images)
-    assert all(
-        map(
-            torch.equal, torch.autograd.grad(found.trainable_tail(made.model)(features).square().sum(), learning), whole
-        )
-    )
+    tail = torch.autograd.grad(found.trainable_tail(made.model)(features).square().sum(), learning)
+    assert all(map(torch.equal, tail, whole))
 
 
-def test_dropout_is_in_the_suffix() -> None:
+def test_dropout_is_in_the_tail() -> None:
     made = network("test_resnet", dropout=0.5)
     made.freeze(0, statistics=True)
     found = split_model.find_split_point(made, 0, 32, dropout=0.5)
@@ -78,7 +75,7 @@ def test_dropout_is_in_the_suffix() -> None:
         assert not torch.equal(found.trainable_tail(made.model)(features), found.trainable_tail(made.model)(features))
 
 
-def test_looking_for_a_cut_changes_neither_modes_nor_random_numbers_nor_statistics() -> None:
+def test_looking_for_a_split_point_changes_neither_modes_nor_random_numbers_nor_statistics() -> None:
     made = network("test_resnet")
     made.freeze(1, statistics=False)
     modes = [module.training for module in made.model.modules()]
@@ -89,12 +86,8 @@ def test_looking_for_a_cut_changes_neither_modes_nor_random_numbers_nor_statisti
     assert all(torch.equal(value, state[name]) for name, value in made.model.state_dict().items())
 
 
-def test_where_everything_learns_there_is_nothing_in_front() -> None:
+def test_where_everything_learns_or_a_network_does_not_come_apart_it_is_left_whole() -> None:
     made = network("test_resnet")
     assert split_model.find_split_point(made, None, 32) is None
     assert split_model.find_split_point(made, len(made.stages) - 1, 32) is None
-
-
-def test_a_network_that_does_not_come_apart_is_left_whole() -> None:
-    made = network("xcit_nano_12_p16_224", 224)
-    assert split_model.find_split_point(made, 1, 224) is None
+    assert split_model.find_split_point(network("xcit_nano_12_p16_224", 224), 1, 224) is None

@@ -138,26 +138,13 @@ def test_nearest_means_are_the_nearest() -> None:
     assert torch.equal(answered, distances.argmin(1))
 
 
-@pytest.mark.parametrize(("solver", "ways"), [("lbfgs", {"L-BFGS"}), ("ncm", {"nearest mean"})])
-def test_a_way_can_be_asked_for(solver: str, ways: set[str]) -> None:
+def test_without_a_validation_part_there_is_still_a_head_that_a_layer_takes() -> None:
     rows, labels = data(40, 1.0)
-    chosen = fit_linear_probe(
-        [rows], labels, CLASSES, data(40, 1.0, 1), Classification(), settings(head_solver=solver), CPU
-    )
-    assert {one["way"] for one in chosen.tried} == ways
-
-
-def test_without_a_validation_part_there_is_still_a_head() -> None:
-    rows, labels = data(40, 1.0)
-    for solver in ("auto", "lbfgs", "ncm"):
+    for solver, way in (("auto", "L-BFGS"), ("lbfgs", "L-BFGS"), ("ncm", "nearest mean")):
         chosen = fit_linear_probe([rows], labels, CLASSES, None, Classification(), settings(head_solver=solver), CPU)
+        assert [one["way"] for one in chosen.tried] == [way]
         assert chosen.correct > 30
-
-
-def test_a_head_is_put_into_the_network_s_layer() -> None:
-    rows, labels = data(40, 1.0)
-    head = fit_linear_probe([rows], labels, CLASSES, None, Classification(), settings(), CPU).head
     layer = torch.nn.Linear(FEATURES, CLASSES)
-    copy_head(head, layer)
+    copy_head(chosen.head, layer)
     features = torch.from_numpy(rows.values.astype(np.float32))
-    assert torch.allclose(layer(features), head(features), rtol=1e-4, atol=1e-4)
+    assert torch.allclose(layer(features), chosen.head(features), rtol=1e-4, atol=1e-4)

@@ -15,7 +15,7 @@ from lensmith.training.models import depthwise
 from lensmith.training.models.depthwise import convolve, input_gradient, is_supported, weight_gradient
 from lensmith.training.models.fold_batchnorm import BatchNormFolding
 
-CHANNELS = 6
+CHANNELS = 16
 LAYOUTS = {"last": torch.channels_last, "first": torch.contiguous_format}
 
 
@@ -24,32 +24,36 @@ def gradients(made: Tensor, *of: Tensor) -> list[Tensor]:
     return list(torch.autograd.grad(made, of, direction.to(made.dtype)))
 
 
-def case(kernel: tuple[int, int], size: tuple[int, int], layout: str = "last") -> tuple[Tensor, Tensor, Tensor]:
+def case(kernel: tuple[int, int], size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     torch.manual_seed(0)
-    x = torch.randn(3, CHANNELS, *size, dtype=torch.float64).to(memory_format=LAYOUTS[layout]).requires_grad_()
+    x = torch.randn(3, CHANNELS, *size, dtype=torch.float64).to(memory_format=torch.channels_last).requires_grad_()
     weight = torch.randn(CHANNELS, 1, *kernel, dtype=torch.float64, requires_grad=True)
     return x, weight, torch.randn(CHANNELS, dtype=torch.float64, requires_grad=True)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (1, 2), (3, 2)])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (3, 2)])
 @pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (7, 7), (3, 5), (4, 4), (9, 1), (1, 9)])
-def test_both_gradients_are_torchs(kernel: tuple[int, int], stride: tuple[int, int], layout: str) -> None:
-    sizes = [(12, 11), (8, 8), (5, 13), (2, 2), (1, 3)]
+def test_both_gradients_are_torchs(
+    kernel: tuple[int, int], stride: tuple[int, int], layout: str, dtype: torch.dtype
+) -> None:
+    allowed = {torch.float64: 1e-11, torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype]
     checked = 0
-    for size, padded in itertools.product(sizes, (True, False)):
+    for size, padded in itertools.product([(12, 11), (7, 7), (5, 13), (2, 2), (1, 3)], (True, False)):
         padding = (kernel[0] // 2, kernel[1] // 2) if padded else (0, 0)
         if any(s + 2 * p < k for s, p, k in zip(size, padding, kernel, strict=True)):
             continue
-        x, weight, _ = case(kernel, size, layout)
+        low = [one.detach().to(dtype).to(memory_format=LAYOUTS[layout]) for one in case(kernel, size)[:2]]
+        x, weight = (one.double().requires_grad_() for one in low)
         made = functional.conv2d(x, weight, None, stride, padding, groups=CHANNELS)
-        of_x, of_weight = gradients(made, x, weight)
-        direction = torch.randn(made.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-        with torch.no_grad():
-            assert torch.allclose(input_gradient(direction, x, weight, stride, padding), of_x, atol=1e-12)
-            found = weight_gradient(direction, x, weight, stride, padding)
-            assert found.shape == weight.shape
-            assert torch.allclose(found, of_weight, atol=1e-11)
+        direction = torch.randn(made.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+        exact = torch.autograd.grad(made, (x, weight), direction.double())
+        direction = direction.to(memory_format=LAYOUTS[layout])
+        found = [function(direction, *low, stride, padding) for function in (input_gradient, weight_gradient)]
+        for ours, theirs in zip(found, exact, strict=True):
+            assert (ours.dtype, ours.shape) == (dtype, theirs.shape)
+            assert float((ours.double() - theirs).abs().max()) <= allowed * max(1.0, float(theirs.abs().max()))
         checked += 1
     assert checked >= 4
 
@@ -99,26 +103,6 @@ def test_in_bfloat16_gradients_are_as_exact_as_torchs() -> None:
     assert max(errors(ours)) < max(0.01, 1.5 * max(errors(usual)))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("size", [14, 7, 2, 1])
-@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (7, 2)])
-def test_kernels_of_the_processor_agree(kernel: int, stride: int, size: int, dtype: torch.dtype) -> None:
-    torch.manual_seed(0)
-    x = torch.randn(4, 48, size, size).to(dtype).to(memory_format=torch.channels_last)
-    weight = torch.randn(48, 1, kernel, kernel).to(dtype)
-    how = ((stride, stride), (kernel // 2, kernel // 2))
-    made = functional.conv2d(x.double(), weight.double(), None, *how, groups=48)
-    exact = [one.detach().double().requires_grad_() for one in (x, weight)]
-    direction = torch.randn(made.shape).to(dtype)
-    right = torch.autograd.grad(functional.conv2d(*exact, None, *how, groups=48), exact, direction.double())
-    direction = direction.to(memory_format=torch.channels_last)
-    found = input_gradient(direction, x, weight, *how), weight_gradient(direction, x, weight, *how)
-    for ours, theirs in zip(found, right, strict=True):
-        assert ours.dtype == dtype
-        error = float((ours.double() - theirs).abs().max() / theirs.abs().max())
-        assert error < (1e-5 if dtype == torch.float32 else 1e-2)
-
-
 def test_what_is_no_depthwise_convolution_is_left_alone() -> None:
     assert is_supported(nn.Conv2d(4, 4, 5, groups=4))
     for other in (
@@ -136,18 +120,18 @@ def test_what_is_no_depthwise_convolution_is_left_alone() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False], ids=["learning", "folded"])
-@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "mobilenetv3_small_050", "convnext_atto"])
+@pytest.mark.parametrize("name", ["tf_mobilenetv3_small_075", "convnext_atto"])
 def test_a_whole_network_has_the_same_gradients(name: str, training: bool) -> None:
     torch.manual_seed(0)
     model: nn.Module = timm.create_model(name, num_classes=5).double().train(training)
-    images = torch.rand(4, 3, 96, 96, dtype=torch.float64).to(memory_format=torch.channels_last)
+    images = torch.rand(4, 3, 64, 64, dtype=torch.float64).to(memory_format=torch.channels_last)
 
     def of_all(network: nn.Module) -> list[Tensor]:
         torch.manual_seed(0)
         return list(torch.autograd.grad(network(images).square().sum(), list(network.parameters())))
 
     usual = of_all(copy.deepcopy(model))
-    folding = BatchNormFolding(model, 96)
+    folding = BatchNormFolding(model, 64)
     folding.fold()
     convolutions = [one for one in model.modules() if is_supported(one)]
     assert len(convolutions) > 5

@@ -29,10 +29,7 @@ def test_a_pattern_is_a_glob_or_a_part_of_the_name() -> None:
     assert all("resnet" in name for name in names(zoo.find("ResNet")))
     assert set(names(zoo.find("tf_efficientnet_lite?"))) == {f"tf_efficientnet_lite{number}" for number in range(5)}
     assert "tf_efficientnet_lite0" in names(zoo.find("*lite0"))
-
-
-def test_what_is_on_this_machine_stands_first_then_the_small() -> None:
-    found = zoo.find("lite")
+    found = zoo.find("lite")  # those on this machine first, then the small ones
     assert found == sorted(found, key=lambda one: (not one.on_this_machine, one.params_millions, one.name))
 
 
