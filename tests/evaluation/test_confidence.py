@@ -186,7 +186,7 @@ def test_where_all_answers_can_be_given_none_is_ever_held_back() -> None:
     found = threshold_for(*certain(30, 0.7), 0.9)
     assert found == Abstention(threshold=0.0, wanted=0.9, precision=1.0, coverage=1.0)
     nothing = answered_at(*certain(30, 0.7), 0.75)
-    assert (nothing.given, nothing.coverage, nothing.precision) == (0, 0.0, None)
+    assert (nothing.coverage, nothing.precision) == (0.0, None)
 
 
 def test_answers_with_one_confidence_are_given_all_or_none() -> None:

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from lensmith.evaluation.intervals import bootstrap
-from lensmith.evaluation.metrics import measure
+from lensmith.evaluation.metrics import bootstrap, measure
 
 
 def answered(rng: np.random.Generator, images: int, accuracy: float, classes: int = 3) -> np.ndarray:

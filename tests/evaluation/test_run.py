@@ -65,7 +65,6 @@ def test_the_threshold_of_the_bundle_is_judged_on_these_images(
     shutil.copy(between, colours / "red" / "between.png")
     (colours / "blue" / "000.png").rename(colours / "red" / "mislabelled.png")
     found = run(unsure_bundle, colours)
-    assert (found.answered.images, found.answered.given, found.answered.correct) == (25, 24, 23)
     assert found.as_dict()["abstention"] == {
         "threshold": 0.9, "wanted": 0.95, "precision": 23 / 24, "coverage": 24 / 25,
     }  # fmt: skip

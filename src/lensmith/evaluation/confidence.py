@@ -54,24 +54,12 @@ class Answered:
     """Effect of an abstention threshold on labelled images.
 
     Attributes:
-        images: number of labelled images, N.
-        given: number of answers with at least the threshold's confidence.
-        correct: number of correct answers among them.
+        coverage: share of images that get an answer, 0..1.
+        precision: share of correct answers among the given ones, 0..1; None if none was given.
     """
 
-    images: int
-    given: int
-    correct: int
-
-    @property
-    def coverage(self) -> float:
-        """Share of images that get an answer, 0..1."""
-        return self.given / self.images
-
-    @property
-    def precision(self) -> float | None:
-        """Share of correct answers among the given ones, 0..1; None if none was given."""
-        return self.correct / self.given if self.given else None
+    coverage: float
+    precision: float | None
 
 
 def scale(truth: Ints, probabilities: Tensor) -> TemperatureScaling:
@@ -200,7 +188,7 @@ def threshold_for(truth: Ints, probabilities: Tensor, wanted: float) -> Abstenti
 
 
 def answered_at(truth: Ints, probabilities: Tensor, threshold: float) -> Answered:
-    """Count the answers with at least a threshold's confidence, with the comparison of `Classifier.rank`.
+    """The answers with at least a threshold's confidence, by the comparison of `Classifier.rank`.
 
     Args:
         truth: int64 (N,), N ≥ 1.
@@ -209,7 +197,7 @@ def answered_at(truth: Ints, probabilities: Tensor, threshold: float) -> Answere
     """
     correct, confidence = _correct_and_confidence(truth, probabilities)
     given = confidence.astype(np.float64) >= threshold
-    return Answered(len(truth), int(given.sum()), int((given & correct).sum()))
+    return Answered(float(given.mean()), float(correct[given].mean()) if given.any() else None)
 
 
 def _centred_logs(probabilities: Tensor) -> Tensor:

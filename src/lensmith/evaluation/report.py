@@ -71,7 +71,7 @@ def render(evaluation: Evaluation, selection: SelectionReport | None = None) -> 
         loader=PackageLoader("lensmith.evaluation"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=StrictUndefined,
     )  # fmt: skip
-    environment.filters.update(share=_share, number=_number, pixels=lambda value: f"{value:.1f}")
+    environment.filters.update(share=percent, number=_number, pixels=lambda value: f"{value:.1f}")
     mistakes = evaluation.mistakes()
     return environment.get_template("report.html.j2").render(
         e=evaluation,
@@ -136,7 +136,7 @@ def _confused_pairs(metrics: Metrics, labels: tuple[str, ...]) -> list[dict[str,
 
 def _bins(calibration: Calibration) -> list[dict[str, Any]]:
     """Bins of confidence for both diagrams: number of answers, number of correct ones, and the shares."""
-    tallest = max(calibration.counts)
+    tallest, shares = max(calibration.counts), (calibration.confidence, calibration.accuracy)
     return [
         {
             "count": count,
@@ -145,9 +145,7 @@ def _bins(calibration: Calibration) -> list[dict[str, Any]]:
             "accuracy": accuracy,
             "height": count / tallest,
         }
-        for count, confidence, accuracy in zip(
-            calibration.counts, calibration.confidence, calibration.accuracy, strict=True
-        )
+        for count, confidence, accuracy in zip(calibration.counts, *shares, strict=True)
     ]
 
 
@@ -169,7 +167,8 @@ def _figure(evaluation: Evaluation, row: int) -> dict[str, Any]:
     }
 
 
-def _share(value: float | None, digits: int = 1) -> str:
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share, 0..1, as text in per cent; a dash for None."""
     return "–" if value is None else f"{100 * value:.{digits}f} %"
 
 

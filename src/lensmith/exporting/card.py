@@ -21,6 +21,7 @@ from lensmith.core.stats import wilson
 from lensmith.core.text import listed
 from lensmith.evaluation.evaluation import Evaluation
 from lensmith.evaluation.metrics import calibrate
+from lensmith.evaluation.report import percent
 from lensmith.exporting.formats.base import templates
 from lensmith.exporting.samples import evenly_spaced
 from lensmith.training.run_dir.run import Run
@@ -62,7 +63,7 @@ def write_card(path: Path, manifest: Manifest, evaluation: Evaluation, run: Run)
     rows = _rows(evaluation, run)
     worst_first = sorted(rows, key=lambda row: (2.0 if row["recall"] is None else row["recall"], row["label"]))
     environment = templates()
-    environment.filters |= {"text": text, "percent": _percent, "between": _between, "named": _named}
+    environment.filters |= {"text": text, "percent": percent, "between": _between, "named": _named}
     card = environment.get_template("card.md.j2").render(
         front=yaml.safe_dump(front_matter(manifest, evaluation), sort_keys=False, allow_unicode=True),
         b=manifest,
@@ -207,10 +208,6 @@ def _phases(run: Run) -> list[dict[str, Any]]:
         found.append({"name": name, "epochs": last - before, "seconds": sum(line["seconds"] for line in epochs)})
         before = last
     return found
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"
 
 
 def _between(interval: Iterable[float] | None) -> str:

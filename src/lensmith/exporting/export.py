@@ -27,8 +27,7 @@ from lensmith.core.version import installed_versions
 from lensmith.data.scan import Part
 from lensmith.evaluation import confidence
 from lensmith.evaluation.evaluation import Evaluation
-from lensmith.evaluation.intervals import bootstrap
-from lensmith.evaluation.metrics import Metrics, measure
+from lensmith.evaluation.metrics import Metrics, bootstrap, measure
 from lensmith.evaluation.report import SelectionReport, write_report
 from lensmith.evaluation.run import evaluate_samples
 from lensmith.exporting.candidates import BASELINE
@@ -37,8 +36,7 @@ from lensmith.exporting.formats.base import FormatExport, TrainedNetwork
 from lensmith.exporting.formats.registry import FORMATS, require_free, write_formats
 from lensmith.exporting.parity import Parity
 from lensmith.exporting.samples import evenly_spaced, features_of, stratified
-from lensmith.exporting.select_engine import max_drop_pp, select_engine
-from lensmith.exporting.teacher import teacher_of
+from lensmith.exporting.select_engine import max_drop_pp, select_engine, teacher_of
 from lensmith.imaging.decode import read
 from lensmith.imaging.preprocessing import preprocess
 from lensmith.inference.classifier import Classifier

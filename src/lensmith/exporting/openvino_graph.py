@@ -6,6 +6,7 @@ environment variable says that it runs in CI.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,35 +24,32 @@ CONTROL_LIMIT_S = 120.0
 """Accuracy control compiles the network for every layer, too, which takes a large one a quarter of an hour."""
 
 
+@dataclass
 class OpenVinoInt8:
     """Builder of an OpenVINO graph with int8 weights by channel and int8 activations.
 
-    Args:
+    Attributes:
         graph: the fp32 ONNX graph.
         images: float32 (N, 3, S, S), normalised, to calibrate on.
         folder: a folder for intermediate files, made here.
         transformer: whether the graph has attention, parts of which NNCF then leaves in fp32.
         labelled: loads images for accuracy control, float32 (M, 3, S, S), and their classes, int64 (M,).
         max_drop_pp: accuracy that may be lost, in percentage points.
+        controlled: whether accuracy control has been tried.
     """
 
-    def __init__(
-        self,
-        graph: Path,
-        images: Tensor,
-        folder: Path,
-        transformer: bool,
-        labelled: Callable[[], tuple[Tensor, npt.NDArray[np.int64]]],
-        max_drop_pp: float,
-    ) -> None:
-        self._graph, self._images, self._folder, self._transformer = graph, images, folder, transformer
-        self._labelled, self._max_drop_pp = labelled, max_drop_pp
-        self._controlled = False
+    graph: Path
+    images: Tensor
+    folder: Path
+    transformer: bool
+    labelled: Callable[[], tuple[Tensor, npt.NDArray[np.int64]]]
+    max_drop_pp: float
+    controlled: bool = False
 
     def write(self, path: Path) -> str:
         """Write OpenVINO IR: `path`, which ends in .xml, and its .bin; returns the calibration method."""
-        self._folder.mkdir(exist_ok=True)
-        np.save(self._folder / "calibration.npy", self._images)
+        self.folder.mkdir(exist_ok=True)
+        np.save(self.folder / "calibration.npy", self.images)
         self._quantize(path)
         return "NNCF"
 
@@ -61,13 +59,13 @@ class OpenVinoInt8:
         Returns:
             Names of the layers that were put back; none if nothing is left to try.
         """
-        if self._controlled:
+        if self.controlled:
             return ()
-        self._controlled = True
-        images, truth = self._labelled()
-        np.save(self._folder / "images.npy", images)
-        np.save(self._folder / "truth.npy", truth)
-        return tuple(self._quantize(path, self._max_drop_pp))
+        self.controlled = True
+        images, truth = self.labelled()
+        np.save(self.folder / "images.npy", images)
+        np.save(self.folder / "truth.npy", truth)
+        return tuple(self._quantize(path, self.max_drop_pp))
 
     def _quantize(self, path: Path, max_drop_pp: float | None = None) -> list[str]:
         """Quantize in a helper process, and rename its files: weights of older ones may be mapped into memory.
@@ -75,19 +73,15 @@ class OpenVinoInt8:
         Raises:
             HelperError: NNCF failed, or did not find the layers that cost accuracy in time.
         """
+        paths = {"graph": str(self.graph), "folder": str(self.folder)}
         excluded: list[str] = run_helper(
             "lensmith.exporting.openvino_graph",
-            {
-                "graph": str(self._graph),
-                "folder": str(self._folder),
-                "transformer": self._transformer,
-                "max_drop_pp": max_drop_pp,
-            },
+            {**paths, "transformer": self.transformer, "max_drop_pp": max_drop_pp},
             timeout_s=None if max_drop_pp is None else CONTROL_LIMIT_S,
             environment={"NNCF_CI": "1"},
         )
         for suffix in (".bin", ".xml"):
-            (self._folder / "int8").with_suffix(suffix).replace(path.with_suffix(suffix))
+            (self.folder / "int8").with_suffix(suffix).replace(path.with_suffix(suffix))
         return excluded
 
 

@@ -58,8 +58,7 @@ def preprocess_samples(
         found = [
             (tensor, s.label) for tensor, s in zip(pool.map(load, chosen), chosen, strict=True) if tensor is not None
         ]
-    shape = (0, 3, how.image_size, how.image_size)
-    tensors = np.stack([tensor for tensor, _ in found]) if found else np.empty(shape, np.float32)
+    tensors = np.array([tensor for tensor, _ in found], np.float32).reshape(-1, 3, how.image_size, how.image_size)
     return tensors, np.array([label for _, label in found], dtype=np.int64)
 
 

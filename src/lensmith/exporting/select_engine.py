@@ -1,8 +1,10 @@
 """The engine search for a run: its images, PyTorch's reference answers, and the engine that is selected."""
 
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,12 +12,17 @@ from torch import nn
 from lensmith.bundle.format import GRAPH, Bundle
 from lensmith.config import ExportSettings
 from lensmith.data.scan import Sample
+from lensmith.errors import LensmithError
+from lensmith.evaluation.run import evaluate_samples
 from lensmith.exporting.candidates import BASELINE, candidates
 from lensmith.exporting.evaluate_candidates import CandidateResult, EngineSearch
 from lensmith.exporting.openvino_graph import CONTROL_IMAGES
 from lensmith.exporting.samples import preprocess_samples, stratified
 from lensmith.imaging.decode import read
 from lensmith.imaging.preprocessing import Tensor
+from lensmith.inference.benchmark import measure_all
+from lensmith.inference.classifier import Classifier
+from lensmith.inference.engine import open_record
 from lensmith.inference.selection import DEFAULT_MAX_DROP_PP
 from lensmith.training.dataloading.dataset import ImageDataset
 from lensmith.training.dataloading.loader import build_loader, default_loader_workers
@@ -69,6 +76,41 @@ def select_engine(
 def max_drop_pp(settings: ExportSettings) -> float:
     """Accuracy that an engine may lose, in percentage points."""
     return DEFAULT_MAX_DROP_PP if settings.max_accuracy_drop is None else settings.max_accuracy_drop
+
+
+def teacher_of(run: Run, samples: Sequence[Sample], part: str) -> dict[str, Any]:
+    """A distilled student's teacher, evaluated on the same images, for one table.
+
+    Args:
+        run: the student's run.
+        samples: samples of the run that candidates are evaluated on.
+        part: name of the part that the samples are from.
+
+    Returns:
+        The teacher's name, version, backbone, and its selected engine's record as measured now, as plain values for
+        JSON; empty without a teacher, or where the teacher has no bundle that runs here.
+    """
+    if run.settings.teacher is None:
+        return {}
+    try:
+        taught = Run.open(run.settings.teacher)
+        bundle = Bundle.load(taught.bundle)
+        record = bundle.records()[0]
+        evaluation = evaluate_samples(
+            Classifier(bundle, open_record(bundle, record, threads=1)), run.images, samples, part
+        )
+        manifest = bundle.manifest
+        (record,) = measure_all(bundle.path, [record], manifest.preprocessing, bundle.golden().images)
+    except LensmithError as error:  # a table without it is better than none
+        print(f"the teacher is not in the table: {error.arrived}", file=sys.stderr, flush=True)
+        return {}
+    record = record.model_copy(update={"accuracy": evaluation.metrics.accuracy, "drop": None, "why": "the teacher"})
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "model": taught.settings.model,
+        "engine": record.model_dump(mode="json", exclude={"chosen", "pareto"}),
+    }
 
 
 def _reference(model: nn.Module, run: Run, samples: Sequence[Sample]) -> Tensor:

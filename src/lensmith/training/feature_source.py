@@ -15,8 +15,7 @@ from lensmith.training.dataloading.dataset import ImageDataset
 from lensmith.training.dataloading.decode_cache import DecodedPictures
 from lensmith.training.dataloading.sampler import EpochSampler
 from lensmith.training.feature_cache.backends import available_backends
-from lensmith.training.feature_cache.batches import FeatureBatches
-from lensmith.training.feature_cache.features import FeatureExtractor, Features, NoFeaturesError, View
+from lensmith.training.feature_cache.features import FeatureBatches, FeatureExtractor, Features, NoFeaturesError, View
 from lensmith.training.feature_cache.split_model import SplitPoint, find_split_point
 from lensmith.training.schedule import Phase
 

@@ -19,7 +19,7 @@ from PIL import Image
 from fixtures.pictures import encoded, photo
 from lensmith.errors import ParityError
 from lensmith.exporting.formats import edge
-from lensmith.exporting.formats.base import FormatExport, TrainedNetwork
+from lensmith.exporting.formats.base import FormatExport, TrainedNetwork, write_json
 from lensmith.exporting.formats.registry import write_formats
 from lensmith.imaging.preprocessing import preprocess
 from lensmith.inference.engine import open_graph
@@ -118,7 +118,7 @@ def test_every_picture_is_prepared_to_the_same_bits(
         network.preprocessing, image_size=48, resize=resize, crop_fraction=share, interpolation=interpolation
     )
     other = dataclasses.replace(network, preprocessing=how)
-    other.write_config(tmp_path)
+    write_json(tmp_path / "config.json", other.describe())
     shutil.copy(folder / "classify.py", tmp_path)
     prepare = runpy.run_path(str(tmp_path / "classify.py"))["prepare"]
     for name, content in pictures().items():

@@ -7,9 +7,8 @@ from sklearn.linear_model import LogisticRegression
 
 from lensmith.config import TrainSettings
 from lensmith.training.feature_cache.features import Features
-from lensmith.training.linear_probe.fit import copy_head, fit_linear_probe
+from lensmith.training.linear_probe.fit import copy_head, fit_linear_probe, nearest_mean
 from lensmith.training.linear_probe.lbfgs import FeatureTable, LinearHead, fit_lbfgs
-from lensmith.training.linear_probe.nearest_mean import nearest_mean
 from lensmith.training.loss import Classification
 
 CPU = torch.device("cpu")

@@ -45,7 +45,7 @@ def test_both_gradients_are_torchs(
         if any(s + 2 * p < k for s, p, k in zip(size, padding, kernel, strict=True)):
             continue
         low = [one.detach().to(dtype).to(memory_format=LAYOUTS[layout]) for one in case(kernel, size)[:2]]
-        x, weight = (one.double().requires_grad_() for one in low)
+        x, weight = (one.clone().double().requires_grad_() for one in low)
         made = functional.conv2d(x, weight, None, stride, padding, groups=CHANNELS)
         direction = torch.randn(made.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
         exact = torch.autograd.grad(made, (x, weight), direction.double())

@@ -24,20 +24,20 @@ def gradients(model: nn.Module, images: Tensor) -> list[Tensor]:
     return list(torch.autograd.grad(model(images).square().sum(), list(model.parameters())))
 
 
-@pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "regnety_002", "mobilenetv3_small_050"])
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "regnety_002"])
 def test_answers_and_gradients_are_the_same(name: str) -> None:
     made = network(name).eval()
     images = torch.rand(4, 3, 64, 64, dtype=torch.float64)
     plain, plain_gradients = made(images), gradients(made, images)
     folding = BatchNormFolding(made, 64)
-    assert folding.fold() > 10
+    assert folding.fold() > 8
     assert torch.allclose(made(images), plain, rtol=1e-9, atol=1e-12)
     for ours, theirs in zip(gradients(made, images), plain_gradients, strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-7, atol=1e-9)
 
 
 def test_the_state_dict_is_the_same_and_unfolding_leaves_nothing() -> None:
-    made = network("resnet18").eval()
+    made = network("test_resnet").eval()
     names, images = list(made.state_dict()), torch.rand(2, 3, 64, 64, dtype=torch.float64)
     plain = made(images)
     folding = BatchNormFolding(made, 64)
@@ -49,18 +49,18 @@ def test_the_state_dict_is_the_same_and_unfolding_leaves_nothing() -> None:
 
 
 def test_what_learns_its_statistics_is_not_folded() -> None:
-    made = network("resnet18")
+    made = network("test_resnet")
     folding = BatchNormFolding(made, 64)
     assert folding.fold() == 0
     made.layer1.eval()
-    assert folding.fold() == 4
+    assert folding.fold() == sum(isinstance(module, nn.BatchNorm2d) for module in made.layer1.modules())
     before = made.bn1.running_mean.clone()
     made(torch.rand(4, 3, 64, 64, dtype=torch.float64))
     assert not torch.equal(made.bn1.running_mean, before)
 
 
 def test_looking_for_pairs_moves_no_statistics() -> None:
-    made = network("resnet18").train()
+    made = network("test_resnet").train()
     before = {name: value.clone() for name, value in made.state_dict().items()}
     BatchNormFolding(made, 64)
     assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())

@@ -151,10 +151,6 @@ class TrainedNetwork:
             "output": {"name": OUTPUT, "dtype": "float32", "shape": ["N", len(self.labels)], "values": "logits"},
         }
 
-    def write_config(self, folder: Path) -> None:
-        """Write the values of `describe` into config.json."""
-        write_json(folder / "config.json", self.describe())
-
     def write_page(self, path: Path, template: str, **more: Any) -> None:
         """Fill in a template of `templates/formats/`, a README, script or configuration, and write it to `path`.
 

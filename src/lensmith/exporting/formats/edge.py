@@ -24,7 +24,6 @@ def write_edge(network: TrainedNetwork, folder: Path) -> FormatCheck:
     """
     precision = "int8" if network.int8 else "fp32"
     shutil.copyfile(network.int8 or network.graph, folder / GRAPH)
-    network.write_config(folder)
     network.write_labels(folder / "labels.txt")
     network.write_page(folder / SCRIPT, "edge_classify.py")
     network.write_page(folder / "requirements.txt", "edge_requirements.txt")

@@ -30,7 +30,6 @@ def write_openvino(network: TrainedNetwork, folder: Path) -> FormatCheck:
     # By default weights would be rounded to fp16.
     graph = openvino_core().read_model(str(network.graph))
     ov.save_model(graph, str(folder / "model.xml"), compress_to_fp16=False)
-    network.write_config(folder)
     return FormatCheck(network.check_graph(folder / "model.xml", "openvino"))
 
 
@@ -48,7 +47,6 @@ def write_tensorrt(network: TrainedNetwork, folder: Path) -> FormatCheck:
     for script in ("build.sh", "build.py"):
         network.write_page(folder / script, f"tensorrt_{script}", batches=BATCHES)
         (folder / script).chmod(0o755)
-    network.write_config(folder)
     rounded = network.check_graph(fp16, precision="fp16", tolerance=FP16_TOLERANCE)
     note = (
         "built and tested only where there is an NVIDIA GPU: run build.sh or build.py there (TensorRT 10 or newer);"
@@ -70,7 +68,6 @@ def write_triton(network: TrainedNetwork, folder: Path) -> FormatCheck:
     shutil.copyfile(network.graph, graph)
     network.write_labels(model / "labels.txt")
     network.write_page(model / "config.pbtxt", "triton_config.pbtxt", model=name, max_batch=MAX_BATCH)
-    network.write_config(folder)
     return FormatCheck(network.check_graph(graph), f"Triton knows it as {name}", {"model": name})
 
 

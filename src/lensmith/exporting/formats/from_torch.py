@@ -27,7 +27,6 @@ def write_pt2(network: TrainedNetwork, folder: Path) -> FormatCheck:
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(network.model, (network.example(),), dynamic_shapes=({0: batch},))
     torch.export.save(program, path)
-    network.write_config(folder)
     return FormatCheck(network.check(path.name, network.torch_answer(torch.export.load(path).module())))
 
 
@@ -45,13 +44,12 @@ def write_torchscript(network: TrainedNetwork, folder: Path) -> FormatCheck:
         jit.save(jit.trace(network.model, network.example(), check_trace=False), str(path))
         loaded = jit.load(str(path), map_location="cpu")
         difference = network.check(path.name, network.torch_answer(loaded))
-    network.write_config(folder)
     note = "PyTorch has deprecated TorchScript: use it for LibTorch programs that exist, and pt2 for new ones"
     return FormatCheck(difference, note)
 
 
 def write_safetensors(network: TrainedNetwork, folder: Path) -> FormatCheck:
-    """Write model.safetensors and config.json, and build the network anew from them.
+    """Write model.safetensors and a config.json that timm reads, too, and build the network anew from them.
 
     Raises:
         ModelError: timm builds a network with other tensors from config.json.

@@ -92,6 +92,7 @@ def require_free(folder: Path, replace: bool) -> None:
 
 def _write(name: str, network: TrainedNetwork, folder: Path) -> FormatCheck:
     folder.mkdir()
+    write_json(folder / "config.json", network.describe())
     try:
         check = FORMATS[name](network, folder)
     except (LensmithError, OSError, MemoryError):

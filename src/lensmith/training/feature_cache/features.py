@@ -19,15 +19,15 @@ import torch
 from torch import nn
 
 from lensmith.config import TrainSettings
-from lensmith.core.array_cache import ArrayCache, ComputeBlocks, NotCachedError
+from lensmith.core.array_cache import ArrayCache, NotCachedError
 from lensmith.core.text import first_line
 from lensmith.core.threads import map_in_order
 from lensmith.core.version import installed_versions
 from lensmith.data.scan import ImageSet, Sample, identity
 from lensmith.imaging.preprocessing import Preprocessing
-from lensmith.training.dataloading.augment import Augment
-from lensmith.training.dataloading.dataset import ImageDataset
-from lensmith.training.dataloading.sampler import Item
+from lensmith.training.dataloading.augment import FACTORS, Augment
+from lensmith.training.dataloading.dataset import Batch, ImageDataset
+from lensmith.training.dataloading.sampler import EpochSampler, Item
 from lensmith.training.feature_cache.backends import BATCH, Backend, FrozenTrunk, parallel_batches
 from lensmith.training.feature_cache.split_model import SplitPoint
 from lensmith.training.microbatch import memory
@@ -179,7 +179,10 @@ class FeatureExtractor(ExitStack):
         except NotCachedError as error:
             if 2 * sum(lengths) > _MEMORY_SHARE * psutil.virtual_memory().available:
                 raise NoFeaturesError(str(error)) from error
-            flat = _in_memory(compute, lengths)
+            try:
+                flat = np.concatenate([block.reshape(-1) for block in compute(range(len(lengths)))])
+            except MemoryError:
+                raise NoFeaturesError("there is no memory for them") from error
         values = flat.reshape(len(samples), *self.split_point.shape)
         lost = np.flatnonzero(np.isnan(values.reshape(len(samples), -1)[:, 0]))
         return Features(values, {int(row): dataset[Item(0, int(row))][-1] or "it was unreadable" for row in lost})
@@ -236,13 +239,40 @@ class FeatureExtractor(ExitStack):
         return rows
 
 
-def _in_memory(compute: ComputeBlocks, lengths: Sequence[int]) -> npt.NDArray[np.float16]:
-    try:
-        flat = np.empty(sum(lengths), dtype=np.float16)
-        start = 0
-        for length, block in zip(lengths, compute(range(len(lengths))), strict=True):
-            flat[start : start + length] = block.reshape(-1)
-            start += length
-    except MemoryError as error:
-        raise NoFeaturesError("there is no memory for them") from error
-    return flat
+class FeatureBatches:
+    """Features in the order of an epoch, batch by batch, in the place of a data loader of images.
+
+    Args:
+        samples: the samples of the rows.
+        views: features of all samples in each view.
+        order: the order of an epoch.
+    """
+
+    def __init__(self, samples: Sequence[Sample], views: Sequence[Features], order: EpochSampler) -> None:
+        self.samples, self.views, self.order = samples, views, order
+        self.labels = np.array([sample.label for sample in samples], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return map(self._batch, self.order)
+
+    def _batch(self, items: list[Item]) -> Batch:
+        reasons = [self.views[item.view or 0].unreadable.get(item.sample) for item in items]
+        good = [item for item, reason in zip(items, reasons, strict=True) if reason is None]
+        indices = np.array([item.sample for item in good], dtype=np.int64)
+        seen = np.array([item.view or 0 for item in good])
+        images = np.empty((len(good), *self.views[0].values.shape[1:]), dtype=np.float16)
+        for view in np.unique(seen):
+            images[seen == view] = self.views[view].values[indices[seen == view]]
+        return Batch(
+            images=torch.from_numpy(images),
+            labels=torch.from_numpy(self.labels[indices]),
+            factors=torch.empty(0, FACTORS),
+            indices=indices.tolist(),
+            unreadable=[
+                (self.samples[item.sample].path, reason)
+                for item, reason in zip(items, reasons, strict=True) if reason is not None
+            ],
+        )  # fmt: skip

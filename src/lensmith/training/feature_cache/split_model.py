@@ -77,9 +77,11 @@ def find_split_point(
     with evaluating(model), torch.random.fork_rng(devices=[]), torch.inference_mode():
         images = torch.rand(2, 3, image_size, image_size).to(first.device)
         try:
-            split_point = (
-                _before_head(network) if trainable == 0 else _before_stages(network, learning, _calls(model, images))
-            )
+            if trainable == 0:
+                head = next(name for name, module in model.named_modules() if module is network.head)
+                split_point: SplitPoint | None = SplitPoint(head, (), (head,), ())
+            else:
+                split_point = _before_stages(network, learning, _calls(model, images))
             if split_point is None:
                 return None
             features = split_point.frozen_trunk(model)(images)
@@ -121,11 +123,6 @@ def _calls(model: nn.Module, images: Tensor) -> dict[str, int]:
         for name in methods:
             object.__delattr__(model, name)
     return calls
-
-
-def _before_head(network: Network) -> SplitPoint:
-    name = next(name for name, module in network.model.named_modules() if module is network.head)
-    return SplitPoint(name, (), (name,), ())
 
 
 def _before_stages(network: Network, learning: set[str], calls: dict[str, int]) -> SplitPoint | None:

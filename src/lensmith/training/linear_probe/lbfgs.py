@@ -71,10 +71,12 @@ class FeatureTable:
     def __init__(self, views: list[Features], labels: Tensor, device: torch.device) -> None:
         self.device, self.features = device, views[0].values.shape[1]
         self._labels = labels
-        self._views = [(rows.values, _readable(rows, len(labels))) for rows in views]
+        everyone = np.arange(len(labels))
+        self._views = [(rows.values, np.delete(everyone, list(rows.unreadable))) for rows in views]
         self.count = sum(len(readable) for _, readable in self._views)
         self._pieces: list[tuple[Tensor, Tensor]] | None = None
-        if 4 * self.count * self.features < _MEMORY_SHARE * _available(device):
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+        if 4 * self.count * self.features < _MEMORY_SHARE * free:
             self._pieces = list(self._read())
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -185,11 +187,3 @@ def _minimise(table: FeatureTable, task: Task, weight: Tensor, bias: Tensor, str
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     for parameter in parameters:
         parameter.requires_grad_(False).grad = None
-
-
-def _readable(rows: Features, count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    return np.array([row for row in range(count) if row not in rows.unreadable], dtype=np.int64)
-
-
-def _available(device: torch.device) -> int:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available

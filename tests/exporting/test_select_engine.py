@@ -9,7 +9,7 @@ import pytest
 from lensmith.bundle.format import Bundle
 from lensmith.config import ExportSettings
 from lensmith.exporting.export import export
-from lensmith.exporting.teacher import teacher_of
+from lensmith.exporting.select_engine import teacher_of
 from lensmith.training.run_dir.run import Run
 
 
