@@ -1,11 +1,9 @@
 """Golden samples: a few real images with each engine's answers, which every load of a bundle must reproduce."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +30,6 @@ class Golden:
     probabilities: npt.NDArray[np.float32]
     others: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
-    def of(self, engine: str) -> npt.NDArray[np.float32]:
-        """float32 (N, C): answers of the engine with that name."""
-        return self.others.get(engine, self.probabilities)
 
     def save(self, path: Path, labels: Sequence[str]) -> None:
         """Write an .npz without pickle: `probabilities`, `labels`, `image_N` (uint8), `engine_NAME`."""
@@ -45,7 +40,7 @@ class Golden:
         )
 
     @classmethod
-    def read(cls, path: Path, labels: Sequence[str]) -> Golden:
+    def read(cls, path: Path, labels: Sequence[str]) -> Self:
         """Read a file that `save` wrote.
 
         Raises:
@@ -59,11 +54,12 @@ class Golden:
                 golden, stored = cls(images, arrays["probabilities"], others), arrays["labels"].tolist()
         except (*archive.DAMAGE, OSError, KeyError, MemoryError) as error:  # a forged array may claim a huge size
             raise BundleError(f"Golden samples were expected in {path}.", f"{first_line(error)}.", REMEDY) from error
-        problem = "" if images else "There are none"
-        if stored != list(labels):
-            problem = problem or "They were made for other labels, or in another order"
-        if any(answers.shape != (count, len(labels)) for answers in (golden.probabilities, *others.values())):
-            problem = problem or "They are not one answer for each image and label"
-        if problem:
-            raise BundleError(f"Golden samples of this bundle were expected in {path}.", f"{problem}.", REMEDY)
-        return golden
+        if not images:
+            problem = "There are none"
+        elif stored != list(labels):
+            problem = "They were made for other labels, or in another order"
+        elif any(answers.shape != (count, len(labels)) for answers in (golden.probabilities, *others.values())):
+            problem = "They are not one answer for each image and label"
+        else:
+            return golden
+        raise BundleError(f"Golden samples of this bundle were expected in {path}.", f"{problem}.", REMEDY)

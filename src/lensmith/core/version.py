@@ -1,6 +1,7 @@
 """Versions: lensmith's own, in the one place that has it, and those of installed packages."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 __version__ = "0.1.0.dev0"
 
@@ -11,8 +12,6 @@ def installed_versions(packages: Sequence[str]) -> dict[str, str]:
 
     found = {}
     for package in packages:
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found

@@ -95,8 +95,7 @@ def _append(pool: urllib3.PoolManager, remote: RemoteFile, partial: Path) -> Non
     # Without "identity" a server may compress, and then neither length nor hash would be the file's.
     headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
     retries = Retry(connect=1, redirect=5, status=2, other=0, read=0, backoff_factor=0.5, status_forcelist=[429, 503])
-    response = pool.request("GET", remote.url, headers=headers, retries=retries, preload_content=False)
-    try:
+    with pool.request("GET", remote.url, headers=headers, retries=retries, preload_content=False) as response:
         if response.status == 416:  # nothing is left to send: the hash decides
             return
         if response.status not in (200, 206):
@@ -111,8 +110,6 @@ def _append(pool: urllib3.PoolManager, remote: RemoteFile, partial: Path) -> Non
         with partial.open("ab" if resumes else "wb") as file:
             for _ in track(_write_chunks(response, file), f"{remote.name} (MiB)", left or None):
                 pass
-    finally:
-        response.close()
 
 
 def _write_chunks(response: urllib3.BaseHTTPResponse, file: BinaryIO) -> Iterator[None]:
