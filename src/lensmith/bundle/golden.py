@@ -30,7 +30,6 @@ class Golden:
     probabilities: npt.NDArray[np.float32]
     others: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
-
     def save(self, path: Path, labels: Sequence[str]) -> None:
         """Write an .npz without pickle: `probabilities`, `labels`, `image_N` (uint8), `engine_NAME`."""
         arrays: dict[str, Any] = {f"image_{i}": np.frombuffer(image, np.uint8) for i, image in enumerate(self.images)}

@@ -9,6 +9,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -99,28 +100,20 @@ def _complete_set(settings: FetchSettings) -> FetchResult | None:
     folder = settings.folder
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
-    try:
+    arrived = "Something else is there."
+    with suppress(OSError, ValueError, KeyError, TypeError):
         record = json.loads((folder / RECORD).read_text())
-        requested = record["asked"]
-    except (OSError, ValueError, KeyError, TypeError):
-        arrived = "Something else is there."
-    else:
-        if requested == _requested(settings):
-            return _complete_result(settings, record)
-        arrived = f"It holds a set with other settings ({_settings_text(requested)})."
+        if record["asked"] == _requested(settings):
+            counts = record["counts"]
+            present = {part: sum(len(files) for _, _, files in os.walk(folder / part)) for part in counts}
+            if not record["finished"] or any(present[part] < count for part, count in counts.items()):
+                return None
+            return FetchResult(settings.name, folder, record["source"], counts, record["classes"], 0)
+        arrived = f"It holds a set with other settings ({_settings_text(record['asked'])})."
     expected = f"{settings.name} with the same settings ({_settings_text(_requested(settings))})"
     raise OutputError(
-        f"A free folder, or {expected}, was expected at {folder}.",
-        arrived,
-        "Name another folder, or remove that one.",
+        f"A free folder, or {expected}, was expected at {folder}.", arrived, "Name another folder, or remove that one."
     )
-
-
-def _complete_result(settings: FetchSettings, record: dict[str, Any]) -> FetchResult | None:
-    present = {part: sum(len(files) for _, _, files in os.walk(settings.folder / part)) for part in record["counts"]}
-    if not record["finished"] or any(present[part] < count for part, count in record["counts"].items()):
-        return None
-    return FetchResult(settings.name, settings.folder, record["source"], record["counts"], record["classes"], 0)
 
 
 def _requested(settings: FetchSettings) -> dict[str, Any]:

@@ -14,13 +14,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 import numpy as np
 
 from lensmith.config import PredictSettings
 from lensmith.core.files import atomic_path
 from lensmith.core.progress import track
+from lensmith.core.result import Result
 from lensmith.errors import DataError, OutputError, SettingsError
 from lensmith.imaging.decode import SUFFIXES
 from lensmith.inference.classifier import Prediction, load
@@ -32,7 +33,7 @@ _FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "p
 
 
 @dataclass(frozen=True)
-class Predicted:
+class Predicted(Result):
     """The result of a batch prediction.
 
     Attributes:
@@ -44,6 +45,8 @@ class Predicted:
         predictions: the rows, where they went to neither a file nor a stream.
     """
 
+    computed: ClassVar[tuple[str, ...]] = ("images_per_second",)
+
     images: int
     unreadable: int
     abstained: int
@@ -54,21 +57,12 @@ class Predicted:
     @property
     def images_per_second(self) -> float:
         """Throughput, on all cores allowed."""
-        return self.images / self.seconds if self.seconds else 0.0
+        return round(self.images / self.seconds, 1) if self.seconds else 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `predictions` only where there are some."""
-        counts = {
-            "images": self.images,
-            "unreadable": self.unreadable,
-            "abstained": self.abstained,
-            "seconds": round(self.seconds, 3),
-            "images_per_second": round(self.images_per_second, 1),
-            "out": str(self.out) if self.out else None,
-        }
-        if self.predictions is None:
-            return counts
-        return {**counts, "predictions": [prediction.as_dict() for prediction in self.predictions]}
+        values = {**super().as_dict(), "seconds": round(self.seconds, 3)}
+        return {name: value for name, value in values.items() if name != "predictions" or value is not None}
 
 
 def predict(settings: PredictSettings, stream: TextIO | None = None) -> Predicted:

@@ -57,17 +57,6 @@ class Speed:
             min(self.memory_bytes, other.memory_bytes),
         )
 
-    def added_to(self, record: EngineRecord) -> EngineRecord:
-        """The record with these figures."""
-        return record.model_copy(
-            update={
-                "latency_ms": round(self.latency_ms, 3),
-                "images_per_second": round(self.images_per_second, 2),
-                "load_s": round(self.load_s, 3),
-                "memory_bytes": self.memory_bytes,
-            }
-        )
-
 
 def measure_all(
     folder: Path, records: Sequence[EngineRecord], how: Preprocessing, images: Sequence[bytes]
@@ -100,7 +89,7 @@ def measure_all(
     for record in track(rivals if len(rivals) > 1 else [], "Measuring the fastest again"):
         measure_once(record)
     return [
-        found[record.name].added_to(record)
+        record.model_copy(update=asdict(found[record.name]))
         if record.name in found
         else record.model_copy(update={"images_per_second": None, "latency_ms": None, "why": failed[record.name]})
         for record in records
@@ -167,7 +156,8 @@ def _measure_here(graph: str, engine: str, precision: str, how: Preprocessing, i
 
         done = sum(pool.map(work, range(cores)))
         images_per_second = done / (time.perf_counter() - started)
-    return Speed(1e3 * statistics.median(times), images_per_second, load_s, max(0, process.memory_info().rss - before))
+    memory_bytes = max(0, process.memory_info().rss - before)
+    return Speed(round(1e3 * statistics.median(times), 3), round(images_per_second, 2), round(load_s, 3), memory_bytes)
 
 
 def _answer(request: dict[str, Any]) -> dict[str, float]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from lensmith.bundle.format import Bundle
 from lensmith.core.machine import allowed_cores
+from lensmith.core.result import Result
 from lensmith.core.threads import map_in_order
 from lensmith.errors import ImageError, SettingsError
 from lensmith.imaging.decode import MAX_PIXELS, read
@@ -33,7 +34,7 @@ class Ranked:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(Result):
     """The answer for one image: classes by falling probability, or the reason why there is none.
 
     Attributes:
