@@ -42,9 +42,3 @@ def test_it_is_cleared_by_kind_or_wholly(run: Run, tmp_path: Path, kind: str | N
     assert cleared["removed"] == (1 if kind else 3)
     assert [entry.kind for entry in lensmith.list_cache().entries] == left
     assert (tmp_path / "measured" / "step-0.json").exists() == (kind in ("features", "pixels"))
-
-
-def test_an_empty_cache_is_shown_as_one(run: Run) -> None:
-    lensmith.clear_cache()
-    assert "0.00 GB" in run("cache", "list")[1]
-    assert "0 removed" in run("cache", "clear")[1]

@@ -59,10 +59,8 @@ def test_the_report_goes_to_the_folder_evaluation_by_default(
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["BUNDLE", "nowhere"], "Nothing is there"),
         (["BUNDLE", "DATA", "--part", "val"], "lensmith data split"),
         (["BUNDLE", "DATA", "--engine", "tensorrt"], "onnxruntime"),
-        (["DATA", "DATA"], "bundle.json"),
     ],
 )
 def test_bad_input_is_one_paragraph(run: Run, colour_bundle: Bundle, colours: Path, args: list[str], said: str) -> None:

@@ -86,11 +86,9 @@ def test_a_port_that_is_taken_is_a_plain_error(run: Run, tmp_path: Path) -> None
     ("uri", "words", "said"),
     [
         ("ftp://host/x", ["list"], "ftp://host/x"),
-        ("ftp://host/x", ["ui"], "ftp://host/x"),
         ("http://127.0.0.1:9", ["ui"], "Open that address"),
         ("UNREACHABLE", ["list"], "did not"),
         ("UNREACHABLE", ["sync", "FOLDER"], "did not"),
-        ("ftp://host/x", ["sync", "FOLDER"], "ftp://host/x"),
         (None, ["list"], "There is none"),
         (None, ["sync", "nowhere"], "There is none"),
     ],

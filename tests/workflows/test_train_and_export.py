@@ -23,11 +23,6 @@ def test_a_preset_lies_under_the_recipe_and_over_the_defaults(reaching_trainer: 
     assert settings.trainable_stages == 0
 
 
-def test_a_flag_goes_over_a_preset(reaching_trainer: Any) -> None:
-    settings = reaching_trainer(lambda: train({"data": "photos", "preset": "fast", "augment": "none"}))
-    assert (settings.epochs, settings.augment) == (5, "none")
-
-
 def test_each_source_gives_way_to_the_next(monkeypatch: pytest.MonkeyPatch, reaching_trainer: Any) -> None:
     """Default, lensmith.yaml, preset, recipe, environment, flag: each setting below is said by one and all before."""
     names = ["warmup", "seed", "augment", "epochs", "batch_size", "image_size"]
@@ -46,18 +41,6 @@ def test_each_source_gives_way_to_the_next(monkeypatch: pytest.MonkeyPatch, reac
 def test_the_environment_may_name_the_preset(monkeypatch: pytest.MonkeyPatch, reaching_trainer: Any) -> None:
     monkeypatch.setenv("LENSMITH_TRAIN_PRESET", "fast")
     assert reaching_trainer(lambda: train({"data": "photos"})).epochs == 5
-
-
-def test_what_is_wrong_in_a_recipe_is_named_together() -> None:
-    recipe = Path("recipe.yaml")
-    recipe.write_text("epoch: 9\nlr: -1\n")
-    with pytest.raises(SettingsError, match=r"epoch is no setting.*lr = -1|lr = -1.*epoch is no setting"):
-        train({"data": "photos"}, recipe)
-
-
-def test_a_recipe_that_is_not_there_is_named() -> None:
-    with pytest.raises(SettingsError, match=r"nowhere\.yaml"):
-        train({"data": "photos"}, "nowhere.yaml")
 
 
 def test_a_resumed_run_is_compared_with_the_given_settings_and_nothing_else(
@@ -82,8 +65,3 @@ def test_what_is_said_beside_a_run_must_be_usable_too(trained: Path) -> None:
 def test_auto_needs_the_whole_command_line() -> None:
     with pytest.raises(SettingsError, match="data"):
         train({"data": None}, resume="auto")
-
-
-def test_a_seed_that_no_generator_takes_is_refused() -> None:
-    with pytest.raises(SettingsError, match="seed"):
-        train({"data": "photos", "seed": 2**64})

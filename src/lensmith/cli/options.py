@@ -33,16 +33,16 @@ class Verb(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options, panel by panel, in plain text."""
-        panels: dict[str, list[tuple[str, str]]] = {}
+        panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         for param in self.get_params(ctx):
             if not getattr(param, "hidden", False):
                 default = "Arguments" if param.param_type_name == "argument" else "Options"
                 panel = getattr(param, "rich_help_panel", None) or default
                 panels.setdefault(panel, []).append(_help_record(param))
-        order = ["Arguments", "Options"]
-        for panel in [*(name for name in order if name in panels), *(name for name in panels if name not in order)]:
-            with formatter.section(panel):
-                formatter.write_dl(panels[panel])
+        for panel, records in panels.items():
+            if records:
+                with formatter.section(panel):
+                    formatter.write_dl(records)
 
 
 def command_for(settings: type[Settings], run: Callable[..., Output | None], **names: Any) -> Any:

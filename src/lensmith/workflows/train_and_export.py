@@ -48,7 +48,7 @@ class Trained:
     bundle: Path
     accuracy: float
     parity: Parity
-    seconds: float
+    seconds: float = 0.0
     already: bool = False
     tracked: TrackingStatus | None = None
 
@@ -110,9 +110,10 @@ def train(
             else:
                 finished = Run.open(path).is_finished
                 result = Trainer(begin).resume(path, expected)
-                trained = _exported_before(result, started) if finished else None
-            trained = trained or _export(result, started)
-    return replace(trained, tracked=sidecar.tracked())
+                trained = _exported_before(result) if finished else None
+            trained = trained or World.join().on_rank_zero(lambda: _export(result))
+        seconds = time.perf_counter() - started
+    return replace(trained, seconds=seconds, tracked=sidecar.tracked())
 
 
 def settings_for(
@@ -158,20 +159,7 @@ def _failure_recorded(runs: Sequence[Run]) -> Iterator[None]:
         raise
 
 
-def _export(result: RunResult, started: float) -> Trained:
-    """Export on one rank; the others wait for it."""
-    world = World.join()
-    if world.is_rank_zero:
-        made = _export_alone(result, started)
-        world.broadcast_object(True)
-        return made
-    world.broadcast_object(None)
-    exported = _exported_before(result, started)
-    assert exported is not None  # rank 0 has just written it
-    return exported
-
-
-def _export_alone(result: RunResult, started: float) -> Trained:
+def _export(result: RunResult) -> Trained:
     path = result.run.path
     try:
         made = export(ExportSettings(run=path, overwrite=True), quick=True)
@@ -187,10 +175,10 @@ def _export_alone(result: RunResult, started: float) -> Trained:
         finished = f"the training is finished and saved; its bundle can be made with: lensmith export {path}"
         print(finished, file=sys.stderr, flush=True)
         raise
-    return Trained(result, made.bundle, made.evaluation.metrics.accuracy, made.parity, time.perf_counter() - started)
+    return Trained(result, made.bundle, made.evaluation.metrics.accuracy, made.parity)
 
 
-def _exported_before(result: RunResult, started: float) -> Trained | None:
+def _exported_before(result: RunResult) -> Trained | None:
     """The run with the bundle that it already has; None where there is no whole one of its best epoch."""
     try:
         manifest = Bundle.load(result.run.bundle).manifest
@@ -199,4 +187,4 @@ def _exported_before(result: RunResult, started: float) -> Trained | None:
     if manifest.recipe["best_epoch"] != result.best_epoch:  # of an export that was interrupted
         return None
     parity, accuracy = Parity.from_dict(manifest.parity), manifest.metrics["accuracy"]
-    return Trained(result, result.run.bundle, accuracy, parity, time.perf_counter() - started, already=True)
+    return Trained(result, result.run.bundle, accuracy, parity, already=True)

@@ -30,26 +30,11 @@ def document(folder: Path) -> dict[str, Any]:
     return found
 
 
-def refused(document: dict[str, Any]) -> str:
-    """What the specification says against it."""
-    PyCompose = pytest.importorskip("compose_spec").PyCompose  # noqa: N806
-    try:
-        PyCompose.from_json(json.dumps(document)).validate()
-    except ValueError as error:
-        return str(error)
-    return ""
-
-
 def test_it_is_what_the_specification_asks_for(document: dict[str, Any]) -> None:
-    assert refused(document) == ""
+    PyCompose = pytest.importorskip("compose_spec").PyCompose  # noqa: N806
+    PyCompose.from_json(json.dumps(document)).validate()
     assert "version" not in document
     assert list(document["services"]) == ["nginx", "replica-1", "replica-2", "redis", "prometheus", "grafana"]
-
-
-def test_a_mistake_in_it_would_be_found(document: dict[str, Any]) -> None:
-    nginx = document["services"]["nginx"]
-    for change in ({"mem_limits": "1g"}, {"networks": ["nowhere"]}, {"secrets": ["nothing"]}):
-        assert refused({**document, "services": {"nginx": {**nginx, **change}}})
 
 
 def test_every_container_is_locked_and_limited(document: dict[str, Any]) -> None:

@@ -84,6 +84,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
         ("nginx", {"tls_certificate": "/c.pem"}),
         ("nginx", {"bundle": "b"}),
         ("nginx", {"wheel": "x.whl"}),
+        ("nginx", {"cron": "0 4 * * *"}),
         ("systemd", {"bundle": "/home/me/bundle"}),
         ("systemd", {"bundle": "bundle"}),
         ("systemd", {"replica": ["10.0.0.7:8001"]}),

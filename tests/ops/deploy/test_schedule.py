@@ -14,38 +14,16 @@ from cronsim import CronSim
 
 from lensmith import api
 from lensmith.cli import main
-from lensmith.errors import LensmithError, SettingsError
+from lensmith.errors import SettingsError
 from lensmith.ops.deploy.cron import CronSchedule
 
 START = datetime(2027, 1, 30, 23, 58, 30, tzinfo=UTC)
 
 EXPRESSIONS = [
-    "* * * * *",
-    "*/7 * * * *",
-    "0 3 * * *",
-    "5,20-25,50 */5 * * *",
-    "59 23 31 12 *",
-    "0 0 29 2 *",
-    "0 0 1,15 * *",
-    "30 4 * * mon",
-    "30 4 * * MON-fri",
-    "0 12 * * 0",
-    "0 12 * * 7",
-    "0 12 * * 5-7",
-    "0 12 * * 0,3,6",
-    "15 6 13 * 5",
-    "0 9 1-7 * 1",
-    "0 9 1-7 feb,aug 1",
-    "10-50/20 8-18/3 * jan-jun *",
-    "0 0 */10 * *",
-    "0 0 * */4 *",
-    "0 0 * * */3",
-    "1 2 30 * *",
-    "@hourly",
-    "@weekly",
-    "@monthly",
-    "@yearly",
-]
+    "* * * * *", "*/7 * * * *", "5,20-25,50 */5 * * *", "59 23 31 12 *", "0 0 29 2 *", "0 0 1,15 * *",
+    "30 4 * * MON-fri", "0 12 * * 7", "0 12 * * 5-7", "0 9 1-7 feb,aug 1", "10-50/20 8-18/3 * jan-jun *",
+    "0 0 */10 * *", "0 0 * */4 *", "0 0 * * */3", "@weekly", "@yearly",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -89,18 +67,11 @@ def test_systemd_elapses_when_cron_does(expression: str, analyze: Callable[..., 
     [
         ("", "0 fields"),
         ("0 3 * *", "4 fields"),
-        ("0 0 3 * * *", "6 fields"),
         ("60 3 * * *", "minute '60' is not in 0 to 59"),
-        ("0 24 * * *", "hour '24'"),
-        ("0 3 0 * *", "day of month '0'"),
-        ("0 3 * 13 *", "month '13'"),
-        ("0 3 * * 8", "day of week '8'"),
         ("0 3 * * monday", "day of week 'monday'"),
         ("0 5-3 * * *", "hour '5-3'"),
         ("*/0 * * * *", "minute '*/0'"),
         ("5/10 * * * *", "minute '5/10'"),
-        ("0 3 L * *", "day of month 'L'"),
-        ("a b c d e", "minute 'a'"),
         ("0 3 30 2 *", "never"),
         ("0 3 */2 * 1", "*/"),
         ("@reboot", "@hourly"),
@@ -157,14 +128,6 @@ def test_a_file_that_begins_with_blanks_is_the_same_in_the_cron_job(pipeline: Pa
     assert kept["data"]["pipeline.yaml"] == pipeline.read_text()
 
 
-def test_a_mistake_in_the_cron_job_would_be_found(pipeline: Path, tmp_path: Path) -> None:
-    made = api.deploy("schedule", pipeline, scheduler="kubernetes", out=tmp_path / "k8s")
-    job = list(yaml.safe_load_all((made.folder / "cronjob.yaml").read_text()))[-1]
-    job["spec"]["concurencyPolicy"] = job["spec"].pop("concurrencyPolicy")
-    with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(job, "1.30", strict=True)
-
-
 def test_github_finds_nothing_wrong_with_the_workflow(pipeline: Path, tmp_path: Path) -> None:
     made = api.deploy("schedule", pipeline, scheduler="github", cron="30 4 * * mon", out=tmp_path / "github")
     (workflow,) = (made.folder / name for name in made.files)
@@ -174,8 +137,6 @@ def test_github_finds_nothing_wrong_with_the_workflow(pipeline: Path, tmp_path: 
     content = yaml.safe_load(workflow.read_text())
     assert content[True]["schedule"] == [{"cron": "30 4 * * mon"}]  # YAML 1.1 takes `on` for true
     assert "lensmith pipeline run pipeline.yaml" in workflow.read_text()
-    workflow.write_text(workflow.read_text().replace("runs-on:", "run-on:"))
-    assert subprocess.run([*check, str(workflow)], capture_output=True).returncode == 1
 
 
 def test_github_does_not_run_every_minute(pipeline: Path, tmp_path: Path) -> None:
@@ -204,8 +165,3 @@ def test_bad_input_writes_nothing_and_exits_with_2(pipeline: Path, tmp_path: Pat
         assert ended.value.code == 2
     assert "gate.accuracy_drop is (line 3)" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-
-
-def test_cron_and_scheduler_are_for_schedule_alone(tmp_path: Path) -> None:
-    with pytest.raises(LensmithError, match="scheduler"):
-        api.deploy("nginx", out=tmp_path / "out", cron="0 4 * * *")

@@ -39,12 +39,6 @@ def test_systemd_finds_nothing_wrong_with_them(units: Path, analyze: Callable[..
         assert (checked.returncode, checked.stderr) == (0, "")
 
 
-def test_a_mistake_in_them_would_be_found(units: Path, analyze: Callable[..., Any]) -> None:
-    unit = units / SERVICE
-    unit.write_text(unit.read_text().replace("ProtectSystem=strict", "ProtectSystem=very"))
-    assert "protect system" in analyze("verify", "--man=no", str(unit)).stderr
-
-
 def test_little_is_left_that_a_broken_service_could_do(units: Path, analyze: Callable[..., Any]) -> None:
     rated = analyze("security", "--offline=true", str(units / SERVICE)).stdout
     match = re.search(r"exposure level for \S+ ([0-9.]+)", rated)

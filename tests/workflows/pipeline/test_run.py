@@ -86,12 +86,6 @@ def test_only_what_depends_on_a_change_is_repeated(pipeline: Callable[..., Path]
     assert redone(api.pipeline(pipeline(split={"seed": 3}))) == {"split", "train", "evaluate", "export", "gate"}
 
 
-def test_a_new_image_changes_everything(pipeline: Callable[..., Path], quick_stages: Any, workspace: Path) -> None:
-    api.pipeline(pipeline())
-    (workspace / "data/train/red/more.png").write_bytes((workspace / "data/train/red/red-001.png").read_bytes())
-    assert redone(api.pipeline(pipeline())) == {"check", "split", "train", "evaluate", "export", "gate"}
-
-
 def test_a_forced_stage_repeats_those_that_depend_on_it(pipeline: Callable[..., Path], quick_stages: Any) -> None:
     api.pipeline(pipeline())
     assert redone(api.pipeline(pipeline(), force="export")) == {"export", "gate"}
@@ -120,7 +114,7 @@ def test_it_stops_after_the_stage_that_is_named(pipeline: Callable[..., Path], q
             api.pipeline(pipeline(), **given)
 
 
-@pytest.mark.parametrize("stage", ["check", "split", "train", "evaluate", "export", "gate"])
+@pytest.mark.parametrize("stage", ["check", "train", "gate"])
 def test_a_failed_stage_is_recorded_and_the_next_run_resumes_there(
     stage: str, pipeline: Callable[..., Path], quick_stages: Any
 ) -> None:

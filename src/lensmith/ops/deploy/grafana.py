@@ -21,19 +21,20 @@ def dashboard() -> str:
     panels: list[dict[str, Any]] = []
     y = 0
     for row in described["rows"]:
-        head = {"type": "row", "title": row["row"], "collapsed": row.get("collapsed", False), "panels": []}
-        head |= {"id": len(panels) + 100, "gridPos": {"h": 1, "w": WIDTH, "x": 0, "y": y}}
+        collapsed = row.get("collapsed", False)
+        head = {"type": "row", "title": row["row"], "collapsed": collapsed, "panels": []}
+        head["gridPos"] = {"h": 1, "w": WIDTH, "x": 0, "y": y}
         width = WIDTH // len(row["panels"])
         inside = [
             _panel(one, {"h": HEIGHT, "w": width, "x": width * at, "y": y + 1}) for at, one in enumerate(row["panels"])
         ]
         # Grafana nests the panels of a collapsed row in it, and lists those of an open row after it.
-        if head["collapsed"]:
+        if collapsed:
             head["panels"] = inside
-        panels += [head] if head["collapsed"] else [head, *inside]
-        y += 1 if head["collapsed"] else 1 + HEIGHT
-    for number, panel in enumerate(_flat(panels), start=1):
-        panel["id"] = number
+        panels += [head] if collapsed else [head, *inside]
+        y += 1 if collapsed else 1 + HEIGHT
+    for number, each in enumerate((each for panel in panels for each in (panel, *panel.get("panels", ()))), start=1):
+        each["id"] = number
     document = {
         "uid": "lensmith",
         "title": "lensmith",
@@ -52,10 +53,6 @@ def dashboard() -> str:
         "panels": panels,
     }
     return json.dumps(document, indent=2) + "\n"
-
-
-def _flat(panels: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [each for panel in panels for each in (panel, *panel.get("panels", ()))]
 
 
 def _variables(instances: str) -> list[dict[str, Any]]:
