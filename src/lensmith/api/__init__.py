@@ -6,9 +6,8 @@ turns `NAME@ALIAS` into a path, and imports its room when it is called.
 
 from lensmith.api.bundles import describe, diff, evaluate, export, load, predict, retune, verify
 from lensmith.api.data import check, fetch, split
-from lensmith.api.registry import Registry, Rollout
+from lensmith.api.registry import Registry, Rollout, sync_runs, track_ui, tracked_runs
 from lensmith.api.serving import FeedbackFolder, bench, deploy, serve, token
-from lensmith.api.tracking import sync_runs, track_ui, tracked_runs
 from lensmith.api.training import clear_cache, distill, list_cache, models, recipe, train, validate
 from lensmith.api.workflows import demo, doctor, pipeline, show_pipeline
 

@@ -1,8 +1,8 @@
-"""The model registry and canary releases, as objects that know where MLflow is."""
+"""MLflow: tracked runs; the model registry and canary releases, as objects that know where MLflow is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from lensmith.registry.push import Pushed
     from lensmith.rollout.state import CanaryRelease, Decision
     from lensmith.rollout.status import RolloutStatus
+    from lensmith.tracking.recent import TrackedRun
+    from lensmith.tracking.sync import SyncResult
 
 
 class Registry:
@@ -165,3 +167,29 @@ class Rollout:
         from lensmith.rollout.lifecycle import end
 
         return end(self.name, "aborted", reason, self.tracking_uri)
+
+
+@documented(config.TrackSettings)
+def track_ui(
+    *,
+    host: str = default("127.0.0.1"), port: int = default(5000),
+) -> None:  # fmt: skip
+    """Serve MLflow's pages on this machine until stopped."""
+    settings = config.TrackSettings.resolve(given(locals()))
+    from lensmith.tracking.ui import ui as run
+
+    run(settings)
+
+
+def tracked_runs(limit: int = 20) -> Sequence[TrackedRun]:
+    """List the runs that were tracked last, the newest first."""
+    from lensmith.tracking.recent import recent
+
+    return recent(limit)
+
+
+def sync_runs(runs: Iterable[StrPath] = ()) -> SyncResult:
+    """Send MLflow what did not arrive, of these run folders or of all in runs/."""
+    from lensmith.tracking.sync import sync as run
+
+    return run([Path(folder) for folder in runs])

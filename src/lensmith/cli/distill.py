@@ -4,8 +4,8 @@ from typing import Any
 
 from lensmith import api
 from lensmith.cli.options import Output, command_for
-from lensmith.cli.output import number, print_table
-from lensmith.cli.train import Recipe, Resume, leads, leave, print_trained
+from lensmith.cli.output import is_first_rank, number, print_table
+from lensmith.cli.train import Recipe, Resume, leave, print_trained
 from lensmith.config import TrainSettings
 
 
@@ -22,7 +22,7 @@ def distill(given: dict[str, Any], *, recipe: Recipe = None, resume: Resume = No
         )
     finally:
         leave()
-    if not leads():
+    if not is_first_rank():
         return
     yield distilled
     print_trained(distilled.trained)

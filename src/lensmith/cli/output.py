@@ -1,6 +1,7 @@
 """Output of the verbs: tables on standard output, or one JSON object for programs."""
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
@@ -48,6 +49,11 @@ def make_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
     for row in rows:
         drawn.add_row(*(cell if isinstance(cell, Text) else Text("" if cell is None else str(cell)) for cell in row))
     return drawn
+
+
+def is_first_rank() -> bool:
+    """Whether this process prints; of the ranks that torchrun started, one does."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def number(value: float | None, form: str = ".4f") -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,7 @@ import typer
 
 from lensmith import api
 from lensmith.cli.options import Output, command_for
-from lensmith.cli.output import print_line
+from lensmith.cli.output import is_first_rank, print_line
 from lensmith.config import TrainSettings
 
 if TYPE_CHECKING:
@@ -40,14 +39,9 @@ def train(given: dict[str, Any], *, recipe: Recipe = None, resume: Resume = None
         trained = api.train(given.pop("data", None), recipe=recipe, resume=resume, **given)
     finally:
         leave()
-    if leads():
+    if is_first_rank():
         yield trained
         print_trained(trained)
-
-
-def leads() -> bool:
-    """Whether this process prints; of the ranks that torchrun started, one does."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def print_trained(trained: Trained) -> None:

@@ -9,7 +9,6 @@ import contextlib
 import itertools
 import signal
 import ssl
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -64,16 +63,9 @@ async def _send_load(
 ) -> RequestLog:
     loop = asyncio.get_running_loop()
     client = _Client(loop, target, requests, load)
-    interruptible = threading.current_thread() is threading.main_thread()
-    if interruptible:
-        with contextlib.suppress(NotImplementedError):  # on Windows
-            loop.add_signal_handler(signal.SIGINT, client.interrupt)
-    try:
-        return await client.run(every_second)
-    finally:
-        if interruptible:
-            with contextlib.suppress(NotImplementedError):
-                loop.remove_signal_handler(signal.SIGINT)
+    with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # on Windows; not in the main thread
+        loop.add_signal_handler(signal.SIGINT, client.interrupt)
+    return await client.run(every_second)
 
 
 class _Client:
