@@ -1,39 +1,19 @@
 """`lensmith bench` on the command line."""
 
-import http.server
 import json
 import socket
-import threading
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fixtures.command_line import Run
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(200)
-        self.send_header("Content-Length", "2")
-        self.end_headers()
-        self.wfile.write(b"{}")
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
-def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def url(server_of: Any, answer: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr("lensmith.ops.loadtest.run.SYNTHETIC_IMAGES", 1)  # each takes tens of milliseconds
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    return str(server_of(lambda number: answer(wait_s=0.002)).url)
 
 
 def test_people_get_a_table(run: Run, url: str, tmp_path: Path) -> None:

@@ -1,11 +1,7 @@
-"""Docstrings read alone: no fragments among entries, dtype and shape of every array, one class for one name.
-
-`python tests/contracts/test_docstrings.py src/lensmith/ROOM` lists what is found there.
-"""
+"""Docstrings read alone: no fragments among entries, dtype and shape of every array, one class for one name."""
 
 import ast
 import re
-import sys
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
@@ -127,12 +123,3 @@ def test_described_arguments_exist() -> None:
 
 def test_one_class_has_one_name() -> None:
     assert repeated_classes(sorted(SOURCE.rglob("*.py"))) == []
-
-
-if __name__ == "__main__":
-    chosen = sorted(file for place in sys.argv[1:] for file in Path(place).rglob("*.py")) or sorted(
-        SOURCE.rglob("*.py")
-    )
-    listed, total = fragments(chosen)
-    print(*listed, *silent_on_arrays(chosen), *repeated_classes(chosen), sep="\n")
-    print(f"{len(listed)} fragments of {total} entries")

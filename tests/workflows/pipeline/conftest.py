@@ -5,12 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
-from lensmith.bundle.format import GOLDEN, GRAPH, Bundle, Manifest, seal
+from lensmith.bundle.format import GOLDEN, GRAPH, Bundle, seal
 from lensmith.bundle.golden import Golden
+from lensmith.imaging.preprocessing import preprocess
+from lensmith.inference.engine import OnnxRuntimeEngine
 
 COLOURS = ("blue", "green", "red")
 NO_LATENCY = {"latency_ratio": None}
@@ -72,36 +75,19 @@ def relabel(colour_bundle: Bundle, tmp_path: Path) -> Callable[..., Bundle]:
 
 
 @pytest.fixture(scope="session")
-def two_class_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A bundle that knows green and red alone, by their channels."""
-    import numpy as np
+def two_class_bundle(colour_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The bundle that knows the colours, without blue."""
     import onnx
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import numpy_helper
 
-    from lensmith.bundle.format import EngineRecord
-    from lensmith.imaging.preprocessing import Preprocessing, preprocess
-    from lensmith.inference.engine import OnnxRuntimeEngine
-
-    how = Preprocessing(image_size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    nodes = [
-        helper.make_node("ReduceMean", ["image", "axes"], ["means"], keepdims=0),
-        helper.make_node("Gemm", ["means", "weights"], ["logits"], transB=1),
-    ]
-    weights = np.array([[-8, 8, 0], [8, -8, 0]], dtype=np.float32)
-    graph = helper.make_graph(
-        nodes, "two",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, 32, 32])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 2])],
-        [numpy_helper.from_array(np.array([2, 3]), "axes"), numpy_helper.from_array(weights, "weights")],
-    )  # fmt: skip
-
-    folder = tmp_path_factory.mktemp("two")
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), folder / GRAPH)
-    picture = tmp_path_factory.mktemp("pictures") / "red.png"
-    Image.new("RGB", (40, 40), (200, 50, 40)).save(picture)
-    encoded = picture.read_bytes()
-    answers = OnnxRuntimeEngine(str(folder / GRAPH), "fp32", threads=1).run(preprocess(encoded, how)[None])
-    Golden((encoded,), answers).save(folder / GOLDEN, ("green", "red"))
-    record = EngineRecord(engine="onnxruntime", precision="fp32", graph=GRAPH, chosen=True)
-    manifest = Manifest(name="two", version="1", labels=("green", "red"), preprocessing=how, engines=(record,))
-    return seal(folder, manifest)
+    folder, labels = tmp_path_factory.mktemp("two"), ("green", "red")
+    model = onnx.load(colour_bundle.path / GRAPH)
+    weights = model.graph.initializer[1]
+    weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights)[1:], weights.name))
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = len(labels)
+    onnx.save(model, folder / GRAPH)
+    images = colour_bundle.golden().images
+    batch = np.stack([preprocess(image, colour_bundle.manifest.preprocessing) for image in images])
+    engine = OnnxRuntimeEngine(str(folder / GRAPH), "fp32", threads=1)
+    Golden(images, engine.run(batch)).save(folder / GOLDEN, labels)
+    return seal(folder, colour_bundle.manifest.model_copy(update={"labels": labels}))
