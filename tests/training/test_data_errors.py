@@ -165,13 +165,6 @@ def batch(*labels: int) -> Batch:
     return Batch(pictures, torch.tensor(labels), torch.zeros(count, 4), list(range(count)), [])
 
 
-@pytest.mark.parametrize("label", [-1, 3, 99])
-def test_a_label_that_is_no_class_names_its_file(faults: Callable[..., DataErrors], label: int) -> None:
-    faults().require_labels(batch(2, 1, 0))
-    with pytest.raises(DataError, match=rf"from 0 to 2 was expected of green/0\.png\. It is {label}\. .*manifest"):
-        faults().require_labels(batch(0, label, 2))
-
-
 def test_a_file_is_left_out_once_however_often_it_comes(
     faults: Callable[..., DataErrors], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,14 +25,14 @@ Train = Callable[..., RunResult]
 
 @pytest.fixture
 def train(
-    quick: dict[str, Any], colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _no_plots: None
+    quick: dict[str, Any], shared_colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _no_plots: None
 ) -> Train:
     """Train on the colours; features in full precision, so that they can be compared with none."""
     monkeypatch.setattr(backends, "available_backends", lambda device: ["torch fp32"])
     monkeypatch.setenv("LENSMITH_CACHE", str(tmp_path / "cache"))
 
     def run(name: str = "run", **changes: Any) -> RunResult:
-        settings = {**quick, "cache_gb": 1, "data": colours, "out": tmp_path / name, **changes}
+        settings = {**quick, "cache_gb": 1, "data": shared_colours, "out": tmp_path / name, **changes}
         return Trainer().start(TrainSettings.model_validate(settings))
 
     return run
@@ -169,7 +169,7 @@ def test_image_sizes_that_change_from_phase_to_phase_are_judged_at_the_last(trai
 def test_classes_that_are_to_be_drawn_equally_often_count_equally_in_a_solved_head(train: Train, colours: Path) -> None:
     for number in range(2, 8):
         next((colours / "red").glob(f"{number:03d}.*")).unlink()
-    recipe = {"head_solver": "lbfgs", "trainable_stages": 0, "epochs": 1, "split": "1:1:0"}
+    recipe = {"data": colours, "head_solver": "lbfgs", "trainable_stages": 0, "epochs": 1, "split": "1:1:0"}
     drawn, weighed = train("drawn", sampling="balanced", **recipe), train("weighed", class_weights="balanced", **recipe)
     plain = train("plain", **recipe)
     assert torch.equal(weights(drawn)["fc.weight"], weights(weighed)["fc.weight"])
@@ -193,7 +193,7 @@ def test_unreadable_images_are_named_and_left_out(train: Train, colours: Path) -
     lost = [parts.part("train")[0].path, parts.part("val")[0].path]
     for path in lost:
         (colours / path).write_bytes(b"broken")
-    fitted = train(head_solver="auto", trainable_stages=0, epochs=2)
+    fitted = train(data=colours, head_solver="auto", trainable_stages=0, epochs=2)
     assert [line["path"] for line in fitted.run.read_events("left_out")] == lost
     assert [line["images"] for line in fitted.run.read_events("epoch")] == [11]
 

@@ -30,15 +30,10 @@ Train = Callable[..., RunResult]
 
 
 @pytest.fixture
-def train(quick: dict[str, Any], tmp_path: Path, _no_plots: None) -> Train:
-    """Train by the quick settings and the keywords."""
-
-    def run(data: Path, **changes: Any) -> RunResult:
-        return Trainer().start(
-            TrainSettings.model_validate({**quick, "data": data, "out": tmp_path / "run", **changes})
-        )
-
-    return run
+def train(quick: dict[str, Any], shared_colours: Path, tmp_path: Path, _no_plots: None) -> Train:
+    """Train on the colours by the quick settings and the keywords."""
+    given = {**quick, "data": shared_colours, "out": tmp_path / "run"}
+    return lambda **changes: Trainer().start(TrainSettings.model_validate({**given, **changes}))
 
 
 @pytest.mark.slow
@@ -73,10 +68,8 @@ def test_the_best_checkpoint_is_of_the_best_epoch(trained: Path) -> None:
     assert checkpoint.load(trained / "checkpoints/best.pt")["epoch"] == fitted.best_epoch
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others(train: Train, colours: Path) -> None:
-    weights = [
-        train(colours, epochs=1, seed=seed, out=colours.parent / name) for seed, name in ((0, "a"), (0, "b"), (1, "c"))
-    ]
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(train: Train, tmp_path: Path) -> None:
+    weights = [train(epochs=1, seed=seed, out=tmp_path / name) for seed, name in ((0, "a"), (0, "b"), (1, "c"))]
     first, again, other = (checkpoint.load(fitted.run.best)["model"]["fc.weight"] for fitted in weights)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -89,7 +82,7 @@ def test_corrupt_images_are_named_and_the_run_goes_on(
     lost = [images.part(part)[0].path for part in images.parts]
     for path in lost:
         (colours / path).write_bytes(b"\x89PNG broken")
-    fitted = train(colours, epochs=2)
+    fitted = train(data=colours, epochs=2)
     named = fitted.run.read_events("left_out")
     assert [line["path"] for line in named] == lost[:2]  # once each, and the test part is not touched
     assert all("decoded" in line["reason"] for line in named)
@@ -101,7 +94,7 @@ def test_a_class_that_lost_all_its_training_images_is_named(train: Train, colour
     for sample in prepare(colours, (5, 3, 2), 0).part("train"):
         if sample.path.startswith("green"):
             (colours / sample.path).write_bytes(b"broken")
-    fitted = train(colours, epochs=2)
+    fitted = train(data=colours, epochs=2)
     assert [line["label"] for line in fitted.run.read_events("class_left_out")] == ["green"]
     assert {line["images"] for line in fitted.run.history()} == {8}
 
@@ -111,61 +104,55 @@ def test_a_part_without_a_readable_image_is_an_error_of_the_data(train: Train, c
     for sample in prepare(colours, (5, 3, 2), 0).part(part):
         (colours / sample.path).write_bytes(b"broken")
     with pytest.raises(DataError, match=r"None of .* can.*lensmith data check"):
-        train(colours)
+        train(data=colours)
 
 
 @pytest.mark.parametrize("monitor", ["loss", "accuracy"])
 def test_early_stopping_waits_for_its_patience_by_what_is_monitored(
-    train: Train, colours: Path, monkeypatch: pytest.MonkeyPatch, monitor: str
+    train: Train, monkeypatch: pytest.MonkeyPatch, monitor: str
 ) -> None:
     scores = iter([1, 2, 3, 2, 4, 3, 3, 3, 3])
     monkeypatch.setattr(end_of_epoch.ModelOutputs, "score", lambda _, by: next(scores) if by == monitor else None)
-    fitted = train(colours, epochs=9, patience=3, head_epochs=1, monitor=monitor)
+    fitted = train(epochs=9, patience=3, head_epochs=1, monitor=monitor)
     assert (fitted.best_epoch, fitted.epochs) == (5, 8)
 
 
-def test_the_head_s_phase_runs_to_its_end_whatever_the_patience(
-    train: Train, colours: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_head_s_phase_runs_to_its_end_whatever_the_patience(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(end_of_epoch.ModelOutputs, "score", lambda *_: 1.0)  # never better than the first
-    fitted = train(colours, epochs=9, patience=1, head_epochs=4)
+    fitted = train(epochs=9, patience=1, head_epochs=4)
     assert (fitted.best_epoch, fitted.epochs) == (1, 5)
 
 
 @pytest.mark.parametrize(("max_steps", "epochs"), [(1, 1), (3, 1), (4, 2)])
-def test_max_steps_ends_the_run_whatever_the_epoch(train: Train, colours: Path, max_steps: int, epochs: int) -> None:
-    fitted = train(colours, max_steps=max_steps)
+def test_max_steps_ends_the_run_whatever_the_epoch(train: Train, max_steps: int, epochs: int) -> None:
+    fitted = train(max_steps=max_steps)
     assert (fitted.steps, fitted.epochs) == (max_steps, epochs)
 
 
 @pytest.mark.parametrize(
     ("model", "optimizer", "lr"), [("test_efficientnet", "adamw", 3e-3), ("test_vit", "sgd", 0.02)]
 )
-def test_other_backbones_and_optimizers_learn_too(
-    train: Train, colours: Path, model: str, optimizer: str, lr: float
-) -> None:
-    fitted = train(colours, model=model, optimizer=optimizer, lr=lr, epochs=3)
+def test_other_backbones_and_optimizers_learn_too(train: Train, model: str, optimizer: str, lr: float) -> None:
+    fitted = train(model=model, optimizer=optimizer, lr=lr, epochs=3)
     history = fitted.run.history()
     assert history[-1]["train_loss"] < history[0]["train_loss"]
 
 
 @pytest.mark.parametrize("precision", ["auto", "bf16", "fp16"])
-def test_every_precision_trains_and_is_written_down(train: Train, colours: Path, precision: str) -> None:
-    fitted = train(colours, precision=precision, epochs=2)
+def test_every_precision_trains_and_is_written_down(train: Train, precision: str) -> None:
+    fitted = train(precision=precision, epochs=2)
     used = [line["precision"] for line in fitted.run.read_events("phase")]
     assert used == [precision] * 2 or (precision == "auto" and set(used) <= {"fp32", "bf16"})
     assert all(math.isfinite(line["val_loss"]) for line in fitted.run.history())
 
 
-def test_without_a_validation_part_the_last_epoch_is_the_best(
-    train: Train, colours: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_validation_part_the_last_epoch_is_the_best(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     def only_train(*given: Any) -> ImageSet:
         images = prepare(*given)
         return replace(images, samples=images.part("train"))
 
     monkeypatch.setattr("lensmith.training.trainer.prepare", only_train)
-    fitted = train(colours, epochs=3)
+    fitted = train(epochs=3)
     assert fitted.metrics == {"val_loss": None, "val_accuracy": None}
     assert fitted.best_epoch == 3
 
@@ -175,7 +162,7 @@ def test_a_class_with_one_image_is_refused_and_nothing_is_written(train: Train, 
         if number:
             file.unlink()
     with pytest.raises(DataError, match=r"at least 2 images.*fewer in: green"):
-        train(colours)
+        train(data=colours)
     assert not (tmp_path / "run").exists()
 
 
@@ -184,23 +171,23 @@ def test_a_class_without_a_training_image_is_refused(train: Train, colours: Path
     rows = [row.replace(",train", ",val") if row.startswith("green") else row for row in rows]
     (colours / "splits.csv").write_text("\n".join(["path,label,split", *rows]))
     with pytest.raises(DataError, match="fewer in: green"):
-        train(colours)
+        train(data=colours)
 
 
 @pytest.mark.parametrize("device", ["cuda:7", "tpu", "meta:x"])
-def test_a_device_that_is_not_there_is_refused(train: Train, colours: Path, tmp_path: Path, device: str) -> None:
+def test_a_device_that_is_not_there_is_refused(train: Train, tmp_path: Path, device: str) -> None:
     with pytest.raises(SettingsError, match="A device that this machine has"):
-        train(colours, device=device)
+        train(device=device)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_loss_that_is_no_number_ends_the_run(train: Train, colours: Path) -> None:
+def test_a_loss_that_is_no_number_ends_the_run(train: Train) -> None:
     with pytest.raises(RunError, match=r"A finite training loss .* Try a smaller rate \(--lr 1e\+18\)"):
-        train(colours, lr=1e19, optimizer="sgd", head_epochs=0)
+        train(lr=1e19, optimizer="sgd", head_epochs=0)
 
 
 def test_weights_that_went_bad_in_the_last_step_are_not_taken_for_the_best(
-    train: Train, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = Learner.training_step
 
@@ -212,42 +199,40 @@ def test_weights_that_went_bad_in_the_last_step_are_not_taken_for_the_best(
 
     monkeypatch.setattr(Learner, "training_step", spoil)
     with pytest.raises(RunError, match="A finite validation loss"):
-        train(colours, batch_size=32)
+        train(batch_size=32)
     assert not (tmp_path / "run/checkpoints/best.pt").exists()
 
 
-def test_a_fault_in_a_step_leaves_no_data_workers_behind(
-    train: Train, colours: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fault_in_a_step_leaves_no_data_workers_behind(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(Learner, "training_step", fail)
     with pytest.raises(ZeroDivisionError) as raised:
-        train(colours, loader_workers=2)
+        train(loader_workers=2)
     assert raised.tb is not None  # the frames are still held, as a notebook holds them
     assert not multiprocessing.active_children()
 
 
 @pytest.mark.slow
-def test_runs_leave_no_file_open(train: Train, colours: Path) -> None:
+def test_runs_leave_no_file_open(train: Train, tmp_path: Path) -> None:
     def opened() -> int:
         gc.collect()  # what a circle of references holds is not lost, only late
         return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
-    train(colours, out=colours.parent / "first", epochs=1, loader_workers=1)
+    train(out=tmp_path / "first", epochs=1, loader_workers=1)
     before = opened()
     for number in range(2):
-        train(colours, out=colours.parent / f"run{number}", epochs=1, loader_workers=1)
+        train(out=tmp_path / f"run{number}", epochs=1, loader_workers=1)
     assert opened() <= before
 
 
-def test_the_loop_needs_no_terminal_thread(train: Train, colours: Path) -> None:
+def test_the_loop_needs_no_terminal_thread(train: Train) -> None:
     """A notebook or a server may train in a thread, where signals cannot be caught."""
     from threading import Thread
 
     done: list[RunResult] = []
-    thread = Thread(target=lambda: done.append(train(colours, epochs=1)))
+    thread = Thread(target=lambda: done.append(train(epochs=1)))
     thread.start()
     thread.join()
     assert done[0].epochs == 1
@@ -258,7 +243,7 @@ def test_files_that_are_set_aside_are_named(
 ) -> None:
     (colours / "red" / "zero.png").touch()
     (colours / "red" / "Thumbs.db").write_bytes(b"x")
-    train(colours, epochs=1)
+    train(data=colours, epochs=1)
     assert {line["path"] for line in Run.open(tmp_path / "run").read_events("left_out")} == {
         "red/zero.png",
         "red/Thumbs.db",
@@ -268,26 +253,24 @@ def test_files_that_are_set_aside_are_named(
     assert "3 classes" in said
 
 
-def test_a_run_that_never_began_leaves_no_folder(
-    train: Train, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_never_began_leaves_no_folder(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save", full)
     with pytest.raises(OSError, match="No space"):
-        train(colours)
+        train()
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_folder_among_the_images_is_refused(train: Train, colours: Path) -> None:
+def test_a_run_folder_among_the_images_is_refused(train: Train, shared_colours: Path) -> None:
     with pytest.raises(OutputError, match="class of the next run"):
-        train(colours, out=colours / "run")
-    assert not (colours / "run").exists()
+        train(out=shared_colours / "run")
+    assert not (shared_colours / "run").exists()
 
 
 def test_told_to_stop_while_validating_last_it_stops_and_can_be_finished(
-    train: Train, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     honest = end_of_epoch.compute_outputs
 
@@ -297,6 +280,6 @@ def test_told_to_stop_while_validating_last_it_stops_and_can_be_finished(
 
     monkeypatch.setattr(end_of_epoch, "compute_outputs", interrupted)
     with pytest.raises(RunInterruptedError):
-        train(colours, epochs=1)
+        train(epochs=1)
     monkeypatch.setattr(end_of_epoch, "compute_outputs", honest)
     assert Trainer().resume(tmp_path / "run").epochs == 1

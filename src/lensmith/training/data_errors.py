@@ -1,4 +1,4 @@
-"""Data errors of a run under way: unreadable images, wrong labels and losses that are not numbers, named by file."""
+"""Data errors of a run under way: unreadable images and losses that are not numbers, named by file."""
 
 import math
 from collections import Counter
@@ -19,7 +19,7 @@ SHOWN_FILES = 5
 
 
 class DataErrors:
-    """Names a run's unreadable files, wrong labels and losses that are not numbers, as events and messages."""
+    """Names a run's unreadable files and losses that are not numbers, as events and messages."""
 
     def __init__(self, images: ImageSet, settings: TrainSettings, recorder: Recorder) -> None:
         self.images, self.settings, self.recorder = images, settings, recorder
@@ -40,21 +40,6 @@ class DataErrors:
     def unreadable(self) -> list[tuple[str, str]]:
         """(path, reason) of the files that this rank has left out so far."""
         return list(self._unreadable.items())
-
-    def require_labels(self, batch: Batch) -> None:
-        """Refuse a label that is no class, since a GPU would crash on it.
-
-        Raises:
-            DataError: a label is no class; the error names its file.
-        """
-        classes = len(self.images.labels)
-        for label, index in zip(batch.labels.tolist(), batch.indices, strict=True):
-            if not 0 <= label < classes:
-                raise DataError(
-                    f"A label from 0 to {classes - 1} was expected of {self._training[index].path}.",
-                    f"It is {label}.",
-                    "Correct the manifest; `lensmith data check DIR` shows the classes it finds.",
-                )
 
     def watch(self, step: int, batch: Batch, loss: Tensor) -> None:
         """Note a step's loss, a scalar of any float dtype, to check later, since reading it waits for the device."""

@@ -67,7 +67,6 @@ def _step(context: TrainingContext, batch: Batch, sums: torch.Tensor, vote: Call
     learner, errors = context.learner, context.data_errors
     position, figures = context.state.position, context.state.figures
     errors.leave_out(batch.unreadable)
-    errors.require_labels(batch)
     share = position.time_share
     # With a time budget rates follow an even pace from the first step to the last, but never lag behind the steps.
     rate_step = position.step if share is None else max(position.step, context.schedule.step_at(share))
