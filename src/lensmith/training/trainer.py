@@ -56,16 +56,16 @@ class Trainer:
         """
         started, deadline, world = time.monotonic(), None, self.world
         network: Network | None = None
-        if settings.time_budget is None and world.size > 1:
-            run = Run.open(world.on_rank_zero(lambda: create_run(settings)[0].path))
-        elif settings.time_budget is None:
-            run, network = create_run(settings)
-        else:
+        if settings.time_budget is not None:
             plan = self._plan(settings)
             run, network = create_run(plan.settings)
             run.record("planned", **plan.as_dict())
             print(f"planned: {plan}", file=sys.stderr, flush=True)
             deadline = (started, plan.end_s)
+        elif world.size > 1:
+            run = Run.open(world.on_rank_zero(lambda: create_run(settings)[0].path))
+        else:
+            run, network = create_run(settings)
         with _removed_without_checkpoint(run, world), self._locked(run.path):
             self._train(run, network, deadline)
         return RunResult.read(run)
