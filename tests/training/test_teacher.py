@@ -79,11 +79,6 @@ def test_a_teacher_of_other_classes_is_refused_with_the_difference(
         Teacher.of(trained, labels)
 
 
-def test_a_teacher_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="run folder"):
-        Teacher.of(tmp_path / "nowhere", LABELS)
-
-
 def test_a_teacher_without_an_epoch_is_refused_and_leaves_nothing(
     trained: Path, short: Callable[..., TrainSettings], tmp_path: Path
 ) -> None:

@@ -81,10 +81,10 @@ class EpochLoop:
         recorder.log(f"{self.context.run.settings.model} on {where}: {len(images.labels)} classes, {parts}")
         for note in images.notes:
             recorder.log(note)
-        for number, (path, reason) in enumerate(images.set_aside):
+        for path, reason in images.set_aside:
             recorder.event("left_out", path=path, reason=reason)
-            if number < SHOWN_FILES:
-                recorder.log(f"left out: {path}: {reason}")
+        for path, reason in images.set_aside[:SHOWN_FILES]:
+            recorder.log(f"left out: {path}: {reason}")
         if len(images.set_aside) > SHOWN_FILES:
             more = len(images.set_aside) - SHOWN_FILES
             recorder.log(f"… and {more:,} more; all are named in {self.context.run.events}")

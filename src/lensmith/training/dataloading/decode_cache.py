@@ -67,8 +67,6 @@ class DecodedPictures:
 def is_worthwhile(images: ImageSet, samples: Sequence[Sample], shortest_px: int, epochs: int) -> bool:
     """Whether the cache saves enough time in so many epochs, estimated by decoding some of the pictures."""
     some = [samples[number * len(samples) // SAMPLE] for number in range(SAMPLE)] if len(samples) > SAMPLE else samples
-    if not some:
-        return False
     encoded = []
     for sample in some:
         with suppress(ImageError):
