@@ -1,12 +1,11 @@
 """A short run that may be killed in a process of its own, and what it comes to when nothing happens to it."""
 
 import gc
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-import time
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,71 +22,61 @@ from lensmith.training.run_dir.run import Run
 from lensmith.training.signals import RunInterruptedError
 from lensmith.training.trainer import Trainer
 
-Fork = Callable[[Callable[[], object]], int]
+ForkProcess = multiprocessing.get_context("fork").Process
 InChild = Callable[[Callable[[], None]], int]
 
 LOGGED = ("epoch", "step", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "images", "best")
 
 
-def _fork(work: Callable[[], object]) -> int:
-    """Do something in a process of its own, forked from here with all that is imported: the process's number.
+@pytest.fixture(scope="session")
+def fork(_one_thread: None) -> Callable[[Callable[[], object]], Any]:
+    """Starts a process that does something, forked from here with all that is imported.
 
     A forked process has none of the other threads, so there must be none to wait for.
     """
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            work()
-            code = 0
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return child
 
+    def start(work: Callable[[], object]) -> Any:
+        process = ForkProcess(target=work)
+        process.start()
+        return process
 
-@pytest.fixture(scope="session")
-def fork(_one_thread: None) -> Fork:
-    """Does something in a process of its own: its number."""
-    return _fork
+    return start
 
 
 @pytest.fixture
-def in_child(fork: Fork) -> InChild:
+def in_child(fork: Callable[[Callable[[], object]], Any]) -> InChild:
     """Does something in a process of its own, and waits for it: its exit code, −9 if killed."""
-    return lambda work: os.waitstatus_to_exitcode(os.waitpid(fork(work), 0)[1])
+
+    def run(work: Callable[[], None]) -> int:
+        process = fork(work)
+        process.join()
+        return int(process.exitcode)
+
+    return run
 
 
-class _ForkedRank:
+class _ForkedRank(ForkProcess):
     """As much of `subprocess.Popen` as `launch` uses, for a rank that need not import torch anew."""
 
     def __init__(self, command: list[str], env: dict[str, str], **_: Any) -> None:
-        def work() -> None:
-            os.setsid()
-            os.environ.update(env)
-            sys.exit(worker.main(Path(command[-1])))
+        super().__init__(target=self.work, args=(Path(command[-1]), env))
+        self.start()
 
-        self.pid, self.returncode = _fork(work), None
+    @staticmethod
+    def work(run: Path, env: dict[str, str]) -> None:
+        os.setsid()
+        os.environ.update(env)
+        sys.exit(worker.main(run))
 
     def poll(self) -> int | None:
-        if self.returncode is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
-        return self.returncode
+        return self.exitcode
+
+    returncode = property(poll)
+    wait = ForkProcess.join
 
     def send_signal(self, number: int) -> None:
-        if self.poll() is None:
+        if self.exitcode is None and self.pid is not None:
             os.kill(self.pid, number)
-
-    def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
-
-    def wait(self) -> None:
-        while self.poll() is None:
-            time.sleep(0.01)
 
 
 @pytest.fixture

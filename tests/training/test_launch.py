@@ -121,7 +121,7 @@ def test_a_rank_that_is_killed_ends_the_run_which_can_be_resumed(
 
 
 def test_ranks_that_outlive_the_process_that_started_them_save_before_another_resumes(
-    settings: Settings, at_step: AtStep, fork: Callable[[Callable[[], object]], int], tmp_path: Path
+    settings: Settings, at_step: AtStep, fork: Callable[..., Any], tmp_path: Path
 ) -> None:
     def end_parent() -> None:
         handler = signal.getsignal(signal.SIGTERM)
@@ -130,7 +130,7 @@ def test_ranks_that_outlive_the_process_that_started_them_save_before_another_re
             time.sleep(0.05)
 
     with at_step(0, 4, end_parent):
-        os.waitpid(fork(lambda: Trainer().start(settings())), 0)
+        fork(lambda: Trainer().start(settings())).join()
     ended = Trainer().resume(tmp_path / "run")
     assert ended.run.read_events("interrupted")[0]["step"] == 5
     assert [row["epoch"] for row in ended.run.history()] == [1, 2, 3]

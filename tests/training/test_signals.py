@@ -92,7 +92,7 @@ def test_a_signal_to_the_whole_group_saves_and_says_how_to_go_on(
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_step(
-    arguments: list[str], tmp_path: Path, fork: Callable[[Callable[[], object]], int],
+    arguments: list[str], tmp_path: Path, fork: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     def step(*_: Any) -> None:
@@ -102,14 +102,15 @@ def test_a_second_ctrl_c_does_not_wait_for_the_step(
 
     monkeypatch.setattr(Learner, "training_step", step)
     child = fork(lambda: (os.setsid(), main(arguments)))
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
+    child.join()
+    assert child.exitcode == 130
     assert "Traceback" not in capfd.readouterr().err
-    wait_until(lambda: not in_group(child))
+    wait_until(lambda: not in_group(child.pid))
     assert [file.name for file in (tmp_path / "run/checkpoints").iterdir()] == ["last.pt"]
 
 
 def test_data_workers_do_not_outlive_a_killed_run(
-    arguments: list[str], fork: Callable[[Callable[[], object]], int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    arguments: list[str], fork: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def step(*_: Any) -> None:
         (tmp_path / "workers").write_text(str(len(in_group(os.getpid()))))
@@ -117,6 +118,6 @@ def test_data_workers_do_not_outlive_a_killed_run(
 
     monkeypatch.setattr(Learner, "training_step", step)
     child = fork(lambda: (os.setsid(), main(arguments)))
-    os.waitpid(child, 0)
+    child.join()
     assert (tmp_path / "workers").read_text() == "3"  # two workers for training, and the run itself
-    wait_until(lambda: not in_group(child))
+    wait_until(lambda: not in_group(child.pid))

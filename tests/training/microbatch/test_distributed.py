@@ -170,13 +170,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory, shared_colours: Path, quic
 
 
 @pytest.fixture(scope="module")
-def two(
-    fork: Callable[[Callable[[], object]], int], folders: list[Path], tmp_path_factory: Any, _little_to_collect: None
-) -> list[Found]:
+def two(fork: Callable[..., Any], folders: list[Path], tmp_path_factory: Any, _little_to_collect: None) -> list[Found]:
     """What two ranks found together, by rank."""
     out = tmp_path_factory.mktemp("ranks")
     children = [fork(lambda rank=rank: as_rank(rank, out, folders)) for rank in (0, 1)]  # type: ignore[misc]
-    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    for child in children:
+        child.join()
+        assert child.exitcode == 0
     return [torch.load(out / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
 
 
