@@ -128,4 +128,4 @@ class FeedbackFolder:
         """
         from lensmith.feedback.folder import delete
 
-        return delete(self.folder, older_than=older_than, request_ids=request_ids, everything=everything)
+        return delete(self.folder, older_than, request_ids, everything)

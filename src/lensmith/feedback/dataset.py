@@ -69,8 +69,9 @@ def export(
     labelled: dict[str, _Same] = defaultdict(list)
     others: dict[str, _Same] = defaultdict(list)
     for stored, upload in read_uploads(source):
-        digest = _digest(stored)
-        if digest is None:
+        try:
+            digest = sha256(stored.image)[:32]
+        except OSError:  # the service has just removed it, or the disk is damaged
             done.set_aside.append((str(stored.image), "it cannot be read"))
         else:
             (others if upload.truth is None else labelled)[digest].append((stored, upload))
@@ -130,13 +131,6 @@ def _require_class_folders(out: Path) -> None:
 def _names_in(out: Path) -> dict[str, Path]:
     """Stem → path of each image in the class folders."""
     return {file.stem: file for suffix in SUFFIXES for file in out.glob(f"*/*{suffix}")}
-
-
-def _digest(stored: StoredUpload) -> str | None:
-    try:
-        return sha256(stored.image)[:32]
-    except OSError:  # the service has just removed it, or the disk is damaged
-        return None
 
 
 def _export(digest: str, same: _Same, there: Path | None, done: FeedbackExport) -> None:

@@ -85,11 +85,7 @@ def summarise(folder: str | os.PathLike[str]) -> UploadSummary:
 
 
 def delete(
-    folder: str | os.PathLike[str],
-    *,
-    older_than: float | str | None = None,
-    request_ids: Sequence[str] = (),
-    everything: bool = False,
+    folder: str | os.PathLike[str], older_than: float | str | None, request_ids: Sequence[str], everything: bool
 ) -> DeletedUploads:
     """Delete stored uploads with their answers and labels: all, those of some requests, or those of an age.
 

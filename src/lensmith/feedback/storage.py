@@ -12,7 +12,6 @@ import hashlib
 import os
 import re
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ ABANDONED_S = 3600.0
 
 _PNG = b"\x89PNG"
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
-_STEM = re.compile(r"[0-9a-f]{32}-\d{1,9}")
+_SIDECAR = re.compile(r"[0-9a-f]{32}-\d{1,9}\.json")
 
 
 class Upload(BaseModel):
@@ -110,7 +109,8 @@ def store(folder: Path, upload: Upload, encoded: bytes) -> int:
     if before is not None:
         if before.truth is not None:
             return 0
-        StoredUpload(sidecar, _image_of(sidecar), 0, 0).remove()
+        for suffix in (".json", *SUFFIXES):  # in this order, so that an incomplete upload is never found
+            sidecar.with_suffix(suffix).unlink(missing_ok=True)
     image = day / (stem + SUFFIXES[encoded.startswith(_PNG)])
     content = upload.model_dump_json().encode()
     _write(image, encoded)
@@ -125,10 +125,7 @@ def store(folder: Path, upload: Upload, encoded: bytes) -> int:
 def find(folder: Path, request_id: str, image: int) -> Path | None:
     """The JSON file of the latest upload of a request and index; None where there is none."""
     name = f"{stem_of(request_id, image)}.json"
-    for day in reversed(_days(folder)):
-        if (day / name).is_file():
-            return day / name
-    return None
+    return next((day / name for day in reversed(_days(folder)) if (day / name).is_file()), None)
 
 
 def read(sidecar: Path) -> Upload | None:
@@ -158,16 +155,13 @@ def stored_uploads(folder: Path) -> list[StoredUpload]:
     """All uploads of a folder, oldest first; no file is opened."""
     found = []
     for day in _days(folder):
-        sizes: dict[str, dict[str, os.stat_result]] = defaultdict(dict)
-        for name, stat in _files(day):
-            stem, dot, suffix = name.partition(".")
-            if _STEM.fullmatch(stem):
-                sizes[stem][dot + suffix] = stat
-        for stem, parts in sizes.items():
-            image = next((suffix for suffix in SUFFIXES if suffix in parts), None)
-            if image is not None and ".json" in parts:
-                size = parts[image].st_size + parts[".json"].st_size
-                found.append(StoredUpload(day / f"{stem}.json", day / (stem + image), size, parts[image].st_mtime))
+        files = dict(_files(day))
+        for name in filter(_SIDECAR.fullmatch, files):
+            stem = name.removesuffix(".json")
+            image = next((stem + suffix for suffix in SUFFIXES if stem + suffix in files), None)
+            if image is not None:
+                size = files[name].st_size + files[image].st_size
+                found.append(StoredUpload(day / name, day / image, size, files[image].st_mtime))
     return sorted(found, key=lambda upload: (upload.written, upload.sidecar))
 
 
@@ -234,10 +228,6 @@ def _files(day: Path) -> Iterator[tuple[str, os.stat_result]]:
             with suppress(OSError):  # just removed
                 if each.is_file(follow_symlinks=False):
                     yield each.name, each.stat(follow_symlinks=False)
-
-
-def _image_of(sidecar: Path) -> Path:
-    return next((path for suffix in SUFFIXES if (path := sidecar.with_suffix(suffix)).exists()), sidecar)
 
 
 def _write(path: Path, content: bytes) -> None:
