@@ -16,6 +16,7 @@ def stage_of(colour_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) ->
     """`stage_of(store)`: a stage with an empty registry, whose services end with the module."""
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         patch.setenv("LENSMITH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("LENSMITH_TRACKING_ARTIFACTS", str(tmp_path_factory.mktemp("artifacts")))
         patch.setenv("LENSMITH_SERVE_DEADLINE_MS", "20000")  # of the proxy, which waits as long as the replicas
         yield lambda store: Stage(store, colour_bundle, tmp_path_factory.mktemp("models"), stack)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fixtures.registries import Server
 from lensmith.errors import RegistryError, RegistryUnreachableError
 from lensmith.registry import client
 from lensmith.registry.mlflow_errors import shown, translate_errors
@@ -103,18 +104,18 @@ def test_an_address_that_is_none_is_refused(address: str, message: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_wrong_password_is_reported_as_such(postgresql: str) -> None:
+def test_a_wrong_password_is_reported_as_such(postgresql: Server) -> None:
     with pytest.raises(RegistryError, match="authentication failed") as caught:
-        client.client(client.uri(postgresql.replace("geheim", "falsch")))
+        client.client(client.uri(postgresql.url.replace("geheim", "falsch")))
     assert not isinstance(caught.value, RegistryUnreachableError)
     assert "falsch" not in str(caught.value)
 
 
 @pytest.mark.slow
 def test_a_database_without_a_place_for_artifacts_is_refused_before_anything_is_written(
-    postgresql: str, workspace: Path
+    postgresql: Server, workspace: Path
 ) -> None:
-    there = client.client(client.uri(postgresql))
+    there = client.client(client.uri(postgresql.url))
     with pytest.raises(RegistryError, match="LENSMITH_TRACKING_ARTIFACTS"):
         client.experiment(there, "nowhere")
     assert there.get_experiment_by_name("nowhere") is None

@@ -5,11 +5,11 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import lensmith
+from fixtures.registries import Server
 from lensmith.bundle.format import Bundle
 from lensmith.core.machine import cache_dir
 from lensmith.errors import FallbackWarning, RegistryError, RegistryUnreachableError, RolloutError
@@ -108,9 +108,13 @@ def test_replicas_that_apply_a_decision_at_once_do_not_disturb_one_another(addre
 
 @pytest.mark.slow
 def test_what_a_name_meant_last_is_used_while_the_server_is_away(
-    server: Any, workspace: Path, remake: Remake, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+    mlflow_server: Server,
+    workspace: Path,
+    remake: Remake,
+    free_port: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("LENSMITH_TRACKING_URI", server.url)
+    monkeypatch.setenv("LENSMITH_TRACKING_URI", mlflow_server.url)
     lensmith.Registry().push(remake("bundle", name="remembered", version="kept").path, alias="champion")
     gone = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(RegistryUnreachableError, match=gone):

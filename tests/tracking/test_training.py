@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from fixtures.registries import Server
 from fixtures.tracked_runs import files, histories, log_event, runs_of, state_of
 from lensmith.config import TrainSettings
 from lensmith.tracking.sidecar import TrackingSidecar
@@ -56,8 +57,11 @@ def same_weights(one: Path, other: Path) -> bool:
 
 
 def test_a_training_goes_on_without_the_server_comes_to_the_same_bits_and_what_was_missed_arrives_once(
-    server: Any, quick: dict[str, Any], shared_colours: Path, trained: Path, tmp_path: Path, in_step: Any,
+    postgresql: Server, quick: dict[str, Any], shared_colours: Path, trained: Path, tmp_path: Path, in_step: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
+    monkeypatch.setenv("LENSMITH_TRACKING_URI", postgresql.url)
+    monkeypatch.setenv("LENSMITH_TRACKING_ARTIFACTS", str(tmp_path / "artifacts"))
     out = tmp_path / "run"
 
     def kill() -> None:
@@ -66,10 +70,10 @@ def test_a_training_goes_on_without_the_server_comes_to_the_same_bits_and_what_w
         uploader = sidecar._process.pid
         assert os.getsid(uploader) != os.getsid(0)  # out of reach of the terminal's Ctrl-C
         assert os.getpriority(os.PRIO_PROCESS, uploader) == 19
-        server.kill()
+        postgresql.kill()
 
     in_step(9, kill)
-    settings = TrainSettings.model_validate({**quick, "data": shared_colours, "out": out, "tracking": server.url})
+    settings = TrainSettings.model_validate({**quick, "data": shared_colours, "out": out, "tracking": "auto"})
     with TrackingSidecar() as sidecar:
         Trainer(lambda run: sidecar.begin(run.path, run.settings.tracking)).start(settings)
     assert same_weights(out, trained)
@@ -77,18 +81,18 @@ def test_a_training_goes_on_without_the_server_comes_to_the_same_bits_and_what_w
     assert tracked is not None
     assert not tracked.complete
     assert tracked.problem is not None
-    assert server.url in tracked.problem
+    assert "127.0.0.1" in tracked.problem
 
-    server.start()
+    postgresql.start()
     synced = sync([out])  # the uploader may still be at it, or be the one that sends
     assert synced.problem is None
     state = state_of(out)
     assert state.is_complete(out)
-    (made,) = runs_of(server.url, state.key)
+    (made,) = runs_of(postgresql.url, state.key)
     assert (made.info.run_id, made.info.status) == (tracked.run_id, "FINISHED")
-    values = histories(server.url, made.info.run_id)
+    values = histories(postgresql.url, made.info.run_id)
     assert [step for step, _ in values["train_loss"]] == list(range(1, 9))
-    assert {"curves.png", "memory.png"} == files(server.url, made.info.run_id)
+    assert {"curves.png", "memory.png"} == files(postgresql.url, made.info.run_id)
 
 
 def test_an_interrupted_run_that_goes_on_is_one_run_and_is_complete_at_its_end(
