@@ -1,10 +1,7 @@
-"""The service as a real process over real HTTP: how it starts, refuses to start, and stops."""
+"""The service as a real process over real HTTP: how it starts and stops."""
 
 import http.client
 import shutil
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,33 +16,6 @@ from lensmith.serving.child_process import start_service
 def connect(url: str) -> http.client.HTTPConnection:
     address = urlsplit(url)
     return http.client.HTTPConnection(address.hostname, address.port, timeout=20)
-
-
-def lensmith(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "lensmith", *args], capture_output=True, text=True, timeout=60)
-
-
-@pytest.mark.parametrize("held", ["listening", "only bound"])
-def test_a_taken_port_is_one_paragraph_with_the_remedy_and_exit_code_2(colour_bundle: Bundle, held: str) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        if held == "listening":
-            other.listen()
-        port = other.getsockname()[1]
-        ended = lensmith("serve", str(colour_bundle.path), "--port", str(port))
-    assert ended.returncode == 2
-    assert ended.stdout == ""
-    assert f"127.0.0.1, port {port}" in ended.stderr
-    assert "--port" in ended.stderr
-    assert "Traceback" not in ended.stderr
-    assert len(ended.stderr.strip().splitlines()) == 1
-
-
-def test_an_address_of_another_machine_is_refused_in_plain_words(colour_bundle: Bundle) -> None:
-    ended = lensmith("serve", str(colour_bundle.path), "--host", "192.0.2.1", "--port", "0")
-    assert ended.returncode == 2
-    assert "192.0.2.1" in ended.stderr
-    assert "Traceback" not in ended.stderr
 
 
 def test_a_corrupt_bundle_is_not_served_and_the_caller_reads_why(colour_bundle: Bundle, tmp_path: Path) -> None:

@@ -1,12 +1,8 @@
 """A service says how far its answers have moved from the validation part, model by model."""
 
 import gc
-import os
-import subprocess
-import sys
 import weakref
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +15,6 @@ from lensmith.imaging.preprocessing import Tensor
 from lensmith.inference.classifier import Classifier, Prediction, Ranked, load
 from lensmith.inference.engine import FakeEngine
 from lensmith.serving.execution.loaded_model import LoadedModel, TimedPrediction
-from lensmith.serving.metrics import SHARED_FOLDER
 from lensmith.serving.metrics.drift import Drift
 
 ClientOf = Callable[..., TestClient]
@@ -138,45 +133,3 @@ def test_features_of_the_engine_are_scored_too(
         page = client.get("/metrics").text
     line = next(each for each in page.splitlines() if each.startswith('lensmith_drift_score{kind="features"'))
     assert float(line.rpartition(" ")[2]) == pytest.approx(9, rel=0.2)
-
-
-def test_of_several_processes_the_largest_score_is_shown_and_one_that_is_gone_is_nought(tmp_path: Path) -> None:
-    program = """
-import sys
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
-from lensmith.bundle.drift import Reference
-from lensmith.serving.metrics.drift import Drift
-from lensmith.inference.classifier import Prediction, Ranked
-from lensmith.serving.execution.loaded_model import TimedPrediction
-
-class Model:
-    version = "1"
-    class classifier:
-        class bundle:
-            class manifest:
-                reference = Reference(part="val", images=300, classes=(100, 100, 100), confidence=(300,))
-
-drift, model = Drift(CollectorRegistry()), Model()
-for number in range(200):
-    drift.note(model, TimedPrediction(Prediction(top=(Ranked(number % int(sys.argv[1]), "", 1.0),)), 0.0, 0.0))
-drift.show([model])
-if sys.argv[2] == "gone":
-    drift.show([])
-shared = CollectorRegistry()
-MultiProcessCollector(shared)
-print(generate_latest(shared).decode())
-"""
-
-    def process(classes: str, then: str = "") -> float:
-        run = [sys.executable, "-c", program, classes, then]
-        environment = {**os.environ, SHARED_FOLDER: str(tmp_path)}
-        page = subprocess.run(run, env=environment, check=True, capture_output=True, text=True).stdout
-        line = next(each for each in page.splitlines() if each.startswith('lensmith_drift_score{kind="classes"'))
-        return float(line.rpartition(" ")[2])
-
-    assert process("1", "gone") == 0
-    assert process("3") == 0
-    largest = process("1")
-    assert largest > 1
-    assert process("3") == largest

@@ -1,8 +1,6 @@
 """What Prometheus reads."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +10,7 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from lensmith.bundle.format import Bundle
-from lensmith.serving.metrics import SHARED_FOLDER, usage
+from lensmith.serving.metrics import usage
 from lensmith.serving.metrics.telemetry import Telemetry
 
 
@@ -81,23 +79,6 @@ def test_a_request_counts_under_the_version_that_answered_it_else_under_the_acti
     assert found["lensmith_requests_total", labels(route="/predict", status="200", version="7")] == 2
     assert found["lensmith_requests_total", labels(route="/predict/batch", status="200", version="7")] == 1
     assert found["lensmith_requests_total", labels(route="/predict", status="404", version="1")] == 1
-
-
-def test_of_several_processes_one_that_takes_requests_is_enough_to_be_ready(tmp_path: Path) -> None:
-    program = (
-        "import sys, types; from lensmith.serving.metrics.telemetry import Telemetry; "
-        "models, load = types.SimpleNamespace(all=()), types.SimpleNamespace(running=0, waiting=0, threads=0); "
-        "print(Telemetry(models, lambda: load, lambda: sys.argv[1] == 'ready').exposition().decode())"
-    )
-
-    def process(state: str) -> str:
-        run = [sys.executable, "-c", program, state]
-        environment = {**os.environ, SHARED_FOLDER: str(tmp_path)}
-        return subprocess.run(run, env=environment, check=True, capture_output=True, text=True).stdout
-
-    assert "\nlensmith_ready 0.0\n" in process("starting")
-    assert "\nlensmith_ready 1.0\n" in process("ready")
-    assert "\nlensmith_ready 1.0\n" in process("starting")
 
 
 def test_memory_is_that_of_the_processes_and_of_the_one_that_watches_them(

@@ -3,8 +3,8 @@
 import base64
 import http.client
 import json
-import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -137,15 +137,18 @@ def test_instances_count_against_their_callers_quota(client_of: Callable[..., Te
 
 
 def test_a_container_started_as_sagemaker_does_keeps_its_contract(
-    container: Callable[..., subprocess.Popen[str]],
     colour_bundle: Bundle,
     red_png: bytes,
     noise_jpeg: bytes,
     free_port: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     port = free_port()
-    settings = {"LENSMITH_SERVE_BUNDLE": colour_bundle.path, "LENSMITH_SERVE_PORT": 8000}
-    process = container(**settings, LENSMITH_SERVE_DEADLINE_MS=20_000, SAGEMAKER_BIND_TO_PORT=port)
+    monkeypatch.setenv("LENSMITH_SERVE_BUNDLE", str(colour_bundle.path))
+    monkeypatch.setenv("LENSMITH_SERVE_PORT", "8000")  # the platform's takes precedence
+    monkeypatch.setenv("LENSMITH_SERVE_DEADLINE_MS", "20000")
+    monkeypatch.setenv("SAGEMAKER_BIND_TO_PORT", str(port))
+    process = subprocess.Popen([sys.executable, "-m", "lensmith", "serve"], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline().strip() == f"lensmith serving colours on http://127.0.0.1:{port}"
     stop = threading.Event()
@@ -178,5 +181,6 @@ def test_a_container_started_as_sagemaker_does_keeps_its_contract(
     assert set(answered) == {200}
     platform.request("POST", "/invocations", red_png, {"content-type": "image/png", "accept": "application/json"})
     assert json.load(platform.getresponse())["label"] == "red"
-    process.send_signal(signal.SIGTERM)  # and SIGKILL 30 s later
+    process.terminate()  # and SIGKILL 30 s later
     assert process.wait(30) == 0
+    process.stdout.close()

@@ -1,9 +1,6 @@
-"""Vertex AI's contract for custom containers: by hand, and with a process that is started as the platform starts it."""
+"""Vertex AI's contract for custom containers."""
 
 import base64
-import http.client
-import json
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +9,6 @@ import pytest
 from fastapi.testclient import TestClient
 
 from fixtures.serving import assert_problem
-from lensmith.bundle.format import Bundle
 from lensmith.errors import SettingsError
 from lensmith.serving.problems import TYPE_PREFIX
 
@@ -106,48 +102,3 @@ def test_addresses_that_cannot_be_had_stop_the_start(client_of: ClientOf, monkey
 
 def test_without_vertex_there_is_no_route_of_it(client: TestClient) -> None:
     assert not [path for path in client.get("/openapi.json").json()["paths"] if "endpoints" in path]
-
-
-def test_a_container_started_as_vertex_ai_does_keeps_its_contract(
-    container: Callable[..., subprocess.Popen[str]], colour_bundle: Bundle, red_png: bytes, free_port: Callable[[], int]
-) -> None:
-    port = free_port()
-    process = container(
-        LENSMITH_SERVE_BUNDLE=colour_bundle.path,
-        LENSMITH_SERVE_PORT=8000,
-        AIP_MODE="PREDICTION",
-        AIP_HTTP_PORT=port,
-        AIP_HEALTH_ROUTE="/v1/endpoints/1/deployedModels/2",
-        AIP_PREDICT_ROUTE=PREDICT,
-        AIP_STORAGE_URI="",
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline().strip() == f"lensmith serving colours on http://127.0.0.1:{port}"
-    platform = http.client.HTTPConnection("127.0.0.1", port, timeout=10)  # what Vertex AI waits for health
-    platform.request("GET", "/v1/endpoints/1/deployedModels/2")
-    response = platform.getresponse()
-    assert (response.status, response.read()) == (200, b'{"status":"ready"}')
-    body = json.dumps({"instances": [in_base64(red_png)], "parameters": {"top_k": 1}})
-    platform.request("POST", PREDICT, body, {"content-type": "application/json"})
-    response = platform.getresponse()
-    assert (response.status, response.getheader("content-type")) == (200, "application/json")
-    assert json.load(response)["predictions"][0]["label"] == "red"
-
-
-def test_a_platform_does_not_open_the_door(
-    container: Callable[..., subprocess.Popen[str]], colour_bundle: Bundle
-) -> None:
-    process = container(LENSMITH_SERVE_BUNDLE=colour_bundle.path, LENSMITH_SERVE_HOST="0.0.0.0", AIP_HTTP_PORT=8080)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert "--insecure" in said
-
-
-def test_a_port_that_is_none_is_one_paragraph(
-    container: Callable[..., subprocess.Popen[str]], colour_bundle: Bundle
-) -> None:
-    process = container(LENSMITH_SERVE_BUNDLE=colour_bundle.path, AIP_HTTP_PORT="http")
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert "port = 'http'" in said
-    assert "Traceback" not in said
