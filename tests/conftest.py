@@ -24,7 +24,7 @@ from lensmith.bundle.golden import Golden
 from lensmith.imaging.preprocessing import Preprocessing, preprocess
 from lensmith.inference.engine import OnnxRuntimeEngine
 
-pytest_plugins = ["fixtures.command_line", "fixtures.http_server", "fixtures.registries"]
+pytest_plugins = ["fixtures.command_line", "fixtures.http_server", "fixtures.redis_server", "fixtures.registries"]
 
 # Several test processes share the cores; set before torch is loaded, and for the processes that tests start.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

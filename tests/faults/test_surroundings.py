@@ -3,55 +3,20 @@
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fixtures.faults import Load, Serve, ask, eventually, figures, sized, usage
+from fixtures.redis_server import RedisServer
 from lensmith.serving.child_process import ServiceProcess
 
 pytestmark = pytest.mark.slow
 
 
-class Redis:
-    """A Redis that can be killed, stopped for a while, and started anew, always on the same port."""
-
-    def __init__(self, program: str, port: int, folder: Path) -> None:
-        self.url = f"redis://127.0.0.1:{port}/0"
-        self._command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-        self._port = port
-        self.start()
-
-    def start(self) -> None:
-        import redis
-
-        self.process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
-        client = redis.Redis(port=self._port)
-        while True:
-            try:
-                client.ping()
-                break
-            except redis.ConnectionError:
-                assert self.process.poll() is None
-                time.sleep(0.02)
-        client.close()
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
-@pytest.fixture
-def redis_server(program: Callable[..., str], free_port: Callable[[], int], tmp_path: Path) -> Iterator[Redis]:
-    server = Redis(program("redis-server", "redis-server"), free_port(), tmp_path)
-    yield server
-    server.kill()
-
-
 def test_quotas_go_on_alone_without_redis_and_together_once_it_is_back(
-    redis_server: Redis, serve: Serve, picture: bytes
+    redis_server: RedisServer, serve: Serve, picture: bytes
 ) -> None:
     one, two = (serve(quota="40/hour", quota_store=redis_server.url, threads=1) for _ in range(2))
 
@@ -71,7 +36,9 @@ def test_quotas_go_on_alone_without_redis_and_together_once_it_is_back(
     assert sent(two, 1) == [429]
 
 
-def test_requests_are_answered_in_time_while_redis_is_away(redis_server: Redis, serve: Serve, predict: bytes) -> None:
+def test_requests_are_answered_in_time_while_redis_is_away(
+    redis_server: RedisServer, serve: Serve, predict: bytes
+) -> None:
     service = serve(quota="1000000/hour", quota_store=redis_server.url)
     ways = {
         "hanging": (

@@ -1,6 +1,5 @@
 """The page in a real browser: what a person sees, and that nothing leaves this machine."""
 
-import http.client
 import json
 import shutil
 import threading
@@ -13,8 +12,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
+from fixtures.faults import ask, sample
 from fixtures.tokens import SECRET, token
 from lensmith.bundle.format import MANIFEST, Bundle
 from lensmith.serving.child_process import ServiceProcess, start_service
@@ -176,11 +175,7 @@ def test_whoever_looks_can_say_whether_an_answer_is_right(
 ) -> None:
     def heard() -> list[int]:
         """Answers judged so far, and those that were right."""
-        address = urlsplit(service.url)
-        connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=30)
-        connection.request("GET", "/feedback")
-        versions = json.loads(connection.getresponse().read())["versions"]
-        connection.close()
+        versions = json.loads(ask(service.url, "/feedback")[2])["versions"]
         return [sum(each[name] for each in versions) for name in ("labels", "right")]
 
     def wait_for(text: str) -> None:
@@ -261,8 +256,8 @@ def test_the_tiles_show_what_the_service_counts(
         """Whether 12 requests and no other were told of; a machine that stood still may miss them once."""
         WebDriverWait(browser, 30).until(lambda _: told().startswith("0 requests in"))
         for _ in range(12):
-            ask(service.url, "POST", "/predict", red_png)
-        ask(service.url, "GET", "/model")
+            ask(service.url, "/predict", red_png)
+        ask(service.url, "/model")
         until = time.monotonic() + 12
         while time.monotonic() < until:
             if told().startswith("12 requests in"):
@@ -282,12 +277,7 @@ def test_the_tiles_show_what_the_service_counts(
     assert lines == 1
     assert 0 < float(shown["tile-p50"][0]) <= float(shown["tile-p99"][0])
     assert [shown[f"tile-{name}"][0] for name in ("errors", "shed", "under-way")] == ["0", "0", "0"]
-    _, _, text = ask(service.url, "GET", "/metrics")
-    resident = next(
-        family.samples[0].value
-        for family in text_string_to_metric_families(text.decode())
-        if family.name == "lensmith_memory_bytes"
-    )
+    resident = sample(service.url, "lensmith_memory_bytes")
     assert float(shown["tile-memory"][0]) == pytest.approx(resident / 1e6, rel=0.2)
     served = [each.text for each in browser.find_elements(By.CSS_SELECTOR, "#served .which")]
     assert served == ["colours@1", "colours@2"]
@@ -576,18 +566,6 @@ def requested_urls(browser: "webdriver.Chrome") -> Iterator[str]:
                 yield url
 
 
-def ask(url: str, method: str, path: str, body: bytes | None = None) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body of the answer to one request."""
-    address = urlsplit(url)
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
-    try:
-        connection.request(method, path, body)
-        response = connection.getresponse()
-        return response.status, dict(response.getheaders()), response.read()
-    finally:
-        connection.close()
-
-
 def wait_for_model(browser: "webdriver.Chrome") -> None:
     """Wait until the page knows what is served."""
     WebDriverWait(browser, 10).until(lambda page: page.find_element(By.ID, "model").text != "")
@@ -642,6 +620,7 @@ def proxy(
 
         def _pass_on(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            kind = [f"Content-Type: {self.headers['Content-Type']}"] if body else []
             path = self.path.removeprefix(below)
             if not self.path.startswith(below) or path in (hidden or ()):
                 return self._answer(404, {"Content-Type": "text/html"}, b"<h1>Not found</h1>")
@@ -649,7 +628,7 @@ def proxy(
                 status, retry_after = refusals.pop(0)
                 retry = {"Retry-After": retry_after} if retry_after else {}
                 return self._answer(status, {"Content-Type": "text/html", **retry}, b"<h1>No</h1>")
-            return self._answer(*ask(to, self.command, path, body or None))
+            return self._answer(*ask(to, path, body or None, *kind))
 
         def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
             self.send_response(status)

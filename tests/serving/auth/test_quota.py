@@ -2,19 +2,16 @@
 
 import asyncio
 import logging
-import os
-import shutil
 import signal
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from fixtures.redis_server import RedisServer
 from lensmith.config import ServeSettings
 from lensmith.errors import MissingPackageError, SettingsError
 from lensmith.serving.auth import rate_limit, rate_limit_redis
@@ -184,62 +181,17 @@ def test_callers_are_kept_apart_whatever_they_are_called(clock: Clock) -> None:
 # Counted in Redis
 
 
-class Redis:
-    """A redis-server of this test alone, which may be killed, brought back and stopped in its tracks."""
-
-    def __init__(self, folder: Path, password: str | None = None) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.url = f"redis://127.0.0.1:{self.port}/1"
-        self._folder = folder
-        self._password = password
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        options += ["--dir", str(self._folder)]
-        options += ["--requirepass", self._password] if self._password else []
-        self.process = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
-        for _ in range(500):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.02)
-        raise AssertionError("redis-server did not start")
-
-    def kill(self) -> None:
-        if self.process:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
-    def send(self, what: signal.Signals) -> None:
-        assert self.process is not None
-        self.process.send_signal(what)
-
-
 @pytest.fixture
-def redis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Redis]:
-    """A running redis-server; its password may be given as the fixture's parameter."""
-    if not shutil.which("redis-server"):
-        if os.environ.get("CI") == "true":
-            pytest.fail("CI must count in Redis: install redis-server")
-        pytest.skip("redis-server is not installed")
-    pytest.importorskip("redis")
+def redis(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> RedisServer:
+    """A running Redis, however slow the machine is."""
     monkeypatch.delenv("LENSMITH_REDIS_PASSWORD", raising=False)
     monkeypatch.delenv("LENSMITH_REDIS_PASSWORD_FILE", raising=False)
     # Time-outs are counted, not timed: a busy machine must not make a healthy Redis seem slow.
     monkeypatch.setattr(rate_limit_redis, "TIMEOUT_S", 20.0)
-    server = Redis(tmp_path, password=getattr(request, "param", None))
-    server.start()
-    try:
-        yield server
-    finally:
-        server.kill()
+    return redis_server
 
 
-class ParsedRequest:
+class Asked:
     """How often a quota has asked Redis, and a clock for how long it leaves Redis alone."""
 
     def __init__(self, quota: Quota, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,13 +212,13 @@ class ParsedRequest:
         return self.now
 
 
-def of(server: Redis, quota: str = "5/hour") -> Quota:
+def of(server: RedisServer, quota: str = "5/hour") -> Quota:
     made = Quota.of(settings(quota=quota, quota_store=server.url), authenticated=True)
     assert made is not None
     return made
 
 
-def test_replicas_share_one_count(redis: Redis) -> None:
+def test_replicas_share_one_count(redis: RedisServer) -> None:
     async def both() -> None:
         one, two, other = of(redis), of(redis), of(redis, "3/hour")
         found = [await taken(quota) for quota in (one, two, one, two, one)]
@@ -284,7 +236,7 @@ def test_replicas_share_one_count(redis: Redis) -> None:
     asyncio.run(both())
 
 
-def test_many_at_once_are_let_in_as_often_as_the_quota_says(redis: Redis) -> None:
+def test_many_at_once_are_let_in_as_often_as_the_quota_says(redis: RedisServer) -> None:
     async def crowd() -> None:
         one, two = of(redis, "100/hour"), of(redis, "100/hour")
         found = await asyncio.gather(*(taken((one, two)[number % 2]) for number in range(300)))
@@ -295,7 +247,7 @@ def test_many_at_once_are_let_in_as_often_as_the_quota_says(redis: Redis) -> Non
     asyncio.run(crowd())
 
 
-def test_redis_learns_no_names_and_what_is_counted_expires(redis: Redis) -> None:
+def test_redis_learns_no_names_and_what_is_counted_expires(redis: RedisServer) -> None:
     server = redis
 
     async def look() -> tuple[list[bytes], int]:
@@ -317,11 +269,11 @@ def test_redis_learns_no_names_and_what_is_counted_expires(redis: Redis) -> None
 
 
 def test_when_redis_is_killed_and_comes_back_no_request_fails_and_both_are_said_once(
-    redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def outlast() -> None:
         quota, other = of(redis), of(redis)
-        asked = ParsedRequest(quota, monkeypatch)
+        asked = Asked(quota, monkeypatch)
         assert await taken(quota, images=2) is None
         assert await taken(other, images=2) is None
         redis.kill()
@@ -330,7 +282,7 @@ def test_when_redis_is_killed_and_comes_back_no_request_fails_and_both_are_said_
         assert await taken(quota) is not None
         assert asked.times == 2
         assert len(caplog.records) == 1
-        assert f"127.0.0.1:{redis.port}" in caplog.text
+        assert urlsplit(redis.url).netloc in caplog.text
         asked.now += rate_limit_redis.RETRY_S
         assert await taken(quota, "another") is None  # asks again, in vain
         assert asked.times == 3
@@ -352,13 +304,13 @@ def test_when_redis_is_killed_and_comes_back_no_request_fails_and_both_are_said_
 
 
 def test_a_redis_that_hangs_costs_one_request_a_time_out_and_the_others_nothing(
-    redis: Redis, monkeypatch: pytest.MonkeyPatch
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def outlast() -> None:
         quota = of(redis, "1000/hour")
-        asked = ParsedRequest(quota, monkeypatch)
+        asked = Asked(quota, monkeypatch)
         assert await taken(quota) is None
-        redis.send(signal.SIGSTOP)
+        redis.process.send_signal(signal.SIGSTOP)
         monkeypatch.setattr(rate_limit_redis, "TIMEOUT_S", 0.05)
         assert [await taken(quota) for _ in range(50)] == [None] * 50
         assert asked.times == 2
@@ -366,7 +318,7 @@ def test_a_redis_that_hangs_costs_one_request_a_time_out_and_the_others_nothing(
             asked.now += rate_limit_redis.RETRY_S
             assert await asyncio.gather(*(taken(quota) for _ in range(50))) == [None] * 50
         assert asked.times == 5
-        redis.send(signal.SIGCONT)
+        redis.process.send_signal(signal.SIGCONT)
         monkeypatch.setattr(rate_limit_redis, "TIMEOUT_S", 20.0)
         asked.now += rate_limit_redis.RETRY_S
         # No answer of a question that was given up is taken for that of another.
@@ -378,7 +330,7 @@ def test_a_redis_that_hangs_costs_one_request_a_time_out_and_the_others_nothing(
     asyncio.run(outlast())
 
 
-def test_a_redis_that_never_was_there_is_no_reason_not_to_start(redis: Redis) -> None:
+def test_a_redis_that_never_was_there_is_no_reason_not_to_start(redis: RedisServer) -> None:
     redis.kill()
 
     async def go_on() -> None:
@@ -389,10 +341,11 @@ def test_a_redis_that_never_was_there_is_no_reason_not_to_start(redis: Redis) ->
     asyncio.run(go_on())
 
 
-@pytest.mark.parametrize("redis", ["open sesame"], indirect=True)
 def test_the_password_comes_from_the_environment_or_a_file_and_is_not_logged(
-    redis: Redis, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    from redis import Redis
+
     async def shares_a_count() -> bool:
         one, two, caller = of(redis), of(redis), f"robot {time.monotonic_ns()}"
         await one.take(caller, 5)
@@ -401,6 +354,8 @@ def test_the_password_comes_from_the_environment_or_a_file_and_is_not_logged(
         await two.close()
         return wait is not None
 
+    with Redis.from_url(redis.url) as client:
+        client.config_set("requirepass", "open sesame")
     caplog.set_level(logging.DEBUG)
     assert not asyncio.run(shares_a_count())
     assert "AuthenticationError" in caplog.text

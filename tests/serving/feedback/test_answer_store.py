@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.faults import eventually
 from lensmith.serving.execution.loaded_model import ModelVersion
 from lensmith.serving.feedback import answer_store
 from lensmith.serving.feedback.answer_store import AnswerStore, GivenAnswer
@@ -150,16 +151,10 @@ def test_a_table_that_cannot_be_written_is_logged_once(
     folder = tmp_path / "gone"
     store = opened(100, folder)  # nothing is there, so nothing can be opened
     record(store, "one")
-    end = time.monotonic() + 30
-    while not caplog.records:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    eventually(lambda: caplog.records)
     folder.mkdir()
     record(store, "two")
-    end = time.monotonic() + 30
-    while (folder / answer_store.FILE).exists() is False:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    eventually((folder / answer_store.FILE).exists)
     assert store.find("two", 0) is not None
     assert len(caplog.records) == 1
 

@@ -1,13 +1,9 @@
 """Active learning: which uploads are stored for labelling; feedback over the processes of a service."""
 
 import contextlib
-import http.client
 import json
-import os
-import signal
 import sqlite3
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +15,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from fixtures.faults import ask, eventually, sample, workers_of
 from lensmith.bundle.drift import Reference
 from lensmith.bundle.format import Bundle
 from lensmith.feedback import storage
@@ -27,14 +24,6 @@ from lensmith.serving.child_process import ServiceProcess, start_service
 from lensmith.serving.feedback import feedback, upload_store
 
 Serving = Callable[..., TestClient]
-
-
-def until(happened: Callable[[], Any]) -> Any:
-    end = time.monotonic() + 30
-    while not (found := happened()):
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    return found
 
 
 def reasons(folder: Path) -> dict[str, str]:
@@ -61,7 +50,7 @@ def test_uploads_with_low_confidence_or_an_abstention_are_stored(
     client = serving(load(unsure_bundle.path), keep_below=0.0) if abstains else serving(keep_below=0.8)
     send(client, red_png, "sure")
     send(client, between.read_bytes(), "unsure")
-    until(lambda: reasons(tmp_path / "kept") == {"unsure": "unsure"})
+    eventually(lambda: reasons(tmp_path / "kept") == {"unsure": "unsure"})
     (stored,) = storage.stored_uploads(tmp_path / "kept")
     assert storage.read(stored.sidecar).abstained == abstains  # type: ignore[union-attr]
 
@@ -75,7 +64,7 @@ def test_out_of_distribution_uploads_are_stored_by_the_reference_of_the_bundle(
     client = serving(load(bundle.path), keep_below=0.1)
     send(client, red_png, "ordinary")
     send(client, between.read_bytes(), "odd")
-    until(lambda: reasons(tmp_path / "kept") == {"odd": "odd"})
+    eventually(lambda: reasons(tmp_path / "kept") == {"odd": "odd"})
 
 
 def test_a_random_share_of_all_uploads_is_stored(
@@ -86,7 +75,7 @@ def test_a_random_share_of_all_uploads_is_stored(
     client = serving(keep_below=0.8, keep_share=0.2)
     for number, image in enumerate((red_png, red_png, between.read_bytes(), between.read_bytes())):
         send(client, image, str(number))
-    until(lambda: reasons(tmp_path / "kept") == {"0": "random", "2": "unsure", "3": "random"})
+    eventually(lambda: reasons(tmp_path / "kept") == {"0": "random", "2": "unsure", "3": "random"})
 
 
 def test_folder_and_limits_are_logged_at_the_start(
@@ -108,7 +97,7 @@ def test_a_full_disk_disturbs_no_answer(serving: Serving, red_png: bytes, monkey
     client = serving(keep_share=1.0)
     for number in range(5):
         send(client, red_png, str(number))
-    until(lambda: "lensmith_kept_dropped_total 5.0" in client.get("/metrics").text)
+    eventually(lambda: "lensmith_kept_dropped_total 5.0" in client.get("/metrics").text)
     answers = client.post("/feedback", json={"request_id": "3", "label": "red"}).json()
     assert (answers["new"], answers["noted"]) == (True, False)
 
@@ -119,7 +108,7 @@ def test_feedback_that_comes_before_the_disk_is_done_is_noted(
     keep, looked = storage.store, storage.find
 
     def slow(*args: Any) -> int:
-        until(lambda: asked)
+        eventually(lambda: asked)
         return keep(*args)
 
     asked: list[str] = []
@@ -140,18 +129,6 @@ def test_feedback_that_comes_before_the_disk_is_done_is_noted(
     assert found.truth == "blue"
 
 
-def ask(url: str, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
-    """Over a connection of its own, so that any of the processes may take it."""
-    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
-    try:
-        connection.request(method, path, body, headers)
-        answer = connection.getresponse()
-        content = answer.read()
-        return answer.status, json.loads(content) if content.startswith(b"{") else content.decode()
-    finally:
-        connection.close()
-
-
 @pytest.mark.slow
 def test_each_process_knows_what_the_others_answered_none_counts_twice_and_answers_outlive_them(
     colour_bundle: Bundle, tmp_path: Path, red_png: bytes
@@ -165,21 +142,20 @@ def test_each_process_knows_what_the_others_answered_none_counts_twice_and_answe
 def require_shared_feedback(several: ServiceProcess, kept: Path, red_png: bytes) -> None:
     def one(number: int) -> None:
         name = f"request-{number}"
-        assert ask(several.url, "POST", "/predict", red_png, **{"X-Request-ID": name})[0] == 200
+        assert ask(several.url, "/predict", red_png, f"X-Request-ID: {name}")[0] == 200
         body = json.dumps({"request_id": name, "label": "red" if number % 4 else "green"}).encode()
         with ThreadPoolExecutor(3) as pool:  # at once, and whichever process takes it
-            answers = list(pool.map(lambda _: ask(several.url, "POST", "/feedback", body), range(3)))
-        assert [status for status, _ in answers] == [200] * 3
-        assert sum(answer["new"] for _, answer in answers) == 1
+            answers = list(pool.map(lambda _: ask(several.url, "/feedback", body), range(3)))
+        assert [status for status, _, _ in answers] == [200] * 3
+        assert sum(json.loads(answer)["new"] for _, _, answer in answers) == 1
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(one, range(40)))
     for _ in range(5):  # whichever process is asked
-        _, page = ask(several.url, "GET", "/feedback")
-        assert [(each["version"], each["labels"], each["right"]) for each in page["versions"]] == [("1", 40, 30)]
-    metrics = ask(several.url, "GET", "/metrics")[1]
-    assert 'lensmith_feedback_total{outcome="right",version="1"} 30.0' in metrics
-    assert 'lensmith_feedback_total{outcome="wrong",version="1"} 10.0' in metrics
+        (counts,) = json.loads(ask(several.url, "/feedback")[2])["versions"]
+        assert (counts["version"], counts["labels"], counts["right"]) == ("1", 40, 30)
+    assert sample(several.url, "lensmith_feedback_total", outcome="right", version="1") == 30
+    assert sample(several.url, "lensmith_feedback_total", outcome="wrong", version="1") == 10
     uploads = [stored.read() for stored in storage.stored_uploads(kept)]
     assert sorted(upload.truth or "" for upload in uploads if upload) == ["green"] * 10 + ["red"] * 30
 
@@ -199,23 +175,20 @@ def require_answers_that_outlive_processes(several: ServiceProcess, red_png: byt
     mine = uuid.uuid4().hex
     names = [f"{mine}-{number}" for number in range(10)]
     for name in names:
-        ask(several.url, "POST", "/predict", red_png, **{"X-Request-ID": name})
-    until(lambda: shared_answers(mine) == 10)
-    children = Path(f"/proc/{several.process.pid}/task/{several.process.pid}/children").read_text().split()
-    answering = [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    assert len(answering) == 3
-    for pid in answering[:2]:
-        os.kill(pid, signal.SIGKILL)
+        ask(several.url, "/predict", red_png, f"X-Request-ID: {name}")
+    eventually(lambda: shared_answers(mine) == 10)
+    for worker in workers_of(several)[:2]:
+        worker.kill()
     for name in names:
         body = json.dumps({"request_id": name, "label": "red"}).encode()
 
         def accepted(body: bytes = body) -> bool:
             try:
-                status, answer = ask(several.url, "POST", "/feedback", body)
+                status, _, answer = ask(several.url, "/feedback", body)
             except OSError:  # it was just with the one that was killed
                 return False
             assert status == 200, answer
             return True
 
-        until(accepted)
-    assert ask(several.url, "GET", "/feedback")[1]["versions"][0]["labels"] == 40 + 10
+        eventually(accepted)
+    assert json.loads(ask(several.url, "/feedback")[2])["versions"][0]["labels"] == 40 + 10

@@ -1,7 +1,6 @@
 """The upload store writes within its limits, and never delays an answer."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from fixtures.faults import eventually
 from lensmith.config import ServeSettings
 from lensmith.errors import ServiceError
 from lensmith.feedback import storage
@@ -27,13 +27,6 @@ def upload(request_id: str) -> Upload:
         request_id=request_id, at=datetime.now(UTC), model="colours", version="1", label="red", confidence=0.5,
         reason="unsure",
     )  # fmt: skip
-
-
-def until(happened: Callable[[], Any]) -> None:
-    end = time.monotonic() + 30
-    while not happened():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -70,21 +63,21 @@ def test_queued_uploads_are_written_before_the_service_ends(keeping: Storing, re
 def test_the_folder_stays_within_its_bytes(keeping: Storing) -> None:
     store = keeping(keep_bytes=100_000)
     largest = 0
-    for number in range(100):
+    for number in range(30):
         store.offer(upload(str(number)), JPEG)
-        until(lambda number=number: storage.find(store.folder, str(number), 0))  # type: ignore[misc]
+        eventually(lambda number=number: storage.find(store.folder, str(number), 0))  # type: ignore[misc]
         largest = max(largest, sum(stored.bytes for stored in storage.stored_uploads(store.folder)))
     assert largest < 100_000 + 2 * len(JPEG)
     left = [stored.read() for stored in storage.stored_uploads(store.folder)]
     assert 5 < len(left) < 12
     assert left[-1] is not None
-    assert left[-1].request_id == "99"
+    assert left[-1].request_id == "29"
 
 
 def test_uploads_that_are_too_old_are_removed_at_the_start(keeping: Storing, tmp_path: Path) -> None:
     storage.store(tmp_path / "kept", upload("old"), JPEG)
     keeping(keep_days=1e-9)
-    until(lambda: not storage.stored_uploads(tmp_path / "kept"))
+    eventually(lambda: not storage.stored_uploads(tmp_path / "kept"))
 
 
 def test_a_full_disk_is_logged_once_until_there_is_room_again(
@@ -100,7 +93,7 @@ def test_a_full_disk_is_logged_once_until_there_is_room_again(
     store = keeping()
     for number in range(3):
         assert store.offer(upload(str(number)), JPEG)
-    until(dropped)
+    eventually(dropped)
     monkeypatch.undo()
     store.offer(upload("after"), JPEG)
     with caplog.at_level("INFO"):
@@ -121,14 +114,14 @@ def test_a_slow_disk_drops_uploads_without_blocking(
     assert taken == [True] * 5 + [False] * 45
     assert registry.get_sample_value("lensmith_kept_dropped_total") == 45
     go_on.set()
-    until(lambda: store.offer(upload("after"), JPEG))
+    eventually(lambda: store.offer(upload("after"), JPEG))
 
 
 def test_an_upload_larger_than_the_queue_is_stored(keeping: Storing, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upload_store, "QUEUED_BYTES", 10)
     store = keeping()
     assert store.offer(upload("large"), JPEG)
-    until(lambda: storage.stored_uploads(store.folder))
+    eventually(lambda: storage.stored_uploads(store.folder))
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused_at_the_start(

@@ -1,16 +1,16 @@
 """Rollout controller and canary split: the desired state is carried out while requests are answered."""
 
 import shutil
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jwt
 import numpy as np
 import pytest
 
+from fixtures.faults import eventually
+from fixtures.tokens import SECRET, token
 from lensmith.bundle.format import GOLDEN, GRAPH, Bundle, seal
 from lensmith.rollout.state import Decision
 from lensmith.serving.execution.loaded_model import LoadedModel
@@ -39,19 +39,10 @@ def canary(follow: Follow, rollout: Callable[..., Any], other: Path) -> Follow:
     def begin(path: Path = other, **fields: Any) -> Any:
         service = follow()
         service.update(rollout=rollout(**fields), challenger_path=path)
-        until(lambda: "4" in loaded(service), "the challenger")
+        eventually(lambda: "4" in loaded(service))
         return service
 
     return begin
-
-
-def until(true: Callable[[], Any], what: str) -> Any:
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        if found := true():
-            return found
-        time.sleep(0.02)
-    pytest.fail(f"{what} did not happen")
 
 
 def loaded(service: Any) -> set[str]:
@@ -65,11 +56,11 @@ def report_of(service: Any, requests: int) -> Any:
         report = service.report()
         return report if report.champion.requests + report.challenger.requests >= requests else None
 
-    return until(complete, f"a report of {requests} requests")
+    return eventually(complete)
 
 
 def stop_of(service: Any) -> Any:
-    return until(lambda: service.report().stop, "the stop")
+    return eventually(lambda: service.report().stop)
 
 
 def break_challenger(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], Any]) -> None:
@@ -91,7 +82,7 @@ def test_a_model_has_its_name_and_version_from_the_registry(follow: Follow, red_
 def test_another_champion_is_served_as_soon_as_the_alias_names_it(follow: Follow, other: Path, red_png: bytes) -> None:
     service = follow()
     service.update(version="4", path=other)
-    until(lambda: service.versions(red_png, 1) == ["4"], "version 4")
+    eventually(lambda: service.versions(red_png, 1) == ["4"])
     gone = 'lensmith_model_info{engine="onnxruntime",name="flowers",precision="fp32",version="3"} 0.0'
     assert gone in service.client.get("/metrics").text
 
@@ -101,7 +92,7 @@ def test_a_champion_that_cannot_be_loaded_leaves_the_old_one_in_service(
 ) -> None:
     service = follow()
     service.update(version="4", path=broken)
-    until(lambda: "flowers@4 cannot be served" in caplog.text, "the log line")
+    eventually(lambda: "flowers@4 cannot be served" in caplog.text)
     assert service.versions(red_png, 3) == ["3"] * 3
 
 
@@ -173,7 +164,7 @@ def test_a_challenger_that_fails_just_after_its_rollout_has_ended_fails_no_clien
 
     def late(rows: Any) -> Any:
         service.update(decision=Decision(outcome="aborted", reason="tried"))
-        until(lambda: loaded(service) == {"3"}, "the end of the rollout")
+        eventually(lambda: loaded(service) == {"3"})
         return rows * np.nan
 
     break_challenger(monkeypatch, late)
@@ -202,7 +193,7 @@ def test_a_challenger_that_cannot_be_loaded_is_stopped(
 def test_in_shadow_mode_nobody_sees_the_challenger_and_agreement_is_counted(canary: Follow, red_png: bytes) -> None:
     service = canary(share=100.0, shadow=True)
     assert service.versions(red_png, 20) == ["3"] * 20
-    until(lambda: service.report().challenger.compared, "a copy")
+    eventually(lambda: service.report().challenger.compared)
     counts = service.report().challenger
     assert counts.compared == counts.agreed == counts.answered
     assert not counts.latency
@@ -235,7 +226,7 @@ def test_a_decision_ends_the_rollout(canary: Follow, other: Path, red_png: bytes
     service = canary()
     decision = Decision.model_validate({"outcome": outcome, "reason": "tried"})
     service.update(decision=decision, **({"version": "4", "path": other} if outcome == "promoted" else {}))
-    until(lambda: loaded(service) == {champion}, "the end of the rollout")
+    eventually(lambda: loaded(service) == {champion})
     assert service.versions(red_png, 3) == [champion] * 3
     state = service.client.get("/rollout").json()
     assert (state["decision"]["outcome"], state["rollout"]["challenger"]) == (outcome, "4")
@@ -246,11 +237,9 @@ def test_a_decision_ends_the_rollout(canary: Follow, other: Path, red_png: bytes
 def test_a_service_that_follows_the_registry_refuses_a_hot_reload_by_hand(
     follow: Follow, other: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    secret = "a secret of these tests, 32 bytes or more"
-    monkeypatch.setenv("LENSMITH_JWT_SECRET", secret)
-    claims = {"sub": "test", "iss": "lensmith", "aud": "lensmith", "exp": int(time.time()) + 600, "scope": "admin"}
-    token = {"authorization": f"Bearer {jwt.encode(claims, secret)}"}
-    answer = follow().client.post("/admin/model", json={"bundle": str(other)}, headers=token)
+    monkeypatch.setenv("LENSMITH_JWT_SECRET", SECRET)
+    headers = {"authorization": f"Bearer {token(scope='admin')}"}
+    answer = follow().client.post("/admin/model", json={"bundle": str(other)}, headers=headers)
     assert (answer.status_code, answer.json()["type"]) == (409, "urn:lensmith:problem:follows-registry")
 
 

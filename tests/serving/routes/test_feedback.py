@@ -2,7 +2,6 @@
 
 import base64
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from fixtures.faults import eventually
 from lensmith import api
 from lensmith.feedback import storage
 
@@ -41,11 +41,8 @@ def keeping(client_of: ClientOf, tmp_path: Path) -> Iterator[tuple[TestClient, P
 
 def uploads(folder: Path, count: int) -> list[storage.Upload]:
     """Those in the folder, once there are so many."""
-    for _ in range(600):
-        found = [stored.read() for stored in storage.stored_uploads(folder)]
-        if len(found) >= count:
-            break
-        time.sleep(0.05)
+    eventually(lambda: len(storage.stored_uploads(folder)) >= count)
+    found = [stored.read() for stored in storage.stored_uploads(folder)]
     assert len(found) == count
     return [upload for upload in found if upload]
 

@@ -15,7 +15,6 @@ from fastapi.testclient import TestClient
 
 from fixtures.serving import assert_problem
 from lensmith.bundle.format import Bundle
-from lensmith.serving.problems import TYPE_PREFIX
 
 ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 
@@ -113,14 +112,6 @@ def test_bad_images_as_the_body_get_their_problem(client: TestClient) -> None:
     assert_problem(client.post("/invocations", content=b"\xff\xd8\xff"), "unusable-image")
     assert_problem(client.post("/invocations", content=b"\xff\xd8\xff".ljust(5_000_001)), "too-large")
     assert_problem(client.post("/invocations", files={"image": b"x"}), "no-image")
-
-
-def test_base64_that_is_none_takes_no_other_with_it(client: TestClient, red_png: bytes) -> None:
-    body = in_json(red_png, red_png)
-    body["instances"][0]["b64"] += "\n"
-    bad, good = client.post("/invocations", json=body).json()["results"]
-    assert bad["problem"]["type"] == TYPE_PREFIX + "invalid-request"
-    assert good["label"] == "red"
 
 
 def test_ping_fails_while_the_service_starts_or_stops(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:

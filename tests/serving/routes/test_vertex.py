@@ -9,7 +9,6 @@ import pytest
 from fastapi.testclient import TestClient
 
 from fixtures.serving import assert_problem
-from lensmith.errors import SettingsError
 from lensmith.serving.problems import TYPE_PREFIX
 
 
@@ -92,13 +91,3 @@ def test_with_authentication_predictions_need_a_token_and_health_none(
         assert_problem(client.post("/invocations", json={}), "unauthenticated")
         for open_to_all in ("/ping", "/v2/health/live", "/v2/health/ready"):
             assert client.get(open_to_all).status_code == 200
-
-
-def test_addresses_that_cannot_be_had_stop_the_start(client_of: ClientOf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIP_PREDICT_ROUTE", "/predict")
-    with pytest.raises(SettingsError, match="AIP_HEALTH_ROUTE"):
-        client_of()
-
-
-def test_without_vertex_there_is_no_route_of_it(client: TestClient) -> None:
-    assert not [path for path in client.get("/openapi.json").json()["paths"] if "endpoints" in path]
