@@ -27,7 +27,7 @@ from lensmith.core.version import installed_versions
 from lensmith.data.scan import Part
 from lensmith.evaluation import confidence
 from lensmith.evaluation.evaluation import Evaluation
-from lensmith.evaluation.metrics import Metrics, bootstrap, measure
+from lensmith.evaluation.metrics import bootstrap, measure
 from lensmith.evaluation.report import SelectionReport, write_report
 from lensmith.evaluation.run import evaluate_samples
 from lensmith.exporting.candidates import BASELINE
@@ -156,6 +156,7 @@ def _build(
         evaluation = evaluate_samples(classifier, run.images, samples, part)
     scaling = confidence.scale(evaluation.truth, evaluation.probabilities)
     evaluation = _at_temperature(evaluation, scaling.temperature, engines[0], settings.min_precision)
+    intervals = {f"{name}_interval": list(ends) for name, ends in bootstrap(evaluation.metrics.confusion).items()}
     manifest = Manifest(
         **identity,
         temperature=scaling.temperature,
@@ -165,7 +166,7 @@ def _build(
         judged={"part": part, "images": parity.images, "max_accuracy_drop": max_drop_pp(settings)},
         machine=machine.description(),
         teacher={} if quick else teacher_of(run, evaluated, part),
-        metrics={"part": part, **_metrics(evaluation.metrics)},
+        metrics={"part": part, **evaluation.metrics.headline(), **intervals},
         parity=parity.as_dict(),
         reference=Reference.of(
             part, evaluation.probabilities, features_of(classifier, evaluation.files) if settings.features else None
@@ -215,12 +216,6 @@ def _at_temperature(
         images_per_second=record.images_per_second or evaluation.images_per_second,
         abstention=abstention,
     )
-
-
-def _metrics(metrics: Metrics) -> dict[str, Any]:
-    """The numbers of the whole set, each mean over classes with its interval."""
-    intervals = bootstrap(metrics.confusion)
-    return {**metrics.headline(), **{f"{name}_interval": list(ends) for name, ends in intervals.items()}}
 
 
 def _golden(made: Bundle, files: Sequence[Path]) -> Golden:

