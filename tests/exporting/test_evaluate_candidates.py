@@ -24,6 +24,8 @@ from lensmith.inference.engine import open_graph
 from lensmith.inference.inspection import verify
 from lensmith.training.run_dir.run import Run
 
+pytestmark = pytest.mark.slow  # they need a training and an export
+
 CPU = {
     "onnxruntime-fp32", "onnxruntime-int8", "onnxruntime-int8-dynamic",
     "openvino-fp32", "openvino-bf16", "openvino-int8",
@@ -36,7 +38,6 @@ def exported(well_fed: Path, tmp_path_factory: pytest.TempPathFactory) -> Export
     return export(ExportSettings(run=well_fed, out=out, max_accuracy_drop=5, min_precision=0.5))
 
 
-@pytest.mark.slow
 def test_every_candidate_is_in_the_table_with_its_figures_or_its_reason(exported: ExportResult) -> None:
     rows = {row["name"]: row for row in json.loads(json.dumps(exported.as_dict()))["candidates"]}
     assert rows.keys() == CPU
@@ -49,7 +50,6 @@ def test_every_candidate_is_in_the_table_with_its_figures_or_its_reason(exported
     assert sum(row["chosen"] for row in rows.values()) == 1
 
 
-@pytest.mark.slow
 def test_the_bundle_runs_on_each_engine_that_may_serve_and_holds_no_graph_of_another(exported: ExportResult) -> None:
     bundle = Bundle.load(exported.bundle)
     graphs = {record.graph for record in bundle.manifest.engines if record.graph}
@@ -62,7 +62,6 @@ def test_the_bundle_runs_on_each_engine_that_may_serve_and_holds_no_graph_of_ano
         assert states["onnxruntime-int8"] == states["openvino-int8"] == "right"
 
 
-@pytest.mark.slow
 def test_the_manifest_says_where_and_on_what_it_was_chosen(exported: ExportResult) -> None:
     manifest = Bundle.load(exported.bundle).manifest
     assert manifest.judged == {"part": "val", "images": 21, "max_accuracy_drop": 5.0}
@@ -75,7 +74,6 @@ def test_the_manifest_says_where_and_on_what_it_was_chosen(exported: ExportResul
     assert "Engines" in (exported.bundle / "report.html").read_text()
 
 
-@pytest.mark.slow
 def test_too_few_images_to_calibrate_are_a_reason_and_no_error(trained: Path, tmp_path: Path) -> None:
     made = export(ExportSettings(run=trained, out=tmp_path / "bundle", target="edge"))
     whys = {record.name: record.why for record in made.manifest.engines}
@@ -85,7 +83,6 @@ def test_too_few_images_to_calibrate_are_a_reason_and_no_error(trained: Path, tm
     assert (tmp_path / "bundle-formats" / "edge" / "classify.py").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="CUDA is on this machine")
 def test_what_is_not_on_this_machine_is_in_the_table(trained: Path, tmp_path: Path) -> None:
     made = export(ExportSettings(run=trained, out=tmp_path / "bundle", target="gpu"))
@@ -148,7 +145,6 @@ def search(
     return make
 
 
-@pytest.mark.slow
 def test_a_fast_engine_that_loses_too_much_is_mended_and_chosen(
     search: Callable[..., EngineSearch], its_graph: Path, tmp_path: Path
 ) -> None:

@@ -29,10 +29,16 @@ def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportR
 
 
 @pytest.mark.slow
-def test_the_bundle_is_complete_and_verified(exported: ExportResult, trained: Path) -> None:
+def test_the_bundle_is_complete_and_verified(exported: ExportResult, trained: Path, shared_colours: Path) -> None:
     bundle = Bundle.load(exported.bundle)
+    label_of = {file.read_bytes(): file.parent.name for file in shared_colours.glob("*/*")}
+    assert {label_of[image] for image in bundle.golden().images} == {"blue", "green", "red"}
     assert set(bundle.manifest.files) == {"model.onnx", "golden.npz", "report.html", "README.md"}
     manifest = bundle.manifest
+    assert (manifest.name, manifest.version) == (
+        "colours",
+        f"trained-{checkpoint.load(Run.open(trained).best)['epoch']}",
+    )
     assert manifest.labels == ("blue", "green", "red")
     assert manifest.preprocessing == Run.open(trained).preprocessing
     assert manifest.metrics["accuracy"] >= 0.9
@@ -108,18 +114,6 @@ def test_a_failed_replacement_keeps_the_old_one(
         export(ExportSettings(run=trained, out=target, overwrite=True), quick=True)
     assert load(target).bundle.manifest == load(exported.bundle).bundle.manifest
     assert [file.name for file in tmp_path.iterdir()] == ["bundle"]
-
-
-def test_name_and_version_come_from_data_and_run(exported: ExportResult, trained: Path) -> None:
-    epoch = checkpoint.load(Run.open(trained).best)["epoch"]
-    manifest = Bundle.load(exported.bundle).manifest
-    assert (manifest.name, manifest.version) == ("colours", f"trained-{epoch}")
-
-
-def test_golden_samples_are_of_every_class(exported: ExportResult, shared_colours: Path) -> None:
-    label_of = {file.read_bytes(): file.parent.name for file in shared_colours.glob("*/*")}
-    golden = Bundle.load(exported.bundle).golden()
-    assert {label_of[image] for image in golden.images} == {"blue", "green", "red"}
 
 
 def test_an_unreadable_validation_image_is_left_out_of_the_comparison(

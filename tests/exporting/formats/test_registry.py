@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import openvino as ov
 import pytest
 import timm
 import torch
@@ -73,6 +74,15 @@ def test_what_a_readme_says_works(
         probabilities = (torch.as_tensor(found["logits"]) / network.temperature).softmax(1)
         np.testing.assert_allclose(probabilities, network.expected, atol=1e-4)
         np.testing.assert_allclose(found.get("probabilities", probabilities), network.expected, atol=1e-4)
+
+
+def test_nothing_in_openvinos_files_is_half_precision(written: dict[str, FormatExport]) -> None:
+    model = ov.Core().read_model(written["openvino"].path / "model.xml")
+    kinds = {node.get_element_type().get_type_name() for op in model.get_ops() for node in op.outputs()}
+    assert "f32" in kinds
+    assert not kinds & {"f16", "bf16"}
+    assert model.input().get_any_name() == "images"
+    assert model.output().get_any_name() == "logits"
 
 
 @pytest.mark.parametrize("name", FORMATS)
