@@ -85,7 +85,7 @@ class Evaluation:
 
         `abstention` is the bundle's threshold with the precision and coverage of its answers here, or None.
         """
-        metrics = self.metrics.as_dict()
+        metrics, answered = self.metrics.as_dict(), self.answered
         metrics["per_class"] = [
             {"label": label, **scores} for label, scores in zip(self.labels, metrics["per_class"], strict=True)
         ]
@@ -93,7 +93,7 @@ class Evaluation:
         return {
             **{name: plain(getattr(self, name)) for name in names},
             **metrics,
-            "abstention": self._abstained(),
+            "abstention": None if answered is None else {**plain(self.abstention), **plain(answered)},
             "labels": list(self.labels),
             "absent": list(self.absent),
             "mistakes": [self._answer(row) for row in self.mistakes()],
@@ -105,16 +105,6 @@ class Evaluation:
             "versions": self.versions,
             "notes": list(self.notes),
             "report": str(self.report) if self.report else None,
-        }
-
-    def _abstained(self) -> dict[str, Any] | None:
-        if self.abstention is None or self.answered is None:
-            return None
-        return {
-            "threshold": self.abstention.threshold,
-            "wanted": self.abstention.wanted,
-            "precision": self.answered.precision,
-            "coverage": self.answered.coverage,
         }
 
     def _answer(self, row: np.int64) -> dict[str, Any]:

@@ -9,6 +9,7 @@ Whether the result fits is decided by `load_exactly`, which lists what does not.
 import re
 import sys
 import warnings
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -162,15 +163,25 @@ def _move_epsilon(model: nn.Module, state: State, epsilon: float) -> None:
             state[key] = (state[key].float() + epsilon - module.eps).clamp(min=0)
 
 
-def _named_in_order(model: nn.Module, state: Mapping[str, Tensor]) -> State:
-    """Give layers the names of the model's layers, in the order of their numbers, the classifier last."""
+def _named_in_order(model: nn.Module, state: State) -> State:
+    """Give layers the names of the model's layers, in the order of their numbers, the classifier last.
 
-    def layers(names: Iterable[str]) -> list[str]:
-        return list(dict.fromkeys(name.rpartition(".")[0] for name in names))
+    Where a layer has other tensors than its counterpart, this is another architecture, and all names are unchanged.
+    """
+
+    def layers(names: Iterable[str]) -> dict[str, set[str]]:
+        found: dict[str, set[str]] = defaultdict(set)
+        for name in names:
+            layer, _, kind = name.rpartition(".")
+            found[layer].add(kind)
+        return found
 
     def place(layer: str) -> tuple[bool, str]:  # files may be in alphabetical order, which has 10 before 2
         return layer.startswith("classifier"), re.sub(r"\d+", lambda number: number[0].zfill(4), layer)
 
-    ours = dict(zip(sorted(layers(state), key=place), layers(model.state_dict()), strict=False))
+    theirs, ours = layers(state), layers(model.state_dict())
+    pairs = dict(zip(sorted(theirs, key=place), ours, strict=False))
+    if any((theirs[layer] ^ ours[name]) - {"num_batches_tracked"} for layer, name in pairs.items()):
+        return state
     parts = ((key.rpartition("."), value) for key, value in state.items())
-    return {f"{ours.get(layer, layer)}.{kind}": value for (layer, _, kind), value in parts}
+    return {f"{pairs.get(layer, layer)}.{kind}": value for (layer, _, kind), value in parts}

@@ -11,7 +11,7 @@ that could run code.
 import errno
 import importlib.metadata
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -171,11 +171,7 @@ def load_custom(model: nn.Module, path: Path) -> str:
 
 
 def _locate(path: Path) -> tuple[str, Path]:
-    """The origin of custom weights in words, and their file or folder on this machine, downloaded where needed.
-
-    Raises:
-        ModelError: a repository is not on this machine and cannot be downloaded.
-    """
+    """The origin of custom weights in words, and their file or folder on this machine, downloaded where needed."""
     if not str(path).startswith(HUB_PREFIX):
         return f"{'folder' if path.is_dir() else 'file'} {path}", path
     name, _, revision = str(path).removeprefix(HUB_PREFIX).partition("@")
@@ -198,16 +194,10 @@ def _locate(path: Path) -> tuple[str, Path]:
 
 
 def _published(name: str, source: WeightSource, options: dict[str, Any]) -> dict[str, Tensor]:
-    """Published tensors in the model's own names, as timm's loader converts them; from its cache or downloaded.
-
-    Raises:
-        ModelError: they are not on this machine and cannot be downloaded.
-    """
+    """Published tensors in the model's own names, as timm's loader converts them; from its cache or downloaded."""
     if source.file is not None:
-        overlay = {"state_dict": read_state_dict(source.file)}
-        cached = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
-        return dict(cached.state_dict())
-    with _downloading(name, source):
+        options = {**options, "pretrained_cfg_overlay": {"state_dict": read_state_dict(source.file)}}
+    with _downloading(name, source) if source.file is None else nullcontext():
         return dict(timm.create_model(name, pretrained=True, **options).state_dict())
 
 
