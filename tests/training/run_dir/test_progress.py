@@ -1,4 +1,4 @@
-"""A run's position and figures survive a checkpoint; the figures of several ranks add up."""
+"""Figures of an epoch are means over what was seen; those of several ranks add up."""
 
 from dataclasses import asdict
 
