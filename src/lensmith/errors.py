@@ -1,20 +1,10 @@
 """The exceptions of lensmith.
 
     LensmithError
-    ├── SettingsError    an unusable value in a flag, an environment variable or a settings file
-    ├── DataError        a folder, a label file or a set of images cannot be used
-    │   └── ImageError   one image cannot be turned into pixels
-    ├── ModelError       an unknown backbone, or weights that do not fit it
-    ├── RunError         a training run that cannot be resumed, or that is missing
-    ├── ParityError      an exported graph that does not predict as the trained model does
-    ├── BundleError      a bundle that is damaged, incomplete or of another schema
-    ├── OutputError      an output path that is in use, full or closed
-    ├── ServiceError     the service cannot start
-    ├── RegistryError    no such model, version or alias
-    │   └── RegistryUnreachableError  the registry does not answer, for now
-    ├── RolloutError     a canary release that cannot start, or that is not under way
-    ├── GateError        a new model that is not good enough to be registered
-    └── MissingPackageError  an optional package that this verb needs is not installed
+    ├── SettingsError, ModelError, RunError, ParityError, BundleError, OutputError, RolloutError, GateError
+    ├── DataError ─ ImageError
+    ├── RegistryError ─ RegistryUnreachableError
+    └── ServiceError, MissingPackageError
 
 Each error is one paragraph of three sentences: what was expected, what arrived, and the remedy. The command line
 prints it and exits with 2, after a gate that was not passed with 3.

@@ -46,13 +46,7 @@ class Verb(TyperCommand):
 
 
 def command_for(settings: type[Settings], run: Callable[..., Output | None], **names: Any) -> Any:
-    """A command whose options are the fields of `settings` and the keyword-only parameters of `run`.
-
-    Args:
-        settings: Class whose fields become options; those of its `positional` become arguments.
-        run: Function that is called as `run(given, **others)`; `given` holds the fields that the command line gives.
-        names: `optional`, `positional` and `renamed` of `function_for`.
-    """
+    """A command of its own for `function_for(settings, run, **names)`."""
     return make_command(function_for(settings, run, **names))
 
 
@@ -78,11 +72,11 @@ def function_for(
     positional: tuple[str, ...] | None = None,
     renamed: Mapping[str, str] | None = None,
 ) -> Callable[..., None]:
-    """The function behind `command_for`, for a group of verbs.
+    """A function whose options are the fields of `settings` and the keyword-only parameters of `run`.
 
     Args:
-        settings: Class whose fields become options.
-        run: Function that gets what the command line gives.
+        settings: Class whose fields become options; those of its `positional` become arguments.
+        run: Function that is called as `run(given, **others)`; `given` holds the fields that the command line gives.
         optional: Positional fields that may be left out.
         positional: Fields that become arguments, where a verb has others than `settings`.
         renamed: Field → name of its flag for this verb, which shows no default.
@@ -92,7 +86,7 @@ def function_for(
 
     def call(ctx: Any, **arguments: Any) -> None:
         values = {name: arguments.pop(name) for name in (*fields, *settings.renamed)}
-        given = {name: value for name, value in values.items() if _is_given(ctx, name)}
+        given = {name: value for name, value in values.items() if ctx.get_parameter_source(name).name == "COMMANDLINE"}
         for old in settings.renamed.keys() & given.keys():
             new = settings.renamed[old]
             print(f"lensmith: {_flag(old)} is now called {_flag(new)}.", file=sys.stderr)
@@ -108,7 +102,8 @@ def function_for(
             parameters.append(_argument(name, field, name in optional))
         else:
             parameters.append(_option(name, field, renamed.get(name), panels.get(name)))
-    parameters += [_old_option(old, fields[new]) for old, new in settings.renamed.items()]
+    for old, new in settings.renamed.items():
+        parameters.append(_parameter(old, kind_of(fields[new]) | None, typer.Option(_flag(old), hidden=True), None))
     signature = inspect.Signature([*parameters, *own])
     call.__signature__ = signature  # type: ignore[attr-defined]
     call.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
@@ -141,10 +136,6 @@ def _with_json(verb: Callable[..., Output | None]) -> Callable[..., object]:
     return run
 
 
-def _is_given(ctx: Any, name: str) -> bool:
-    return str(ctx.get_parameter_source(name).name) == "COMMANDLINE"
-
-
 def _argument(name: str, field: FieldInfo, optional: bool) -> inspect.Parameter:
     info = typer.Argument(help=field.description, show_default=False, metavar=name.upper())
     kind = kind_of(field)
@@ -162,10 +153,6 @@ def _option(name: str, field: FieldInfo, renamed: str | None, panel: str | None)
     names = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
     info = typer.Option(names, help=text, metavar=metavar, rich_help_panel=panel, show_default=renamed is None)
     return _parameter(name, kind | None, info, _default(field))
-
-
-def _old_option(old: str, field: FieldInfo) -> inspect.Parameter:
-    return _parameter(old, kind_of(field) | None, typer.Option(_flag(old), hidden=True), None)
 
 
 def _parameter(name: str, kind: Any, info: Any, default: Any) -> inspect.Parameter:

@@ -55,7 +55,9 @@ def run(
         return
     if error:
         raise error
-    print_line((ran.name, "bold"), f": {_counted(ran.stages)}, {ran.seconds:.1f} s; everything is in {ran.folder}")
+    states = [stage.state for stage in ran.stages]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in ("done", "unchanged", "to do") if state in states)
+    print_line((ran.name, "bold"), f": {counts}, {ran.seconds:.1f} s; everything is in {ran.folder}")
 
 
 def show(
@@ -119,11 +121,6 @@ def print_limits(gate: Any) -> None:
         print_line(f"… and {len(limits) - SHOWN:,} more; gate.json has all")
     for note in gate["notes"]:
         print_line(("Note: ", "yellow"), note)
-
-
-def _counted(stages: list[StageResult]) -> str:
-    states = [outcome.state for outcome in stages]
-    return ", ".join(f"{states.count(state)} {state}" for state in ("done", "unchanged", "to do") if state in states)
 
 
 command = group(VERBS["pipeline"], run=run, show=show)

@@ -43,11 +43,7 @@ class DemoResult(Result):
         seconds_total: duration of all steps in seconds.
         requests_per_second: throughput of the service with a client on the same machine.
         latency_ms: median latency of a request in milliseconds.
-        run: path of the run folder.
-        bundle: path of the bundle in the run folder.
-        report: path of the HTML report of the evaluation.
         steps: name of each step → its duration in seconds.
-        source: description of the source of the images.
         url: URL of the service, if it is still running.
         pid: process ID of the service, if it is still running.
     """

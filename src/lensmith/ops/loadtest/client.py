@@ -115,11 +115,18 @@ class _Client:
                 next_second += 1.0
             if self._sending and (now >= load.total_s or len(log.outcome) >= MAX_REQUESTS):
                 self._stop_sending(now, cpu_before)
-            if not self._sending and (self._all_answered() or now > log.ended_s + load.timeout_s + 1.0):
-                break
+            if not self._sending:
+                unanswered = self._waiting or any(connection.busy for connection in self._connections)
+                if not unanswered or now > log.ended_s + load.timeout_s + 1.0:
+                    break
         if self._sending:
             self._stop_sending(self._now(), cpu_before)
-        self._close()
+        for task in self._tasks:
+            task.cancel()
+        for connection in self._connections:
+            connection.busy = False
+            connection.close()
+        self._waiting.clear()
         return log
 
     def interrupt(self) -> None:
@@ -143,7 +150,7 @@ class _Client:
             self._idle.remove(connection)
         if connection.busy:
             self._fail(connection.due_s, connection.sent_s, CONNECTION)
-        if self._needs_replacement():
+        if self._waiting or (self._sending and not self._open_loop):
             self._spawn(self._connect())
 
     def _use(self, connection: Connection) -> None:
@@ -198,10 +205,6 @@ class _Client:
         self._connections.add(connection)
         self._use(connection)
 
-    def _needs_replacement(self) -> bool:
-        """Whether a lost connection is replaced."""
-        return bool(self._waiting) if self._open_loop else self._sending
-
     def _time_out(self, now: float) -> None:
         latest = now - self._load.timeout_s
         while self._waiting and self._waiting[0] < latest:
@@ -219,17 +222,6 @@ class _Client:
         self._sending = False
         self._log.cpu_s = time.process_time() - cpu_before
         self._log.ended_s = min(now, self._load.total_s)
-
-    def _all_answered(self) -> bool:
-        return not self._waiting and not any(connection.busy for connection in self._connections)
-
-    def _close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        for connection in self._connections:
-            connection.busy = False
-            connection.close()
-        self._waiting.clear()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

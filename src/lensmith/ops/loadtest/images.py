@@ -5,7 +5,6 @@ import random
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from lensmith.errors import DataError
@@ -52,10 +51,10 @@ def synthetic_images(count: int) -> tuple[bytes, ...]:
     They are noise at seven scales, with power that falls with frequency as in natural images; a smooth gradient would
     be decoded faster than any photo.
     """
-    return tuple(_jpeg(_pixels(np.random.default_rng((0, number)))) for number in range(count))
+    return tuple(_synthetic_jpeg(np.random.default_rng((0, number))) for number in range(count))
 
 
-def _pixels(rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+def _synthetic_jpeg(rng: np.random.Generator) -> bytes:
     width, height = SIDES
     pixels = np.full((height, width, 3), 118.0)
     for octave in range(7):
@@ -67,10 +66,6 @@ def _pixels(rng: np.random.Generator) -> npt.NDArray[np.uint8]:
             for channel in np.moveaxis(grain, 2, 0)
         ]
         pixels += 4.0 * 1.5**octave * np.stack(enlarged, axis=2)
-    return pixels.clip(0, 255).astype(np.uint8)
-
-
-def _jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
     out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "JPEG", quality=90)
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(out, "JPEG", quality=90)
     return out.getvalue()

@@ -29,14 +29,12 @@ class LoadTestResult(Result):
     the time until then. Rates count answers that arrived in this time.
 
     Attributes:
-        url: address of the service.
         mode: `closed` or `open` loop.
         clients: number of connections; with an open loop, the largest number.
         offered_per_second: due requests per second of an open loop; None for a closed one.
         answered_per_second: answers per second, with any status.
         ok_per_second: 2xx answers per second.
         goodput_per_second: 2xx answers per second within `slo_ms`.
-        slo_ms: latency objective in milliseconds.
         seconds: measured time in seconds.
         requests: number of requests due in this time.
         ok: number of them with 2xx answers.
@@ -49,7 +47,6 @@ class LoadTestResult(Result):
         client_cpu: share of one core that the client used.
         client_late_ms: 99th percentile of the delay of the client's own clock, in milliseconds.
         warnings: reasons to doubt the numbers, a sentence each.
-        interrupted: whether the user stopped the test.
     """
 
     url: str

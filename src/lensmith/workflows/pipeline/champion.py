@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lensmith.bundle.format import MANIFEST, Bundle
@@ -13,8 +13,6 @@ from lensmith.core.files import sha256
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from lensmith.registry.models import Version
-
 
 @dataclass(frozen=True)
 class Champion:
@@ -23,30 +21,12 @@ class Champion:
     Attributes:
         name: the model's display name, such as flowers@3.
         content: SHA-256 of the bundle's bundle.json.
-        version: the version in the registry; None if the file names a bundle.
-        path: folder of the bundle, if it is on this machine already.
+        load: function that returns its verified bundle, pulled from the registry where it is not on this machine.
     """
 
     name: str
     content: str
-    version: Version | None = None
-    path: Path | None = None
-
-    def bundle(self, file: PipelineFile) -> Bundle:
-        """The champion's verified bundle, pulled from the registry where it is not on this machine.
-
-        Raises:
-            RegistryError: the version has no bundle, or it cannot be downloaded.
-            BundleError: a damaged bundle.
-        """
-        if self.path is not None:
-            return Bundle.load(self.path)
-        from lensmith.registry.pull import pull
-
-        client = connect(file, create=False)
-        assert client is not None
-        assert self.version is not None
-        return Bundle.load(pull(client, self.version))
+    load: Callable[[], Bundle]
 
 
 def find_champion(file: PipelineFile) -> Champion | None:
@@ -62,15 +42,18 @@ def find_champion(file: PipelineFile) -> Champion | None:
     if wanted != "auto":
         from lensmith.registry.pull import locate
 
-        path = Bundle.load(locate(wanted, file.tracking_uri)).path
-        return Champion(wanted, sha256(path / MANIFEST), path=path)
+        bundle = Bundle.load(locate(wanted, file.tracking_uri))
+        return Champion(wanted, sha256(bundle.path / MANIFEST), lambda: bundle)
     client = connect(file, create=False)
     if client is None:
         return None
     from lensmith.registry.models import champion_of, names
+    from lensmith.registry.pull import pull
 
     version = champion_of(client, file.model) if file.model in names(client) else None
-    return Champion(f"{version.name}@{version.version}", version.content, version) if version else None
+    if version is None:
+        return None
+    return Champion(f"{version.name}@{version.version}", version.content, lambda: Bundle.load(pull(client, version)))
 
 
 def connect(file: PipelineFile, create: bool) -> MlflowClient | None:

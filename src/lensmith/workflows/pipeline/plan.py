@@ -23,9 +23,6 @@ from lensmith.workflows.pipeline.validation import ValidPipeline, validate_netwo
 STAGES = ("check", "split", "train", "evaluate", "export", "gate", "register", "rollout")
 """All stages, in the order in which they run."""
 
-DEFAULT_FOLDER = Path("runs/pipelines")
-SPLIT_MANIFEST = "splits.csv"
-
 
 @dataclass(frozen=True)
 class PlannedStage:
@@ -106,7 +103,7 @@ def make_plan(source: Path, out: Path | None = None) -> PipelinePlan:
         OutputError: a file has the folder's name.
     """
     valid = validate_pipeline(source)
-    plan = _plan_stages(valid, PipelineFolder(out or DEFAULT_FOLDER / valid.file.name))
+    plan = _plan_stages(valid, PipelineFolder(out or Path("runs/pipelines") / valid.file.name))
     if plan.folder.read_record("train", plan.stages["train"].key) is None:
         validate_network(valid.parsed, valid.train)
         valid.parsed.require_valid()
@@ -156,7 +153,7 @@ def _plan_stages(valid: ValidPipeline, folder: PipelineFolder) -> PipelinePlan:
 
 def _split_manifest(folder: Path, file: PipelineFile) -> Path:
     # A bundle is named after the folder of its manifest.
-    return folder / file.name / SPLIT_MANIFEST
+    return folder / file.name / "splits.csv"
 
 
 def _run_folder(folder: Path, file: PipelineFile) -> Path:

@@ -157,11 +157,9 @@ def gate(plan: PipelinePlan) -> Values:
 
     settings, rival = plan.file.gate, champion.find_champion(plan.file)
     assert settings is not None
-    champion_bundle = rival.bundle(plan.file) if rival else None
-    name = rival.name if rival else None
-    found = evaluate_gate(
-        Bundle.load(plan.bundle), champion_bundle, name, scan(plan.dataset), settings, plan.file.mapping
-    )
+    name, champion_bundle = (rival.name, rival.load()) if rival else (None, None)
+    new, images = Bundle.load(plan.bundle), scan(plan.dataset)
+    found = evaluate_gate(new, champion_bundle, name, images, settings, plan.file.mapping)
     folder = plan.stage_folder("gate")
     write_json(folder / "gate.json", found.as_dict())
     atomic_write(folder / "gate.md", found.markdown())
