@@ -34,12 +34,7 @@ from lensmith.serving.service import Service
 
 
 def create_app(models: ModelManager, settings: ServeSettings) -> FastAPI:
-    """Make the application; it is ready once its lifespan has begun.
-
-    Args:
-        models: the loaded models.
-        settings: limits, auth and execution mode; `lensmith.serving.run` uses the addresses.
-    """
+    """Make the application; it is ready once its lifespan has begun."""
     authenticator, vertex = Authenticator.of(settings), vertex_routes()
     health = frozenset({vertex.health} if vertex else ())
     service = Service(models, settings, Quota.of(settings, authenticated=authenticator is not None))

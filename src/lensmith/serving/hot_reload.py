@@ -18,11 +18,6 @@ from lensmith.serving.problems import ProblemError
 class HotReload:
     """Swaps the active model, one swap at a time.
 
-    Args:
-        models: the models that are served.
-        admission: admission control, whose deadline follows the model, and the pool that warms it.
-        telemetry: shows which models are served.
-
     Attributes:
         swap_everywhere: swaps in all processes of the service; None: this is the only one.
     """

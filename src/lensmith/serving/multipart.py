@@ -5,7 +5,6 @@ request beside its image; and the charset of a part may name a codec that fails 
 """
 
 import asyncio
-from dataclasses import dataclass, field
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -20,62 +19,51 @@ class FormError(Exception):
     """A body that is not the form that was expected; the message is for the client."""
 
 
-@dataclass
-class _Part:
-    """The part of a form that is being parsed."""
-
-    disposition: bytes = b""
-    header: bytes = b""
-    name: str = ""
-    is_file: bool = False
-    data: list[bytes] = field(default_factory=list)
-
-
 class _Parts:
-    """Callbacks of the parser, which collect the parts of a form."""
+    """Callbacks of the parser, which collect the files of a form and the names of its other fields."""
 
     def __init__(self, max_files: int) -> None:
         self.files: list[tuple[str, bytes]] = []
         self.fields: list[str] = []
         self._max_files = max_files
-        self._part = _Part()
+        self.on_part_begin()
 
     def on_part_begin(self) -> None:
-        self._part = _Part()
+        self._header = self._disposition = b""
+        self._name, self._is_file = "", False
+        self._data: list[bytes] = []
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._part.header += data[start:end]
+        self._header += data[start:end]
 
     def on_header_value(self, data: bytes, start: int, end: int) -> None:
-        if self._part.header.lower() == b"content-disposition":
-            self._part.disposition += data[start:end]
+        if self._header.lower() == b"content-disposition":
+            self._disposition += data[start:end]
 
     def on_header_end(self) -> None:
-        self._part.header = b""
+        self._header = b""
 
     def on_headers_finished(self) -> None:
-        part = self._part
-        _, options = parse_options_header(part.disposition)
+        _, options = parse_options_header(self._disposition)
         if b"name" not in options:
             raise FormError('Each part needs a header Content-Disposition with a "name".')
         # UTF-8, as browsers send it, whatever the sender says.
-        part.name = options[b"name"].decode("utf-8", "replace")
-        part.is_file = b"filename" in options
-        if part.is_file and len(self.files) == self._max_files:
+        self._name = options[b"name"].decode("utf-8", "replace")
+        self._is_file = b"filename" in options
+        if self._is_file and len(self.files) == self._max_files:
             raise FormError(f"Too many files. Maximum number of files is {self._max_files}.")
-        if not part.is_file and len(self.fields) == MAX_FIELDS:
+        if not self._is_file and len(self.fields) == MAX_FIELDS:
             raise FormError(f"Too many fields. Maximum number of fields is {MAX_FIELDS}.")
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._part.is_file:  # the content of other fields is of no interest
-            self._part.data.append(data[start:end])
+        if self._is_file:  # the content of other fields is of no interest
+            self._data.append(data[start:end])
 
     def on_part_end(self) -> None:
-        part = self._part
-        if part.is_file:
-            self.files.append((part.name, b"".join(part.data)))
+        if self._is_file:
+            self.files.append((self._name, b"".join(self._data)))
         else:
-            self.fields.append(part.name)
+            self.fields.append(self._name)
 
 
 async def read_files(body: bytes, content_type: str, name: str, max_files: int) -> list[bytes]:

@@ -26,15 +26,7 @@ T = TypeVar("T")
 
 
 class Predictor:
-    """Classifies the images of a request with the model that it asks for.
-
-    Args:
-        models: the models that are served.
-        admission: admission control and the pool behind it.
-        telemetry: counts every classified image.
-        feedback: stores what later feedback needs.
-        split: canary split of a service that follows a registry; None without one.
-    """
+    """Classifies the images of a request with the model that it asks for; `split` is None without a registry."""
 
     def __init__(
         self,

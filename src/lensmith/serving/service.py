@@ -26,11 +26,6 @@ from lensmith.serving.upload import UploadReader
 class Service:
     """The parts of a service, put together.
 
-    Args:
-        models: the models that are served.
-        settings: limits, and how images are classified.
-        quota: rate limit of each caller; None: no limit.
-
     Attributes:
         phase: `starting` until warm, then `ready`, then `draining` during graceful shutdown.
         startup_report: execution mode and deadline that the start-up measured, for the log.

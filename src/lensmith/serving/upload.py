@@ -17,11 +17,7 @@ _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
 
 class UploadReader:
-    """Reads request bodies within limits.
-
-    Args:
-        settings: limits on bytes, images and time.
-    """
+    """Reads request bodies within the limits of the settings on bytes, images and time."""
 
     def __init__(self, settings: ServeSettings) -> None:
         self.max_bytes = settings.max_bytes

@@ -30,7 +30,6 @@ def test_memory_is_that_of_the_processes_that_live() -> None:
     own = usage.memory_bytes([os.getpid()])
     assert own > 1e7
     assert usage.memory_bytes([os.getpid(), 2**22 + 1]) == pytest.approx(own, rel=0.2)
-    assert usage.memory_limit_bytes() > own
 
 
 def test_gpus_are_measured_where_there_are_any(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:

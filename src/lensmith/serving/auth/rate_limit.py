@@ -23,12 +23,7 @@ _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 
 @dataclass(frozen=True)
 class Rate:
-    """A limit: at most `images` in a window.
-
-    Attributes:
-        images: most images in a window.
-        seconds: length of the window in seconds.
-    """
+    """A limit: at most `images` in a window of `seconds`."""
 
     images: int
     seconds: int
@@ -71,9 +66,8 @@ class MemoryRateLimiter:
 
     def __init__(self, rate: Rate) -> None:
         self._rate = rate
-        self._callers: OrderedDict[str, tuple[int, int, int]] = (
-            OrderedDict()
-        )  # window, its images, those of the one before
+        # Of each caller its window, the images in it, and those in the one before.
+        self._callers: OrderedDict[str, tuple[int, int, int]] = OrderedDict()
 
     def take(self, key: str, images: int) -> float:
         """Count `images` if they are allowed. Returns the seconds until they would be; 0.0: they are counted."""

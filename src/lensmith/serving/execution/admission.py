@@ -78,14 +78,7 @@ class AdmissionControl:
 
 
 class UploadBudget:
-    """Memory for uploads: a limit on the bytes of all uploads under way.
-
-    Args:
-        total: limit in bytes.
-
-    Attributes:
-        reserved: bytes that uploads hold now.
-    """
+    """Memory for uploads: of `total` bytes for all uploads under way, `reserved` are held now."""
 
     def __init__(self, total: int) -> None:
         self.total = total

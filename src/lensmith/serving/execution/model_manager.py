@@ -19,13 +19,10 @@ T = TypeVar("T")
 class ModelManager:
     """The loaded models. Changed on the event loop only; a request uses the model that it began with to its end.
 
-    Args:
+    Attributes:
         active: the model for requests that name none.
-        settings: engine and limits of models that are loaded later.
         beside: a second model, for requests that name it.
         channel: sidecar channel, from which the registry's desired state is read; None: the settings name the bundles.
-
-    Attributes:
         challenger: the challenger of a canary release under way; None: there is none.
     """
 
@@ -76,11 +73,6 @@ class ModelManager:
         self, path: Path, warm: Callable[[LoadedModel], None], named: ModelVersion | None = None
     ) -> tuple[LoadedModel, float]:
         """Open, verify and warm a model in a thread of its own, while others answer.
-
-        Args:
-            path: path of its bundle.
-            warm: the pool's warm-up.
-            named: name and version; by default those in the bundle.
 
         Returns:
             The model, and the seconds that one image takes alone.

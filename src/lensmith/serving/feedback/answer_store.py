@@ -11,11 +11,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from lensmith.core.locks import locked
 from lensmith.serving.execution.loaded_model import ModelVersion
 
 logger = logging.getLogger(__name__)
@@ -97,12 +98,7 @@ class GivenAnswer(NamedTuple):
 
 
 class AnswerStore:
-    """The last answers of a service.
-
-    Args:
-        most: number of answers that are retained; 0 records none.
-        shared: folder that all processes of the service share; None for a single process.
-    """
+    """The last `most` answers of a service; `shared` is the folder of all its processes, if there are several."""
 
     def __init__(self, most: int, shared: Path | None = None) -> None:
         self._most, self._folder = most, shared
@@ -227,17 +223,9 @@ def _open(shared: Path | None) -> sqlite3.Connection:
         database.executescript(_SCHEMA)
         return database
     database = sqlite3.connect(shared / FILE, timeout=5.0, check_same_thread=False, isolation_level=None)
-    for last in (False,) * 50 + (True,):
-        try:
-            # Processes are killed at any moment, so the file has to stay consistent; it need not reach the disk.
-            with closing(database.execute("PRAGMA journal_mode = WAL")):
-                database.execute("PRAGMA synchronous = OFF")
-            database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
-            return database
-        except sqlite3.OperationalError:  # all processes of a service start at once, and each needs the lock
-            if last:
-                raise
-            if database.in_transaction:
-                database.rollback()
-            time.sleep(0.05)
-    raise AssertionError("the last attempt returns or raises")
+    with locked(shared / f"{FILE}.lock"):  # all processes start at once, and SQLite does not wait for another's WAL
+        # Processes are killed at any moment, so the file has to stay consistent; it need not reach the disk.
+        database.execute("PRAGMA journal_mode = WAL").close()
+        database.execute("PRAGMA synchronous = OFF")
+        database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+    return database

@@ -40,12 +40,6 @@ UNTIL_WRITTEN_S = 2.0
 class Feedback:
     """Records answers, selects uploads for labelling, and takes true labels.
 
-    Args:
-        models: the models of the service.
-        settings: the service's settings.
-        registry: Prometheus registry.
-        split: canary split that counts true labels by role; None without a registry.
-
     Raises:
         ServiceError: uploads are to be stored where nothing can be written.
     """

@@ -29,12 +29,7 @@ DAY_S = 86_400.0
 
 
 class UploadStore:
-    """Writes uploads to a folder without delaying requests.
-
-    Args:
-        folder: folder for the uploads, made where it is missing.
-        settings: the service's settings, with the folder's limits.
-        registry: Prometheus registry.
+    """Writes uploads to a folder, which is made where it is missing, without delaying requests.
 
     Raises:
         ServiceError: the folder cannot be written to.

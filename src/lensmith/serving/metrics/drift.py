@@ -16,11 +16,7 @@ from lensmith.serving.metrics import SHARED_FOLDER
 
 
 class Drift:
-    """A window of answers for each model whose bundle has reference statistics. Used only on the event loop.
-
-    Args:
-        registry: Prometheus registry for `lensmith_drift_score`.
-    """
+    """A window of answers for each model whose bundle has reference statistics. Used only on the event loop."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         # Weak, so that a model that was replaced is freed with its last request, whether or not scores are read.

@@ -10,9 +10,6 @@ from lensmith.rollout.state import DesiredState
 class RolloutMetrics:
     """Metrics of a service that follows a registry.
 
-    Args:
-        registry: Prometheus registry that collects them.
-
     Attributes:
         requests: counter with the labels `role` and `outcome`.
     """

@@ -21,11 +21,7 @@ GPU_METRICS = {
 
 
 class UsageCollector:
-    """Collects the memory of the service's processes, its limit, and the use of GPUs at each scrape.
-
-    Args:
-        pids: returns the IDs of the processes.
-    """
+    """Collects the memory of the service's processes, its limit, and the use of GPUs at each scrape."""
 
     def __init__(self, pids: Callable[[], Iterable[int]]) -> None:
         self._pids = pids
@@ -33,7 +29,8 @@ class UsageCollector:
     def collect(self) -> Iterator[Metric]:
         """See prometheus_client's collectors."""
         yield GaugeMetricFamily("lensmith_memory_bytes", "Resident memory.", value=memory_bytes(self._pids()))
-        yield GaugeMetricFamily("lensmith_memory_limit_bytes", "Memory it may have.", value=memory_limit_bytes())
+        limit = machine.memory_limit_bytes() or psutil.virtual_memory().total
+        yield GaugeMetricFamily("lensmith_memory_limit_bytes", "Memory it may have.", value=limit)
         found = gpus()
         for name, what in GPU_METRICS.items():
             family = GaugeMetricFamily(f"lensmith_gpu_{name}", what, labels=["gpu"])
@@ -59,11 +56,6 @@ def memory_bytes(pids: Iterable[int]) -> int:
         with suppress(psutil.Error):  # it ended meanwhile
             total += psutil.Process(pid).memory_info().rss
     return total
-
-
-def memory_limit_bytes() -> int:
-    """The memory limit of the service in bytes: the control group's, else the machine's memory."""
-    return machine.memory_limit_bytes() or psutil.virtual_memory().total
 
 
 def gpus() -> list[dict[str, float]]:

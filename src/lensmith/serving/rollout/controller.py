@@ -27,12 +27,6 @@ RETRY_S = 60.0
 class RolloutController:
     """Follows the desired state of the sidecar channel.
 
-    Args:
-        models: the models of the service, replaced here.
-        channel: the channel that the registry sidecar writes to.
-        admission: admission control, which needs a new champion's time per image.
-        telemetry: Prometheus metrics of the service.
-
     Attributes:
         state: the desired state that was read last.
         split: the canary split of the requests.

@@ -58,10 +58,7 @@ def pull_bundle(path: Path, settings: ServeSettings) -> Path:
 class SidecarProcess:
     """Runs `python -m lensmith.rollout.registry_sidecar`; a context that yields its channel.
 
-    Args:
-        reference: model and alias that is served.
-        settings: settings of the service, which name the registry.
-        once: True to pull once, without following the alias.
+    With `once` the sidecar pulls the bundle once, and does not follow the alias.
     """
 
     def __init__(self, reference: ModelReference, settings: ServeSettings, once: bool) -> None:

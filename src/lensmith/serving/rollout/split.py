@@ -30,11 +30,6 @@ State = MutableMapping[str, Any]
 class CanarySplit:
     """Chooses the model of each request that names no version, and counts what comes of it.
 
-    Args:
-        models: the models of the service.
-        admission: admission control with the thread pool that runs copies.
-        metrics: counters for Prometheus.
-
     Attributes:
         canary: the canary that is under way; None without one, or while its challenger is being loaded.
     """
@@ -65,13 +60,7 @@ class CanarySplit:
         return self._models.active if state.pop(ROLE, "").endswith("/challenger") else None
 
     def count_prediction(self, request: Request, image: bytes | Tensor, found: TimedPrediction) -> None:
-        """Count the prediction for one image, and submit a copy of the image in shadow mode.
-
-        Args:
-            request: the request that brought the image.
-            image: encoded image, or float32 (3, S, S), preprocessed.
-            found: prediction of the request's model.
-        """
+        """Count the prediction for one image (encoded, or float32 (3, S, S)); in shadow mode submit a copy of it."""
         state = request.scope["state"]
         if (routed := self._canary_and_role(state)) is None:
             return
@@ -82,13 +71,7 @@ class CanarySplit:
             self._submit_copy(canary, image, found)
 
     def count_request(self, state: State, status: int, seconds: float) -> None:
-        """Count a request that has ended.
-
-        Args:
-            state: the request's state.
-            status: HTTP status of the answer.
-            seconds: time from headers to answer.
-        """
+        """Count a request that has ended, `seconds` after its headers."""
         # A batch without a usable image is answered, too, but not by a model.
         if status < 400 and state.get(HAS_PREDICTION) and (routed := self._canary_and_role(state)) is not None:
             canary, role = routed
@@ -96,12 +79,7 @@ class CanarySplit:
             self._metrics.requests.labels(role, "answered").inc()
 
     def count_feedback(self, tag: str, right: bool) -> None:
-        """Count the true label of an answer.
-
-        Args:
-            tag: rollout and role of the model that answered, as `flowers-7/challenger`; empty without a rollout.
-            right: True where the answer was correct.
-        """
+        """Count whether an answer was correct; its tag names rollout and role, see `ROLE`."""
         if (routed := self._canary_and_role({ROLE: tag})) is not None:
             canary, role = routed
             canary.count_feedback(role, right)
@@ -110,7 +88,7 @@ class CanarySplit:
         """Translate a label of the champion for the model that answered; `answered` where both mean the same class.
 
         Args:
-            tag: rollout and role of the model that answered, as `flowers-7/challenger`; empty without a rollout.
+            tag: rollout and role of the model that answered; empty without a rollout.
             label: true label, one of the champion's or of the model that answered.
             answered: label that was answered.
         """

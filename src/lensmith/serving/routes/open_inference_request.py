@@ -34,7 +34,7 @@ class RequestedOutput:
     Attributes:
         name: the output's name.
         binary: whether it is sent behind the JSON part.
-        classes: number of classes to send as text, likeliest first, in the place of the tensor; 0: send the tensor.
+        classes: number of likeliest classes to send as text in the place of the tensor; 0: send the tensor.
     """
 
     name: str
@@ -75,14 +75,15 @@ def read(body: bytes, json_bytes: int | None, model: LoadedModel, max_images: in
     Raises:
         ProblemError: the request is invalid, or an image is too large or neither JPEG nor PNG.
     """
-    if json_bytes is not None and json_bytes > len(body):
+    json_bytes = len(body) if json_bytes is None else json_bytes
+    if json_bytes > len(body):
         raise _wrong(f"Inference-Header-Content-Length says {json_bytes} bytes of JSON; the body has {len(body)}")
     limit = json_limit(max_bytes)
-    if (len(body) if json_bytes is None else json_bytes) > limit:
+    if json_bytes > limit:
         raise ProblemError("too-large", f"A JSON part of at most {limit:,} bytes was expected. This one is larger.")
-    request = parse(InferRequest, body if json_bytes is None else body[:json_bytes], MAX_VALUES)
+    request = parse(InferRequest, body[:json_bytes], MAX_VALUES)
     (given,) = request.inputs
-    raw = _binary(given, body, len(body) if json_bytes is None else json_bytes)
+    raw = _binary(given, body, json_bytes)
     if given.shape[0] > max_images:
         raise _wrong(f"at most {max_images} images; the shape is {given.shape}")
     if isinstance(given, ImageInput):

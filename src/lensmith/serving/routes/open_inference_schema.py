@@ -12,17 +12,16 @@ PROBABILITIES, CLASS_ID, LABEL = "probabilities", "class_id", "label"
 Length = Annotated[Whole, Field(ge=1)]
 
 
-class ImageParameters(Strict):
-    """How the images of an input are sent."""
-
-    content_type: Literal["base64"] | None = Field(None, description="In JSON, base64 is the default.")
-    binary_data_size: Whole | None = Field(None, ge=0, description="Bytes behind the JSON part, in place of `data`.")
-
-
 class TensorParameters(Strict):
     """How a tensor is sent."""
 
     binary_data_size: Whole | None = Field(None, ge=0, description="Bytes behind the JSON part, in place of `data`.")
+
+
+class ImageParameters(TensorParameters):
+    """How the images of an input are sent."""
+
+    content_type: Literal["base64"] | None = Field(None, description="In JSON, base64 is the default.")
 
 
 class ImageInput(Strict):

@@ -23,12 +23,7 @@ _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0
 
 
 class BufferedTransport:
-    """A transport that sends together what is written within one iteration of the event loop.
-
-    Args:
-        transport: the transport that sends, and has all other methods.
-        loop: the event loop.
-    """
+    """A transport that sends together what is written within one iteration of the event loop, through another."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport

@@ -32,7 +32,7 @@ class Server(uvicorn.Server):
     Args:
         models: the loaded models.
         settings: the service's settings.
-        listeners: bound sockets: the service's, then that of health probes, where it has one of its own.
+        listeners: bound sockets: the service's, then that of health probes where they have one.
         ready: called on the event loop with the service, once requests are answered.
         alone: whether no other process accepts from the same sockets; a second signal then forces the shutdown.
     """

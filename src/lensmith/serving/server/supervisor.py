@@ -101,11 +101,7 @@ class ModelSwap:
 class Supervisor:
     """Runs `settings.workers` worker processes. Made and run within `shared_metrics_folder`.
 
-    Args:
-        settings: settings of each worker.
-        listeners: bound sockets that all accept from.
-        announce: called with the model's name once all are ready for the first time.
-        channel: sidecar channel, where the models come from the registry.
+    `announce` is called with the model's name once all are ready for the first time.
     """
 
     def __init__(

@@ -81,12 +81,8 @@ def run_worker(
 class SupervisorLink:
     """A worker's side of its connection to the supervisor. Made on the service's event loop.
 
-    Args:
-        connection: the worker's end of the pipe.
-        heartbeat: memory shared with the supervisor: `time.monotonic()` when the worker's event loop last ran. Messages
-            would do as well, but to a supervisor that hangs they could in the end not be sent, and block the worker.
-        server: the worker's server, which the supervisor may force to shut down.
-        service: the service, whose swaps go through the supervisor.
+    `heartbeat` is memory shared with the supervisor: `time.monotonic()` when the worker's event loop last ran. Messages
+    would do as well, but to a supervisor that hangs they could in the end not be sent, and block the worker.
     """
 
     def __init__(self, connection: Connection, heartbeat: c_double, server: Server, service: Service) -> None:
@@ -96,15 +92,14 @@ class SupervisorLink:
         self._service = service
         self._loop = asyncio.get_running_loop()
         self._swapped: asyncio.Future[ModelVersion] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Report that the worker is ready, and listen to the supervisor from then on."""
         self._service.hot_reload.swap_everywhere = self._swap_everywhere
         threading.Thread(target=self._listen, name="supervisor", daemon=True).start()
-        for work in (self._beat(), self._update_gauges()):
-            task = self._loop.create_task(work)
-            self._tasks.add(task)  # the loop itself holds only a weak reference
+        # The loop itself holds only weak references.
+        self._tasks = [self._loop.create_task(work) for work in (self._beat(), self._update_gauges())]
         self._connection.send(Message("ready", self._service.models.active.identity))
 
     def _listen(self) -> None:

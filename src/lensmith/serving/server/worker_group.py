@@ -59,11 +59,6 @@ class WorkerProcess:
 class WorkerGroup:
     """Worker processes that accept from the same sockets.
 
-    Args:
-        settings: settings of each worker, but for its bundle.
-        listeners: bound sockets that all accept from.
-        channel: sidecar channel, where the models come from the registry.
-
     Attributes:
         workers: the live workers of all generations.
         bundle: path of the bundle that restarted workers serve.
