@@ -15,14 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
+from fixtures.bundles import make_bundle
 from fixtures.pictures import COLOURS, coloured_picture
-from lensmith.bundle.format import GOLDEN, GRAPH, Abstention, Bundle, EngineRecord, Manifest, seal
-from lensmith.bundle.golden import Golden
-from lensmith.imaging.preprocessing import Preprocessing, preprocess
-from lensmith.inference.engine import OnnxRuntimeEngine
+from lensmith.bundle.format import GOLDEN, GRAPH, Abstention, Bundle, seal
 
 pytest_plugins = ["fixtures.command_line", "fixtures.http_server", "fixtures.redis_server", "fixtures.registries"]
 
@@ -31,9 +28,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # A thousand small trainings start no side process; tests of tracking say where they track.
 os.environ.setdefault("LENSMITH_TRAIN_TRACKING", "none")
-
-PREPROCESSING = Preprocessing(image_size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-
 
 gc.disable()  # while a few thousand modules are imported, which stay
 
@@ -132,21 +126,7 @@ def quick(quick_settings: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def colour_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A real bundle: its graph averages each channel and compares, so it gets every coloured picture right."""
-    pictures = make_colours(tmp_path_factory.mktemp("bundles") / "pictures", per_class=2)
-    folder = pictures.with_name("bundle")
-    folder.mkdir()
-    write_colour_graph(folder / GRAPH)
-    images = tuple((pictures / label / "000.png").read_bytes() for label in COLOURS)
-    batch = np.stack([preprocess(image, PREPROCESSING) for image in images])
-    engine = OnnxRuntimeEngine(str(folder / GRAPH), "fp32", threads=1)
-    Golden(images, engine.run(batch)).save(folder / GOLDEN, tuple(COLOURS))
-    record = EngineRecord(
-        engine="onnxruntime", precision="fp32", graph=GRAPH, bytes=(folder / GRAPH).stat().st_size,
-        golden_tolerance=1e-4, chosen=True, why="the only candidate",
-    )  # fmt: skip
-    labels = tuple(COLOURS)
-    manifest = Manifest(name="colours", version="1", labels=labels, preprocessing=PREPROCESSING, engines=(record,))
-    return seal(folder, manifest)
+    return make_bundle(tmp_path_factory.mktemp("bundles") / "bundle", tuple(COLOURS))
 
 
 @pytest.fixture(scope="session")
@@ -255,24 +235,3 @@ def proxy(
     for process in started:
         process.terminate()
         process.wait()
-
-
-def write_colour_graph(path: Path) -> None:
-    """ONNX: float32 (N, 3, 32, 32) → mean of each channel → (N, 3) logits for blue, green, red."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    weights = 8 * (2 * np.eye(3, dtype=np.float32)[[2, 1, 0]] - np.ones((3, 3), dtype=np.float32) / 2)
-    nodes = [
-        helper.make_node("ReduceMean", ["image", "axes"], ["means"], keepdims=0),
-        helper.make_node("Gemm", ["means", "weights"], ["logits"], transB=1),
-    ]
-    graph = helper.make_graph(
-        nodes, "colours",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, 32, 32])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 3])],
-        [numpy_helper.from_array(np.array([2, 3]), "axes"), numpy_helper.from_array(weights, "weights")],
-    )  # fmt: skip
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.checker.check_model(model)
-    onnx.save(model, path)

@@ -111,17 +111,16 @@ def _require_harmless(packed: Path, entries: list[zipfile.ZipInfo]) -> None:
     """
     if len(entries) > MAX_ENTRIES:
         raise _refusal(packed, f"It has {len(entries):,} entries, and {MAX_ENTRIES:,} are allowed")
-    files = {PurePosixPath(entry.filename) for entry in entries if not entry.is_dir()}
     seen: set[PurePosixPath] = set()
     for entry in entries:
         path = PurePosixPath(entry.filename)
-        problem = _problem(entry) or ("is there twice" if path in seen else "")
-        if not problem and not files.isdisjoint(path.parents):
-            problem = "lies below a file"
-        if problem:
-            name = repr(entry.orig_filename[:MAX_NAME_BYTES])  # it may contain control sequences for a terminal
-            raise _refusal(packed, f"Its entry {name} {problem}")
+        if problem := _problem(entry) or ("is there twice" if path in seen else ""):
+            raise _refusal(packed, f"Its entry {_quoted(entry)} {problem}")
         seen.add(path)
+    files = {PurePosixPath(entry.filename) for entry in entries if not entry.is_dir()}
+    for entry in entries:
+        if not files.isdisjoint(PurePosixPath(entry.filename).parents):
+            raise _refusal(packed, f"Its entry {_quoted(entry)} lies below a file")
     unpacked, size = sum(entry.file_size for entry in entries), packed.stat().st_size
     if unpacked > MAX_BYTES:
         raise _refusal(packed, f"Unpacked it has {unpacked / 1e9:,.1f} GB, and {MAX_BYTES / 1e9:.1f} are allowed")
@@ -144,6 +143,11 @@ def _problem(entry: zipfile.ZipInfo) -> str:
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return "is neither stored nor deflated"
     return ""
+
+
+def _quoted(entry: zipfile.ZipInfo) -> str:
+    """An entry's name, quoted and escaped, as it may contain control sequences for a terminal."""
+    return repr(entry.orig_filename[:MAX_NAME_BYTES])
 
 
 def _refusal(packed: Path, problem: str) -> BundleError:

@@ -5,15 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
+from fixtures.bundles import make_bundle
 from lensmith.bundle.format import GOLDEN, GRAPH, Bundle, seal
-from lensmith.bundle.golden import Golden
-from lensmith.imaging.preprocessing import preprocess
-from lensmith.inference.engine import OnnxRuntimeEngine
 
 COLOURS = ("blue", "green", "red")
 NO_LATENCY = {"latency_ratio": None}
@@ -75,19 +72,6 @@ def relabel(colour_bundle: Bundle, tmp_path: Path) -> Callable[..., Bundle]:
 
 
 @pytest.fixture(scope="session")
-def two_class_bundle(colour_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The bundle that knows the colours, without blue."""
-    import onnx
-    from onnx import numpy_helper
-
-    folder, labels = tmp_path_factory.mktemp("two"), ("green", "red")
-    model = onnx.load(colour_bundle.path / GRAPH)
-    weights = model.graph.initializer[1]
-    weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights)[1:], weights.name))
-    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = len(labels)
-    onnx.save(model, folder / GRAPH)
-    images = colour_bundle.golden().images
-    batch = np.stack([preprocess(image, colour_bundle.manifest.preprocessing) for image in images])
-    engine = OnnxRuntimeEngine(str(folder / GRAPH), "fp32", threads=1)
-    Golden(images, engine.run(batch)).save(folder / GOLDEN, labels)
-    return seal(folder, colour_bundle.manifest.model_copy(update={"labels": labels}))
+def two_class_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle that knows green and red alone, by their channels."""
+    return make_bundle(tmp_path_factory.mktemp("two") / "bundle", ("green", "red"))
