@@ -40,9 +40,7 @@ def test_for_a_mistyped_verb_the_nearest_is_offered(run: Run) -> None:
     [
         ("tran", "--json"),
         ("data", "fetsh", "--json"),
-        ("train", "x", "--epoch-count", "3", "--json"),
         ("train", "x", "--epochs", "many", "--json"),
-        ("registry", "pull", "--json"),
     ],
 )
 def test_with_json_a_usage_error_is_an_object_too(run: Run, args: tuple[str, ...]) -> None:

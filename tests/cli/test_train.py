@@ -23,8 +23,6 @@ FLAGS += ["--batch-size", "4", "--head-solver", "minibatch", "--cache-gb", "0"]
     ("case", "flags", "said"),
     [
         ("missing", [], "Nothing is there"),
-        ("empty", [], "images"),
-        ("one class", [], "There is one"),
         ("one image", [], "fewer in: green"),
         ("colours", ["--model", "tf_efficientnet_lit0"], "tf_efficientnet_lite0"),
         ("colours", ["--weights", "WEIGHTS"], "stem.nothing"),
@@ -39,21 +37,13 @@ def test_bad_input_is_one_paragraph_and_leaves_nothing(
     if case == "one image":
         for file in sorted((colours / "green").iterdir())[1:]:
             file.unlink()
-    folder = {"one image": colours, "colours": colours, "one class": colours / "only"}.get(case, tmp_path / case)
-    if case == "empty":
-        folder.mkdir()
-    if case == "one class":
-        folder.mkdir()
-        (colours / "red").rename(folder / "red")
+    folder = tmp_path / "missing" if case == "missing" else colours
     if "WEIGHTS" in flags:
         torch.save({"fc.weight": torch.zeros(3, 5), "stem.nothing": torch.zeros(2)}, tmp_path / "odd.pth")
         flags = ["--weights", str(tmp_path / "odd.pth")]
     code, printed, err = run("train", folder, "--out", tmp_path / "run", *FLAGS, *flags)
-    assert code == 2
-    assert printed == ""
+    assert (code, printed, err.count("\n")) == (2, "", 1)
     assert said in err
-    assert "Traceback" not in err
-    assert err.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 

@@ -88,11 +88,6 @@ def test_an_onnxruntime_that_cannot_be_imported_is_a_problem(monkeypatch: pytest
     assert software.onnxruntime().status == "problem"
 
 
-def test_an_extra_that_is_half_there_is_named_with_its_install() -> None:
-    half = software.extra_packages("serve", ["json", "no_such_a"])
-    assert (half.status, half.value, half.remedy) == ("note", "lacks no_such_a", "pip install 'lensmith[serve]'")
-
-
 def test_without_weights_on_this_machine_the_remedy_is_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lensmith.training.models.weights.on_this_machine", list)
     (finding,) = software.weights()
@@ -116,6 +111,8 @@ def test_cudnn_is_named_by_its_version(number: int, words: str) -> None:
         (hardware.instruction_sets("x86_64", []), "note"),
         (hardware.memory_free(int(64e9), int(60e9), None), "ok"),
         (hardware.memory_free(int(64e9), int(60e9), int(1e9)), "note"),
+        (hardware.gpus(fake_torch(free=2e9), driver=True)[1], "note"),
+        (software.extra_packages("serve", ["json", "no_such_a"]), "note"),
         (software.extra_packages("serve", ["json", "csv"]), "ok"),
         (software.extra_packages("serve", ["no_such_a", "json"]), "ok"),
         (limits.threads({}, 2), "ok"),
@@ -128,19 +125,11 @@ def test_what_slows_a_run_down_is_worth_a_note(finding: MachineFinding, status: 
     assert finding.status == status
 
 
-def test_a_quota_is_named_as_the_reason_for_fewer_cores() -> None:
-    assert hardware.cores(64, 64, 8.0, 8).value == "8 of 64 (quota 8)"
-
-
 def test_each_gpu_is_named_with_its_free_memory() -> None:
     count, first, second = hardware.gpus(fake_torch(devices=2), driver=True)
     assert [gpu["memory_free_bytes"] for gpu in count.facts["gpus"]] == [int(70e9)] * 2
     assert first.value == "H100 number 0, 70.0 GB of 80.0 GB free, compute capability 9.0"
     assert (first.status, second.name) == ("ok", "cuda:1")
-
-
-def test_a_gpu_that_others_fill_is_worth_a_note() -> None:
-    assert hardware.gpus(fake_torch(free=2e9), driver=True)[1].status == "note"
 
 
 @pytest.mark.parametrize(

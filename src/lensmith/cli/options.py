@@ -84,6 +84,7 @@ def function_for(
     fields, work = settings.model_fields, _with_json(run)
     arguments_of, renamed = settings.positional if positional is None else positional, renamed or {}
 
+    @functools.wraps(work)
     def call(ctx: Any, **arguments: Any) -> None:
         values = {name: arguments.pop(name) for name in (*fields, *settings.renamed)}
         given = {name: value for name, value in values.items() if ctx.get_parameter_source(name).name == "COMMANDLINE"}
@@ -104,12 +105,7 @@ def function_for(
             parameters.append(_option(name, field, renamed.get(name), panels.get(name)))
     for old, new in settings.renamed.items():
         parameters.append(_parameter(old, kind_of(fields[new]) | None, typer.Option(_flag(old), hidden=True), None))
-    signature = inspect.Signature([*parameters, *own])
-    call.__signature__ = signature  # type: ignore[attr-defined]
-    call.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
-    call.__name__ = run.__name__
-    call.__doc__ = run.__doc__
-    return call
+    return _with_parameters(call, [*parameters, *own])
 
 
 def _with_json(verb: Callable[..., Output | None]) -> Callable[..., object]:
@@ -129,11 +125,15 @@ def _with_json(verb: Callable[..., Output | None]) -> Callable[..., object]:
                     exit_with(problem)
                 return
 
-    own = inspect.signature(verb, eval_str=True)
     option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json)
-    run.__signature__ = own.replace(parameters=[*own.parameters.values(), option])  # type: ignore[attr-defined]
-    run.__annotations__ = {**verb.__annotations__, "as_json": Json}
-    return run
+    return _with_parameters(run, [*inspect.signature(verb, eval_str=True).parameters.values(), option])
+
+
+def _with_parameters(function: Any, parameters: list[inspect.Parameter]) -> Callable[..., None]:
+    """The function with the parameters that typer shall see."""
+    function.__signature__ = inspect.Signature(parameters)
+    function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return function  # type: ignore[no-any-return]
 
 
 def _argument(name: str, field: FieldInfo, optional: bool) -> inspect.Parameter:

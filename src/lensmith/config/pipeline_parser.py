@@ -1,6 +1,7 @@
 """Parser of a pipeline's YAML file: all mistakes are reported together, each with its line."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from lensmith.config.base import YamlLoader, describe_mistake, read_yaml
 from lensmith.config.pipeline import OPTIONAL_STAGES, SECTIONS, PipelineFile
-from lensmith.errors import SettingsError
+from lensmith.errors import LensmithError, SettingsError
 
 KeyPath = tuple[str, ...]
 """The names that lead to a value in the file, such as ("gate", "min_recall")."""
@@ -39,6 +40,14 @@ class ParsedPipeline:
         """Record a mistake with the line of the value at `keys`, or of the nearest section around it."""
         line = next((self.lines[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in self.lines), 0)
         self.mistakes.append((line, f"{message} (line {line})" if line else message))
+
+    @contextmanager
+    def errors_as_mistakes(self, what: str, *keys: str) -> Iterator[None]:
+        """Record an error that the block raises as a mistake: WHAT (REASON)."""
+        try:
+            yield
+        except LensmithError as error:
+            self.add_mistake(f"{what} ({error.arrived.rstrip('.')})", *keys)
 
     def require_valid(self) -> PipelineFile:
         """The validated file.

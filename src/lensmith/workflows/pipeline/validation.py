@@ -12,7 +12,7 @@ from lensmith.config.base import read_yaml
 from lensmith.config.pipeline import PipelineFile
 from lensmith.config.pipeline_parser import ParsedPipeline, parse_pipeline
 from lensmith.data.scan import ImageSet, scan
-from lensmith.errors import DataError, LensmithError, MissingPackageError, RegistryError, SettingsError
+from lensmith.errors import DataError, LensmithError, MissingPackageError, SettingsError
 from lensmith.registry.references import parse
 from lensmith.training.schedule import settings_of
 
@@ -90,11 +90,8 @@ def _check_against_data(parsed: ParsedPipeline, images: ImageSet | None) -> None
         from lensmith.registry import client
         from lensmith.tracking.address import installed
 
-        try:
+        with parsed.errors_as_mistakes("register.tracking_uri", "register", "tracking_uri"):
             client.uri(file.tracking_uri)
-        except RegistryError as error:
-            message = f"register.tracking_uri: {error.arrived.rstrip('.')}"
-            parsed.add_mistake(message, "register", "tracking_uri")
         if not installed():
             missing = MissingPackageError.of(ModuleNotFoundError(name="mlflow"))
             message = f"register needs MLflow, which is not installed: {missing.remedy.rstrip('.')}"
@@ -108,11 +105,9 @@ def _check_champion_bundle(parsed: ParsedPipeline, file: PipelineFile, images: I
         return  # a name in the registry is resolved by the gate
     from lensmith.workflows.pipeline.predictions import require_same_labels
 
-    try:
-        champion_label = {label: file.mapping.get(label, label) for label in images.labels}
+    champion_label = {label: file.mapping.get(label, label) for label in images.labels}
+    with parsed.errors_as_mistakes(f"gate.champion = {wanted!r}", "gate", "champion"):
         require_same_labels(champion_label, Bundle.load(wanted), file.mapping)
-    except LensmithError as error:
-        parsed.add_mistake(f"gate.champion = {wanted!r} ({error.arrived.rstrip('.')})", "gate", "champion")
 
 
 def _section(parsed: ParsedPipeline, name: str) -> dict[str, Any]:
@@ -131,12 +126,8 @@ def _train_section(parsed: ParsedPipeline) -> dict[str, Any]:
     values = _section(parsed, "train")
     recipe = values.pop("recipe", None)
     if recipe is not None:
-        try:
+        with parsed.errors_as_mistakes(f"train.recipe = {str(recipe)!r}", "train", "recipe"):
             base = read_yaml(Path(str(recipe)))
-        except SettingsError as error:
-            message = f"train.recipe = {str(recipe)!r} ({error.arrived.rstrip('.')})"
-            parsed.add_mistake(message, "train", "recipe")
-        else:
             reserved = RESERVED_SETTINGS["train"]
             values = {**{name: value for name, value in base.items() if name not in reserved}, **values}
     register = parsed.content.get("register")
