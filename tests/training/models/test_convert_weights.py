@@ -135,11 +135,6 @@ def test_a_network_of_torchvision_answers_as_before(tmp_path: Path, theirs: str,
     assert answers_alike(model, mine, 64) < 1e-4
 
 
-def test_a_network_of_another_width_is_refused_with_the_shapes(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"\(names of MobileNetV3 in torchvision\)\. .* of another shape"):
-        weights.load_custom(timm.create_model("mobilenetv3_small_050"), put(tmp_path, tv.mobilenet_v3_small()))
-
-
 FITTING = {
     "wide_resnet50_2": "wide_resnet50_2", "densenet121": "densenet121", "vgg16_bn": "vgg16_bn",
     "efficientnet_b4": "efficientnet_b4", "efficientnet_b5": "efficientnet_b5",
@@ -196,18 +191,24 @@ def test_the_names_that_convnexts_authors_gave_are_left_to_timm(tmp_path: Path) 
     assert all(torch.equal(value, ours.state_dict()[key]) for key, value in trained.state_dict().items())
 
 
-def test_a_network_that_pads_otherwise_is_refused(tmp_path: Path) -> None:
-    path = put(tmp_path, tv.efficientnet_b0())
-    with pytest.raises(ModelError, match=r"pads as EfficientNet in torchvision does .* Give --model efficientnet_b0\."):
-        weights.load_custom(timm.create_model("tf_efficientnet_b0"), path)
-
-
-def test_names_of_another_family_are_listed_and_nothing_is_loaded(tmp_path: Path) -> None:
-    path, ours = put(tmp_path, small_swin()), SMALL_TIMM["resnet"]()
-    before = {key: value.clone() for key, value in ours.state_dict().items()}
-    with pytest.raises(ModelError, match=r"names of Swin in torchvision.*missing \(conv1.weight.* and \d+ more\)"):
-        weights.load_custom(ours, path)
-    assert all(torch.equal(value, before[key]) for key, value in ours.state_dict().items())
+@pytest.mark.parametrize(
+    ("make", "ours", "words"),
+    [
+        (tv.efficientnet_b0, "tf_efficientnet_b0", r"pads as EfficientNet in .* Give --model efficientnet_b0\."),
+        (
+            tv.mobilenet_v3_small,
+            "mobilenetv3_small_050",
+            r"names of MobileNetV3 in torchvision\)\. .* of another shape",
+        ),
+        (tv.mobilenet_v2, "mobilenetv3_small_050", r"missing \(conv_stem\.weight.* of another name \(features\."),
+        (small_swin, "test_resnet", r"names of Swin in torchvision.*missing \(conv1.0.weight.* and \d+ more\)"),
+    ],
+)
+def test_another_network_of_torchvision_is_refused(
+    tmp_path: Path, make: Callable[[], nn.Module], ours: str, words: str
+) -> None:
+    with pytest.raises(ModelError, match=words):
+        weights.load_custom(timm.create_model(ours), put(tmp_path, make()))
 
 
 HF: dict[str, tuple[str, dict[str, Any], int]] = {

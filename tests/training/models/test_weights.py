@@ -228,13 +228,7 @@ class Hub(BaseHTTPRequestHandler):
 
     files: ClassVar[dict[str, bytes]] = {}
 
-    def do_HEAD(self) -> None:
-        self.answer(with_body=False)
-
     def do_GET(self) -> None:
-        self.answer(with_body=True)
-
-    def answer(self, with_body: bool) -> None:
         address = urlsplit(self.path).path
         if "/tree/" in address:
             sized = {name: len(content) for name, content in self.files.items()}
@@ -249,8 +243,11 @@ class Hub(BaseHTTPRequestHandler):
         self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
         self.send_header("X-Repo-Commit", "a" * 40)
         self.end_headers()
-        if with_body:
+        if self.command == "GET":
             self.wfile.write(body)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
     def log_message(self, *args: object) -> None:
         pass
@@ -262,15 +259,13 @@ def test_a_repository_is_downloaded_from_the_hub(empty_hub: Path, monkeypatch: p
     torch.save(trained.state_dict(), written)
     content = save(trained.state_dict()) if file == "model.safetensors" else written.getvalue()
     monkeypatch.setattr(Hub, "files", {file: content, "config.json": b"{}", "tf_model.h5": b"not wanted"})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
-    try:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         assert weights.load_custom(model, Path("hf:someone/something")) == "hub someone/something"
-    finally:
         server.shutdown()
-        server.server_close()
     assert same(model, trained)
     assert not list(empty_hub.rglob("*.h5"))
