@@ -175,7 +175,7 @@ def test_the_image_size_is_the_one_that_was_said(model: str, size: int) -> None:
     assert network.model.eval()(torch.zeros(1, 3, size, size)).shape == (1, CLASSES)
 
 
-@pytest.mark.parametrize(("model", "size"), [("test_vit", 50), ("vgg11", 16)])
+@pytest.mark.parametrize(("model", "size"), [("test_vit", 50), ("edgenext_xx_small", 16)])
 def test_an_image_size_that_the_backbone_cannot_take_is_refused_before_training(model: str, size: int) -> None:
     with pytest.raises(SettingsError, match=rf"size that {model} can take .* {size} arrived .*Leave --image-size out"):
         backbone.build(settings(model=model, image_size=size), CLASSES)
