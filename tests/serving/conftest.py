@@ -30,6 +30,12 @@ def _short_trial() -> None:
 
 
 @pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """What runs the tests that are coroutines; their files are marked `anyio`."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
 def classifier(colour_bundle: Bundle) -> Classifier:
     return load(colour_bundle.path)
 

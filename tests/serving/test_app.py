@@ -23,6 +23,8 @@ from lensmith.inference.engine import FakeEngine
 from lensmith.serving.execution.loaded_model import LoadedModel
 from lensmith.serving.problems import KINDS, ProblemError
 
+pytestmark = pytest.mark.anyio
+
 AppOf = Callable[..., FastAPI]
 ClientOf = Callable[..., TestClient]
 
@@ -208,63 +210,55 @@ def test_while_it_drains_it_is_not_ready_and_asks_clients_to_close_but_answers(
     assert response.headers["connection"] == "close"
 
 
-def test_what_waits_is_bounded_and_health_does_not_wait(
+async def test_what_waits_is_bounded_and_health_does_not_wait(
     ready_app_of: AppOf, colour_bundle: Bundle, settings: ServeSettings, red_png: bytes
 ) -> None:
     blocking = BlockingEngine()
-
-    async def scenario() -> None:
-        # Three images of 5 s each fit into the deadline, a fourth does not.
-        strict = settings.model_copy(update={"deadline_ms": 18_000.0})
-        app = ready_app_of(strict, Classifier(colour_bundle, FakeEngine(blocking)), 5.0)
-        workers = app.state.service.admission.pool
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
-            held = [asyncio.create_task(client.post("/predict", content=red_png)) for _ in range(3)]
-            await until(lambda: (workers.running, workers.waiting) == (1, 2))
-            refused = await client.post("/predict", content=red_png)
-            assert_problem(refused, "overloaded")
-            assert refused.headers["retry-after"] == "1"
-            assert (await client.get("/readyz")).status_code == 200
-            blocking.release()
-            assert [(await each).status_code for each in held] == [200, 200, 200]
-            assert 'lensmith_shed_total{reason="overloaded"} 1.0' in (await client.get("/metrics")).text
-
-    asyncio.run(scenario())
-
-
-def test_a_client_that_leaves_the_queue_frees_its_place_and_its_image_is_never_run(
-    ready_app_of: AppOf, colour_bundle: Bundle, settings: ServeSettings, red_png: bytes
-) -> None:
-    blocking = BlockingEngine()
-
-    async def scenario() -> None:
-        app = ready_app_of(settings, Classifier(colour_bundle, FakeEngine(blocking)), 0.05)
-        workers = app.state.service.admission.pool
-        leave = asyncio.Event()
-
-        async def stay() -> dict[str, Any]:
-            return messages.pop() if (messages := staying) else await asyncio.Future()
-
-        async def go() -> dict[str, Any]:
-            if going:
-                return going.pop()
-            await leave.wait()
-            return {"type": "http.disconnect"}
-
-        staying = [{"type": "http.request", "body": red_png}]
-        going = [{"type": "http.request", "body": red_png}]
-        first = asyncio.create_task(call(app, "/predict", stay))
-        await until(lambda: workers.running == 1)
-        second = asyncio.create_task(call(app, "/predict", go))
-        await until(lambda: workers.waiting == 1)
-        leave.set()
-        assert await second == (None, b"")
-        assert workers.waiting == 0
+    # Three images of 5 s each fit into the deadline, a fourth does not.
+    strict = settings.model_copy(update={"deadline_ms": 18_000.0})
+    app = ready_app_of(strict, Classifier(colour_bundle, FakeEngine(blocking)), 5.0)
+    workers = app.state.service.admission.pool
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        held = [asyncio.create_task(client.post("/predict", content=red_png)) for _ in range(3)]
+        await until(lambda: (workers.running, workers.waiting) == (1, 2))
+        refused = await client.post("/predict", content=red_png)
+        assert_problem(refused, "overloaded")
+        assert refused.headers["retry-after"] == "1"
+        assert (await client.get("/readyz")).status_code == 200
         blocking.release()
-        assert (await first)[0] == 200
-        assert b'status="499"' in app.state.service.telemetry.exposition()
+        assert [(await each).status_code for each in held] == [200, 200, 200]
+        assert 'lensmith_shed_total{reason="overloaded"} 1.0' in (await client.get("/metrics")).text
 
-    asyncio.run(scenario())
+
+async def test_a_client_that_leaves_the_queue_frees_its_place_and_its_image_is_never_run(
+    ready_app_of: AppOf, colour_bundle: Bundle, settings: ServeSettings, red_png: bytes
+) -> None:
+    blocking = BlockingEngine()
+    app = ready_app_of(settings, Classifier(colour_bundle, FakeEngine(blocking)), 0.05)
+    workers = app.state.service.admission.pool
+    leave = asyncio.Event()
+
+    async def stay() -> dict[str, Any]:
+        return messages.pop() if (messages := staying) else await asyncio.Future()
+
+    async def go() -> dict[str, Any]:
+        if going:
+            return going.pop()
+        await leave.wait()
+        return {"type": "http.disconnect"}
+
+    staying = [{"type": "http.request", "body": red_png}]
+    going = [{"type": "http.request", "body": red_png}]
+    first = asyncio.create_task(call(app, "/predict", stay))
+    await until(lambda: workers.running == 1)
+    second = asyncio.create_task(call(app, "/predict", go))
+    await until(lambda: workers.waiting == 1)
+    leave.set()
+    assert await second == (None, b"")
+    assert workers.waiting == 0
+    blocking.release()
+    assert (await first)[0] == 200
+    assert b'status="499"' in app.state.service.telemetry.exposition()
     assert blocking.sizes == [1]
 
 

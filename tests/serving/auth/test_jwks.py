@@ -19,6 +19,8 @@ from lensmith.serving.auth import jwks
 from lensmith.serving.auth.jwt import Authenticator
 from lensmith.serving.problems import ProblemError
 
+pytestmark = pytest.mark.anyio
+
 
 def test_each_key_of_a_set_checks_the_tokens_that_name_it(make_authenticator: Callable[..., Authenticator]) -> None:
     authenticator = make_authenticator(jwks={"keys": [jwk(RSA, "a"), jwk(EC, "b", use="sig", alg="ES256")]})
@@ -140,50 +142,44 @@ def of_url(url: str) -> Authenticator:
     return authenticator
 
 
-def test_a_new_key_is_fetched_when_a_token_names_it_and_not_more_often_than_that(served: Served, clock: Clock) -> None:
+async def test_a_new_key_is_fetched_when_a_token_names_it_and_not_more_often_than_that(
+    served: Served, clock: Clock
+) -> None:
     served.hold(jwk(RSA, "old"))
     authenticator = of_url(served.url)
-
-    async def rotate() -> None:
-        assert await authenticator.authenticate(signed(RSA, "old"))
-        assert served.asked == 1
-        served.hold(jwk(RSA, "old"), jwk(EC, "new"))
-        assert await authenticator.authenticate(signed(EC, "new"))
-        assert served.asked == 2
-        for number in range(20):  # names that are made up cost one request in ten seconds
-            with pytest.raises(ProblemError):
-                await authenticator.authenticate(signed(EC, f"made up {number}"))
-        assert served.asked == 2
-        clock.now += jwks.COOLDOWN_S
-        await asyncio.gather(
-            *(authenticator.authenticate(signed(EC, f"made up {number}")) for number in range(20)),
-            return_exceptions=True,
-        )
-        assert served.asked == 3
-
-    asyncio.run(rotate())
+    assert await authenticator.authenticate(signed(RSA, "old"))
+    assert served.asked == 1
+    served.hold(jwk(RSA, "old"), jwk(EC, "new"))
+    assert await authenticator.authenticate(signed(EC, "new"))
+    assert served.asked == 2
+    for number in range(20):  # names that are made up cost one request in ten seconds
+        with pytest.raises(ProblemError):
+            await authenticator.authenticate(signed(EC, f"made up {number}"))
+    assert served.asked == 2
+    clock.now += jwks.COOLDOWN_S
+    await asyncio.gather(
+        *(authenticator.authenticate(signed(EC, f"made up {number}")) for number in range(20)),
+        return_exceptions=True,
+    )
+    assert served.asked == 3
 
 
-def test_a_key_that_is_taken_out_is_refused_after_the_next_reading_even_for_known_tokens(
+async def test_a_key_that_is_taken_out_is_refused_after_the_next_reading_even_for_known_tokens(
     served: Served, clock: Clock
 ) -> None:
     served.hold(jwk(RSA, "old"), jwk(EC, "new"))
     authenticator = of_url(served.url)
-
-    async def revoke() -> None:
-        known = signed(RSA, "old")
-        assert await authenticator.authenticate(known)
-        served.hold(jwk(EC, "new"))
-        assert await authenticator.authenticate(known)
-        clock.now += jwks.REFRESH_S
-        assert await authenticator.authenticate(known)  # which begins to read, and does not wait
-        assert authenticator._keys._refreshing is not None  # type: ignore[union-attr]
-        await authenticator._keys._refreshing  # type: ignore[union-attr]
-        with pytest.raises(ProblemError):
-            await authenticator.authenticate(known)
-        assert await authenticator.authenticate(signed(EC, "new"))
-
-    asyncio.run(revoke())
+    known = signed(RSA, "old")
+    assert await authenticator.authenticate(known)
+    served.hold(jwk(EC, "new"))
+    assert await authenticator.authenticate(known)
+    clock.now += jwks.REFRESH_S
+    assert await authenticator.authenticate(known)  # which begins to read, and does not wait
+    assert authenticator._keys._refreshing is not None  # type: ignore[union-attr]
+    await authenticator._keys._refreshing  # type: ignore[union-attr]
+    with pytest.raises(ProblemError):
+        await authenticator.authenticate(known)
+    assert await authenticator.authenticate(signed(EC, "new"))
 
 
 @pytest.mark.parametrize(
@@ -197,41 +193,33 @@ def test_a_key_that_is_taken_out_is_refused_after_the_next_reading_even_for_know
     ],
     ids=["500", "empty", "no keys", "too large", "elsewhere"],
 )
-def test_a_set_that_cannot_be_read_again_leaves_the_old_keys(
+async def test_a_set_that_cannot_be_read_again_leaves_the_old_keys(
     served: Served, clock: Clock, answer: tuple[int, bytes, dict[str, str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     served.hold(jwk(RSA, "old"))
     authenticator = of_url(served.url)
-
-    async def outlast() -> None:
-        served.answer = answer
-        for pause in (jwks.REFRESH_S, jwks.COOLDOWN_S, jwks.COOLDOWN_S):
-            clock.now += pause
-            assert await authenticator.authenticate(signed(RSA, "old"))
-            await authenticator._keys._refreshing  # type: ignore[union-attr, misc]
-        assert served.asked == 4
-        assert len(caplog.records) == 1  # logged once
-        served.hold(jwk(RSA, "old"), jwk(EC, "new"))
-        clock.now += jwks.COOLDOWN_S
-        assert await authenticator.authenticate(signed(EC, "new"))
-        assert len(caplog.records) == 2
-
-    asyncio.run(outlast())
+    served.answer = answer
+    for pause in (jwks.REFRESH_S, jwks.COOLDOWN_S, jwks.COOLDOWN_S):
+        clock.now += pause
+        assert await authenticator.authenticate(signed(RSA, "old"))
+        await authenticator._keys._refreshing  # type: ignore[union-attr, misc]
+    assert served.asked == 4
+    assert len(caplog.records) == 1  # logged once
+    served.hold(jwk(RSA, "old"), jwk(EC, "new"))
+    clock.now += jwks.COOLDOWN_S
+    assert await authenticator.authenticate(signed(EC, "new"))
+    assert len(caplog.records) == 2
 
 
-def test_a_set_whose_server_is_gone_leaves_the_old_keys(served: Served, clock: Clock) -> None:
+async def test_a_set_whose_server_is_gone_leaves_the_old_keys(served: Served, clock: Clock) -> None:
     served.hold(jwk(RSA, "old"))
     authenticator = of_url(served.url)
     served.close()
-
-    async def outlast() -> None:
-        clock.now += jwks.REFRESH_S
-        assert await authenticator.authenticate(signed(RSA, "old"))
-        with pytest.raises(ProblemError):
-            await authenticator.authenticate(signed(EC, "new"))
-        assert await authenticator.authenticate(signed(RSA, "old"))
-
-    asyncio.run(outlast())
+    clock.now += jwks.REFRESH_S
+    assert await authenticator.authenticate(signed(RSA, "old"))
+    with pytest.raises(ProblemError):
+        await authenticator.authenticate(signed(EC, "new"))
+    assert await authenticator.authenticate(signed(RSA, "old"))
 
 
 @pytest.mark.parametrize("status", [404, 302])

@@ -19,6 +19,8 @@ from lensmith.serving.auth.quota import Quota
 from lensmith.serving.auth.rate_limit import MemoryRateLimiter, Rate
 from lensmith.serving.problems import ProblemError
 
+pytestmark = pytest.mark.anyio
+
 
 class Clock:
     """Stands in for `time` in one module; the test moves it."""
@@ -218,33 +220,27 @@ def of(server: RedisServer, quota: str = "5/hour") -> Quota:
     return made
 
 
-def test_replicas_share_one_count(redis: RedisServer) -> None:
-    async def both() -> None:
-        one, two, other = of(redis), of(redis), of(redis, "3/hour")
-        found = [await taken(quota) for quota in (one, two, one, two, one)]
-        assert found == [None] * 5
-        for quota in (one, two):
-            wait = await taken(quota)
-            assert wait is not None
-            assert 3600 < wait <= 3600 + 3600 / 5
-        assert await taken(one, "another", 5) is None
-        assert await taken(two, "another", 1) is not None
-        assert await taken(other) is None  # another quota is another count
-        for quota in (one, two, other):
-            await quota.close()
-
-    asyncio.run(both())
+async def test_replicas_share_one_count(redis: RedisServer) -> None:
+    one, two, other = of(redis), of(redis), of(redis, "3/hour")
+    found = [await taken(quota) for quota in (one, two, one, two, one)]
+    assert found == [None] * 5
+    for quota in (one, two):
+        wait = await taken(quota)
+        assert wait is not None
+        assert 3600 < wait <= 3600 + 3600 / 5
+    assert await taken(one, "another", 5) is None
+    assert await taken(two, "another", 1) is not None
+    assert await taken(other) is None  # another quota is another count
+    for quota in (one, two, other):
+        await quota.close()
 
 
-def test_many_at_once_are_let_in_as_often_as_the_quota_says(redis: RedisServer) -> None:
-    async def crowd() -> None:
-        one, two = of(redis, "100/hour"), of(redis, "100/hour")
-        found = await asyncio.gather(*(taken((one, two)[number % 2]) for number in range(300)))
-        assert found.count(None) == 100
-        await one.close()
-        await two.close()
-
-    asyncio.run(crowd())
+async def test_many_at_once_are_let_in_as_often_as_the_quota_says(redis: RedisServer) -> None:
+    one, two = of(redis, "100/hour"), of(redis, "100/hour")
+    found = await asyncio.gather(*(taken((one, two)[number % 2]) for number in range(300)))
+    assert found.count(None) == 100
+    await one.close()
+    await two.close()
 
 
 def test_redis_learns_no_names_and_what_is_counted_expires(redis: RedisServer) -> None:
@@ -268,77 +264,67 @@ def test_redis_learns_no_names_and_what_is_counted_expires(redis: RedisServer) -
     assert 0 < left_s <= 120
 
 
-def test_when_redis_is_killed_and_comes_back_no_request_fails_and_both_are_said_once(
+async def test_when_redis_is_killed_and_comes_back_no_request_fails_and_both_are_said_once(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def outlast() -> None:
-        quota, other = of(redis), of(redis)
-        asked = Asked(quota, monkeypatch)
-        assert await taken(quota, images=2) is None
-        assert await taken(other, images=2) is None
-        redis.kill()
-        # This process continues with the images that it allowed itself: 2 of 5, whatever the other one did.
-        assert [await taken(quota) for _ in range(3)] == [None] * 3
-        assert await taken(quota) is not None
-        assert asked.times == 2
-        assert len(caplog.records) == 1
-        assert urlsplit(redis.url).netloc in caplog.text
-        asked.now += rate_limit_redis.RETRY_S
-        assert await taken(quota, "another") is None  # asks again, in vain
-        assert asked.times == 3
-        assert len(caplog.records) == 1
-        redis.start()
-        assert await taken(quota, "another") is None  # leaves it alone
-        assert asked.times == 3
-        asked.now += rate_limit_redis.RETRY_S
-        assert await taken(quota, "another") is None
-        assert asked.times == 4
-        assert len(caplog.records) == 2
-        assert [await taken(quota, "another") for _ in range(5)].count(None) == 4  # one is counted there already
-        assert len(caplog.records) == 2
-        await quota.close()
-        await other.close()
-
     caplog.set_level(logging.WARNING, "lensmith")
-    asyncio.run(outlast())
+    quota, other = of(redis), of(redis)
+    asked = Asked(quota, monkeypatch)
+    assert await taken(quota, images=2) is None
+    assert await taken(other, images=2) is None
+    redis.kill()
+    # This process continues with the images that it allowed itself: 2 of 5, whatever the other one did.
+    assert [await taken(quota) for _ in range(3)] == [None] * 3
+    assert await taken(quota) is not None
+    assert asked.times == 2
+    assert len(caplog.records) == 1
+    assert urlsplit(redis.url).netloc in caplog.text
+    asked.now += rate_limit_redis.RETRY_S
+    assert await taken(quota, "another") is None  # asks again, in vain
+    assert asked.times == 3
+    assert len(caplog.records) == 1
+    redis.start()
+    assert await taken(quota, "another") is None  # leaves it alone
+    assert asked.times == 3
+    asked.now += rate_limit_redis.RETRY_S
+    assert await taken(quota, "another") is None
+    assert asked.times == 4
+    assert len(caplog.records) == 2
+    assert [await taken(quota, "another") for _ in range(5)].count(None) == 4  # one is counted there already
+    assert len(caplog.records) == 2
+    await quota.close()
+    await other.close()
 
 
-def test_a_redis_that_hangs_costs_one_request_a_time_out_and_the_others_nothing(
+async def test_a_redis_that_hangs_costs_one_request_a_time_out_and_the_others_nothing(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def outlast() -> None:
-        quota = of(redis, "1000/hour")
-        asked = Asked(quota, monkeypatch)
-        assert await taken(quota) is None
-        redis.process.send_signal(signal.SIGSTOP)
-        monkeypatch.setattr(rate_limit_redis, "TIMEOUT_S", 0.05)
-        assert [await taken(quota) for _ in range(50)] == [None] * 50
-        assert asked.times == 2
-        for _ in range(3):
-            asked.now += rate_limit_redis.RETRY_S
-            assert await asyncio.gather(*(taken(quota) for _ in range(50))) == [None] * 50
-        assert asked.times == 5
-        redis.process.send_signal(signal.SIGCONT)
-        monkeypatch.setattr(rate_limit_redis, "TIMEOUT_S", 20.0)
+    quota = of(redis, "1000/hour")
+    asked = Asked(quota, monkeypatch)
+    assert await taken(quota) is None
+    redis.process.send_signal(signal.SIGSTOP)
+    monkeypatch.setattr(rate_limit_redis, "TIMEOUT_S", 0.05)
+    assert [await taken(quota) for _ in range(50)] == [None] * 50
+    assert asked.times == 2
+    for _ in range(3):
         asked.now += rate_limit_redis.RETRY_S
-        # No answer of a question that was given up is taken for that of another.
-        assert await taken(quota, "another", 1000) is None
-        assert await taken(quota, "another", 1) is not None
-        assert await taken(quota, "a third", 1) is None
-        await quota.close()
+        assert await asyncio.gather(*(taken(quota) for _ in range(50))) == [None] * 50
+    assert asked.times == 5
+    redis.process.send_signal(signal.SIGCONT)
+    monkeypatch.setattr(rate_limit_redis, "TIMEOUT_S", 20.0)
+    asked.now += rate_limit_redis.RETRY_S
+    # No answer of a question that was given up is taken for that of another.
+    assert await taken(quota, "another", 1000) is None
+    assert await taken(quota, "another", 1) is not None
+    assert await taken(quota, "a third", 1) is None
+    await quota.close()
 
-    asyncio.run(outlast())
 
-
-def test_a_redis_that_never_was_there_is_no_reason_not_to_start(redis: RedisServer) -> None:
+async def test_a_redis_that_never_was_there_is_no_reason_not_to_start(redis: RedisServer) -> None:
     redis.kill()
-
-    async def go_on() -> None:
-        quota = of(redis)
-        assert [await taken(quota) for _ in range(6)].count(None) == 5
-        await quota.close()
-
-    asyncio.run(go_on())
+    quota = of(redis)
+    assert [await taken(quota) for _ in range(6)].count(None) == 5
+    await quota.close()
 
 
 def test_the_password_comes_from_the_environment_or_a_file_and_is_not_logged(

@@ -11,90 +11,78 @@ from fixtures.serving import BlockingEngine, ModelOf, zeros
 from lensmith.serving.execution.dynamic_batcher import DynamicBatcher, without_stalls
 from lensmith.serving.execution.job import ExpiredError, Job
 
+pytestmark = pytest.mark.anyio
 
-def test_a_free_executor_takes_what_is_ready_at_once_and_never_more_than_the_ceiling(
+
+async def test_a_free_executor_takes_what_is_ready_at_once_and_never_more_than_the_ceiling(
     model_of: ModelOf, blocking: BlockingEngine, red_png: bytes
 ) -> None:
-    async def scenario() -> None:
-        pool = DynamicBatcher(decoders=2, max_batch=4)
-        model = model_of(blocking)
-        first = pool.submit(Job(model, red_png, 1))  # alone: nothing waits for company
-        await blocking.begun()
-        others = [pool.submit(Job(model, red_png, 1)) for _ in range(6)]
-        while pool.waiting:  # until all are decoded, or being so
-            await asyncio.sleep(0.005)
-        await asyncio.sleep(0.1)
-        blocking.release()
-        found = await asyncio.gather(first, *others)
-        assert {each.batch for each in found} == {1, 4, 2}
-        pool.close()
-
-    asyncio.run(scenario())
+    pool = DynamicBatcher(decoders=2, max_batch=4)
+    model = model_of(blocking)
+    first = pool.submit(Job(model, red_png, 1))  # alone: nothing waits for company
+    await blocking.begun()
+    others = [pool.submit(Job(model, red_png, 1)) for _ in range(6)]
+    while pool.waiting:  # until all are decoded, or being so
+        await asyncio.sleep(0.005)
+    await asyncio.sleep(0.1)
+    blocking.release()
+    found = await asyncio.gather(first, *others)
+    assert {each.batch for each in found} == {1, 4, 2}
+    pool.close()
     assert blocking.sizes == [1, 4, 2]
 
 
-def test_what_is_predicted_counts_batches_and_not_images(model_of: ModelOf) -> None:
+async def test_what_is_predicted_counts_batches_and_not_images(model_of: ModelOf) -> None:
     def answer(batch: np.ndarray) -> np.ndarray:
         time.sleep(0.02)  # whatever the batch
         return zeros(batch)
 
-    async def scenario() -> None:
-        pool = DynamicBatcher(decoders=1, max_batch=4)
-        pool.warm(model_of(answer))
-        alone, behind_8 = pool.predicted_s(), pool.predicted_s(ahead=8)
-        assert alone >= 0.02
-        assert 0.06 <= behind_8 < 8 * alone
-        pool.close()
-
-    asyncio.run(scenario())
+    pool = DynamicBatcher(decoders=1, max_batch=4)
+    pool.warm(model_of(answer))
+    alone, behind_8 = pool.predicted_s(), pool.predicted_s(ahead=8)
+    assert alone >= 0.02
+    assert 0.06 <= behind_8 < 8 * alone
+    pool.close()
 
 
-def test_what_is_predicted_knows_of_decoding(model_of: ModelOf, red_png: bytes) -> None:
+async def test_what_is_predicted_knows_of_decoding(model_of: ModelOf, red_png: bytes) -> None:
     release = threading.Event()
-
-    async def scenario() -> None:
-        pool, model = DynamicBatcher(decoders=2, max_batch=32), model_of(zeros)
-        pool.set_estimate(0.001, decode_s=0.02)
-        assert pool.predicted_s() == pytest.approx(0.021)
-        prepare = model.prepare
-        model.prepare = lambda encoded: release.wait(5) and prepare(encoded)  # type: ignore[method-assign]
-        answers = [pool.submit(Job(model, red_png, 1)) for _ in range(60)]
-        while pool.running < 2:
-            await asyncio.sleep(0.005)
-        assert pool.predicted_s() == pytest.approx(0.611)
-        release.set()
-        await asyncio.gather(*answers)
-        pool.close()
-
-    asyncio.run(scenario())
+    pool, model = DynamicBatcher(decoders=2, max_batch=32), model_of(zeros)
+    pool.set_estimate(0.001, decode_s=0.02)
+    assert pool.predicted_s() == pytest.approx(0.021)
+    prepare = model.prepare
+    model.prepare = lambda encoded: release.wait(5) and prepare(encoded)  # type: ignore[method-assign]
+    answers = [pool.submit(Job(model, red_png, 1)) for _ in range(60)]
+    while pool.running < 2:
+        await asyncio.sleep(0.005)
+    assert pool.predicted_s() == pytest.approx(0.611)
+    release.set()
+    await asyncio.gather(*answers)
+    pool.close()
 
 
-def test_what_is_decoded_waits_for_batches_alone(model_of: ModelOf, blocking: BlockingEngine, red_png: bytes) -> None:
-    async def scenario() -> None:
-        pool, model = DynamicBatcher(decoders=2, max_batch=4), model_of(blocking)
-        answers = [pool.submit(Job(model, red_png, 1)) for _ in range(8)]
-        await decoded(pool)
-        pool.set_estimate(0.001, decode_s=0.02)
-        assert pool.predicted_s() == pytest.approx(0.021)  # and not eight times as long
-        pool.set_estimate(0.02, decode_s=0.02)
-        assert pool.predicted_s() == pytest.approx(0.18)
-        blocking.release()
-        await asyncio.gather(*answers)
-        pool.close()
+async def test_what_is_decoded_waits_for_batches_alone(
+    model_of: ModelOf, blocking: BlockingEngine, red_png: bytes
+) -> None:
+    pool, model = DynamicBatcher(decoders=2, max_batch=4), model_of(blocking)
+    answers = [pool.submit(Job(model, red_png, 1)) for _ in range(8)]
+    await decoded(pool)
+    pool.set_estimate(0.001, decode_s=0.02)
+    assert pool.predicted_s() == pytest.approx(0.021)  # and not eight times as long
+    pool.set_estimate(0.02, decode_s=0.02)
+    assert pool.predicted_s() == pytest.approx(0.18)
+    blocking.release()
+    await asyncio.gather(*answers)
+    pool.close()
 
-    asyncio.run(scenario())
 
-
-def test_how_long_decoding_takes_is_learnt(model_of: ModelOf, red_png: bytes) -> None:
-    async def scenario() -> None:
-        pool, model = DynamicBatcher(decoders=1, max_batch=4), model_of(zeros)
-        pool.set_estimate(0.001, decode_s=10.0)
-        for _ in range(40):
-            await pool.submit(Job(model, red_png, 1))
-        assert pool.predicted_s() < 2
-        pool.close()
-
-    asyncio.run(scenario())
+async def test_how_long_decoding_takes_is_learnt(model_of: ModelOf, red_png: bytes) -> None:
+    pool, model = DynamicBatcher(decoders=1, max_batch=4), model_of(zeros)
+    pool.set_estimate(0.001, decode_s=10.0)
+    for _ in range(40):
+        await pool.submit(Job(model, red_png, 1))
+    assert pool.predicted_s() < 2
+    pool.close()
 
 
 def test_no_size_of_batch_stays_dark() -> None:
@@ -142,27 +130,24 @@ def test_another_model_is_warmed_in_every_size_and_changes_nothing_that_was_lear
     pool.close()
 
 
-def test_decoded_images_that_came_too_late_or_whose_client_left_are_in_no_batch(
+async def test_decoded_images_that_came_too_late_or_whose_client_left_are_in_no_batch(
     model_of: ModelOf, blocking: BlockingEngine, red_png: bytes
 ) -> None:
-    async def scenario() -> None:
-        pool, model = DynamicBatcher(decoders=1, max_batch=2), model_of(blocking)
-        first = pool.submit(Job(model, red_png, 1))
-        await blocking.begun()
-        jobs = [Job(model, red_png, 1) for _ in range(4)]
-        late, left, *others = [pool.submit(job) for job in jobs]
-        await decoded(pool)
-        jobs[0].deadline = 0.0
-        left.cancel()
-        blocking.release()
-        with pytest.raises(ExpiredError):
-            await late
-        found = await asyncio.gather(first, *others)
-        assert [each.batch for each in found] == [1, 2, 2]
-        assert (pool.running, pool.waiting) == (0, 0)
-        pool.close()
-
-    asyncio.run(scenario())
+    pool, model = DynamicBatcher(decoders=1, max_batch=2), model_of(blocking)
+    first = pool.submit(Job(model, red_png, 1))
+    await blocking.begun()
+    jobs = [Job(model, red_png, 1) for _ in range(4)]
+    late, left, *others = [pool.submit(job) for job in jobs]
+    await decoded(pool)
+    jobs[0].deadline = 0.0
+    left.cancel()
+    blocking.release()
+    with pytest.raises(ExpiredError):
+        await late
+    found = await asyncio.gather(first, *others)
+    assert [each.batch for each in found] == [1, 2, 2]
+    assert (pool.running, pool.waiting) == (0, 0)
+    pool.close()
     assert blocking.sizes == [1, 2]
 
 

@@ -18,6 +18,8 @@ from lensmith.bundle.format import Bundle
 from lensmith.config import ServeSettings
 from lensmith.serving.execution.loaded_model import LoadedModel, ModelVersion
 
+pytestmark = pytest.mark.anyio
+
 TOKEN = {"authorization": "Bearer " + token(scope="predict admin")}
 
 
@@ -72,7 +74,7 @@ def test_a_bundle_that_cannot_be_served_leaves_the_active_model_where_it_is(
     assert client.post("/predict", content=red_png).json()["model"]["version"] == "1"
 
 
-def test_two_swaps_at_once_are_one_too_many_and_requests_are_answered_meanwhile(
+async def test_two_swaps_at_once_are_one_too_many_and_requests_are_answered_meanwhile(
     app_of: Callable[..., FastAPI], settings: ServeSettings, red_png: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began, release = threading.Event(), threading.Event()
@@ -85,23 +87,19 @@ def test_two_swaps_at_once_are_one_too_many_and_requests_are_answered_meanwhile(
         return load(*args, named=named)
 
     monkeypatch.setattr(LoadedModel, "load", slow)
-
-    async def scenario() -> None:
-        app = app_of(settings)
-        transport = httpx.ASGITransport(app)
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://test", headers=TOKEN) as client,
-        ):
-            first = asyncio.create_task(client.post("/admin/model", json={}))
-            await asyncio.to_thread(began.wait, 10)
-            second = await client.post("/admin/model", json={})
-            assert (second.status_code, second.headers["retry-after"]) == (409, "1")
-            assert (await client.post("/predict", content=red_png)).status_code == 200
-            release.set()
-            assert (await first).status_code == 200
-
-    asyncio.run(scenario())
+    app = app_of(settings)
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://test", headers=TOKEN) as client,
+    ):
+        first = asyncio.create_task(client.post("/admin/model", json={}))
+        await asyncio.to_thread(began.wait, 10)
+        second = await client.post("/admin/model", json={})
+        assert (second.status_code, second.headers["retry-after"]) == (409, "1")
+        assert (await client.post("/predict", content=red_png)).status_code == 200
+        release.set()
+        assert (await first).status_code == 200
 
 
 def test_a_second_model_answers_where_a_request_names_it(
