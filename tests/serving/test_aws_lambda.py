@@ -25,7 +25,7 @@ HEADERS = {
 
 
 def version_2(method: str, path: str, body: bytes | None = None, query: str = "", **headers: str) -> Event:
-    """Of an HTTP API of API Gateway, payload format 2.0."""
+    """Of an HTTP API of API Gateway, or a function URL: payload format 2.0."""
     return {
         "version": "2.0",
         "rawPath": path,
@@ -40,15 +40,6 @@ def version_2(method: str, path: str, body: bytes | None = None, query: str = ""
         "isBase64Encoded": body is not None,
         **({} if body is None else {"body": base64.b64encode(body).decode()}),
     }
-
-
-def function_url(method: str, path: str, body: bytes | None = None, query: str = "", **headers: str) -> Event:
-    """Of a function URL: format 2.0 as well, from another host."""
-    host = "0123456789abcdefghijklmnopqrstuv.lambda-url.eu-central-1.on.aws"
-    event = version_2(method, path, body, query, **headers)
-    event["headers"] |= {"host": host, "x-amzn-tls-version": "TLSv1.3"}
-    event["requestContext"] |= {"domainName": host, "authentication": None}
-    return event
 
 
 def version_1(method: str, path: str, body: bytes | None = None, query: str = "", **headers: str) -> Event:
@@ -89,7 +80,7 @@ def handler(colour_bundle: Bundle) -> Iterator[LambdaHandler]:
     handler.close()
 
 
-@pytest.fixture(params=[version_2, version_1, function_url])
+@pytest.fixture(params=[version_2, version_1])
 def shape(request: pytest.FixtureRequest) -> Shape:
     made: Shape = request.param
     return made

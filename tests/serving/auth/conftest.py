@@ -8,7 +8,26 @@ from typing import Any
 import pytest
 
 from lensmith.config import ServeSettings
+from lensmith.serving.auth import jwks, rate_limit
 from lensmith.serving.auth.jwt import Authenticator
+
+
+class Clock:
+    """Stands in for `time` in one module, so that the event loop has the real one; the test moves it."""
+
+    now = 6000.0  # the beginning of a minute
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of key sets and of rate limits."""
+    clock = Clock()
+    monkeypatch.setattr(jwks, "time", clock)
+    monkeypatch.setattr(rate_limit, "time", clock)
+    return clock
 
 
 @pytest.fixture

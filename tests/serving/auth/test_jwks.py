@@ -119,23 +119,6 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
         server.close()
 
 
-class Clock:
-    """Stands in for `time` in one module, so that the event loop has the real one; the test moves it."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(jwks, "time", clock)
-    return clock
-
-
 def of_url(url: str) -> Authenticator:
     authenticator = Authenticator.of(ServeSettings(bundle="x", jwks=url))
     assert authenticator is not None
@@ -143,7 +126,7 @@ def of_url(url: str) -> Authenticator:
 
 
 async def test_a_new_key_is_fetched_when_a_token_names_it_and_not_more_often_than_that(
-    served: Served, clock: Clock
+    served: Served, clock: Any
 ) -> None:
     served.hold(jwk(RSA, "old"))
     authenticator = of_url(served.url)
@@ -165,7 +148,7 @@ async def test_a_new_key_is_fetched_when_a_token_names_it_and_not_more_often_tha
 
 
 async def test_a_key_that_is_taken_out_is_refused_after_the_next_reading_even_for_known_tokens(
-    served: Served, clock: Clock
+    served: Served, clock: Any
 ) -> None:
     served.hold(jwk(RSA, "old"), jwk(EC, "new"))
     authenticator = of_url(served.url)
@@ -194,7 +177,7 @@ async def test_a_key_that_is_taken_out_is_refused_after_the_next_reading_even_fo
     ids=["500", "empty", "no keys", "too large", "elsewhere"],
 )
 async def test_a_set_that_cannot_be_read_again_leaves_the_old_keys(
-    served: Served, clock: Clock, answer: tuple[int, bytes, dict[str, str]], caplog: pytest.LogCaptureFixture
+    served: Served, clock: Any, answer: tuple[int, bytes, dict[str, str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     served.hold(jwk(RSA, "old"))
     authenticator = of_url(served.url)
@@ -211,7 +194,7 @@ async def test_a_set_that_cannot_be_read_again_leaves_the_old_keys(
     assert len(caplog.records) == 2
 
 
-async def test_a_set_whose_server_is_gone_leaves_the_old_keys(served: Served, clock: Clock) -> None:
+async def test_a_set_whose_server_is_gone_leaves_the_old_keys(served: Served, clock: Any) -> None:
     served.hold(jwk(RSA, "old"))
     authenticator = of_url(served.url)
     served.close()
@@ -242,7 +225,7 @@ def test_keys_come_over_https_or_from_this_machine(url: str, monkeypatch: pytest
     assert "hunter" not in str(caught.value)
 
 
-def test_a_set_in_a_file_is_read_again_too(tmp_path: Path, clock: Clock) -> None:
+def test_a_set_in_a_file_is_read_again_too(tmp_path: Path, clock: Any) -> None:
     file = tmp_path / "keys.json"
     file.write_text(json.dumps({"keys": [jwk(RSA, "old")]}))
     authenticator = of_url(str(file))

@@ -22,23 +22,6 @@ from lensmith.serving.problems import ProblemError
 pytestmark = pytest.mark.anyio
 
 
-class Clock:
-    """Stands in for `time` in one module; the test moves it."""
-
-    def __init__(self) -> None:
-        self.now = 6000.0  # the beginning of a minute
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(rate_limit, "time", clock)
-    return clock
-
-
 def settings(**given: Any) -> ServeSettings:
     return ServeSettings(bundle="x", **given)
 
@@ -96,7 +79,7 @@ def test_a_quota_that_is_none_is_refused(text: str) -> None:
 # Counted in this process
 
 
-def test_a_caller_may_send_the_quota_and_then_is_told_when_to_come_back(clock: Clock) -> None:
+def test_a_caller_may_send_the_quota_and_then_is_told_when_to_come_back(clock: Any) -> None:
     quota = Quota(Rate(3, 60))
     assert [take(quota) for _ in range(4)] == [None, None, None, 80]
     assert take(quota, "another") is None
@@ -108,7 +91,7 @@ def test_a_caller_may_send_the_quota_and_then_is_told_when_to_come_back(clock: C
 
 @pytest.mark.parametrize("rate", [Rate(1, 1), Rate(3, 60), Rate(200, 60), Rate(7, 3600)])
 @pytest.mark.parametrize("images", [1, 2, 7])
-def test_who_waits_as_long_as_told_is_let_in_and_not_a_moment_before(clock: Clock, rate: Rate, images: int) -> None:
+def test_who_waits_as_long_as_told_is_let_in_and_not_a_moment_before(clock: Any, rate: Rate, images: int) -> None:
     counts = MemoryRateLimiter(rate)
     images = min(images, rate.images)
     for _ in range(300):
@@ -123,7 +106,7 @@ def test_who_waits_as_long_as_told_is_let_in_and_not_a_moment_before(clock: Cloc
         assert counts.take("robot", images) == 0
 
 
-def test_no_burst_around_the_border_of_two_windows_is_larger_than_the_quota(clock: Clock) -> None:
+def test_no_burst_around_the_border_of_two_windows_is_larger_than_the_quota(clock: Any) -> None:
     counts, let_in = MemoryRateLimiter(Rate(60, 60)), []
     clock.now += 54  # six seconds of ten images each before the border; fixed windows would allow six more after it
     for _ in range(1300):
@@ -140,7 +123,7 @@ def test_no_burst_around_the_border_of_two_windows_is_larger_than_the_quota(cloc
     assert 60 + 110 <= len(let_in) <= 60 + 130  # in the long run the quota, and neither more nor less
 
 
-def test_a_batch_counts_each_of_its_images_or_none(clock: Clock) -> None:
+def test_a_batch_counts_each_of_its_images_or_none(clock: Any) -> None:
     quota = Quota(Rate(10, 60))
     assert take(quota, images=11) == -1  # larger than the quota: waiting does not help
     assert take(quota, images=8) is None
@@ -149,7 +132,7 @@ def test_a_batch_counts_each_of_its_images_or_none(clock: Clock) -> None:
     assert take(quota, images=1)
 
 
-def test_refused_images_do_not_count_and_after_two_windows_of_silence_none_does(clock: Clock) -> None:
+def test_refused_images_do_not_count_and_after_two_windows_of_silence_none_does(clock: Any) -> None:
     quota = Quota(Rate(2, 60))
     assert take(quota, images=2) is None
     assert all(take(quota) for _ in range(50))
@@ -159,7 +142,7 @@ def test_refused_images_do_not_count_and_after_two_windows_of_silence_none_does(
     assert take(quota, images=2) is None
 
 
-def test_many_callers_take_little_memory_and_silent_ones_none(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_callers_take_little_memory_and_silent_ones_none(clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limit, "MAX_CALLERS", 100)
     counts = MemoryRateLimiter(Rate(5, 60))
     for number in range(1000):
@@ -173,7 +156,7 @@ def test_many_callers_take_little_memory_and_silent_ones_none(clock: Clock, monk
     assert len(counts._callers) == 60
 
 
-def test_callers_are_kept_apart_whatever_they_are_called(clock: Clock) -> None:
+def test_callers_are_kept_apart_whatever_they_are_called(clock: Any) -> None:
     quota = Quota(Rate(1, 60))
     for name in ("a", "a/b", "a/", "A", "", "ä", "a\0", "\ud800", "x" * 10_000):
         assert take(quota, name) is None
