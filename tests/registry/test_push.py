@@ -12,7 +12,7 @@ import lensmith
 from lensmith.bundle.format import MANIFEST, Bundle
 from lensmith.core.files import sha256
 from lensmith.errors import BundleError, RegistryError, RolloutError
-from lensmith.registry.models import RUN_TAG, aliases, artifact_path, names, versions
+from lensmith.registry.models import aliases, names, versions
 from lensmith.registry.push import push
 from lensmith.rollout.ledger import Ledger
 from lensmith.rollout.state import CanaryRelease
@@ -44,18 +44,6 @@ def test_the_same_content_is_pushed_once_to_a_model_and_uploaded_once_at_all(
     elsewhere = push(registry, bundle.path, name="other")
     assert (elsewhere.version.version, elsewhere.new, elsewhere.uploaded) == ("1", True, False)
     assert Bundle.load(lensmith.Registry().pull("other@1").path).manifest == bundle.manifest
-
-
-def test_files_that_the_training_has_left_in_mlflow_are_taken(registry: Any, remake: Remake) -> None:
-    bundle = remake("bundle", name="flowers")
-    content = sha256(bundle.path / MANIFEST)
-    run = registry.create_run(registry.create_experiment("photos", "file:///" + str(bundle.path.parent / "art")))
-    registry.log_artifacts(run.info.run_id, str(bundle.path), artifact_path(content))
-    registry.set_tag(run.info.run_id, f"{RUN_TAG}{content[:16]}", artifact_path(content))
-    pushed = push(registry, bundle.path)
-    assert not pushed.uploaded
-    assert pushed.version.run == run.info.run_id
-    assert lensmith.load("flowers@1").bundle.manifest == bundle.manifest
 
 
 def test_files_that_are_no_longer_in_mlflow_are_uploaded_again(registry: Any, remake: Remake, workspace: Path) -> None:

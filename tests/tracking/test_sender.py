@@ -18,7 +18,8 @@ from lensmith.tracking.state import TrackingState
 
 
 def send(run: Path, uri: str, over: bool = True) -> TrackingState:
-    Sender(run, state_of(run), uri).send(over)
+    """Send a run, which is tracked from now on; its state then."""
+    Sender(run, TrackingState.read(run) or track(run, uri), uri).send(over)
     return state_of(run)
 
 
@@ -28,7 +29,6 @@ def epochs(run: Path) -> list[dict[str, Any]]:
 
 
 def test_a_finished_run_arrives_whole(run: Path, runs_uri: str) -> None:
-    track(run, runs_uri)
     state = send(run, runs_uri)
     assert state.is_complete(run)
     (made,) = runs_of(runs_uri, state.key)
@@ -56,7 +56,6 @@ def test_its_experiment_is_the_folder_also_where_a_manifest_says_the_parts(run: 
     described = json.loads((run / "run.json").read_text())
     described["data"] |= {"root": "/srv/flowers", "source": "/srv/flowers/splits.csv"}
     (run / "run.json").write_text(json.dumps(described))
-    track(run, runs_uri)
     (made,) = runs_of(runs_uri, send(run, runs_uri).key)
     assert store.client(runs_uri).get_experiment(made.info.experiment_id).name == "flowers"
 
@@ -81,7 +80,6 @@ def test_a_run_that_goes_on_is_the_same_mlflow_run_with_what_has_changed_beside_
     half = next(number for number, line in enumerate(events) if '"epoch": 4' in line) + 1
     (run / "events.jsonl").write_text("".join(events[:half]))
     log_event(run, "interrupted", step=12, signal="SIGTERM")
-    track(run, runs_uri)
     stopped = send(run, runs_uri)
     assert runs_of(runs_uri, stopped.key)[0].info.status == "KILLED"
 
@@ -102,7 +100,6 @@ def test_a_run_that_goes_on_is_the_same_mlflow_run_with_what_has_changed_beside_
 def test_a_run_whose_process_was_killed_has_failed(run: Path, runs_uri: str) -> None:
     events = (run / "events.jsonl").read_text().splitlines(keepends=True)
     (run / "events.jsonl").write_text("".join(events[:6]) + '{"event": "ep')
-    track(run, runs_uri)
     state = send(run, runs_uri, over=False)
     assert runs_of(runs_uri, state.key)[0].info.status == "RUNNING"
     assert not state.is_complete(run)
@@ -115,14 +112,12 @@ def test_a_run_whose_process_was_killed_has_failed(run: Path, runs_uri: str) -> 
 
 def test_nothing_is_made_of_a_run_that_has_not_begun(run: Path, runs_uri: str) -> None:
     (run / "events.jsonl").write_text('{"event": "planned", "epochs": 3}\n')
-    track(run, runs_uri)
     state = send(run, runs_uri)
     assert (state.run_id, runs_of(runs_uri, state.key)) == (None, [])
     assert state.is_complete(run)
 
 
 def test_a_later_export_of_the_same_run_lies_beside_the_first(run: Path, runs_uri: str, remake: Any) -> None:
-    track(run, runs_uri)
     first = artifact_path(sha256(run / "bundle" / MANIFEST))
     send(run, runs_uri)
     shutil.rmtree(run / "bundle")
@@ -136,7 +131,6 @@ def test_a_later_export_of_the_same_run_lies_beside_the_first(run: Path, runs_ur
 
 @pytest.mark.parametrize("how", ["damaged", "gone"])
 def test_a_bundle_that_cannot_be_sent_is_left_out_and_holds_nothing_up(run: Path, runs_uri: str, how: str) -> None:
-    track(run, runs_uri)
     if how == "gone":
         shutil.rmtree(run / "bundle")
     else:
@@ -151,7 +145,6 @@ def test_a_bundle_that_cannot_be_sent_is_left_out_and_holds_nothing_up(run: Path
 def test_more_than_mlflow_takes_at_once_goes_in_turns(run: Path, runs_uri: str) -> None:
     for step in range(700):
         log_event(run, "memory", step=100 + step, peak_bytes=step, chunks=1, checkpointing=False, exact=True)
-    track(run, runs_uri)
     values = histories(runs_uri, send(run, runs_uri).run_id or "")["memory/peak_bytes"]
     assert [step for step, _ in values if step >= 100] == list(range(100, 800))
 
@@ -159,7 +152,6 @@ def test_more_than_mlflow_takes_at_once_goes_in_turns(run: Path, runs_uri: str) 
 def test_the_registry_takes_the_bundle_from_where_the_run_has_it(run: Path, runs_uri: str, remake: Any) -> None:
     shutil.rmtree(run / "bundle")
     shutil.copytree(remake("own", version="of this run").path, run / "bundle")
-    track(run, runs_uri)
     state = send(run, runs_uri)
     pushed = push(store.client(runs_uri), run / "bundle", "tracked-colours")
     assert (pushed.uploaded, pushed.version.run) == (False, state.run_id)

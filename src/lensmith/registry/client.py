@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from lensmith.config import TrackingSettings
-from lensmith.core.files import staging_directory
+from lensmith.core.files import staging_directory, sync_directory
 from lensmith.core.locks import LockTimeoutError, locked
 from lensmith.errors import RegistryError
 from lensmith.registry.mlflow_errors import shown, translate_address_errors, translate_errors, unreachable_error
@@ -211,3 +211,4 @@ def _create_sqlite(file: Path, artifacts: str) -> None:
     with staging_directory(file) as staging:  # never the same name twice, since MLflow caches stores by name
         SqlAlchemyStore(f"sqlite:///{staging / file.name}", artifacts).engine.dispose()
         (staging / file.name).replace(file)
+    sync_directory(file.parent)

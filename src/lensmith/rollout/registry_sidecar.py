@@ -43,7 +43,7 @@ NICENESS = 5
 
 
 class RegistrySidecar:
-    """Polls the registry, at a tracking URI, and writes changes to the sidecar channel."""
+    """Polls the registry at `address`, a tracking URI, and writes changes to the sidecar channel."""
 
     def __init__(self, reference: ModelReference, channel: SidecarChannel, address: str) -> None:
         # Derived from the folder, so that a sidecar that replaces another reports the same counts, not further ones.

@@ -75,7 +75,7 @@ def follow(run: Path, uri: str, over: threading.Event, overdue: threading.Event)
             sender = None  # a failed connection may never recover
             problem = problem_text(error)
             (TrackingState.read(run) or state).write(run, tried_at=time.time(), problem=problem)
-            if overdue.is_set():
+            if ended and overdue.is_set():
                 return False
             pause_s = min(2 * pause_s, MAX_PAUSE_S)
         if ended:
