@@ -66,7 +66,5 @@ def clear_cache(kind: str | None = None) -> CacheClearResult:
 
 def default_budget_bytes() -> int:
     """20 GB, or a fifth of the disk's free space if that is less."""
-    folder = cache_dir()
-    while not folder.exists():
-        folder = folder.parent
+    folder = next(path for path in (cache_dir(), *cache_dir().parents) if path.exists())
     return min(20 * 10**9, shutil.disk_usage(folder).free // 5)

@@ -233,19 +233,20 @@ def open_engine(bundle: Bundle, engine: str | None = None, threads: int | None =
         BundleError: the graph does not load, has another shape, or answers differently from the export; or this
             machine can run none of the engines.
     """
-    records = bundle.records(engine)
-    lacking = [(record, lacks(record)) for record in records]
-    record = next((record for record, lack in lacking if not lack), None)
-    if record is None:
-        raise BundleError(
-            f"An engine of the bundle {bundle.path} that runs on this machine was expected.",
-            f"{'; '.join(f'{record.name}: {lack}' for record, lack in lacking)}.",
-            "Install what is missing, name another engine, or export the run again for this machine.",
-        )
-    if record is not records[0]:
-        missing = "; ".join(f"{each.name}: {lack}" for each, lack in lacking[: records.index(record)])
-        warnings.warn(f"{bundle.path} runs on {record.name} here ({missing})", FallbackWarning, stacklevel=2)
-    return open_record(bundle, record, threads or allowed_cores())
+    missing: list[str] = []
+    for record in bundle.records(engine):
+        if lack := lacks(record):
+            missing.append(f"{record.name}: {lack}")
+            continue
+        if missing:
+            message = f"{bundle.path} runs on {record.name} here ({'; '.join(missing)})"
+            warnings.warn(message, FallbackWarning, stacklevel=2)
+        return open_record(bundle, record, threads or allowed_cores())
+    raise BundleError(
+        f"An engine of the bundle {bundle.path} that runs on this machine was expected.",
+        f"{'; '.join(missing)}.",
+        "Install what is missing, name another engine, or export the run again for this machine.",
+    )
 
 
 def open_record(bundle: Bundle, record: EngineRecord, threads: int) -> Engine:
