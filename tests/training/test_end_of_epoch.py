@@ -1,12 +1,15 @@
 """Which epoch is the best, when the rate falls on a plateau, and when the run ends."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lensmith.config import TrainSettings
+from lensmith.training import end_of_epoch
 from lensmith.training.end_of_epoch import next_epoch, update_best
 from lensmith.training.run_dir.progress import Position
+from lensmith.training.trainer import Trainer
 
 
 def settings(**changes: Any) -> TrainSettings:
@@ -74,3 +77,19 @@ def test_the_next_epoch_begins_at_its_first_batch() -> None:
 def test_a_run_ends_with_its_epochs_its_steps_or_its_patience(at: Position, finished: bool) -> None:
     next_epoch(at, settings(patience=5), total_steps=70)
     assert at.finished == finished
+
+
+def test_plots_are_drawn_after_the_first_and_the_last_of_short_epochs(
+    quick: dict[str, Any], shared_colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+
+    def draw(history: list[dict[str, Any]], path: Path) -> None:
+        drawn.append(history[-1]["epoch"])
+        path.touch()
+
+    monkeypatch.setattr(end_of_epoch, "draw_curves", draw)
+    monkeypatch.setattr(end_of_epoch, "draw_memory", lambda *_: None)
+    chosen = {**quick, "data": shared_colours, "out": tmp_path / "run", "epochs": 4}
+    Trainer().start(TrainSettings.model_validate(chosen))
+    assert drawn == [1, 4]

@@ -1,7 +1,9 @@
 """The end of an epoch: validation, the best checkpoint, early stopping, and the epoch's line and plots."""
 
+import time
 from dataclasses import asdict
 from itertools import chain
+from pathlib import Path
 
 from lensmith.config import TrainSettings
 from lensmith.errors import RunError
@@ -13,6 +15,9 @@ from lensmith.training.run_dir.plots import draw_curves, draw_memory
 from lensmith.training.run_dir.progress import Figures, Position
 from lensmith.training.schedule import Phase
 from lensmith.training.validate import ModelOutputs, compute_outputs
+
+PLOT_AFTER_S = 10.0
+"""Seconds after which an epoch draws the plots anew, which takes longer than a short epoch; the last one does anyway."""
 
 
 def finish_epoch(
@@ -75,12 +80,12 @@ def finish_epoch(
             "best": best,
         }
     )
-    if world.is_rank_zero:
-        draw_curves(context.run.history(), context.run.curves)
-        draw_memory(context.run.read_events("memory", "oom"), context.run.path / "memory.png")
     state.tick()
     next_epoch(position, settings, context.schedule.total_steps)
     state.figures = Figures()
+    if world.is_rank_zero and (position.finished or _is_outdated(context.run.curves)):
+        draw_curves(context.run.history(), context.run.curves)
+        draw_memory(context.run.read_events("memory", "oom"), context.run.path / "memory.png")
 
 
 def update_best(position: Position, score: float | None, in_last_phase: bool, settings: TrainSettings) -> bool:
@@ -111,6 +116,10 @@ def next_epoch(position: Position, settings: TrainSettings, total_steps: int) ->
     position.finished = (
         stops_early or position.out_of_time or position.epoch >= settings.epochs or position.step >= total_steps
     )
+
+
+def _is_outdated(plot: Path) -> bool:
+    return not plot.exists() or time.time() - plot.stat().st_mtime > PLOT_AFTER_S
 
 
 def _validate(context: TrainingContext, batches: Batches, split_point: SplitPoint | None) -> ModelOutputs:
