@@ -17,7 +17,7 @@ from lensmith.training.schedule import Phase
 from lensmith.training.validate import ModelOutputs, compute_outputs
 
 PLOT_AFTER_S = 10.0
-"""Seconds after which an epoch draws the plots anew, which takes longer than a short epoch; the last one does anyway."""
+"""Seconds after which an epoch draws the plots anew, which takes longer than a short epoch; the last always does."""
 
 
 def finish_epoch(
