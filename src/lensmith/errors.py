@@ -26,7 +26,13 @@ EXTRA_OF_PACKAGE = {
 
 
 class LensmithError(Exception):
-    """Base of every error that lensmith raises on purpose, made of three sentences."""
+    """Base of every error that lensmith raises on purpose.
+
+    Args:
+        expected: Sentence about what was expected.
+        arrived: Sentence about what arrived instead.
+        remedy: Sentence with the remedy.
+    """
 
     exit_code = 2
 

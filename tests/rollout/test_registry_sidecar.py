@@ -1,5 +1,6 @@
 """The registry sidecar of a service, in the process of the test: one poll after the other."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -216,14 +217,20 @@ def test_an_alias_that_is_removed_leaves_what_is_served(scene: Scene, capsys: py
         scene.begun()
 
 
-def test_reports_that_somebody_garbled_are_left_out(scene: Scene) -> None:
+def test_reports_that_somebody_garbled_are_left_out(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
     sidecar = scene.under_way()
     ledger = Ledger.open(scene.client, "flowers")
-    for name, garbled in {"a": '{"champion": 3}', "b": "no JSON", "c": "[]"}.items():
+    nothing = {"rollout": "flowers-1", "champion": {}, "challenger": {}}
+    timeless = json.dumps({**nothing, "at": "2026-01-01T00:00:00"})  # of no zone
+    refused = json.dumps({**nothing, "champion": {"latency": {"1": "many"}}})
+    for name, garbled in {"a": refused, "b": "no JSON", "c": "[]", "d": timeless}.items():
         scene.client.set_tag(ledger.run, f"rollout.1.counts.{name}", garbled)
     scene.count(answered=200, failed=400)
     sidecar.poll()
     assert scene.state().decision.guard == "errors"
+    assert "champion.latency.1: " in capsys.readouterr().err
+    ages = {replica.name: replica.age_s for replica in scene.rollout.status().replicas}
+    assert [ages[name] for name in "abcd"] == [None] * 4
 
 
 def test_a_sidecar_that_takes_anothers_place_counts_nothing_twice(scene: Scene) -> None:

@@ -60,7 +60,11 @@ def describe(bundle: StrPath) -> Description:
 
 
 def verify(bundle: StrPath) -> Verified:
-    """Verify a bundle's schema, hashes, and the answers of each engine that runs here; see `problem` of the result."""
+    """Verify a bundle's schema and hashes, and the answers of every engine that runs here; see `problem` of the result.
+
+    Args:
+        bundle: Bundle folder or zip, or NAME@ALIAS.
+    """
     from lensmith.inference.inspection import verify as run
 
     return replace(run(locate(bundle)), path=Path(bundle))

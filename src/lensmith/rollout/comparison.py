@@ -13,7 +13,12 @@ from lensmith.rollout.sequential_tests import shift
 
 
 def figures(champion: ModelCounts, challenger: ModelCounts) -> dict[str, Any]:
-    """Both models' figures as plain values: rates, quantiles and intervals; None where nothing was counted."""
+    """Both models' figures; None where nothing was counted.
+
+    Returns:
+        Plain values: `champion` and `challenger` with their rates, quantiles and intervals; `class_shift`, 0..1 or
+        None; `compared`, `agreement` and its interval.
+    """
     has_classes = champion.classes.total() > 0 and challenger.classes.total() > 0
     return {
         "champion": _of(champion),

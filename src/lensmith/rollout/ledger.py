@@ -208,10 +208,13 @@ def under_way_error(rollout: CanaryRelease, moment: str = "") -> RolloutError:
 
 
 def _shortened(decision: Decision) -> str:
-    """A decision as JSON that is not too long for MLflow: where it would be, without figures and with cut texts."""
+    """A decision as JSON that is not too long for MLflow: without figures, then with shortened texts."""
     text = decision.model_dump_json()
     if len(text) > PARAM_CHARACTERS:
-        cut = {name: getattr(decision, name)[:400] for name in ("guard", "reason", "by")}
+        text = decision.model_copy(update={"figures": {"left_out": "too long for the registry"}}).model_dump_json()
+    if len(text) > PARAM_CHARACTERS:
+        texts = {name: getattr(decision, name) for name in ("guard", "reason", "by")}
+        cut = {name: f"{value[:400]}…" for name, value in texts.items() if len(value) > 400}
         text = decision.model_copy(update={**cut, "figures": {}}).model_dump_json()
     return text
 

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
-from lensmith.core.text import first_line
 from lensmith.rollout.metrics import ModelCounts
 
 Role = Literal["champion", "challenger"]
@@ -53,7 +52,7 @@ class RolloutReport:
         """The report that `as_dict` made plain; further keys are ignored.
 
         Raises:
-            ValueError: the values are no report.
+            ValidationError: the values are no report.
         """
         return _ADAPTER.validate_python(stored)
 
@@ -78,6 +77,8 @@ def read_reports(stored: Mapping[str, Mapping[str, Any]], warn: Callable[[str], 
     for replica, report in stored.items():
         try:
             found.append(RolloutReport.from_dict(report))
-        except ValueError as error:
-            warn(f"The report of {replica} cannot be read and is left out ({first_line(error)}).")
+        except ValidationError as error:
+            first = error.errors()[0]
+            problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first["loc"] else first["msg"]
+            warn(f"The report of {replica} cannot be read and is left out ({problem}).")
     return found

@@ -116,7 +116,7 @@ def total(entry: LedgerEntry) -> RolloutReport:
 
 def _replica(name: str, stored: Mapping[str, Any]) -> ReplicaStatus:
     age_s, report = None, RolloutReport("")
-    with suppress(ValueError, KeyError):
+    with suppress(ValueError, KeyError, TypeError):  # TypeError: a time without a zone
         report = RolloutReport.from_dict(stored)
         age_s = max(0.0, (now() - datetime.fromisoformat(str(stored["at"]))).total_seconds())
     stopped = f"{report.stop.guard}: {report.stop.reason}" if report.stop else ""

@@ -66,7 +66,8 @@ def _serve_alone(settings: ServeSettings, listeners: list[socket.socket], loadin
 
 def _announce(name: str, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
-    print(f"lensmith serving {name} on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    shown = f"[{host}]" if ":" in host else host
+    print(f"lensmith serving {name} on http://{shown}:{port}", flush=True)
 
 
 def _bind(host: str, port: int) -> socket.socket:

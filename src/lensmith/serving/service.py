@@ -42,7 +42,8 @@ class Service:
         self.admission = AdmissionControl(settings.deadline_ms / 1000)
         self.upload_budget = UploadBudget(settings.upload_memory)
         self.uploads = UploadReader(settings)
-        shared, channel = quota.shared if quota else None, models.channel
+        shared = quota.shared if quota else None
+        channel = models.channel
         self.telemetry = Telemetry(
             models,
             lambda: self.admission.pool,

@@ -60,8 +60,12 @@ def ui(settings: TrackSettings) -> None:
         # In a session of its own, so that it can be ended with its children, and Ctrl-C reaches only this process.
         process = subprocess.Popen(
             [*command, "--workers", "1"],
-            env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
         try:
             _await(process, settings.host, port, log)
             print(f"MLflow answers at {_url(settings.host, port)} with what is in {shown(uri)}", flush=True)

@@ -28,6 +28,7 @@ REQUEST_BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0
 STAGE_BUCKETS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds of one stage of one image."""
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
+"""Images."""
 CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 MOST_LABELS = 100
 """Number of classes that are counted by name; the others count as `other`, since each class is a series of its own."""

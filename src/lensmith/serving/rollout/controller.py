@@ -68,7 +68,9 @@ class RolloutController:
         challenger = self.split.canary.challenger if self.split.canary else None
         try:
             if challenger is not None and challenger.identity == wanted:
-                model, image_s = challenger, await asyncio.to_thread(challenger.classify, challenger.sample())
+                # In a thread, with the reading of the sample: requests are answered meanwhile.
+                image_s = await asyncio.to_thread(lambda: challenger.classify(challenger.sample()))
+                model = challenger
             else:
                 model, image_s = await self._models.load_and_warm(state.path, self._admission.pool.warm, wanted)
         except Exception as error:
