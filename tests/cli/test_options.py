@@ -7,35 +7,23 @@ from typing import Any
 import pytest
 import yaml
 
+from fixtures.command_line import Run
 from lensmith import api, config
-from lensmith.cli import main
 from lensmith.cli.options import kind_of
 
 CLASSES = [each for _, each in inspect.getmembers(config, inspect.isclass) if issubclass(each, config.Settings)]
 RENAMED = [(each, old, new) for each in CLASSES for old, new in each.renamed.items()]
 
 
-def help_of(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *verb: str) -> str:
-    monkeypatch.setenv("COLUMNS", "80")
-    with pytest.raises(SystemExit):
-        main([*verb, "-h"])
-    return capsys.readouterr().out
-
-
-def test_the_options_most_people_need_fit_on_a_screen(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_the_options_most_people_need_fit_on_a_screen_and_the_others_stand_in_their_panels(
+    run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown = help_of(capsys, monkeypatch, "train")
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = run("train", "-h")[1]
     first = shown[: shown.index("\nData:")]
     assert first.count("\n") <= 40
     for flag in ("--model TEXT", "--epochs INT", "--out PATH", "--resume RUN|auto", "[default: 32]", "-h, --help"):
         assert flag in first
-
-
-def test_the_other_options_stand_in_their_panels(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shown = help_of(capsys, monkeypatch, "train")
     titles = [line[:-1] for line in shown.split("\n") if line.endswith(":") and not line.startswith(" ")]
     assert titles == ["Arguments", "Options", *config.TrainSettings.panels]
     regularization = shown[shown.index("\nRegularization:") : shown.index("\nDistillation:")]
@@ -60,12 +48,7 @@ def test_one_flag_means_one_thing() -> None:
 
 @pytest.mark.parametrize(("settings", "old", "new"), RENAMED, ids=[f"{each.verb}-{old}" for each, old, _ in RENAMED])
 def test_the_old_name_of_a_setting_is_still_read(
-    settings: type[config.Settings],
-    old: str,
-    new: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    settings: type[config.Settings], old: str, new: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     value = {"workers": "3", "warmup": "7", "images": "pictures", "target": "github", "name": "flowers"}[old]
     monkeypatch.chdir(tmp_path)
@@ -82,7 +65,6 @@ def test_the_old_name_of_a_setting_is_still_read(
 
     given: dict[str, Any] = {}
     monkeypatch.setattr(api, settings.verb, lambda *arguments, **settings: given.update(settings) or 1 / 0)
-    with pytest.raises(SystemExit):
-        main([settings.verb, "schedule" if settings.verb == "deploy" else "x", f"--{old}", value])
+    _, _, err = run(settings.verb, "schedule" if settings.verb == "deploy" else "x", f"--{old}", value)
     assert str(given[new]) == value
-    assert f"--{new.replace('_', '-')}" in capsys.readouterr().err.split("\n")[0]
+    assert f"--{new.replace('_', '-')}" in err.split("\n")[0]

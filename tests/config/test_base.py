@@ -10,10 +10,7 @@ from lensmith.config import ServeSettings, SplitSettings, TrainSettings
 from lensmith.config.base import read_yaml
 from lensmith.errors import SettingsError
 
-
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
 def test_flag_goes_over_environment_over_recipe_over_file_over_default(monkeypatch: pytest.MonkeyPatch) -> None:

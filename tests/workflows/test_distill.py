@@ -23,9 +23,7 @@ FLAGS = ["--no-pretrained", "--image-size", "32", "--loader-workers", "0", "--ba
 FLAGS += ["--head-epochs", "1", "--precision", "fp32"]
 
 
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
 def parts(path: Path) -> set[tuple[str, str | None]]:

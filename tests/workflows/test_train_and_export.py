@@ -8,10 +8,7 @@ import pytest
 from lensmith.errors import SettingsError
 from lensmith.workflows.train_and_export import train
 
-
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
 def test_a_preset_lies_under_the_recipe_and_over_the_defaults(reaching_trainer: Any) -> None:
