@@ -71,8 +71,7 @@ def clear(
         str | None, typer.Option(metavar="TIME", help="Delete those older than this, as 30d or 12h.")
     ] = None,
     request_id: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ID", help="Delete those of this request; can be repeated."),
+        list[str] | None, typer.Option(metavar="ID", help="Delete those of this request; can be repeated.")
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Delete all of them.")] = False,
 ) -> Output:

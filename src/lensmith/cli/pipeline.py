@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -99,7 +99,7 @@ def show(
 
 
 def _print_stage(outcome: StageResult) -> None:
-    """A line when a stage begins, where somebody looks on, and one when it is over."""
+    """A line when a stage begins, where somebody looks on, and one when it is over; the gate's limits as a table."""
     if outcome.state == "running":
         if sys.stderr.isatty():
             print(f"… {outcome.stage}", file=sys.stderr, flush=True)
@@ -107,20 +107,14 @@ def _print_stage(outcome: StageResult) -> None:
     took = f"{outcome.seconds:.1f} s" if outcome.seconds is not None and outcome.state != "unchanged" else ""
     mark, style = _MARKS[outcome.state]
     print_line((mark, style), f" {outcome.stage:9} ", (f"{outcome.state:10}", style), f"{took:>9}  {outcome.message}")
-    if outcome.stage == "gate" and outcome.state != "unchanged" and outcome.values.get("limits"):
-        print_limits(outcome.values)
+    if outcome.stage == "gate" and outcome.state != "unchanged" and (limits := outcome.values.get("limits")):
+        from lensmith.workflows.pipeline.limits import COLUMNS, table_rows
 
-
-def print_limits(gate: Any) -> None:
-    """The gate's limits as a table, those that fail first."""
-    from lensmith.workflows.pipeline.limits import COLUMNS, table_rows
-
-    limits = gate["limits"]
-    print_table("", COLUMNS, table_rows(limits[:SHOWN]))
-    if len(limits) > SHOWN:
-        print_line(f"… and {len(limits) - SHOWN:,} more; gate.json has all")
-    for note in gate["notes"]:
-        print_line(("Note: ", "yellow"), note)
+        print_table("", COLUMNS, table_rows(limits[:SHOWN]))
+        if len(limits) > SHOWN:
+            print_line(f"… and {len(limits) - SHOWN:,} more; gate.json has all")
+        for note in outcome.values["notes"]:
+            print_line(("Note: ", "yellow"), note)
 
 
 command = group(VERBS["pipeline"], run=run, show=show)

@@ -46,8 +46,7 @@ class ExportSettings(Settings):
         "tensorrt, triton, edge. Target edge adds edge, gpu adds tensorrt and triton, all adds all.",
     )
     features: bool = Field(
-        False,
-        description="Also output the features before the head, from which the service detects drift.",
+        False, description="Also output the features before the head, from which the service detects drift."
     )
     licence: str | None = Field(
         None, description="Licence of the model for its model card, as apache-2.0 or in words; not stated by default."
