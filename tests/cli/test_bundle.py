@@ -42,10 +42,14 @@ def test_people_read_what_it_holds(run: Run, measured: Bundle) -> None:
     assert lines[0].startswith("colours 1 ")
     assert "labels 3: blue, green, red" in lines
     assert "metrics part val, images 300, accuracy 0.9512, accuracy_interval [0.9, 0.9877]" in lines
+    assert "calibration error_before 0.1, error_after 0.02" in lines
+    assert "abstention threshold 0.61, wanted 0.95, precision 0.96, coverage 0.8" in lines
     assert "dataset root photos, parts (train 700, val 300)" in lines
     assert "→ onnxruntime-fp32 0.9512 +0.25 1.5 1234 12.3 42 – the fastest" in lines
     assert any(line.startswith("openvino-int8") and line.endswith("too few images") for line in lines)
     assert "measured on processor a [fast] one, cores 2" in lines
+    assert f"model.onnx {(measured.path / 'model.onnx').stat().st_size}" in lines
+    assert "3 golden samples, torch 2.14.1" in lines
 
 
 def test_programs_read_the_manifest(run: Run, measured: Bundle) -> None:

@@ -42,14 +42,16 @@ def test_check_lists_counts_and_names_what_is_wrong_and_exits_with_0(colours: Pa
     assert "the same content as blue/red[copy].png, which is 'blue'" in said
 
 
-def test_check_lists_twenty_findings_and_all_in_json(colours: Path, run: Run) -> None:
+def test_check_lists_no_finding_or_twenty_and_all_in_json(colours: Path, run: Run) -> None:
+    assert "No problem was found." in run("data", "check", colours)[1]
     for number in range(25):
         (colours / f"red/empty{number:02d}.png").touch()
     said = run("data", "check", colours)[1]
     assert "red/empty19.png" in said
     assert "red/empty20.png" not in said
     assert "and 5 more" in said
-    assert len(json.loads(run("data", "check", colours, "--json")[1])["findings"]) == 25
+    findings = json.loads(run("data", "check", colours, "--json")[1])["findings"]
+    assert (len(findings), findings[0]) == (25, {"path": "red/empty00.png", "kind": "empty", "reason": "empty"})
 
 
 def test_split_writes_a_manifest_and_says_the_numbers(colours: Path, run: Run) -> None:

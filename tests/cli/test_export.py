@@ -61,6 +61,7 @@ def test_a_bundle_is_measured_anew(trained: Path, tmp_path: Path, run: Run, monk
     ("argv", "message"),
     [
         ([], "a RUN or --retune BUNDLE is needed, and not both"),
+        (["somewhere", "--retune", "bundle"], "a RUN or --retune BUNDLE is needed, and not both"),
         (["--retune", "bundle", "--bundle-name", "other"], "bundle_name"),
         (["somewhere", "--formats", "onnx,edge"], "formats"),
         (["somewhere", "--max-accuracy-drop", "-1"], "max_accuracy_drop"),

@@ -55,6 +55,7 @@ def test_json_without_a_file_holds_the_answers(run: Run, colour_bundle: Bundle, 
     [
         (["no-bundle", "x.png"], "bundle.json"),
         (["BUNDLE", "x.png", "--format", "parquet"], "Add --out FILE.parquet"),
+        (["BUNDLE", "x.png", "--top-k", "0"], "top_k"),
         (["BUNDLE", "EMPTY"], "Images were expected"),
     ],
 )

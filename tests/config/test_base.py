@@ -132,3 +132,11 @@ def test_a_settings_file_that_is_none_is_refused(content: str) -> None:
     Path("lensmith.yaml").write_text(content)
     with pytest.raises(SettingsError, match=r"lensmith\.yaml"):
         TrainSettings.resolve({"data": "x"})
+
+
+def test_settings_are_frozen_and_a_seed_is_one_that_generators_take() -> None:
+    settings = TrainSettings.resolve({"data": "x", "seed": 2**63 - 1})
+    with pytest.raises(ValueError, match="frozen"):
+        settings.seed = 3
+    with pytest.raises(SettingsError, match="seed"):
+        TrainSettings.resolve({"data": "x", "seed": 2**63})

@@ -125,6 +125,12 @@ def test_what_slows_a_run_down_is_worth_a_note(finding: MachineFinding, status: 
     assert finding.status == status
 
 
+def test_a_note_names_its_reason_and_the_remedy() -> None:
+    assert hardware.cores(64, 64, 8.0, 8).value == "8 of 64 (quota 8)"
+    half = software.extra_packages("serve", ["json", "no_such_a"])
+    assert (half.value, half.remedy) == ("lacks no_such_a", "pip install 'lensmith[serve]'")
+
+
 def test_each_gpu_is_named_with_its_free_memory() -> None:
     count, first, second = hardware.gpus(fake_torch(devices=2), driver=True)
     assert [gpu["memory_free_bytes"] for gpu in count.facts["gpus"]] == [int(70e9)] * 2

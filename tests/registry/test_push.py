@@ -20,6 +20,10 @@ from lensmith.rollout.state import CanaryRelease
 Remake = Callable[..., Bundle]
 
 
+DIGEST = "1dced05872f70632"
+"""Of the labels and their order; older versions in a registry have it."""
+
+
 def test_a_version_says_what_was_pushed(registry: Any, remake: Remake) -> None:
     bundle = remake("bundle", name="flowers", version="run-3", metrics={"accuracy": 0.91234567})
     pushed = push(registry, bundle.path)
@@ -28,7 +32,7 @@ def test_a_version_says_what_was_pushed(registry: Any, remake: Remake) -> None:
     assert pushed.version.content == sha256(bundle.path / MANIFEST)
     assert tags["lensmith.bundle_version"] == "run-3"
     assert tags["lensmith.accuracy"] == "0.912346"
-    assert len(tags["lensmith.labels"]) == 16
+    assert tags["lensmith.labels"] == DIGEST
     assert pushed.version.aliases == ()
 
 

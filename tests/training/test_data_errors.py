@@ -151,9 +151,9 @@ def faults(tmp_path: Path) -> Iterator[Callable[..., DataErrors]]:
     """Of three images, one of each class, which no file needs to stand for."""
     with Recorder(tmp_path / "events.jsonl", epochs=1, steps_per_epoch=1) as recorder:
 
-        def make(labels: Sequence[str] = ("blue", "green", "red")) -> DataErrors:
+        def make(labels: Sequence[str] = ("blue", "green", "red"), **changes: Any) -> DataErrors:
             samples = tuple(Sample(f"{label}/0.png", number, "train") for number, label in enumerate(labels))
-            settings = TrainSettings.model_validate({"data": tmp_path})
+            settings = TrainSettings.model_validate({"data": tmp_path, **changes})
             return DataErrors(ImageSet(tmp_path, tuple(labels), samples), settings, recorder)
 
         yield make
@@ -193,6 +193,14 @@ def test_a_validation_loss_that_is_no_number_is_refused(faults: Callable[..., Da
     with pytest.raises(RunError, match=rf"A finite validation loss was expected\. It is {loss}\. Try"):
         faults().require_finite_validation(loss)
     faults().require_finite_validation(0.5)
+
+
+def test_the_remedy_leaves_out_what_is_so_already(faults: Callable[..., DataErrors]) -> None:
+    for precision, expected in (("auto", True), ("fp32", False)):
+        with pytest.raises(RunError) as raised:
+            faults(lr=0.01, precision=precision).require_finite_validation(math.nan)
+        assert "--lr 0.001" in raised.value.remedy
+        assert ("--precision fp32" in raised.value.remedy) == expected
 
 
 def test_classes_are_named_when_their_last_image_is_lost(faults: Callable[..., DataErrors], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lensmith.bundle.format import Bundle
 from lensmith.serving.metrics import usage
-from lensmith.serving.metrics.telemetry import Telemetry
+from lensmith.serving.metrics.telemetry import REQUEST_BUCKETS, Telemetry
 
 
 def samples(client: TestClient) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -58,6 +58,13 @@ def test_the_model_the_load_and_the_process_are_described(client: TestClient) ->
     assert found["lensmith_abstained_total", labels()] == 0
     assert found["lensmith_requests_in_flight", labels()] == 1  # the scrape itself
     assert found["process_resident_memory_bytes", labels()] > 1e6
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.2])
+def test_the_latency_that_is_judged_by_lies_on_a_bucket_with_close_neighbours(seconds: float) -> None:
+    index = REQUEST_BUCKETS.index(seconds)
+    assert REQUEST_BUCKETS[index + 1] / seconds <= 1.25
+    assert seconds / REQUEST_BUCKETS[index - 1] <= 1.4
 
 
 def test_two_services_in_one_process_count_for_themselves(

@@ -83,11 +83,13 @@ def test_samples_copies_and_epochs_share_no_random_numbers() -> None:
     assert len(set(drawn)) == len(drawn)
 
 
-def test_a_flip_is_numpy_s_mirror() -> None:
+def test_a_flip_is_numpy_s_mirror_and_befalls_half_of_the_samples() -> None:
     images = batch()
     flipped = Augment(flip=True).apply(images, torch.tensor([[1.0, 1, 1, 1], AS_IT_IS]))
     assert np.array_equal(flipped[0].numpy(), images[0].numpy()[:, :, ::-1])
     assert torch.equal(flipped[1], images[1])
+    light = LEVELS["light"]
+    assert 0.4 < np.mean([light.factors(light.draw(0, 0, sample))[0] for sample in range(400)]) < 0.6
 
 
 def test_colour_factors_of_one_change_nothing() -> None:

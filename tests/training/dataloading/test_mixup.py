@@ -23,6 +23,9 @@ def test_targets_are_shares_of_two_classes(mixup: float, cutmix: float) -> None:
     assert int((targets > 0).sum(1).max()) <= 2
     assert mixed.shape == pictures.shape
     assert mixed.is_contiguous(memory_format=torch.channels_last)
+    if not (mixup and cutmix):  # CutMix alone takes each pixel from one of the two
+        patched = (mixed == pictures) | (mixed == pictures.roll(1, 0))
+        assert bool(patched.all()) == (cutmix > 0)
 
 
 def test_a_step_is_always_mixed_the_same_and_no_other_like_it() -> None:

@@ -141,7 +141,8 @@ def test_of_a_run_each_step_that_ran_out_of_memory_is_told_however_fast_it_is(
     monkeypatch.setattr(Learner, "training_step", take)
     monkeypatch.setattr(epoch_steps, "SHOW_EVERY_S", math.inf)
     run = Trainer().start(short()).run
-    assert [(line["step"], line["retries"]) for line in run.read_events("oom")] == [(2, 1), (5, 1)]
+    ran_out = [(line["step"], line["retries"], line["chunks"]) for line in run.read_events("oom")]
+    assert ran_out == [(2, 1, 1), (5, 1, 1)]
     assert [line["oom_retries"] for line in run.history()] == [1, 1, 0]
 
 
