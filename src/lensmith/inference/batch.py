@@ -80,11 +80,8 @@ def predict(settings: PredictSettings, stream: TextIO | None = None) -> Predicte
     """
     form = settings.format or _FORMATS.get(settings.out.suffix.lower() if settings.out else "", "csv")
     if form == "parquet" and settings.out is None and stream is not None:
-        raise SettingsError(
-            "A file was expected for Parquet.",
-            "There is no --out, and Parquet is not text that could be printed.",
-            "Add --out FILE.parquet",
-        )
+        arrived = "There is no --out, and Parquet is not text that could be printed."
+        raise SettingsError("A file was expected for Parquet.", arrived, "Add --out FILE.parquet")
     out = _writable(settings.out) if settings.out else None
     paths, total = _expand(settings.images)
     classifier = load(settings.bundle, settings.engine)

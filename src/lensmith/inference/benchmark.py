@@ -135,23 +135,20 @@ def _measure_here(graph: str, engine: str, precision: str, how: Preprocessing, i
     cores = allowed_cores()
     with ThreadPoolExecutor(cores) as pool:
         list(pool.map(answer, islice(cycle(images), 2 * cores)))  # warms up each thread
-        times, end = [], time.perf_counter() + LATENCY_S
-        for image in cycle(images):
+        times: list[float] = []
+        end = time.perf_counter() + LATENCY_S
+        while len(times) < 5 or time.perf_counter() < end:
             started = time.perf_counter()
-            answer(image)
+            answer(images[len(times) % len(images)])
             times.append(time.perf_counter() - started)
-            if time.perf_counter() > end and len(times) >= 5:
-                break
         started = time.perf_counter()
         end = started + THROUGHPUT_S
 
         def work(first: int) -> int:
             done = 0
-            for image in islice(cycle(images), first, None):
-                answer(image)
+            while time.perf_counter() < end:
+                answer(images[(first + done) % len(images)])
                 done += 1
-                if time.perf_counter() > end:
-                    break
             return done
 
         done = sum(pool.map(work, range(cores)))
