@@ -41,7 +41,7 @@ def create_app(models: ModelManager, settings: ServeSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with service.lifespan(app):
+        async with service.lifespan():
             # Made beforehand, as the first request for the document would otherwise delay all others.
             asyncio.get_running_loop().run_in_executor(None, app.openapi)
             yield

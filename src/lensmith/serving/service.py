@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Literal
+from typing import Literal
 
 from starlette.requests import Request
 
@@ -58,7 +58,7 @@ class Service:
         self._quota = quota
 
     @asynccontextmanager
-    async def lifespan(self, _app: Any) -> AsyncIterator[None]:
+    async def lifespan(self) -> AsyncIterator[None]:
         """Measure, warm up, be ready; at the end stop the background work (graceful shutdown)."""
         await asyncio.to_thread(self._warm_up)
         self.feedback.begin()

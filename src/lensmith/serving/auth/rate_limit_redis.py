@@ -31,6 +31,9 @@ class RedisRateLimiter:
             that LENSMITH_REDIS_PASSWORD_FILE names.
         rate: images that one caller may send in a window.
 
+    Attributes:
+        answers: whether Redis answered when it was last asked.
+
     Raises:
         SettingsError: the URL has another form, or contains a password.
         ModuleNotFoundError: `limits` or `redis` is not installed.
@@ -62,12 +65,7 @@ class RedisRateLimiter:
         )
         self._errors = (redis.RedisError, OSError, TimeoutError)
         self._silent_until = 0.0
-        self._failing = False
-
-    @property
-    def answers(self) -> bool:
-        """Whether Redis answered when it was last asked."""
-        return not self._failing
+        self.answers = True
 
     async def take(self, key: str, images: int) -> float | None:
         """Count `images` if they are allowed.
@@ -78,21 +76,21 @@ class RedisRateLimiter:
         now = time.monotonic()
         if now < self._silent_until:
             return None
-        if self._failing:
+        if not self.answers:
             self._silent_until = now + RETRY_S  # this request alone tries again
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 wait = await self._ask(key, images)
         except self._errors as error:
             self._silent_until = time.monotonic() + RETRY_S
-            if not self._failing:
+            if self.answers:
                 message = "Redis at %s does not answer (%s); quotas are counted in this process until it does"
                 logger.warning(message, self._where, type(error).__name__)
-            self._failing = True
+            self.answers = False
             return None
-        if self._failing:
+        if not self.answers:
             logger.warning("Redis at %s answers again; quotas are counted there", self._where)
-            self._failing, self._silent_until = False, 0.0
+            self.answers, self._silent_until = True, 0.0
         return wait
 
     async def close(self) -> None:

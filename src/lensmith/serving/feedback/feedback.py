@@ -65,10 +65,9 @@ class Feedback:
         )
 
     def begin(self) -> None:
-        """Start the threads that write, and log where uploads are stored."""
+        """Start the threads that write."""
         self._answers.begin()
         if self._upload_store is not None:
-            logger.info(self._upload_store.describe())
             self._upload_store.begin()
 
     def close(self) -> None:

@@ -55,13 +55,11 @@ class UploadStore:
         self._thread: threading.Thread | None = None
         _require_writable(self.folder)
 
-    def describe(self) -> str:
-        """A sentence for the log about folder and limits."""
-        days, megabytes = self._longest_s / DAY_S, self._most_bytes / 1e6
-        return f"uploads are stored in {self.folder} for {days:g} days, up to {megabytes:,.0f} MB; see docs/feedback.md"
-
     def begin(self) -> None:
-        """Start the thread that writes."""
+        """Start the thread that writes, and log folder and limits."""
+        days, megabytes = self._longest_s / DAY_S, f"{self._most_bytes / 1e6:,.0f}"
+        message = "uploads are stored in %s for %g days, up to %s MB; see docs/feedback.md"
+        logger.info(message, self.folder, days, megabytes)
         self._stopped = False
         self._thread = threading.Thread(target=self._work, name="upload-store", daemon=True)
         self._thread.start()

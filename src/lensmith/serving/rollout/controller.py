@@ -3,11 +3,12 @@
 import asyncio
 import logging
 import time
+from pathlib import Path
 from typing import Any
 
 from lensmith.errors import LensmithError
 from lensmith.rollout.sidecar_channel import SidecarChannel
-from lensmith.rollout.state import DesiredState
+from lensmith.rollout.state import CanaryRelease, DesiredState
 from lensmith.serving.execution.admission import AdmissionControl
 from lensmith.serving.execution.loaded_model import ModelVersion
 from lensmith.serving.execution.model_manager import ModelManager
@@ -93,15 +94,11 @@ class RolloutController:
                 self._end_canary()
         elif (canary is None or canary.rollout.id != rollout.id) and state.challenger_path is not None:
             self._end_canary()
-            await self._begin_canary(state)
+            await self._begin_canary(rollout, state.challenger_path)
 
-    async def _begin_canary(self, state: DesiredState) -> None:
-        rollout, path = state.rollout, state.challenger_path
-        assert rollout is not None
-        assert path is not None
-        champion = self._models.active
+    async def _begin_canary(self, rollout: CanaryRelease, path: Path) -> None:
+        champion, identity = self._models.active, ModelVersion(rollout.name, rollout.challenger)
         try:
-            identity = ModelVersion(state.name, rollout.challenger)
             model, _ = await self._models.load_and_warm(path, self._admission.pool.warm, identity)
         except Exception as error:
             self.split.canary = Canary(rollout, champion, None)

@@ -52,7 +52,7 @@ class CanarySplit:
 
     def fall_back(self, state: State, fault: BaseException) -> LoadedModel | None:
         """Count that a request's model failed; the champion where the challenger failed, else None."""
-        if (found := self._canary_and_role(state)) is not None:
+        if (found := self._canary_and_role(state.get(ROLE, ""))) is not None:
             canary, role = found
             canary.count_failure(role, fault)
             self._metrics.requests.labels(role, "failed").inc()
@@ -62,7 +62,7 @@ class CanarySplit:
     def count_prediction(self, request: Request, image: bytes | Tensor, found: TimedPrediction) -> None:
         """Count the prediction for one image (encoded, or float32 (3, S, S)); in shadow mode submit a copy of it."""
         state = request.scope["state"]
-        if (routed := self._canary_and_role(state)) is None:
+        if (routed := self._canary_and_role(state.get(ROLE, ""))) is None:
             return
         canary, role = routed
         state[HAS_PREDICTION] = True
@@ -73,14 +73,18 @@ class CanarySplit:
     def count_request(self, state: State, status: int, seconds: float) -> None:
         """Count a request that has ended, `seconds` after its headers."""
         # A batch without a usable image is answered, too, but not by a model.
-        if status < 400 and state.get(HAS_PREDICTION) and (routed := self._canary_and_role(state)) is not None:
+        if (
+            status < 400
+            and state.get(HAS_PREDICTION)
+            and (routed := self._canary_and_role(state.get(ROLE, ""))) is not None
+        ):
             canary, role = routed
             canary.count_answer(role, seconds if state.get("images", 1) == 1 else None)
             self._metrics.requests.labels(role, "answered").inc()
 
     def count_feedback(self, tag: str, right: bool) -> None:
         """Count whether an answer was correct; its tag names rollout and role, see `ROLE`."""
-        if (routed := self._canary_and_role({ROLE: tag})) is not None:
+        if (routed := self._canary_and_role(tag)) is not None:
             canary, role = routed
             canary.count_feedback(role, right)
 
@@ -92,7 +96,7 @@ class CanarySplit:
             label: true label, one of the champion's or of the model that answered.
             answered: label that was answered.
         """
-        routed = self._canary_and_role({ROLE: tag})
+        routed = self._canary_and_role(tag)
         if routed is None or routed[1] != "challenger":
             return label
         mapping = routed[0].rollout.mapping
@@ -100,9 +104,9 @@ class CanarySplit:
             return answered
         return next((own for own, champions in mapping.items() if champions == label), label)
 
-    def _canary_and_role(self, state: State) -> tuple[Canary, Role] | None:
-        """The canary, and a request's role in it; None for a request that had no part in the present rollout."""
-        rollout, _, role = state.get(ROLE, "").rpartition("/")
+    def _canary_and_role(self, tag: str) -> tuple[Canary, Role] | None:
+        """The canary, and a request's role in it by its tag; None where it had no part in the present rollout."""
+        rollout, _, role = tag.rpartition("/")
         canary = self.canary
         return (canary, cast(Role, role)) if canary is not None and rollout == canary.rollout.id else None
 

@@ -1,9 +1,13 @@
 """`/v2/…`: the Open Inference Protocol, version 2, over HTTP, with binary tensors and classification."""
 
 import math
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
+import numpy as np
 from fastapi import FastAPI
+from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -13,8 +17,7 @@ from lensmith.serving.problems import ProblemError, ProblemWithError
 from lensmith.serving.routes.classify import BINARY
 from lensmith.serving.routes.fast_path import PREDICT_FAILURES, add_fast_route, json_response
 from lensmith.serving.routes.json_body import body_of, json_limit, schema_of
-from lensmith.serving.routes.open_inference_answer import write
-from lensmith.serving.routes.open_inference_request import ParsedRequest, of_image, read
+from lensmith.serving.routes.open_inference_request import LENGTH, ParsedRequest, RequestedOutput, of_image, read
 from lensmith.serving.routes.open_inference_schema import (
     CLASS_ID,
     IMAGE,
@@ -26,6 +29,7 @@ from lensmith.serving.routes.open_inference_schema import (
     Live,
     ModelMetadata,
     ModelReady,
+    OutputTensor,
     Ready,
     ServerMetadata,
     TensorMetadata,
@@ -101,10 +105,7 @@ def add_open_inference(app: FastAPI, service: Service) -> None:
             del body  # the images have been copied from it
             await service.count_against_quota(request, len(asked.images))
             found = await answer(request, asked, model)
-        content, head = write(asked, found, model, request.scope["state"]["request_id"])
-        if head is None:
-            return Response(content, media_type="application/json")
-        return Response(content, headers={JSON_BYTES: str(head)}, media_type="application/octet-stream")
+        return _response(asked, found, model, request.scope["state"]["request_id"])
 
     async def answer(request: Request, asked: ParsedRequest, model: LoadedModel) -> list[TimedPrediction]:
         if len(asked.images) == 1:
@@ -127,6 +128,51 @@ def add_open_inference(app: FastAPI, service: Service) -> None:
         add(f"{path}/ready", model_ready, ModelReady, [401, 403, 404, 503], method="GET", parameters=parts)
         parameters = [*parts, _JSON_BYTES]
         add(f"{path}/infer", infer, InferResponse, PREDICT_FAILURES, parameters=parameters, requestBody=_BODY)
+
+
+def _response(asked: ParsedRequest, found: Sequence[TimedPrediction], model: LoadedModel, request_id: str) -> Response:
+    outputs, raw = [], []
+    for wanted in asked.outputs:
+        datatype, values = _output(wanted, found)
+        if wanted.binary:
+            raw.append(_as_bytes(values))
+            content: dict[str, Any] = {"parameters": {"binary_data_size": len(raw[-1])}}
+        else:
+            content = {"data": values.ravel().tolist()}
+        outputs.append(OutputTensor(name=wanted.name, datatype=datatype, shape=list(values.shape), **content))
+    answer = InferResponse(
+        model_name=model.name,
+        model_version=model.version,
+        id=request_id if asked.id is None else asked.id,
+        outputs=outputs,
+    )
+    head = to_json(answer, exclude_none=True)
+    if not raw:
+        return Response(head, media_type="application/json")
+    return Response(head + b"".join(raw), 200, {JSON_BYTES: str(len(head))}, "application/octet-stream")
+
+
+def _output(wanted: RequestedOutput, found: Sequence[TimedPrediction]) -> tuple[str, np.ndarray[Any, np.dtype[Any]]]:
+    """Datatype and values of an output: float32 (N, C), int64 (N,), or object (N,) or (N, classes) of texts."""
+    predictions = [each.prediction for each in found]
+    if wanted.classes:
+        texts = [
+            [f"{one.confidence:f}:{one.class_id}:{one.label}" for one in each.top[: wanted.classes]]
+            for each in predictions
+        ]
+        return "BYTES", np.array(texts, dtype=object)
+    if wanted.name == PROBABILITIES:
+        return "FP32", np.stack([each.probabilities for each in predictions if each.probabilities is not None])
+    if wanted.name == CLASS_ID:
+        return "INT64", np.array([each.class_id for each in predictions], dtype=np.int64)
+    return "BYTES", np.array([each.label for each in predictions], dtype=object)
+
+
+def _as_bytes(values: np.ndarray[Any, np.dtype[Any]]) -> bytes:
+    if values.dtype != object:
+        return values.astype(values.dtype.newbyteorder("<")).tobytes()
+    encoded = [str(each).encode() for each in values.ravel()]
+    return b"".join(LENGTH.pack(len(each)) + each for each in encoded)
 
 
 def _json_bytes(request: Request) -> int | None:

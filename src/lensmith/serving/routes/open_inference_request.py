@@ -24,7 +24,8 @@ from lensmith.serving.routes.open_inference_schema import (
 
 MAX_VALUES = 1_000_000
 """Largest number of values in a JSON part: six tensors of 3 × 224 × 224. More are sent in binary."""
-_LENGTH = struct.Struct("<I")
+LENGTH = struct.Struct("<I")
+"""Length of an element of BYTES, before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +139,8 @@ def _split(raw: memoryview, count: int) -> list[bytes]:
     elements: list[bytes] = []
     at = 0
     while at < len(raw) and len(elements) <= count:
-        end = at + _LENGTH.size
-        length = _LENGTH.unpack_from(raw, at)[0] if end <= len(raw) else len(raw)
+        end = at + LENGTH.size
+        length = LENGTH.unpack_from(raw, at)[0] if end <= len(raw) else len(raw)
         if end + length > len(raw):
             raise _wrong("whole elements, each behind its length in 4 bytes; the last one is cut")
         elements.append(bytes(raw[end : end + length]))
