@@ -1,4 +1,4 @@
-"""Clients that leave, and clients that send as slowly as they can."""
+"""Clients that leave, that send as slowly as they can, and that send many requests."""
 
 import socket
 import struct
@@ -220,3 +220,22 @@ def test_uploads_that_stop_short_of_their_end_take_no_more_memory_than_is_set_as
     assert peak < before + 50 * 3
     eventually(lambda: sample(service.url, "lensmith_requests_in_flight") == 1)
     assert ask(service.url, "/predict", picture)[0] == 200
+
+
+@pytest.mark.timeout(3600)
+def test_memory_does_not_grow_with_requests(serve: Serve, predict: bytes) -> None:
+    requests = sized(3000, 200_000)
+    service = serve()
+    held = []
+    with Load(service.url, predict) as clients:
+        for tenth in range(1, 11):
+            clients.until(requests * tenth // 10, timeout_s=1800)
+            held.append(usage(service.process.pid))
+        outcome = clients.stop()
+    figures(answered=outcome.answered, rss_mb=[each.rss_mb for each in held], p99_ms=outcome.p99_ms())
+    assert outcome.lost == []
+    assert set(outcome.statuses) == {200}
+    warm = held[1]
+    assert held[-1].rss_mb < warm.rss_mb * 1.05
+    assert held[-1].files <= warm.files + 1
+    assert held[-1].threads == warm.threads

@@ -388,8 +388,7 @@ def test_a_refusal_is_told_in_plain_words_and_the_picture_sent_again_when_its_ti
         assert "Nothing is wrong with the picture" in browser.find_element(By.ID, "failed-detail").text
         WebDriverWait(browser, 10).until(lambda _: again.is_enabled() and again.text == "Send again")
         again.click()
-        WebDriverWait(browser, 10).until(lambda page: page.find_element(By.ID, "summary").text != "")
-        assert answered(browser) == "red"
+        wait_for_answer(browser, "red")
 
 
 def test_a_used_up_quota_counts_down(browser: "webdriver.Chrome", colour_bundle: Bundle, colours: Path) -> None:
@@ -416,8 +415,7 @@ def test_a_service_that_is_gone_is_told_and_found_again(
     with start_service(colour_bundle.path, port=urlsplit(service.url).port):
         WebDriverWait(browser, 20).until(lambda _: live.get_attribute("data-state") == "shown")
         browser.find_element(By.ID, "again").click()
-        WebDriverWait(browser, 10).until(lambda page: page.find_element(By.ID, "summary").text != "")
-        assert answered(browser) == "red"
+        wait_for_answer(browser, "red")
 
 
 def test_a_token_is_asked_for_where_one_is_needed_and_kept_for_the_tab(
@@ -447,8 +445,7 @@ def test_a_token_is_asked_for_where_one_is_needed_and_kept_for_the_tab(
         # The right one: the picture that waited is answered.
         field.clear()
         field.send_keys(f"Bearer {token(scope='predict')}", Keys.ENTER)
-        WebDriverWait(browser, 10).until(lambda page: page.find_element(By.ID, "summary").text != "")
-        assert answered(browser) == "red"
+        wait_for_answer(browser, "red")
         assert not form.is_displayed()
         assert "colours" in browser.find_element(By.ID, "model").text
         assert "Bearer $TOKEN" in browser.find_element(By.ID, "command").text
@@ -569,6 +566,12 @@ def requested_urls(browser: "webdriver.Chrome") -> Iterator[str]:
 def wait_for_model(browser: "webdriver.Chrome") -> None:
     """Wait until the page knows what is served."""
     WebDriverWait(browser, 10).until(lambda page: page.find_element(By.ID, "model").text != "")
+
+
+def wait_for_answer(browser: "webdriver.Chrome", label: str) -> None:
+    """Wait until the page shows an answer, with this label first."""
+    WebDriverWait(browser, 10).until(lambda page: page.find_element(By.ID, "summary").text != "")
+    assert answered(browser) == label
 
 
 def answered(browser: "webdriver.Chrome") -> str:

@@ -89,13 +89,8 @@ class Predictor:
     ) -> list[TimedPrediction | ProblemError]:
         """Classify the images of one request, in their order; an image that cannot be used fails alone.
 
-        At most as many of them wait as are classified at once, so that requests of single images come between.
-
-        Args:
-            request: the request, after its body has been read.
-            images: encoded bytes, or float32 (3, S, S), normalised, of each image.
-            top_k: number of classes to name.
-            model: the model that `select_model` returned.
+        At most as many of them wait as are classified at once, so that requests of single images come between. The
+        arguments are those of `predict`; each image is encoded, or float32 (3, S, S), normalised.
 
         Raises:
             ProblemError: overloaded, before the first image.

@@ -1,5 +1,6 @@
 """Models whose engines are functions of the test."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,23 @@ from lensmith.bundle.format import Bundle
 from lensmith.inference.classifier import Classifier
 from lensmith.inference.engine import FakeEngine
 from lensmith.serving.execution.loaded_model import LoadedModel
+from lensmith.serving.execution.thread_pool import Pool
+
+
+@pytest.fixture(autouse=True)
+def _closed_pools(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The threads of a test's pools end with it."""
+    pools: list[Pool] = []
+    start = Pool.__init__
+
+    def note(pool: Pool, threads: int, max_batch: int) -> None:
+        pools.append(pool)
+        start(pool, threads, max_batch)
+
+    monkeypatch.setattr(Pool, "__init__", note)
+    yield
+    for pool in pools:
+        pool.close()
 
 
 @pytest.fixture

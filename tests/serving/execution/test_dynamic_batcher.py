@@ -28,7 +28,6 @@ async def test_a_free_executor_takes_what_is_ready_at_once_and_never_more_than_t
     blocking.release()
     found = await asyncio.gather(first, *others)
     assert {each.batch for each in found} == {1, 4, 2}
-    pool.close()
     assert blocking.sizes == [1, 4, 2]
 
 
@@ -42,7 +41,6 @@ async def test_what_is_predicted_counts_batches_and_not_images(model_of: ModelOf
     alone, behind_8 = pool.predicted_s(), pool.predicted_s(ahead=8)
     assert alone >= 0.02
     assert 0.06 <= behind_8 < 8 * alone
-    pool.close()
 
 
 async def test_what_is_predicted_knows_of_decoding(model_of: ModelOf, red_png: bytes) -> None:
@@ -58,7 +56,6 @@ async def test_what_is_predicted_knows_of_decoding(model_of: ModelOf, red_png: b
     assert pool.predicted_s() == pytest.approx(0.611)
     release.set()
     await asyncio.gather(*answers)
-    pool.close()
 
 
 async def test_what_is_decoded_waits_for_batches_alone(
@@ -73,7 +70,6 @@ async def test_what_is_decoded_waits_for_batches_alone(
     assert pool.predicted_s() == pytest.approx(0.18)
     blocking.release()
     await asyncio.gather(*answers)
-    pool.close()
 
 
 async def test_how_long_decoding_takes_is_learnt(model_of: ModelOf, red_png: bytes) -> None:
@@ -82,7 +78,6 @@ async def test_how_long_decoding_takes_is_learnt(model_of: ModelOf, red_png: byt
     for _ in range(40):
         await pool.submit(Job(model, red_png, 1))
     assert pool.predicted_s() < 2
-    pool.close()
 
 
 def test_no_size_of_batch_stays_dark() -> None:
@@ -96,7 +91,6 @@ def test_no_size_of_batch_stays_dark() -> None:
     for _ in range(60):  # with images alone, as others are let in no more
         pool._note_time(0.01)
     assert pool.batch_s(4) == pytest.approx(0.04, rel=0.1)
-    pool.close()
 
 
 @pytest.mark.parametrize(
@@ -127,7 +121,6 @@ def test_another_model_is_warmed_in_every_size_and_changes_nothing_that_was_lear
     pool.warm(model_of(answer))
     assert sizes == [1, 2, 3, 4]
     assert [pool.batch_s(size) for size in range(5)] == learnt
-    pool.close()
 
 
 async def test_decoded_images_that_came_too_late_or_whose_client_left_are_in_no_batch(
@@ -147,7 +140,6 @@ async def test_decoded_images_that_came_too_late_or_whose_client_left_are_in_no_
     found = await asyncio.gather(first, *others)
     assert [each.batch for each in found] == [1, 2, 2]
     assert (pool.running, pool.waiting) == (0, 0)
-    pool.close()
     assert blocking.sizes == [1, 2]
 
 

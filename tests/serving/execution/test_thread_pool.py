@@ -31,7 +31,6 @@ async def test_a_job_gets_the_answer_that_the_classifier_gives(classifier: Class
     assert found.prediction.top == offline.top
     assert (found.batch, pool.running, pool.waiting) == (1, 0, 0)
     assert min(found.decode_s, found.inference_s, found.queue_s) > 0
-    pool.close()
 
 
 async def test_a_prepared_tensor_is_answered_as_its_image_is(classifier: Classifier, red_png: bytes) -> None:
@@ -39,7 +38,6 @@ async def test_a_prepared_tensor_is_answered_as_its_image_is(classifier: Classif
     of_image = await pool.submit(Job(model, red_png, 3))
     of_tensor = await pool.submit(Job(model, model.prepare(red_png), 3))
     assert of_image.prediction.top == of_tensor.prediction.top
-    pool.close()
 
 
 async def test_no_more_images_are_worked_on_at_once_than_there_are_threads(model_of: ModelOf, red_png: bytes) -> None:
@@ -55,7 +53,6 @@ async def test_no_more_images_are_worked_on_at_once_than_there_are_threads(model
 
     model = model_of(answer)
     await asyncio.gather(*(pool.submit(Job(model, red_png, 1)) for _ in range(100)))
-    pool.close()
     assert most <= 3
     assert all(name.startswith("classify") for name in names)
 
@@ -70,7 +67,6 @@ async def test_an_image_that_cannot_be_read_fails_alone(
     assert isinstance(found[1], ImageError)
     assert [each.prediction.class_id for each in (found[0], found[2])] == [0, 0]  # type: ignore[union-attr]
     assert (pool.running, pool.waiting) == (0, 0)
-    pool.close()
 
 
 async def test_an_engine_that_fails_fails_its_images_and_the_threads_go_on(model_of: ModelOf, red_png: bytes) -> None:
@@ -86,7 +82,6 @@ async def test_an_engine_that_fails_fails_its_images_and_the_threads_go_on(model
     broken.clear()
     assert (await pool.submit(Job(model, red_png, 1))).prediction.class_id == 0
     assert (pool.running, pool.waiting) == (0, 0)
-    pool.close()
 
 
 async def test_an_image_whose_deadline_passed_while_it_waited_is_not_worked_on(
@@ -103,7 +98,6 @@ async def test_an_image_whose_deadline_passed_while_it_waited_is_not_worked_on(
     await asyncio.gather(running, in_time)
     assert blocking.sizes == [1, 1]
     assert (pool.running, pool.waiting) == (0, 0)
-    pool.close()
 
 
 async def test_a_job_given_up_while_it_waits_frees_its_place_and_bytes_and_is_never_run(
@@ -119,7 +113,6 @@ async def test_a_job_given_up_while_it_waits_frees_its_place_and_bytes_and_is_ne
     assert (pool.running, pool.waiting, left.image) == (1, 0, None)
     blocking.release()
     await running
-    pool.close()
     assert blocking.sizes == [1]
 
 
@@ -135,7 +128,6 @@ async def test_a_job_given_up_while_it_runs_keeps_its_place_until_it_ends(
     blocking.release()
     await pool.submit(Job(model, red_png, 1))
     assert (pool.running, pool.waiting) == (0, 0)
-    pool.close()
 
 
 async def test_with_batches_a_free_thread_takes_its_share_of_what_waits(
@@ -147,7 +139,6 @@ async def test_with_batches_a_free_thread_takes_its_share_of_what_waits(
     others = [pool.submit(Job(model, red_png, 1)) for _ in range(6)]
     blocking.release()
     found = await asyncio.gather(first, *others)
-    pool.close()
     assert [each.batch for each in found] == [1, 4, 4, 4, 4, 2, 2]
     assert blocking.sizes == [1, 4, 2]
 
@@ -166,7 +157,6 @@ async def test_images_of_two_models_are_never_answered_in_one_run(
     assert [each.prediction.class_id for each in found] == [0, 1, 0, 1]
     assert [each.batch for each in found] == [2, 2, 2, 2]
     await blocker
-    pool.close()
 
 
 async def test_the_predicted_time_grows_with_what_is_under_way(
@@ -182,7 +172,6 @@ async def test_the_predicted_time_grows_with_what_is_under_way(
     blocking.release()
     await asyncio.gather(*answers)
     assert pool.predicted_s() > 0
-    pool.close()
 
 
 def test_an_image_is_predicted_to_end_with_those_that_are_answered_together_with_it() -> None:
@@ -191,7 +180,6 @@ def test_an_image_is_predicted_to_end_with_those_that_are_answered_together_with
     pool.running, pool.waiting = 2, 6
     # Seven before it for two threads, and then a batch of four.
     assert pool.predicted_s() == pytest.approx((7 / 2 + 4) * 0.01)
-    pool.close()
 
 
 def test_a_single_stall_darkens_the_prediction_little_and_a_lasting_slowness_fully() -> None:
@@ -202,7 +190,6 @@ def test_a_single_stall_darkens_the_prediction_little_and_a_lasting_slowness_ful
     for _ in range(60):
         pool._note_time(0.1)
     assert pool.image_s == pytest.approx(0.1, rel=0.05)
-    pool.close()
 
 
 @EITHER_POOL
@@ -217,7 +204,6 @@ async def test_a_thread_that_waits_keeps_no_model_alive(
         while gone() is not None:  # a thread may just be noting how long it took
             await asyncio.sleep(0.01)
             gc.collect()
-    pool.close()
 
 
 def test_a_model_is_warmed_on_all_threads_at_once_alone_and_in_the_largest_batch(model_of: ModelOf) -> None:
@@ -234,4 +220,3 @@ def test_a_model_is_warmed_on_all_threads_at_once_alone_and_in_the_largest_batch
     pool.warm(model_of(answer))
     assert sorted(sizes) == [1, 1, 1, 1, 4, 4, 4, 4]
     assert (pool.image_s, pool.running, pool.waiting) == (0.1, 0, 0)
-    pool.close()
