@@ -5,6 +5,7 @@ import logging
 import signal
 import sys
 import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +21,8 @@ from lensmith.serving.auth.rate_limit import MemoryRateLimiter, Rate
 from lensmith.serving.problems import ProblemError
 
 pytestmark = pytest.mark.anyio
+
+OfRedis = Callable[..., Quota]
 
 
 def settings(**given: Any) -> ServeSettings:
@@ -197,14 +200,22 @@ class Asked:
         return self.now
 
 
-def of(server: RedisServer, quota: str = "5/hour") -> Quota:
-    made = Quota.of(settings(quota=quota, quota_store=server.url), authenticated=True)
-    assert made is not None
-    return made
+@pytest.fixture
+async def of(redis: RedisServer) -> AsyncIterator[Callable[..., Quota]]:
+    """`of("5/hour")`: such a quota, counted in that Redis."""
+    made: list[Any] = []
+
+    def make(quota: str = "5/hour") -> Any:
+        made.append(Quota.of(settings(quota=quota, quota_store=redis.url), authenticated=True))
+        return made[-1]
+
+    yield make
+    for each in made:
+        await each.close()
 
 
-async def test_replicas_share_one_count(redis: RedisServer) -> None:
-    one, two, other = of(redis), of(redis), of(redis, "3/hour")
+async def test_replicas_share_one_count(of: OfRedis) -> None:
+    one, two, other = of(), of(), of("3/hour")
     found = [await taken(quota) for quota in (one, two, one, two, one)]
     assert found == [None] * 5
     for quota in (one, two):
@@ -214,44 +225,31 @@ async def test_replicas_share_one_count(redis: RedisServer) -> None:
     assert await taken(one, "another", 5) is None
     assert await taken(two, "another", 1) is not None
     assert await taken(other) is None  # another quota is another count
-    for quota in (one, two, other):
-        await quota.close()
 
 
-async def test_many_at_once_are_let_in_as_often_as_the_quota_says(redis: RedisServer) -> None:
-    one, two = of(redis, "100/hour"), of(redis, "100/hour")
+async def test_many_at_once_are_let_in_as_often_as_the_quota_says(of: OfRedis) -> None:
+    one, two = of("100/hour"), of("100/hour")
     found = await asyncio.gather(*(taken((one, two)[number % 2]) for number in range(300)))
     assert found.count(None) == 100
-    await one.close()
-    await two.close()
 
 
-def test_redis_learns_no_names_and_what_is_counted_expires(redis: RedisServer) -> None:
-    server = redis
+async def test_redis_learns_no_names_and_what_is_counted_expires(redis: RedisServer, of: OfRedis) -> None:
+    from redis.asyncio import Redis
 
-    async def look() -> tuple[list[bytes], int]:
-        import redis.asyncio
-
-        quota = of(server, "5/minute")
-        await quota.take("robot@example.org")
-        async with redis.asyncio.Redis.from_url(server.url) as client:
-            keys: list[bytes] = await client.keys("*")
-            left_s = int(await client.ttl(keys[0]))
-        await quota.close()
-        return keys, left_s
-
-    keys, left_s = asyncio.run(look())
-    assert len(keys) == 1
-    assert b"robot" not in keys[0]
-    assert keys[0].startswith(b"lensmith-quota:")
+    await of("5/minute").take("robot@example.org")
+    async with Redis.from_url(redis.url) as client:
+        (key,) = await client.keys("*")
+        left_s = await client.ttl(key)
+    assert b"robot" not in key
+    assert key.startswith(b"lensmith-quota:")
     assert 0 < left_s <= 120
 
 
 async def test_when_redis_is_killed_and_comes_back_no_request_fails_and_both_are_said_once(
-    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    redis: RedisServer, of: OfRedis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "lensmith")
-    quota, other = of(redis), of(redis)
+    quota, other = of(), of()
     asked = Asked(quota, monkeypatch)
     assert await taken(quota, images=2) is None
     assert await taken(other, images=2) is None
@@ -275,14 +273,12 @@ async def test_when_redis_is_killed_and_comes_back_no_request_fails_and_both_are
     assert len(caplog.records) == 2
     assert [await taken(quota, "another") for _ in range(5)].count(None) == 4  # one is counted there already
     assert len(caplog.records) == 2
-    await quota.close()
-    await other.close()
 
 
 async def test_a_redis_that_hangs_costs_one_request_a_time_out_and_the_others_nothing(
-    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    redis: RedisServer, of: OfRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quota = of(redis, "1000/hour")
+    quota = of("1000/hour")
     asked = Asked(quota, monkeypatch)
     assert await taken(quota) is None
     redis.process.send_signal(signal.SIGSTOP)
@@ -300,43 +296,38 @@ async def test_a_redis_that_hangs_costs_one_request_a_time_out_and_the_others_no
     assert await taken(quota, "another", 1000) is None
     assert await taken(quota, "another", 1) is not None
     assert await taken(quota, "a third", 1) is None
-    await quota.close()
 
 
-async def test_a_redis_that_never_was_there_is_no_reason_not_to_start(redis: RedisServer) -> None:
+async def test_a_redis_that_never_was_there_is_no_reason_not_to_start(redis: RedisServer, of: OfRedis) -> None:
     redis.kill()
-    quota = of(redis)
+    quota = of()
     assert [await taken(quota) for _ in range(6)].count(None) == 5
-    await quota.close()
 
 
-def test_the_password_comes_from_the_environment_or_a_file_and_is_not_logged(
-    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+async def test_the_password_comes_from_the_environment_or_a_file_and_is_not_logged(
+    redis: RedisServer, of: OfRedis, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: Any
 ) -> None:
     from redis import Redis
 
     async def shares_a_count() -> bool:
-        one, two, caller = of(redis), of(redis), f"robot {time.monotonic_ns()}"
+        one, two, caller = of(), of(), f"robot {time.monotonic_ns()}"
         await one.take(caller, 5)
-        wait = await taken(two, caller)
-        await one.close()
-        await two.close()
-        return wait is not None
+        return await taken(two, caller) is not None
 
     with Redis.from_url(redis.url) as client:
         client.config_set("requirepass", "open sesame")
     caplog.set_level(logging.DEBUG)
-    assert not asyncio.run(shares_a_count())
+    assert not await shares_a_count()
     assert "AuthenticationError" in caplog.text
     monkeypatch.setenv("LENSMITH_REDIS_PASSWORD", "open barley")
-    assert not asyncio.run(shares_a_count())
+    assert not await shares_a_count()
     monkeypatch.delenv("LENSMITH_REDIS_PASSWORD")
     (tmp_path / "password").write_text("open sesame\n")
     monkeypatch.setenv("LENSMITH_REDIS_PASSWORD_FILE", str(tmp_path / "password"))
-    assert asyncio.run(shares_a_count())
+    assert await shares_a_count()
     monkeypatch.delenv("LENSMITH_REDIS_PASSWORD_FILE")
     monkeypatch.setenv("LENSMITH_REDIS_PASSWORD", "open sesame")
-    assert asyncio.run(shares_a_count())
+    assert await shares_a_count()
     assert "open" not in caplog.text
 
 
