@@ -101,7 +101,7 @@ def test_a_better_model_is_promoted_by_itself_though_a_sidecar_dies(stage: Stage
 def test_a_replica_that_dies_takes_nothing_with_it(stage: Stage, url: str) -> None:
     champion, version = stage.champion, stage.push(**SHUFFLED)
     with Traffic(url) as clients:
-        stage.begin(version, share=75)
+        stage.begin(version)
         eventually(lambda: clients.versions[version] > 250)
         dead, sidecars = stage.services[0].process, stage.sidecars()
         dead.kill()
