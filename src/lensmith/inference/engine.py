@@ -84,8 +84,7 @@ class OnnxRuntimeEngine(Engine):
         self._input = self._session.get_inputs()[0].name
         names = [output.name for output in self._session.get_outputs()]
         self._names = [names[0], FEATURES] if FEATURES in names else names[:1]
-        self.precision = precision
-        self.threads = threads
+        self.precision, self.threads = precision, threads
         if self.provider not in self._session.get_providers():  # it falls back silently
             raise RuntimeError(f"{self.provider} is in the package and does not start here")
 
@@ -166,8 +165,7 @@ class OpenVinoEngine(Engine):
             "NUM_STREAMS": streams,
         }
         self._model = openvino_core().compile_model(graph, "CPU", hints)
-        self.precision = precision
-        self.threads = threads
+        self.precision, self.threads = precision, threads
         self._has_features = any(FEATURES in output.names for output in self._model.outputs)
         # OpenVINO's Python binding completes its imports during a process's first inference, and threads that run that
         # at the same time deadlock.
