@@ -23,10 +23,12 @@ from lensmith.serving.execution.model_manager import ModelManager
 from lensmith.serving.execution.thread_pool import ThreadPool
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _short_trial() -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _short_trial() -> Iterator[None]:
     """Hundreds of services are started here, and none for its speed."""
-    autotune.TRIAL_S = 0.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(autotune, "TRIAL_S", 0.0)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -79,17 +79,20 @@ def test_a_run_ends_with_its_epochs_its_steps_or_its_patience(at: Position, fini
     assert at.finished == finished
 
 
-def test_plots_are_drawn_after_the_first_and_the_last_of_short_epochs(
-    quick: dict[str, Any], shared_colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("after_s", "epochs"), [(1e9, [1, 3]), (-1.0, [1, 2, 3])])
+def test_plots_are_drawn_after_the_first_and_the_last_epoch_and_where_they_are_old(
+    after_s: float, epochs: list[int], quick: dict[str, Any], shared_colours: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     drawn: list[int] = []
 
     def draw(history: list[dict[str, Any]], path: Path) -> None:
         drawn.append(history[-1]["epoch"])
         path.touch()
 
+    monkeypatch.setattr(end_of_epoch, "PLOT_AFTER_S", after_s)
     monkeypatch.setattr(end_of_epoch, "draw_curves", draw)
     monkeypatch.setattr(end_of_epoch, "draw_memory", lambda *_: None)
-    chosen = {**quick, "data": shared_colours, "out": tmp_path / "run", "epochs": 4}
+    chosen = {**quick, "data": shared_colours, "out": tmp_path / "run", "epochs": 3}
     Trainer().start(TrainSettings.model_validate(chosen))
-    assert drawn == [1, 4]
+    assert drawn == epochs

@@ -71,6 +71,7 @@ def test_processes_that_the_settings_ask_for_train_like_one(settings: Settings, 
         assert together["train_loss"] == pytest.approx(alone["train_loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_all_ranks_and_the_resumed_run_ends_with_the_same_bits(
     settings: Settings, at_step: AtStep, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
