@@ -99,6 +99,12 @@ def test_a_guard_has_nothing_against_a_challenger_that_is_not_at_fault(
     assert (assessment.action, assessment.guards[guard].state) == ("hold", state)
 
 
+def test_the_reason_names_both_error_rates() -> None:
+    reason = assess(counts(9000, failed=90), counts(1000, failed=60)).reason
+    assert "6.00%" in reason
+    assert "1.00%" in reason
+
+
 def test_a_slow_challenger_is_rolled_back_after_three_windows() -> None:
     slow = counts(650, whole_ms=400, work_ms=120)
     assert assess(counts(5850), part(slow, 500, 650)).action == "hold"

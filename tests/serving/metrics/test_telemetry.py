@@ -58,6 +58,7 @@ def test_the_model_the_load_and_the_process_are_described(client: TestClient) ->
     assert found["lensmith_abstained_total", labels()] == 0
     assert found["lensmith_requests_in_flight", labels()] == 1  # the scrape itself
     assert found["process_resident_memory_bytes", labels()] > 1e6
+    assert found["lensmith_memory_limit_bytes", labels()] > found["lensmith_memory_bytes", labels()] > 1e7
 
 
 @pytest.mark.parametrize("seconds", [0.05, 0.2])
