@@ -261,7 +261,7 @@ def test_a_killed_training_is_resumed(
     file = written(train=train, evaluate=False, gate=False, **OFF)
     process = subprocess.Popen(
         [sys.executable, "-m", "lensmith", "pipeline", "run", str(file)], start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     errors: list[str] = []
     reading = threading.Thread(target=lambda: errors.extend(process.stderr or ()), daemon=True)
