@@ -1,5 +1,6 @@
 """File locks, between real processes."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,3 +38,14 @@ def test_a_lock_makes_no_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), locked(tmp_path / "gone" / ".lock"):
         pytest.fail("it was held")
     assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permission bits are POSIX's")
+def test_a_group_may_share_a_lock_unless_its_permissions_are_named(tmp_path: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        with locked(tmp_path / "shared"), locked(tmp_path / "private", mode=0o600):
+            modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == {"shared": 0o664, "private": 0o600}

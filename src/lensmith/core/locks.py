@@ -10,13 +10,13 @@ class LockTimeoutError(Exception):
 
 
 @contextmanager
-def locked(path: Path, timeout_s: float | None = None, mode: int = 0o644) -> Iterator[None]:
+def locked(path: Path, timeout_s: float | None = None, mode: int | None = None) -> Iterator[None]:
     """Hold the lock file `path` during the block.
 
     Args:
         path: lock file, made if it is missing; its folder must exist, since a lock must not make one.
         timeout_s: seconds to wait for another process; 0 tries once, None waits without limit.
-        mode: permission bits of a file that is made.
+        mode: permission bits of a file that is made; None: what the umask allows, so that a group may share it.
 
     Raises:
         LockTimeoutError: another process still holds it.
@@ -26,7 +26,7 @@ def locked(path: Path, timeout_s: float | None = None, mode: int = 0o644) -> Ite
     from filelock import FileLock, Timeout
 
     path.parent.stat()
-    lock = FileLock(path, mode=mode)
+    lock = FileLock(path) if mode is None else FileLock(path, mode=mode)
     try:
         lock.acquire(timeout=-1 if timeout_s is None else timeout_s)
     except Timeout:

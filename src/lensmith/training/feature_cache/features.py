@@ -180,7 +180,10 @@ class FeatureExtractor(ExitStack):
             if 2 * sum(lengths) > _MEMORY_SHARE * psutil.virtual_memory().available:
                 raise NoFeaturesError(str(error)) from error
             try:
-                flat = np.concatenate([block.reshape(-1) for block in compute(range(len(lengths)))])
+                # Filled block by block: a list of blocks beside their concatenation would take twice the memory.
+                flat = np.empty(sum(lengths), dtype=np.float16)
+                for end, block in zip(np.cumsum(lengths), compute(range(len(lengths))), strict=True):
+                    flat[end - block.size : end] = block.reshape(-1)
             except MemoryError:
                 raise NoFeaturesError("there is no memory for them") from error
         values = flat.reshape(len(samples), *self.split_point.shape)
