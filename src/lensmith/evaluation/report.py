@@ -184,7 +184,7 @@ def _thumbnail(file: Path) -> str:
 
 
 def _heat_picture(confusion: Ints) -> str:
-    """The confusion matrix as PNG: green correct, red wrong, stronger with the share of the true class."""
+    """The confusion matrix, int64 (C, C), as PNG: green correct, red wrong, stronger with the true class's share."""
     # One pixel a class, or a block of classes where the page has fewer pixels; a block shows its strongest cell.
     block = -(-len(confusion) // HEAT_PX)
     short = -len(confusion) % block

@@ -56,8 +56,9 @@ def read(path: Path) -> bytes:
 
 
 def decode(encoded: bytes, shortest_px: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode to an RGB picture, upright and opaque.
+    """Decode to an RGB picture, upright and opaque, of 8 bits a channel.
 
+    EXIF orientation is applied and transparency flattened on white; 16-bit values are scaled to 8 bits.
     With `shortest_px`, a JPEG is decoded at a reduced scale (the decoder's own 1/2, 1/4, 1/8) that keeps its shorter
     side at or above that many pixels, which is several times faster for photos.
 

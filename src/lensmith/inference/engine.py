@@ -292,7 +292,7 @@ def _verify_golden(bundle: Bundle, record: EngineRecord, engine: Engine) -> None
             return
         problem = f"a probability differs by {difference:.2g}, and {record.golden_tolerance:.2g} is allowed"
     raise BundleError(
-        f"The bundle {bundle.path} was expected to answer its golden samples as at the export.",
+        f"The bundle {bundle.path} was expected to answer its golden samples as it did when exported.",
         f"With {record.engine} {record.precision} {problem}.",
         "Export the run again on this machine, or name another engine.",
     )

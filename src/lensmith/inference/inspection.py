@@ -74,7 +74,7 @@ class Verified:
         """The error if an engine answered wrongly or none could run; else None."""
         if wrong := [f"{answer.engine}: {answer.reason}" for answer in self.answers if answer.state == "wrong"]:
             return BundleError(
-                f"Every engine of the bundle {self.path} was expected to answer its golden samples as at the export.",
+                f"Every engine of the bundle {self.path} was expected to answer its golden samples as when exported.",
                 " ".join(wrong),
                 "Export the run again on this machine, or name another engine.",
             )

@@ -203,10 +203,9 @@ class FeatureExtractor(ExitStack):
 
         def block(number: int) -> npt.NDArray[np.float16]:
             """float16 (N, …): the features of one block."""
-            its = samples[number]
-            return np.concatenate(
-                [self._batch(run, dataset, view, its[start : start + BATCH]) for start in range(0, len(its), BATCH)]
-            )
+            rows = samples[number]
+            parts = (rows[start : start + BATCH] for start in range(0, len(rows), BATCH))
+            return np.concatenate([self._batch(run, dataset, view, part) for part in parts])
 
         watch(done, len(dataset))
         blocks = map_in_order(block, numbers, threads, 2 * threads + 1, "features")
