@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -88,9 +89,7 @@ def desired_state(failed: int, decision: Decision | None = None, **more: Any) ->
     champion = ModelCounts(9000, 9, classes={0: 4500, 1: 4500}, right=180, wrong=20)  # type: ignore[arg-type]
     challenger = ModelCounts(1000 - failed, failed, classes={0: 490, 1: 500}, right=55, wrong=5)  # type: ignore[arg-type]
     for counts in (champion, challenger):
-        counts.classes, counts.latency, counts.work = (
-            type(counts.confidence)(found) for found in (counts.classes, fast, fast)
-        )
+        counts.classes, counts.latency, counts.work = (Counter(found) for found in (counts.classes, fast, fast))
     if rollout.shadow:
         challenger.compared, challenger.agreed = 1000, 950
     figures = RolloutGuards(rollout).assess(champion, challenger).figures
