@@ -54,7 +54,9 @@ class EngineRecord(BaseModel):
     drop: float | None = Field(None, description="accuracy lost against PyTorch on these images, in percentage points")
     agreement: float | None = Field(None, description="share of images with PyTorch's class, 0..1")
     largest_difference: float | None = Field(None, description="largest difference of a probability from PyTorch")
-    latency_ms: float | None = Field(None, description="median time from bytes to answer on one core, in milliseconds")
+    latency_ms: float | None = Field(
+        None, description="median time of one image alone on one core, from bytes to answer, in milliseconds"
+    )
     images_per_second: float | None = Field(None, description="throughput from bytes to answers on all cores allowed")
     memory_bytes: int | None = Field(None, description="growth of a process that loads and runs the engine")
     load_s: float | None = Field(None, description="time from files to the first answer, in seconds")

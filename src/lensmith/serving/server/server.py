@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 BACKLOG = 2048
 KEEP_ALIVE_S = 75
 """Seconds until an idle connection is closed: longer than proxies and pools in front, which then close it first."""
+ACCEPT_S, ACCEPT_BESIDE_OTHERS_S = 0.05, 0.15
+"""Seconds in which waiting connections are accepted before the sockets close, alone and beside other processes. The
+second is longer, as a supervisor that gets the same signal begins a little later."""
 CLOSE_NOTICE_S = 0.3
 """Seconds in which answers ask clients to close their keep-alive connections, before idle ones are shut."""
 
@@ -108,7 +111,7 @@ class Server(uvicorn.Server):
         if self._alone:
             for listener in sockets or ():
                 listener.listen(0)
-        await asyncio.sleep(0.05 if self._alone else 0.15)
+        await asyncio.sleep(ACCEPT_S if self._alone else ACCEPT_BESIDE_OTHERS_S)
         for closing in (*self.servers, *(sockets or ())):
             closing.close()
         self.service.drain()

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 KILL_MARGIN_S = 5.0
 """Seconds beyond the grace period until a worker that does not end is killed."""
 ACCEPT_S = 0.05
-"""Seconds in which connections that wait to be accepted are, before the sockets close."""
+"""Seconds in which waiting connections are accepted before the sockets close. Workers accept for longer."""
 
 
 class SignalInbox:
