@@ -247,7 +247,8 @@ class _EntryFiles:
             ValueError: another number of blocks was recorded.
         """
         crcs = [_WRITTEN + zlib.crc32(data[start:end].data) for start, end in itertools.pairwise(self.edges)]
-        return [number for number, pair in enumerate(zip(blocks, crcs, strict=True)) if pair[0] != pair[1]]
+        pairs = zip(blocks.tolist(), crcs, strict=True)
+        return [number for number, (recorded, crc) in enumerate(pairs) if recorded != crc]
 
     def _map(self, mode: Any) -> npt.NDArray[Any]:
         if not self.elements:

@@ -124,8 +124,8 @@ def _is_outdated(plot: Path) -> bool:
 
 def _validate(context: TrainingContext, batches: Batches, split_point: SplitPoint | None) -> ModelOutputs:
     learner, errors = context.learner, context.data_errors
-    model, ladder = learner.validation_model(split_point), learner.micro.inference_scheduler
-    found = compute_outputs(model, batches, learner.device, context.recorder.validating, ladder, learner.world)
+    model, scheduler = learner.validation_model(split_point), learner.micro.inference_scheduler
+    found = compute_outputs(model, batches, learner.device, context.recorder.validating, scheduler, learner.world)
     errors.leave_out(found.unreadable)
     errors.require_finite_validation(found.loss)
     return found
