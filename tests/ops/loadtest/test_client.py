@@ -1,7 +1,9 @@
 """What the client does to a server, and what it notes of each request."""
 
+import signal
 import socket
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -62,6 +64,16 @@ def test_so_many_clients_are_so_many_connections(server_of: Any, answer: Any) ->
     assert server.connections == 7
     assert set(record.outcome) == {200}
     assert set(server.bodies) == {b"picture"}
+
+
+def test_a_load_test_leaves_ctrl_c_to_its_caller_and_runs_in_any_thread(server_of: Any, answer: Any) -> None:
+    server = server_of(lambda number: answer(wait_s=0.01))
+    load, before = LoadProfile(duration_s=0.1, clients=1), signal.getsignal(signal.SIGINT)
+    send_load(*requests_to(server.url), load)
+    assert signal.getsignal(signal.SIGINT) is before
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(send_load, *requests_to(server.url), load).result().outcome
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_statuses_are_counted_apart(server_of: Any, answer: Any) -> None:

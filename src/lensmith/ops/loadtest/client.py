@@ -63,9 +63,14 @@ async def _send_load(
 ) -> RequestLog:
     loop = asyncio.get_running_loop()
     client = _Client(loop, target, requests, load)
-    with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # on Windows; not in the main thread
+    refusals = (NotImplementedError, RuntimeError, ValueError)  # on Windows; not in the main thread
+    with contextlib.suppress(*refusals):
         loop.add_signal_handler(signal.SIGINT, client.interrupt)
-    return await client.run(every_second)
+    try:
+        return await client.run(every_second)
+    finally:
+        with contextlib.suppress(*refusals):
+            loop.remove_signal_handler(signal.SIGINT)  # a uvloop that is closed would still swallow Ctrl-C
 
 
 class _Client:
