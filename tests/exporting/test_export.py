@@ -49,6 +49,7 @@ def test_the_bundle_is_complete_and_verified(exported: ExportResult, trained: Pa
     assert (manifest.reference.part, sum(manifest.reference.classes)) == ("val", manifest.metrics["images"])
 
 
+@pytest.mark.slow
 def test_it_answers_as_the_trained_network(exported: ExportResult, trained: Path, shared_colours: Path) -> None:
     run = Run.open(trained)
     model = backbone.rebuild(run.settings, 3, checkpoint.load(run.best)["model"])
@@ -116,6 +117,7 @@ def test_a_failed_replacement_keeps_the_old_one(
     assert [file.name for file in tmp_path.iterdir()] == ["bundle"]
 
 
+@pytest.mark.slow
 def test_an_unreadable_validation_image_is_left_out_of_the_comparison(
     trained: Path, colours: Path, tmp_path: Path
 ) -> None:

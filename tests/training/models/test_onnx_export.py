@@ -14,6 +14,7 @@ from lensmith.inference.engine import open_graph
 from lensmith.training.models.onnx_export import write_graph
 
 
+@pytest.mark.slow
 def test_the_graph_answers_as_the_module_for_every_batch_size_and_gives_no_features_unasked(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = timm.create_model("test_resnet", num_classes=7).eval()
