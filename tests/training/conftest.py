@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from lensmith.config import TrainSettings
-from lensmith.training import end_of_epoch, launch, worker
+from lensmith.training import checkpointing, end_of_epoch, launch, worker
 from lensmith.training.learner import Learner
 from lensmith.training.run_dir import checkpoint
 from lensmith.training.run_dir.run import Run
@@ -121,8 +121,8 @@ def equal() -> Callable[[Any, Any], bool]:
 @pytest.fixture
 def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs draw no plots, which takes longer than training."""
-    for name in ("draw_curves", "draw_memory"):
-        monkeypatch.setattr(end_of_epoch, name, lambda *_: None)
+    for module in (end_of_epoch, checkpointing):
+        monkeypatch.setattr(module, "draw_plots", lambda _: None)
 
 
 @pytest.fixture

@@ -1,14 +1,18 @@
 """Which epoch is the best, when the rate falls on a plateau, and when the run ends."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lensmith.config import TrainSettings
-from lensmith.training import end_of_epoch
+from lensmith.training import checkpointing, end_of_epoch
 from lensmith.training.end_of_epoch import next_epoch, update_best
 from lensmith.training.run_dir.progress import Position
+from lensmith.training.run_dir.run import Run
+from lensmith.training.signals import RunInterruptedError
 from lensmith.training.trainer import Trainer
 
 
@@ -86,13 +90,24 @@ def test_plots_are_drawn_after_the_first_and_the_last_epoch_and_where_they_are_o
 ) -> None:  # fmt: skip
     drawn: list[int] = []
 
-    def draw(history: list[dict[str, Any]], path: Path) -> None:
-        drawn.append(history[-1]["epoch"])
-        path.touch()
+    def draw(run: Run) -> None:
+        drawn.append(run.history()[-1]["epoch"])
+        run.curves.touch()
 
     monkeypatch.setattr(end_of_epoch, "PLOT_AFTER_S", after_s)
-    monkeypatch.setattr(end_of_epoch, "draw_curves", draw)
-    monkeypatch.setattr(end_of_epoch, "draw_memory", lambda *_: None)
+    monkeypatch.setattr(end_of_epoch, "draw_plots", draw)
     chosen = {**quick, "data": shared_colours, "out": tmp_path / "run", "epochs": 3}
     Trainer().start(TrainSettings.model_validate(chosen))
     assert drawn == epochs
+
+
+def test_plots_are_drawn_where_a_signal_stops_a_run(
+    quick: dict[str, Any], shared_colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+    monkeypatch.setattr(end_of_epoch, "draw_plots", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(checkpointing, "draw_plots", lambda run: drawn.append(run.history()[-1]["epoch"]))
+    chosen = {**quick, "data": shared_colours, "out": tmp_path / "run"}
+    with pytest.raises(RunInterruptedError):
+        Trainer().start(TrainSettings.model_validate(chosen))
+    assert drawn == [1]

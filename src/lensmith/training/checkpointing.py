@@ -16,6 +16,7 @@ from lensmith.training.microbatch.attempt import StepVerdict
 from lensmith.training.microbatch.rng_state import random_state, set_random_state
 from lensmith.training.models.state_dict import load_exactly
 from lensmith.training.run_dir import checkpoint
+from lensmith.training.run_dir.plots import draw_plots
 from lensmith.training.run_dir.progress import Figures, Position
 from lensmith.training.signals import EXIT_CODES, RunInterruptedError
 
@@ -63,6 +64,8 @@ class Checkpointer:
         own, step = self.context.interruption.received, self.context.state.position.step
         received = next(signal for signal in [own, *self.world.all_gather_object(own)] if signal is not None)
         self.context.recorder.event("interrupted", step=step, signal=received.name)
+        if self.world.is_rank_zero:
+            draw_plots(self.run)
         error = RunInterruptedError(
             f"The run {self.run.path} was to take {self.context.schedule.total_steps:,} steps.",
             f"{received.name} stopped it after step {step:,}, and it is saved.",

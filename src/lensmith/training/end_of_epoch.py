@@ -11,13 +11,13 @@ from lensmith.training.checkpointing import Checkpointer
 from lensmith.training.context import TrainingContext
 from lensmith.training.dataloading.dataset import Batches
 from lensmith.training.feature_cache.split_model import SplitPoint
-from lensmith.training.run_dir.plots import draw_curves, draw_memory
+from lensmith.training.run_dir.plots import draw_plots
 from lensmith.training.run_dir.progress import Figures, Position
 from lensmith.training.schedule import Phase
 from lensmith.training.validate import ModelOutputs, compute_outputs
 
 PLOT_AFTER_S = 10.0
-"""Seconds after which an epoch draws the plots anew, which takes longer than a short epoch; the last always does."""
+"""Seconds after which an epoch draws the plots anew, which takes longer than a short epoch; a run's end always does."""
 
 
 def finish_epoch(
@@ -84,8 +84,7 @@ def finish_epoch(
     next_epoch(position, settings, context.schedule.total_steps)
     state.figures = Figures()
     if world.is_rank_zero and (position.finished or _is_outdated(context.run.curves)):
-        draw_curves(context.run.history(), context.run.curves)
-        draw_memory(context.run.read_events("memory", "oom"), context.run.path / "memory.png")
+        draw_plots(context.run)
 
 
 def update_best(position: Position, score: float | None, in_last_phase: bool, settings: TrainSettings) -> bool:

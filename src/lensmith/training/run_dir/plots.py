@@ -3,6 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+from lensmith.training.run_dir.run import Run
+
+
+def draw_plots(run: Run) -> None:
+    """Draw a run's curves.png and memory.png from its events; before the first epoch is over, no file."""
+    if history := run.history():
+        draw_curves(history, run.curves)
+        draw_memory(run.read_events("memory", "oom"), run.path / "memory.png")
+
 
 def draw_curves(history: list[dict[str, Any]], path: Path) -> None:
     """Plot loss and accuracy of epoch events as a PNG, and mark the unfreezing and the best epoch."""
