@@ -99,7 +99,7 @@ class Manifest(BaseModel):
     preprocessing: Preprocessing = Field(description="resizing and normalisation, from a picture to the graph's input")
     temperature: float = Field(1.0, gt=0, description="temperature scaling: divisor of the logits before the softmax")
     calibration: dict[str, Any] = Field({}, description="confidence calibration: the fitted temperature and its effect")
-    abstention: Abstention | None = Field(None, description="threshold of abstention; null: no answer abstains")
+    abstention: Abstention | None = Field(None, description="threshold below which answers abstain; null: none")
     engines: tuple[EngineRecord, ...] = Field(min_length=1, description="engines by preference, then failed candidates")
     judged: dict[str, Any] = Field({}, description="the images on which the engines' accuracy was measured")
     machine: dict[str, Any] = Field({}, description="the machine on which the engines were measured")
