@@ -11,7 +11,7 @@ from lensmith.config import DemoSettings
 def demo(given: dict[str, Any]) -> Output:
     """Run every step on real images: fetch, check, train, export, evaluate, serve, classify.
 
-    Fashion-MNIST and an ImageNet EfficientNet-Lite0 that comes by pip; about two minutes on two cores.
+    Fashion-MNIST and an ImageNet EfficientNet-Lite0 that comes by pip; about a minute on two cores.
     """
     shown = api.demo(**given)
     yield shown

@@ -30,7 +30,7 @@ _STYLES = {
 }  # fmt: skip
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="Registered model, as flowers.")]
-_Reason = Annotated[str, typer.Option("--reason", help="Why, for the audit trail.")]
+_Reason = Annotated[str, typer.Option("--reason", help="Why, for the audit trail.", show_default=False)]
 
 
 def start(given: dict[str, Any]) -> Output:

@@ -28,6 +28,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     verb: ClassVar[str]
+    command: ClassVar[str] = ""
+    """Words after `lensmith` where they are other than the verb."""
     positional: ClassVar[tuple[str, ...]] = ()
     renamed: ClassVar[Mapping[str, str]] = {}
     """Old name of a setting, which is still read everywhere → its name."""
@@ -95,7 +97,7 @@ class Settings(BaseModel):
         if not found:
             return made
         raise SettingsError(
-            f"Usable settings were expected for `lensmith {cls.verb}`.",
+            f"Usable settings were expected for `lensmith {cls.command or cls.verb}`.",
             f"These arrived: {'; '.join(found)}.",
             "Correct them where they were given: flag, environment, recipe or lensmith.yaml.",
         ) from cause

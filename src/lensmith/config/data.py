@@ -11,7 +11,7 @@ from lensmith.config.values import Ratio
 class FetchSettings(Settings):
     """`lensmith data fetch`."""
 
-    verb = "fetch"
+    verb, command = "fetch", "data fetch"
     positional = ("name", "folder")
 
     name: str = Field(description="Data set: fashion-mnist, cifar10, flowers102, pets or digits.")
@@ -24,7 +24,7 @@ class FetchSettings(Settings):
 class SplitSettings(Settings):
     """`lensmith data split`."""
 
-    verb = "split"
+    verb, command = "split", "data split"
     positional = ("folder",)
 
     folder: Path = Field(description="Image folder, or a CSV of path,label.")

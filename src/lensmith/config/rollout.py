@@ -10,11 +10,11 @@ from lensmith.config.base import Settings
 class RolloutSettings(Settings):
     """`lensmith rollout start`."""
 
-    verb = "rollout"
+    verb, command = "rollout", "rollout start"
     positional: ClassVar[tuple[str, ...]] = ("name",)
 
     name: str = Field(min_length=1, description="Name of the registered model, as flowers.")
-    version: str = Field(description="Number of the challenger version; the alias champion names its rival.")
+    version: str = Field(description="Number of the challenger version; its rival is the one named champion.")
     share: float = Field(10.0, gt=0, le=100, description="Percent of the requests that the challenger gets.")
     shadow: bool = Field(False, description="Send the challenger copies of requests, and discard its answers.")
     auto_promote: bool = Field(False, description="Make the challenger champion automatically once its tests pass.")

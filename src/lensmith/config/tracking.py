@@ -25,7 +25,7 @@ class TrackingSettings(Settings):
 class TrackSettings(Settings):
     """`lensmith track ui`; `TrackingSettings` has the address of the runs."""
 
-    verb = "track_ui"
+    verb, command = "track_ui", "track ui"
 
     host: str = Field("127.0.0.1", description="Address to bind; MLflow has no authentication.")
     port: int = Field(5000, ge=0, le=65535, description="Port to bind; 0 picks a free one.")

@@ -186,7 +186,9 @@ def _report(result: CandidateResult) -> None:
     message = record.why
     if record.accuracy is not None:
         excluded = f", with {len(record.kept)} of its layers in fp32" if record.kept else ""
-        message = f"accuracy {record.accuracy:.4f}, {record.drop:+.2f} percentage points lost{excluded}"
+        message = (
+            f"accuracy {record.accuracy:.4f}, {-(record.drop or 0):+.2f} percentage points against PyTorch{excluded}"
+        )
     print(f"{record.name}: {message}", file=sys.stderr, flush=True)
 
 

@@ -90,7 +90,7 @@ def rollback(client: MlflowClient, name: str) -> AliasChange:
     named = aliases(client, name)
     if PREVIOUS not in named or named[PREVIOUS] == named.get(CHAMPION):
         raise RegistryError(
-            f"A last champion of {name} was expected, under the alias {PREVIOUS}.",
+            f"A previous champion of {name} was expected, under the alias {PREVIOUS}.",
             "There was none." if PREVIOUS not in named else f"{PREVIOUS} names the champion itself.",
             f"Name the version that is to serve: lensmith registry alias {name}@VERSION {CHAMPION}",
         )
