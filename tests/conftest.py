@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from fixtures.bundles import make_bundle
@@ -28,6 +29,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # A thousand small trainings start no side process; tests of tracking say where they track.
 os.environ.setdefault("LENSMITH_TRAIN_TRACKING", "none")
+
+# Examples of a property take as long as they take on a busy machine.
+hypothesis.settings.register_profile("without deadline", hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("without deadline")
 
 gc.disable()  # while a few thousand modules are imported, which stay
 

@@ -33,7 +33,6 @@ def parts_of(images: ImageSet) -> dict[str, str | None]:
     return {sample.path: sample.part for sample in images.samples}
 
 
-@settings(deadline=None)
 @given(sizes, ratios, seeds)
 def test_each_class_is_divided_to_within_one_image_of_the_ratio(counts: list[int], ratio: Ratio, seed: int) -> None:
     before = make(counts)
@@ -48,7 +47,7 @@ def test_each_class_is_divided_to_within_one_image_of_the_ratio(counts: list[int
         assert "val" in row or count == 1 or ratio[1] < ratio[2] or ratio[1] == 0
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(sizes, ratios, seeds)
 def test_neither_the_order_of_the_files_nor_another_class_moves_an_image(
     counts: list[int], ratio: Ratio, seed: int

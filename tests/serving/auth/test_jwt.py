@@ -9,7 +9,7 @@ from typing import Any
 
 import jwt
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fixtures.tokens import CLAIMS, EC, NOW, RSA, SECRET, authenticate, b64, bearer, hs256, jwk, pem, refused, token
@@ -176,7 +176,6 @@ def test_a_public_key_accepts_its_own_algorithm_and_no_other(
         assert refused(authenticator, bearer(text)).status == 401
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 @example(b"Bearer " + token().encode()[:-1] + b"\n")
 def test_no_header_whatever_is_a_fault_of_the_service(value: bytes) -> None:
@@ -190,7 +189,6 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(st.sampled_from([*CLAIMS, "nbf", "jti"]), JSON),
     st.dictionaries(st.sampled_from(["alg", "kid", "crit", "b64", "typ"]), JSON),
