@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lensmith.bundle.format import GOLDEN, EngineRecord, Manifest, seal
+from lensmith.bundle.format import GOLDEN, EngineRecord, Manifest, write
 from lensmith.bundle.golden import Golden
-from lensmith.core.files import replace_directory, staging_directory
 from lensmith.imaging.preprocessing import Preprocessing, preprocess
 from lensmith.inference.engine import open_graph
 from lensmith.ops.loadtest.images import synthetic_images
@@ -53,9 +52,7 @@ def make(folder: Path) -> Model:
     if not made.bundle.exists():
         print("making the model", file=sys.stderr, flush=True)
         _networks(made)
-        with staging_directory(made.bundle) as part:
-            seal(part, _bundle(part, made))
-            replace_directory(part, made.bundle)
+        write(made.bundle, lambda part: _bundle(part, made))
     return made
 
 

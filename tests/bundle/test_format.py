@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lensmith.bundle.format import GRAPH, MANIFEST, Bundle, require_free
+from lensmith.bundle.format import GOLDEN, GRAPH, MANIFEST, Bundle, Manifest, require_free, write
 from lensmith.bundle.golden import Golden
 from lensmith.errors import BundleError, OutputError
 from lensmith.inference.engine import FakeEngine, open_engine
@@ -139,3 +139,21 @@ def test_a_graph_that_no_hash_covers_is_refused(copy: Path) -> None:
     change(copy, files={})
     with pytest.raises(BundleError, match="has changed"):
         Bundle.load(copy)
+
+
+def test_a_bundle_is_written_whole_or_not_at_all(colour_bundle: Bundle, tmp_path: Path) -> None:
+    def build(folder: Path) -> Manifest:
+        for file in (GRAPH, GOLDEN):
+            shutil.copy(colour_bundle.path / file, folder)
+        return colour_bundle.manifest
+
+    def fail(folder: Path) -> Manifest:
+        build(folder)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write(tmp_path / "bundle", fail)
+    assert not list(tmp_path.iterdir())
+    assert write(tmp_path / "bundle", build).manifest.files == Bundle.load(tmp_path / "bundle").manifest.files
+    with pytest.raises(OutputError):
+        write(tmp_path / "bundle", build)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fixtures.pictures import encoded, photo
-from lensmith.imaging.decode import decode
+from lensmith.imaging.decoding import decode
 from lensmith.imaging.preprocessing import Preprocessing, normalise, pixels, preprocess, resize, shortest_side_px
 
 

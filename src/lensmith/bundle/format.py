@@ -13,6 +13,7 @@ and unpacks. No pickle anywhere. `make docs` writes docs/bundle.md and its schem
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from lensmith.bundle import archive
 from lensmith.bundle.drift import Reference
 from lensmith.bundle.golden import REMEDY, Golden
-from lensmith.core.files import atomic_write, sha256
+from lensmith.core.files import atomic_write, replace_directory, sha256, staging_directory
 from lensmith.core.machine import cache_dir
 from lensmith.core.text import first_line, listed
 from lensmith.errors import BundleError, OutputError
@@ -199,6 +200,23 @@ class Bundle:
     def pack(self, path: Path) -> Path:
         """Write the bundle as one zip file, whole or not at all."""
         return archive.pack(self.path, (*sorted(self.manifest.files), MANIFEST), path)
+
+
+def write(path: Path, build: Callable[[Path], Manifest]) -> Bundle:
+    """Write a bundle folder, whole or not at all.
+
+    Args:
+        path: folder to make; must not exist.
+        build: fills a staging folder and returns the manifest, without hashes.
+
+    Raises:
+        OutputError: `path` is taken.
+    """
+    require_free(path, replace=False)
+    with staging_directory(path) as staging:
+        made = seal(staging, build(staging))
+        replace_directory(staging, path)
+    return Bundle(path, made.manifest)
 
 
 def seal(folder: Path, manifest: Manifest) -> Bundle:

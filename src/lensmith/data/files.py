@@ -5,7 +5,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from lensmith.imaging.decode import SUFFIXES
+from lensmith.imaging.decoding import SUFFIXES
 
 SetAside = list[tuple[str, str]]
 """Path relative to the root, and reason, of each file that cannot be used."""

@@ -23,7 +23,7 @@ from lensmith.core.text import listed
 from lensmith.core.threads import map_in_order
 from lensmith.data.scan import ImageSet, Sample, scan
 from lensmith.errors import ImageError
-from lensmith.imaging.decode import decode, read
+from lensmith.imaging.decoding import decode, read
 
 Kind = Literal["label conflict", "leak", "unreadable", "empty", "duplicate", "set aside"]
 KINDS: dict[Kind, str] = {

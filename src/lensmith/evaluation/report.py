@@ -17,7 +17,7 @@ from lensmith.evaluation import scatter
 from lensmith.evaluation.confidence import TemperatureScaling
 from lensmith.evaluation.evaluation import Evaluation
 from lensmith.evaluation.metrics import Calibration, Ints, Metrics
-from lensmith.imaging.decode import decode, read
+from lensmith.imaging.decoding import decode, read
 
 MISTAKES = 24
 CHANGED = 24

@@ -24,7 +24,7 @@ from lensmith.errors import DataError, OutputError
 from lensmith.evaluation.evaluation import Evaluation
 from lensmith.evaluation.metrics import measure
 from lensmith.evaluation.report import write_report
-from lensmith.imaging.decode import read
+from lensmith.imaging.decoding import read
 from lensmith.inference.classifier import Classifier, load
 
 LATENCY_IMAGES = 30

@@ -37,7 +37,7 @@ from lensmith.exporting.formats.registry import FORMATS, require_free, write_for
 from lensmith.exporting.parity import Parity
 from lensmith.exporting.samples import evenly_spaced, features_of, stratified
 from lensmith.exporting.select_engine import max_drop_pp, select_engine, teacher_of
-from lensmith.imaging.decode import read
+from lensmith.imaging.decoding import read
 from lensmith.imaging.preprocessing import preprocess
 from lensmith.inference.classifier import Classifier
 from lensmith.inference.engine import open_graph

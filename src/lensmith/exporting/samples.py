@@ -12,7 +12,7 @@ from lensmith.core.machine import allowed_cores
 from lensmith.core.progress import track
 from lensmith.data.scan import ImageSet, Sample
 from lensmith.errors import ImageError
-from lensmith.imaging.decode import read
+from lensmith.imaging.decoding import read
 from lensmith.imaging.preprocessing import Preprocessing, Tensor, preprocess
 from lensmith.inference.classifier import Classifier
 

@@ -18,7 +18,7 @@ from lensmith.exporting.candidates import BASELINE, candidates
 from lensmith.exporting.evaluate_candidates import CandidateResult, EngineSearch
 from lensmith.exporting.openvino_graph import CONTROL_IMAGES
 from lensmith.exporting.samples import preprocess_samples, stratified
-from lensmith.imaging.decode import read
+from lensmith.imaging.decoding import read
 from lensmith.imaging.preprocessing import Tensor
 from lensmith.inference.benchmark import measure_all
 from lensmith.inference.classifier import Classifier

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from lensmith.imaging.decode import MAX_PIXELS, decode
+from lensmith.imaging.decoding import MAX_PIXELS, decode
 
 ResizeMode = Literal["crop", "letterbox", "squash"]
 Pixels = npt.NDArray[np.uint8]

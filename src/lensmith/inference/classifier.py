@@ -13,7 +13,7 @@ from lensmith.core.machine import allowed_cores
 from lensmith.core.result import Result
 from lensmith.core.threads import map_in_order
 from lensmith.errors import ImageError, SettingsError
-from lensmith.imaging.decode import MAX_PIXELS, read
+from lensmith.imaging.decoding import MAX_PIXELS, read
 from lensmith.imaging.preprocessing import Tensor, preprocess
 from lensmith.inference.engine import Engine, open_engine
 

@@ -22,7 +22,7 @@ from lensmith.config import TrainSettings
 from lensmith.core.machine import allowed_cores
 from lensmith.data.scan import ImageSet
 from lensmith.errors import ImageError, SettingsError
-from lensmith.imaging.decode import decoded_size
+from lensmith.imaging.decoding import decoded_size
 from lensmith.training.dataloading import augment
 from lensmith.training.dataloading.dataset import ImageDataset
 from lensmith.training.dataloading.sampler import Item

@@ -12,7 +12,7 @@ from PIL import Image
 from lensmith.core.array_cache import ArrayCache, NotCachedError
 from lensmith.data.split import prepare
 from lensmith.errors import ImageError
-from lensmith.imaging.decode import decode, decoded_size
+from lensmith.imaging.decoding import decode, decoded_size
 from lensmith.imaging.preprocessing import Preprocessing
 from lensmith.training.dataloading import augment, decode_cache
 from lensmith.training.dataloading.dataset import ImageDataset

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from lensmith.errors import DataError
-from lensmith.imaging.decode import read
+from lensmith.imaging.decoding import read
 
 SIDES = (500, 375)
 """Width and height of a synthetic image, in pixels: those of a typical photo of ImageNet."""

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from lensmith.data.scan import ImageSet, Sample
 from lensmith.errors import ImageError
-from lensmith.imaging.decode import decode, read
+from lensmith.imaging.decoding import decode, read
 from lensmith.imaging.preprocessing import Preprocessing, normalise, resize, shortest_side_px
 from lensmith.training.dataloading.augment import FACTORS, Augment
 from lensmith.training.dataloading.decode_cache import DecodedPictures

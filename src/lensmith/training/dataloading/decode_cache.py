@@ -1,7 +1,7 @@
 """Decode cache: pictures decoded once and stored, for the price of reading them in later epochs.
 
-It pays where files are large and epochs many; both are measured. Stored pixels are those that `imaging.decode` returns,
-so a run sees the same bits with the cache and without.
+It pays where files are large and epochs many; both are measured. Stored pixels are those of `imaging.decoding`, so a run
+sees the same bits with the cache and without.
 """
 
 import time
@@ -20,7 +20,7 @@ from lensmith.core.machine import allowed_cores
 from lensmith.core.threads import map_in_order
 from lensmith.data.scan import ImageSet, Sample, identity
 from lensmith.errors import ImageError
-from lensmith.imaging.decode import decode, decoded_size, read
+from lensmith.imaging.decoding import decode, decoded_size, read
 from lensmith.imaging.preprocessing import Pixels
 
 BLOCK = 64
@@ -86,7 +86,7 @@ def load_or_decode(
     Args:
         images: the set of images.
         samples: samples to decode.
-        shortest_px: shorter side in pixels, see `imaging.decode`.
+        shortest_px: shorter side in pixels, see `imaging.decoding`.
         store: cache on disk.
         watch: progress callback: pictures done, of how many. An exception stops the work; finished blocks stay cached.
 

@@ -13,7 +13,7 @@ from typing import Any
 from lensmith.core.helper_process import HelperError, answer_request, run_helper
 from lensmith.core.text import first_line
 from lensmith.errors import GateError
-from lensmith.imaging.decode import read
+from lensmith.imaging.decoding import read
 from lensmith.inference.classifier import Classifier, load
 
 MIN_ROUNDS, MAX_ROUNDS = 9, 60

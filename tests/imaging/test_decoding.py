@@ -14,7 +14,7 @@ from PIL import Image
 
 from fixtures.pictures import encoded, photo
 from lensmith.errors import ImageError
-from lensmith.imaging.decode import decode, read
+from lensmith.imaging.decoding import decode, read
 
 
 def array(picture: Image.Image) -> np.ndarray:
@@ -189,7 +189,7 @@ def test_a_large_picture_converted_strip_by_strip_is_what_it_would_be_at_once(
     options = {"transparency": 7} if mode in ("P", "L") else {}
     stored = encoded(picture, "TIFF" if mode == "CMYK" else "PNG", **options)
     at_once = array(decode(stored))
-    monkeypatch.setattr("lensmith.imaging.decode.STRIP_PIXELS", 1000)
+    monkeypatch.setattr("lensmith.imaging.decoding.STRIP_PIXELS", 1000)
     assert np.array_equal(array(decode(stored)), at_once)
 
 
