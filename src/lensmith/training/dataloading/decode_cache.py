@@ -1,7 +1,7 @@
 """Decode cache: pictures decoded once and stored, for the price of reading them in later epochs.
 
-It pays where files are large and epochs many; both are measured. Stored pixels are those of `imaging.decoding`, so a run
-sees the same bits with the cache and without.
+It pays where files are large and epochs many; both are measured. Stored pixels are those of `imaging.decoding`, so a
+run sees the same bits with the cache and without.
 """
 
 import time
