@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -113,3 +114,20 @@ def test_a_damaged_bundle_stops_the_start_with_the_reason(remake: Callable[..., 
         graph.write(b"x")
     with pytest.raises(ServiceError, match=r"exit code 2.*model\.onnx has changed"):
         start_service(broken, workers=2)
+
+
+def test_where_the_supervisor_learns_later_of_a_stop_the_processes_accept_until_it_does(
+    bundle: Bundle, red_png: bytes
+) -> None:
+    with start_service(bundle.path, workers=2, threads=1, quota="none") as service:
+        workers = workers_of(service)
+        service.process.send_signal(signal.SIGSTOP)  # as if other programs had all the processor time
+        for each in workers:
+            each.terminate()
+        stopped = time.monotonic()
+        while time.monotonic() < stopped + 1:
+            classify(service, red_png, 5)
+        service.process.send_signal(signal.SIGTERM)
+        service.process.send_signal(signal.SIGCONT)
+        assert service.process.wait(30) == 0
+        assert not any(each.is_running() for each in workers)

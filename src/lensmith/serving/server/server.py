@@ -6,6 +6,7 @@ import logging
 import math
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 import uvicorn
@@ -22,9 +23,10 @@ logger = logging.getLogger(__name__)
 BACKLOG = 2048
 KEEP_ALIVE_S = 75
 """Seconds until an idle connection is closed: longer than proxies and pools in front, which then close it first."""
-ACCEPT_S, ACCEPT_BESIDE_OTHERS_S = 0.05, 0.15
-"""Seconds in which waiting connections are accepted before the sockets close, alone and beside other processes. The
-second is longer, as a supervisor that gets the same signal begins a little later."""
+ACCEPT_S = 0.05
+"""Seconds in which waiting connections are accepted before the sockets close."""
+RELEASE_S = 2.0
+"""Longest time that a worker which was asked to stop goes on accepting until its supervisor releases it."""
 CLOSE_NOTICE_S = 0.3
 """Seconds in which answers ask clients to close their keep-alive connections, before idle ones are shut."""
 
@@ -38,6 +40,9 @@ class Server(uvicorn.Server):
         listeners: bound sockets: the service's, then that of health probes where they have one.
         ready: called on the event loop with the service, once requests are answered.
         alone: whether no other process accepts from the same sockets; a second signal then forces the shutdown.
+
+    Attributes:
+        released: of a process that is not alone: set once the supervisor has no connection left that waits.
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class Server(uvicorn.Server):
         self._listeners = listeners
         self._ready = ready
         self._alone = alone
+        self.released = asyncio.Event()
 
     def serve_until_stopped(self) -> None:
         """Answer requests until SIGTERM or SIGINT, and finish those under way."""
@@ -107,11 +113,14 @@ class Server(uvicorn.Server):
         # connect anew, and connections still in the backlog when the listener closes would be lost as well. With an
         # empty backlog the system lets new ones wait outside, while those inside are accepted.
         # With several processes the supervisor empties the backlog, as it may be for the others. A signal to all
-        # processes at once reaches it when it reaches this one, which accepts until the supervisor is done.
+        # processes at once may reach it later than this one, which accepts until the supervisor is done.
         if self._alone:
             for listener in sockets or ():
                 listener.listen(0)
-        await asyncio.sleep(ACCEPT_S if self._alone else ACCEPT_BESIDE_OTHERS_S)
+            await asyncio.sleep(ACCEPT_S)
+        else:
+            with suppress(TimeoutError):  # somebody stopped this process alone, and others accept
+                await asyncio.wait_for(self.released.wait(), RELEASE_S)
         for closing in (*self.servers, *(sockets or ())):
             closing.close()
         self.service.drain()

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 KILL_MARGIN_S = 5.0
 """Seconds beyond the grace period until a worker that does not end is killed."""
 ACCEPT_S = 0.05
-"""Seconds in which waiting connections are accepted before the sockets close. Workers accept for longer."""
+"""Seconds in which waiting connections are accepted before the sockets close; workers accept until then."""
 
 
 class SignalInbox:
@@ -183,10 +183,10 @@ class Supervisor:
             swap, self._swap = self._swap, None
             for each in self._group.take_over(swap.bundle, swap.generation):
                 if each is not swap.asked_by:
-                    each.process.terminate()  # it finishes what is under way
+                    each.stop()
             swap.report(model)
             if swap.asked_by is not None:
-                swap.asked_by.process.terminate()
+                swap.asked_by.stop()
 
     def _is_swapping(self, worker: WorkerProcess) -> bool:
         return self._swap is not None and worker.generation == self._swap.generation
@@ -246,11 +246,11 @@ class Supervisor:
             listener.close()
         stops = self._signals.stops
         for each in self._group.workers:
-            each.process.terminate()  # a signal, as it may not listen to messages yet
+            each.stop()
         end = time.monotonic() + self._settings.grace_s + KILL_MARGIN_S
         while any(each.process.is_alive() for each in self._group.workers) and time.monotonic() < end:
             time.sleep(0.02)
             if self._signals.stops > stops:
                 stops = self._signals.stops
                 for each in self._group.workers:
-                    each.send(Message("force_shutdown", None))
+                    each.send(Message("force_shutdown"))

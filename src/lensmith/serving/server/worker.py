@@ -43,11 +43,12 @@ class Message:
 
     A worker sends `ready` (with a ModelVersion) or `failed` (with the error). It may ask for a `swap` (with a bundle's
     path), and is answered with `swapped` (a ModelVersion, or an error) once other workers have replaced it. The
-    supervisor sends `force_shutdown` to cut off requests under way after SIGTERM.
+    supervisor sends `released` where a worker that was asked to stop need not accept connections any longer, and
+    `force_shutdown` to cut off unfinished requests after SIGTERM.
     """
 
-    kind: Literal["ready", "failed", "swap", "swapped", "force_shutdown"]
-    value: Any
+    kind: Literal["ready", "failed", "swap", "swapped", "released", "force_shutdown"]
+    value: Any = None
 
 
 def run_worker(
@@ -107,9 +108,12 @@ class SupervisorLink:
             try:
                 message = self._connection.recv()
             except (EOFError, OSError):  # the supervisor is gone
+                self._loop.call_soon_threadsafe(self._server.released.set)
                 self._server.should_exit = True  # which is checked every tenth of a second
                 return
-            if message.kind == "force_shutdown":
+            if message.kind == "released":
+                self._loop.call_soon_threadsafe(self._server.released.set)
+            elif message.kind == "force_shutdown":
                 self._server.force_exit = True
             else:
                 self._loop.call_soon_threadsafe(self._finish_swap, message.value)

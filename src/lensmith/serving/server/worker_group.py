@@ -55,6 +55,11 @@ class WorkerProcess:
         with suppress(OSError):
             self.connection.send(message)
 
+    def stop(self) -> None:
+        """Ask it to finish (graceful shutdown), with no need to accept connections any longer."""
+        self.send(Message("released"))
+        self.process.terminate()  # a signal, as it may not listen to messages yet
+
 
 class WorkerGroup:
     """Worker processes that accept from the same sockets.
