@@ -1,12 +1,15 @@
 """Pictures of a run can be looked at, and show what they are for."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from lensmith.training.run_dir.plots import draw_curves, draw_memory
+from lensmith.training.run_dir.plots import draw_curves, draw_memory, draw_plots
 
 Colour = tuple[int, int, int]
 
@@ -96,3 +99,21 @@ def test_memory_marks_what_ran_out_and_what_was_computed_again(
 def test_without_memory_events_there_is_no_picture(tmp_path: Path) -> None:
     draw_memory([], tmp_path / "memory.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_the_older_plots_and_is_no_error(small_disk: Callable[[int], Path]) -> None:
+    folder = small_disk(1)
+    events = {"epoch": [epoch(1), epoch(2)], "memory": [memory(1)]}
+    run: Any = SimpleNamespace(
+        path=folder, curves=folder / "curves.png", history=lambda: events["epoch"],
+        read_events=lambda *names: [line for name in names for line in events.get(name, [])],
+    )  # fmt: skip
+    draw_plots(run)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert before.keys() == {"curves.png", "memory.png"}
+    with (folder / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+        while True:
+            filler.write(bytes(4096))
+    events["epoch"] += [epoch(3)]
+    draw_plots(run)
+    assert {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "filler"} == before

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lensmith.core.files import atomic_path
 from lensmith.ops.loadtest.results import LoadTestResult, RequestTable
 
 MAX_POINTS = 20_000
@@ -49,4 +50,5 @@ def draw_latencies(requests: RequestTable, found: LoadTestResult, path: Path) ->
         f"{found.offered_per_second:,.0f} a second offered" if found.offered_per_second else f"{found.clients} clients"
     )
     figure.suptitle(f"{found.url}: {load}, {found.ok_per_second:,.0f} a second answered with 2xx", fontsize=10)
-    figure.savefig(path, dpi=110)
+    with atomic_path(path, sync=False) as partial:
+        figure.savefig(partial, dpi=110)

@@ -1,16 +1,22 @@
 """Plots of a run: loss and accuracy by epoch; memory and chunks by step."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lensmith.core.files import atomic_path
 from lensmith.training.run_dir.run import Run
 
 
 def draw_plots(run: Run) -> None:
-    """Draw a run's curves.png and memory.png from its events; before the first epoch is over, no file."""
+    """Draw a run's curves.png and memory.png from its events; before the first epoch is over, no file.
+
+    A disk without room leaves the older plots: it is for checkpoints to end a run over it, not for pictures.
+    """
     if history := run.history():
-        draw_curves(history, run.curves)
-        draw_memory(run.read_events("memory", "oom"), run.path / "memory.png")
+        with suppress(OSError):
+            draw_curves(history, run.curves)
+            draw_memory(run.read_events("memory", "oom"), run.path / "memory.png")
 
 
 def draw_curves(history: list[dict[str, Any]], path: Path) -> None:
@@ -35,7 +41,8 @@ def draw_curves(history: list[dict[str, Any]], path: Path) -> None:
             axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
         _style(axes)
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=110)
+    with atomic_path(path, sync=False) as partial:
+        figure.savefig(partial, dpi=110)
 
 
 def draw_memory(events: list[dict[str, Any]], path: Path) -> None:
@@ -64,7 +71,8 @@ def draw_memory(events: list[dict[str, Any]], path: Path) -> None:
         axes.set_xlabel("step")
         _style(axes)
     chunks.legend(frameon=False)
-    figure.savefig(path, dpi=110)
+    with atomic_path(path, sync=False) as partial:
+        figure.savefig(partial, dpi=110)
 
 
 def _style(axes: Any) -> None:
