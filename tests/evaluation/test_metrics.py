@@ -1,4 +1,4 @@
-"""The numbers, against hand-made cases and what must always hold."""
+"""The numbers, against hand-made cases and scikit-learn's own."""
 
 import json
 import math
@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from sklearn import metrics as sk
 
 from lensmith.core.stats import wilson
 from lensmith.evaluation.metrics import Metrics, calibrate, measure
@@ -80,6 +81,19 @@ def test_certain_and_right_is_perfect_everywhere() -> None:
     assert found.calibration.error == 0.0
     assert found.log_loss == pytest.approx(0.0, abs=1e-6)
     assert math.isfinite(from_answers([0], [1], classes=2, confidence=1.0).log_loss)
+
+
+@given(answers())
+def test_the_numbers_are_scikit_learn_s(case: tuple[np.ndarray, np.ndarray]) -> None:
+    labels, probabilities = case
+    found = measure(labels, probabilities)
+    predicted = probabilities.argmax(axis=1)
+    present = np.unique(labels)
+    assert found.accuracy == pytest.approx(sk.accuracy_score(labels, predicted))
+    assert found.f1_macro == pytest.approx(sk.f1_score(labels, predicted, labels=present, average="macro"))
+    assert found.f1_weighted == pytest.approx(sk.f1_score(labels, predicted, labels=present, average="weighted"))
+    recall = sk.recall_score(labels, predicted, labels=present, average="macro")
+    assert found.balanced_accuracy == pytest.approx(recall)
 
 
 @given(answers())

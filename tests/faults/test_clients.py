@@ -36,7 +36,7 @@ def service(colour_bundle: Bundle) -> Iterator[ServiceProcess]:
 
 @pytest.mark.timeout(900)
 def test_clients_that_leave_half_way_leave_nothing_behind(serve: Serve, predict: bytes, picture: bytes) -> None:
-    leaving = sized(1000, 10_000)
+    leaving = sized(2000, 10_000)
     service = serve(threads=1)
     head, whole = predict.index(b"\r\n\r\n") + 4, len(predict)
     cuts = (5, head - 2, head, head + 100, whole - 1, whole)  # the last waits, or is worked on
@@ -74,7 +74,7 @@ def test_clients_that_leave_half_way_leave_nothing_behind(serve: Serve, predict:
 
 @pytest.mark.timeout(300)
 def test_slow_senders_are_ended_and_hurt_nobody(service: ServiceProcess, predict: bytes) -> None:
-    each_way = sized(40, 400)
+    each_way = sized(80, 400)
     quiet = usage(service.process.pid)
     with Load(service.url, predict, clients=4, most=sized(500, 3000)) as clients:
         alone = clients.wait()
@@ -224,7 +224,7 @@ def test_uploads_that_stop_short_of_their_end_take_no_more_memory_than_is_set_as
 
 @pytest.mark.timeout(3600)
 def test_memory_does_not_grow_with_requests(serve: Serve, predict: bytes) -> None:
-    requests = sized(3000, 200_000)
+    requests = sized(5000, 200_000)
     service = serve()
     held = []
     with Load(service.url, predict) as clients:

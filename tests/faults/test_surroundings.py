@@ -49,13 +49,13 @@ def test_requests_are_answered_in_time_while_redis_is_away(
     }
     for away, (leave, come_back) in ways.items():
         with Load(service.url, predict, clients=4) as clients:
-            clients.until(sized(300, 5000))
+            clients.until(sized(500, 5000))
             with_redis = list(clients.outcome.latency_s)
             leave()
-            clients.until(clients.outcome.answered + sized(500, 10_000))
+            clients.until(clients.outcome.answered + sized(1000, 10_000))
             without = clients.outcome.latency_s[len(with_redis) :]
             come_back()
-            clients.until(clients.outcome.answered + sized(300, 5000))
+            clients.until(clients.outcome.answered + sized(500, 5000))
             outcome = clients.stop()
         p50, p50_without = (1000 * sorted(each)[len(each) // 2] for each in (with_redis, without))
         figures(away=away, answered=outcome.answered, lost=outcome.lost, p50_ms=(p50, p50_without))

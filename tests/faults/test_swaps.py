@@ -24,7 +24,7 @@ def swap(url: str, bundle: Bundle) -> tuple[int, dict[str, str], bytes]:
 def test_swaps_under_load_cost_no_request_and_no_memory(
     workers: int, serve: Serve, remake: Callable[..., Bundle], predict: bytes
 ) -> None:
-    swaps = sized(10 if workers == 1 else 2, 100)
+    swaps = sized(10, 100)
     versions = [remake("one", version="1"), remake("two", version="2")]
     broken = remake("broken")
     with (broken.path / "model.onnx").open("r+b") as graph:
@@ -40,7 +40,7 @@ def test_swaps_under_load_cost_no_request_and_no_memory(
         return float(sum(usage(each.pid).rss_mb for each in (own, *own.children())))
 
     with Load(service.url, predict, clients=4) as clients:
-        clients.until(sized(300, 3000))
+        clients.until(sized(500, 3000))
         calm = len(clients.outcome.latency_s)
         early = 0.0
         assert swap(service.url, broken)[0] == 422

@@ -26,8 +26,8 @@ from lensmith.serving.child_process import start_service
 pytestmark = pytest.mark.slow
 
 FULL = os.environ.get("LENSMITH_FAULTS") == "full"
-OVERLOAD_S = 60.0 if FULL else 3.0
-PEAK_S = 12.0 if FULL else 2.0
+OVERLOAD_S = 60.0 if FULL else 5.0
+PEAK_S = 12.0 if FULL else 3.0
 
 
 @pytest.fixture(scope="module")

@@ -87,8 +87,10 @@ def batch(step: int) -> tuple[Tensor, Tensor]:
 class Training:
     """A network, and steps of it that note how many images went through at once."""
 
-    def __init__(self, dropout: float = 0.3) -> None:
+    def __init__(self, dropout: float = 0.3, norms_learn: bool = True) -> None:
         self.model = network(dropout)
+        for module in self.model if not norms_learn else ():
+            module.train(not isinstance(module, nn.BatchNorm2d))
         self.trap, self.micro = Trap(self.model), MicroBatcher(self.model, tile=4)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), 1e-2)
         self.at_once: list[int] = []
@@ -155,6 +157,23 @@ def test_wherever_it_runs_out_the_step_is_the_same(
     calm = Training()
     calm.step(0, at_once=struck.at_once[0])
     assert equal(calm.state(), state)
+
+
+@pytest.mark.parametrize("norms_learn", [False, True])
+def test_across_numbers_of_chunks_the_weights_are_the_same_but_for_rounding(norms_learn: bool) -> None:
+    ended = []
+    for struck_at in (None, 1):
+        training = Training(dropout=0.0, norms_learn=norms_learn)
+        model = training.model
+        training.optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
+        training.loss = lambda x, y, model=model: F.cross_entropy(model(x), y, reduction="sum")  # type: ignore[method-assign]
+        for number in range(STEPS):
+            training.trap.set([17] if number == struck_at else [])
+            assert training.step(number).exact
+        ended.append(torch.cat([p.detach().flatten() for p in [*model.parameters(), *model.buffers()]]))
+        assert training.outcomes[3].chunks == (1 if struck_at is None else 3 if norms_learn else 2)
+    whole, struck = ended
+    assert 0 < (struck - whole).norm() / whole.norm() < 1e-5
 
 
 def test_gradients_of_before_survive_and_are_added_to(equal: Callable[[Any, Any], bool]) -> None:

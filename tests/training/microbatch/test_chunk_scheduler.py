@@ -81,6 +81,14 @@ def test_a_try_to_grow_that_fails_costs_one_retry_and_doubles_the_wait(images: i
             assert scheduler.patience == min(2 * patience, LONGEST_PATIENCE)
 
 
+def test_tries_become_rare_when_memory_stays_as_it_is() -> None:
+    scheduler = ChunkScheduler()
+    step(scheduler, 64, 20)
+    tries = [number for number in range(20_000) if step(scheduler, 64, 20)]
+    assert len(tries) < 12
+    assert tries[-1] - tries[-2] >= 2 * LONGEST_PATIENCE
+
+
 @given(BATCHES, st.integers(1, 64), CAPACITIES)
 def test_the_smallest_chunk_ends_it(images: int, floor: int, capacity: int) -> None:
     scheduler = ChunkScheduler(min_chunk=floor)

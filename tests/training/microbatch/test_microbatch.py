@@ -79,17 +79,15 @@ FROZEN: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "checkpointing"),
-    [("test_vit", "never"), ("test_vit", "always"), ("test_resnet", "never"), ("test_efficientnet", "always")],
-)
+@pytest.mark.parametrize("name", FROZEN)
+@pytest.mark.parametrize("checkpointing", ["never", "always"])
 def test_any_number_of_chunks_gives_the_whole_batchs_gradients(name: str, checkpointing: str) -> None:
     model = FROZEN[name]()
     x, y = batch()
     mean = F.cross_entropy(model(x), y)
     mean.backward()
     whole, before = gradients(model), buffers(model)
-    for limit in (None, 7, 5, 1):
+    for limit in (None, 12, 7, 5, 3, 2, 1):
         done = backward(model, limit, checkpointing=checkpointing)
         assert done.chunks == -(-IMAGES // (limit or IMAGES))
         assert done.checkpointing == (checkpointing == "always")
@@ -116,13 +114,14 @@ def test_weighted_losses_are_divided_by_the_whole_batchs_weights(limit: int | No
         assert float(done.loss) == pytest.approx(F.cross_entropy(model(x), y, weight=WEIGHTS).item(), rel=1e-5)
 
 
-@pytest.mark.parametrize(("name", "checkpointing"), [("test_resnet", "never"), ("test_efficientnet", "always")])
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet"])
+@pytest.mark.parametrize("checkpointing", ["never", "always"])
 def test_trained_batch_norm_gives_the_same_down_to_a_virtual_batch(name: str, checkpointing: str) -> None:
     start = network(name).train()
     whole = copy.deepcopy(start)
     assert backward(whole, tile=4, checkpointing="never").exact
     seen = {}
-    for limit in (8, 7, 4, 3, 1):
+    for limit in (12, 8, 7, 4, 3, 1):
         model = copy.deepcopy(start)
         done = backward(model, limit, tile=4, checkpointing=checkpointing)
         near = apart(gradients(model), gradients(whole)) < 1e-5 and apart(buffers(model), buffers(whole)) < 1e-6
@@ -270,10 +269,11 @@ def test_one_image_that_does_not_fit_is_an_error() -> None:
     assert micro.retries == 5  # at 13, 13 with checkpointing, 7, 4 and 3
 
 
-def test_inference_in_chunks_is_that_of_the_whole() -> None:
+@pytest.mark.parametrize("limit", [None, 5, 1])
+def test_inference_in_chunks_is_that_of_the_whole(limit: int | None) -> None:
     model, (x, _) = network("test_resnet").eval(), batch()
     micro = MicroBatcher(model)
-    micro.inference_scheduler.limit = 5
+    micro.inference_scheduler.limit = limit
     answers = micro.infer(x)
     torch.testing.assert_close(answers, model(x), rtol=1e-5, atol=1e-6)
     assert not answers.requires_grad

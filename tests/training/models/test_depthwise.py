@@ -53,7 +53,7 @@ def test_both_gradients_are_torchs(
         found = [function(direction, *low, stride, padding) for function in (input_gradient, weight_gradient)]
         for ours, theirs in zip(found, exact, strict=True):
             assert (ours.dtype, ours.shape) == (dtype, theirs.shape)
-            assert float((ours.double() - theirs).abs().max()) <= allowed * max(1.0, float(theirs.abs().max()))
+            assert float((ours.double() - theirs).abs().max()) <= allowed * float(theirs.abs().max())
         checked += 1
     assert checked >= 4
 
@@ -120,7 +120,7 @@ def test_what_is_no_depthwise_convolution_is_left_alone() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False], ids=["learning", "folded"])
-@pytest.mark.parametrize("name", ["tf_mobilenetv3_small_075", "convnext_atto"])
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "tf_mobilenetv3_small_075", "convnext_atto"])
 def test_a_whole_network_has_the_same_gradients(name: str, training: bool) -> None:
     torch.manual_seed(0)
     model: nn.Module = timm.create_model(name, num_classes=5).double().train(training)
