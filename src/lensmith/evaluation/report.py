@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from lensmith.bundle.format import EngineRecord
 from lensmith.core.files import atomic_write
+from lensmith.core.templates import template_environment
 from lensmith.evaluation import scatter
 from lensmith.evaluation.confidence import TemperatureScaling
 from lensmith.evaluation.evaluation import Evaluation
@@ -67,10 +67,7 @@ def render(evaluation: Evaluation, selection: SelectionReport | None = None) -> 
     """The report as HTML text; arguments as `write_report`'s."""
     metrics, labels = evaluation.metrics, evaluation.labels
     large = len(labels) > HEAT_TABLE_CLASSES
-    environment = Environment(
-        loader=PackageLoader("lensmith.evaluation"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )  # fmt: skip
+    environment = template_environment("lensmith.evaluation", html=True)
     environment.filters.update(share=percent, number=_number, pixels=lambda value: f"{value:.1f}")
     mistakes = evaluation.mistakes()
     return environment.get_template("report.html.j2").render(

@@ -18,11 +18,11 @@ from PIL import Image
 from lensmith.bundle.drift import MIN_IMAGES, THRESHOLDS
 from lensmith.bundle.format import Manifest
 from lensmith.core.stats import wilson
+from lensmith.core.templates import template_environment
 from lensmith.core.text import listed
 from lensmith.evaluation.evaluation import Evaluation
 from lensmith.evaluation.metrics import calibrate
 from lensmith.evaluation.report import percent
-from lensmith.exporting.formats.base import templates
 from lensmith.exporting.samples import evenly_spaced
 from lensmith.training.run_dir.run import Run
 from lensmith.training.schedule import settings_of
@@ -62,7 +62,7 @@ def write_card(path: Path, manifest: Manifest, evaluation: Evaluation, run: Run)
     labels, metrics = evaluation.labels, evaluation.metrics
     rows = _rows(evaluation, run)
     worst_first = sorted(rows, key=lambda row: (2.0 if row["recall"] is None else row["recall"], row["label"]))
-    environment = templates()
+    environment = template_environment("lensmith.exporting")
     environment.filters |= {"text": text, "percent": percent, "between": _between, "named": _named}
     card = environment.get_template("card.md.j2").render(
         front=yaml.safe_dump(front_matter(manifest, evaluation), sort_keys=False, allow_unicode=True),

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import nn
 
 from lensmith.bundle.format import GRAPH, Bundle
 from lensmith.core.result import Result
+from lensmith.core.templates import template_environment
 from lensmith.errors import ParityError
 from lensmith.imaging.preprocessing import Preprocessing, Tensor, preprocess
 from lensmith.inference.engine import open_graph
@@ -172,7 +172,7 @@ class TrainedNetwork:
         """
         how = dataclasses.asdict(self.preprocessing)
         names = {"s": self, "how": how, "classes": len(self.labels), "input": INPUT, "output": OUTPUT, "at": ""}
-        text = templates().get_template(f"formats/{template}.j2").render(**names, **more)
+        text = template_environment("lensmith.exporting").get_template(f"formats/{template}.j2").render(**names, **more)
         path.write_text(text.rstrip() + "\n", encoding="utf-8")
 
     def write_labels(self, path: Path) -> None:
@@ -214,18 +214,6 @@ class FormatExport(Result):
     bytes: int
     difference: float
     note: str
-
-
-def templates() -> Environment:
-    """The templates of this package: Markdown and scripts, so nothing is escaped for HTML."""
-    return Environment(
-        loader=PackageLoader("lensmith.exporting"),
-        autoescape=False,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
 
 
 def write_json(path: Path, content: Any) -> None:

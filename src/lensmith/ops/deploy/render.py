@@ -7,7 +7,9 @@ import json
 from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
+
+from lensmith.core.templates import template_environment
 
 
 def render(template: str, **names: Any) -> str:
@@ -17,13 +19,8 @@ def render(template: str, **names: Any) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(  # configuration files need no HTML escaping
-        loader=PackageLoader("lensmith.ops.deploy"),
-        autoescape=False,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+    environment = template_environment(
+        "lensmith.ops.deploy",
         block_start_string="[%",
         block_end_string="%]",
         variable_start_string="[[",
