@@ -157,13 +157,13 @@ class Rollout:
             yield watcher.look()
 
     def promote(self, reason: str = "") -> tuple[CanaryRelease, Decision]:
-        """End the canary release under way: its challenger becomes the champion; `reason` is for the audit trail."""
+        """Promote the challenger: end the active canary release. The audit trail stores `reason`."""
         from lensmith.rollout.lifecycle import end
 
         return end(self.name, "promoted", reason, self.tracking_uri)
 
     def abort(self, reason: str = "") -> tuple[CanaryRelease, Decision]:
-        """End the canary release under way: the champion answers all requests again; see `promote`."""
+        """Abort the active canary release: the champion answers all requests again. The audit trail stores `reason`."""
         from lensmith.rollout.lifecycle import end
 
         return end(self.name, "aborted", reason, self.tracking_uri)

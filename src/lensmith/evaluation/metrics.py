@@ -222,11 +222,11 @@ def bootstrap(confusion: Ints, seed: int = 0) -> dict[str, tuple[float, float]]:
     mistaken = np.roll(there, -1) if len(there) > 1 else (there + 1) % classes
     truth, predicted = np.nonzero(confusion)
     measured = _means(truth, predicted, confusion[truth, predicted], classes)
-    held = np.concatenate([confusion[truth, predicted], added, added])
+    smoothed = np.concatenate([confusion[truth, predicted], added, added])
     truth, predicted = np.concatenate([truth, there, there]), np.concatenate([predicted, there, mistaken])
     rng = np.random.default_rng(seed)
     drawn = [
-        _means(truth, predicted, rng.multinomial(images + 2 * ADDED, held / held.sum()), classes)
+        _means(truth, predicted, rng.multinomial(images + 2 * ADDED, smoothed / smoothed.sum()), classes)
         for _ in range(RESAMPLES)
     ]
     lows, highs = percentile_interval(drawn)

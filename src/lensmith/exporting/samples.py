@@ -22,7 +22,7 @@ MAX_BYTES = 500_000_000
 """Memory for preprocessed images, all together."""
 
 FEATURE_IMAGES = 1000
-"""Enough for the mean of each feature: its standard error is a thirtieth of the feature's deviation."""
+"""Images for feature statistics: the standard error of a mean is then 1/30 of the feature's standard deviation."""
 
 
 def evenly_spaced(items: Sequence[T], count: int) -> tuple[T, ...]:

@@ -121,7 +121,7 @@ def translate_address_errors(address: str) -> Iterator[None]:
         raise RegistryError(
             "An address such as http://HOST:PORT or postgresql://USER:PASSWORD@HOST:PORT/DATABASE was expected.",
             f"{shown(address)} arrived.",
-            "Write the port as a number, and in a password @ as %40, / as %2F and : as %3A.",
+            "Write the port as a number. In a password replace @ by %40, / by %2F and : by %3A.",
         ) from error
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in EXTRA_OF_PACKAGE:

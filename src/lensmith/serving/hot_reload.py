@@ -37,8 +37,8 @@ class HotReload:
             Name and version of the new active model.
 
         Raises:
-            BundleError: it cannot be served; the active model stays.
-            ServiceError: other processes cannot be started for it, or another swap is under way there.
+            BundleError: the bundle cannot be served; the active model stays.
+            ServiceError: other processes cannot be started for it, or another swap is in progress there.
             ProblemError: another swap is under way, or the registry decides what is served.
         """
         if self._models.channel is not None:

@@ -24,7 +24,7 @@ _TAKEN = re.compile(r"/(admin|console|v2)(/.*)?")
 
 
 class VertexRoutes(NamedTuple):
-    """Paths of Vertex AI's requests: of the health probe (GET), and of predictions (POST)."""
+    """The paths that Vertex AI requests: `health` for its probe (GET), `predict` for predictions (POST)."""
 
     health: str
     predict: str
@@ -37,7 +37,7 @@ def settings(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
 
 
 def vertex_routes(environment: Mapping[str, str] = os.environ) -> VertexRoutes | None:
-    """Paths of Vertex AI's requests; None where this is not Vertex AI.
+    """The paths that Vertex AI requests; None on another platform.
 
     Raises:
         SettingsError: only one of the two is set, or one cannot be used.

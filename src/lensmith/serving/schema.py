@@ -122,7 +122,7 @@ class Status(BaseModel):
 
 
 class RolloutState(BaseModel):
-    """What the registry says is served, and the latest canary release."""
+    """The desired state in the registry, and the latest canary release."""
 
     name: str | None = Field(None, description="Registered model; null: what is served comes from no registry.")
     alias: str | None = Field(None, description="What is followed.")

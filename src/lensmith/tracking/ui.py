@@ -82,7 +82,7 @@ def _await(process: subprocess.Popen[bytes], host: str, port: int, log: IO[str])
     """Wait until the server answers.
 
     Raises:
-        ServiceError: it ended, or did not answer within START_S.
+        ServiceError: the server ended, or did not answer within START_S.
     """
     deadline, opener = time.monotonic() + START_S, build_opener(ProxyHandler({}))
     while time.monotonic() < deadline and process.poll() is None:

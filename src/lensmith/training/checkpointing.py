@@ -78,7 +78,7 @@ class Checkpointer:
         """Continue from the newest whole checkpoint.
 
         Raises:
-            RunError: there is none, or it is of another architecture or optimizer.
+            RunError: there is no whole checkpoint, or it is of another architecture or optimizer.
         """
         run = self.run
         fell_back = self.world.on_rank_zero(

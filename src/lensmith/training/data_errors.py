@@ -75,7 +75,7 @@ class DataErrors:
         """Refuse a validation loss that is not a number.
 
         Raises:
-            RunError: it is not a number.
+            RunError: the loss is not a number.
         """
         if not math.isfinite(loss):
             raise RunError("A finite validation loss was expected.", f"It is {loss}.", self._remedy())

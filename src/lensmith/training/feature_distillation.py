@@ -1,4 +1,4 @@
-"""Feature distillation: a student's features held against its teacher's, sample by sample, with nothing else to learn.
+"""Feature distillation: a student's features compared with its teacher's, sample by sample, with nothing else to learn.
 
 A *feature* is a number that a network's head is given; there are as many for each image as its last layer is wide.
 """
@@ -88,6 +88,6 @@ def projection(wide: int, narrow: int, generator: torch.Generator) -> Tensor:
 
 
 def _pooled(head: nn.Module, given: Tensor) -> Tensor:
-    """A head's input as float32 (N, F): of a head that answers at each place, the mean over all places."""
+    """A head's input as float32 (N, F); for a convolutional head, the mean over all positions."""
     rows = given.movedim(1, -1) if isinstance(head, nn.Conv2d) else given
     return rows.float() if rows.ndim == 2 else rows.float().flatten(1, -2).mean(1)

@@ -67,7 +67,7 @@ def named(which: str | PathLike[str]) -> TrainSettings:
     """The settings of a preset or of a recipe file; `data` is a placeholder unless the file names it.
 
     Raises:
-        SettingsError: it is neither, or not usable.
+        SettingsError: `which` is neither a preset nor a usable recipe file.
     """
     path = Path(which)
     if str(which) in PRESETS:

@@ -62,8 +62,8 @@ class Teacher(nn.Module):
         """The network of a run's best epoch.
 
         Raises:
-            RunError: there is no run, or it has not finished an epoch.
-            SettingsError: it was trained for other classes than `labels`.
+            RunError: there is no run, or the run has not finished an epoch.
+            SettingsError: the run was trained for other classes than `labels`.
         """
         run = Run.open(path)
         _require_classes(run, labels)

@@ -29,7 +29,7 @@ RECIPE: dict[str, Any] = {"preset": "fast", "model": "tf_efficientnet_lite0", "i
 """A minute of training on two cores: the frozen backbone computes features once, and L-BFGS fits the head."""
 
 CONNECTIONS = 4
-"""Enough to keep two cores busy, without more requests than the service admits."""
+"""Connections that keep two cores busy, with no more requests than the service admits."""
 
 
 @dataclass(frozen=True)

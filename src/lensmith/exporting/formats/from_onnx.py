@@ -23,7 +23,7 @@ def write_openvino(network: TrainedNetwork, folder: Path) -> FormatCheck:
     """Convert the graph to model.xml and model.bin, which OpenVINO's tools read directly, and check their answers.
 
     Raises:
-        ParityError: they answer differently.
+        ParityError: the converted graph's probabilities differ from the network's.
     """
     import openvino as ov
 

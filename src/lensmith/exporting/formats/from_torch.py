@@ -21,7 +21,7 @@ def write_pt2(network: TrainedNetwork, folder: Path) -> FormatCheck:
     """Write model.pt2, which PyTorch runs without the network's Python code, with a free batch dimension; check it.
 
     Raises:
-        ParityError: it answers differently.
+        ParityError: the program's probabilities differ from the network's.
     """
     path = folder / "model.pt2"
     batch = torch.export.Dim("batch", min=1)
@@ -34,7 +34,8 @@ def write_torchscript(network: TrainedNetwork, folder: Path) -> FormatCheck:
     """Trace the network into model.pt, for programs with LibTorch, and check its answers.
 
     Raises:
-        ParityError: it answers differently, for instance because the network branches on its input.
+        ParityError: the trace's probabilities differ from the network's, for instance because the network branches on
+            its input.
     """
     path = folder / "model.pt"
     jit: Any = torch.jit  # its functions are not typed

@@ -78,7 +78,7 @@ class AdmissionControl:
 
 
 class UploadBudget:
-    """Memory for uploads: of `total` bytes for all uploads under way, `reserved` are held now."""
+    """Limits the memory of unfinished uploads to `total` bytes, of which `reserved` are in use."""
 
     def __init__(self, total: int) -> None:
         self.total = total

@@ -78,7 +78,7 @@ class ModelManager:
             The model, and the seconds that one image takes alone.
 
         Raises:
-            BundleError: it is damaged, or answers differently from the exporter.
+            BundleError: the bundle is damaged, or its answers differ from the exporter's.
             MissingPackageError: an engine's package is not installed.
         """
 

@@ -21,7 +21,7 @@ def add_page(app: FastAPI, service: Service) -> None:
         return FileResponse(CONSOLE / "index.html")
 
     async def rollout() -> RolloutState:
-        """What the registry wants served, and how the latest rollout goes or ended; nulls without a registry."""
+        """The desired state in the registry, and the latest rollout with its status; nulls without a registry."""
         state = service.rollout.state if service.rollout else None
         return RolloutState(**state.model_dump()) if state else RolloutState()
 

@@ -26,7 +26,7 @@ KEEP_ALIVE_S = 75
 ACCEPT_S = 0.05
 """Seconds in which waiting connections are accepted before the sockets close."""
 RELEASE_S = 2.0
-"""Longest time that a worker which was asked to stop goes on accepting until its supervisor releases it."""
+"""Longest wait of a stopping worker for its supervisor's release, in seconds; it accepts connections meanwhile."""
 CLOSE_NOTICE_S = 0.3
 """Seconds in which answers ask clients to close their keep-alive connections, before idle ones are shut."""
 
@@ -42,7 +42,7 @@ class Server(uvicorn.Server):
         alone: whether no other process accepts from the same sockets; a second signal then forces the shutdown.
 
     Attributes:
-        released: of a process that is not alone: set once the supervisor has no connection left that waits.
+        released: set by the supervisor, once no connection waits to be accepted; unused in a process that is alone.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ def training_batchnorms(model: nn.Module) -> list[_BatchNorm]:
 
 
 _OWN = ("running_mean", "running_var", "momentum", "num_batches_tracked")
-"""What is put aside of a layer while other buffers collect a step's statistics."""
+"""Attributes of a layer that are put aside while other buffers collect a step's statistics."""
 
 
 @dataclass

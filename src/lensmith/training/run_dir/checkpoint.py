@@ -59,7 +59,7 @@ def load(path: Path, if_missing: str = _TRAIN_AGAIN) -> dict[str, Any]:
         if_missing: the error's remedy where there is none.
 
     Raises:
-        RunError: there is none, or it is damaged.
+        RunError: the checkpoint is missing or damaged.
     """
     try:
         return _read(path)
@@ -84,7 +84,7 @@ def recover(folder: Path, if_missing: str = _TRAIN_AGAIN) -> str | None:
         Why previous.pt had to take its place; None where it had not.
 
     Raises:
-        RunError: there is none, or none that is whole; nothing was touched.
+        RunError: there is no checkpoint, or none is whole; no file has changed.
         OutputError: no right to write.
     """
     problems = {name: problem for name in (LAST, PREVIOUS) if (problem := _problem(folder / name))}

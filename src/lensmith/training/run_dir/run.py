@@ -181,7 +181,7 @@ class Run:
         """Read a run folder.
 
         Raises:
-            RunError: it is no run folder, or not whole.
+            RunError: `path` is no run folder, or its files are incomplete.
         """
         try:
             description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
@@ -253,7 +253,7 @@ def require_free(path: Path) -> None:
     """Refuse a run folder that is not empty.
 
     Raises:
-        OutputError: there is something in it.
+        OutputError: the folder is not empty.
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         resume = f", or resume it: lensmith train --resume {path}" if (path / DESCRIPTION).exists() else ""
