@@ -105,6 +105,10 @@ class FallbackWarning(UserWarning):
     """Something else is used than what was asked for: another engine, or what a registry out of reach last named."""
 
 
+class UnmaintainedWarning(UserWarning):
+    """An option needs a library that is no longer maintained."""
+
+
 class MissingPackageError(LensmithError):
     """An optional package that this verb needs is not installed."""
 

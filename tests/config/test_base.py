@@ -40,6 +40,8 @@ CONTRADICTIONS = [
     ({"sampling": "balanced", "class_weights": "balanced"}, "sampling class_weights"),
     ({"albumentations": "x.json", "augment": "trivial"}, "albumentations augment"),
     ({"albumentations": "x.json", "augment": "none"}, "albumentations augment"),
+    ({"transforms": "x.yaml", "augment": "none"}, "transforms augment"),
+    ({"albumentations": "x.json", "transforms": "x.yaml", "augment": "light"}, "albumentations transforms"),
     ({"teacher_weight": 0.9}, "teacher_weight teacher"),
     ({"teacher_temperature": 4.0}, "teacher_temperature teacher"),
     ({"feature_weight": 0.2}, "feature_weight teacher"),

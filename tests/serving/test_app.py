@@ -7,7 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 import pytest
 from fastapi import FastAPI
@@ -218,7 +218,7 @@ async def test_what_waits_is_bounded_and_health_does_not_wait(
     strict = settings.model_copy(update={"deadline_ms": 18_000.0})
     app = ready_app_of(strict, Classifier(colour_bundle, FakeEngine(blocking)), 5.0)
     workers = app.state.service.admission.pool
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test") as client:
         held = [asyncio.create_task(client.post("/predict", content=red_png)) for _ in range(3)]
         await until(lambda: (workers.running, workers.waiting) == (1, 2))
         refused = await client.post("/predict", content=red_png)

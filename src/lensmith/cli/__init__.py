@@ -19,7 +19,14 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from lensmith.core.version import __version__
-from lensmith.errors import EXTRA_OF_PACKAGE, FallbackWarning, LensmithError, MissingPackageError, OutputError
+from lensmith.errors import (
+    EXTRA_OF_PACKAGE,
+    FallbackWarning,
+    LensmithError,
+    MissingPackageError,
+    OutputError,
+    UnmaintainedWarning,
+)
 
 VERBS = {
     "doctor": "Check this machine, with a remedy for each problem.",
@@ -131,7 +138,7 @@ def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
 ) -> None:
     """Print a warning; one of ours without its line of code."""
-    ours = issubclass(category, FallbackWarning)
+    ours = issubclass(category, (FallbackWarning, UnmaintainedWarning))
     text = f"lensmith: {message}\n" if ours else warnings.formatwarning(message, category, filename, lineno, line)
     print(text, end="", file=file or sys.stderr)
 

@@ -26,7 +26,7 @@ class TrainSettings(Settings):
     positional = ("data",)
     renamed: ClassVar[Mapping[str, str]] = {"workers": "loader_workers"}
     panels: ClassVar[Mapping[str, str]] = {
-        "Data": "split resize sizes views augment albumentations sampling class_weights loader_workers",
+        "Data": "split resize sizes views augment transforms albumentations sampling class_weights loader_workers",
         "Model": "weights pretrained head_solver trainable_stages unfreeze_every batch_norm sync_batch_norm",
         "Recipe": "head_epochs max_steps accumulate optimizer backbone_lr_ratio first_lr_ratio momentum weight_decay "
         "schedule plateau_factor plateau_patience warmup clip_norm patience monitor on_nan",
@@ -125,8 +125,12 @@ class TrainSettings(Settings):
         "standard",
         description="light: crop, flip; standard: stronger crop, flip, colour; trivial: TrivialAugment for colour.",
     )
+    transforms: Path | None = Field(
+        None,
+        description="YAML or JSON list of torchvision's transforms (v2) that replaces flip and colour, after the crop.",
+    )
     albumentations: Path | None = Field(
-        None, description="File of albumentations.save (.json, .yaml) that replaces flip and colour, after the crop."
+        None, description="File of albumentations.save, to the same end; that library is no longer maintained."
     )
     mixup: float = Field(0.0, ge=0, description="Alpha of MixUp, which blends pairs of images; 0 is off.")
     cutmix: float = Field(0.0, ge=0, description="Alpha of CutMix, which pastes parts of images into others; 0 is off.")
@@ -199,8 +203,14 @@ class TrainSettings(Settings):
         "class_weights and sampling would both balance the classes, so one of them must do": (
             lambda class_weights, sampling: class_weights == sampling == "balanced"
         ),
+        "transforms needs augment = flip, light or standard, whose flip and colour it replaces": (
+            lambda transforms, augment: transforms is not None and augment in ("none", "trivial")
+        ),
         "albumentations needs augment = flip, light or standard, whose flip and colour it replaces": (
             lambda albumentations, augment: albumentations is not None and augment in ("none", "trivial")
+        ),
+        "transforms and albumentations both replace flip and colour, so one of them must do": (
+            lambda transforms, albumentations: None not in (transforms, albumentations)
         ),
         "teacher_weight and teacher_temperature need a teacher": lambda teacher, teacher_weight, teacher_temperature: (
             teacher is None and (teacher_weight, teacher_temperature) != (0.5, 2.0)

@@ -12,7 +12,7 @@ from lensmith.training.models import backbone, zoo
 from lensmith.training.models.weights import HUB_PREFIX
 from lensmith.training.schedule import WITHOUT_DATA, Phase, phases_of, settings_of
 
-FILES = ("data", "weights", "albumentations", "teacher")
+FILES = ("data", "weights", "transforms", "albumentations", "teacher")
 """Settings that name a file or folder on this machine."""
 
 

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -88,10 +88,10 @@ async def test_two_swaps_at_once_are_one_too_many_and_requests_are_answered_mean
 
     monkeypatch.setattr(LoadedModel, "load", slow)
     app = app_of(settings)
-    transport = httpx.ASGITransport(app)
+    transport = httpx2.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://test", headers=TOKEN) as client,
+        httpx2.AsyncClient(transport=transport, base_url="http://test", headers=TOKEN) as client,
     ):
         first = asyncio.create_task(client.post("/admin/model", json={}))
         await asyncio.to_thread(began.wait, 10)

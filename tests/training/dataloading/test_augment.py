@@ -1,5 +1,6 @@
 """Augmentation is a pure function of (seed, epoch, sample, copy), and changes a picture only as far as it says."""
 
+import json
 import random as python_random
 import sys
 from itertools import product
@@ -9,10 +10,11 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from lensmith.config import TrainSettings
-from lensmith.errors import MissingPackageError, SettingsError
+from lensmith.errors import MissingPackageError, SettingsError, UnmaintainedWarning
 from lensmith.imaging.preprocessing import Preprocessing, resize
 from lensmith.training.dataloading.augment import LEVELS, Augment, build, trivial_augment
 
@@ -47,9 +49,12 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=["standard", "trivial", "file"])
-def level(request: pytest.FixtureRequest, written: Path) -> Augment:
-    return LEVELS[request.param] if request.param in LEVELS else build(settings(albumentations=written), 32)
+@pytest.fixture(params=["standard", "trivial", "albumentations", "transforms"])
+def level(request: pytest.FixtureRequest, written: Path, tmp_path: Path) -> Augment:
+    if request.param in LEVELS:
+        return LEVELS[request.param]
+    (tmp_path / "mine.yaml").write_text(LISTED)
+    return build(settings(**{request.param: tmp_path / "mine.yaml" if request.param == "transforms" else written}), 32)
 
 
 def settings(**changes: Any) -> TrainSettings:
@@ -229,3 +234,52 @@ def test_without_the_package_its_installation_is_named(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "albumentations", None)
     with pytest.raises(MissingPackageError, match="pip install albumentations"):
         build(settings(albumentations="pipeline.json"), 32)
+
+
+def test_albumentations_warns_that_it_is_unmaintained(written: Path) -> None:
+    with pytest.warns(UnmaintainedWarning, match="--transforms"):
+        build(settings(albumentations=written), 32)
+
+
+LISTED = """
+- RandomHorizontalFlip
+- RandomVerticalFlip: {p: 0.5}
+- RandomApply: {p: 0.5, transforms: [{RandomInvert: {p: 1}}]}
+"""
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".json"])
+def test_transforms_of_torchvision_replace_flip_and_colour_each_drawn_by_itself(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"mine{suffix}"
+    path.write_text(json.dumps(yaml.safe_load(LISTED)) if suffix == ".json" else LISTED)
+    level = build(settings(transforms=path, augment="standard"), 32)
+    assert (level.area, level.flip, level.colour) == (LEVELS["standard"].area, False, 0.0)
+    assert level.alter is not None
+    pixels = resize(picture(), HOW)
+    flips = [pixels, pixels[:, ::-1], pixels[::-1], pixels[::-1, ::-1]]
+    made = {level.alter(pixels, np.random.default_rng(seed)).tobytes() for seed in range(100)}
+    assert made == {form.tobytes() for flip in flips for form in (flip, 255 - flip)}
+
+
+def test_arguments_that_are_enumerations_are_written_as_their_names(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "- RandomRotation: {degrees: [90, 90], interpolation: bilinear}\n- AutoAugment: {policy: cifar10}\n"
+    )
+    assert build(settings(transforms=path), 32).alter is not None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None, "", "RandomInvert", "[]", "- Invert", "- RandomInvert: {q: 1}", "- RandomInvert: 0.5", "- functional",
+        "- Lambda: {}", "- CenterCrop: {size: 16}", "- ToDtype: {dtype: float32}", "- RandomApply: {transforms: [e]}",
+        "- {RandomInvert: , RandomGrayscale: }", "- GaussianBlur: {kernel_size: 4}", "- a: [", "\xff",
+    ],
+)  # fmt: skip
+def test_a_file_without_a_list_of_transforms_that_keep_the_size_is_refused(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "mine.yaml"
+    if content is not None:
+        path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(SettingsError, match=r"mine\.yaml"):
+        build(settings(transforms=path), 32)

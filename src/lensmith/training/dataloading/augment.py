@@ -6,13 +6,8 @@ resumed run sees the same.
 """
 
 import math
-import os
-import random as python_random
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +15,8 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from lensmith.config import TrainSettings
-from lensmith.errors import MissingPackageError, SettingsError
 from lensmith.imaging.preprocessing import Pixels, Preprocessing, resize
+from lensmith.training.dataloading.pipelines import AlbumentationsPipeline, TorchvisionPipeline, seeded_torch
 
 Alter = Callable[[Pixels, np.random.Generator], Pixels]
 """A transform of one cropped image, uint8 (S, S, 3) → the same, with the sample's own random numbers."""
@@ -99,7 +94,8 @@ def build(settings: TrainSettings, image_size: int) -> Augment:
     """The augmentation that the settings ask for.
 
     Args:
-        settings: the run's settings; `augment` names the level, `albumentations` a file that replaces flip and colour.
+        settings: the run's settings; `augment` names the level, `transforms` or `albumentations` a file that replaces
+            flip and colour.
         image_size: pixels a side of the image on which the file's pipeline is tried.
 
     Raises:
@@ -107,48 +103,14 @@ def build(settings: TrainSettings, image_size: int) -> Augment:
         SettingsError: the file holds no pipeline that turns a picture into one of the same size.
     """
     level = LEVELS[settings.augment]
-    if settings.albumentations is None:
+    alter: Alter
+    if settings.transforms is not None:
+        alter = TorchvisionPipeline(settings.transforms, image_size)
+    elif settings.albumentations is not None:
+        alter = AlbumentationsPipeline(settings.albumentations, image_size)
+    else:
         return level
-    return replace(level, flip=False, colour=0.0, alter=AlbumentationsPipeline(settings.albumentations, image_size))
-
-
-class AlbumentationsPipeline:
-    """A pipeline of transforms that `albumentations.save` wrote.
-
-    Args:
-        path: file that ends in .json, .yaml or .yml.
-        image_size: pixels a side of the image on which it is tried.
-
-    Raises:
-        MissingPackageError: albumentations is not installed.
-        SettingsError: no such pipeline.
-    """
-
-    def __init__(self, path: Path, image_size: int) -> None:
-        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the network for a newer version
-        try:
-            import albumentations
-        except ModuleNotFoundError as error:
-            raise MissingPackageError.of(error) from error
-        grey = np.full((image_size, image_size, 3), 128, dtype=np.uint8)
-        try:
-            loaded = albumentations.load(path, data_format="json" if path.suffix == ".json" else "yaml")
-            self._pipeline: Any = albumentations.Compose([loaded])
-            made = self(grey, np.random.default_rng(0))
-        except Exception as error:  # whatever a transform raises
-            reason = " ".join(str(error).split()).rstrip(".") or "no reason given"
-            raise _no_pipeline(path, f"It cannot be loaded or run ({type(error).__name__}: {reason}).") from error
-        if (made.shape, made.dtype) != (grey.shape, grey.dtype):
-            arrived = f"It makes {made.dtype} {made.shape} of uint8 {grey.shape}."
-            raise _no_pipeline(path, arrived)
-
-    def __call__(self, pixels: Pixels, random: np.random.Generator) -> Pixels:
-        """Transform an image uint8 (S, S, 3), with the same shape as result."""
-        # The library seeds every transform alike, so that all of them would be applied, or none.
-        with _ONE_AT_A_TIME:
-            self._pipeline.set_random_state(random, python_random.Random(int(random.integers(2**63))))
-            altered: Pixels = self._pipeline(image=pixels)["image"]
-        return np.ascontiguousarray(altered)
+    return replace(level, flip=False, colour=0.0, alter=alter)
 
 
 def trivial_augment(pixels: Pixels, random: np.random.Generator) -> Pixels:
@@ -156,13 +118,9 @@ def trivial_augment(pixels: Pixels, random: np.random.Generator) -> Pixels:
 
     Source: Müller and Hutter, TrivialAugment, 2021; torchvision's, on a Pillow image, which is faster than on tensors.
     """
-    with _ONE_AT_A_TIME, torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(int(random.integers(2**63)))
+    with seeded_torch(random):
         return np.asarray(_TRIVIAL(Image.fromarray(pixels)))
 
-
-_ONE_AT_A_TIME = threading.Lock()
-"""Lock for torch's random generator and that of a pipeline, which threads share."""
 
 _TRIVIAL = v2.TrivialAugmentWide()
 
@@ -175,14 +133,6 @@ LEVELS = {
     "trivial": Augment(area=_STRONG_CROP, flip=True, alter=trivial_augment),
 }
 """Augmentation by value of the setting `augment`."""
-
-
-def _no_pipeline(path: Path, arrived: str) -> SettingsError:
-    return SettingsError(
-        f"A pipeline of Albumentations that keeps a picture's size was expected in {path}.",
-        arrived,
-        "Write it with albumentations.save(pipeline, FILE), without a change of size, normalisation or ToTensor.",
-    )
 
 
 def _grey(batch: torch.Tensor) -> torch.Tensor:

@@ -69,13 +69,13 @@ class View:
         """All that the view depends on, as plain values."""
         if not self.number:
             return {"number": 0}
-        file = settings.albumentations
+        file = settings.transforms or settings.albumentations
         return {
             "number": self.number,
             "seed": self.seed,
             "augment": settings.augment,
             "strength": repr(replace(self.augment, alter=None)),
-            "albumentations": hashlib.sha256(file.read_bytes()).hexdigest() if file else None,
+            "pipeline": hashlib.sha256(file.read_bytes()).hexdigest() if file else None,
         }
 
 
