@@ -5,14 +5,17 @@
     lensmith.load(trained.bundle).predict(["new.jpg"])
 
 Each verb of the command line is a function here. Importing lensmith loads no torch and no web framework: a name is
-resolved when it is first used.
+resolved when it is first used. It turns the telemetry of libraries off (docs/security.md).
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lensmith.core.library_telemetry import turn_off
 from lensmith.core.version import __version__ as __version__
 from lensmith.errors import LensmithError
+
+turn_off()  # before any library is imported that reads these variables
 
 if TYPE_CHECKING:
     from lensmith.api import (  # noqa: I001

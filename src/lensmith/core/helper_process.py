@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 
@@ -16,14 +16,13 @@ class HelperError(Exception):
     """A helper process failed; the message is its last line on standard error, or what ended it."""
 
 
-def run_helper(module: str, request: Any, timeout_s: float | None, environment: Mapping[str, str] | None = None) -> Any:
+def run_helper(module: str, request: Any, timeout_s: float | None) -> Any:
     """Run `python -m module` on a request.
 
     Args:
         module: name of a module that calls `answer_request` when it is run.
         request: plain values for JSON.
         timeout_s: seconds after which the process is killed; None for no limit.
-        environment: environment variables to set, besides those of this process.
 
     Returns:
         The plain values that the module answered.
@@ -35,7 +34,6 @@ def run_helper(module: str, request: Any, timeout_s: float | None, environment: 
         done = subprocess.run(
             [sys.executable, "-m", module],
             input=json.dumps(request), capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False,
-            env={**os.environ, **(environment or {})},
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise HelperError(f"It was not done after {timeout_s:g} s") from None

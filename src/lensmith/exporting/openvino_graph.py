@@ -1,8 +1,7 @@
 """Int8 quantization for OpenVINO, by NNCF: with calibration, and with accuracy control where that is not enough.
 
 NNCF runs in a helper process. It opens OpenVINO's plugin and closes it again, which takes away the stack on which this
-process handles signals (see `openvino_core`); it prints its progress; and it reports its use to its makers unless an
-environment variable says that it runs in CI.
+process handles signals (see `openvino_core`), and it prints its progress.
 """
 
 from collections.abc import Callable, Iterable
@@ -78,7 +77,6 @@ class OpenVinoInt8:
             "lensmith.exporting.openvino_graph",
             {**paths, "transformer": self.transformer, "max_drop_pp": max_drop_pp},
             timeout_s=None if max_drop_pp is None else CONTROL_LIMIT_S,
-            environment={"NNCF_CI": "1"},
         )
         for suffix in (".bin", ".xml"):
             (self.folder / "int8").with_suffix(suffix).replace(path.with_suffix(suffix))

@@ -34,8 +34,6 @@ _CREATE_S = 120.0
 """Longest wait for another process that creates the tables, in seconds; it takes a few."""
 
 _ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
     # MLflow's own defaults retry an unreachable server for minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
@@ -78,7 +76,7 @@ def uri(given: str | None = None) -> str:
 
 
 def client(address: str, create: bool = True) -> MlflowClient:
-    """Connect to MLflow, with its telemetry and log lines off.
+    """Connect to MLflow, with its log lines off.
 
     A database, or a server without a proxy before it, is contacted at once.
 

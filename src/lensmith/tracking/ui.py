@@ -20,12 +20,8 @@ from lensmith.registry.mlflow_errors import shown
 from lensmith.tracking.address import require_installed
 
 START_S, STOP_S = 90.0, 10.0
-ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-}
-"""No telemetry, and no processes for MLflow's own jobs."""
+ENVIRONMENT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+"""No processes for MLflow's own jobs."""
 
 
 def ui(settings: TrackSettings) -> None:

@@ -204,3 +204,33 @@ def test_a_long_answer_does_not_pile_up() -> None:
 
 def test_everything_else_is_asked_of_the_transport() -> None:
     assert told(lambda it: it.write(it.get_extra_info("peer").encode())) == [b"the peer"]
+
+
+OFFERS = {
+    "h2c": b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n",
+    "websocket": b"connection: keep-alive, Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n",
+    "two headers": b"connection: keep-alive\r\nConnection: upgrade\r\nUpgrade: TLS/1.0, h2c\r\n",
+}
+
+
+@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
+@pytest.mark.parametrize("pieces", [1, 2, 7], ids=["one piece", "two", "seven"])
+def test_an_offer_to_upgrade_is_ignored_and_body_and_later_requests_arrive(
+    address: tuple[str, int], offer: bytes, pieces: int
+) -> None:
+    body = bytes(range(256)) * 40
+    sized = b"POST / HTTP/1.1\r\nhost: x\r\n%scontent-length: %d\r\n\r\n%s" % (offer, len(body), body)
+    chunked = b"POST / HTTP/1.1\r\nhost: x\r\n%stransfer-encoding: chunked\r\n\r\n" % offer
+    chunked += b"2800\r\n" + body + b"\r\n0\r\n\r\n"
+    without = b"GET / HTTP/1.1\r\nhost: x\r\n" + offer + b"\r\n"
+    sent = sized + without + chunked + sized + GET + b"\r\n"
+    size = -(-len(sent) // pieces)
+    answer = send(address, *(sent[start : start + size] for start in range(0, len(sent), size)))
+    bodies = [int(each.split(b"\r\n\r\n")[1].split()[1]) for each in answer.split(b"HTTP/1.1 200 OK")[1:]]
+    assert bodies == [len(body), 0, len(body), len(body), 0]
+
+
+def test_a_connection_that_is_to_close_closes_though_an_upgrade_is_offered(address: tuple[str, int]) -> None:
+    answer = send(address, b"POST / HTTP/1.1\r\nhost: x\r\nconnection: close, Upgrade\r\nupgrade: h2c\r\n"
+                  b"content-length: 3\r\n\r\nabc")  # fmt: skip
+    assert answer.endswith(b" 3") and answer.count(b"200 OK") == 1

@@ -4,11 +4,15 @@ uvicorn with httptools limits neither: a header of 50 MB was parsed for 6 s, in 
 connection on which nothing is sent stayed open for ever. And it writes the head and the body of an answer one after the
 other, each with a system call and a packet of its own: a process that is killed in between leaves half an answer, for
 which no proxy can ask another replica any more.
+
+An offer to upgrade to another protocol (h2c by every stock Java client, WebSocket) is ignored, as RFC 9110, 7.8 allows.
+httptools ends the message at such a header: the body, and every later request on the connection, would be lost.
 """
 
 import asyncio
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 65_536
@@ -19,6 +23,8 @@ HEAD_S = 20.0
 MAX_BUFFERED_BYTES = 65_536
 """Bytes that are buffered at most; beyond, they are sent within the same iteration of the event loop."""
 
+_OFFER = frozenset({b"upgrade", b"http2-settings"})
+"""Headers of an offer to upgrade, which stand in `Connection`, too."""
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
@@ -54,11 +60,61 @@ class BufferedTransport:
             self._transport.write(b"".join(pieces))
 
 
+class UpgradeIgnoringParser:
+    """httptools' parser that reads a head with an offer to upgrade again, without the offer.
+
+    Args:
+        protocol: receiver of the callbacks; it must ignore `on_headers_complete` and `on_message_complete` while
+            `offers_upgrade` is true, which is the first reading. Its `headers` and `url` are those of the request.
+    """
+
+    def __init__(self, protocol: HttpToolsProtocol) -> None:
+        self._protocol = protocol
+        self._parser = _parser_for(protocol)
+
+    def offers_upgrade(self) -> bool:
+        """Whether the head that was read offers to upgrade; CONNECT, which names no path, is left to uvicorn."""
+        return self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT"
+
+    def feed_data(self, data: bytes) -> None:
+        """See httptools."""
+        while True:
+            try:
+                return self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                if not self.offers_upgrade():
+                    raise
+                data = self._head_without_offer() + data[upgrade.args[0] :]
+                self._parser = _parser_for(self._protocol)
+
+    def _head_without_offer(self) -> bytes:
+        method, version = self._parser.get_method(), self._parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (method, self._protocol.url, version)]
+        for name, value in self._protocol.headers:
+            if name == b"connection":
+                options = [each.strip() for each in value.split(b",")]
+                value = b", ".join(each for each in options if each.lower() not in _OFFER)
+            if name not in _OFFER:
+                lines.append(b"%s: %s" % (name, value))
+        return b"\r\n".join([*lines, b"", b""])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._parser, name)
+
+
+def _parser_for(protocol: HttpToolsProtocol) -> Any:
+    parser = httptools.HttpRequestParser(protocol)
+    if hasattr(parser, "set_dangerous_leniencies"):  # as uvicorn has it
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    return parser
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.1 with limits on the head of a request. For `uvicorn.Config(http=...)`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.parser: Any = UpgradeIgnoringParser(self)
         # Bytes since the last head or body ended, or since the body that is arriving allowed more.
         self._beside_body = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -87,6 +143,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """See httptools."""
+        if self.parser.offers_upgrade():
+            return
         self._stop_timer()
         self._in_head = False
         self._beside_body = 0
@@ -99,6 +157,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """See httptools."""
+        if self.parser.offers_upgrade():
+            return
         self._stop_timer()
         self._in_head = True
         self._beside_body = 0

@@ -77,7 +77,6 @@ class AlbumentationsPipeline:
     """
 
     def __init__(self, path: Path, image_size: int) -> None:
-        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the network for a newer version
         try:
             import albumentations
         except ModuleNotFoundError as error:
