@@ -10,11 +10,11 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from lensmith.config import ServeSettings
-from lensmith.errors import ServiceError
 from lensmith.serving.execution.model_manager import ModelManager
 from lensmith.serving.metrics import shared_metrics_folder
 from lensmith.serving.metrics.logs import logging_as
 from lensmith.serving.rollout.sidecar import follow_registry, pull_bundle
+from lensmith.serving.server.listeners import bind
 
 if TYPE_CHECKING:
     from lensmith.serving.service import Service
@@ -36,7 +36,7 @@ def serve(settings: ServeSettings) -> None:
     with ExitStack() as resources:
         # Before the slow part, so that a taken port is reported at once.
         ports = [settings.port] if settings.health_port is None else [settings.port, settings.health_port]
-        listeners = [resources.enter_context(_bind(settings.host, port)) for port in ports]
+        listeners = [resources.enter_context(each) for port in ports for each in bind(settings.host, port)]
         if settings.beside is not None:
             settings = settings.model_copy(update={"beside": pull_bundle(settings.beside, settings)})
         channel = resources.enter_context(follow_registry(settings))
@@ -68,24 +68,6 @@ def _announce(name: str, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     print(f"lensmith serving {name} on http://{shown}:{port}", flush=True)
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = found[0]
-        with ExitStack() as on_error:
-            listener = on_error.enter_context(socket.socket(family, kind, protocol))
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            on_error.pop_all()
-        return listener
-    except OSError as error:
-        raise ServiceError(
-            f"An address that can be listened on was expected: {host}, port {port}.",
-            f"The system reported: {error.strerror}.",
-            "Name another with --port (0 takes any free one) or --host, or stop what listens there.",
-        ) from error
 
 
 def _allow_many_connections() -> None:

@@ -74,13 +74,14 @@ class UpgradeIgnoringParser:
 
     def offers_upgrade(self) -> bool:
         """Whether the head that was read offers to upgrade; CONNECT, which names no path, is left to uvicorn."""
-        return self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT"
+        return bool(self._parser.should_upgrade()) and self._parser.get_method() != b"CONNECT"
 
     def feed_data(self, data: bytes) -> None:
         """See httptools."""
         while True:
             try:
-                return self._parser.feed_data(data)
+                self._parser.feed_data(data)
+                return
             except httptools.HttpParserUpgrade as upgrade:
                 if not self.offers_upgrade():
                     raise

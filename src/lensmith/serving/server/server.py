@@ -5,6 +5,7 @@ import gc
 import logging
 import math
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
@@ -15,12 +16,12 @@ from lensmith.config import ServeSettings
 from lensmith.errors import ServiceError
 from lensmith.serving.app import create_app
 from lensmith.serving.execution.model_manager import ModelManager
+from lensmith.serving.server.listeners import BACKLOG, listen
 from lensmith.serving.server.protocol import BoundedProtocol
 from lensmith.serving.service import Service
 
 logger = logging.getLogger(__name__)
 
-BACKLOG = 2048
 KEEP_ALIVE_S = 75
 """Seconds until an idle connection is closed: longer than proxies and pools in front, which then close it first."""
 ACCEPT_S = 0.05
@@ -37,7 +38,7 @@ class Server(uvicorn.Server):
     Args:
         models: the loaded models.
         settings: the service's settings.
-        listeners: bound sockets: the service's, then that of health probes where they have one.
+        listeners: bound sockets: the service's, then those of health probes where they have a port of their own.
         ready: called on the event loop with the service, once requests are answered.
         alone: whether no other process accepts from the same sockets; a second signal then forces the shutdown.
 
@@ -71,7 +72,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.service: Service = app.state.service
         if settings.health_port is not None:
-            self.service.health_port = listeners[1].getsockname()[1]
+            self.service.health_port = listeners[-1].getsockname()[1]
         self._listeners = listeners
         self._ready = ready
         self._alone = alone
@@ -83,23 +84,36 @@ class Server(uvicorn.Server):
         logger.info("stopped")
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """See uvicorn."""
+        """See uvicorn. Listens once the service is ready, and not before.
+
+        Raises:
+            ServiceError: another program listens at an address.
+        """
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            sys.exit(1)
         try:
-            await super().startup(sockets)  # which listens once the service is ready, and not before
-        except OSError as error:
-            raise ServiceError(
-                "An address that can be listened on was expected.",
-                f"The system reported: {error.strerror}.",
-                "Name another with --port (0 takes any free one) or --host, or stop what listens there.",
-            ) from error
-        if self.started:
-            logger.info(self.service.startup_report)
-            if self.service.health_port is not None:
-                logger.info("health and metrics on port %d", self.service.health_port)
-            # What is allocated now stays; the garbage collector need not look at it again and again.
-            gc.collect()
-            gc.freeze()
-            self._ready(self.service)
+            if self.should_exit:  # stopped meanwhile
+                await self.lifespan.shutdown()
+                return
+            listen(self._listeners)
+        except ServiceError:
+            await self.lifespan.shutdown()
+            raise
+        loop = asyncio.get_running_loop()
+        self.servers = [await loop.create_server(self._protocol, sock=each, backlog=BACKLOG) for each in self._listeners]
+        self.started = True
+        logger.info(self.service.startup_report)
+        if self.service.health_port is not None:
+            logger.info("health and metrics on port %d", self.service.health_port)
+        # What is allocated now stays; the garbage collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        self._ready(self.service)
+
+    def _protocol(self) -> BoundedProtocol:
+        """A new connection, as uvicorn makes them."""
+        return BoundedProtocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """See uvicorn, whose own would send itself the signal again at the end, and so not exit with 0."""

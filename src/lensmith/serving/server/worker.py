@@ -70,10 +70,10 @@ def run_worker(
 
             # A terminal and systemd send SIGTERM to every process, and the supervisor sends it once more.
             server = Server(loading.result(), settings, listeners, start_link, alone=False)
-        except LensmithError as error:
+            server.serve_until_stopped()
+        except LensmithError as error:  # before it was ready
             connection.send(Message("failed", error))
             return
-        server.serve_until_stopped()
         supervisor = parent_process()
         if supervisor is not None and not supervisor.is_alive():
             shutil.rmtree(os.environ[SHARED_FOLDER], ignore_errors=True)
