@@ -4,7 +4,6 @@ A pipeline changes one cropped image in the data-loader worker. It draws from th
 tried once on a grey image before the training starts.
 """
 
-import os
 import random as python_random
 import threading
 import warnings
