@@ -87,7 +87,8 @@ def test_a_program_that_listens_first_is_named() -> None:
         listen(first)
         with pytest.raises(ServiceError) as caught:
             listen(second)
-        assert isinstance(caught.value.__cause__, OSError) and caught.value.__cause__.errno == errno.EADDRINUSE
+        assert isinstance(caught.value.__cause__, OSError)
+        assert caught.value.__cause__.errno == errno.EADDRINUSE
     finally:
         for each in (*first, *(second or ())):
             each.close()

@@ -233,4 +233,5 @@ def test_an_offer_to_upgrade_is_ignored_and_body_and_later_requests_arrive(
 def test_a_connection_that_is_to_close_closes_though_an_upgrade_is_offered(address: tuple[str, int]) -> None:
     answer = send(address, b"POST / HTTP/1.1\r\nhost: x\r\nconnection: close, Upgrade\r\nupgrade: h2c\r\n"
                   b"content-length: 3\r\n\r\nabc")  # fmt: skip
-    assert answer.endswith(b" 3") and answer.count(b"200 OK") == 1
+    assert answer.endswith(b" 3")
+    assert answer.count(b"200 OK") == 1

@@ -101,7 +101,9 @@ class Server(uvicorn.Server):
             await self.lifespan.shutdown()
             raise
         loop = asyncio.get_running_loop()
-        self.servers = [await loop.create_server(self._protocol, sock=each, backlog=BACKLOG) for each in self._listeners]
+        self.servers = [
+            await loop.create_server(self._protocol, sock=each, backlog=BACKLOG) for each in self._listeners
+        ]
         self.started = True
         logger.info(self.service.startup_report)
         if self.service.health_port is not None:
