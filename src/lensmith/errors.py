@@ -20,6 +20,7 @@ EXTRA_OF_PACKAGE = {
     "matplotlib": "train", "jinja2": "serve", "safetensors": "train", "urllib3": "train", "scipy": "train",
     "onnx": "export", "onnx_ir": "export", "onnxscript": "export", "nncf": "export",
     "openvino": "openvino", "pyarrow": "parquet", "mangum": "lambda", "mlflow": "track",
+    "pillow_heif": "heic",
     "psycopg": "postgres", "sqlalchemy": "track",
 }  # fmt: skip
 """Which extra of lensmith brings which importable package."""

@@ -42,7 +42,7 @@ def test_every_damaged_file_is_named_with_its_reason_and_not_counted(colours: Pa
         ("set aside", "blue/readme.txt"),
     ]
     assert "truncated" in checked.findings[0].reason.lower()
-    assert "cannot identify image file" in checked.findings[1].reason
+    assert "no image format" in checked.findings[1].reason
     assert checked.usable == 24
     assert checked.counts["red"] == {"all": 8}
 

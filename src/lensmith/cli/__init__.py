@@ -27,6 +27,7 @@ from lensmith.errors import (
     OutputError,
     UnmaintainedWarning,
 )
+from lensmith.imaging.silence import silence_pillow
 
 VERBS = {
     "doctor": "Check this machine, with a remedy for each problem.",
@@ -112,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         # An exception lets unfinished files be removed; verbs that can resume have handlers of their own.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     warnings.showwarning = _show_warning
+    silence_pillow()
     try:
         sys.exit(get_command(_app).main(args, prog_name="lensmith", standalone_mode=False) or 0)
     except Exception as error:

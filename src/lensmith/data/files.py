@@ -1,11 +1,19 @@
-"""Image files below a folder, found by name and size alone; no file is opened."""
+"""Image files below a folder, found by name and size alone."""
 
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from lensmith.imaging.decoding import SUFFIXES
+from lensmith.imaging.formats import (
+    HEAD_BYTES,
+    HEIC_EXTRA,
+    OTHER_SUFFIXES,
+    SUFFIXES,
+    ImageFormat,
+    identify,
+    is_available,
+)
 
 SetAside = list[tuple[str, str]]
 """Path relative to the root, and reason, of each file that cannot be used."""
@@ -51,7 +59,13 @@ def image_files(root: Path, folder: Path, aside: SetAside, above: frozenset[str]
 
 def unusable_reason(file: Path, any_suffix: bool = False) -> str | None:
     """The reason why a file cannot be an image, from its name and size alone; None if it can be one."""
-    if not any_suffix and file.suffix.lower() not in SUFFIXES:
+    suffix = file.suffix.lower()
+    form = SUFFIXES.get(suffix)
+    if form is not None and not is_available(form) and _is_of_its_suffix(file, form):
+        return f"{form.name}: install {HEIC_EXTRA}"
+    if form is None and not any_suffix:
+        if suffix in OTHER_SUFFIXES:
+            return f"{OTHER_SUFFIXES[suffix]}, which is not read: save it as JPEG or PNG"
         return f"not an image ({file.suffix or 'no ending'})"
     try:
         found = file.stat()
@@ -62,6 +76,15 @@ def unusable_reason(file: Path, any_suffix: bool = False) -> str | None:
     if not stat.S_ISREG(found.st_mode):  # reading a pipe would wait for ever
         return "not a file"
     return None if found.st_size else "empty"
+
+
+def _is_of_its_suffix(file: Path, form: ImageFormat) -> bool:
+    """Whether a file is of the format that its name says; asked only where that one cannot be read here."""
+    try:
+        with file.open("rb") as stream:
+            return identify(stream.read(HEAD_BYTES)) in (form, None)
+    except (OSError, ValueError):
+        return False
 
 
 def relative(path: Path, root: Path) -> str:

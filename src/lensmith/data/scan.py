@@ -22,7 +22,7 @@ from typing import Literal
 from lensmith.core.files import stat_stamp
 from lensmith.data.files import SetAside, image_files, relative, unusable_reason, visible_entries
 from lensmith.errors import DataError
-from lensmith.imaging.decoding import SUFFIXES
+from lensmith.imaging.formats import SUFFIXES
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")

@@ -4,7 +4,6 @@ Each image is decoded completely, so truncated files are found, and hashed, so c
 """
 
 import hashlib
-import io
 import os
 import statistics
 import warnings
@@ -14,8 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from PIL import Image
-
 from lensmith.core.machine import allowed_cores
 from lensmith.core.progress import track
 from lensmith.core.result import Result
@@ -23,7 +20,8 @@ from lensmith.core.text import listed
 from lensmith.core.threads import map_in_order
 from lensmith.data.scan import ImageSet, Sample, scan
 from lensmith.errors import ImageError
-from lensmith.imaging.decoding import decode, read
+from lensmith.imaging.decoding import decode, read, stored_mode
+from lensmith.imaging.formats import require_format
 
 Kind = Literal["label conflict", "leak", "unreadable", "empty", "duplicate", "set aside"]
 KINDS: dict[Kind, str] = {
@@ -164,8 +162,7 @@ def _inspect(sample: Sample, file: Path) -> _InspectedFile:
         picture = decode(encoded)
     except ImageError as error:
         return _InspectedFile(sample, error=error.arrived.rstrip("."))
-    with Image.open(io.BytesIO(encoded)) as stored:
-        form, mode = stored.format or "", stored.mode
+    form, mode = require_format(encoded).name, stored_mode(encoded)
     return _InspectedFile(sample, hashlib.sha256(encoded).hexdigest(), picture.width, picture.height, form, mode)
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from PIL import Image
 
 from lensmith.bundle.drift import MIN_IMAGES, THRESHOLDS
 from lensmith.bundle.format import Manifest
@@ -24,6 +23,7 @@ from lensmith.evaluation.evaluation import Evaluation
 from lensmith.evaluation.metrics import calibrate
 from lensmith.evaluation.report import percent
 from lensmith.exporting.samples import evenly_spaced
+from lensmith.imaging.formats import format_of, open_image
 from lensmith.training.run_dir.run import Run
 from lensmith.training.schedule import settings_of
 
@@ -179,9 +179,9 @@ def _pictures(files: Sequence[Path]) -> str:
     sizes, formats = [], Counter[str]()
     for file in evenly_spaced(files, PICTURES):
         try:
-            with Image.open(file) as picture:
+            with open_image(file) as picture:
                 sizes.append(picture.size)
-                formats[str(picture.format)] += 1
+            formats[format_of(file).name] += 1
         except Exception:  # Pillow warns of large ones, or the file was just removed
             continue
     if not sizes:

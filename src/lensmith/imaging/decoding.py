@@ -4,16 +4,16 @@ JPEG is decoded at a reduced scale where that is enough. EXIF orientation is app
 white, and grey, palette, CMYK, 16-bit and float pictures become RGB. Damaged, huge and malicious files are refused.
 """
 
-import io
+import re
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image
 
 from lensmith.errors import ImageError
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-"""File name suffixes of images."""
+from lensmith.imaging.containers import count_scans, without_metadata
+from lensmith.imaging.formats import ImageFormat, open_image, require_format
 
 MAX_PIXELS = 100_000_000
 """Largest picture that is decoded, in pixels: a small file can unpack to gigabytes."""
@@ -63,34 +63,39 @@ def decode(encoded: bytes, shortest_px: int | None = None, max_pixels: int = MAX
     side at or above that many pixels, which is several times faster for photos.
 
     Raises:
-        ImageError: not an image, damaged, cut short, or of more than `max_pixels` pixels or MAX_SCANS scans.
+        ImageError: not an image, of a format that cannot be read here, damaged, cut short, or of more than `max_pixels`
+            pixels or MAX_SCANS scans.
     """
-    if encoded.startswith(b"\xff\xd8") and (scans := encoded.count(b"\xff\xda")) > MAX_SCANS:
+    form = require_format(encoded)
+    if form.key == "jpeg" and count_scans(encoded, MAX_SCANS) > MAX_SCANS:
         raise ImageError(
-            f"A JPEG of at most {MAX_SCANS} scans was expected.", f"This one has {scans:,}.", "Save it again as JPEG."
+            f"A JPEG of at most {MAX_SCANS} scans was expected.", "This one has more.", "Save it again as JPEG."
         )
     try:
-        with Image.open(io.BytesIO(encoded)) as picture:
-            if picture.width * picture.height > max_pixels:
-                raise ImageError(
-                    f"An image of at most {max_pixels:,} pixels was expected.",
-                    f"This one has {picture.width} × {picture.height}.",
-                    "Scale it down first.",
-                )
-            if shortest_px is not None:
-                picture.draft("RGB", (shortest_px, shortest_px))
-            picture.load()
-            # Pillow's own function would copy the picture and write its other EXIF tags anew, which can fail.
-            turn = _UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
-            return _to_rgb(picture if turn is None else picture.transpose(turn))
+        return _decode(encoded, shortest_px, max_pixels)
     except ImageError:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        raise ImageError(
-            "A complete image file was expected.",
-            f"It cannot be decoded ({_reason(error)}).",
-            "Replace or remove it, or save it again as JPEG or PNG.",
-        ) from error
+        if form.key == "png" and (bare := without_metadata(encoded)) != encoded:
+            try:  # large texts or profiles, or damaged ones, do not cost the picture
+                return _decode(bare, shortest_px, max_pixels)
+            except ImageError:
+                raise
+            except Exception:
+                pass  # it is not the metadata
+        raise _unreadable(form, error, max_pixels) from error
+
+
+def _decode(encoded: bytes, shortest_px: int | None, max_pixels: int) -> Image.Image:
+    with open_image(encoded) as picture:
+        if picture.width * picture.height > max_pixels:
+            raise _too_many_pixels(f"{picture.width} × {picture.height}", max_pixels)
+        if shortest_px is not None:
+            picture.draft("RGB", (shortest_px, shortest_px))
+        picture.load()
+        # Pillow's own function would copy the picture and write its other EXIF tags anew, which can fail.
+        turn = _UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+        return _to_rgb(picture if turn is None else picture.transpose(turn))
 
 
 def decoded_size(path: Path, shortest_px: int | None = None) -> tuple[int, int]:
@@ -100,17 +105,34 @@ def decoded_size(path: Path, shortest_px: int | None = None) -> tuple[int, int]:
         ImageError: not an image, or of more than MAX_PIXELS pixels.
     """
     try:
-        with Image.open(path) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise ValueError("it has too many pixels")
-            if shortest_px is not None:
-                picture.draft("RGB", (shortest_px, shortest_px))
-            turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-            return (picture.height, picture.width) if turned else picture.size
+        return _decoded_size(path, shortest_px)
+    except ImageError:
+        raise
     except Exception as error:  # as in `decode`
-        raise ImageError(
-            "An image file was expected.", f"It cannot be decoded ({_reason(error)}).", "Replace or remove it."
-        ) from error
+        encoded = read(path)
+        form = require_format(encoded)
+        if form.key == "png":
+            with suppress(Exception):
+                return _decoded_size(without_metadata(encoded), shortest_px)
+        raise _unreadable(form, error, MAX_PIXELS) from error
+
+
+def stored_mode(encoded: bytes) -> str:
+    """Pillow's name of the pixel mode in an image that `decode` has decoded; empty where its header has none."""
+    for source in (encoded, without_metadata(encoded)):
+        with suppress(Exception), open_image(source) as stored:
+            return stored.mode
+    return ""
+
+
+def _decoded_size(source: bytes | Path, shortest_px: int | None) -> tuple[int, int]:
+    with open_image(source) as picture:
+        if picture.width * picture.height > MAX_PIXELS:
+            raise _too_many_pixels(f"{picture.width} × {picture.height}", MAX_PIXELS)
+        if shortest_px is not None:
+            picture.draft("RGB", (shortest_px, shortest_px))
+        turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        return (picture.height, picture.width) if turned else picture.size
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
@@ -141,6 +163,19 @@ def _converted(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _reason(error: Exception) -> str:
-    text = str(error).partition("<_io")[0].strip(" :'\"") or type(error).__name__
-    return text.rstrip(".")
+def _unreadable(form: ImageFormat, error: Exception, max_pixels: int) -> ImageError:
+    """The error for a picture whose decoder failed; the decoder's own words are in its cause only."""
+    if isinstance(error, Image.DecompressionBombError):  # Pillow refuses the very largest by itself
+        found = re.search(r"\d+", str(error))
+        return _too_many_pixels(f"{int(found[0]):,}" if found else "more", max_pixels)
+    return ImageError(
+        "A complete image file was expected.",
+        f"It is {form.name}, but damaged, truncated, or of a rare kind.",
+        "Replace or remove it, or save it again as JPEG or PNG.",
+    )
+
+
+def _too_many_pixels(found: str, max_pixels: int) -> ImageError:
+    return ImageError(
+        f"An image of at most {max_pixels:,} pixels was expected.", f"This one has {found}.", "Scale it down first."
+    )

@@ -23,7 +23,7 @@ from lensmith.core.files import atomic_path
 from lensmith.core.progress import track
 from lensmith.core.result import Result
 from lensmith.errors import DataError, OutputError, SettingsError
-from lensmith.imaging.decoding import SUFFIXES
+from lensmith.imaging.formats import SUFFIXES
 from lensmith.inference.classifier import Prediction, load
 
 PARQUET_ROWS = 10_000

@@ -4,7 +4,6 @@ import json
 import logging
 import sys
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from logging.handlers import QueueHandler, WatchedFileHandler
 from queue import Full, Queue
 
 from lensmith.config import ServeSettings
+from lensmith.imaging.silence import silence_pillow
 
 LOGGERS = ("lensmith", "uvicorn", "asyncio")
 MAX_QUEUED = 10_000
@@ -68,7 +68,7 @@ def logging_as(settings: ServeSettings) -> Iterator[None]:
     logging.getLogger("lensmith").setLevel(logging.INFO)
     # Anybody can send what these complain about, and each would write to standard error by itself.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="PIL")
+    silence_pillow()
     writer.start()
     try:
         yield

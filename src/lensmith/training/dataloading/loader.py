@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from lensmith.core.machine import allowed_cores
 from lensmith.errors import RunError
+from lensmith.imaging.silence import silence_pillow
 from lensmith.training.dataloading.dataset import ImageDataset
 from lensmith.training.dataloading.sampler import EpochSampler
 from lensmith.training.microbatch import malloc
@@ -92,6 +93,7 @@ def _init_worker(worker: int) -> None:
     """
     lift_cap()
     malloc.restore_defaults()  # else freed memory would be retained here as in the parent
+    silence_pillow()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if _KNOWS_SENDERS:
         threading.Thread(target=_exit_for_the_parent, daemon=True).start()
