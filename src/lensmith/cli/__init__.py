@@ -12,12 +12,14 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from lensmith.core.machine import cache_dir
 from lensmith.core.version import __version__
 from lensmith.errors import (
     EXTRA_OF_PACKAGE,
@@ -176,19 +178,29 @@ def _as_lensmith_error(error: Exception) -> LensmithError | None:
         return OutputError(
             f"Room to read and write was expected at {error.filename or 'the output path'}.",
             f"The system reported: {error.strerror}.",
-            _REMEDIES[error.errno],
+            _REMEDIES[error.errno].format(elsewhere=_elsewhere(error.filename)),
         )
     return None
+
+
+def _elsewhere(path: object) -> str:
+    """What makes lensmith write to another place than `path`."""
+    try:
+        if Path(os.fsdecode(path)).is_relative_to(cache_dir()):  # type: ignore[arg-type]
+            return "name another cache folder with LENSMITH_CACHE"
+    except TypeError:  # no path at all, or a descriptor's number
+        pass
+    return "name another path (`lensmith VERB --help` lists the options)"
 
 
 _NO_MEMORY = ("Failed to allocate memory", "std::bad_alloc")  # ONNX Runtime, whose exceptions have no common class
 
 _REMEDIES = {
-    errno.ENOSPC: "Free some space, or write elsewhere with --out; then run the same command again.",
-    errno.EDQUOT: "Free some of your quota, or write elsewhere with --out; then run the same command again.",
-    errno.EACCES: "Give yourself the rights, or write elsewhere with --out.",
-    errno.EPERM: "Give yourself the rights, or write elsewhere with --out.",
-    errno.ENOTDIR: "A file is where a folder should be; write elsewhere with --out.",
-    errno.EROFS: "Write elsewhere with --out; this file system is read-only.",
+    errno.ENOSPC: "Free some space, or {elsewhere}; then run the same command again.",
+    errno.EDQUOT: "Free some of your quota, or {elsewhere}; then run the same command again.",
+    errno.EACCES: "Give yourself the rights, or {elsewhere}.",
+    errno.EPERM: "Give yourself the rights, or {elsewhere}.",
+    errno.ENOTDIR: "A file is where a folder should be: {elsewhere}.",
+    errno.EROFS: "This file system is read-only: {elsewhere}.",
     errno.EMFILE: "Raise the limit on open files: ulimit -n 4096",
 }

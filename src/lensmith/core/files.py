@@ -5,10 +5,12 @@ content reaches the disk before the name does, so a power cut leaves the old fil
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,6 +95,18 @@ def replace_directory(staging: Path, path: Path) -> None:
         raise
     sync_directory(path.parent)
     shutil.rmtree(older, ignore_errors=True)
+
+
+def private_directory(path: Path) -> None:
+    """Make a directory that only this user can enter, with its parents; an existing one of this user stays.
+
+    Raises:
+        OSError: there is no room or right to make it, or another user has made it or a link in its place.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
+        raise PermissionError(errno.EPERM, "it belongs to another user", str(path))
 
 
 def sync_directory(folder: Path) -> None:

@@ -37,6 +37,7 @@ class LambdaHandler:
         from lensmith.serving.app import create_app
         from lensmith.serving.auth.jwt import Authenticator
         from lensmith.serving.execution.model_manager import ModelManager
+        from lensmith.serving.metrics import drop_foreign_folder
 
         # One thread per core all the same, for the images of a batch. Batching is not measured, as that would prolong
         # every cold start.
@@ -48,6 +49,7 @@ class LambdaHandler:
                 "No secret, key or key set is named.",
                 "Name one of jwt_secret_file, jwt_key_file and jwks, or say insecure=True where AWS checks who calls.",
             )
+        drop_foreign_folder()
         app = create_app(ModelManager.load(resolved), resolved)
         # Mangum's own lifespan would begin and end with every event.
         self._lifespan = app.router.lifespan_context(app)

@@ -94,9 +94,11 @@ class ObservabilityMiddleware:
             route = getattr(scope.get("route"), "path", "unmatched")
             state = scope["state"]
             seconds = time.perf_counter() - state["started"]
-            self._telemetry.count_request(state, route, status, seconds)
+            with self._telemetry.failures.guard("metrics"):
+                self._telemetry.count_request(state, route, status, seconds)
             if self._split is not None:
-                self._split.count_request(state, status, seconds)
+                with self._telemetry.failures.guard("rollout"):
+                    self._split.count_request(state, status, seconds)
             if self._log:
                 request = {
                     "request_id": state["request_id"],

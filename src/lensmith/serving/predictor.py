@@ -156,10 +156,14 @@ class Predictor:
         self, request: Request, model: LoadedModel, image: bytes | Tensor, found: TimedPrediction, place: int = 0
     ) -> None:
         """Record an image's prediction before it is sent: metrics, feedback, canary."""
-        self._telemetry.count_image(model, found)
-        self._feedback.record_answer(request, model, image, found, place)
+        failures = self._telemetry.failures  # an observer's fault is neither the request's nor the model's
+        with failures.guard("metrics"):
+            self._telemetry.count_image(model, found)
+        with failures.guard("feedback"):
+            self._feedback.record_answer(request, model, image, found, place)
         if self._split is not None:
-            self._split.count_prediction(request, image, found)
+            with failures.guard("rollout"):
+                self._split.count_prediction(request, image, found)
 
 
 async def while_connected(request: Request, answer: asyncio.Future[T]) -> T:

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 import socket
 import sys
+import threading
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
+from io import UnsupportedOperation
 from typing import TYPE_CHECKING
 
 from lensmith.config import ServeSettings
 from lensmith.serving.execution.model_manager import ModelManager
-from lensmith.serving.metrics import shared_metrics_folder
-from lensmith.serving.metrics.logs import logging_as
+from lensmith.serving.metrics import drop_foreign_folder, shared_metrics_folder
+from lensmith.serving.metrics.logs import logging_as, require_log_file
 from lensmith.serving.rollout.sidecar import follow_registry, pull_bundle
 from lensmith.serving.server.listeners import bind
 
 if TYPE_CHECKING:
     from lensmith.serving.service import Service
+
+logger = logging.getLogger(__name__)
+
+ANNOUNCE_S = 1.0
+"""Seconds in which standard output must take the line that announces the service."""
 
 
 def serve(settings: ServeSettings) -> None:
@@ -30,7 +39,9 @@ def serve(settings: ServeSettings) -> None:
         RegistryError: the registry names the bundle, and cannot be reached or has no such model.
         ServiceError: the address is taken, or the service would be open to anybody.
     """
+    _open_standard_streams()
     _allow_many_connections()
+    require_log_file(settings)
     with suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is a bundle that could be read again
     with ExitStack() as resources:
@@ -45,6 +56,7 @@ def serve(settings: ServeSettings) -> None:
 
         require_authentication(settings, Authenticator.of(settings))
         with logging_as(settings):
+            drop_foreign_folder()
             if loading is not None:
                 _serve_alone(settings, listeners, loading)
             else:
@@ -65,9 +77,40 @@ def _serve_alone(settings: ServeSettings, listeners: list[socket.socket], loadin
 
 
 def _announce(name: str, listener: socket.socket) -> None:
+    """Print name and address; a reader that is gone, stalled or full costs this line only, and the log tells."""
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    print(f"lensmith serving {name} on http://{shown}:{port}", flush=True)
+    line = f"lensmith serving {name} on http://{shown}:{port}"
+
+    def write() -> None:
+        try:
+            # Past Python's buffer: what stays in it would be written again, and fail again, when the process ends.
+            descriptor = sys.stdout.fileno()
+            rest = f"{line}\n".encode(errors="replace")
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        except UnsupportedOperation:  # a program that put an object of its own in the place of standard output
+            print(line, flush=True)
+        except (OSError, AttributeError) as error:  # AttributeError: standard output was closed before the start
+            logger.warning("%s; standard output cannot be written: %s", line, error)
+
+    thread = threading.Thread(target=write, name="announce", daemon=True)
+    thread.start()
+    thread.join(ANNOUNCE_S)
+    if thread.is_alive():
+        logger.warning("%s; whoever reads standard output has stopped reading", line)
+
+
+def _open_standard_streams() -> None:
+    """Open those of the three standard streams that are closed: a socket or a bundle's file would take their place.
+
+    What libraries print would then go to clients, or into that file.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
 
 
 def _allow_many_connections() -> None:

@@ -3,13 +3,16 @@
 import json
 import logging
 import os
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
 from lensmith.config import ServeSettings
-from lensmith.serving.metrics.logs import MAX_QUEUED, logging_as
+from lensmith.errors import ServiceError
+from lensmith.serving.metrics import logs
+from lensmith.serving.metrics.logs import MAX_QUEUED, dropped_lines, logging_as, require_log_file
 
 logger = logging.getLogger("lensmith.serving.test")
 
@@ -40,11 +43,40 @@ def test_text_lines_are_for_people(tmp_path: Path) -> None:
     assert file.read_text().strip().endswith("INFO lensmith.serving.test: ready")
 
 
-def test_a_disk_that_is_full_holds_nothing_up_and_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_disk_that_is_full_holds_nothing_up_and_is_reported_once_and_counted(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    before = dropped_lines.total
     with logging_as(settings(log_file="/dev/full")):
         for number in range(100):
             logger.info("line %d", number)
-    assert capfd.readouterr() == ("", "")
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.count("No space left on device") == 1
+    assert dropped_lines.total == before + 100
+
+
+@pytest.mark.parametrize("name", ["none/log", ".", "file/log"])
+def test_a_log_file_that_cannot_be_opened_is_refused_before_the_start(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ServiceError) as refused:
+        require_log_file(settings(log_file=tmp_path / name))
+    assert str(tmp_path / name) in refused.value.expected
+    require_log_file(settings(log_file=tmp_path / "log"))
+
+
+def test_a_folder_that_is_removed_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "FOLDER_S", 0.0)
+    file = tmp_path / "logs" / "log"
+    file.parent.mkdir()
+    with logging_as(settings(log_file=file)):
+        logger.info("before")
+        shutil.rmtree(file.parent)
+        end = time.monotonic() + 5
+        while not (file.exists() and "after" in file.read_text()):
+            assert time.monotonic() < end
+            logger.info("after")
+            time.sleep(0.01)
 
 
 def test_a_folder_that_is_moved_away_and_back_costs_the_lines_between(tmp_path: Path) -> None:

@@ -6,21 +6,22 @@ values to files in a folder they share (prometheus_client's multiprocess mode); 
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from lensmith.serving.execution.loaded_model import LoadedModel, TimedPrediction
 from lensmith.serving.execution.model_manager import ModelManager
 from lensmith.serving.execution.thread_pool import Pool
 from lensmith.serving.metrics import SHARED_FOLDER
 from lensmith.serving.metrics.drift import Drift
-from lensmith.serving.metrics.shared import locked_files
+from lensmith.serving.metrics.logs import dropped_lines
+from lensmith.serving.metrics.observers import GuardedCollector, ObserverFailures
+from lensmith.serving.metrics.shared import SharedFiles
+from lensmith.serving.metrics.shared_values import use_value_class
 from lensmith.serving.metrics.usage import UsageCollector, pids_of_service
 
 REQUEST_BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.25, 0.3, 0.5, 1.0, 2.5, 5.0)
@@ -51,6 +52,7 @@ class Telemetry:
 
     Attributes:
         registry: Prometheus registry, to which others add their own metrics.
+        failures: counts failures of observers.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Telemetry:
         is_ready: Callable[[], bool],
         is_quota_store_up: Callable[[], bool] | None = None,
     ) -> None:
+        use_value_class()
         self._models = models
         self.registry = registry = CollectorRegistry()
         counter, histogram = partial(Counter, registry=registry), partial(Histogram, registry=registry)
@@ -107,14 +110,20 @@ class Telemetry:
         )
         self._described: set[tuple[str, str, str, str]] = set()
         self.describe_models()
-        self._shared = os.environ.get(SHARED_FOLDER)
-        if not self._shared:
+        what = "Lines of the log that could not be written: its disk is full, its folder gone, its reader stalled."
+        self._dropped_lines = counter("lensmith_log_lines_dropped", what)
+        self._dropped_before = dropped_lines.total
+        self.failures = ObserverFailures(registry)
+        folder = os.environ.get(SHARED_FOLDER)
+        self._files = files = SharedFiles(Path(folder)) if folder else None
+        if files is None:
             ProcessCollector(registry=registry)
-            registry.register(UsageCollector(lambda: [os.getpid()]))
+            usage = UsageCollector(lambda: [os.getpid()])
         else:
             registry = CollectorRegistry()
-            MultiProcessCollector(registry, self._shared)
-            registry.register(UsageCollector(lambda: pids_of_service(Path(str(self._shared)))))
+            registry.register(GuardedCollector("metrics", files.collect, self.failures))
+            usage = UsageCollector(lambda: pids_of_service(files.folder))
+        registry.register(GuardedCollector("usage", usage.collect, self.failures))
         self._exposed = registry
 
     def describe_models(self) -> None:
@@ -160,21 +169,28 @@ class Telemetry:
         label = top.label if top.class_id < MOST_LABELS else "other"
         self._answers.labels(label, model.version).inc()
         self._confidence.labels(model.version).observe(top.confidence)
-        self._drift.note(model, found)
+        with self.failures.guard("drift"):
+            self._drift.note(model, found)
         if found.prediction.abstained:
             self._abstained.inc()
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus's text format."""
         self.update_gauges()
-        with locked_files(Path(self._shared)) if self._shared else nullcontext():
-            return generate_latest(self._exposed)
+        return generate_latest(self._exposed)
 
     def update_gauges(self) -> None:
         """Update this process's gauges; with several processes each has to, as any of them may be scraped."""
         for gauge, read in self._gauges:
-            gauge.set(read())
-        self._drift.show(self._models.all)
+            with self.failures.guard("metrics"):
+                gauge.set(read())
+        dropped = dropped_lines.total
+        self._dropped_lines.inc(dropped - self._dropped_before)
+        self._dropped_before = dropped
+        with self.failures.guard("drift"):
+            self._drift.show(self._models.all)
+        if self._files is not None:
+            self._files.store()
 
     def _add_gauge(self, name: str, what: str, read: Callable[[], float], mode: str = "livesum") -> None:
         """Add a gauge that is read at each scrape; `mode` is how the values of several processes become one."""

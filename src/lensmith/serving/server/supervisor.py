@@ -5,6 +5,7 @@ no model.
 """
 
 import logging
+import os
 import signal
 import socket
 import time
@@ -23,7 +24,9 @@ from lensmith.errors import LensmithError, ServiceError
 from lensmith.rollout.sidecar_channel import SidecarChannel
 from lensmith.serving.auth import audit
 from lensmith.serving.execution.loaded_model import ModelVersion
-from lensmith.serving.metrics.shared import merge_counts_of_dead
+from lensmith.serving.metrics import SHARED_FOLDER
+from lensmith.serving.metrics.shared import SharedFiles, merge_counts_of_dead
+from lensmith.serving.metrics.shared_values import use_value_class
 from lensmith.serving.server.worker import Message
 from lensmith.serving.server.worker_group import WorkerGroup, WorkerProcess
 
@@ -116,6 +119,8 @@ class Supervisor:
         self._announce: Callable[[str], None] | None = announce
         self._group = WorkerGroup(settings, listeners, channel)
         self._signals = SignalInbox()
+        use_value_class()
+        self._metrics_files = SharedFiles(Path(os.environ[SHARED_FOLDER]))
         what = "Processes that died and were replaced."
         self._restarts = Counter("lensmith_worker_restarts", what, registry=CollectorRegistry())
         self._swap: ModelSwap | None = None
@@ -155,6 +160,7 @@ class Supervisor:
             else:
                 self._handle_message(each, message)
         self._group.run_due_tasks()
+        self._metrics_files.store()
 
     def _handle_message(self, sender: WorkerProcess, message: Message) -> None:
         match message.kind:
