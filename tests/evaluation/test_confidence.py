@@ -17,7 +17,9 @@ from lensmith.evaluation.confidence import (
     answered_at,
     at_temperature,
     fit_temperature,
+    least_temperature,
     scale,
+    supported_confidence,
     threshold_for,
 )
 from lensmith.evaluation.metrics import calibrate
@@ -157,6 +159,28 @@ def test_what_is_no_pair_of_labels_and_probabilities_is_refused() -> None:
             call(truth + 1, probabilities)
 
 
+@pytest.mark.parametrize("count", [9, MIN_IMAGES, 1000])
+@pytest.mark.parametrize("confidence", [0.9, 0.99, 0.9999, 1.0])
+def test_no_confidence_is_claimed_that_so_many_images_cannot_support(count: int, confidence: float) -> None:
+    truth, probabilities = certain(count, confidence)
+    found = scale(truth, probabilities)
+    claimed = at_temperature(probabilities, found.temperature).max(axis=1).mean()
+    assert claimed <= supported_confidence(count) + 1e-5
+    if confidence > supported_confidence(count):  # it falls to what is supported, and no further
+        assert claimed == pytest.approx(supported_confidence(count), abs=1e-4)
+        assert found.log_loss_after > found.log_loss_before
+        assert found.error_after == pytest.approx(1 - claimed, abs=1e-4)
+    elif count < MIN_IMAGES:
+        assert found.temperature == 1.0
+
+
+def test_the_least_temperature_knows_no_labels_and_has_an_end() -> None:
+    assert supported_confidence(98) == 0.99
+    _, logits = answers(900, 1.0)
+    assert least_temperature(engine_at(logits, 1.0)) < 1  # wrong answers do not matter to it, confidence does
+    assert least_temperature(np.full((40, 4), 0.25, np.float32)) == BOUNDS[0]
+
+
 # Threshold
 
 
@@ -182,9 +206,16 @@ def test_the_least_threshold_is_taken_where_several_will_do() -> None:
     assert threshold_for(*two_classes(confidence, right), 0.95).coverage == 10 / 30
 
 
-def test_where_all_answers_can_be_given_none_is_ever_held_back() -> None:
-    found = threshold_for(*certain(30, 0.7), 0.9)
-    assert found == Abstention(threshold=0.0, wanted=0.9, precision=1.0, coverage=1.0)
+@pytest.mark.parametrize("confidence", [0.7, 1.0])
+def test_where_all_answers_can_be_given_only_less_certain_ones_are_held_back(confidence: float) -> None:
+    truth, probabilities = certain(30, confidence)
+    found = threshold_for(truth, probabilities, 0.9)
+    assert found == Abstention(threshold=found.threshold, wanted=0.9, precision=1.0, coverage=1.0)
+    assert confidence - 1e-5 < found.threshold < float(probabilities.max(axis=1).min())
+    assert answered_at(truth, probabilities, found.threshold).coverage == 1.0
+
+
+def test_nothing_is_answered_above_all_confidences() -> None:
     nothing = answered_at(*certain(30, 0.7), 0.75)
     assert (nothing.coverage, nothing.precision) == (0.0, None)
 

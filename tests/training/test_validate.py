@@ -10,6 +10,7 @@ from torch import nn
 
 from lensmith.data.split import prepare
 from lensmith.errors import DataError
+from lensmith.evaluation.confidence import supported_confidence
 from lensmith.imaging.preprocessing import Preprocessing
 from lensmith.training.dataloading.dataset import ImageDataset
 from lensmith.training.dataloading.loader import build_loader
@@ -72,3 +73,16 @@ def test_an_epoch_is_scored_by_what_is_monitored() -> None:
     assert found.score("balanced_accuracy") == pytest.approx((1 + 0.5) / 2)
     assert found.score("f1") == pytest.approx(f1_score(labels, said, average="macro"))
     assert found.score("loss") == -found.loss < 0
+
+
+@pytest.mark.parametrize(("images", "classes"), [(1, 2), (9, 3), (98, 10)])
+def test_the_smoothed_loss_is_least_at_the_confidence_that_so_many_images_support(images: int, classes: int) -> None:
+    labels = torch.arange(images) % classes
+
+    def at(confidence: float) -> ModelOutputs:
+        rest = (1 - confidence) / (classes - 1)
+        return ModelOutputs((nn.functional.one_hot(labels, classes) * (confidence - rest) + rest).log(), labels, [], [])
+
+    best = supported_confidence(images)
+    assert at(best).smoothed_loss < min(at(best - 1e-3).smoothed_loss, at(best + 1e-3).smoothed_loss)
+    assert at(1 - 1e-6).loss < at(best).loss  # which the plain loss would rather have

@@ -4,11 +4,11 @@ Shapes: N images, C classes. Probabilities are a bundle's answers, float32 (N, C
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq, minimize_scalar
 
 from lensmith.bundle.format import Abstention
 from lensmith.core.result import Result
@@ -26,6 +26,10 @@ MIN_ANSWERS = 10
 """Fewer answers prove no precision."""
 
 _LEAST_LOG = np.float32(math.log(np.finfo(np.float32).smallest_subnormal))
+
+
+MOST_COOLED = 1000.0
+"""The highest temperature of `least_temperature`, which makes logits of some thousands harmless."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +66,43 @@ class Answered:
     precision: float | None
 
 
+def supported_confidence(images: int) -> float:
+    """The highest confidence that so many images without a mistake can support, 0.5..1.
+
+    Source: Laplace's rule of succession, (N + 1) / (N + 2): the expected share of correct answers after N of N.
+    """
+    return (images + 1) / (images + 2)
+
+
+def least_temperature(probabilities: Tensor) -> float:
+    """The temperature below which the mean confidence is more than so many images can support.
+
+    It depends on no label, so it can be used on the images that it was computed from.
+
+    Args:
+        probabilities: float32 (N, C) at T = 1.
+
+    Returns:
+        T within BOUNDS[0]..MOST_COOLED: above 1 where the confidence has to fall.
+    """
+    most, logs = supported_confidence(len(probabilities)), _centred_logs(probabilities)
+
+    def excess(log_temperature: float) -> float:
+        sums = np.exp(logs * np.float32(math.exp(-log_temperature))).sum(axis=1)
+        return float((1 / sums).mean(dtype=np.float64)) - most
+
+    low, high = math.log(BOUNDS[0]), math.log(MOST_COOLED)
+    if excess(low) <= 0:
+        return BOUNDS[0]
+    return MOST_COOLED if excess(high) >= 0 else math.exp(brentq(excess, low, high, xtol=1e-6))
+
+
 def scale(truth: Ints, probabilities: Tensor) -> TemperatureScaling:
     """Fit a temperature, and cross-validate it.
 
     The images are halved, class by class in turn; each half is evaluated at the temperature that the other half gives.
-    Where that raises the log loss, the temperature stays 1.
+    Where that raises the log loss, or the images are fewer than MIN_IMAGES, the temperature stays 1. In no case is it
+    below `least_temperature`: without mistakes confidence could grow without end.
 
     Args:
         truth: int64 (N,), 0..C-1.
@@ -79,17 +115,24 @@ def scale(truth: Ints, probabilities: Tensor) -> TemperatureScaling:
     unscaled = TemperatureScaling(
         1.0, before.calibration.error, before.calibration.error, before.log_loss, before.log_loss, before.images
     )
+    least = least_temperature(probabilities)
+    if least > 1:
+        at_least = measure(truth, at_temperature(probabilities, least))
+        unscaled = replace(
+            unscaled, temperature=least, error_after=at_least.calibration.error, log_loss_after=at_least.log_loss
+        )
     if before.images < MIN_IMAGES:
         return unscaled
     half_of = np.empty(before.images, dtype=np.bool_)
     half_of[np.argsort(truth, kind="stable")] = np.arange(before.images) % 2 == 1
     crossed = np.empty_like(probabilities)
     for half in (half_of, ~half_of):
-        crossed[half] = at_temperature(probabilities[half], fit_temperature(truth[~half], probabilities[~half]))
+        fitted = fit_temperature(truth[~half], probabilities[~half])
+        crossed[half] = at_temperature(probabilities[half], max(least, fitted))
     after = measure(truth, crossed)
     if after.log_loss >= before.log_loss:
         return unscaled
-    temperature = fit_temperature(truth, probabilities)
+    temperature = max(least, fit_temperature(truth, probabilities))
     return TemperatureScaling(
         temperature, unscaled.error_before, after.calibration.error, before.log_loss, after.log_loss, before.images
     )
@@ -104,7 +147,7 @@ def fit_temperature(truth: Ints, probabilities: Tensor) -> float:
 
     is minimised. Without the prior a small set of correct answers drives T to zero, and every answer to certainty.
     Platt's smoothed targets (1999) prevent that too, but put the confidence of a network that is correct on all of N
-    images at (N + 1) / (N + 2), however well it was calibrated.
+    images at (N + 1) / (N + 2), however well it was calibrated; here that is the most (`least_temperature`).
 
     Args:
         truth: int64 (N,), 0..C-1.
@@ -148,7 +191,8 @@ def threshold_for(truth: Ints, probabilities: Tensor, wanted: float) -> Abstenti
     """Fit an abstention threshold: the least confidence above which the answers reach a precision.
 
     The threshold lies half-way between two neighbouring confidences that rounding cannot swap, so each of these images
-    is on the same side of it when it is classified again. It is 0 where every answer can be given.
+    is on the same side of it when it is classified again. Where every answer can be given it lies just below the least
+    confidence among them, since of less certain answers nothing is known.
 
     Args:
         truth: int64 (N,), 0..C-1.
@@ -179,8 +223,10 @@ def threshold_for(truth: Ints, probabilities: Tensor, wanted: float) -> Abstenti
     if not len(reached):
         raise _out_of_reach(wanted, precision, possible, count)
     last = int(reached[-1])
+    margin = float(_blur(sorted_confidence[last:])[0] / 2)
+    midway = float(sorted_confidence[last] + below[last]) / 2
     return Abstention(
-        threshold=0.0 if last == count - 1 else float(sorted_confidence[last] + below[last]) / 2,
+        threshold=max(0.0, float(sorted_confidence[last]) - margin) if last == count - 1 else midway,
         wanted=wanted,
         precision=float(precision[last]),
         coverage=(last + 1) / count,

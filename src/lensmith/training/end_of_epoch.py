@@ -10,6 +10,7 @@ from lensmith.errors import RunError
 from lensmith.training.checkpointing import Checkpointer
 from lensmith.training.context import TrainingContext
 from lensmith.training.dataloading.dataset import Batches
+from lensmith.training.divergence import divergence_message, has_diverged, update_divergence
 from lensmith.training.feature_cache.split_model import SplitPoint
 from lensmith.training.run_dir.plots import draw_plots
 from lensmith.training.run_dir.progress import Figures, Position
@@ -56,8 +57,12 @@ def finish_epoch(
         errors.require_finite_weights(learner.evaluated_model)
     settings = context.run.settings
     score = None if found is None else found.score(settings.monitor)
+    worse = update_divergence(position, phase, found, figures.loss, len(context.run.images.labels))
     best = update_best(position, score, phase == context.schedule.phases[-1], settings)
+    best = best and not (worse and found is None)  # else every epoch counts as the best without a validation part
     if best:
+        position.best_epoch, position.best_loss = position.epoch + 1, found.loss if found else figures.loss
+        position.best_accuracy = found.accuracy if found else None
         checkpointer.save_best()
     context.recorder.end_epoch(
         {
@@ -81,7 +86,13 @@ def finish_epoch(
         }
     )
     state.tick()
+    if has_diverged(position):
+        context.recorder.event("diverged", phase=phase.name, epochs=position.worse, kept_epoch=position.best_epoch)
+        context.recorder.log(divergence_message(position, phase, settings.lr))
     next_epoch(position, settings, context.schedule.total_steps)
+    if position.finished and 0 < phase.first_epoch >= (position.best_epoch or 0) and not has_diverged(position):
+        earlier = f"no epoch of the phase {phase.name!r} was better than epoch {position.best_epoch} before it"
+        context.recorder.log(f"{earlier}, whose network is kept")
     state.figures = Figures()
     if world.is_rank_zero and (position.finished or _is_outdated(context.run.curves)):
         draw_plots(context.run)
@@ -109,12 +120,11 @@ def update_best(position: Position, score: float | None, in_last_phase: bool, se
 
 
 def next_epoch(position: Position, settings: TrainSettings, total_steps: int) -> None:
-    """Move to the next epoch, or end the run: by early stopping, or after its last epoch, step or second."""
+    """Move to the next epoch, or end the run: early, by divergence, or after its last epoch, step or second."""
     position.epoch, position.batch = position.epoch + 1, 0
     stops_early = position.stale >= settings.patience
-    position.finished = (
-        stops_early or position.out_of_time or position.epoch >= settings.epochs or position.step >= total_steps
-    )
+    ends = position.epoch >= settings.epochs or position.step >= total_steps
+    position.finished = stops_early or has_diverged(position) or position.out_of_time or ends
 
 
 def _is_outdated(plot: Path) -> bool:

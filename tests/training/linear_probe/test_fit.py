@@ -6,9 +6,10 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from lensmith.config import TrainSettings
+from lensmith.evaluation.confidence import supported_confidence
 from lensmith.training.feature_cache.features import Features
-from lensmith.training.linear_probe.fit import copy_head, fit_linear_probe, nearest_mean
-from lensmith.training.linear_probe.lbfgs import FeatureTable, LinearHead, fit_lbfgs
+from lensmith.training.linear_probe.fit import SHARPNESS, copy_head, fit_linear_probe, nearest_mean
+from lensmith.training.linear_probe.lbfgs import STRENGTHS, FeatureTable, LinearHead, fit_lbfgs
 from lensmith.training.loss import Classification
 
 CPU = torch.device("cpu")
@@ -123,6 +124,29 @@ def test_nearest_means_win_where_classes_are_tiny_and_lose_where_they_are_not() 
     rows, labels = data(4, 2.0)  # one image a class
     chosen = fit_linear_probe([rows], labels, CLASSES, held, Classification(), settings(monitor="loss"), CPU)
     assert {one["way"] for one in chosen.tried} == {"L-BFGS", "nearest mean"}
+
+
+@pytest.mark.parametrize("solver", ["ncm", "lbfgs", "auto"])
+@pytest.mark.parametrize("monitor", ["loss", "accuracy"])
+@pytest.mark.parametrize("count", [9, 30])
+def test_validation_without_mistakes_proves_no_certainty(solver: str, monitor: str, count: int) -> None:
+    """Sharper heads and weaker decay lose ever less on such a part, so that the most extreme would always win."""
+    rows, labels = data(48, 0.01)
+    held, truth = data(count, 0.01, seed=1)
+    chosen = fit_linear_probe(
+        [rows], labels, CLASSES, (held, truth), Classification(), settings(head_solver=solver, monitor=monitor), CPU
+    )
+    answered = chosen.head(torch.from_numpy(held.values.astype(np.float32))).softmax(1)
+    assert torch.equal(answered.argmax(1), truth)
+    assert float(answered.max(1).values.mean()) <= supported_confidence(count) + 1e-4
+
+
+def test_equal_scores_go_to_the_strongest_decay_and_the_least_sharp_head() -> None:
+    rows, labels = data(48, 0.01)
+    tried = fit_lbfgs(FeatureTable([rows], labels, CPU), CLASSES, Classification(), lambda head: 1.0)
+    assert max(tried, key=lambda pair: pair[1])[0].strength == STRENGTHS[0]
+    head, _ = nearest_mean(FeatureTable([rows], labels, CPU), CLASSES, lambda head: 1.0)
+    assert head.strength == min(SHARPNESS)
 
 
 def test_nearest_means_are_the_nearest() -> None:

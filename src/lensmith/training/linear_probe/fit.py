@@ -2,20 +2,21 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lensmith.config import TrainSettings
+from lensmith.evaluation.confidence import least_temperature
 from lensmith.training.feature_cache.features import Features
 from lensmith.training.linear_probe.lbfgs import FeatureTable, LinearHead, fit_lbfgs
 from lensmith.training.loss import Task
 from lensmith.training.validate import ModelOutputs
 
-SHARPNESS = tuple(2.0**-power for power in range(2, 16))
-"""Candidates of the sharpness s, which changes confidences but not the nearest class."""
+SHARPNESS = tuple(2.0**-power for power in range(15, 1, -1))
+"""Candidates of the sharpness s, which changes confidences but not the nearest class; the least sure first."""
 
 SMALL_CLASS = 50
 """Images of the smallest class, above which L-BFGS always won where it was measured."""
@@ -78,7 +79,10 @@ def fit_linear_probe(
     if settings.head_solver == "ncm" or (settings.head_solver == "auto" and score and smallest <= SMALL_CLASS):
         head, _ = nearest_mean(table, classes, None if validation is None else _score(validation, "loss", device))
         found.append((head, score(head) if score else 0.0))
+    # Of equal scores the first is taken: strong weight decay before weak, and solvers before nearest means.
     head, _ = max(found, key=lambda pair: pair[1])
+    if validation is not None:
+        head = within_support(head, FeatureTable([validation[0]], validation[1], device))
     weight = loss_sum = 0.0
     correct = 0
     with torch.inference_mode():
@@ -125,6 +129,24 @@ def nearest_mean(
     return max(((head, score(head) if score else 0.0) for head in heads), key=lambda pair: pair[1])
 
 
+def within_support(head: LinearHead, validation: FeatureTable) -> LinearHead:
+    """The head with its logits divided so that its mean confidence is none that so few images cannot support.
+
+    A head of smaller confidence is returned unchanged.
+
+    Args:
+        head: the chosen head.
+        validation: features and labels that it was chosen on; without a row the head is returned unchanged.
+    """
+    if not validation.count:
+        return head
+    probabilities = torch.cat([head(features).softmax(1).cpu() for features, _ in validation]).numpy()
+    temperature = least_temperature(probabilities)
+    if temperature <= 1:
+        return head
+    return replace(head, weight=head.weight / temperature, bias=head.bias / temperature)
+
+
 @torch.no_grad()
 def copy_head(head: LinearHead, *modules: nn.Module) -> None:
     """Copy a head's weight and bias into linear layers."""
@@ -137,7 +159,10 @@ def copy_head(head: LinearHead, *modules: nn.Module) -> None:
 def _score(
     validation: tuple[Features, Tensor], monitor: str, device: torch.device
 ) -> Callable[[LinearHead], float] | None:
-    """A scoring function on the validation part, more is better; None where none of its images can be read."""
+    """A scoring function on the validation part, more is better; None where none of its images can be read.
+
+    With the monitor `loss` the targets are smoothed, so that no candidate wins by confidence that nothing supports.
+    """
     table = FeatureTable([validation[0]], validation[1], device)
     if not table.count:
         return None
@@ -145,6 +170,7 @@ def _score(
 
     def score(head: LinearHead) -> float:
         logits = torch.cat([head(features).cpu() for features, _ in table])
-        return ModelOutputs(logits, labels, [], []).score(monitor)
+        outputs = ModelOutputs(logits, labels, [], [])
+        return -outputs.smoothed_loss if monitor == "loss" else outputs.score(monitor)
 
     return score

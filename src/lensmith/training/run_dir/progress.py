@@ -23,6 +23,12 @@ class Position:
         elapsed_s: seconds that a run with a time budget has been under way, all of its processes together.
         stepped_s: seconds before its first step; None: there was none yet.
         end_s: seconds after which no step is taken; None: there is no time budget.
+        best_epoch: the best epoch, 1-based; None: none is finished.
+        best_accuracy: its accuracy on the validation part, 0..1; None: there is no such part.
+        best_loss: its loss on the validation part, or on the training part where there is none.
+        began_accuracy: `best_accuracy` when the current phase began.
+        began_loss: `best_loss` when the current phase began; None: it is the first phase.
+        worse: number of epochs in a row that were much worse than that, for `training.divergence`.
     """
 
     epoch: int = 0
@@ -37,6 +43,12 @@ class Position:
     elapsed_s: float = 0.0
     stepped_s: float | None = None
     end_s: float | None = None
+    best_epoch: int | None = None
+    best_accuracy: float | None = None
+    best_loss: float | None = None
+    began_accuracy: float | None = None
+    began_loss: float | None = None
+    worse: int = 0
 
     @property
     def out_of_time(self) -> bool:
