@@ -11,6 +11,8 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from fixtures import command_line
+from fixtures.pictures import COLOURS, coloured_picture
 from lensmith.bundle.format import Bundle
 from lensmith.config import ExportSettings
 from lensmith.errors import DataError, OutputError, ParityError, RunError
@@ -33,7 +35,7 @@ def test_the_bundle_is_complete_and_verified(exported: ExportResult, trained: Pa
     bundle = Bundle.load(exported.bundle)
     label_of = {file.read_bytes(): file.parent.name for file in shared_colours.glob("*/*")}
     assert {label_of[image] for image in bundle.golden().images} == {"blue", "green", "red"}
-    assert set(bundle.manifest.files) == {"model.onnx", "golden.npz", "report.html", "README.md"}
+    assert set(bundle.manifest.files) == {"model.onnx", "golden.npz", "image_hashes.npz", "report.html", "README.md"}
     manifest = bundle.manifest
     assert (manifest.name, manifest.version) == (
         "colours",
@@ -47,6 +49,40 @@ def test_the_bundle_is_complete_and_verified(exported: ExportResult, trained: Pa
     assert manifest.recipe["model"] == "test_resnet"
     assert manifest.reference is not None
     assert (manifest.reference.part, sum(manifest.reference.classes)) == ("val", manifest.metrics["images"])
+
+
+@pytest.mark.slow
+def test_figures_leave_out_what_the_model_learnt_from(
+    exported: ExportResult, trained: Path, shared_colours: Path, run: command_line.Run, tmp_path: Path
+) -> None:
+    """One photo more, other names, other folders: only what was held out in the training counts, and the new photo."""
+    images = Run.open(trained).images
+    counts = {part: len(images.part(part)) for part in images.parts}
+    data = Path(shutil.copytree(shared_colours, tmp_path / "colours"))
+    for sample in images.part("val"):
+        (data / sample.path).rename(data / f"{sample.path[:-4]}-new{sample.path[-4:]}")
+    coloured_picture(COLOURS["red"], seed=99).save(data / "red" / "one more.png")
+    code, printed, _ = run("evaluate", exported.bundle, data, "--out", tmp_path / "evaluation", "--json")
+    found = json.loads(printed)
+    assert (code, found["part"], found["images"]) == (0, "all", counts["test"] + 1)
+    assert found["held_out"] == {
+        "of": 25, "learnt": counts["train"], "chosen": counts["val"], "left_out": counts["train"] + counts["val"],
+        "complete": True, "included": [],
+    }  # fmt: skip
+    for sample in (*images.part("test"), *images.part("val")):
+        for file in data.glob(f"{sample.path[:-4]}*"):
+            file.unlink()
+    (data / "red" / "one more.png").unlink()
+    code, _, said = run("evaluate", exported.bundle, data, "--out", tmp_path / "evaluation")
+    assert (code, said.count("\n")) == (2, 1)
+    assert f"it learnt from {counts['train']} and was chosen on 0" in said
+
+    for part, number in (("auto", counts["test"]), ("val", counts["val"])):
+        table = trained / "splits.csv"
+        code, printed, _ = run("evaluate", exported.bundle, table, "--part", part, "--out", tmp_path / "evaluation")
+        assert code == 0
+        assert f"{number} of {number} images, part {'test' if part == 'auto' else part}" in printed
+        assert ("the model was chosen on" in printed) == (part == "val")
 
 
 @pytest.mark.slow

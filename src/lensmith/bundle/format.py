@@ -3,6 +3,7 @@
     bundle.json     the manifest: labels in order, preprocessing, engines, metrics, provenance, SHA-256 of every file
     model.onnx      the graph: float32 (N, 3, S, S) → float32 (N, C) logits; others beside it, such as int8 ones
     golden.npz      golden samples: a few real encoded images with the probabilities of the export
+    image_hashes.npz  content hashes of the images that the model learnt from or was chosen on
     report.html     the evaluation's report
     README.md       the model card
 
@@ -21,9 +22,10 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from lensmith.bundle import archive
+from lensmith.bundle import archive, image_hashes
 from lensmith.bundle.drift import Reference
 from lensmith.bundle.golden import REMEDY, Golden
+from lensmith.bundle.image_hashes import ImageHashes, ImageHashesEntry
 from lensmith.core.files import atomic_write, replace_directory, sha256, staging_directory
 from lensmith.core.machine import cache_dir
 from lensmith.core.text import first_line, listed
@@ -110,6 +112,9 @@ class Manifest(BaseModel):
     reference: Reference | None = Field(None, description="statistics of the validation part; see drift.md")
     licence: dict[str, str] = Field({}, description="terms of `model`, `data` and `first_weights`; missing: not stated")
     dataset: dict[str, Any] = Field({}, description="training data: root, parts, and a fingerprint of the files")
+    image_hashes: ImageHashesEntry | None = Field(
+        None, description="images whose content hashes are in image_hashes.npz; null: there is no such file"
+    )
     recipe: dict[str, Any] = Field({}, description="settings of the training, the best epoch, the first weights")
     versions: dict[str, str] = Field({}, description="versions of the packages that trained and exported the model")
     files: dict[str, str] = Field({}, description="SHA-256 of every file but bundle.json, by its path in the folder")
@@ -176,6 +181,11 @@ class Bundle:
     def golden(self) -> Golden:
         """Read the golden samples."""
         return Golden.read(self.path / GOLDEN, self.labels)
+
+    def image_hashes(self) -> ImageHashes | None:
+        """Read the hashes of the images that the model learnt from or was chosen on; None: the bundle has none."""
+        entry = self.manifest.image_hashes
+        return None if entry is None else ImageHashes.read(self.path / image_hashes.FILE, entry.complete)
 
     def records(self, engine: str | None = None) -> tuple[EngineRecord, ...]:
         """Engines that can run the bundle, the selected one first, then by preference.
@@ -289,7 +299,8 @@ def _require_schema(version: object, path: Path) -> None:
 def _verified(folder: Path, path: Path) -> Manifest:
     """The manifest of the bundle in `folder`, after every file was verified; errors name `path`."""
     manifest = _read_manifest(folder, path)
-    names = sorted({GOLDEN, *(record.graph for record in manifest.engines if record.graph), *manifest.files})
+    needed = {GOLDEN, *([image_hashes.FILE] if manifest.image_hashes else [])}
+    names = sorted({*needed, *(record.graph for record in manifest.engines if record.graph), *manifest.files})
     for name in names:  # all names before one file is opened
         if problem := archive.unsafe(name):
             raise BundleError(

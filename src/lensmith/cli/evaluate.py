@@ -19,8 +19,7 @@ def evaluate(given: dict[str, Any]) -> Output:
     yield made
     metrics = made.metrics
     low, high = metrics.accuracy_interval
-    part = "all parts" if made.part == "all" else f"part {made.part}"
-    print_line((made.bundle, "bold"), f"  {metrics.images:,} images, {part}, {made.engine} {made.precision}")
+    print_line((made.bundle, "bold"), f"  {made.headline}, {made.engine} {made.precision}")
     rows = [
         ("accuracy", f"{metrics.accuracy:.4f}", f"95 % interval {low:.4f} to {high:.4f}"),
         (f"top-{metrics.top_k} accuracy", f"{metrics.top_k_accuracy:.4f}", ""),

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from lensmith.bundle.format import Abstention
 from lensmith.core.result import plain
 from lensmith.evaluation.confidence import Answered, answered_at
+from lensmith.evaluation.held_out import HeldOut
 from lensmith.evaluation.metrics import Metrics
 from lensmith.imaging.preprocessing import Tensor
 
@@ -40,6 +41,7 @@ class Evaluation:
         notes: remarks on the data, for the report.
         abstention: the bundle's abstention threshold, if it has one.
         report: path of the HTML report, once it is written.
+        held_out: counts of the images of the part that the model knows; None where the part is the training's own.
     """
 
     bundle: str
@@ -62,6 +64,14 @@ class Evaluation:
     notes: tuple[str, ...] = ()
     abstention: Abstention | None = None
     report: Path | None = None
+    held_out: HeldOut | None = None
+
+    @property
+    def headline(self) -> str:
+        """The number of images, their part, and whether the model knows them."""
+        if self.held_out is None:
+            return f"{self.metrics.images:,} images, part {self.part}"
+        return self.held_out.headline(self.metrics.images, self.part)
 
     @property
     def absent(self) -> tuple[str, ...]:
@@ -93,6 +103,8 @@ class Evaluation:
         return {
             **{name: plain(getattr(self, name)) for name in names},
             **metrics,
+            "held_out": self.held_out and self.held_out.as_dict(),
+            "headline": self.headline,
             "abstention": None if answered is None else {**plain(self.abstention), **plain(answered)},
             "labels": list(self.labels),
             "absent": list(self.absent),

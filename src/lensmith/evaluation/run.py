@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from lensmith.bundle.format import Bundle
+from lensmith.bundle.image_hashes import Use
 from lensmith.config import EvaluateSettings
 from lensmith.core.files import atomic_write
 from lensmith.core.progress import track
@@ -22,6 +23,7 @@ from lensmith.data.scan import ImageSet, Sample, scan
 from lensmith.data.split import assign
 from lensmith.errors import DataError, OutputError
 from lensmith.evaluation.evaluation import Evaluation
+from lensmith.evaluation.held_out import held_out
 from lensmith.evaluation.metrics import measure
 from lensmith.evaluation.report import write_report
 from lensmith.imaging.decoding import read
@@ -29,13 +31,20 @@ from lensmith.inference.classifier import Classifier, load
 
 LATENCY_IMAGES = 30
 
+_INCLUDED: dict[str, tuple[Use, ...]] = {"train": ("train", "val"), "val": ("val",)}
+"""Known images that belong to a part: without them nothing of it would be left."""
+
 
 def evaluate(settings: EvaluateSettings) -> Evaluation:
     """Evaluate a bundle, and write `report.html` and `evaluation.json` into `settings.out`, in place of older ones.
 
+    Images that the model learnt from or was chosen on are left out, by their content. Only of the parts train and val,
+    asked for by name, those are evaluated that were used as such, and the headline says so; likewise of val where there
+    is no test part.
+
     Raises:
         BundleError: the bundle cannot be used.
-        DataError: no such images, classes that the bundle does not know, or no image that can be read.
+        DataError: no such images, classes that the bundle does not know, no image that can be read, or none held out.
         OutputError: the report's folder is no folder, or cannot be written to.
     """
     out = settings.out or Path("evaluation")
@@ -43,9 +52,11 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     classifier = load(settings.bundle, settings.engine)
     images = _as_trained(scan(settings.data), classifier.bundle)
     part, samples = _pick(images, settings.part)
+    samples, counts = held_out(classifier.bundle, images, samples, _INCLUDED.get(part, ()))
     answered = evaluate_samples(classifier, images, samples, part)
     out.mkdir(parents=True, exist_ok=True)
-    evaluation = replace(answered, data=settings.data, report=out / "report.html")
+    notes = (*answered.notes, *counts.notes())
+    evaluation = replace(answered, data=settings.data, report=out / "report.html", held_out=counts, notes=notes)
     write_report(evaluation, out / "report.html")
     atomic_write(out / "evaluation.json", json.dumps(evaluation.as_dict(), indent=1) + "\n")
     return evaluation
@@ -104,18 +115,15 @@ def evaluate_samples(classifier: Classifier, images: ImageSet, samples: Sequence
         seconds=time.perf_counter() - started,
         created=datetime.now(UTC).replace(microsecond=0),
         versions=installed_versions(("lensmith", classifier.engine.name, "numpy", "pillow", "scikit-learn")),
-        notes=_notes(images, part),
+        notes=_notes(images),
         abstention=manifest.abstention,
     )
 
 
 def _as_trained(images: ImageSet, bundle: Bundle) -> ImageSet:
-    """Divide images as in the training, where the bundle was trained on them and split them on the fly.
-
-    Otherwise a folder without parts would be evaluated whole, training images among the rest (data leakage).
-    """
+    """Divide images as in the training, where the bundle was trained on them and split them on the fly."""
     recipe = bundle.manifest.recipe
-    if images.parts or not {"split", "seed"} <= recipe.keys():
+    if images.parts not in ((), ("train",)) or not {"split", "seed"} <= recipe.keys():
         return images
     divided = assign(images, tuple(recipe["split"]), recipe["seed"])
     return divided if divided.fingerprint == bundle.manifest.dataset.get("fingerprint") else images
@@ -123,7 +131,7 @@ def _as_trained(images: ImageSet, bundle: Bundle) -> ImageSet:
 
 def _pick(images: ImageSet, wanted: str) -> tuple[str, tuple[Sample, ...]]:
     if wanted == "auto":
-        wanted = "test" if "test" in images.parts else "all"
+        wanted = next((part for part in ("test", "val") if part in images.parts), "all")
     if wanted == "all":
         return wanted, images.samples
     samples = tuple(sample for sample in images.samples if sample.part == wanted)
@@ -164,14 +172,10 @@ def _latency_ms(classifier: Classifier, files: Sequence[Path]) -> float:
     return 1e3 * statistics.median(times)
 
 
-def _notes(images: ImageSet, part: str) -> tuple[str, ...]:
+def _notes(images: ImageSet) -> tuple[str, ...]:
     notes = list(images.notes)
     if images.set_aside:
         notes.append(f"Files that are no images: {len(images.set_aside)}; `lensmith data check` names them.")
-    if part == "all":
-        notes.append(
-            "All images of the folder were evaluated; if the model learnt from some of them, the numbers flatter it."
-        )
     return tuple(notes)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from torch import nn
 
 from lensmith.bundle import format as bundle
+from lensmith.bundle import image_hashes
 from lensmith.bundle.drift import Reference
 from lensmith.bundle.format import Bundle, EngineRecord, Manifest
 from lensmith.bundle.golden import Golden
@@ -34,6 +35,7 @@ from lensmith.exporting.candidates import BASELINE
 from lensmith.exporting.card import licences, write_card
 from lensmith.exporting.formats.base import FormatExport, TrainedNetwork
 from lensmith.exporting.formats.registry import FORMATS, require_free, write_formats
+from lensmith.exporting.image_hashes import hashes_of
 from lensmith.exporting.parity import Parity
 from lensmith.exporting.samples import evenly_spaced, features_of, stratified
 from lensmith.exporting.select_engine import max_drop_pp, select_engine, teacher_of
@@ -157,6 +159,8 @@ def _build(
     scaling = confidence.scale(evaluation.truth, evaluation.probabilities)
     evaluation = _at_temperature(evaluation, scaling.temperature, engines[0], settings.min_precision)
     intervals = {f"{name}_interval": list(ends) for name, ends in bootstrap(evaluation.metrics.confusion).items()}
+    hashes = hashes_of(run)
+    hashes.save(folder / image_hashes.FILE)
     manifest = Manifest(
         **identity,
         temperature=scaling.temperature,
@@ -178,6 +182,7 @@ def _build(
             "parts": {name: len(run.images.part(name)) for name in run.images.parts},
             "notes": list(run.images.notes),
         },
+        image_hashes=hashes.entry,
         recipe={**run.settings.model_dump(mode="json"), "initial_weights": run.provenance, "best_epoch": epoch},
         versions=installed_versions((*VERSIONS, "openvino", "nncf")),
     )

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from lensmith.bundle.format import Bundle
+from lensmith.bundle.format import GOLDEN, GRAPH, Bundle, seal
+from lensmith.bundle.image_hashes import FILE, ImageHashes
 from lensmith.config.pipeline import GateSection
 from lensmith.data.scan import ImageSet, scan
-from lensmith.errors import GateError, SettingsError
+from lensmith.errors import DataError, GateError, SettingsError
 from lensmith.workflows.pipeline.gate import GateResult, evaluate_gate
 from lensmith.workflows.pipeline.intervals import Interval
 from lensmith.workflows.pipeline.latency import measure_latency
@@ -131,16 +132,71 @@ def test_a_class_that_is_new_is_left_out_of_the_comparison(
 ) -> None:
     gate = run_gate(colour_bundle, two_class_bundle, images, {"blue": None})
     assert gate.images == 48
-    assert any("the 48 of 72 test images whose class the champion knows" in note for note in gate.notes)
+    assert any("the 48 of 72 images whose class the champion knows" in note for note in gate.notes)
     assert gate.passed
 
 
-def test_a_note_says_that_the_models_were_trained_on_different_data(
+def test_a_note_says_that_a_champion_without_hashes_may_know_these_images(
     remake: Callable[..., Bundle], images: ImageSet
 ) -> None:
     new, old = (remake(name, dataset={"fingerprint": name}) for name in ("new", "old"))
     gate = run_gate(new, old, images)
-    assert any("may have learnt from some of these test images" in note for note in gate.notes)
+    assert any("colours@1 does not know all images that it learnt from" in note for note in gate.notes)
+    same = remake("same", dataset={"fingerprint": images.fingerprint})  # so this is its own test part
+    gate = run_gate(same, same, images)
+    assert not any("does not know" in note for note in gate.notes)
+
+
+@pytest.fixture
+def knowing(colour_bundle: Bundle, images: ImageSet, tmp_path: Path) -> Callable[..., Bundle]:
+    """`knowing(name, train, val)`: the bundle that knows the colours, which knows these rows of the images, too."""
+
+    def make(name: str, train: slice, val: slice = slice(0)) -> Bundle:
+        folder = tmp_path / name
+        folder.mkdir()
+        for file in (GRAPH, GOLDEN):
+            shutil.copy(colour_bundle.path / file, folder)
+        hashes = ImageHashes.of(*([images.file(sample) for sample in images.samples[rows]] for rows in (train, val)))
+        hashes.save(folder / FILE)
+        return seal(folder, colour_bundle.manifest.model_copy(update={"image_hashes": hashes.entry}))
+
+    return make
+
+
+def test_images_that_one_of_the_models_knows_are_left_out(
+    knowing: Callable[..., Bundle], images: ImageSet, tmp_path: Path
+) -> None:
+    new, old = knowing("new", slice(0, 6)), knowing("old", slice(3, 30), slice(40, 43))
+    gate = run_gate(new, old, images)
+    assert gate.images == 72 - 30 - 3
+    assert (gate.held_out.of, gate.held_out.left_out) == (72, 6)
+    assert any("Left out of the comparison: 27 of 66 images, which colours@1 knows" in note for note in gate.notes)
+    assert gate.notes[0] == "Held out 66 of 72 images, part test."
+    json.dumps(gate.as_dict(), allow_nan=False)
+    moved = Path(shutil.copytree(images.root, tmp_path / "moved"))
+    for file in sorted(moved.rglob("*.*")):
+        file.rename(file.with_name(f"new-{file.name}"))
+    renamed = scan(moved)
+    renamed = replace(renamed, samples=tuple(replace(sample, part="test") for sample in renamed.samples))
+    assert run_gate(new, old, renamed).images == gate.images
+
+
+def test_models_are_not_compared_on_images_that_one_of_them_knows(
+    knowing: Callable[..., Bundle], colour_bundle: Bundle, images: ImageSet
+) -> None:
+    with pytest.raises(DataError, match="the new model neither learnt from"):
+        run_gate(knowing("new", slice(0, 70), slice(70, 72)), None, images)
+    with pytest.raises(DataError, match="colours@1 neither learnt from"):
+        run_gate(colour_bundle, knowing("old", slice(0, 72)), images)
+
+
+def test_the_validation_part_takes_the_place_of_a_missing_test_part(
+    knowing: Callable[..., Bundle], images: ImageSet
+) -> None:
+    images = replace(images, samples=tuple(replace(sample, part="val") for sample in images.samples))
+    gate = run_gate(knowing("new", slice(0), slice(0, 72)), knowing("old", slice(0, 12), slice(12, 20)), images)
+    assert (gate.part, gate.images) == ("val", 60)
+    assert gate.notes[0] == "72 of 72 images, part val, not held out: the model was chosen on 72 of them."
 
 
 def test_latency_and_size_are_measured_side_by_side(colour_bundle: Bundle, images: ImageSet) -> None:

@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lensmith.bundle.format import Bundle
+from lensmith.bundle.image_hashes import Use
 from lensmith.config.pipeline import GateSection
 from lensmith.core.result import Result
-from lensmith.data.scan import ImageSet
+from lensmith.data.scan import ImageSet, Part
+from lensmith.evaluation.held_out import HeldOut, held_out
 from lensmith.workflows.pipeline import intervals
 from lensmith.workflows.pipeline.intervals import LEVEL, Interval
 from lensmith.workflows.pipeline.latency import measure_latency
@@ -27,11 +29,13 @@ class GateResult(Result):
     Attributes:
         bundle: name and version of the new model's bundle.
         champion: display name of the champion, as flowers@3; None if there was no comparison.
-        images: number of test images that the new model, and the champion if any, predicted.
-        accuracy: accuracy of the new model on the test images, 0..1.
+        images: number of images that the new model, and the champion if any, predicted.
+        accuracy: accuracy of the new model on the images that it does not know, 0..1.
         limits: all limits with their measurements, the worst first.
         strict: whether a limit that is not shown to hold fails.
         notes: caveats of the comparison, a sentence each.
+        part: part of the data that the images are from: test, or val where there is no test part.
+        held_out: number of images of the part, and of those that the new model knows.
     """
 
     computed: ClassVar[tuple[str, ...]] = ("passed",)
@@ -43,6 +47,8 @@ class GateResult(Result):
     limits: tuple[LimitCheck, ...]
     strict: bool
     notes: tuple[str, ...]
+    part: str
+    held_out: HeldOut
 
     @property
     def failed(self) -> tuple[LimitCheck, ...]:
@@ -64,7 +70,7 @@ class GateResult(Result):
         verdict = "passed" if self.passed else "FAILED"
         rows = [COLUMNS, ("---",) * len(COLUMNS), *table_rows([check.as_dict() for check in self.limits])]
         lines = ["| " + " | ".join(cell.replace("|", "&#124;") for cell in row) + " |" for row in rows]
-        title = f"# {self.bundle} {against}, {self.images:,} test images: {verdict}"
+        title = f"# {self.bundle} {against}, {self.images:,} {self.part} images: {verdict}"
         return "\n".join([title, "", *lines, *(f"\n{note}" for note in self.notes)]) + "\n"
 
 
@@ -76,31 +82,38 @@ def evaluate_gate(
     settings: GateSection,
     mapping: Mapping[str, str | None],
 ) -> GateResult:
-    """Evaluate both models on the test images and check the limits.
+    """Evaluate both models on the test images that neither knows, and check the limits.
+
+    Where there is no test part it is the validation part, without the images that one of them learnt from.
 
     Args:
         new: bundle of the new model.
         champion: bundle of the champion; without one only absolute limits are checked.
         champion_name: display name of the champion, as flowers@3.
-        images: image set with test images that the new model was not trained on.
+        images: image set with a test or validation part.
         settings: the gate's limits.
         mapping: the new model's label → the champion's, where they differ; None for a class new to the champion.
 
     Raises:
         SettingsError: labels that differ and are not mapped.
-        DataError: no test image that can be read.
+        DataError: no image that can be read, or none that the models do not know.
         BundleError: a bundle without an engine that runs here.
         GateError: a bundle that does not answer.
     """
-    samples = images.part("test")
+    part: Part = "test" if "test" in images.parts else "val"
+    included: tuple[Use, ...] = ("val",) if part == "val" else ()
+    remedy = "Add images that neither model has seen, or compare with none: gate: {champion: none}."
+    samples, counts = held_out(new, images, images.part(part), included, name="the new model", remedy=remedy)
     mine, old = predict_test_images(new, images, samples), None
     accuracy = intervals.share(int(mine.correct.sum()), len(mine.correct))
-    notes = [f"Test images that cannot be read, and are left out: {mine.unreadable}."] if mine.unreadable else []
+    notes = [f"{counts.headline(len(mine.files), part).capitalize()}.", *counts.notes()]
+    notes += [f"Test images that cannot be read, and are left out: {mine.unreadable}."] if mine.unreadable else []
     limits = list(_absolute_limits(mine, accuracy, settings))
     if champion is not None:
-        ours, old = pair_predictions(mine, champion, images, samples, mapping)
+        unknown, found = held_out(champion, images, samples, included, name=str(champion_name), remedy=remedy)
+        ours, old = pair_predictions(mine, champion, images, unknown, mapping)
         limits += _limits_against(ours, old, settings)
-        notes += _comparison_notes(new, champion, str(champion_name), len(old.files), len(mine.files))
+        notes += _comparison_notes(found, str(champion_name), len(old.files), len(mine.files))
     elif not any(check.limit != "above_commonest" for check in limits):
         notes.append("There is no champion to compare with, and no absolute limit is set.")
     if any(check.limit in ("min_recall", "recall_drop") for check in limits):
@@ -118,6 +131,8 @@ def evaluate_gate(
         limits=worst_first(limits),
         strict=settings.strict,
         notes=tuple(notes),
+        part=part,
+        held_out=counts,
     )
 
 
@@ -203,12 +218,13 @@ def _bonferroni_level(count: int) -> float:
     return 1 - (1 - LEVEL) / max(1, count)
 
 
-def _comparison_notes(new: Bundle, champion: Bundle, name: str, both: int, all_images: int) -> Iterator[str]:
-    fingerprints = [each.manifest.dataset.get("fingerprint") for each in (new, champion)]
-    if fingerprints[0] != fingerprints[1]:
+def _comparison_notes(found: HeldOut, name: str, both: int, all_images: int) -> Iterator[str]:
+    if not found.known or not found.complete:
         yield (
-            f"{name} was trained on other data than the new model, and may have learnt from some of these test "
-            "images; that makes it look better than it is, and the new model worse beside it."
+            f"The bundle of {name} does not know all images that it learnt from: some of these may be among them. That "
+            "makes it look better than it is, and the new model worse beside it."
         )
-    if both < all_images:
-        yield f"Both are compared on the {both:,} of {all_images:,} test images whose class the champion knows."
+    if found.left_out:
+        yield f"Left out of the comparison: {found.left_out:,} of {found.of:,} images, which {name} knows."
+    if both < all_images - found.left_out:
+        yield (f"Both are compared on the {both:,} of {all_images:,} images whose class the champion knows.")

@@ -77,7 +77,7 @@ def _check_against_data(parsed: ParsedPipeline, images: ImageSet | None) -> None
     needs_test = bool(file.gate or file.evaluate)
     if file.split is None and "train" not in images.parts:
         parsed.add_mistake("split is off, and the data has no train and val folders of its own", "split")
-    elif needs_test and "test" not in images.parts and (file.split is None or file.split.ratio[2] <= 0):
+    elif needs_test and not {"val", "test"} & set(images.parts) and (file.split is None or file.split.ratio[2] <= 0):
         parsed.add_mistake("gate and evaluate need a test part, of which split leaves none", "split", "ratio")
     floors = file.gate.min_recall if file.gate else {}
     for label in floors.keys() - {"*", *images.labels}:

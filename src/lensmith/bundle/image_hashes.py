@@ -1,0 +1,182 @@
+"""Image hashes: short content hashes of the images that a model learnt from or was chosen on.
+
+Figures leave these images out, whatever became of the folder since: files renamed, moved into other parts, split
+again, copied elsewhere. Each image has a hash of its file's bytes and one of its decoded pixels, which stays the same
+when a file is rewritten without loss (other metadata, another compression). `image_hashes.npz` in the bundle has the
+hashes as sorted arrays of uint64, 16 bytes an image, and no picture can be made from them.
+"""
+
+import hashlib
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+
+from lensmith.core.machine import allowed_cores
+from lensmith.core.threads import map_in_order
+from lensmith.errors import BundleError, ImageError
+from lensmith.imaging.decoding import decode, read
+
+FILE = "image_hashes.npz"
+
+SCALED_PX = 512
+"""A JPEG is decoded at a reduced scale that keeps its shorter side at or above this: 16 ms instead of 120 for 12
+megapixels. So a JPEG that was converted to another format has other pixels from 1,024 pixels on."""
+
+Use = Literal["train", "val"]
+"""Use of an image: a model learnt from it (`train`), or its epoch, temperature and engine were chosen on it (`val`)."""
+
+Hashes = npt.NDArray[np.uint64]
+
+_DEEP_MODES = ("I", "F")
+"""Pillow's modes of more than 8 bits a channel: how they become 8 bits is no property of the file, so that different
+pictures can have equal pixels."""
+
+
+class ImageHashesEntry(BaseModel):
+    """The manifest's entry on image_hashes.npz."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    train: int = Field(ge=0, description="number of different images that the model learnt from")
+    val: int = Field(ge=0, description="number of different images that it was chosen on")
+    complete: bool = Field(True, description="false: files of some of them were gone, so their hashes are missing")
+
+
+@dataclass(frozen=True)
+class ImageHashes:
+    """Hashes of the images that a model learnt from (train) or was chosen on (val); each array sorted, without repeats.
+
+    Attributes:
+        train_files: uint64 (T,), hashes of the bytes of T different images.
+        train_pixels: uint64 (≤ T,), hashes of their pixels.
+        val_files: uint64 (V,), as `train_files`.
+        val_pixels: uint64 (≤ V,), as `train_pixels`.
+        complete: False: files of some of the images were gone, so that their hashes are missing.
+    """
+
+    train_files: Hashes
+    train_pixels: Hashes
+    val_files: Hashes
+    val_pixels: Hashes
+    complete: bool = True
+
+    @classmethod
+    def of(cls, train: Sequence[Path], val: Sequence[Path]) -> Self:
+        """Hash image files on all cores allowed; files that are gone make the result incomplete."""
+        hashed = {"train": list(hash_files(train)), "val": list(hash_files(val))}
+        arrays = {}
+        for use, found in hashed.items():
+            arrays[f"{use}_files"] = _sorted(each[0] for each in found if each)
+            arrays[f"{use}_pixels"] = _sorted(each[1] for each in found if each and each[1] is not None)
+        return cls(**arrays, complete=all(each is not None for found in hashed.values() for each in found))
+
+    @classmethod
+    def joined(cls, parts: Sequence["ImageHashes"]) -> Self:
+        """The hashes of several models together, as of a student and its teacher."""
+        arrays = {name: _sorted(np.concatenate([getattr(each, name) for each in parts]).tolist()) for name in ARRAYS}
+        return cls(**arrays, complete=all(each.complete for each in parts))
+
+    @classmethod
+    def read(cls, path: Path, complete: bool = True) -> Self:
+        """Read image_hashes.npz.
+
+        Raises:
+            BundleError: the file is damaged.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                found = {name: arrays[name] for name in ARRAYS}
+            if any(array.dtype != np.uint64 or array.ndim != 1 for array in found.values()):
+                raise ValueError("its arrays are not of uint64")
+        except Exception as error:  # NumPy raises nearly anything on damaged archives
+            raise BundleError(
+                f"Content hashes of images were expected in {path}.",
+                f"They cannot be read ({error}).",
+                "Export the run again.",
+            ) from error
+        return cls(**{name: np.unique(array) for name, array in found.items()}, complete=complete)
+
+    def save(self, path: Path) -> None:
+        """Write the arrays as an uncompressed NumPy archive, without pickle."""
+        np.savez(path, allow_pickle=False, **{name: getattr(self, name) for name in ARRAYS})
+
+    @property
+    def entry(self) -> ImageHashesEntry:
+        """The counts for the manifest."""
+        return ImageHashesEntry(train=len(self.train_files), val=len(self.val_files), complete=self.complete)
+
+    def use_of(self, hashes: tuple[int, int | None]) -> Use | None:
+        """What the model did with an image: `train` before `val`; None: nothing, the image is held out.
+
+        Args:
+            hashes: the image's, from `content_hashes`.
+        """
+        file, pixels = hashes
+        if _holds(self.train_files, file) or (pixels is not None and _holds(self.train_pixels, pixels)):
+            return "train"
+        if _holds(self.val_files, file) or (pixels is not None and _holds(self.val_pixels, pixels)):
+            return "val"
+        return None
+
+
+ARRAYS = tuple(field.name for field in fields(ImageHashes) if field.name != "complete")
+
+
+def content_hashes(encoded: bytes) -> tuple[int, int | None]:
+    """The two hashes of an image: of the bytes of its file, and of its upright RGB pixels.
+
+    Each is the first 8 bytes of a SHA-256, little-endian. The second is None for files that cannot be decoded, and for
+    pictures of more than 8 bits a channel.
+    """
+    return file_hash(encoded), _pixel_hash(encoded)
+
+
+def file_hash(encoded: bytes) -> int:
+    """The hash of the bytes of an image file, 0..2⁶⁴−1."""
+    return _short(hashlib.sha256(encoded))
+
+
+def hash_files(files: Sequence[Path]) -> Iterator[tuple[int, int | None] | None]:
+    """`content_hashes` of each file, in order, on all cores allowed; None for a file that cannot be read."""
+
+    def hash_one(file: Path) -> tuple[int, int | None] | None:
+        try:
+            return content_hashes(read(file))
+        except ImageError:
+            return None
+
+    cores = allowed_cores()
+    yield from map_in_order(hash_one, files, cores, 8 * cores, "hash")
+
+
+def _pixel_hash(encoded: bytes) -> int | None:
+    try:
+        picture = decode(encoded, shortest_px=SCALED_PX)
+        with Image.open(io.BytesIO(encoded)) as stored:
+            if stored.mode.startswith(_DEEP_MODES):
+                return None
+    except ImageError:
+        return None
+    digest = hashlib.sha256(f"{picture.width}x{picture.height}\n".encode())
+    digest.update(picture.tobytes())
+    return _short(digest)
+
+
+def _short(digest: "hashlib._Hash") -> int:
+    return int.from_bytes(digest.digest()[:8], "little")
+
+
+def _sorted(hashes: Iterable[int]) -> Hashes:
+    return np.unique(np.array(list(hashes), dtype=np.uint64))
+
+
+def _holds(hashes: Hashes, wanted: int) -> bool:
+    row = int(np.searchsorted(hashes, np.uint64(wanted)))
+    return row < len(hashes) and int(hashes[row]) == wanted

@@ -1,0 +1,60 @@
+"""Image hashes of a run for its bundle: of its own images, and of those that came in through other networks.
+
+A student learns its teacher's answers, and a network that starts from the weights of an earlier run has learnt from
+that run's images. So these count, too, with the teachers and first weights of those runs.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from lensmith.bundle.image_hashes import FILE, ImageHashes
+from lensmith.core.files import atomic_path
+from lensmith.errors import BundleError, RunError
+from lensmith.training.run_dir.run import DESCRIPTION, Run
+
+_LEVELS = 3
+"""Folders above a weights file in which a run is looked for: RUN/checkpoints/best.pt, RUN/bundle-formats/…"""
+
+
+def hashes_of(run: Run) -> ImageHashes:
+    """Hashes of all images that a run's network learnt from or was chosen on.
+
+    They are computed once and stored in the run folder, so that images which are removed later are still known.
+    """
+    stored = run.path / FILE
+    with suppress(BundleError):
+        return ImageHashes.read(stored)
+    found = ImageHashes.joined([_own_hashes(run), *_hashes_of_origins(run)])
+    if found.complete:
+        with suppress(OSError), atomic_path(stored) as partial:  # a run that may only be read can be exported elsewhere
+            found.save(partial)
+    return found
+
+
+def _own_hashes(run: Run) -> ImageHashes:
+    """Hashes of a run's training and validation images as they are now."""
+    train, val = ([run.images.file(sample) for sample in run.images.part(part)] for part in ("train", "val"))
+    return ImageHashes.of(train, val)
+
+
+def _hashes_of_origins(run: Run) -> Iterator[ImageHashes]:
+    """Hashes of the runs that a run's teacher and first weights are from."""
+    teacher, weights = run.settings.teacher, run.settings.weights
+    folder = None if weights is None else _run_of(weights)
+    for origin in (teacher, folder):
+        if origin is None or origin.resolve() == run.path.resolve():
+            continue
+        try:
+            yield hashes_of(Run.open(origin))
+        except RunError as error:
+            print(f"not known, and not left out of figures: images of {origin}: {error.arrived}", file=sys.stderr)
+            yield replace(ImageHashes.of((), ()), complete=False)
+
+
+def _run_of(weights: Path) -> Path | None:
+    """The run folder that a weights file or folder lies in; None if it lies in none."""
+    above = (weights, *weights.absolute().parents[:_LEVELS])
+    return next((folder for folder in above if (folder / DESCRIPTION).is_file()), None)
