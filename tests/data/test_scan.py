@@ -1,5 +1,6 @@
 """Layouts read, what is set aside and why, and the words for what cannot be read at all."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -210,3 +211,21 @@ def test_the_fingerprint_changes_with_the_data_only(tmp_path: Path) -> None:
     assert scan(tmp_path).fingerprint == before
     (tmp_path / "cat/1.jpg").write_bytes(b"longer than it was before this line")
     assert scan(tmp_path).fingerprint != before
+
+
+def test_the_table_of_a_run_names_its_images_where_they_are(tmp_path: Path) -> None:
+    data, run = fill(tmp_path / "photos", "a/1.jpg", "a/2.jpg", "b/1.jpg"), tmp_path / "runs" / "first"
+    run.mkdir(parents=True)
+    (run / "splits.csv").write_text("path,label,split,bytes\na/1.jpg,a,train,9\na/2.jpg,a,test,9\nb/1.jpg,b,val,9\n")
+    (run / "run.json").write_text(json.dumps({"data": {"root": str(data)}}))
+    (run / "curves.png").write_bytes(b"a plot")
+    for source in (run / "splits.csv", run):
+        images = scan(source)
+        assert images.root == data
+        assert [(sample.path, sample.part) for sample in images.samples] == [
+            ("a/1.jpg", "train"), ("a/2.jpg", "test"), ("b/1.jpg", "val"),
+        ]  # fmt: skip
+        assert not images.set_aside
+    (run / "run.json").write_text("{}")
+    with pytest.raises(DataError, match=r"run\.json"):
+        scan(run / "splits.csv")

@@ -7,7 +7,6 @@ hashes as sorted arrays of uint64, 16 bytes an image, and no picture can be made
 """
 
 import hashlib
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,13 +14,12 @@ from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from lensmith.core.machine import allowed_cores
 from lensmith.core.threads import map_in_order
 from lensmith.errors import BundleError, ImageError
-from lensmith.imaging.decoding import decode, read
+from lensmith.imaging.decoding import decode, read, stored_mode
 
 FILE = "image_hashes.npz"
 
@@ -159,10 +157,9 @@ def hash_files(files: Sequence[Path]) -> Iterator[tuple[int, int | None] | None]
 def _pixel_hash(encoded: bytes) -> int | None:
     try:
         picture = decode(encoded, shortest_px=SCALED_PX)
-        with Image.open(io.BytesIO(encoded)) as stored:
-            if stored.mode.startswith(_DEEP_MODES):
-                return None
     except ImageError:
+        return None
+    if stored_mode(encoded).startswith(_DEEP_MODES):
         return None
     digest = hashlib.sha256(f"{picture.width}x{picture.height}\n".encode())
     digest.update(picture.tobytes())

@@ -1,10 +1,12 @@
 """Image files below a folder, found by name and size alone."""
 
+import json
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from lensmith.errors import DataError
 from lensmith.imaging.formats import (
     HEAD_BYTES,
     HEIC_EXTRA,
@@ -95,3 +97,18 @@ def relative(path: Path, root: Path) -> str:
 def printable(name: str) -> str:
     """A name with all bytes escaped that are not UTF-8."""
     return name.encode(errors="backslashreplace").decode()
+
+
+def root_of_table(file: Path) -> Path:
+    """Folder that the paths in a CSV are relative to: the CSV's own, or of a run's splits.csv that of its images."""
+    description = file.parent / "run.json"
+    if file.name != "splits.csv" or not description.is_file():
+        return file.parent
+    try:
+        return Path(json.loads(description.read_text(encoding="utf-8"))["data"]["root"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"The folder of the images was expected in {description}, to which the paths in {file.name} are relative.",
+            f"It cannot be read ({type(error).__name__}).",
+            "Give the folder of the images instead.",
+        ) from error

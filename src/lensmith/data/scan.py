@@ -4,6 +4,7 @@
     DIR/CLASS/**                    no split; `lensmith.data.split` makes one
     DIR/splits.csv                  manifest that `lensmith data split` writes; it takes precedence over the folders
     FILE.csv                        columns path,label[,split]; paths relative to the CSV, or absolute
+    RUN/splits.csv                  images and parts of a training run; paths relative to its images
 
 Labels are the names of the class folders (or those in the CSV), sorted by code point; deeper folders only group.
 Hidden files and folders (a leading dot) are ignored; every other unusable file is set aside with the reason.
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from lensmith.core.files import stat_stamp
-from lensmith.data.files import SetAside, image_files, relative, unusable_reason, visible_entries
+from lensmith.data.files import SetAside, image_files, relative, root_of_table, unusable_reason, visible_entries
 from lensmith.errors import DataError
 from lensmith.imaging.formats import SUFFIXES
 
@@ -191,6 +192,8 @@ def _add_rows(root: Path, base: Path, part: Part | None, rows: list[_Row], aside
 
 def _read_manifest(root: Path) -> ImageSet:
     found = _read_csv(root / MANIFEST)
+    if found.root != root:  # a run folder, whose own pictures are plots
+        return found
     named = {sample.path for sample in found.samples} | {name for name, _ in found.set_aside}
     new = sum(relative(file, root) not in named for file in image_files(root, root, []))
     missing = (
@@ -201,7 +204,7 @@ def _read_manifest(root: Path) -> ImageSet:
 
 
 def _read_csv(file: Path) -> ImageSet:
-    lines = _read_lines(file)
+    lines, root = _read_lines(file), root_of_table(file)
     versions = defaultdict(set)
     for _, path, label, split in lines:
         versions[path].add((label, split))
@@ -222,13 +225,13 @@ def _read_csv(file: Path) -> ImageSet:
         elif split_used and not split:
             reason = "it has no split, though other lines have one"
         else:
-            reason = unusable_reason(file.parent / path, any_suffix=True)
+            reason = unusable_reason(root / path, any_suffix=True)
         if reason:
             aside.append((path or file.name, f"{reason} (line {number})"))
         else:
             seen.add(path)
             rows.append((path, label, _PART_OF_NAME.get(split)))
-    return _build(file.parent, rows, aside)
+    return _build(root, rows, aside)
 
 
 def _read_lines(file: Path) -> list[tuple[int, str, str, str]]:
