@@ -10,6 +10,7 @@ from lensmith.cli import VERBS
 from lensmith.cli.options import Output, function_for, group
 from lensmith.cli.output import print_line, print_table
 from lensmith.config import FetchSettings, SplitSettings
+from lensmith.imaging.value_range import describe
 
 SHOWN = 20
 """Number of findings in the table; --json has all."""
@@ -54,6 +55,8 @@ def check(
             print_line(f"{name:7} {side.min} to {side.max} pixels, median {side.median:g}")
     for name, found in (("formats", checked.formats), ("modes", checked.modes)):
         print_line(f"{name:7} {', '.join(f'{key} {count:,}' for key, count in found.items())}")
+    for kind, ends in checked.value_ranges.items():
+        print_line(f"values  {describe(kind, ends)}")
     for note in checked.notes:
         print_line(note)
     if checked.findings:

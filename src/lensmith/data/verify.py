@@ -8,7 +8,7 @@ import os
 import statistics
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -19,15 +19,18 @@ from lensmith.core.result import Result
 from lensmith.core.text import listed
 from lensmith.core.threads import map_in_order
 from lensmith.data.scan import ImageSet, Sample, scan
+from lensmith.data.value_ranges import describe_mixed, mixed_files, ranges_of
 from lensmith.errors import ImageError
-from lensmith.imaging.decoding import decode, read, stored_mode
-from lensmith.imaging.formats import require_format
+from lensmith.imaging.decoding import decode, may_need_value_range, read, stored_mode, value_statistics
+from lensmith.imaging.formats import HEAD_BYTES, require_format
+from lensmith.imaging.value_range import ValueRange, ValueStatistics, contradiction, number
 
-Kind = Literal["label conflict", "leak", "unreadable", "empty", "duplicate", "set aside"]
+Kind = Literal["label conflict", "leak", "unreadable", "value range", "empty", "duplicate", "set aside"]
 KINDS: dict[Kind, str] = {
     "label conflict": "the same image under two classes",
     "leak": "the same image in two parts",
     "unreadable": "cannot be decoded",
+    "value range": "its values are of another range than those of most files",
     "empty": "has no content",
     "duplicate": "the same image twice in one class",
     "set aside": "not an image, or in the wrong place",
@@ -77,6 +80,8 @@ class DataCheckResult(Result):
         height: heights in pixels; None if no image is usable.
         formats: file format (JPEG, PNG, …) → number of usable images.
         modes: pixel mode in the file (RGB, L, P, CMYK, …) → number of usable images.
+        value_ranges: kind of values (uint16, float32, …) → stored values of black and white, decided from the training
+            part; only of kinds whose range no file tells, so none where all files are of 8 bits.
         findings: files with problems, the most serious first.
         warnings: sentences about problems of the set as a whole.
         notes: sentences about how the set was read.
@@ -92,6 +97,7 @@ class DataCheckResult(Result):
     height: PixelRange | None
     formats: dict[str, int]
     modes: dict[str, int]
+    value_ranges: dict[str, ValueRange]
     findings: tuple[FileFinding, ...]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
@@ -111,11 +117,14 @@ def check(path: str | os.PathLike[str]) -> DataCheckResult:
     images = scan(path)
     files = list(track(_inspect_all(images), "checking images", len(images.samples)))
     usable = [file for file in files if file.error is None]
+    levels = {file.sample: file.levels for file in usable if file.levels is not None}
+    value_ranges = ranges_of(levels)
     findings = [
         *(FileFinding(name, "empty" if reason.startswith("empty") else "set aside", reason)
           for name, reason in images.set_aside),
         *(FileFinding(file.sample.path, "unreadable", file.error) for file in files if file.error is not None),
         *_find_copies(images, usable),
+        *_find_other_ranges(levels, value_ranges),
     ]  # fmt: skip
     findings.sort(key=lambda finding: (list(KINDS).index(finding.kind), finding.path))
     counts = _counts(images, [file.sample for file in usable])
@@ -128,8 +137,9 @@ def check(path: str | os.PathLike[str]) -> DataCheckResult:
         height=_pixel_range([file.height for file in usable]),
         formats=dict(Counter(file.format for file in usable).most_common()),
         modes=dict(Counter(file.mode for file in usable).most_common()),
+        value_ranges=value_ranges,
         findings=tuple(findings),
-        warnings=tuple(_warnings(images, counts, findings)),
+        warnings=tuple(_warnings(images, counts, findings, levels)),
         notes=images.notes,
     )
 
@@ -144,6 +154,7 @@ class _InspectedFile:
     height: int = 0
     format: str = ""
     mode: str = ""
+    levels: ValueStatistics | None = None
     error: str | None = None
 
 
@@ -160,10 +171,12 @@ def _inspect(sample: Sample, file: Path) -> _InspectedFile:
     try:
         encoded = read(file)
         picture = decode(encoded)
+        levels = value_statistics(encoded) if may_need_value_range(encoded[:HEAD_BYTES]) else None
     except ImageError as error:
         return _InspectedFile(sample, error=error.arrived.rstrip("."))
     form, mode = require_format(encoded).name, stored_mode(encoded)
-    return _InspectedFile(sample, hashlib.sha256(encoded).hexdigest(), picture.width, picture.height, form, mode)
+    digest = hashlib.sha256(encoded).hexdigest()
+    return _InspectedFile(sample, digest, picture.width, picture.height, form, mode, levels)
 
 
 def _find_copies(images: ImageSet, files: Iterable[_InspectedFile]) -> Iterator[FileFinding]:
@@ -185,6 +198,28 @@ def _find_copies(images: ImageSet, files: Iterable[_InspectedFile]) -> Iterator[
         others.append(sample)
 
 
+def _find_other_ranges(
+    levels: Mapping[Sample, ValueStatistics], value_ranges: Mapping[str, ValueRange]
+) -> Iterator[FileFinding]:
+    """A finding for every file of the smaller group where ranges are mixed, else for those outside the set's range."""
+    odd: dict[str, str] = {}
+    for kind, lower, upper in mixed_files(levels):
+        few, many = map(set, sorted((lower, upper), key=len))
+        others = [each for sample, each in levels.items() if sample.path in many and each.kind == kind]
+        usual = f"{number(min(each.low for each in others))} to {number(max(each.high for each in others))}"
+        odd |= dict.fromkeys(few, f"and those of {len(many):,} other files {usual}")
+    for sample, each in levels.items():
+        value_range = value_ranges.get(each.kind)
+        against = odd.get(sample.path)
+        if against is None and value_range is None:
+            against = "and no training image has such values"
+        elif against is None and value_range is not None and contradiction(each, value_range):
+            against = f"and the training images' range is {number(value_range[0])} to {number(value_range[1])}"
+        if against:
+            own = f"its {each.kind} values are {number(each.low)} to {number(each.high)}"
+            yield FileFinding(sample.path, "value range", f"{own}, {against}")
+
+
 def _label_and_part(images: ImageSet, sample: Sample) -> str:
     return f"{images.labels[sample.label]!r}" + (f" in {sample.part}" if sample.part else "")
 
@@ -199,7 +234,12 @@ def _pixel_range(pixels: Sequence[int]) -> PixelRange | None:
     return PixelRange(min(pixels), statistics.median(pixels), max(pixels)) if pixels else None
 
 
-def _warnings(images: ImageSet, counts: dict[str, dict[str, int]], findings: Sequence[FileFinding]) -> Iterator[str]:
+def _warnings(
+    images: ImageSet,
+    counts: dict[str, dict[str, int]],
+    findings: Sequence[FileFinding],
+    levels: Mapping[Sample, ValueStatistics],
+) -> Iterator[str]:
     totals = {label: sum(row.values()) for label, row in counts.items()}
     if few := [label for label, total in totals.items() if total < FEW_IMAGES]:
         yield f"Fewer than {FEW_IMAGES} usable images: {listed(few)}. Such classes can hardly be learnt or evaluated."
@@ -212,6 +252,8 @@ def _warnings(images: ImageSet, counts: dict[str, dict[str, int]], findings: Seq
     for part in images.parts:
         if missing := [label for label, row in counts.items() if not row[part] and totals[label]]:
             yield f"No usable image in {part}: {listed(missing)}."
+    if problem := describe_mixed(levels):
+        yield f"{problem[0]} Such a set is not trained on: save all files in one range, for example as 8-bit PNG."
     kinds = {finding.kind for finding in findings}
     if "label conflict" in kinds:
         yield "Images under two classes contradict each other in training: keep each under one class."

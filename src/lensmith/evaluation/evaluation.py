@@ -1,5 +1,6 @@
 """The result of an evaluation: a bundle's answers on labelled images, and the metrics computed from them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from lensmith.evaluation.confidence import Answered, answered_at
 from lensmith.evaluation.held_out import HeldOut
 from lensmith.evaluation.metrics import Metrics
 from lensmith.imaging.preprocessing import Tensor
+from lensmith.imaging.value_range import ValueRange
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Evaluation:
         abstention: the bundle's abstention threshold, if it has one.
         report: path of the HTML report, once it is written.
         held_out: counts of the images of the part that the model knows; None where the part is the training's own.
+        value_ranges: the bundle's black and white by kind of values; None: each picture is taken for itself.
     """
 
     bundle: str
@@ -65,6 +68,7 @@ class Evaluation:
     abstention: Abstention | None = None
     report: Path | None = None
     held_out: HeldOut | None = None
+    value_ranges: Mapping[str, ValueRange] | None = None
 
     @property
     def headline(self) -> str:

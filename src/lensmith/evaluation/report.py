@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from lensmith.evaluation.confidence import TemperatureScaling
 from lensmith.evaluation.evaluation import Evaluation
 from lensmith.evaluation.metrics import Calibration, Ints, Metrics
 from lensmith.imaging.decoding import decode, read
+from lensmith.imaging.value_range import ValueRange
 
 MISTAKES = 24
 CHANGED = 24
@@ -156,7 +158,7 @@ def _least_sure(evaluation: Evaluation) -> Ints:
 def _figure(evaluation: Evaluation, row: int) -> dict[str, Any]:
     probabilities = evaluation.probabilities[row]
     return {
-        "picture": _thumbnail(evaluation.files[row]),
+        "picture": _thumbnail(evaluation.files[row], evaluation.value_ranges),
         "file": str(evaluation.files[row]),
         "true": evaluation.labels[evaluation.truth[row]],
         "predicted": evaluation.labels[probabilities.argmax()],
@@ -173,9 +175,9 @@ def _number(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{value:,.{digits}f}"
 
 
-def _thumbnail(file: Path) -> str:
+def _thumbnail(file: Path, value_ranges: Mapping[str, ValueRange] | None) -> str:
     """A JPEG thumbnail of an image file, at most THUMBNAIL_PX a side."""
-    picture = decode(read(file), shortest_px=THUMBNAIL_PX)
+    picture = decode(read(file), THUMBNAIL_PX, value_ranges=value_ranges)
     picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
     return _data_uri(picture, "JPEG")
 

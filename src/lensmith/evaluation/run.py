@@ -117,6 +117,7 @@ def evaluate_samples(classifier: Classifier, images: ImageSet, samples: Sequence
         versions=installed_versions(("lensmith", classifier.engine.name, "numpy", "pillow", "scikit-learn")),
         notes=_notes(images),
         abstention=manifest.abstention,
+        value_ranges=manifest.preprocessing.value_ranges,
     )
 
 

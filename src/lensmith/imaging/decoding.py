@@ -5,15 +5,21 @@ white, and grey, palette, CMYK, 16-bit and float pictures become RGB. Damaged, h
 """
 
 import re
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
-import numpy as np
 from PIL import ExifTags, Image
 
 from lensmith.errors import ImageError
 from lensmith.imaging.containers import count_scans, without_metadata
-from lensmith.imaging.formats import ImageFormat, open_image, require_format
+from lensmith.imaging.formats import ImageFormat, identify, open_image, require_format
+from lensmith.imaging.stored_picture import STRIP_PIXELS, StoredPicture
+from lensmith.imaging.stored_values import stored_values
+from lensmith.imaging.value_range import ValueRange, ValueStatistics
+
+T = TypeVar("T")
 
 MAX_PIXELS = 100_000_000
 """Largest picture that is decoded, in pixels: a small file can unpack to gigabytes."""
@@ -21,9 +27,6 @@ MAX_PIXELS = 100_000_000
 MAX_SCANS = 100
 """Most scans of a JPEG; progressive ones have about ten. Each scan takes the time of a whole picture and as little as
 fifty bytes: without a limit, a small file could keep a core busy for half an hour."""
-
-STRIP_PIXELS = 1_000_000
-"""Pixels converted to RGB at a time, so that a conversion's intermediate memory is small for any picture."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -55,47 +58,73 @@ def read(path: Path) -> bytes:
     return encoded
 
 
-def decode(encoded: bytes, shortest_px: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode(
+    encoded: bytes,
+    shortest_px: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    value_ranges: Mapping[str, ValueRange] | None = None,
+) -> Image.Image:
     """Decode to an RGB picture, upright and opaque, of 8 bits a channel.
 
-    EXIF orientation is applied and transparency flattened on white; 16-bit values are scaled to 8 bits.
-    With `shortest_px`, a JPEG is decoded at a reduced scale (the decoder's own 1/2, 1/4, 1/8) that keeps its shorter
-    side at or above that many pixels, which is several times faster for photos.
+    EXIF orientation is applied and transparency flattened on white.
+
+    Args:
+        encoded: the bytes of the file.
+        shortest_px: a JPEG is decoded at a reduced scale (the decoder's own 1/2, 1/4, 1/8) that keeps its shorter side
+            at or above that many pixels, which is several times faster for photos; None: at full scale.
+        max_pixels: largest picture that is decoded.
+        value_ranges: black and white by kind of values, where the file does not tell: those of the set that the picture
+            belongs to, as the bundle has them. None: the picture is taken for a set of its own.
 
     Raises:
-        ImageError: not an image, of a format that cannot be read here, damaged, cut short, or of more than `max_pixels`
-            pixels or MAX_SCANS scans.
+        ImageError: not an image, of a format that cannot be read here, damaged, cut short, of more than `max_pixels`
+            pixels or MAX_SCANS scans, of values without a range, or of values that contradict it.
     """
-    form = require_format(encoded)
-    if form.key == "jpeg" and count_scans(encoded, MAX_SCANS) > MAX_SCANS:
-        raise ImageError(
-            f"A JPEG of at most {MAX_SCANS} scans was expected.", "This one has more.", "Save it again as JPEG."
-        )
-    try:
-        return _decode(encoded, shortest_px, max_pixels)
-    except ImageError:
-        raise
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        if form.key == "png" and (bare := without_metadata(encoded)) != encoded:
-            try:  # large texts or profiles, or damaged ones, do not cost the picture
-                return _decode(bare, shortest_px, max_pixels)
-            except ImageError:
-                raise
-            except Exception:
-                pass  # it is not the metadata
-        raise _unreadable(form, error, max_pixels) from error
+
+    def use(source: bytes) -> Image.Image:
+        with open_image(source) as picture:
+            _require_size(picture, max_pixels)
+            stored = stored_values(picture)
+            if shortest_px is not None:
+                picture.draft("RGB", (shortest_px, shortest_px))
+            picture.load()
+            # Pillow's own function would copy the picture and write its other EXIF tags anew, which can fail.
+            turn = _UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+            if stored is not None:
+                rgb = StoredPicture(picture, stored, source).to_rgb(value_ranges)
+                return rgb if turn is None else rgb.transpose(turn)
+            return _to_rgb(picture if turn is None else picture.transpose(turn))
+
+    return _with_decoder(encoded, max_pixels, use)
 
 
-def _decode(encoded: bytes, shortest_px: int | None, max_pixels: int) -> Image.Image:
-    with open_image(encoded) as picture:
-        if picture.width * picture.height > max_pixels:
-            raise _too_many_pixels(f"{picture.width} × {picture.height}", max_pixels)
-        if shortest_px is not None:
-            picture.draft("RGB", (shortest_px, shortest_px))
-        picture.load()
-        # Pillow's own function would copy the picture and write its other EXIF tags anew, which can fail.
-        turn = _UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
-        return _to_rgb(picture if turn is None else picture.transpose(turn))
+def value_statistics(encoded: bytes) -> ValueStatistics | None:
+    """Statistics of a file's stored values; None where its format tells their range, as that of 8-bit files does.
+
+    Raises:
+        ImageError: as in `decode`.
+    """
+
+    def use(source: bytes) -> ValueStatistics | None:
+        with open_image(source) as picture:
+            _require_size(picture, MAX_PIXELS)
+            stored = stored_values(picture)
+            if stored is None:
+                return None
+            picture.load()
+            return StoredPicture(picture, stored, source).statistics()
+
+    return _with_decoder(encoded, MAX_PIXELS, use)
+
+
+def may_need_value_range(beginning: bytes) -> bool:
+    """Whether a file may hold values whose range its format does not tell, from its first HEAD_BYTES bytes."""
+    form = identify(beginning)
+    if form is None:
+        return False
+    if form.key == "png":
+        return beginning[24:25] == b"\x10"  # the depth, in IHDR
+    return form.key in ("tiff", "jp2", "ppm")
 
 
 def decoded_size(path: Path, shortest_px: int | None = None) -> tuple[int, int]:
@@ -127,20 +156,49 @@ def stored_mode(encoded: bytes) -> str:
 
 def _decoded_size(source: bytes | Path, shortest_px: int | None) -> tuple[int, int]:
     with open_image(source) as picture:
-        if picture.width * picture.height > MAX_PIXELS:
-            raise _too_many_pixels(f"{picture.width} × {picture.height}", MAX_PIXELS)
+        _require_size(picture, MAX_PIXELS)
         if shortest_px is not None:
             picture.draft("RGB", (shortest_px, shortest_px))
         turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         return (picture.height, picture.width) if turned else picture.size
 
 
+def _with_decoder(encoded: bytes, max_pixels: int, use: Callable[[bytes], T]) -> T:
+    """What `use` makes of the encoded image, or else of the image without its metadata.
+
+    Raises:
+        ImageError: as in `decode`.
+    """
+    form = require_format(encoded)
+    if form.key == "jpeg" and count_scans(encoded, MAX_SCANS) > MAX_SCANS:
+        raise ImageError(
+            f"A JPEG of at most {MAX_SCANS} scans was expected.", "This one has more.", "Save it again as JPEG."
+        )
+    try:
+        return use(encoded)
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+        if form.key == "png" and (bare := without_metadata(encoded)) != encoded:
+            try:  # large texts or profiles, or damaged ones, do not cost the picture
+                return use(bare)
+            except ImageError:
+                raise
+            except Exception:
+                pass  # it is not the metadata
+        raise _unreadable(form, error, max_pixels) from error
+
+
+def _require_size(picture: Image.Image, max_pixels: int) -> None:
+    if picture.width * picture.height > max_pixels:
+        raise _too_many_pixels(f"{picture.width} × {picture.height}", max_pixels)
+
+
 def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode == "RGB" and not picture.has_transparency_data:
         return picture
     width, height = picture.size
-    # The value range of 32-bit grey depends on the whole picture.
-    if width * height <= STRIP_PIXELS or picture.mode in ("I", "F"):
+    if width * height <= STRIP_PIXELS:
         return _converted(picture)
     whole = Image.new("RGB", picture.size)
     rows = max(1, STRIP_PIXELS // width)
@@ -150,13 +208,6 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def _converted(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I;16"):
-        # Pillow's own conversion clips at 255. For 16-bit colour its decoder takes the high byte, as here.
-        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
-    if picture.mode in ("I", "F"):  # 32-bit TIFF has no range: values beyond 255 count as 16-bit
-        grey = np.asarray(picture, dtype=np.float64)
-        scaled = grey / 257.0 if grey.max(initial=0) > 255 else grey
-        return Image.fromarray(np.clip(scaled.round(), 0, 255).astype(np.uint8)).convert("RGB")
     if picture.has_transparency_data:  # RGB as well: a PNG may name one colour as transparent
         white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")

@@ -6,7 +6,8 @@ the input that it was evaluated on: no train/serve skew. Pillow and NumPy only.
 Shapes: S pixels a side, channels in RGB order.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from lensmith.imaging.decoding import MAX_PIXELS, decode
+from lensmith.imaging.value_range import FULL_UINT16, ValueRange
 
 ResizeMode = Literal["crop", "letterbox", "squash"]
 Pixels = npt.NDArray[np.uint8]
@@ -34,6 +36,7 @@ class Preprocessing:
         interpolation: resampling filter, always with antialiasing.
         mean: subtracted per channel after scaling to 0..1.
         std: divided by per channel afterwards.
+        value_ranges: stored values of black and white by kind (uint16, int16, float32 …) where files do not tell.
     """
 
     image_size: int
@@ -42,6 +45,8 @@ class Preprocessing:
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    # Bundles from before this field took 16-bit values for full.
+    value_ranges: Mapping[str, ValueRange] = field(default_factory=lambda: {"uint16": FULL_UINT16}, hash=False)
 
 
 def resize(picture: Image.Image, how: Preprocessing) -> Pixels:
@@ -75,7 +80,7 @@ def pixels(encoded: bytes, how: Preprocessing, max_pixels: int = MAX_PIXELS) -> 
     Raises:
         ImageError: as in `decode`.
     """
-    return resize(decode(encoded, shortest_side_px(how), max_pixels), how)
+    return resize(decode(encoded, shortest_side_px(how), max_pixels, how.value_ranges), how)
 
 
 def preprocess(encoded: bytes, how: Preprocessing, max_pixels: int = MAX_PIXELS) -> Tensor:

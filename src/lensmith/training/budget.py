@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ import torch
 from lensmith.config import TrainSettings
 from lensmith.core.machine import allowed_cores
 from lensmith.data.scan import ImageSet
+from lensmith.data.value_ranges import decide_ranges
 from lensmith.errors import ImageError, SettingsError
 from lensmith.imaging.decoding import decoded_size
 from lensmith.training.dataloading import augment
@@ -207,7 +208,8 @@ def measure(settings: TrainSettings, images: ImageSet, size: int, device: torch.
     training = images.part("train")
     counts = Counter(sample.label for sample in training)
     learner = Learner(network, at_size, network.preprocessing, images.labels, counts, device)
-    dataset = ImageDataset(images, training, network.preprocessing, augment.build(settings, size), settings.seed)
+    how = replace(network.preprocessing, value_ranges=decide_ranges(images))
+    dataset = ImageDataset(images, training, how, augment.build(settings, size), settings.seed)
     decode_s = _seconds(lambda: [dataset[Item(0, sample)] for sample in range(min(32, len(training)))], 1)
     shared = decode_s / min(32, len(training)) / allowed_cores()
     few = min(FEW_STAGES, len(network.stages) - 1)

@@ -119,14 +119,15 @@ class FeatureSource:
         size = phase.image_size if dataset.augment is not None and phase.image_size else dataset.how.image_size
         shortest_px = dataset.shortest_px(replace(dataset.how, image_size=size), dataset.augment)
         world, found, stopped = self.learner.world, None, False
+        value_ranges = dataset.how.value_ranges
         pays = self.store is not None and world.on_rank_zero(
-            lambda: decode_cache.is_worthwhile(dataset.images, dataset.samples, shortest_px, epochs)
+            lambda: decode_cache.is_worthwhile(dataset.images, dataset.samples, shortest_px, value_ranges, epochs)
         )
         if not pays or self.store is None:
             return None
         try:
             found = decode_cache.load_or_decode(
-                dataset.images, dataset.samples, shortest_px, self.store, self._watch("decoding")
+                dataset.images, dataset.samples, shortest_px, value_ranges, self.store, self._watch("decoding")
             )
             self.recorder.event("decoded", pictures=len(dataset.samples), bytes=int(found.pixels.nbytes))
         except NotCachedError as error:

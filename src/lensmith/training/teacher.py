@@ -6,7 +6,7 @@ on images that the teacher learned from.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from lensmith.core.text import listed
 from lensmith.data.scan import ImageSet
 from lensmith.errors import SettingsError
 from lensmith.imaging.preprocessing import Preprocessing
+from lensmith.imaging.value_range import ValueRange, describe
 from lensmith.training.models import backbone
 from lensmith.training.models.fold_batchnorm import BatchNormFolding
 from lensmith.training.run_dir import checkpoint, diff
@@ -88,6 +89,27 @@ def require_apart(path: Path, images: ImageSet) -> None:
             f"({listed(crossed, 10)}).",
             f"Use its data, seed and split, as `lensmith distill` does by itself. {another_seed(run)}",
         )
+
+
+def require_value_ranges(path: Path, value_ranges: Mapping[str, ValueRange]) -> None:
+    """Refuse a teacher that would see the images brighter or darker than it has learnt from them.
+
+    Args:
+        path: the teacher's run folder.
+        value_ranges: black and white by kind of values, of the student's images.
+
+    Raises:
+        RunError: there is no run.
+        SettingsError: the teacher has another range for one of the kinds.
+    """
+    theirs = Run.open(path).preprocessing.value_ranges
+    for kind, ends in value_ranges.items():
+        if theirs.get(kind, ends) != ends:
+            raise SettingsError(
+                f"A teacher was expected in {path} that learnt with {describe(kind, ends)}.",
+                f"It learnt with {describe(kind, theirs[kind])}.",
+                "Train the teacher anew on these images.",
+            )
 
 
 def another_seed(run: Run) -> str:

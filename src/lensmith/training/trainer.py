@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lensmith.config import TrainSettings
 from lensmith.core.text import listed
 from lensmith.data.scan import ImageSet
 from lensmith.data.split import prepare
+from lensmith.data.value_ranges import decide_ranges
 from lensmith.errors import DataError, RunError, SettingsError
 from lensmith.training import budget
 from lensmith.training.launch import launch
@@ -28,7 +30,7 @@ from lensmith.training.result import RunResult
 from lensmith.training.run_dir import diff
 from lensmith.training.run_dir.lock import locked_run
 from lensmith.training.run_dir.run import Run, default_folder, is_unbegun, require_free
-from lensmith.training.teacher import require_apart
+from lensmith.training.teacher import require_apart, require_value_ranges
 
 
 class Trainer:
@@ -160,17 +162,21 @@ def create_run(settings: TrainSettings) -> tuple[Run, Network]:
     """Make a new run folder, and the network with its first weights.
 
     Raises:
-        DataError: the images cannot be trained on.
+        DataError: the images cannot be trained on, or are of different value ranges.
         ModelError: the backbone or its weights are not available.
         OutputError: the run folder is in use.
-        SettingsError: the device is not there, or the teacher is of other classes or parts.
+        SettingsError: the device is not there, or the teacher is of other classes, parts or value ranges.
     """
     device_of(settings, World())
     out = settings.out or default_folder(settings)
     require_free(out)
     images = _images(settings)
+    value_ranges = decide_ranges(images)
+    if settings.teacher is not None:
+        require_value_ranges(settings.teacher, value_ranges)
     torch.manual_seed(settings.seed)
     network = backbone.build(settings, len(images.labels))
+    network = replace(network, preprocessing=replace(network.preprocessing, value_ranges=value_ranges))
     return Run.create(out, settings, images, network.preprocessing, network.provenance), network
 
 

@@ -45,7 +45,8 @@ def dataset(photos: Path, level: str = "standard") -> ImageDataset:
 
 def kept(made: ImageDataset, store: ArrayCache) -> decode_cache.DecodedPictures:
     shortest = made.shortest_px(HOW, made.augment)
-    return decode_cache.load_or_decode(made.images, made.samples, shortest, store, lambda done, total: None)
+    ranges = HOW.value_ranges
+    return decode_cache.load_or_decode(made.images, made.samples, shortest, ranges, store, lambda done, total: None)
 
 
 def batches(made: ImageDataset, workers: int) -> list[Any]:
@@ -117,4 +118,4 @@ def test_it_pays_where_decoding_would_take_long(
     monkeypatch.setattr(decode_cache, "time", clock)
     monkeypatch.setattr(decode_cache, "_decode", slow)
     made = dataset(colours)
-    assert decode_cache.is_worthwhile(made.images, made.samples, 24, epochs) is expected
+    assert decode_cache.is_worthwhile(made.images, made.samples, 24, {}, epochs) is expected

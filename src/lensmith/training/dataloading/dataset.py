@@ -104,7 +104,10 @@ class ImageDataset(Dataset[Any]):
     def _picture(self, index: int, shortest_px: int) -> Image.Image:
         fits = self.decoded is not None and self.decoded.shortest_px == shortest_px
         cached = self.decoded[index] if self.decoded is not None and fits else None
-        return decode(read(self.images.file(self.samples[index])), shortest_px) if cached is None else cached
+        if cached is not None:
+            return cached
+        encoded = read(self.images.file(self.samples[index]))
+        return decode(encoded, shortest_px, value_ranges=self.how.value_ranges)
 
     def collate(self, items: list[tuple[Any, int, Any, int, str]]) -> Batch:
         """One batch of items, of which there may be none, without the unreadable ones."""

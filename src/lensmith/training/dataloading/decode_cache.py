@@ -5,23 +5,24 @@ run sees the same bits with the cache and without.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import PIL
 from PIL import Image
 
 from lensmith.core.array_cache import ArrayCache
 from lensmith.core.machine import allowed_cores
 from lensmith.core.threads import map_in_order
+from lensmith.core.version import installed_versions
 from lensmith.data.scan import ImageSet, Sample, identity
 from lensmith.errors import ImageError
 from lensmith.imaging.decoding import decode, decoded_size, read
 from lensmith.imaging.preprocessing import Pixels
+from lensmith.imaging.value_range import ValueRange
 
 BLOCK = 64
 """Pictures that are decoded and written together."""
@@ -64,7 +65,9 @@ class DecodedPictures:
         self.__dict__.update({**state, "pixels": pixels})
 
 
-def is_worthwhile(images: ImageSet, samples: Sequence[Sample], shortest_px: int, epochs: int) -> bool:
+def is_worthwhile(
+    images: ImageSet, samples: Sequence[Sample], shortest_px: int, value_ranges: Mapping[str, ValueRange], epochs: int
+) -> bool:
     """Whether the cache saves enough time in so many epochs, estimated by decoding some of the pictures."""
     some = [samples[number * len(samples) // SAMPLE] for number in range(SAMPLE)] if len(samples) > SAMPLE else samples
     encoded = []
@@ -73,13 +76,18 @@ def is_worthwhile(images: ImageSet, samples: Sequence[Sample], shortest_px: int,
             encoded.append(read(images.file(sample)))
     started = time.perf_counter()
     for file in encoded:
-        _decode(file, shortest_px)
+        _decode(file, shortest_px, value_ranges)
     once_s = (time.perf_counter() - started) / max(1, len(encoded)) * len(samples)
     return (epochs - 1) * once_s > max(LEAST_SAVED_S, once_s)
 
 
 def load_or_decode(
-    images: ImageSet, samples: Sequence[Sample], shortest_px: int, store: ArrayCache, watch: Callable[[int, int], None]
+    images: ImageSet,
+    samples: Sequence[Sample],
+    shortest_px: int,
+    value_ranges: Mapping[str, ValueRange],
+    store: ArrayCache,
+    watch: Callable[[int, int], None],
 ) -> DecodedPictures:
     """Pictures of `samples` from the cache, or decoded now on all cores.
 
@@ -87,6 +95,7 @@ def load_or_decode(
         images: the set of images.
         samples: samples to decode.
         shortest_px: shorter side in pixels, see `imaging.decoding`.
+        value_ranges: black and white by kind of values, of the set.
         store: cache on disk.
         watch: progress callback: pictures done, of how many. An exception stops the work; finished blocks stay cached.
 
@@ -106,7 +115,7 @@ def load_or_decode(
         width, height = sizes[number]
         row = np.zeros(1 + 3 * width * height, dtype=np.uint8)
         with suppress(ImageError):
-            pixels = _decode(read(images.file(samples[number])), shortest_px) if width else None
+            pixels = _decode(read(images.file(samples[number])), shortest_px, value_ranges) if width else None
             if pixels is not None and pixels.shape == (height, width, 3):
                 row[0], row[1:] = 1, pixels.reshape(-1)
         return row
@@ -119,7 +128,12 @@ def load_or_decode(
                 watch(place * BLOCK, len(numbers) * BLOCK)
                 yield np.concatenate(list(islice(rows, len(blocks[number]))))
 
-    key = {"shortest_px": shortest_px, "files": identity(images, samples), "pillow": PIL.__version__}
+    key = {
+        "shortest_px": shortest_px,
+        "value_ranges": {kind: list(ends) for kind, ends in value_ranges.items()},
+        "files": identity(images, samples),
+        "versions": installed_versions(("lensmith", "pillow")),
+    }
     title = f"{len(samples):,} pictures of {images.root.name}, shorter side {shortest_px} px or more"
     return DecodedPictures(store.get_or_compute("pixels", key, "uint8", lengths, make, title), sizes, shortest_px)
 
@@ -136,7 +150,7 @@ def _size(images: ImageSet, sample: Sample, shortest_px: int) -> tuple[int, int]
     return 0, 0
 
 
-def _decode(encoded: bytes, shortest_px: int) -> Pixels | None:
+def _decode(encoded: bytes, shortest_px: int, value_ranges: Mapping[str, ValueRange]) -> Pixels | None:
     with suppress(ImageError):
-        return np.asarray(decode(encoded, shortest_px))
+        return np.asarray(decode(encoded, shortest_px, value_ranges=value_ranges))
     return None

@@ -191,6 +191,8 @@ class Run:
                 rows = list(csv.DictReader(file))
             samples = tuple(Sample(row["path"], index[row["label"]], row["split"]) for row in rows)  # type: ignore[arg-type]
             data, stored = description["data"], description["preprocessing"]
+            if "value_ranges" in stored:  # runs from before took 16-bit values for full
+                stored["value_ranges"] = {kind: tuple(ends) for kind, ends in stored["value_ranges"].items()}
             return cls(
                 path=path,
                 settings=TrainSettings.model_validate(description["settings"]),
