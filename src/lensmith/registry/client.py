@@ -18,7 +18,7 @@ from urllib.request import getproxies, proxy_bypass
 from lensmith.config import TrackingSettings
 from lensmith.core.files import staging_directory, sync_directory
 from lensmith.core.locks import LockTimeoutError, locked
-from lensmith.errors import RegistryError
+from lensmith.errors import RegistryError, RegistryUnreachableError
 from lensmith.registry.mlflow_errors import shown, translate_address_errors, translate_errors, unreachable_error
 
 if TYPE_CHECKING:
@@ -92,12 +92,11 @@ def client(address: str, create: bool = True) -> MlflowClient:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     file = sqlite_file(address)
-    if file and not create and not file.exists():
-        raise RegistryError(
-            f"A registry was expected in {file}.",
-            "There is none.",
-            "Push a bundle first (lensmith registry push), or name the registry with --tracking-uri.",
-        )
+    if file:
+        # A connection that stays open reads a file that was replaced, as from a backup, for ever.
+        os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
+        if not create and not file.exists():
+            raise RegistryError(*_missing_file(file))
     with translate_errors(address), translate_address_errors(address):
         from mlflow import MlflowClient
 
@@ -108,6 +107,25 @@ def client(address: str, create: bool = True) -> MlflowClient:
         with _sqlite_ready(file, (file.parent / ARTIFACTS).as_uri()) if file else nullcontext():
             _contact_database(address)
             return MlflowClient(_with_timeout(address), _with_timeout(address))
+
+
+def require_present(address: str) -> None:
+    """Refuse a registry in a SQLite file that is not there, as on a share that is not mounted, without making it.
+
+    Raises:
+        RegistryUnreachableError: the file is missing; what was pulled before may still be used.
+    """
+    file = sqlite_file(address)
+    if file and not file.is_file():
+        raise RegistryUnreachableError(*_missing_file(file))
+
+
+def _missing_file(file: Path) -> tuple[str, str, str]:
+    return (
+        f"A registry was expected in {file}.",
+        "There is none.",
+        "Push a bundle first (lensmith registry push), or name the registry with --tracking-uri.",
+    )
 
 
 def experiment(client: MlflowClient, name: str) -> str:

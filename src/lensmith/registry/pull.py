@@ -23,7 +23,7 @@ from lensmith.core.machine import cache_dir
 from lensmith.core.progress import track
 from lensmith.errors import BundleError, FallbackWarning, RegistryError, RegistryUnreachableError
 from lensmith.registry.client import client as connect
-from lensmith.registry.client import uri
+from lensmith.registry.client import require_present, uri
 from lensmith.registry.mlflow_errors import causes, shown, translate_errors
 from lensmith.registry.models import CONTENT_TAG, Version, resolve
 from lensmith.registry.references import ModelReference, parse
@@ -54,6 +54,7 @@ def locate(path: str | PathLike[str], tracking_uri: str | None = None) -> Path:
     key = hashlib.sha256(f"{address} {reference}".encode()).hexdigest()[:16]
     last_pull = cache_dir() / "registry" / "known" / f"{key}.json"
     try:
+        require_present(address)
         client = connect(address, create=False)
         version = resolve(client, reference)
         found = pull(client, version)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -22,17 +21,17 @@ if TYPE_CHECKING:
 
 
 def pull_desired_state(
-    client: MlflowClient, version: Version, alias: str, entry: LedgerEntry | None, before: DesiredState | None,
-    warn: Callable[[str], None],
-) -> DesiredState:  # fmt: skip
+    client: MlflowClient, version: Version, alias: str, entry: LedgerEntry | None, before: DesiredState | None
+) -> DesiredState:
     """Pull the bundles of a version and of the challenger beside it.
 
-    Where the version's bundle cannot be pulled, that of the state before stays in service, with a warning.
+    Where the version's bundle cannot be pulled, that of the state before stays in service, and `problem` says why.
 
     Raises:
         RegistryUnreachableError: the registry does not answer.
         RegistryError, BundleError: the bundle cannot be pulled, and there is no state before.
     """
+    problem = ""
     try:
         path, served = pull(client, version), version.version
     except RegistryUnreachableError:
@@ -40,7 +39,7 @@ def pull_desired_state(
     except LensmithError as error:
         if before is None:
             raise
-        warn(f"{error} Version {before.version} stays in service.")
+        problem = str(error)
         path, served = before.path, before.version
     challenger_path, trouble = None, ""
     if entry is not None and entry.decision is None:
@@ -60,6 +59,7 @@ def pull_desired_state(
         decision=entry and entry.decision,
         challenger_path=challenger_path,
         trouble=trouble,
+        problem=problem,
     )
 
 
@@ -80,20 +80,27 @@ class DesiredStateWriter:
     def restore(self) -> DesiredState | None:
         """The state that an earlier sidecar of the same name left in the cache; None without a readable one."""
         with suppress(OSError, ValueError):
-            self.latest = DesiredState.model_validate_json(self.cache_file.read_bytes())
+            state = DesiredState.model_validate_json(self.cache_file.read_bytes())
+            if state.path.exists():  # else the cache was cleared, but for this file
+                self.latest = state
         return self.latest
 
     def write(self, state: DesiredState) -> None:
         """Write a state where it differs from the one before."""
         self.latest = state
-        if not _is_same(state, self._channel.desired_state()):
+        if not (self._channel.is_published() and _is_same(state, self._channel.desired_state())):
             self._channel.write_desired_state(state)
-        cached = state.model_copy(update={"comparison": {}})
+        cached = state.model_copy(update={"comparison": {}, "problem": ""})
         if state.reachable and not _is_same(cached, self._cached):
             self._cached = cached
             with suppress(OSError):  # a full disk, or a read-only cache
                 self.cache_file.parent.mkdir(parents=True, exist_ok=True)
                 atomic_write(self.cache_file, cached.model_dump_json())
+
+    def publish_again(self) -> None:
+        """Write the latest state again where others removed or changed its file."""
+        if self.latest is not None and not self._channel.is_published():
+            self._channel.write_desired_state(self.latest)
 
 
 def _is_same(state: DesiredState, before: DesiredState | None) -> bool:

@@ -18,13 +18,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lensmith.core.machine import cache_dir
 from lensmith.errors import LensmithError, MissingPackageError, OutputError, RegistryUnreachableError
-from lensmith.registry.client import client, uri
+from lensmith.registry.client import client, require_present, uri
 from lensmith.registry.models import resolve
 from lensmith.registry.references import CHAMPION, ModelReference
 from lensmith.rollout.decider import RolloutDecider
@@ -53,39 +53,48 @@ class RegistrySidecar:
         self._client: MlflowClient | None = None
         self._decider = RolloutDecider(channel, f"{socket.gethostname()[:40]}-{folder_key}", self._warn)
         self._writer = DesiredStateWriter(channel, reference, address)
-        self._named = ""
+        self._channel = channel
+        self._named = self._problem = ""
         self._applied = self._failed = False
         self._last_warning = ""
 
     def begin(self) -> None:
-        """Find out what to serve: from the registry, or from the last run where the registry does not answer.
+        """Find out what to serve: from the registry, or from the last run where the registry cannot be followed.
 
         Raises:
             RegistryError, BundleError: there is nothing to serve.
         """
         try:
             self._follow_registry()
-        except RegistryUnreachableError:
+        except ModuleNotFoundError:  # no fault of the registry
+            raise
+        except Exception as error:
             if (state := self._writer.restore()) is None:
                 raise
             self._named = state.version
-            self._continue_offline(state)
+            self._continue(state, error)
+        self._channel.note_poll()
 
     def poll(self) -> None:
         """Poll the registry once, and publish what has changed; what is served stays where that fails."""
         self._applied = self._failed = False
         try:
             self._follow_registry()
-            return
-        except RegistryUnreachableError as error:
-            self._warn(str(error))
+        except Exception as error:
+            self._failed = True
             assert self._writer.latest is not None  # since `begin`
-            self._continue_offline(self._writer.latest)
-        except LensmithError as error:  # such as an alias that was removed
-            self._warn(str(error))
-        except Exception as error:  # a library's, or about what somebody wrote into the registry
-            self._warn(f"The registry could not be read ({type(error).__name__}: {error}).")
-        self._failed = True
+            try:
+                self._continue(self._writer.latest, error)
+            except OSError as full:  # the channel cannot be written: the service sees that no poll is noted
+                self._warn(f"What the registry says cannot be published: {full}.")
+                return
+        with suppress(OSError):
+            self._channel.note_poll()
+
+    def publish_again(self) -> None:
+        """Put the channel's files back where others removed them."""
+        with suppress(OSError):
+            self._writer.publish_again()
 
     @property
     def is_urgent(self) -> bool:
@@ -101,7 +110,9 @@ class RegistrySidecar:
         return self._decider.own_report(state.rollout).stop is not None
 
     def _follow_registry(self) -> None:
+        require_present(self._address)
         registry = self._client = self._client or client(self._address, create=False)
+        self._problem = ""
         ledger = entry = None
         with self._serve_anyway():
             if self._reference.which == CHAMPION:
@@ -111,27 +122,34 @@ class RegistrySidecar:
         version = resolve(registry, self._reference)
         self._named = version.version
         alias, before = self._reference.which, self._writer.latest
-        state = pull_desired_state(registry, version, alias, entry, before, self._warn)
+        state = pull_desired_state(registry, version, alias, entry, before)
         if ledger is not None and entry is not None:
             with self._serve_anyway():
                 state, self._applied = self._decider.decide(ledger, entry, state, self._named)
-        self._writer.write(state)
+        self._writer.write(state.model_copy(update={"problem": state.problem or self._problem}))
 
     @contextmanager
     def _serve_anyway(self) -> Iterator[None]:
-        """Warn about a ledger that cannot be read or written, such as by an account without the rights."""
+        """Publish as a problem that a ledger cannot be read or written, such as by an account without the rights."""
         try:
             yield
         except RegistryUnreachableError:
             raise
         except LensmithError as error:
-            self._warn(str(error))
+            self._problem = str(error)
             self._failed = True
 
-    def _continue_offline(self, state: DesiredState) -> None:
-        """Serve the last state; a challenger that fails is rolled back, and the ledger is updated later."""
-        state = state.model_copy(update={"reachable": False})
-        self._writer.write(self._decider.decide_offline(state, self._named))
+    def _continue(self, state: DesiredState, error: Exception) -> None:
+        """Serve the last state, with an error of the registry as its problem.
+
+        Where the registry does not answer, a challenger that fails is rolled back, and the ledger is updated later.
+        """
+        is_offline = isinstance(error, RegistryUnreachableError)
+        # Another exception is a library's, or about what somebody wrote into the registry.
+        unexpected = f"The registry could not be read ({type(error).__name__}: {error})."
+        problem = str(error) if isinstance(error, LensmithError) else unexpected
+        state = state.model_copy(update={"reachable": not is_offline, "problem": problem})
+        self._writer.write(self._decider.decide_offline(state, self._named) if is_offline else state)
 
     def _warn(self, warning: str) -> None:
         """Print a warning unless it was the last one, too."""
@@ -158,6 +176,7 @@ def main() -> None:
         due = time.monotonic() + request["poll_s"]
         while time.monotonic() < due and not sidecar.is_urgent:
             time.sleep(URGENT_POLL_S)
+            sidecar.publish_again()
         sidecar.poll()
 
 

@@ -64,5 +64,6 @@ class DesiredState(BaseModel):
     challenger_path: Path | None = Field(None, description="None: not pulled yet, or it cannot be (see `trouble`)")
     trouble: str = Field("", description="why the challenger's bundle cannot be pulled")
     comparison: dict[str, Any] = Field({}, description="both versions over all replicas: `Assessment.figures`")
+    problem: str = Field("", description="why the registry could not be followed at the last poll; empty: it was")
     reachable: bool = Field(True, description="whether the registry answered the last poll")
     read_at: datetime = Field(default_factory=now, description="time of the last poll that it answered")

@@ -121,6 +121,14 @@ class Status(BaseModel):
     status: str
 
 
+class Readiness(Status):
+    """Response of the readiness probe."""
+
+    detail: str | None = Field(
+        None, description="What somebody should look at while requests are answered; left out where there is nothing."
+    )
+
+
 class RolloutState(BaseModel):
     """The desired state in the registry, and the latest canary release."""
 
@@ -131,5 +139,6 @@ class RolloutState(BaseModel):
     decision: Decision | None = Field(None, description="How it ended.")
     comparison: dict[str, Any] = Field({}, description="Both versions over all replicas.")
     trouble: str | None = Field(None, description="Why the challenger cannot be had here.")
+    problem: str | None = Field(None, description="Why the registry is not followed; empty: it is.")
     reachable: bool | None = Field(None, description="Whether the registry answered the last time.")
     read_at: datetime | None = Field(None, description="When it last did.")

@@ -50,7 +50,9 @@ class Service:
             lambda: self.phase == "ready",
             (lambda: shared.answers) if shared else None,
         )
-        self.rollout = RolloutController(models, channel, self.admission, self.telemetry) if channel else None
+        self.rollout = (
+            RolloutController(models, channel, self.admission, self.telemetry, settings.poll_s) if channel else None
+        )
         split = self.rollout.split if self.rollout else None
         self.feedback = Feedback(models, settings, self.telemetry.registry, split)
         self.predictor = Predictor(models, self.admission, self.telemetry, self.feedback, split)

@@ -24,14 +24,15 @@ MEASURED = {
     "lensmith_batch_images_count", "lensmith_batch_images_bucket", "lensmith_images_queued",
     "lensmith_images_running", "lensmith_threads", "lensmith_shed_total", "lensmith_over_quota_total",
     "lensmith_abstained_total", "lensmith_answers_total", "lensmith_confidence_bucket", "lensmith_memory_bytes",
-    "lensmith_memory_limit_bytes", "lensmith_model_info", "lensmith_ready",
+    "lensmith_memory_limit_bytes", "lensmith_model_info", "lensmith_ready", "lensmith_observer_failures_total",
+    "lensmith_log_lines_dropped_total",
 }  # fmt: skip
 """What every service measures, and rules and dashboard may ask for."""
 SOMETIMES = {
     "lensmith_gpu_utilisation_ratio", "lensmith_gpu_memory_bytes", "lensmith_gpu_memory_limit_bytes",
     "lensmith_quota_store_up", "lensmith_worker_restarts_total", "lensmith_rollout_requests_total",
     "lensmith_rollout_share", "lensmith_rollout_under_way", "lensmith_rollout_decisions_total", "lensmith_registry_up",
-    "lensmith_drift_score", "lensmith_feedback_total",
+    "lensmith_drift_score", "lensmith_feedback_total", "lensmith_registry_followed", "lensmith_metrics_complete",
 }  # fmt: skip
 """With a GPU, a shared store of quotas, several workers, a registry, a bundle that says what drift is, feedback."""
 

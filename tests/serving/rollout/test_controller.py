@@ -14,6 +14,7 @@ from fixtures.tokens import SECRET, token
 from lensmith.bundle.format import GOLDEN, GRAPH, Bundle, seal
 from lensmith.rollout.state import Decision
 from lensmith.serving.execution.loaded_model import LoadedModel
+from lensmith.serving.rollout import controller
 
 Follow = Callable[..., Any]
 
@@ -85,6 +86,49 @@ def test_another_champion_is_served_as_soon_as_the_alias_names_it(follow: Follow
     eventually(lambda: service.versions(red_png, 1) == ["4"])
     gone = 'lensmith_model_info{engine="onnxruntime",name="flowers",precision="fp32",version="3"} 0.0'
     assert gone in service.client.get("/metrics").text
+
+
+def test_the_same_version_with_another_bundle_is_loaded(follow: Follow, other: Path, red_png: bytes) -> None:
+    service = follow()
+    service.update(path=other)  # as from a registry that was replaced by another
+    eventually(lambda: service.client.get("/model").json()["loaded"][0]["version"] == "3")
+    eventually(lambda: service.client.app.state.service.models.active.path == other)
+    assert service.versions(red_png, 1) == ["3"]
+
+
+def test_a_registry_that_is_not_followed_is_seen_while_the_service_answers(follow: Follow, red_png: bytes) -> None:
+    service = follow()
+    assert service.client.get("/readyz").json() == {"status": "ready"}
+    assert "lensmith_registry_followed 1.0" in service.client.get("/metrics").text
+    service.update(problem="There is no alias champion.")
+    eventually(lambda: "lensmith_registry_followed 0.0" in service.client.get("/metrics").text)
+    ready = service.client.get("/readyz")
+    assert (ready.status_code, "not followed" in ready.json()["detail"]) == (200, True)
+    assert "champion" not in ready.json()["detail"]  # anybody may ask
+    assert service.client.get("/rollout").json()["problem"] == "There is no alias champion."
+    assert service.versions(red_png, 1) == ["3"]
+    service.update(problem="")
+    eventually(lambda: "lensmith_registry_followed 1.0" in service.client.get("/metrics").text)
+
+
+def test_a_sidecar_that_no_longer_polls_is_seen(follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controller, "SILENT_S", 0.0)
+    service = follow(poll_s=0.6)
+    service.channel.note_poll()
+    eventually(lambda: "lensmith_registry_followed 0.0" in service.client.get("/metrics").text)
+    assert "has not polled" in service.client.get("/rollout").json()["problem"]
+    service.channel.note_poll()
+    eventually(lambda: "lensmith_registry_followed 1.0" in service.client.get("/metrics").text)
+
+
+def test_counts_whose_file_others_remove_are_written_again(canary: Follow, red_png: bytes) -> None:
+    service = canary()
+    service.versions(red_png, 4)
+    report_of(service, 4)
+    shutil.rmtree(service.channel.folder)
+    eventually(lambda: list(service.channel.folder.glob("report-*.json")))
+    service.versions(red_png, 2)
+    report_of(service, 6)
 
 
 def test_a_champion_that_cannot_be_loaded_leaves_the_old_one_in_service(

@@ -27,8 +27,15 @@ class RolloutMetrics:
         what = "Whether the registry answers: 1 or 0."
         self._up = gauge("lensmith_registry_up", what, multiprocess_mode="livemin")
         self._up.set(1)
+        what = "Whether the alias in the registry could be followed at the last poll: 1 or 0."
+        self._followed = gauge("lensmith_registry_followed", what, multiprocess_mode="livemin")
+        self._followed.set(1)
         for outcome in ("promoted", "rolled_back", "aborted"):
             self._decisions.labels(outcome)  # shown as 0 before the first
+
+    def set_followed(self, is_followed: bool) -> None:
+        """Set whether the registry is followed."""
+        self._followed.set(int(is_followed))
 
     def update(self, before: DesiredState | None, state: DesiredState) -> None:
         """Set the metrics by a new desired state, and count a decision that came since the state before."""

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 from lensmith import errors
@@ -75,6 +75,7 @@ class SidecarProcess:
         }
         self._stopped = threading.Event()
         self._process: subprocess.Popen[str] | None = None
+        self._pause = FIRST_PAUSE_S
 
     def __enter__(self) -> SidecarChannel:
         try:
@@ -84,7 +85,7 @@ class SidecarProcess:
             self.__exit__()
             raise
         if not self._once:
-            threading.Thread(target=self._watch, args=[self._process], name="registry", daemon=True).start()
+            threading.Thread(target=self._watch, name="registry", daemon=True).start()
         return SidecarChannel(Path(self._folder.name))
 
     def __exit__(self, *_: object) -> None:
@@ -98,12 +99,16 @@ class SidecarProcess:
             [sys.executable, "-m", "lensmith.rollout.registry_sidecar"],
             stdin=subprocess.PIPE,  # closes with this process, however that ends
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
+            errors="replace",
             start_new_session=True,  # a terminal's Ctrl-C is for the service, which ends it
         )
+        threading.Thread(target=_log_messages, args=[process], name="registry-log", daemon=True).start()
         assert process.stdin is not None
-        process.stdin.write(json.dumps(self._request) + "\n")
-        process.stdin.flush()
+        with suppress(BrokenPipeError):  # it has ended already, which is noticed elsewhere
+            process.stdin.write(json.dumps(self._request) + "\n")
+            process.stdin.flush()
         return process
 
     def _wait_until_ready(self, process: subprocess.Popen[str]) -> None:
@@ -119,20 +124,34 @@ class SidecarProcess:
         if "error" in answer:
             raise getattr(errors, answer["error"])(*answer["arguments"])
 
-    def _watch(self, process: subprocess.Popen[str]) -> None:
+    def _watch(self) -> None:
         channel = SidecarChannel(Path(self._folder.name))
-        pause, before = FIRST_PAUSE_S, channel.desired_state()
+        before, problem = channel.desired_state(), ""
         while not self._stopped.wait(WATCH_S):
-            if process.poll() is not None:
-                logger.error("the registry sidecar ended; another is started")
-                _kill(process)
-                if self._stopped.wait(pause):
-                    return
-                pause = min(LONGEST_PAUSE_S, 2 * pause)
-                self._process = process = self._start()
-            if (state := channel.desired_state()) is not None and state is not before:
-                _audit(before, state)
+            try:
+                self._replace_dead()
+                state = channel.desired_state()
+                if state is not None and state is not before:
+                    _audit(before, state)
+                if state is not None and state.problem != problem:
+                    problem = state.problem
+                    _log_problem(state)
                 before = state
+            except Exception:  # such as no memory for a process: the present models stay, and it is tried again
+                logger.exception("the registry is not followed for now")
+                if self._stopped.wait(LONGEST_PAUSE_S):
+                    return
+
+    def _replace_dead(self) -> None:
+        process = self._process
+        if process is None or process.poll() is None:
+            return
+        logger.error("the registry sidecar ended; another is started")
+        _kill(process)
+        if self._stopped.wait(self._pause):
+            return
+        self._pause = min(LONGEST_PAUSE_S, 2 * self._pause)
+        self._process = self._start()
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
@@ -140,7 +159,26 @@ def _kill(process: subprocess.Popen[str]) -> None:
     process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
-            pipe.close()
+            with suppress(BrokenPipeError):
+                pipe.close()
+
+
+def _log_messages(process: subprocess.Popen[str]) -> None:
+    """Write what the sidecar prints on standard error to the log of the service."""
+    assert process.stderr is not None
+    with process.stderr as messages:
+        for line in messages:
+            if message := line.strip():
+                logger.warning("registry sidecar: %s", message.removeprefix("lensmith: "))
+
+
+def _log_problem(state: DesiredState) -> None:
+    """Log that the registry is not followed any more, or again."""
+    which = f"{state.name}@{state.alias}"
+    if state.problem:
+        logger.error("%s is not followed, version %s stays in service: %s", which, state.version, state.problem)
+    else:
+        logger.info("%s is followed again", which)
 
 
 def _audit(before: DesiredState | None, state: DesiredState) -> None:

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from lensmith.serving.problems import documented
 from lensmith.serving.routes.fast_path import add_fast_route, json_response
-from lensmith.serving.schema import Status
+from lensmith.serving.schema import Readiness, Status
 from lensmith.serving.service import Service
 
 
@@ -18,19 +18,22 @@ def add_health(app: FastAPI, service: Service) -> None:
         """Whether the process answers at all; restart it if not."""
         return Status(status="alive")
 
-    async def readyz() -> Status:
+    async def readyz() -> Readiness:
         """Whether to send requests here: the model is loaded, verified and warm, and the service is not stopping."""
         service.require_ready()
-        return Status(status="ready")
+        if service.rollout is not None and service.rollout.problem:
+            # Anybody may ask, so the reason, which names addresses, is left to /rollout and the log.
+            return Readiness(status="ready", detail="The registry is not followed; GET /rollout and the log say why.")
+        return Readiness(status="ready")
 
     async def metrics() -> Response:
         """Metrics in Prometheus's text format."""
         return Response(service.telemetry.exposition(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     app.add_api_route("/livez", livez)
-    app.add_api_route("/readyz", readyz, responses=documented(503))
+    app.add_api_route("/readyz", readyz, responses=documented(503), response_model_exclude_none=True)
     for path, handler in (("/livez", livez), ("/readyz", readyz)):  # for balancers that send HEAD; undocumented
-        app.add_api_route(path, handler, methods=["HEAD"], include_in_schema=False)
+        app.add_api_route(path, handler, methods=["HEAD"], include_in_schema=False, response_model_exclude_none=True)
     app.add_api_route(
         "/metrics",
         metrics,

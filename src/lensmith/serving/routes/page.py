@@ -22,8 +22,9 @@ def add_page(app: FastAPI, service: Service) -> None:
 
     async def rollout() -> RolloutState:
         """The desired state in the registry, and the latest rollout with its status; nulls without a registry."""
-        state = service.rollout.state if service.rollout else None
-        return RolloutState(**state.model_dump()) if state else RolloutState()
+        if service.rollout is None or service.rollout.state is None:
+            return RolloutState()
+        return RolloutState(**{**service.rollout.state.model_dump(), "problem": service.rollout.problem})
 
     app.add_api_route("/rollout", rollout, responses=documented(401, 403))
     app.add_api_route("/", page, methods=["GET", "HEAD"], response_class=FileResponse, include_in_schema=False)
