@@ -2,12 +2,13 @@
 
     LensmithError
     ├── SettingsError, ModelError, RunError, ParityError, BundleError, OutputError, RolloutError, GateError
+    ├── OutOfMemoryError
     ├── DataError ─ ImageError
     ├── RegistryError ─ RegistryUnreachableError
     └── ServiceError, MissingPackageError
 
 Each error is one paragraph of three sentences: what was expected, what arrived, and the remedy. The command line
-prints it and exits with 2, after a gate that was not passed with 3.
+prints it and exits with 2, after a gate that was not passed with 3, and with 5 where memory ran out.
 """
 
 from __future__ import annotations
@@ -100,6 +101,12 @@ class GateError(LensmithError):
     """A new model that is not good enough to be registered."""
 
     exit_code = 3
+
+
+class OutOfMemoryError(LensmithError):
+    """More memory is needed than there is, so that a larger machine is the remedy."""
+
+    exit_code = 5
 
 
 class FallbackWarning(UserWarning):

@@ -1,5 +1,6 @@
 """Where one image is too much, the error names an image size or a network that was tried and fits."""
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -7,12 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from lensmith.config import TrainSettings
+from lensmith.errors import OutOfMemoryError
 from lensmith.training import oom_advice
 from lensmith.training.learner import Learner
+from lensmith.training.memory_needs import step_bytes
 from lensmith.training.microbatch.memory import TooLargeError
-from lensmith.training.models import backbone
+from lensmith.training.models import backbone, zoo
 from lensmith.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("_one_thread", "_little_to_collect")
@@ -28,7 +32,8 @@ def small_memory(monkeypatch: pytest.MonkeyPatch) -> SmallMemory:
         plain, plain_fits = torch.nn.Conv2d._conv_forward, oom_advice._fits
 
         def forward(self: torch.nn.Conv2d, x: torch.Tensor, *others: Any) -> torch.Tensor:
-            if x.shape[1] == 3 and not x.requires_grad and torch.is_grad_enabled() and x.shape[-1] > pixels:
+            stored = not isinstance(x, FakeTensor)
+            if stored and x.shape[1] == 3 and torch.is_grad_enabled() and x.shape[-1] > pixels:
                 raise torch.OutOfMemoryError("CUDA out of memory. (injected)")
             return plain(self, x, *others)
 
@@ -48,6 +53,42 @@ def test_a_smaller_image_that_fits_is_named(
     chosen = {**quick, "data": shared_colours, "out": tmp_path / "run", "image_size": 96, "feature_cache": "never"}
     with pytest.raises(TooLargeError, match=r"1 of 4 images at once.*injected.*Images of 32 px fit: --image-size 32"):
         Trainer().start(TrainSettings.model_validate(chosen))
+    needs = json.loads((tmp_path / "run" / "needs.json").read_text())
+    assert needs["needed_bytes"] > 4 * zoo.count_parameters(quick["model"])
+    expected = {"kind": "memory", "device": "cpu", "image_size": 96, "images": 1, "fits": {"image_size": 32}, "step": 0}
+    assert needs.items() >= expected.items()
+
+
+def test_a_resumed_run_removes_its_needs_record(
+    quick: dict[str, Any],
+    shared_colours: Path,
+    tmp_path: Path,
+    small_memory: SmallMemory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small_memory(40, 10**9)
+    chosen = {**quick, "data": shared_colours, "out": tmp_path / "run", "image_size": 96, "feature_cache": "never"}
+    with pytest.raises(TooLargeError) as caught:
+        Trainer().start(TrainSettings.model_validate(chosen))
+    assert caught.value.exit_code == OutOfMemoryError.exit_code == 5
+    assert (tmp_path / "run" / "needs.json").exists()
+    monkeypatch.undo()
+    Trainer().resume(tmp_path / "run")
+    assert not (tmp_path / "run" / "needs.json").exists()
+
+
+@pytest.mark.parametrize(("changes", "factor"), [({"image_size": 64}, 1), ({"image_size": 128}, 4)])
+def test_counted_bytes_of_a_step_grow_with_the_pixels(
+    quick: dict[str, Any], changes: dict[str, Any], factor: int
+) -> None:
+    settings = TrainSettings.model_validate({**quick, "data": "photos", **changes})
+    network = backbone.build(settings, 3)
+    counts = Counter({0: 1, 1: 1, 2: 1})
+    learner = Learner(network, settings, network.preprocessing, ("a", "b", "c"), counts, torch.device("cpu"))
+    pixels = 4 * 3 * 64 * 64 * factor
+    gradients = 4 * sum(each.numel() for each in learner.model.parameters() if each.requires_grad)
+    assert step_bytes(learner, 8) - step_bytes(learner, 4) > 4 * pixels
+    assert step_bytes(learner, 1) > gradients
 
 
 @pytest.mark.parametrize(
@@ -68,4 +109,4 @@ def test_settings_that_would_fit_are_named_before_a_smaller_network(
     network = backbone.build(settings, 3)
     counts = Counter({0: 1, 1: 1, 2: 1})
     learner = Learner(network, settings, network.preprocessing, ("a", "b", "c"), counts, torch.device("cpu"))
-    assert advice in oom_advice.what_fits(learner, settings, 3)
+    assert advice in oom_advice.what_fits(learner, settings, 3).sentence

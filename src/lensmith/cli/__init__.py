@@ -26,6 +26,7 @@ from lensmith.errors import (
     FallbackWarning,
     LensmithError,
     MissingPackageError,
+    OutOfMemoryError,
     OutputError,
     UnmaintainedWarning,
 )
@@ -107,7 +108,10 @@ def _lensmith(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; exits with 0, 2 on bad input, 3 at a gate, 1 on a bug of lensmith, 130 on Ctrl-C."""
+    """Run the command line.
+
+    Exits with 0, 2 on bad input, 3 at a gate, 5 out of memory, 1 on a bug of lensmith, 130 on Ctrl-C.
+    """
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
@@ -169,7 +173,7 @@ def _as_lensmith_error(error: Exception) -> LensmithError | None:
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in EXTRA_OF_PACKAGE:
         return MissingPackageError.of(error)
     if isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY):
-        return OutputError(
+        return OutOfMemoryError(
             "More memory was expected.",
             f"It ran out ({' '.join(str(error).split()) or type(error).__name__}).",
             "What was saved before is still there; use smaller images, or a machine with more memory.",

@@ -20,6 +20,7 @@ from types import FrameType
 from lensmith.core.machine import allowed_cores
 from lensmith.errors import RunError
 from lensmith.training.microbatch.distributed import RENDEZVOUS, LostRankError
+from lensmith.training.microbatch.memory import TooLargeError
 from lensmith.training.signals import EXIT_CODES, RunInterruptedError
 
 ERRORS = "LENSMITH_ERRORS"
@@ -140,8 +141,8 @@ def _error(run: Path, folder: Path, codes: Sequence[int | None]) -> RunError:
     first = found[0] if found else None
     killed = next(((rank, signal.Signals(-code)) for rank, code in enumerate(codes) if code and code < 0), None)
     if first and first["expected"]:
-        kind = RunInterruptedError if first["kind"] == RunInterruptedError.__name__ else RunError
-        error = kind(first["expected"], first["arrived"], first["remedy"])
+        kinds = {kind.__name__: kind for kind in (RunInterruptedError, TooLargeError)}
+        error = kinds.get(first["kind"], RunError)(first["expected"], first["arrived"], first["remedy"])
         error.exit_code = first["exit_code"]
         return error
     if first:

@@ -28,7 +28,11 @@ from lensmith.training.signals import Interruption
 
 
 class EpochLoop:
-    """Trains a run's phases and epochs on one of its ranks."""
+    """Trains a run's phases and epochs on one of its ranks.
+
+    Attributes:
+        cap_bytes: the memory cap of this process in bytes; None before the training, and where there is none.
+    """
 
     def __init__(self, run: Run, network: Network, device: torch.device, world: World | None = None) -> None:
         world, settings, images = world or World(), run.settings, run.images
@@ -41,6 +45,7 @@ class EpochLoop:
             run, self.learner, schedule, TrainingState(), recorder, DataErrors(images, settings, recorder),
             Interruption(),
         )  # fmt: skip
+        self.cap_bytes: int | None = None
         self.checkpointer = Checkpointer(self.context)
         self.loaders = PartLoaders(run, self.learner.inputs.augment, device, world)
         self.features = FeatureSource(self.context, self.loaders.order)
@@ -60,6 +65,7 @@ class EpochLoop:
             with context.interruption, context.recorder, cap:
                 context.state.started = time.monotonic() - context.state.position.elapsed_s
                 read_and_reset_peak(self.learner.device)
+                self.cap_bytes = cap.bytes
                 self._open(cap.bytes)
                 self._train_phases()
                 context.recorder.event("end", step=context.state.position.step)

@@ -1,6 +1,8 @@
 """Out-of-memory advice: what fits where not even one chunk does, such as a smaller image or network; each is tried."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 import timm
 import torch
@@ -24,26 +26,35 @@ MODELS = 4
 """Number of smaller networks that are tried."""
 
 
-def what_fits(learner: Learner, settings: TrainSettings, classes: int) -> str:
-    """Advice for the out-of-memory error of a learner whose smallest chunk did not fit, as a sentence."""
+@dataclass(frozen=True)
+class Advice:
+    """The remedy of an out-of-memory error: a sentence, and the settings in it, by name; none where nothing fits."""
+
+    sentence: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def what_fits(learner: Learner, settings: TrainSettings, classes: int) -> Advice:
+    """Advice for the out-of-memory error of a learner whose smallest chunk did not fit."""
     learner.optimizer.zero_grad(set_to_none=True)
     memory.release(learner.device)
     with memory.MemoryCap(learner.device, settings.memory_fraction):
-        strict = ["--checkpointing auto"] if settings.checkpointing == "never" else []
-        strict += ["--min-chunk 1"] if settings.min_chunk > 1 else []
+        strict: dict[str, Any] = {"checkpointing": "auto"} if settings.checkpointing == "never" else {}
+        strict |= {"min_chunk": 1} if settings.min_chunk > 1 else {}
         if strict and _fits(learner.model, learner, learner.image_size):
-            return f"Fewer images at once, with all savings, fit: {' '.join(strict)}."
+            flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in strict.items())
+            return Advice(f"Fewer images at once, with all savings, fit: {flags}.", strict)
         for size in _smaller_sizes(learner.image_size):
             if _fits(learner.model, learner, size):
-                return f"Images of {size} px fit: --image-size {size}."
+                return Advice(f"Images of {size} px fit: --image-size {size}.", {"image_size": size})
         for name in _smaller_models(settings.model):
             model = timm.create_model(name, pretrained=False, num_classes=classes).to(learner.device)
             if _fits(model, learner, learner.image_size):
-                return f"{name} fits: --model {name}."
+                return Advice(f"{name} fits: --model {name}.", {"model": name})
             del model
             memory.release(learner.device)
     more = "a machine with more memory" if settings.memory_fraction is None else "a larger --memory-fraction"
-    return f"No smaller image or network of its family was found to fit; use {more}."
+    return Advice(f"No smaller image or network of its family was found to fit; use {more}.")
 
 
 def _fits(model: nn.Module, learner: Learner, size: int) -> bool:

@@ -1,5 +1,6 @@
 """The trainer: from settings to a trained run folder, started anew or resumed from its last checkpoint."""
 
+import json
 import shutil
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 
 from lensmith.config import TrainSettings
+from lensmith.core.files import atomic_write
 from lensmith.core.text import listed
 from lensmith.data.scan import ImageSet
 from lensmith.data.split import prepare
@@ -21,15 +23,16 @@ from lensmith.errors import DataError, RunError, SettingsError
 from lensmith.training import budget
 from lensmith.training.launch import launch
 from lensmith.training.loop import EpochLoop
+from lensmith.training.memory_needs import find_needs
 from lensmith.training.microbatch import memory
 from lensmith.training.microbatch.distributed import World
 from lensmith.training.models import backbone
 from lensmith.training.models.backbone import Network
-from lensmith.training.oom_advice import what_fits
+from lensmith.training.oom_advice import Advice, what_fits
 from lensmith.training.result import RunResult
 from lensmith.training.run_dir import diff
 from lensmith.training.run_dir.lock import locked_run
-from lensmith.training.run_dir.run import Run, default_folder, is_unbegun, require_free
+from lensmith.training.run_dir.run import NEEDS, Run, default_folder, is_unbegun, require_free
 from lensmith.training.teacher import require_apart, require_value_ranges
 
 
@@ -110,6 +113,8 @@ class Trainer:
             RunInterruptedError: a signal asked the run to stop; it is saved.
         """
         settings, world = run.settings, self.world
+        if world.is_rank_zero:
+            (run.path / NEEDS).unlink(missing_ok=True)
         resumes = world.broadcast_object(run.has_checkpoint)
         torch.manual_seed(settings.seed)
         if resumes:  # the checkpoint holds every weight, so none are fetched
@@ -130,8 +135,13 @@ class Trainer:
             return
         except memory.TooLargeError as error:
             too_large = error.with_traceback(None)  # which would hold on to the memory
-        advice = what_fits(loop.learner, settings, len(run.images.labels)) if world.size == 1 else too_large.remedy
-        raise memory.TooLargeError(too_large.expected, too_large.arrived, advice)
+        advice = Advice(too_large.remedy)
+        if world.size == 1:
+            advice = what_fits(loop.learner, settings, len(run.images.labels))
+        if world.is_rank_zero:
+            needs = find_needs(loop.learner, loop.cap_bytes, loop.context.state.position.step, advice.settings)
+            atomic_write(run.path / NEEDS, json.dumps(needs.as_dict(), indent=2) + "\n")
+        raise memory.TooLargeError(too_large.expected, too_large.arrived, advice.sentence)
 
     def _train(self, run: Run, network: Network | None = None, deadline: tuple[float, float] | None = None) -> None:
         """Train a locked run folder here, or in processes of its own where the settings want several."""

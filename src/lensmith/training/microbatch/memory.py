@@ -14,7 +14,7 @@ from typing import Self, TypeVar
 import torch
 
 from lensmith.core.text import first_line
-from lensmith.errors import RunError
+from lensmith.errors import OutOfMemoryError, RunError
 from lensmith.training.microbatch import malloc
 from lensmith.training.microbatch.usage import free_bytes, status_bytes
 
@@ -41,6 +41,8 @@ _SHARED_BYTES = 2**30
 
 class TooLargeError(RunError):
     """Not even the smallest chunk fits into memory."""
+
+    exit_code = OutOfMemoryError.exit_code
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -7,6 +7,7 @@ tracking.json        how much of it MLflow has received
 curves.png           loss and accuracy
 memory.png           memory and chunks
 checkpoints/last.pt  the newest checkpoint; previous.pt is the one before, best.pt the best epoch's weights
+needs.json           after memory ran out: what a machine that could train this would need
 bundle/              the bundle that `lensmith export` made
 """
 
@@ -41,6 +42,7 @@ DESCRIPTION = "run.json"
 SPLITS = "splits.csv"
 EVENTS = "events.jsonl"
 CHECKPOINTS = "checkpoints"
+NEEDS = "needs.json"
 RUNS = Path("runs")
 VERSIONS = ("lensmith", "torch", "torchvision", "timm", "numpy", "pillow", "onnx", "onnxscript", "onnxruntime")
 
