@@ -58,10 +58,8 @@ def test_csv_has_a_row_for_each_image_in_order(colour_bundle: Bundle, damaged: P
             assert row["label"] == Path(row["path"]).parent.name
             assert row["class_id"] == str(["blue", "green", "red"].index(row["label"]))
             assert 0.9 < float(row["confidence"]) <= 1
-    assert [row["error"] for row in rows if row["error"]] == [
-        "It cannot be decoded (cannot identify image file).",
-        "The file is empty.",
-    ]
+    refused = [Path(row["path"]).name for row in rows if row["error"]]
+    assert refused == ["001.jpg", "000.png"]
 
 
 def test_csv_names_further_classes_in_further_columns(colour_bundle: Bundle, damaged: Path, tmp_path: Path) -> None:
@@ -109,7 +107,7 @@ def test_parquet_reads_back_typed(
 @pytest.mark.parametrize(
     ("name", "settings", "start"),
     [
-        ("x.txt", {}, b"path,"), ("x.txt", {"format": "jsonl"}, b'{"path"'), ("x.csv", {"format": "parquet"}, b"PAR1"),
+        ("x.txt", {"format": "jsonl"}, b'{"path"'), ("x", {"format": "csv"}, b"path,"), ("x.CSV", {}, b"path,"),
         ("x.ndjson", {}, b'{"path"'), ("x.JSONL", {}, b'{"path"'),
     ],
 )  # fmt: skip
@@ -118,6 +116,30 @@ def test_the_format_is_that_of_the_setting_then_of_the_suffix(
 ) -> None:
     run(colour_bundle, colours, out=tmp_path / name, **settings)
     assert (tmp_path / name).read_bytes().startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("x.xlsx", {}), ("x", {}), ("x.csv.gz", {}), ("x.csv", {"format": "parquet"}), ("x.parquet", {"format": "csv"})],
+)
+def test_an_ending_that_is_not_that_of_the_format_is_refused_and_nothing_written(
+    colour_bundle: Bundle, colours: Path, tmp_path: Path, name: str, settings: dict[str, str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(SettingsError, match=name):
+        run(colour_bundle, colours, out=tmp_path / "out" / name, **settings)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_images_of_which_none_can_be_read_are_refused_and_an_older_table_stays(
+    colour_bundle: Bundle, damaged: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out.csv").write_text("older")
+    with pytest.raises(DataError, match=r"None of 2 can be.*missing\.jpg"):
+        run(colour_bundle, tmp_path / "missing.jpg", damaged / "red/000.png", out=tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text() == "older"
+    with pytest.raises(DataError):
+        run(colour_bundle, tmp_path / "missing.jpg")
 
 
 @pytest.mark.parametrize("name", ["answers.csv", "answers.parquet"])

@@ -108,7 +108,7 @@ class PredictSettings(Settings):
     images: list[str] = Field(min_length=1, description="Image files, folders, or - to read paths from standard input.")
     top_k: int = Field(1, ge=1, description="Number of classes in each prediction.")
     format: Literal["csv", "jsonl", "parquet"] | None = Field(
-        None, description="Output format; by default that of the suffix of --out, else csv."
+        None, description="Output format; by default that of the ending of --out; csv without --out."
     )
     out: Path | None = Field(None, description="File to write; standard output by default.")
     engine: str | None = Field(

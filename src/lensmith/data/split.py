@@ -54,7 +54,14 @@ def split(settings: SplitSettings) -> SplitResult:
     Raises:
         DataError: a folder that cannot be used.
         OutputError: another manifest exists, and `overwrite` is off.
+        SettingsError: the manifest's name ends in that of another format than CSV.
     """
+    if settings.out is not None and settings.out.suffix.lower() not in ("", ".csv"):
+        raise SettingsError(
+            "A manifest that ends in .csv was expected for --out, since it is CSV.",
+            f"{settings.out} arrived.",
+            f"Name it {settings.out.with_suffix('.csv').name}.",
+        )
     source = settings.folder
     images = _split_if_needed(scan(source, manifest=False), settings.ratio, settings.seed)
     manifest = settings.out or (source.parent if source.is_file() else source) / MANIFEST

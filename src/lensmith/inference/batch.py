@@ -22,6 +22,7 @@ from lensmith.config import PredictSettings
 from lensmith.core.files import atomic_path
 from lensmith.core.progress import track
 from lensmith.core.result import Result
+from lensmith.core.text import listed
 from lensmith.errors import DataError, OutputError, SettingsError
 from lensmith.imaging.formats import SUFFIXES
 from lensmith.inference.classifier import Prediction, load
@@ -74,24 +75,30 @@ def predict(settings: PredictSettings, stream: TextIO | None = None) -> Predicte
 
     Raises:
         BundleError: the bundle cannot be used.
-        DataError: a folder without images.
-        SettingsError: Parquet into a stream.
+        DataError: a folder without images, or not one image that can be read; then no file is written.
+        SettingsError: Parquet into a stream, or a file name whose ending stands for no format, or for another one.
         OutputError: the output is a folder or a device.
     """
-    form = settings.format or _FORMATS.get(settings.out.suffix.lower() if settings.out else "", "csv")
+    out = _writable(settings.out) if settings.out else None
+    form = _format(settings)
     if form == "parquet" and settings.out is None and stream is not None:
         arrived = "There is no --out, and Parquet is not text that could be printed."
         raise SettingsError("A file was expected for Parquet.", arrived, "Add --out FILE.parquet")
-    out = _writable(settings.out) if settings.out else None
     paths, total = _expand(settings.images)
     classifier = load(settings.bundle, settings.engine)
     top_k = min(settings.top_k, len(classifier.bundle.labels))
     counts: Counter[str] = Counter()
+    first: Prediction | None = None
 
     def counted() -> Iterator[Prediction]:
+        nonlocal first
         for prediction in classifier.stream(paths, top_k):
             counts.update(images=1, unreadable=int(prediction.error is not None), abstained=int(prediction.abstained))
+            first = first or prediction
             yield prediction
+        if first is not None and counts["images"] == counts["unreadable"]:
+            # Raised here, so that no file of reasons replaces one of answers.
+            raise _nothing_readable(counts["images"], first)
 
     # Rows and a moving bar on one terminal would spoil each other.
     shown = out is not None or stream is None or not stream.isatty()
@@ -111,6 +118,29 @@ def predict(settings: PredictSettings, stream: TextIO | None = None) -> Predicte
         predictions = tuple(rows)
     seconds = time.perf_counter() - started
     return Predicted(counts["images"], counts["unreadable"], counts["abstained"], seconds, settings.out, predictions)
+
+
+def _format(settings: PredictSettings) -> str:
+    """The output's format: the stated one, else that of the file's ending, else csv."""
+    of_ending = _FORMATS.get(settings.out.suffix.lower()) if settings.out else "csv"
+    if settings.format and (settings.out is None or of_ending in (None, settings.format)):
+        return settings.format
+    if of_ending is None or settings.format:
+        wanted = f"{settings.format} was asked for" if settings.format else "no --format tells what to write"
+        raise SettingsError(
+            f"A file that ends in {listed(_FORMATS)} was expected for --out.",
+            f"{settings.out} arrived, and {wanted}.",
+            "Name the file by its format, or name the format with --format.",
+        )
+    return of_ending
+
+
+def _nothing_readable(images: int, first: Prediction) -> DataError:
+    return DataError(
+        "Images that can be read were expected.",
+        f"None of {images:,} can be; the first is {first.path}: {first.error}.",
+        "Name files that hold images, or a folder of them.",
+    )
 
 
 def _expand(inputs: Sequence[str]) -> tuple[Iterable[Path], int | None]:
