@@ -101,7 +101,7 @@ def test_the_system_s_errors_come_with_a_remedy(
 
 
 def test_a_fault_of_lensmith_exits_with_1_and_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "check", lambda folder: 1 / 0)
+    monkeypatch.setattr(api, "check", lambda folder, layout: 1 / 0)
     code, _, err = run("data", "check", "x")
     assert code == 1
     assert "ZeroDivisionError" in err

@@ -161,7 +161,7 @@ def test_lines_of_a_csv_that_cannot_be_used_are_set_aside_by_number(tmp_path: Pa
     (tmp_path / "e.jpg").touch()
     lines = (
         "path,label,split", "1.jpg,cat,train", "2.jpg,dog,test", "./1.jpg,cat,train", "gone.jpg,cat,train",
-        "e.jpg,cat,train", "3.jpg,,train", "4.jpg,cat,holdout", "5.jpg,cat,", "6.jpg,cat,train", "6.jpg,dog,train",
+        "e.jpg,cat,train", "3.jpg,,train", "4.jpg,cat,fold3", "5.jpg,cat,", "6.jpg,cat,train", "6.jpg,dog,train",
         "7.jpg",
     )  # fmt: skip
     images = scan(table(tmp_path, "\n".join(lines)))
@@ -169,7 +169,7 @@ def test_lines_of_a_csv_that_cannot_be_used_are_set_aside_by_number(tmp_path: Pa
     assert images.set_aside == (
         ("1.jpg", "named before (line 4)"),
         ("3.jpg", "path or label is empty (line 7)"),
-        ("4.jpg", "its split 'holdout' is none of train, val, test (line 8)"),
+        ("4.jpg", "its split 'fold3' is none of train, val, test (line 8)"),
         ("5.jpg", "it has no split, though other lines have one (line 9)"),
         ("6.jpg", "named more than once, as cat train and as dog train (line 10)"),
         ("6.jpg", "named more than once, as cat train and as dog train (line 11)"),
@@ -229,3 +229,71 @@ def test_the_table_of_a_run_names_its_images_where_they_are(tmp_path: Path) -> N
     (run / "run.json").write_text("{}")
     with pytest.raises(DataError, match=r"run\.json"):
         scan(run / "splits.csv")
+
+
+def test_names_of_classes_that_nobody_can_tell_apart_are_one_class_and_said(tmp_path: Path) -> None:
+    fill(tmp_path, "cat/1.jpg", "cat /2.jpg", "caf\u00e9/3.jpg", "cafe\u0301/4.jpg", "dog\u200b/5.jpg", "\u200b/6.jpg")
+    images = scan(tmp_path)
+    assert images.counts() == {"caf\u00e9": {"all": 2}, "cat": {"all": 2}, "dog": {"all": 1}}
+    assert "U+0301 COMBINING ACUTE ACCENT" in images.warnings[0]
+    assert "'cat ' (U+0020 SPACE)" in images.warnings[1]
+    assert r"dog\u200b" in images.notes[0]
+    assert images.set_aside == (("\u200b/6.jpg", "the name of its class shows no character"),)
+
+
+def test_names_of_classes_that_look_alike_are_refused_in_folders_parts_and_tables(tmp_path: Path) -> None:
+    fill(tmp_path / "folders", "Cat/1.jpg", "cat/2.jpg", "dog/3.jpg")
+    fill(tmp_path / "parts", "train/Cat/1.jpg", "train/dog/2.jpg", "val/cat/3.jpg", "val/dog/4.jpg")
+    fill(tmp_path, "1.jpg", "2.jpg")
+    for source in (
+        tmp_path / "folders",
+        tmp_path / "parts",
+        table(tmp_path, "path,label\n1.jpg,c\u0430t\n2.jpg,cat\n"),
+    ):
+        with pytest.raises(DataError, match="look alike"):
+            scan(source)
+
+
+def test_files_of_systems_and_programs_are_left_out_and_counted_by_name(tmp_path: Path) -> None:
+    fill(tmp_path, "cat/1.jpg", "dog/2.jpg", "cat/@eaDir/1.jpg/THUMB_S.jpg", "cat/@eaDir/1.jpg/THUMB_M.jpg")
+    fill(tmp_path, "@eaDir/3.jpg", "__MACOSX/cat/._1.jpg", "cat/._1.jpg", "Thumbs.db", "#recycle/cat/4.jpg")
+    fill(
+        tmp_path, "$RECYCLE.BIN/5.jpg", "System Volume Information/6.jpg", ".Trash-1000/files/7.jpg", "lost+found/8.jpg"
+    )
+    fill(tmp_path, "dog/.ipynb_checkpoints/2-checkpoint.jpg", "dog/.thumbnails/2.jpg", "dog/desktop.ini")
+    fill(tmp_path, "Trips Previews.lrdata/9.jpg", "dog/.@__thumb/2.jpg", "found.000/10.jpg")
+    images = scan(tmp_path)
+    assert [sample.path for sample in images.samples] == ["cat/1.jpg", "dog/2.jpg"]
+    assert images.set_aside == ()
+    assert dict(images.junk) == {
+        "#recycle": 1, "$RECYCLE.BIN": 1, "._*": 1, ".@__thumb": 1, ".Trash-1000": 1, ".ipynb_checkpoints": 1,
+        ".thumbnails": 1, "@eaDir": 3, "System Volume Information": 1, "Thumbs.db": 1, "Trips Previews.lrdata": 1,
+        "__MACOSX": 1, "desktop.ini": 1, "found.000": 1, "lost+found": 1,
+    }  # fmt: skip
+    assert "3 in @eaDir" in images.notes[0]
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        ("runs/one/run.json", "runs/one/splits.csv", "runs/one/curves.png", "runs/one/memory.png"),
+        ("model/bundle.json", "model/golden.npz", "model/confusion.png"),
+        ("evaluation/evaluation.json", "evaluation/report.html", "evaluation/roc.png"),
+        ("mlruns/0/abc/artifacts/curves.png",),
+        ("cache/CACHEDIR.TAG", "cache/pixels.png"),
+    ],
+)
+def test_results_and_caches_among_the_images_are_no_class(tmp_path: Path, results: tuple[str, ...]) -> None:
+    images = scan(fill(tmp_path, "cat/1.jpg", "dog/2.jpg", *results))
+    assert images.labels == ("cat", "dog")
+    assert sum(count for _, count in images.junk) == len(results)
+
+
+def test_each_file_in_a_folder_whose_name_is_not_utf8_is_named(tmp_path: Path) -> None:
+    fill(tmp_path, "cat/1.jpg", "dog/2.jpg")
+    try:
+        fill(tmp_path, os.fsdecode(b"\xff/1.jpg"), os.fsdecode(b"\xff/more/2.jpg"))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    reason = "the name of its folder is not UTF-8"
+    assert reasons(tmp_path) == {r"\udcff/1.jpg": reason, r"\udcff/more/2.jpg": reason}

@@ -228,11 +228,11 @@ def test_files_that_are_set_aside_are_named(
     train: Train, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (colours / "red" / "zero.png").touch()
-    (colours / "red" / "Thumbs.db").write_bytes(b"x")
+    (colours / "red" / "notes.txt").write_bytes(b"x")
     train(data=colours, epochs=1)
     assert {line["path"] for line in Run.open(tmp_path / "run").read_events("left_out")} == {
         "red/zero.png",
-        "red/Thumbs.db",
+        "red/notes.txt",
     }
     said = capsys.readouterr().err
     assert "red/zero.png" in said

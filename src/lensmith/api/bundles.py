@@ -80,7 +80,8 @@ def diff(a: StrPath, b: StrPath) -> Difference:
 @documented(config.EvaluateSettings)
 def evaluate(
     bundle: StrPath, data: StrPath, *,
-    part: Literal["auto", "train", "val", "test", "all"] = default("auto"), engine: str | None = None,
+    part: Literal["auto", "train", "val", "test", "all"] = default("auto"),
+    layout: Literal["auto", "parts", "classes"] = default("auto"), engine: str | None = None,
     out: StrPath | None = None,
 ) -> Evaluation:  # fmt: skip
     """Evaluate a bundle on labelled images, with the engine that serves."""

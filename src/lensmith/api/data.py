@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lensmith import config
 from lensmith.api.arguments import StrPath, default, documented, given
@@ -26,18 +26,22 @@ def fetch(
     return run(settings)
 
 
-def check(folder: StrPath) -> DataCheckResult:
-    """Check every file of an image folder or a CSV of path,label[,split]; a file with a problem raises no error."""
+def check(folder: StrPath, *, layout: Literal["auto", "parts", "classes"] = "auto") -> DataCheckResult:
+    """Check every file of an image folder or a CSV of path,label[,split]; a file with a problem raises no error.
+
+    Args:
+        layout: How folders are read where their names allow both: as parts that hold classes, or as classes.
+    """
     from lensmith.data.verify import check as run
 
-    return run(folder)
+    return run(folder, layout)
 
 
 @documented(config.SplitSettings)
 def split(
     folder: StrPath, *,
-    ratio: str | Sequence[float] = default((5, 3, 2)), seed: int = default(0), out: StrPath | None = None,
-    overwrite: bool = default(False),
+    ratio: str | Sequence[float] = default((5, 3, 2)), layout: Literal["auto", "parts", "classes"] = default("auto"),
+    seed: int = default(0), out: StrPath | None = None, overwrite: bool = default(False),
 ) -> SplitResult:  # fmt: skip
     """Write a manifest that assigns every image to train, val or test."""
     settings = config.SplitSettings.resolve(given(locals()))

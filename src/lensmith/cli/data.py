@@ -10,6 +10,7 @@ from lensmith.cli import VERBS
 from lensmith.cli.options import Output, function_for, group
 from lensmith.cli.output import print_line, print_table
 from lensmith.config import FetchSettings, SplitSettings
+from lensmith.config.values import LAYOUT, Layout
 from lensmith.imaging.value_range import describe
 
 SHOWN = 20
@@ -37,13 +38,14 @@ def fetch(given: dict[str, Any]) -> Output:
 
 def check(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Image folder, or a CSV of path,label[,split].")],
+    layout: Annotated[Layout, typer.Option(help=LAYOUT, metavar="auto|parts|classes")] = "auto",
 ) -> Output:
     """Check every file of an image folder.
 
     Reports counts, sizes, formats, and each file that is unreadable, empty, no image or a copy. Copies have the same
-    content; those under two classes, or in two parts (data leakage), come first. Nothing is changed.
+    pixels; those under two classes, or in two parts (data leakage), come first. Nothing is changed.
     """
-    checked = api.check(folder)
+    checked = api.check(folder, layout=layout)
     yield checked
     columns = [part for part in (*_PARTS, "all") if any(part in row for row in checked.counts.values())]
     rows = [(label, *(row.get(part, 0) for part in columns)) for label, row in checked.counts.items()]
@@ -87,6 +89,10 @@ def split(given: dict[str, Any]) -> Output:
     print_line()
     for note in done.notes:
         print_line(note)
+    for warning in done.warnings:
+        print_line(("Warning: ", "yellow"), warning)
+    if done.set_aside:
+        print_line(f"Files that are left out: {len(done.set_aside):,}; `lensmith data check {done.folder}` names each.")
 
 
 command = group(

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from lensmith.config.base import Settings
-from lensmith.config.values import Formats
+from lensmith.config.values import LAYOUT, Formats, Layout
 
 
 class ExportSettings(Settings):
@@ -92,6 +92,7 @@ class EvaluateSettings(Settings):
     part: Literal["auto", "train", "val", "test", "all"] = Field(
         "auto", description="Part of the split to evaluate on; auto: test if there is one, else all."
     )
+    layout: Layout = Field("auto", description=LAYOUT)
     engine: str | None = Field(
         None, description="Engine of the bundle to use instead of the selected one, as openvino or openvino-int8."
     )

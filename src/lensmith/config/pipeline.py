@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from lensmith.config.values import Ratio
+from lensmith.config.values import LAYOUT, Layout, Ratio
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -122,6 +122,7 @@ class PipelineFile(_Section):
         pattern=r"^\w[\w.-]*$", max_length=100, description="Name of the pipeline, its folder and its model."
     )
     data: Path = Field(description="Image folder, or a CSV of path,label[,split].")
+    layout: Layout = Field("auto", description=LAYOUT)
     check: CheckSection | None = Field(CheckSection(), description="Checks of every image file before training.")
     split: SplitSection | None = Field(
         SplitSection(), description="Split into train, val and test; false if the data set brings one."

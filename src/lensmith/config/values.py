@@ -40,6 +40,8 @@ def without_password(uri: str) -> str:
     return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1@", uri)
 
 
+Layout = Literal["auto", "parts", "classes"]
+LAYOUT = "How folders are read where their names allow both: as parts that hold classes, or as classes."
 Share = Annotated[float, Field(ge=0)]
 Ratio = Annotated[tuple[Share, Share, Share], BeforeValidator(parse_ratio)]
 Side = Annotated[int, Field(ge=16, le=2048)]

@@ -3,9 +3,12 @@
 import json
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from lensmith.core.junk import count_junk
 from lensmith.errors import DataError
 from lensmith.imaging.formats import (
     HEAD_BYTES,
@@ -21,42 +24,57 @@ SetAside = list[tuple[str, str]]
 """Path relative to the root, and reason, of each file that cannot be used."""
 
 
-def visible_entries(folder: Path) -> list[Path]:
-    """Files and folders in a folder, sorted by name, without hidden ones.
+@dataclass
+class Unused:
+    """What a search finds besides image files.
 
-    Raises:
-        OSError: the folder cannot be opened.
+    Attributes:
+        aside: files that cannot be used, each with its reason.
+        junk: number of files of systems and programs, by the name under which they are left out.
     """
-    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+
+    aside: SetAside = field(default_factory=list)
+    junk: Counter[str] = field(default_factory=Counter)
 
 
-def image_files(root: Path, folder: Path, aside: SetAside, above: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """Files below `folder` that can be images, in order; all others are added to `aside`.
+def image_files(root: Path, folder: Path, unused: Unused, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Files below `folder` that can be images, in order; all others are added to `unused`.
 
     Args:
-        root: folder that paths in `aside` are relative to.
+        root: folder that paths in `unused` are relative to.
         folder: folder to search, at any depth; links to folders are followed.
-        aside: list that receives the files that cannot be used.
+        unused: receives the files that cannot be used.
         above: real paths of the parent folders, which links must not lead back to.
     """
     above |= {os.path.realpath(folder)}
     try:
-        found = visible_entries(folder)
+        found = sorted(folder.iterdir())
     except OSError as error:
-        aside.append((relative(folder, root), f"cannot be opened ({error.strerror})"))
+        unused.aside.append((relative(folder, root), f"cannot be opened ({error.strerror})"))
         return
     for entry in found:
+        is_folder = entry.is_dir()
+        if count_junk(entry, is_folder, unused.junk):
+            continue
         if printable(entry.name) != entry.name:
-            aside.append((relative(entry, root), "its name is not UTF-8"))
-        elif entry.is_dir():
+            unused.aside += _files_of_unusable_name(root, entry, is_folder)
+        elif is_folder:
             if os.path.realpath(entry) in above:
-                aside.append((relative(entry, root), "a link to a folder around it"))
+                unused.aside.append((relative(entry, root), "a link to a folder around it"))
             else:
-                yield from image_files(root, entry, aside, above)
+                yield from image_files(root, entry, unused, above)
         elif reason := unusable_reason(entry):
-            aside.append((relative(entry, root), reason))
+            unused.aside.append((relative(entry, root), reason))
         else:
             yield entry
+
+
+def _files_of_unusable_name(root: Path, entry: Path, is_folder: bool) -> SetAside:
+    """A file whose name is not UTF-8, or each file of such a folder, with the reason."""
+    if not is_folder:
+        return [(relative(entry, root), "its name is not UTF-8")]
+    files = [Path(base, name) for base, _, names in os.walk(entry) for name in sorted(names)]
+    return [(relative(file, root), "the name of its folder is not UTF-8") for file in files]
 
 
 def unusable_reason(file: Path, any_suffix: bool = False) -> str | None:

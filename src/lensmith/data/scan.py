@@ -1,16 +1,16 @@
 """Image folder layouts: labelled images read from class folders, from train/val/test folders, or from a CSV manifest.
 
-    DIR/train|val|test/CLASS/**     a split into parts by folders
+    DIR/train|val|test/CLASS/**     a split into parts by folders, or DIR/CLASS/train|val|test; see `data.layout`
     DIR/CLASS/**                    no split; `lensmith.data.split` makes one
     DIR/splits.csv                  manifest that `lensmith data split` writes; it takes precedence over the folders
-    FILE.csv                        columns path,label[,split]; paths relative to the CSV, or absolute
+    FILE.csv                        columns path,label[,split]; see `data.table`
     RUN/splits.csv                  images and parts of a training run; paths relative to its images
 
-Labels are the names of the class folders (or those in the CSV), sorted by code point; deeper folders only group.
-Hidden files and folders (a leading dot) are ignored; every other unusable file is set aside with the reason.
+Labels are the names of the class folders (or those in the CSV) as `core.labels` normalizes them, sorted by code point.
+Hidden files, and those of systems and programs (`core.junk`), are left out and counted; every other unusable file is
+set aside with the reason.
 """
 
-import csv
 import hashlib
 import os
 from collections import Counter, defaultdict
@@ -18,19 +18,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 from lensmith.core.files import stat_stamp
-from lensmith.data.files import SetAside, image_files, relative, root_of_table, unusable_reason, visible_entries
+from lensmith.core.labels import canonical_label, distinguished, require_distinct
+from lensmith.core.text import listed
+from lensmith.data.files import Unused, image_files, relative, root_of_table
+from lensmith.data.layout import LayoutName, arrange
+from lensmith.data.part_names import Part
+from lensmith.data.table import read_table
 from lensmith.errors import DataError
 from lensmith.imaging.formats import SUFFIXES
 
-Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 MANIFEST = "splits.csv"
-_PART_OF_NAME: dict[str, Part] = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
-}  # fmt: skip
+__all__ = ["MANIFEST", "PARTS", "ImageSet", "Part", "Sample", "identity", "scan"]
 
 _Row = tuple[str, str, Part | None]
 """Path relative to the root, label, part of the split."""
@@ -61,6 +62,8 @@ class ImageSet:
         samples: all images, sorted by path; either all have a part or none has.
         set_aside: path and reason of each file that cannot be used.
         notes: sentences for people about how the set was read or split.
+        warnings: sentences about what is doubtful, or left out though it looks like images of the set.
+        junk: name and number of files of systems and programs that are left out, as `@eaDir`.
     """
 
     root: Path
@@ -68,6 +71,13 @@ class ImageSet:
     samples: tuple[Sample, ...]
     set_aside: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    junk: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Notes and warnings, for verbs that show both as one."""
+        return (*self.notes, *self.warnings)
 
     def part(self, name: Part) -> tuple[Sample, ...]:
         """The samples of one part."""
@@ -119,15 +129,17 @@ def identity(images: ImageSet, samples: Sequence[Sample]) -> str:
     return digest.hexdigest()
 
 
-def scan(path: str | os.PathLike[str], *, manifest: bool = True) -> ImageSet:
+def scan(path: str | os.PathLike[str], *, manifest: bool = True, layout: LayoutName = "auto") -> ImageSet:
     """Read an image folder or a CSV of path,label[,split].
 
     Args:
         path: path of the folder or of the CSV.
         manifest: whether the folder's splits.csv takes precedence over its folders.
+        layout: how folders are read where their names can be parts and classes; a manifest and a CSV say it themselves.
 
     Raises:
-        DataError: a path that is missing, empty, of no known layout, or with a single class.
+        DataError: a path that is missing, empty, of no known layout, of one that can be read in two ways, with a
+            single class, or with classes whose names look alike.
     """
     source = Path(path)
     if not source.exists():
@@ -141,53 +153,34 @@ def scan(path: str | os.PathLike[str], *, manifest: bool = True) -> ImageSet:
     elif manifest and (source / MANIFEST).is_file():
         found = _read_manifest(source)
     else:
-        found = _read_folders(source)
+        found = _read_folders(source, layout)
     _require_classes(found, source)
     return found
 
 
-def _read_folders(root: Path) -> ImageSet:
+def _read_folders(root: Path, layout: LayoutName) -> ImageSet:
     try:
-        found = visible_entries(root)
+        next(root.iterdir(), None)
     except OSError as error:
         raise DataError(
             f"A folder of labelled images was expected at {root}.",
             f"It cannot be opened ({error.strerror}).",
             "Check its permissions.",
         ) from error
-    folders = [entry for entry in found if entry.is_dir()]
-    rows: list[_Row] = []
-    aside: SetAside = []
-    if not _are_part_folders(folders):
-        _add_rows(root, root, None, rows, aside)
-        return _build(root, rows, aside)
-    loose = [file for file in found if file not in folders]
-    aside += [(relative(file, root), unusable_reason(file) or "in no class folder") for file in loose]
-    for folder in folders:
-        if part := _PART_OF_NAME.get(folder.name.lower()):
-            _add_rows(root, folder, part, rows, aside)
-        else:
-            beside = image_files(root, folder, aside)
-            aside += [(relative(file, root), "in a folder beside train, val and test") for file in beside]
-    return _build(root, rows, aside)
+    unused = Unused()
+    paths = [file.relative_to(root).as_posix() for file in image_files(root, root, unused)]
+    found = arrange(paths, root, layout)
+    images = _build(root, found.rows, [*unused.aside, *found.aside], "folders")
+    notes = (*images.notes, *found.notes, *_junk_notes(unused.junk))
+    warnings = (*found.warnings, *images.warnings)
+    return replace(images, notes=notes, warnings=warnings, junk=tuple(sorted(unused.junk.items())))
 
 
-def _are_part_folders(folders: list[Path]) -> bool:
-    """Whether folders are train, val, test rather than classes: a class, too, may be called `train` or `test`."""
-    parts = [_PART_OF_NAME.get(folder.name.lower()) for folder in folders]
-    training = [folder for folder, part in zip(folders, parts, strict=True) if part == "train"]
-    within = (inner for folder in training or (folders if all(parts) else []) for inner in folder.glob("*/"))
-    return any(not inner.name.startswith(".") for inner in within)
-
-
-def _add_rows(root: Path, base: Path, part: Part | None, rows: list[_Row], aside: SetAside) -> None:
-    """Add a row for each image below `base`, labelled by its first folder there."""
-    for file in image_files(root, base, aside):
-        inside = file.relative_to(base).parts
-        if len(inside) > 1:
-            rows.append((file.relative_to(root).as_posix(), inside[0], part))
-        else:
-            aside.append((relative(file, root), "in no class folder"))
+def _junk_notes(junk: Counter[str]) -> list[str]:
+    if not junk:
+        return []
+    named = listed((f"{count:,} in {name}" for name, count in sorted(junk.items())), 10)
+    return [f"Left out as files of systems and programs, or hidden: {named}."]
 
 
 def _read_manifest(root: Path) -> ImageSet:
@@ -195,77 +188,54 @@ def _read_manifest(root: Path) -> ImageSet:
     if found.root != root:  # a run folder, whose own pictures are plots
         return found
     named = {sample.path for sample in found.samples} | {name for name, _ in found.set_aside}
-    new = sum(relative(file, root) not in named for file in image_files(root, root, []))
+    unused = Unused()
+    new = sum(relative(file, root) not in named for file in image_files(root, root, unused))
     missing = (
         f"Images in the folder that the manifest does not list, and that are left out: {new}. "
         "`lensmith data split DIR --overwrite` writes it again."
     )
-    return replace(found, notes=(f"Read from the manifest {root / MANIFEST}.", *([missing] if new else [])))
+    notes = (f"Read from the manifest {root / MANIFEST}.", *([missing] if new else []), *found.notes)
+    return replace(found, notes=notes, junk=tuple(sorted(unused.junk.items())))
 
 
 def _read_csv(file: Path) -> ImageSet:
-    lines, root = _read_lines(file), root_of_table(file)
-    versions = defaultdict(set)
-    for _, path, label, split in lines:
-        versions[path].add((label, split))
-    split_used = any(split for _, _, _, split in lines)
-    rows: list[_Row] = []
-    aside: SetAside = []
-    seen = set()
-    for number, path, label, split in lines:
-        if not path or not label:
-            reason: str | None = "path or label is empty"
-        elif len(versions[path]) > 1:
-            named = sorted(" ".join(filter(None, version)) for version in versions[path])
-            reason = f"named more than once, as {' and as '.join(named)}"
-        elif path in seen:
-            reason = "named before"
-        elif split and split not in _PART_OF_NAME:
-            reason = f"its split {split!r} is none of train, val, test"
-        elif split_used and not split:
-            reason = "it has no split, though other lines have one"
-        else:
-            reason = unusable_reason(root / path, any_suffix=True)
-        if reason:
-            aside.append((path or file.name, f"{reason} (line {number})"))
-        else:
-            seen.add(path)
-            rows.append((path, label, _PART_OF_NAME.get(split)))
-    return _build(root, rows, aside)
+    root = root_of_table(file)
+    table = read_table(file, root)
+    images = _build(root, table.rows, table.aside, "labels")
+    return replace(images, notes=(*table.notes, *images.notes), warnings=(*table.warnings, *images.warnings))
 
 
-def _read_lines(file: Path) -> list[tuple[int, str, str, str]]:
-    """Line number, normalized path (`b` for `a/../b`), label and split of each line of a CSV."""
-    lines = []
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, restval="")
-            columns = [column.strip().lower() for column in reader.fieldnames or ()]
-            if not {"path", "label"} <= set(columns):
-                raise DataError(
-                    f"A CSV with the columns path,label (and perhaps split) was expected in {file}.",
-                    f"Its first line has {', '.join(columns) or 'nothing'}.",
-                    "Name the columns in the first line, with commas between them.",
-                )
-            reader.fieldnames = columns
-            for row in reader:
-                path = Path(os.path.normpath(row["path"])).as_posix() if row["path"] else ""
-                lines.append((reader.line_num, path, row["label"].strip(), row.get("split", "").strip().lower()))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = "it is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
-        raise DataError(
-            f"A folder of labelled images, or a CSV of path,label, was expected at {file}.",
-            f"The file cannot be read as one ({reason}).",
-            "Save the table as CSV in UTF-8, or give a folder; an archive must be unpacked first.",
-        ) from error
-    return lines
+def _build(root: Path, rows: Sequence[_Row], aside: Sequence[tuple[str, str]], what: str) -> ImageSet:
+    """The image set of rows with labels as they were typed.
 
-
-def _build(root: Path, rows: list[_Row], aside: SetAside) -> ImageSet:
-    labels = tuple(sorted({label for _, label, _ in rows}))
+    Raises:
+        DataError: labels that look alike.
+    """
+    typed: dict[str, set[str]] = defaultdict(set)
+    for _, label, _ in rows:
+        typed[canonical_label(label)].add(label)
+    blank = [
+        (path, "the name of its class shows no character") for path, label, _ in rows if not canonical_label(label)
+    ]
+    labels = tuple(sorted(typed.keys() - {""}))
+    require_distinct(labels, root)
     index = {label: number for number, label in enumerate(labels)}
-    samples = tuple(Sample(path, index[label], part) for path, label, part in sorted(rows, key=lambda row: row[0]))
-    return ImageSet(root, labels, samples, tuple(sorted(aside)))
+    by_typed = {label: canonical_label(label) for labels_typed in typed.values() for label in labels_typed}
+    samples = tuple(
+        Sample(path, index[by_typed[label]], part)
+        for path, label, part in sorted(rows, key=lambda row: row[0]) if by_typed[label]
+    )  # fmt: skip
+    merged = [
+        f"These {what} are one class, {label!r}: {distinguished(names)}."
+        for label, names in sorted(typed.items()) if len(names) > 1
+    ]  # fmt: skip
+    changed = sorted(next(iter(names)) for label, names in typed.items() if len(names) == 1 and label not in names)
+    notes = [
+        f"Class names are used without invisible characters, and in one Unicode form: {listed(map(ascii, changed))}."
+    ]
+    return ImageSet(
+        root, labels, samples, tuple(sorted([*aside, *blank])), tuple(notes if changed else ()), tuple(merged)
+    )
 
 
 def _require_classes(found: ImageSet, source: Path) -> None:
@@ -294,7 +264,7 @@ def _describe_unusable(found: ImageSet) -> str:
 
 def _inner_folder(found: ImageSet) -> Path | None:
     """A folder further down that holds several folders of images, and so is probably the one that was meant."""
-    if any(not sample.path.startswith(f"{found.labels[0]}/") for sample in found.samples):
+    if len({sample.path.partition("/")[0] for sample in found.samples}) > 1:
         return None
     folders = {str(Path(sample.path).parent) for sample in found.samples}
     common = os.path.commonpath(folders)

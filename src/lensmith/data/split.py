@@ -1,7 +1,8 @@
 """Train/validation/test split: seeded and stratified by class, written as a manifest; no image is copied.
 
 The order within a class comes from a hash of the seed and the path, so an image's part depends neither on the order of
-the files nor on the other classes.
+the files nor on the other classes. Files of equal content stay together: only one of them is divided,
+and the others take its part.
 """
 
 import csv
@@ -9,9 +10,9 @@ import hashlib
 import io
 import math
 import os
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from lensmith.config import SplitSettings
 from lensmith.core.files import atomic_write
 from lensmith.core.result import Result
 from lensmith.core.text import listed
-from lensmith.data.scan import MANIFEST, PARTS, ImageSet, Part, Sample, scan
+from lensmith.data.copies import first_of_equals
+from lensmith.data.layout import LayoutName
+from lensmith.data.scan import MANIFEST, PARTS, ImageSet, Part, scan
 from lensmith.errors import DataError, OutputError, SettingsError
 
 Ratio = tuple[float, float, float]
@@ -34,18 +37,26 @@ class SplitResult(Result):
     """Result of `lensmith data split`: the manifest and its counts.
 
     Attributes:
+        folder: image folder or CSV that was split.
         manifest: path of the CSV of path,label,split.
         counts: part → number of images.
         classes: class → part → number of images.
         written: False if the same manifest existed already.
         notes: sentences for people about how the images were split.
+        warnings: sentences about what is doubtful, or left out though it looks like images of the set.
+        set_aside: path and reason of each file that is not in the manifest.
+        junk: number of files of systems and programs that are left out, by name.
     """
 
+    folder: Path
     manifest: Path
     counts: dict[str, int]
     classes: dict[str, dict[str, int]]
     written: bool
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    set_aside: tuple[tuple[str, str], ...] = ()
+    junk: Mapping[str, int] = field(default_factory=dict)
 
 
 def split(settings: SplitSettings) -> SplitResult:
@@ -63,14 +74,24 @@ def split(settings: SplitSettings) -> SplitResult:
             f"Name it {settings.out.with_suffix('.csv').name}.",
         )
     source = settings.folder
-    images = _split_if_needed(scan(source, manifest=False), settings.ratio, settings.seed)
+    images = _split_if_needed(scan(source, manifest=False, layout=settings.layout), settings.ratio, settings.seed)
     manifest = settings.out or (source.parent if source.is_file() else source) / MANIFEST
     written = _write_manifest(manifest, _as_csv(images, manifest), settings.overwrite)
     counts: dict[str, int] = {part: len(images.part(part)) for part in images.parts}
-    return SplitResult(manifest, counts, images.counts(), written, images.notes)
+    return SplitResult(
+        source,
+        manifest,
+        counts,
+        images.counts(),
+        written,
+        images.notes,
+        images.warnings,
+        images.set_aside,
+        dict(images.junk),
+    )
 
 
-def prepare(path: str | os.PathLike[str], ratio: Ratio, seed: int) -> ImageSet:
+def prepare(path: str | os.PathLike[str], ratio: Ratio, seed: int, layout: LayoutName = "auto") -> ImageSet:
     """Read an image set with training and validation images; test images never become either.
 
     A set without a split, or with training images alone, is split by `ratio`. One without validation images gets them
@@ -80,7 +101,7 @@ def prepare(path: str | os.PathLike[str], ratio: Ratio, seed: int) -> ImageSet:
         DataError: a set that cannot be used, has no training images, or is too small to validate on.
         SettingsError: a ratio without a share for training.
     """
-    images = _split_if_needed(scan(path), ratio, seed)
+    images = _split_if_needed(scan(path, layout=layout), ratio, seed)
     return images if "val" in images.parts else _with_validation(images, seed)
 
 
@@ -88,7 +109,8 @@ def assign(images: ImageSet, ratio: Ratio, seed: int) -> ImageSet:
     """Assign a part to every image, whatever part it had: each class is divided by `ratio` to within one image.
 
     What is left after rounding down goes first to training, then to parts that would stay empty, then to the part
-    that lost most by rounding. So a class of one image trains only, and one of two trains and validates.
+    that lost most by rounding. So a class of one image trains only, and one of two trains and validates. Copies count
+    once: each has the part of the image that it is a copy of, also where that is in another class.
 
     Raises:
         SettingsError: a ratio without a share for training.
@@ -99,18 +121,22 @@ def assign(images: ImageSet, ratio: Ratio, seed: int) -> ImageSet:
             f"{_ratio_text(ratio)} arrived.",
             "Give one such as 5:3:2, or 8:2:0 to have no test part.",
         )
+    first = first_of_equals(images)
     classes = defaultdict(list)
     for sample in sorted(images.samples, key=lambda sample: rank(sample.path, seed)):
-        classes[sample.label].append(sample)
-    samples: list[Sample] = []
+        if sample.path not in first:
+            classes[sample.label].append(sample)
+    part_of: dict[str, Part] = {}
     for members in classes.values():
         counts = zip(PARTS, _divide(len(members), ratio), strict=True)
         parts = [part for part, count in counts for _ in range(count)]
-        samples += [replace(sample, part=part) for sample, part in zip(members, parts, strict=True)]
+        part_of.update((sample.path, part) for sample, part in zip(members, parts, strict=True))
+    samples = [replace(sample, part=part_of[first.get(sample.path, sample.path)]) for sample in images.samples]
     divided = replace(images, samples=tuple(sorted(samples, key=lambda sample: sample.path)))
     wanted = [part for part, share in zip(PARTS, ratio, strict=True) if share > 0]
     note = f"Split {_ratio_text(ratio)} class by class with seed {seed}: {_counts_text(divided)}."
-    return replace(divided, notes=(*images.notes, note, *_missing_class_notes(divided, wanted)))
+    notes = (*images.notes, note, *_copies_notes(images, first), *_missing_class_notes(divided, wanted))
+    return replace(divided, notes=notes)
 
 
 def rank(path: str, seed: int) -> bytes:
@@ -141,7 +167,7 @@ def _with_validation(images: ImageSet, seed: int) -> ImageSet:
     if "val" not in divided.parts:
         raise DataError(
             f"A class with two training images or more was expected in {images.root}, to validate on one of them.",
-            "Every class has a single one.",
+            "Every class has a single one, where copies count once.",
             "Add images.",
         )
     samples = sorted((*divided.samples, *images.part("test")), key=lambda sample: sample.path)
@@ -168,6 +194,21 @@ def _divide(count: int, ratio: Ratio) -> list[int]:
     return given
 
 
+def _copies_notes(images: ImageSet, first: Mapping[str, str]) -> list[str]:
+    """A note on copies, with those that contradict each other's label."""
+    if not first:
+        return []
+    label_of = {sample.path: sample.label for sample in images.samples}
+    named = listed((f"{path} is {original}" for path, original in sorted(first.items())), 3)
+    notes = [f"Files with the content of another, which are put into its part: {len(first):,} ({named})."]
+    conflicts = Counter(label_of[path] != label_of[original] for path, original in first.items())[True]
+    if conflicts:
+        notes.append(
+            f"Copies that have another class than their original: {conflicts:,}; `lensmith data check` names each."
+        )
+    return notes
+
+
 def _missing_class_notes(images: ImageSet, parts: Iterable[Part]) -> list[str]:
     """A note for each of `parts` that has no image of some classes."""
     meaning = {
@@ -190,13 +231,15 @@ def _ratio_text(ratio: Ratio) -> str:
 
 def _as_csv(images: ImageSet, manifest: Path) -> str:
     root, folder = os.path.realpath(images.root), os.path.realpath(manifest.parent)
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("path", "label", "split"))
+    lines = ["path,label,split\n"]
     for sample in images.samples:
+        line = io.StringIO()  # which quotes carriage returns only where they end lines
         path = os.path.relpath(Path(root, sample.path), folder)
-        table.writerow((Path(path).as_posix(), images.labels[sample.label], sample.part))
-    return text.getvalue()
+        csv.writer(line, lineterminator="\r\n").writerow(
+            (Path(path).as_posix(), images.labels[sample.label], sample.part)
+        )
+        lines.append(line.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(lines)
 
 
 def _write_manifest(manifest: Path, text: str, overwrite: bool) -> bool:

@@ -1,6 +1,7 @@
 """Data check: unreadable files, duplicates, label conflicts and data leakage between train, val and test.
 
-Each image is decoded completely, so truncated files are found, and hashed, so copies are found under any name.
+Each image is decoded completely, so truncated files are found, and its pixels are hashed, so copies are found under any
+name, with any metadata and in any lossless format.
 """
 
 import hashlib
@@ -18,7 +19,9 @@ from lensmith.core.progress import track
 from lensmith.core.result import Result
 from lensmith.core.text import listed
 from lensmith.core.threads import map_in_order
+from lensmith.data.layout import LayoutName
 from lensmith.data.scan import ImageSet, Sample, scan
+from lensmith.data.table import CONTESTED
 from lensmith.data.value_ranges import describe_mixed, mixed_files, ranges_of
 from lensmith.errors import ImageError
 from lensmith.imaging.decoding import decode, may_need_value_range, read, stored_mode, value_statistics
@@ -85,6 +88,7 @@ class DataCheckResult(Result):
         findings: files with problems, the most serious first.
         warnings: sentences about problems of the set as a whole.
         notes: sentences about how the set was read.
+        junk: number of files of systems and programs that are left out, by name.
     """
 
     computed: ClassVar[tuple[str, ...]] = ("problems",)
@@ -101,6 +105,7 @@ class DataCheckResult(Result):
     findings: tuple[FileFinding, ...]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
+    junk: Mapping[str, int]
 
     @property
     def problems(self) -> int:
@@ -108,20 +113,19 @@ class DataCheckResult(Result):
         return len(self.findings)
 
 
-def check(path: str | os.PathLike[str]) -> DataCheckResult:
+def check(path: str | os.PathLike[str], layout: LayoutName = "auto") -> DataCheckResult:
     """Decode and hash every file of an image folder or CSV; a bad file is a finding, not an error.
 
     Raises:
         DataError: a set that is missing, empty, of no known layout, or of a single class.
     """
-    images = scan(path)
+    images = scan(path, layout=layout)
     files = list(track(_inspect_all(images), "checking images", len(images.samples)))
     usable = [file for file in files if file.error is None]
     levels = {file.sample: file.levels for file in usable if file.levels is not None}
     value_ranges = ranges_of(levels)
     findings = [
-        *(FileFinding(name, "empty" if reason.startswith("empty") else "set aside", reason)
-          for name, reason in images.set_aside),
+        *(FileFinding(name, _kind_of_unused(reason), reason) for name, reason in images.set_aside),
         *(FileFinding(file.sample.path, "unreadable", file.error) for file in files if file.error is not None),
         *_find_copies(images, usable),
         *_find_other_ranges(levels, value_ranges),
@@ -141,6 +145,7 @@ def check(path: str | os.PathLike[str]) -> DataCheckResult:
         findings=tuple(findings),
         warnings=tuple(_warnings(images, counts, findings, levels)),
         notes=images.notes,
+        junk=dict(images.junk),
     )
 
 
@@ -150,6 +155,7 @@ class _InspectedFile:
 
     sample: Sample
     sha256: str = ""
+    pixels: str = ""
     width: int = 0
     height: int = 0
     format: str = ""
@@ -176,26 +182,37 @@ def _inspect(sample: Sample, file: Path) -> _InspectedFile:
         return _InspectedFile(sample, error=error.arrived.rstrip("."))
     form, mode = require_format(encoded).name, stored_mode(encoded)
     digest = hashlib.sha256(encoded).hexdigest()
-    return _InspectedFile(sample, digest, picture.width, picture.height, form, mode, levels)
+    pixels = hashlib.sha256(f"{picture.mode} {picture.size}".encode() + picture.tobytes()).hexdigest()
+    # Deeper pictures that differ can be equal once their values are brought to 8 bits.
+    same = pixels if levels is None else digest
+    return _InspectedFile(sample, digest, same, picture.width, picture.height, form, mode, levels)
 
 
 def _find_copies(images: ImageSet, files: Iterable[_InspectedFile]) -> Iterator[FileFinding]:
-    """A finding for every file with the content of an earlier one: label conflict, data leakage or duplicate."""
-    earlier: dict[str, list[Sample]] = defaultdict(list)
+    """A finding for every file with the pixels of an earlier one: label conflict, data leakage or duplicate."""
+    earlier: dict[str, list[_InspectedFile]] = defaultdict(list)
     for file in files:
-        sample, others = file.sample, earlier[file.sha256]
+        sample, others = file.sample, earlier[file.pixels]
         if others:
             kind: Kind = "duplicate"
-            other = others[0]
-            if conflicts := [found for found in others if found.label != sample.label]:
+            other = next((found for found in others if found.sha256 == file.sha256), others[0])
+            if conflicts := [found for found in others if found.sample.label != sample.label]:
                 kind, other = "label conflict", conflicts[0]
-            elif leaks := [found for found in others if found.part != sample.part]:
+            elif leaks := [found for found in others if found.sample.part != sample.part]:
                 kind, other = "leak", leaks[0]
-            reason = f"{_label_and_part(images, sample)} here; the same content as {other.path}"
+            what = "content" if other.sha256 == file.sha256 else "pixels"
+            reason = f"{_label_and_part(images, sample)} here; the same {what} as {other.sample.path}"
             if kind != "duplicate":
-                reason += f", which is {_label_and_part(images, other)}"
+                reason += f", which is {_label_and_part(images, other.sample)}"
             yield FileFinding(sample.path, kind, reason)
-        others.append(sample)
+        others.append(file)
+
+
+def _kind_of_unused(reason: str) -> Kind:
+    """Kind of the finding for a file that is set aside."""
+    if reason.startswith(CONTESTED):
+        return "label conflict"
+    return "empty" if reason.startswith("empty") else "set aside"
 
 
 def _find_other_ranges(
@@ -254,6 +271,7 @@ def _warnings(
             yield f"No usable image in {part}: {listed(missing)}."
     if problem := describe_mixed(levels):
         yield f"{problem[0]} Such a set is not trained on: save all files in one range, for example as 8-bit PNG."
+    yield from images.warnings
     kinds = {finding.kind for finding in findings}
     if "label conflict" in kinds:
         yield "Images under two classes contradict each other in training: keep each under one class."

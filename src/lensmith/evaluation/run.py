@@ -50,7 +50,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     out = settings.out or Path("evaluation")
     _require_writable(out)
     classifier = load(settings.bundle, settings.engine)
-    images = _as_trained(scan(settings.data), classifier.bundle)
+    images = _as_trained(scan(settings.data, layout=settings.layout), classifier.bundle)
     part, samples = _pick(images, settings.part)
     samples, counts = held_out(classifier.bundle, images, samples, _INCLUDED.get(part, ()))
     answered = evaluate_samples(classifier, images, samples, part)
@@ -174,7 +174,7 @@ def _latency_ms(classifier: Classifier, files: Sequence[Path]) -> float:
 
 
 def _notes(images: ImageSet) -> tuple[str, ...]:
-    notes = list(images.notes)
+    notes = list(images.remarks)
     if images.set_aside:
         notes.append(f"Files that are no images: {len(images.set_aside)}; `lensmith data check` names them.")
     return tuple(notes)

@@ -85,7 +85,7 @@ class EpochLoop:
         parts = ", ".join(f"{len(images.part(part)):,} {part}" for part in images.parts)
         where = f"{device}" if learner.world.size == 1 else f"{learner.world.size} × {device.type}"
         recorder.log(f"{self.context.run.settings.model} on {where}: {len(images.labels)} classes, {parts}")
-        for note in images.notes:
+        for note in images.remarks:
             recorder.log(note)
         for path, reason in images.set_aside:
             recorder.event("left_out", path=path, reason=reason)

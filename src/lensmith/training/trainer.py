@@ -230,7 +230,7 @@ def _images(settings: TrainSettings) -> ImageSet:
         DataError: a class has too few images.
         SettingsError: data would leak: the teacher learned from images that validate here, or the other way round.
     """
-    images = prepare(settings.data, settings.split, settings.seed)
+    images = prepare(settings.data, settings.split, settings.seed, settings.layout)
     total = Counter(sample.label for sample in images.samples)
     training = Counter(sample.label for sample in images.part("train"))
     for found, wanted, what in ((total, 2, "images"), (training, 1, "training image")):

@@ -62,7 +62,7 @@ def with_changes(run: Run, given: Mapping[str, Any]) -> Run:
     remedy = f"Put them back, name where they lie now (lensmith train DIR --resume {run.path}), or train anew."
     expected = f"The images that the run {run.path} was started with were expected in {source}."
     try:
-        images = prepare(source, run.settings.split, run.settings.seed)
+        images = prepare(source, run.settings.split, run.settings.seed, given.get("layout", run.settings.layout))
     except DataError as error:
         raise RunError(expected, error.arrived, remedy) from error
     if different := of_data(run, images):

@@ -159,7 +159,7 @@ class Run:
                     "source": str(self.source),
                     "fingerprint": self.fingerprint,
                     "parts": {part: len(self.images.part(part)) for part in self.images.parts},
-                    "notes": self.images.notes,
+                    "notes": self.images.remarks,
                 },
                 "versions": installed_versions(VERSIONS),
             }

@@ -40,7 +40,7 @@ def check(plan: PipelinePlan) -> Values:
     """
     from lensmith.data.verify import check as check_data
 
-    limits, found = plan.file.check, check_data(plan.file.data)
+    limits, found = plan.file.check, check_data(plan.file.data, plan.file.layout)
     assert limits is not None
     kinds = Counter(finding.kind for finding in found.findings)
     totals = {label: sum(row.values()) for label, row in found.counts.items()}
@@ -74,14 +74,21 @@ def split(plan: PipelinePlan) -> Values:
     section = plan.file.split
     assert section is not None
     made = split_data(
-        SplitSettings(folder=plan.file.data, ratio=section.ratio, seed=section.seed, out=plan.dataset, overwrite=True)
+        SplitSettings(
+            folder=plan.file.data,
+            ratio=section.ratio,
+            layout=plan.file.layout,
+            seed=section.seed,
+            out=plan.dataset,
+            overwrite=True,
+        )
     )
     by_file = {plan.images.file(sample).resolve(): plan.hashes[sample.path] for sample in plan.images.samples}
     images = scan(plan.dataset)
     hashes = {sample.path: by_file.get(images.file(sample).resolve(), sample.path) for sample in images.samples}
     copies = leaked_test_images(images, hashes)
     said = ", ".join(f"{count:,} {part}" for part, count in made.counts.items())
-    notes = list(made.notes)
+    notes = [*made.notes, *made.warnings]
     if (plan.file.gate or plan.file.evaluate) and not made.counts.get("test"):
         notes.append(NO_TEST_PART)
         said += "; gate and evaluate use val, on which the model is chosen"
@@ -122,7 +129,9 @@ def evaluate(plan: PipelinePlan) -> Values:
     from lensmith.evaluation.run import evaluate as evaluate_bundle
 
     folder = plan.stage_folder("evaluate")
-    made = evaluate_bundle(EvaluateSettings(bundle=plan.run_folder / "bundle", data=plan.dataset, out=folder))
+    made = evaluate_bundle(
+        EvaluateSettings(bundle=plan.run_folder / "bundle", data=plan.dataset, layout=plan.file.layout, out=folder)
+    )
     low, high = made.metrics.accuracy_interval
     said = f"{made.part} accuracy {made.metrics.accuracy:.1%} ({low:.1%} to {high:.1%}), {made.headline}"
     assert made.held_out is not None
@@ -155,7 +164,7 @@ def gate(plan: PipelinePlan) -> Values:
     settings, rival = plan.file.gate, champion.find_champion(plan.file)
     assert settings is not None
     name, champion_bundle = (rival.name, rival.load()) if rival else (None, None)
-    new, images = Bundle.load(plan.bundle), scan(plan.dataset)
+    new, images = Bundle.load(plan.bundle), scan(plan.dataset, layout=plan.file.layout)
     found = evaluate_gate(new, champion_bundle, name, images, settings, plan.file.mapping)
     folder = plan.stage_folder("gate")
     write_json(folder / "gate.json", found.as_dict())

@@ -16,7 +16,7 @@ from lensmith.errors import DataError, LensmithError, MissingPackageError, Setti
 from lensmith.registry.references import parse
 from lensmith.training.schedule import settings_of
 
-RESERVED_SETTINGS = {"train": ("data", "out", "split"), "export": ("run", "retune", "out", "overwrite")}
+RESERVED_SETTINGS = {"train": ("data", "layout", "out", "split"), "export": ("run", "retune", "out", "overwrite")}
 """Settings of these verbs that the pipeline sets itself."""
 
 
@@ -63,7 +63,8 @@ def _scan_images(parsed: ParsedPipeline) -> ImageSet | None:
         return None
     splits = parsed.content.get("split") is not None  # without the stage, a manifest beside the images is the split
     try:
-        return scan(data, manifest=not splits)
+        layout = parsed.content.get("layout")
+        return scan(data, manifest=not splits, layout=layout if layout in ("parts", "classes") else "auto")
     except DataError as error:
         parsed.add_mistake(f"data = {data!r} ({error.arrived.rstrip('.')})", "data")
         return None

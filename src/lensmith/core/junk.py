@@ -1,0 +1,69 @@
+"""Files and folders that systems and programs leave beside images: known by their names, and never images of a set.
+
+Cameras, network storage, photo managers, editors, version control and file systems write small copies, deleted files
+and metadata there. Results of lensmith itself and of experiment trackers hold plots. All of it is left out and counted.
+"""
+
+import fnmatch
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+FOLDERS = (
+    # network storage: Synology, QNAP, NetApp
+    "@eadir", "@tmp", "@sharesnap", "@recently-snapshot", "@recycle", "@__thumb", "@sharebin", "#recycle", "#snapshot",
+    "~snapshot", "network trash folder", "temporary items", "thevolumesettingsfolder",
+    # file systems and waste bins
+    "$recycle.bin", "recycler", "recycled", "system volume information", "lost+found", "found.[0-9][0-9][0-9]",
+    "__macosx",
+    # photo managers and cameras: previews and thumbnails
+    "*.lrdata", "lightroom previews", "captureone", "thmbnl",
+    # programming and experiment tracking
+    "__pycache__", "node_modules", "cvs", "mlruns", "mlartifacts", "wandb", "lightning_logs",
+)  # fmt: skip
+"""Patterns for the names of folders that are left out with all that is in them, in lower case."""
+
+FILES = (
+    "thumbs.db", "ehthumbs*.db", "desktop.ini", "picasa.ini", "zbthumbnail.info", "icon\r", "*@synoeastream",
+    "*@synoresource", "~$*", "*~",
+)  # fmt: skip
+"""Patterns for the names of files that are left out, in lower case."""
+
+RESULTS = (("run.json", "splits.csv"), ("bundle.json", "golden.npz"), ("evaluation.json", "report.html"))
+"""Files by which folders of lensmith's own results are known: those of a run, a bundle and an evaluation."""
+
+CACHE_TAG = "CACHEDIR.TAG"
+"""File that marks a folder as a cache, by https://bford.info/cachedir/."""
+
+_FOLDERS, _FILES = (re.compile("|".join(map(fnmatch.translate, patterns))) for patterns in (FOLDERS, FILES))
+
+
+def junk_name(entry: Path, is_folder: bool) -> str | None:
+    """The name under which a file or folder is left out and counted; None for all that may belong to a set.
+
+    A name that begins with a dot is hidden, and left out whatever it is.
+    """
+    name = entry.name
+    if name.startswith("._"):
+        return "._*"
+    if name.startswith(".") or (_FOLDERS if is_folder else _FILES).fullmatch(name.lower()):
+        return name.replace("\r", "\\r")
+    return "results of lensmith" if is_folder and _is_result(entry) else None
+
+
+def count_junk(entry: Path, is_folder: bool, counts: Counter[str]) -> bool:
+    """Whether a file or folder is left out; then its files are added to `counts` under its name."""
+    name = junk_name(entry, is_folder)
+    if name is None:
+        return False
+    files = sum(len(names) for _, _, names in os.walk(entry)) if is_folder else 1
+    if files and not name.startswith(".lensmith"):
+        counts[name.encode(errors="backslashreplace").decode()] += files
+    return True
+
+
+def _is_result(folder: Path) -> bool:
+    if (folder / CACHE_TAG).is_file():
+        return True
+    return any(all((folder / name).is_file() for name in names) for names in RESULTS)

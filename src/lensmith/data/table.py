@@ -1,0 +1,208 @@
+"""A table of labelled images: a CSV of path,label[,split] as annotation tools, spreadsheets and lensmith write it.
+
+Commas, semicolons, tabs and bars separate columns; columns go by the names in common use. A line that cannot be used is
+set aside with its number.
+"""
+
+import csv
+import io
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lensmith.core.labels import canonical_label
+from lensmith.core.text import listed
+from lensmith.data.files import SetAside, unusable_reason
+from lensmith.data.part_names import Part, parts_of_names
+from lensmith.errors import DataError
+from lensmith.imaging.formats import SUFFIXES
+
+COLUMNS = {
+    "path": (
+        "path", "filepath", "file_path", "image_path", "img_path", "filename", "file_name", "image_name", "file",
+        "image", "img", "images",
+    ),
+    "label": ("label", "class", "class_name", "label_name", "category", "target", "labels", "classes", "species"),
+    "split": ("split", "part", "subset", "partition", "set"),
+}  # fmt: skip
+"""Meaning of a column → the names it may have, in lower case; the first is the one that lensmith writes."""
+
+CONTESTED = "named more than once"
+"""First words of the reason for lines that give one image several labels or parts."""
+
+
+@dataclass
+class Table:
+    """Lines of a table.
+
+    Attributes:
+        rows: path relative to the table, label as it was typed, and part of each line that can be used.
+        aside: path and reason of each other line.
+        notes: sentences about how the table was read.
+        warnings: sentences about lines that are left out though they name images.
+    """
+
+    rows: list[tuple[str, str, Part | None]] = field(default_factory=list)
+    aside: SetAside = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Line:
+    number: int
+    path: str
+    label: str
+    split: str
+
+
+def read_table(file: Path, root: Path) -> Table:
+    """Read a table, and look whether its files are there, relative to `root`.
+
+    Raises:
+        DataError: the file is no text, or its first line does not name the columns.
+    """
+    table = Table()
+    lines = list(_read_lines(file, root, table))
+    versions = defaultdict(set)
+    for line in lines:
+        versions[line.path].add((canonical_label(line.label), line.split))
+    parts = parts_of_names({line.split for line in lines if line.split})
+    split_used = any(line.split for line in lines)
+    seen = set()
+    for line in lines:
+        if not line.path or not canonical_label(line.label):
+            reason: str | None = "path or label is empty"
+        elif len(versions[line.path]) > 1:
+            named = sorted(" ".join(filter(None, version)) for version in versions[line.path])
+            reason = f"{CONTESTED}, as {' and as '.join(named)}"
+        elif line.path in seen:
+            reason = "named before"
+        elif line.split and line.split not in parts:
+            reason = f"its split {line.split!r} is none of train, val, test"
+        elif split_used and not line.split:
+            reason = "it has no split, though other lines have one"
+        elif control := next((each for each in line.label.strip() if each < " "), None):
+            reason = f"its label holds a control character (U+{ord(control):04X}), as after a quote that is not closed"
+        else:
+            reason = unusable_reason(root / line.path, any_suffix=True)
+        if reason:
+            table.aside.append((line.path or file.name, f"{reason} (line {line.number})"))
+        else:
+            seen.add(line.path)
+            table.rows.append((line.path, line.label, parts.get(line.split)))
+    table.warnings += _warnings(table)
+    return table
+
+
+def _warnings(table: Table) -> Iterator[str]:
+    """A sentence for each reason for which lines are left out."""
+    reasons = Counter(reason.rpartition(" (line")[0] for _, reason in table.aside)
+    contested = sorted({path for path, reason in table.aside if reason.startswith(CONTESTED)})
+    if contested:
+        yield (
+            "Images that are left out, since lines contradict each other about their label or part: "
+            f"{len(contested):,} ({listed(contested, 3)})."
+        )
+    others = [
+        (count, reason) for reason, count in reasons.items() if not reason.startswith((CONTESTED, "named before"))
+    ]
+    if others:
+        total = sum(count for count, _ in others)
+        commonest = [f"{count:,} {reason}" for count, reason in sorted(others, reverse=True)]
+        yield f"Lines of the table that are left out: {total:,} ({listed(commonest, 3, '; ')})."
+
+
+def _read_lines(file: Path, root: Path, table: Table) -> Iterator[_Line]:
+    """The lines of a CSV, with paths as they are below `root` (`b` for `a/../b`)."""
+    try:
+        text = _decoded(file.read_bytes())
+        delimiter, names = _header(file, text)
+        columns = _columns(file, names, text.partition("\n")[0].strip())
+        plain = [column for column in columns if names[columns[column]] != column]
+        if plain or delimiter != ",":
+            used = listed(f"{names[columns[column]]} as {column}" for column in columns)
+            table.notes.append(f"Columns of the table: {used}.")
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        next(reader)
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                path, label, split = (_cell(row, columns.get(column)) for column in COLUMNS)
+                yield _Line(reader.line_num, _path(root, path), label, split.strip().lower())
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = "it is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise DataError(
+            f"A folder of labelled images, or a CSV of path,label, was expected at {file}.",
+            f"The file cannot be read as one ({reason}).",
+            "Save the table as CSV in UTF-8, or give a folder; an archive must be unpacked first.",
+        ) from error
+
+
+def _decoded(content: bytes) -> str:
+    """Text in UTF-8, or in UTF-16 with a byte-order mark, as spreadsheets write it."""
+    is_wide = content.startswith((b"\xff\xfe", b"\xfe\xff")) and not len(content) % 2
+    return content.decode("utf-16" if is_wide else "utf-8-sig")
+
+
+def _header(file: Path, text: str) -> tuple[str, list[str]]:
+    """The separator, by which the first line names most columns that are known, and the columns in lower case."""
+    known = {name for names in COLUMNS.values() for name in names}
+
+    def columns(delimiter: str) -> list[str]:
+        first: list[str] = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+        return [canonical_label(column).lower() for column in first]
+
+    found = [(delimiter, columns(delimiter)) for delimiter in ",;\t|"]
+    return max(found, key=lambda each: len(known.intersection(each[1])))
+
+
+def _columns(file: Path, names: Sequence[str], first_line: str) -> dict[str, int]:
+    """Meaning → index of its column.
+
+    Raises:
+        DataError: a column is missing, or several can be the one.
+    """
+    expected = f"A CSV with the columns path,label (and perhaps split) was expected in {file}."
+    found = {}
+    for meaning, aliases in COLUMNS.items():
+        present = [name for name in aliases if name in names]
+        if meaning in present:
+            present = [meaning]
+        if len(present) > 1 or any(names.count(name) > 1 for name in present):
+            raise DataError(
+                expected,
+                f"Several of its columns can be the {meaning}: {listed(present)}.",
+                f"Name the one that is meant {meaning!r}, and the others differently.",
+            )
+        if present:
+            found[meaning] = list(names).index(present[0])
+    if not {"path", "label"} <= found.keys():
+        is_data = any(Path(name).suffix in SUFFIXES for name in names)
+        why = ", and looks like an image's line already" if is_data else ""
+        raise DataError(
+            expected,
+            f"Its first line has {first_line[:200] or 'nothing'}{why}.",
+            "Name the columns in the first line, as path,label.",
+        )
+    return found
+
+
+def _cell(row: Sequence[str], column: int | None) -> str:
+    return "" if column is None or column >= len(row) else row[column]
+
+
+def _path(folder: Path, cell: str) -> str:
+    """A path below the folder: as written, else without blanks around it, else with / for Windows' separator."""
+    for written in (cell, cell.strip(), cell.replace("\\", "/"), cell.strip().replace("\\", "/")):
+        if written.strip() and os.path.lexists(folder / written):
+            return _below(folder, written)
+    return _below(folder, cell.strip()) if cell.strip() else ""
+
+
+def _below(folder: Path, written: str) -> str:
+    path, around = Path(os.path.normpath(written)), folder.absolute()
+    if path.is_absolute() and path.is_relative_to(around):
+        path = path.relative_to(around)  # so that one file has one name
+    return path.as_posix()

@@ -1,0 +1,89 @@
+"""Copies stay in one part of our own split, and the part of every other image stays where it was without them."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lensmith.config import SplitSettings
+from lensmith.data.copies import first_of_equals
+from lensmith.data.scan import scan
+from lensmith.data.split import prepare, split
+
+AWKWARD = (
+    "3\r.jpg", "4\n.jpg", "5\t.jpg", '6".jpg', "7\\x.jpg", "8 .jpg", "-9.jpg", "=10.jpg", ",11;.jpg", "'12'.jpg",
+    " 13.jpg", "14#%?.jpg", "cafe\u0301 15.jpg", "\u200b16.jpg", "\U0001f600.jpg", f"{'x' * 240}.jpg",
+)  # fmt: skip
+"""Names of files that tables and shells trip over."""
+
+
+def make(root: Path, classes: int = 2, images: int = 20) -> Path:
+    for label in range(classes):
+        for number in range(images):
+            file = root / f"class{label}" / f"{number:02d}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            save(file, label, number)
+    return root
+
+
+def save(file: Path, *grey: int) -> None:
+    """Write an uncompressed image, so that all are of one size, of grey values of its own."""
+    pixels = np.resize(np.array(grey, np.uint8), (80, 80))
+    Image.fromarray(pixels).save(file, "BMP")
+
+
+def parts_of(root: Path) -> dict[str, str | None]:
+    return {sample.path: sample.part for sample in prepare(root, (5, 3, 2), 0).samples}
+
+
+def test_copies_take_the_part_of_their_original_and_move_nothing_else(tmp_path: Path) -> None:
+    before = parts_of(make(tmp_path))
+    for number in range(20):
+        shutil.copy(tmp_path / f"class0/{number:02d}.jpg", tmp_path / f"class0/{number:02d} (1).jpg")
+    shutil.copy(tmp_path / "class0/00.jpg", tmp_path / "class1/wrong.jpg")
+    (tmp_path / "class1/link.jpg").symlink_to(tmp_path / "class1/05.jpg")
+    after = parts_of(tmp_path)
+    assert {path: after[path] for path in before} == before
+    assert {after[f"class0/{number:02d} (1).jpg"] == after[f"class0/{number:02d}.jpg"] for number in range(20)} == {
+        True
+    }
+    assert after["class1/wrong.jpg"] == after["class0/00.jpg"]
+    assert after["class1/link.jpg"] == after["class1/05.jpg"]
+    notes = prepare(tmp_path, (5, 3, 2), 0).notes
+    assert any("content of another" in note and ": 22 " in note for note in notes)
+    assert any("another class than their original: 1;" in note for note in notes)
+
+
+def test_files_of_equal_size_or_beginning_are_no_copies(tmp_path: Path) -> None:
+    make(tmp_path, images=3)
+    for number, first in enumerate((1, 2, 1), 1):  # the top line, which BMP writes last
+        save(tmp_path / f"class0/head{number}.jpg", first, *(number % 251 for number in range(6399)))
+    assert first_of_equals(scan(tmp_path)) == {"class0/head3.jpg": "class0/head1.jpg"}
+
+
+def test_files_of_equal_content_that_is_no_image_are_divided_like_others(tmp_path: Path) -> None:
+    make(tmp_path, images=3)
+    for number in range(3):
+        (tmp_path / f"class0/broken{number}.jpg").write_bytes(b"broken")
+    assert first_of_equals(scan(tmp_path)) == {}
+
+
+def test_files_that_are_gone_are_copies_of_none(tmp_path: Path) -> None:
+    images = scan(make(tmp_path, images=3))
+    shutil.rmtree(tmp_path / "class0")
+    assert first_of_equals(images) == {}
+
+
+def test_awkward_names_come_back_from_the_manifest_each_one(tmp_path: Path) -> None:
+    make(tmp_path, images=3)
+    for number, name in enumerate(AWKWARD):
+        (tmp_path / "class1" / name).write_bytes(f"awkward {number}".encode())
+    before = scan(tmp_path)
+    assert len(before.samples) == 6 + len(AWKWARD)
+    for out in (tmp_path / "splits.csv", tmp_path / "elsewhere.csv"):
+        done = split(SplitSettings(folder=tmp_path, out=out))
+        after = scan(out)
+        assert [sample.path for sample in after.samples] == [sample.path for sample in before.samples]
+        assert sum(done.counts.values()) == len(before.samples)
+        assert after.set_aside == ()

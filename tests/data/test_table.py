@@ -1,0 +1,79 @@
+"""Tables as spreadsheets and annotation tools write them: read as they are meant, or refused with the reason."""
+
+import codecs
+from pathlib import Path
+
+import pytest
+
+from lensmith.data.scan import scan
+from lensmith.errors import DataError
+
+
+def fill(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"\xff\xd8 not decoded by scan")
+    return root
+
+
+def read(root: Path, content: str | bytes) -> dict[str, str]:
+    """Path → label of a table in a folder."""
+    (root / "table.csv").write_bytes(content.encode() if isinstance(content, str) else content)
+    images = scan(root / "table.csv")
+    return {sample.path: images.labels[sample.label] for sample in images.samples}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "path,label\na/1.jpg,cat\nb/2.jpg,dog\n",
+        codecs.BOM_UTF8 + b"path,label\r\na/1.jpg,cat\r\nb/2.jpg,dog\r\n",
+        "path;label\na/1.jpg;cat\nb/2.jpg;dog\n",
+        "path\tlabel\na/1.jpg\tcat\nb/2.jpg\tdog\n",
+        "path|label\na/1.jpg|cat\nb/2.jpg|dog\n",
+        "filename,class\na/1.jpg,cat\nb/2.jpg,dog\n",
+        "Image,Target,width\na/1.jpg,cat,3\nb/2.jpg,dog,4\n",
+        '"image_path","category"\n"a/1.jpg","cat"\n"b/2.jpg","dog"\n',
+        "path,label\n a/1.jpg , cat\u00a0\n./b/2.jpg,\ufeffdog\n",
+        "path,label\na\\1.jpg,cat\nb\\2.jpg,dog\n",
+        "path,label\n\na/1.jpg,cat\n,\nb/2.jpg,dog\n\n",
+        b"path,label\ttsv,tab\tx\n".replace(b"path,label\ttsv,tab\tx\n", b"path,label\na/1.jpg,cat\nb/2.jpg,dog"),
+        "path\tlabel\na/1.jpg\tcat\nb/2.jpg\tdog\n".encode("utf-16"),
+    ],
+)
+def test_separators_columns_and_encodings_in_common_use_are_read(tmp_path: Path, content: str | bytes) -> None:
+    assert read(fill(tmp_path, "a/1.jpg", "b/2.jpg"), content) == {"a/1.jpg": "cat", "b/2.jpg": "dog"}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("1.jpg,cat\n2.jpg,dog\n", "looks like an image's line already"),
+        ("name,kind\n1.jpg,cat\n", "name,kind"),
+        ("filename,image,label\n1.jpg,1.jpg,cat\n", "can be the path: filename, image"),
+        ("path,class,category\n1.jpg,cat,animal\n", "can be the label: class, category"),
+        ("path,label,label\n1.jpg,cat,dog\n", "can be the label"),
+    ],
+)
+def test_columns_that_are_missing_or_not_sure_are_refused(tmp_path: Path, content: str, said: str) -> None:
+    with pytest.raises(DataError) as refused:
+        read(fill(tmp_path, "1.jpg", "2.jpg"), content)
+    assert said in refused.value.arrived
+
+
+def test_contested_labels_are_left_out_with_a_warning_that_counts_and_names_them(tmp_path: Path) -> None:
+    fill(tmp_path, "1.jpg", "2.jpg", "3.jpg", "4.jpg")
+    lines = ("path,label", "1.jpg,cat", "2.jpg,dog", "3.jpg,cat", f"{tmp_path}/3.jpg,dog", "4.jpg,cat", "4.jpg,cat ")
+    assert read(tmp_path, "\n".join(lines)) == {"1.jpg": "cat", "2.jpg": "dog", "4.jpg": "cat"}
+    images = scan(tmp_path / "table.csv")
+    assert "contradict each other about their label or part: 1 (3.jpg)" in images.warnings[0]
+    assert [path for path, _ in images.set_aside] == ["3.jpg", "3.jpg", "4.jpg"]
+
+
+def test_lines_that_are_left_out_are_counted_by_their_reason(tmp_path: Path) -> None:
+    fill(tmp_path, "1.jpg", "2.jpg", "3.jpg")
+    read(tmp_path, 'path,label\n1.jpg,cat\n2.jpg,dog\ngone.jpg,cat\n3.jpg,"cat\n4.jpg,dog\n5.jpg,dog\n')
+    (warning,) = scan(tmp_path / "table.csv").warnings
+    assert "left out: 2" in warning
+    assert "1 there is no such file" in warning
+    assert "control character (U+000A)" in warning
