@@ -4,6 +4,8 @@ tests/fixtures/runs_before_the_moves.tar.xz holds `colours`, 12 pictures; `finis
 a run killed after the first of three epochs. The network's weights repeat a pattern so that the file stays small.
 """
 
+import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -35,8 +37,25 @@ def test_an_old_bundle_answers_and_verifies(old: Path) -> None:
 
 @pytest.mark.slow
 def test_a_bundle_can_be_made_of_an_old_run(old: Path, tmp_path: Path) -> None:
-    made = export(ExportSettings(run=old / "finished", out=tmp_path / "bundle"), quick=True)
+    run = Path(shutil.copytree(old / "finished", tmp_path / "run"))
+    description = json.loads((run / "run.json").read_text())
+    description["data"]["root"] = str(old / "colours")  # not where they lay when the run was made
+    (run / "run.json").write_text(json.dumps(description))
+    made = export(ExportSettings(run=run, out=tmp_path / "bundle"), quick=True)
     assert lensmith.verify(made.bundle).problem is None
+    known = Bundle.load(made.bundle).manifest.image_hashes
+    assert known is not None
+    assert (known.train, known.val, known.complete) == (6, 3, True)
+
+
+def test_an_old_bundle_says_that_it_does_not_know_its_training_images(old: Path, tmp_path: Path) -> None:
+    """Unless its folder is as it was: then the parts of its training tell."""
+    data = Path(shutil.copytree(old / "colours", tmp_path / "colours"))
+    found = lensmith.evaluate(old / "finished" / "bundle", data, out=tmp_path / "evaluation")
+    assert (found.part, found.headline) == ("test", "held out 3 of 3 images, part test")
+    (data / "red" / "000.png").rename(data / "red" / "renamed.png")
+    found = lensmith.evaluate(old / "finished" / "bundle", data, out=tmp_path / "evaluation")
+    assert found.headline == "12 images, all parts; which of them the model learnt from is not known"
 
 
 @pytest.mark.slow
