@@ -54,7 +54,9 @@ class Job:
         started = time.perf_counter()
         image, self.image = self.image, None  # the bytes are not needed any more, and may be many
         prepared = self.model.prepare(image) if isinstance(image, bytes) else np.asarray(image)
-        return PreparedJob(self, prepared, started - self.queued, time.perf_counter() - started)
+        decode_s = time.perf_counter() - started
+        known = isinstance(image, bytes) and self.model.knows(image)
+        return PreparedJob(self, prepared, started - self.queued, decode_s, known)
 
     def post(self, result: TimedPrediction | BaseException) -> None:
         """Hand the result to the event loop, from any thread."""
@@ -71,12 +73,14 @@ class PreparedJob:
         image: float32 (3, S, S), normalised.
         queue_s: seconds that it waited for a thread.
         decode_s: seconds from its encoded bytes to `image`.
+        known: whether the model learnt from this very file, or was chosen on it.
     """
 
     job: Job
     image: Tensor
     queue_s: float
     decode_s: float
+    known: bool = False
 
 
 def infer(prepared: Sequence[PreparedJob], done: Done) -> None:
@@ -99,7 +103,7 @@ def infer(prepared: Sequence[PreparedJob], done: Done) -> None:
                 results.append(error)
             else:
                 timing = each.decode_s, inference_s, each.queue_s, len(prepared)
-                results.append(TimedPrediction(prediction, *timing, its_features))
+                results.append(TimedPrediction(prediction, *timing, its_features, each.known))
     for each, result in zip(prepared, results, strict=True):
         done(each.job, result)
 

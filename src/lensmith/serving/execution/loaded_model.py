@@ -45,6 +45,7 @@ class TimedPrediction:
         queue_s: seconds that it waited for a thread.
         batch: number of images in the same run of the engine.
         features: float32 (D,), input of the last layer, where the bundle's graph returns it.
+        known: whether the model learnt from this very file, or was chosen on it, so that it shows no drift.
     """
 
     prediction: Prediction
@@ -53,6 +54,7 @@ class TimedPrediction:
     queue_s: float = 0.0
     batch: int = 1
     features: Tensor | None = None
+    known: bool = False
 
 
 class LoadedModel:
@@ -77,6 +79,8 @@ class LoadedModel:
         self.identity = named or ModelVersion(manifest.name, manifest.version)
         self.labels = manifest.labels
         self._max_pixels = max_pixels
+        # Only drift scores need them, so a bundle without a reference costs no time and no memory.
+        self._known = classifier.bundle.image_hashes() if manifest.reference is not None else None
         self._compares_features = manifest.reference is not None and manifest.reference.feature_images > 0
         size = manifest.preprocessing.image_size
         self.input_shape = (3, size, size)
@@ -130,6 +134,10 @@ class LoadedModel:
             ImageError: the bytes are not a whole image, or it has too many pixels.
         """
         return self.classifier.prepare(encoded, self._max_pixels)
+
+    def knows(self, encoded: bytes) -> bool:
+        """Whether the model learnt from this very file, or was chosen on it; False where no drift is scored."""
+        return self._known is not None and self._known.holds_file(encoded)
 
     def infer(self, batch: Tensor) -> Tensor:
         """Run the engine: float32 (N, 3, S, S), normalised → float32 (N, C), probabilities 0..1."""

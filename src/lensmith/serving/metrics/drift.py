@@ -32,7 +32,9 @@ class Drift:
         )
 
     def note(self, model: LoadedModel, found: TimedPrediction) -> None:
-        """Add an answer to its model's window."""
+        """Add an answer to its model's window, unless the model knows the image: replayed, it would hide drift."""
+        if found.known:
+            return
         window = self._windows.get(model)
         if window is None:
             reference = model.classifier.bundle.manifest.reference
