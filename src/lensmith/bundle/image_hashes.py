@@ -123,6 +123,12 @@ class ImageHashes:
             return "val"
         return None
 
+    @property
+    def has_copies(self) -> bool:
+        """Whether some images are among those learnt from and among those chosen on, too."""
+        pairs = (self.train_files, self.val_files), (self.train_pixels, self.val_pixels)
+        return any(len(np.intersect1d(*pair, assume_unique=True)) > 0 for pair in pairs)
+
     def holds_file(self, encoded: bytes) -> bool:
         """Whether an image is one of them by the bytes of its file alone, which takes a hundredth of its decoding."""
         wanted = file_hash(encoded)

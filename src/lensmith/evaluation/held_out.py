@@ -4,7 +4,7 @@ A figure on images that the model knows flatters it. What a bundle's image hashe
 the folder since; of a bundle without hashes, from an earlier lensmith, it is said that they are not known.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -91,7 +91,7 @@ def held_out(
     bundle: Bundle,
     images: ImageSet,
     samples: Sequence[Sample],
-    included: Collection[Use] = (),
+    included: tuple[Use, ...] = (),
     *,
     name: str = "the model",
     remedy: str = "Give images that it has not seen; `--part val` evaluates it on the part on which it was chosen.",
@@ -118,7 +118,7 @@ def held_out(
         learnt=uses.count("train"),
         chosen=uses.count("val"),
         complete=entry is None or entry.complete,
-        included=tuple(included),
+        included=included,
     )
     taken = tuple(sample for sample, use in zip(samples, uses, strict=True) if use is None or use in included)
     if samples and not taken:

@@ -28,14 +28,14 @@ from lensmith.core.version import installed_versions
 from lensmith.data.scan import Part
 from lensmith.evaluation import confidence
 from lensmith.evaluation.evaluation import Evaluation
-from lensmith.evaluation.metrics import bootstrap, measure
+from lensmith.evaluation.metrics import Ints, bootstrap, measure
 from lensmith.evaluation.report import SelectionReport, write_report
 from lensmith.evaluation.run import evaluate_samples
 from lensmith.exporting.candidates import BASELINE
 from lensmith.exporting.card import licences, write_card
 from lensmith.exporting.formats.base import FormatExport, TrainedNetwork
 from lensmith.exporting.formats.registry import FORMATS, require_free, write_formats
-from lensmith.exporting.image_hashes import hashes_of
+from lensmith.exporting.image_hashes import copies_note, hashes_of, not_learnt
 from lensmith.exporting.parity import Parity
 from lensmith.exporting.samples import evenly_spaced, features_of, stratified
 from lensmith.exporting.select_engine import max_drop_pp, select_engine, teacher_of
@@ -156,11 +156,13 @@ def _build(
     classifier = _classifier(draft, engines[0])
     if len(evaluated) < len(samples):
         evaluation = evaluate_samples(classifier, run.images, samples, part)
-    scaling = confidence.scale(evaluation.truth, evaluation.probabilities)
-    evaluation = _at_temperature(evaluation, scaling.temperature, engines[0], settings.min_precision)
-    intervals = {f"{name}_interval": list(ends) for name, ends in bootstrap(evaluation.metrics.confusion).items()}
     hashes = hashes_of(run)
     hashes.save(folder / image_hashes.FILE)
+    fitted, counts = not_learnt(hashes, evaluation.files, part)
+    scaling = confidence.scale(evaluation.truth[fitted], evaluation.probabilities[fitted])
+    evaluation = _at_temperature(evaluation, scaling.temperature, engines[0], settings.min_precision, fitted)
+    evaluation = replace(evaluation, held_out=counts, notes=(*evaluation.notes, *copies_note(counts, part)))
+    intervals = {f"{name}_interval": list(ends) for name, ends in bootstrap(evaluation.metrics.confusion).items()}
     manifest = Manifest(
         **identity,
         temperature=scaling.temperature,
@@ -170,10 +172,12 @@ def _build(
         judged={"part": part, "images": parity.images, "max_accuracy_drop": max_drop_pp(settings)},
         machine=machine.description(),
         teacher={} if quick else teacher_of(run, evaluated, part),
-        metrics={"part": part, **evaluation.metrics.headline(), **intervals},
+        metrics={"part": part, "learnt": counts.learnt, **evaluation.metrics.headline(), **intervals},
         parity=parity.as_dict(),
         reference=Reference.of(
-            part, evaluation.probabilities, features_of(classifier, evaluation.files) if settings.features else None
+            part,
+            evaluation.probabilities[fitted],
+            features_of(classifier, [evaluation.files[row] for row in fitted]) if settings.features else None,
         ),
         licence=licences(settings.licence, settings.data_licence, run.provenance, getattr(model, "pretrained_cfg", {})),
         dataset={
@@ -208,11 +212,16 @@ def _classifier(opened: Bundle, record: EngineRecord) -> Classifier:
 
 
 def _at_temperature(
-    evaluation: Evaluation, temperature: float, record: EngineRecord, min_precision: float | None
+    evaluation: Evaluation, temperature: float, record: EngineRecord, min_precision: float | None, rows: Ints
 ) -> Evaluation:
-    """The answers that the finished bundle will give, with the engine's speed as it was measured, and abstention."""
+    """The answers that the finished bundle will give, with the engine's speed as it was measured, and abstention.
+
+    The threshold is fitted to `rows`, those of images that the model did not learn from.
+    """
     probabilities = confidence.at_temperature(evaluation.probabilities, temperature)
-    abstention = confidence.threshold_for(evaluation.truth, probabilities, min_precision) if min_precision else None
+    abstention = None
+    if min_precision:
+        abstention = confidence.threshold_for(evaluation.truth[rows], probabilities[rows], min_precision)
     return replace(
         evaluation,
         probabilities=probabilities,

@@ -5,14 +5,19 @@ that run's images. So these count, too, with the teachers and first weights of t
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from lensmith.bundle.image_hashes import FILE, ImageHashes
+import numpy as np
+
+from lensmith.bundle.image_hashes import FILE, ImageHashes, Use, hash_files
 from lensmith.core.files import atomic_path
+from lensmith.data.scan import Part
 from lensmith.errors import BundleError, RunError
+from lensmith.evaluation.held_out import HeldOut
+from lensmith.evaluation.metrics import Ints
 from lensmith.training.run_dir.run import DESCRIPTION, Run
 
 _LEVELS = 3
@@ -32,6 +37,39 @@ def hashes_of(run: Run) -> ImageHashes:
         with suppress(OSError), atomic_path(stored) as partial:  # a run that may only be read can be exported elsewhere
             found.save(partial)
     return found
+
+
+def not_learnt(hashes: ImageHashes, files: Sequence[Path], part: Part) -> tuple[Ints, HeldOut]:
+    """Rows of the evaluated images that the network did not learn from, to which confidence and drift are fitted.
+
+    In a validation part these are all but copies of training images, under whatever name; where all are copies, or
+    without a validation part, they are all images.
+
+    Args:
+        hashes: the network's.
+        files: the evaluated images.
+        part: the part that they are.
+
+    Returns:
+        Rows, int64 (K,), and the counts for the report.
+    """
+    count = len(files)
+    uses: list[Use | None] = ["train" if part == "train" else "val"] * count
+    if part == "val" and hashes.has_copies:
+        uses = ["val" if each is None else hashes.use_of(each) for each in hash_files(files)]
+    found = HeldOut(count, uses.count("train"), uses.count("val"), hashes.complete, ("train", "val"))
+    rows = np.flatnonzero([use != "train" for use in uses])
+    return (rows if len(rows) else np.arange(count)), found
+
+
+def copies_note(found: HeldOut, part: Part) -> tuple[str, ...]:
+    """A sentence about validation images that are training images, too; none without such images."""
+    if part != "val" or not found.learnt:
+        return ()
+    return (
+        f"Of the validation images, {found.learnt:,} are among the training images, too: the metrics flatter it. "
+        "Temperature, threshold and drift statistics leave them out.",
+    )
 
 
 def _own_hashes(run: Run) -> ImageHashes:

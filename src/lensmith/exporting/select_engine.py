@@ -13,6 +13,7 @@ from lensmith.bundle.format import GRAPH, Bundle
 from lensmith.config import ExportSettings
 from lensmith.data.scan import Sample
 from lensmith.errors import LensmithError
+from lensmith.evaluation.held_out import held_out
 from lensmith.evaluation.run import evaluate_samples
 from lensmith.exporting.candidates import BASELINE, candidates
 from lensmith.exporting.evaluate_candidates import CandidateResult, EngineSearch
@@ -79,7 +80,7 @@ def max_drop_pp(settings: ExportSettings) -> float:
 
 
 def teacher_of(run: Run, samples: Sequence[Sample], part: str) -> dict[str, Any]:
-    """A distilled student's teacher, evaluated on the same images, for one table.
+    """A distilled student's teacher, evaluated on the same images but those that it learnt from, for one table.
 
     Args:
         run: the student's run.
@@ -96,15 +97,19 @@ def teacher_of(run: Run, samples: Sequence[Sample], part: str) -> dict[str, Any]
         taught = Run.open(run.settings.teacher)
         bundle = Bundle.load(taught.bundle)
         record = bundle.records()[0]
+        unknown, _ = held_out(bundle, run.images, samples, ("val",), name="the teacher")
         evaluation = evaluate_samples(
-            Classifier(bundle, open_record(bundle, record, threads=1)), run.images, samples, part
+            Classifier(bundle, open_record(bundle, record, threads=1)), run.images, unknown, part
         )
         manifest = bundle.manifest
         (record,) = measure_all(bundle.path, [record], manifest.preprocessing, bundle.golden().images)
     except LensmithError as error:  # a table without it is better than none
         print(f"the teacher is not in the table: {error.arrived}", file=sys.stderr, flush=True)
         return {}
-    record = record.model_copy(update={"accuracy": evaluation.metrics.accuracy, "drop": None, "why": "the teacher"})
+    why = "the teacher"
+    if len(unknown) < len(samples):
+        why += f", on the {len(unknown):,} of {len(samples):,} images that it did not learn from"
+    record = record.model_copy(update={"accuracy": evaluation.metrics.accuracy, "drop": None, "why": why})
     return {
         "name": manifest.name,
         "version": manifest.version,

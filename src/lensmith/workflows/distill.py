@@ -134,8 +134,9 @@ def _require_same_images(teacher: Run, settings: TrainSettings) -> None:
         raise RunError(expected, f"They differ: {'; '.join(different)}.", remedy)
 
 
-def _validation(run: Run) -> set[tuple[str, int]]:
-    return {(sample.path, sample.label) for sample in run.images.part("val")}
+def _validation(run: Run) -> set[tuple[str, int, int]]:
+    """Path, label and size of each validation image: in another folder a path may be that of another image."""
+    return {(sample.path, sample.label, run.sizes[sample.path]) for sample in run.images.part("val")}
 
 
 def _compared(run: Run, accuracy: float | None) -> ComparedModel:
