@@ -223,10 +223,12 @@ def _scaled(
     scaled: npt.NDArray[np.float64] = values.astype(np.float64)
     scaled -= black
     if values.dtype.kind == "f":
-        scaled *= 255 / (white - black)
+        scaled *= 255
+        scaled /= white - black
         np.rint(scaled, out=scaled)
     else:  # each level has as many values: 16 bits lose their low byte
-        scaled *= 256 / (white - black + 1)
+        scaled *= 256
+        scaled /= white - black + 1
         np.floor(scaled, out=scaled)
     if missing is not None:
         scaled[missing] = 255 if stored.inverted else 0

@@ -20,6 +20,7 @@ from lensmith.data.scan import ImageSet
 from lensmith.data.split import prepare
 from lensmith.data.value_ranges import decide_ranges
 from lensmith.errors import DataError, RunError, SettingsError
+from lensmith.imaging.value_range import describe
 from lensmith.training import budget
 from lensmith.training.launch import launch
 from lensmith.training.loop import EpochLoop
@@ -182,6 +183,9 @@ def create_run(settings: TrainSettings) -> tuple[Run, Network]:
     require_free(out)
     images = _images(settings)
     value_ranges = decide_ranges(images)
+    if value_ranges:
+        named = ", ".join(describe(kind, ends) for kind, ends in value_ranges.items())
+        images = replace(images, notes=(*images.notes, f"Value range, from the training images: {named}."))
     if settings.teacher is not None:
         require_value_ranges(settings.teacher, value_ranges)
     torch.manual_seed(settings.seed)

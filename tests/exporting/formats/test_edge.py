@@ -16,8 +16,9 @@ import pytest
 from onnxruntime.quantization import quantize_dynamic
 from PIL import Image
 
+from fixtures import picture_kinds
 from fixtures.pictures import encoded, photo
-from lensmith.errors import ParityError
+from lensmith.errors import ImageError, ParityError
 from lensmith.exporting.formats import edge
 from lensmith.exporting.formats.base import FormatExport, TrainedNetwork, write_json
 from lensmith.exporting.formats.registry import write_formats
@@ -66,8 +67,7 @@ def pictures() -> dict[str, bytes]:
         "bit.png": encoded(chelsea.convert("1")),
         "cmyk.jpg": encoded(chelsea.convert("CMYK"), "JPEG"),
         "deep.png": encoded(Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)),
-        "float.tiff": encoded(Image.fromarray(np.asarray(grey).astype(np.float32) * 250), "TIFF"),
-        "dim.tiff": encoded(Image.fromarray(np.asarray(grey).astype(np.int32)), "TIFF"),
+        "deep_colour.png": picture_kinds.png_16(257, "RGB")(picture_kinds.pictures(1)[0], 1),
     }
     for orientation in range(1, 9):
         exif = Image.Exif()
@@ -127,6 +127,34 @@ def test_every_picture_is_prepared_to_the_same_bits(
         np.testing.assert_array_equal(found, expected, err_msg=name)
 
 
+DEEP = {
+    "twelve.png": ("uint16", 16.0, 0.0), "unit.tiff": ("float32", 1 / 255, 0.0), "window.tiff": ("float32", 0.1, 300.0),
+}  # fmt: skip
+"""Kind of values, scale and offset of deep pictures."""
+
+
+@pytest.mark.parametrize(
+    "ranges", [{"uint16": (0, 4095), "float32": (0, 1)}, {"uint16": (5, 4000)}, {}, {"float32": (300, 325)}]
+)
+def test_deep_pictures_are_prepared_to_the_same_bits_or_refused(
+    ranges: Any, folder: Path, network: TrainedNetwork, tmp_path: Path
+) -> None:
+    how = dataclasses.replace(network.preprocessing, value_ranges=ranges)
+    write_json(tmp_path / "config.json", dataclasses.replace(network, preprocessing=how).describe())
+    shutil.copy(folder / "classify.py", tmp_path)
+    prepare = runpy.run_path(str(tmp_path / "classify.py"))["prepare"]
+    grey = np.asarray(photo().convert("L"), dtype=np.float64)
+    for name, (kind, scale, offset) in DEEP.items():
+        content = encoded(Image.fromarray((grey * scale + offset).astype(kind)), name.rpartition(".")[2])
+        try:
+            expected = preprocess(content, how)
+        except ImageError:
+            with pytest.raises(ValueError, match=kind + "|range"):
+                prepare(content)
+        else:
+            np.testing.assert_array_equal(prepare(content), expected, err_msg=name)
+
+
 def test_the_check_at_export_compares_pixels(
     network: TrainedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,5 +190,5 @@ def test_a_damaged_file_costs_only_its_own_line(folder: Path, files: list[Path],
 def test_it_is_short_and_complete(folder: Path) -> None:
     names = {"classify.py", "config.json", "labels.txt", "model.onnx", "requirements.txt", "README.md"}
     assert {file.name for file in folder.iterdir()} == names
-    assert len((folder / "classify.py").read_text().splitlines()) <= 100
+    assert len((folder / "classify.py").read_text().splitlines()) <= 135
     assert json.loads((folder / "config.json").read_text())["labels"] == ["blue", "green", "red"]

@@ -11,7 +11,7 @@ from PIL import ExifTags, Image
 
 from lensmith.errors import ParityError
 from lensmith.exporting.formats.base import FormatCheck, TrainedNetwork
-from lensmith.imaging.preprocessing import preprocess
+from lensmith.imaging.preprocessing import Preprocessing, preprocess
 from lensmith.inference.engine import open_graph
 
 GRAPH, SCRIPT = "model.onnx", "classify.py"
@@ -33,7 +33,7 @@ def write_edge(network: TrainedNetwork, folder: Path) -> FormatCheck:
 
 def _check(network: TrainedNetwork, folder: Path, precision: str) -> FormatCheck:
     script = runpy.run_path(str(folder / SCRIPT))  # an import would leave __pycache__
-    for picture in _pictures():
+    for picture in _pictures(network.preprocessing):
         if not np.array_equal(script["prepare"](picture), preprocess(picture, network.preprocessing)):
             raise ParityError(
                 f"{SCRIPT} was expected to prepare a picture as lensmith does.",
@@ -52,12 +52,18 @@ def _check(network: TrainedNetwork, folder: Path, precision: str) -> FormatCheck
     return FormatCheck(far, "an int8 graph: meant for processors, and as far from PyTorch as that takes it", terms)
 
 
-def _pictures() -> list[bytes]:
-    """A photo taken with the camera turned, and a drawing with transparency."""
+def _pictures(how: Preprocessing) -> list[bytes]:
+    """A photo taken with the camera turned, a drawing with transparency, and deep pictures as in the training."""
     noise = np.random.default_rng(0).integers(0, 256, (300, 420, 4), dtype=np.uint8)
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     photo, drawing = io.BytesIO(), io.BytesIO()
     Image.fromarray(noise[:, :, :3]).save(photo, "JPEG", exif=exif)
     Image.fromarray(noise).save(drawing, "PNG")
-    return [photo.getvalue(), drawing.getvalue()]
+    deep = []
+    for kind in how.value_ranges.keys() & {"uint16", "float32"}:
+        black, white = how.value_ranges[kind]
+        deep.append(io.BytesIO())
+        values = (black + noise[:, :, 0] * ((white - black) / 255)).astype(kind)
+        Image.fromarray(values).save(deep[-1], "TIFF")
+    return [each.getvalue() for each in (photo, drawing, *deep)]
