@@ -111,6 +111,7 @@ class Manifest(BaseModel):
     parity: dict[str, Any] = Field({}, description="differences of the selected engine's answers from PyTorch's")
     reference: Reference | None = Field(None, description="statistics of the validation part; see drift.md")
     licence: dict[str, str] = Field({}, description="terms of `model`, `data` and `first_weights`; missing: not stated")
+    formats: dict[str, int] = Field({}, description="training images by the format of their files, as `jpeg`: number")
     dataset: dict[str, Any] = Field({}, description="training data: root, parts, and a fingerprint of the files")
     image_hashes: ImageHashesEntry | None = Field(
         None, description="images whose content hashes are in image_hashes.npz; null: there is no such file"

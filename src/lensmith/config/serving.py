@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from lensmith.config.base import Settings
+from lensmith.config.values import ImageFormats
 
 
 class ServeSettings(Settings):
@@ -17,7 +18,7 @@ class ServeSettings(Settings):
     panels: ClassVar[Mapping[str, str]] = {
         "Registry": "tracking_uri poll_s beside",
         "Speed": "threads batching max_batch engine",
-        "Limits": "deadline_ms max_bytes max_pixels max_images upload_memory upload_timeout_s grace_s quota "
+        "Limits": "deadline_ms formats max_bytes max_pixels max_images upload_memory upload_timeout_s grace_s quota "
         "quota_store",
         "Authentication": "jwt_secret_file jwt_key_file jwks jwt_issuer jwt_audience insecure",
         "Logs and health": "health_port log_format log_requests log_file",
@@ -26,6 +27,9 @@ class ServeSettings(Settings):
     contradictions: ClassVar[Mapping[str, Callable[..., bool]]] = {
         "jwt_secret_file, jwt_key_file and jwks are three ways to check tokens, of which only one may be set": (
             lambda jwt_secret_file, jwt_key_file, jwks: sum(map(bool, (jwt_secret_file, jwt_key_file, jwks))) > 1
+        ),
+        "max_bytes is larger than upload_memory, so that the largest uploads would always be refused": (
+            lambda max_bytes, upload_memory: max_bytes > upload_memory
         ),
     }
 
@@ -58,6 +62,10 @@ class ServeSettings(Settings):
         180.0,
         gt=0,
         description="Deadline from the end of the upload to the answer; requests that would miss it are refused.",
+    )
+    formats: ImageFormats = Field(
+        ("jpeg", "png"),
+        description="Image formats that are taken, with commas: jpeg, png, webp, bmp, tiff, gif, avif, heic, jp2, ppm.",
     )
     max_bytes: int = Field(5_000_000, ge=1, description="Largest upload of one image, in bytes.")
     max_pixels: int = Field(50_000_000, ge=1, description="Largest image, in pixels, checked before decoding.")

@@ -51,5 +51,22 @@ Formats = Annotated[
     tuple[Literal["pt2", "torchscript", "safetensors", "openvino", "tensorrt", "triton", "edge"], ...],
     BeforeValidator(parse_names),
 ]
+_OTHER_NAMES = {"jpg": "jpeg", "tif": "tiff", "heif": "heic", "jpeg2000": "jp2"}
+
+
+def parse_image_formats(value: Any) -> Any:
+    """Split `jpeg,png` or a sequence into a tuple of formats; usual other names of theirs are taken, too."""
+    names = parse_names(value)
+    if not isinstance(names, (tuple, list)):
+        return names
+    known = [_OTHER_NAMES.get(str(name).lower(), str(name).lower()) for name in names]
+    return tuple(dict.fromkeys(known))
+
+
+ImageFormats = Annotated[
+    tuple[Literal["jpeg", "png", "webp", "bmp", "tiff", "gif", "avif", "heic", "jp2", "ppm"], ...],
+    BeforeValidator(parse_image_formats),
+    Field(min_length=1),
+]
 Sizes = Annotated[tuple[Side, ...] | None, BeforeValidator(parse_sizes)]
 Scopes = Annotated[tuple[Literal["predict", "admin"], ...], BeforeValidator(parse_names)]

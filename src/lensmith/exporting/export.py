@@ -180,6 +180,7 @@ def _build(
             features_of(classifier, [evaluation.files[row] for row in fitted]) if settings.features else None,
         ),
         licence=licences(settings.licence, settings.data_licence, run.provenance, getattr(model, "pretrained_cfg", {})),
+        formats=_formats(run),
         dataset={
             "root": run.images.root.name,
             "fingerprint": run.fingerprint,
@@ -203,6 +204,20 @@ def _build(
     write_report(evaluation, folder / "report.html", report)
     write_card(folder / "README.md", manifest, evaluation, run)
     return manifest, parity, evaluation
+
+
+def _formats(run: Run) -> dict[str, int]:
+    """Number of training images by the format of their files, from their first bytes, the most frequent first."""
+
+    def key_of(sample: Sample) -> str:
+        try:
+            return format_of(run.images.file(sample)).key
+        except (ImageError, OSError):  # it was left out of the training, too, or has gone since
+            return ""
+
+    cores = allowed_cores()
+    found = map_in_order(key_of, run.images.part("train"), cores, 64 * cores, "formats")
+    return {key: count for key, count in Counter(found).most_common() if key}
 
 
 def _classifier(opened: Bundle, record: EngineRecord) -> Classifier:

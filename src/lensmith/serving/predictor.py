@@ -18,7 +18,7 @@ from lensmith.serving.feedback.feedback import Feedback
 from lensmith.serving.metrics.telemetry import Telemetry
 from lensmith.serving.problems import ProblemError
 from lensmith.serving.rollout.split import CanarySplit
-from lensmith.serving.upload import require_image
+from lensmith.serving.upload import UploadLimits
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +35,10 @@ class Predictor:
         telemetry: Telemetry,
         feedback: Feedback,
         split: CanarySplit | None,
+        limits: UploadLimits,
     ) -> None:
         self._models = models
+        self._limits = limits
         self._admission = admission
         self._telemetry = telemetry
         self._feedback = feedback
@@ -62,7 +64,7 @@ class Predictor:
 
         Args:
             request: the request, after its body has been read.
-            image: encoded bytes of a JPEG or PNG, or float32 (3, S, S), normalised.
+            image: encoded bytes, or float32 (3, S, S), normalised.
             top_k: number of classes to name.
             model: the model that `select_model` returned.
 
@@ -105,7 +107,7 @@ class Predictor:
             image = images[place]
             try:
                 if isinstance(image, bytes):
-                    require_image(image)
+                    self._limits.require_image(image)
                 async with slots:
                     # Admitted as a whole, its later images are in time if each waits no longer than another would.
                     job = Job(model, image, top_k, time.perf_counter() + 2 * self._admission.deadline_s)

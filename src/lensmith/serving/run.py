@@ -40,6 +40,7 @@ def serve(settings: ServeSettings) -> None:
         ServiceError: the address is taken, or the service would be open to anybody.
     """
     _open_standard_streams()
+    require_decoders(settings)
     _allow_many_connections()
     require_log_file(settings)
     with suppress(ValueError):  # not in the main thread

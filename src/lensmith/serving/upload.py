@@ -1,10 +1,14 @@
 """Uploads: the images of a request, read within their limits from a raw body or a multipart form."""
 
 import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect, Request
 
 from lensmith.config import ServeSettings
+from lensmith.errors import MissingPackageError
+from lensmith.imaging.formats import FORMATS, HEIC_EXTRA, describe, identify, is_available, names
 from lensmith.serving.execution.admission import STEP_BYTES, UploadShare
 from lensmith.serving.multipart import FormError, read_files
 from lensmith.serving.problems import ProblemError
@@ -13,13 +17,94 @@ FIELD = "file"
 ENVELOPE_BYTES = 65_536
 """Bytes that a multipart form may add to each file: boundaries, part headers, other small fields."""
 
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+
+@dataclass(frozen=True)
+class UploadLimits:
+    """What one uploaded image may be.
+
+    Attributes:
+        max_bytes: largest image, in bytes.
+        formats: keys of the formats that are taken (`lensmith.imaging.formats`).
+    """
+
+    max_bytes: int
+    formats: tuple[str, ...] = ("jpeg", "png")
+
+    def require_image(self, encoded: bytes) -> None:
+        """Refuse bytes that do not begin as an image of a format that is taken.
+
+        Raises:
+            ProblemError: empty, or of no such format.
+        """
+        form = identify(encoded)
+        if form is not None and form.key in self.formats:
+            return
+        wanted = f"An image was expected ({names(self.formats)})."
+        if not encoded:
+            raise ProblemError("no-image", f"{wanted} The body is empty.")
+        arrived = f"{wanted} This is {describe(encoded)}. Save it as {FORMATS[self.formats[0]].name}"
+        if form is not None:
+            arrived += f", or start the service with --formats {','.join((*self.formats, form.key))}"
+        raise ProblemError("not-jpeg-or-png", f"{arrived}.")
+
+    def require_fitting(self, encoded: bytes) -> None:
+        """Refuse bytes that are too many, or that do not begin as an image of a format that is taken.
+
+        Raises:
+            ProblemError: too large, empty, or of no such format.
+        """
+        if len(encoded) > self.max_bytes:
+            raise too_large(self.max_bytes, len(encoded))
+        self.require_image(encoded)
+
+
+def too_large(max_bytes: int, found: int | None = None, what: str = "An image") -> ProblemError:
+    """The problem of an upload of more than `max_bytes` bytes; `found` is its size, where that is known."""
+    arrived = f"has {found:,}" if found else "is larger"
+    return ProblemError(
+        "too-large",
+        f"{what} of at most {max_bytes:,} bytes was expected. This one {arrived}. Scale it down; "
+        "the service's setting --max-bytes is the limit on one image.",
+    )
+
+
+def formats_note(trained: Iterable[str], taken: Sequence[str]) -> str:
+    """A sentence about formats that a model was trained on and the service does not take; empty where there are none.
+
+    Args:
+        trained: keys of the formats of the training images.
+        taken: keys of the formats that the service takes.
+    """
+    trained = list(trained)
+    missing = [key for key in trained if key not in taken]
+    if not missing:
+        return ""
+    return (
+        f"The model was trained on {names(trained)}; the service takes {names(taken)}. "
+        f"--formats {','.join((*taken, *missing))} takes all of them."
+    )
+
+
+def require_decoders(settings: ServeSettings) -> None:
+    """Refuse formats in the settings whose decoder is not installed.
+
+    Raises:
+        MissingPackageError: HEIC without its extra.
+    """
+    for key in settings.formats:
+        if not is_available(FORMATS[key]):
+            raise MissingPackageError(
+                f"A decoder was expected for each of --formats {','.join(settings.formats)}.",
+                f"That of {FORMATS[key].name} is not installed.",
+                f"Install it with: pip install '{HEIC_EXTRA}'",
+            )
 
 
 class UploadReader:
     """Reads request bodies within the limits of the settings on bytes, images and time."""
 
     def __init__(self, settings: ServeSettings) -> None:
+        self.limits = UploadLimits(settings.max_bytes, settings.formats)
         self.max_bytes = settings.max_bytes
         self.max_images = settings.max_images
         self._timeout_s = settings.upload_timeout_s
@@ -28,19 +113,19 @@ class UploadReader:
         """Read the one encoded image that a request carries.
 
         Args:
-            request: the request, whose body is a JPEG or PNG, or a form with one in the field `file`.
+            request: the request, whose body is an image, or a form with one in the field `file`.
             share: memory for it, reserved of the upload budget.
 
         Raises:
-            ProblemError: larger than allowed (before it is read, where the length was announced), none there, neither
-                JPEG nor PNG by its first bytes whatever the content type says, too slow, or no memory left for it.
+            ProblemError: larger than allowed (before it is read, where the length was announced), none there, of no
+                format that is taken, by its first bytes whatever the content type says, too slow, or no memory left for it.
             ClientDisconnect: the client left while sending.
         """
         if is_form(request):
             (encoded,) = await self._form(request, share, 1)
         else:
             encoded = await self.body(request, share, self.max_bytes)
-        require_image(encoded)
+        self.limits.require_image(encoded)
         return encoded
 
     async def images(self, request: Request, share: UploadShare) -> list[bytes]:
@@ -67,8 +152,9 @@ class UploadReader:
                 f"A multipart form with at most {max_files} image{'s' * (max_files > 1)} in the field `{FIELD}` was "
                 f"expected. {error}",
             ) from error
-        if any(len(file) > self.max_bytes for file in files):
-            raise _too_large(self.max_bytes)
+        for file in files:
+            if len(file) > self.max_bytes:
+                raise too_large(self.max_bytes, len(file))
         return files
 
     async def body(
@@ -90,7 +176,7 @@ class UploadReader:
         given = request.headers.get("content-length", "")
         announced = int(given[:18]) if given.isascii() and given.isdigit() else limit
         if given and announced > limit:
-            raise _too_large(named_limit or limit, what)
+            raise too_large(named_limit or limit, announced if named_limit is None else None, what)
         chunks: list[bytes] = []
         received, more = 0, True
         share.reserve(min(announced, STEP_BYTES))
@@ -104,7 +190,7 @@ class UploadReader:
                     chunk = message.get("body", b"")
                     received += len(chunk)
                     if received > limit:
-                        raise _too_large(named_limit or limit, what)
+                        raise too_large(named_limit or limit, None, what)
                     # Memory for what comes next is reserved before it is read. Reserving announced lengths at once
                     # would let a few slow senders of large bodies take all of it.
                     share.reserve(min(announced, received + STEP_BYTES))
@@ -118,25 +204,6 @@ class UploadReader:
         return b"".join(chunks)
 
 
-def require_image(encoded: bytes) -> None:
-    """Refuse bytes that do not begin as an image does.
-
-    Raises:
-        ProblemError: empty, or neither JPEG nor PNG.
-    """
-    if not encoded:
-        raise ProblemError("no-image", "A JPEG or PNG image was expected as the body. The body is empty.")
-    if not encoded.startswith(_MAGIC):
-        raise ProblemError(
-            "not-jpeg-or-png",
-            "A JPEG or PNG image was expected. The first bytes are of neither. Save the picture as JPEG or PNG.",
-        )
-
-
 def is_form(request: Request) -> bool:
     """Whether the body is a multipart form, by the request's content type."""
     return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
-
-
-def _too_large(max_bytes: int, what: str = "An image") -> ProblemError:
-    return ProblemError("too-large", f"{what} of at most {max_bytes:,} bytes was expected. This one is larger.")

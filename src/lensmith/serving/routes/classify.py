@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
+from lensmith.imaging.preprocessing import shortest_side_px
 from lensmith.serving.execution.loaded_model import LoadedModel, TimedPrediction
 from lensmith.serving.problems import ProblemError, documented
 from lensmith.serving.routes.fast_path import PREDICT_FAILURES, add_fast_route, json_response
@@ -34,7 +35,7 @@ def add_classify(app: FastAPI, service: Service) -> None:
         return read_top_k(query.get("top_k")), service.predictor.select_model(request, query.get("model"))
 
     async def predict(request: Request) -> Response:
-        """Classify one JPEG or PNG image, sent as the body itself or in the form field `file`."""
+        """Classify one image, sent as the body itself or in the form field `file`."""
         top_k, model = query_of(request)
         await service.admit(request)
         await service.count_against_quota(request)
@@ -44,7 +45,7 @@ def add_classify(app: FastAPI, service: Service) -> None:
         return prediction_response(found, request)
 
     async def batch(request: Request) -> Response:
-        """Classify the JPEG or PNG images of a form, one or more in the field `file`.
+        """Classify the images of a form, one or more in the field `file`.
 
         An image that cannot be used has its problem in its place of `results`; the others are classified.
         """
@@ -71,6 +72,9 @@ def add_classify(app: FastAPI, service: Service) -> None:
             metrics=manifest.metrics,
             abstention=manifest.abstention,
             loaded=[model_name(each) for each in models.all],
+            formats=list(settings.formats),
+            trained_formats=list(manifest.formats),
+            shortest_px=shortest_side_px(manifest.preprocessing),
             max_bytes=settings.max_bytes,
             max_pixels=settings.max_pixels,
             max_images=settings.max_images,
@@ -173,7 +177,7 @@ def form_of(content: Any) -> dict[str, Any]:
 _ONE = {
     "required": True,
     "description": f"The image itself, or a form with the image in the field `{FIELD}`.",
-    "content": {"multipart/form-data": form_of(BINARY["schema"]), "image/jpeg": BINARY, "image/png": BINARY},
+    "content": {"multipart/form-data": form_of(BINARY["schema"]), "image/*": BINARY},
 }
 _MANY = {
     "required": True,

@@ -23,7 +23,7 @@ MAX_VALUES = 10_000
 class Encoded(Strict):
     """An encoded image."""
 
-    b64: str = Field(description="JPEG or PNG as base64.")
+    b64: str = Field(description="An image as base64, JPEG or PNG unless `formats` of the service says otherwise.")
 
 
 class Named(Strict):
@@ -85,7 +85,7 @@ async def answer_instances(
     for place, each in enumerate(instances):
         text = each.b64 if isinstance(each, Encoded) else each.image.b64
         try:
-            images.append(image_from_base64(text, service.settings.max_bytes))
+            images.append(image_from_base64(text, service.uploads.limits))
         except ProblemError as problem:
             problems[place] = problem
             images.append(b"")  # each image stays in its place

@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from lensmith.core.text import listed
 from lensmith.serving.problems import ProblemError
-from lensmith.serving.upload import ENVELOPE_BYTES, require_image
+from lensmith.serving.upload import ENVELOPE_BYTES, UploadLimits
 
 MAX_NESTED = 50_000
 """Limit on lists, objects and members in a body: each costs far more than a number. 32 nested tensors have 21,000."""
@@ -66,11 +66,11 @@ def parse(model: type[Read], body: bytes, max_values: int) -> Read:
         raise ProblemError("invalid-request", f"{listed(mistakes, MAX_NAMED, '; ')}.") from None
 
 
-def image_from_base64(text: str, max_bytes: int) -> bytes:
+def image_from_base64(text: str, limits: UploadLimits) -> bytes:
     """Decode an image that a JSON body holds as base64, without line breaks.
 
     Raises:
-        ProblemError: no base64, too large, or neither JPEG nor PNG.
+        ProblemError: no base64, too large, or of no format that is taken.
     """
     try:
         encoded = binascii.a2b_base64(text, strict_mode=True)
@@ -79,21 +79,8 @@ def image_from_base64(text: str, max_bytes: int) -> bytes:
             "invalid-request",
             f"An image as base64 was expected, padded and without line breaks. This is none ({error}).",
         ) from None
-    require_fitting(encoded, max_bytes)
+    limits.require_fitting(encoded)
     return encoded
-
-
-def require_fitting(encoded: bytes, max_bytes: int) -> None:
-    """Refuse bytes that are too many, or that do not begin as an image does.
-
-    Raises:
-        ProblemError: too large, empty, or neither JPEG nor PNG.
-    """
-    if len(encoded) > max_bytes:
-        raise ProblemError(
-            "too-large", f"An image of at most {max_bytes:,} bytes was expected. This one has {len(encoded):,}."
-        )
-    require_image(encoded)
 
 
 def body_of(schema: dict[str, Any], description: str) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def add_open_inference(app: FastAPI, service: Service) -> None:
             limit = min(json_bytes, limit) + settings.max_images * one
         with service.upload_budget.share() as share:
             body = await service.uploads.body(request, share, limit, "A body")
-            asked = read(body, json_bytes, model, settings.max_images, settings.max_bytes)
+            asked = read(body, json_bytes, model, settings.max_images, service.uploads.limits)
             del body  # the images have been copied from it
             await service.count_against_quota(request, len(asked.images))
             found = await answer(request, asked, model)

@@ -63,7 +63,7 @@ class ParsedRequest:
         return max([1, *(each.classes for each in self.outputs)])
 
 
-def read(body: bytes, json_bytes: int | None, model: LoadedModel, max_images: int, max_bytes: int) -> ParsedRequest:
+def read(body: bytes, json_bytes: int | None, model: LoadedModel, max_images: int, limits: UploadLimits) -> ParsedRequest:
     """Read and validate an inference request, as far as possible before an image is decoded.
 
     Args:
@@ -71,15 +71,15 @@ def read(body: bytes, json_bytes: int | None, model: LoadedModel, max_images: in
         json_bytes: length of the JSON part before the binary one, in bytes; None: all of it is JSON.
         model: the model, which determines the shape of tensors.
         max_images: largest number of images.
-        max_bytes: largest encoded image, in bytes.
+        limits: limits on each encoded image.
 
     Raises:
-        ProblemError: the request is invalid, or an image is too large or neither JPEG nor PNG.
+        ProblemError: the request is invalid, or an image is too large or of no format that is taken.
     """
     json_bytes = len(body) if json_bytes is None else json_bytes
     if json_bytes > len(body):
         raise _wrong(f"Inference-Header-Content-Length says {json_bytes} bytes of JSON; the body has {len(body)}")
-    limit = json_limit(max_bytes)
+    limit = json_limit(limits.max_bytes)
     if json_bytes > limit:
         raise ProblemError("too-large", f"A JSON part of at most {limit:,} bytes was expected. This one is larger.")
     request = parse(InferRequest, body[:json_bytes], MAX_VALUES)
@@ -88,7 +88,7 @@ def read(body: bytes, json_bytes: int | None, model: LoadedModel, max_images: in
     if given.shape[0] > max_images:
         raise _wrong(f"at most {max_images} images; the shape is {given.shape}")
     if isinstance(given, ImageInput):
-        return ParsedRequest(_images(given, raw, max_bytes), _outputs(request), request.id)
+        return ParsedRequest(_images(given, raw, limits), _outputs(request), request.id)
     return ParsedRequest(list(_tensor(given, raw, model.input_shape)), _outputs(request), request.id)
 
 
@@ -102,7 +102,7 @@ def _binary(given: ImageInput | TensorInput, body: bytes, start: int) -> memoryv
     return None if size is None else memoryview(body)[start:]
 
 
-def _images(given: ImageInput, raw: memoryview | None, max_bytes: int) -> list[bytes]:
+def _images(given: ImageInput, raw: memoryview | None, limits: UploadLimits) -> list[bytes]:
     if given.shape[1:] not in ([], [1]):
         raise _wrong(f"images of shape [N] or [N, 1]; it is {given.shape}")
     elements: Sequence[str | bytes]
@@ -119,10 +119,10 @@ def _images(given: ImageInput, raw: memoryview | None, max_bytes: int) -> list[b
         try:
             if in_base64:
                 text = element if isinstance(element, str) else element.decode("ascii", "replace")
-                images.append(image_from_base64(text, max_bytes))
+                images.append(image_from_base64(text, limits))
             else:
                 assert isinstance(element, bytes)
-                require_fitting(element, max_bytes)
+                limits.require_fitting(element)
                 images.append(element)
         except ProblemError as problem:
             raise of_image(number, problem) from None

@@ -38,7 +38,7 @@ class ImageInput(Strict):
             list[str | Annotated[list[str], Field(min_length=1, max_length=1, fail_fast=True)]], Field(fail_fast=True)
         ]
         | None
-    ) = Field(None, description="JPEG or PNG images as base64.")
+    ) = Field(None, description="Images as base64, JPEG or PNG unless `formats` of the service says otherwise.")
 
 
 class TensorInput(Strict):
