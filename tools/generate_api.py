@@ -35,6 +35,7 @@ OWN = {"recipe", "resume", "stream"}
 ACCEPTED = {
     values.parse_duration: "float | str",
     values.parse_names: "str | Sequence[str]",
+    values.parse_image_formats: "str | Sequence[str]",
     values.parse_ratio: "str | Sequence[float]",
     values.parse_sizes: "str | int | Sequence[int]",
 }

@@ -47,7 +47,8 @@ def _section(cls: type[config.Settings]) -> str:
 
 def _shown(value: object) -> str:
     if isinstance(value, tuple):
-        return "`" + ":".join(f"{part:g}" for part in value) + "`"
+        names = [part for part in value if isinstance(part, str)]
+        return "`" + (",".join(names) if names else ":".join(f"{part:g}" for part in value)) + "`"
     return "" if value is None else f"`{value}`"
 
 

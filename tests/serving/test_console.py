@@ -1,6 +1,7 @@
 """The page in a real browser: what a person sees, and that nothing leaves this machine."""
 
 import json
+import re
 import shutil
 import threading
 import time
@@ -11,9 +12,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from fixtures.faults import ask, sample
+from fixtures.pictures import encoded, photo
 from fixtures.tokens import SECRET, token
 from lensmith.bundle.format import MANIFEST, Bundle
 from lensmith.serving.child_process import ServiceProcess, start_service
@@ -229,17 +233,87 @@ def test_more_pictures_than_one_request_may_hold_go_in_several(
     assert len([url for url in requested_urls(browser) if "/predict/batch" in url]) == 3
 
 
-def test_a_picture_beyond_the_limit_is_refused_before_it_is_sent(
+def test_a_file_beyond_the_limit_that_is_no_picture_is_refused_before_it_is_sent(
     browser: "webdriver.Chrome", service: ServiceProcess, noise_jpeg: bytes, tmp_path: Path
 ) -> None:
     large = tmp_path / "large.jpg"
-    large.write_bytes(noise_jpeg)
+    large.write_bytes(b"\xff\xd8\xff\xe0" + noise_jpeg[::-1])
     browser.get(service.url)
     wait_for_model(browser)
     upload(browser, large, "failed")
     assert browser.find_element(By.ID, "failed-title").text == "The picture is too large"
     assert "At most 100 kB" in browser.find_element(By.ID, "failed-detail").text
     assert not [url for url in requested_urls(browser) if "/predict" in url]
+
+
+def _phone_photo() -> bytes:
+    """A photo of 12 megapixels and about 7 MB, taken with the camera turned."""
+    upright = photo().resize((3000, 4000), Image.Resampling.BICUBIC)
+    grain = np.random.default_rng(0).normal(0, 7, (4000, 3000, 1))
+    pixels = np.clip(np.asarray(upright) + grain, 0, 255).astype(np.uint8)
+    pixels[:1500, :, 2] //= 3  # the upper part is yellow, so that a wrong turn shows
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = Image.fromarray(pixels).transpose(Image.Transpose.ROTATE_90)
+    return encoded(turned, "JPEG", quality=96, exif=exif)
+
+
+def _drawings() -> dict[str, bytes]:
+    drawing = photo("coffee.png").resize((300, 200))
+    clear = drawing.convert("RGBA")
+    clear.putalpha(Image.linear_gradient("L").resize(drawing.size))
+    return {
+        "photo.webp": encoded(drawing, "WEBP", lossless=True),
+        "clear.webp": encoded(clear, "WEBP", lossless=True, exact=True),
+        "photo.avif": encoded(drawing, "AVIF", quality=95),
+        "photo.gif": encoded(drawing, "GIF"),
+        "photo.bmp": encoded(drawing, "BMP"),
+        "large.png": encoded(photo().resize((900, 700))),
+        "webp-in-disguise.jpg": encoded(drawing, "WEBP", lossless=True),
+    }
+
+
+def test_large_and_foreign_pictures_are_answered_like_their_originals(
+    browser: "webdriver.Chrome", service: ServiceProcess, unsure_bundle: Bundle, tmp_path: Path
+) -> None:
+    pictures = {**_drawings(), "phone.jpg": _phone_photo()}
+    assert len(pictures["phone.jpg"]) > 5_000_000
+    taken = ("jpeg", "png", "webp", "bmp", "gif", "avif")
+    with start_service(unsure_bundle.path, formats=taken, max_bytes=20_000_000) as whole:
+        expected = {name: json.loads(ask(whole.url, "/predict", each)[2])["top"] for name, each in pictures.items()}
+    browser.get(service.url)
+    wait_for_model(browser)
+    for name, content in pictures.items():
+        file = tmp_path / name
+        file.write_bytes(content)
+        assert ask(service.url, "/predict", content)[0] in (413, 415)  # as it is, it is not taken
+        browser.find_element(By.ID, "file").send_keys(str(file))
+        hint = browser.find_element(By.ID, "hint")
+        shown = re.compile(re.escape(f"{name} · ") + ".*, sent as (JPEG|PNG) of ")
+        WebDriverWait(browser, 20).until(lambda _, hint=hint, shown=shown: shown.search(hint.text))
+        wait_for_state(browser, "answer", "found")
+        rows = [row.text.split("\n") for row in browser.find_elements(By.CSS_SELECTOR, "#ranking li")]
+        shares = {label: float(share.replace("<", "").replace("%", "")) / 100 for label, share in rows}
+        for each in expected[name]:
+            assert shares[each["label"]] == pytest.approx(each["confidence"], abs=0.02), (name, rows, expected[name])
+    assert "Scaling down here" in browser.find_element(By.ID, "legend").text
+    assert browser.save_screenshot(str(tmp_path / "phone.png"))
+
+    # Several at once, each in its place.
+    browser.find_element(By.ID, "file").send_keys("\n".join(str(tmp_path / name) for name in pictures))
+    wait_for_text(browser, "gallery-count", f"{len(pictures)} answered")
+
+
+def test_what_the_browser_cannot_decode_is_named_by_the_service(
+    browser: "webdriver.Chrome", service: ServiceProcess, tmp_path: Path
+) -> None:
+    file = tmp_path / "scan.tif"
+    file.write_bytes(encoded(photo().resize((60, 40)), "TIFF"))
+    browser.get(service.url)
+    wait_for_model(browser)
+    upload(browser, file, "failed")
+    assert "it is TIFF" in browser.find_element(By.ID, "failed-detail").text
+    assert "--formats jpeg,png,tiff" in browser.find_element(By.ID, "failed-detail").text
 
 
 def test_the_tiles_show_what_the_service_counts(

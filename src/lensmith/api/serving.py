@@ -23,7 +23,7 @@ def serve(
     host: str = default("127.0.0.1"), port: int = default(8000), health_port: int | None = None,
     workers: int = default(1), threads: int | None = None, batching: Literal["auto", "on", "off"] = default("auto"),
     max_batch: int = default(32), deadline_ms: float = default(180.0),
-    formats: Sequence[str] | str = default(("jpeg", "png")), max_bytes: int = default(5000000),
+    formats: str | Sequence[str] = default(('jpeg', 'png')), max_bytes: int = default(5000000),
     max_pixels: int = default(50000000), max_images: int = default(32), upload_memory: int = default(256000000),
     upload_timeout_s: float = default(30.0), quota: str | None = None, quota_store: str = default("memory"),
     jwt_secret_file: StrPath | None = None, jwt_key_file: StrPath | None = None, jwks: str | None = None,

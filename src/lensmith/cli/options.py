@@ -183,7 +183,8 @@ def _default(field: FieldInfo) -> Any:
     if field.is_required():
         return None
     if isinstance(field.default, tuple):
-        return ":".join(f"{part:g}" for part in field.default) or None
+        names = all(isinstance(part, str) for part in field.default)
+        return (",".join(field.default) if names else ":".join(f"{part:g}" for part in field.default)) or None
     return field.default
 
 

@@ -35,6 +35,11 @@ def parse_names(value: Any) -> Any:
     return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
 
+def as_text(value: Any) -> str:
+    """A setting's value as a flag or a variable has it: names with commas between them."""
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
 def without_password(uri: str) -> str:
     """A URI without its password, for logs and records; the user's name stays in it."""
     return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1@", uri)

@@ -6,6 +6,7 @@ best.pt ─► graphs ─► each answers validation images ─► parity with P
 
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -23,9 +24,12 @@ from lensmith.bundle.golden import Golden
 from lensmith.config import ExportSettings
 from lensmith.core import machine
 from lensmith.core.files import replace_directory, staging_directory
+from lensmith.core.machine import allowed_cores
 from lensmith.core.result import Result, plain
+from lensmith.core.threads import map_in_order
 from lensmith.core.version import installed_versions
-from lensmith.data.scan import Part
+from lensmith.data.scan import Part, Sample
+from lensmith.errors import ImageError
 from lensmith.evaluation import confidence
 from lensmith.evaluation.evaluation import Evaluation
 from lensmith.evaluation.metrics import Ints, bootstrap, measure
@@ -40,6 +44,7 @@ from lensmith.exporting.parity import Parity
 from lensmith.exporting.samples import evenly_spaced, features_of, stratified
 from lensmith.exporting.select_engine import max_drop_pp, select_engine, teacher_of
 from lensmith.imaging.decoding import read
+from lensmith.imaging.formats import format_of
 from lensmith.imaging.preprocessing import preprocess
 from lensmith.inference.classifier import Classifier
 from lensmith.inference.engine import open_graph

@@ -1,6 +1,6 @@
 """Uploads stored for labelling: their layout in a folder that several processes may share.
 
-    FOLDER/2026-11-26/STEM.jpg|png    the upload, unchanged, metadata included
+    FOLDER/2026-11-26/STEM.jpg, .png … the upload, unchanged, metadata included
                       STEM.json       the answer, the reason for storing it, and its true label after feedback
 
 STEM is the SHA-256 of the request's identifier, cut to 32 digits, and the image's index in its request: identifiers
@@ -23,14 +23,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lensmith.core.files import atomic_write
 from lensmith.core.locks import locked
+from lensmith.imaging.formats import FORMATS, identify
 
 Reason = Literal["unsure", "odd", "random"]
 
-SUFFIXES = (".jpg", ".png")
+SUFFIXES = tuple(each.suffixes[0] for each in FORMATS.values())
+"""Suffixes of stored images; each has that of its content."""
 ABANDONED_S = 3600.0
 """Age in seconds at which an incomplete upload is abandoned."""
 
-_PNG = b"\x89PNG"
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _SIDECAR = re.compile(r"[0-9a-f]{32}-\d{1,9}\.json")
 
@@ -111,7 +112,8 @@ def store(folder: Path, upload: Upload, encoded: bytes) -> int:
             return 0
         for suffix in (".json", *SUFFIXES):  # in this order, so that an incomplete upload is never found
             sidecar.with_suffix(suffix).unlink(missing_ok=True)
-    image = day / (stem + SUFFIXES[encoded.startswith(_PNG)])
+    form = identify(encoded)
+    image = day / (stem + (form.suffixes[0] if form else SUFFIXES[0]))
     content = upload.model_dump_json().encode()
     _write(image, encoded)
     try:

@@ -221,7 +221,7 @@ def _unreadable(form: ImageFormat, error: Exception, max_pixels: int) -> ImageEr
         return _too_many_pixels(f"{int(found[0]):,}" if found else "more", max_pixels)
     return ImageError(
         "A complete image file was expected.",
-        f"It is {form.name}, but damaged, truncated, or of a rare kind.",
+        f"It cannot be decoded (the {form.name} is damaged, truncated, or of a rare kind).",
         "Replace or remove it, or save it again as JPEG or PNG.",
     )
 

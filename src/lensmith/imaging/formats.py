@@ -143,16 +143,16 @@ def identify(encoded: bytes) -> ImageFormat | None:
 
 
 def describe(encoded: bytes) -> str:
-    """What the bytes are, from their beginning, in words that follow `It is`."""
+    """What the bytes are, from their beginning, as a sentence's end: `it is PostScript`."""
     if form := identify(encoded):
-        return form.name
+        return f"it is {form.name}"
     if encoded[4:8] == b"ftyp":
-        return "a video"
+        return "it is a video"
     start = encoded[:HEAD_BYTES].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for mark, name in _OTHERS:
         if encoded.startswith(mark) or start.startswith(mark.lower()):
-            return name
-    return "no image: its first bytes are those of no image format" if encoded else "empty"
+            return f"it is {name}"
+    return "its first bytes are those of no image format" if encoded else "it is empty"
 
 
 @cache
@@ -169,10 +169,10 @@ def require_format(encoded: bytes) -> ImageFormat:
     """
     form = identify(encoded)
     if form is None or (encoded[8:10] == b"CR" and form.key == "tiff"):
-        what = "a camera raw file (CR2)" if form else describe(encoded)
+        what = "it is a camera raw file (CR2)" if form else describe(encoded)
         raise ImageError(
             f"An image was expected ({names(available())}).",
-            f"It is {what}.",
+            f"It cannot be decoded ({what}).",
             "Replace or remove it, or save it as JPEG.",
         )
     if not is_available(form):

@@ -29,6 +29,7 @@ class LambdaHandler:
         SettingsError: a setting is unusable.
         BundleError: the bundle is damaged, or answers differently from the exporter.
         ServiceError: nothing checks who calls.
+        MissingPackageError: HEIC is among the formats, and its decoder is not installed.
     """
 
     def __init__(self, bundle: str | PathLike[str], base_path: str = "/", **settings: Any) -> None:
@@ -37,12 +38,14 @@ class LambdaHandler:
         from lensmith.serving.app import create_app
         from lensmith.serving.auth.jwt import Authenticator
         from lensmith.serving.execution.model_manager import ModelManager
+        from lensmith.serving.formats import require_decoders
         from lensmith.serving.metrics import drop_foreign_folder
 
         # One thread per core all the same, for the images of a batch. Batching is not measured, as that would prolong
         # every cold start.
         ours = {"deadline_ms": DEADLINE_MS, "batching": "off"}
         resolved = ServeSettings.resolve({"bundle": bundle, **settings}, ours)
+        require_decoders(resolved)
         if not resolved.insecure and Authenticator.of(resolved) is None:
             raise ServiceError(
                 "Authentication was expected, as whoever may call the function's address gets in.",

@@ -54,7 +54,8 @@ def start_service(bundle: str | os.PathLike[str], port: int = 0, **settings: Any
     """
     given = {"port": port, **settings}
     flags = [
-        f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
+        f"--{name.replace('_', '-')}"
+        + ("" if value is True else f"={','.join(value) if isinstance(value, tuple) else value}")
         for name, value in given.items()
         if value is not False
     ]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from lensmith.config import ServeSettings
 from lensmith.serving.execution.model_manager import ModelManager
+from lensmith.serving.formats import formats_note, require_decoders
 from lensmith.serving.metrics import drop_foreign_folder, shared_metrics_folder
 from lensmith.serving.metrics.logs import logging_as, require_log_file
 from lensmith.serving.rollout.sidecar import follow_registry, pull_bundle
@@ -32,12 +33,14 @@ ANNOUNCE_S = 1.0
 def serve(settings: ServeSettings) -> None:
     """Verify the bundle, warm up, answer over HTTP until SIGTERM or SIGINT, and finish the requests under way.
 
-    Prints `lensmith serving NAME on URL` to standard output once it is ready.
+    Prints `lensmith serving NAME on URL` to standard output once it is ready, and in a second line formats that the
+    model was trained on and the service does not take.
 
     Raises:
         BundleError: the bundle is damaged or answers differently from the exporter.
         RegistryError: the registry names the bundle, and cannot be reached or has no such model.
         ServiceError: the address is taken, or the service would be open to anybody.
+        MissingPackageError: HEIC is among the formats, and its decoder is not installed.
     """
     _open_standard_streams()
     require_decoders(settings)
@@ -64,7 +67,7 @@ def serve(settings: ServeSettings) -> None:
                 resources.enter_context(shared_metrics_folder())
                 from lensmith.serving.server.supervisor import Supervisor
 
-                Supervisor(settings, listeners, lambda name: _announce(name, listeners[0]), channel).run()
+                Supervisor(settings, listeners, lambda name, note: _announce(name, listeners[0], note), channel).run()
 
 
 def _serve_alone(settings: ServeSettings, listeners: list[socket.socket], loading: Future[ModelManager]) -> None:
@@ -72,16 +75,20 @@ def _serve_alone(settings: ServeSettings, listeners: list[socket.socket], loadin
 
     def ready(service: Service) -> None:
         service.hot_reload.on_hangup()
-        _announce(service.models.active.name, listeners[0])
+        active = service.models.active
+        _announce(active.name, listeners[0], formats_note(active.trained_formats, settings.formats))
 
     Server(loading.result(), settings, listeners, ready).serve_until_stopped()
 
 
-def _announce(name: str, listener: socket.socket) -> None:
-    """Print name and address; a reader that is gone, stalled or full costs this line only, and the log tells."""
+def _announce(name: str, listener: socket.socket, note: str) -> None:
+    """Print name and address, and a note in a second line.
+
+    A reader that is gone, stalled or full costs these lines only, and the log tells.
+    """
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    line = f"lensmith serving {name} on http://{shown}:{port}"
+    line = "\n".join(filter(None, [f"lensmith serving {name} on http://{shown}:{port}", note]))
 
     def write() -> None:
         try:

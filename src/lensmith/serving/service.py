@@ -55,9 +55,7 @@ class Service:
         )
         split = self.rollout.split if self.rollout else None
         self.feedback = Feedback(models, settings, self.telemetry.registry, split)
-        self.predictor = Predictor(
-            models, self.admission, self.telemetry, self.feedback, split, self.uploads.limits
-        )
+        self.predictor = Predictor(models, self.admission, self.telemetry, self.feedback, split, self.uploads.limits)
         self.hot_reload = HotReload(models, self.admission, self.telemetry)
         self._quota = quota
 

@@ -1,14 +1,12 @@
 """Uploads: the images of a request, read within their limits from a raw body or a multipart form."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect, Request
 
 from lensmith.config import ServeSettings
-from lensmith.errors import MissingPackageError
-from lensmith.imaging.formats import FORMATS, HEIC_EXTRA, describe, identify, is_available, names
+from lensmith.imaging.formats import FORMATS, describe, identify, names
 from lensmith.serving.execution.admission import STEP_BYTES, UploadShare
 from lensmith.serving.multipart import FormError, read_files
 from lensmith.serving.problems import ProblemError
@@ -39,10 +37,10 @@ class UploadLimits:
         form = identify(encoded)
         if form is not None and form.key in self.formats:
             return
-        wanted = f"An image was expected ({names(self.formats)})."
+        wanted = f"An image was expected in one of these formats: {names(self.formats)}."
         if not encoded:
             raise ProblemError("no-image", f"{wanted} The body is empty.")
-        arrived = f"{wanted} This is {describe(encoded)}. Save it as {FORMATS[self.formats[0]].name}"
+        arrived = f"{wanted} This is none of them: {describe(encoded)}. Save it as {FORMATS[self.formats[0]].name}"
         if form is not None:
             arrived += f", or start the service with --formats {','.join((*self.formats, form.key))}"
         raise ProblemError("not-jpeg-or-png", f"{arrived}.")
@@ -68,38 +66,6 @@ def too_large(max_bytes: int, found: int | None = None, what: str = "An image") 
     )
 
 
-def formats_note(trained: Iterable[str], taken: Sequence[str]) -> str:
-    """A sentence about formats that a model was trained on and the service does not take; empty where there are none.
-
-    Args:
-        trained: keys of the formats of the training images.
-        taken: keys of the formats that the service takes.
-    """
-    trained = list(trained)
-    missing = [key for key in trained if key not in taken]
-    if not missing:
-        return ""
-    return (
-        f"The model was trained on {names(trained)}; the service takes {names(taken)}. "
-        f"--formats {','.join((*taken, *missing))} takes all of them."
-    )
-
-
-def require_decoders(settings: ServeSettings) -> None:
-    """Refuse formats in the settings whose decoder is not installed.
-
-    Raises:
-        MissingPackageError: HEIC without its extra.
-    """
-    for key in settings.formats:
-        if not is_available(FORMATS[key]):
-            raise MissingPackageError(
-                f"A decoder was expected for each of --formats {','.join(settings.formats)}.",
-                f"That of {FORMATS[key].name} is not installed.",
-                f"Install it with: pip install '{HEIC_EXTRA}'",
-            )
-
-
 class UploadReader:
     """Reads request bodies within the limits of the settings on bytes, images and time."""
 
@@ -118,7 +84,7 @@ class UploadReader:
 
         Raises:
             ProblemError: larger than allowed (before it is read, where the length was announced), none there, of no
-                format that is taken, by its first bytes whatever the content type says, too slow, or no memory left for it.
+                format that is taken (by its first bytes, whatever the content type says), too slow, or no memory left.
             ClientDisconnect: the client left while sending.
         """
         if is_form(request):

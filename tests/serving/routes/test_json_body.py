@@ -10,6 +10,7 @@ from lensmith.serving.problems import ProblemError
 from lensmith.serving.routes.instances import Instances
 from lensmith.serving.routes.json_body import Strict, Whole, image_from_base64, json_limit, parse, schema_of
 from lensmith.serving.routes.open_inference_schema import InferRequest
+from lensmith.serving.upload import UploadLimits
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -43,11 +44,11 @@ def test_an_image_of_the_largest_size_fits_into_the_limit_of_a_json_body() -> No
 @pytest.mark.parametrize("strange", ["\n", " ", "=", "A", "_", "ä", "\0"])
 def test_base64_is_taken_as_its_standard_has_it(strange: str) -> None:
     good = base64.b64encode(PNG).decode()
-    assert image_from_base64(good, 8) == PNG
+    assert image_from_base64(good, UploadLimits(8)) == PNG
     with pytest.raises(ProblemError):
-        image_from_base64(good + strange, 100)
+        image_from_base64(good + strange, UploadLimits(100))
     with pytest.raises(ProblemError) as caught:
-        image_from_base64(good, 7)
+        image_from_base64(good, UploadLimits(7))
     assert caught.value.kind == "too-large"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from lensmith.config import DeploySettings, ServeSettings
+from lensmith.config.values import as_text
 from lensmith.errors import SettingsError
 
 Files: TypeAlias = Mapping[str, str | Path]
@@ -73,4 +74,4 @@ class Deployment:
         fields = {name: field.default for name, field in ServeSettings.model_fields.items() if name not in _RESERVED}
         changed = {name: getattr(self.serve, name) for name in fields if getattr(self.serve, name) != fields[name]}
         values = {"log_format": "json", **changed}
-        return {f"LENSMITH_SERVE_{name.upper()}": str(value) for name, value in sorted(values.items())}
+        return {f"LENSMITH_SERVE_{name.upper()}": as_text(value) for name, value in sorted(values.items())}

@@ -42,6 +42,8 @@ def image_files(
     settings = deployment.settings
     if bundle and any(record.engine == "openvino" and record.graph for record in bundle.manifest.engines):
         extras = (*extras, "openvino")
+    if "heic" in deployment.serve.formats:
+        extras = (*extras, "heic")
     wheel = settings.wheel
     if wheel and wheel.suffix != ".whl":
         raise OutputError(

@@ -13,7 +13,11 @@ FORM_BYTES = 65_536
 
 PROXY_PROBLEMS = {
     404: ("not-found", "There is nothing here for you; GET /openapi.json lists what there is."),
-    413: ("too-large", "The body is larger than is read here; GET /model says how large an image may be."),
+    413: (
+        "too-large",
+        "The body is larger than is read here (client_max_body_size, by the setting max_bytes of `lensmith serve`); "
+        "GET /model says how large an image may be.",
+    ),
     500: ("internal-error", "The proxy failed. The identifier of the request leads to its line in the log."),
     502: ("not-ready", "No replica answers at present. Ask again in a moment."),
     504: ("expired", "No replica answered in time. Ask again in a moment."),

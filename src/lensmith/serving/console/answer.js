@@ -45,7 +45,7 @@ function row({ label, confidence }) {
   return element;
 }
 
-const COLOUR = { Inference: 1, Service: 1, Decoding: 2, Waiting: 3, Network: 4 };
+const COLOUR = { Inference: 1, Service: 1, Decoding: 2, Waiting: 3, Network: 4, "Scaling down here": 5 };
 
 // times: title, and stages as [name, milliseconds] that make up the whole.
 function showTimes({ title, stages }) {

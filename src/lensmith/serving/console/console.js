@@ -29,7 +29,9 @@ async function showModel() {
 
 function describe(model) {
   limits.threshold = model.abstention?.threshold ?? null;
+  limits.formats = model.formats;
   limits.maxBytes = model.max_bytes;
+  limits.shortestPx = model.shortest_px;
   limits.maxImages = model.max_images;
   offerLabels(model.labels);
   byId("model").replaceChildren(
@@ -39,7 +41,7 @@ function describe(model) {
   const classes = all ? named : `${model.labels.length.toLocaleString("en")} classes, among them ${named}`;
   byId("lead").textContent = `This model tells apart ${classes}.`;
   const hint = byId("limits"); // gone once a picture is there
-  if (hint) hint.textContent = `JPEG or PNG, at most ${bytes(model.max_bytes)}; several at once if you like`;
+  if (hint) hint.textContent = `Large pictures and other formats are sent as JPEG, at most ${bytes(model.max_bytes)}; several at once if you like`;
 }
 
 guard(async () => {

@@ -33,7 +33,7 @@ export function takePictures(take) {
   });
 }
 
-export function showPicture({ file, url }) {
+export function showPicture({ file, sent, url }) {
   preview.onload = () => {
     preview.classList.toggle("tiny", Math.max(preview.naturalWidth, preview.naturalHeight) < 128);
     shown(true);
@@ -41,8 +41,11 @@ export function showPicture({ file, url }) {
   preview.onerror = () => shown(false);
   preview.alt = file.name;
   preview.src = url;
-  byId("hint").textContent = `${file.name} · ${bytes(file.size)} · click, drop or paste for another`;
+  const made = sent && sent !== file ? `, sent as ${format(sent)} of ${bytes(sent.size)}` : "";
+  byId("hint").textContent = `${file.name} · ${bytes(file.size)}${made} · click, drop or paste for another`;
 }
+
+const format = ({ type }) => type.replace("image/", "").toUpperCase();
 
 function shown(picture) {
   preview.hidden = !picture;

@@ -69,6 +69,7 @@ class LoadedModel:
     Attributes:
         identity: name and version.
         labels: class names; a class ID is an index into them.
+        trained_formats: keys of the formats of the training images; empty where the bundle has none.
         input_shape: shape of one prepared image, (3, S, S).
     """
 
@@ -78,6 +79,7 @@ class LoadedModel:
         self.path = path
         self.identity = named or ModelVersion(manifest.name, manifest.version)
         self.labels = manifest.labels
+        self.trained_formats = tuple(manifest.formats)
         self._max_pixels = max_pixels
         # Only drift scores need them, so a bundle without a reference costs no time and no memory.
         self._known = classifier.bundle.image_hashes() if manifest.reference is not None else None

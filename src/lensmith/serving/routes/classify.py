@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
+from lensmith.imaging.formats import FORMATS
 from lensmith.imaging.preprocessing import shortest_side_px
 from lensmith.serving.execution.loaded_model import LoadedModel, TimedPrediction
 from lensmith.serving.problems import ProblemError, documented
@@ -81,7 +82,7 @@ def add_classify(app: FastAPI, service: Service) -> None:
         )
 
     for path, handler, answer, body in (
-        ("/predict", predict, PredictResponse, _ONE),
+        ("/predict", predict, PredictResponse, _one(service.settings.formats)),
         ("/predict/batch", batch, BatchPredictResponse, _MANY),
     ):
         add_fast_route(app, path, handler, answer, PREDICT_FAILURES, parameters=_PARAMETERS, requestBody=body)
@@ -174,11 +175,19 @@ def form_of(content: Any) -> dict[str, Any]:
     return {"schema": {"type": "object", "required": [FIELD], "properties": {FIELD: content}}}
 
 
-_ONE = {
-    "required": True,
-    "description": f"The image itself, or a form with the image in the field `{FIELD}`.",
-    "content": {"multipart/form-data": form_of(BINARY["schema"]), "image/*": BINARY},
-}
+def image_bodies(formats: Sequence[str]) -> dict[str, Any]:
+    """OpenAPI entries of bodies that are an image of one of these formats."""
+    return dict.fromkeys((FORMATS[key].mime for key in formats), BINARY)
+
+
+def _one(formats: Sequence[str]) -> dict[str, Any]:
+    return {
+        "required": True,
+        "description": f"The image itself, or a form with the image in the field `{FIELD}`.",
+        "content": {"multipart/form-data": form_of(BINARY["schema"]), **image_bodies(formats)},
+    }
+
+
 _MANY = {
     "required": True,
     "description": f"A form with images in the field `{FIELD}`, which may occur several times.",

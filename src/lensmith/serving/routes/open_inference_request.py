@@ -12,7 +12,7 @@ import numpy as np
 from lensmith.imaging.preprocessing import Tensor
 from lensmith.serving.execution.loaded_model import LoadedModel
 from lensmith.serving.problems import ProblemError
-from lensmith.serving.routes.json_body import image_from_base64, json_limit, parse, require_fitting
+from lensmith.serving.routes.json_body import image_from_base64, json_limit, parse
 from lensmith.serving.routes.open_inference_schema import (
     CLASS_ID,
     LABEL,
@@ -21,6 +21,7 @@ from lensmith.serving.routes.open_inference_schema import (
     InferRequest,
     TensorInput,
 )
+from lensmith.serving.upload import UploadLimits
 
 MAX_VALUES = 1_000_000
 """Largest number of values in a JSON part: six tensors of 3 × 224 × 224. More are sent in binary."""
@@ -63,7 +64,9 @@ class ParsedRequest:
         return max([1, *(each.classes for each in self.outputs)])
 
 
-def read(body: bytes, json_bytes: int | None, model: LoadedModel, max_images: int, limits: UploadLimits) -> ParsedRequest:
+def read(
+    body: bytes, json_bytes: int | None, model: LoadedModel, max_images: int, limits: UploadLimits
+) -> ParsedRequest:
     """Read and validate an inference request, as far as possible before an image is decoded.
 
     Args:

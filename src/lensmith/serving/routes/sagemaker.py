@@ -7,8 +7,17 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
+from lensmith.config import ServeSettings
 from lensmith.serving.problems import ProblemError
-from lensmith.serving.routes.classify import BINARY, TOP_K, batch_response, form_of, prediction_response, read_top_k
+from lensmith.serving.routes.classify import (
+    BINARY,
+    TOP_K,
+    batch_response,
+    form_of,
+    image_bodies,
+    prediction_response,
+    read_top_k,
+)
 from lensmith.serving.routes.fast_path import PREDICT_FAILURES, add_fast_route
 from lensmith.serving.routes.health import add_readiness_probe
 from lensmith.serving.routes.instances import answer_instances, instances_schema, read_instances
@@ -61,7 +70,7 @@ def add_sagemaker(app: FastAPI, service: Service) -> None:
         PredictResponse | BatchPredictResponse,
         sorted([*PREDICT_FAILURES, 406]),
         parameters=_PARAMETERS,
-        requestBody=_body(service.settings.max_images),
+        requestBody=_body(service.settings),
     )
 
 
@@ -82,13 +91,14 @@ _PARAMETERS = [
 ]
 
 
-def _body(max_images: int) -> dict[str, Any]:
-    files = {"type": "array", "minItems": 1, "maxItems": max_images, "items": BINARY["schema"]}
+def _body(settings: ServeSettings) -> dict[str, Any]:
+    files = {"type": "array", "minItems": 1, "maxItems": settings.max_images, "items": BINARY["schema"]}
     return {
         "required": True,
         "content": {
-            **dict.fromkeys(("image/jpeg", "image/png", "application/x-image"), BINARY),
-            "application/json": {"schema": instances_schema(max_images)},
+            **image_bodies(settings.formats),
+            "application/x-image": BINARY,
+            "application/json": {"schema": instances_schema(settings.max_images)},
             "multipart/form-data": form_of(files),
         },
     }

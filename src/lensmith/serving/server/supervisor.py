@@ -104,19 +104,19 @@ class ModelSwap:
 class Supervisor:
     """Runs `settings.workers` worker processes. Made and run within `shared_metrics_folder`.
 
-    `announce` is called with the model's name once all are ready for the first time.
+    `announce` is called with the model's name and a note on its formats once all are ready for the first time.
     """
 
     def __init__(
         self,
         settings: ServeSettings,
         listeners: list[socket.socket],
-        announce: Callable[[str], None],
+        announce: Callable[[str, str], None],
         channel: SidecarChannel | None = None,
     ) -> None:
         self._settings = settings
         self._listeners = listeners
-        self._announce: Callable[[str], None] | None = announce
+        self._announce: Callable[[str, str], None] | None = announce
         self._group = WorkerGroup(settings, listeners, channel)
         self._signals = SignalInbox()
         use_value_class()
@@ -166,7 +166,7 @@ class Supervisor:
         match message.kind:
             case "ready":
                 sender.ready = True
-                self._handle_ready(message.value)
+                self._handle_ready(*message.value)
             case "failed" if self._announce:  # the first start
                 raise message.value
             case "failed" if self._is_swapping(sender):
@@ -176,14 +176,14 @@ class Supervisor:
             case "swap":
                 self._start_swap(Path(message.value), sender)
 
-    def _handle_ready(self, model: ModelVersion) -> None:
+    def _handle_ready(self, model: ModelVersion, note: str) -> None:
         """Announce the first generation, or let a new one take over, once its last worker is ready."""
         wanted = self._swap.generation if self._swap else self._group.generation
         newest = [each for each in self._group.workers if each.generation == wanted]
         if len(newest) < self._settings.workers or not all(each.ready for each in newest):
             return
         if self._announce:
-            self._announce(model.name)
+            self._announce(model.name, note)
             self._announce = None
         elif self._swap is not None:
             swap, self._swap = self._swap, None

@@ -22,6 +22,7 @@ from lensmith.errors import LensmithError
 from lensmith.rollout.sidecar_channel import SidecarChannel
 from lensmith.serving.execution.loaded_model import ModelVersion
 from lensmith.serving.execution.model_manager import ModelManager
+from lensmith.serving.formats import formats_note
 from lensmith.serving.metrics import SHARED_FOLDER
 from lensmith.serving.metrics.logs import logging_as
 
@@ -41,9 +42,9 @@ GAUGES_S = 1.0
 class Message:
     """A message between the supervisor and a worker.
 
-    A worker sends `ready` (with a ModelVersion) or `failed` (with the error). It may ask for a `swap` (with a bundle's
-    path), and is answered with `swapped` (a ModelVersion, or an error) once other workers have replaced it. The
-    supervisor sends `released` where a worker that was asked to stop need not accept connections any longer, and
+    A worker sends `ready` (with a ModelVersion and a note) or `failed` (with the error). It may ask for a `swap` (with
+    a bundle's path), and is answered with `swapped` (a ModelVersion, or an error) once other workers have replaced it.
+    The supervisor sends `released` where a worker that was asked to stop need not accept connections any longer, and
     `force_shutdown` to cut off unfinished requests after SIGTERM.
     """
 
@@ -101,7 +102,9 @@ class SupervisorLink:
         threading.Thread(target=self._listen, name="supervisor", daemon=True).start()
         # The loop itself holds only weak references.
         self._tasks = [self._loop.create_task(work) for work in (self._beat(), self._update_gauges())]
-        self._connection.send(Message("ready", self._service.models.active.identity))
+        active = self._service.models.active
+        note = formats_note(active.trained_formats, self._service.settings.formats)
+        self._connection.send(Message("ready", (active.identity, note)))
 
     def _listen(self) -> None:
         while True:
