@@ -197,7 +197,8 @@ def _elsewhere(path: object) -> str:
     return "name another path (`lensmith VERB --help` lists the options)"
 
 
-_NO_MEMORY = ("Failed to allocate memory", "std::bad_alloc")  # ONNX Runtime, whose exceptions have no common class
+_NO_MEMORY = ("Failed to allocate memory", "std::bad_alloc", "can't allocate memory", "out of memory")
+"""Signs in messages of ONNX Runtime and torch, whose exceptions have no common class."""
 
 _REMEDIES = {
     errno.ENOSPC: "Free some space, or {elsewhere}; then run the same command again.",

@@ -29,7 +29,7 @@ from lensmith.training.microbatch import memory
 from lensmith.training.microbatch.distributed import World
 from lensmith.training.models import backbone
 from lensmith.training.models.backbone import Network
-from lensmith.training.oom_advice import Advice, what_fits
+from lensmith.training.oom_advice import what_fits
 from lensmith.training.result import RunResult
 from lensmith.training.run_dir import diff
 from lensmith.training.run_dir.lock import locked_run
@@ -124,24 +124,28 @@ class Trainer:
         device = device_of(settings, world)
         if world.size > 1:
             torch.manual_seed(settings.seed + world.rank)
-        loop = EpochLoop(run, network, device, world)
-        world.broadcast([*loop.learner.model.parameters(), *loop.learner.model.buffers()])
-        if resumes:
-            loop.checkpointer.restore()
-        if deadline is not None:
-            position, (started, end_s) = loop.context.state.position, deadline
-            position.end_s, position.elapsed_s = end_s, time.monotonic() - started
+        loop: EpochLoop | None = None
         try:
+            loop = EpochLoop(run, network, device, world)
+            world.broadcast([*loop.learner.model.parameters(), *loop.learner.model.buffers()])
+            if resumes:
+                loop.checkpointer.restore()
+            if deadline is not None:
+                position, (started, end_s) = loop.context.state.position, deadline
+                position.end_s, position.elapsed_s = end_s, time.monotonic() - started
             loop.train_epochs()
             return
-        except memory.TooLargeError as error:
-            too_large = error.with_traceback(None)  # which would hold on to the memory
-        advice = Advice(too_large.remedy)
-        if world.size == 1:
-            advice = what_fits(loop.learner, settings, len(run.images.labels))
-        if world.is_rank_zero:
-            needs = find_needs(loop.learner, loop.cap_bytes, loop.context.state.position.step, advice.settings)
-            atomic_write(run.path / NEEDS, json.dumps(needs.as_dict(), indent=2) + "\n")
+        except Exception as error:
+            too_large = memory.as_too_large(error)
+            if too_large is None:
+                raise
+        if loop is None:
+            raise too_large
+        _write_needs(run, loop, {})  # before the trials, as libraries may crash where memory is this short
+        if world.size > 1:
+            raise too_large
+        advice = what_fits(loop.learner, settings, len(run.images.labels))
+        _write_needs(run, loop, advice.settings)
         raise memory.TooLargeError(too_large.expected, too_large.arrived, advice.sentence)
 
     def _train(self, run: Run, network: Network | None = None, deadline: tuple[float, float] | None = None) -> None:
@@ -214,6 +218,14 @@ def device_of(settings: TrainSettings, world: World) -> torch.device:
             "Use one of them, or let lensmith choose; `lensmith doctor` tells more.",
         )
     return torch.device(name)
+
+
+def _write_needs(run: Run, loop: EpochLoop, fits: Mapping[str, Any]) -> None:
+    """Write RUN/needs.json on rank 0, with the settings that fit here, by name."""
+    if loop.learner.world.is_rank_zero:
+        memory.release(loop.learner.device)
+        needs = find_needs(loop.learner, loop.cap_bytes, loop.context.state.position.step, fits)
+        atomic_write(run.path / NEEDS, json.dumps(needs.as_dict(), indent=2) + "\n")
 
 
 @contextmanager

@@ -54,6 +54,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
 
 
+def as_too_large(error: Exception) -> TooLargeError | None:
+    """An error of a training as the one to report, without the traceback, which pins tensors; None: another kind."""
+    if isinstance(error, TooLargeError):
+        return error.with_traceback(None)
+    if not is_out_of_memory(error):
+        return None
+    return TooLargeError(
+        "Memory for the network and what trains it was expected.",
+        f"There is not enough ({first_line(error)}).",
+        "Use smaller images, a smaller model, or a machine with more memory.",
+    )
+
+
 def release(device: torch.device) -> None:
     """Return all unused memory to the device or the system, and on a CPU keep returning it from now on.
 

@@ -14,6 +14,7 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
+from lensmith.training.microbatch.memory import is_out_of_memory
 from lensmith.training.models import depthwise
 from lensmith.training.models.backbone import evaluating
 from lensmith.training.models.depthwise import CONVOLUTIONS, convolve
@@ -34,7 +35,12 @@ class BatchNormFolding:
         on_cpu = next(model.parameters()).device.type == "cpu"
         self._depthwise = [module for module in model.modules() if on_cpu and depthwise.is_supported(module)]
         if any(type(module) in _NORMS for module in model.modules()):
-            self._find(model, image_size)
+            try:
+                self._find(model, image_size)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._pairs = []  # folding saves memory later, but finding the pairs takes two images at once
 
     def fold(self) -> int:
         """Fold BatchNorm layers that are in evaluation mode now, and unfold the others; returns the number folded."""
