@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from lensmith.config import TrainSettings
-from lensmith.training import checkpointing, end_of_epoch, launch, worker
+from lensmith.data.scan import ImageSet
+from lensmith.training import checkpointing, end_of_epoch, launch, trainer, worker
 from lensmith.training.learner import Learner
 from lensmith.training.run_dir import checkpoint
 from lensmith.training.run_dir.run import Run
@@ -93,6 +94,24 @@ def _equal(first: Any, second: Any) -> bool:
     if isinstance(first, (list, tuple)):
         return len(first) == len(second) and all(map(_equal, first, second))
     return bool(first == second)
+
+
+@pytest.fixture
+def lose(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], None]:
+    """Makes files of a run's images unreadable when they have been checked, and the run has not begun."""
+
+    def later(paths: list[str]) -> None:
+        plain = trainer._images
+
+        def checked(settings: TrainSettings) -> ImageSet:
+            images = plain(settings)
+            for path in paths:
+                (images.root / path).write_bytes(b"broken")
+            return images
+
+        monkeypatch.setattr(trainer, "_images", checked)
+
+    return later
 
 
 @pytest.fixture

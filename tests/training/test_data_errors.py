@@ -216,11 +216,12 @@ def test_classes_are_named_when_their_last_image_is_lost(faults: Callable[..., D
 
 
 @pytest.mark.usefixtures("_forked_ranks")
-def test_what_any_of_several_processes_cannot_read_is_named_once(short: Any, colours: Path) -> None:
+def test_what_any_of_several_processes_cannot_read_any_more_is_named_once(
+    short: Any, colours: Path, lose: Callable[[list[str]], None]
+) -> None:
     training = prepare(colours, (5, 3, 2), 0).part("train")
     lost = [sample.path for sample in training if sample.path.startswith("green")]
-    for path in lost:
-        (colours / path).write_bytes(b"broken")
+    lose(lost)
     fitted = Trainer().start(short(data=colours, processes=2, epochs=2))
     assert sorted(line["path"] for line in events(fitted.run.path, "left_out")) == sorted(lost)
     assert [line["label"] for line in events(fitted.run.path, "class_left_out")] == ["green"]

@@ -188,11 +188,12 @@ def test_a_run_goes_on_where_its_engine_is_not(train: Train, monkeypatch: pytest
     assert Trainer().resume(tmp_path / "run").epochs == 3
 
 
-def test_unreadable_images_are_named_and_left_out(train: Train, colours: Path) -> None:
+def test_images_that_become_unreadable_are_named_and_left_out(
+    train: Train, colours: Path, lose: Callable[[list[str]], None]
+) -> None:
     parts = prepare(colours, (5, 3, 2), 0)
     lost = [parts.part("train")[0].path, parts.part("val")[0].path]
-    for path in lost:
-        (colours / path).write_bytes(b"broken")
+    lose(lost)
     fitted = train(data=colours, head_solver="auto", trainable_stages=0, epochs=2)
     assert [line["path"] for line in fitted.run.read_events("left_out")] == lost
     assert [line["images"] for line in fitted.run.read_events("epoch")] == [11]

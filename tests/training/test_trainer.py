@@ -75,25 +75,25 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(train: Tra
     assert not torch.equal(first, other)
 
 
-def test_corrupt_images_are_named_and_the_run_goes_on(
-    train: Train, colours: Path, capsys: pytest.CaptureFixture[str]
+def test_images_that_become_corrupt_are_named_and_the_run_goes_on(
+    train: Train, colours: Path, lose: Callable[[list[str]], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = prepare(colours, (5, 3, 2), 0)
     lost = [images.part(part)[0].path for part in images.parts]
-    for path in lost:
-        (colours / path).write_bytes(b"\x89PNG broken")
+    lose(lost)
     fitted = train(data=colours, epochs=2)
     named = fitted.run.read_events("left_out")
     assert [line["path"] for line in named] == lost[:2]  # once each, and the test part is not touched
-    assert all("decoded" in line["reason"] for line in named)
+    assert all("image" in line["reason"] for line in named)
     assert {line["images"] for line in fitted.run.history()} == {11}
     assert f"left out: {lost[1]}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("part", ["train", "val"])
-def test_a_part_without_a_readable_image_is_an_error_of_the_data(train: Train, colours: Path, part: Any) -> None:
-    for sample in prepare(colours, (5, 3, 2), 0).part(part):
-        (colours / sample.path).write_bytes(b"broken")
+def test_a_part_that_loses_all_its_images_is_an_error_of_the_data(
+    train: Train, colours: Path, part: Any, lose: Callable[[list[str]], None]
+) -> None:
+    lose([sample.path for sample in prepare(colours, (5, 3, 2), 0).part(part)])
     with pytest.raises(DataError, match=r"None of .* can.*lensmith data check"):
         train(data=colours)
 

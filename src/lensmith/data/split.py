@@ -22,6 +22,7 @@ from lensmith.core.result import Result
 from lensmith.core.text import listed
 from lensmith.data.copies import first_of_equals
 from lensmith.data.layout import LayoutName
+from lensmith.data.readable import without_unreadable
 from lensmith.data.scan import MANIFEST, PARTS, ImageSet, Part, scan
 from lensmith.errors import DataError, OutputError, SettingsError
 
@@ -60,7 +61,7 @@ class SplitResult(Result):
 
 
 def split(settings: SplitSettings) -> SplitResult:
-    """Write a manifest that assigns a part to every image; a split that the folder brings is used unchanged.
+    """Write a manifest that assigns a part to every readable image; a split that the folder brings is used unchanged.
 
     Raises:
         DataError: a folder that cannot be used.
@@ -74,7 +75,8 @@ def split(settings: SplitSettings) -> SplitResult:
             f"Name it {settings.out.with_suffix('.csv').name}.",
         )
     source = settings.folder
-    images = _split_if_needed(scan(source, manifest=False, layout=settings.layout), settings.ratio, settings.seed)
+    found = without_unreadable(scan(source, manifest=False, layout=settings.layout))
+    images = _split_if_needed(found, settings.ratio, settings.seed)
     manifest = settings.out or (source.parent if source.is_file() else source) / MANIFEST
     written = _write_manifest(manifest, _as_csv(images, manifest), settings.overwrite)
     counts: dict[str, int] = {part: len(images.part(part)) for part in images.parts}
@@ -94,14 +96,14 @@ def split(settings: SplitSettings) -> SplitResult:
 def prepare(path: str | os.PathLike[str], ratio: Ratio, seed: int, layout: LayoutName = "auto") -> ImageSet:
     """Read an image set with training and validation images; test images never become either.
 
-    A set without a split, or with training images alone, is split by `ratio`. One without validation images gets them
-    from the training images. Any other is unchanged.
+    Images that cannot be decoded are left out first. A set without a split, or with training images alone, is split by
+    `ratio`. One without validation images gets them from the training images. Any other is unchanged.
 
     Raises:
         DataError: a set that cannot be used, has no training images, or is too small to validate on.
         SettingsError: a ratio without a share for training.
     """
-    images = _split_if_needed(scan(path, layout=layout), ratio, seed)
+    images = _split_if_needed(without_unreadable(scan(path, layout=layout)), ratio, seed)
     return images if "val" in images.parts else _with_validation(images, seed)
 
 

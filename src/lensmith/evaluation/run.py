@@ -19,6 +19,7 @@ from lensmith.core.files import atomic_write
 from lensmith.core.progress import track
 from lensmith.core.text import listed
 from lensmith.core.version import installed_versions
+from lensmith.data.readable import without_unreadable
 from lensmith.data.scan import ImageSet, Sample, scan
 from lensmith.data.split import assign
 from lensmith.errors import DataError, OutputError
@@ -126,8 +127,17 @@ def _as_trained(images: ImageSet, bundle: Bundle) -> ImageSet:
     recipe = bundle.manifest.recipe
     if images.parts not in ((), ("train",)) or not {"split", "seed"} <= recipe.keys():
         return images
-    divided = assign(images, tuple(recipe["split"]), recipe["seed"])
-    return divided if divided.fingerprint == bundle.manifest.dataset.get("fingerprint") else images
+    dataset, ratio = bundle.manifest.dataset, tuple(recipe["split"])
+
+    def divided(found: ImageSet) -> ImageSet | None:
+        as_then = assign(found, ratio, recipe["seed"])
+        return as_then if as_then.fingerprint == dataset.get("fingerprint") else None
+
+    trained_on = divided(images)
+    # Only readable images were divided; all are decoded for it where there are more now.
+    if trained_on is None and len(images.samples) > sum(dataset.get("parts", {}).values()) > 0:
+        trained_on = divided(without_unreadable(images))
+    return trained_on or images
 
 
 def _pick(images: ImageSet, wanted: str) -> tuple[str, tuple[Sample, ...]]:

@@ -113,8 +113,14 @@ class BudgetPlan:
         return {**chosen, "end_s": self.end_s, "measured": asdict(self.measured)}
 
 
-def plan(settings: TrainSettings, images: ImageSet, device: torch.device) -> BudgetPlan:
+def plan(settings: TrainSettings, images: ImageSet, device: torch.device, spent_s: float = 0.0) -> BudgetPlan:
     """Choose what the settings leave open (image size, stages, epochs), so that the run ends within `time_budget`.
+
+    Args:
+        settings: the run's settings, with a time budget.
+        images: the readable images, in parts.
+        device: the device that trains.
+        spent_s: seconds of the budget that have passed before.
 
     Raises:
         SettingsError: the time is too short even for a head alone.
@@ -125,7 +131,7 @@ def plan(settings: TrainSettings, images: ImageSet, device: torch.device) -> Bud
     count, validation = len(images.part("train")), len(images.part("val"))
     sizes = _sizes(settings, images)
     measured = measure(settings, images, sizes[len(sizes) // 2], device)
-    spent_s = time.perf_counter() - started
+    spent_s += time.perf_counter() - started
     options = [_Option(budget_s, measured.at(size), count, validation, spent_s) for size in sizes]
     tried: list[tuple[_Option, int | None]] = [(one, settings.trainable_stages) for one in options]
     if settings.trainable_stages is None:

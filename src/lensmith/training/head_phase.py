@@ -40,10 +40,14 @@ def solve_head(context: TrainingContext, phase: Phase, inputs: PhaseInputs) -> N
         if context.interruption.received is not None and learner.world.size == 1:
             raise StoppedError
 
+    counts = Counter(
+        sample.label for row, sample in enumerate(images.part("train"))
+        if any(row not in rows.unreadable for rows in inputs.views)
+    )  # fmt: skip
     chosen = learner.world.on_rank_zero(
         lambda: fit_linear_probe(
-            inputs.views, labels, len(images.labels), validation, _task(context), context.run.settings, learner.device,
-            watch,
+            inputs.views, labels, len(images.labels), validation, _task(context, counts), context.run.settings,
+            learner.device, watch,
         )
     )  # fmt: skip
     learner.put_head(chosen.head)
@@ -59,11 +63,10 @@ def solve_head(context: TrainingContext, phase: Phase, inputs: PhaseInputs) -> N
         state.figures = Figures(chosen.seen, chosen.weight, chosen.loss_sum, chosen.correct, seconds + inputs.seconds)
 
 
-def _task(context: TrainingContext) -> Task:
-    """The loss to solve with: where classes are drawn equally often, they count equally instead."""
+def _task(context: TrainingContext, counts: Counter[int]) -> Task:
+    """The loss to solve with, for these training images by class; balanced draws become balanced class weights."""
     run, learner = context.run, context.learner
-    if run.settings.sampling == "shuffle":
+    if run.settings.sampling == "shuffle" and run.settings.class_weights == "none":
         return learner.task
-    counted = run.settings.model_copy(update={"sampling": "shuffle", "class_weights": "balanced"})
-    counts = Counter(sample.label for sample in run.images.part("train"))
-    return task_of(counted, run.images.labels, counts, learner.device, learner.network)
+    balanced = run.settings.model_copy(update={"sampling": "shuffle", "class_weights": "balanced"})
+    return task_of(balanced, run.images.labels, counts, learner.device, learner.network)

@@ -8,7 +8,7 @@ import torch
 from lensmith.core.machine import allowed_cores
 from lensmith.training.checkpointing import Checkpointer
 from lensmith.training.context import TrainingContext
-from lensmith.training.data_errors import SHOWN_FILES, DataErrors
+from lensmith.training.data_errors import DataErrors
 from lensmith.training.end_of_epoch import finish_epoch
 from lensmith.training.epoch_steps import run_epoch
 from lensmith.training.feature_source import FeatureSource, PhaseInputs, StoppedError
@@ -87,13 +87,6 @@ class EpochLoop:
         recorder.log(f"{self.context.run.settings.model} on {where}: {len(images.labels)} classes, {parts}")
         for note in images.remarks:
             recorder.log(note)
-        for path, reason in images.set_aside:
-            recorder.event("left_out", path=path, reason=reason)
-        for path, reason in images.set_aside[:SHOWN_FILES]:
-            recorder.log(f"left out: {path}: {reason}")
-        if len(images.set_aside) > SHOWN_FILES:
-            more = len(images.set_aside) - SHOWN_FILES
-            recorder.log(f"… and {more:,} more; all are named in {self.context.run.events}")
 
     def _train_phases(self) -> None:
         state, schedule = self.context.state, self.context.schedule

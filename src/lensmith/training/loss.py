@@ -122,7 +122,7 @@ def task_of(
     Args:
         settings: the run's settings.
         labels: class names, in order.
-        counts: number of training images by class number; none may be 0 where classes are balanced.
+        counts: number of training images by class number.
         device: the logits' device.
         student: the network that learns; needed where features are distilled.
 
@@ -146,6 +146,10 @@ def task_of(
 
 
 def balanced_class_weights(counts: Mapping[int, int], classes: int) -> Tensor:
-    """Class weights that make all classes count alike: float32 (C,), inverse to their number of training images."""
+    """Class weights that make all classes count alike: float32 (C,), inverse to their number of training images.
+
+    A class without an image has the weight 0, and the others count alike.
+    """
     images = torch.tensor([counts[number] for number in range(classes)], dtype=torch.float32)
-    return images.sum() / (classes * images)
+    present = images > 0
+    return torch.where(present, images.sum() / (present.sum() * images.clamp(min=1)), torch.zeros_like(images))

@@ -22,6 +22,7 @@ from lensmith.data.value_ranges import decide_ranges
 from lensmith.errors import DataError, RunError, SettingsError
 from lensmith.imaging.value_range import describe
 from lensmith.training import budget
+from lensmith.training.data_errors import SHOWN_FILES
 from lensmith.training.launch import launch
 from lensmith.training.loop import EpochLoop
 from lensmith.training.memory_needs import find_needs
@@ -33,6 +34,7 @@ from lensmith.training.oom_advice import what_fits
 from lensmith.training.result import RunResult
 from lensmith.training.run_dir import diff
 from lensmith.training.run_dir.lock import locked_run
+from lensmith.training.run_dir.recorder import Recorder
 from lensmith.training.run_dir.run import NEEDS, Run, default_folder, is_unbegun, require_free
 from lensmith.training.teacher import require_apart, require_value_ranges
 
@@ -63,7 +65,7 @@ class Trainer:
         started, deadline, world = time.monotonic(), None, self.world
         network: Network | None = None
         if settings.time_budget is not None:
-            plan = self._plan(settings)
+            plan = self._plan(settings, started)
             run, network = create_run(plan.settings)
             run.record("planned", **plan.as_dict())
             print(f"planned: {plan}", file=sys.stderr, flush=True)
@@ -157,7 +159,7 @@ class Trainer:
         else:
             self.run(run, network, deadline)
 
-    def _plan(self, settings: TrainSettings) -> budget.BudgetPlan:
+    def _plan(self, settings: TrainSettings, started: float) -> budget.BudgetPlan:
         if self.world.size > 1:
             raise SettingsError(
                 "One process was expected with a time budget.", f"{self.world.size} arrived.", "Leave one out."
@@ -165,7 +167,7 @@ class Trainer:
         require_free(settings.out or default_folder(settings))
         images = _images(settings)
         print("measuring what this machine can do in that time", file=sys.stderr, flush=True)
-        return budget.plan(settings, images, device_of(settings, self.world))
+        return budget.plan(settings, images, device_of(settings, self.world), time.monotonic() - started)
 
     @contextmanager
     def _locked(self, path: Path) -> Iterator[None]:
@@ -195,7 +197,21 @@ def create_run(settings: TrainSettings) -> tuple[Run, Network]:
     torch.manual_seed(settings.seed)
     network = backbone.build(settings, len(images.labels))
     network = replace(network, preprocessing=replace(network.preprocessing, value_ranges=value_ranges))
-    return Run.create(out, settings, images, network.preprocessing, network.provenance), network
+    run = Run.create(out, settings, images, network.preprocessing, network.provenance)
+    _name_left_out(run)
+    return run, network
+
+
+def _name_left_out(run: Run) -> None:
+    """Record the files that are left out of a new run, and name the first of them on standard error."""
+    left_out = run.images.set_aside
+    with Recorder(run.events if left_out else None, run.settings.epochs, 0) as recorder:
+        for path, reason in left_out:
+            recorder.event("left_out", path=path, reason=reason)
+        for path, reason in left_out[:SHOWN_FILES]:
+            recorder.log(f"left out: {path}: {reason}")
+        if len(left_out) > SHOWN_FILES:
+            recorder.log(f"… and {len(left_out) - SHOWN_FILES:,} more; all are named in {run.events}")
 
 
 def device_of(settings: TrainSettings, world: World) -> torch.device:
@@ -252,10 +268,13 @@ def _images(settings: TrainSettings) -> ImageSet:
     for found, wanted, what in ((total, 2, "images"), (training, 1, "training image")):
         short = [label for number, label in enumerate(images.labels) if found[number] < wanted]
         if short:
+            few = f"There are fewer in: {listed(short, 10)}."
+            left_out = [f"{path} ({reason.rstrip('.')})" for path, reason in images.set_aside]
             raise DataError(
-                f"Every class was expected to have at least {wanted} {what}.",
-                f"There are fewer in: {listed(short, 10)}.",
-                "Add images to these classes, or remove their folders.",
+                f"Every class was expected to have at least {wanted} {what} that can be read.",
+                f"{few} Left out are: {listed(left_out, SHOWN_FILES)}." if left_out else few,
+                "Add images to these classes, replace what cannot be read (`lensmith data check` names each), or "
+                "remove their folders.",
             )
     if settings.teacher is not None:
         require_apart(settings.teacher, images)

@@ -39,12 +39,13 @@ def test_what_was_made_is_opened(shared_colours: Path, tmp_path: Path) -> None:
     assert opened.images.fingerprint == opened.fingerprint
 
 
-def test_names_with_commas_quotes_and_newlines_survive(tmp_path: Path) -> None:
+def test_names_with_commas_quotes_and_newlines_survive(shared_colours: Path, tmp_path: Path) -> None:
+    picture = (shared_colours / "red" / "000.png").read_bytes()
     data = tmp_path / "data"
     for label in ('a "b", c', "line\nfeed", "ünï"):
         (data / label).mkdir(parents=True)
         for name in ("1,2.png", "x\ny.png", "z.png"):
-            (data / label / name).write_bytes(b"picture")
+            (data / label / name).write_bytes(picture)
     made = make(data, tmp_path / "run")
     assert Run.open(made.path).images.samples == made.images.samples
 

@@ -75,7 +75,7 @@ def fit_linear_probe(
     found: list[tuple[LinearHead, float]] = []
     if settings.head_solver in ("auto", "lbfgs"):
         found += fit_lbfgs(table, classes, task, score, watch)
-    smallest = min(Counter(labels.tolist()).values())
+    smallest = min(sum((Counter(truth.tolist()) for _, truth in table), Counter()).values()) // len(views)
     if settings.head_solver == "ncm" or (settings.head_solver == "auto" and score and smallest <= SMALL_CLASS):
         head, _ = nearest_mean(table, classes, None if validation is None else _score(validation, "loss", device))
         found.append((head, score(head) if score else 0.0))

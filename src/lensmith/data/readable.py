@@ -1,0 +1,76 @@
+"""Readable images: files that cannot be decoded leave a set before anything of it is split, counted or weighted.
+
+Names and sizes do not tell: a HEIC photo may be called .jpg, and a download may have been cut short. So every file is
+decoded once, at the smallest scale; the result is memoized on disk by the files' paths, sizes, times and inodes.
+"""
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from lensmith.core.machine import allowed_cores
+from lensmith.core.memoized import memoized_on_disk
+from lensmith.core.progress import track
+from lensmith.core.text import listed
+from lensmith.core.threads import map_in_order
+from lensmith.core.version import installed_versions
+from lensmith.data.scan import ImageSet, Sample, identity
+from lensmith.errors import DataError, ImageError
+from lensmith.imaging.decoding import decode, read
+
+SHOWN_FILES = 3
+"""Files that a warning names at most."""
+
+_DECODERS = ("lensmith", "pillow", "pillow-heif")
+"""Packages that decide what can be decoded."""
+
+
+def without_unreadable(images: ImageSet) -> ImageSet:
+    """The set without the images that cannot be decoded, which are added to `set_aside` and counted in a warning.
+
+    Raises:
+        DataError: not one image of the set, or of one of its parts, can be decoded.
+    """
+    depends_on = {"files": identity(images, images.samples), "versions": installed_versions(_DECODERS)}
+    # Numbers instead of paths, whose names need not be UTF-8.
+    found = memoized_on_disk("readable", depends_on, lambda: _unreadable(images))
+    if not found:
+        return images
+    reasons = {images.samples[number].path: reason for number, reason in found}
+    left = tuple(sample for sample in images.samples if sample.path not in reasons)
+    _require_some(images, left, reasons)
+    named = listed(sorted(reasons), SHOWN_FILES)
+    warning = f"Images that cannot be decoded, and are left out: {len(reasons):,} of {len(images.samples):,} ({named})."
+    set_aside = tuple(sorted([*images.set_aside, *reasons.items()]))
+    return replace(images, samples=left, set_aside=set_aside, warnings=(*images.warnings, warning))
+
+
+def _unreadable(images: ImageSet) -> list[tuple[int, str]]:
+    """Number and reason of each sample that cannot be decoded."""
+
+    def reason(sample: Sample) -> str | None:
+        try:
+            decode(read(images.file(sample)), 1)
+        except ImageError as error:
+            return error.arrived
+        return None
+
+    threads = allowed_cores()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata; only decoding matters here
+        told = map_in_order(reason, images.samples, threads, 8 * threads, "readable")
+        shown = track(told, "checking images", len(images.samples))
+        return [(number, why) for number, why in enumerate(shown) if why is not None]
+
+
+def _require_some(images: ImageSet, left: Sequence[Sample], reasons: dict[str, str]) -> None:
+    after = Counter(sample.part for sample in left)
+    for part, count in Counter(sample.part for sample in images.samples).items():
+        if not after[part]:
+            first = next(sample.path for sample in images.samples if sample.part == part)
+            raise DataError(
+                f"Images that can be read were expected in {f'the part {part} of ' if part else ''}{images.root}.",
+                f"None of {count:,} can; the first, {first}: {reasons[first].rstrip('.')}.",
+                f"See what is wrong with each: lensmith data check {images.root}",
+            )
