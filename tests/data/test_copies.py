@@ -78,7 +78,7 @@ def test_files_that_are_gone_are_copies_of_none(tmp_path: Path) -> None:
 def test_awkward_names_come_back_from_the_manifest_each_one(tmp_path: Path) -> None:
     make(tmp_path, images=3)
     for number, name in enumerate(AWKWARD):
-        (tmp_path / "class1" / name).write_bytes(f"awkward {number}".encode())
+        save(tmp_path / "class1" / name, 200, number)
     before = scan(tmp_path)
     assert len(before.samples) == 6 + len(AWKWARD)
     for out in (tmp_path / "splits.csv", tmp_path / "elsewhere.csv"):

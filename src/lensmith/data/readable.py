@@ -15,6 +15,7 @@ from lensmith.core.progress import track
 from lensmith.core.text import listed
 from lensmith.core.threads import map_in_order
 from lensmith.core.version import installed_versions
+from lensmith.data.files import printable
 from lensmith.data.scan import ImageSet, Sample, identity
 from lensmith.errors import DataError, ImageError
 from lensmith.imaging.decoding import decode, read
@@ -40,9 +41,10 @@ def without_unreadable(images: ImageSet) -> ImageSet:
     reasons = {images.samples[number].path: reason for number, reason in found}
     left = tuple(sample for sample in images.samples if sample.path not in reasons)
     _require_some(images, left, reasons)
-    named = listed(sorted(reasons), SHOWN_FILES)
+    lost = sorted((printable(path), reason) for path, reason in reasons.items())
+    named = listed((path for path, _ in lost), SHOWN_FILES)
     warning = f"Images that cannot be decoded, and are left out: {len(reasons):,} of {len(images.samples):,} ({named})."
-    set_aside = tuple(sorted([*images.set_aside, *reasons.items()]))
+    set_aside = tuple(sorted([*images.set_aside, *lost]))
     return replace(images, samples=left, set_aside=set_aside, warnings=(*images.warnings, warning))
 
 
@@ -71,6 +73,6 @@ def _require_some(images: ImageSet, left: Sequence[Sample], reasons: dict[str, s
             first = next(sample.path for sample in images.samples if sample.part == part)
             raise DataError(
                 f"Images that can be read were expected in {f'the part {part} of ' if part else ''}{images.root}.",
-                f"None of {count:,} can; the first, {first}: {reasons[first].rstrip('.')}.",
+                f"None of {count:,} can; the first, {printable(first)}: {reasons[first].rstrip('.')}.",
                 f"See what is wrong with each: lensmith data check {images.root}",
             )

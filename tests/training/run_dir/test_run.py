@@ -1,6 +1,7 @@
 """A run folder is read back as it was made, and a place that is taken or damaged is told apart."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -40,12 +41,11 @@ def test_what_was_made_is_opened(shared_colours: Path, tmp_path: Path) -> None:
 
 
 def test_names_with_commas_quotes_and_newlines_survive(shared_colours: Path, tmp_path: Path) -> None:
-    picture = (shared_colours / "red" / "000.png").read_bytes()
     data = tmp_path / "data"
-    for label in ('a "b", c', "line\nfeed", "ünï"):
+    for label, colour in zip(('a "b", c', "line\nfeed", "ünï"), ("blue", "green", "red"), strict=True):
         (data / label).mkdir(parents=True)
-        for name in ("1,2.png", "x\ny.png", "z.png"):
-            (data / label / name).write_bytes(picture)
+        for name, picture in zip(("1,2.png", "x\ny.png", "z.png"), ("000.png", "002.png", "004.png"), strict=True):
+            shutil.copy(shared_colours / colour / picture, data / label / name)
     made = make(data, tmp_path / "run")
     assert Run.open(made.path).images.samples == made.images.samples
 
