@@ -43,7 +43,7 @@ class Checkpointer:
         if self.world.is_rank_zero:
             content = {
                 "learner": self.context.learner.state(), "position": asdict(state.position), "ranks": ranks,
-                "runners": state.engines,
+                "runners": state.engines, "exact": sorted(state.exact),
             }  # fmt: skip
             checkpoint.save(content, self.run.last, self.run.checkpoints / checkpoint.PREVIOUS)
         self._saved_at = time.monotonic()
@@ -107,6 +107,7 @@ class Checkpointer:
         state.position = Position(**content["position"])
         self.context.schedule.head_solved = state.position.solved
         state.engines.update(content["runners"])
+        state.exact.update(content.get("exact", ()))  # those of earlier versions have none
         if len(ranks) == self.world.size:
             own = ranks[self.world.rank]
             state.figures = Figures(**own["figures"])

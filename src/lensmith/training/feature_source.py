@@ -2,28 +2,43 @@
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 
 from lensmith.config import TrainSettings
 from lensmith.core.array_cache import ArrayCache, NotCachedError
 from lensmith.core.cache import default_budget_bytes
+from lensmith.data.scan import Sample
 from lensmith.training.context import TrainingContext
 from lensmith.training.dataloading import decode_cache
 from lensmith.training.dataloading.dataset import ImageDataset
 from lensmith.training.dataloading.decode_cache import DecodedPictures
 from lensmith.training.dataloading.sampler import EpochSampler
-from lensmith.training.feature_cache.backends import available_backends
-from lensmith.training.feature_cache.features import FeatureBatches, FeatureExtractor, Features, NoFeaturesError, View
+from lensmith.training.feature_cache.backends import available_backends, in_full_precision
+from lensmith.training.feature_cache.exactness import PROBE_ROWS, Exactness
+from lensmith.training.feature_cache.features import (
+    FeatureBatches,
+    FeatureExtractor,
+    Features,
+    NoFeaturesError,
+    TooLargeForHalfError,
+    View,
+)
 from lensmith.training.feature_cache.split_model import SplitPoint, find_split_point
 from lensmith.training.schedule import Phase
+from lensmith.training.validate import compute_outputs
 
 HEAD_VIEWS, VIEWS = 1, 4
 """Default number of views, for the head alone and for more stages, which have enough weights to overfit."""
 
 VALIDATION_ROWS, VALIDATION_BYTES = 1024, 32 * 10**6
 """The most rows and bytes in a batch of validation features."""
+
+
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """At most `most` of the numbers 0..count-1, in order and evenly spaced."""
+    taken = min(count, most)
+    return [place * count // taken for place in range(taken)]
 
 
 class StoppedError(Exception):
@@ -37,10 +52,11 @@ class PhaseInputs:
     Attributes:
         split_point: the split point whose features these are.
         views: features of the training images, one entry a view.
-        validation_rows: features of the validation images, unaugmented; None: there are none.
+        validation_rows: exact features of the validation images, unaugmented; None: there are none.
         training: the views as batches, in the order of an epoch.
         validation: `validation_rows` as batches.
         seconds: time that computing or reading them took.
+        probe: the same training images as rounded features and as exact ones; None: all features are exact.
     """
 
     split_point: SplitPoint
@@ -49,6 +65,7 @@ class PhaseInputs:
     training: FeatureBatches
     validation: FeatureBatches | None
     seconds: float
+    probe: tuple[FeatureBatches, FeatureBatches] | None = None
 
 
 def views(phase: Phase, settings: TrainSettings) -> int | None:
@@ -73,6 +90,7 @@ class FeatureSource:
     def __init__(self, context: TrainingContext, order: EpochSampler) -> None:
         self.run, self.learner, self.recorder, self.order = context.run, context.learner, context.recorder, order
         self.interruption, self.engines = context.interruption, context.state.engines
+        self.exact = context.state.exact
         settings = self.run.settings
         budget = default_budget_bytes() if settings.cache_gb is None else int(settings.cache_gb * 1e9)
         self.store = ArrayCache(budget) if budget else None
@@ -95,7 +113,11 @@ class FeatureSource:
             return None
         inputs, problem = None, ""
         try:
-            inputs = self._compute(phase, split_point, count, size)
+            try:
+                inputs = self._compute(phase, split_point, count, size)
+            except TooLargeForHalfError:  # the same on every rank
+                self.exact.add(phase.name)
+                inputs = self._compute(phase, split_point, count, size)
         except NoFeaturesError as error:
             problem = str(error)
         except StoppedError:
@@ -108,6 +130,30 @@ class FeatureSource:
             self.recorder.event("no_features", phase=phase.name, reason=problem)
             return None
         return inputs
+
+    def too_rounded(self, phase: Phase, inputs: PhaseInputs) -> bool:
+        """Whether the phase's features are not exact enough for what the network has learned from them.
+
+        Then `inputs_for` makes exact ones from now on. See `exactness`.
+        """
+        if inputs.probe is None:
+            return False
+        model, device = self.learner.validation_model(inputs.split_point), self.learner.device
+        scheduler, world = self.learner.micro.inference_scheduler, self.learner.world
+        rounded, exact = (
+            compute_outputs(model, part, device, scheduler=scheduler, world=world) for part in inputs.probe
+        )
+        found = Exactness.of(rounded, exact)
+        self.recorder.event("exactness", phase=phase.name, **asdict(found), suffices=found.suffices)
+        if found.suffices:
+            return False
+        self.exact.add(phase.name)
+        engine = self.engines[phase.name]
+        self.recorder.log(
+            f"features from {engine}, stored as float16, are not exact enough for these images: {found}; they are"
+            " computed again in fp32"
+        )
+        return True
 
     def decoded(self, dataset: ImageDataset, phase: Phase) -> DecodedPictures | None:
         """Pictures of a part, uint8 of any shape, decoded once for the phase; None where that does not pay or fit.
@@ -160,8 +206,10 @@ class FeatureSource:
         if engine not in available_backends(learner.device):  # resumed on another machine
             engine = None
         images = count * len(training) + len(validation)
+        exact = phase.name in self.exact or run.settings.precision == "fp32"
         # All views together, so that none of them makes room for another.
-        fits = self.store is not None and 2 * math.prod(split_point.shape) * images <= self.store.budget_bytes
+        numbers = (4 if exact else 2) * count * len(training) + 4 * len(validation)
+        fits = self.store is not None and math.prod(split_point.shape) * numbers <= self.store.budget_bytes
         store = self.store if fits else None
         computed = 0
 
@@ -172,19 +220,23 @@ class FeatureSource:
             computed = max(computed, done)
             show(done, total)
 
-        def rows(extractor: FeatureExtractor, samples: Any, number: int) -> Features:
-            return extractor.features(
-                run.images, samples, View(number, learner.inputs.augment, run.settings.seed), watch
-            )
+        def rows(extractor: FeatureExtractor, samples: Sequence[Sample], number: int, exact: bool = True) -> Features:
+            view = View(number, learner.inputs.augment, run.settings.seed)
+            return extractor.features(run.images, samples, view, watch, exact)
 
         def extractor_at(at: SplitPoint, pixels: int, chosen: str | None) -> FeatureExtractor:
             how = replace(run.preprocessing, image_size=pixels)
             return FeatureExtractor(learner.model, at, how, run.settings, learner.device, store, chosen)
 
-        validation_rows, own_size = None, run.preprocessing.image_size
+        validation_rows, probe, own_size = None, None, run.preprocessing.image_size
         with extractor_at(split_point, size, engine) as extractor:
             engine = self.engines[phase.name] = extractor.backend = world.on_rank_zero(lambda: extractor.choose(images))
-            features = [rows(extractor, training, number) for number in range(count)]
+            features = [rows(extractor, training, number, exact) for number in range(count)]
+            if not exact:
+                readable = [number for number in range(len(training)) if number not in features[0].unreadable]
+                some = [readable[place] for place in evenly_spaced(len(readable), PROBE_ROWS)]
+                probed = [training[number] for number in some]
+                probe = (features[0].rows(some), rows(extractor, probed, 0)) if some else None
             if validation and size == own_size:
                 validation_rows = rows(extractor, validation, 0)
         if validation and validation_rows is None:  # trained at another size than the model's own, which validates
@@ -196,20 +248,26 @@ class FeatureSource:
         seconds = time.perf_counter() - started
         self.recorder.event(
             "features", phase=phase.name, at=split_point.at, shape=list(split_point.shape), engine=engine, views=count,
-            images=images, seconds=seconds, computed=computed > 0,
+            images=images, seconds=seconds, computed=computed > 0, exact=exact,
         )  # fmt: skip
         what = f"features of {images:,} images{f' ({count} views)' if count > 1 else ''} before {split_point.at}"
-        how = f"{seconds:.1f} s with {engine}" if computed else f"cached by an earlier run, {engine}"
+        used = in_full_precision(engine) if exact else engine
+        how = f"{seconds:.1f} s with {used}" if computed else f"cached by an earlier run, {used}"
         self.recorder.log(f"{what}: {how}")
         batches = FeatureBatches(training, features, self.order)
         return PhaseInputs(
-            split_point, features, validation_rows, batches, self._validation_batches(validation_rows), seconds
+            split_point,
+            features,
+            validation_rows,
+            batches,
+            None if validation_rows is None else self._in_order(validation, validation_rows),
+            seconds,
+            None if probe is None else (self._in_order(probed, probe[0]), self._in_order(probed, probe[1])),
         )
 
-    def _validation_batches(self, rows: Features | None) -> FeatureBatches | None:
-        if rows is None:
-            return None
-        samples, world = self.run.images.part("val"), self.learner.world
-        most = VALIDATION_BYTES // (2 * math.prod(rows.values.shape[1:]))
+    def _in_order(self, samples: Sequence[Sample], rows: Features) -> FeatureBatches:
+        """Features of samples as batches in the order of the samples."""
+        world = self.learner.world
+        most = VALIDATION_BYTES // (rows.values.itemsize * math.prod(rows.values.shape[1:]))
         order = EpochSampler(len(samples), max(1, min(VALIDATION_ROWS, most)), None, rank=world.rank, ranks=world.size)
         return FeatureBatches(samples, [rows], order)

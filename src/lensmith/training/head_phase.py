@@ -6,7 +6,7 @@ from collections import Counter
 import torch
 
 from lensmith.training.context import TrainingContext
-from lensmith.training.feature_source import PhaseInputs, StoppedError
+from lensmith.training.feature_source import FeatureSource, PhaseInputs, StoppedError
 from lensmith.training.linear_probe.fit import can_solve, fit_linear_probe
 from lensmith.training.loss import Task, task_of
 from lensmith.training.run_dir.progress import Figures
@@ -20,8 +20,17 @@ def solves_head(context: TrainingContext, phase: Phase) -> bool:
     return phase.trainable == 0 and fresh and can_solve(context.learner.network.head, context.run.settings)
 
 
-def solve_head(context: TrainingContext, phase: Phase, inputs: PhaseInputs) -> None:
+def solve_head(context: TrainingContext, phase: Phase, inputs: PhaseInputs, source: FeatureSource) -> bool:
     """Solve for the head in the place of all epochs of its phase; afterwards its last epoch is the current one.
+
+    Args:
+        context: the training.
+        phase: the phase of the head alone.
+        inputs: the features that it learns from.
+        source: where they are from.
+
+    Returns:
+        Whether they are exact enough for this head; where they are not, the phase is to be entered anew.
 
     Raises:
         StoppedError: a signal asked the run to stop.
@@ -51,6 +60,8 @@ def solve_head(context: TrainingContext, phase: Phase, inputs: PhaseInputs) -> N
         )
     )  # fmt: skip
     learner.put_head(chosen.head)
+    if source.too_rounded(phase, inputs):
+        return False
     seconds = time.perf_counter() - started
     context.recorder.event(
         "head", way=chosen.head.name, strength=chosen.head.strength, tried=chosen.tried, seconds=seconds
@@ -61,6 +72,7 @@ def solve_head(context: TrainingContext, phase: Phase, inputs: PhaseInputs) -> N
     position.step = min(schedule.total_steps, phase.end_epoch * schedule.steps_per_epoch)
     if learner.world.is_rank_zero:
         state.figures = Figures(chosen.seen, chosen.weight, chosen.loss_sum, chosen.correct, seconds + inputs.seconds)
+    return True
 
 
 def _task(context: TrainingContext, counts: Counter[int]) -> Task:

@@ -98,7 +98,9 @@ class EpochLoop:
                     phase = schedule.phase(state.position.epoch)
                     inputs = self._enter(phase)
                 if inputs is not None and solves_head(self.context, phase):
-                    solve_head(self.context, phase, inputs)
+                    if not solve_head(self.context, phase, inputs, self.features):
+                        phase = None  # entered anew, with exact features, or images where these find no room
+                        continue
                 else:
                     batches = inputs.training if inputs else self.loaders.training
                     run_epoch(self.context, self.checkpointer, self.loaders.order, phase, batches)
@@ -107,8 +109,17 @@ class EpochLoop:
                 self.checkpointer.stop()
             validation = inputs.validation if inputs else self.loaders.validation
             finish_epoch(self.context, self.checkpointer, phase, validation, inputs.split_point if inputs else None)
+            if inputs is not None and self._is_check_due(phase) and self.features.too_rounded(phase, inputs):
+                phase = None
             if self.checkpointer.save() is StepVerdict.STOP:
                 self.checkpointer.stop()
+
+    def _is_check_due(self, phase: Phase) -> bool:
+        """Whether more epochs of a phase follow, and 1, 2, 4, 8 … are done: what it learns may outgrow its features."""
+        position = self.context.state.position
+        done = position.epoch - phase.first_epoch
+        goes_on = not position.finished and self.context.schedule.phase(position.epoch) == phase
+        return goes_on and done & (done - 1) == 0
 
     def _enter(self, phase: Phase) -> PhaseInputs | None:
         """Begin a phase, on features if it can; None: on images."""

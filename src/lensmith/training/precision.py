@@ -4,7 +4,8 @@ bfloat16 doubles the speed of ResNets on CPUs with AVX512-BF16, and gains little
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -26,6 +27,21 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The mixed-precision context of a forward pass at `precision` (fp32, bf16 or fp16)."""
     enabled = precision in DTYPES
     return torch.autocast(device.type, DTYPES.get(precision, torch.bfloat16), enabled=enabled)
+
+
+@contextmanager
+def full_fp32() -> Iterator[None]:
+    """A context in which fp32 on a GPU is fp32: by default cuDNN rounds the inputs of convolutions to TF32's 10 bits.
+
+    What is measured in it is what a bundle answers, which never rounds fp32. The flags are the process's own.
+    """
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.allow_tf32 = matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
 def fastest(step: Callable[[str], None], device: torch.device) -> dict[str, float]:

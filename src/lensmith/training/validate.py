@@ -14,6 +14,7 @@ from lensmith.training.microbatch.chunk_scheduler import ChunkScheduler
 from lensmith.training.microbatch.chunks import infer_in_chunks
 from lensmith.training.microbatch.distributed import World
 from lensmith.training.models.backbone import evaluating
+from lensmith.training.precision import full_fp32
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def compute_outputs(
         return answer.float().cpu()
 
     logits, labels, indices, unreadable = [], [], [], []
-    with evaluating(model), torch.inference_mode():
+    with evaluating(model), torch.inference_mode(), full_fp32():
         for done, batch in enumerate(batches, start=1):
             unreadable += batch.unreadable
             if len(batch.labels):

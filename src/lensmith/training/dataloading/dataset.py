@@ -30,7 +30,8 @@ class Batch:
     """A batch from a data loader, without the unreadable samples.
 
     Attributes:
-        images: uint8 (N, S, S, 3) for training, float32 (N, 3, S, S) for validation; float16 (N, …) features.
+        images: uint8 (N, S, S, 3) for training, float32 (N, 3, S, S) for validation; features (N, …), float16 or
+            float32.
         labels: int64 (N,), class indices.
         factors: float32 (N, 4), factors for `Augment.apply`.
         indices: sample index of each row.

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -34,9 +34,13 @@ BATCH = 16
 TORCH_IS_FINE_S = 6.0
 """Seconds of work in torch, below which building a graph for another engine costs more than it gains."""
 
-LARGEST_ERROR = 0.1
-"""Largest relative difference from torch in fp32. bfloat16 brings 0.05 to deep networks of ReLU6, and heads trained on
-such features classified fp32 ones as well as others did (docs/log.md); a broken backend is further off."""
+LARGEST_ERROR = {"fp32": 1e-3}
+"""Largest relative difference from torch in fp32, by precision: summing in another order makes less."""
+
+ROUNDED_ERROR = 0.1
+"""The same for other precisions. bfloat16 brings 0.05 to deep networks of ReLU6, and heads trained on such features
+mostly classified fp32 ones as well as others did (docs/log.md); a broken backend is further off. Whether the features
+are exact enough for a particular head is checked on that head (`exactness`)."""
 
 _TRIAL_S = 0.4
 
@@ -55,6 +59,10 @@ class FrozenTrunk(ExitStack):
         self.module, self.image_size, self.device = module, image_size, device
         self._graph: Path | None = None
         self.callback(torch.set_num_threads, torch.get_num_threads())  # backends set it to one
+
+    def __enter__(self) -> Self:
+        self.enter_context(precision.full_fp32())
+        return self
 
     def open(self, name: str) -> Backend:
         """The backend named `ENGINE PRECISION`."""
@@ -84,7 +92,9 @@ class FrozenTrunk(ExitStack):
         others = [name for name in names if name not in ours]
         if others and images > TORCH_IS_FINE_S * max(speeds.values()):
             speeds = speeds | memoized_on_disk("prefix", depends_on, lambda: self.speeds(others))
-        return max(speeds, key=lambda name: speeds[name])
+        # An engine that is wrong in fp32 is not trusted in another precision, whose features fp32 has to check.
+        trusted = [name for name in speeds if speeds.get(in_full_precision(name), 0.0)]
+        return max(trusted, key=lambda name: speeds[name])
 
     def speeds(self, names: list[str]) -> dict[str, float]:
         """Measured speed of each backend in images a second, on noise; 0 where it fails or its features are wrong."""
@@ -95,7 +105,8 @@ class FrozenTrunk(ExitStack):
             try:
                 run = self.open(name)
                 error = np.linalg.norm(run(noise) - expected) / max(1e-9, float(np.linalg.norm(expected)))
-                found[name] = _speed(run, noise, self.device) if error < LARGEST_ERROR else 0.0
+                largest = LARGEST_ERROR.get(name.split()[1], ROUNDED_ERROR)
+                found[name] = _speed(run, noise, self.device) if error < largest else 0.0
             except Exception as error:  # each engine has exceptions of its own
                 if name.startswith("torch") or memory.is_out_of_memory(error):
                     raise
@@ -113,6 +124,11 @@ class FrozenTrunk(ExitStack):
             return found
 
         return run
+
+
+def in_full_precision(name: str) -> str:
+    """The backend of the same engine in fp32."""
+    return f"{name.split()[0]} fp32"
 
 
 def available_backends(device: torch.device) -> list[str]:

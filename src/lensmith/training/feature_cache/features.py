@@ -1,5 +1,8 @@
 """Feature cache: outputs of the frozen trunk for each image, computed once by the fastest backend.
 
+What is learned from may be rounded (bfloat16, float16 on disk) as far as `exactness` finds it harmless; what validates
+is exact: fp32 and float32, as the network is that will be exported.
+
 A view is one way to see an image: 0 unchanged, as the service sees it; v > 0 with the v-th draw of augmentation. While
 the trunk is frozen its output is a function of image and view, so E epochs over V views cost V forward passes.
 """
@@ -12,7 +15,6 @@ from functools import cached_property, partial
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 import psutil
 import timm
 import torch
@@ -28,7 +30,7 @@ from lensmith.imaging.preprocessing import Preprocessing
 from lensmith.training.dataloading.augment import FACTORS, Augment
 from lensmith.training.dataloading.dataset import Batch, ImageDataset
 from lensmith.training.dataloading.sampler import EpochSampler, Item
-from lensmith.training.feature_cache.backends import BATCH, Backend, FrozenTrunk, parallel_batches
+from lensmith.training.feature_cache.backends import BATCH, Backend, FrozenTrunk, in_full_precision, parallel_batches
 from lensmith.training.feature_cache.split_model import SplitPoint
 from lensmith.training.microbatch import memory
 from lensmith.training.models.backbone import evaluating
@@ -49,6 +51,10 @@ Watch = Callable[[int, int], None]
 
 class NoFeaturesError(Exception):
     """Features cannot be had here, for lack of room or of a backend; training has to use the images themselves."""
+
+
+class TooLargeForHalfError(NoFeaturesError):
+    """Features that float16 cannot represent, and float32 can."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +90,17 @@ class Features:
     """Features of samples in one view.
 
     Attributes:
-        values: float16 (N, …), read-only; a row of NaN where the image cannot be read.
+        values: float16 (N, …), or float32 where they are exact; read-only; a row of NaN where the image cannot be read.
         unreadable: reason by number of such a row.
     """
 
-    values: npt.NDArray[np.float16]
+    values: np.ndarray[Any, Any]
     unreadable: dict[int, str]
+
+    def rows(self, numbers: Sequence[int]) -> "Features":
+        """The features of some of the samples."""
+        lost = {place: self.unreadable[row] for place, row in enumerate(numbers) if row in self.unreadable}
+        return Features(self.values[list(numbers)], lost)
 
 
 class FeatureExtractor(ExitStack):
@@ -147,16 +158,28 @@ class FeatureExtractor(ExitStack):
                 raise NoFeaturesError(f"no engine has enough memory ({first_line(error)})") from error
         return self.backend
 
-    def features(self, images: ImageSet, samples: Sequence[Sample], view: View, watch: Watch) -> Features:
+    def features(
+        self, images: ImageSet, samples: Sequence[Sample], view: View, watch: Watch, exact: bool = False
+    ) -> Features:
         """Features of `samples`, from the cache or computed now.
+
+        Args:
+            images: the set of images.
+            samples: samples of the set.
+            view: how the images are seen.
+            watch: progress callback.
+            exact: compute in fp32 with the same engine, and store as float32, as a bundle's network computes.
 
         Raises:
             NoFeaturesError: there is no room for them on disk or in memory, or float16 cannot represent them.
         """
+        assert self.backend is not None
+        backend = in_full_precision(self.backend) if exact else self.backend
+        dtype = np.dtype(np.float32 if exact else np.float16)
         width = int(np.prod(self.split_point.shape))
         lengths = [width * len(samples[start : start + BLOCK]) for start in range(0, len(samples), BLOCK)]
         dataset = ImageDataset(images, samples, self.how, view.augment if view.number else None, view.seed)
-        compute = partial(self._blocks, dataset, view, watch)
+        compute = partial(self._blocks, backend, dtype, dataset, view, watch)
         key = {
             "weights": self.weights,
             "at": self.split_point.at,
@@ -164,7 +187,7 @@ class FeatureExtractor(ExitStack):
             "preprocessing": asdict(self.how),
             "view": view.cache_key(self.settings),
             "files": identity(images, samples),
-            "runner": self.backend,
+            "runner": backend,
             "versions": installed_versions(VERSIONS),
         }
         seen = f"view {view.number}" if view.number else "unchanged"
@@ -174,14 +197,14 @@ class FeatureExtractor(ExitStack):
             if self.store is None:
                 raise NotCachedError("the cache is off, or too small for all views")
             flat = self.store.get_or_compute(
-                "features", key, "float16", lengths, compute, title, lambda: watch(0, len(samples))
+                "features", key, dtype.name, lengths, compute, title, lambda: watch(0, len(samples))
             )
         except NotCachedError as error:
-            if 2 * sum(lengths) > _MEMORY_SHARE * psutil.virtual_memory().available:
+            if dtype.itemsize * sum(lengths) > _MEMORY_SHARE * psutil.virtual_memory().available:
                 raise NoFeaturesError(str(error)) from error
             try:
                 # Filled block by block: a list of blocks beside their concatenation would take twice the memory.
-                flat = np.empty(sum(lengths), dtype=np.float16)
+                flat = np.empty(sum(lengths), dtype=dtype)
                 for end, block in zip(np.cumsum(lengths), compute(range(len(lengths))), strict=True):
                     flat[end - block.size : end] = block.reshape(-1)
             except MemoryError:
@@ -191,21 +214,26 @@ class FeatureExtractor(ExitStack):
         return Features(values, {int(row): dataset[Item(0, int(row))][-1] or "it was unreadable" for row in lost})
 
     def _blocks(
-        self, dataset: ImageDataset, view: View, watch: Watch, numbers: Sequence[int]
-    ) -> Iterator[npt.NDArray[np.float16]]:
-        """Compute the blocks with these numbers, float16 (n, …) each, several at once."""
+        self,
+        backend: str,
+        dtype: np.dtype[Any],
+        dataset: ImageDataset,
+        view: View,
+        watch: Watch,
+        numbers: Sequence[int],
+    ) -> Iterator[np.ndarray[Any, Any]]:
+        """Compute the blocks with these numbers, `dtype` (n, …) each, several at once."""
         if not numbers:
             return
-        assert self.backend is not None
         samples = {number: range(len(dataset))[number * BLOCK : (number + 1) * BLOCK] for number in numbers}
         done = len(dataset) - sum(map(len, samples.values()))
-        run, threads = self.trunk.open(self.backend), parallel_batches(self.trunk.device)
+        run, threads = self.trunk.open(backend), parallel_batches(self.trunk.device)
 
-        def block(number: int) -> npt.NDArray[np.float16]:
-            """float16 (N, …): the features of one block."""
+        def block(number: int) -> np.ndarray[Any, Any]:
+            """float16 or float32 (N, …): the features of one block."""
             rows = samples[number]
             parts = (rows[start : start + BATCH] for start in range(0, len(rows), BATCH))
-            return np.concatenate([self._batch(run, dataset, view, part) for part in parts])
+            return np.concatenate([self._batch(run, dtype, dataset, view, part) for part in parts])
 
         watch(done, len(dataset))
         blocks = map_in_order(block, numbers, threads, 2 * threads + 1, "features")
@@ -215,7 +243,10 @@ class FeatureExtractor(ExitStack):
                 yield features
                 watch(done, len(dataset))
 
-    def _batch(self, run: Backend, dataset: ImageDataset, view: View, samples: range) -> npt.NDArray[np.float16]:
+    def _batch(
+        self, run: Backend, dtype: np.dtype[Any], dataset: ImageDataset, view: View, samples: range
+    ) -> np.ndarray[Any, Any]:
+        """float16 or float32 (N, …): the features of one batch."""
         how = dataset.how
         batch = dataset.collate([dataset[Item(0, sample, view=view.number)] for sample in samples])
         images = batch.images
@@ -233,9 +264,9 @@ class FeatureExtractor(ExitStack):
             raise NoFeaturesError(f"the engine ran out of memory ({first_line(error)})") from error
         if not np.isfinite(found).all():
             raise NoFeaturesError("features are not numbers")
-        if np.abs(found).max(initial=0) > HALF_MAX:
-            raise NoFeaturesError("float16 cannot represent these features")
-        rows = np.full((len(samples), *found.shape[1:]), np.nan, dtype=np.float16)
+        if dtype == np.float16 and np.abs(found).max(initial=0) > HALF_MAX:
+            raise TooLargeForHalfError("float16 cannot represent these features")
+        rows = np.full((len(samples), *found.shape[1:]), np.nan, dtype=dtype)
         for row, index in enumerate(batch.indices):
             rows[index - samples.start] = found[row]
         return rows
@@ -265,7 +296,8 @@ class FeatureBatches:
         good = [item for item, reason in zip(items, reasons, strict=True) if reason is None]
         indices = np.array([item.sample for item in good], dtype=np.int64)
         seen = np.array([item.view or 0 for item in good])
-        images = np.empty((len(good), *self.views[0].values.shape[1:]), dtype=np.float16)
+        values = self.views[0].values
+        images = np.empty((len(good), *values.shape[1:]), dtype=values.dtype)
         for view in np.unique(seen):
             images[seen == view] = self.views[view].values[indices[seen == view]]
         return Batch(

@@ -122,12 +122,14 @@ class TrainingState:
         position: the run's position.
         figures: this rank's figures of the current epoch.
         engines: the engine and precision that computed each phase's features, by phase.
+        exact: phases whose features have to be exact (fp32 and float32), since rounded ones were found wanting.
         started: `time.monotonic()` at the run's start, as if all its processes had followed one another at once.
     """
 
     position: Position = field(default_factory=Position)
     figures: Figures = field(default_factory=Figures)
     engines: dict[str, str] = field(default_factory=dict)
+    exact: set[str] = field(default_factory=set)
     started: float = field(default_factory=time.monotonic)
 
     def tick(self) -> None:
