@@ -15,7 +15,7 @@ from lensmith.training.dataloading.dataset import ImageDataset
 from lensmith.training.dataloading.decode_cache import DecodedPictures
 from lensmith.training.dataloading.sampler import EpochSampler
 from lensmith.training.feature_cache.backends import available_backends, in_full_precision
-from lensmith.training.feature_cache.exactness import PROBE_ROWS, Exactness
+from lensmith.training.feature_cache.exactness import PROBE_BYTES, PROBE_ROWS, ROUNDING, Exactness, rounding_share
 from lensmith.training.feature_cache.features import (
     FeatureBatches,
     FeatureExtractor,
@@ -57,6 +57,7 @@ class PhaseInputs:
         validation: `validation_rows` as batches.
         seconds: time that computing or reading them took.
         probe: the same training images as rounded features and as exact ones; None: all features are exact.
+        rounding: the rounding error as a share of what tells the images apart; see `exactness`.
     """
 
     split_point: SplitPoint
@@ -66,6 +67,7 @@ class PhaseInputs:
     validation: FeatureBatches | None
     seconds: float
     probe: tuple[FeatureBatches, FeatureBatches] | None = None
+    rounding: float = 0.0
 
 
 def views(phase: Phase, settings: TrainSettings) -> int | None:
@@ -111,6 +113,23 @@ class FeatureSource:
         split_point = find_split_point(self.learner.network, phase.trainable, size, settings.dropout)
         if world.all_reduce_max(int(split_point is None)) or split_point is None:
             return None
+        inputs = self._computed(phase, split_point, count, size)
+        if inputs is not None and inputs.probe is not None:
+            rounding = world.broadcast_object(inputs.rounding)
+            if not rounding <= ROUNDING:
+                self._require_exact(
+                    phase, f"rounding is {rounding:.2g} times as large as the differences between images"
+                )
+                inputs = self._computed(phase, split_point, count, size)
+        return inputs
+
+    def _computed(self, phase: Phase, split_point: SplitPoint, count: int, size: int) -> PhaseInputs | None:
+        """What `_compute` returns; None where features cannot be had, on every rank.
+
+        Raises:
+            StoppedError: a signal asked the run to stop; on every rank.
+        """
+        world = self.learner.world
         inputs, problem = None, ""
         try:
             try:
@@ -145,15 +164,18 @@ class FeatureSource:
         )
         found = Exactness.of(rounded, exact)
         self.recorder.event("exactness", phase=phase.name, **asdict(found), suffices=found.suffices)
-        if found.suffices:
-            return False
+        if not found.suffices:
+            self._require_exact(phase, str(found))
+        return not found.suffices
+
+    def _require_exact(self, phase: Phase, reason: str) -> None:
+        """Have a phase's features computed in fp32 from now on, and say so."""
         self.exact.add(phase.name)
-        engine = self.engines[phase.name]
+        self.recorder.event("inexact", phase=phase.name, engine=self.engines[phase.name], reason=reason)
         self.recorder.log(
-            f"features from {engine}, stored as float16, are not exact enough for these images: {found}; they are"
-            " computed again in fp32"
+            f"features from {self.engines[phase.name]}, stored as float16, are not exact enough for these images"
+            f" ({reason}): they are computed again in fp32"
         )
-        return True
 
     def decoded(self, dataset: ImageDataset, phase: Phase) -> DecodedPictures | None:
         """Pictures of a part, uint8 of any shape, decoded once for the phase; None where that does not pay or fit.
@@ -234,7 +256,8 @@ class FeatureSource:
             features = [rows(extractor, training, number, exact) for number in range(count)]
             if not exact:
                 readable = [number for number in range(len(training)) if number not in features[0].unreadable]
-                some = [readable[place] for place in evenly_spaced(len(readable), PROBE_ROWS)]
+                most = min(PROBE_ROWS, max(1, PROBE_BYTES // (4 * math.prod(split_point.shape))))
+                some = [readable[place] for place in evenly_spaced(len(readable), most)]
                 probed = [training[number] for number in some]
                 probe = (features[0].rows(some), rows(extractor, probed, 0)) if some else None
             if validation and size == own_size:
@@ -245,13 +268,14 @@ class FeatureSource:
                 raise NoFeaturesError(f"the network does not come apart at {own_size} px")
             with extractor_at(there, own_size, engine) as extractor:
                 validation_rows = rows(extractor, validation, 0)
+        rounding = 0.0 if probe is None else rounding_share(probe[0].values, probe[1].values)
         seconds = time.perf_counter() - started
+        used = in_full_precision(engine) if exact else engine
         self.recorder.event(
-            "features", phase=phase.name, at=split_point.at, shape=list(split_point.shape), engine=engine, views=count,
-            images=images, seconds=seconds, computed=computed > 0, exact=exact,
+            "features", phase=phase.name, at=split_point.at, shape=list(split_point.shape), engine=used, views=count,
+            images=images, seconds=seconds, computed=computed > 0, exact=exact, rounding=rounding,
         )  # fmt: skip
         what = f"features of {images:,} images{f' ({count} views)' if count > 1 else ''} before {split_point.at}"
-        used = in_full_precision(engine) if exact else engine
         how = f"{seconds:.1f} s with {used}" if computed else f"cached by an earlier run, {used}"
         self.recorder.log(f"{what}: {how}")
         batches = FeatureBatches(training, features, self.order)
@@ -263,6 +287,7 @@ class FeatureSource:
             None if validation_rows is None else self._in_order(validation, validation_rows),
             seconds,
             None if probe is None else (self._in_order(probed, probe[0]), self._in_order(probed, probe[1])),
+            rounding,
         )
 
     def _in_order(self, samples: Sequence[Sample], rows: Features) -> FeatureBatches:

@@ -39,7 +39,7 @@ class Bench:
         self.how = self.network.preprocessing
         self.computed = 0
 
-    def features(self, number: int = 0, engine: str = "torch fp32", seed: int = 0) -> Features:
+    def features(self, number: int = 0, engine: str = "torch fp32", seed: int = 0, *, exact: bool = False) -> Features:
         found = split_model.find_split_point(self.network, 0, self.how.image_size)
         assert found is not None
         level = augment.build(self.settings, self.how.image_size)
@@ -49,7 +49,7 @@ class Bench:
             self.computed = done
 
         with FeatureExtractor(self.network.model, found, self.how, self.settings, CPU, self.store, engine) as extractor:
-            return extractor.features(self.images, self.samples, View(number, level, seed), watch)
+            return extractor.features(self.images, self.samples, View(number, level, seed), watch, exact)
 
 
 @pytest.fixture
@@ -65,6 +65,17 @@ def test_they_are_what_the_network_makes_of_the_image(bench: Bench) -> None:
         right = model.forward_head(model.forward_features(torch.from_numpy(batch)), pre_logits=True).numpy()
     assert rows.values.dtype == np.float16
     assert np.allclose(rows.values, right, rtol=2e-3, atol=1e-3 * np.abs(right).max())
+
+
+def test_exact_ones_are_fp32_whatever_the_engine_rounds_to(bench: Bench) -> None:
+    rounded, rows = bench.features(engine="torch bf16"), bench.features(engine="torch bf16", exact=True)
+    batch = np.stack([preprocess(bench.images.file(sample).read_bytes(), bench.how) for sample in bench.samples])
+    model = bench.network.model.eval()
+    with torch.no_grad():
+        right = model.forward_head(model.forward_features(torch.from_numpy(batch)), pre_logits=True).numpy()
+    assert rows.values.dtype == np.float32
+    assert np.allclose(rows.values, right, rtol=1e-4, atol=1e-5 * np.abs(right).max())
+    assert np.abs(rounded.values - right).max() > 100 * np.abs(rows.values - right).max()
 
 
 @pytest.mark.slow
@@ -181,7 +192,7 @@ def test_work_that_is_stopped_is_kept(bench: Bench, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(features, "BLOCK", 4)
     plain = FeatureExtractor.features
     with monkeypatch.context() as patch:
-        patch.setattr(FeatureExtractor, "features", lambda *given: plain(*given[:-1], stop))
+        patch.setattr(FeatureExtractor, "features", lambda *given: plain(*given[:4], stop))
         with pytest.raises(StopError):
             bench.features()
     decoded: list[int] = []
