@@ -21,8 +21,15 @@ The settings of all verbs, generated from `lensmith/config/`. The value of a set
 4. `lensmith.yaml` in the current directory (or the file in `LENSMITH_CONFIG`), in a section per verb,
 5. its default.
 
-All mistakes are reported together, before anything is loaded. `lensmith distill` has the settings of `train`, with
-`--student` for `model`; values from the teacher's run have precedence between the recipe file and the preset.
+All mistakes are reported together, before anything is loaded. `lensmith.yaml` has the names of verbs as sections;
+another section, an unknown setting, and a variable `LENSMITH_<VERB>_…` that is no setting are mistakes, and so is an
+empty value from wherever: unset the variable, or leave the flag out. Blanks and line ends around a variable do not
+count. What Kubernetes sets in each pod for a Service called `lensmith-serve` (`LENSMITH_SERVE_PORT=tcp://10.0.0.1:8000`
+and others) is left out. A duration has its unit (`90s`, `5m`, `1h30m`, `30d`); in Python and YAML a number is in
+seconds.
+
+`lensmith distill` has the settings of `train`, with `--student` for `model`; values from the teacher's run have
+precedence between the recipe file and the preset.
 """
 
 

@@ -24,7 +24,7 @@ def test_people_get_a_table(run: Run, url: str, tmp_path: Path) -> None:
 
 
 def test_programs_get_one_line(run: Run, url: str) -> None:
-    code, out, err = run("bench", url, "--duration", "0.3", "--warmup-time", "0", "--clients", "2", "--json")
+    code, out, err = run("bench", url, "--duration", "0.3s", "--warmup-time", "0", "--clients", "2", "--json")
     found = json.loads(out)
     assert (code, err, out.count("\n")) == (0, "", 1)
     assert found["mode"] == "closed"

@@ -61,10 +61,19 @@ def test_from_uploads_to_a_folder_for_the_next_training(
     checked = as_json("data", "check", out)
     assert (checked["usable"], checked["problems"]) == (9, 0)
 
-    cleared = as_json("feedback", "clear", folder, "--request-id", names[0], "--request-id", names[1])
+    kept = sorted(folder.iterdir())
+    for age in (["--all"], ["--request-id", names[0]]):  # nothing is asked on a terminal, and nothing deleted
+        code, _, err = run("feedback", "clear", folder, *age)
+        assert code == 2
+        assert "--yes" in err
+    for age in ("30", "0.5", " ", "30x"):  # which are no durations
+        assert run("feedback", "clear", folder, "--older-than", age, "--yes")[0] == 2
+    assert sorted(folder.iterdir()) == kept
+
+    cleared = as_json("feedback", "clear", folder, "--request-id", names[0], "--request-id", names[1], "--yes")
     assert (cleared["removed"], cleared["left"]) == (2, 10)
     assert as_json("feedback", "clear", folder, "--older-than", "1d")["removed"] == 0
-    assert as_json("feedback", "clear", folder, "--all")["left"] == 0
+    assert as_json("feedback", "clear", folder, "--all", "--yes")["left"] == 0
     assert as_json("data", "check", out)["usable"] == 9
 
 

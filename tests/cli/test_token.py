@@ -118,7 +118,7 @@ def test_a_private_key_signs_what_its_public_key_checks(run: Run, algorithm: str
     assert caller(printed.strip(), jwt_key_file="public.pem").subject == "robot"
 
 
-@pytest.mark.parametrize(("written", "seconds"), [(None, 2_592_000), ("1d12h", 129_600), ("600", 600)])
+@pytest.mark.parametrize(("written", "seconds"), [(None, 2_592_000), ("1d12h", 129_600), ("600s", 600)])
 def test_a_token_expires_as_asked_by_default_in_thirty_days(run: Run, written: str | None, seconds: int) -> None:
     flags = ["--expires", written] if written else []
     found = claims(run("token", "robot", "--secret-file", "secret", *flags)[1].strip())
@@ -167,7 +167,7 @@ def test_it_is_a_function_too() -> None:
         (["x" * 257, "--secret-file", "a"], "subject"),
         (["robot", "--secret-file", "a", "--issuer", ""], "issuer"),
         (["robot", "--secret-file", "a", "--scopes", "root"], "'predict' or 'admin'"),
-        (["robot", "--secret-file", "a", "--scopes", ","], "at least one"),
+        (["robot", "--secret-file", "a", "--scopes", ","], "names with a comma"),
         (["robot", "--secret-file", "a", "--expires", "0"], "greater than 0"),
         (["robot", "--secret-file", "a", "--expires", "367d"], "expires"),
         (["robot", "--secret-file", "a", "--expires", "never"], "expires"),

@@ -1,12 +1,24 @@
 """Sources of a setting's value, and the reports of mistakes."""
 
 import inspect
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lensmith.config import ServeSettings, SplitSettings, TrainSettings
+from lensmith.config import (
+    BenchSettings,
+    DeploySettings,
+    ExportSettings,
+    ServeSettings,
+    Settings,
+    SplitSettings,
+    TokenSettings,
+    TrackingSettings,
+    TrainSettings,
+)
 from lensmith.config.base import read_yaml
 from lensmith.errors import SettingsError
 
@@ -142,3 +154,115 @@ def test_settings_are_frozen_and_a_seed_is_one_that_generators_take() -> None:
         settings.seed = 3
     with pytest.raises(SettingsError, match="seed"):
         TrainSettings.resolve({"data": "x", "seed": 2**63})
+
+
+EMPTY = [
+    (ServeSettings, {"bundle": "b", "keep": ""}), (ServeSettings, {"bundle": "b", "jwks": " "}),
+    (ServeSettings, {"bundle": "b", "host": ""}), (ServeSettings, {"bundle": "b", "jwt_issuer": "\t"}),
+    (ServeSettings, {"bundle": ""}), (TrainSettings, {"data": "x", "out": ""}),
+    (TrainSettings, {"data": "x", "lr": ""}), (DeploySettings, {"kind": "nginx", "replica": ["127.0.0.1:1", ""]}),
+    (TokenSettings, {"subject": "a", "scopes": "predict,"}),
+    (ExportSettings, {"run": "r", "formats": "pt2,,edge"}), (TrackingSettings, {"uri": ""}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("source", ["keyword", "environment", "file"])
+@pytest.mark.parametrize(("cls", "given"), EMPTY)
+def test_an_empty_value_is_a_mistake_wherever_it_comes_from(
+    cls: type[Settings], given: dict[str, Any], source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *others, (name, value) = given.items()
+    if source == "keyword":
+        others.append((name, value))
+    elif source == "file":
+        Path("lensmith.yaml").write_text(json.dumps({cls.verb: {name: value}}))
+    elif isinstance(value, list):
+        pytest.skip("a variable holds no list")
+    else:
+        monkeypatch.setenv(f"LENSMITH_{cls.verb}_{name}".upper(), value)
+    with pytest.raises(SettingsError, match=name):
+        cls.resolve(dict(others))
+
+
+def test_every_text_and_path_of_every_verb_refuses_to_be_empty() -> None:
+    for cls in Settings.__subclasses__():
+        for name in cls.model_fields:
+            with pytest.raises(SettingsError, match=rf"{name}\b"):
+                cls.resolve({name: " "})
+
+
+LINKS = {
+    "LENSMITH_SERVE_PORT": "tcp://10.0.0.1:8000", "LENSMITH_SERVE_SERVICE_HOST": "10.0.0.1",
+    "LENSMITH_SERVE_SERVICE_PORT": "8000", "LENSMITH_SERVE_SERVICE_PORT_HTTP": "8000",
+    "LENSMITH_SERVE_PORT_8000_TCP": "tcp://10.0.0.1:8000", "LENSMITH_SERVE_PORT_8000_TCP_PROTO": "tcp",
+    "LENSMITH_SERVE_PORT_8000_TCP_PORT": "8000", "LENSMITH_SERVE_PORT_8000_TCP_ADDR": "10.0.0.1",
+    "LENSMITH_SERVE_HEALTH_PORT": "udp://[fd00::1]:53", "LENSMITH_PORT": "tcp://10.0.0.2:80",
+    "LENSMITH_SERVICE_HOST": "10.0.0.2", "LENSMITH_TRACK_PORT": "tcp://10.0.0.1:5000",
+}  # fmt: skip
+
+
+def test_what_kubernetes_sets_for_a_service_of_that_name_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in LINKS.items():
+        monkeypatch.setenv(name, value)
+    settings = ServeSettings.resolve({"bundle": "b"})
+    assert (settings.port, settings.health_port) == (8000, None)
+    monkeypatch.setenv("LENSMITH_SERVE_PORT", "8001")
+    assert ServeSettings.resolve({"bundle": "b"}).port == 8001
+
+
+def test_blanks_and_line_ends_around_a_variable_are_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LENSMITH_SERVE_JWT_ISSUER", " us\r\n")
+    monkeypatch.setenv("LENSMITH_SERVE_KEEP", "uploads\n")
+    settings = ServeSettings.resolve({"bundle": "b"})
+    assert (settings.jwt_issuer, settings.keep) == ("us", Path("uploads"))
+
+
+@pytest.mark.parametrize(
+    ("variable", "near"),
+    [
+        ("LENSMITH_SERVE_DEADLINE", "LENSMITH_SERVE_DEADLINE_MS"),
+        ("LENSMITH_SERVE_WHATEVER", ""),
+        ("LENSMITH_SERV_PORT", "LENSMITH_SERVE_PORT"),
+        ("LENSMITH_JWT_SECERT", "LENSMITH_JWT_SECRET"),
+        ("LENSMITH_REDIS_PASSWORD_FIEL", "LENSMITH_REDIS_PASSWORD_FILE"),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_named_with_the_nearest(
+    variable: str, near: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(SettingsError, match=f"{variable} is no setting.*{near}"):
+        ServeSettings.resolve({"bundle": "b"})
+
+
+@pytest.mark.parametrize("variable", ["LENSMITH_HOME", "LENSMITH_TRAIN_WHATEVER", "LENSMITH_CACHE", "LENSMITH_TOKEN"])
+def test_variables_of_others_stop_nothing(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "1")
+    ServeSettings.resolve({"bundle": "b"})
+
+
+@pytest.mark.parametrize("section", ["sevre", "Serve", "defaults"])
+def test_a_section_of_no_verb_is_refused(section: str) -> None:
+    Path("lensmith.yaml").write_text(f"{section}: {{port: 1}}\n")
+    with pytest.raises(SettingsError, match=section):
+        ServeSettings.resolve({"bundle": "b"})
+
+
+def test_an_empty_path_of_the_settings_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LENSMITH_CONFIG", "")
+    with pytest.raises(SettingsError, match="LENSMITH_CONFIG"):
+        ServeSettings.resolve({"bundle": "b"})
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"), [("90s", 90), ("0.5s", 0.5), ("5m", 300), ("1h30m", 5400), ("30d", 2_592_000), (12, 12)]
+)
+def test_a_duration_is_read_with_its_unit(written: object, seconds: float) -> None:
+    assert TrainSettings.resolve({"data": "x", "time_budget": written}).time_budget == seconds
+
+
+@pytest.mark.parametrize("written", ["30", "1.5", "5 minutes", "m", "-3s", "1s1m", "1h 30m"])
+def test_a_number_without_a_unit_is_no_duration(written: str) -> None:
+    for cls, name in ((BenchSettings, "duration"), (TokenSettings, "expires"), (TrainSettings, "time_budget")):
+        with pytest.raises(SettingsError, match=rf"{name} = .*unit"):
+            cls.resolve({name: written})

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lensmith.core import machine
+from lensmith.errors import SettingsError
 
 JOBS = "5:cpu,cpuacct:/jobs/7\n4:memory:/jobs/8"
 
@@ -90,3 +91,6 @@ def test_the_cache_moves_with_its_environment_variables(monkeypatch: pytest.Monk
     assert machine.cache_dir() == tmp_path / "xdg" / "lensmith"
     monkeypatch.setenv("LENSMITH_CACHE", str(tmp_path / "own"))
     assert machine.cache_dir() == tmp_path / "own"
+    monkeypatch.setenv("LENSMITH_CACHE", " ")
+    with pytest.raises(SettingsError, match="LENSMITH_CACHE"):
+        machine.cache_dir()

@@ -2,6 +2,7 @@
 
 import pytest
 
+from lensmith.config import ServeSettings
 from lensmith.errors import SettingsError
 from lensmith.serving import platform
 from lensmith.serving.platform import VertexRoutes
@@ -11,7 +12,11 @@ def test_a_platforms_port_is_taken_and_nothing_else() -> None:
     assert platform.settings({}) == {}
     assert platform.settings({"SAGEMAKER_BIND_TO_PORT": "8081"}) == {"port": "8081"}
     assert platform.settings({"AIP_HTTP_PORT": "8082", "AIP_STORAGE_URI": "gs://x", "PORT": "1"}) == {"port": "8082"}
-    assert platform.settings({"AIP_HTTP_PORT": ""}) == {}
+
+
+def test_a_platforms_port_that_is_empty_is_no_other_port() -> None:
+    with pytest.raises(SettingsError, match="port is empty"):
+        ServeSettings.resolve({"bundle": "b", **platform.settings({"AIP_HTTP_PORT": ""})})
 
 
 def test_without_a_platform_there_are_no_routes_of_one() -> None:

@@ -45,8 +45,8 @@ def serve(
 def bench(
     target: StrPath, *,
     image_files: StrPath | None = None, clients: int | None = None, rate: float | None = None,
-    arrivals: Literal["poisson", "constant"] = default("poisson"), duration: float | str = default(30.0),
-    warmup_time: float | str = default(3.0), timeout: float | str = default(10.0), slo_ms: float = default(200.0),
+    arrivals: Literal["poisson", "constant"] = default("poisson"), duration: float | str = default("30s"),
+    warmup_time: float | str = default("3s"), timeout: float | str = default("10s"), slo_ms: float = default(200.0),
     form: bool = default(False), token_file: StrPath | None = None, seed: int = default(0), out: StrPath | None = None,
 ) -> LoadTestResult:  # fmt: skip
     """Load-test a service at a URL, or one that is started for a bundle."""

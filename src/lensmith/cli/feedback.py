@@ -1,5 +1,6 @@
 """`lensmith feedback`: uploads that a service has stored, and their true labels."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from lensmith import api
 from lensmith.cli import VERBS
 from lensmith.cli.options import Output, group
 from lensmith.cli.output import print_line, print_table
+from lensmith.errors import SettingsError
 
 SHOWN = 20
 """Number of skipped files in the table; --json has all."""
@@ -74,14 +76,37 @@ def clear(
         list[str] | None, typer.Option(metavar="ID", help="Delete those of this request; can be repeated.")
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Delete all of them.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
 ) -> Output:
-    """Delete stored uploads with their records.
+    """Delete stored uploads with their records, after asking on a terminal, or with --yes.
 
     Exported copies stay; their names are the SHA-256 of the image.
     """
-    done = api.FeedbackFolder(folder).delete(older_than=older_than, request_ids=request_id or (), everything=all_)
+    from lensmith.feedback.folder import delete
+
+    confirm = (lambda uploads, size: None) if yes else _ask
+    done = delete(folder, older_than, request_id or (), all_, confirm)
     yield done
     print_line(f"{done.removed:,} removed, {done.bytes / 1e6:,.1f} MB freed; {done.left:,} are left.")
+
+
+def _ask(uploads: int, size: int) -> None:
+    """Ask on a terminal whether to delete `uploads` uploads of `size` bytes.
+
+    Raises:
+        SettingsError: there is no terminal to ask on.
+        Exit: the answer was no.
+    """
+    if not uploads:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise SettingsError(
+            "A confirmation was expected before anything is deleted.",
+            f"{uploads:,} uploads of {size / 1e6:,.1f} MB would be deleted, and there is no terminal to ask on.",
+            "Give --yes.",
+        )
+    if not typer.confirm(f"Delete {uploads:,} uploads, {size / 1e6:,.1f} MB?", err=True):
+        raise typer.Exit(1)
 
 
 command = group(VERBS["feedback"], show=show, export=export, clear=clear)

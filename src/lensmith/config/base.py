@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from lensmith.config import environment
 from lensmith.errors import SettingsError
 
 SETTINGS_FILE = "lensmith.yaml"
@@ -37,6 +38,11 @@ class Settings(BaseModel):
     """Title of a panel in the help → its settings, separated by spaces; those of no panel come first."""
     contradictions: ClassVar[Mapping[str, Callable[..., bool]]] = {}
     """Message about settings that contradict each other → function of these settings that is True if they do."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_empty(cls, value: Any) -> Any:
+        return refuse_empty(value)
 
     @field_validator("*")
     @classmethod
@@ -67,11 +73,10 @@ class Settings(BaseModel):
     @classmethod
     def layers(cls, given: Mapping[str, Any], recipe: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Values from all sources by precedence, not validated; see `resolve`."""
-        variables = {name: f"LENSMITH_{cls.verb}_{name}".upper() for name in (*cls.model_fields, *cls.renamed)}
-        environment = {name: os.environ[variable] for name, variable in variables.items() if variable in os.environ}
+        variables = environment.values((*cls.model_fields, *cls.renamed), cls.verb)
         flags = {name: value for name, value in given.items() if value is not None}
         found: dict[str, Any] = {}
-        for source in (_file_section(cls.verb), recipe or {}, environment, flags):
+        for source in (_file_section(cls.verb), recipe or {}, variables, flags):
             found |= cls.current_names(source)
         return found
 
@@ -89,11 +94,11 @@ class Settings(BaseModel):
         Raises:
             SettingsError: all mistakes in one paragraph.
         """
-        cause, found = None, list(others)
+        cause, found = None, [*others, *environment.mistakes(_settings_of_verbs(), cls.verb)]
         try:
             made = cls.model_validate(cls.layers(given, recipe))
         except ValidationError as error:
-            cause, found = error, [*_mistakes(cls, error), *others]
+            cause, found = error, [*_mistakes(cls, error), *found]
         if not found:
             return made
         raise SettingsError(
@@ -147,12 +152,46 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return {str(name): value for name, value in (content or {}).items()}
 
 
+def refuse_empty(value: Any) -> Any:
+    """A setting's value as it is, unless it is text without a letter, or a list with such text.
+
+    An empty value is what an unset variable of a shell or a Compose file becomes. It must not mean a folder (the
+    current one), an address (all of them) or the absence of a check.
+    """
+    texts = value if isinstance(value, (list, tuple)) else [value]
+    if any(isinstance(text, str) and not text.strip() for text in texts):
+        raise PydanticCustomError("empty", "empty")
+    return value
+
+
+def _settings_of_verbs() -> dict[str, list[str]]:
+    """Verb → the names of its settings, old ones included."""
+    found: dict[str, list[str]] = {}
+    for cls in Settings.__subclasses__():
+        found.setdefault(cls.verb, []).extend((*cls.model_fields, *cls.renamed))
+    return found
+
+
 def _file_section(verb: str) -> dict[str, Any]:
     named = os.environ.get("LENSMITH_CONFIG")
+    if named is not None and not named.strip():
+        raise SettingsError(
+            "The path of a settings file was expected in LENSMITH_CONFIG.", "It is empty.", "Unset it, or name a file."
+        )
     path = Path(named or SETTINGS_FILE)
     if not named and not path.exists():
         return {}
-    section = read_yaml(path).get(verb) or {}
+    content, known = read_yaml(path), _settings_of_verbs()
+    if unknown := [section for section in content if section not in known]:
+        near = [difflib.get_close_matches(section, known, n=1) for section in unknown]
+        raise SettingsError(
+            f"Sections with the names of verbs were expected in {path}: {', '.join(sorted(known))}.",
+            f"These are there: {', '.join(map(repr, unknown))}.",
+            "Rename " + " and ".join(f"{a!r} to {b[0]!r}" for a, b in zip(unknown, near, strict=True) if b) + "."
+            if any(near)
+            else "Remove them, or move their settings into the section of their verb.",
+        )
+    section = content.get(verb) or {}
     if not isinstance(section, dict):
         raise SettingsError(
             f"Settings of the form `name: value` were expected under {verb} in {path}.",
@@ -188,5 +227,7 @@ def describe_mistake(mistake: ErrorDetails, name: str, known: Sequence[str], of:
         return f"{name} is missing"
     if mistake["type"] == "contradiction":
         return mistake["msg"]
+    if mistake["type"] == "empty":
+        return f"{name} is empty (unset it, or give it a value)"
     expected = expected or mistake["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return f"{name} = {mistake['input']!r} (should be {expected})"

@@ -131,11 +131,11 @@ class BenchSettings(Settings):
     arrivals: Literal["poisson", "constant"] = Field(
         "poisson", description="Arrivals of an open loop: poisson as of independent callers, or constant."
     )
-    duration: Seconds = Field(30.0, le=86_400, description="Duration of the measurement, as 90s or 5m.")
-    warmup_time: SecondsOrNone = Field(
-        3.0, le=3600, description="Duration of the warm-up before it, under the same load."
+    duration: Seconds = Field("30s", le=86_400, description="Duration of the measurement, as 90s or 5m.")  # type: ignore[assignment]
+    warmup_time: SecondsOrNone = Field(  # type: ignore[assignment]
+        "3s", le=3600, description="Duration of the warm-up before it, under the same load, as 3s; 0 for none."
     )
-    timeout: Seconds = Field(10.0, le=3600, description="Time after which a request fails.")
+    timeout: Seconds = Field("10s", le=3600, description="Time after which a request fails, as 10s.")  # type: ignore[assignment]
     slo_ms: float = Field(200.0, gt=0, description="Latency objective in milliseconds.")
     form: bool = Field(False, description="Send multipart forms, as browsers do, instead of raw bodies.")
     token_file: Path | None = Field(None, description="File with a token to send; or set LENSMITH_TOKEN.")

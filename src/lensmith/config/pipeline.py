@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+from lensmith.config.base import refuse_empty
 from lensmith.config.values import LAYOUT, Layout, Ratio
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -28,6 +29,11 @@ Label = Annotated[str, BeforeValidator(_text)]
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_empty(cls, value: Any) -> Any:
+        return refuse_empty(value)
 
 
 class CheckSection(_Section):

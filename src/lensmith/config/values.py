@@ -22,17 +22,34 @@ def parse_sizes(value: Any) -> Any:
 
 
 def parse_duration(value: Any) -> Any:
-    """Convert `90s`, `5m`, `1h30m`, `30d` or a number to seconds; other values are returned unchanged."""
-    pattern = r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?"
-    if not isinstance(value, str) or not (parts := re.fullmatch(pattern, value.strip())):
+    """Convert `90s`, `0.5s`, `5m`, `1h30m` or `30d` to seconds; numbers, which are seconds, are returned unchanged.
+
+    Raises:
+        ValueError: text that is no duration, or a number without a unit other than 0: `30` may be meant as days.
+    """
+    if not isinstance(value, str):
         return value
-    days, hours, minutes, seconds = (int(part or 0) for part in parts.groups())
+    pattern = r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?"
+    text = value.strip()
+    parts = re.fullmatch(pattern, text)
+    if text == "0":
+        return 0
+    if parts is None or not text:
+        raise ValueError("a duration with its unit, as 90s, 5m, 1h30m or 30d")
+    days, hours, minutes, seconds = (float(part or 0) for part in parts.groups())
     return 86_400 * days + 3600 * hours + 60 * minutes + seconds
 
 
 def parse_names(value: Any) -> Any:
-    """Split `a,b` or a sequence into a tuple of names."""
-    return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+    """Split `a,b` or a sequence into a tuple of names.
+
+    Raises:
+        ValueError: an empty name, as in `a,,b`.
+    """
+    names = tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
+    if isinstance(value, str) and not all(names):
+        raise ValueError("names with a comma between them, as a,b")
+    return names
 
 
 def as_text(value: Any) -> str:

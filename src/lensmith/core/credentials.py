@@ -19,51 +19,79 @@ MIN_SECRET_BYTES = 32
 _MAX_FILE_BYTES = 65_536
 
 
-def token_secret(file: Path | None = None) -> bytes | None:
-    """The secret of HS256 tokens: from `file`, else from LENSMITH_JWT_SECRET; None if neither is given.
+def token_secrets(file: Path | None = None) -> tuple[bytes, ...]:
+    """The secrets of HS256 tokens, from `file`, else from LENSMITH_JWT_SECRET: one a line, the current one first.
+
+    Empty lines and line ends do not count, so that a file and a variable with the same text hold the same secrets.
+
+    Returns:
+        The secrets, of which each may have signed a token; empty if neither is given.
 
     Raises:
-        SettingsError: an unreadable file, or a secret that is too short; an empty variable is, too.
+        SettingsError: an unreadable file, no secret, or one that is too short, or that a blank begins or ends.
     """
     if file is not None:
-        secret = read_secret(file)
+        content = read_secret(file)
     elif TOKEN_SECRET in os.environ:
-        secret = os.environ[TOKEN_SECRET].encode()
+        content = os.environ[TOKEN_SECRET].encode()
     else:
-        return None
-    if len(secret) < MIN_SECRET_BYTES:
-        raise SettingsError(
-            f"A secret of at least {MIN_SECRET_BYTES} bytes was expected in {file or TOKEN_SECRET}.",
-            f"There are {len(secret)}.",
-            "`lensmith token NAME --secret-file NEW_FILE` makes a random one.",
-        )
-    return secret
+        return ()
+    found = tuple(line for line in content.removeprefix(_BOM).splitlines() if line)
+    for each in found or (b"",):
+        if len(each) < MIN_SECRET_BYTES:
+            raise SettingsError(
+                f"A secret of at least {MIN_SECRET_BYTES} bytes was expected on each line of {file or TOKEN_SECRET}.",
+                f"There are {len(each)}.",
+                "`lensmith token NAME --secret-file NEW_FILE` makes a random one.",
+            )
+        _refuse_blanks(each, file or TOKEN_SECRET)
+    return found
 
 
 def redis_password() -> str | None:
     """LENSMITH_REDIS_PASSWORD, else the content of the file that LENSMITH_REDIS_PASSWORD_FILE names, else None.
 
     Raises:
-        SettingsError: a file that cannot be read, is empty, or is not text.
+        SettingsError: an empty variable; a file that cannot be read, is empty, or is not text; blanks around it.
     """
-    if REDIS_PASSWORD in os.environ:
-        return os.environ[REDIS_PASSWORD] or None
-    file = os.environ.get(f"{REDIS_PASSWORD}_FILE")
-    if not file:
-        return None
-    try:
-        password = read_secret(Path(file)).decode()
-    except UnicodeDecodeError:
-        password = ""
-    if not password:
+    source: str | Path = REDIS_PASSWORD
+    password = os.environ.get(REDIS_PASSWORD)
+    if password is None:
+        file = os.environ.get(f"{REDIS_PASSWORD}_FILE")
+        if file is None:
+            return None
+        source = Path(file) if file.strip() else f"{REDIS_PASSWORD}_FILE"
+        try:
+            password = read_secret(Path(file)).decode() if file.strip() else ""
+        except UnicodeDecodeError:
+            password = ""
+    password = password.rstrip("\r\n")
+    if not password.strip():
         raise SettingsError(
-            f"A password as text was expected in {file}.", "There is none.", "Write it there, in UTF-8, on one line."
+            f"A password as text was expected in {source}.",
+            "There is none.",
+            "Write it there, in UTF-8, on one line; or unset the variable.",
         )
+    _refuse_blanks(password.encode(), source)
     return password
 
 
+def _refuse_blanks(secret: bytes, source: object) -> None:
+    """Blanks come from copying and quoting; whoever has the secret without them has another one."""
+    if secret != secret.strip():
+        raise SettingsError(
+            f"A secret without blanks around it was expected in {source}.",
+            "It begins or ends with one.",
+            "Write the secret alone on its line.",
+        )
+
+
+_BOM = b"\xef\xbb\xbf"
+"""What some editors put before a text."""
+
+
 def read_secret(path: Path) -> bytes:
-    """The content of a file that holds one secret, without the line end.
+    """The content of a file that holds a secret or key, without the line ends after it.
 
     Raises:
         SettingsError: a file that cannot be read, or is too large for a secret.

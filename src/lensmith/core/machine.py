@@ -11,6 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from lensmith.errors import SettingsError
+
 CGROUP = Path("/sys/fs/cgroup")
 OWN_GROUPS = Path("/proc/self/cgroup")
 INSTRUCTION_SETS = {
@@ -29,9 +31,15 @@ INSTRUCTION_SETS = {
 
 
 def cache_dir() -> Path:
-    """Folder of downloads and cached results: $LENSMITH_CACHE, else ~/.cache/lensmith by the XDG rule."""
+    """Folder of downloads and cached results: $LENSMITH_CACHE, else ~/.cache/lensmith by the XDG rule.
+
+    Raises:
+        SettingsError: LENSMITH_CACHE is empty.
+    """
     chosen = os.environ.get("LENSMITH_CACHE")
-    if chosen:
+    if chosen is not None:
+        if not chosen.strip():
+            raise SettingsError("A folder was expected in LENSMITH_CACHE.", "It is empty.", "Unset it, or name one.")
         return Path(chosen)
     try:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

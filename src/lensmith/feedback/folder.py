@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -85,11 +85,22 @@ def summarise(folder: str | os.PathLike[str]) -> UploadSummary:
 
 
 def delete(
-    folder: str | os.PathLike[str], older_than: float | str | None, request_ids: Sequence[str], everything: bool
+    folder: str | os.PathLike[str],
+    older_than: float | str | None,
+    request_ids: Sequence[str],
+    everything: bool,
+    confirm: Callable[[int, int], None] = lambda uploads, size: None,
 ) -> DeletedUploads:
     """Delete stored uploads with their answers and labels: all, those of some requests, or those of an age.
 
-    `older_than` is the least age, in seconds or as 30d. Exported copies stay.
+    Exported copies stay.
+
+    Args:
+        folder: folder of the uploads.
+        older_than: least age, as 30d, or a number of seconds.
+        request_ids: requests whose uploads are deleted.
+        everything: whether all are deleted.
+        confirm: called with the number of uploads and their bytes before any is deleted; raises to prevent it.
 
     Raises:
         SettingsError: none or several ways to choose uploads, or no duration.
@@ -101,10 +112,15 @@ def delete(
             "None or several arrived.",
             "Use --older-than 30d, or --request-id ID, or --all.",
         )
-    seconds = parse_duration(older_than)
+    try:
+        seconds = parse_duration(older_than)
+    except ValueError:
+        seconds = None
     if older_than is not None and not (isinstance(seconds, (int, float)) and seconds > 0):
         raise SettingsError(
-            "A duration was expected for older_than.", f"{older_than!r} arrived.", "Write it as 30d, 12h or 90m."
+            "A duration was expected for older_than.",
+            f"{older_than!r} arrived.",
+            "Write it with its unit, as 30d, 12h or 90m.",
         )
     source = Path(folder)
     found = _stored_uploads(source)
@@ -115,6 +131,7 @@ def delete(
         wanted = [stored for stored in found if stored.age_s > seconds]
     else:
         wanted = found
+    confirm(len(wanted), sum(stored.bytes for stored in wanted))
     for stored in track(wanted, "deleting", len(wanted)):
         stored.remove()
     for request_id in dict.fromkeys(request_ids) or (None,):  # also files of uploads that were never completed

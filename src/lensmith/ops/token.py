@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from lensmith.config import TokenSettings
-from lensmith.core.credentials import TOKEN_SECRET, make_secret, read_secret, token_secret
+from lensmith.core.credentials import TOKEN_SECRET, make_secret, read_secret, token_secrets
 from lensmith.core.result import Result
 from lensmith.errors import SettingsError
 
@@ -81,14 +81,14 @@ def token(settings: TokenSettings) -> Token:
 def _signer(settings: TokenSettings) -> tuple[str, RSAPrivateKey | EllipticCurvePrivateKey | bytes]:
     if settings.key_file is not None:
         return _private_key(settings.key_file)
-    secret = token_secret(settings.secret_file)
-    if secret is None:
+    known = token_secrets(settings.secret_file)
+    if not known:
         raise SettingsError(
             "A key or secret to sign the token with was expected.",
             "There is none.",
             f"Name --secret-file FILE (made if it is missing) or --key-file PRIVATE.pem, or set {TOKEN_SECRET}.",
         )
-    return "HS256", secret
+    return "HS256", known[0]  # the current one
 
 
 def _private_key(path: Path) -> tuple[str, RSAPrivateKey | EllipticCurvePrivateKey]:

@@ -32,7 +32,7 @@ class VertexRoutes(NamedTuple):
 
 def settings(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Settings of `lensmith serve` that a platform sets; empty where there is none."""
-    port = next((environment[name] for name in PORTS if environment.get(name)), None)
+    port = next((environment[name] for name in PORTS if name in environment), None)
     return {} if port is None else {"port": port}
 
 

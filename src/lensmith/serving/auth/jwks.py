@@ -9,6 +9,7 @@ import json
 import logging
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -60,8 +61,13 @@ class JWKS:
         if time.monotonic() >= self._refresh_at:
             self._begin_refresh()
 
-    async def find(self, token: str) -> VerificationKey | None:
-        """The key that a token names, or None; a token without a key id gets the only key of a set of one."""
+    def reload(self) -> int:
+        """Begin to read the set again in the background; returns the present number of keys."""
+        self._begin_refresh()
+        return len(self._keys)
+
+    async def find(self, token: str) -> Sequence[VerificationKey]:
+        """The key that a token names, or none; a token without a key id gets the only key of a set of one."""
         kid = jwt.get_unverified_header(token).get("kid")
         found = self._by_id(kid)
         if found is None:
@@ -70,7 +76,7 @@ class JWKS:
             if self._refreshing and not self._refreshing.done():
                 await asyncio.wait([self._refreshing], timeout=FETCH_TIMEOUT_S)
             found = self._by_id(kid)
-        return found
+        return [] if found is None else [found]
 
     def _by_id(self, kid: str | None) -> VerificationKey | None:
         if kid is None and len(self._keys) == 1:

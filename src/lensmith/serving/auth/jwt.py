@@ -18,11 +18,11 @@ from typing import Any
 import jwt
 
 from lensmith.config import ServeSettings
-from lensmith.core.credentials import TOKEN_SECRET, token_secret
+from lensmith.core.credentials import TOKEN_SECRET, token_secrets
 from lensmith.core.machine import is_loopback
 from lensmith.errors import ServiceError, SettingsError
 from lensmith.serving.auth.jwks import JWKS
-from lensmith.serving.auth.keys import StaticKey, public_key, secret_key
+from lensmith.serving.auth.keys import StaticKeys, VerificationKey, public_keys, secret_key
 from lensmith.serving.problems import ProblemError
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class Authenticator:
         audience: required `aud` of a token, alone or among others.
     """
 
-    def __init__(self, keys: StaticKey | JWKS, issuer: str, audience: str) -> None:
+    def __init__(self, keys: StaticKeys | JWKS, issuer: str, audience: str) -> None:
         self._keys = keys
         self._issuer = issuer
         self._audience = audience
@@ -89,18 +89,19 @@ class Authenticator:
         Raises:
             SettingsError: the secret, key or key set cannot be used, or several are named.
         """
-        keys: StaticKey | JWKS
-        secret = token_secret(settings.jwt_secret_file)
-        if secret is not None and (settings.jwt_key_file or settings.jwks):
+        keys: StaticKeys | JWKS
+        secrets = token_secrets(settings.jwt_secret_file)
+        if secrets and (settings.jwt_key_file or settings.jwks):
             raise SettingsError(
                 "One way to check tokens was expected.",
                 f"{TOKEN_SECRET} is set, and jwt_key_file or jwks is named.",
                 "Unset the one, or leave out the other.",
             )
-        if secret is not None:
-            keys = StaticKey(secret_key(secret))
-        elif settings.jwt_key_file:
-            keys = StaticKey(public_key(settings.jwt_key_file))
+        secret_file, key_file = settings.jwt_secret_file, settings.jwt_key_file
+        if secrets:
+            keys = StaticKeys(lambda: [secret_key(each) for each in token_secrets(secret_file)])
+        elif key_file:
+            keys = StaticKeys(lambda: public_keys(key_file))
         elif settings.jwks:
             keys = JWKS(settings.jwks)
         else:
@@ -137,19 +138,16 @@ class Authenticator:
             self._checked.popitem(last=False)
         return caller
 
+    def reload_keys(self) -> int:
+        """Read secrets and keys again, and return their number; a key set is fetched in the background.
+
+        Raises:
+            SettingsError: none is usable now; the old ones stay in use.
+        """
+        return self._keys.reload()
+
     async def _check(self, token: str) -> tuple[Caller, float]:
-        key = await self._keys.find(token)
-        if key is None:
-            raise jwt.InvalidKeyError
-        claims: dict[str, Any] = jwt.decode(
-            token,
-            key.material,
-            algorithms=[key.algorithm],
-            issuer=self._issuer,
-            audience=self._audience,
-            leeway=LEEWAY_S,
-            options={"require": _REQUIRED, "enforce_minimum_key_length": True},
-        )
+        claims = self._claims(token, await self._keys.find(token))
         # PyJWT takes "1700000000" and true for times; the standard does not.
         for name in ("exp", "nbf", "iat"):
             if name in claims and type(claims[name]) not in (int, float):
@@ -160,6 +158,26 @@ class Authenticator:
         if claims["exp"] >= _LAST_S:
             raise jwt.DecodeError
         return Caller(subject, frozenset(scope.split())), int(claims["exp"]) + LEEWAY_S
+
+    def _claims(self, token: str, keys: Sequence[VerificationKey]) -> dict[str, Any]:
+        """The claims of a token that one of the keys has signed."""
+        refused: jwt.PyJWTError = jwt.InvalidKeyError()
+        for key in keys:
+            try:
+                claims: dict[str, Any] = jwt.decode(
+                    token,
+                    key.material,
+                    algorithms=[key.algorithm],
+                    issuer=self._issuer,
+                    audience=self._audience,
+                    leeway=LEEWAY_S,
+                    options={"require": _REQUIRED, "enforce_minimum_key_length": True},
+                )
+            except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError) as error:
+                refused = error  # perhaps another key's
+            else:
+                return claims
+        raise refused
 
     def _refused(self, reason: str) -> ProblemError:
         if time.monotonic() >= self._quiet_until.get(reason, 0.0):

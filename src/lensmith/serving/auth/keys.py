@@ -3,6 +3,7 @@
 The algorithm belongs to the key. The algorithm that a token names is compared with it, and never followed.
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,20 +26,38 @@ class VerificationKey(NamedTuple):
     material: Any
 
 
-class StaticKey:
-    """One key for all tokens, the same for as long as the service runs."""
+class StaticKeys:
+    """Keys from a file or variable, of which each may have signed a token: the current one and older or newer ones.
 
-    version = 0
+    Args:
+        read: reads the keys; called again by `reload`.
 
-    def __init__(self, key: VerificationKey) -> None:
-        self._key = key
+    Attributes:
+        version: number of changes of the keys so far.
+    """
+
+    def __init__(self, read: Callable[[], Sequence[VerificationKey]]) -> None:
+        self.version = 0
+        self._read = read
+        self._keys = tuple(read())
 
     def maybe_refresh(self) -> None:
-        """Do nothing: a static key does not change."""
+        """Do nothing: these keys change on `reload` only."""
 
-    async def find(self, token: str) -> VerificationKey | None:
-        """The key, whatever key id the token names."""
-        return self._key
+    def reload(self) -> int:
+        """Read the keys again, and return their number; the old ones stay in use where that fails.
+
+        Raises:
+            SettingsError: there is no usable key now.
+        """
+        keys = tuple(self._read())
+        if keys != self._keys:
+            self._keys, self.version = keys, self.version + 1
+        return len(keys)
+
+    async def find(self, token: str) -> Sequence[VerificationKey]:
+        """All keys, whatever key id the token names."""
+        return self._keys
 
 
 def secret_key(secret: bytes) -> VerificationKey:
@@ -58,23 +77,30 @@ def secret_key(secret: bytes) -> VerificationKey:
     return VerificationKey("HS256", secret)
 
 
-def public_key(path: Path) -> VerificationKey:
-    """The public key in a PEM file; RSA makes it RS256, EC P-256 makes it ES256.
+def public_keys(path: Path) -> list[VerificationKey]:
+    """The public keys in a PEM file, one after the other; RSA makes one RS256, EC P-256 makes it ES256.
 
     Raises:
         SettingsError: the file holds something else, such as a private key: the service must not be able to sign.
     """
-    try:
-        found = verification_key(load_pem_public_key(read_secret(path)))
-    except (ValueError, UnsupportedAlgorithm):
-        found = None
-    if found is None:
+    begin = b"-----BEGIN "
+    _, *blocks = read_secret(path).split(begin)
+    found = [_public_key(begin + block) for block in blocks]
+    usable = [key for key in found if key is not None]
+    if not usable or len(usable) < len(found):
         raise SettingsError(
-            f"A public key was expected in {path}: PEM, RSA from {MIN_RSA_BITS} bits on, or EC P-256.",
+            f"Public keys were expected in {path}: PEM, RSA from {MIN_RSA_BITS} bits on, or EC P-256.",
             "Something else is there.",
-            "Take it from a private key with: openssl pkey -in private.pem -pubout -out public.pem",
+            "Take one from a private key with: openssl pkey -in private.pem -pubout -out public.pem",
         )
-    return found
+    return usable
+
+
+def _public_key(pem: bytes) -> VerificationKey | None:
+    try:
+        return verification_key(load_pem_public_key(pem))
+    except (ValueError, UnsupportedAlgorithm):
+        return None
 
 
 def verification_key(key: object) -> VerificationKey | None:
