@@ -36,7 +36,9 @@ def token_secrets(file: Path | None = None) -> tuple[bytes, ...]:
         content = os.environ[TOKEN_SECRET].encode()
     else:
         return ()
-    found = tuple(line for line in content.removeprefix(_BOM).splitlines() if line)
+    content = content.removeprefix(_BOM)
+    is_pem = content.startswith(b"-----BEGIN ")  # one thing of several lines, which is refused as what it is
+    found = (content,) if is_pem else tuple(line for line in content.splitlines() if line)
     for each in found or (b"",):
         if len(each) < MIN_SECRET_BYTES:
             raise SettingsError(
@@ -78,16 +80,17 @@ def redis_password() -> str | None:
 
 def _refuse_blanks(secret: bytes, source: object) -> None:
     """Blanks come from copying and quoting; whoever has the secret without them has another one."""
-    if secret != secret.strip():
+    if secret != secret.strip() or secret.startswith(_UTF16):
         raise SettingsError(
-            f"A secret without blanks around it was expected in {source}.",
-            "It begins or ends with one.",
+            f"A secret without blanks around it was expected in {source}, in ASCII or UTF-8.",
+            "It is UTF-16." if secret.startswith(_UTF16) else "It begins or ends with one.",
             "Write the secret alone on its line.",
         )
 
 
 _BOM = b"\xef\xbb\xbf"
 """What some editors put before a text."""
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def read_secret(path: Path) -> bytes:

@@ -38,6 +38,7 @@ def create_app(models: ModelManager, settings: ServeSettings) -> FastAPI:
     authenticator, vertex = Authenticator.of(settings), vertex_routes()
     health = frozenset({vertex.health} if vertex else ())
     service = Service(models, settings, Quota.of(settings, authenticated=authenticator is not None))
+    service.hot_reload.keys = authenticator
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -108,20 +108,22 @@ def _service(target: str) -> Iterator[tuple[str, tuple[bytes, ...] | None]]:
 
 
 def _token(file: Path | None) -> str | None:
+    if file is None and TOKEN not in os.environ:
+        return None
     if file is None:
-        token = os.environ.get(TOKEN, "").strip()
+        token = os.environ[TOKEN].strip()
     else:
         try:
             token = file.read_text(encoding="ascii").strip()
         except (OSError, ValueError) as error:
             token = f"unreadable: {getattr(error, 'strerror', None) or 'it is no text'}"
-    if token and (not token.isascii() or any(letter.isspace() for letter in token)):
+    if not token or not token.isascii() or any(letter.isspace() for letter in token):
         raise SettingsError(
             "One token, without spaces, was expected.",
             f"The content of {file or TOKEN} is not one.",
             f"Put only the token into a readable file and name it with --token-file, or into {TOKEN}.",
         )
-    return token or None
+    return token
 
 
 def _require_answer(target: Target, log: RequestLog, timeout_s: float) -> None:
