@@ -15,6 +15,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
+if "serve" in sys.argv[1:3] and hasattr(signal, "SIGHUP"):
+    # Before the imports that take time: `systemctl reload` of a service that has just been started must not end it.
+    # Nothing has been read yet, so nothing needs to be read again.
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
@@ -118,6 +124,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with contextlib.suppress(ValueError):  # not in the main thread
         # An exception lets unfinished files be removed; verbs that can resume have handlers of their own.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        if hasattr(signal, "SIGCHLD"):  # a parent that ignores it hands that on: exit codes of children would be lost
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     warnings.showwarning = _show_warning
     silence_pillow()
     try:

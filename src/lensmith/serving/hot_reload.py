@@ -62,15 +62,15 @@ class HotReload:
             self._telemetry.describe_models()
             return model.identity
 
-    def on_hangup(self, pending: bool = False) -> None:
+    def on_hangup(self, arrived: Callable[[], bool] = lambda: False) -> None:
         """Let SIGHUP reload keys and the active model's bundle from where they were. Called on the event loop.
 
         Args:
-            pending: whether one arrived before, which is answered now.
+            arrived: returns whether one arrived before this handles it; that is answered now.
         """
         with suppress(RuntimeError, ValueError, AttributeError):  # not in the main thread, or a system without it
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.hang_up)
-        if pending:
+        if arrived():
             self.hang_up()
 
     def hang_up(self) -> None:

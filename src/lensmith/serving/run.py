@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
 import sys
 import threading
 from concurrent.futures import Future
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from io import UnsupportedOperation
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from lensmith.serving.metrics import drop_foreign_folder, shared_metrics_folder
 from lensmith.serving.metrics.logs import logging_as, require_log_file
 from lensmith.serving.rollout.sidecar import follow_registry, pull_bundle
 from lensmith.serving.server.listeners import bind
+from lensmith.serving.server.signals import EarlyHangup
 
 if TYPE_CHECKING:
     from lensmith.serving.service import Service
@@ -46,8 +46,8 @@ def serve(settings: ServeSettings) -> None:
     require_decoders(settings)
     _allow_many_connections()
     require_log_file(settings)
-    with suppress(ValueError):  # not in the main thread
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is a bundle that could be read again
+    hangup = EarlyHangup()
+    hangup.install()  # before anything is read that it asks to read again
     with ExitStack() as resources:
         # Before the slow part, so that a taken port is reported at once.
         ports = [settings.port] if settings.health_port is None else [settings.port, settings.health_port]
@@ -62,19 +62,24 @@ def serve(settings: ServeSettings) -> None:
         with logging_as(settings):
             drop_foreign_folder()
             if loading is not None:
-                _serve_alone(settings, listeners, loading)
+                _serve_alone(settings, listeners, loading, hangup)
             else:
                 resources.enter_context(shared_metrics_folder())
                 from lensmith.serving.server.supervisor import Supervisor
 
-                Supervisor(settings, listeners, lambda name, note: _announce(name, listeners[0], note), channel).run()
+                def announce(name: str, note: str) -> None:
+                    _announce(name, listeners[0], note)
+
+                Supervisor(settings, listeners, announce, channel, hangup.take).run()
 
 
-def _serve_alone(settings: ServeSettings, listeners: list[socket.socket], loading: Future[ModelManager]) -> None:
+def _serve_alone(
+    settings: ServeSettings, listeners: list[socket.socket], loading: Future[ModelManager], hangup: EarlyHangup
+) -> None:
     from lensmith.serving.server.server import Server
 
     def ready(service: Service) -> None:
-        service.hot_reload.on_hangup()
+        service.hot_reload.on_hangup(hangup.take)
         active = service.models.active
         _announce(active.name, listeners[0], formats_note(active.trained_formats, settings.formats))
 

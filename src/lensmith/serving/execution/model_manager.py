@@ -40,8 +40,18 @@ class ModelManager:
         self._settings = settings
 
     @classmethod
-    def load(cls, settings: ServeSettings, channel: SidecarChannel | None = None) -> ModelManager:
+    def load(
+        cls,
+        settings: ServeSettings,
+        channel: SidecarChannel | None = None,
+        located: Callable[[Path], Path] = lambda path: path,
+    ) -> ModelManager:
         """Open the bundles that the settings name, or for the active model the one that the registry names.
+
+        Args:
+            settings: the service's settings.
+            channel: sidecar channel; None: the settings name the bundles.
+            located: path of a bundle → path to read it from, which is another where a snapshot was taken.
 
         Raises:
             BundleError: one is damaged, or answers differently from the exporter.
@@ -49,16 +59,22 @@ class ModelManager:
         path, named = settings.bundle, None
         if channel is not None and (known := channel.desired_state()) is not None:
             path, named = known.path, ModelVersion(known.name, known.version)
-        active = LoadedModel.load(path, settings.engine, settings.max_pixels, named=named)
+        active = LoadedModel.load(located(path), settings.engine, settings.max_pixels, named=named)
+        active.path = path
         beside = None
         if settings.beside is not None:
-            beside = LoadedModel.load(settings.beside, settings.engine, settings.max_pixels)
+            beside = LoadedModel.load(located(settings.beside), settings.engine, settings.max_pixels)
         return cls(active, settings, beside, channel)
 
     @classmethod
-    def start_loading(cls, settings: ServeSettings, channel: SidecarChannel | None = None) -> Future[ModelManager]:
+    def start_loading(
+        cls,
+        settings: ServeSettings,
+        channel: SidecarChannel | None = None,
+        located: Callable[[Path], Path] = lambda path: path,
+    ) -> Future[ModelManager]:
         """`load` in a thread: the web framework takes as long to import, and is imported meanwhile."""
-        return _in_thread(lambda: cls.load(settings, channel))
+        return _in_thread(lambda: cls.load(settings, channel, located))
 
     @property
     def all(self) -> tuple[LoadedModel, ...]:

@@ -6,15 +6,12 @@ no model.
 
 import logging
 import os
-import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter
@@ -27,6 +24,8 @@ from lensmith.serving.execution.loaded_model import ModelVersion
 from lensmith.serving.metrics import SHARED_FOLDER
 from lensmith.serving.metrics.shared import SharedFiles, merge_counts_of_dead
 from lensmith.serving.metrics.shared_values import use_value_class
+from lensmith.serving.server.bundle_snapshot import BundleChangedError
+from lensmith.serving.server.signals import SignalInbox
 from lensmith.serving.server.worker import Message
 from lensmith.serving.server.worker_group import WorkerGroup, WorkerProcess
 
@@ -36,43 +35,6 @@ KILL_MARGIN_S = 5.0
 """Seconds beyond the grace period until a worker that does not end is killed."""
 ACCEPT_S = 0.05
 """Seconds in which waiting connections are accepted before the sockets close; workers accept until then."""
-
-
-class SignalInbox:
-    """SIGTERM, SIGINT and SIGHUP that have arrived, noted to be handled between other events.
-
-    Attributes:
-        stops: number of SIGTERM and SIGINT.
-        hangup: whether SIGHUP arrived since this was last reset.
-        readable: socket that becomes readable with each signal.
-    """
-
-    def __init__(self) -> None:
-        self.stops = 0
-        self.hangup = False
-        self.readable, self._waker = socket.socketpair()
-        self._waker.setblocking(False)
-
-    @contextmanager
-    def installed(self) -> Iterator[None]:
-        """Handle the signals during the block, and restore the older handlers after it."""
-        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        before = {each: signal.signal(each, self._note) for each in numbers}
-        try:
-            yield
-        finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
-            self.readable.close()
-            self._waker.close()
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGHUP:
-            self.hangup = True
-        else:
-            self.stops += 1
-        with suppress(OSError):
-            self._waker.send(b"x")
 
 
 @dataclass
@@ -105,6 +67,7 @@ class Supervisor:
     """Runs `settings.workers` worker processes. Made and run within `shared_metrics_folder`.
 
     `announce` is called with the model's name and a note on its formats once all are ready for the first time.
+    `reload_at_once` returns whether SIGHUP arrived before this handled it.
     """
 
     def __init__(
@@ -113,12 +76,15 @@ class Supervisor:
         listeners: list[socket.socket],
         announce: Callable[[str, str], None],
         channel: SidecarChannel | None = None,
+        reload_at_once: Callable[[], bool] = lambda: False,
     ) -> None:
         self._settings = settings
         self._listeners = listeners
         self._announce: Callable[[str, str], None] | None = announce
         self._group = WorkerGroup(settings, listeners, channel)
         self._signals = SignalInbox()
+        self._reload_at_once = reload_at_once
+        self._reload_wanted = False
         use_value_class()
         self._metrics_files = SharedFiles(Path(os.environ[SHARED_FOLDER]))
         what = "Processes that died and were replaced."
@@ -133,6 +99,7 @@ class Supervisor:
             LensmithError: the first workers could not start.
         """
         with self._signals.installed():
+            self._signals.hangup |= self._reload_at_once()
             try:
                 for _ in range(self._settings.workers):
                     self._group.start(self._group.bundle, self._group.generation)
@@ -140,8 +107,7 @@ class Supervisor:
                     self._handle_events()
                 self._shut_down()
             finally:
-                for each in self._group.workers:
-                    each.process.kill()
+                self._group.close()
 
     def _handle_events(self) -> None:
         """Wait for signals, messages, deaths or due tasks, and handle them."""
@@ -151,7 +117,15 @@ class Supervisor:
             self._signals.readable.recv(4096)
         if self._signals.hangup:
             self._signals.hangup = False
-            self._start_swap(self._group.bundle, None)
+            self._reload_wanted = True
+            for each in self._group.workers:  # also those that start: they have read the keys perhaps before a change
+                each.send(Message("reload_keys"))
+        if self._reload_wanted and not self._announce:
+            if self._swap is not None and self._swap.asked_by is None:
+                self._abort_swap(ServiceError("A reload was begun.", "SIGHUP asked for another.", "That one follows."))
+            if self._swap is None:  # else once more when it has ended: what is on disk may have changed since it began
+                self._reload_wanted = False
+                self._start_swap(self._group.bundle, None)
         for each in [each for each in self._group.workers if each.connection in happened]:
             try:
                 message = each.connection.recv()
@@ -173,6 +147,8 @@ class Supervisor:
                 self._abort_swap(message.value)
             case "failed":
                 logger.error("a process could not start: %s", message.value)
+                if isinstance(message.value, BundleChangedError):
+                    self._reload_wanted = True  # all serve the new one, rather than two versions by turns
             case "swap":
                 self._start_swap(Path(message.value), sender)
 
@@ -219,6 +195,7 @@ class Supervisor:
             if each.generation == swap.generation:
                 each.retired = True
                 each.process.kill()
+        self._group.forget_snapshots(lambda each: each == swap.generation)
         swap.report(error)
 
     def _handle_death(self, dead: WorkerProcess) -> None:
@@ -227,7 +204,7 @@ class Supervisor:
         dead.connection.close()
         dead.process.join()
         merge_counts_of_dead(int(dead.process.pid or 0))
-        if dead.retired:
+        if dead.retired or self._signals.is_stopping(dead.process.exitcode):
             return
         if self._announce or self._is_swapping(dead):
             error = ServiceError(

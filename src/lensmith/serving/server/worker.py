@@ -6,10 +6,10 @@ import asyncio
 import logging
 import os
 import shutil
-import signal
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from ctypes import c_double
 from dataclasses import dataclass
 from multiprocessing import parent_process
@@ -25,6 +25,8 @@ from lensmith.serving.execution.model_manager import ModelManager
 from lensmith.serving.formats import formats_note
 from lensmith.serving.metrics import SHARED_FOLDER
 from lensmith.serving.metrics.logs import logging_as
+from lensmith.serving.server.bundle_snapshot import BundleSnapshot
+from lensmith.serving.server.signals import ignore_terminal
 
 if TYPE_CHECKING:
     from lensmith.serving.server.server import Server
@@ -44,11 +46,11 @@ class Message:
 
     A worker sends `ready` (with a ModelVersion and a note) or `failed` (with the error). It may ask for a `swap` (with
     a bundle's path), and is answered with `swapped` (a ModelVersion, or an error) once other workers have replaced it.
-    The supervisor sends `released` where a worker that was asked to stop need not accept connections any longer, and
-    `force_shutdown` to cut off unfinished requests after SIGTERM.
+    The supervisor sends `released` where a worker that was asked to stop need not accept connections any longer,
+    `force_shutdown` to cut off unfinished requests after SIGTERM, and `reload_keys` after SIGHUP.
     """
 
-    kind: Literal["ready", "failed", "swap", "swapped", "released", "force_shutdown"]
+    kind: Literal["ready", "failed", "swap", "swapped", "released", "force_shutdown", "reload_keys"]
     value: Any = None
 
 
@@ -58,12 +60,26 @@ def run_worker(
     connection: Connection,
     heartbeat: c_double,
     channel: SidecarChannel | None,
+    snapshots: Sequence[BundleSnapshot] = (),
 ) -> None:
-    """Serve until the supervisor sends SIGTERM, or is gone."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal sends it to every process; the supervisor handles it
+    """Serve until the supervisor sends SIGTERM, or is gone.
+
+    Args:
+        settings: the service's settings.
+        listeners: the sockets that all workers accept from.
+        connection: this worker's end of its pipe to the supervisor.
+        heartbeat: shared memory for its heartbeat.
+        channel: sidecar channel; None: the settings name the bundles.
+        snapshots: what to load for the bundles that the settings name.
+    """
+    ignore_terminal()
+
+    def located(bundle: Path) -> Path:
+        return next((each.path() for each in snapshots if each.source == bundle), bundle)
+
     with logging_as(settings):
         try:
-            loading = ModelManager.start_loading(settings, channel)
+            loading = ModelManager.start_loading(settings, channel, located)
             from lensmith.serving.server.server import Server
 
             def start_link(service: Service) -> None:
@@ -118,6 +134,8 @@ class SupervisorLink:
                 self._loop.call_soon_threadsafe(self._server.released.set)
             elif message.kind == "force_shutdown":
                 self._server.force_exit = True
+            elif message.kind == "reload_keys":
+                self._loop.call_soon_threadsafe(self._service.hot_reload.reload_keys)
             else:
                 self._loop.call_soon_threadsafe(self._finish_swap, message.value)
 

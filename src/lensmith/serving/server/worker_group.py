@@ -1,8 +1,10 @@
 """The supervisor's worker processes: started, restarted with backoff when they die, killed when they hang."""
 
 import logging
+import shutil
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from ctypes import c_double
 from dataclasses import dataclass, field
@@ -10,9 +12,12 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from lensmith.config import ServeSettings
 from lensmith.rollout.sidecar_channel import SidecarChannel
+from lensmith.serving.server.bundle_snapshot import BundleSnapshot
+from lensmith.serving.server.signals import signals_blocked
 from lensmith.serving.server.worker import Message, run_worker
 
 logger = logging.getLogger(__name__)
@@ -80,6 +85,8 @@ class WorkerGroup:
         self._backoff_s = 0.0
         self._restarts_due: list[float] = []
         self._checked = time.monotonic()
+        self._folder = TemporaryDirectory(prefix="lensmith-workers-", ignore_cleanup_errors=True)
+        self._snapshots: dict[tuple[Path, int], BundleSnapshot] = {}
 
     def start(self, bundle: Path, generation: int) -> None:
         """Start one worker.
@@ -91,8 +98,11 @@ class WorkerGroup:
         ours, theirs = context.Pipe()
         heartbeat = context.RawValue("d", 0.0)
         settings = self._settings.model_copy(update={"bundle": bundle})
-        process = context.Process(target=run_worker, args=(settings, self._listeners, theirs, heartbeat, self._channel))
-        process.start()
+        snapshots = self._snapshots_of(bundle, generation)
+        arguments = (settings, self._listeners, theirs, heartbeat, self._channel, snapshots)
+        process = context.Process(target=run_worker, args=arguments)
+        with signals_blocked():  # until it has handlers of its own
+            process.start()
         theirs.close()
         self.workers.append(WorkerProcess(process, ours, bundle, generation, heartbeat))
 
@@ -100,10 +110,35 @@ class WorkerGroup:
         """Make a new generation the one that is restarted; returns the retired workers of the others."""
         self.bundle, self.generation = bundle, generation
         self._restarts_due.clear()  # those that died meanwhile have been replaced
+        self.forget_snapshots(lambda each: each != generation)
         replaced = [each for each in self.workers if each.generation != generation]
         for each in replaced:
             each.retired = True
         return replaced
+
+    def _snapshots_of(self, bundle: Path, generation: int) -> list[BundleSnapshot]:
+        """Snapshots of a generation's bundle and of the one beside it, taken before its first worker starts."""
+        wanted = [each for each in (bundle, self._settings.beside) if each is not None]
+        if self._channel is not None:  # bundles of the registry are cached by their content, and do not change
+            wanted.remove(bundle)
+        for each in wanted:
+            if (each, generation) not in self._snapshots:
+                folder = Path(self._folder.name) / f"{generation}-{len(self._snapshots)}"
+                self._snapshots[each, generation] = BundleSnapshot.take(each, folder)
+        return [self._snapshots[each, generation] for each in wanted]
+
+    def forget_snapshots(self, of: Callable[[int], bool]) -> None:
+        """Remove the snapshots of generations that no longer start workers; those that run have read them."""
+        for bundle, generation in [key for key in self._snapshots if of(key[1])]:
+            snapshot = self._snapshots.pop((bundle, generation))
+            if snapshot.copy is not None:
+                shutil.rmtree(snapshot.copy.parent, ignore_errors=True)
+
+    def close(self) -> None:
+        """Kill the workers that are left, and remove the snapshots."""
+        for each in self.workers:
+            each.process.kill()
+        self._folder.cleanup()
 
     def schedule_restart(self, dead: WorkerProcess) -> None:
         """Restart a worker that died, later and later where workers die early."""
