@@ -15,11 +15,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
-if "serve" in sys.argv[1:3] and hasattr(signal, "SIGHUP"):
+if "serve" in sys.argv[1:3]:
     # Before the imports that take time: `systemctl reload` of a service that has just been started must not end it.
     # Nothing has been read yet, so nothing needs to be read again.
-    with contextlib.suppress(ValueError):  # not in the main thread
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for _name in ("SIGHUP", "SIGUSR1", "SIGUSR2"):
+        with contextlib.suppress(AttributeError, ValueError):  # another system, or not in the main thread
+            signal.signal(getattr(signal, _name), signal.SIG_IGN)
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -121,9 +122,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
+    stops: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        stops.append(number)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
     with contextlib.suppress(ValueError):  # not in the main thread
         # An exception lets unfinished files be removed; verbs that can resume have handlers of their own.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        signal.signal(signal.SIGTERM, stop)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, stop)
         if hasattr(signal, "SIGCHLD"):  # a parent that ignores it hands that on: exit codes of children would be lost
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     warnings.showwarning = _show_warning
@@ -137,6 +146,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             sys.exit(error.exit_code)  # type: ignore[attr-defined]
         if debug:
             raise
+        if stops:  # a library that was being imported made another exception of it
+            _report("Stopped", "stopped; unfinished files were removed.", args)
+            sys.exit(128 + stops[-1])
         known = _as_lensmith_error(error)
         if known is not None:
             _report(type(known).__name__, str(known), args)

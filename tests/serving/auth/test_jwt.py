@@ -5,6 +5,7 @@ import hmac
 import json
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -12,12 +13,28 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fixtures.tokens import CLAIMS, EC, NOW, RSA, SECRET, authenticate, b64, bearer, hs256, jwk, pem, refused, token
+from fixtures.tokens import (
+    CLAIMS,
+    EC,
+    NOW,
+    OTHER_RSA,
+    RSA,
+    SECRET,
+    authenticate,
+    b64,
+    bearer,
+    hs256,
+    jwk,
+    pem,
+    refused,
+    signed,
+    token,
+)
 from lensmith.config import ServeSettings
 from lensmith.errors import ServiceError, SettingsError
 from lensmith.serving.auth import jwt as auth
 from lensmith.serving.auth.jwt import Authenticator, Caller, require_authentication
-from lensmith.serving.auth.keys import StaticKey, secret_key
+from lensmith.serving.auth.keys import StaticKeys, secret_key
 from lensmith.serving.problems import ProblemError
 
 
@@ -179,7 +196,7 @@ def test_a_public_key_accepts_its_own_algorithm_and_no_other(
 @given(st.binary(max_size=200))
 @example(b"Bearer " + token().encode()[:-1] + b"\n")
 def test_no_header_whatever_is_a_fault_of_the_service(value: bytes) -> None:
-    authenticator = Authenticator(StaticKey(secret_key(SECRET.encode())), "lensmith", "lensmith")
+    authenticator = Authenticator(StaticKeys(lambda: [secret_key(SECRET.encode())]), "lensmith", "lensmith")
     for text in (value, b"Bearer " + value, b"Bearer " + b64(value).encode() + b".e30.e30"):
         refused(authenticator, [(b"authorization", text)])
 
@@ -194,7 +211,7 @@ JSON = st.recursive(
     st.dictionaries(st.sampled_from(["alg", "kid", "crit", "b64", "typ"]), JSON),
 )
 def test_no_signed_claim_whatever_is_a_fault_of_the_service(claims: dict[str, Any], header: dict[str, Any]) -> None:
-    authenticator = Authenticator(StaticKey(secret_key(SECRET.encode())), "lensmith", "lensmith")
+    authenticator = Authenticator(StaticKeys(lambda: [secret_key(SECRET.encode())]), "lensmith", "lensmith")
     for text in (token({**CLAIMS, **claims}), token(header={"alg": "HS256", **header})):
         with contextlib.suppress(ProblemError):
             assert authenticate(authenticator, bearer(text)).subject
@@ -285,7 +302,7 @@ def test_two_ways_to_check_tokens_are_one_too_many(
 @pytest.mark.parametrize(
     ("host", "local"),
     [("127.0.0.1", True), ("127.1.2.3", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False),
-     ("", False), ("192.0.2.1", False), ("2001:db8::1", False), ("no.such.host.invalid", False)],
+     ("192.0.2.1", False), ("2001:db8::1", False), ("no.such.host.invalid", False)],
 )  # fmt: skip
 def test_others_are_not_served_without_authentication_unless_insecure_is_given(
     host: str, local: bool, with_secret: Authenticator
@@ -298,3 +315,53 @@ def test_others_are_not_served_without_authentication_unless_insecure_is_given(
         return
     with pytest.raises(ServiceError, match="--insecure"):
         require_authentication(given, None)
+
+
+# Several keys, and new ones
+
+OLD, NEW = "an old secret of forty characters, or so", "a new secret of forty characters, or so"
+
+
+def by(secret: str, **changed: Any) -> Any:
+    return bearer(token(sign=lambda message: hs256(message, secret), **changed))
+
+
+def test_keys_change_without_a_refused_caller(make_authenticator: Callable[..., Authenticator], tmp_path: Path) -> None:
+    authenticator = make_authenticator(jwt_secret_file=OLD)
+    assert authenticate(authenticator, by(OLD)).subject
+    assert refused(authenticator, by(NEW)).kind == "unauthenticated"
+    file = tmp_path / "jwt_secret_file"
+    for content, valid, invalid in ((f"{OLD}\n{NEW}\n", [OLD, NEW], []), (f"{NEW}\n", [NEW], [OLD])):
+        file.write_text(content)
+        assert authenticator.reload_keys() == len(valid)
+        for secret in valid:
+            assert authenticate(authenticator, by(secret)).subject
+        for secret in invalid:  # also a token that was checked before
+            assert refused(authenticator, by(secret)).kind == "unauthenticated"
+
+
+def test_keys_that_cannot_be_used_leave_the_old_ones(
+    make_authenticator: Callable[..., Authenticator], tmp_path: Path
+) -> None:
+    authenticator = make_authenticator(jwt_secret_file=OLD)
+    for content in ("", "short", f"{OLD}\nshort"):
+        (tmp_path / "jwt_secret_file").write_text(content)
+        with pytest.raises(SettingsError):
+            authenticator.reload_keys()
+        assert authenticate(authenticator, by(OLD)).subject
+
+
+def test_a_token_of_any_key_in_a_file_of_public_keys_is_valid(make_authenticator: Callable[..., Authenticator]) -> None:
+    authenticator = make_authenticator(jwt_key_file=pem(EC) + b"\n" + pem(RSA) + pem(OTHER_RSA))
+    for key in (EC, RSA, OTHER_RSA):
+        assert authenticate(authenticator, signed(key)).subject
+    assert refused(authenticator, by(SECRET)).kind == "unauthenticated"
+
+
+def test_what_is_wrong_with_a_token_of_an_older_key_is_logged_as_such(
+    make_authenticator: Callable[..., Authenticator], caplog: pytest.LogCaptureFixture
+) -> None:
+    authenticator = make_authenticator(jwt_secret_file=f"{NEW}\n{OLD}")
+    with caplog.at_level(logging.INFO):
+        refused(authenticator, by(OLD, exp=NOW - 3600))
+    assert "ExpiredSignatureError" in caplog.text

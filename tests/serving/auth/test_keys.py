@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from fixtures.tokens import EC, RSA, jwk, pem, private_pem
 from lensmith.config import ServeSettings
+from lensmith.core.credentials import redis_password, token_secrets
 from lensmith.errors import SettingsError
 from lensmith.serving.auth.jwt import Authenticator
 
@@ -61,3 +62,57 @@ def test_a_file_that_does_not_exist_is_named(setting: str, tmp_path: Path, monke
     monkeypatch.delenv("LENSMITH_JWT_SECRET", raising=False)
     with pytest.raises(SettingsError, match="nowhere"):
         Authenticator.of(ServeSettings(bundle="x", **{setting: str(tmp_path / "nowhere")}))
+
+
+CURRENT, PREVIOUS = "0123456789abcdef" * 2, "fedcba9876543210" * 2
+SAME_SECRETS = [
+    CURRENT, f"{CURRENT}\n", f"{CURRENT}\r\n", f"{CURRENT}\n\n", f"\ufeff{CURRENT}\n", f"{CURRENT}\n{PREVIOUS}\n",
+    f"{CURRENT}\r\n\r\n{PREVIOUS}\r\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", SAME_SECRETS)
+def test_a_file_and_a_variable_with_the_same_text_hold_the_same_secrets(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret").write_bytes(text.encode())
+    monkeypatch.setenv("LENSMITH_JWT_SECRET", text)
+    expected = tuple(each.encode() for each in (CURRENT, PREVIOUS) if each in text)
+    assert token_secrets(tmp_path / "secret") == token_secrets() == expected
+
+
+@pytest.mark.parametrize("text", [f" {CURRENT}", f"{CURRENT} ", f"{CURRENT}\t\n", f"{CURRENT}\n {PREVIOUS}", "\n", " "])
+def test_blanks_around_a_secret_are_refused_from_a_file_and_a_variable(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret").write_text(text)
+    monkeypatch.setenv("LENSMITH_JWT_SECRET", text)
+    for file in (tmp_path / "secret", None):
+        with pytest.raises(SettingsError) as caught:
+            token_secrets(file)
+        assert CURRENT not in str(caught.value)
+
+
+def test_a_secret_in_utf_16_is_refused_as_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(CURRENT, encoding="utf-16")
+    with pytest.raises(SettingsError, match="UTF-16"):
+        token_secrets(tmp_path / "secret")
+
+
+@pytest.mark.parametrize("name", ["LENSMITH_REDIS_PASSWORD", "LENSMITH_REDIS_PASSWORD_FILE"])
+@pytest.mark.parametrize("value", ["", " ", "\n"])
+def test_an_empty_password_is_none_at_all(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=name):
+        redis_password()
+
+
+def test_a_password_is_the_same_from_a_variable_and_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "password").write_text("pass word\r\n")
+    monkeypatch.setenv("LENSMITH_REDIS_PASSWORD_FILE", str(tmp_path / "password"))
+    assert redis_password() == "pass word"
+    monkeypatch.setenv("LENSMITH_REDIS_PASSWORD", "pass word\n")
+    assert redis_password() == "pass word"
+    monkeypatch.setenv("LENSMITH_REDIS_PASSWORD", " pass word")
+    with pytest.raises(SettingsError, match="blanks"):
+        redis_password()

@@ -334,7 +334,7 @@ async def test_the_password_comes_from_the_environment_or_a_file_and_is_not_logg
 @pytest.mark.parametrize(
     "url",
     ["redis://:hunter22@127.0.0.1:6379/0", "redis://me:hunter22@127.0.0.1/0", "redis://127.0.0.1/0?password=hunter22",
-     "redis://127.0.0.1:hunter22/0", "memcached://hunter22", "redis://127.0.0.1/hunter22", "redis://", "Memory", ""],
+     "redis://127.0.0.1:hunter22/0", "memcached://hunter22", "redis://127.0.0.1/hunter22", "redis://", "Memory"],
 )  # fmt: skip
 def test_a_store_of_another_form_or_with_a_password_is_refused_without_repeating_it(url: str) -> None:
     with pytest.raises(SettingsError, match="LENSMITH_REDIS_PASSWORD") as caught:

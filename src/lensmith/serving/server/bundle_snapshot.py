@@ -16,10 +16,6 @@ from lensmith.errors import BundleError
 logger = logging.getLogger(__name__)
 
 
-class BundleChangedError(BundleError):
-    """The bundle that a worker should serve is no longer there: another has taken its place."""
-
-
 @dataclass(frozen=True)
 class BundleSnapshot:
     """A bundle as it was at one moment.
@@ -61,7 +57,7 @@ class BundleSnapshot:
         """The path to load the bundle from.
 
         Raises:
-            BundleChangedError: neither the snapshot nor the source is what it was.
+            BundleError: neither the snapshot nor the source is what it was.
         """
         if self.digest is None:
             return self.source
@@ -71,7 +67,7 @@ class BundleSnapshot:
                     return path
             except OSError:
                 continue
-        raise BundleChangedError(
+        raise BundleError(
             f"The bundle that was at {self.source} when the service loaded it was expected.",
             "Another is there now, and the copy of the old one is gone or was changed.",
             "Send SIGHUP to serve the new one.",
@@ -84,6 +80,8 @@ def _digest(bundle: Path) -> str:
 
 def _link_or_copy(source: str | Path, target: str | Path) -> None:
     try:
+        if Path(source).name == MANIFEST:  # small, and the one file that people change in place
+            raise OSError
         os.link(source, target)
-    except OSError:  # another file system, or one without hard links
+    except OSError:  # also another file system, or one without hard links
         shutil.copyfile(source, target)

@@ -17,14 +17,13 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter
 
 from lensmith.config import ServeSettings
-from lensmith.errors import LensmithError, ServiceError
+from lensmith.errors import BundleError, LensmithError, ServiceError
 from lensmith.rollout.sidecar_channel import SidecarChannel
 from lensmith.serving.auth import audit
 from lensmith.serving.execution.loaded_model import ModelVersion
 from lensmith.serving.metrics import SHARED_FOLDER
 from lensmith.serving.metrics.shared import SharedFiles, merge_counts_of_dead
 from lensmith.serving.metrics.shared_values import use_value_class
-from lensmith.serving.server.bundle_snapshot import BundleChangedError
 from lensmith.serving.server.signals import SignalInbox
 from lensmith.serving.server.worker import Message
 from lensmith.serving.server.worker_group import WorkerGroup, WorkerProcess
@@ -147,8 +146,8 @@ class Supervisor:
                 self._abort_swap(message.value)
             case "failed":
                 logger.error("a process could not start: %s", message.value)
-                if isinstance(message.value, BundleChangedError):
-                    self._reload_wanted = True  # all serve the new one, rather than two versions by turns
+                if isinstance(message.value, BundleError):  # the snapshot is gone, too, or was changed
+                    self._reload_wanted = True  # all serve what is there now, rather than two versions by turns
             case "swap":
                 self._start_swap(Path(message.value), sender)
 
