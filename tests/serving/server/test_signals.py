@@ -100,7 +100,8 @@ def test_a_stop_during_the_start_ends_it_without_a_fault(flags: tuple[str, ...],
         time.sleep(share)
         os.killpg(start.process.pid, number)  # as a terminal and systemd do, to every process
         code, messages = start.end()
-        assert code in (0, 130, 143), messages
+        # Python ends itself by SIGINT where that interrupted code which a library ran by itself; shells say 130 then.
+        assert code in (0, 130, 143, -signal.SIGINT), messages
         assert "Traceback" not in messages
         assert "fault" not in messages
 
