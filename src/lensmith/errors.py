@@ -1,8 +1,9 @@
 """The exceptions of lensmith.
 
     LensmithError
-    ├── SettingsError, ModelError, RunError, ParityError, BundleError, OutputError, RolloutError, GateError
+    ├── SettingsError, ModelError, RunError, ParityError, BundleError, OutputError, GateError
     ├── OutOfMemoryError
+    ├── RolloutError ─ ObjectionError
     ├── DataError ─ ImageError
     ├── RegistryError ─ RegistryUnreachableError
     └── ServiceError, MissingPackageError
@@ -95,6 +96,10 @@ class RegistryUnreachableError(RegistryError):
 
 class RolloutError(LensmithError):
     """A canary release that cannot start, or that is not under way."""
+
+
+class ObjectionError(RolloutError):
+    """The guards of a canary release object to a promotion by hand, which nobody has forced."""
 
 
 class GateError(LensmithError):

@@ -1,7 +1,9 @@
 """`lensmith rollout` begins, shows and ends canary releases; what cannot be is refused, and leaves nothing behind."""
 
+import io
 import json
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,11 @@ import lensmith
 from fixtures.command_line import Run
 from lensmith.bundle.format import MANIFEST, Bundle
 from lensmith.registry.client import client, uri
+from lensmith.rollout.guards import RolloutGuards
 from lensmith.rollout.ledger import Ledger
 from lensmith.rollout.metrics import ModelCounts, bucket_of
-from lensmith.rollout.report import RolloutReport, StopReason
-from lensmith.rollout.state import now
+from lensmith.rollout.report import SEEN, RolloutReport, StopReason
+from lensmith.rollout.state import CanaryRelease, now
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +81,12 @@ def test_a_release_goes_from_start_to_promotion(run: Run, registry: Path) -> Non
     assert (begun["id"], begun["champion"], begun["challenger"]) == ("flowers-1", "1", "2")
     assert (begun["share"], begun["auto_promote"], begun["shadow"]) == (25, True, False)
     assert named(registry) == {"champion": "1", "challenger": "2"}
-    code, out, _ = run("promote", "flowers", "--reason", "looks good", "--json")
+    code, _, err = run("promote", "flowers", "--reason", "looks good")
+    assert code == 2
+    assert "0 of 500 challenger requests" in err
+    assert "--force" in err
+    assert named(registry) == {"champion": "1", "challenger": "2"}
+    code, out, _ = run("promote", "flowers", "--reason", "looks good", "--force", "--json")
     assert json.loads(out)["decision"]["reason"] == "looks good"
     assert named(registry) == {"champion": "2", "previous": "1"}
 
@@ -103,6 +111,38 @@ def test_status_compares_both_over_all_replicas(run: Run, registry: Path) -> Non
     _, out, _ = run("status", "flowers")
     for said in ("flowers-2", "under way", "1,800", "9.38%", "over", "it answered with nan", "first try", "s ago"):
         assert said in out
+
+
+def test_status_shows_what_a_replicas_guards_see(run: Run, registry: Path) -> None:
+    run("start", "flowers", "--version", "2")
+    guards = RolloutGuards(CanaryRelease(id="", name="", champion="1", challenger="2", share=50))
+    for requests in range(0, 1001, 250):
+        slow = Counter({bucket_of(900): requests}) if requests <= 500 else Counter({bucket_of(900): 500, 0: requests})
+        assessment = guards.assess(ModelCounts(), ModelCounts(answered=requests, latency=slow, work=slow))
+    ledger(registry).report(1, "a", {**report("flowers-1", answered=1000), SEEN: assessment.seen})
+    ledger(registry).report(1, "b", report("flowers-1", answered=10))  # of an older lensmith
+    found = json.loads(run("status", "flowers", "--json")[1])["comparison"]
+    assert found["seen_by"] == "a"
+    assert {key: found[key] for key in assessment.seen} == assessment.seen
+    _, out, _ = run("status", "flowers")
+    for said in ("2 of 3", "not compared", "100.0%", "as the guards of a see it", "hold: "):
+        assert said in out
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 2), ("", 2)])
+def test_at_a_terminal_a_promotion_against_the_guards_is_asked_about(
+    run: Run, registry: Path, monkeypatch: pytest.MonkeyPatch, answer: str, code: int
+) -> None:
+    run("start", "flowers", "--version", "2")
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Terminal(answer))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert run("promote", "flowers")[0] == code
+    assert named(registry)["champion"] == ("2" if code == 0 else "1")
 
 
 def test_status_of_a_model_without_release_says_so(run: Run) -> None:

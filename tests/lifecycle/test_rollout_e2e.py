@@ -65,7 +65,7 @@ def test_a_person_promotes_takes_back_and_aborts_though_a_sidecar_dies(stage: St
         stage.begin(copied, share=100, shadow=True)
         eventually(lambda: stage.status().comparison.get("challenger", {}).get("requests"))
         assert clients.versions[copied] == 0
-        stage.rollout.promote()
+        stage.rollout.promote(force=True)
         stage.await_served(copied)
         stage.registry.rollback("colours")
         stage.await_served("1")

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from lensmith.rollout.guards import Assessment, RolloutGuards
+from lensmith.rollout.assessment import Assessment
+from lensmith.rollout.guards import RolloutGuards
 from lensmith.rollout.metrics import ModelCounts, bucket_of
 from lensmith.rollout.state import CanaryRelease
 
@@ -97,6 +98,75 @@ def test_a_guard_has_nothing_against_a_challenger_that_is_not_at_fault(
 ) -> None:
     assessment = assess(champion, challenger, times=50, **more)
     assert (assessment.action, assessment.guards[guard].state) == ("hold", state)
+
+
+SLOW = {"whole_ms": 2000, "work_ms": 1900}
+ALONE = {"share": 100, "auto_promote": True, "promote_after": 500}
+
+
+@pytest.mark.parametrize("champion", [ModelCounts(), counts(19)])
+@pytest.mark.parametrize("more", [{"share": 100}, {"share": 50}, {"share": 10, "sticky": "caller"}])
+@pytest.mark.parametrize(
+    ("guard", "challenger"),
+    [("latency", counts(6000, **SLOW)), ("errors", counts(6000, failed=300))],
+)
+def test_without_a_champion_to_compare_with_the_objectives_alone_roll_back(
+    champion: ModelCounts, more: dict[str, Any], guard: str, challenger: ModelCounts
+) -> None:
+    assessment = assess(champion, challenger, times=60, **more)
+    assert (assessment.action, assessment.guard) == ("roll_back", guard)
+
+
+@pytest.mark.parametrize(
+    ("more", "action"),
+    [
+        (ALONE, "promote"),  # who shares out all requests wants no comparison
+        ({**ALONE, "share": 50}, "hold"),
+        ({**ALONE, "share": 10, "sticky": "caller"}, "hold"),
+    ],
+)
+def test_no_guard_calls_fine_what_it_could_not_compare(more: dict[str, Any], action: str) -> None:
+    assessment = assess(ModelCounts(), counts(6000), times=60, **more)
+    assert assessment.action == action
+    states = {name: found.state for name, found in assessment.guards.items()}
+    assert "fine" not in states.values()
+    assert (states["errors"], states["latency"]) == ("not compared", "not compared")
+    assert "0 requests meanwhile" in assessment.guards["errors"].reason
+    assert (assessment.objection != "") == (action == "hold")
+    assert all(window.slow is None for window in assessment.windows)
+
+
+@pytest.mark.parametrize("share", [10, 100])
+def test_a_challenger_that_only_just_keeps_the_objective_of_errors_is_not_promoted_without_comparison(
+    share: float,
+) -> None:
+    assessment = assess(ModelCounts(), counts(1000, failed=6), times=50, **{**ALONE, "share": share})
+    assert assessment.action == "hold"
+
+
+def test_requests_without_times_or_answers_are_too_little_data() -> None:
+    challenger = counts(1000, latency=Counter(), work=Counter(), classes=Counter())
+    assessment = assess(counts(9000), challenger, times=50, auto_promote=True)
+    assert {assessment.guards[name].state for name in ("latency", "classes")} == {"too little data"}
+    assert assessment.action == "hold"
+
+
+def test_a_champion_that_gets_nothing_any_more_is_not_compared_in_later_windows() -> None:
+    guards = RolloutGuards(rollout(share=50, auto_promote=True))
+    for requests in range(0, 2001, 200):
+        champion = counts(min(requests, 600))
+        assessment = guards.assess(champion, counts(requests))
+    assert assessment.guards["latency"].state == "not compared"
+    assert assessment.windows[-1].slow is None
+    assert assessment.action == "hold"
+
+
+def test_what_the_guards_see_is_plain_and_without_infinities() -> None:
+    seen = assess(counts(9000), counts(1000), times=50).figures
+    assert json.loads(json.dumps(seen, allow_nan=False))["latency_windows"][0]["requests"] == 200
+    assert seen["guards"]["errors"]["evidence"] == 0
+    assert seen["guards"]["errors"]["limit"] == pytest.approx(5.3, abs=0.01)
+    assert (seen["guards"]["latency"]["evidence"], seen["guards"]["latency"]["limit"]) == (0, 3)
 
 
 def test_the_reason_names_both_error_rates() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,14 @@ import pytest
 
 from lensmith import api
 from lensmith.bundle.format import Bundle
-from lensmith.errors import RegistryError, RegistryUnreachableError
+from lensmith.errors import ObjectionError, RegistryError, RegistryUnreachableError
 from lensmith.registry.client import client, sqlite_file
 from lensmith.registry.models import CONTENT_TAG
 from lensmith.registry.pull import cached
 from lensmith.registry.references import ModelReference
 from lensmith.rollout import registry_sidecar
 from lensmith.rollout.ledger import Ledger
-from lensmith.rollout.metrics import ModelCounts
+from lensmith.rollout.metrics import ModelCounts, bucket_of
 from lensmith.rollout.registry_sidecar import RegistrySidecar
 from lensmith.rollout.report import RolloutReport, StopReason
 from lensmith.rollout.sidecar_channel import SidecarChannel
@@ -159,7 +160,7 @@ def test_another_champion_meanwhile_aborts_the_rollout(scene: Scene) -> None:
 def test_a_promotion_that_somebody_rolls_back_is_not_repeated(scene: Scene) -> None:
     sidecar = scene.begun()
     scene.rollout.start("2")
-    scene.rollout.promote()
+    scene.rollout.promote(force=True)
     sidecar.poll()
     assert scene.state().version == "2"
     scene.registry.rollback("flowers")
@@ -297,6 +298,27 @@ def test_reports_that_somebody_garbled_are_left_out(scene: Scene, capsys: pytest
     assert "champion.latency.1: " in capsys.readouterr().err
     ages = {replica.name: replica.age_s for replica in scene.rollout.status().replicas}
     assert [ages[name] for name in "abcd"] == [None] * 4
+
+
+def test_status_shows_the_windows_and_states_that_a_replica_decides_by(scene: Scene) -> None:
+    sidecar = scene.under_way()
+    for requests in (0, 250, 500):
+        slow = Counter({bucket_of(900): requests})
+        report = RolloutReport("flowers-1", ModelCounts(), ModelCounts(answered=requests, latency=slow, work=slow))
+        scene.channels[0].write_report(report.as_dict())
+        sidecar.poll()
+    found = scene.rollout.status()
+    assert found.decision is None
+    comparison = found.comparison
+    assert comparison["seen_by"] == found.replicas[0].name
+    assert comparison["guards"]["latency"] == scene.state().comparison["guards"]["latency"]
+    assert comparison["guards"]["latency"]["evidence"] == 2
+    assert comparison["latency_windows"] == [{"requests": 250, "late": 1.0, "slow": None, "over": True}] * 2
+    with pytest.raises(ObjectionError, match="latency"):
+        scene.rollout.promote()
+    _, decision = scene.rollout.promote(force=True)
+    assert (decision.guard, "latency" in decision.reason) == ("forced", True)
+    assert scene.aliases()["champion"] == "2"
 
 
 def test_a_sidecar_that_takes_anothers_place_counts_nothing_twice(scene: Scene) -> None:

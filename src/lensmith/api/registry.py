@@ -156,11 +156,15 @@ class Rollout:
         while True:
             yield watcher.look()
 
-    def promote(self, reason: str = "") -> tuple[CanaryRelease, Decision]:
-        """Promote the challenger: end the active canary release. The audit trail stores `reason`."""
+    def promote(self, reason: str = "", force: bool = False) -> tuple[CanaryRelease, Decision]:
+        """Promote the challenger: end the active canary release. The audit trail stores `reason`.
+
+        Raises:
+            ObjectionError: the guards object, and `force` is off.
+        """
         from lensmith.rollout.lifecycle import end
 
-        return end(self.name, "promoted", reason, self.tracking_uri)
+        return end(self.name, "promoted", reason, self.tracking_uri, force)
 
     def abort(self, reason: str = "") -> tuple[CanaryRelease, Decision]:
         """Abort the active canary release: the champion answers all requests again. The audit trail stores `reason`."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +17,7 @@ from lensmith.cli.options import Json, Output, function_for, group
 from lensmith.cli.output import make_table, print_json, print_line, show
 from lensmith.cli.registry import Uri
 from lensmith.config import RolloutSettings
+from lensmith.errors import ObjectionError
 
 if TYPE_CHECKING:
     from lensmith.rollout.state import CanaryRelease, Decision
@@ -25,8 +27,8 @@ WATCH_S = 2.0
 """Seconds between two updates of --watch; replicas report as often as they poll, every 5 s by default."""
 
 _STYLES = {
-    "fine": "green", "watching": "yellow", "over": "red", "promoted": "green", "rolled_back": "red",
-    "aborted": "yellow", "under way": "cyan",
+    "fine": "green", "watching": "yellow", "not compared": "yellow", "over": "red", "promoted": "green",
+    "rolled_back": "red", "aborted": "yellow", "under way": "cyan",
 }  # fmt: skip
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="Registered model, as flowers.")]
@@ -78,12 +80,35 @@ def status(
                 live.update(_render(each), refresh=True)
 
 
-def promote(name: _Name, reason: _Reason = "", tracking_uri: Uri = None) -> Output:
+def promote(
+    name: _Name,
+    reason: _Reason = "",
+    force: Annotated[bool, typer.Option("--force", help="Promote it although the guards object.")] = False,
+    tracking_uri: Uri = None,
+) -> Output:
     """End the rollout: the challenger becomes the champion.
 
-    The guards are not asked. The alias `previous` then names the old champion.
+    Where the guards object, a terminal is asked; elsewhere `--force` is needed. The alias `previous` then names the old
+    champion.
     """
-    yield from _end(*api.Rollout(name, tracking_uri).promote(reason))
+    release = api.Rollout(name, tracking_uri)
+    try:
+        ended = release.promote(reason, force)
+    except ObjectionError as objection:
+        if not _is_confirmed(objection):
+            raise
+        ended = release.promote(reason, force=True)
+    yield from _end(*ended)
+
+
+def _is_confirmed(objection: ObjectionError) -> bool:
+    """Whether somebody at the terminal wants the promotion against the guards; False without a terminal."""
+    if not (sys.stdin and sys.stdin.isatty() and sys.stderr and sys.stderr.isatty()):
+        return False
+    try:
+        return typer.confirm(f"{objection.arrived}\nPromote it all the same?", err=True)
+    except typer.Abort:
+        return False
 
 
 def abort(name: _Name, reason: _Reason = "", tracking_uri: Uri = None) -> Output:
@@ -125,10 +150,19 @@ def _render(found: RolloutStatus) -> RenderableType:
     ]
     if guards := found.comparison.get("guards"):
         rows = [
-            (name, Text(guard["state"], _STYLES.get(guard["state"], "")), guard["reason"])
+            (name, Text(guard["state"], _STYLES.get(guard["state"], "")), _evidence(guard), guard["reason"])
             for name, guard in guards.items()
         ]
-        parts += [Text(), make_table(("guard", "state", "why"), rows)]
+        parts += [Text(), make_table(("guard", "state", "evidence", "why"), rows)]
+        if windows := found.comparison.get("latency_windows"):
+            parts += [Text(), _windows(windows)]
+        if decision is None:
+            seen_by = found.comparison.get("seen_by")
+            action = str(found.comparison.get("action", "hold")).replace("_", " ")
+            parts += [Text(), Text(f"{action}: {found.comparison.get('reason', '')}")]
+            parts.append(
+                Text(f"as the guards of {seen_by} see it" if seen_by else "no replica has reported its guards")
+            )
     if found.replicas:
         replicas = [
             (each.name, _age(each.age_s), each.champion, each.challenger, each.stopped) for each in found.replicas
@@ -168,6 +202,25 @@ def _compared(comparison: Mapping[str, Any], rollout: CanaryRelease) -> Renderab
     if comparison.get("compared"):
         lines.append(("both agree", "", f"{_share(comparison, 'agreement')} of {comparison['compared']:,} images"))
     return make_table(("", f"champion {rollout.champion}", f"challenger {rollout.challenger}"), lines)
+
+
+def _evidence(guard: Mapping[str, Any]) -> str:
+    """Evidence against the challenger, and the limit from which on it is rolled back."""
+    evidence, limit = guard.get("evidence"), guard.get("limit")
+    return "–" if evidence is None or limit is None else f"{evidence:g} of {limit:g}"
+
+
+def _windows(windows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    rows = [
+        (
+            f"{each['requests']:,}",
+            f"{each['late']:.1%}",
+            "not compared" if each["slow"] is None else f"{each['slow']:.1%}",
+            "over" if each["over"] else "fine",
+        )
+        for each in windows
+    ]
+    return make_table(("latency window", "late", "slow work", "state"), rows)
 
 
 def _share(side: Mapping[str, Any], name: str) -> str:

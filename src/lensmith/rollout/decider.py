@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
-from lensmith.rollout.guards import Assessment, RolloutGuards
+from lensmith.rollout.assessment import Assessment
+from lensmith.rollout.guards import RolloutGuards
 from lensmith.rollout.ledger import Ledger, LedgerEntry
-from lensmith.rollout.report import RolloutReport, read_reports
+from lensmith.rollout.report import SEEN, RolloutReport, read_reports
 from lensmith.rollout.sidecar_channel import SidecarChannel
 from lensmith.rollout.state import CanaryRelease, Decision, DesiredState, now
 
@@ -38,10 +39,12 @@ class RolloutDecider:
         rollout, decision = entry.rollout, entry.decision
         if decision is None:
             own = self.own_report(rollout)
-            ledger.report(entry.n, self._replica, {**own.as_dict(), "at": now().isoformat()})
             others = {replica: report for replica, report in entry.reports.items() if replica != self._replica}
             self._other_reports = read_reports(others, self._warn)
             wanted, assessment = self._assess(rollout, own, state, champion)
+            # With what this replica's guards see: the windows of latency are known here only.
+            report = {**own.as_dict(), "at": now().isoformat(), SEEN: assessment.seen}
+            ledger.report(entry.n, self._replica, report)
             state = state.model_copy(update={"comparison": assessment.figures})
             wanted = self._pending.get(rollout.id, wanted)
             if wanted is None:

@@ -7,14 +7,20 @@ bench/guards.py simulates it.
 """
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal
+from dataclasses import replace
 
-from lensmith.core.result import plain
 from lensmith.core.stats import wilson
-from lensmith.rollout.comparison import by_class, figures
-from lensmith.rollout.latency_guard import SLOWER, TAIL, TOO_SLOW, WINDOW, LatencyGuard, beyond
+from lensmith.rollout.assessment import Assessment, GuardResult, GuardState
+from lensmith.rollout.comparison import by_class
+from lensmith.rollout.latency_guard import (
+    LEAST_COMPARED,
+    SLOWER,
+    TAIL,
+    TOO_SLOW,
+    WINDOW,
+    LatencyGuard,
+    beyond,
+)
 from lensmith.rollout.metrics import ModelCounts, quantile_ms
 from lensmith.rollout.sequential_tests import (
     largest_difference,
@@ -49,45 +55,6 @@ MARGIN = 0.01
 PROMOTED_AGREEMENT = 0.9
 """For an automatic promotion in shadow mode: lower bound of the agreement, since no user has seen the answers."""
 
-GuardState = Literal["too little data", "fine", "watching", "over", "not judged"]
-
-
-@dataclass(frozen=True)
-class GuardResult:
-    """The result of one guard.
-
-    Attributes:
-        state: `over` is a reason to roll back; `not judged` where the guard does not apply to this rollout.
-        reason: the numbers in a sentence.
-    """
-
-    state: GuardState
-    reason: str
-
-
-@dataclass(frozen=True)
-class Assessment:
-    """The result of all guards, from both models' counts.
-
-    Attributes:
-        action: recommended action.
-        guard: name of the guard that is the reason to roll back, `proven` for a promotion, or empty.
-        reason: the numbers in a sentence.
-        guards: name of a guard → its result.
-    """
-
-    action: Literal["hold", "roll_back", "promote"]
-    guard: str
-    reason: str
-    guards: dict[str, GuardResult]
-    champion: ModelCounts
-    challenger: ModelCounts
-
-    @cached_property
-    def figures(self) -> dict[str, Any]:
-        """`lensmith.rollout.comparison.figures`, and each guard's state and reason under `guards`."""
-        return {**figures(self.champion, self.challenger), "guards": plain(self.guards)}
-
 
 class RolloutGuards:
     """Assesses one rollout again and again.
@@ -102,6 +69,7 @@ class RolloutGuards:
     def assess(self, champion: ModelCounts, challenger: ModelCounts) -> Assessment:
         """Assess the counts since the rollout began, summed over all replicas; in shadow mode those of copies."""
         self._latency_guard.update(champion, challenger)
+        windows = tuple(self._latency_guard.latest)
         guards = {
             "errors": self._errors(champion, challenger),
             "latency": self._latency(challenger),
@@ -112,10 +80,17 @@ class RolloutGuards:
             guards["agreement"] = self._agreement(challenger)
         for name, found in guards.items():
             if found.state == "over":
-                return Assessment("roll_back", name, found.reason, guards, champion, challenger)
-        if objection := self._objection(champion, challenger, guards):
-            return Assessment("hold", "", objection, guards, champion, challenger)
-        return Assessment("promote", "proven", _proof(champion, challenger), guards, champion, challenger)
+                reason = found.reason
+                return Assessment("roll_back", name, reason, guards, champion, challenger, f"{name}: {reason}", windows)
+        objection = self._objection(champion, challenger, guards)
+        if reason := objection or self._not_automatic(challenger):
+            return Assessment("hold", "", reason, guards, champion, challenger, objection, windows)
+        proof = _proof(champion, challenger, self._is_compared(champion))
+        return Assessment("promote", "proven", proof, guards, champion, challenger, "", windows)
+
+    def _is_compared(self, champion: ModelCounts) -> bool:
+        """Whether the champion has answered enough beside the challenger to compare both."""
+        return champion.requests >= LEAST_COMPARED and (self.rollout.share < 100 or self.rollout.shadow)
 
     def _errors(self, champion: ModelCounts, challenger: ModelCounts) -> GuardResult:
         if challenger.requests < LEAST_REQUESTS:
@@ -124,29 +99,34 @@ class RolloutGuards:
         summary = f"{_rate(challenger)} of the challenger's requests failed, {_rate(champion)} of the champion's"
         # Its own rate has to be more than the service's objective allows. And each failure is the challenger's as often
         # as requests are, unless it fails more often than the champion: through hours in which both fail, too.
-        evidence = log_evidence(failed, challenger.answered, ALLOWED_ERRORS)
-        if self.rollout.share < 100 or self.rollout.shadow:
+        evidence, is_compared = log_evidence(failed, challenger.answered, ALLOWED_ERRORS), self._is_compared(champion)
+        if is_compared:
             evidence = min(evidence, log_evidence(failed, champion.failed, requests / (requests + champion.requests)))
         at_least = lower_bound(failed, requests, ALPHA_ERRORS) if evidence >= WATCHED else 0.0
-        excess = f": at least {at_least:.2%}, more than {ALLOWED_ERRORS:.1%} and the champion's"
-        return _by_evidence(evidence, ALPHA_ERRORS, summary, excess)
+        and_champions = " and the champion's" if is_compared else ""
+        excess = f": at least {at_least:.2%}, more than {ALLOWED_ERRORS:.1%}{and_champions}"
+        found = _by_evidence(evidence, ALPHA_ERRORS, summary, excess)
+        return found if is_compared else _without_comparison(found, champion)
 
     def _latency(self, challenger: ModelCounts) -> GuardResult:
         windows, over = self._latency_guard.latest, self._latency_guard.over
         if challenger.requests < LEAST_REQUESTS:
             return _too_little(challenger)
-        summary = (
-            f"In {over} of the last {len(windows)} windows the P99 was over {self.rollout.slo_ms:g} ms "
-            f"and the work's over {SLOWER} × the champion's"
-        )
+        is_compared = all(window.slow is not None for window in windows)
+        summary = f"In {over} of the last {len(windows)} windows the P99 was over {self.rollout.slo_ms:g} ms"
+        summary += f" and the work's over {SLOWER} × the champion's" if is_compared else ""
         if over >= TOO_SLOW:
             slowest = max(windows, key=lambda window: (window.over, window.late))
-            excess = f"up to {slowest.late:.1%} of requests late, {slowest.slow:.1%} slow work"
-            return GuardResult("over", f"{summary}: {excess}.")
+            excess = f"up to {slowest.late:.1%} of requests late"
+            excess += f", {slowest.slow:.1%} slow work" if slowest.slow is not None else ""
+            return GuardResult("over", f"{summary}: {excess}.", over, TOO_SLOW)
         if len(windows) < TOO_SLOW:
             reason = f"{len(windows)} of {TOO_SLOW} windows of {WINDOW} requests so far."
-            return GuardResult("too little data", reason)
-        return GuardResult("watching" if over == TOO_SLOW - 1 else "fine", f"{summary}.")
+            return GuardResult("too little data", reason, over, TOO_SLOW)
+        if not any(window.requests for window in windows):
+            return GuardResult("too little data", "The challenger has answered no request whose time was taken.")
+        found = GuardResult("watching" if over == TOO_SLOW - 1 else "fine", f"{summary}.", over, TOO_SLOW)
+        return found if is_compared else _without_comparison(found)
 
     def _classes(self, champion: ModelCounts, challenger: ModelCounts) -> GuardResult:
         if self.rollout.sticky == "caller":
@@ -154,6 +134,10 @@ class RolloutGuards:
             return GuardResult("not judged", reason)
         if challenger.requests < LEAST_REQUESTS:
             return _too_little(challenger)
+        if not challenger.classes:
+            return GuardResult("too little data", "The challenger has answered no image.")
+        if not (self._is_compared(champion) and champion.classes):
+            return _without_comparison(GuardResult("fine", "No objective says how often a class may be."), champion)
         first, second = by_class(challenger, champion)
         moved = shift(first, second)
         summary = f"{moved:.1%} of answers would have to change class for both distributions to be the same"
@@ -185,27 +169,45 @@ class RolloutGuards:
         return _by_evidence(evidence, ALPHA_AGREEMENT, summary, f", which is less than {LEAST_AGREEMENT:.0%}")
 
     def _objection(self, champion: ModelCounts, challenger: ModelCounts, guards: dict[str, GuardResult]) -> str:
-        """The reason against a promotion; empty where there is none."""
+        """The reason against a promotion, whoever promotes; empty where there is none."""
         rollout = self.rollout
-        needed = max(rollout.promote_after, LEAST_REQUESTS)
-        if challenger.requests < needed:
-            return f"{challenger.requests:,} of {needed:,} challenger requests so far."
-        for name, found in guards.items():
+        if challenger.requests < LEAST_REQUESTS:
+            return f"{challenger.requests:,} of {LEAST_REQUESTS:,} challenger requests so far."
+        # Whoever gives the challenger every request has decided that the objectives alone count.
+        is_alone = rollout.share == 100 and not rollout.shadow
+        objections = [
+            f"{name}: {found.state}. {found.reason}"
+            for name, found in guards.items()
             # Not every service gets feedback, so its lack is no objection.
-            if found.state == "watching" or (found.state == "too little data" and name != "feedback"):
-                return f"{name}: {found.state}. {found.reason}"
-        more = _largest_excess(champion, challenger)
+            if found.state == "watching"
+            or (found.state == "too little data" and name != "feedback")
+            or (found.state == "not compared" and not is_alone)
+        ]
+        if objections:
+            return " ".join(objections)
+        if self._is_compared(champion):
+            more, beyond_what = _largest_excess(champion, challenger), "above the champion's"
+        else:
+            more, beyond_what = wilson(challenger.failed, challenger.requests)[1], "above 0"
         if more >= MARGIN:
-            return f"The challenger's error rate may lie {more:.2%} above the champion's, {MARGIN:.1%} is too much."
+            return f"The challenger's error rate may lie {more:.2%} {beyond_what}, {MARGIN:.1%} is too much."
         if not self._is_fast_enough(champion, challenger):
             return f"The challenger's P99 is over {rollout.slo_ms:g} ms and its work slower than the champion's."
         agreed = wilson(challenger.agreed, challenger.compared)[0]
         if rollout.shadow and agreed < PROMOTED_AGREEMENT:
             return f"Both agree on {agreed:.1%} of images at least, in shadow mode {PROMOTED_AGREEMENT:.0%} is needed."
-        return "" if rollout.auto_promote else "Nothing is wrong; automatic promotion is off."
+        return ""
+
+    def _not_automatic(self, challenger: ModelCounts) -> str:
+        """The reason why a challenger without objections is not promoted automatically; empty where it is."""
+        if challenger.requests < self.rollout.promote_after:
+            return f"{challenger.requests:,} of {self.rollout.promote_after:,} challenger requests so far."
+        return "" if self.rollout.auto_promote else "Nothing is wrong; automatic promotion is off."
 
     def _is_fast_enough(self, champion: ModelCounts, challenger: ModelCounts) -> bool:
         measured = challenger.work if self.rollout.shadow or not challenger.latency else challenger.latency
+        if not measured:
+            return False
         in_time = beyond(measured, self.rollout.slo_ms) <= TAIL * measured.total()
         if in_time or not champion.work:
             return in_time
@@ -215,9 +217,18 @@ class RolloutGuards:
 
 def _by_evidence(evidence: float, alpha: float, summary: str, excess: str, doubt: str = "") -> GuardResult:
     """`over` where the evidence rejects the null hypothesis at level alpha, else `watching` or `fine`."""
-    if evidence >= -math.log(alpha):
-        return GuardResult("over", f"{summary}{excess}.")
-    return GuardResult("watching" if evidence >= WATCHED else "fine", f"{summary}{doubt}.")
+    limit, shown = -math.log(alpha), round(max(0.0, evidence), 2)  # -inf is no number of JSON
+    if evidence >= limit:
+        return GuardResult("over", f"{summary}{excess}.", shown, round(limit, 2))
+    return GuardResult("watching" if evidence >= WATCHED else "fine", f"{summary}{doubt}.", shown, round(limit, 2))
+
+
+def _without_comparison(found: GuardResult, champion: ModelCounts | None = None) -> GuardResult:
+    """A result for which the champion answered too little: never `fine`, as only the objective could be checked."""
+    answered = f"{champion.requests:,}" if champion else f"fewer than {LEAST_COMPARED}"
+    lacking = f"The champion answered {answered} requests meanwhile, {LEAST_COMPARED} are needed to compare both."
+    state: GuardState = "not compared" if found.state == "fine" else found.state
+    return replace(found, state=state, reason=f"{found.reason} {lacking}")
 
 
 def _too_little(challenger: ModelCounts) -> GuardResult:
@@ -229,7 +240,12 @@ def _largest_excess(champion: ModelCounts, challenger: ModelCounts) -> float:
     return largest_difference(challenger.failed, challenger.requests, champion.failed, champion.requests)
 
 
-def _proof(champion: ModelCounts, challenger: ModelCounts) -> str:
+def _proof(champion: ModelCounts, challenger: ModelCounts, is_compared: bool) -> str:
+    if not is_compared:
+        return (
+            f"After {challenger.requests:,} challenger requests, which are all there are, the service's objectives "
+            f"hold; {_rate(challenger)} failed. There was no champion to compare with."
+        )
     return (
         f"After {challenger.requests:,} challenger requests no guard objects; {_rate(challenger)} failed, "
         f"{_rate(champion)} of the champion's, a difference below {max(_largest_excess(champion, challenger), 0):.2%}."

@@ -16,6 +16,9 @@ TAIL = 0.01
 """Share of requests that may be slower than the P99, by definition."""
 SLOWER = 1.2
 """Factor by which the challenger's work may take longer than the champion's."""
+LEAST_COMPARED = 20
+"""Champion requests below which there is nothing to compare with, and the service's objectives alone count: where one
+caller's hash falls to the challenger, or the challenger gets every request, the champion may get none."""
 LEVEL = 0.01
 """Chance that a window is too slow where the true P99 is just at the limit. Of 200 requests two exceed it on average;
 eight of 25 such windows would exceed it by the sample's P99, one of 100 does by the exact binomial bound, and three of
@@ -27,13 +30,17 @@ class LatencyWindow:
     """Some hundred successive challenger requests.
 
     Attributes:
-        late: share of the measured requests beyond the SLO, 0..1.
-        slow: share of images whose work took longer than 1.2 × the champion's P99, 0..1.
-        over: True where late requests and slow work are both more frequent than chance allows.
+        requests: number of requests whose time was taken.
+        late: share of them beyond the SLO, 0..1.
+        slow: share of images whose work took longer than 1.2 × the champion's P99, 0..1; None where the champion
+            answered too few meanwhile to compare with.
+        over: True where late requests and slow work are both more frequent than chance allows; without a comparison
+            late requests suffice.
     """
 
+    requests: int
     late: float
-    slow: float
+    slow: float | None
     over: bool
 
 
@@ -76,13 +83,12 @@ class LatencyGuard:
     def _window(self, champion: ModelCounts, challenger: ModelCounts) -> LatencyWindow:
         measured = challenger.work if self._shadow or not challenger.latency else challenger.latency
         late, of = beyond(measured, self._slo_ms), measured.total()
+        late_share, is_late = late / of if of else 0.0, too_many(late, of)
+        if champion.work.total() < LEAST_COMPARED:
+            return LatencyWindow(of, late_share, None, is_late)
         limit_ms = SLOWER * highest_p99_ms(champion.work)
         slow, images = beyond(challenger.work, limit_ms), challenger.work.total()
-        return LatencyWindow(
-            late / of if of else 0.0,
-            slow / images if images else 0.0,
-            too_many(late, of) and champion.work.total() > 0 and too_many(slow, images),
-        )
+        return LatencyWindow(of, late_share, slow / images if images else 0.0, is_late and too_many(slow, images))
 
 
 def too_many(hits: int, trials: int) -> bool:

@@ -25,6 +25,7 @@ from lensmith.errors import RegistryError, RolloutError
 from lensmith.registry.mlflow_errors import translate_errors
 from lensmith.registry.references import CHALLENGER, CHAMPION, PREVIOUS
 from lensmith.rollout.ledger_run import create_run, find_run, retry_once, write_once
+from lensmith.rollout.report import SEEN
 from lensmith.rollout.state import CanaryRelease, Decision
 
 if TYPE_CHECKING:
@@ -160,9 +161,9 @@ class Ledger:
         Raises:
             RegistryError: the report is too long for MLflow, even compressed.
         """
-        text = json.dumps(report, separators=(",", ":"))
-        if len(text) > TAG_CHARACTERS:
-            text = _PACKED + base64.b85encode(zlib.compress(text.encode(), 9)).decode()
+        text = _packed(report)
+        if len(text) > TAG_CHARACTERS:  # the counts matter more than what was made of them
+            text = _packed({key: value for key, value in report.items() if key != SEEN})
         if len(text) > TAG_CHARACTERS:
             raise RegistryError(
                 f"A report of at most {TAG_CHARACTERS:,} characters was expected.",
@@ -216,6 +217,14 @@ def _shortened(decision: Decision) -> str:
         texts = {name: getattr(decision, name) for name in ("guard", "reason", "by")}
         cut = {name: f"{value[:400]}…" for name, value in texts.items() if len(value) > 400}
         text = decision.model_copy(update={**cut, "figures": {}}).model_dump_json()
+    return text
+
+
+def _packed(report: Mapping[str, Any]) -> str:
+    """A report as JSON, compressed where it would be too long for a tag."""
+    text = json.dumps(report, separators=(",", ":"))
+    if len(text) > TAG_CHARACTERS:
+        text = _PACKED + base64.b85encode(zlib.compress(text.encode(), 9)).decode()
     return text
 
 

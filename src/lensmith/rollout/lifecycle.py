@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from lensmith.bundle.format import Bundle
 from lensmith.config import RolloutSettings
 from lensmith.core.text import listed
-from lensmith.errors import RegistryError, RolloutError
+from lensmith.errors import ObjectionError, RegistryError, RolloutError
 from lensmith.registry.client import client as connect
 from lensmith.registry.client import uri
 from lensmith.registry.models import Version, champion_of, names, resolve, set_alias
@@ -19,7 +19,7 @@ from lensmith.registry.references import CHALLENGER, CHAMPION, PREVIOUS, ModelRe
 from lensmith.rollout.guards import RolloutGuards
 from lensmith.rollout.ledger import Ledger, LedgerEntry, under_way_error
 from lensmith.rollout.state import CanaryRelease, Decision
-from lensmith.rollout.status import total
+from lensmith.rollout.status import seen_by_replica, total
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -53,12 +53,24 @@ def start(settings: RolloutSettings) -> CanaryRelease:
 
 
 def end(
-    name: str, outcome: Literal["promoted", "aborted"], reason: str = "", tracking_uri: str | None = None
+    name: str,
+    outcome: Literal["promoted", "aborted"],
+    reason: str = "",
+    tracking_uri: str | None = None,
+    force: bool = False,
 ) -> tuple[CanaryRelease, Decision]:
     """End the rollout that is under way by a person's decision, and move the aliases accordingly.
 
+    Args:
+        name: the registered model's name.
+        outcome: what ends it.
+        reason: why, for the audit trail.
+        tracking_uri: the registry; None: as configured.
+        force: whether to promote although the guards object.
+
     Raises:
         RegistryError: there is no such model.
+        ObjectionError: the guards object to the promotion, and `force` is off.
         RolloutError: none is under way, or a replica decided otherwise at the same moment.
     """
     client = connect(uri(tracking_uri), create=False)
@@ -80,12 +92,23 @@ def end(
             f"End it with: lensmith rollout abort {name}",
         )
     counted = total(entry)
+    figures = RolloutGuards(rollout).assess(counted.champion, counted.challenger).figures
+    figures = {**figures, **seen_by_replica(entry)}
+    stopped = f"{counted.stop.guard}: {counted.stop.reason}" if counted.stop else ""
+    objection = (stopped or str(figures["objection"])) if outcome == "promoted" else ""
+    if objection and not force:
+        raise ObjectionError(
+            f"Guards that have nothing against version {rollout.challenger} of {name} were expected.",
+            f"They object to its promotion: {objection}",
+            f"Wait (lensmith rollout status {name} --watch), end the rollout (lensmith rollout abort {name}), or "
+            "promote it all the same with --force.",
+        )
     wanted = Decision(
         outcome=outcome,
-        guard="person",
-        reason=reason or f"{_person()} {outcome} it.",
+        guard="forced" if objection else "person",
+        reason=reason or f"{_person()} {outcome} it{f', although: {objection}' if objection else '.'}",
         by=_person(),
-        figures=RolloutGuards(rollout).assess(counted.champion, counted.challenger).figures,
+        figures=figures,
     )
     decision = ledger.decide(entry.n, wanted)
     ledger.apply(entry)

@@ -12,6 +12,9 @@ from lensmith.rollout.metrics import ModelCounts
 
 Role = Literal["champion", "challenger"]
 
+SEEN = "seen"
+"""Key of a replica's report in the ledger: what its guards see, `Assessment.seen`."""
+
 
 class StopReason(NamedTuple):
     """The reason why one process sends the challenger no more requests.

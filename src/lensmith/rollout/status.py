@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from lensmith.core.result import Result, plain
@@ -12,8 +12,11 @@ from lensmith.registry.client import uri
 from lensmith.registry.models import champion_of
 from lensmith.rollout.guards import RolloutGuards
 from lensmith.rollout.ledger import Ledger, LedgerEntry
-from lensmith.rollout.report import RolloutReport, read_reports
+from lensmith.rollout.report import SEEN, RolloutReport, read_reports
 from lensmith.rollout.state import CanaryRelease, Decision, now
+
+LIVE = timedelta(seconds=60)
+"""Age, against the newest one, of a replica's report at which it is no longer asked what its guards see."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class RolloutStatus(Result):
         champion: version that the alias champion names now; None where it names none.
         rollout: latest rollout; None before the first.
         decision: decision that ended the latest rollout; None while it is under way.
-        comparison: `figures` of `lensmith.rollout.guards.Assessment` over all replicas.
+        comparison: `figures` of `lensmith.rollout.assessment.Assessment` over all replicas; its guards and windows are
+            those of a replica, named by `seen_by`, which decides by them.
         replicas: every replica's report.
         history: earlier rollouts with their decisions, the latest first.
     """
@@ -106,12 +110,39 @@ class StatusWatcher:
         if self._guards is None or self._guards.rollout.id != entry.rollout.id:
             self._guards = RolloutGuards(entry.rollout)
         counted = total(entry)
-        return self._guards.assess(counted.champion, counted.challenger).figures
+        assessed = self._guards.assess(counted.champion, counted.challenger).figures
+        return {**assessed, **seen_by_replica(entry)}
 
 
 def total(entry: LedgerEntry) -> RolloutReport:
     """The sum of all replicas' reports; those of another lensmith's format are left out."""
     return RolloutReport.merge(entry.rollout.id, read_reports(entry.reports, lambda warning: None))
+
+
+def seen_by_replica(entry: LedgerEntry) -> Mapping[str, Any]:
+    """What the guards of a replica see, `Assessment.seen` and `seen_by`; empty where none has reported it.
+
+    The replicas count windows of latency from different moments. Of those that report, the one is chosen whose guards
+    are nearest to a rollback, since any replica may decide.
+    """
+    recent: dict[str, tuple[datetime, Mapping[str, Any]]] = {}
+    for name, report in entry.reports.items():
+        with suppress(ValueError, KeyError, TypeError):
+            seen, at = report[SEEN], datetime.fromisoformat(str(report["at"]))
+            if at.tzinfo is not None and all(each["state"] for each in seen["guards"].values()):
+                recent[name] = at, seen
+    newest = max((at for at, _ in recent.values()), default=None)
+    if newest is None:
+        return {}
+    # One that has been replaced stays in the ledger, and sees nothing any more.
+    live = {name: seen for name, (at, seen) in recent.items() if newest - at <= LIVE}
+    name = max(sorted(live), key=lambda each: _severity(live[each]))
+    return {**live[name], "seen_by": name}
+
+
+def _severity(seen: Mapping[str, Any]) -> tuple[int, ...]:
+    states = [each["state"] for each in seen["guards"].values()]
+    return tuple(states.count(state) for state in ("over", "watching", "not compared", "too little data"))
 
 
 def _replica(name: str, stored: Mapping[str, Any]) -> ReplicaStatus:

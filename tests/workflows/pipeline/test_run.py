@@ -211,7 +211,7 @@ def test_the_whole_way_from_images_to_the_registry(
     refused = api.pipeline(written())
     assert isinstance(refused.error, RolloutError)
     assert redone(refused) == set(STAGES) - {"export", "rollout"}
-    api.Rollout("colours").promote()
+    api.Rollout("colours").promote(force=True)
     after = api.pipeline(written())
     # Version 2 is the champion by now, so the gate is asked again.
     assert redone(after) == {"gate", "register", "rollout"}
