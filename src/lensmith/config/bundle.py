@@ -90,7 +90,9 @@ class EvaluateSettings(Settings):
     bundle: Path = Field(description="Bundle folder or zip, or NAME@ALIAS in the registry.")
     data: Path = Field(description="Labelled images: a folder, or a CSV of path,label.")
     part: Literal["auto", "train", "val", "test", "all"] = Field(
-        "auto", description="Part of the split to evaluate on; auto: test if there is one, else all."
+        "auto",
+        description="Part of the split to evaluate on; auto: test if there is one, else val, else all. Images that the "
+        "model learnt from or was chosen on are left out, except of the parts train and val.",
     )
     layout: Layout = Field("auto", description=LAYOUT)
     engine: str | None = Field(

@@ -2,8 +2,10 @@
 
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,6 +103,16 @@ def test_what_contradicts_the_data_or_itself_is_refused(
         with pytest.raises(SettingsError) as refused:
             make_plan(written(**sections))
         assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("split", [False, ...], ids=["split off", "split on"])
+def test_images_in_train_and_val_alone_are_a_layout_for_the_gate(
+    written: Callable[..., Path], parted: Callable[..., Path], workspace: Path, split: Any
+) -> None:
+    shutil.rmtree(parted(workspace / "data") / "test")
+    plan = make_plan(written(split=split))
+    assert all(plan.stages[stage].on for stage in ("evaluate", "gate"))
+    assert plan.images.parts == ("train", "val")
 
 
 def test_settings_of_the_file_override_those_of_the_recipe(

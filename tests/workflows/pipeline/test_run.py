@@ -28,6 +28,7 @@ from lensmith.workflows.pipeline import folder as folder_of
 from lensmith.workflows.pipeline import run as running
 from lensmith.workflows.pipeline.plan import STAGES, PipelinePlan
 from lensmith.workflows.pipeline.run import PipelineResult
+from lensmith.workflows.pipeline.stages import NO_TEST_PART
 
 OFF = {"register": False, "rollout": False}
 NO_LATENCY = {"latency_ratio": None}
@@ -328,6 +329,16 @@ def test_bad_data_stops_it_before_training(
     allowed = api.pipeline(written(check={"max_unreadable": 10, "leaks": "allow"}, **OFF), until="split")
     assert allowed.error is None
     assert "1 test images have copies elsewhere" in allowed.stages[1].message
+
+
+def test_images_without_a_test_part_are_taken_and_it_is_said_what_is_evaluated(
+    workspace: Path, parted: Callable[..., Path], written: Callable[..., Path]
+) -> None:
+    shutil.rmtree(parted(workspace / "data") / "test")
+    ran = api.pipeline(written(**OFF), until="split")
+    assert ran.error is None
+    assert ran.stages[1].message == "30 train, 12 val; gate and evaluate use val, on which the model is chosen"
+    assert ran.stages[1].values["notes"][-1] == NO_TEST_PART
 
 
 def test_every_setting_of_the_file_is_on_its_page() -> None:
