@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,17 @@ def test_a_set_of_two_ranges_is_refused_and_files_of_each_are_named(
     found = {each.path for each in checked.findings if each.kind == "value range"}
     assert found == {f"{folder}/{number}.{ending}" for folder in darker for number in range(3)}
     assert any("different ranges" in warning for warning in checked.warnings)
+
+
+def test_values_that_no_training_image_has_are_refused(tmp_path: Path, colours: Path) -> None:
+    for part in ("train", "val"):
+        shutil.copytree(colours, tmp_path / "set" / part)
+    write(tmp_path / "set/val/red/float.tif", GREY.astype(np.float32))
+    with pytest.raises(DataError, match=r"val/red/float\.tif"):
+        decide_ranges(scan(tmp_path / "set"))
+    assert [each.path for each in check(tmp_path / "set").findings if each.kind == "value range"] == [
+        "val/red/float.tif"
+    ]
 
 
 def test_one_dark_picture_and_unreadable_files_change_nothing(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from fixtures.serving import assert_problem
 from lensmith.bundle.format import GOLDEN, GRAPH, Bundle, EngineRecord, Manifest, seal
 from lensmith.bundle.golden import Golden
 from lensmith.config import PredictSettings
-from lensmith.imaging.formats import FORMATS, identify
+from lensmith.imaging.formats import FORMATS, is_available
 from lensmith.imaging.preprocessing import preprocess
 from lensmith.inference.batch import predict
 from lensmith.inference.classifier import load
@@ -75,13 +75,11 @@ def test_http_answers_as_predict_does_for_every_kind_of_picture(
     assert len(rows) == len(names)
     refused = [row.error is not None for row in rows]
     assert refused == [KINDS[name].tolerance is None for name in names]
-    with client_of(load(bundle.path)) as client:
+    taken = tuple(key for key, form in FORMATS.items() if is_available(form))
+    with client_of(load(bundle.path), formats=taken) as client:
         for row in rows:
             body = Path(str(row.path)).read_bytes()
             response = client.post("/predict?top_k=12", content=body)
-            if identify(body) not in (FORMATS["jpeg"], FORMATS["png"]):
-                assert_problem(response, "not-jpeg-or-png")
-                continue
             if row.error is not None:
                 assert_problem(response, "unusable-image")
                 assert row.error in response.json()["detail"]

@@ -5,14 +5,17 @@ import math
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from fixtures.picture_kinds import SIDE, png_16
+from fixtures.pictures import COLOURS, coloured_picture
 from lensmith.config import TrainSettings
 from lensmith.data.scan import ImageSet
 from lensmith.data.split import prepare
@@ -73,6 +76,39 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(train: Tra
     first, again, other = (checkpoint.load(fitted.run.best)["model"]["fc.weight"] for fitted in weights)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def write_16_bit(root: Path, scale: int, labels: Iterable[str] = COLOURS) -> Path:
+    """A set of 16-bit colour PNGs, whose values are those of 8 bits times `scale`."""
+    for label in labels:
+        (root / label).mkdir(parents=True, exist_ok=True)
+        for number in range(6):
+            picture = np.asarray(coloured_picture(COLOURS[label], number, (SIDE, SIDE)))
+            (root / label / f"{number}.png").write_bytes(png_16(scale, "RGB")(picture, 1))
+    return root
+
+
+def test_a_set_of_12_bits_teaches_what_one_of_full_16_bits_does(train: Train, tmp_path: Path) -> None:
+    fitted = [
+        train(data=write_16_bit(tmp_path / name, scale), epochs=2, out=tmp_path / f"run-{name}")
+        for name, scale in (("twelve", 16), ("sixteen", 257))
+    ]
+    ranges = [Run.open(each.run.path).preprocessing.value_ranges for each in fitted]
+    assert ranges == [{"uint16": (0, 4095)}, {"uint16": (0, 65535)}]
+    assert "uint16 from 0 (black) to 4,095 (white)" in Run.open(fitted[0].run.path).images.notes[-1]
+    first, second = (checkpoint.load(each.run.best)["model"]["fc.weight"] for each in fitted)
+    assert torch.equal(first, second)
+    assert fitted[0].metrics["val_accuracy"] == fitted[1].metrics["val_accuracy"]
+    with pytest.raises(SettingsError, match=r"4,095.*65,535"):  # of what it would see in other brightness
+        train(data=tmp_path / "twelve", teacher=fitted[1].run.path, out=tmp_path / "student")
+
+
+def test_a_set_of_two_value_ranges_is_refused_before_anything_is_written(train: Train, tmp_path: Path) -> None:
+    write_16_bit(tmp_path / "set", 16, ("red", "blue"))
+    write_16_bit(tmp_path / "set", 257, ("green",))
+    with pytest.raises(DataError, match=r"blue/.*green/"):
+        train(data=tmp_path / "set")
+    assert not (tmp_path / "run").exists()
 
 
 def test_images_that_become_corrupt_are_named_and_the_run_goes_on(

@@ -25,7 +25,7 @@ def decide_ranges(images: ImageSet) -> dict[str, ValueRange]:
     Files whose format tells their range, as 8-bit files do, need none and are not decoded.
 
     Raises:
-        DataError: pictures of one kind have different ranges; files of each are named.
+        DataError: pictures of one kind have different ranges, or a kind occurs in other parts alone; files are named.
     """
     found: dict[Sample, ValueStatistics] = {}
     for part in images.parts or (None,):
@@ -33,7 +33,16 @@ def decide_ranges(images: ImageSet) -> dict[str, ValueRange]:
         found |= _statistics(images, samples)
     if problem := describe_mixed(found):
         raise DataError(f"Pictures of one value range were expected in {images.root}.", *problem)
-    return ranges_of(found)
+    ranges = ranges_of(found)
+    for kind in sorted({each.kind for each in found.values()} - ranges.keys()):
+        others = [sample for sample, each in found.items() if each.kind == kind]
+        raise DataError(
+            f"Training images with {kind} values were expected in {images.root}, as in the other parts.",
+            f"Only {listed((sample.path for sample in others), SHOWN_FILES)} have such values, so nothing tells which "
+            "is black and which is white.",
+            "Save all files in one form, for example as 8-bit PNG.",
+        )
+    return ranges
 
 
 def ranges_of(found: Mapping[Sample, ValueStatistics]) -> dict[str, ValueRange]:

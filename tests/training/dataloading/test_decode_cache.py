@@ -1,6 +1,7 @@
 """Pictures that are decoded once are the same to the bit."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,23 @@ def kept(made: ImageDataset, store: ArrayCache) -> decode_cache.DecodedPictures:
     shortest = made.shortest_px(HOW, made.augment)
     ranges = HOW.value_ranges
     return decode_cache.load_or_decode(made.images, made.samples, shortest, ranges, store, lambda done, total: None)
+
+
+def test_pictures_of_another_value_range_are_others(tmp_path: Path) -> None:
+    values = np.arange(0, 4096, 64, dtype=np.uint16).reshape(8, 8)
+    for number in range(6):
+        file = tmp_path / "set" / "ab"[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.roll(values, number)).save(file)
+    made, store = dataset(tmp_path / "set", "none"), ArrayCache(10**6, tmp_path / "cache")
+    brightest = []
+    for white in (4095, 65535, 4095):
+        made.how = replace(HOW, value_ranges={"uint16": (0, white)})
+        ranges = made.how.value_ranges
+        found = decode_cache.load_or_decode(made.images, made.samples, 24, ranges, store, lambda done, total: None)
+        brightest.append(np.asarray(found[0]).max())
+    assert brightest == [252, 15, 252]
+    assert len(store.entries()) == 2
 
 
 def batches(made: ImageDataset, workers: int) -> list[Any]:
