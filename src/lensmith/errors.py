@@ -14,13 +14,15 @@ prints it and exits with 2, after a gate that was not passed with 3, and with 5 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 EXTRA_OF_PACKAGE = {
     "fastapi": "serve", "httptools": "serve", "starlette": "serve", "uvicorn": "serve", "prometheus_client": "serve",
     "python_multipart": "serve", "jwt": "serve", "cryptography": "serve", "limits": "redis",
     "redis": "redis",
     "torch": "train", "torchvision": "train", "timm": "train", "sklearn": "train",
     "matplotlib": "train", "jinja2": "serve", "safetensors": "train", "urllib3": "train", "scipy": "train",
-    "onnx": "export", "onnx_ir": "export", "onnxscript": "export", "nncf": "export",
+    "onnx": "train", "onnx_ir": "train", "onnxscript": "train", "nncf": "export",
     "openvino": "openvino", "pyarrow": "parquet", "mangum": "lambda", "mlflow": "track",
     "pillow_heif": "heic",
     "psycopg": "postgres", "sqlalchemy": "track",
@@ -128,11 +130,17 @@ class MissingPackageError(LensmithError):
     @classmethod
     def of(cls, error: ModuleNotFoundError) -> MissingPackageError:
         """Translate a failed import into the `pip install` that mends it."""
-        package = (error.name or "").partition(".")[0]
-        extra = EXTRA_OF_PACKAGE.get(package)
-        wanted = f"'lensmith[{extra}]'" if extra else package
+        return cls.naming([(error.name or "").partition(".")[0]])
+
+    @classmethod
+    def naming(cls, packages: Sequence[str]) -> MissingPackageError:
+        """The error for importable packages that are not installed, with the `pip install` that mends it."""
+        extras = dict.fromkeys(EXTRA_OF_PACKAGE.get(package, "") for package in packages)
+        plain = [package for package in packages if package not in EXTRA_OF_PACKAGE]
+        wanted = [f"'lensmith[{','.join(filter(None, extras))}]'"] if any(extras) else []
+        several = len(packages) > 1
         return cls(
-            f"This verb needs the Python package {package}.",
-            "It is not installed in this environment.",
-            f"Install it with: pip install {wanted}",
+            f"This verb needs the Python package{'s' if several else ''} {', '.join(packages)}.",
+            f"{', '.join(packages)} {'are' if several else 'is'} not installed in this environment.",
+            f"Install {'them' if several else 'it'} with: pip install {' '.join([*wanted, *plain])}",
         )

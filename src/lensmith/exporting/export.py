@@ -25,6 +25,7 @@ from lensmith.config import ExportSettings
 from lensmith.core import machine
 from lensmith.core.files import replace_directory, staging_directory
 from lensmith.core.machine import allowed_cores
+from lensmith.core.packages import TRAINING, require_packages
 from lensmith.core.result import Result, plain
 from lensmith.core.threads import map_in_order
 from lensmith.core.version import installed_versions
@@ -38,7 +39,7 @@ from lensmith.evaluation.run import evaluate_samples
 from lensmith.exporting.candidates import BASELINE
 from lensmith.exporting.card import licences, write_card
 from lensmith.exporting.formats.base import FormatExport, TrainedNetwork
-from lensmith.exporting.formats.registry import FORMATS, require_free, write_formats
+from lensmith.exporting.formats.registry import FORMATS, packages_of, require_free, write_formats
 from lensmith.exporting.image_hashes import copies_note, hashes_of, not_learnt
 from lensmith.exporting.parity import Parity
 from lensmith.exporting.samples import evenly_spaced, features_of, stratified
@@ -107,18 +108,20 @@ def export(settings: ExportSettings, *, quick: bool = False) -> ExportResult:
         quick: try the baseline engine alone.
 
     Raises:
+        MissingPackageError: a package that the export or one of the formats needs is not installed.
         RunError: no run, or no checkpoint in it.
         ModelError: a network that has no ONNX graph.
         OutputError: the bundle's path is taken.
         ParityError: the graph answers differently from PyTorch, beyond the tolerance.
         SettingsError: a precision that abstaining cannot reach.
     """
+    names = () if quick else tuple(dict.fromkeys((*settings.formats, *WITH_TARGET[settings.target])))
+    require_packages(*TRAINING, *packages_of(names))
     started = time.perf_counter()
     assert settings.run is not None  # the settings' validation sees to it
     run = Run.open(settings.run)
     state = checkpoint.load(run.best, f"Finish an epoch first: lensmith train --resume {run.path}")
     target = settings.out or run.bundle
-    names = () if quick else tuple(dict.fromkeys((*settings.formats, *WITH_TARGET[settings.target])))
     others = target.with_name(f"{target.stem}-formats")
     if names:
         require_free(others, settings.overwrite)

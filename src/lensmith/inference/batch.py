@@ -20,6 +20,7 @@ import numpy as np
 
 from lensmith.config import PredictSettings
 from lensmith.core.files import atomic_path
+from lensmith.core.packages import require_packages
 from lensmith.core.progress import track
 from lensmith.core.result import Result
 from lensmith.core.text import listed
@@ -84,6 +85,8 @@ def predict(settings: PredictSettings, stream: TextIO | None = None) -> Predicte
     if form == "parquet" and settings.out is None and stream is not None:
         arrived = "There is no --out, and Parquet is not text that could be printed."
         raise SettingsError("A file was expected for Parquet.", arrived, "Add --out FILE.parquet")
+    if form == "parquet":
+        require_packages("pyarrow")
     paths, total = _expand(settings.images)
     classifier = load(settings.bundle, settings.engine)
     top_k = min(settings.top_k, len(classifier.bundle.labels))

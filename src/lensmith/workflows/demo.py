@@ -15,6 +15,7 @@ import numpy as np
 import urllib3
 
 from lensmith.config import DemoSettings, EvaluateSettings, FetchSettings
+from lensmith.core.packages import SERVING, TRAINING, require_packages
 from lensmith.core.progress import track
 from lensmith.core.result import Result
 from lensmith.core.threads import map_in_order
@@ -69,6 +70,7 @@ def demo(settings: DemoSettings) -> DemoResult:
     Raises:
         LensmithError: as the verbs that it calls.
     """
+    require_packages(*TRAINING, *SERVING)
     steps: dict[str, float] = {}
     started = time.perf_counter()
     data = settings.out / "fashion-mnist"

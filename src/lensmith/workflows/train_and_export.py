@@ -12,6 +12,7 @@ from typing import Any
 from lensmith.bundle.format import Bundle
 from lensmith.config import ExportSettings, TrainSettings
 from lensmith.config.base import read_yaml
+from lensmith.core.packages import TRAINING, require_packages
 from lensmith.errors import BundleError
 from lensmith.exporting.export import export
 from lensmith.exporting.parity import Parity
@@ -85,10 +86,12 @@ def train(
         base_settings: settings under the recipe and over the preset.
 
     Raises:
+        MissingPackageError: a package that the training or the export at its end needs is not installed.
         SettingsError: settings that cannot be used.
         RegistryError: a tracking URI of which MLflow knows no kind; one that does not answer stops no training.
         RunError: settings, classes or images are not those of the run to resume.
     """
+    require_packages(*TRAINING)
     started, runs = time.perf_counter(), list[Run]()
     with TrackingSidecar() as sidecar:
 

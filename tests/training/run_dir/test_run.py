@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lensmith.config import TrainSettings
+from lensmith.data.scan import scan
 from lensmith.data.split import prepare
 from lensmith.errors import OutputError, RunError
 from lensmith.imaging.preprocessing import Preprocessing
@@ -175,3 +176,15 @@ def test_a_folder_that_could_not_be_finished_is_removed(
     with pytest.raises(OSError, match="No space"):
         make(shared_colours, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_may_lie_beside_a_table_and_among_its_images_but_not_in_an_image_folder(colours: Path) -> None:
+    rows = (f"{file.relative_to(colours).as_posix()},{file.parent.name}" for file in sorted(colours.glob("*/*")))
+    (colours / "parts.csv").write_text("path,label\n" + "\n".join(rows) + "\n")
+    for out in (colours / "runs/one", colours / "red/run"):
+        assert make(colours / "parts.csv", out).path == out
+    images = scan(colours)  # in which the runs are no classes, and no images of one
+    assert images.labels == ("blue", "green", "red")
+    assert len(images.samples) == 24
+    with pytest.raises(OutputError, match="outside the images"):
+        make(colours, colours / "runs/two")

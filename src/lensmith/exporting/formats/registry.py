@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -35,6 +35,7 @@ TITLES = {
 }
 
 INDEX = "formats.json"
+_PACKAGES = {"openvino": "openvino"}
 
 
 def write_formats(
@@ -74,6 +75,11 @@ def write_formats(
         network.write_page(staging / "README.md", "all.md", written=written, titles=TITLES, **terms)
         replace_directory(staging, folder)
     return written
+
+
+def packages_of(names: Iterable[str]) -> list[str]:
+    """Importable packages that formats need besides those of every export."""
+    return [package for name, package in _PACKAGES.items() if name in names]
 
 
 def require_free(folder: Path, replace: bool) -> None:

@@ -122,13 +122,13 @@ class Run:
         """Make a run folder; the description comes last, so a folder with one is complete.
 
         Raises:
-            OutputError: the folder is not empty, or lies among the images.
+            OutputError: the folder is not empty, or lies in the image folder; beside a table it may lie anywhere.
         """
         require_free(path)
-        if path.resolve().is_relative_to(images.root.resolve()):
+        if settings.data.is_dir() and path.resolve().is_relative_to(settings.data.resolve()):
             raise OutputError(
-                f"A run folder outside the images in {images.root} was expected.",
-                f"{path} lies in it, and its plots would be a class of the next run.",
+                f"A run folder outside the images in {settings.data} was expected.",
+                f"{path} lies in it.",
                 "Name another with --out.",
             )
         sizes = {sample.path: size for sample, size in zip(images.samples, images.sizes, strict=True)}

@@ -11,8 +11,11 @@ from lensmith.config import ExportSettings
 from lensmith.config.base import read_yaml
 from lensmith.config.pipeline import PipelineFile
 from lensmith.config.pipeline_parser import ParsedPipeline, parse_pipeline
+from lensmith.config.values import parse_names
+from lensmith.core.packages import TRAINING, require_packages
 from lensmith.data.scan import ImageSet, scan
 from lensmith.errors import DataError, LensmithError, MissingPackageError, SettingsError
+from lensmith.exporting.formats.registry import packages_of
 from lensmith.registry.references import parse
 from lensmith.training.schedule import settings_of
 
@@ -87,6 +90,11 @@ def _check_against_data(parsed: ParsedPipeline, images: ImageSet | None) -> None
     for label in file.mapping.keys() - set(images.labels):
         parsed.add_mistake(f"mapping names {label!r}, which is no class of the data", "mapping", label)
     _check_champion_bundle(parsed, file, images)
+    formats = parse_names(file.export.get("formats")) if file.export else None
+    try:
+        require_packages(*TRAINING, *packages_of(formats or ()))
+    except MissingPackageError as error:
+        parsed.add_mistake(f"{error.arrived.rstrip('.')}: {error.remedy.rstrip('.')}", "train")
     if file.register_:
         from lensmith.registry import client
         from lensmith.tracking.address import installed
