@@ -174,3 +174,11 @@ def test_the_test_part_of_a_split_on_the_fly_is_found_again(
     assert found.metrics.images == len(divided.part("test"))
     (colours / "red" / "000.png").unlink()
     assert evaluate(EvaluateSettings(bundle=folder, data=colours, out=tmp_path / "report")).part == "all"
+
+
+def test_classes_are_matched_with_the_bundles_by_what_can_be_seen(colour_bundle: Bundle, colours: Path) -> None:
+    (colours / "red").rename(colours / " red\u200b")
+    assert run(colour_bundle, colours).metrics.accuracy == 1
+    (colours / " red\u200b").rename(colours / "Red")
+    with pytest.raises(DataError, match=r"'Red' \(8 images\), which only looks like .*'Red' \(U\+0052\)"):
+        run(colour_bundle, colours)

@@ -120,7 +120,7 @@ def test_a_picture_that_was_exported_with_another_label_before_is_left_out_and_n
     assert (done.written, done.there, len(done.set_aside)) == ({}, 0, 1)
 
 
-@pytest.mark.parametrize("label", ["../escaped", "a/b", ".hidden", "..", "x" * 300, "a\\b"])
+@pytest.mark.parametrize("label", ["../escaped", "a/b", ".hidden", "..", "x" * 300, "a\\b", "@eaDir", "\u200b"])
 def test_a_label_that_cannot_name_a_folder_makes_no_file(kept: Kept, label: str) -> None:
     kept.add("red", 0, label)
     kept.add("blue", 0, label=label)
@@ -247,3 +247,28 @@ def test_incomplete_uploads_are_deleted_too(kept: Kept) -> None:
     assert kept.image(complete).exists()
     kept.delete(everything=True)
     assert kept.files() == []
+
+
+def test_true_labels_that_differ_in_what_nobody_sees_are_one_class(kept: Kept) -> None:
+    for number, label in enumerate(("caf\u00e9", "cafe\u0301", "caf\u00e9 ", "\u200bcaf\u00e9")):
+        kept.add("red", number, label)
+    kept.add("red", 0, "cafe\u0301")  # the same picture, sent again
+    done = kept.export(kept.out)
+    assert (done.written, done.there, done.set_aside) == ({"caf\u00e9": 4}, 1, [])
+    assert labels_in(kept.out) == ["caf\u00e9"] * 4
+
+
+def test_a_true_label_that_only_looks_like_a_class_is_named(kept: Kept) -> None:
+    kept.add("red", 0, "cat")
+    kept.export(kept.out)
+    kept.add("red", 1, "Cat")
+    (named,) = kept.export(kept.out).set_aside
+    assert "U+0043" in named[1]
+    assert labels_in(kept.out) == ["cat"]
+
+
+def test_images_go_to_no_folder_of_parts_whatever_they_are_called(kept: Kept) -> None:
+    kept.add("red", 0, "red")
+    (kept.out / "training_set/red").mkdir(parents=True)
+    with pytest.raises(OutputError, match="training_set"):
+        kept.export(kept.out)

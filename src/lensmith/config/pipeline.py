@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from lensmith.config.base import refuse_empty
 from lensmith.config.values import LAYOUT, Layout, Ratio
+from lensmith.core.labels import canonical_label
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -16,7 +17,7 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 def _recall_floors(value: Any) -> Any:
     """One floor for all classes, or one for each class by name; labels that YAML reads as numbers become text."""
     if isinstance(value, Mapping):
-        return {_text(label): floor for label, floor in value.items()}
+        return {_label(label): floor for label, floor in value.items()}
     return {} if value is None else {"*": value}
 
 
@@ -24,7 +25,13 @@ def _text(value: Any) -> Any:
     return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
-Label = Annotated[str, BeforeValidator(_text)]
+def _label(value: Any) -> Any:
+    text = _text(value)
+    return canonical_label(text) if isinstance(text, str) else text
+
+
+Label = Annotated[str, BeforeValidator(_label)]
+ChampionLabel = Annotated[str, BeforeValidator(_text)]
 
 
 class _Section(BaseModel):
@@ -145,7 +152,7 @@ class PipelineFile(_Section):
         RegisterSection(), alias="register", description="New version in the model registry."
     )
     rollout: RolloutSection | None = Field(RolloutSection(), description="Canary release of the new version.")
-    mapping: dict[Label, Label | None] = Field(
+    mapping: dict[Label, ChampionLabel | None] = Field(
         {}, description="The new model's label → the champion's, where they differ; ~ for a class new to the champion."
     )
     keep: int = Field(3, ge=1, description="Number of results that stay on disk for each stage.")

@@ -64,6 +64,9 @@ def count_junk(entry: Path, is_folder: bool, counts: Counter[str]) -> bool:
 
 
 def _is_result(folder: Path) -> bool:
-    if (folder / CACHE_TAG).is_file():
-        return True
-    return any(all((folder / name).is_file() for name in names) for names in RESULTS)
+    try:
+        return (folder / CACHE_TAG).is_file() or any(
+            all((folder / name).is_file() for name in names) for names in RESULTS
+        )
+    except OSError:  # closed, or no name that a file system takes
+        return False

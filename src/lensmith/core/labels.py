@@ -101,6 +101,12 @@ def require_distinct(labels: Iterable[str], where: object) -> None:
         )
 
 
+def lookalike(name: str, labels: Iterable[str]) -> str | None:
+    """The one of `labels` that looks like `name`, though it stands for another class; None if none does."""
+    skeleton = _skeleton(canonical_label(name))
+    return next((label for label in labels if _skeleton(canonical_label(label)) == skeleton), None)
+
+
 def _skeleton(label: str) -> str:
     """A key that labels share which look alike."""
     wide = unicodedata.normalize("NFKC", label)

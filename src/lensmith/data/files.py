@@ -53,7 +53,7 @@ def image_files(root: Path, folder: Path, unused: Unused, above: frozenset[str] 
         unused.aside.append((relative(folder, root), f"cannot be opened ({error.strerror})"))
         return
     for entry in found:
-        is_folder = entry.is_dir()
+        is_folder = _is_folder(entry)
         if count_junk(entry, is_folder, unused.junk):
             continue
         if printable(entry.name) != entry.name:
@@ -67,6 +67,13 @@ def image_files(root: Path, folder: Path, unused: Unused, above: frozenset[str] 
             unused.aside.append((relative(entry, root), reason))
         else:
             yield entry
+
+
+def _is_folder(entry: Path) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a folder that lists its files, and opens none
+        return False
 
 
 def _files_of_unusable_name(root: Path, entry: Path, is_folder: bool) -> SetAside:

@@ -16,6 +16,7 @@ from lensmith.bundle.format import Bundle
 from lensmith.bundle.image_hashes import Use
 from lensmith.config import EvaluateSettings
 from lensmith.core.files import atomic_write
+from lensmith.core.labels import distinguished, lookalike, matched_label
 from lensmith.core.progress import track
 from lensmith.core.text import listed
 from lensmith.core.version import installed_versions
@@ -158,18 +159,25 @@ def _pick(images: ImageSet, wanted: str) -> tuple[str, tuple[Sample, ...]]:
 
 def _match(images: ImageSet, samples: Sequence[Sample], labels: Sequence[str]) -> dict[int, int]:
     """Class index in the set → class index in the bundle, for the classes that the samples have."""
-    index = {label: number for number, label in enumerate(labels)}
     counts = Counter(images.labels[sample.label] for sample in samples)
-    unknown = sorted(label for label in counts if label not in index)
+    found = {label: matched_label(label, labels) for label in counts}
+    unknown = sorted(label for label, known in found.items() if known is None)
     if unknown:
-        named = listed(f"{label!r} ({counts[label]} images)" for label in unknown)
+        named = listed(f"{label!r} ({counts[label]} images){_like(label, labels)}" for label in unknown)
         known = listed(map(repr, labels))
         raise DataError(
             f"Only classes that the bundle knows were expected in {images.root}: {known}.",
             f"It does not know {named}.",
             "Give the folders the names of the bundle's classes, or leave those folders out.",
         )
-    return {number: index[label] for number, label in enumerate(images.labels) if label in counts}
+    index = {label: number for number, label in enumerate(labels)}
+    known_as = {label: name for label, name in found.items() if name is not None}
+    return {number: index[known_as[label]] for number, label in enumerate(images.labels) if label in known_as}
+
+
+def _like(label: str, labels: Sequence[str]) -> str:
+    like = lookalike(label, labels)
+    return "" if like is None else f", which only looks like a class of the bundle: {distinguished((label, like))}"
 
 
 def _latency_ms(classifier: Classifier, files: Sequence[Path]) -> float:

@@ -3,13 +3,17 @@
 import csv
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lensmith.core.files import atomic_write, sha256
+from lensmith.core.junk import junk_name
+from lensmith.core.labels import canonical_label, distinguished, lookalike, matched_label
 from lensmith.core.progress import track
 from lensmith.core.result import Result
-from lensmith.data.scan import MANIFEST, PARTS
+from lensmith.data.part_names import parts_of_names
+from lensmith.data.scan import MANIFEST
 from lensmith.errors import OutputError
 from lensmith.feedback.folder import read_uploads
 from lensmith.feedback.storage import SUFFIXES, StoredUpload, Upload
@@ -119,8 +123,9 @@ def _require_class_folders(out: Path) -> None:
             f"Its {MANIFEST} lists the images that belong to it, and none of the new ones.",
             f"Name a new folder, or remove {MANIFEST} and split the images again after the export.",
         )
-    parts = [part for part in PARTS if (out / part).is_dir() and any(each.is_dir() for each in (out / part).iterdir())]
-    if parts:
+    folders = [each for each in sorted(out.iterdir()) if each.is_dir()] if out.exists() else []
+    parts = [each.name for each in folders if any(inner.is_dir() for inner in each.iterdir())]
+    if parts := [name for name in parts if name in parts_of_names(each.name for each in folders)]:
         raise OutputError(
             f"A folder of classes was expected at {out}.",
             f"It has parts ({', '.join(parts)}).",
@@ -135,18 +140,21 @@ def _names_in(out: Path) -> dict[str, Path]:
 
 def _export(digest: str, same: _Same, there: Path | None, done: FeedbackExport) -> None:
     """Copy a picture that was sent once or several times, if all its true labels are the same."""
-    stored, upload = same[-1]
-    labels = sorted({str(each.truth) for _, each in same} | ({there.parent.name} if there else set()))
+    stored = same[-1][0]
+    typed = [str(each.truth) for _, each in same] + ([there.parent.name] if there else [])
+    labels = sorted(set(map(canonical_label, typed)))
     if len(labels) > 1:
         reason = f"the same picture has several labels: {', '.join(labels)}"
         done.set_aside += [(str(each.image), reason) for each, _ in same]
         return
-    label = str(upload.truth)
-    if unusable := _no_folder(label):
+    label = labels[0]
+    folders = [each.name for each in done.out.iterdir() if each.is_dir()] if done.out.exists() else []
+    folder = matched_label(label, folders) or label
+    if unusable := _no_folder(label) or _twin(label, folders):
         done.set_aside += [(str(each.image), unusable) for each, _ in same]
         return
     done.there += len(same) - (there is None)
-    if there is None and _copy(stored.image, done.out / label / f"{digest}{stored.image.suffix}", done):
+    if there is None and _copy(stored.image, done.out / folder / f"{digest}{stored.image.suffix}", done):
         done.written[label] = done.written.get(label, 0) + 1
 
 
@@ -159,7 +167,8 @@ def _for_labellers(others: dict[str, _Same], guesses: Path, done: FeedbackExport
         done.there += len(same) - (digest not in there)
         if digest in there:
             continue
-        folder = "unnamed" if _no_folder(upload.label) else upload.label
+        guess = canonical_label(upload.label)
+        folder = "unnamed" if _no_folder(guess) else guess
         file = guesses / folder / f"{digest}{stored.image.suffix}"
         if not _copy(stored.image, file, done):
             continue
@@ -189,9 +198,20 @@ def _for_labellers(others: dict[str, _Same], guesses: Path, done: FeedbackExport
 
 def _no_folder(label: str) -> str | None:
     """The reason why a label cannot be a folder's name; None where it can."""
-    if label.startswith(".") or set(label) & set("/\\\0") or len(label.encode(errors="replace")) > LONGEST_NAME:
+    if (
+        not label
+        or junk_name(Path(label), is_folder=True)
+        or set(label) & set("/\\\0")
+        or len(label.encode(errors="replace")) > LONGEST_NAME
+    ):
         return f"its label cannot be the name of a folder: {label[:100]!r}"
     return None
+
+
+def _twin(label: str, folders: Sequence[str]) -> str | None:
+    """The reason why a label cannot have a folder beside those that are there; None where it can."""
+    like = None if matched_label(label, folders) else lookalike(label, folders)
+    return None if like is None else f"its label only looks like a class that is there: {distinguished((label, like))}"
 
 
 def _copy(source: Path, target: Path, done: FeedbackExport) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from lensmith.bundle.format import Bundle
 from lensmith.config import RolloutSettings
+from lensmith.core.labels import matched_label
 from lensmith.core.text import listed
 from lensmith.errors import ObjectionError, RegistryError, RolloutError
 from lensmith.registry.client import client as connect
@@ -40,14 +41,14 @@ def start(settings: RolloutSettings) -> CanaryRelease:
     champion, challenger = _champion_and_challenger(client, settings)
     if (entry := _latest(client, settings.name)[1]) is not None and entry.under_way:  # before bundles are pulled
         raise under_way_error(entry.rollout)
-    _require_same_labels(
-        Bundle.load(pull(client, champion)).labels, Bundle.load(pull(client, challenger)).labels, settings.mapping
-    )
+    champions, challengers = (Bundle.load(pull(client, version)).labels for version in (champion, challenger))
+    mapping = _as_spelled(settings.mapping, champions, challengers)
+    _require_same_labels(champions, challengers, mapping)
     ledger = Ledger.open(client, settings.name)
     # The ledger defines what is under way, the alias only shows it to people, so a crash in between does no harm.
     chosen = settings.model_dump(include=set(CanaryRelease.model_fields))
     versions = {"champion": champion.version, "challenger": challenger.version}
-    begun = ledger.begin(CanaryRelease(id="", by=_person(), mapping=settings.mapping, **versions, **chosen))
+    begun = ledger.begin(CanaryRelease(id="", by=_person(), mapping=mapping, **versions, **chosen))
     set_alias(client, challenger, CHALLENGER)
     return begun
 
@@ -155,6 +156,18 @@ def _champion_and_challenger(client: MlflowClient, settings: RolloutSettings) ->
             f"List the versions with: lensmith registry show {settings.name}",
         )
     return champion, challenger
+
+
+def _as_spelled(mapping: Mapping[str, str], champion: Sequence[str], challenger: Sequence[str]) -> dict[str, str]:
+    """A mapping with the labels as the bundles spell them, and with those that differ in what nobody sees."""
+    spelled = {
+        matched_label(new, challenger) or new: old and (matched_label(old, champion) or old)
+        for new, old in mapping.items()
+    }
+    for label in challenger:
+        if label not in champion and label not in spelled and (same := matched_label(label, champion)):
+            spelled[label] = same
+    return spelled
 
 
 def _require_same_labels(champion: Sequence[str], challenger: Sequence[str], mapping: Mapping[str, str]) -> None:

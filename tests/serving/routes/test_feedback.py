@@ -114,6 +114,11 @@ def test_a_label_that_the_model_does_not_have_is_refused_with_those_that_are_nea
     assert tell(client, request_id, "red").json()["new"]  # it was not used up
 
 
+def test_a_label_is_the_models_if_it_differs_in_what_nobody_sees(client: TestClient, red_png: bytes) -> None:
+    told = tell(client, predict(client, red_png), " re\u200bd\u00a0").json()
+    assert (told["label"], told["right"]) == ("red", True)
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter
 from starlette.requests import Request
 
 from lensmith.config import ServeSettings
+from lensmith.core.labels import canonical_label, matched_label
 from lensmith.feedback import storage
 from lensmith.feedback.storage import Reason, Upload
 from lensmith.imaging.preprocessing import Tensor
@@ -141,6 +142,12 @@ class Feedback:
             )
         if self._split is not None:
             label = self._split.own_label(answer.tag, label, answer.label)
+        if label not in answer.labels:
+            typed, label = label, canonical_label(label)
+            if self._split is not None:
+                label = self._split.own_label(answer.tag, label, answer.label)
+            found = await asyncio.to_thread(matched_label, label, answer.labels)
+            label = typed if found is None else found
         if label not in answer.labels:
             expected = f"A class of {answer.model} was expected, {label[:100]!r} is none."
             hint = await asyncio.to_thread(_hint, label[:100], answer.labels)

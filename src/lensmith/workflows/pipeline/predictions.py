@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lensmith.bundle.format import Bundle
+from lensmith.core.labels import matched_label
 from lensmith.core.text import listed
 from lensmith.data.scan import ImageSet, Sample
 from lensmith.errors import SettingsError
@@ -87,7 +88,7 @@ def pair_predictions(
         SettingsError: labels that differ and are not mapped.
         DataError, BundleError: as `predict_test_images`.
     """
-    champion_label = {label: mapping.get(label, label) for label in new.labels}
+    champion_label = champion_labels(new.labels, champion, mapping)
     require_same_labels(champion_label, champion, mapping)
     relabelled = tuple(champion_label.get(label) or "" for label in images.labels)
     known = [sample for sample in samples if relabelled[sample.label]]
@@ -101,6 +102,14 @@ def pair_predictions(
     for number, label in enumerate(new.labels):
         merged[:, column.get(champion_label[label] or "", -1)] += ours.probabilities[:, number]
     return replace(ours, labels=champion.labels, truth=old.truth, probabilities=merged), old
+
+
+def champion_labels(
+    labels: Sequence[str], champion: Bundle, mapping: Mapping[str, str | None]
+) -> dict[str, str | None]:
+    """The new model's label → the champion's, as the champion spells it; None for a class new to the champion."""
+    wanted = {label: mapping.get(label, label) for label in labels}
+    return {label: name and (matched_label(name, champion.labels) or name) for label, name in wanted.items()}
 
 
 def require_same_labels(

@@ -112,11 +112,11 @@ def _check_champion_bundle(parsed: ParsedPipeline, file: PipelineFile, images: I
     wanted = file.gate.champion if file.gate else "none"
     if wanted in ("auto", "none") or parse(wanted) is not None:
         return  # a name in the registry is resolved by the gate
-    from lensmith.workflows.pipeline.predictions import require_same_labels
+    from lensmith.workflows.pipeline.predictions import champion_labels, require_same_labels
 
-    champion_label = {label: file.mapping.get(label, label) for label in images.labels}
     with parsed.errors_as_mistakes(f"gate.champion = {wanted!r}", "gate", "champion"):
-        require_same_labels(champion_label, Bundle.load(wanted), file.mapping)
+        champion = Bundle.load(wanted)
+        require_same_labels(champion_labels(images.labels, champion, file.mapping), champion, file.mapping)
 
 
 def _section(parsed: ParsedPipeline, name: str) -> dict[str, Any]:
