@@ -109,3 +109,4 @@ def test_one_dark_picture_and_unreadable_files_change_nothing(tmp_path: Path) ->
     Image.fromarray(GREY.astype(np.uint16)).save(whole, "PNG")
     (root / "b/cut.png").write_bytes(whole.getvalue()[:200])
     assert decide_ranges(scan(root)) == {"uint16": (0, 65535)}
+    assert any("a/night.png" in warning for warning in check(root).warnings)

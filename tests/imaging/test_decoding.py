@@ -1,6 +1,7 @@
 """Decoding: whatever the file, the same upright, opaque RGB pixels; what is no whole picture is refused."""
 
 import contextlib
+import io
 import struct
 import warnings
 import zlib
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -199,3 +201,21 @@ def test_a_missing_and_an_empty_file_say_so(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     with pytest.raises(ImageError, match=r"empty\.png"):
         read(tmp_path / "empty.png")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.zeros((4, 4), np.float16), "1 float16 value a pixel"),
+        (np.zeros((4, 4, 3), np.float32), "3 float32 values a pixel"),
+        (np.zeros((4, 4), np.uint64), "1 uint64 value a pixel"),
+    ],
+)
+def test_a_tiff_of_values_that_cannot_be_read_says_what_they_are(values: np.ndarray, expected: str) -> None:
+    for big in (False, True):
+        stored = io.BytesIO()
+        photometric = "rgb" if values.ndim == 3 else "minisblack"
+        tifffile.imwrite(stored, values, photometric=photometric, bigtiff=big)
+        with pytest.raises(ImageError) as caught:
+            decode(stored.getvalue())
+        assert expected in caught.value.arrived

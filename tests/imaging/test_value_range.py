@@ -63,6 +63,7 @@ def test_the_brightest_picture_decides_and_each_kind_has_its_own_range() -> None
         ([250, 255, 65535, 65000], ["0", "1"]),
         ([255, 250, 1000, 1023], ["0", "1"]),
         ([65535, 60000, 30000, 20000, 9000, 4000], None),  # exposures
+        ([4095, 4000, 3900, 3300, 14000], ["0", "1", "2", "3"]),  # one bright picture would make all others dark
         ([900, 65535, 64000, 60000], None),  # one dark picture
         ([4000, 3000, 4095, 2100], None),
         ([], None),

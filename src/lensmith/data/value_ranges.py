@@ -11,7 +11,7 @@ from lensmith.data.scan import ImageSet, Sample
 from lensmith.errors import DataError, ImageError
 from lensmith.imaging.decoding import may_need_value_range, read, value_statistics
 from lensmith.imaging.formats import HEAD_BYTES
-from lensmith.imaging.value_range import ValueRange, ValueStatistics, decide, mixed, number
+from lensmith.imaging.value_range import ValueRange, ValueStatistics, decide, far_darker, mixed, number
 
 MOST_FILES = 500
 """Most files of a part whose values are read, at equal distances: a few hundred show the range of all."""
@@ -69,12 +69,21 @@ def describe_mixed(found: Mapping[Sample, ValueStatistics]) -> tuple[str, str] |
 
 def mixed_files(found: Mapping[Sample, ValueStatistics]) -> Iterable[tuple[str, list[str], list[str]]]:
     """Each kind of values with different ranges, and the files of the darker and of the brighter one."""
+    for kind, group in _by_kind(found):
+        if groups := mixed(group):
+            yield kind, *groups
+
+
+def darker_files(found: Mapping[Sample, ValueStatistics]) -> list[str]:
+    """Files that are much darker than all others of their kind: perhaps of another range, perhaps of night."""
+    return [path for _, group in _by_kind(found) if not mixed(group) for path in far_darker(group)]
+
+
+def _by_kind(found: Mapping[Sample, ValueStatistics]) -> list[tuple[str, dict[str, ValueStatistics]]]:
     kinds: dict[str, dict[str, ValueStatistics]] = defaultdict(dict)
     for sample, each in found.items():
         kinds[each.kind][sample.path] = each
-    for kind, group in sorted(kinds.items()):
-        if groups := mixed(group):
-            yield kind, *groups
+    return sorted(kinds.items())
 
 
 def _statistics(images: ImageSet, samples: Sequence[Sample]) -> dict[Sample, ValueStatistics]:

@@ -22,7 +22,7 @@ from lensmith.core.threads import map_in_order
 from lensmith.data.layout import LayoutName
 from lensmith.data.scan import ImageSet, Sample, scan
 from lensmith.data.table import CONTESTED
-from lensmith.data.value_ranges import describe_mixed, mixed_files, ranges_of
+from lensmith.data.value_ranges import darker_files, describe_mixed, mixed_files, ranges_of
 from lensmith.errors import ImageError
 from lensmith.imaging.decoding import decode, may_need_value_range, read, stored_mode, value_statistics
 from lensmith.imaging.formats import HEAD_BYTES, require_format
@@ -271,6 +271,8 @@ def _warnings(
             yield f"No usable image in {part}: {listed(missing)}."
     if problem := describe_mixed(levels):
         yield f"{problem[0]} Such a set is not trained on: save all files in one range, for example as 8-bit PNG."
+    if darker := darker_files(levels):
+        yield f"Much darker than all others, perhaps of another value range: {listed(darker)}."
     yield from images.warnings
     kinds = {finding.kind for finding in findings}
     if "label conflict" in kinds:

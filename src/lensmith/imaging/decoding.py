@@ -10,9 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from lensmith.errors import ImageError
+from lensmith.imaging import tiff
 from lensmith.imaging.containers import count_scans, without_metadata
 from lensmith.imaging.formats import ImageFormat, identify, open_image, require_format
 from lensmith.imaging.stored_picture import STRIP_PIXELS, StoredPicture
@@ -143,7 +144,7 @@ def decoded_size(path: Path, shortest_px: int | None = None) -> tuple[int, int]:
         if form.key == "png":
             with suppress(Exception):
                 return _decoded_size(without_metadata(encoded), shortest_px)
-        raise _unreadable(form, error, MAX_PIXELS) from error
+        raise _unreadable(form, encoded, error, MAX_PIXELS) from error
 
 
 def stored_mode(encoded: bytes) -> str:
@@ -186,7 +187,7 @@ def _with_decoder(encoded: bytes, max_pixels: int, use: Callable[[bytes], T]) ->
                 raise
             except Exception:
                 pass  # it is not the metadata
-        raise _unreadable(form, error, max_pixels) from error
+        raise _unreadable(form, encoded, error, max_pixels) from error
 
 
 def _require_size(picture: Image.Image, max_pixels: int) -> None:
@@ -214,14 +215,16 @@ def _converted(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _unreadable(form: ImageFormat, error: Exception, max_pixels: int) -> ImageError:
+def _unreadable(form: ImageFormat, encoded: bytes, error: Exception, max_pixels: int) -> ImageError:
     """The error for a picture whose decoder failed; the decoder's own words are in its cause only."""
     if isinstance(error, Image.DecompressionBombError):  # Pillow refuses the very largest by itself
         found = re.search(r"\d+", str(error))
         return _too_many_pixels(f"{int(found[0]):,}" if found else "more", max_pixels)
+    kind = tiff.describe(encoded) if form.key == "tiff" and isinstance(error, UnidentifiedImageError) else ""
+    reason = f"a TIFF of {kind}" if kind else f"the {form.name} is damaged, truncated, or of a rare kind"
     return ImageError(
         "A complete image file was expected.",
-        f"It cannot be decoded (the {form.name} is damaged, truncated, or of a rare kind).",
+        f"It cannot be decoded ({reason}).",
         "Replace or remove it, or save it again as JPEG or PNG.",
     )
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from PIL import Image
 
 from lensmith.errors import ImageError
+from lensmith.imaging import tiff
 
 HEAD_BYTES = 64
 """Bytes from a file's beginning that tell its format."""
@@ -219,6 +220,8 @@ def open_image(source: bytes | Path) -> Image.Image:
     module = import_module(form.module)
     if form.key == "heic" and form.decoder not in Image.OPEN:
         module.register_heif_opener(thumbnails=False)
+    if form.key == "tiff":
+        tiff.add_layouts(module)
     picture = Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=[form.decoder])
     tags = getattr(picture, "tag_v2", {}) if form.key == "tiff" else {}
     if _DNG_VERSION in tags or int(tags.get(_NEW_SUBFILE_TYPE, 0)) & 1:

@@ -64,7 +64,7 @@ class StoredPicture:
         """
         black, white = self._range(ranges)
         whole = Image.new("RGB", self.picture.size)
-        table = _table(black, white, self.stored.inverted) if self.stored.kind == "uint16" else None
+        table = _table(black, white, self.stored) if self.stored.kind == "uint16" else None
         # The high byte of colour is what Pillow has read already.
         by_high_byte = self.stored.channels > 2 and self.stored.transparent is None and (black, white) == FULL_UINT16
         if self.stored.separate and not by_high_byte:
@@ -208,12 +208,13 @@ class StoredPicture:
 
 def _outliers(count: int) -> int:
     """Number of values at either end that do not count: hot and dead pixels."""
-    return min(count // 500, 1 + count // 10_000)
+    return min(count // 500, 3 + count // 5000)
 
 
-def _table(black: float, white: float, inverted: bool) -> npt.NDArray[np.uint8]:
+def _table(black: float, white: float, stored: Stored) -> npt.NDArray[np.uint8]:
     """uint8 (65536,): the grey level of each value."""
-    return _scaled(np.arange(65536), black, white, Stored("uint16", inverted=inverted), None)
+    values = np.arange(65536)
+    return _scaled(values, black, white, stored, values == stored.missing)
 
 
 def _scaled(

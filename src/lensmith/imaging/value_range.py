@@ -108,13 +108,21 @@ def mixed(found: Mapping[str, ValueStatistics]) -> tuple[list[str], list[str]] |
     gaps = [math.log2(above / below) if below > 0 else 0.0 for below, above in pairwise(levels)]
     at = max(range(len(gaps)), key=gaps.__getitem__)
     lower, upper = names[: at + 1], names[at + 1 :]
-    many = min(len(lower), len(upper)) >= max(2.0, _MANY * len(names))
     ends = any(0.75 * white <= levels[at] <= white for white in _DEPTHS)
-    if (gaps[at] >= _FAR_OCTAVES and len(lower) >= max(2.0, _FEW * len(names))) or (
-        gaps[at] >= _NEAR_OCTAVES and many and ends
-    ):
+    # A few bright pictures make all others dark; a few dark ones only themselves.
+    near = gaps[at] >= _NEAR_OCTAVES and ends and len(lower) >= max(2.0, _MANY * len(names))
+    if near and len(upper) < max(2.0, _MANY * len(names)):
+        near = len(lower) >= 4
+    if near or (gaps[at] >= _FAR_OCTAVES and len(lower) >= max(2.0, _FEW * len(names))):
         return lower, upper
     return None
+
+
+def far_darker(found: Mapping[str, ValueStatistics]) -> list[str]:
+    """Names of pictures of one kind that are much darker than all others, but too few to be of another range for sure."""
+    names = sorted((name for name, each in found.items() if not each.is_flat), key=lambda name: found[name].level)
+    at = next((at for at, (one, other) in enumerate(pairwise(names)) if _is_far_below(found[one], found[other])), None)
+    return [] if at is None or 2 * (at + 1) > len(names) else names[: at + 1]
 
 
 def contradiction(found: ValueStatistics, value_range: ValueRange) -> str | None:
@@ -142,6 +150,11 @@ def describe(kind: str, value_range: ValueRange) -> str:
     """A range for people, such as `uint16 from 0 (black) to 4,095 (white)`."""
     black, white = value_range
     return f"{kind} from {number(black)} (black) to {number(white)} (white)"
+
+
+def _is_far_below(lower: ValueStatistics, upper: ValueStatistics) -> bool:
+    """Whether one picture is darker than another by a far gap."""
+    return 0 < lower.level * 2**_FAR_OCTAVES <= upper.level
 
 
 def _range_of(kind: Kind, group: Sequence[ValueStatistics]) -> ValueRange:
