@@ -119,7 +119,7 @@ def mixed(found: Mapping[str, ValueStatistics]) -> tuple[list[str], list[str]] |
 
 
 def far_darker(found: Mapping[str, ValueStatistics]) -> list[str]:
-    """Names of pictures of one kind that are much darker than all others, but too few to be of another range for sure."""
+    """Names of pictures of one kind that are much darker than all others, too few to be surely of another range."""
     names = sorted((name for name, each in found.items() if not each.is_flat), key=lambda name: found[name].level)
     at = next((at for at, (one, other) in enumerate(pairwise(names)) if _is_far_below(found[one], found[other])), None)
     return [] if at is None or 2 * (at + 1) > len(names) else names[: at + 1]
