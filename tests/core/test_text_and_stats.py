@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from lensmith.core.stats import percentile_interval, percentiles, wilson
+from lensmith.core.stats import first_as_good_as_the_best, percentile_interval, percentiles, wilson
 from lensmith.core.text import first_line, listed
 
 
@@ -49,3 +49,21 @@ def test_a_percentile_interval_holds_its_share_of_the_draws() -> None:
 def test_percentiles_are_observed_values() -> None:
     assert percentiles([3.0, 1.0, 2.0, 10.0], (50, 99, 100)) == [3.0, 10.0, 10.0]
     assert math.isclose(percentiles([1.5], (50,))[0], 1.5)
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ({"plain": [0.5, 0.4, 0.6], "extreme": [0.5, 0.4, 0.6]}, "plain"),  # equal
+        ({"plain": [0.5, 0.4, 0.6], "extreme": [0.1, 0.6, 0.7]}, "plain"),  # by one lucky case
+        ({"plain": [0.5, 0.4, 0.6], "extreme": [0.4, 0.3, 0.5]}, "extreme"),  # in each case
+        ({"plain": [0.5, 0.4, 0.6], "better": [0.3, 0.2, 0.4], "extreme": [0.3, 0.1, 0.45]}, "better"),
+        ({"plain": [0.5], "extreme": [0.1]}, "plain"),  # one case proves nothing
+        ({"plain": [math.nan, 0.1], "extreme": [0.5, 0.5]}, "extreme"),
+        ({"plain": [math.nan], "extreme": [math.nan]}, "plain"),
+    ],
+)
+def test_a_candidate_is_left_only_for_one_that_is_better_beyond_chance(
+    losses: dict[str, list[float]], expected: str
+) -> None:
+    assert first_as_good_as_the_best({name: np.array(loss) for name, loss in losses.items()}) == expected

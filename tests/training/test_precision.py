@@ -13,6 +13,7 @@ from lensmith.training.feature_cache import split_model
 from lensmith.training.learner import Learner
 from lensmith.training.models import backbone
 from lensmith.training.schedule import Phase
+from lensmith.training.trial_steps import exact_among_fastest
 
 CPU = torch.device("cpu")
 HEAD, LAST, ALL = Phase("head", 0, 1, 0), Phase("last 1", 0, 1, 1), Phase("all", 1, 2, None)
@@ -78,6 +79,22 @@ def test_bfloat16_is_a_candidate_where_the_processor_has_it(
 def test_a_forward_pass_runs_at_the_precision_it_is_given(chosen: str, dtype: torch.dtype) -> None:
     with precision.autocast(CPU, chosen):
         assert torch.nn.Linear(3, 2)(torch.zeros(1, 3)).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("half", "first", "expected"),
+    [
+        (0.96, 1.0, ("fp32", "channels_last")),  # what bf16 gains here the next trial may take back
+        (0.90, 1.0, ("bf16", "channels_last")),
+        (0.90, 0.92, ("fp32", "channels_first")),
+        (0.90, 0.80, ("fp32", "channels_first")),
+    ],
+)
+def test_full_precision_is_left_only_for_what_is_clearly_faster(
+    half: float, first: float, expected: tuple[str, str]
+) -> None:
+    seconds = {("fp32", "channels_last"): 1.0, ("bf16", "channels_last"): half, ("fp32", "channels_first"): first}
+    assert exact_among_fastest(seconds) == expected
 
 
 def learner() -> Learner:

@@ -1,8 +1,9 @@
 """Statistics: Wilson intervals, bootstrap percentile intervals, percentiles of latencies."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,28 @@ def wilson(hits: int, trials: int, level: float = 0.95) -> tuple[float, float]:
     centre = (share + weight / 2) / (1 + weight)
     half = z / (1 + weight) * math.sqrt(share * (1 - share) / trials + weight / (4 * trials))
     return (0.0 if hits == 0 else centre - half), (1.0 if hits == trials else centre + half)
+
+
+def first_as_good_as_the_best(losses: Mapping[str, npt.NDArray[np.floating[Any]]]) -> str:
+    """The first candidate whose loss cannot be told from the best one's by so few cases.
+
+    That is, whose mean loss is higher by at most one standard error of the difference, case by case; with one case no
+    difference is known to be more than chance. After Breiman et al., Classification and Regression Trees, 1984, whose
+    rule takes the simplest tree within one standard error of the best.
+
+    Args:
+        losses: loss of each candidate in the same N ≥ 1 cases, float (N,), the least extreme candidate first. A
+            candidate with a loss that is not a number is only taken where all have one.
+    """
+    finite = {name: loss for name, loss in losses.items() if np.isfinite(loss).all()} or dict(losses)
+    best = min(finite.values(), key=lambda loss: float(loss.mean()))
+
+    def is_as_good(loss: npt.NDArray[np.floating[Any]]) -> bool:
+        more = np.asarray(loss, dtype=np.float64) - best
+        error = more.std(ddof=1) / math.sqrt(len(more)) if len(more) > 1 else math.inf
+        return bool(more.mean() <= error)
+
+    return next((name for name, loss in finite.items() if is_as_good(loss)), next(iter(finite)))
 
 
 def percentile_interval(drawn: npt.ArrayLike, level: float = 0.95) -> npt.NDArray[np.float64]:

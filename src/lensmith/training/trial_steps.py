@@ -3,6 +3,8 @@
 A trial changes no weights, no statistics and no random state.
 """
 
+from collections.abc import Mapping
+
 import torch
 
 from lensmith.config import TrainSettings
@@ -13,6 +15,9 @@ from lensmith.training.microbatch import malloc, memory
 from lensmith.training.microbatch.microbatch import MicroBatcher
 from lensmith.training.microbatch.onednn_workaround import in_healthy_thread
 from lensmith.training.schedule import Phase
+
+TIE = 0.05
+"""Steps whose seconds differ by a smaller share count as equally fast: another trial may reverse their order."""
 
 MOST_IMAGES = 16
 """Images of a trial step at most; half as many, and so on, where memory runs out."""
@@ -51,7 +56,7 @@ class TrialSteps:
         while True:
             seconds = self._seconds(images)
             if seconds is not None:
-                return [*min(seconds.items(), key=lambda pair: pair[1])[0]]
+                return [*exact_among_fastest(seconds)]
             if images == 1:
                 return ["fp32", "channels_last"]
             memory.release(self.device)
@@ -91,3 +96,14 @@ class TrialSteps:
         finally:
             forward.precision = before
         forward.model.zero_grad(set_to_none=True)
+
+
+def exact_among_fastest(seconds: Mapping[tuple[str, str], float]) -> tuple[str, str]:
+    """Of the precisions and layouts that are as fast as the fastest, within TIE, fp32 if it is among them.
+
+    Args:
+        seconds: (precision, layout) → seconds of a step; the earlier of two is preferred.
+    """
+    fastest = min(seconds.values())
+    level = [pair for pair, taken in seconds.items() if (1 - TIE) * taken <= fastest]
+    return next((pair for pair in level if pair[0] == "fp32"), level[0])
