@@ -44,6 +44,7 @@ def first_as_good_as_the_best(losses: Mapping[str, npt.NDArray[np.floating[Any]]
     best = min(finite.values(), key=lambda loss: float(loss.mean()))
 
     def is_as_good(loss: npt.NDArray[np.floating[Any]]) -> bool:
+        """Whether a candidate's loss, float (N,), is the best one's but for chance."""
         more = np.asarray(loss, dtype=np.float64) - best
         error = more.std(ddof=1) / math.sqrt(len(more)) if len(more) > 1 else math.inf
         return bool(more.mean() <= error)
