@@ -112,3 +112,35 @@ def test_brackets_in_names_are_printed_as_they_are(run: Run, tmp_path: Path, col
     (colours / "red").rename(colours / "red [bold]")
     _, out, _ = run("data", "check", str(colours))
     assert "red [bold]" in out
+
+
+LOCALES = [
+    {"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "cp1252"}, {"LC_ALL": "C"}, {"LC_ALL": "POSIX"},
+    {"PYTHONIOENCODING": "utf-8"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("locale", LOCALES, ids=lambda given: " ".join(f"{k}={v}" for k, v in given.items()))
+def test_output_fits_any_locale(locale: dict[str, str], colours: Path) -> None:
+    (colours / "red").rename(colours / "rød 红 🟥")
+    (colours / "blue" / "000.png").rename(colours / "blue" / os.fsdecode(b"\xff.png"))
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "PYTHONIO"))
+    }
+    for arguments in (
+        ["data", "check", colours],
+        ["data", "check", colours, "--json"],
+        ["models"],
+        ["train", "nø-where"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "lensmith", *arguments],
+            env={**environment, **locale},
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode in (0, 2, 3), done.stderr.decode(errors="replace")
+        for words in (b"Traceback", b"UnicodeEncodeError", b"fault of lensmith"):
+            assert words not in done.stderr
+        if "--json" in arguments:
+            assert "rød 红 🟥" in json.dumps(json.loads(done.stdout), ensure_ascii=False)

@@ -368,3 +368,16 @@ async def until(condition: Any, seconds: float = 5.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "servers"),
+    [("/cats", ["/cats"]), ("/a/b-1/", ["/a/b-1"]), ("", []), ("//evil.example", []), ("https://evil.example", []),
+     ("/a//b", []), ("/a?b", []), ("/", [])],
+)  # fmt: skip
+def test_the_openapi_document_names_the_path_below_which_a_proxy_publishes_the_service(
+    prefix: str, servers: list[str], client: TestClient
+) -> None:
+    response = client.get("/openapi.json", headers={"x-forwarded-prefix": prefix})
+    assert [each["url"] for each in response.json().get("servers", [])] == servers
+    assert "servers" not in client.get("/openapi.json").json()

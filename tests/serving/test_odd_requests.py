@@ -1,6 +1,7 @@
 """Requests that no sane client sends, at every address: refused in the one envelope, never a fault of the service."""
 
 import base64
+import gzip
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -120,3 +121,29 @@ def test_odd_headers_are_no_fault(name: str, client: TestClient, posts: list[str
             ):
                 headers = {"content-type": kind.encode(), name.lower(): value.encode("latin-1")}
                 no_fault(client.post(path, content=red_png, headers=headers))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "identity, deflate"])
+def test_a_compressed_body_is_refused_as_such_everywhere(encoding: str, client: TestClient, posts: list[str]) -> None:
+    for path in posts:
+        response = client.post(path, content=gzip.compress(b"{}"), headers={"content-encoding": encoding})
+        no_fault(response)
+        assert response.status_code == 415, path
+        assert "Content-Encoding" in response.json()["detail"]
+        assert response.headers["accept-encoding"] == "identity"
+
+
+def test_a_body_that_is_said_to_be_as_it_is_is_taken(client: TestClient, red_png: bytes) -> None:
+    assert client.post("/predict", content=red_png, headers={"content-encoding": "identity"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "parameters", ['name="file"', "name=\"file\"; filename*=UTF-8''%e5%86%99.png", 'name="file"; filename=""']
+)
+def test_a_form_that_names_its_file_otherwise_or_not_is_answered(
+    parameters: str, client: TestClient, red_png: bytes
+) -> None:
+    body = f"--X\r\nContent-Disposition: form-data; {parameters}\r\n\r\n".encode() + red_png + b"\r\n--X--\r\n"
+    for path in ("/predict", "/predict/batch"):
+        response = client.post(path, content=body, headers={"content-type": "multipart/form-data; boundary=X"})
+        assert response.status_code == 200, response.text

@@ -136,6 +136,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if hasattr(signal, "SIGCHLD"):  # a parent that ignores it hands that on: exit codes of children would be lost
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):  # whatever the locale: names of files and classes, a dash, a multiplication
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     silence_pillow()
     try:
         sys.exit(get_command(_app).main(args, prog_name="lensmith", standalone_mode=False) or 0)

@@ -61,7 +61,8 @@ class ServeSettings(Settings):
     deadline_ms: float = Field(
         180.0,
         gt=0,
-        description="Deadline from the end of the upload to the answer; requests that would miss it are refused.",
+        description="Deadline from the end of the upload to the answer; requests that would miss it are refused. "
+        "Longer by default where an image takes more than a third of it.",
     )
     formats: ImageFormats = Field(
         ("jpeg", "png"),

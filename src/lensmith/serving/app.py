@@ -15,6 +15,7 @@ from lensmith.serving.auth.quota import Quota
 from lensmith.serving.execution.model_manager import ModelManager
 from lensmith.serving.middleware import (
     SECURE_HEADERS,
+    ForwardedPrefixMiddleware,
     HeadersMiddleware,
     InternalErrorMiddleware,
     ObservabilityMiddleware,
@@ -62,6 +63,7 @@ def create_app(models: ModelManager, settings: ServeSettings) -> FastAPI:
             Middleware(ObservabilityMiddleware, service=service, log=settings.log_requests),
             Middleware(InternalErrorMiddleware, is_draining=service.is_draining),
             Middleware(AuthMiddleware, authenticator, health_port=lambda: service.health_port, health=health),
+            Middleware(ForwardedPrefixMiddleware),
             Middleware(FastPathMiddleware, routes=lambda: fast_routes(app)),
         ],
     )

@@ -54,6 +54,7 @@ class LambdaHandler:
             )
         drop_foreign_folder()
         app = create_app(ModelManager.load(resolved), resolved)
+        app.root_path = f"/{base_path.strip('/')}".rstrip("/")  # the server's address in /openapi.json
         # Mangum's own lifespan would begin and end with every event.
         self._lifespan = app.router.lifespan_context(app)
         self._loop = asyncio.new_event_loop()

@@ -60,13 +60,16 @@ def start_service(bundle: str | os.PathLike[str], port: int = 0, **settings: Any
         if value is not False
     ]
     deadline = time.monotonic() + START_TIMEOUT_S
-    with tempfile.TemporaryFile("w+") as log:  # a pipe that nobody reads would fill up and stop the child
+    with tempfile.TemporaryFile(
+        "w+", errors="replace"
+    ) as log:  # a pipe that nobody reads would fill up and stop the child
         process = subprocess.Popen(
             [sys.executable, "-m", "lensmith", "serve", os.fspath(bundle), *flags],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
+            errors="replace",
         )
         try:
             url = _announced(process, deadline)

@@ -27,6 +27,7 @@ SECURE_HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-cache",
 }
+_PREFIX = re.compile(rb"(/[A-Za-z0-9._~-]+){1,20}/?")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 
@@ -61,6 +62,25 @@ class HeadersMiddleware:
             await send(message)
 
         return await self.app(scope, receive, send_with_headers)
+
+
+class ForwardedPrefixMiddleware:
+    """Lets `/openapi.json` name the path below which a proxy publishes the service, by its X-Forwarded-Prefix.
+
+    The proxy removes the prefix from the paths of requests. The document then lists it as the server's address, so that
+    clients made from it ask below the prefix.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See the class."""
+        if scope["type"] == "http" and scope["path"] == "/openapi.json":
+            prefix = next((value for name, value in scope["headers"] if name == b"x-forwarded-prefix"), b"")
+            if _PREFIX.fullmatch(prefix):
+                scope["root_path"] = prefix.decode().rstrip("/")
+        await self.app(scope, receive, send)
 
 
 class ObservabilityMiddleware:

@@ -22,7 +22,8 @@ class FormError(Exception):
 class _Parts:
     """Callbacks of the parser, which collect the files of a form and the names of its other fields."""
 
-    def __init__(self, max_files: int) -> None:
+    def __init__(self, name: str, max_files: int) -> None:
+        self._wanted = name
         self.files: list[tuple[str, bytes]] = []
         self.fields: list[str] = []
         self._max_files = max_files
@@ -49,7 +50,8 @@ class _Parts:
             raise FormError('Each part needs a header Content-Disposition with a "name".')
         # UTF-8, as browsers send it, whatever the sender says.
         self._name = options[b"name"].decode("utf-8", "replace")
-        self._is_file = b"filename" in options
+        # Some clients name no file, or only in the extended notation (filename*=UTF-8''...).
+        self._is_file = b"filename" in options or b"filename*" in options or self._name == self._wanted
         if self._is_file and len(self.files) == self._max_files:
             raise FormError(f"Too many files. Maximum number of files is {self._max_files}.")
         if not self._is_file and len(self.fields) == MAX_FIELDS:
@@ -81,7 +83,7 @@ async def read_files(body: bytes, content_type: str, name: str, max_files: int) 
     _, options = parse_options_header(content_type)
     if b"boundary" not in options:
         raise FormError("Missing boundary in multipart.")
-    parts = _Parts(max_files)
+    parts = _Parts(name, max_files)
     callbacks = {each: getattr(parts, each) for each in dir(parts) if each.startswith("on_")}
     try:
         parser = MultipartParser(options[b"boundary"], callbacks)  # type: ignore[arg-type]

@@ -35,6 +35,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "swap-under-way": (409, "Another model is just being loaded"),
     "too-large": (413, "The upload is too large"),
     "not-jpeg-or-png": (415, "The upload is in none of the formats taken here"),
+    "content-encoding": (415, "The body is compressed"),
     "no-image": (422, "The request holds no image"),
     "unusable-image": (422, "The image cannot be used"),
     "unusable-bundle": (422, "The bundle cannot be served"),

@@ -39,7 +39,8 @@ class Service:
         self.phase: Literal["starting", "ready", "draining"] = "starting"
         self.startup_report = ""
         self.health_port: int | None = None
-        self.admission = AdmissionControl(settings.deadline_ms / 1000)
+        stated = "deadline_ms" in settings.model_fields_set
+        self.admission = AdmissionControl(settings.deadline_ms / 1000, adapts=not stated)
         self.upload_budget = UploadBudget(settings.upload_memory)
         self.uploads = UploadReader(settings)
         shared = quota.shared if quota else None
@@ -84,8 +85,7 @@ class Service:
         threads = settings.threads or max(1, allowed_cores() // settings.workers)
         pool, why = choose_pool(self.models.active, threads, settings.batching, settings.max_batch)
         self.admission.use(pool)
-        deadline_ms = self.admission.deadline_s * 1000
-        self.startup_report = f"{pool.describe()} ({why}), deadline {deadline_ms:.0f} ms"
+        self.startup_report = f"{pool.describe()} ({why}), {self.admission.describe()}"
         for model in self.models.all:
             pool.warm(model)
 

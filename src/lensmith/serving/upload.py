@@ -101,6 +101,7 @@ class UploadReader:
             ProblemError: as `image`; or no form, or more images than allowed.
             ClientDisconnect: the client left while sending.
         """
+        require_plain(request)
         if not is_form(request):
             raise ProblemError(
                 "no-image", f"A multipart form with images in the field `{FIELD}`, once for each, was expected."
@@ -136,9 +137,10 @@ class UploadReader:
             named_limit: limit in that error, in bytes; None: `limit`.
 
         Raises:
-            ProblemError: larger, too slow, or no memory left for it.
+            ProblemError: larger, compressed, too slow, or no memory left for it.
             ClientDisconnect: the client left while sending.
         """
+        require_plain(request)
         given = request.headers.get("content-length", "")
         announced = int(given[:18]) if given.isascii() and given.isdigit() else limit
         if given and announced > limit:
@@ -168,6 +170,22 @@ class UploadReader:
                 {"connection": "close"},  # the rest of it is not waited for
             ) from None
         return b"".join(chunks)
+
+
+def require_plain(request: Request) -> None:
+    """Refuse a body that is compressed for the way, whose limits would hold before it is unpacked only.
+
+    Raises:
+        ProblemError: the request has a Content-Encoding.
+    """
+    encodings = [each.strip().lower() for each in request.headers.get("content-encoding", "").split(",")]
+    if any(each not in ("", "identity") for each in encodings):
+        raise ProblemError(
+            "content-encoding",
+            f"A body without Content-Encoding was expected. This one is {', '.join(encodings)[:100]!r}. Send it as it "
+            "is; images are compressed already.",
+            {"accept-encoding": "identity"},
+        )
 
 
 def is_form(request: Request) -> bool:

@@ -56,10 +56,21 @@ def test_a_refusal_is_delayed_once_and_says_when_to_try_again(
 
 
 def test_a_model_that_is_slower_than_the_deadline_is_still_asked(admission: AdmissionControl) -> None:
-    slow = AdmissionControl(deadline_s=0.01)
+    slow = AdmissionControl(deadline_s=0.01, adapts=True)
     slow.use(admission.pool)
     assert slow.deadline_s == pytest.approx(0.15)
     assert slow.admits()
+    assert "150 ms" in slow.describe()
+
+
+@pytest.mark.parametrize("image_s", [0.0, 0.05, 0.1, 0.18, 0.5, 60.0])
+def test_a_deadline_that_somebody_has_stated_stays_whatever_is_measured(
+    admission: AdmissionControl, image_s: float
+) -> None:
+    admission.set_image_time(image_s)
+    assert admission.deadline_s == 0.18
+    assert ("cannot be kept" in admission.describe()) == (image_s > 0.18)
+    assert "deadline 180 ms" in admission.describe()
 
 
 def test_an_idle_thread_is_never_refused_however_slow_the_prediction(admission: AdmissionControl) -> None:

@@ -17,6 +17,7 @@ from fixtures.tokens import SECRET, token
 from lensmith.bundle.format import Bundle
 from lensmith.config import ServeSettings
 from lensmith.serving.execution.loaded_model import LoadedModel, ModelVersion
+from lensmith.serving.service import Service
 
 pytestmark = pytest.mark.anyio
 
@@ -130,10 +131,13 @@ def test_a_model_that_was_swapped_leaves_memory(client: TestClient, red_png: byt
     assert first() is None
 
 
-def test_the_deadline_follows_the_model(client: TestClient) -> None:
+def test_a_stated_deadline_stays_and_the_default_follows_the_model(client: TestClient) -> None:
     service = client.app.state.service  # type: ignore[attr-defined]
     service.admission.set_image_time(10.0)
-    assert service.admission.deadline_s == 30.0
+    assert service.admission.deadline_s == 20.0  # as the fixture states
+    unstated = Service(service.models, ServeSettings(bundle="x"))
+    unstated.admission.set_image_time(10.0)
+    assert unstated.admission.deadline_s == 30.0
     assert client.post("/admin/model", json={}).status_code == 200
     assert service.admission.deadline_s == 20.0
 

@@ -13,7 +13,7 @@ RETRY = {"retry-after": "1"}
 REFUSAL_DELAY_S = 0.1
 """Seconds until a request is refused. A proxy that then asks another replica is still in time."""
 LEAST_DEADLINE_IMAGES = 3.0
-"""A deadline is at least the time of so many images on an idle machine; else nothing would be answered."""
+"""A default deadline is at least the time of so many images on an idle machine; else few would be answered."""
 STEP_BYTES = 65_536
 """Bytes by which an upload's share of the budget grows: what the server buffers ahead of the reader."""
 
@@ -23,15 +23,18 @@ class AdmissionControl:
 
     Args:
         deadline_s: seconds that a request may take once its upload has arrived.
+        adapts: whether a slow model makes the deadline longer; never where somebody has stated it.
 
     Attributes:
         pool: the pool that classifies what is admitted; one without threads until `use` is called.
-        deadline_s: seconds that a request may take, longer than configured where the model is slow.
+        deadline_s: seconds that a request may take.
     """
 
-    def __init__(self, deadline_s: float) -> None:
+    def __init__(self, deadline_s: float, adapts: bool = False) -> None:
         self.pool: Pool = ThreadPool(0)
         self.deadline_s = self._configured_s = deadline_s
+        self._adapts = adapts
+        self._image_s = 0.0
 
     def use(self, pool: Pool) -> None:
         """Admit to `pool`, whose time per image has been measured."""
@@ -39,8 +42,20 @@ class AdmissionControl:
         self.set_image_time(pool.predicted_s())
 
     def set_image_time(self, image_s: float) -> None:
-        """Set the deadline for a model whose images take `image_s` seconds alone."""
-        self.deadline_s = max(self._configured_s, LEAST_DEADLINE_IMAGES * image_s)
+        """Take note that an image of the present model takes `image_s` seconds alone."""
+        self._image_s = image_s
+        if self._adapts:
+            self.deadline_s = max(self._configured_s, LEAST_DEADLINE_IMAGES * image_s)
+
+    def describe(self) -> str:
+        """The deadline in words, with what the measured time of an image means for it."""
+        shown = f"deadline {self.deadline_s * 1000:.0f} ms"
+        image = f"an image takes {self._image_s * 1000:.0f} ms"
+        if self.deadline_s > self._configured_s:
+            return f"{shown} (as none is set and {image}; --deadline-ms sets it)"
+        if self._image_s > self.deadline_s:
+            return f"{shown}, which cannot be kept: {image}; set a longer one with --deadline-ms"
+        return shown
 
     def admits(self, spent_s: float = 0.0) -> bool:
         """Whether a request would be answered in time that has used `spent_s` seconds of its time already."""

@@ -51,7 +51,7 @@ def add_feedback(app: FastAPI, service: Service) -> None:
             versions.append(VersionAccuracy(**model._asdict(), **found))
         return OnlineAccuracy(versions=versions)
 
-    failures = (401, 403, 404, 408, 409, 413, 422, 500, 503)
+    failures = (401, 403, 404, 408, 409, 413, 415, 422, 500, 503)
     body = body_of(schema_of(TrueLabel), "The true label.")
     add_fast_route(app, "/feedback", give, FeedbackResponse, failures, requestBody=body)
     app.add_api_route("/feedback", accuracy, methods=["GET"], responses=documented(401, 403))

@@ -41,6 +41,5 @@ def add_vertex(app: FastAPI, service: Service, routes: VertexRoutes) -> None:
         if not (isinstance(each, APIRoute) and each.path in (routes.health, routes.predict))
     ]
     add_readiness_probe(app, service, routes.health, "health")
-    failures = [status for status in PREDICT_FAILURES if status != 415]
     body = body_of(instances_schema(service.settings.max_images), "Images as base64.")
-    add_fast_route(app, routes.predict, predict, Predictions, failures, requestBody=body)
+    add_fast_route(app, routes.predict, predict, Predictions, PREDICT_FAILURES, requestBody=body)
