@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from lensmith.config import SplitSettings
 from lensmith.data.copies import first_of_equals
@@ -87,3 +88,23 @@ def test_awkward_names_come_back_from_the_manifest_each_one(tmp_path: Path) -> N
         assert [sample.path for sample in after.samples] == [sample.path for sample in before.samples]
         assert sum(done.counts.values()) == len(before.samples)
         assert after.set_aside == ()
+
+
+def test_pixels_with_other_metadata_are_copies_and_other_pixels_with_the_same_end_are_none(tmp_path: Path) -> None:
+    make(tmp_path, images=3)
+    noise = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x010E] = "edited"
+    for name, parameters in (("photo.jpg", {}), ("photo edited.jpg", {"exif": exif}), ("photo.png", {})):
+        Image.fromarray(noise).save(tmp_path / "class0" / name, **parameters)
+    text = PngInfo()
+    text.add_text("Comment", "edited")
+    Image.fromarray(noise).save(tmp_path / "class1/photo with text.png", pnginfo=text)
+    noise[:10] = 0  # the upper part, which BMP writes last
+    for number in (1, 2):
+        noise[-1] = number
+        Image.fromarray(noise).save(tmp_path / f"class1/end{number}.bmp")
+    assert first_of_equals(scan(tmp_path)) == {
+        "class0/photo edited.jpg": "class0/photo.jpg",
+        "class1/photo with text.png": "class0/photo.png",
+    }
