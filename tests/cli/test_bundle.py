@@ -113,6 +113,7 @@ def test_diff_is_a_table_of_what_differs(run: Run, measured: Bundle, remake: Rem
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert code == 0
     assert {"engines onnxruntime-fp32.latency_ms 1.5 1 -0.5", "versions torch 2.14.1 –"} <= set(lines)
+    assert "of its own validation part, on which it was chosen" in " ".join(lines)
     code, out, _ = run("bundle", "diff", measured.path, other.path, "--json")
     found = json.loads(out)
     assert (code, found["equal"]) == (0, False)

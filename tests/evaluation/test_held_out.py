@@ -177,6 +177,15 @@ def test_a_bundle_without_hashes_knows_the_parts_of_an_unchanged_folder(
     assert found.headline == "held out 6 of 24 images"
 
 
+def test_a_zipped_bundle_knows_the_same_images(
+    bundle: Bundle, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LENSMITH_CACHE", str(tmp_path / "cache"))
+    packed = bundle.pack(tmp_path / "packed.zip")
+    found = evaluate(EvaluateSettings(bundle=packed, data=colours, out=tmp_path / "evaluation"))
+    assert found.headline == "held out 6 of 24 images"
+
+
 def test_missing_hashes_are_told(bundle: Bundle, colours: Path) -> None:
     entry = bundle.manifest.image_hashes
     assert entry is not None

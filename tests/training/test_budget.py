@@ -107,8 +107,8 @@ def test_rates_follow_the_time_that_has_passed(quick: dict[str, Any]) -> None:
 def test_steps_and_decoding_are_timed(quick: dict[str, Any], shared_colours: Path) -> None:
     images = prepare(shared_colours, (5, 3, 2), 0)
     found = budget.measure(TrainSettings.model_validate({**quick, "data": shared_colours}), images, 32, CPU)
-    assert min(found.forward, found.whole, found.few) > 0
-    assert found.at(64) == StepTimings(64, 4 * found.forward, 4 * found.whole, 4 * found.few)
+    assert min(found.forward, found.whole, found.few, found.decode) > 0
+    assert found.at(64) == StepTimings(64, 4 * found.forward, 4 * found.whole, 4 * found.few, found.decode)
 
 
 def test_a_run_stops_in_the_middle_of_an_epoch_when_its_time_is_over(
@@ -122,3 +122,10 @@ def test_a_run_stops_in_the_middle_of_an_epoch_when_its_time_is_over(
     assert ended.run.read_events("planned")[0]["end_s"] == 0.5
     assert ended.run.is_finished
     assert ended.run.settings.time_budget == 45
+
+
+def test_time_for_image_hashes_is_left_at_the_end() -> None:
+    cheap, dear = (
+        budget._Option(600, StepTimings(112, 0.002, 0.01, 0.001, decode), 900, 100, 0) for decode in (0, 0.1)
+    )
+    assert cheap.end_s - dear.end_s == pytest.approx(100)

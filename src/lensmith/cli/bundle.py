@@ -97,6 +97,11 @@ def diff(
     print_line("A  ", (str(a), "bold"))
     print_line("B  ", (str(b), "bold"))
     print_table("", ("where", "what", "A", "B", "B − A"), rows)
+    if any(change.section == "metrics" for change in found.changes):
+        print_line(
+            "Each bundle's metrics are of its own validation part, on which it was chosen. Compare both on images that "
+            "neither knows: lensmith evaluate"
+        )
 
 
 def _reference(reference: Reference) -> str:

@@ -85,7 +85,7 @@ def show(
             )
             for version in model.versions
         ]
-        print_table(model.name, ("version", "aliases", "accuracy", "bundle", "pushed (UTC)"), rows)
+        print_table(model.name, ("version", "aliases", "validation accuracy", "bundle", "pushed (UTC)"), rows)
         return
     version = api.Registry(tracking_uri).version(name)
     yield version

@@ -74,17 +74,19 @@ class StepTimings:
         forward: seconds of a forward pass without gradients.
         whole: seconds of a step of all stages, with decoding.
         few: seconds of a step of the last stages, from features.
+        decode: seconds to decode it, with all cores.
     """
 
     size: int
     forward: float
     whole: float
     few: float
+    decode: float = 0.0
 
     def at(self, size: int) -> StepTimings:
         """The timings expected at another size: work grows with the number of pixels."""
         ratio = (size / self.size) ** 2
-        return StepTimings(size, ratio * self.forward, ratio * self.whole, ratio * self.few)
+        return StepTimings(size, ratio * self.forward, ratio * self.whole, ratio * self.few, self.decode)
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,7 @@ class _Option:
         self.wanted = max(LEAST_PASSES * count, min(ENOUGH_IMAGES, MOST_PASSES * count))
         # Validated after the last step, by the exporter, and by the engine that is to serve.
         self.end_s = budget_s - EXPORT_S - 3 * validation * measured.forward
+        self.end_s -= (count + validation) * measured.decode  # for the bundle's image hashes
         self.features_s = (count + validation) * measured.forward / FEATURES_SPEED + ENGINE_S
 
     def left_s(self, stages: int | None) -> float:
@@ -231,7 +234,7 @@ def measure(settings: TrainSettings, images: ImageSet, size: int, device: torch.
             torch.cuda.synchronize(device)
 
     network.model.eval()
-    return StepTimings(size, _seconds(forward) / len(noise) + shared, whole_s, few_s)
+    return StepTimings(size, _seconds(forward) / len(noise) + shared, whole_s, few_s, shared)
 
 
 def _step_s(learner: Learner, stages: int | None, size: int | None, split_point: SplitPoint | None = None) -> float:
