@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,42 @@ def test_it_answers_as_the_trained_network(exported: ExportResult, trained: Path
         np.testing.assert_allclose(classifier.classify(encoded).probabilities, expected, atol=1e-4)
     assert exported.parity.agreement == 1.0
     assert exported.parity.largest_difference < 1e-4
+
+
+def another_head(run: Run) -> None:
+    state = checkpoint.load(run.best)
+    state["model"]["fc.weight"].neg_()
+    checkpoint.save(state, run.best)
+
+
+def another_figure(run: Run) -> None:
+    best = [line for line in run.read_events("epoch") if line["best"]][-1]
+    run.record(**{**best, "val_accuracy": 1 - best["val_accuracy"]})
+
+
+@pytest.mark.parametrize("harm", [another_head, another_figure])
+def test_a_network_that_is_not_the_one_that_the_run_reported_of_leaves_nothing(
+    trained: Path, tmp_path: Path, harm: Callable[[Run], None]
+) -> None:
+    harmed = Run.open(Path(shutil.copytree(trained, tmp_path / "run")))
+    harm(harmed)
+    settings = ExportSettings(run=harmed.path, out=tmp_path / "bundle", overwrite=True)
+    with pytest.raises(ParityError, match="as the run reported of its best epoch"):
+        export(settings, quick=True)
+    assert not (tmp_path / "bundle").exists()
+    accepted = export(settings.model_copy(update={"max_accuracy_drop": 100.0}), quick=True)
+    if harm is another_head:  # what is lost is lost against the run, not against the harmed network
+        assert accepted.manifest.engines[0].drop == pytest.approx(100 * (1 - accepted.evaluation.metrics.accuracy))
+
+
+def test_a_run_of_an_earlier_version_is_held_against_its_figure(trained: Path, tmp_path: Path) -> None:
+    old = Run.open(Path(shutil.copytree(trained, tmp_path / "run")))
+    state = checkpoint.load(old.best)
+    checkpoint.save({name: state[name] for name in ("model", "epoch")}, old.best)
+    assert export(ExportSettings(run=old.path, out=tmp_path / "bundle"), quick=True).manifest.engines[0].drop == 0
+    another_figure(old)
+    with pytest.raises(ParityError):
+        export(ExportSettings(run=old.path, out=tmp_path / "other"), quick=True)
 
 
 @pytest.mark.slow

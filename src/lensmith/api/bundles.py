@@ -43,8 +43,8 @@ def retune(bundle: StrPath, *, max_accuracy_drop: float | None = None) -> Retune
 
     Args:
         bundle: Bundle folder or zip; its bundle.json is replaced.
-        max_accuracy_drop: Accuracy that an engine may lose against PyTorch, in percentage points; by default the limit
-            that the bundle was exported with.
+        max_accuracy_drop: Accuracy that an engine may lose against the run's figure, in percentage points; by default
+            the limit that the bundle was exported with.
     """
     settings = config.ExportSettings.resolve({"retune": bundle, "max_accuracy_drop": max_accuracy_drop})
     from lensmith.inference.retune import retune as run

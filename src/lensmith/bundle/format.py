@@ -54,7 +54,7 @@ class EngineRecord(BaseModel):
     method: str = Field("", description="calibration method of an int8 graph")
     kept: tuple[str, ...] = Field((), description="layers that were left in fp32, since int8 there cost accuracy")
     accuracy: float | None = Field(None, description="share of correct answers on the images of `judged`, 0..1")
-    drop: float | None = Field(None, description="accuracy lost against PyTorch on these images, in percentage points")
+    drop: float | None = Field(None, description="accuracy lost against the run's own answers, in percentage points")
     agreement: float | None = Field(None, description="share of images with PyTorch's class, 0..1")
     largest_difference: float | None = Field(None, description="largest difference of a probability from PyTorch")
     latency_ms: float | None = Field(

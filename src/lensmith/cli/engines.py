@@ -12,7 +12,7 @@ def print_engines(manifest: Manifest) -> None:
         rows.append((*_row(record)[:-1], f"the teacher, {manifest.teacher['model']}"))
     columns = ("", "engine", "accuracy", "drop", "ms", "images/s", "MB", "memory MB", "load s", "why")
     print_table("", columns, rows)
-    print_line("→ selected, * none is better in all; drop in percentage points against PyTorch")
+    print_line("→ selected, * none is better in all; drop in percentage points against the run")
 
 
 def _row(record: EngineRecord) -> tuple[str, ...]:

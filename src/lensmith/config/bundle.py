@@ -32,7 +32,8 @@ class ExportSettings(Settings):
         None,
         ge=0,
         le=100,
-        description="Largest loss of accuracy against PyTorch, in percentage points; by default 0.5, or the bundle's.",
+        description="Largest loss of accuracy against the run's figure, in percentage points; "
+        "by default 0.5, or the bundle's.",
     )
     images: int = Field(
         1000, ge=1, description="Most validation images for each candidate; all of them for the selected engine."

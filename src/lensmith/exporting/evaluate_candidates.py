@@ -15,6 +15,7 @@ from lensmith.evaluation.evaluation import Evaluation
 from lensmith.evaluation.run import evaluate_samples
 from lensmith.exporting.candidates import BASELINE, Candidate
 from lensmith.exporting.parity import Parity, compare
+from lensmith.exporting.run_figures import RunFigures
 from lensmith.imaging.preprocessing import Tensor
 from lensmith.inference.benchmark import measure_all
 from lensmith.inference.classifier import Classifier
@@ -56,6 +57,7 @@ class EngineSearch:
         tolerance: largest difference of a probability that fp32 may show.
         min_agreement: smallest share of images with the same class in fp32, 0..1.
         max_drop_pp: accuracy that may be lost, in percentage points.
+        figures: what the run reported, which accuracy is lost against; None: PyTorch's answers now.
     """
 
     draft: Bundle
@@ -66,6 +68,7 @@ class EngineSearch:
     tolerance: float
     min_agreement: float
     max_drop_pp: float
+    figures: RunFigures | None = None
 
     def run(self, candidates: Sequence[Candidate], encoded: Sequence[bytes]) -> list[CandidateResult]:
         """Try all candidates and rank them, the selected one first. Graphs of those that may not serve are removed.
@@ -114,8 +117,8 @@ class EngineSearch:
         if not records[0].chosen:
             rows = "; ".join(f"{record.name} {record.why}" for record in records)
             raise ParityError(
-                f"An engine that loses at most {self.max_drop_pp:g} percentage points of accuracy against PyTorch was"
-                " expected.",
+                f"An engine that loses at most {self.max_drop_pp:g} percentage points of accuracy against the run's"
+                " own figure was expected.",
                 f"None does: {rows}.",
                 "No bundle was written; allow more with --max-accuracy-drop if you can accept that.",
             )
@@ -143,7 +146,11 @@ class EngineSearch:
         evaluation = evaluate_samples(classifier, self.images, self.samples, self.part)
         names = {self.images.file(sample): sample.path for sample in self.samples}
         paths = [names[file] for file in evaluation.files]
-        parity = compare(self.reference, evaluation.probabilities, paths, self.draft.labels, evaluation.truth)
+        reported = None
+        if self.figures is not None:
+            reported = self.figures.correct_of(paths, self.reference.argmax(axis=1) == evaluation.truth)
+        labels = self.draft.labels
+        parity = compare(self.reference, evaluation.probabilities, paths, labels, evaluation.truth, reported)
         if record.precision == "fp32":
             parity.require(self.tolerance, self.min_agreement)
         return replace(result, evaluation=evaluation, parity=parity).updated(
@@ -187,7 +194,7 @@ def _report(result: CandidateResult) -> None:
     if record.accuracy is not None:
         excluded = f", with {len(record.kept)} of its layers in fp32" if record.kept else ""
         message = (
-            f"accuracy {record.accuracy:.4f}, {-(record.drop or 0):+.2f} percentage points against PyTorch{excluded}"
+            f"accuracy {record.accuracy:.4f}, {-(record.drop or 0):+.2f} percentage points against the run{excluded}"
         )
     print(f"{record.name}: {message}", file=sys.stderr, flush=True)
 

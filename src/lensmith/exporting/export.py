@@ -42,8 +42,9 @@ from lensmith.exporting.formats.base import FormatExport, TrainedNetwork
 from lensmith.exporting.formats.registry import FORMATS, packages_of, require_free, write_formats
 from lensmith.exporting.image_hashes import copies_note, hashes_of, not_learnt
 from lensmith.exporting.parity import Parity
+from lensmith.exporting.run_figures import RunFigures
 from lensmith.exporting.samples import evenly_spaced, features_of, stratified
-from lensmith.exporting.select_engine import max_drop_pp, select_engine, teacher_of
+from lensmith.exporting.select_engine import select_engine, teacher_of
 from lensmith.imaging.decoding import read
 from lensmith.imaging.formats import format_of
 from lensmith.imaging.preprocessing import preprocess
@@ -56,6 +57,9 @@ from lensmith.training.run_dir import checkpoint
 from lensmith.training.run_dir.run import VERSIONS, Run
 
 GOLDEN_SAMPLES = 8
+CHECKED = 64
+"""Validation images, besides the golden ones, that each further format has to answer as PyTorch does."""
+
 WITH_TARGET: dict[str, tuple[str, ...]] = {
     "cpu": (),
     "gpu": ("tensorrt", "triton"),
@@ -112,7 +116,8 @@ def export(settings: ExportSettings, *, quick: bool = False) -> ExportResult:
         RunError: no run, or no checkpoint in it.
         ModelError: a network that has no ONNX graph.
         OutputError: the bundle's path is taken.
-        ParityError: the graph answers differently from PyTorch, beyond the tolerance.
+        ParityError: the network or an engine is worse than the run reported, beyond chance and the limit; or the graph
+            or a format answers differently from PyTorch, beyond the tolerance. Nothing is written.
         SettingsError: a precision that abstaining cannot reach.
     """
     names = () if quick else tuple(dict.fromkeys((*settings.formats, *WITH_TARGET[settings.target])))
@@ -128,24 +133,27 @@ def export(settings: ExportSettings, *, quick: bool = False) -> ExportResult:
     bundle.require_free(target, settings.overwrite)
     model = backbone.rebuild(run.settings, len(run.images.labels), state["model"])
     with staging_directory(target) as staging:
-        manifest, parity, evaluation = _build(staging, run, model, state["epoch"], settings, quick)
+        manifest, parity, evaluation = _build(staging, run, model, state, settings, quick)
         made = bundle.seal(staging, manifest)
+        formats: tuple[FormatExport, ...] = ()
+        if names:  # before the bundle has its place, so that a format that answers differently leaves nothing
+            network = TrainedNetwork.of(made, model, [read(file) for file in evenly_spaced(evaluation.files, CHECKED)])
+            formats = write_formats(names, network, others, replace=settings.overwrite)
         if target.suffix == ".zip":
             made.pack(target)
         else:
             replace_directory(staging, target)
             made = Bundle(target, made.manifest)
-        network = TrainedNetwork.of(made, model) if names else None
-        formats = write_formats(names, network, others, replace=settings.overwrite) if network else ()
     with suppress(OSError):  # a run that may only be read can be exported elsewhere
         run.record("exported", bundle=os.path.relpath(target, run.path), version=manifest.version)
     return ExportResult(target, made.manifest, parity, evaluation, formats, time.perf_counter() - started)
 
 
 def _build(
-    folder: Path, run: Run, model: nn.Module, epoch: int, settings: ExportSettings, quick: bool
+    folder: Path, run: Run, model: nn.Module, best: dict[str, Any], settings: ExportSettings, quick: bool
 ) -> tuple[Manifest, Parity, Evaluation]:
-    """Write all files of a bundle but bundle.json into a folder."""
+    """Write all files of a bundle but bundle.json into a folder; `best` is the content of the best checkpoint."""
+    epoch: int = best["epoch"]
     write_graph(model, run.preprocessing.image_size, folder / bundle.GRAPH, settings.features)
     identity: dict[str, Any] = {
         "name": settings.bundle_name or run.images.root.name,
@@ -157,13 +165,18 @@ def _build(
     part: Part = "val" if run.images.part("val") else "train"  # a small set has no validation part
     samples = run.images.part(part)
     evaluated = samples if quick else stratified(samples, settings.images)
-    results = select_engine(run, model, draft, settings, evaluated, part, quick)
+    figures = RunFigures.of(run, best)
+    results, limit_pp = select_engine(run, model, draft, settings, evaluated, part, quick, figures)
     engines, evaluation, parity = tuple(each.record for each in results), results[0].evaluation, results[0].parity
     assert evaluation is not None  # the first is selected, and has answered
     assert parity is not None
     classifier = _classifier(draft, engines[0])
     if len(evaluated) < len(samples):
         evaluation = evaluate_samples(classifier, run.images, samples, part)
+    if figures is not None:
+        paths = {run.images.file(sample): sample.path for sample in samples}
+        right = evaluation.probabilities.argmax(axis=1) == evaluation.truth
+        figures.require_answers([paths[file] for file in evaluation.files], right, limit_pp, len(evaluated))
     hashes = hashes_of(run)
     hashes.save(folder / image_hashes.FILE)
     fitted, counts = not_learnt(hashes, evaluation.files, part)
@@ -177,7 +190,7 @@ def _build(
         calibration=scaling.as_dict(),
         abstention=evaluation.abstention,
         engines=engines,
-        judged={"part": part, "images": parity.images, "max_accuracy_drop": max_drop_pp(settings)},
+        judged={"part": part, "images": parity.images, "max_accuracy_drop": limit_pp},
         machine=machine.description(),
         teacher={} if quick else teacher_of(run, evaluated, part),
         metrics={"part": part, "learnt": counts.learnt, **evaluation.metrics.headline(), **intervals},
@@ -207,7 +220,7 @@ def _build(
         changed=tuple((rows[run.images.root / each.path], each.torch, each.margin) for each in parity.disagreements),
         per_class_change_pp=parity.per_class_change,
         images=parity.images,
-        max_drop_pp=max_drop_pp(settings),
+        max_drop_pp=limit_pp,
     )
     write_report(evaluation, folder / "report.html", report)
     write_card(folder / "README.md", manifest, evaluation, run)

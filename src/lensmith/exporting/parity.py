@@ -40,7 +40,8 @@ class Parity(Result):
         largest_difference: largest difference of a probability, over all images and classes.
         agreement: share of images with the same likeliest class, 0..1.
         disagreements: images with another likeliest class.
-        drop: accuracy that the graph loses, in percentage points; below 0 where it gains.
+        drop: accuracy that the graph loses against what the run reported, in percentage points; below 0 where it
+            gains.
         per_class_change: accuracy that the graph gains on each class, in percentage points; None without images.
     """
 
@@ -86,6 +87,7 @@ def compare(
     paths: Sequence[str],
     labels: Sequence[str],
     truth: npt.NDArray[np.int64],
+    reported: npt.NDArray[np.bool_] | None = None,
 ) -> Parity:
     """Compare an engine's probabilities with PyTorch's.
 
@@ -95,11 +97,13 @@ def compare(
         paths: N paths of the images.
         labels: C class names.
         truth: int64 (N,), true classes, 0..C-1.
+        reported: bool (N,), whether the run's own answers were correct, which accuracy is lost against; None: those of
+            PyTorch now.
     """
     ours, theirs = expected.argmax(axis=1), answered.argmax(axis=1)
     ranked = np.sort(expected, axis=1)
     differing = np.flatnonzero(ours != theirs)
-    gained = (theirs == truth).astype(np.int64) - (ours == truth)
+    gained = (theirs == truth).astype(np.int64) - ((ours == truth) if reported is None else reported)
     counts = np.bincount(truth, minlength=len(labels))
     changes = np.bincount(truth, weights=gained, minlength=len(labels))
     return Parity(

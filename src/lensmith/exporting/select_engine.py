@@ -18,9 +18,9 @@ from lensmith.evaluation.run import evaluate_samples
 from lensmith.exporting.candidates import BASELINE, candidates
 from lensmith.exporting.evaluate_candidates import CandidateResult, EngineSearch
 from lensmith.exporting.openvino_graph import CONTROL_IMAGES
+from lensmith.exporting.run_figures import RunFigures
 from lensmith.exporting.samples import preprocess_samples, stratified
 from lensmith.imaging.decoding import read
-from lensmith.imaging.preprocessing import Tensor
 from lensmith.inference.benchmark import measure_all
 from lensmith.inference.classifier import Classifier
 from lensmith.inference.engine import open_record
@@ -29,7 +29,7 @@ from lensmith.training.dataloading.dataset import ImageDataset
 from lensmith.training.dataloading.loader import build_loader, default_loader_workers
 from lensmith.training.dataloading.sampler import EpochSampler
 from lensmith.training.run_dir.run import Run
-from lensmith.training.validate import compute_outputs
+from lensmith.training.validate import ModelOutputs, compute_outputs
 
 CALIBRATION_IMAGES = 200
 SPEED_IMAGES = 8
@@ -43,7 +43,8 @@ def select_engine(
     samples: Sequence[Sample],
     part: str,
     quick: bool,
-) -> list[CandidateResult]:
+    figures: RunFigures | None,
+) -> tuple[list[CandidateResult], float]:
     """Search for the fastest engine that runs a network within the accuracy limit.
 
     Args:
@@ -54,24 +55,33 @@ def select_engine(
         samples: samples that each candidate answers.
         part: name of the part that the samples are from.
         quick: try the baseline alone.
+        figures: what the run reported of its best epoch; None: nothing.
 
     Returns:
-        Results of all candidates, the selected one first, which has answers and their differences from PyTorch's.
+        Results of all candidates, the selected one first, which has answers and their differences from PyTorch's; and
+        the accuracy that an engine may lose against the run's figures, in percentage points: the limit, and what the
+        network itself loses by chance.
 
     Raises:
-        ParityError: the baseline answers differently from PyTorch, or no candidate is within the limits.
+        ParityError: the network answers differently from what the run reported, the baseline answers differently from
+            PyTorch, or no candidate is within the limits.
     """
+    outputs = _reference(model, run, samples)
+    limit_pp = max_drop_pp(settings)
+    if figures is not None:
+        limit_pp += figures.require_network(outputs, samples, settings.max_accuracy_drop)
     search = EngineSearch(
         draft=draft,
         images=run.images,
         samples=samples,
         part=part,
-        reference=_reference(model, run, samples),
+        reference=outputs.logits.softmax(1).numpy(),
         tolerance=settings.tolerance,
         min_agreement=settings.min_agreement,
-        max_drop_pp=max_drop_pp(settings),
+        max_drop_pp=limit_pp,
+        figures=figures,
     )
-    return _baseline(search) if quick else _all_candidates(search, run, settings)
+    return _baseline(search) if quick else _all_candidates(search, run, settings), limit_pp
 
 
 def max_drop_pp(settings: ExportSettings) -> float:
@@ -118,16 +128,14 @@ def teacher_of(run: Run, samples: Sequence[Sample], part: str) -> dict[str, Any]
     }
 
 
-def _reference(model: nn.Module, run: Run, samples: Sequence[Sample]) -> Tensor:
-    """float32 (N, C): PyTorch's probabilities of the samples that can be read."""
+def _reference(model: nn.Module, run: Run, samples: Sequence[Sample]) -> ModelOutputs:
+    """PyTorch's outputs for the samples that can be read."""
     device = torch.device("cpu")  # where the engines run
     dataset = ImageDataset(run.images, samples, run.preprocessing, None, run.settings.seed)
     wanted = run.settings.loader_workers
     workers = default_loader_workers(device) if wanted is None else wanted
     batches = build_loader(dataset, EpochSampler(len(samples), min(64, run.settings.batch_size), None), workers, device)
-    logits = compute_outputs(model.to(memory_format=torch.channels_last), batches, device).logits
-    probabilities: Tensor = logits.softmax(1).numpy()
-    return probabilities
+    return compute_outputs(model.to(memory_format=torch.channels_last), batches, device)
 
 
 def _baseline(search: EngineSearch) -> list[CandidateResult]:

@@ -20,7 +20,7 @@ def select(records: Sequence[EngineRecord], max_drop_pp: float) -> tuple[EngineR
 
     Args:
         records: measured engines; those without a graph or without a speed cannot be selected.
-        max_drop_pp: accuracy that may be lost against PyTorch, in percentage points.
+        max_drop_pp: accuracy that may be lost against the run's figure, in percentage points.
 
     Returns:
         The selected engine first, then the others that may serve, the faster first, then those that may not. None is

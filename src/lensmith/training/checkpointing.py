@@ -19,6 +19,11 @@ from lensmith.training.run_dir import checkpoint
 from lensmith.training.run_dir.plots import draw_plots
 from lensmith.training.run_dir.progress import Figures, Position
 from lensmith.training.signals import EXIT_CODES, RunInterruptedError
+from lensmith.training.validate import ModelOutputs
+
+PATHS, CORRECT = "paths", "correct"
+"""In the best checkpoint under "validation": paths of N validation images, and whether the network classifies them
+correctly, bool (N,)."""
 
 
 class Checkpointer:
@@ -49,11 +54,22 @@ class Checkpointer:
         self._saved_at = time.monotonic()
         return StepVerdict(self.world.all_reduce_max(self.vote()))
 
-    def save_best(self) -> None:
-        """Write the evaluated network as that of the best epoch."""
+    def save_best(self, validation: ModelOutputs | None) -> None:
+        """Write the evaluated network as that of the best epoch, and which validation images it classifies correctly.
+
+        Args:
+            validation: the network's outputs for the validation part; None: it is empty.
+        """
         if self.world.is_rank_zero:
             model = self.context.learner.evaluated_model.state_dict()
-            checkpoint.save({"model": model, "epoch": self.context.state.position.epoch + 1}, self.run.best)
+            content = {"model": model, "epoch": self.context.state.position.epoch + 1}
+            if validation is not None:
+                samples = self.run.images.part("val")
+                content["validation"] = {
+                    PATHS: [samples[index].path for index in validation.indices],
+                    CORRECT: validation.logits.argmax(1) == validation.labels,
+                }
+            checkpoint.save(content, self.run.best)
 
     def stop(self) -> NoReturn:
         """End the training, which is saved.

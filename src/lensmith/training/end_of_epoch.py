@@ -63,7 +63,7 @@ def finish_epoch(
     if best:
         position.best_epoch, position.best_loss = position.epoch + 1, found.loss if found else figures.loss
         position.best_accuracy = found.accuracy if found else None
-        checkpointer.save_best()
+        checkpointer.save_best(found)
     context.recorder.end_epoch(
         {
             "epoch": position.epoch + 1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,15 +57,17 @@ class TrainedNetwork:
     int8: Path | None = None
 
     @classmethod
-    def of(cls, bundle: Bundle, model: nn.Module) -> TrainedNetwork:
+    def of(cls, bundle: Bundle, model: nn.Module, more: Sequence[bytes] = ()) -> TrainedNetwork:
         """The network of a bundle, with the bundle's golden images.
 
         Args:
             bundle: the network's bundle.
             model: the network in evaluation mode, on the CPU.
+            more: further encoded images that formats have to answer as the network does.
         """
         manifest = bundle.manifest
-        images = np.stack([preprocess(image, manifest.preprocessing) for image in bundle.golden().images])
+        encoded = dict.fromkeys((*bundle.golden().images, *more))  # each image once
+        images = np.stack([preprocess(image, manifest.preprocessing) for image in encoded])
         with torch.no_grad():
             logits = model(torch.from_numpy(images))
         int8 = next((r.graph for r in manifest.engines if r.graph and r.name == "onnxruntime-int8"), None)
