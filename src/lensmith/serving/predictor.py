@@ -72,11 +72,12 @@ class Predictor:
             ProblemError: overloaded, expired, or an image that cannot be used.
             ClientDisconnect: the client left.
         """
-        delay_s = await self._admission.admit(request.scope["state"])
+        cost = self._limits.cost(image)
+        delay_s = await self._admission.admit(request.scope["state"], cost)
         deadline = time.perf_counter() + self._admission.deadline_s - delay_s
 
         async def classify(model: LoadedModel) -> TimedPrediction:
-            job = Job(model, image, top_k, deadline)
+            job = Job(model, image, top_k, deadline, cost)
             try:
                 found = await while_connected(request, self._admission.pool.submit(job))
             except (ExpiredError, ImageError) as error:
@@ -110,7 +111,8 @@ class Predictor:
                     self._limits.require_image(image)
                 async with slots:
                     # Admitted as a whole, its later images are in time if each waits no longer than another would.
-                    job = Job(model, image, top_k, time.perf_counter() + 2 * self._admission.deadline_s)
+                    deadline = time.perf_counter() + 2 * self._admission.deadline_s
+                    job = Job(model, image, top_k, deadline, self._limits.cost(image))
                     found = await pool.submit(job)
             except ProblemError as problem:
                 return problem

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from starlette.requests import ClientDisconnect, Request
 
 from lensmith.config import ServeSettings
+from lensmith.imaging.decode_cost import DecodeCost, decode_cost
 from lensmith.imaging.formats import FORMATS, describe, identify, names
 from lensmith.serving.execution.admission import STEP_BYTES, UploadShare
 from lensmith.serving.multipart import FormError, read_files
@@ -23,10 +24,12 @@ class UploadLimits:
     Attributes:
         max_bytes: largest image, in bytes.
         formats: keys of the formats that are taken (`lensmith.imaging.formats`).
+        max_pixels: largest picture, in pixels.
     """
 
     max_bytes: int
     formats: tuple[str, ...] = ("jpeg", "png")
+    max_pixels: int = 50_000_000
 
     def require_image(self, encoded: bytes) -> None:
         """Refuse bytes that do not begin as an image of a format that is taken.
@@ -44,6 +47,10 @@ class UploadLimits:
         if form is not None:
             arrived += f", or start the service with --formats {','.join((*self.formats, form.key))}"
         raise ProblemError("not-jpeg-or-png", f"{arrived}.")
+
+    def cost(self, image: object) -> DecodeCost | None:
+        """The cost of decoding an uploaded image; None for a small one, and for what is a tensor already."""
+        return decode_cost(image, self.max_pixels) if isinstance(image, bytes) else None
 
     def require_fitting(self, encoded: bytes) -> None:
         """Refuse bytes that are too many, or that do not begin as an image of a format that is taken.
@@ -70,7 +77,7 @@ class UploadReader:
     """Reads request bodies within the limits of the settings on bytes, images and time."""
 
     def __init__(self, settings: ServeSettings) -> None:
-        self.limits = UploadLimits(settings.max_bytes, settings.formats)
+        self.limits = UploadLimits(settings.max_bytes, settings.formats, settings.max_pixels)
         self.max_bytes = settings.max_bytes
         self.max_images = settings.max_images
         self._timeout_s = settings.upload_timeout_s

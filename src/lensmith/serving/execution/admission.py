@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import MutableMapping
 from typing import Any
 
+from lensmith.imaging.decode_cost import DecodeCost
 from lensmith.serving.execution.thread_pool import Pool, ThreadPool
 from lensmith.serving.problems import ProblemError
 
@@ -57,18 +58,24 @@ class AdmissionControl:
             return f"{shown}, which cannot be kept: {image}; set a longer one with --deadline-ms"
         return shown
 
-    def admits(self, spent_s: float = 0.0) -> bool:
-        """Whether a request would be answered in time that has used `spent_s` seconds of its time already."""
-        # Where a thread is idle, trying is worth it: otherwise a prediction that became too long would never recover.
-        return self.pool.idle() or spent_s + self.pool.predicted_s() <= self.deadline_s
+    def admits(self, spent_s: float = 0.0, cost: DecodeCost | None = None) -> bool:
+        """Whether a request would be answered in time.
 
-    async def admit(self, state: MutableMapping[str, Any]) -> float:
+        Args:
+            spent_s: seconds of its time that it has used already.
+            cost: cost of decoding its image, where that is large and known already.
+        """
+        # Where a thread is idle, trying is worth it: otherwise a prediction that became too long would never recover.
+        return self.pool.idle() or spent_s + self.pool.predicted_s(cost=cost) <= self.deadline_s
+
+    async def admit(self, state: MutableMapping[str, Any], cost: DecodeCost | None = None) -> float:
         """Admit a request, or refuse it after a delay in which the load may have gone.
 
         A client that asks again as soon as it is refused would otherwise take the cores from those that are answered.
 
         Args:
             state: the request's state; `delay_s` in it is how long the request was delayed, at most once.
+            cost: cost of decoding its image, where that is large; known once its body has arrived.
 
         Returns:
             Seconds of the request's time that its delay has used.
@@ -77,19 +84,25 @@ class AdmissionControl:
             ProblemError: overloaded.
         """
         delay_s: float = state.get("delay_s", 0.0)
-        if self.admits(delay_s):
+        if self.admits(delay_s, cost):
             return delay_s
         if not delay_s:
             state["delay_s"] = delay_s = min(REFUSAL_DELAY_S, self.deadline_s / 2)
             await asyncio.sleep(delay_s)
-            if self.admits(delay_s):
+            if self.admits(delay_s, cost):
                 return delay_s
         raise ProblemError(
             "overloaded",
             f"The queued requests would take more than the {self.deadline_s * 1000:.0f} ms that an answer may take. "
-            "Ask again in a moment.",
+            f"{_advice(cost)}Ask again in a moment.",
             RETRY,
         )
+
+
+def _advice(cost: DecodeCost | None) -> str:
+    if cost is None:
+        return ""
+    return f"The image has {cost.megapixels:.1f} megapixels: scaled down, it would take less of that. "
 
 
 class UploadBudget:

@@ -8,6 +8,7 @@ import math
 import time
 from queue import Empty, SimpleQueue
 
+from lensmith.imaging.decode_cost import DecodeCost
 from lensmith.serving.execution.job import ExpiredError, PreparedJob, group_by_model, infer
 from lensmith.serving.execution.loaded_model import LoadedModel
 from lensmith.serving.execution.thread_pool import Pool, running_mean
@@ -66,10 +67,12 @@ class DynamicBatcher(Pool):
         super().set_estimate(image_s)
         self._decode_s = decode_s
 
-    def predicted_s(self, ahead: int = 0) -> float:
+    def predicted_s(self, ahead: int = 0, cost: DecodeCost | None = None) -> float:
         """See `Pool.predicted_s`: the longer of decoding the images before, and of answering them."""
         undecoded = self.waiting + self._decoding + ahead - self._decoders + 1
-        decoded_s = (max(0, undecoded) / self._decoders + 1.0) * self._decode_s
+        decoded_s = (max(0, undecoded) / self._decoders + 1.0) * self._decode_s + self.decode_times.predicted_s(cost)
+        if undecoded > 0:
+            decoded_s += self._pending_extra_s() * undecoded / (undecoded + self._decoders - 1) / self._decoders
         # The running batch, full batches for those before, and its own.
         full, rest = divmod(self.waiting + self.running + ahead, self.max_batch)
         batches_s = full * self.batch_s(self.max_batch) + self.batch_s(rest + 1)
@@ -103,7 +106,13 @@ class DynamicBatcher(Pool):
         except BaseException as error:
             self._done(job, error)
         self._count_decoding(-1)
-        self._decode_s = running_mean(self._decode_s, time.perf_counter() - started)
+        took = time.perf_counter() - started
+        with self._counting:
+            self._large.pop(job, None)  # the executor, which it waits for now, takes no longer for it
+        if job.cost is None:
+            self._decode_s = running_mean(self._decode_s, took)
+        else:
+            self.decode_times.note(job.cost, took)
         return True
 
     def _count_decoding(self, change: int) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lensmith.imaging.decode_cost import DecodeCost
 from lensmith.imaging.preprocessing import Tensor
 from lensmith.serving.execution.loaded_model import LoadedModel, TimedPrediction
 
@@ -31,15 +32,27 @@ class Job:
         image: encoded bytes, or float32 (3, S, S), normalised.
         top_k: number of classes to name.
         deadline: `time.perf_counter()` in seconds, after which nobody waits for the answer any more.
+        cost: cost of decoding a large image; None for any other.
     """
 
-    __slots__ = ("abandoned", "answer", "deadline", "image", "loop", "model", "queued", "taken", "top_k")
+    __slots__ = (
+        "abandoned", "answer", "cost", "deadline", "extra_s", "image", "loop", "model", "queued", "taken", "top_k",
+    )  # fmt: skip
 
-    def __init__(self, model: LoadedModel, image: bytes | Tensor, top_k: int, deadline: float = math.inf) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        image: bytes | Tensor,
+        top_k: int,
+        deadline: float = math.inf,
+        cost: DecodeCost | None = None,
+    ) -> None:
         self.model = model
         self.image: bytes | Tensor | None = image
         self.top_k = top_k
         self.deadline = deadline
+        self.cost = cost
+        self.extra_s = 0.0  # what its pool predicts for decoding it, where it is large
         self.loop = asyncio.get_running_loop()
         self.answer: asyncio.Future[TimedPrediction] = self.loop.create_future()
         self.queued = time.perf_counter()

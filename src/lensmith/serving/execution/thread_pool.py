@@ -13,6 +13,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 
+from lensmith.imaging.decode_cost import DecodeCost
+from lensmith.serving.execution.decode_times import DecodeTimes
 from lensmith.serving.execution.job import ExpiredError, Job, PreparedJob, group_by_model, infer
 from lensmith.serving.execution.loaded_model import LoadedModel, TimedPrediction
 
@@ -32,7 +34,8 @@ class Pool(ABC):
             in a `DynamicBatcher` those being decoded, ready for a batch, and in one.
         waiting: images that wait for a thread.
         image_s: seconds that a thread (a batcher's executor) is busy with one image, as a running mean; 0 before the
-            first.
+            first. Decoding large pictures is not part of it.
+        decode_times: what decoding a large picture takes.
     """
 
     def __init__(self, threads: int, max_batch: int) -> None:
@@ -41,6 +44,9 @@ class Pool(ABC):
         self.running = 0
         self.waiting = 0
         self.image_s = 0.0
+        self.decode_times = DecodeTimes()
+        self._extra_waiting_s = 0.0
+        self._large: dict[Job, float] = {}  # large pictures that a thread has taken → when
         self._counting = threading.Lock()
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
 
@@ -48,12 +54,29 @@ class Pool(ABC):
         """Set the time of one image, in seconds, as it was measured before the first request."""
         self.image_s = image_s
 
-    def predicted_s(self, ahead: int = 0) -> float:
-        """Predicted seconds until an image that arrived now would be answered, with `ahead` more before it."""
-        behind = self.waiting + self.running + ahead - self.threads + 1
+    def predicted_s(self, ahead: int = 0, cost: DecodeCost | None = None) -> float:
+        """Predicted seconds until an image that arrived now would be answered.
+
+        Args:
+            ahead: further images before it.
+            cost: cost of decoding it, where it is large.
+        """
+        before = self.waiting + self.running + ahead
+        behind = before - self.threads + 1
         # It is answered together with those that its thread takes with it.
         together = min(self.max_batch, 1 + (self.waiting + ahead) // self.threads)
-        return (max(0, behind) / self.threads + together) * self.image_s
+        # Of the large pictures before it, those count that a thread must finish before one is free for it.
+        extra_s = self._pending_extra_s() * behind / before / self.threads if behind > 0 else 0.0
+        return (max(0, behind) / self.threads + together) * self.image_s + extra_s + self.decode_times.predicted_s(cost)
+
+    def _pending_extra_s(self) -> float:
+        """Seconds of decoding that are left of all large pictures, those that threads are busy with included."""
+        if not self._large and not self._extra_waiting_s:
+            return 0.0
+        now = time.perf_counter()
+        with self._counting:
+            left = [max(0.0, job.extra_s - (now - taken)) for job, taken in self._large.items()]
+            return self._extra_waiting_s + sum(left)
 
     def idle(self) -> bool:
         """Whether a thread is free for an image that arrived now."""
@@ -61,8 +84,10 @@ class Pool(ABC):
 
     def submit(self, job: Job) -> asyncio.Future[TimedPrediction]:
         """Queue a job; its future raises what decoding or the engine raised, or `ExpiredError`."""
+        job.extra_s = self.decode_times.predicted_s(job.cost)
         with self._counting:
             self.waiting += 1
+            self._extra_waiting_s += job.extra_s
         job.answer.add_done_callback(lambda answer: self._abandon(job) if answer.cancelled() else None)
         self._queue.put(job)
         return job.answer
@@ -82,9 +107,12 @@ class Pool(ABC):
             if job.abandoned:
                 return False
             job.taken = True
-            self.waiting -= 1
-            expired = time.perf_counter() > job.deadline
+            self._count_left(job)
+            now = time.perf_counter()
+            expired = now > job.deadline
             self.running += not expired
+            if job.cost is not None and not expired:
+                self._large[job] = now
         if expired:
             job.post(ExpiredError())
         return not expired
@@ -92,7 +120,14 @@ class Pool(ABC):
     def _done(self, job: Job, result: TimedPrediction | BaseException) -> None:
         with self._counting:
             self.running -= 1
+            self._large.pop(job, None)
         job.post(result)
+
+    def _count_left(self, job: Job) -> None:
+        """Note that a job has left the queue; called under the lock."""
+        self.waiting -= 1
+        # Without a large picture it is exactly 0 again: differences of floats would add up.
+        self._extra_waiting_s = self._extra_waiting_s - job.extra_s if self.waiting else 0.0
 
     def _note_time(self, seconds: float) -> None:
         """Update the running mean with the time of one image."""
@@ -102,7 +137,7 @@ class Pool(ABC):
         with self._counting:
             if not job.taken:
                 job.abandoned, job.image = True, None
-                self.waiting -= 1
+                self._count_left(job)
 
     @abstractmethod
     def describe(self) -> str:
@@ -157,8 +192,10 @@ class ThreadPool(Pool):
         if not self._take(job):
             return True
         jobs = [job]
-        # A fair share of what waits, so that the other threads find some, too.
+        # A fair share of what waits, so that the other threads find some, too. Nobody waits for a large picture's sake.
         for _ in range(min(self.max_batch - 1, self.waiting // self.threads)):
+            if jobs[-1].cost is not None:
+                break
             try:
                 other = self._queue.get_nowait()
             except Empty:
@@ -169,9 +206,15 @@ class ThreadPool(Pool):
             if self._take(other):
                 jobs.append(other)
         started = time.perf_counter()
-        for group in group_by_model(self._prepare(jobs)):
+        prepared = self._prepare(jobs)
+        for group in group_by_model(prepared):
             infer(group, self._done)
-        self._note_time((time.perf_counter() - started) / len(jobs))
+        took = time.perf_counter() - started
+        for each in prepared:
+            if each.job.cost is not None:
+                self.decode_times.note(each.job.cost, each.decode_s)
+                took -= each.decode_s
+        self._note_time(took / len(jobs))
         return True
 
     def _prepare(self, jobs: list[Job]) -> list[PreparedJob]:

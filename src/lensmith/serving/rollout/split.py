@@ -8,6 +8,8 @@ from typing import Any, cast
 from starlette.requests import Request
 
 from lensmith.errors import ImageError
+from lensmith.imaging.decode_cost import decode_cost
+from lensmith.imaging.decoding import MAX_PIXELS
 from lensmith.imaging.preprocessing import Tensor
 from lensmith.rollout.report import Role
 from lensmith.serving.execution.admission import AdmissionControl
@@ -124,7 +126,8 @@ class CanarySplit:
             except Exception as fault:
                 canary.count_failure("challenger", fault)
 
-        job = Job(challenger, image, 1, time.perf_counter() + self._admission.deadline_s)
+        cost = decode_cost(image, MAX_PIXELS) if isinstance(image, bytes) else None
+        job = Job(challenger, image, 1, time.perf_counter() + self._admission.deadline_s, cost)
         task = asyncio.create_task(compare(pool.submit(job)))
         self._copies.add(task)  # the event loop itself keeps only a weak reference
         task.add_done_callback(self._copies.discard)
