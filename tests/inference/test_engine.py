@@ -1,15 +1,20 @@
 """Engines answer alike, from one thread or many."""
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from lensmith.bundle.format import GRAPH, Bundle
+from fixtures.pictures import encoded
+from lensmith.bundle.format import GOLDEN, GRAPH, Bundle, seal
+from lensmith.bundle.golden import Golden
 from lensmith.errors import BundleError, FallbackWarning
 from lensmith.inference import engine as engine_room
 from lensmith.inference.engine import ENGINES, FakeEngine, lacks, open_engine, open_graph
@@ -129,3 +134,16 @@ def test_engines_on_a_gpu_answer_as_the_one_on_the_processor(graph: str, name: s
         pytest.skip(reason)
     expected = open_graph(graph, "onnxruntime", "fp32", 1).run(BATCH)
     np.testing.assert_allclose(open_graph(graph, name, "fp32", 1).run(BATCH), expected, atol=1e-4)
+
+
+def test_golden_samples_of_values_without_a_range_are_an_error_of_the_bundle(
+    colour_bundle: Bundle, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(colour_bundle.path, folder)
+    floats = encoded(Image.fromarray(np.random.default_rng(0).random((32, 32), np.float32)), "TIFF")
+    golden = colour_bundle.golden()
+    Golden((floats,), golden.probabilities[:1]).save(folder / GOLDEN, colour_bundle.labels)
+    with pytest.raises(BundleError) as caught:
+        open_engine(seal(folder, colour_bundle.manifest))
+    assert "float32" in caught.value.arrived

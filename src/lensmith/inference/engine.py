@@ -17,7 +17,7 @@ import numpy as np
 from lensmith.bundle.format import Bundle, EngineRecord
 from lensmith.core.machine import allowed_cores, cache_dir, instruction_sets
 from lensmith.core.text import first_line
-from lensmith.errors import BundleError, FallbackWarning
+from lensmith.errors import BundleError, FallbackWarning, ImageError
 from lensmith.imaging.preprocessing import Tensor, preprocess
 
 FEATURES = "features"
@@ -279,7 +279,14 @@ def lacks(record: EngineRecord) -> str:
 def _verify_golden(bundle: Bundle, record: EngineRecord, engine: Engine) -> None:
     golden = bundle.golden()
     expected = golden.others.get(record.name, golden.probabilities)
-    batch = np.stack([preprocess(image, bundle.manifest.preprocessing) for image in golden.images])
+    try:
+        batch = np.stack([preprocess(image, bundle.manifest.preprocessing) for image in golden.images])
+    except ImageError as error:  # floats of before bundles had value ranges
+        raise BundleError(
+            f"Golden samples that can be decoded were expected in the bundle {bundle.path}.",
+            error.arrived,
+            "Train and export it anew with this lensmith; which value is white is decided in the training.",
+        ) from error
     answered = engine.run(batch)
     expected_shape = (len(golden.images), len(bundle.labels))
     if answered.shape != expected_shape:
