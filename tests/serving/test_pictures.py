@@ -1,5 +1,6 @@
 """Pictures of every kind get the same answer over HTTP and from `predict`, or are refused by both with the reason."""
 
+import base64
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -89,3 +90,37 @@ def test_http_answers_as_predict_does_for_every_kind_of_picture(
             assert found.keys() == set(LABELS)
             for each in row.top:
                 assert abs(found[each.label] - each.confidence) < 1e-6
+
+
+def test_every_route_answers_by_the_bundles_value_range(
+    tmp_path: Path, client_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIP_HEALTH_ROUTE", "/healthz")
+    monkeypatch.setenv("AIP_PREDICT_ROUTE", "/vertex")
+    bundle = make_pixel_bundle(tmp_path / "bundle", RANGES["12 bits"])
+    classifier, kind = load(bundle.path), KINDS["PNG L of 12 bits"]
+    twelve, sixteen = kind.write(pictures(40)[3], 1), KINDS["PNG L of 16 bits"].write(pictures(40)[3], 1)
+    expected = classifier.classify(twelve)
+    with client_of(classifier) as client:
+
+        def everywhere(body: bytes) -> dict[str, Any]:
+            """Responses of all routes."""
+            text = base64.b64encode(body).decode()
+            tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [text]}
+            return {
+                "predict": client.post("/predict", content=body),
+                "batch": client.post("/predict/batch", files=[("file", body)]),
+                "sagemaker": client.post("/invocations", content=body),
+                "vertex": client.post("/vertex", json={"instances": [{"b64": text}]}),
+                "open inference": client.post("/v2/models/quarters/infer", json={"inputs": [tensor]}),
+            }
+
+        found = {name: response.json() for name, response in everywhere(twelve).items()}
+        assert found["predict"]["confidence"] == expected.confidence
+        assert found["sagemaker"]["confidence"] == expected.confidence
+        assert found["batch"]["results"][0]["confidence"] == expected.confidence
+        assert found["vertex"]["predictions"][0]["confidence"] == expected.confidence
+        probabilities = found["open inference"]["outputs"][0]["data"]
+        assert np.array_equal(np.float32(probabilities), expected.probabilities)
+        for name, response in everywhere(sixteen).items():
+            assert "uint16 values lie between" in response.text, name
