@@ -219,7 +219,7 @@ def _ask(tops: Sequence[_Top], parts: dict[str, Part], root: Path) -> DataError:
         f"Folders of classes, or of parts that hold the classes, were expected in {root}.",
         f"Both readings make sense: the parts {listed(as_parts)} {holding}, "
         f"or the classes are {listed(_quoted(tops))}.",
-        "Decide with --layout parts or --layout classes.",
+        "Decide with --layout parts or --layout classes (layout in Python and in a pipeline's file).",
     )
 
 

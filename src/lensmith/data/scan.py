@@ -194,7 +194,12 @@ def _read_manifest(root: Path) -> ImageSet:
         f"Images in the folder that the manifest does not list, and that are left out: {new}. "
         "`lensmith data split DIR --overwrite` writes it again."
     )
-    notes = (f"Read from the manifest {root / MANIFEST}.", *([missing] if new else []), *found.notes)
+    notes = (
+        f"Read from the manifest {root / MANIFEST}.",
+        *([missing] if new else []),
+        *found.notes,
+        *_junk_notes(unused.junk),
+    )
     return replace(found, notes=notes, junk=tuple(sorted(unused.junk.items())))
 
 

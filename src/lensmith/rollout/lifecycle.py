@@ -42,7 +42,7 @@ def start(settings: RolloutSettings) -> CanaryRelease:
     if (entry := _latest(client, settings.name)[1]) is not None and entry.under_way:  # before bundles are pulled
         raise under_way_error(entry.rollout)
     champions, challengers = (Bundle.load(pull(client, version)).labels for version in (champion, challenger))
-    mapping = _as_spelled(settings.mapping, champions, challengers)
+    mapping = spelled_mapping(settings.mapping, champions, challengers)
     _require_same_labels(champions, challengers, mapping)
     ledger = Ledger.open(client, settings.name)
     # The ledger defines what is under way, the alias only shows it to people, so a crash in between does no harm.
@@ -158,7 +158,7 @@ def _champion_and_challenger(client: MlflowClient, settings: RolloutSettings) ->
     return champion, challenger
 
 
-def _as_spelled(mapping: Mapping[str, str], champion: Sequence[str], challenger: Sequence[str]) -> dict[str, str]:
+def spelled_mapping(mapping: Mapping[str, str], champion: Sequence[str], challenger: Sequence[str]) -> dict[str, str]:
     """A mapping with the labels as the bundles spell them, and with those that differ in what nobody sees."""
     spelled = {
         matched_label(new, challenger) or new: old and (matched_label(old, champion) or old)

@@ -168,3 +168,19 @@ def test_a_file_in_the_place_of_its_folder_is_refused(
     file = written()
     with pytest.raises(OutputError):
         make_plan(file, file)
+
+
+def test_a_layout_that_can_be_read_in_two_ways_is_decided_by_the_file(
+    written: Callable[..., Path], many_colours: Path, workspace: Path
+) -> None:
+    for fold in ("fold1", "fold2"):
+        for label in ("red", "blue"):
+            (workspace / "folds" / fold / label).mkdir(parents=True)
+            for file in sorted((many_colours / label).iterdir())[:2]:
+                shutil.copy(file, workspace / "folds" / fold / label / f"{fold}{file.name}")
+    folds = str(workspace / "folds")
+    with pytest.raises(SettingsError, match=r"Both readings make sense.*layout in Python"):
+        make_plan(written(data=folds))
+    for layout, labels in (("parts", ("blue", "red")), ("classes", ("fold1", "fold2"))):
+        plan = make_plan(written(data=folds, layout=layout))
+        assert (plan.images.labels, plan.train.layout) == (labels, layout)

@@ -128,7 +128,7 @@ class Run:
         if settings.data.is_dir() and path.resolve().is_relative_to(settings.data.resolve()):
             raise OutputError(
                 f"A run folder outside the images in {settings.data} was expected.",
-                f"{path} lies in it.",
+                f"{path} lies in it, and for other tools its plots would be a class of the next run.",
                 "Name another with --out.",
             )
         sizes = {sample.path: size for sample, size in zip(images.samples, images.sizes, strict=True)}

@@ -69,7 +69,7 @@ def _scan_images(parsed: ParsedPipeline) -> ImageSet | None:
         layout = parsed.content.get("layout")
         return scan(data, manifest=not splits, layout=layout if layout in ("parts", "classes") else "auto")
     except DataError as error:
-        parsed.add_mistake(f"data = {data!r} ({error.arrived.rstrip('.')})", "data")
+        parsed.add_mistake(f"data = {data!r} ({error.arrived} {error.remedy.rstrip('.')})", "data")
         return None
 
 
