@@ -199,6 +199,16 @@ def test_files_and_folders_keep_the_order_in_which_they_are_named(
     assert paths[1:-1] == [*sorted(colours.glob("green/0*")), colours / "green/deeper/UPPER.JPG"]
 
 
+def test_small_copies_of_network_storage_are_left_out_and_counted(
+    colour_bundle: Bundle, colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in sorted(colours.glob("red/*.png")):
+        (file.parent / "@eaDir" / file.name).mkdir(parents=True)
+        shutil.copy(file, file.parent / "@eaDir" / file.name / "SYNOPHOTO_THUMB_S.png")
+    assert run(colour_bundle, colours / "red").images == 8
+    assert "4 in @eaDir" in capsys.readouterr().err
+
+
 def test_a_missing_path_is_a_row_and_not_a_stop(colour_bundle: Bundle, colours: Path) -> None:
     made = run(colour_bundle, colours / "none.png", colours / "red" / "001.jpg")
     assert (made.images, made.unreadable) == (2, 1)

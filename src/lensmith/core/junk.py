@@ -8,7 +8,10 @@ import fnmatch
 import os
 import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+
+from lensmith.core.text import listed
 
 FOLDERS = (
     # network storage: Synology, QNAP, NetApp
@@ -61,6 +64,12 @@ def count_junk(entry: Path, is_folder: bool, counts: Counter[str]) -> bool:
     if files and not name.startswith(".lensmith"):
         counts[name.encode(errors="backslashreplace").decode()] += files
     return True
+
+
+def describe_junk(counts: Mapping[str, int]) -> str:
+    """A sentence on what was left out, with the number of files by name."""
+    named = listed((f"{count:,} in {name}" for name, count in sorted(counts.items())), 10)
+    return f"Left out as files of systems and programs, or hidden: {named}."
 
 
 def _is_result(folder: Path) -> bool:

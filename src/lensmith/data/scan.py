@@ -20,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 
 from lensmith.core.files import stat_stamp
+from lensmith.core.junk import describe_junk
 from lensmith.core.labels import canonical_label, distinguished, require_distinct
 from lensmith.core.text import listed
 from lensmith.data.files import Unused, image_files, relative, root_of_table
@@ -177,10 +178,7 @@ def _read_folders(root: Path, layout: LayoutName) -> ImageSet:
 
 
 def _junk_notes(junk: Counter[str]) -> list[str]:
-    if not junk:
-        return []
-    named = listed((f"{count:,} in {name}" for name, count in sorted(junk.items())), 10)
-    return [f"Left out as files of systems and programs, or hidden: {named}."]
+    return [describe_junk(junk)] if junk else []
 
 
 def _read_manifest(root: Path) -> ImageSet:

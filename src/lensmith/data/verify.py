@@ -279,5 +279,5 @@ def _warnings(
         yield "Images under two classes contradict each other in training: keep each under one class."
     if "leak" in kinds:
         yield "Data leakage: images in two parts make the result look better than it is; remove one of the copies."
-    if "duplicate" in kinds and "val" not in images.parts:
-        yield "Copies may fall into different parts when a validation part is made: remove them first."
+    if "duplicate" in kinds:
+        yield "Copies in one class count several times in training and in figures: keep one of each."

@@ -20,6 +20,7 @@ import numpy as np
 
 from lensmith.config import PredictSettings
 from lensmith.core.files import atomic_path
+from lensmith.core.junk import count_junk, describe_junk
 from lensmith.core.packages import require_packages
 from lensmith.core.progress import track
 from lensmith.core.result import Result
@@ -148,21 +149,30 @@ def _nothing_readable(images: int, first: Prediction) -> DataError:
 
 def _expand(inputs: Sequence[str]) -> tuple[Iterable[Path], int | None]:
     """Paths in the order given, and their number; None with `-`, as standard input is read line by line."""
-    listed = {name: _in_folder(Path(name)) if Path(name).is_dir() else [Path(name)] for name in inputs if name != "-"}
-    paths = chain.from_iterable(_from_stdin() if name == "-" else listed[name] for name in inputs)
-    return paths, None if "-" in inputs else sum(len(listed[name]) for name in inputs)
+    junk: Counter[str] = Counter()
+    files = {
+        name: _in_folder(Path(name), junk) if Path(name).is_dir() else [Path(name)] for name in inputs if name != "-"
+    }
+    if junk:
+        print(describe_junk(junk), file=sys.stderr, flush=True)
+    paths = chain.from_iterable(_from_stdin() if name == "-" else files[name] for name in inputs)
+    return paths, None if "-" in inputs else sum(len(files[name]) for name in inputs)
 
 
-def _in_folder(folder: Path) -> list[Path]:
-    """Files below `folder` with an image's suffix, sorted, without hidden files and folders."""
+def _in_folder(folder: Path, junk: Counter[str]) -> list[Path]:
+    """Files below `folder` with an image's suffix, sorted; those of systems and programs are counted in `junk`."""
     files: list[Path] = []
     seen = set()
     for base, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(base)
         # Links may form a cycle, so each real folder counts once.
-        folders[:] = [] if real in seen else [name for name in folders if name[0] != "."]
+        folders[:] = [] if real in seen else [name for name in folders if not count_junk(Path(base, name), True, junk)]
         if real not in seen:
-            files += (Path(base, name) for name in names if name[0] != "." and Path(name).suffix.lower() in SUFFIXES)
+            files += (
+                Path(base, name)
+                for name in names
+                if Path(name).suffix.lower() in SUFFIXES and not count_junk(Path(base, name), False, junk)
+            )
         seen.add(real)
     if not files:
         raise DataError(
