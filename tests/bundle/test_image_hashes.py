@@ -1,7 +1,10 @@
 """Content hashes find an image again under any name, and after rewriting without loss; nothing else is taken for it."""
 
 import io
+import struct
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,6 +79,22 @@ def test_deep_pictures_are_compared_by_their_bytes_alone() -> None:
     assert content_hashes(first)[1] is content_hashes(second)[1] is None
     floats = Image.fromarray(np.full((4, 6), 0.5, np.float32))
     assert content_hashes(saved(floats, "TIFF"))[1] is None
+    assert content_hashes(png_of_16_bit_rgb(np.arange(72, dtype=">u2").reshape(4, 6, 3)))[1] is None
+
+
+def png_of_16_bit_rgb(values: np.ndarray[Any, Any]) -> bytes:
+    """A PNG of 16-bit colour, uint16 (H, W, 3), which Pillow cannot write."""
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    )
+    whole = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(whole)
 
 
 def write(folder: Path, count: int, start: int = 0) -> list[Path]:

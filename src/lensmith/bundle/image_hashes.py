@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lensmith.core.machine import allowed_cores
 from lensmith.core.threads import map_in_order
 from lensmith.errors import BundleError, ImageError
-from lensmith.imaging.decoding import decode, read, stored_mode
+from lensmith.imaging.decoding import decode, has_deep_values, read
 
 FILE = "image_hashes.npz"
 
@@ -31,10 +31,6 @@ Use = Literal["train", "val"]
 """Use of an image: a model learnt from it (`train`), or its epoch, temperature and engine were chosen on it (`val`)."""
 
 Hashes = npt.NDArray[np.uint64]
-
-_DEEP_MODES = ("I", "F")
-"""Pillow's modes of more than 8 bits a channel: how they become 8 bits is no property of the file, so that different
-pictures can have equal pixels."""
 
 
 class ImageHashesEntry(BaseModel):
@@ -170,7 +166,7 @@ def _pixel_hash(encoded: bytes) -> int | None:
         picture = decode(encoded, shortest_px=SCALED_PX)
     except ImageError:
         return None
-    if stored_mode(encoded).startswith(_DEEP_MODES):
+    if has_deep_values(encoded):  # how they become 8 bits depends on the set, so different pictures can look equal
         return None
     digest = hashlib.sha256(f"{picture.width}x{picture.height}\n".encode())
     digest.update(picture.tobytes())

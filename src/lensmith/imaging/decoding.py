@@ -155,6 +155,14 @@ def stored_mode(encoded: bytes) -> str:
     return ""
 
 
+def has_deep_values(encoded: bytes) -> bool:
+    """Whether an image that `decode` has decoded stores more than 8 bits a channel, so that its range is a question."""
+    for source in (encoded, without_metadata(encoded)):
+        with suppress(Exception), open_image(source) as stored:
+            return stored_values(stored) is not None
+    return False
+
+
 def _decoded_size(source: bytes | Path, shortest_px: int | None) -> tuple[int, int]:
     with open_image(source) as picture:
         _require_size(picture, MAX_PIXELS)
