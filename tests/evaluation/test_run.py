@@ -165,13 +165,17 @@ def test_the_test_part_of_a_split_on_the_fly_is_found_again(
     colour_bundle: Bundle, colours: Path, tmp_path: Path
 ) -> None:
     divided = assign(scan(colours), (5, 3, 2), 7)
-    changes = {"recipe": {"split": [5, 3, 2], "seed": 7}, "dataset": {"fingerprint": divided.fingerprint}}
+    dataset = {"fingerprint": divided.fingerprint, "parts": {"train": 12, "val": 6, "test": 6}}
+    changes = {"recipe": {"split": [5, 3, 2], "seed": 7}, "dataset": dataset}
     folder = Path(shutil.copytree(colour_bundle.path, tmp_path / "bundle"))
     content = json.loads((folder / "bundle.json").read_text())
     (folder / "bundle.json").write_text(json.dumps({**content, **changes}))
     found = evaluate(EvaluateSettings(bundle=folder, data=colours, out=tmp_path / "report"))
     assert found.part == "test"
     assert found.metrics.images == len(divided.part("test"))
+    (colours / "red" / "photo.jpg").write_bytes(b"\0\0\0\x18ftypheic")  # was there in training, too, and left out
+    again = evaluate(EvaluateSettings(bundle=folder, data=colours, out=tmp_path / "report"))
+    assert (again.part, again.files, again.unreadable) == ("test", found.files, ())
     (colours / "red" / "000.png").unlink()
     assert evaluate(EvaluateSettings(bundle=folder, data=colours, out=tmp_path / "report")).part == "all"
 

@@ -50,6 +50,14 @@ def test_a_run_is_the_same_to_the_bit_with_unreadable_files_and_without(
     ends_as(Trainer().start(short(data=with_unreadable, out=run.path.with_name("again"), **changes)).run, **changes)
 
 
+@pytest.mark.slow
+def test_a_run_resumes_to_the_same_bits_beside_unreadable_files(
+    stopped: Any, ends_as: Any, with_unreadable: Path
+) -> None:
+    path = stopped(4, data=with_unreadable, class_weights="balanced")
+    ends_as(Trainer().resume(path).run, class_weights="balanced")
+
+
 def test_a_class_without_two_readable_images_is_refused_before_the_first_step(
     short: Any, with_unreadable: Path, tmp_path: Path
 ) -> None:
