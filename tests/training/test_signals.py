@@ -1,6 +1,8 @@
 """Ctrl-C and SIGTERM end a run at a step boundary, saved, and with the way to go on."""
 
+import contextlib
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -25,6 +27,39 @@ def test_a_signal_is_a_flag_and_a_second_one_is_the_system_s_again() -> None:
         assert interruption.received is signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_closed_terminal_stops_a_run_but_not_one_under_nohup() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert interruption.received is None
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with Interruption() as interruption:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert interruption.received is signal.SIGHUP
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.slow
+def test_a_run_is_saved_though_its_terminal_is_closed(arguments: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-m", "lensmith", *arguments])
+    os.set_blocking(terminal, False)
+
+    def has_begun() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            os.read(terminal, 65_536)
+        return (run / "run.json").exists() and bool(Run.open(run).history())
+
+    wait_until(has_begun)
+    os.close(terminal)  # the system sends SIGHUP, and what is written fails from now on
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 129
+    assert Run.open(run).read_events("interrupted")[0]["signal"] == "SIGHUP"
 
 
 def test_handlers_are_put_back_also_after_an_error() -> None:
@@ -64,7 +99,7 @@ def wait_until(done: Callable[[], object]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", EXIT_CODES, ids=lambda number: number.name)
 def test_a_signal_to_the_whole_group_saves_and_says_how_to_go_on(
     arguments: list[str], tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -77,7 +112,7 @@ def test_a_signal_to_the_whole_group_saves_and_says_how_to_go_on(
     wait_until(lambda: process.poll() is not None or ((run / "run.json").exists() and Run.open(run).history()))
     os.killpg(process.pid, number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 75}[number], err
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 75, signal.SIGHUP: 129}[number], err
     assert out == ""
     usual = ("epoch ", "test_resnet on cpu", "Split 5:3:2")
     told = [line for line in err.splitlines() if not line.startswith(usual)]

@@ -177,7 +177,8 @@ def _show_warning(
 def _report(kind: str, message: str, args: Sequence[str]) -> None:
     if os.environ.get("RANK", "0") != "0":  # one of several ranks reports
         return
-    print(f"lensmith: {message}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # a terminal that was closed
+        print(f"lensmith: {message}", file=sys.stderr)
     _report_json(kind, message, args)
 
 

@@ -21,7 +21,7 @@ from lensmith.core.machine import allowed_cores
 from lensmith.errors import RunError
 from lensmith.training.microbatch.distributed import RENDEZVOUS, LostRankError
 from lensmith.training.microbatch.memory import TooLargeError
-from lensmith.training.signals import EXIT_CODES, RunInterruptedError
+from lensmith.training.signals import EXIT_CODES, RunInterruptedError, handled_signals
 
 ERRORS = "LENSMITH_ERRORS"
 """Environment variable: the folder where a rank that fails writes its error."""
@@ -114,7 +114,7 @@ def _forwarding(children: list[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
         yield received
         return
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, EXIT_CODES)
-    before = {number: signal.signal(number, forward) for number in EXIT_CODES}
+    before = {number: signal.signal(number, forward) for number in handled_signals()}
     try:
         yield received
     finally:

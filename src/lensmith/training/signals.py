@@ -1,5 +1,9 @@
-"""Signals: Ctrl-C and SIGTERM ask a run to stop at its next step boundary; a second one ends it at once."""
+"""Signals: Ctrl-C, SIGTERM and a closed terminal (SIGHUP) ask a run to stop at its next step boundary.
 
+A second one ends it at once. Under `nohup`, which ignores SIGHUP, it stays ignored.
+"""
+
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -7,13 +11,19 @@ from typing import Self
 
 from lensmith.errors import RunError
 
-EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}
+HANGUP = getattr(signal, "SIGHUP", None)
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 75, **({HANGUP: 129} if HANGUP else {})}
 """Signal → exit code; 75 is EX_TEMPFAIL: the run can be resumed elsewhere."""
 
 
+def handled_signals() -> list[signal.Signals]:
+    """The signals that stop a run: those of `EXIT_CODES`, without a SIGHUP that is ignored."""
+    return [each for each in EXIT_CODES if each != HANGUP or signal.getsignal(each) is not signal.SIG_IGN]
+
+
 def end_on_signals() -> None:
-    """In a rank's process: let Ctrl-C and SIGTERM end it at once and silently, until the loop handles them."""
-    for number in EXIT_CODES:
+    """In a rank's process: let signals end it at once and silently, until the loop handles them."""
+    for number in handled_signals():
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, EXIT_CODES)
 
@@ -23,15 +33,16 @@ class RunInterruptedError(RunError):
 
 
 class Interruption:
-    """Handles Ctrl-C and SIGTERM during a block; `received` is the signal that asked the run to stop, or None."""
+    """Handles these signals during a block; `received` is the one that asked the run to stop, or None."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self._before: dict[signal.Signals, object] = {}
+        self._terminals = [number for number in (1, 2) if os.isatty(number)]
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python forbids it
-            self._before = {number: signal.signal(number, self._receive) for number in EXIT_CODES}
+            self._before = {number: signal.signal(number, self._receive) for number in handled_signals()}
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
@@ -39,6 +50,11 @@ class Interruption:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
+        if number == HANGUP and self._terminals:  # it is gone: a progress bar written to it would end the run unsaved
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for terminal in self._terminals:
+                os.dup2(nowhere, terminal)
+            os.close(nowhere)
         self._restore()
 
     def _restore(self) -> None:

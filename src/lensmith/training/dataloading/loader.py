@@ -15,6 +15,7 @@ from lensmith.training.dataloading.dataset import ImageDataset
 from lensmith.training.dataloading.sampler import EpochSampler
 from lensmith.training.microbatch import malloc
 from lensmith.training.microbatch.memory import is_out_of_memory, lift_cap
+from lensmith.training.signals import EXIT_CODES
 
 _KNOWS_SENDERS = hasattr(signal, "sigwaitinfo")
 """Whether a worker can find out which process sent a signal; not on macOS."""
@@ -68,10 +69,10 @@ class _Loader(DataLoader[Any]):
             ) from error
 
     def _start(self) -> Any:
-        """Start the workers with Ctrl-C and SIGTERM blocked in all their threads, also those that libraries start."""
+        """Start the workers with these signals blocked in all their threads, also those that libraries start."""
         if not _KNOWS_SENDERS:
             return super().__iter__()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, EXIT_CODES)
         try:
             return super().__iter__()
         finally:
@@ -87,14 +88,15 @@ def close_loader(batches: DataLoader[Any]) -> None:
 
 
 def _init_worker(worker: int) -> None:
-    """Ignore Ctrl-C, and SIGTERM from any process but the parent.
+    """Ignore Ctrl-C and a closed terminal, and SIGTERM from any process but the parent.
 
-    Both often reach the whole process group, and the training loop needs its batches up to the next step.
+    They often reach the whole process group, and the training loop needs its batches up to the next step.
     """
     lift_cap()
     malloc.restore_defaults()  # else freed memory would be retained here as in the parent
     silence_pillow()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in EXIT_CODES.keys() - {signal.SIGTERM}:
+        signal.signal(number, signal.SIG_IGN)
     if _KNOWS_SENDERS:
         threading.Thread(target=_exit_for_the_parent, daemon=True).start()
 
