@@ -144,3 +144,10 @@ def test_output_fits_any_locale(locale: dict[str, str], colours: Path) -> None:
             assert words not in done.stderr
         if "--json" in arguments:
             assert "rød 红 🟥" in json.dumps(json.loads(done.stdout), ensure_ascii=False)
+
+
+def test_a_rank_that_a_scheduler_has_set_silences_no_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "3")
+    code, _, error = run("train", "nowhere")
+    assert code == 2
+    assert "nowhere" in error

@@ -94,3 +94,24 @@ def test_the_cache_moves_with_its_environment_variables(monkeypatch: pytest.Monk
     monkeypatch.setenv("LENSMITH_CACHE", " ")
     with pytest.raises(SettingsError, match="LENSMITH_CACHE"):
         machine.cache_dir()
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [({}, (0, 1)), ({"RANK": "3"}, (0, 1)), ({"RANK": ""}, (0, 1)), ({"WORLD_SIZE": "", "RANK": "1"}, (0, 1)),
+     ({"WORLD_SIZE": "1", "RANK": "0"}, (0, 1)), ({"WORLD_SIZE": "4", "RANK": "3"}, (3, 4)),
+     ({"WORLD_SIZE": "4"}, None), ({"WORLD_SIZE": "4", "RANK": "4"}, None),
+     ({"WORLD_SIZE": "many", "RANK": "0"}, None)],
+)  # fmt: skip
+def test_ranks_are_those_of_a_launcher_and_nothing_that_others_call_so(
+    environment: dict[str, str], expected: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    if expected is None:
+        with pytest.raises(SettingsError, match="WORLD_SIZE"):
+            machine.launched_ranks()
+    else:
+        assert machine.launched_ranks() == expected

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from lensmith.config import TrainSettings
-from lensmith.errors import MissingPackageError, RegistryError
+from lensmith.errors import MissingPackageError, RegistryError, SettingsError
+from lensmith.registry import client
 from lensmith.tracking import address, sidecar
 from lensmith.tracking.address import uri_of
 from lensmith.tracking.sidecar import TrackingSidecar
@@ -69,3 +70,10 @@ def test_an_unsupported_address_is_refused_before_anything_is_trained(
     with pytest.raises(RegistryError, match="ftp://x"):
         train_and_export.train(given)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("in_tmp_path")
+def test_an_empty_address_is_not_a_file_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    with pytest.raises(SettingsError, match="MLFLOW_TRACKING_URI"):
+        client.uri()

@@ -26,7 +26,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from lensmith.core.machine import cache_dir
+from lensmith.core.machine import cache_dir, launched_ranks
 from lensmith.core.version import __version__
 from lensmith.errors import (
     EXTRA_OF_PACKAGE,
@@ -175,8 +175,9 @@ def _show_warning(
 
 
 def _report(kind: str, message: str, args: Sequence[str]) -> None:
-    if os.environ.get("RANK", "0") != "0":  # one of several ranks reports
-        return
+    with contextlib.suppress(LensmithError):
+        if launched_ranks()[0] != 0:  # one of several ranks reports
+            return
     with contextlib.suppress(OSError):  # a terminal that was closed
         print(f"lensmith: {message}", file=sys.stderr)
     _report_json(kind, message, args)

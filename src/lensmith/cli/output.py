@@ -1,7 +1,6 @@
 """Output of the verbs: tables on standard output, or one JSON object for programs."""
 
 import json
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
@@ -11,6 +10,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lensmith.core.machine import launched_ranks
 from lensmith.core.result import plain
 from lensmith.errors import LensmithError
 
@@ -53,7 +53,10 @@ def make_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
 
 def is_first_rank() -> bool:
     """Whether this process prints; of the ranks that torchrun started, one does."""
-    return os.environ.get("RANK", "0") == "0"
+    try:
+        return launched_ranks()[0] == 0
+    except LensmithError:  # which is reported, and by this process, too
+        return True
 
 
 def number(value: float | None, form: str = ".4f") -> str:

@@ -122,6 +122,26 @@ def _text(file: Path) -> str:
         return ""
 
 
+def launched_ranks() -> tuple[int, int]:
+    """This process's rank, and the number of ranks that `torchrun` or `launch` started; (0, 1) for a process alone.
+
+    Schedulers set RANK for purposes of their own: without a WORLD_SIZE above 1 it says nothing.
+
+    Raises:
+        SettingsError: WORLD_SIZE and RANK do not describe ranks.
+    """
+    size, rank = (os.environ.get(name, "").strip() for name in ("WORLD_SIZE", "RANK"))
+    if size in ("", "1"):
+        return 0, 1
+    if not (size.isdecimal() and rank.isdecimal() and int(rank) < int(size)):
+        raise SettingsError(
+            "The number of processes that train together in WORLD_SIZE, and this one's in RANK, were expected.",
+            f"WORLD_SIZE={size!r} and RANK={rank!r} arrived.",
+            "Start them with torchrun or --processes, or unset both.",
+        )
+    return int(rank), int(size)
+
+
 def is_loopback(host: str) -> bool:
     """Whether `host`, a name or an address, is this machine alone."""
     try:

@@ -19,7 +19,7 @@ from lensmith.serving.metrics import drop_foreign_folder, shared_metrics_folder
 from lensmith.serving.metrics.logs import logging_as, require_log_file
 from lensmith.serving.rollout.sidecar import follow_registry, pull_bundle
 from lensmith.serving.server.listeners import bind
-from lensmith.serving.server.signals import EarlyHangup
+from lensmith.serving.server.signals import EarlySignals
 
 if TYPE_CHECKING:
     from lensmith.serving.service import Service
@@ -46,9 +46,9 @@ def serve(settings: ServeSettings) -> None:
     require_decoders(settings)
     _allow_many_connections()
     require_log_file(settings)
-    hangup = EarlyHangup()
-    hangup.install()  # before anything is read that it asks to read again
+    early = EarlySignals()
     with ExitStack() as resources:
+        resources.enter_context(early.installed())  # before anything is read that SIGHUP asks to read again
         # Before the slow part, so that a taken port is reported at once.
         ports = [settings.port] if settings.health_port is None else [settings.port, settings.health_port]
         listeners = [resources.enter_context(each) for port in ports for each in bind(settings.host, port)]
@@ -62,7 +62,7 @@ def serve(settings: ServeSettings) -> None:
         with logging_as(settings):
             drop_foreign_folder()
             if loading is not None:
-                _serve_alone(settings, listeners, loading, hangup)
+                _serve_alone(settings, listeners, loading, early)
             else:
                 resources.enter_context(shared_metrics_folder())
                 from lensmith.serving.server.supervisor import Supervisor
@@ -70,20 +70,23 @@ def serve(settings: ServeSettings) -> None:
                 def announce(name: str, note: str) -> None:
                     _announce(name, listeners[0], note)
 
-                Supervisor(settings, listeners, announce, channel, hangup.take).run()
+                early.require_no_stop()
+                Supervisor(settings, listeners, announce, channel, early.take_hangup).run()
 
 
 def _serve_alone(
-    settings: ServeSettings, listeners: list[socket.socket], loading: Future[ModelManager], hangup: EarlyHangup
+    settings: ServeSettings, listeners: list[socket.socket], loading: Future[ModelManager], early: EarlySignals
 ) -> None:
     from lensmith.serving.server.server import Server
 
     def ready(service: Service) -> None:
-        service.hot_reload.on_hangup(hangup.take)
+        service.hot_reload.on_hangup(early.take_hangup)
         active = service.models.active
         _announce(active.name, listeners[0], formats_note(active.trained_formats, settings.formats))
 
-    Server(loading.result(), settings, listeners, ready).serve_until_stopped()
+    server = Server(loading.result(), settings, listeners, ready)
+    early.require_no_stop()
+    server.serve_until_stopped()
 
 
 def _announce(name: str, listener: socket.socket, note: str) -> None:

@@ -1,5 +1,6 @@
 """Signals at every moment: none ends a service that should run, and none is lost."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from fixtures.faults import TOKEN, Connection, ask, eventually, post, workers_of
 from fixtures.tokens import hs256, token
 from lensmith.bundle.format import Bundle
 from lensmith.serving.child_process import ServiceProcess, start_service
-from lensmith.serving.server.signals import EarlyHangup
+from lensmith.serving.server.signals import EarlySignals
 
 pytestmark = pytest.mark.slow
 
@@ -192,13 +193,15 @@ def test_children_are_waited_for_though_the_parent_of_all_ignores_their_ends(liv
         assert time.monotonic() < asked + 10  # and not after the grace period
 
 
-def test_an_early_hangup_is_answered_once() -> None:
-    early, before = EarlyHangup(), signal.getsignal(signal.SIGHUP)
-    try:
-        early.install()
+def test_an_early_hangup_is_answered_once_and_an_early_stop_is_not_forgotten() -> None:
+    early, before = EarlySignals(), signal.getsignal(signal.SIGTERM)
+    with early.installed():
+        early.require_no_stop()
         os.kill(os.getpid(), signal.SIGHUP)
-        assert [early.take(), early.take()] == [True, False]
-    finally:
-        signal.signal(signal.SIGHUP, before)
-        for number in (signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, signal.SIG_DFL)
+        assert [early.take_hangup(), early.take_hangup()] == [True, False]
+        with contextlib.suppress(SystemExit):  # as a library that is being imported may do
+            os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(SystemExit) as ended:
+            early.require_no_stop()
+        assert ended.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before

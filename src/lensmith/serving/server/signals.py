@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from types import FrameType
+from typing import Any
 
 SAME_SIGNAL_S = 0.5
 """Seconds by which a signal to all processes may reach the supervisor later than a worker."""
@@ -17,31 +18,54 @@ _HANGUP = getattr(signal, "SIGHUP", None)
 _IGNORED = [getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
 
 
-class EarlyHangup:
-    """A SIGHUP that arrives while the service starts, whose bundle and keys may have been read already.
+class EarlySignals:
+    """Signals that arrive while the service starts.
 
-    Attributes:
-        arrived: whether one did.
+    SIGHUP waits, as bundle and keys may have been read already. A stop ends the start, and is not forgotten where its
+    exception is lost in a library that is being imported.
     """
 
     def __init__(self) -> None:
-        self.arrived = False
+        self._hangup = False
+        self._stop: int | None = None
 
-    def install(self) -> None:
-        """Note SIGHUP from now on; ignore the signals that would end the service though nobody means that."""
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Handle the signals during the block, and restore the older handlers after it."""
+        handlers: dict[int, Any] = dict.fromkeys(_IGNORED, signal.SIG_IGN)
+        handlers |= dict.fromkeys((signal.SIGTERM, signal.SIGINT), self._note_stop)
+        if _HANGUP is not None:
+            handlers[_HANGUP] = self._note_hangup
+        before: dict[int, Any] = {}
         with suppress(ValueError):  # not in the main thread
-            for each in _IGNORED:
-                signal.signal(each, signal.SIG_IGN)
-            if _HANGUP is not None:
-                signal.signal(_HANGUP, self._note)
+            for each, handler in handlers.items():
+                before[each] = signal.signal(each, handler)
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
 
-    def take(self) -> bool:
+    def take_hangup(self) -> bool:
         """Whether a SIGHUP waits to be answered; it does no longer."""
-        arrived, self.arrived = self.arrived, False
+        arrived, self._hangup = self._hangup, False
         return arrived
 
-    def _note(self, _number: int, _frame: FrameType | None) -> None:
-        self.arrived = True
+    def require_no_stop(self) -> None:
+        """End the start where a signal asked for that.
+
+        Raises:
+            SystemExit: 143 after SIGTERM, 130 after SIGINT.
+        """
+        if self._stop is not None:
+            raise SystemExit(128 + self._stop)
+
+    def _note_hangup(self, _number: int, _frame: FrameType | None) -> None:
+        self._hangup = True
+
+    def _note_stop(self, number: int, _frame: FrameType | None) -> None:
+        self._stop = number
+        self.require_no_stop()
 
 
 @contextmanager

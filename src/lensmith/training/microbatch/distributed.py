@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lensmith.core.machine import launched_ranks
 from lensmith.core.text import first_line
 from lensmith.errors import LensmithError, RunError
 
@@ -47,13 +48,17 @@ class World:
 
     @classmethod
     def join(cls) -> World:
-        """The world that `torchrun` or `launch` described in the environment; else a world of one."""
-        size = int(os.environ.get("WORLD_SIZE", "1"))
+        """The world that `torchrun` or `launch` described in the environment; else a world of one.
+
+        Raises:
+            SettingsError: the environment describes no world.
+        """
+        rank, size = launched_ranks()
         if size == 1:
             return cls()
         if not dist.is_initialized():
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-            rank, where = int(os.environ["RANK"]), os.environ.get(RENDEZVOUS, "env://")
+            where = os.environ.get(RENDEZVOUS, "env://")
             dist.init_process_group(backend, where, timedelta(seconds=TIMEOUT_S), world_size=size, rank=rank)
         local_rank, local_size = (int(os.environ.get(name, "0")) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
         return cls(dist.get_rank(), dist.get_world_size(), local_rank, local_size or dist.get_world_size())
