@@ -27,6 +27,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from lensmith.core.machine import cache_dir, launched_ranks
+from lensmith.core.stop_handler import StopHandler
 from lensmith.core.version import __version__
 from lensmith.errors import (
     EXTRA_OF_PACKAGE,
@@ -122,12 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
-    stops: list[int] = []
-
-    def stop(number: int, _frame: object) -> None:
-        stops.append(number)
-        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
-
+    stop = StopHandler()
     with contextlib.suppress(ValueError):  # not in the main thread
         # An exception lets unfinished files be removed; verbs that can resume have handlers of their own.
         signal.signal(signal.SIGTERM, stop)
@@ -149,9 +145,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             sys.exit(error.exit_code)  # type: ignore[attr-defined]
         if debug:
             raise
-        if stops:  # a library that was being imported made another exception of it
+        if stop.received is not None:  # a library that was being imported made another exception of it
             _report("Stopped", "stopped; unfinished files were removed.", args)
-            sys.exit(128 + stops[-1])
+            sys.exit(128 + stop.received)
         known = _as_lensmith_error(error)
         if known is not None:
             _report(type(known).__name__, str(known), args)

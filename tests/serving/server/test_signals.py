@@ -17,6 +17,7 @@ import pytest
 from fixtures.faults import TOKEN, Connection, ask, eventually, post, workers_of
 from fixtures.tokens import hs256, token
 from lensmith.bundle.format import Bundle
+from lensmith.core.stop_handler import StopHandler
 from lensmith.serving.child_process import ServiceProcess, start_service
 from lensmith.serving.server.signals import EarlySignals
 
@@ -204,4 +205,13 @@ def test_an_early_hangup_is_answered_once_and_an_early_stop_is_not_forgotten() -
         with pytest.raises(SystemExit) as ended:
             early.require_no_stop()
         assert ended.value.code == 143
+    earlier = StopHandler()
+    with contextlib.suppress(SystemExit):
+        earlier(signal.SIGTERM, None)
+    signal.signal(signal.SIGTERM, earlier)
+    try:
+        with pytest.raises(SystemExit), EarlySignals().installed():
+            pytest.fail("the start goes on")
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert signal.getsignal(signal.SIGTERM) is before

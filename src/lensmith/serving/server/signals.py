@@ -12,6 +12,8 @@ from multiprocessing import resource_tracker
 from types import FrameType
 from typing import Any
 
+from lensmith.core.stop_handler import StopHandler
+
 SAME_SIGNAL_S = 0.5
 """Seconds by which a signal to all processes may reach the supervisor later than a worker."""
 _HANGUP = getattr(signal, "SIGHUP", None)
@@ -41,6 +43,10 @@ class EarlySignals:
             for each, handler in handlers.items():
                 before[each] = signal.signal(each, handler)
         try:
+            for handler in before.values():
+                if isinstance(handler, StopHandler) and handler.received is not None:
+                    self._stop = handler.received
+            self.require_no_stop()
             yield
         finally:
             for each, handler in before.items():
