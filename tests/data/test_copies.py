@@ -53,7 +53,7 @@ def test_copies_take_the_part_of_their_original_and_move_nothing_else(tmp_path: 
     assert after["class1/link.jpg"] == after["class1/05.jpg"]
     notes = prepare(tmp_path, (5, 3, 2), 0).notes
     assert any("content of another" in note and ": 22 " in note for note in notes)
-    assert any("another class than their original: 1;" in note for note in notes)
+    assert any("another class than their original: 1 (class1/wrong.jpg)" in note for note in notes)
 
 
 def test_files_of_equal_size_or_beginning_are_no_copies(tmp_path: Path) -> None:

@@ -297,3 +297,12 @@ def test_each_file_in_a_folder_whose_name_is_not_utf8_is_named(tmp_path: Path) -
         pytest.skip("this file system takes UTF-8 names only")
     reason = "the name of its folder is not UTF-8"
     assert reasons(tmp_path) == {r"\udcff/1.jpg": reason, r"\udcff/more/2.jpg": reason}
+
+
+def test_folders_without_an_image_are_named_since_they_are_no_classes(tmp_path: Path) -> None:
+    fill(tmp_path / "plain", "cat/1.jpg", "dog/deeper/2.jpg", "labels/1.txt")
+    (tmp_path / "plain/bird").mkdir()
+    assert "no classes: bird, labels." in scan(tmp_path / "plain").warnings[0]
+    fill(tmp_path / "parts", "train/cat/1.jpg", "train/dog/2.jpg", "test/cat/3.jpg")
+    (tmp_path / "parts/test/bird").mkdir()
+    assert "no classes: test/bird." in scan(tmp_path / "parts").warnings[0]

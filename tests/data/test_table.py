@@ -77,3 +77,8 @@ def test_lines_that_are_left_out_are_counted_by_their_reason(tmp_path: Path) -> 
     assert "left out: 2" in warning
     assert "1 there is no such file" in warning
     assert "control character (U+000A)" in warning
+
+
+def test_paths_are_found_in_another_unicode_form(tmp_path: Path) -> None:
+    fill(tmp_path, "cafe\u0301/1.jpg", "2.jpg")
+    assert read(tmp_path, "path,label\ncaf\u00e9/1.jpg,a\n2.jpg,b\n") == {"cafe\u0301/1.jpg": "a", "2.jpg": "b"}

@@ -53,12 +53,12 @@ def image_files(root: Path, folder: Path, unused: Unused, above: frozenset[str] 
         unused.aside.append((relative(folder, root), f"cannot be opened ({error.strerror})"))
         return
     for entry in found:
-        is_folder = _is_folder(entry)
-        if count_junk(entry, is_folder, unused.junk):
+        folder_here = is_folder(entry)
+        if count_junk(entry, folder_here, unused.junk):
             continue
         if printable(entry.name) != entry.name:
-            unused.aside += _files_of_unusable_name(root, entry, is_folder)
-        elif is_folder:
+            unused.aside += _files_of_unusable_name(root, entry, folder_here)
+        elif folder_here:
             if os.path.realpath(entry) in above:
                 unused.aside.append((relative(entry, root), "a link to a folder around it"))
             else:
@@ -69,16 +69,17 @@ def image_files(root: Path, folder: Path, unused: Unused, above: frozenset[str] 
             yield entry
 
 
-def _is_folder(entry: Path) -> bool:
+def is_folder(entry: Path) -> bool:
+    """Whether an entry is a folder, or a link to one; False where that cannot be seen."""
     try:
         return entry.is_dir()
     except OSError:  # a folder that lists its files, and opens none
         return False
 
 
-def _files_of_unusable_name(root: Path, entry: Path, is_folder: bool) -> SetAside:
+def _files_of_unusable_name(root: Path, entry: Path, folder_here: bool) -> SetAside:
     """A file whose name is not UTF-8, or each file of such a folder, with the reason."""
-    if not is_folder:
+    if not folder_here:
         return [(relative(entry, root), "its name is not UTF-8")]
     files = [Path(base, name) for base, _, names in os.walk(entry) for name in sorted(names)]
     return [(relative(file, root), "the name of its folder is not UTF-8") for file in files]

@@ -20,10 +20,10 @@ from functools import cached_property
 from pathlib import Path
 
 from lensmith.core.files import stat_stamp
-from lensmith.core.junk import describe_junk
+from lensmith.core.junk import describe_junk, junk_name
 from lensmith.core.labels import canonical_label, distinguished, require_distinct
 from lensmith.core.text import listed
-from lensmith.data.files import Unused, image_files, relative, root_of_table
+from lensmith.data.files import Unused, image_files, is_folder, relative, root_of_table
 from lensmith.data.layout import LayoutName, arrange
 from lensmith.data.part_names import Part
 from lensmith.data.table import read_table
@@ -171,10 +171,24 @@ def _read_folders(root: Path, layout: LayoutName) -> ImageSet:
     unused = Unused()
     paths = [file.relative_to(root).as_posix() for file in image_files(root, root, unused)]
     found = arrange(paths, root, layout)
-    images = _build(root, found.rows, [*unused.aside, *found.aside], "folders")
+    images = _build(root, root, found.rows, [*unused.aside, *found.aside], "folders")
     notes = (*images.notes, *found.notes, *_junk_notes(unused.junk))
-    warnings = (*found.warnings, *images.warnings)
+    used = {path for path, _, _ in found.rows} | {path for path, _ in found.aside}
+    warnings = (*found.warnings, *images.warnings, *_empty_folder_warnings(root, used, bool(images.parts)))
     return replace(images, notes=notes, warnings=warnings, junk=tuple(sorted(unused.junk.items())))
+
+
+def _empty_folder_warnings(root: Path, used: set[str], has_parts: bool) -> list[str]:
+    """A warning that names folders where classes are expected, in which no image file was found."""
+    holding = {"/".join(path.split("/")[:depth]) for path in used for depth in (1, 2)}
+    classes_in = {path.split("/")[0] for path in used if path.count("/") > 1} if has_parts else set()
+    empty = []
+    for folder in (root, *(root / name for name in sorted(classes_in))):
+        for entry in sorted(folder.iterdir()):
+            if is_folder(entry) and junk_name(entry, is_folder=True) is None:
+                name = relative(entry, root)
+                empty += [name] if name not in holding else []
+    return [f"Folders without an image file, which are no classes: {listed(empty)}."] if empty else []
 
 
 def _junk_notes(junk: Counter[str]) -> list[str]:
@@ -204,11 +218,11 @@ def _read_manifest(root: Path) -> ImageSet:
 def _read_csv(file: Path) -> ImageSet:
     root = root_of_table(file)
     table = read_table(file, root)
-    images = _build(root, table.rows, table.aside, "labels")
+    images = _build(root, file, table.rows, table.aside, "labels")
     return replace(images, notes=(*table.notes, *images.notes), warnings=(*table.warnings, *images.warnings))
 
 
-def _build(root: Path, rows: Sequence[_Row], aside: Sequence[tuple[str, str]], what: str) -> ImageSet:
+def _build(root: Path, source: Path, rows: Sequence[_Row], aside: Sequence[tuple[str, str]], what: str) -> ImageSet:
     """The image set of rows with labels as they were typed.
 
     Raises:
@@ -221,7 +235,7 @@ def _build(root: Path, rows: Sequence[_Row], aside: Sequence[tuple[str, str]], w
         (path, "the name of its class shows no character") for path, label, _ in rows if not canonical_label(label)
     ]
     labels = tuple(sorted(typed.keys() - {""}))
-    require_distinct(labels, root)
+    require_distinct(labels, source)
     index = {label: number for number, label in enumerate(labels)}
     by_typed = {label: canonical_label(label) for labels_typed in typed.values() for label in labels_typed}
     samples = tuple(

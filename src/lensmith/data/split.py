@@ -10,7 +10,7 @@ import hashlib
 import io
 import math
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -203,10 +203,11 @@ def _copies_notes(images: ImageSet, first: Mapping[str, str]) -> list[str]:
     label_of = {sample.path: sample.label for sample in images.samples}
     named = listed((f"{path} is {original}" for path, original in sorted(first.items())), 3)
     notes = [f"Files with the content of another, which are put into its part: {len(first):,} ({named})."]
-    conflicts = Counter(label_of[path] != label_of[original] for path, original in first.items())[True]
+    conflicts = sorted(path for path, original in first.items() if label_of[path] != label_of[original])
     if conflicts:
         notes.append(
-            f"Copies that have another class than their original: {conflicts:,}; `lensmith data check` names each."
+            f"Copies that have another class than their original: {len(conflicts):,} ({listed(conflicts, 3)}); "
+            "`lensmith data check` names each."
         )
     return notes
 

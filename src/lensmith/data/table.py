@@ -7,6 +7,7 @@ set aside with its number.
 import csv
 import io
 import os
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -194,8 +195,9 @@ def _cell(row: Sequence[str], column: int | None) -> str:
 
 
 def _path(folder: Path, cell: str) -> str:
-    """A path below the folder: as written, else without blanks around it, else with / for Windows' separator."""
-    for written in (cell, cell.strip(), cell.replace("\\", "/"), cell.strip().replace("\\", "/")):
+    """A path below the folder: as written, else as a file is there without blanks, with /, or in other Unicode form."""
+    plain = (cell, cell.strip(), cell.replace("\\", "/"), cell.strip().replace("\\", "/"))
+    for written in (*plain, *(unicodedata.normalize(form, plain[-1]) for form in ("NFC", "NFD"))):
         if written.strip() and os.path.lexists(folder / written):
             return _below(folder, written)
     return _below(folder, cell.strip()) if cell.strip() else ""
