@@ -141,7 +141,7 @@ def _reference(model: nn.Module, run: Run, samples: Sequence[Sample]) -> ModelOu
 def _baseline(search: EngineSearch) -> list[CandidateResult]:
     """The baseline alone, with the speed of its evaluation instead of a measurement."""
     result = search.evaluate(BASELINE)
-    assert result.evaluation is not None  # or an error was raised
+    assert result.evaluation is not None  # else an error was raised
     latency_ms, images_per_second = result.evaluation.latency_ms, result.evaluation.images_per_second
     return search.ranked(
         [result.updated(latency_ms=round(latency_ms, 3), images_per_second=round(images_per_second, 2))]
