@@ -56,7 +56,7 @@ def _apt_options(folder: Path) -> list[str]:
         "Acquire::http::Timeout": 10,
         "Acquire::https::Timeout": 10,
         # As root, apt would fetch as user _apt, who may not write here.
-        "APT::Sandbox::User": "root" if os.geteuid() == 0 else "",
+        "APT::Sandbox::User": "root" if hasattr(os, "geteuid") and os.geteuid() == 0 else "",
     }
     return [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
 

@@ -4,13 +4,12 @@ Every process has files of its own (see `lensmith.serving.metrics.shared_values`
 be lost. As processes come and go with each model swap, the counts of the dead are merged into one file.
 """
 
-import fcntl
 import json
 import logging
 import os
 import struct
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -18,6 +17,7 @@ from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from lensmith.core.files import private_directory
+from lensmith.core.locks import locked
 from lensmith.serving.metrics import SHARED_FOLDER
 from lensmith.serving.metrics.shared_values import HEADER_BYTES, store_values, values_file
 
@@ -74,7 +74,7 @@ def merge_counts_of_dead(pid: int) -> None:
         pid: ID of a process that has ended.
     """
     folder = Path(os.environ[SHARED_FOLDER])
-    with locked_files(folder, fcntl.LOCK_EX):
+    with locked_files(folder):
         for kind in KINDS:
             own = folder / f"{kind}_{pid}.db"
             if own.exists() and _is_readable(own):
@@ -87,21 +87,16 @@ def merge_counts_of_dead(pid: int) -> None:
 
 
 @contextmanager
-def locked_files(folder: Path, lock: int = fcntl.LOCK_SH) -> Iterator[None]:
-    """Lock the files to read them with nothing counted twice or missing; `LOCK_EX`: to merge and remove some.
+def locked_files(folder: Path) -> Iterator[None]:
+    """Lock the files, to read or merge them with nothing counted twice or missing.
 
     Without room for the lock's file they are read without: a scrape may then miss counts that are being merged.
     """
-    file = None
-    with suppress(OSError):
-        private_directory(folder)
-        file = (folder / "lock").open("a")
-        fcntl.flock(file, lock)
-    try:
+    with ExitStack() as stack:
+        with suppress(OSError):
+            private_directory(folder)
+            stack.enter_context(locked(folder / "lock"))
         yield
-    finally:
-        if file is not None:
-            file.close()
 
 
 def _values(file: Path) -> Iterable[tuple[str, float]]:

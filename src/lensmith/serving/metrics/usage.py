@@ -46,7 +46,7 @@ def pids_of_service(folder: Path) -> set[int]:
     named = {int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_live*.db")}
     parent = parent_process()
     supervisor = {parent.pid} if parent and parent.pid else set()
-    return {pid for pid in named | supervisor if Path(f"/proc/{pid}").exists()}
+    return {pid for pid in named | supervisor if psutil.pid_exists(pid)}
 
 
 def memory_bytes(pids: Iterable[int]) -> int:

@@ -14,7 +14,7 @@ from lensmith.imaging.silence import silence_pillow
 from lensmith.training.dataloading.dataset import ImageDataset
 from lensmith.training.dataloading.sampler import EpochSampler
 from lensmith.training.microbatch import malloc
-from lensmith.training.microbatch.memory import is_out_of_memory, lift_cap
+from lensmith.training.microbatch.memory import TooLargeError, is_out_of_memory, lift_cap
 from lensmith.training.signals import EXIT_CODES
 
 _KNOWS_SENDERS = hasattr(signal, "sigwaitinfo")
@@ -62,7 +62,8 @@ class _Loader(DataLoader[Any]):
             reason = str(error).strip().splitlines()[-1:]
             if not is_out_of_memory(error) and not any(sign in str(error) for sign in _WORKER_LOST):
                 raise
-            raise RunError(
+            kind = TooLargeError if is_out_of_memory(error) else RunError
+            raise kind(
                 "Batches of decoded images were expected.",
                 f"They could not be had ({' '.join(reason) or type(error).__name__}).",
                 "Use fewer workers (--loader-workers 0), smaller batches or images, or a machine with more memory.",
