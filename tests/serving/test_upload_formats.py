@@ -3,7 +3,11 @@
 import base64
 import io
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -12,7 +16,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from fixtures.pictures import encoded
-from lensmith.bundle.format import Bundle
+from lensmith.bundle.format import MANIFEST, Bundle
 from lensmith.config import ServeSettings
 from lensmith.config.values import ImageFormats
 from lensmith.errors import MissingPackageError, SettingsError
@@ -207,3 +211,21 @@ def test_a_stored_upload_has_the_suffix_of_its_content(client_of: ClientOf, tmp_
             assert client.post("/predict", content=stored_as(key)).status_code == 200
     found = sorted(each.image.suffix for each in storage.stored_uploads(tmp_path))
     assert found == [".tif", ".webp"]
+
+
+@pytest.mark.slow
+def test_the_second_line_of_the_start_names_the_setting(colour_bundle: Bundle, tmp_path: Path) -> None:
+    shutil.copytree(colour_bundle.path, tmp_path / "bundle")
+    manifest = colour_bundle.manifest.model_copy(update={"formats": {"jpeg": 5, "webp": 3}})
+    (tmp_path / "bundle" / MANIFEST).write_text(manifest.model_dump_json(), encoding="utf-8")
+    command = [sys.executable, "-m", "lensmith", "serve", str(tmp_path / "bundle"), "--port=0"]
+    for flags in (["--workers=1"], ["--workers=2"]):
+        with subprocess.Popen(
+            [*command, *flags], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as service:
+            try:
+                assert service.stdout is not None
+                assert service.stdout.readline().startswith("lensmith serving colours on http://127.0.0.1:")
+                assert "--formats jpeg,png,webp takes all of them." in service.stdout.readline()
+            finally:
+                service.terminate()
