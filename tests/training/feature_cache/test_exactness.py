@@ -141,6 +141,8 @@ def test_a_network_that_learns_the_rounding_gets_exact_features(
     found = fitted.run.read_events("exactness")
     assert [one["suffices"] for one in found][-1:] == [False]
     assert fitted.run.read_events("features")[-1]["exact"]
+    # so that a resumed run has exact ones, too
+    assert {*checkpoint.load(fitted.run.last)["exact"]} == {one["phase"] for one in found if not one["suffices"]}
     require_true_figures(fitted)
 
 
