@@ -119,6 +119,7 @@ class ObservabilityMiddleware:
             if self._split is not None:
                 with self._telemetry.failures.guard("rollout"):
                     self._split.count_request(state, status, seconds)
+            self._telemetry.flush()
             if self._log:
                 request = {
                     "request_id": state["request_id"],

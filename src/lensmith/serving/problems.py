@@ -43,6 +43,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "invalid-request": (422, "The request holds an unusable value"),
     "over-quota": (429, "The caller's quota is used up"),
     "internal-error": (500, "The service failed"),
+    "feedback-away": (503, "True labels cannot be taken for now"),
     "no-memory": (503, "Too many uploads are under way"),
     "overloaded": (503, "The service is busy"),
     "not-ready": (503, "The service is still starting"),

@@ -79,6 +79,7 @@ class Service:
             await asyncio.to_thread(self.feedback.close)
             if self._quota is not None:
                 await self._quota.close()
+            self.telemetry.flush()
 
     def _warm_up(self) -> None:
         settings = self.settings

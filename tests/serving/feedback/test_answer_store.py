@@ -1,6 +1,8 @@
 """Recent answers, shared by all processes of a service."""
 
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -149,14 +151,34 @@ def test_a_table_that_cannot_be_written_is_logged_once(
     opened: Opened, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "gone"
-    store = opened(100, folder)  # nothing is there, so nothing can be opened
+    folder.touch()  # a file, so that no folder can be made
+    store = opened(100, folder)
     record(store, "one")
     eventually(lambda: caplog.records)
-    folder.mkdir()
+    folder.unlink()
     record(store, "two")
     eventually((folder / answer_store.FILE).exists)
+    assert store.find("one", 0) is not None
     assert store.find("two", 0) is not None
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("size", [0, 5000])
+def test_a_file_that_others_damage_is_begun_anew(opened: Opened, tmp_path: Path, size: int) -> None:
+    first, second = opened(shared=tmp_path), opened(shared=tmp_path)
+    record(first, "one")
+    eventually(lambda: second.find("one", 0) is not None)
+    (tmp_path / answer_store.FILE).write_bytes(b"\xff" * size)
+
+    def found(request_id: str, store: AnswerStore) -> bool:
+        try:
+            return store.find(request_id, 0) is not None
+        except sqlite3.Error:
+            return False
+
+    record(first, "two")
+    eventually(lambda: found("two", first))
+    eventually(lambda: found("two", second))
 
 
 def test_a_service_can_begin_again(opened: Opened) -> None:
@@ -165,4 +187,32 @@ def test_a_service_can_begin_again(opened: Opened) -> None:
     store.close()
     store.begin()
     record(store, "two")
+    assert store.find("two", 0) is not None
+
+
+def test_a_folder_that_others_clean_costs_no_answer_and_no_process_its_file(opened: Opened, tmp_path: Path) -> None:
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    first, second = opened(shared=folder), opened(shared=folder)
+    record(first, "one")
+    eventually(lambda: second.find("one", 0) is not None)
+    first.count(MODEL, right=True)
+    shutil.rmtree(folder)
+    assert second.find("one", 0) is not None
+    record(first, "two")
+    assert first.find("two", 0) is not None
+    eventually(lambda: second.find("two", 0) is not None)
+    second.count(MODEL, right=True)
+    assert first.counts() == [(MODEL, 2, 0)]
+
+
+def test_answers_wait_for_room_on_the_disk(opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = opened(shared=tmp_path)
+    record(store, "one")
+    with monkeypatch.context() as full:
+        full.setattr(answer_store, "_RECORD", "INSERT INTO nothing VALUES (1)")
+        record(store, "two")
+        with pytest.raises(sqlite3.Error):
+            store.find("two", 0)
+    assert store.find("one", 0) is not None
     assert store.find("two", 0) is not None

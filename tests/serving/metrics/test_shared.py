@@ -17,7 +17,7 @@ from prometheus_client.mmap_dict import MmapedDict
 from lensmith.serving.metrics import SHARED_FOLDER, drop_foreign_folder, shared_metrics_folder, shared_values
 from lensmith.serving.metrics.observers import GuardedCollector, ObserverFailures
 from lensmith.serving.metrics.shared import SharedFiles, merge_counts_of_dead
-from lensmith.serving.metrics.shared_values import use_value_class, values_file
+from lensmith.serving.metrics.shared_values import flush_values, use_value_class, values_file
 
 PROGRAM = """
 import json, os, sys
@@ -97,13 +97,15 @@ def shown(files: SharedFiles) -> dict[str, float]:
     }
 
 
-def test_every_page_of_a_file_exists_before_it_is_mapped(folder: Path) -> None:
+def test_what_was_counted_is_written_at_a_flush(folder: Path) -> None:
     made = counter()
-    for number in range(2000):  # more than the file begins with
-        made.labels(str(number)).inc(number)
     file = folder / f"counter_{os.getpid()}.db"
-    assert file.stat().st_size > shared_values.INITIAL_BYTES
-    assert file.stat().st_blocks * 512 >= file.stat().st_size
+    for number in range(2000):
+        made.labels(str(number)).inc(number)
+        if number % 100 == 99:
+            flush_values()
+    made.labels("7").inc(0)
+    flush_values()
     found = {json.loads(key)[2]["kind"]: value for key, value, _, _ in MmapedDict.read_all_values_from_file(str(file))}
     assert found == {str(number): number for number in range(2000)}
 
@@ -115,13 +117,14 @@ def test_without_room_counts_stay_in_memory_and_are_whole_once_there_is_room(
     made.labels("a").inc()
     with monkeypatch.context() as full:
 
-        def no_room(*_: object) -> None:
+        def no_room(*_: object) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        full.setattr(shared_values.os, "open", no_room)
+        full.setattr(shared_values.os, "pwrite", no_room)
         for number in range(2000):
             made.labels(f"b{number}").inc()
         made.labels("a").inc()
+        flush_values()
         files.store()
         files.store()
         assert shown(files)["lensmith_metrics_complete"] == 0
@@ -131,21 +134,27 @@ def test_without_room_counts_stay_in_memory_and_are_whole_once_there_is_room(
     assert [record.levelname for record in caplog.records if "metrics" in record.message] == ["ERROR", "INFO"]
 
 
-@pytest.mark.parametrize("harm", ["folder removed", "file removed", "file replaced"])
+@pytest.mark.parametrize("harm", ["folder removed", "file removed", "file replaced", "file cut", "file changed"])
 def test_files_that_others_remove_are_put_back_with_their_counts(folder: Path, harm: str) -> None:
     files, made = SharedFiles(folder), counter()
     made.labels("a").inc()
     file = folder / f"counter_{os.getpid()}.db"
     if harm == "folder removed":
         shutil.rmtree(folder)
+    elif harm == "file changed":
+        file.write_bytes(b"x" * file.stat().st_size)
+    elif harm == "file cut":
+        os.truncate(file, 3)  # would end a process that has mapped it
     else:
         file.unlink()
         if harm == "file replaced":
             file.write_bytes(b"x")
     made.labels("a").inc()
     made.labels("b").inc()
+    flush_values()
     files.store()
     made.labels("b").inc()
+    flush_values()
     found = shown(files)
     assert (found["made_totala"], found["made_totalb"]) == (2, 2)
 
@@ -155,6 +164,7 @@ def test_a_file_that_cannot_be_read_is_left_out_and_reported_once(
 ) -> None:
     files, made = SharedFiles(folder), counter()
     made.labels("a").inc()
+    flush_values()
     for name, content in {
         "counter_1": b"",
         "counter_2": b"\x40\x01\0\0junk" * 9,
@@ -169,6 +179,7 @@ def test_a_file_that_cannot_be_read_is_left_out_and_reported_once(
 def test_counts_of_the_dead_survive_them_and_the_removal_of_their_file(folder: Path) -> None:
     files = SharedFiles(folder)
     values_file("counter", "77").add('["made", "made_total", {"kind": "a"}, "Things."]', 5)
+    flush_values()
     (folder / "gauge_livesum_77.db").write_bytes(b"")
     merge_counts_of_dead(77)
     merge_counts_of_dead(78)  # one that has left nothing

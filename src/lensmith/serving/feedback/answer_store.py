@@ -11,12 +11,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from lensmith.core.locks import locked
+from lensmith.core.files import private_directory
+from lensmith.core.locks import LockTimeoutError, locked
 from lensmith.serving.execution.loaded_model import ModelVersion
 
 logger = logging.getLogger(__name__)
@@ -107,6 +108,8 @@ class AnswerStore:
         self._numbers: dict[tuple[ModelVersion, tuple[str, ...]], int] = {}
         self._lock = threading.Lock()
         self._database: sqlite3.Connection | None = None
+        self._writing: list[GivenAnswer] = []  # those of the transaction that is open
+        self._inode: int | None = None
         self._swept = 0.0
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -172,7 +175,7 @@ class AnswerStore:
                 with self._transaction() as database:
                     self._write(database)
                 is_failing = False
-            except sqlite3.Error as error:  # feedback must not break the service
+            except (sqlite3.Error, OSError, LockTimeoutError) as error:  # feedback must not break the service
                 if not is_failing:
                     logger.warning("answers cannot be recorded for feedback: %s", error)
                 is_failing = True
@@ -182,22 +185,50 @@ class AnswerStore:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
-            if self._database is None:
-                self._database = _open(self._folder)
-            self._database.execute("BEGIN IMMEDIATE")
             try:
+                if self._database is None or (self._folder is not None and _inode(self._folder) != self._inode):
+                    self._reopen()
+                assert self._database is not None
+                self._database.execute("BEGIN IMMEDIATE")
                 yield self._database
                 self._database.execute("COMMIT")
-            except BaseException:
-                self._database.rollback()
-                self._numbers.clear()  # some may have been rolled back
+            except BaseException as error:
+                self._undo(error)
                 raise
+            finally:
+                self._writing.clear()
+
+    def _undo(self, error: BaseException) -> None:
+        """Roll back, and leave what was to be written in the queue; a damaged file is removed, to be made again."""
+        self._numbers.clear()  # some may have been rolled back
+        if self._database is not None:
+            with suppress(sqlite3.Error):
+                self._database.rollback()
+        if self._folder is not None and _is_damaged(error):
+            with suppress(OSError):
+                (self._folder / FILE).unlink()
+            if self._database is not None:
+                self._database.close()
+            self._database = None
+        room = max(0, self._most - len(self._new))  # the oldest are given up
+        self._new.extendleft(reversed(self._writing[len(self._writing) - room :] if room else []))
+
+    def _reopen(self) -> None:
+        """Open the file; where others removed it, put back what this process can still read of it."""
+        before, self._database = self._database, _open(self._folder)
+        self._inode = _inode(self._folder) if self._folder else None
+        self._numbers.clear()
+        if before is not None:
+            logger.warning("the file of recorded answers was removed, and is made again")
+            with suppress(sqlite3.Error), closing(before):
+                _copy(before, self._database)
 
     def _write(self, database: sqlite3.Connection) -> None:
         """Write the queue into the table, and remove old answers."""
         rows = []
         while self._new:
             new = self._new.popleft()
+            self._writing.append(new)
             number = self._number(database, new.model, new.labels)
             rows.append((new.request_id, new.image, number, new.class_id, new.tag, new.stored, new.at))
         if rows:
@@ -222,10 +253,40 @@ def _open(shared: Path | None) -> sqlite3.Connection:
         database = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
         database.executescript(_SCHEMA)
         return database
+    private_directory(shared)
     database = sqlite3.connect(shared / FILE, timeout=5.0, check_same_thread=False, isolation_level=None)
-    with locked(shared / f"{FILE}.lock"):  # all processes start at once, and SQLite does not wait for another's WAL
-        # Processes are killed at any moment, so the file has to stay consistent; it need not reach the disk.
-        database.execute("PRAGMA journal_mode = WAL").close()
+    with locked(shared / f"{FILE}.lock"):  # all processes start at once
+        # Processes are killed at any moment, so the file has to stay consistent; it need not reach the disk. No WAL:
+        # its index is mapped into memory, and a process that uses it ends by SIGBUS where others cut it short.
+        database.execute("PRAGMA journal_mode = TRUNCATE").close()
         database.execute("PRAGMA synchronous = OFF")
         database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
     return database
+
+
+def _inode(folder: Path) -> int | None:
+    try:
+        return (folder / FILE).stat().st_ino
+    except OSError:
+        return None
+
+
+def _is_damaged(error: BaseException) -> bool:
+    """Whether a file is no database any more, rather than locked, full or of another version."""
+    codes = sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB
+    is_empty = isinstance(error, sqlite3.OperationalError) and "no such table" in str(error)
+    return is_empty or getattr(error, "sqlite_errorcode", None) in codes
+
+
+def _copy(before: sqlite3.Connection, database: sqlite3.Connection) -> None:
+    """Copy all rows, unless another process has begun to fill the new file: all had the same one open before."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        if database.execute("SELECT count(*) FROM models").fetchone() == (0,):
+            for table in ("models", "answers", "feedback"):
+                rows = before.execute(f"SELECT * FROM {table}").fetchall()
+                if rows:
+                    marks = ", ".join("?" * len(rows[0]))
+                    database.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
+    finally:
+        database.execute("COMMIT")

@@ -5,8 +5,10 @@ import difflib
 import logging
 import os
 import random
+import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,9 +18,11 @@ from starlette.requests import Request
 
 from lensmith.config import ServeSettings
 from lensmith.core.labels import canonical_label, matched_label
+from lensmith.core.locks import LockTimeoutError
 from lensmith.feedback import storage
 from lensmith.feedback.storage import Reason, Upload
 from lensmith.imaging.preprocessing import Tensor
+from lensmith.serving.execution.admission import RETRY
 from lensmith.serving.execution.loaded_model import LoadedModel, ModelVersion, TimedPrediction
 from lensmith.serving.execution.model_manager import ModelManager
 from lensmith.serving.feedback.answer_store import FLUSH_S, AnswerStore, GivenAnswer, RecordedAnswer
@@ -133,7 +137,8 @@ class Feedback:
         Raises:
             ProblemError: no such answer is recorded, the model has no such class, or another label was sent before.
         """
-        answer, upload_json = await self._find(request_id, image)
+        with _away():
+            answer, upload_json = await self._find(request_id, image)
         if answer is None:
             raise ProblemError(
                 "no-such-answer",
@@ -152,7 +157,8 @@ class Feedback:
             expected = f"A class of {answer.model} was expected, {label[:100]!r} is none."
             hint = await asyncio.to_thread(_hint, label[:100], answer.labels)
             raise ProblemError("no-such-label", f"{expected} {hint}")
-        truth = answer.truth or await asyncio.to_thread(self._settle, request_id, image, label, answer, upload_json)
+        with _away():
+            truth = answer.truth or await asyncio.to_thread(self._settle, request_id, image, label, answer, upload_json)
         if truth not in (None, label):
             raise ProblemError("feedback-given", "Another true label was sent for this answer before.")
         given = FeedbackResponse(
@@ -171,7 +177,8 @@ class Feedback:
 
     async def counts(self) -> list[tuple[ModelVersion, int, int]]:
         """Each version with its right and wrong answers, by feedback since the service started."""
-        return await asyncio.to_thread(self._answers.counts)
+        with _away():
+            return await asyncio.to_thread(self._answers.counts)
 
     async def _find(self, request_id: str, image: int) -> tuple[RecordedAnswer | None, Path | None]:
         """An answer, and the JSON file of its upload where that is stored."""
@@ -226,6 +233,17 @@ class Feedback:
             logger.warning("a true label could not be written beside its upload: %s", error)
         self._answers.count(answer.model, answer.label == label)
         return None
+
+
+@contextmanager
+def _away() -> Iterator[None]:
+    """Translate the fault of a disk that is full, gone or damaged; the log has it, see `AnswerStore`."""
+    try:
+        yield
+    except (sqlite3.Error, OSError, LockTimeoutError) as error:
+        logger.warning("feedback failed: %s", error)
+        detail = "The answers of the last day cannot be read or written for now. Send the label again later."
+        raise ProblemError("feedback-away", detail, RETRY) from error
 
 
 def _hint(label: str, labels: Sequence[str]) -> str:

@@ -81,6 +81,7 @@ def merge_counts_of_dead(pid: int) -> None:
                 merged = values_file(kind, "dead")
                 for key, value in _values(own):
                     merged.add(key, value)
+                merged.flush()
         for file in folder.glob(f"*_{pid}.db"):
             with suppress(OSError):
                 file.unlink()

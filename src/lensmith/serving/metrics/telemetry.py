@@ -21,7 +21,7 @@ from lensmith.serving.metrics.drift import Drift
 from lensmith.serving.metrics.logs import dropped_lines
 from lensmith.serving.metrics.observers import GuardedCollector, ObserverFailures
 from lensmith.serving.metrics.shared import SharedFiles
-from lensmith.serving.metrics.shared_values import use_value_class
+from lensmith.serving.metrics.shared_values import flush_values, use_value_class
 from lensmith.serving.metrics.usage import UsageCollector, pids_of_service
 
 REQUEST_BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.25, 0.3, 0.5, 1.0, 2.5, 5.0)
@@ -158,6 +158,11 @@ class Telemetry:
             self._shed.labels(SHED[kind]).inc()
         elif kind == "over-quota":
             self._over_quota.inc()
+
+    def flush(self) -> None:
+        """Let other processes see what was counted."""
+        if self._files is not None:
+            flush_values()
 
     def count_image(self, model: LoadedModel, found: TimedPrediction) -> None:
         """Count one classified image."""

@@ -54,4 +54,4 @@ def add_feedback(app: FastAPI, service: Service) -> None:
     failures = (401, 403, 404, 408, 409, 413, 415, 422, 500, 503)
     body = body_of(schema_of(TrueLabel), "The true label.")
     add_fast_route(app, "/feedback", give, FeedbackResponse, failures, requestBody=body)
-    app.add_api_route("/feedback", accuracy, methods=["GET"], responses=documented(401, 403))
+    app.add_api_route("/feedback", accuracy, methods=["GET"], responses=documented(401, 403, 503))
