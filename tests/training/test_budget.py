@@ -22,13 +22,13 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize(
     ("said", "seconds"),
-    [("5m", 300), ("90s", 90), ("90", 90), ("1h30m", 5400), ("1h", 3600), (45, 45), ("1m30s", 90), (1.5, 1.5)],
+    [("5m", 300), ("90s", 90), ("1h30m", 5400), ("1h", 3600), (45, 45), ("1m30s", 90), (1.5, 1.5)],
 )
 def test_a_duration_can_be_said_in_several_ways(said: Any, seconds: float) -> None:
     assert TrainSettings.model_validate({"data": "photos", "time_budget": said}).time_budget == seconds
 
 
-@pytest.mark.parametrize("said", ["soon", "5 minutes", "", "-5m", 0, "5x"])
+@pytest.mark.parametrize("said", ["soon", "5 minutes", "", "90", "-5m", 0, "5x"])
 def test_what_is_no_duration_is_refused(said: Any) -> None:
     with pytest.raises(SettingsError, match="time_budget"):
         TrainSettings.resolve({"data": "photos", "time_budget": said})

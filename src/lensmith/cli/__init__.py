@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 if "serve" in sys.argv[1:3]:
     # Before the imports that take time: `systemctl reload` of a service that has just been started must not end it.
@@ -123,19 +123,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
-    stop = StopHandler()
-    with contextlib.suppress(ValueError):  # not in the main thread
-        # An exception lets unfinished files be removed; verbs that can resume have handlers of their own.
-        signal.signal(signal.SIGTERM, stop)
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, stop)
-        if hasattr(signal, "SIGCHLD"):  # a parent that ignores it hands that on: exit codes of children would be lost
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    with contextlib.suppress(ValueError, AttributeError):  # not in the main thread; another system
+        # A parent that ignores it hands that on: exit codes of children would be lost.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     warnings.showwarning = _show_warning
     for stream in (sys.stdout, sys.stderr):  # whatever the locale: names of files and classes, a dash, a multiplication
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     silence_pillow()
+    # An exception lets unfinished files be removed; verbs that can resume have handlers of their own.
+    with StopHandler() as stop:
+        _call_verb(args, stop, debug)
+
+
+def _call_verb(args: Sequence[str], stop: StopHandler, debug: bool) -> NoReturn:
+    """Call the verb and exit with its code; errors become messages."""
     try:
         sys.exit(get_command(_app).main(args, prog_name="lensmith", standalone_mode=False) or 0)
     except Exception as error:
