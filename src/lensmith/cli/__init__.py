@@ -27,6 +27,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from lensmith.core.machine import cache_dir, launched_ranks
+from lensmith.core.standard_streams import open_closed_streams, tolerate_full_stderr
 from lensmith.core.stop_handler import StopHandler
 from lensmith.core.version import __version__
 from lensmith.errors import (
@@ -126,6 +127,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     with contextlib.suppress(ValueError, AttributeError):  # not in the main thread; another system
         # A parent that ignores it hands that on: exit codes of children would be lost.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    open_closed_streams()
+    if args[:1] != ["serve"]:  # whose log reports and counts the lines that it loses
+        tolerate_full_stderr()
     warnings.showwarning = _show_warning
     for stream in (sys.stdout, sys.stderr):  # whatever the locale: names of files and classes, a dash, a multiplication
         if hasattr(stream, "reconfigure"):

@@ -13,6 +13,7 @@ from io import UnsupportedOperation
 from typing import TYPE_CHECKING
 
 from lensmith.config import ServeSettings
+from lensmith.core.standard_streams import open_closed_streams
 from lensmith.serving.execution.model_manager import ModelManager
 from lensmith.serving.formats import formats_note, require_decoders
 from lensmith.serving.metrics import drop_foreign_folder, shared_metrics_folder
@@ -42,7 +43,7 @@ def serve(settings: ServeSettings) -> None:
         ServiceError: the address is taken, or the service would be open to anybody.
         MissingPackageError: HEIC is among the formats, and its decoder is not installed.
     """
-    _open_standard_streams()
+    open_closed_streams()
     require_decoders(settings)
     _allow_many_connections()
     require_log_file(settings)
@@ -115,18 +116,6 @@ def _announce(name: str, listener: socket.socket, note: str) -> None:
     thread.join(ANNOUNCE_S)
     if thread.is_alive():
         logger.warning("%s; whoever reads standard output has stopped reading", line)
-
-
-def _open_standard_streams() -> None:
-    """Open those of the three standard streams that are closed: a socket or a bundle's file would take their place.
-
-    What libraries print would then go to clients, or into that file.
-    """
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
 
 
 def _allow_many_connections() -> None:

@@ -6,12 +6,14 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from lensmith.core.machine import share_cores
+from lensmith.core.standard_streams import tolerate_full_stderr
 from lensmith.errors import LensmithError
 from lensmith.training.signals import end_on_signals
 
 
 def main(run: Path) -> int:
     """Train as this rank, and write an error to a file for `launch`; returns the exit code."""
+    tolerate_full_stderr()
     end_on_signals()
     share_cores()
     from lensmith.training.launch import end_with_parent, write_error
