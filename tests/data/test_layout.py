@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from lensmith.data.layout import Arrangement, LayoutName, arrange
+from lensmith.config.values import Layout
+from lensmith.data.layout import Arrangement, arrange
 from lensmith.errors import DataError
 
 
-def read(folders: str, layout: LayoutName = "auto") -> Arrangement:
+def read(folders: str, layout: Layout = "auto") -> Arrangement:
     """The reading of folders, separated by bars, with an image in each; one that ends with * holds images directly."""
     paths = [f"{folder.strip(' *')}/{number}.jpg" for number, folder in enumerate(folders.split("|"))]
     return arrange(paths, Path("photos"), layout)

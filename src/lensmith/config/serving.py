@@ -66,7 +66,7 @@ class ServeSettings(Settings):
     )
     formats: ImageFormats = Field(
         ("jpeg", "png"),
-        description="Image formats that are taken, with commas: jpeg, png, webp, bmp, tiff, gif, avif, heic, jp2, ppm.",
+        description="Image formats to accept, with commas: jpeg, png, webp, bmp, tiff, gif, avif, heic, jp2, ppm.",
     )
     max_bytes: int = Field(5_000_000, ge=1, description="Largest upload of one image, in bytes.")
     max_pixels: int = Field(50_000_000, ge=1, description="Largest image, in pixels, checked before decoding.")
@@ -84,9 +84,9 @@ class ServeSettings(Settings):
         "memory", description="memory, or redis://HOST:PORT/DB shared by replicas (password: LENSMITH_REDIS_PASSWORD)."
     )
     jwt_secret_file: Path | None = Field(
-        None, description="File with the secret of HS256 tokens; or set LENSMITH_JWT_SECRET."
+        None, description="File with the secrets of HS256 tokens, one a line; or set LENSMITH_JWT_SECRET."
     )
-    jwt_key_file: Path | None = Field(None, description="PEM file with the public key of RS256 or ES256 tokens.")
+    jwt_key_file: Path | None = Field(None, description="PEM file with the public keys of RS256 or ES256 tokens.")
     jwks: str | None = Field(None, description="JSON Web Key Set with the public keys of tokens: https URL or file.")
     jwt_issuer: str = Field("lensmith", description="Issuer that tokens must name.")
     jwt_audience: str = Field("lensmith", description="Audience that tokens must name.")

@@ -132,7 +132,7 @@ class TrainSettings(Settings):
         description="YAML or JSON list of torchvision's transforms (v2) that replaces flip and colour, after the crop.",
     )
     albumentations: Path | None = Field(
-        None, description="File of albumentations.save, to the same end; that library is no longer maintained."
+        None, description="File of albumentations.save, with the same effect; that library is no longer maintained."
     )
     mixup: float = Field(0.0, ge=0, description="Alpha of MixUp, which blends pairs of images; 0 is off.")
     cutmix: float = Field(0.0, ge=0, description="Alpha of CutMix, which pastes parts of images into others; 0 is off.")

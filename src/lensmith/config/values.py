@@ -63,6 +63,7 @@ def without_password(uri: str) -> str:
 
 
 Layout = Literal["auto", "parts", "classes"]
+"""How folders are read: as their names and content show, as parts, or as classes."""
 LAYOUT = "How folders are read where their names allow both: as parts that hold classes, or as classes."
 Share = Annotated[float, Field(ge=0)]
 Ratio = Annotated[tuple[Share, Share, Share], BeforeValidator(parse_ratio)]

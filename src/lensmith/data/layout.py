@@ -12,15 +12,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
+from lensmith.config.values import Layout
 from lensmith.core.labels import canonical_label
 from lensmith.core.text import listed
 from lensmith.data.part_names import Part, parts_of_names, same_words
 from lensmith.errors import DataError
-
-LayoutName = Literal["auto", "parts", "classes"]
-"""How folders are read: as their names and content say, or as parts, or as classes."""
 
 Inside = tuple[str, ...]
 """A file's path below the folder in question, as its components."""
@@ -81,7 +78,7 @@ class _Top:
         return frozenset(canonical_label(inside[0]).lower() for _, inside in self.files if len(inside) > 1)
 
 
-def arrange(paths: Iterable[str], root: Path, layout: LayoutName = "auto") -> Arrangement:
+def arrange(paths: Iterable[str], root: Path, layout: Layout = "auto") -> Arrangement:
     """Give each image file of a folder its class folder and its part.
 
     Args:

@@ -61,8 +61,8 @@ def _unreadable(images: ImageSet) -> list[tuple[int, str]]:
     threads = allowed_cores()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata; only decoding matters here
-        told = map_in_order(reason, images.samples, threads, 8 * threads, "readable")
-        shown = track(told, "checking images", len(images.samples))
+        reasons = map_in_order(reason, images.samples, threads, 8 * threads, "readable")
+        shown = track(reasons, "checking images", len(images.samples))
         return [(number, why) for number, why in enumerate(shown) if why is not None]
 
 

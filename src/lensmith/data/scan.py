@@ -19,12 +19,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from lensmith.config.values import Layout
 from lensmith.core.files import stat_stamp
 from lensmith.core.junk import describe_junk, junk_name
 from lensmith.core.labels import canonical_label, distinguished, require_distinct
 from lensmith.core.text import listed
 from lensmith.data.files import Unused, image_files, is_folder, relative, root_of_table
-from lensmith.data.layout import LayoutName, arrange
+from lensmith.data.layout import arrange
 from lensmith.data.part_names import Part
 from lensmith.data.table import read_table
 from lensmith.errors import DataError
@@ -130,7 +131,7 @@ def identity(images: ImageSet, samples: Sequence[Sample]) -> str:
     return digest.hexdigest()
 
 
-def scan(path: str | os.PathLike[str], *, manifest: bool = True, layout: LayoutName = "auto") -> ImageSet:
+def scan(path: str | os.PathLike[str], *, manifest: bool = True, layout: Layout = "auto") -> ImageSet:
     """Read an image folder or a CSV of path,label[,split].
 
     Args:
@@ -159,7 +160,7 @@ def scan(path: str | os.PathLike[str], *, manifest: bool = True, layout: LayoutN
     return found
 
 
-def _read_folders(root: Path, layout: LayoutName) -> ImageSet:
+def _read_folders(root: Path, layout: Layout) -> ImageSet:
     try:
         next(root.iterdir(), None)
     except OSError as error:

@@ -17,11 +17,11 @@ from fractions import Fraction
 from pathlib import Path
 
 from lensmith.config import SplitSettings
+from lensmith.config.values import Layout
 from lensmith.core.files import atomic_write
 from lensmith.core.result import Result
 from lensmith.core.text import listed
 from lensmith.data.copies import first_of_equals
-from lensmith.data.layout import LayoutName
 from lensmith.data.readable import without_unreadable
 from lensmith.data.scan import MANIFEST, PARTS, ImageSet, Part, scan
 from lensmith.errors import DataError, OutputError, SettingsError
@@ -93,7 +93,7 @@ def split(settings: SplitSettings) -> SplitResult:
     )
 
 
-def prepare(path: str | os.PathLike[str], ratio: Ratio, seed: int, layout: LayoutName = "auto") -> ImageSet:
+def prepare(path: str | os.PathLike[str], ratio: Ratio, seed: int, layout: Layout = "auto") -> ImageSet:
     """Read an image set with training and validation images; test images never become either.
 
     Images that cannot be decoded are left out first. A set without a split, or with training images alone, is split by

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from lensmith.config.values import Layout
 from lensmith.core.machine import allowed_cores
 from lensmith.core.progress import track
 from lensmith.core.result import Result
 from lensmith.core.text import listed
 from lensmith.core.threads import map_in_order
-from lensmith.data.layout import LayoutName
 from lensmith.data.scan import ImageSet, Sample, scan
 from lensmith.data.table import CONTESTED
 from lensmith.data.value_ranges import darker_files, describe_mixed, mixed_files, ranges_of
@@ -113,7 +113,7 @@ class DataCheckResult(Result):
         return len(self.findings)
 
 
-def check(path: str | os.PathLike[str], layout: LayoutName = "auto") -> DataCheckResult:
+def check(path: str | os.PathLike[str], layout: Layout = "auto") -> DataCheckResult:
     """Decode and hash every file of an image folder or CSV; a bad file is a finding, not an error.
 
     Raises:

@@ -1,7 +1,7 @@
 """Held-out images: those of a set that a model neither learnt from nor was chosen on, found by content.
 
-A figure on images that the model knows flatters it. What a bundle's image hashes name is left out, whatever became of
-the folder since; of a bundle without hashes, from an earlier lensmith, it is said that they are not known.
+A figure on images that the model knows flatters it. So the images that a bundle's image hashes name are left out,
+whatever became of the folder since. Where a bundle of an earlier lensmith has no hashes, results report that.
 """
 
 from collections.abc import Iterator, Sequence

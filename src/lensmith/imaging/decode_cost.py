@@ -1,4 +1,4 @@
-"""The cost of decoding an image, reckoned from its header before it is decoded.
+"""The cost of decoding an image, estimated from its header before it is decoded.
 
 A photo of 12 megapixels takes fifty times as long to decode as a small one, and a PNG of that size six times as long as
 a JPEG, whose scaled decode skips most of the work. What limits time must know that before, not afterwards.

@@ -44,7 +44,7 @@ class StoredPicture:
         Raises:
             ImageError: all values are missing, or the values cannot be read in full.
         """
-        if self.stored.told is not None:
+        if self.stored.stated_range is not None:
             return None
         found = self._counted() if self.stored.kind == "uint16" else self._sampled()
         if found is None:
@@ -85,8 +85,8 @@ class StoredPicture:
 
     def _range(self, ranges: Mapping[str, ValueRange] | None) -> ValueRange:
         kind = self.stored.kind
-        if self.stored.told is not None:
-            return self.stored.told
+        if self.stored.stated_range is not None:
+            return self.stored.stated_range
         known = None if ranges is None else ranges.get(kind)
         if known == FULL_UINT16 and kind == "uint16":
             return known

@@ -14,7 +14,7 @@ from lensmith.imaging.value_range import FULL_UINT16, Kind, ValueRange
 
 _BITS, _PHOTOMETRIC, _PLANAR, _FORMAT, _NO_DATA = 258, 262, 284, 339, 42113
 _MIN_TAGS, _MAX_TAGS = (280, 340), (281, 341)
-_TELLING = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)
+_STATED_WHITES = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Stored:
 
     Attributes:
         kind: kind of the values.
-        told: the range, where the file states it; None: the set's range applies.
+        stated_range: the range, where the file states it; None: the set's range applies.
         inverted: whether the lowest value is white (TIFF's WhiteIsZero).
         missing: value of pixels that have none, by GDAL's tag.
         channels: 1 for grey, 2 for grey with alpha, 3 for RGB, 4 for RGB with alpha.
@@ -32,7 +32,7 @@ class Stored:
     """
 
     kind: Kind
-    told: ValueRange | None = None
+    stated_range: ValueRange | None = None
     inverted: bool = False
     missing: float | None = None
     channels: int = 1
@@ -51,7 +51,7 @@ def stored_values(picture: Image.Image) -> Stored | None:
     raw = raw_modes(picture)
     if picture.format == "PPM":
         if picture.mode == "I":  # scaled by the greatest value, which the file states
-            return Stored("uint16", told=FULL_UINT16)
+            return Stored("uint16", stated_range=FULL_UINT16)
         return Stored("float32") if picture.mode == "F" else None
     if picture.mode.startswith("I;16"):
         return Stored("uint16", transparent=transparent)
@@ -85,13 +85,13 @@ def _of_tiff(picture: Any) -> Stored | None:
     elif bits == 16 and (picture.mode.startswith("I;16") or picture.mode in ("RGB", "RGBA")):
         kind = "uint16"
     elif picture.mode.startswith("I;16"):  # 12 bits
-        return Stored("uint16", told=(0.0, 2.0**bits - 1))
+        return Stored("uint16", stated_range=(0.0, 2.0**bits - 1))
     else:
         return None
     premultiplied = any(mode.startswith("RGBa") for mode in raw_modes(picture))
     return Stored(
         kind,
-        told=_told(tags),
+        stated_range=_stated_range(tags),
         inverted=tags.get(_PHOTOMETRIC) == 0,
         missing=_missing(tags.get(_NO_DATA)),
         channels=len(picture.getbands()),
@@ -99,11 +99,11 @@ def _of_tiff(picture: Any) -> Stored | None:
     )
 
 
-def _told(tags: Mapping[int, Any]) -> ValueRange | None:
+def _stated_range(tags: Mapping[int, Any]) -> ValueRange | None:
     """The range by the tags of least and greatest values; None where these are a picture's own, as statistics are."""
     for least, greatest in zip(_MIN_TAGS, _MAX_TAGS, strict=True):
         white, black = _first(tags.get(greatest), None), _first(tags.get(least), 0)
-        if black == 0 and white in _TELLING:
+        if black == 0 and white in _STATED_WHITES:
             return 0.0, float(white)
     return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import re
@@ -51,8 +50,7 @@ def locate(path: str | PathLike[str], tracking_uri: str | None = None) -> Path:
     if reference is None:
         return Path(path)
     address = uri(tracking_uri)
-    key = hashlib.sha256(f"{address} {reference}".encode()).hexdigest()[:16]
-    last_pull = cache_dir() / "registry" / "known" / f"{key}.json"
+    last_pull = cache_dir() / "registry" / "known" / f"{reference.cache_key(address)}.json"
     try:
         require_present(address)
         client = connect(address, create=False)

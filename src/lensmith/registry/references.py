@@ -1,5 +1,6 @@
 """Model references: `NAME@ALIAS` or `NAME@VERSION`, in place of a bundle's path."""
 
+import hashlib
 import re
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -29,6 +30,10 @@ class ModelReference:
     def is_version(self) -> bool:
         """Whether it names a version, which never changes, rather than an alias."""
         return self.which.isdecimal()
+
+    def cache_key(self, address: str) -> str:
+        """File name, 16 hexadecimal digits, for what the cache holds about this name in the registry at `address`."""
+        return hashlib.sha256(f"{address} {self}".encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
         return f"{self.name}@{self.which}"

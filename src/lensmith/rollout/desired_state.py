@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -71,8 +70,7 @@ class DesiredStateWriter:
     """
 
     def __init__(self, channel: SidecarChannel, reference: ModelReference, address: str) -> None:
-        key = hashlib.sha256(f"{address} {reference}".encode()).hexdigest()[:16]
-        self.cache_file = cache_dir() / "registry" / "followed" / f"{key}.json"
+        self.cache_file = cache_dir() / "registry" / "followed" / f"{reference.cache_key(address)}.json"
         self.latest: DesiredState | None = None
         self._channel = channel
         self._cached: DesiredState | None = None

@@ -53,7 +53,7 @@ def has_diverged(position: Position) -> bool:
 
 
 def divergence_message(position: Position, phase: Phase, lr: float) -> str:
-    """What is said to people when a phase is given up.
+    """The message when a phase is given up.
 
     Args:
         position: the position at the last of the worse epochs.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from lensmith.errors import SettingsError
+from lensmith.imaging.formats import FORMATS, identify
 
 BOUNDARY = "lensmith-bench-3f1c9a7e5b"
 PREDICT = "/predict"
@@ -82,7 +83,7 @@ def image_requests(
     """The bytes of a request for each encoded image, as a raw body or as the field `file` of a multipart form."""
     requests = []
     for encoded in images:
-        kind = "image/png" if encoded.startswith(b"\x89PNG") else "image/jpeg"
+        kind = (identify(encoded) or FORMATS["jpeg"]).mime
         if form:
             name = f"image.{kind.partition('/')[2]}"
             head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
