@@ -65,6 +65,15 @@ def test_a_jpeg_2000_without_its_box_is_one(codestream: bool) -> None:
     assert np.array_equal(np.asarray(decode(stored)), np.asarray(small()))
 
 
+@pytest.mark.parametrize("bits", [9, 12, 16])
+def test_jpeg_2000_with_deep_colours_is_refused_as_pillow_makes_its_white_black(bits: int) -> None:
+    stored = bytearray(encoded(small(), "JPEG2000", no_jp2=True))
+    for channel in range(3):
+        stored[42 + 3 * channel] = bits - 1  # in the size segment
+    with pytest.raises(ImageError, match=f"Its colours have {bits} bits"):
+        decode(bytes(stored))
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "RGB"])
 def test_portable_maps_of_each_kind_are_read(mode: str) -> None:
     picture = small().convert(mode)

@@ -30,12 +30,12 @@ def count_scans(encoded: bytes, most: int) -> int:
         encoded: the JPEG.
         most: number of scans after which the count may stop; the result is then larger than `most`.
     """
-    if encoded.count(b"\xff\xda") <= most:  # there cannot be more: nearly every file ends here
-        return encoded.count(b"\xff\xda")
+    if (found := encoded.count(b"\xff\xda")) <= most:  # there cannot be more: nearly every file ends here
+        return found
     scans, place = 0, 2
-    while scans <= most and (found := _MARKER.search(encoded, place)):
-        kind = found[1][0]
-        place = found.end()
+    while scans <= most and (marker := _MARKER.search(encoded, place)):
+        kind = marker[1][0]
+        place = marker.end()
         if kind == _EOI:
             break
         scans += kind == _SOS

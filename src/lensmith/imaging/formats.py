@@ -93,6 +93,7 @@ _BRANDS = {
 
 _OTHERS = (
     (b"%!PS", "PostScript"),
+    (b"\x04%!PS", "PostScript"),
     (b"\xc5\xd0\xd3\xc6", "PostScript"),
     (b"%PDF", "PDF"),
     (b"8BPS", "Photoshop (PSD)"),
@@ -108,6 +109,12 @@ _OTHERS = (
     (b"PK\x03\x04", "a zip archive"),
     (b"\x1a\x45\xdf\xa3", "a video"),
     (b"\0\0\x01\0", "an icon (ICO)"),
+    (b"v/1\x01", "OpenEXR"),
+    (b"#?RADIANCE", "Radiance HDR"),
+    (b"DDS ", "a texture (DDS)"),
+    (b"data:image/", "Base64 text, not the image itself"),
+    (b"/9j/", "Base64 text, not the image itself"),
+    (b"iVBORw0K", "Base64 text, not the image itself"),
     (b"<svg", "SVG"),
     (b"<?xml", "XML"),
     (b"<!doctype html", "a web page"),

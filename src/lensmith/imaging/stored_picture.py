@@ -69,8 +69,8 @@ class StoredPicture:
         by_high_byte = self.stored.channels > 2 and self.stored.transparent is None and (black, white) == FULL_UINT16
         if self.stored.separate and not by_high_byte:
             raise ImageError(
-                "16-bit colour in one plane, with plain alpha, was expected.",
-                "Its colours are compressed in separate planes or multiplied by alpha, and do not fill 16 bits.",
+                "16-bit colour in a PNG, or in one plane of a TIFF with plain alpha, was expected.",
+                "Its colours cannot be read in full here, and do not fill 16 bits.",
                 "Save the picture as an 8-bit JPEG or PNG.",
             )
         for top, part in self._strips(high=by_high_byte):
@@ -125,9 +125,10 @@ class StoredPicture:
             elif self.stored.channels > 2:
                 part = part[..., :3]
                 if not high:
-                    # Where the low byte cannot be read, the high one in its place is near enough for statistics.
-                    low = part if self.stored.separate else np.asarray(self._low_bytes().crop(box))[..., :3]
-                    part = part.astype(np.uint16) << 8 | low
+                    if self.stored.separate:  # for statistics alone: the least values that are read or rounded so
+                        part = (part.astype(np.int32) * 257 - 128).clip(0).astype(np.uint16)
+                    else:
+                        part = part.astype(np.uint16) << 8 | np.asarray(self._low_bytes().crop(box))[..., :3]
             elif self.stored.kind in ("uint32", "int8"):
                 part = part.view(np.dtype(self.stored.kind))
             yield top, part

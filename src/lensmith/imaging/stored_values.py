@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from lensmith.errors import ImageError
 from lensmith.imaging.value_range import FULL_UINT16, Kind, ValueRange
 
 _BITS, _PHOTOMETRIC, _PLANAR, _FORMAT, _NO_DATA = 258, 262, 284, 339, 42113
@@ -28,7 +29,7 @@ class Stored:
         missing: value of pixels that have none, by GDAL's tag.
         channels: 1 for grey, 2 for grey with alpha, 3 for RGB, 4 for RGB with alpha.
         transparent: the value, or the three values, of transparent pixels.
-        separate: whether the low byte of colour cannot be read.
+        separate: whether the low byte of colour cannot be read, as in separate planes.
     """
 
     kind: Kind
@@ -44,15 +45,18 @@ def stored_values(picture: Image.Image) -> Stored | None:
     """What an opened picture stores, before its pixels are read; None: 8-bit values, which Pillow gets right.
 
     Raw modes of the picture that Pillow gets wrong are corrected, so that its pixels can be read afterwards.
+
+    Raises:
+        ImageError: JPEG 2000 with colours of more than 8 bits, which Pillow gets wrong.
     """
     if picture.format == "TIFF":
         return _of_tiff(picture)
     transparent = picture.info.get("transparency")
     raw = raw_modes(picture)
     if picture.format == "PPM":
-        if picture.mode == "I":  # scaled by the greatest value, which the file states
-            return Stored("uint16", stated_range=FULL_UINT16)
-        return Stored("float32") if picture.mode == "F" else None
+        return _of_ppm(picture)
+    if picture.format == "JPEG2000" and picture.mode not in ("L", "I"):
+        return _of_jpeg_2000(picture)
     if picture.mode.startswith("I;16"):
         return Stored("uint16", transparent=transparent)
     if "LA;16B" in raw:
@@ -64,6 +68,38 @@ def stored_values(picture: Image.Image) -> Stored | None:
     if picture.mode == "F":
         return Stored("float32")
     return Stored("int32") if picture.mode == "I" else None
+
+
+def _of_ppm(picture: Any) -> Stored | None:
+    if picture.mode == "F":
+        return Stored("float32")
+    # Pillow scales by the greatest value, which the file states; 65,535 is what all 16-bit files state.
+    is_full = any(tile.args == "I;16B" or tile.args[1:] == (65535,) for tile in picture.tile)
+    if picture.mode == "I":
+        return Stored("uint16", stated_range=None if is_full else FULL_UINT16)
+    return Stored("uint16", channels=3, separate=True) if is_full else None
+
+
+def _of_jpeg_2000(picture: Any) -> Stored | None:
+    bits = _jpeg_2000_bits(picture)
+    if picture.mode.startswith("I;16"):  # scaled by the number of bits
+        return Stored("uint16", stated_range=FULL_UINT16 if 0 < bits < 16 else None)
+    if bits > 8:  # Pillow rounds the lightest values up to 256, which become 0
+        raise ImageError(
+            "JPEG 2000 with colours of 8 bits a channel was expected.",
+            f"Its colours have {bits} bits, which cannot be read in full here.",
+            "Save the picture as a 16-bit PNG or TIFF, or as an 8-bit JPEG or PNG.",
+        )
+    return None
+
+
+def _jpeg_2000_bits(picture: Any) -> int:
+    """Bits of the first channel of an opened JPEG 2000, from its size segment (SIZ); 0 where there is none."""
+    place = picture.fp.tell()
+    picture.fp.seek(0)
+    segment = picture.fp.read().partition(b"\xff\x4f\xff\x51")[2]
+    picture.fp.seek(place)
+    return (segment[38] & 127) + 1 if len(segment) > 38 else 0  # after size, profile, 8 lengths, channels
 
 
 def _of_tiff(picture: Any) -> Stored | None:
