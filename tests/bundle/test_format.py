@@ -157,3 +157,9 @@ def test_a_bundle_is_written_whole_or_not_at_all(colour_bundle: Bundle, tmp_path
     assert write(tmp_path / "bundle", build).manifest.files == Bundle.load(tmp_path / "bundle").manifest.files
     with pytest.raises(OutputError):
         write(tmp_path / "bundle", build)
+
+
+@pytest.mark.parametrize("name", ["bundle.onnx", "bundle.TGZ", "bundle.tar.gz", "bundle.ZIP"])
+def test_a_bundle_is_not_named_like_a_file_that_it_is_not(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError, match=r"ends in \.zip"):
+        require_free(tmp_path / name, replace=False)

@@ -186,3 +186,12 @@ def test_classes_are_matched_with_the_bundles_by_what_can_be_seen(colour_bundle:
     (colours / " red\u200b").rename(colours / "Red")
     with pytest.raises(DataError, match=r"'Red' \(8 images\), which only looks like .*'Red' \(U\+0052\)"):
         run(colour_bundle, colours)
+
+
+@pytest.mark.parametrize("name", ["report.html", "figures.JSON"])
+def test_a_report_named_like_a_file_is_refused_and_nothing_written(
+    colour_bundle: Bundle, colours: Path, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(OutputError, match="named like a file"):
+        run(colour_bundle, colours, out=tmp_path / name)
+    assert not (tmp_path / name).exists()

@@ -135,7 +135,7 @@ def test_images_of_which_none_can_be_read_are_refused_and_an_older_table_stays(
     colour_bundle: Bundle, damaged: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "out.csv").write_text("older")
-    with pytest.raises(DataError, match=r"None of 2 can be.*missing\.jpg"):
+    with pytest.raises(DataError, match=r"None of 2 can be.*missing\.jpg: .*[^.]\. Name files"):
         run(colour_bundle, tmp_path / "missing.jpg", damaged / "red/000.png", out=tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_text() == "older"
     with pytest.raises(DataError):

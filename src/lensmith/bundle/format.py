@@ -243,17 +243,17 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
     atomic_write(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
 
 
-OTHER_ARCHIVES = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
-"""Endings that a bundle, which is a folder or a zip, must not have."""
+OTHER_FILES = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".onnx", ".pt", ".pth")
+"""Endings of archives and of models in other formats that a bundle, which is a folder or a zip, must not have."""
 
 
 def require_free(path: Path, replace: bool) -> None:
-    """Refuse a path that is taken, unless `replace` and a bundle is there, and the ending of another archive than zip.
+    """Refuse a path that is taken, unless `replace` and a bundle is there, and the ending of a file other than a zip.
 
     Raises:
-        OutputError: the path is taken, or would look like an archive that it is not.
+        OutputError: the path is taken, or would look like a file that it is not.
     """
-    if path.suffix in OTHER_ARCHIVES or path.suffix != path.suffix.lower() == ".zip":
+    if path.suffix.lower() in OTHER_FILES or path.suffix != path.suffix.lower() == ".zip":
         raise OutputError(
             "A folder, or a file that ends in .zip, was expected for the bundle.",
             f"{path} arrived.",

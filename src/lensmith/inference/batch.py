@@ -142,7 +142,7 @@ def _format(settings: PredictSettings) -> str:
 def _nothing_readable(images: int, first: Prediction) -> DataError:
     return DataError(
         "Images that can be read were expected.",
-        f"None of {images:,} can be; the first is {first.path}: {first.error}.",
+        f"None of {images:,} can be; the first is {first.path}: {(first.error or '').rstrip('.')}.",
         "Name files that hold images, or a folder of them.",
     )
 
