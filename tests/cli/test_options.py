@@ -68,3 +68,18 @@ def test_the_old_name_of_a_setting_is_still_read(
     _, _, err = run(settings.verb, "schedule" if settings.verb == "deploy" else "x", f"--{old}", value)
     assert str(given[new]) == value
     assert f"--{new.replace('_', '-')}" in err.split("\n")[0]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("serve", "bundle", "--keep", ""), ("serve", "bundle", "--log-file", " "), ("serve", ""),
+        ("train", ""), ("train", "images", "--out", ""), ("predict", "bundle", ""),
+        ("predict", "bundle", "x", "--out", ""),
+        ("bundle", "show", ""), ("pipeline", "run", ""), ("data", "check", "\u200b"), ("recipe", "validate", ""),
+    ],
+)  # fmt: skip
+def test_an_empty_path_is_not_the_current_folder(words: tuple[str, ...], run: Run) -> None:
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert "empty" in err

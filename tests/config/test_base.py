@@ -163,6 +163,7 @@ EMPTY = [
     (TrainSettings, {"data": "x", "lr": ""}), (DeploySettings, {"kind": "nginx", "replica": ["127.0.0.1:1", ""]}),
     (TokenSettings, {"subject": "a", "scopes": "predict,"}),
     (ExportSettings, {"run": "r", "formats": "pt2,,edge"}), (TrackingSettings, {"uri": ""}),
+    (ServeSettings, {"bundle": "b", "jwks": "\ufeff"}), (ServeSettings, {"bundle": "b", "keep": "\u200b "}),
 ]  # fmt: skip
 
 
@@ -189,6 +190,17 @@ def test_every_text_and_path_of_every_verb_refuses_to_be_empty() -> None:
         for name in cls.model_fields:
             with pytest.raises(SettingsError, match=rf"{name}\b"):
                 cls.resolve({name: " "})
+
+
+@pytest.mark.parametrize("line", ["jwks:", "keep: # none", "port:", "log_file: ''"])
+def test_a_setting_without_a_value_in_the_file_is_a_mistake_and_a_section_without_settings_is_none(line: str) -> None:
+    Path("lensmith.yaml").write_text("serve:\n  # port: 80\ntrain:\n")
+    assert ServeSettings.resolve({"bundle": "b"}).port == 8000
+    Path("lensmith.yaml").write_text("serve:\n  jwks: null\n  keep: ~\n")
+    assert ServeSettings.resolve({"bundle": "b"}).jwks is None
+    Path("lensmith.yaml").write_text(f"serve:\n  {line}\n")
+    with pytest.raises(SettingsError, match=rf"{line.partition(':')[0]} is empty"):
+        ServeSettings.resolve({"bundle": "b"})
 
 
 LINKS = {

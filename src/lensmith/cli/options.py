@@ -16,6 +16,7 @@ from typer.main import get_command
 
 from lensmith.cli.output import exit_with, print_json
 from lensmith.config.base import Settings
+from lensmith.core.text import is_blank
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 """The option of every verb with a result."""
@@ -113,8 +114,9 @@ def _with_json(verb: Callable[..., Output | None]) -> Callable[..., object]:
 
     A `problem` of the result then decides the exit code. A verb that yields nothing is returned unchanged.
     """
+    parameters = list(inspect.signature(verb, eval_str=True).parameters.values())
     if not inspect.isgeneratorfunction(verb):
-        return verb
+        return _with_parameters(verb, parameters)
 
     @functools.wraps(verb)
     def run(*args: Any, as_json: bool, **arguments: Any) -> None:
@@ -126,11 +128,16 @@ def _with_json(verb: Callable[..., Output | None]) -> Callable[..., object]:
                 return
 
     option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json)
-    return _with_parameters(run, [*inspect.signature(verb, eval_str=True).parameters.values(), option])
+    return _with_parameters(run, [*parameters, option])
 
 
 def _with_parameters(function: Any, parameters: list[inspect.Parameter]) -> Callable[..., None]:
-    """The function with the parameters that typer shall see."""
+    """The function with the parameters that typer shall see; none of their paths may be empty."""
+    for parameter in parameters:
+        if get_origin(parameter.annotation) is Annotated:
+            kind, *metadata = get_args(parameter.annotation)
+            for info in metadata if Path in (kind, *get_args(kind)) else ():
+                info.parser = _path
     function.__signature__ = inspect.Signature(parameters)
     function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return function  # type: ignore[no-any-return]
@@ -157,6 +164,13 @@ def _option(name: str, field: FieldInfo, renamed: str | None, panel: str | None)
 
 def _parameter(name: str, kind: Any, info: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
+
+
+def _path(text: str) -> Path:
+    """The path of a text that is not empty, as an unset variable of a shell is; Path("") is the current folder."""
+    if is_blank(str(text)):
+        raise typer.BadParameter("A path was expected. It is empty. Leave it out, or give it a value.")
+    return Path(text)
 
 
 def _flag(name: str) -> str:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from lensmith.config import environment
+from lensmith.core.text import is_blank
 from lensmith.errors import SettingsError
 
 SETTINGS_FILE = "lensmith.yaml"
@@ -129,14 +130,23 @@ YamlLoader.add_implicit_resolver(
 )
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+class _SettingsLoader(YamlLoader):
+    """YAML loader that reads `name:` without a value as empty text, which is refused, not as null."""
+
+
+_SettingsLoader.yaml_implicit_resolvers = {
+    first: resolvers for first, resolvers in YamlLoader.yaml_implicit_resolvers.items() if first
+}
+
+
+def read_yaml(path: Path, loader: type[YamlLoader] = YamlLoader) -> dict[str, Any]:
     """Read a YAML file that holds one mapping.
 
     Raises:
         SettingsError: a file that cannot be read, or holds something else.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=YamlLoader)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise SettingsError(
             f"A readable YAML file was expected at {path}.",
@@ -153,13 +163,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def refuse_empty(value: Any) -> Any:
-    """A setting's value as it is, unless it is text without a letter, or a list with such text.
+    """A setting's value as it is, unless it is text without a visible character, or a list with such text.
 
     An empty value is what an unset variable of a shell or a Compose file becomes. It must not mean a folder (the
     current one), an address (all of them) or the absence of a check.
     """
     texts = value if isinstance(value, (list, tuple)) else [value]
-    if any(isinstance(text, str) and not text.strip() for text in texts):
+    if any(isinstance(text, str) and is_blank(text) for text in texts):
         raise PydanticCustomError("empty", "empty")
     return value
 
@@ -181,7 +191,7 @@ def _file_section(verb: str) -> dict[str, Any]:
     path = Path(named or SETTINGS_FILE)
     if not named and not path.exists():
         return {}
-    content, known = read_yaml(path), _settings_of_verbs()
+    content, known = read_yaml(path, _SettingsLoader), _settings_of_verbs()
     if unknown := [section for section in content if section not in known]:
         near = [difflib.get_close_matches(section, known, n=1) for section in unknown]
         raise SettingsError(

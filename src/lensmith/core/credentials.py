@@ -7,6 +7,7 @@ import os
 import secrets
 from pathlib import Path
 
+from lensmith.core.text import is_blank
 from lensmith.errors import SettingsError
 
 TOKEN_SECRET = "LENSMITH_JWT_SECRET"
@@ -33,12 +34,12 @@ def token_secrets(file: Path | None = None) -> tuple[bytes, ...]:
     if file is not None:
         content = read_secret(file)
     elif TOKEN_SECRET in os.environ:
-        content = os.environ[TOKEN_SECRET].encode()
+        content = os.fsencode(os.environ[TOKEN_SECRET])
     else:
         return ()
-    content = content.removeprefix(_BOM)
-    is_pem = content.startswith(b"-----BEGIN ")  # one thing of several lines, which is refused as what it is
-    found = (content,) if is_pem else tuple(line for line in content.splitlines() if line)
+    is_pem = b"-----BEGIN " in content  # one thing of several lines, which is refused as what it is
+    lines = [content] if is_pem else content.splitlines()
+    found = tuple(line for line in (each.removeprefix(_BOM) for each in lines) if line)
     for each in found or (b"",):
         if len(each) < MIN_SECRET_BYTES:
             raise SettingsError(
@@ -68,7 +69,7 @@ def redis_password() -> str | None:
         except UnicodeDecodeError:
             password = ""
     password = password.rstrip("\r\n")
-    if not password.strip():
+    if is_blank(password) or not _is_utf8(password):
         raise SettingsError(
             f"A password as text was expected in {source}.",
             "There is none.",
@@ -78,9 +79,20 @@ def redis_password() -> str | None:
     return password
 
 
+def _is_utf8(text: str) -> bool:
+    """False for a variable with other bytes, which Python keeps as surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _refuse_blanks(secret: bytes, source: object) -> None:
     """Blanks come from copying and quoting; whoever has the secret without them has another one."""
-    if secret != secret.strip() or secret.startswith(_UTF16):
+    text = secret.decode(errors="replace")
+    ends_blank = secret != secret.strip() or any(is_blank(end) for end in (text[:1], text[-1:]))
+    if ends_blank or secret.startswith(_UTF16):
         raise SettingsError(
             f"A secret without blanks around it was expected in {source}, in ASCII or UTF-8.",
             "It is UTF-16." if secret.startswith(_UTF16) else "It begins or ends with one.",

@@ -1,6 +1,7 @@
-"""Text for messages: lists with "and 3 more", and the first line or sentence of an error."""
+"""Text for messages: lists with "and 3 more", the first line or sentence of an error; and whether a text is blank."""
 
 import re
+import unicodedata
 from collections.abc import Iterable
 
 
@@ -19,3 +20,8 @@ def first_line(error: BaseException) -> str:
 def first_sentence(text: str) -> str:
     """The first sentence of another library's message, without the advice after it, which seldom fits here."""
     return re.split(r"\n|\. ", text.strip(), maxsplit=1)[0].rstrip(".")
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text has no visible character: nothing but spaces, zero-width characters and byte-order marks."""
+    return all(each.isspace() or unicodedata.category(each) == "Cf" for each in text)

@@ -1,6 +1,7 @@
 """Keys from files and the environment: which are usable, and that nothing secret is repeated."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,4 +116,34 @@ def test_a_password_is_the_same_from_a_variable_and_a_file(tmp_path: Path, monke
     assert redis_password() == "pass word"
     monkeypatch.setenv("LENSMITH_REDIS_PASSWORD", " pass word")
     with pytest.raises(SettingsError, match="blanks"):
+        redis_password()
+
+
+@pytest.mark.parametrize("content", [b"\xff" + b"x" * 40, "ü".encode() * 20, b"x" * 40 + b"\n\xef\xbb\xbf" + b"y" * 40])
+def test_a_variable_and_a_file_with_the_same_bytes_hold_the_same_secrets(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret").write_bytes(content)
+    monkeypatch.setenv("LENSMITH_JWT_SECRET", os.fsdecode(content))
+    assert token_secrets() == token_secrets(tmp_path / "secret")
+    assert token_secrets() == tuple(line.removeprefix(b"\xef\xbb\xbf") for line in content.splitlines())
+
+
+@pytest.mark.parametrize("blank", ["\u00a0", "\u200b", "\ufeff", " ", "\t"])
+def test_an_invisible_end_of_a_secret_is_refused(blank: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LENSMITH_JWT_SECRET", "x" * 40 + blank)
+    with pytest.raises(SettingsError, match="blanks"):
+        token_secrets()
+
+
+@pytest.mark.parametrize("password", [b"\xff\xfe", b"\xe2\x80\x8b", b"\n"])
+def test_a_password_that_is_no_text_is_refused_wherever_it_stands(
+    password: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "password").write_bytes(password)
+    monkeypatch.setenv("LENSMITH_REDIS_PASSWORD_FILE", str(tmp_path / "password"))
+    with pytest.raises(SettingsError, match="password as text"):
+        redis_password()
+    monkeypatch.setenv("LENSMITH_REDIS_PASSWORD", os.fsdecode(password))
+    with pytest.raises(SettingsError, match="password as text"):
         redis_password()
