@@ -99,6 +99,12 @@ def test_classes_may_be_named_like_parts_and_hold_folders(folders: str) -> None:
         "trainA*|trainB*|testA*|testB*",
         "val/x|cat*|dog*",
         "train*|val/a|val/b",
+        "batch1/cat|batch1/dog|batch2/dog|batch2/bird",
+        "site1/cat|site1/dog|site2/cat",
+        "fold1*|fold1/a|fold1/b|fold2/a|fold2/b",  # a preview beside the classes
+        "train_images*|test_images*|unlabeled_images*",
+        "train*|test*|unlabelled*",
+        "images/apple_pie|images/bread|meta*",
     ],
 )
 def test_what_can_be_read_both_ways_is_asked_and_the_layout_decides(folders: str) -> None:
@@ -109,6 +115,14 @@ def test_what_can_be_read_both_ways_is_asked_and_the_layout_decides(folders: str
     assert "--layout parts or --layout classes" in asked.value.remedy
     assert parts(read(folders, "classes")) == {"None": names}
     assert not names & {label for _, label, _ in read(folders, "parts").rows} - {"train"}
+
+
+def test_parts_of_classes_that_are_named_like_parts_are_asked() -> None:
+    folders = "train/train|train/test|test/train|test/test"
+    with pytest.raises(DataError):
+        read(folders)
+    assert parts(read(folders, "parts")) == {"train": {"train", "test"}, "test": {"train", "test"}}
+    assert parts(read(folders, "classes")) == {"None": {"train", "test"}}
 
 
 def test_folders_without_the_name_of_a_part_are_put_together_where_they_are_said_to_be_parts() -> None:

@@ -262,6 +262,7 @@ def test_files_of_systems_and_programs_are_left_out_and_counted_by_name(tmp_path
     )
     fill(tmp_path, "dog/.ipynb_checkpoints/2-checkpoint.jpg", "dog/.thumbnails/2.jpg", "dog/desktop.ini")
     fill(tmp_path, "Trips Previews.lrdata/9.jpg", "dog/.@__thumb/2.jpg", "found.000/10.jpg")
+    fill(tmp_path, "dog/_vti_cnf/2.jpg", "dog/Thumbs/2.jpg", "dog/thumbnails/2.jpg")
     images = scan(tmp_path)
     assert [sample.path for sample in images.samples] == ["cat/1.jpg", "dog/2.jpg"]
     assert images.set_aside == ()
@@ -269,6 +270,7 @@ def test_files_of_systems_and_programs_are_left_out_and_counted_by_name(tmp_path
         "#recycle": 1, "$RECYCLE.BIN": 1, "._*": 1, ".@__thumb": 1, ".Trash-1000": 1, ".ipynb_checkpoints": 1,
         ".thumbnails": 1, "@eaDir": 3, "System Volume Information": 1, "Thumbs.db": 1, "Trips Previews.lrdata": 1,
         "__MACOSX": 1, "desktop.ini": 1, "found.000": 1, "lost+found": 1,
+        "_vti_cnf": 1, "Thumbs": 1, "thumbnails": 1,
     }  # fmt: skip
     assert "3 in @eaDir" in images.notes[0]
 

@@ -79,6 +79,17 @@ def test_lines_that_are_left_out_are_counted_by_their_reason(tmp_path: Path) -> 
     assert "control character (U+000A)" in warning
 
 
+def test_lines_with_more_cells_than_columns_are_left_out_rather_than_cut(tmp_path: Path) -> None:
+    fill(tmp_path, "1.jpg", "2.jpg", "3.jpg", "4.jpg")
+    quoted = 'path,label,\n1.jpg,"salt, sea",\n2.jpg,"salt, sea",\n3.jpg,cat,\n4.jpg,cat\n'
+    assert read(tmp_path, quoted)["1.jpg"] == "salt, sea"
+    (tmp_path / "table.csv").write_text("path,label\n1.jpg,salt, sea\n2.jpg,salt\n3.jpg,cat\n4.jpg,cat\n")
+    images = scan(tmp_path / "table.csv")
+    assert [sample.path for sample in images.samples] == ["2.jpg", "3.jpg", "4.jpg"]
+    assert "(line 2)" in images.set_aside[0][1]
+    assert "more cells than there are columns" in images.warnings[0]
+
+
 def test_paths_are_found_in_another_unicode_form(tmp_path: Path) -> None:
     fill(tmp_path, "cafe\u0301/1.jpg", "2.jpg")
     assert read(tmp_path, "path,label\ncaf\u00e9/1.jpg,a\n2.jpg,b\n") == {"cafe\u0301/1.jpg": "a", "2.jpg": "b"}

@@ -21,9 +21,12 @@ FOLDERS = (
     "$recycle.bin", "recycler", "recycled", "system volume information", "lost+found", "found.[0-9][0-9][0-9]",
     "__macosx",
     # photo managers and cameras: previews and thumbnails
-    "*.lrdata", "lightroom previews", "captureone", "thmbnl",
+    "*.lrdata", "lightroom previews", "captureone", "thmbnl", "thumbs", "thumbnails", "_thumbs",
+    "_thumbnails", "ipod photo cache",
+    # editors of web pages, synchronizers
+    "_vti_cnf", "_notes", "_gsdata_",
     # programming and experiment tracking
-    "__pycache__", "node_modules", "cvs", "mlruns", "mlartifacts", "wandb", "lightning_logs",
+    "__pycache__", "node_modules", "site-packages", "cvs", "mlruns", "mlartifacts", "wandb", "lightning_logs",
 )  # fmt: skip
 """Patterns for the names of folders that are left out with all that is in them, in lower case."""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from lensmith.config.values import Layout
 from lensmith.core.labels import canonical_label
 from lensmith.core.text import listed
-from lensmith.data.part_names import Part, parts_of_names, same_words
+from lensmith.data.part_names import Part, is_container, is_part_or_unlabelled, parts_of_names, same_words
 from lensmith.errors import DataError
 
 Inside = tuple[str, ...]
@@ -73,6 +73,12 @@ class _Top:
         return any(len(inside) == 1 for _, inside in self.files)
 
     @property
+    def is_mostly_direct(self) -> bool:
+        """Whether more than a stray preview lies directly in it: over a tenth of its images, and more than one."""
+        direct = sum(len(inside) == 1 for _, inside in self.files)
+        return direct > max(1, len(self.files) // 10)
+
+    @property
     def children(self) -> frozenset[str]:
         """Names of the folders in it that hold images, as class names that are compared without case."""
         return frozenset(canonical_label(inside[0]).lower() for _, inside in self.files if len(inside) > 1)
@@ -93,7 +99,11 @@ def arrange(paths: Iterable[str], root: Path, layout: Layout = "auto") -> Arrang
     done = Arrangement(aside=[(path, _NO_CLASS) for path, inside in split if len(inside) == 1])
     tops = _tops(split)
     parts = parts_of_names(top.name for top in tops)
-    if layout != "classes" and _classes_hold_parts(tops):
+    classes_hold_parts = layout != "classes" and _classes_hold_parts(tops)
+    both = classes_hold_parts and parts.keys() >= {top.name for top in tops}
+    if both and layout == "auto":  # train/train, train/test, test/train, test/test
+        raise _ask(tops, parts, root)
+    if classes_hold_parts and not both:
         _read_class_parts(tops, done)
     elif layout == "parts" or (layout == "auto" and _are_parts(tops, parts, lambda: _ask(tops, parts, root))):
         _read_parts(tops, parts, done)
@@ -150,9 +160,10 @@ def _are_parts(tops: Sequence[_Top], parts: dict[str, Part], ask: Callable[[], D
     others = [top for top in tops if top.name not in parts]
     deep = [top for top in known if not top.is_flat]
     if not deep:
-        if known and not others and len(set(parts.values())) > 1:
+        certain = not others or any(is_part_or_unlabelled(top.name) for top in tops)
+        if known and certain and len(set(parts.values())) > 1:
             raise ask()
-        if _hold_the_same(others):
+        if _hold_the_same(others) or any(is_container(top.name) and len(top.children) > 1 for top in others):
             raise ask()
         return False
     names_agree = len(set(parts.values())) > 1
@@ -173,11 +184,17 @@ def _are_parts(tops: Sequence[_Top], parts: dict[str, Part], ask: Callable[[], D
 
 
 def _hold_the_same(tops: Sequence[_Top]) -> bool:
-    """Whether at least half of the folders, and two, hold folders of the same names."""
-    counts = Counter(child for top in tops if not top.has_direct for child in top.children)
+    """Whether at least half of the folders, and two, hold folders of the same names, and not just one each."""
+    deep = [top for top in tops if top.children and not top.is_mostly_direct]
+    counts = Counter(child for top in deep for child in top.children)
     shared = {child for child, count in counts.items() if count > 1}
-    alike = [top for top in tops if not top.has_direct and len(top.children & shared) >= max(2, len(shared) / 2)]
-    return len(alike) > 1 and 2 * len(alike) >= len(tops)
+
+    def is_alike(top: _Top) -> bool:
+        common = len(top.children & shared)
+        return common >= max(2, len(shared) / 2) or 2 * common >= len(top.children)
+
+    alike = [top for top in deep if is_alike(top)]
+    return len(alike) > 1 and 2 * len(alike) >= len(tops) and any(len(top.children) > 1 for top in alike)
 
 
 def _read_parts(tops: Sequence[_Top], parts: dict[str, Part], done: Arrangement) -> None:

@@ -23,6 +23,8 @@ _PART_OF_WORD: dict[str, Part] = {word: part for part, words in _WORDS.items() f
 _EVALUATION = {"eval", "evaluation", "evaluate", "evaluating"}
 """Words for test images, or for validation images where another folder has the test images."""
 
+_UNLABELLED = frozenset({"unlabeled", "unlabelled", "unsup", "unsupervised", "ungelabelt"})
+_CONTAINERS = frozenset("images image imgs img data dataset datasets photos photo pictures pics".split())
 _SAYS_NOTHING = frozenset(
     {
         "set", "sets", "data", "dataset", "datasets", "image", "images", "img", "imgs", "pic", "pics", "picture",
@@ -61,6 +63,17 @@ def parts_of_names(names: Iterable[str]) -> dict[str, Part]:
 def same_words(one: str, other: str) -> bool:
     """Whether two names differ in case, blanks and punctuation at most."""
     return _words(one) == _words(other) != []
+
+
+def is_part_or_unlabelled(name: str) -> bool:
+    """Whether a name that no class is likely to have stands for a part (`test_images`), or for unlabelled images."""
+    words = _words(name)
+    return not _UNLABELLED.isdisjoint(words) or (len(words) > 1 and name in parts_of_names([name]))
+
+
+def is_container(name: str) -> bool:
+    """Whether a name only says that images are in the folder: `images`, `photos`."""
+    return _CONTAINERS.issuperset(_words(name))
 
 
 def _meaning(word: str) -> str | None:

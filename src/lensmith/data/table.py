@@ -57,6 +57,7 @@ class _Line:
     path: str
     label: str
     split: str
+    has_surplus: bool
 
 
 def read_table(file: Path, root: Path) -> Table:
@@ -76,6 +77,8 @@ def read_table(file: Path, root: Path) -> Table:
     for line in lines:
         if not line.path or not canonical_label(line.label):
             reason: str | None = "path or label is empty"
+        elif line.has_surplus:
+            reason = "it has more cells than there are columns, as where a label with a comma is not quoted"
         elif len(versions[line.path]) > 1:
             named = sorted(" ".join(filter(None, version)) for version in versions[line.path])
             reason = f"{CONTESTED}, as {' and as '.join(named)}"
@@ -131,7 +134,8 @@ def _read_lines(file: Path, root: Path, table: Table) -> Iterator[_Line]:
         for row in reader:
             if any(cell.strip() for cell in row):
                 path, label, split = (_cell(row, columns.get(column)) for column in COLUMNS)
-                yield _Line(reader.line_num, _path(root, path), label, split.strip().lower())
+                surplus = any(cell.strip() for cell in row[len(names) :])
+                yield _Line(reader.line_num, _path(root, path), label, split.strip().lower(), surplus)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = "it is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
         raise DataError(
