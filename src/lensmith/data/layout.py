@@ -163,7 +163,8 @@ def _are_parts(tops: Sequence[_Top], parts: dict[str, Part], ask: Callable[[], D
         certain = not others or any(is_part_or_unlabelled(top.name) for top in tops)
         if known and certain and len(set(parts.values())) > 1:
             raise ask()
-        if _hold_the_same(others) or any(is_container(top.name) and len(top.children) > 1 for top in others):
+        beside = len(tops) > 1 and any(is_container(top.name) and len(top.children) > 1 for top in others)
+        if _hold_the_same(others) or beside:  # images/cat, images/dog, and meta beside them
             raise ask()
         return False
     names_agree = len(set(parts.values())) > 1

@@ -24,7 +24,7 @@ _EVALUATION = {"eval", "evaluation", "evaluate", "evaluating"}
 """Words for test images, or for validation images where another folder has the test images."""
 
 _UNLABELLED = frozenset({"unlabeled", "unlabelled", "unsup", "unsupervised", "ungelabelt"})
-_CONTAINERS = frozenset("images image imgs img data dataset datasets photos photo pictures pics".split())
+_CONTAINERS = frozenset({"images", "image", "imgs", "img", "data", "dataset", "datasets", "photos", "pictures", "pics"})
 _SAYS_NOTHING = frozenset(
     {
         "set", "sets", "data", "dataset", "datasets", "image", "images", "img", "imgs", "pic", "pics", "picture",
