@@ -17,6 +17,7 @@ OTHERS = frozenset(
 # A Kubernetes Service called `lensmith-serve` gives every later pod of its namespace LENSMITH_SERVE_PORT=tcp://… and
 # more; so do links of Docker.
 _LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)\Z")
+_DOCKER_LINK = re.compile(r"_(NAME|ENV_\w+)\Z")
 _LINK_VALUE = re.compile(r"(tcp|udp|sctp)://\S+\Z")
 
 
@@ -49,7 +50,7 @@ def mistakes(known: Mapping[str, Iterable[str]], verb: str, environment: Mapping
     prefixes = {each: variable_of(each, "") for each in known}
     found = []
     for variable in sorted(name for name in environment if name.startswith(PREFIX)):
-        if variable in everything or _is_link(variable, environment[variable]):
+        if variable in everything or _DOCKER_LINK.search(variable) or _is_link(variable, environment[variable]):
             continue
         ours = variable.startswith(prefixes[verb])
         if not ours and any(variable.startswith(prefix) for prefix in prefixes.values()):

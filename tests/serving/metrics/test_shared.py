@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -113,6 +114,7 @@ def test_what_was_counted_is_written_at_a_flush(folder: Path) -> None:
 def test_without_room_counts_stay_in_memory_and_are_whole_once_there_is_room(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "lensmith")
     files, made = SharedFiles(folder), counter()
     made.labels("a").inc()
     with monkeypatch.context() as full:
