@@ -115,6 +115,21 @@ class OutOfMemoryError(LensmithError):
 
     exit_code = 5
 
+    @classmethod
+    def of(cls, error: BaseException) -> OutOfMemoryError | None:
+        """Translate a library's error; None where neither its type nor its text says that memory ran out."""
+        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in _NO_MEMORY):
+            return None
+        return cls(
+            "More memory was expected.",
+            f"It ran out ({' '.join(str(error).split()) or type(error).__name__}).",
+            "What was saved before is still there; use smaller images, or a machine with more memory.",
+        )
+
+
+_NO_MEMORY = ("Failed to allocate memory", "std::bad_alloc", "can't allocate memory", "out of memory")
+"""Signs in messages of ONNX Runtime, OpenVINO and torch, whose exceptions have no common class."""
+
 
 class FallbackWarning(UserWarning):
     """Something else is used than what was asked for: another engine, or what a registry out of reach last named."""

@@ -15,7 +15,7 @@ from PIL import Image
 from fixtures.pictures import encoded
 from lensmith.bundle.format import GOLDEN, GRAPH, Bundle, seal
 from lensmith.bundle.golden import Golden
-from lensmith.errors import BundleError, FallbackWarning
+from lensmith.errors import BundleError, FallbackWarning, OutOfMemoryError
 from lensmith.inference import engine as engine_room
 from lensmith.inference.engine import ENGINES, FakeEngine, lacks, open_engine, open_graph
 
@@ -118,6 +118,19 @@ def test_engines_are_named_with_or_without_their_precision(tuned: Bundle) -> Non
     assert tuned.records("onnxruntime") == tuned.records("onnxruntime-fp32") == tuned.records()[1:]
     with pytest.raises(BundleError, match="onnxruntime-fp32"):
         open_engine(tuned, "tensorrt")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("Exception during initialization: std::bad_alloc")])
+def test_an_engine_that_runs_out_of_memory_is_no_broken_bundle(
+    tuned: Bundle, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def open_graph(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(engine_room, "open_graph", open_graph)
+    with pytest.raises(OutOfMemoryError) as caught:
+        open_engine(tuned, "onnxruntime")
+    assert caught.value.exit_code == 5
 
 
 def test_a_provider_that_the_package_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -199,12 +199,8 @@ def _as_lensmith_error(error: Exception) -> LensmithError | None:
         return error
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in EXTRA_OF_PACKAGE:
         return MissingPackageError.of(error)
-    if isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY):
-        return OutOfMemoryError(
-            "More memory was expected.",
-            f"It ran out ({' '.join(str(error).split()) or type(error).__name__}).",
-            "What was saved before is still there; use smaller images, or a machine with more memory.",
-        )
+    if (out_of_memory := OutOfMemoryError.of(error)) is not None:
+        return out_of_memory
     if isinstance(error, OSError) and error.errno in _REMEDIES:
         return OutputError(
             f"Room to read and write was expected at {error.filename or 'the output path'}.",
@@ -223,9 +219,6 @@ def _elsewhere(path: object) -> str:
         pass
     return "name another path (`lensmith VERB --help` lists the options)"
 
-
-_NO_MEMORY = ("Failed to allocate memory", "std::bad_alloc", "can't allocate memory", "out of memory")
-"""Signs in messages of ONNX Runtime and torch, whose exceptions have no common class."""
 
 _REMEDIES = {
     errno.ENOSPC: "Free some space, or {elsewhere}; then run the same command again.",

@@ -17,7 +17,7 @@ import numpy as np
 from lensmith.bundle.format import Bundle, EngineRecord
 from lensmith.core.machine import allowed_cores, cache_dir, instruction_sets
 from lensmith.core.text import first_line
-from lensmith.errors import BundleError, FallbackWarning, ImageError
+from lensmith.errors import BundleError, FallbackWarning, ImageError, OutOfMemoryError
 from lensmith.imaging.preprocessing import Tensor, preprocess
 
 FEATURES = "features"
@@ -256,6 +256,8 @@ def open_record(bundle: Bundle, record: EngineRecord, threads: int) -> Engine:
     except (BundleError, ModuleNotFoundError):
         raise
     except Exception as error:  # each engine has exceptions of its own
+        if (out_of_memory := OutOfMemoryError.of(error)) is not None:
+            raise out_of_memory from error
         raise BundleError(
             f"A graph that {record.engine} can run was expected in {graph}.",
             f"{first_line(error)}.",
