@@ -82,6 +82,9 @@ def _serve_alone(
 
     def ready(service: Service) -> None:
         service.hot_reload.on_hangup(early.take_hangup)
+        if early.is_stopping:  # its exception was lost where Python cleans up
+            server.should_exit = True
+            return
         active = service.models.active
         _announce(active.name, listeners[0], formats_note(active.trained_formats, settings.formats))
 

@@ -19,7 +19,7 @@ from fixtures.tokens import hs256, token
 from lensmith.bundle.format import Bundle
 from lensmith.core.stop_handler import StopHandler
 from lensmith.serving.child_process import ServiceProcess, start_service
-from lensmith.serving.server.signals import EarlySignals
+from lensmith.serving.server.signals import EarlySignals, SignalInbox
 
 pytestmark = pytest.mark.slow
 
@@ -215,3 +215,12 @@ def test_an_early_hangup_is_answered_once_and_an_early_stop_is_not_forgotten() -
     finally:
         signal.signal(signal.SIGTERM, before)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_stop_whose_exception_was_lost_before_the_supervisor_listens_counts() -> None:
+    with EarlySignals().installed():
+        with contextlib.suppress(SystemExit):  # as Python does where it cleans up
+            signal.raise_signal(signal.SIGTERM)
+        inbox = SignalInbox()
+        with inbox.installed():
+            assert inbox.stops == 1

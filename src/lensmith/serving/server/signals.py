@@ -57,6 +57,11 @@ class EarlySignals:
         arrived, self._hangup = self._hangup, False
         return arrived
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether a signal asked the start to end."""
+        return self._stop is not None
+
     def require_no_stop(self) -> None:
         """End the start where a signal asked for that.
 
@@ -115,9 +120,15 @@ class SignalInbox:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Handle the signals during the block, and restore the older handlers after it."""
+        """Handle the signals during the block, and restore the older handlers after it.
+
+        A stop that `EarlySignals` noted counts, too: its exception may have been lost where Python cleans up.
+        """
         numbers = [each for each in (signal.SIGTERM, signal.SIGINT, _HANGUP) if each is not None]
         before = {each: signal.signal(each, self._note) for each in numbers}
+        early = getattr(before[signal.SIGTERM], "__self__", None)
+        if isinstance(early, EarlySignals) and early.is_stopping:
+            self.stops += 1
         try:
             yield
         finally:
