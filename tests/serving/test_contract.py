@@ -80,7 +80,10 @@ def examine(app: FastAPI, config: dict[str, Any]) -> tuple[dict[str, Counter[int
                 statuses.setdefault(label, Counter())[interaction.response.status_code] += 1
         for case, checks in recorder.checks.items():
             for check in checks:
-                if check.failure_info is not None:
+                # A form has no types: `file=false` is a file of five bytes, with an answer of its own among others.
+                sample = check.failure_info.code_sample if check.failure_info else ""
+                untyped = check.name == "negative_data_rejection" and 'name="file"\\r\\n' in sample
+                if check.failure_info is not None and not untyped:
                     label = recorder.cases[case].value.operation.label
                     failure = check.failure_info
                     broken[label, check.name, failure.failure.title] = (
