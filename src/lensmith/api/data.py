@@ -30,7 +30,8 @@ def check(folder: StrPath, *, layout: Literal["auto", "parts", "classes"] = "aut
     """Check every file of an image folder or a CSV of path,label[,split]; a file with a problem raises no error.
 
     Args:
-        layout: How folders are read where their names allow both: as parts that hold classes, or as classes.
+        layout: Meaning of the folders in an image folder: parts with a folder for each class, or classes; auto reads
+            their names.
     """
     from lensmith.data.verify import check as run
 

@@ -64,7 +64,9 @@ def without_password(uri: str) -> str:
 
 Layout = Literal["auto", "parts", "classes"]
 """How folders are read: as their names and content show, as parts, or as classes."""
-LAYOUT = "How folders are read where their names allow both: as parts that hold classes, or as classes."
+LAYOUT = (
+    "Meaning of the folders in an image folder: parts with a folder for each class, or classes; auto reads their names."
+)
 Share = Annotated[float, Field(ge=0)]
 Ratio = Annotated[tuple[Share, Share, Share], BeforeValidator(parse_ratio)]
 Side = Annotated[int, Field(ge=16, le=2048)]

@@ -1,4 +1,4 @@
-"""Image hashes of a run for its bundle: of its own images, and of those that came in through other networks.
+"""Image hashes of a run for its bundle: its own images, and the images of its teachers and first weights.
 
 A student learns its teacher's answers, and a network that starts from the weights of an earlier run has learnt from
 that run's images. So these count, too, with the teachers and first weights of those runs.
