@@ -5,6 +5,7 @@ import getpass
 import http.client
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -33,6 +34,11 @@ os.environ.setdefault("LENSMITH_TRAIN_TRACKING", "none")
 # Examples of a property take as long as they take on a busy machine.
 hypothesis.settings.register_profile("without deadline", hypothesis.settings(), deadline=None)
 hypothesis.settings.load_profile("without deadline")
+
+# A shell ignores SIGINT for what it starts in the background, as `nohup` does SIGHUP, and programs inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 gc.disable()  # while a few thousand modules are imported, which stay
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +73,6 @@ def test_handlers_are_put_back_also_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError):
         fail()
     assert [signal.getsignal(number) for number in EXIT_CODES] == before
-
-
-@pytest.fixture(autouse=True)
-def _heeds_hangups() -> Iterator[None]:
-    """Lets programs that a test starts heed SIGHUP, which they do not below `nohup`."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

@@ -94,15 +94,6 @@ def test_no_signal_but_a_stop_ends_a_service_that_starts(flags: tuple[str, ...],
     assert start.end()[0] == 0
 
 
-@pytest.fixture
-def _heeds_ctrl_c() -> Iterator[None]:
-    """Lets programs that the test starts heed SIGINT, which a shell ignores for what it starts in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("_heeds_ctrl_c")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("flags", [(), ("--workers", "2")], ids=["one process", "two"])
 def test_a_stop_during_the_start_ends_it_without_a_fault(flags: tuple[str, ...], number: int, live: Path) -> None:

@@ -7,6 +7,7 @@ tracking.json        how much of it MLflow has received
 curves.png           loss and accuracy
 memory.png           memory and chunks
 checkpoints/last.pt  the newest checkpoint; previous.pt is the one before, best.pt the best epoch's weights
+image_hashes.npz     hashes of the images, from the first export on
 needs.json           after memory ran out: what a machine that could train this would need
 bundle/              the bundle that `lensmith export` made
 """
