@@ -23,7 +23,8 @@ def test_several_processes_of_one_service_take_part_as_one(stage: Stage) -> None
     version = stage.push(**GOOD)
     with Traffic(stage.services[0].url) as clients:
         stage.begin(version, share=75, auto_promote=True, promote_after=LEAST_REQUESTS)
-        assert stage.ended()["outcome"] == "promoted"
+        decision = stage.ended()
+        assert decision["outcome"] == "promoted", decision
         stage.await_served(version)
         before, answered = clients.versions["1"], clients.versions[version]
         eventually(lambda: clients.versions[version] > answered + 200)
