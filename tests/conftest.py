@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import pytest
 from fixtures.bundles import make_bundle
 from fixtures.pictures import COLOURS, coloured_picture
 from lensmith.bundle.format import GOLDEN, GRAPH, Abstention, Bundle, seal
+from lensmith.bundle.image_hashes import FILE, ImageHashes
 
 pytest_plugins = ["fixtures.command_line", "fixtures.http_server", "fixtures.redis_server", "fixtures.registries"]
 
@@ -157,16 +158,20 @@ def between(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def remake(colour_bundle: Bundle, tmp_path: Path) -> Callable[..., Bundle]:
-    """`remake(name, **fields)`: that bundle again, under tmp_path, with other values in its manifest."""
+    """`remake(name, **fields)`: that bundle again, under tmp_path, with other values in its manifest (`_remade`)."""
 
     return lambda name, /, **fields: _remade(colour_bundle, tmp_path / name, **fields)
 
 
-def _remade(bundle: Bundle, folder: Path, **fields: Any) -> Bundle:
-    """A copy of a bundle with other values in its manifest."""
+def _remade(bundle: Bundle, folder: Path, *, learnt: Sequence[Path] = (), **fields: Any) -> Bundle:
+    """A copy of a bundle with other values in its manifest, and with hashes of the images that it `learnt` from."""
     folder.mkdir()
     for file in (GRAPH, GOLDEN):
         shutil.copy(bundle.path / file, folder)
+    if learnt:
+        hashes = ImageHashes.of(learnt, ())
+        hashes.save(folder / FILE)
+        fields["image_hashes"] = hashes.entry
     return seal(folder, bundle.manifest.model_copy(update=fields))
 
 

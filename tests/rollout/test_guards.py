@@ -91,6 +91,9 @@ def test_a_faulty_challenger_is_rolled_back(
         ("classes", "fine", counts(90_000), counts(10_000, classes=Counter({0: 3900, 1: 3050, 2: 3050})), {}),
         ("classes", "not judged", counts(9000), counts(1000, classes=OTHER_CLASSES), {"sticky": "caller"}),
         ("feedback", "too little data", counts(2700, right=540, wrong=60), counts(300, wrong=49), {}),
+        # Labels of one side are no comparison, and no reason to promote.
+        ("feedback", "not compared", counts(9000, wrong=49), counts(9000, wrong=900), {"auto_promote": True}),
+        ("feedback", "not compared", counts(9000, known=600), counts(9000, right=600), {"auto_promote": True}),
     ],
 )
 def test_a_guard_has_nothing_against_a_challenger_that_is_not_at_fault(

@@ -125,9 +125,8 @@ class ImageHashes:
         pairs = (self.train_files, self.val_files), (self.train_pixels, self.val_pixels)
         return any(len(np.intersect1d(*pair, assume_unique=True)) > 0 for pair in pairs)
 
-    def holds_file(self, encoded: bytes) -> bool:
-        """Whether an image is one of them by the bytes of its file alone, which takes a hundredth of its decoding."""
-        wanted = file_hash(encoded)
+    def holds_file(self, wanted: int) -> bool:
+        """Whether an image is one of them by its `file_hash` alone, which takes a hundredth of its decoding."""
         return _holds(self.train_files, wanted) or _holds(self.val_files, wanted)
 
 

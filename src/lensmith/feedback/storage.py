@@ -52,6 +52,7 @@ class Upload(BaseModel):
     top: tuple[tuple[str, float], ...] = Field((), description="the likeliest classes with their probabilities")
     reason: Reason = Field(description="reason for storing it")
     tag: str = Field("", description="rollout and role of the model, as flowers-7/challenger")
+    known: bool = Field(False, description="whether a model of that rollout learnt from the image or was chosen on it")
     truth: str | None = Field(None, description="true label; None before feedback")
     told_at: datetime | None = Field(None, description="time of the feedback")
 

@@ -54,6 +54,7 @@ def _of(counts: ModelCounts) -> dict[str, Any]:
         "p99_ms": _quantile(counts.latency, 0.99),
         "work_p99_ms": _quantile(counts.work, 0.99),
         "labels": counts.labels,
+        "labels_left_out": counts.known,
         "accuracy": _share(counts.right, counts.labels),
         "accuracy_interval": _interval(counts.right, counts.labels),
     }

@@ -149,16 +149,19 @@ class RolloutGuards:
         return _by_evidence(evidence, ALPHA_CLASSES, summary, excess, "; so far chance may explain it")
 
     def _feedback(self, champion: ModelCounts, challenger: ModelCounts) -> GuardResult:
-        labels, champion_labels = challenger.labels, champion.labels
+        labels, champion_labels, known = challenger.labels, champion.labels, challenger.known + champion.known
+        left_out = f" Left out: {known} on images that a model knows." if known else ""
         if min(labels, champion_labels) < LEAST_LABELS:
-            reason = f"{labels} and {champion_labels} answers with feedback, {LEAST_LABELS} each are needed."
-            return GuardResult("too little data", reason)
+            reason = f"{labels} and {champion_labels} answers with feedback, {LEAST_LABELS} each are needed.{left_out}"
+            # Labels of the challenger's answers alone say something, but not whether it is worse.
+            return GuardResult("not compared" if labels >= LEAST_LABELS else "too little data", reason)
         summary = (
             f"By feedback {_percent(challenger.right, labels)} of the challenger's answers are correct, "
             f"{_percent(champion.right, champion_labels)} of the champion's"
         )
         evidence = log_evidence(challenger.wrong, champion.wrong, labels / (labels + champion_labels))
-        return _by_evidence(evidence, ALPHA_FEEDBACK, summary, ", and chance does not explain it")
+        found = _by_evidence(evidence, ALPHA_FEEDBACK, summary, ", and chance does not explain it")
+        return replace(found, reason=f"{found.reason}{left_out}")
 
     def _agreement(self, challenger: ModelCounts) -> GuardResult:
         agreed, compared = challenger.agreed, challenger.compared

@@ -34,6 +34,8 @@ class ModelCounts:
         classes: class index of the champion → images answered with that class.
         right: answers that feedback confirmed.
         wrong: answers that feedback corrected.
+        known: answers with feedback on images that one of both models learnt from or was chosen on; they count as
+            neither right nor wrong.
         compared: images that both models answered, in shadow mode.
         agreed: images of `compared` with the same class from both.
     """
@@ -45,6 +47,7 @@ class ModelCounts:
     classes: Counter[int] = field(default_factory=Counter)
     right: int = 0
     wrong: int = 0
+    known: int = 0
     compared: int = 0
     agreed: int = 0
 
@@ -55,7 +58,7 @@ class ModelCounts:
 
     @property
     def labels(self) -> int:
-        """Answers with feedback."""
+        """Answers with feedback on images that neither model knows."""
         return self.right + self.wrong
 
     def add(self, other: ModelCounts) -> None:

@@ -40,7 +40,7 @@ def opened() -> Iterator[Opened]:
 
 def record(store: AnswerStore, request_id: str, class_id: int = 2, version: str = "1", stored: bool = False) -> None:
     model = ModelVersion("colours", version)
-    store.record(GivenAnswer(request_id, 0, model, LABELS, class_id, "tag", stored, time.time()))
+    store.record(GivenAnswer(request_id, 0, model, LABELS, class_id, "tag", False, stored, time.time()))
 
 
 def test_an_answer_is_found_at_once(opened: Opened) -> None:
@@ -116,7 +116,7 @@ store.begin()
 number = 0
 while True:
     name, model = f"{sys.argv[2]}-{number}", ModelVersion("colours", "1")
-    store.record(GivenAnswer(name, 0, model, ("blue", "red"), 1, "", False, time.time()))
+    store.record(GivenAnswer(name, 0, model, ("blue", "red"), 1, "", False, False, time.time()))
     number += 1
     if number == 500:
         store.find("x", 0)

@@ -1,7 +1,6 @@
 """A service says how far its answers have moved from the validation part, model by model."""
 
 import gc
-import shutil
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +11,7 @@ from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry
 
 from lensmith.bundle.drift import MIN_ANSWERS, Reference
-from lensmith.bundle.format import GOLDEN, GRAPH, Bundle, seal
-from lensmith.bundle.image_hashes import FILE, ImageHashes
+from lensmith.bundle.format import Bundle
 from lensmith.imaging.preprocessing import Tensor
 from lensmith.inference.classifier import Classifier, Prediction, Ranked, load
 from lensmith.inference.engine import FakeEngine
@@ -73,17 +71,11 @@ def test_pictures_of_one_class_alone_are_drift_that_prometheus_reads(
 
 
 def test_images_that_the_model_knows_are_no_drift_and_hide_none(
-    client_of: ClientOf, colour_bundle: Bundle, tmp_path: Path, red_png: bytes
+    client_of: ClientOf, remake: Callable[..., Bundle], tmp_path: Path, red_png: bytes
 ) -> None:
     (tmp_path / "red.png").write_bytes(red_png)
-    hashes = ImageHashes.of([], [tmp_path / "red.png"])
-    folder = tmp_path / "knowing"
-    folder.mkdir()
-    for name in (GRAPH, GOLDEN):
-        shutil.copy(colour_bundle.path / name, folder)
-    hashes.save(folder / FILE)
-    seal(folder, colour_bundle.manifest.model_copy(update={"reference": reference(), "image_hashes": hashes.entry}))
-    with client_of(bundle=folder) as client:
+    bundle = remake("knowing", reference=reference(), learnt=[tmp_path / "red.png"])
+    with client_of(bundle=bundle.path) as client:
         answer(client, red_png, MIN_ANSWERS)
         assert "lensmith_drift_score{" not in client.get("/metrics").text
         answer(client, red_png + b"other bytes behind the picture", MIN_ANSWERS)

@@ -265,6 +265,25 @@ def test_mapped_labels_count_as_the_champions(
     assert (report.challenger.classes, report.challenger.right) == ({2: 3}, 2)
 
 
+def test_feedback_on_images_that_one_of_both_models_learnt_from_compares_neither(
+    canary: Follow, remake: Callable[..., Bundle], tmp_path: Path, red_png: bytes
+) -> None:
+    (tmp_path / "red.png").write_bytes(red_png)
+    service = canary(remake("learnt", version="other", learnt=[tmp_path / "red.png"]).path)
+    told: Counter[tuple[str, str]] = Counter()
+    for image in ["known", "other"] * 10:
+        bytes_sent = red_png if image == "known" else red_png + b"other bytes behind the picture"
+        answer = service.client.post("/predict", content=bytes_sent).json()
+        given = service.client.post("/feedback", json={"request_id": answer["request_id"], "label": "red"}).json()
+        assert given["new"]
+        told[image, answer["model"]["version"]] += 1
+    report = eventually(lambda: (found := service.report()).champion.right + found.challenger.right == 10 and found)
+    assert (report.champion.known, report.champion.right) == (told["known", "3"], told["other", "3"])
+    assert (report.challenger.known, report.challenger.right) == (told["known", "4"], told["other", "4"])
+    assert min(told.values()) > 0
+    assert service.client.get("/feedback").json()["versions"][0]["labels"] == told["known", "3"] + told["other", "3"]
+
+
 @pytest.mark.parametrize(("outcome", "champion"), [("promoted", "4"), ("rolled_back", "3"), ("aborted", "3")])
 def test_a_decision_ends_the_rollout(canary: Follow, other: Path, red_png: bytes, outcome: str, champion: str) -> None:
     service = canary()

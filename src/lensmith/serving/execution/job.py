@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lensmith.bundle.image_hashes import file_hash
 from lensmith.imaging.decode_cost import DecodeCost
 from lensmith.imaging.preprocessing import Tensor
 from lensmith.serving.execution.loaded_model import LoadedModel, TimedPrediction
@@ -68,8 +69,8 @@ class Job:
         image, self.image = self.image, None  # the bytes are not needed any more, and may be many
         prepared = self.model.prepare(image) if isinstance(image, bytes) else np.asarray(image)
         decode_s = time.perf_counter() - started
-        known = isinstance(image, bytes) and self.model.knows(image)
-        return PreparedJob(self, prepared, started - self.queued, decode_s, known)
+        hashed = file_hash(image) if isinstance(image, bytes) else None
+        return PreparedJob(self, prepared, started - self.queued, decode_s, hashed)
 
     def post(self, result: TimedPrediction | BaseException) -> None:
         """Hand the result to the event loop, from any thread."""
@@ -86,14 +87,14 @@ class PreparedJob:
         image: float32 (3, S, S), normalised.
         queue_s: seconds that it waited for a thread.
         decode_s: seconds from its encoded bytes to `image`.
-        known: whether the model learnt from this very file, or was chosen on it.
+        file_hash: hash of the bytes of its file; None for a tensor.
     """
 
     job: Job
     image: Tensor
     queue_s: float
     decode_s: float
-    known: bool = False
+    file_hash: int | None = None
 
 
 def infer(prepared: Sequence[PreparedJob], done: Done) -> None:
@@ -116,7 +117,7 @@ def infer(prepared: Sequence[PreparedJob], done: Done) -> None:
                 results.append(error)
             else:
                 timing = each.decode_s, inference_s, each.queue_s, len(prepared)
-                results.append(TimedPrediction(prediction, *timing, its_features, each.known))
+                results.append(TimedPrediction(prediction, *timing, its_features, each.file_hash))
     for each, result in zip(prepared, results, strict=True):
         done(each.job, result)
 

@@ -45,7 +45,7 @@ class TimedPrediction:
         queue_s: seconds that it waited for a thread.
         batch: number of images in the same run of the engine.
         features: float32 (D,), input of the last layer, where the bundle's graph returns it.
-        known: whether the model learnt from this very file, or was chosen on it, so that it shows no drift.
+        file_hash: hash of the bytes of its file, see `file_hash`; None for a tensor.
     """
 
     prediction: Prediction
@@ -54,7 +54,7 @@ class TimedPrediction:
     queue_s: float = 0.0
     batch: int = 1
     features: Tensor | None = None
-    known: bool = False
+    file_hash: int | None = None
 
 
 class LoadedModel:
@@ -81,8 +81,7 @@ class LoadedModel:
         self.labels = manifest.labels
         self.trained_formats = tuple(manifest.formats)
         self._max_pixels = max_pixels
-        # Only drift scores need them, so a bundle without a reference costs no time and no memory.
-        self._known = classifier.bundle.image_hashes() if manifest.reference is not None else None
+        self._image_hashes = classifier.bundle.image_hashes()
         self._compares_features = manifest.reference is not None and manifest.reference.feature_images > 0
         size = manifest.preprocessing.image_size
         self.input_shape = (3, size, size)
@@ -137,9 +136,14 @@ class LoadedModel:
         """
         return self.classifier.prepare(encoded, self._max_pixels)
 
-    def knows(self, encoded: bytes) -> bool:
-        """Whether the model learnt from this very file, or was chosen on it; False where no drift is scored."""
-        return self._known is not None and self._known.holds_file(encoded)
+    @property
+    def has_image_hashes(self) -> bool:
+        """Whether its bundle has the hashes of all images that it learnt from or was chosen on."""
+        return self._image_hashes is not None and self._image_hashes.complete
+
+    def knows(self, file_hash: int | None) -> bool:
+        """Whether the model learnt from this very file, or was chosen on it; False for None, and without hashes."""
+        return file_hash is not None and self._image_hashes is not None and self._image_hashes.holds_file(file_hash)
 
     def infer(self, batch: Tensor) -> Tensor:
         """Run the engine: float32 (N, 3, S, S), normalised → float32 (N, C), probabilities 0..1."""

@@ -37,7 +37,8 @@ CREATE TABLE IF NOT EXISTS models (
 );
 CREATE TABLE IF NOT EXISTS answers (
     number INTEGER PRIMARY KEY, request_id TEXT NOT NULL, image INTEGER NOT NULL, model INTEGER NOT NULL,
-    class_id INTEGER NOT NULL, tag TEXT NOT NULL, stored INTEGER NOT NULL, at REAL NOT NULL, truth TEXT,
+    class_id INTEGER NOT NULL, tag TEXT NOT NULL, known INTEGER NOT NULL, stored INTEGER NOT NULL,
+    at REAL NOT NULL, truth TEXT,
     UNIQUE (request_id, image)
 );
 CREATE TABLE IF NOT EXISTS feedback (
@@ -46,13 +47,14 @@ CREATE TABLE IF NOT EXISTS feedback (
 );
 """
 _RECORD = """
-INSERT INTO answers (request_id, image, model, class_id, tag, stored, at) VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO answers (request_id, image, model, class_id, tag, known, stored, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (request_id, image) DO UPDATE SET
-    model = excluded.model, class_id = excluded.class_id, tag = excluded.tag, stored = excluded.stored, at = excluded.at
+    model = excluded.model, class_id = excluded.class_id, tag = excluded.tag, known = excluded.known,
+    stored = excluded.stored, at = excluded.at
 WHERE truth IS NULL
 """
 _FIND = """
-SELECT name, version, labels, class_id, tag, stored, truth
+SELECT name, version, labels, class_id, tag, known, stored, truth
 FROM answers JOIN models ON answers.model = models.number
 WHERE request_id = ? AND image = ? AND at >= ?
 """
@@ -71,6 +73,7 @@ class RecordedAnswer:
         labels: the version's labels.
         label: label that was answered.
         tag: rollout and role of the model, as `flowers-7/challenger`; empty without a rollout.
+        known: whether a model of the rollout learnt from the image or was chosen on it.
         stored: True where the upload was to be stored.
         truth: true label; None before feedback.
         in_table: False where only the stored upload tells of the answer.
@@ -80,6 +83,7 @@ class RecordedAnswer:
     labels: tuple[str, ...]
     label: str
     tag: str
+    known: bool
     stored: bool
     truth: str | None
     in_table: bool = True
@@ -94,6 +98,7 @@ class GivenAnswer(NamedTuple):
     labels: tuple[str, ...]
     class_id: int
     tag: str
+    known: bool
     stored: bool
     at: float
 
@@ -142,9 +147,9 @@ class AnswerStore:
             row = database.execute(_FIND, (request_id, image, time.time() - LONGEST_S)).fetchone()
         if row is None:
             return None
-        name, version, labels, class_id, tag, stored, truth = row
-        labels = tuple(json.loads(labels))
-        return RecordedAnswer(ModelVersion(name, version), labels, labels[class_id], tag, bool(stored), truth)
+        name, version, labels, class_id, tag, known, stored, truth = row
+        labels, model = tuple(json.loads(labels)), ModelVersion(name, version)
+        return RecordedAnswer(model, labels, labels[class_id], tag, bool(known), bool(stored), truth)
 
     def settle(self, request_id: str, image: int, truth: str) -> bool:
         """Write the true label of an answer; False where it has one already. Waits for the disk."""
@@ -230,7 +235,7 @@ class AnswerStore:
             new = self._new.popleft()
             self._writing.append(new)
             number = self._number(database, new.model, new.labels)
-            rows.append((new.request_id, new.image, number, new.class_id, new.tag, new.stored, new.at))
+            rows.append((new.request_id, new.image, number, new.class_id, new.tag, new.known, new.stored, new.at))
         if rows:
             database.executemany(_RECORD, rows)
             database.execute("DELETE FROM answers WHERE number <= (SELECT max(number) FROM answers) - ?", (self._most,))

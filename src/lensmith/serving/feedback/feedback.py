@@ -95,7 +95,7 @@ class Feedback:
         """
         state = request.scope["state"]
         request_id, tag, top = state["request_id"], state.get(ROLE, ""), found.prediction.top[0]
-        is_stored = False
+        is_stored, is_known = False, self._split is not None and self._split.knows(tag, found.file_hash)
         if self._upload_store is not None and isinstance(image, bytes) and (reason := self._reason(model, found)):
             upload = Upload(
                 request_id=request_id,
@@ -109,10 +109,13 @@ class Feedback:
                 top=tuple((each.label, each.confidence) for each in found.prediction.top[:TOP_STORED]),
                 reason=reason,
                 tag=tag,
+                known=is_known,
             )
             is_stored = self._upload_store.offer(upload, image)
         self._answers.record(
-            GivenAnswer(request_id, index, model.identity, model.labels, top.class_id, tag, is_stored, time.time())
+            GivenAnswer(
+                request_id, index, model.identity, model.labels, top.class_id, tag, is_known, is_stored, time.time()
+            )
         )
 
     def _reason(self, model: LoadedModel, found: TimedPrediction) -> Reason | None:
@@ -172,7 +175,7 @@ class Feedback:
         if given.new:
             self._counted.labels(answer.model.version, "right" if given.right else "wrong").inc()
             if self._split is not None:
-                self._split.count_feedback(answer.tag, given.right)
+                self._split.count_feedback(answer.tag, given.right, answer.known)
         return given
 
     async def counts(self) -> list[tuple[ModelVersion, int, int]]:
@@ -208,7 +211,7 @@ class Feedback:
             return replace(answer, truth=answer.truth or upload.truth)
         model = ModelVersion(upload.model, upload.version)
         labels = next((each.labels for each in self._models.all if each.identity == model), self._models.active.labels)
-        return RecordedAnswer(model, labels, upload.label, upload.tag, True, upload.truth, in_table=False)
+        return RecordedAnswer(model, labels, upload.label, upload.tag, upload.known, True, upload.truth, in_table=False)
 
     def _settle(
         self, request_id: str, image: int, label: str, answer: RecordedAnswer, upload_json: Path | None

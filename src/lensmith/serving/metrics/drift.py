@@ -33,7 +33,7 @@ class Drift:
 
     def note(self, model: LoadedModel, found: TimedPrediction) -> None:
         """Add an answer to its model's window, unless the model knows the image: replayed, it would hide drift."""
-        if found.known:
+        if model.knows(found.file_hash):
             return
         window = self._windows.get(model)
         if window is None:

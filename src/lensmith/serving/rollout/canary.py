@@ -31,6 +31,7 @@ class Canary:
         self.challenger = challenger
         self.report = RolloutReport(rollout.id)
         self._failures_in_a_row = 0
+        self._models = [model for model in (champion, challenger) if model is not None]
         self._class_of = {label: number for number, label in enumerate(champion.labels)}
 
     @property
@@ -92,11 +93,18 @@ class Canary:
         self.count_prediction("challenger", challenger)
         self._failures_in_a_row = 0
 
-    def count_feedback(self, role: Role, right: bool) -> None:
-        """Count whether an answer was correct, by its true label."""
+    def knows(self, file_hash: int | None) -> bool:
+        """Whether one of both models learnt from this very file, or was chosen on it."""
+        return any(model.knows(file_hash) for model in self._models)
+
+    def count_feedback(self, role: Role, right: bool, is_known: bool) -> None:
+        """Count whether an answer was correct, by its true label; on an image that a model knows only that it came."""
         counts = self.report.of(role)
-        counts.right += right
-        counts.wrong += not right
+        if is_known:  # left out on both sides, so that both are compared on images of one kind
+            counts.known += 1
+        else:
+            counts.right += right
+            counts.wrong += not right
 
     def _champion_class(self, role: Role, label: str) -> int:
         """The champion's class index for a model's label; -1 where it has none."""

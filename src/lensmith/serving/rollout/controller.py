@@ -128,6 +128,11 @@ class RolloutController:
         self.split.canary = Canary(rollout, champion, model)
         self._models.challenger = model
         logger.info("%s gets %g %% of the requests%s", identity, rollout.share, " as copies" * rollout.shadow)
+        for each in (champion, model):
+            if not each.has_image_hashes:
+                logger.warning(
+                    "%s does not know all images that it learnt from: feedback on them flatters it", each.identity
+                )
         self._telemetry.describe_models()
 
     def _end_canary(self) -> None:

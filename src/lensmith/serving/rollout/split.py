@@ -84,11 +84,21 @@ class CanarySplit:
             canary.count_answer(role, seconds if state.get("images", 1) == 1 else None)
             self._metrics.requests.labels(role, "answered").inc()
 
-    def count_feedback(self, tag: str, right: bool) -> None:
+    def knows(self, tag: str, file_hash: int | None) -> bool:
+        """Whether one of the models that are compared learnt from this very file, or was chosen on it.
+
+        Args:
+            tag: rollout and role of the model that answered; empty without a rollout.
+            file_hash: hash of the bytes of the file; None for a tensor.
+        """
+        routed = self._canary_and_role(tag)
+        return routed is not None and routed[0].knows(file_hash)
+
+    def count_feedback(self, tag: str, right: bool, is_known: bool) -> None:
         """Count whether an answer was correct; its tag names rollout and role, see `ROLE`."""
         if (routed := self._canary_and_role(tag)) is not None:
             canary, role = routed
-            canary.count_feedback(role, right)
+            canary.count_feedback(role, right, is_known)
 
     def own_label(self, tag: str, label: str, answered: str) -> str:
         """Translate a label of the champion for the model that answered; `answered` where both mean the same class.
