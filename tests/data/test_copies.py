@@ -9,7 +9,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from lensmith.config import SplitSettings
 from lensmith.data.copies import first_of_equals
-from lensmith.data.scan import scan
+from lensmith.data.scan import PARTS, scan
 from lensmith.data.split import prepare, split
 
 AWKWARD = (
@@ -108,3 +108,28 @@ def test_pixels_with_other_metadata_are_copies_and_other_pixels_with_the_same_en
         "class0/photo edited.jpg": "class0/photo.jpg",
         "class1/photo with text.png": "class0/photo.png",
     }
+
+
+def test_of_a_split_that_the_data_brings_the_earliest_part_keeps_the_copies_and_they_are_named(tmp_path: Path) -> None:
+    for part, images in (("train", 8), ("val", 4), ("test", 5)):
+        for label in range(2):
+            for number in range(images):
+                (tmp_path / part / f"class{label}").mkdir(parents=True, exist_ok=True)
+                save(tmp_path / part / f"class{label}/{number}.jpg", len(part), label, number)
+    shutil.copy(tmp_path / "train/class0/1.jpg", tmp_path / "val/class0/copy.jpg")
+    shutil.copy(tmp_path / "val/class0/2.jpg", tmp_path / "test/class0/copy.jpg")
+    shutil.copy(tmp_path / "train/class1/3.jpg", tmp_path / "test/class0/wrong.jpg")
+    shutil.copy(tmp_path / "train/class1/3.jpg", tmp_path / "train/class1/3 (1).jpg")
+    found = prepare(tmp_path, (5, 3, 2), 0)
+    assert {part: len(found.part(part)) for part in PARTS} == {"train": 17, "val": 8, "test": 10}
+    assert found.set_aside == (
+        ("test/class0/copy.jpg", "a copy of val/class0/2.jpg, in val"),
+        ("test/class0/wrong.jpg", "a copy of train/class1/3.jpg, in train"),
+        ("val/class0/copy.jpg", "a copy of train/class0/1.jpg, in train"),
+    )
+    assert len(found.warnings) == 1
+    assert ": 3 (test/class0/copy.jpg is val/class0/2.jpg, " in found.warnings[0]
+    assert any("another class than their original: 1 (test/class0/wrong.jpg)" in note for note in found.notes)
+    done = split(SplitSettings(folder=tmp_path, out=tmp_path / "parts.csv"))
+    assert done.counts == {"train": 17, "val": 8, "test": 10}
+    assert done.warnings == found.warnings

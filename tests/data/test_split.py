@@ -29,6 +29,13 @@ def make(counts: list[int], shuffle: int | None = None) -> ImageSet:
     return ImageSet(Path("nowhere"), labels, tuple(samples))
 
 
+def move(source: Path, to: Path, label: str, count: int) -> None:
+    """Move the last images of a class to another part."""
+    (to / label).mkdir(parents=True)
+    for file in sorted((source / label).iterdir())[-count:]:
+        file.rename(to / label / file.name)
+
+
 def parts_of(images: ImageSet) -> dict[str, str | None]:
     return {sample.path: sample.part for sample in images.samples}
 
@@ -106,9 +113,10 @@ def test_an_unsplit_folder_and_a_train_folder_alone_are_prepared_by_the_ratio(co
 def test_validation_comes_from_training_and_never_from_test(colours: Path, tmp_path: Path) -> None:
     root = tmp_path / "parts"
     shutil.copytree(colours, root / "train")
-    shutil.copytree(colours, root / "test")
+    for label in ("red", "green", "blue"):
+        move(root / "train", root / "test", label, 2)
     images = prepare(root, (5, 3, 2), 0)
-    assert images.counts()["red"] == {"train": 7, "val": 1, "test": 8}
+    assert images.counts()["red"] == {"train": 5, "val": 1, "test": 2}
     assert all(sample.path.startswith("test/") for sample in images.part("test"))
     assert images.samples == tuple(sorted(images.samples, key=lambda sample: sample.path))
     assert "Test images are unchanged." in images.notes[1]
@@ -117,11 +125,11 @@ def test_validation_comes_from_training_and_never_from_test(colours: Path, tmp_p
 def test_parts_that_are_brought_stay(colours: Path, tmp_path: Path) -> None:
     root = tmp_path / "parts"
     shutil.copytree(colours, root / "train")
-    shutil.copytree(colours / "red", root / "val/red")
+    move(root / "train", root / "val", "red", 3)
     images = prepare(root, (5, 3, 2), 0)
     assert images.samples == scan(root).samples
     assert images.notes == (
-        "Split that the data brings: 24 train, 8 val.",
+        "Split that the data brings: 21 train, 3 val.",
         "Validation does not see these classes, which have too few images: blue, green.",
     )
 

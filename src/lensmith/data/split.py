@@ -2,7 +2,7 @@
 
 The order within a class comes from a hash of the seed and the path, so an image's part depends neither on the order of
 the files nor on the other classes. Files of equal content stay together: only one of them is divided,
-and the others take its part.
+and the others take its part. Of a split that the data brings, the earliest part keeps them.
 """
 
 import csv
@@ -21,7 +21,7 @@ from lensmith.config.values import Layout
 from lensmith.core.files import atomic_write
 from lensmith.core.result import Result
 from lensmith.core.text import listed
-from lensmith.data.copies import first_of_equals
+from lensmith.data.copies import contradictions, first_of_equals, without_leaks
 from lensmith.data.readable import without_unreadable
 from lensmith.data.scan import MANIFEST, PARTS, ImageSet, Part, scan
 from lensmith.errors import DataError, OutputError, SettingsError
@@ -148,6 +148,8 @@ def rank(path: str, seed: int) -> bytes:
 
 def _split_if_needed(images: ImageSet, ratio: Ratio, seed: int) -> ImageSet:
     """Split a set that has no split (or only training images); take missing validation images from the training."""
+    if len(images.parts) > 1:
+        images = without_leaks(images)
     existing = images.parts
     if not existing or existing == ("train",):
         return assign(images, ratio, seed)
@@ -200,16 +202,9 @@ def _copies_notes(images: ImageSet, first: Mapping[str, str]) -> list[str]:
     """A note on copies, with those that contradict each other's label."""
     if not first:
         return []
-    label_of = {sample.path: sample.label for sample in images.samples}
     named = listed((f"{path} is {original}" for path, original in sorted(first.items())), 3)
-    notes = [f"Files with the content of another, which are put into its part: {len(first):,} ({named})."]
-    conflicts = sorted(path for path, original in first.items() if label_of[path] != label_of[original])
-    if conflicts:
-        notes.append(
-            f"Copies that have another class than their original: {len(conflicts):,} ({listed(conflicts, 3)}); "
-            "`lensmith data check` names each."
-        )
-    return notes
+    note = f"Files with the content of another, which are put into its part: {len(first):,} ({named})."
+    return [note, *contradictions(images, first)]
 
 
 def _missing_class_notes(images: ImageSet, parts: Iterable[Part]) -> list[str]:

@@ -278,6 +278,9 @@ def _warnings(
     if "label conflict" in kinds:
         yield "Images under two classes contradict each other in training: keep each under one class."
     if "leak" in kinds:
-        yield "Data leakage: images in two parts make the result look better than it is; remove one of the copies."
+        yield (
+            "Data leakage: images in two parts make the result look better than it is. Training leaves them out of "
+            "val and test where an earlier part has them; remove one of the copies."
+        )
     if "duplicate" in kinds:
         yield "Copies in one class count several times in training and in figures: keep one of each."

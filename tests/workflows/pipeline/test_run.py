@@ -328,7 +328,9 @@ def test_bad_data_stops_it_before_training(
     assert "leaks, 1: train/red/red-000.png" in said or "leaks, 1: test/red/leak.png" in said
     allowed = api.pipeline(written(check={"max_unreadable": 10, "leaks": "allow"}, **OFF), until="split")
     assert allowed.error is None
-    assert "1 test images have copies elsewhere" in allowed.stages[1].message
+    notes = allowed.stages[1].values["notes"]
+    assert any("left out: 1 (test/red/leak.png is train/red/red-000.png)" in note for note in notes)
+    assert allowed.stages[1].values["counts"]["test"] == 12
 
 
 def test_images_without_a_test_part_are_taken_and_it_is_said_what_is_evaluated(

@@ -44,12 +44,6 @@ def digest(images: ImageSet, hashes: dict[str, str]) -> str:
     return whole.hexdigest()
 
 
-def leaked_test_images(images: ImageSet, hashes: dict[str, str]) -> list[str]:
-    """Data leakage: paths of test images whose exact bytes are in another part, too."""
-    elsewhere = {hashes[sample.path] for sample in images.samples if sample.part != "test"}
-    return [sample.path for sample in images.part("test") if hashes[sample.path] in elsewhere]
-
-
 def _hash_files(root: Path, paths: list[str]) -> Iterator[tuple[str, str]]:
     def hash_one(path: str) -> tuple[str, str]:
         try:

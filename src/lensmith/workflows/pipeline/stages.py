@@ -16,7 +16,6 @@ from lensmith.data.scan import scan
 from lensmith.errors import DataError, GateError, LensmithError
 from lensmith.training.signals import RunInterruptedError
 from lensmith.workflows.pipeline import champion
-from lensmith.workflows.pipeline.data_hashes import leaked_test_images
 from lensmith.workflows.pipeline.folder import StageRecord, write_json
 from lensmith.workflows.pipeline.plan import PipelinePlan
 
@@ -83,22 +82,12 @@ def split(plan: PipelinePlan) -> Values:
             overwrite=True,
         )
     )
-    by_file = {plan.images.file(sample).resolve(): plan.hashes[sample.path] for sample in plan.images.samples}
-    images = scan(plan.dataset)
-    hashes = {sample.path: by_file.get(images.file(sample).resolve(), sample.path) for sample in images.samples}
-    copies = leaked_test_images(images, hashes)
     said = ", ".join(f"{count:,} {part}" for part, count in made.counts.items())
     notes = [*made.notes, *made.warnings]
     if (plan.file.gate or plan.file.evaluate) and not made.counts.get("test"):
         notes.append(NO_TEST_PART)
         said += "; gate and evaluate use val, on which the model is chosen"
-    if copies:
-        notes.append(
-            f"Test images whose exact bytes are in another part, too: {len(copies)} ({listed(copies, _LISTED_FILES)}); "
-            "gate and evaluate leave them out."
-        )
-        said += f"; {len(copies)} test images have copies elsewhere"
-    return {"said": said, "counts": made.counts, "copies": copies, "notes": notes}
+    return {"said": said, "counts": made.counts, "notes": notes}
 
 
 def train(plan: PipelinePlan) -> Values:
