@@ -46,6 +46,8 @@ def test_what_nobody_sees_is_normalized_and_doing_so_twice_changes_nothing(typed
         ("semi\u2013auto", "semi-auto", "U+2013 EN DASH"),
         ("\u0645\u06cc\u200c\u062e", "\u0645\u06cc\u062e", "U+200C ZERO WIDTH NON-JOINER"),
         ("\u0430", "a", "U+0430"),
+        ("1.0", "1", "U+002E"),
+        ("007", "7", "U+0030"),
     ],
 )
 def test_names_that_look_alike_are_refused_with_their_code_points(one: str, other: str, point: str) -> None:
@@ -57,6 +59,7 @@ def test_names_that_look_alike_are_refused_with_their_code_points(one: str, othe
 
 def test_letters_and_words_that_differ_are_classes_of_their_own() -> None:
     require_distinct(["A", "a", "Ma\u00dfe", "Masse", "cat", "cats", "caf\u00e9", "cafe", "golden retriever"], "photos")
+    require_distinct(["1", "10", "1.1", "1.10", "0", "v1.0", "2.5"], "photos")
 
 
 def test_a_name_is_matched_with_a_known_label_however_it_is_typed() -> None:

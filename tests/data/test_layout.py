@@ -58,6 +58,7 @@ def test_names_of_parts_are_no_closed_list(train: str, val: str, test: str) -> N
         ("trainval/a|trainval/b|test/a", {"train": {"a", "b"}, "test": {"a"}}),
         ("cat/train|cat/val|dog/train|dog/test", {"train": {"cat", "dog"}, "val": {"cat"}, "test": {"dog"}}),
         ("train/train|train/test|bus/train|bus/test", {"train": {"train", "bus"}, "test": {"train", "bus"}}),
+        ("cat/cat_train|cat/cat_val|dog/dog_train|dog/dog_val", {"train": {"cat", "dog"}, "val": {"cat", "dog"}}),
     ],
 )
 def test_parts_need_not_hold_every_class_and_may_lie_within_the_classes(
@@ -105,6 +106,11 @@ def test_classes_may_be_named_like_parts_and_hold_folders(folders: str) -> None:
         "train_images*|test_images*|unlabeled_images*",
         "train*|test*|unlabelled*",
         "images/apple_pie|images/bread|meta*",
+        "cat/train|cat/test|dog*",  # parts in one class alone
+        "cat/train|cat/test|cat*|dog/train|dog/test",
+        "cats_train*|cats_test*|dogs_train*|dogs_test*",
+        "patient1/benign|patient2/benign|patient3/malignant|patient4/malignant",
+        "cat*|unlabeled*",
     ],
 )
 def test_what_can_be_read_both_ways_is_asked_and_the_layout_decides(folders: str) -> None:
@@ -139,6 +145,9 @@ def test_folders_without_the_name_of_a_part_are_put_together_where_they_are_said
         ("seg_train/a|seg_train/b|seg_test/a|seg_pred/seg_pred*", "seg_pred/seg_pred/3.jpg"),
         ("train/a|train/b|test/a|extra/a", "extra/a/3.jpg"),
         ("train/a|train/b|test/a|loose*", "loose/3.jpg"),
+        ("a*|b*|unlabeled*", "unlabeled/2.jpg"),
+        ("a*|b*|no_label*", "no_label/2.jpg"),  # as from CVAT
+        ("a*|b*|test_images*", "test_images/2.jpg"),
     ],
 )
 def test_unlabelled_images_and_folders_beside_parts_are_left_out_with_a_warning(folders: str, left_out: str) -> None:

@@ -34,6 +34,7 @@ def read(root: Path, content: str | bytes) -> dict[str, str]:
         "filename,class\na/1.jpg,cat\nb/2.jpg,dog\n",
         "Image,Target,width\na/1.jpg,cat,3\nb/2.jpg,dog,4\n",
         '"image_path","category"\n"a/1.jpg","cat"\n"b/2.jpg","dog"\n',
+        '"path", "label"\n"a/1.jpg", "cat"\n"b/2.jpg", "dog"\n',
         "path,label\n a/1.jpg , cat\u00a0\n./b/2.jpg,\ufeffdog\n",
         "path,label\na\\1.jpg,cat\nb\\2.jpg,dog\n",
         "path,label\n\na/1.jpg,cat\n,\nb/2.jpg,dog\n\n",
@@ -93,3 +94,27 @@ def test_lines_with_more_cells_than_columns_are_left_out_rather_than_cut(tmp_pat
 def test_paths_are_found_in_another_unicode_form(tmp_path: Path) -> None:
     fill(tmp_path, "cafe\u0301/1.jpg", "2.jpg")
     assert read(tmp_path, "path,label\ncaf\u00e9/1.jpg,a\n2.jpg,b\n") == {"cafe\u0301/1.jpg": "a", "2.jpg": "b"}
+
+
+def test_a_column_of_parts_is_one_whatever_it_is_called_and_what_is_not_used_is_said(tmp_path: Path) -> None:
+    fill(tmp_path, "1.jpg", "2.jpg", "3.jpg", "4.jpg")
+    lines = "1.jpg,cat,Training,a\n2.jpg,dog,Training,b\n3.jpg,cat,PublicTest,a\n4.jpg,dog,PrivateTest,b\n"
+    read(tmp_path, "image,label,Usage,camera\n" + lines)
+    images = scan(tmp_path / "table.csv")
+    assert [sample.part for sample in images.samples] == ["train", "train", "test", "test"]
+    assert images.notes == ("Columns of the table: image as path, label as label, usage as split; not used: camera.",)
+    with pytest.raises(DataError, match="can be the split: usage, again"):
+        read(tmp_path, "image,label,usage,again\n1.jpg,cat,train,train\n2.jpg,dog,test,test\n")
+
+
+def test_classes_that_stand_for_a_missing_value_are_warned_of(tmp_path: Path) -> None:
+    read(fill(tmp_path, "1.jpg", "2.jpg", "3.jpg"), "path,label\n1.jpg,nan\n2.jpg,dog\n3.jpg,none\n")
+    (warning,) = scan(tmp_path / "table.csv").warnings
+    assert "missing value: nan." in warning
+
+
+def test_a_refusal_names_a_file_for_each_reason(tmp_path: Path) -> None:
+    fill(tmp_path, "1.jpg", "2.jpg")
+    with pytest.raises(DataError) as refused:
+        read(tmp_path, "path,label\n1.jpg,cat\n2.jpg,cat\nC:\\photos\\3.jpg,dog\n")
+    assert r"1 there is no such file: C:\photos\3.jpg" in refused.value.arrived

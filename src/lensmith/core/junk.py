@@ -22,7 +22,7 @@ FOLDERS = (
     "__macosx",
     # photo managers and cameras: previews and thumbnails
     "*.lrdata", "lightroom previews", "captureone", "thmbnl", "thumbs", "thumbnails", "_thumbs",
-    "_thumbnails", "ipod photo cache",
+    "_thumbnails", "ipod photo cache", "_cache",
     # editors of web pages, synchronizers
     "_vti_cnf", "_notes", "_gsdata_",
     # programming and experiment tracking

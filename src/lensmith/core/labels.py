@@ -1,8 +1,9 @@
 """The one rule for class names, wherever they come in: folders, CSV files, settings, feedback, a bundle's labels.
 
 A name is normalized where nobody can see the difference: Unicode form NFC, no invisible characters, plain spaces, none
-at its ends. Names that still look alike (`Cat` and `cat`, Latin and Cyrillic `а`, full-width letters) are refused
-together, since nobody can tell whether they were meant as one class or as two.
+at its ends. Names that still look alike (`Cat` and `cat`, Latin and Cyrillic `а`, full-width letters), and spellings of
+one number as spreadsheets make them (`1`, `01`, `1.0`), are refused together, since nobody can tell whether they were
+meant as one class or as two.
 """
 
 import re
@@ -24,6 +25,8 @@ _HOMOGLYPHS = str.maketrans(
     "aeopcyxijshdqwbkmhtaopuvikti------\u0027\u0027\u0027\u0027",
 )
 """Small Cyrillic and Greek letters, dashes and quotes that look like ASCII → the ASCII character."""
+
+_MISSING = frozenset({"nan", "NaN", "NAN", "-nan", "None", "NULL", "null", "<NA>", "#N/A", "#NA", "NaT", "undefined"})
 
 
 def canonical_label(name: str) -> str:
@@ -111,7 +114,14 @@ def _skeleton(label: str) -> str:
     """A key that labels share which look alike."""
     wide = unicodedata.normalize("NFKC", label)
     folded = unicodedata.normalize("NFKC", wide.lower()) if len(label) > 1 else wide
-    return "".join(each for each in folded.translate(_HOMOGLYPHS) if each not in _JOINERS + _SELECTORS)
+    seen = "".join(each for each in folded.translate(_HOMOGLYPHS) if each not in _JOINERS + _SELECTORS)
+    number = re.fullmatch(r"0*([0-9]+)(?:[.,]0+)?", seen)
+    return number[1] if number else seen
+
+
+def is_missing_value(label: str) -> bool:
+    """Whether a label is what programs write where a value is missing, as `nan` of a pandas table."""
+    return label in _MISSING
 
 
 def matched_label(name: str, labels: Iterable[str]) -> str | None:

@@ -16,7 +16,14 @@ from pathlib import Path
 from lensmith.config.values import Layout
 from lensmith.core.labels import canonical_label
 from lensmith.core.text import listed
-from lensmith.data.part_names import Part, is_container, is_part_or_unlabelled, parts_of_names, same_words
+from lensmith.data.part_names import (
+    Part,
+    differ_in_part_alone,
+    is_container,
+    is_part_or_unlabelled,
+    parts_of_names,
+    same_words,
+)
 from lensmith.errors import DataError
 
 Inside = tuple[str, ...]
@@ -24,6 +31,7 @@ Inside = tuple[str, ...]
 
 _NO_CLASS = "in no class folder"
 _BESIDE = "in a folder beside train, val and test"
+_UNLABELLED = "unlabelled by the name of its folder"
 
 
 @dataclass
@@ -83,6 +91,11 @@ class _Top:
         """Names of the folders in it that hold images, as class names that are compared without case."""
         return frozenset(canonical_label(inside[0]).lower() for _, inside in self.files if len(inside) > 1)
 
+    @property
+    def parts(self) -> dict[str, Part]:
+        """Name → part, for the folders in it that have the name of a part."""
+        return parts_of_names({inside[0] for _, inside in self.files if len(inside) > 1})
+
 
 def arrange(paths: Iterable[str], root: Path, layout: Layout = "auto") -> Arrangement:
     """Give each image file of a folder its class folder and its part.
@@ -107,8 +120,13 @@ def arrange(paths: Iterable[str], root: Path, layout: Layout = "auto") -> Arrang
         _read_class_parts(tops, done)
     elif layout == "parts" or (layout == "auto" and _are_parts(tops, parts, lambda: _ask(tops, parts, root))):
         _read_parts(tops, parts, done)
+    elif layout == "auto" and len(tops) > 1 and any(len(set(top.parts.values())) > 1 for top in tops):
+        raise _ask(tops, parts, root)  # cat/train, cat/test, and dog without parts
     else:
-        done.rows += [(path, inside[0], None) for path, inside in split if len(inside) > 1]
+        unlabelled = [top for top in tops if layout == "auto" and top.is_flat and is_part_or_unlabelled(top.name)]
+        if unlabelled and len(tops) - len(unlabelled) < 2:
+            raise _ask(tops, parts, root)
+        _read_classes(tops, {top.name for top in unlabelled}, done)
     return done
 
 
@@ -145,9 +163,24 @@ def _classes_hold_parts(tops: Sequence[_Top]) -> bool:
 
 
 def _read_class_parts(tops: Sequence[_Top], done: Arrangement) -> None:
-    parts = parts_of_names({inside[0] for top in tops for _, inside in top.files})
-    done.rows += [(path, top.name, parts.get(inside[0])) for top in tops for path, inside in top.files]
-    done.notes.append(f"Read as classes that hold parts: {_mapped(parts)}.")
+    common = parts_of_names({inside[0] for top in tops for _, inside in top.files})
+    mapped: dict[str, Part] = {}
+    for top in tops:
+        parts = top.parts | common  # names such as eval depend on the others; cat_train stands for train within cat
+        done.rows += [(path, top.name, parts[inside[0]]) for path, inside in top.files]
+        mapped |= {inside[0]: parts[inside[0]] for _, inside in top.files}
+    done.notes.append(f"Read as classes that hold parts: {_mapped(mapped)}.")
+
+
+def _read_classes(tops: Sequence[_Top], unlabelled: set[str], done: Arrangement) -> None:
+    for top in tops:
+        if top.name in unlabelled:
+            done.aside += [(path, _UNLABELLED) for path, _ in top.files]
+            done.warnings.append(
+                f"{_left_out(top)}: they are unlabelled by its name. --layout classes makes a class of it."
+            )
+        else:
+            done.rows += [(path, top.name, None) for path, _ in top.files]
 
 
 def _are_parts(tops: Sequence[_Top], parts: dict[str, Part], ask: Callable[[], DataError]) -> bool:
@@ -162,6 +195,8 @@ def _are_parts(tops: Sequence[_Top], parts: dict[str, Part], ask: Callable[[], D
     if not deep:
         certain = not others or any(is_part_or_unlabelled(top.name) for top in tops)
         if known and certain and len(set(parts.values())) > 1:
+            raise ask()
+        if differ_in_part_alone(top.name for top in tops):  # cats_train, cats_test, dogs_train, dogs_test
             raise ask()
         beside = len(tops) > 1 and any(is_container(top.name) and len(top.children) > 1 for top in others)
         if _hold_the_same(others) or beside:  # images/cat, images/dog, and meta beside them
@@ -195,7 +230,8 @@ def _hold_the_same(tops: Sequence[_Top]) -> bool:
         return common >= max(2, len(shared) / 2) or 2 * common >= len(top.children)
 
     alike = [top for top in deep if is_alike(top)]
-    return len(alike) > 1 and 2 * len(alike) >= len(tops) and any(len(top.children) > 1 for top in alike)
+    several = len(shared) > 1 or any(len(top.children) > 1 for top in alike)
+    return several and len(alike) > 1 and 2 * len(alike) >= len(tops)
 
 
 def _read_parts(tops: Sequence[_Top], parts: dict[str, Part], done: Arrangement) -> None:
@@ -230,10 +266,12 @@ def _ask(tops: Sequence[_Top], parts: dict[str, Part], root: Path) -> DataError:
     as_parts = [f"{top.name!r} ({parts.get(top.name, 'no part by its name')})" for top in tops]
     classes = sorted({inside[0] for top in tops for _, inside in top.files if len(inside) > 1})
     holding = f"hold the classes {listed(map(repr, classes))}" if classes else "hold images without a class"
+    grouping = sorted({name for top in tops for name in top.parts})
+    inner = f", in which {listed(map(repr, grouping))} only group images" if grouping else ""
     return DataError(
         f"Folders of classes, or of parts that hold the classes, were expected in {root}.",
         f"Both readings make sense: the parts {listed(as_parts)} {holding}, "
-        f"or the classes are {listed(_quoted(tops))}.",
+        f"or the classes are {listed(_quoted(tops))}{inner}.",
         "Decide with --layout parts or --layout classes (layout in Python and in a pipeline's file).",
     )
 

@@ -6,6 +6,7 @@ that its sibling folders share (`flowers_train`, `flowers_test`). So `train_stat
 
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Literal
 
@@ -23,7 +24,9 @@ _PART_OF_WORD: dict[str, Part] = {word: part for part, words in _WORDS.items() f
 _EVALUATION = {"eval", "evaluation", "evaluate", "evaluating"}
 """Words for test images, or for validation images where another folder has the test images."""
 
-_UNLABELLED = frozenset({"unlabeled", "unlabelled", "unsup", "unsupervised", "ungelabelt"})
+_UNLABELLED = frozenset(
+    {"unlabeled", "unlabelled", "unsup", "unsupervised", "ungelabelt", "nolabel", "nolabels", "withoutlabel"}
+)
 _CONTAINERS = frozenset({"images", "image", "imgs", "img", "data", "dataset", "datasets", "photos", "pictures", "pics"})
 _SAYS_NOTHING = frozenset(
     {
@@ -65,10 +68,19 @@ def same_words(one: str, other: str) -> bool:
     return _words(one) == _words(other) != []
 
 
+def differ_in_part_alone(names: Iterable[str]) -> bool:
+    """Whether two of the names say the same but for the part: `cats_train` and `cats_test`."""
+    parts = defaultdict(set)
+    for words in map(_words, names):
+        others = frozenset(word for word in words if not _meaning(word) and word not in _SAYS_NOTHING)
+        parts[others].add(frozenset(filter(None, map(_meaning, words))))
+    return any(others and len(found - {frozenset()}) > 1 for others, found in parts.items())
+
+
 def is_part_or_unlabelled(name: str) -> bool:
     """Whether a name that no class is likely to have stands for a part (`test_images`), or for unlabelled images."""
     words = _words(name)
-    return not _UNLABELLED.isdisjoint(words) or (len(words) > 1 and name in parts_of_names([name]))
+    return not _UNLABELLED.isdisjoint({*words, "".join(words)}) or (len(words) > 1 and name in parts_of_names([name]))
 
 
 def is_container(name: str) -> bool:

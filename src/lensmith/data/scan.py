@@ -22,7 +22,7 @@ from pathlib import Path
 from lensmith.config.values import Layout
 from lensmith.core.files import stat_stamp
 from lensmith.core.junk import describe_junk, junk_name
-from lensmith.core.labels import canonical_label, distinguished, require_distinct
+from lensmith.core.labels import canonical_label, distinguished, is_missing_value, require_distinct
 from lensmith.core.text import listed
 from lensmith.data.files import Unused, image_files, is_folder, relative, root_of_table
 from lensmith.data.layout import arrange
@@ -247,20 +247,22 @@ def _build(root: Path, source: Path, rows: Sequence[_Row], aside: Sequence[tuple
         f"These {what} are one class, {label!r}: {distinguished(names)}."
         for label, names in sorted(typed.items()) if len(names) > 1
     ]  # fmt: skip
+    if missing := [label for label in labels if is_missing_value(label)]:
+        merged.append(
+            f"Classes that are called as programs write a missing value: {listed(missing)}. If their images have no "
+            "label, leave them out."
+        )
     changed = sorted(next(iter(names)) for label, names in typed.items() if len(names) == 1 and label not in names)
-    notes = [
-        f"Class names are used without invisible characters, and in one Unicode form: {listed(map(ascii, changed))}."
-    ]
-    return ImageSet(
-        root, labels, samples, tuple(sorted([*aside, *blank])), tuple(notes if changed else ()), tuple(merged)
-    )
+    note = f"Class names are used without invisible characters, and in one Unicode form: {listed(map(ascii, changed))}."
+    return ImageSet(root, labels, samples, tuple(sorted([*aside, *blank])), (note,) if changed else (), tuple(merged))
 
 
 def _require_classes(found: ImageSet, source: Path) -> None:
     if not found.samples:
+        left_out = _describe_left_out(found)
         raise DataError(
             f"Labelled images (DIR/CLASS/*.jpg, or a CSV of path,label) were expected in {source}.",
-            _describe_unusable(found),
+            f"There is no image that can be used. {left_out}" if left_out else "It is empty.",
             f"Put each class into a folder of its own; image files end in {', '.join(sorted(SUFFIXES))}.",
         )
     if len(found.labels) < 2:
@@ -268,16 +270,23 @@ def _require_classes(found: ImageSet, source: Path) -> None:
         if inner := _inner_folder(found):
             remedy = f"Its folders look like classes: give {inner} instead."
         raise DataError(
-            f"At least two classes were expected in {source}.", f"There is one, {found.labels[0]!r}.", remedy
+            f"At least two classes were expected in {source}.",
+            f"There is one, {found.labels[0]!r}. {_describe_left_out(found)}".strip(),
+            remedy,
         )
 
 
-def _describe_unusable(found: ImageSet) -> str:
-    if not found.set_aside:
-        return "It is empty."
-    reasons = Counter(reason.partition(" (line")[0] for _, reason in found.set_aside)
-    commonest = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common(3))
-    return f"It holds no image that can be used, and {len(found.set_aside)} other files ({commonest})."
+def _describe_left_out(found: ImageSet) -> str:
+    """Sentences on the files that are not used, with the commonest reasons and a file of each; empty if all are."""
+    counts: Counter[str] = Counter()
+    example: dict[str, str] = {}
+    for path, reason in found.set_aside:
+        plain = reason.partition(" (line")[0]
+        counts[plain] += 1
+        example.setdefault(plain, path)
+    commonest = listed((f"{count:,} {reason}: {example[reason]}" for reason, count in counts.most_common(3)), 3, "; ")
+    sentences = [f"Files that cannot be used: {len(found.set_aside):,} ({commonest})."] if counts else []
+    return " ".join([*sentences, *_junk_notes(Counter(dict(found.junk)))])
 
 
 def _inner_folder(found: ImageSet) -> Path | None:

@@ -148,7 +148,7 @@ def rank(path: str, seed: int) -> bytes:
 
 def _split_if_needed(images: ImageSet, ratio: Ratio, seed: int) -> ImageSet:
     """Split a set that has no split (or only training images); take missing validation images from the training."""
-    if len(images.parts) > 1:
+    if "train" in images.parts[:-1]:
         images = without_leaks(images)
     existing = images.parts
     if not existing or existing == ("train",):

@@ -7,9 +7,10 @@ set aside with its number.
 import csv
 import io
 import os
+import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def read_table(file: Path, root: Path) -> Table:
     lines = list(_read_lines(file, root, table))
     versions = defaultdict(set)
     for line in lines:
-        versions[line.path].add((canonical_label(line.label), line.split))
+        versions[line.path].add((canonical_label(line.label), line.split.lower()))
     parts = parts_of_names({line.split for line in lines if line.split})
     split_used = any(line.split for line in lines)
     seen = set()
@@ -125,17 +126,14 @@ def _read_lines(file: Path, root: Path, table: Table) -> Iterator[_Line]:
         text = _decoded(file.read_bytes())
         delimiter, names = _header(file, text)
         columns = _columns(file, names, text.partition("\n")[0].strip())
-        plain = [column for column in columns if names[columns[column]] != column]
-        if plain or delimiter != ",":
-            used = listed(f"{names[columns[column]]} as {column}" for column in columns)
-            table.notes.append(f"Columns of the table: {used}.")
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-        next(reader)
-        for row in reader:
-            if any(cell.strip() for cell in row):
-                path, label, split = (_cell(row, columns.get(column)) for column in COLUMNS)
-                surplus = any(cell.strip() for cell in row[len(names) :])
-                yield _Line(reader.line_num, _path(root, path), label, split.strip().lower(), surplus)
+        rows = [(number, row) for number, row in _rows(text, delimiter) if any(cell.strip() for cell in row)][1:]
+        if "split" not in columns:
+            columns |= _column_of_parts(file, names, columns.values(), [row for _, row in rows])
+        table.notes += _columns_note(names, columns, delimiter)
+        for number, row in rows:
+            path, label, split = (_cell(row, columns.get(column)) for column in COLUMNS)
+            surplus = any(cell.strip() for cell in row[len(names) :])
+            yield _Line(number, _path(root, path), label, split.strip(), surplus)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = "it is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
         raise DataError(
@@ -143,6 +141,14 @@ def _read_lines(file: Path, root: Path, table: Table) -> Iterator[_Line]:
             f"The file cannot be read as one ({reason}).",
             "Save the table as CSV in UTF-8, or give a folder; an archive must be unpacked first.",
         ) from error
+
+
+def _rows(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Number and cells of each line; a quote may follow a blank, as in `"1.jpg", "cat"`."""
+    is_blank_before_quote = re.search(rf'{re.escape(delimiter)} +"', text) is not None
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=is_blank_before_quote)
+    for row in reader:
+        yield reader.line_num, row
 
 
 def _decoded(content: bytes) -> str:
@@ -156,7 +162,7 @@ def _header(file: Path, text: str) -> tuple[str, list[str]]:
     known = {name for names in COLUMNS.values() for name in names}
 
     def columns(delimiter: str) -> list[str]:
-        first: list[str] = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+        _, first = next(_rows(text, delimiter), (0, []))
         return [canonical_label(column).lower() for column in first]
 
     found = [(delimiter, columns(delimiter)) for delimiter in ",;\t|"]
@@ -192,6 +198,37 @@ def _columns(file: Path, names: Sequence[str], first_line: str) -> dict[str, int
             "Name the columns in the first line, as path,label.",
         )
     return found
+
+
+def _column_of_parts(
+    file: Path, names: Sequence[str], used: Collection[int], rows: Sequence[Sequence[str]]
+) -> dict[str, int]:
+    """The column that has nothing but the names of parts, of which there are several, whatever it is called.
+
+    Raises:
+        DataError: there are several such columns.
+    """
+    found = []
+    for index in set(range(len(names))) - set(used):
+        values = {_cell(row, index).strip() for row in rows} - {""}
+        parts = parts_of_names(values)
+        if parts.keys() == values and len(set(parts.values())) > 1:
+            found.append(index)
+    if len(found) > 1:
+        raise DataError(
+            f"One column of parts at most was expected in {file}.",
+            f"Several of its columns can be the split: {listed(names[index] for index in found)}.",
+            "Name the one that is meant 'split'.",
+        )
+    return {"split": found[0]} if found else {}
+
+
+def _columns_note(names: Sequence[str], columns: dict[str, int], delimiter: str) -> Iterator[str]:
+    """A note on how columns are read, where not all are used under their own names."""
+    unused = [name for index, name in enumerate(names) if name and index not in columns.values()]
+    if unused or delimiter != "," or any(names[index] != meaning for meaning, index in columns.items()):
+        used = listed(f"{names[index]} as {meaning}" for meaning, index in columns.items())
+        yield f"Columns of the table: {used}{f'; not used: {listed(unused)}' if unused else ''}."
 
 
 def _cell(row: Sequence[str], column: int | None) -> str:
