@@ -299,6 +299,9 @@ def test_each_file_in_a_folder_whose_name_is_not_utf8_is_named(tmp_path: Path) -
         pytest.skip("this file system takes UTF-8 names only")
     reason = "the name of its folder is not UTF-8"
     assert reasons(tmp_path) == {r"\udcff/1.jpg": reason, r"\udcff/more/2.jpg": reason}
+    assert [warning.rpartition(": ")[2] for warning in scan(tmp_path).warnings] == [
+        r"2 (\udcff/1.jpg, \udcff/more/2.jpg)."
+    ]
 
 
 def test_folders_without_an_image_are_named_since_they_are_no_classes(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lensmith.core.junk import count_junk
+from lensmith.core.text import listed
 from lensmith.errors import DataError
 from lensmith.imaging.formats import (
     HEAD_BYTES,
@@ -23,6 +24,8 @@ from lensmith.imaging.formats import (
 SetAside = list[tuple[str, str]]
 """Path relative to the root, and reason, of each file that cannot be used."""
 
+_NOT_UTF8 = "is not UTF-8"
+
 
 @dataclass
 class Unused:
@@ -35,6 +38,12 @@ class Unused:
 
     aside: SetAside = field(default_factory=list)
     junk: Counter[str] = field(default_factory=Counter)
+
+    def warnings(self) -> list[str]:
+        """A warning that counts the files whose names are not UTF-8, or whose folders' are; none without such."""
+        paths = [path for path, reason in self.aside if reason.endswith(_NOT_UTF8)]
+        what = "Files that are left out, since their name or that of their folder is not UTF-8"
+        return [f"{what}: {len(paths):,} ({listed(paths, 3)})."] if paths else []
 
 
 def image_files(root: Path, folder: Path, unused: Unused, above: frozenset[str] = frozenset()) -> Iterator[Path]:
@@ -80,9 +89,9 @@ def is_folder(entry: Path) -> bool:
 def _files_of_unusable_name(root: Path, entry: Path, folder_here: bool) -> SetAside:
     """A file whose name is not UTF-8, or each file of such a folder, with the reason."""
     if not folder_here:
-        return [(relative(entry, root), "its name is not UTF-8")]
+        return [(relative(entry, root), f"its name {_NOT_UTF8}")]
     files = [Path(base, name) for base, _, names in os.walk(entry) for name in sorted(names)]
-    return [(relative(file, root), "the name of its folder is not UTF-8") for file in files]
+    return [(relative(file, root), f"the name of its folder {_NOT_UTF8}") for file in files]
 
 
 def unusable_reason(file: Path, any_suffix: bool = False) -> str | None:

@@ -24,7 +24,7 @@ from lensmith.core.files import stat_stamp
 from lensmith.core.junk import describe_junk, junk_name
 from lensmith.core.labels import canonical_label, distinguished, is_missing_value, require_distinct
 from lensmith.core.text import listed
-from lensmith.data.files import Unused, image_files, is_folder, relative, root_of_table
+from lensmith.data.files import Unused, image_files, is_folder, printable, relative, root_of_table
 from lensmith.data.layout import arrange
 from lensmith.data.part_names import Part
 from lensmith.data.table import read_table
@@ -175,7 +175,8 @@ def _read_folders(root: Path, layout: Layout) -> ImageSet:
     images = _build(root, root, found.rows, [*unused.aside, *found.aside], "folders")
     notes = (*images.notes, *found.notes, *_junk_notes(unused.junk))
     used = {path for path, _, _ in found.rows} | {path for path, _ in found.aside}
-    warnings = (*found.warnings, *images.warnings, *_empty_folder_warnings(root, used, bool(images.parts)))
+    empty = _empty_folder_warnings(root, used, bool(images.parts))
+    warnings = (*found.warnings, *images.warnings, *empty, *unused.warnings())
     return replace(images, notes=notes, warnings=warnings, junk=tuple(sorted(unused.junk.items())))
 
 
@@ -186,9 +187,9 @@ def _empty_folder_warnings(root: Path, used: set[str], has_parts: bool) -> list[
     empty = []
     for folder in (root, *(root / name for name in sorted(classes_in))):
         for entry in sorted(folder.iterdir()):
-            if is_folder(entry) and junk_name(entry, is_folder=True) is None:
-                name = relative(entry, root)
-                empty += [name] if name not in holding else []
+            name = relative(entry, root)
+            if is_folder(entry) and name not in holding and junk_name(entry, is_folder=True) is None:
+                empty += [name] if printable(entry.name) == entry.name else []
     return [f"Folders without an image file, which are no classes: {listed(empty)}."] if empty else []
 
 
@@ -277,7 +278,7 @@ def _require_classes(found: ImageSet, source: Path) -> None:
 
 
 def _describe_left_out(found: ImageSet) -> str:
-    """Sentences on the files that are not used, with the commonest reasons and a file of each; empty if all are."""
+    """Sentences on what is not used, with the commonest reasons and a file of each, or was merged; may be empty."""
     counts: Counter[str] = Counter()
     example: dict[str, str] = {}
     for path, reason in found.set_aside:
@@ -286,7 +287,7 @@ def _describe_left_out(found: ImageSet) -> str:
         example.setdefault(plain, path)
     commonest = listed((f"{count:,} {reason}: {example[reason]}" for reason, count in counts.most_common(3)), 3, "; ")
     sentences = [f"Files that cannot be used: {len(found.set_aside):,} ({commonest})."] if counts else []
-    return " ".join([*sentences, *_junk_notes(Counter(dict(found.junk)))])
+    return " ".join([*sentences, *found.warnings, *_junk_notes(Counter(dict(found.junk)))])
 
 
 def _inner_folder(found: ImageSet) -> Path | None:

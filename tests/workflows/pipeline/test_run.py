@@ -330,7 +330,7 @@ def test_bad_data_stops_it_before_training(
     assert allowed.error is None
     notes = allowed.stages[1].values["notes"]
     assert any("left out: 1 (test/red/leak.png is train/red/red-000.png)" in note for note in notes)
-    assert allowed.stages[1].values["counts"]["test"] == 12
+    assert allowed.stages[1].values["counts"]["test"] == 30
 
 
 def test_images_without_a_test_part_are_taken_and_it_is_said_what_is_evaluated(
