@@ -108,11 +108,9 @@ def _alike() -> Iterator[Scenario]:
     yield equal("bad hours for both, 10 %", Model(0.005, work_ms=30, wait_ms=15), bursts=4)
     yield equal("all answers labelled, 60 % right, 50 %", Model(accuracy=0.6), share=50, feedback=1.0)
     yield equal("shadow mode, 10 %", Model(0.002, skewed(10)), shadow=True)
-    before, after = np.array(skewed(10)), np.array(skewed(10))
-    after[0] -= 0.04
-    after[1:5] += 0.01
-    old, new = Model(0.01, tuple(before), accuracy=0.85), Model(0.002, tuple(after), work_ms=15, accuracy=0.92)
-    yield Scenario("a better challenger, 50 %", old, new, share=50)
+    old = Model(0.01, (0.64, 0.20, 0.16), accuracy=0.85)
+    new = Model(0.002, (0.64, 0.26, 0.10), work_ms=15, accuracy=0.92)
+    yield Scenario("a better challenger, 75 %", old, new, share=75)
 
 
 def _wrong() -> Iterator[Scenario]:
@@ -179,15 +177,15 @@ class Side:
     def at(self, index: int) -> ModelCounts:
         """What had been counted then."""
         return ModelCounts(
-            self.answered[index],
-            self.failed[index],
-            self.latency[index // EVERY],
-            self.work[index // EVERY],
-            self.classes[index],
-            self.right[index],
-            self.wrong[index],
-            self.compared[index],
-            self.agreed[index],
+            answered=self.answered[index],
+            failed=self.failed[index],
+            latency=self.latency[index // EVERY],
+            work=self.work[index // EVERY],
+            classes=self.classes[index],
+            right=self.right[index],
+            wrong=self.wrong[index],
+            compared=self.compared[index],
+            agreed=self.agreed[index],
         )
 
 

@@ -200,7 +200,7 @@ def test_counts_of_a_replica_that_vanish_restart_the_windows() -> None:
 
 def test_a_batch_of_one_class_counts_as_one_image() -> None:
     # 30 requests with 64 images each: half of these show one thing, and so did a third of the champion's.
-    images = Counter({0: 960, 1: 480, 2: 480})
+    images = Counter({0: 1200, 1: 360, 2: 360})
     batches = counts(500, failed=470, classes=images)
     assert assess(counts(400), batches, times=1).guards["classes"].state != "over"
     assert assess(counts(400), counts(1920, classes=images), times=1).guards["classes"].state == "over"

@@ -24,6 +24,7 @@ from lensmith.rollout.latency_guard import (
 from lensmith.rollout.metrics import ModelCounts, quantile_ms
 from lensmith.rollout.sequential_tests import (
     largest_difference,
+    least_shift,
     log_evidence,
     log_evidence_of_shift,
     lower_bound,
@@ -142,10 +143,10 @@ class RolloutGuards:
         moved = shift(first, second)
         summary = f"{moved:.1%} of answers would have to change class for both distributions to be the same"
         # Most assessments end here; small differences need no evidence, since every better model makes some.
-        if moved <= CLASS_SHIFT:
+        if least_shift(first, second) <= CLASS_SHIFT:
             return GuardResult("fine", f"{summary}.")
         evidence = log_evidence_of_shift(first, second)
-        excess = f", more than {CLASS_SHIFT:.0%}, and chance does not explain it"
+        excess = f", certainly more than {CLASS_SHIFT:.0%}, and chance does not explain it"
         return _by_evidence(evidence, ALPHA_CLASSES, summary, excess, "; so far chance may explain it")
 
     def _feedback(self, champion: ModelCounts, challenger: ModelCounts) -> GuardResult:

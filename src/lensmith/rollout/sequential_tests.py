@@ -113,6 +113,25 @@ def shift(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     return max(0.0, float(np.abs(first / n - second / m).sum() / 2 - by_chance))
 
 
+def least_shift(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Lower end of the 95 % interval of the class shift, 0..1.
+
+    The shift is the difference of two shares, those of the classes that the first model names more often, and scatters
+    as they do (Agresti & Caffo 2000: with one more hit and one more miss of each).
+
+    Args:
+        first: float64 (C,), the first model's answers by class.
+        second: float64 (C,), the second model's answers by class.
+    """
+    n, m = first.sum(), second.sum()
+    if n == 0 or m == 0:
+        return 0.0
+    more = first / n > second / m
+    share, other = (first[more].sum() + 1) / (n + 2), (second[more].sum() + 1) / (m + 2)
+    deviation = math.sqrt(share * (1 - share) / n + other * (1 - other) / m)
+    return max(0.0, shift(first, second) - 1.96 * deviation)
+
+
 def largest_difference(hits: int, trials: int, other_hits: int, other_trials: int) -> float:
     """Upper end of the 95 % interval of the difference of two shares, from their Wilson intervals (Newcombe 1998)."""
     if trials == 0 or other_trials == 0:
