@@ -32,9 +32,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # A thousand small trainings start no side process; tests of tracking say where they track.
 os.environ.setdefault("LENSMITH_TRAIN_TRACKING", "none")
 
-# Examples of a property take as long as they take on a busy machine.
-hypothesis.settings.register_profile("without deadline", hypothesis.settings(), deadline=None)
-hypothesis.settings.load_profile("without deadline")
+# Examples of a property take as long as they take on a busy machine, and so many of them are drawn anew in each run.
+hypothesis.settings.register_profile("quick", max_examples=40, deadline=None)
+hypothesis.settings.load_profile("quick")
 
 # A shell ignores SIGINT for what it starts in the background, as `nohup` does SIGHUP, and programs inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lensmith.config import SplitSettings
@@ -54,7 +54,6 @@ def test_each_class_is_divided_to_within_one_image_of_the_ratio(counts: list[int
         assert "val" in row or count == 1 or ratio[1] < ratio[2] or ratio[1] == 0
 
 
-@settings(max_examples=50)
 @given(sizes, ratios, seeds)
 def test_neither_the_order_of_the_files_nor_another_class_moves_an_image(
     counts: list[int], ratio: Ratio, seed: int

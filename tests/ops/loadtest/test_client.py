@@ -25,8 +25,8 @@ def test_a_stall_of_the_server_is_seen_by_all_who_came_in_it_and_of_waiting_clie
 ) -> None:
     seen, p99 = {}, {}
     for kind, load in {
-        "closed": LoadProfile(duration_s=2.0, clients=1),
-        "open": LoadProfile(duration_s=2.0, rate=150, arrivals="constant"),
+        "closed": LoadProfile(duration_s=0.8, clients=1),
+        "open": LoadProfile(duration_s=0.8, rate=150, arrivals="constant"),
     }.items():
         server = server_of(lambda number: answer(stall_s=0.3 if number == 20 else 0.0, wait_s=0.001))
         record = send_load(*requests_to(server.url), load)
@@ -142,7 +142,7 @@ def test_one_request_is_one(server_of: Any, answer: Any) -> None:
 
 def test_the_warm_up_is_not_counted(server_of: Any, answer: Any) -> None:
     server = server_of(lambda number: answer(status=500 if number <= 5 else 200, wait_s=0.01))
-    load = LoadProfile(duration_s=0.3, warmup_s=1.0, clients=1)
+    load = LoadProfile(duration_s=0.3, warmup_s=0.4, clients=1)
     found = summarize(send_load(*requests_to(server.url), load), load, server.url, 200.0)
     assert set(found.by_status) == {"200"}
     assert found.seconds == pytest.approx(0.3, abs=0.01)

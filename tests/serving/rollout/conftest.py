@@ -16,6 +16,7 @@ from lensmith.rollout.sidecar_channel import SidecarChannel
 from lensmith.rollout.state import CanaryRelease, DesiredState
 from lensmith.serving.app import create_app
 from lensmith.serving.execution.model_manager import ModelManager
+from lensmith.serving.rollout import controller
 
 
 @dataclass
@@ -44,8 +45,11 @@ class FollowingService:
 
 
 @pytest.fixture
-def follow(colour_bundle: Bundle, tmp_path: Path) -> Iterator[Callable[..., FollowingService]]:
+def follow(
+    colour_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., FollowingService]]:
     """`follow(**settings)`: a service for version 3 of `flowers`, which is the bundle of the colours."""
+    monkeypatch.setattr(controller, "POLL_S", 0.02)
     with ExitStack() as stack:
 
         def start(**settings: Any) -> FollowingService:
