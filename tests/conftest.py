@@ -101,6 +101,7 @@ _QUICK = {
 def _no_threads_for_gradients() -> None:
     """Forks must have none. Autograd starts one a device when first used, and an export makes it believe in eight."""
     if torch := sys.modules.get("torch"):  # imported with the tests that need it
+        torch.set_num_threads(1)  # as `_one_thread`
         torch.ones(1, requires_grad=True).backward()
 
 

@@ -10,6 +10,7 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -52,8 +53,8 @@ class Settings(BaseModel):
         values = {**known.data, str(known.field_name): value}
         found = []
         for message, contradicts in cls.contradictions.items():
-            names = inspect.signature(contradicts).parameters
-            checked = known.field_name in names and names.keys() <= values.keys()
+            names = _parameters(contradicts)
+            checked = known.field_name in names and values.keys() >= {*names}
             if checked and contradicts(**{name: values[name] for name in names}):
                 found.append(message)
         if found:
@@ -172,6 +173,11 @@ def refuse_empty(value: Any) -> Any:
     if any(isinstance(text, str) and is_blank(text) for text in texts):
         raise PydanticCustomError("empty", "empty")
     return value
+
+
+@cache
+def _parameters(function: Callable[..., Any]) -> tuple[str, ...]:
+    return tuple(inspect.signature(function).parameters)
 
 
 def _settings_of_verbs() -> dict[str, list[str]]:
