@@ -124,8 +124,8 @@ def test_a_network_that_is_not_the_one_that_the_run_reported_of_leaves_nothing(
     with pytest.raises(ParityError, match="as the run reported of its best epoch"):
         export(settings, quick=True)
     assert not (tmp_path / "bundle").exists()
-    accepted = export(settings.model_copy(update={"max_accuracy_drop": 100.0}), quick=True)
     if harm is another_head:  # what is lost is lost against the run, not against the harmed network
+        accepted = export(settings.model_copy(update={"max_accuracy_drop": 100.0}), quick=True)
         assert accepted.manifest.engines[0].drop == pytest.approx(100 * (1 - accepted.evaluation.metrics.accuracy))
 
 

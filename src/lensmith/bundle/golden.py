@@ -62,3 +62,20 @@ class Golden:
         else:
             return golden
         raise BundleError(f"Golden samples of this bundle were expected in {path}.", f"{problem}.", REMEDY)
+
+    def problem(self, name: str, answered: npt.NDArray[np.float32], tolerance: float) -> str:
+        """What is wrong with an engine's answers to the images; empty where they are those of the export.
+
+        Args:
+            name: name of the engine's record.
+            answered: its answers, float32; right ones have the shape (N, C) and are probabilities.
+            tolerance: largest allowed difference of a probability.
+        """
+        expected = self.others.get(name, self.probabilities)
+        if answered.shape != expected.shape:
+            return f"it answered with shape {answered.shape} instead of {expected.shape}"
+        if not np.isfinite(answered).all():
+            return "it answered with values that are not numbers"
+        difference = float(np.abs(answered - expected).max())
+        allowed = f"a probability differs by {difference:.2g}, and {tolerance:.2g} is allowed"
+        return "" if difference <= tolerance else allowed

@@ -280,7 +280,6 @@ def lacks(record: EngineRecord) -> str:
 
 def _verify_golden(bundle: Bundle, record: EngineRecord, engine: Engine) -> None:
     golden = bundle.golden()
-    expected = golden.others.get(record.name, golden.probabilities)
     try:
         batch = np.stack([preprocess(image, bundle.manifest.preprocessing) for image in golden.images])
     except ImageError as error:  # floats of before bundles had value ranges
@@ -289,19 +288,9 @@ def _verify_golden(bundle: Bundle, record: EngineRecord, engine: Engine) -> None
             error.arrived,
             "Train and export it anew with this lensmith; which value is white is decided in the training.",
         ) from error
-    answered = engine.run(batch)
-    expected_shape = (len(golden.images), len(bundle.labels))
-    if answered.shape != expected_shape:
-        problem = f"it answered with shape {answered.shape} instead of {expected_shape}"
-    elif not np.isfinite(answered).all():
-        problem = "it answered with values that are not numbers"
-    else:
-        difference = float(np.abs(answered - expected).max())
-        if difference <= record.golden_tolerance:
-            return
-        problem = f"a probability differs by {difference:.2g}, and {record.golden_tolerance:.2g} is allowed"
-    raise BundleError(
-        f"The bundle {bundle.path} was expected to answer its golden samples as it did when exported.",
-        f"With {record.engine} {record.precision} {problem}.",
-        "Export the run again on this machine, or name another engine.",
-    )
+    if problem := golden.problem(record.name, engine.run(batch), record.golden_tolerance):
+        raise BundleError(
+            f"The bundle {bundle.path} was expected to answer its golden samples as it did when exported.",
+            f"With {record.engine} {record.precision} {problem}.",
+            "Export the run again on this machine, or name another engine.",
+        )

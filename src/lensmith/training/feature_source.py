@@ -16,14 +16,8 @@ from lensmith.training.dataloading.decode_cache import DecodedPictures
 from lensmith.training.dataloading.sampler import EpochSampler
 from lensmith.training.feature_cache.backends import available_backends, in_full_precision
 from lensmith.training.feature_cache.exactness import PROBE_BYTES, PROBE_ROWS, ROUNDING, Exactness, rounding_share
-from lensmith.training.feature_cache.features import (
-    FeatureBatches,
-    FeatureExtractor,
-    Features,
-    NoFeaturesError,
-    TooLargeForHalfError,
-    View,
-)
+from lensmith.training.feature_cache.feature_batches import FeatureBatches, Features
+from lensmith.training.feature_cache.features import FeatureExtractor, NoFeaturesError, TooLargeForHalfError, View
 from lensmith.training.feature_cache.split_model import SplitPoint, find_split_point
 from lensmith.training.schedule import Phase
 from lensmith.training.validate import compute_outputs

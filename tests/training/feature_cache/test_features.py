@@ -18,7 +18,8 @@ from lensmith.data.split import prepare
 from lensmith.imaging.preprocessing import preprocess
 from lensmith.training.dataloading import augment
 from lensmith.training.feature_cache import backends, features, split_model
-from lensmith.training.feature_cache.features import FeatureExtractor, Features, NoFeaturesError, View
+from lensmith.training.feature_cache.feature_batches import Features
+from lensmith.training.feature_cache.features import FeatureExtractor, NoFeaturesError, View
 from lensmith.training.models import backbone
 from lensmith.training.models.backbone import Network
 

@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 
 from lensmith.config import TrainSettings
 from lensmith.evaluation.confidence import supported_confidence
-from lensmith.training.feature_cache.features import Features
+from lensmith.training.feature_cache.feature_batches import Features
 from lensmith.training.linear_probe.fit import SHARPNESS, copy_head, fit_linear_probe, nearest_mean
 from lensmith.training.linear_probe.lbfgs import STRENGTHS, FeatureTable, LinearHead, fit_lbfgs
 from lensmith.training.loss import Classification

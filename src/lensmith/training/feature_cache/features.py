@@ -27,10 +27,11 @@ from lensmith.core.threads import map_in_order
 from lensmith.core.version import installed_versions
 from lensmith.data.scan import ImageSet, Sample, identity
 from lensmith.imaging.preprocessing import Preprocessing
-from lensmith.training.dataloading.augment import FACTORS, Augment
-from lensmith.training.dataloading.dataset import Batch, ImageDataset
-from lensmith.training.dataloading.sampler import EpochSampler, Item
+from lensmith.training.dataloading.augment import Augment
+from lensmith.training.dataloading.dataset import ImageDataset
+from lensmith.training.dataloading.sampler import Item
 from lensmith.training.feature_cache.backends import BATCH, Backend, FrozenTrunk, in_full_precision, parallel_batches
+from lensmith.training.feature_cache.feature_batches import Features
 from lensmith.training.feature_cache.split_model import SplitPoint
 from lensmith.training.microbatch import memory
 from lensmith.training.models.backbone import evaluating
@@ -83,24 +84,6 @@ class View:
             "strength": repr(replace(self.augment, alter=None)),
             "pipeline": hashlib.sha256(file.read_bytes()).hexdigest() if file else None,
         }
-
-
-@dataclass(frozen=True)
-class Features:
-    """Features of samples in one view.
-
-    Attributes:
-        values: float16 (N, …), or float32 where they are exact; read-only; a row of NaN where the image cannot be read.
-        unreadable: reason by number of such a row.
-    """
-
-    values: np.ndarray[Any, Any]
-    unreadable: dict[int, str]
-
-    def rows(self, numbers: Sequence[int]) -> "Features":
-        """The features of some of the samples."""
-        lost = {place: self.unreadable[row] for place, row in enumerate(numbers) if row in self.unreadable}
-        return Features(self.values[list(numbers)], lost)
 
 
 class FeatureExtractor(ExitStack):
@@ -270,43 +253,3 @@ class FeatureExtractor(ExitStack):
         for row, index in enumerate(batch.indices):
             rows[index - samples.start] = found[row]
         return rows
-
-
-class FeatureBatches:
-    """Features in the order of an epoch, batch by batch, in the place of a data loader of images.
-
-    Args:
-        samples: the samples of the rows.
-        views: features of all samples in each view.
-        order: the order of an epoch.
-    """
-
-    def __init__(self, samples: Sequence[Sample], views: Sequence[Features], order: EpochSampler) -> None:
-        self.samples, self.views, self.order = samples, views, order
-        self.labels = np.array([sample.label for sample in samples], dtype=np.int64)
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return map(self._batch, self.order)
-
-    def _batch(self, items: list[Item]) -> Batch:
-        reasons = [self.views[item.view or 0].unreadable.get(item.sample) for item in items]
-        good = [item for item, reason in zip(items, reasons, strict=True) if reason is None]
-        indices = np.array([item.sample for item in good], dtype=np.int64)
-        seen = np.array([item.view or 0 for item in good])
-        values = self.views[0].values
-        images = np.empty((len(good), *values.shape[1:]), dtype=values.dtype)
-        for view in np.unique(seen):
-            images[seen == view] = self.views[view].values[indices[seen == view]]
-        return Batch(
-            images=torch.from_numpy(images),
-            labels=torch.from_numpy(self.labels[indices]),
-            factors=torch.empty(0, FACTORS),
-            indices=indices.tolist(),
-            unreadable=[
-                (self.samples[item.sample].path, reason)
-                for item, reason in zip(items, reasons, strict=True) if reason is not None
-            ],
-        )  # fmt: skip

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lensmith.config import TrainSettings
 from lensmith.evaluation.confidence import least_temperature
-from lensmith.training.feature_cache.features import Features
+from lensmith.training.feature_cache.feature_batches import Features
 from lensmith.training.linear_probe.lbfgs import FeatureTable, LinearHead, fit_lbfgs
 from lensmith.training.loss import Task
 from lensmith.training.validate import ModelOutputs

@@ -17,7 +17,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from lensmith.training.feature_cache.features import Features
+from lensmith.training.feature_cache.feature_batches import Features
 from lensmith.training.loss import Task
 
 STRENGTHS = tuple(10.0**-power for power in np.arange(0, 5.5, 0.5))
