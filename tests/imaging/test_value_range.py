@@ -55,6 +55,12 @@ def test_the_brightest_picture_decides_and_each_kind_has_its_own_range() -> None
     assert decide([]) == {}
 
 
+def test_a_blank_picture_decides_nothing_beside_others() -> None:
+    assert decide([values(3900), values(65535, 65535), values(4000)]) == {"uint16": (0, 4095)}
+    assert decide([values(7900, 7000), values(0, 0)]) == {"uint16": (7000, 7900)}
+    assert decide([values(1000, 1000), values(4000, 4000)]) == {"uint16": (0, 4095)}  # patches of one value each
+
+
 @pytest.mark.parametrize(
     ("found", "expected"),
     [

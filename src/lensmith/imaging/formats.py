@@ -18,7 +18,7 @@ from PIL import Image
 from lensmith.errors import ImageError
 from lensmith.imaging import tiff
 
-HEAD_BYTES = 64
+HEAD_BYTES = 132
 """Bytes from a file's beginning that tell its format."""
 
 HEIC_EXTRA = "lensmith[heic]"
@@ -104,7 +104,9 @@ _OTHERS = (
     (b"\x89HDF", "HDF5"),
     (b"GRIB", "GRIB"),
     (b"BUFR", "BUFR"),
-    (b"FUJIFILMCCD-RAW", "a camera raw file"),
+    *((mark, "a camera raw file") for mark in (b"FUJIFILMCCD-RAW", b"IIU\0", b"IIRO", b"IIRS", b"MMOR", b"FOVb")),
+    (b"\x93NUMPY", "an array (NumPy)"),
+    (b"SQLite format 3", "a database"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"PK\x03\x04", "a zip archive"),
     (b"\x1a\x45\xdf\xa3", "a video"),
@@ -155,7 +157,11 @@ def describe(encoded: bytes) -> str:
     if form := identify(encoded):
         return f"it is {form.name}"
     if encoded[4:8] == b"ftyp":
-        return "it is a video"
+        return "it is a camera raw file (CR3)" if encoded[8:12] == b"crx " else "it is a video"
+    if encoded[128:132] == b"DICM":
+        return "it is DICOM"
+    if encoded[:4] == b"RIFF":
+        return "it is a video or a sound"
     start = encoded[:HEAD_BYTES].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for mark, name in _OTHERS:
         if encoded.startswith(mark) or start.startswith(mark.lower()):

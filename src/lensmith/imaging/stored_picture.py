@@ -19,6 +19,9 @@ STRIP_PIXELS = 1_000_000
 SENTINELS = (-9999.0, -99999.0, -32767.0, -32768.0)
 """Values by which surveys and scanners mark pixels without one, where no tag names it."""
 
+LEAST_LEVELS = 16
+"""Fewest values beside which another one can be taken for padding."""
+
 HUGE = 1e30
 """Magnitude from which on a float marks a missing value."""
 
@@ -73,6 +76,12 @@ class StoredPicture:
                 "Its colours cannot be read in full here, and do not fill 16 bits.",
                 "Save the picture as an 8-bit JPEG or PNG.",
             )
+        if white < FULL_UINT16[1] and self._is_alpha_of(white):
+            raise ImageError(
+                "Alpha of full 16 bits was expected, as PNG and TIFF define it.",
+                f"This alpha ends where the colours do, at {number(white)} or below: the picture would be invisible.",
+                "Save the picture without alpha, or as an 8-bit PNG.",
+            )
         for top, part in self._strips(high=by_high_byte):
             if by_high_byte:
                 grey = part
@@ -111,6 +120,16 @@ class StoredPicture:
             f"Its values are {kind}, {held}: which of them is white is not stated, and no training image had such.",
             "Save the picture as an 8-bit JPEG or PNG.",
         )
+
+    def _is_alpha_of(self, white: float) -> bool:
+        """Whether the picture has alpha, none of which is above `white`, of whose value the high byte is compared."""
+        if self.stored.channels == 4:
+            highest = self.picture.getchannel("A").getextrema()[1]
+        elif self.stored.channels == 2:
+            highest = max(int(part[..., 1].max()) for _, part in self._strips()) >> 8
+        else:
+            return False
+        return highest <= int(white) >> 8  # type: ignore[operator]
 
     def _strips(self, high: bool = False) -> Iterator[tuple[int, Values]]:
         """The first row and the values of each strip, of shape (H, W) or (H, W, channels)."""
@@ -152,13 +171,10 @@ class StoredPicture:
             counts += np.bincount((part[..., 0] if self.stored.channels == 2 else part).reshape(-1), minlength=65536)
         if self.stored.missing is not None and self.stored.missing in range(65536):
             counts[int(self.stored.missing)] = 0
-        total = int(counts.sum())
-        if not total:
+        levels = np.flatnonzero(counts)
+        if not levels.size:
             return None
-        rising = counts.cumsum()
-        dropped = _outliers(total)
-        low, high = np.searchsorted(rising, [dropped + 1, total - dropped])
-        return ValueStatistics("uint16", float(low), float(high), whole=True)
+        return ValueStatistics("uint16", *_bounds(levels, counts[levels]), whole=True)
 
     def _sampled(self) -> ValueStatistics | None:
         """Statistics of other values, from about a million of them."""
@@ -171,11 +187,8 @@ class StoredPicture:
         values = np.concatenate(parts)
         if not values.size:
             return None
-        dropped = _outliers(values.size)
-        ordered = np.partition(values, [dropped, values.size - 1 - dropped])
-        low, high = ordered[dropped], ordered[values.size - 1 - dropped]
         whole = values.dtype.kind != "f" or bool((values == np.rint(values)).all())
-        return ValueStatistics(self.stored.kind, float(low), float(high), whole)
+        return ValueStatistics(self.stored.kind, *_bounds(*np.unique(values, return_counts=True)), whole)
 
     def _missing_in(self, part: Values) -> npt.NDArray[np.bool_]:
         """Whether each value is missing, bool of the shape of `part`."""
@@ -205,6 +218,39 @@ class StoredPicture:
         white = Image.new("RGBA", colour.size, (255, 255, 255, 255))
         colour.putalpha(alpha)
         return Image.alpha_composite(white, colour).convert("RGB")
+
+
+def _bounds(levels: Values, counts: npt.NDArray[np.int64]) -> tuple[float, float]:
+    """The lowest and the highest value, without outliers and padding.
+
+    Padding is one value of many pixels, as far from all others as these span or farther; where the others are fewer
+    than LEAST_LEVELS, as in masks, nothing is taken for padding.
+
+    Args:
+        levels: the values that occur, rising.
+        counts: number of pixels of each.
+    """
+    inside, (low, high) = slice(0, levels.size), _without_outliers(levels, counts)
+    for _ in range(4):  # two at either end
+        for end, others in ((high, slice(inside.start, high)), (low, slice(low + 1, inside.stop))):
+            if others.stop - others.start < LEAST_LEVELS:
+                continue
+            least, most = (others.start + at for at in _without_outliers(levels[others], counts[others]))
+            span = float(levels[most]) - float(levels[least])
+            gap = min(abs(float(levels[end]) - float(levels[at])) for at in (least, most))
+            if gap >= span > 0 and counts[end] > _outliers(int(counts[inside].sum())):
+                inside, low, high = others, least, most
+                break
+    return float(levels[low]), float(levels[high])
+
+
+def _without_outliers(levels: Values, counts: npt.NDArray[np.int64]) -> tuple[int, int]:
+    """Indices of the lowest and of the highest value that count."""
+    rising = counts.cumsum()
+    total = int(rising[-1])
+    dropped = _outliers(total)
+    low, high = np.searchsorted(rising, [dropped + 1, total - dropped])
+    return int(low), int(high)
 
 
 def _outliers(count: int) -> int:

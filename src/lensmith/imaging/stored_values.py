@@ -47,12 +47,16 @@ def stored_values(picture: Image.Image) -> Stored | None:
     Raw modes of the picture that Pillow gets wrong are corrected, so that its pixels can be read afterwards.
 
     Raises:
-        ImageError: JPEG 2000 with colours of more than 8 bits, which Pillow gets wrong.
+        ImageError: JPEG 2000 with colours of more than 8 bits, CMYK of 16 bits, or a TIFF in separate planes, where
+            Pillow gets them wrong.
     """
     if picture.format == "TIFF":
         return _of_tiff(picture)
-    transparent = picture.info.get("transparency")
     raw = raw_modes(picture)
+    transparent = picture.info.get("transparency")
+    if picture.format == "PNG" and raw in (["L;2"], ["L;4"]) and transparent is not None:
+        # Pillow scales these values to 8 bits, but not the one that is transparent.
+        picture.info["transparency"] = transparent * 255 // (2 ** int(raw[0][2:]) - 1)
     if picture.format == "PPM":
         return _of_ppm(picture)
     if picture.format == "JPEG2000" and picture.mode not in ("L", "I"):
@@ -105,7 +109,14 @@ def _jpeg_2000_bits(picture: Any) -> int:
 def _of_tiff(picture: Any) -> Stored | None:
     tags = picture.tag_v2
     bits, signed = _first(tags.get(_BITS), 1), _first(tags.get(_FORMAT), 1) == 2
-    separate = _first(tags.get(_PLANAR), 1) == 2 and picture.mode in ("RGB", "RGBA")
+    separate = _first(tags.get(_PLANAR), 1) == 2 and len(picture.getbands()) > 1
+    if (separate and picture.mode not in ("RGB", "RGBA", "CMYK")) or (picture.mode == "CMYK" and bits > 8):
+        what = f"CMYK of {bits} bits" if picture.mode == "CMYK" else f"{picture.mode} in separate planes"
+        raise ImageError(
+            "A TIFF in grey, RGB, or CMYK of 8 bits a channel was expected.",
+            f"It is {what}, which cannot be read in full here.",
+            "Save the picture as an 8-bit JPEG or PNG.",
+        )
     compressed = any(tile.codec_name == "libtiff" for tile in picture.tile)
     if compressed:  # which gives native byte order
         set_raw_modes(picture, lambda mode: mode.replace("BF", "F").replace("BS", "S"))

@@ -45,7 +45,7 @@ _FEW, _MANY = 0.05, 0.2
 
 @dataclass(frozen=True)
 class ValueStatistics:
-    """Statistics of one picture's stored values, without missing values and a few outliers.
+    """Statistics of one picture's stored values, without missing values, padding and a few outliers.
 
     Attributes:
         kind: kind of the values.
@@ -80,11 +80,13 @@ def decide(found: Iterable[ValueStatistics]) -> dict[str, ValueRange]:
 
     The smallest usual range that holds the values (8, 10, 12, 14 or 16 bits from 0; 0 to 1 for floats) where they span
     enough of it, the whole of a signed type where they fill that, and otherwise the lowest to the highest value.
+    Pictures of one value do not count where there are others: a blank one may have any.
     """
     kinds: dict[Kind, list[ValueStatistics]] = {}
     for each in found:
         kinds.setdefault(each.kind, []).append(each)
-    return {kind: _range_of(kind, group) for kind, group in sorted(kinds.items())}
+    shown = {kind: [each for each in group if not each.is_flat] or group for kind, group in kinds.items()}
+    return {kind: _range_of(kind, group) for kind, group in sorted(shown.items())}
 
 
 def mixed(found: Mapping[str, ValueStatistics]) -> tuple[list[str], list[str]] | None:
