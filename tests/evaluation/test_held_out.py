@@ -105,7 +105,7 @@ def test_known_images_are_left_out_whatever_became_of_the_folder(
     assert found.held_out is not None
     counts = found.held_out.as_dict()
     assert counts == {
-        "of": 24, "learnt": 12, "chosen": 6, "left_out": 18, "complete": True, "included": [],
+        "of": 24, "learnt": 12, "chosen": 6, "left_out": 18, "complete": True, "included": [], "copies": 0,
     }  # fmt: skip
     assert found.headline.startswith("held out 6 of 24 images")
     assert found.metrics.confusion.sum(axis=1).tolist() == [2, 2, 2]
@@ -186,9 +186,22 @@ def test_a_zipped_bundle_knows_the_same_images(
     assert found.headline == "held out 6 of 24 images"
 
 
+def test_copies_among_held_out_images_are_told(bundle: Bundle, colours: Path) -> None:
+    held_out = sorted((colours / "red").iterdir())[7]
+    shutil.copy(held_out, colours / "red" / "copy.png")
+    with Image.open(held_out) as picture:
+        picture.save(colours / "red" / "rewritten.webp", lossless=True)
+    shutil.copy(sorted((colours / "red").iterdir())[0], colours / "red" / "z.png")  # of a training image: left out
+    found = run(bundle, colours)
+    assert found.headline == "held out 8 of 27 images"
+    assert found.held_out is not None
+    assert found.held_out.copies == 2
+    assert any("2 are copies of others" in note for note in found.notes)
+
+
 def test_missing_hashes_are_told(bundle: Bundle, colours: Path) -> None:
     entry = bundle.manifest.image_hashes
     assert entry is not None
     partial = bundle.manifest.model_copy(update={"image_hashes": entry.model_copy(update={"complete": False})})
     write_manifest(partial, bundle.path)
-    assert any("were gone when its bundle was made" in note for note in run(bundle, colours).notes)
+    assert any("were gone when it was made" in note for note in run(bundle, colours).notes)

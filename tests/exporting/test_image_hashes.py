@@ -14,6 +14,7 @@ from lensmith.config import TrainSettings
 from lensmith.data.split import prepare
 from lensmith.exporting.image_hashes import copies_note, hashes_of, not_learnt
 from lensmith.imaging.preprocessing import Preprocessing
+from lensmith.training.run_dir import checkpoint
 from lensmith.training.run_dir.run import Run
 
 RunOf = Callable[..., Run]
@@ -76,7 +77,19 @@ def test_images_of_the_teacher_and_of_the_first_weights_are_known_too(run_of: Ru
     (third.path / FILE).unlink()
     alone = hashes_of(third)
     assert uses(first, alone) == {("train", None), ("val", None), ("test", None)}
-    assert alone.complete == (setting == "weights")  # nothing tells that the weights were a run's
+    assert not alone.complete
+
+
+@pytest.mark.parametrize("place", ["runs/first", "elsewhere"])
+def test_a_checkpoint_that_was_copied_out_of_its_run_has_learnt_from_unknown_images(
+    run_of: RunOf, tmp_path: Path, place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_of("first", 0)
+    weights = tmp_path / place / "copy.pt"
+    weights.parent.mkdir(exist_ok=True)
+    checkpoint.save({"model": {}}, weights)
+    assert hashes_of(run_of("second", 100, weights=weights)).complete == (place == "runs/first")
+    assert (str(weights) in capsys.readouterr().err) == (place == "elsewhere")
 
 
 def test_weights_from_elsewhere_bring_no_images(run_of: RunOf, tmp_path: Path) -> None:

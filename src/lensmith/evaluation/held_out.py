@@ -15,6 +15,8 @@ from lensmith.core.result import Result
 from lensmith.data.scan import ImageSet, Sample
 from lensmith.errors import DataError
 
+_USES: dict[str | None, Use] = {"train": "train", "val": "val"}
+
 
 @dataclass(frozen=True)
 class HeldOut(Result):
@@ -26,6 +28,7 @@ class HeldOut(Result):
         chosen: number of them that it was chosen on, without having learnt from them; None as for `learnt`.
         complete: False: the hashes of some images that the model learnt from are not known.
         included: known images that were not left out: `train` those learnt from, `val` those chosen on.
+        copies: number of evaluated images whose content another evaluated one has, too; 0 where it is not known.
     """
 
     computed: ClassVar[tuple[str, ...]] = ("left_out",)
@@ -35,6 +38,7 @@ class HeldOut(Result):
     chosen: int | None
     complete: bool
     included: tuple[Use, ...] = ()
+    copies: int = 0
 
     @property
     def known(self) -> bool:
@@ -77,13 +81,18 @@ class HeldOut(Result):
             return
         if not self.complete:
             yield (
-                "Some images that the model learnt from were gone when its bundle was made. If they are among these "
-                "images, the numbers flatter it."
+                "The bundle lacks the hashes of some images that the model learnt from: they, or the run of its first "
+                "weights, were gone when it was made. If they are among these images, the numbers flatter it."
             )
         if self.left_out:
             yield (
                 f"Left out: {self.left_out:,} of {self.of:,} images, which the model knows by their content "
                 f"(learnt from: {self.learnt:,}, chosen on: {self.chosen:,})."
+            )
+        if self.copies:
+            yield (
+                f"Of the evaluated images, {self.copies:,} are copies of others. Each file counts, so intervals are "
+                "narrower than the number of different images allows; `lensmith data check` names them."
             )
 
 
@@ -109,41 +118,31 @@ def held_out(
     Raises:
         DataError: no sample is left.
     """
-    uses = uses_of(bundle, images, samples)
-    if uses is None:
+    known, hashes = bundle.image_hashes(), []
+    if known is not None:
+        files = [images.file(sample) for sample in samples]
+        hashes = list(track(hash_files(files), "Comparing content", len(files)))
+        # A file that cannot be read counts as held out: whatever reads it next says what is wrong with it.
+        uses = [None if each is None else known.use_of(each) for each in hashes]
+    elif images.fingerprint == bundle.manifest.dataset.get("fingerprint"):  # the unchanged set of the training
+        uses = [_USES.get(sample.part) for sample in samples]
+    else:
         return tuple(samples), HeldOut(len(samples), None, None, complete=False)
     entry = bundle.manifest.image_hashes
+    rows = [row for row, use in enumerate(uses) if use is None or use in included]
+    contents = [each[0] if each[1] is None else each[1] for row in rows if hashes and (each := hashes[row])]
     found = HeldOut(
         of=len(samples),
         learnt=uses.count("train"),
         chosen=uses.count("val"),
         complete=entry is None or entry.complete,
         included=included,
+        copies=len(contents) - len(set(contents)),
     )
-    taken = tuple(sample for sample, use in zip(samples, uses, strict=True) if use is None or use in included)
-    if samples and not taken:
+    if samples and not rows:
         raise DataError(
             f"Images that {name} neither learnt from nor was chosen on were expected in {images.root}.",
             f"Of {len(samples):,} images, it learnt from {found.learnt:,} and was chosen on {found.chosen:,}.",
             remedy,
         )
-    return taken, found
-
-
-def uses_of(bundle: Bundle, images: ImageSet, samples: Sequence[Sample]) -> list[Use | None] | None:
-    """The use that a model's training made of each sample: `train`, `val`, or None for a held-out image.
-
-    It is found by content; without image hashes by the parts, where the set is the unchanged one of the training.
-    A file that cannot be read counts as held out: whatever reads it next says what is wrong with it.
-
-    Returns:
-        One use for each sample; None: it cannot be known.
-    """
-    known = bundle.image_hashes()
-    if known is not None:
-        hashed = track(hash_files([images.file(sample) for sample in samples]), "Comparing content", len(samples))
-        return [None if hashes is None else known.use_of(hashes) for hashes in hashed]
-    if images.fingerprint == bundle.manifest.dataset.get("fingerprint"):
-        uses: dict[str | None, Use] = {"train": "train", "val": "val"}
-        return [uses.get(sample.part) for sample in samples]
-    return None
+    return tuple(samples[row] for row in rows), found

@@ -18,6 +18,8 @@ from lensmith.data.scan import Part
 from lensmith.errors import BundleError, RunError
 from lensmith.evaluation.held_out import HeldOut
 from lensmith.evaluation.metrics import Ints
+from lensmith.training.models.weights import HUB_PREFIX
+from lensmith.training.run_dir import checkpoint
 from lensmith.training.run_dir.run import DESCRIPTION, Run
 
 _LEVELS = 3
@@ -88,8 +90,20 @@ def _hashes_of_origins(run: Run) -> Iterator[ImageHashes]:
         try:
             yield hashes_of(Run.open(origin))
         except RunError as error:
-            print(f"not known, and not left out of figures: images of {origin}: {error.arrived}", file=sys.stderr)
-            yield replace(ImageHashes.of((), ()), complete=False)
+            yield _unknown(f"images of {origin}: {error.arrived}")
+    if weights is not None and folder is None and _is_of_unknown_run(weights):
+        yield _unknown(f"images that the first weights learnt from: {weights} is in no run folder.")
+
+
+def _unknown(what: str) -> ImageHashes:
+    print(f"not known, and not left out of figures: {what}", file=sys.stderr)
+    return replace(ImageHashes.of((), ()), complete=False)
+
+
+def _is_of_unknown_run(weights: Path) -> bool:
+    """Whether weights outside of any run folder are a run's: a checkpoint that was copied; or gone, so maybe."""
+    is_on_hub = str(weights).startswith(HUB_PREFIX)
+    return not is_on_hub and (checkpoint.is_checkpoint(weights) or not weights.exists())
 
 
 def _run_of(weights: Path) -> Path | None:

@@ -244,3 +244,12 @@ def test_a_limit_holds_is_broken_or_open_by_its_interval(low: float, high: float
     assert check.fails is (verdict == "broken")
     assert replace(check, must_hold=True).fails is (verdict != "holds")
     assert LimitCheck("x", "x", None, 0.5, side, must_hold=True).fails
+
+
+def test_a_champion_that_knows_no_class_of_the_test_images_is_no_comparison(
+    colour_bundle: Bundle, images: ImageSet, two_class_bundle: Bundle
+) -> None:
+    blue = images.labels.index("blue")
+    new = replace(images, samples=tuple(sample for sample in images.samples if sample.label == blue))
+    with pytest.raises(DataError, match="All 24 are of classes that are new to it"):
+        run_gate(colour_bundle, two_class_bundle, new, {"blue": None})

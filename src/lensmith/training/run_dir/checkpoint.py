@@ -71,6 +71,17 @@ def load(path: Path, if_missing: str = _TRAIN_AGAIN) -> dict[str, Any]:
         ) from error
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether `save` wrote this file, by the mark near its end."""
+    size = len(_SEAL) + hashlib.sha256().digest_size
+    try:
+        with path.open("rb") as file:
+            file.seek(-size, os.SEEK_END)
+            return file.read(len(_SEAL)) == _SEAL
+    except OSError:  # shorter, a folder, or gone
+        return False
+
+
 def recover(folder: Path, if_missing: str = _TRAIN_AGAIN) -> str | None:
     """Make last.pt whole: where it is damaged, or a crash has left none, previous.pt takes its place.
 

@@ -13,7 +13,7 @@ from lensmith.bundle.format import Bundle
 from lensmith.core.labels import matched_label
 from lensmith.core.text import listed
 from lensmith.data.scan import ImageSet, Sample
-from lensmith.errors import SettingsError
+from lensmith.errors import DataError, SettingsError
 from lensmith.evaluation.metrics import Ints
 from lensmith.evaluation.run import evaluate_samples
 from lensmith.inference.classifier import load
@@ -86,12 +86,19 @@ def pair_predictions(
 
     Raises:
         SettingsError: labels that differ and are not mapped.
-        DataError, BundleError: as `predict_test_images`.
+        DataError: as `predict_test_images`, or no image of a class that the champion knows.
+        BundleError: as `predict_test_images`.
     """
     champion_label = champion_labels(new.labels, champion, mapping)
     require_same_labels(champion_label, champion, mapping)
     relabelled = tuple(champion_label.get(label) or "" for label in images.labels)
     known = [sample for sample in samples if relabelled[sample.label]]
+    if not known:
+        raise DataError(
+            f"Images of the champion's classes were expected among the test images of {images.root}.",
+            f"All {len(samples):,} are of classes that are new to it, so there is nothing to compare.",
+            "Add images of its classes, or compare with none: gate: {champion: none}.",
+        )
     old = predict_test_images(champion, replace(images, labels=relabelled), known)
     row_of = {file: row for row, file in enumerate(new.files)}
     old = old.select([row for row, file in enumerate(old.files) if file in row_of])
