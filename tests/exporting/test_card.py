@@ -110,6 +110,12 @@ def test_terms_that_nobody_stated_are_not_stated_and_images_that_were_left_out_a
     assert "fewer than 30 images, whose recall is hardly known: blue, green, red." in card
     assert "too few images for a drift score" in card
     assert "Left out of the training, as they could not be read: 1 images." in card
+    parts = {part: len(Run.open(run).images.part(part)) for part in Run.open(run).images.parts}
+    [part] = [sample.part for sample in Run.open(run).images.samples if sample.path == "red/000.png"]
+    assert made.manifest.dataset["parts"] == {**parts, part: parts[part] - 1}
+    [classes] = [table for table in tables(card) if table[0][0].strip() == "class"]
+    column = [cell.strip() for cell in classes[0]].index(part)
+    assert sum(int(row[column]) for row in classes[2:]) == parts[part] - 1
 
 
 @pytest.mark.parametrize(

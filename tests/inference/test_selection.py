@@ -32,6 +32,28 @@ def test_of_engines_about_as_fast_as_each_other_the_more_faithful_is_chosen(spee
     assert names(select([record("openvino int8", speed, 0.3), record("openvino bf16", 100, 0.0)], 0.5))[0] == chosen
 
 
+def test_of_engines_as_fast_and_as_faithful_as_each_other_fp32_is_chosen() -> None:
+    records = [record("openvino bf16", 101, latency_ms=5.0), record("openvino fp32", 100), record("openvino int8", 99)]
+    assert names(select(records, 0.5))[0] == "openvino-fp32"
+    assert names(select([*records, record("onnxruntime int8", 110)], 0.5))[0] == "onnxruntime-int8"
+
+
+@pytest.mark.parametrize(
+    ("images", "doubt"),
+    [
+        (9, "; 9 images may not show a loss of less than 28 percentage points"),
+        (100, "; 100 images may not show a loss of less than 3 percentage points"),
+        (597, "; 597 images may not show a loss of less than 0.5 percentage points"),
+        (598, ""),
+        (None, ""),
+    ],
+)
+def test_what_few_images_cannot_show_of_a_rounding_engine_is_part_of_its_reason(images: int | None, doubt: str) -> None:
+    found = select([record("openvino int8", 200), record("onnxruntime fp32")], 0.5, images)
+    assert [each.why.partition(";")[1:] for each in found] == [doubt.partition(";")[1:], ("", "")]
+    assert found[0].why.endswith(f"onnxruntime-fp32{doubt}")
+
+
 @pytest.mark.parametrize("out", [{"graph": None, "why": "not made"}, {"images_per_second": None, "why": "crashed"}])
 def test_what_has_no_graph_or_no_speed_comes_last_with_its_reason(out: dict[str, object]) -> None:
     found = select([record("openvino int8", 900, **out), record("onnxruntime fp32")], 0.5)

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from lensmith.data.split import prepare
 from lensmith.errors import DataError
 from lensmith.training import trainer as trainer_module
 from lensmith.training.dataloading import decode_cache
+from lensmith.training.learner import Learner
 from lensmith.training.run_dir.run import Run
 from lensmith.training.trainer import Trainer
 
@@ -66,6 +68,29 @@ def test_a_class_without_two_readable_images_is_refused_before_the_first_step(
     with pytest.raises(DataError, match=r"at least 2 images that can be read\. .* green\. Left out are: green/00"):
         Trainer().start(short(data=with_unreadable))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{"class_weights": "balanced"}, {"sampling": "balanced"}], ids=["weights", "draws"])
+def test_files_that_become_unreadable_during_a_run_are_not_counted_from_the_next_epoch_on(
+    short: Any, lose: Any, colours: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    training = prepare(colours, (5, 3, 2), 0).part("train")
+    lost = [sample.path for sample in training if sample.path.startswith("green")][1:]
+    lose(lost)
+    seen: list[tuple[int, float]] = []
+    plain = Learner.training_step
+
+    def take(self: Learner, batch: Any, *others: Any) -> Any:
+        seen.extend(zip(batch.labels.tolist(), self.task.weights(batch.labels).tolist(), strict=True))
+        return plain(self, batch, *others)
+
+    monkeypatch.setattr(Learner, "training_step", take)
+    found = Trainer().start(short(data=colours, epochs=2, head_epochs=0, **changes))
+    assert found.as_dict()["left_out"] == len(lost) == 3
+    later = seen[-12 if "sampling" in changes else -9 :]  # the second epoch's draws, or the images that are left
+    sums = [sum(weight for label, weight in later if label == number) for number in range(3)]
+    assert sums == [len(later) / 3] * 3
 
 
 @pytest.mark.slow

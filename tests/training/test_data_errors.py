@@ -172,9 +172,9 @@ def test_a_file_is_left_out_once_however_often_it_comes(
     for _ in range(3):
         made.leave_out([("red/0.png", "It is torn."), ("blue/0.png", "It is empty.")])
     assert [line["path"] for line in events(tmp_path, "left_out")] == ["red/0.png", "blue/0.png"]
-    assert capsys.readouterr().err.splitlines() == [
-        "left out: red/0.png: It is torn.", "left out: blue/0.png: It is empty."
-    ]  # fmt: skip
+    named = ["left out: red/0.png: It is torn.", "left out: blue/0.png: It is empty."]
+    assert capsys.readouterr().err.splitlines() == named
+    assert made.lost_images == {0, 2}
 
 
 def test_the_first_of_several_bad_steps_is_named_and_good_ones_are_forgotten(faults: Callable[..., DataErrors]) -> None:

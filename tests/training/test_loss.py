@@ -54,6 +54,15 @@ def test_the_sum_over_the_weights_is_torch_s_weighted_mean(smoothing: float, cla
     assert torch.allclose(loss, cross_entropy(LOGITS, INTEGERS, class_weights, label_smoothing=smoothing))
 
 
+def test_class_weights_follow_the_numbers_of_images_that_are_left() -> None:
+    for task in tasks(WEIGHTS):
+        task.recount(Counter({0: 4, 1: 1, 3: 4}))
+        assert torch.allclose(task.weights(torch.arange(C)), torch.tensor([0.75, 3.0, 0.0, 0.75]))
+    for task in tasks(None):
+        task.recount(Counter({0: 4, 1: 1}))
+        assert task.weights(torch.arange(C)).tolist() == [1.0] * C
+
+
 @pytest.mark.parametrize("class_weights", [None, WEIGHTS])
 def test_mixed_targets_of_one_class_each_count_as_labels_do(class_weights: Tensor | None) -> None:
     for task in tasks(class_weights):

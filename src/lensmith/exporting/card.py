@@ -78,7 +78,7 @@ def write_card(path: Path, manifest: Manifest, evaluation: Evaluation, run: Run)
         ],
         bins=_bins(evaluation),
         pictures=_pictures(evaluation.files),
-        left_out=len({line["path"] for line in run.read_events("left_out")}),
+        left_out=len(run.left_out()),
         phases=_phases(run),
         recipe=yaml.safe_dump(recipe_of(run), sort_keys=False, allow_unicode=True),
         few_images=MIN_IMAGES,
@@ -149,7 +149,8 @@ def text(value: object) -> str:
 
 def _rows(evaluation: Evaluation, run: Run) -> list[dict[str, Any]]:
     """Rows of the table of classes: images in each part, and scores; recall and precision are None without images."""
-    counts = Counter((sample.label, sample.part) for sample in run.images.samples)
+    left_out = run.left_out()
+    counts = Counter((sample.label, sample.part) for sample in run.images.samples if sample.path not in left_out)
     hits = evaluation.metrics.confusion.diagonal().tolist()
     return [
         {

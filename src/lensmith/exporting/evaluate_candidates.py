@@ -113,7 +113,7 @@ class EngineSearch:
     def ranked(self, results: Sequence[CandidateResult]) -> list[CandidateResult]:
         """Rank candidates by `lensmith.inference.selection`; see `run`."""
         by_name = {result.record.name: result for result in results}
-        records = select([result.record for result in results], self.max_drop_pp)
+        records = select([result.record for result in results], self.max_drop_pp, len(self.reference))
         if not records[0].chosen:
             rows = "; ".join(f"{record.name} {record.why}" for record in records)
             raise ParityError(

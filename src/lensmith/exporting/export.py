@@ -155,6 +155,7 @@ def _build(
     """Write all files of a bundle but bundle.json into a folder; `best` is the content of the best checkpoint."""
     epoch: int = best["epoch"]
     write_graph(model, run.preprocessing.image_size, folder / bundle.GRAPH, settings.features)
+    left_out = run.left_out()
     identity: dict[str, Any] = {
         "name": settings.bundle_name or run.images.root.name,
         "version": f"{run.path.resolve().name}-{epoch}",
@@ -205,7 +206,9 @@ def _build(
         dataset={
             "root": run.images.root.name,
             "fingerprint": run.fingerprint,
-            "parts": {name: len(run.images.part(name)) for name in run.images.parts},
+            "parts": {
+                name: sum(sample.path not in left_out for sample in run.images.part(name)) for name in run.images.parts
+            },
             "notes": list(run.images.notes),
         },
         image_hashes=hashes.entry,

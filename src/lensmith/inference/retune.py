@@ -63,7 +63,8 @@ def retune(settings: ExportSettings) -> Retuned:
     limit = settings.max_accuracy_drop
     if limit is None:
         limit = manifest.judged.get("max_accuracy_drop", DEFAULT_MAX_DROP_PP)
-    engines = select([measured.get(record.name, record) for record in records], limit)
+    judged_on = manifest.judged.get("images")
+    engines = select([measured.get(record.name, record) for record in records], limit, judged_on)
     if not engines[0].chosen:
         raise BundleError(
             f"An engine of the bundle {path} that runs here within {limit:g} percentage points was expected.",

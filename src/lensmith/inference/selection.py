@@ -15,12 +15,15 @@ TIE = 0.03
 """Speeds that differ by a smaller share count as equal: a second measurement may reverse their order."""
 
 
-def select(records: Sequence[EngineRecord], max_drop_pp: float) -> tuple[EngineRecord, ...]:
+def select(
+    records: Sequence[EngineRecord], max_drop_pp: float, images: int | None = None
+) -> tuple[EngineRecord, ...]:
     """Select an engine: mark it and the Pareto front, and give every record its reason.
 
     Args:
         records: measured engines; those without a graph or without a speed cannot be selected.
         max_drop_pp: accuracy that may be lost against the run's figure, in percentage points.
+        images: number of images that losses were measured on; None: not known.
 
     Returns:
         The selected engine first, then the others that may serve, the faster first, then those that may not. None is
@@ -31,9 +34,12 @@ def select(records: Sequence[EngineRecord], max_drop_pp: float) -> tuple[EngineR
     on_front = pareto_front(fit)
     ranked = _ranked(fit)
     selected = [
-        _marked(record, chosen=record is ranked[0], pareto=record in on_front, why=_why(record, ranked, max_drop_pp))
+        _marked(
+            record, chosen=record is ranked[0], pareto=record in on_front,
+            why=_why(record, ranked, max_drop_pp) + _doubt(record, max_drop_pp, images),
+        )
         for record in ranked
-    ]
+    ]  # fmt: skip
     return (*selected, *(_marked(record, why=record.why or _unfit(record, max_drop_pp)) for record in rest))
 
 
@@ -70,13 +76,28 @@ def _merits(record: EngineRecord) -> tuple[float, float, float, float]:
     )
 
 
+def smallest_visible_drop_pp(images: int) -> float:
+    """The loss of accuracy, in percentage points, below which so many images may well show none.
+
+    Of 20 samples with that loss one has no wrong answer among its images: 3 / N, the rule of three.
+    """
+    return float(100 * (1 - 0.05 ** (1 / images)))
+
+
+def _doubt(record: EngineRecord, max_drop_pp: float, images: int | None) -> str:
+    """What too few images leave open about an engine that rounds; fp32 is compared by probabilities, not by answers."""
+    if not images or record.precision == "fp32" or (visible := smallest_visible_drop_pp(images)) <= max_drop_pp:
+        return ""
+    return f"; {images:,} images may not show a loss of less than {visible:.2g} percentage points"
+
+
 def _ranked(fit: Sequence[EngineRecord]) -> list[EngineRecord]:
-    """Rank by speed; of those as fast as the first, the one that loses least accuracy comes first."""
+    """Rank by speed; of those as fast as the first, one that loses least accuracy comes first, fp32 before others."""
     by_speed = sorted(fit, key=lambda record: -_speed(record))
     if not by_speed:
         return []
     level = [record for record in by_speed if _speed(record) >= (1 - TIE) * _speed(by_speed[0])]
-    first = min(level, key=lambda record: (record.drop or 0.0, record.latency_ms or 0.0))
+    first = min(level, key=lambda record: (record.drop or 0.0, record.precision != "fp32", record.latency_ms or 0.0))
     return [first, *(record for record in by_speed if record is not first)]
 
 

@@ -41,6 +41,13 @@ class DataErrors:
         """(path, reason) of the files that this rank has left out so far."""
         return list(self._unreadable.items())
 
+    @property
+    def lost_images(self) -> set[int]:
+        """Numbers of the training images that cannot be read; between epochs the same on every rank."""
+        if not self._unreadable:
+            return set()
+        return {number for number, sample in enumerate(self._training) if sample.path in self._unreadable}
+
     def watch(self, step: int, batch: Batch, loss: Tensor) -> None:
         """Note a step's loss, a scalar of any float dtype, to check later, since reading it waits for the device."""
         self._unchecked.append((step, batch.indices, loss))

@@ -92,7 +92,11 @@ class EpochLoop:
         state, schedule = self.context.state, self.context.schedule
         phase: Phase | None = None
         inputs: PhaseInputs | None = None
+        counted: set[int] = set()
         while not state.position.finished:
+            if counted != (lost := self.context.data_errors.lost_images):
+                counted = lost
+                self._recount(lost)
             try:
                 if phase != schedule.phase(state.position.epoch):
                     phase = schedule.phase(state.position.epoch)
@@ -113,6 +117,13 @@ class EpochLoop:
                 phase = None
             if self.checkpointer.save() is StepVerdict.STOP:
                 self.checkpointer.stop()
+
+    def _recount(self, lost: set[int]) -> None:
+        """Weight and draw the classes by the training images that are left, without those with the numbers `lost`."""
+        training = self.context.run.images.part("train")
+        left = Counter(sample.label for number, sample in enumerate(training) if number not in lost)
+        self.learner.task.recount(left)
+        self.loaders.order.leave_out(lost)
 
     def _is_check_due(self, phase: Phase) -> bool:
         """Whether more epochs of a phase follow, and 1, 2, 4, 8 … are done: what it learns may outgrow its features."""

@@ -40,6 +40,11 @@ class Classification:
             return torch.ones(len(targets), device=targets.device)
         return targets @ self.class_weights if targets.is_floating_point() else self.class_weights[targets]
 
+    def recount(self, counts: Mapping[int, int]) -> None:
+        """Set class weights anew, where there are any, for other numbers of training images by class number."""
+        if self.class_weights is not None:
+            self.class_weights = balanced_class_weights(counts, len(self.class_weights)).to(self.class_weights.device)
+
     def loss(self, logits: Tensor, targets: Tensor, pictures: Tensor, features: Tensor | None = None) -> Tensor:
         """Cross-entropy with label smoothing: float32 (N, C) and targets → the samples' weighted sum, a scalar.
 
@@ -79,6 +84,10 @@ class Distillation:
     def weights(self, targets: Tensor) -> Tensor:
         """Sample weights, float32 (N,), of targets int64 (N,) or float32 (N, C)."""
         return self.task.weights(targets)
+
+    def recount(self, counts: Mapping[int, int]) -> None:
+        """Set class weights anew, where there are any, for other numbers of training images by class number."""
+        self.task.recount(counts)
 
     def loss(self, logits: Tensor, targets: Tensor, pictures: Tensor, features: Tensor | None = None) -> Tensor:
         """The task's loss and the distances to the teacher, each by its share: a scalar.

@@ -72,5 +72,5 @@ class RunResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; the run is its path, and `left_out` the number of files without a part in it."""
-        left_out = len(self.run.read_events("left_out"))
+        left_out = len(self.run.left_out())
         return {**vars(self), "run": str(self.run.path), "left_out": left_out, "notes": self.run.images.notes}

@@ -57,6 +57,20 @@ def test_balanced_sampling_draws_every_class_equally_often() -> None:
     assert set(total.values()) == {40}
 
 
+def test_samples_that_are_left_out_are_not_drawn_and_their_class_is_drawn_as_often() -> None:
+    order = EpochSampler(len(LABELS), 8, 0, balance=LABELS)
+    order.leave_out({*range(29), 37, 38})
+    counts = Counter(item.sample for batch in order for item in batch)
+    assert sum(counts[sample] for sample in range(30, 37)) in (13, 14)
+    assert {counts[29], counts[39]} <= {13, 14}
+    order.leave_out(range(30))  # a whole class is gone
+    counts = Counter(LABELS[item.sample] for batch in order for item in batch)
+    assert counts == {1: 20, 2: 20}
+    plain = EpochSampler(5, 2, None)
+    plain.leave_out({1})
+    assert indices(plain) == [[0, 1], [2, 3], [4]]
+
+
 def test_balanced_sampling_uses_the_samples_of_a_class_evenly_over_a_run() -> None:
     for epochs in (1, 2, 5, 20):
         counts = Counter(item.sample for items in drawn(epochs) for item in items)

@@ -1,6 +1,6 @@
 """The order of an epoch, class-balanced where wanted: a pure function of (seed, epoch), so a resume skips ahead."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -57,6 +57,7 @@ class EpochSampler:
         if balance is not None:
             labels = np.asarray(balance)
             self.classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+        self._members = self.classes
         self.epoch = 0
         self.skip = 0
         self.size: int | None = None
@@ -74,6 +75,12 @@ class EpochSampler:
         for batch in np.array_split(drawn, len(self))[self.skip :]:
             own = np.array_split(batch, self.ranks)[self.rank]
             yield [Item(self.epoch, int(index), int(copy), self.size, self._view(int(copy))) for index, copy in own]
+
+    def leave_out(self, samples: Collection[int]) -> None:
+        """Draw the classes from their other samples from now on, as these cannot be read; without classes no change."""
+        if self._members is not None:
+            kept = [members[~np.isin(members, list(samples))] for members in self._members]
+            self.classes = [members for members in kept if len(members)]
 
     def _view(self, copy: int) -> int | None:
         return None if self.views is None else (self.epoch + copy) % self.views

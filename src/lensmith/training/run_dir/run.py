@@ -224,6 +224,10 @@ class Run:
         """
         return list({line["epoch"]: line for line in self.read_events("epoch")}.values())
 
+    def left_out(self) -> set[str]:
+        """Paths of the files that could not be read, before the training or during it."""
+        return {line["path"] for line in self.read_events("left_out")}
+
     def record(self, event: str, **fields: Any) -> None:
         """Append an event, on a line of its own even where the last one was left unfinished."""
         before = self._text()
