@@ -15,9 +15,7 @@ TIE = 0.03
 """Speeds that differ by a smaller share count as equal: a second measurement may reverse their order."""
 
 
-def select(
-    records: Sequence[EngineRecord], max_drop_pp: float, images: int | None = None
-) -> tuple[EngineRecord, ...]:
+def select(records: Sequence[EngineRecord], max_drop_pp: float, images: int | None = None) -> tuple[EngineRecord, ...]:
     """Select an engine: mark it and the Pareto front, and give every record its reason.
 
     Args:
