@@ -146,6 +146,17 @@ def test_output_fits_any_locale(locale: str, arguments: list[str], colours: Path
         assert "rød 红 🟥" in json.dumps(json.loads(done.stdout), ensure_ascii=False)
 
 
+def test_names_are_read_as_utf8_in_every_locale(colours: Path) -> None:
+    """Where Python reads them in the locale's encoding, a class would be another one or none."""
+    (colours / "red").rename(colours / "rød 红")
+    command = [sys.executable, "-X", "faulthandler", "-m", "lensmith", "data", "check", "colours", "--json"]
+    other = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    reads = "import sys; print(sys.getfilesystemencoding())"
+    assert subprocess.check_output([sys.executable, "-c", reads], env={**os.environ, **other}, text=True) == "ascii\n"
+    done = subprocess.run(command, env={**os.environ, **other}, cwd=colours.parent, capture_output=True, check=True)
+    assert "rød 红" in json.loads(done.stdout)["counts"]
+
+
 def test_a_rank_that_a_scheduler_has_set_silences_no_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "3")
     code, _, error = run("predict", "nowhere", "x.jpg")

@@ -244,6 +244,12 @@ def test_blanks_and_line_ends_around_a_variable_are_no_part_of_it(monkeypatch: p
         ("LENSMITH_SERV_PORT", "LENSMITH_SERVE_PORT"),
         ("LENSMITH_JWT_SECERT", "LENSMITH_JWT_SECRET"),
         ("LENSMITH_REDIS_PASSWORD_FIEL", "LENSMITH_REDIS_PASSWORD_FILE"),
+        ("LENSMITH_PORT", "LENSMITH_SERVE_PORT"),
+        ("LENSMITH_BUNDLE", "LENSMITH_SERVE_BUNDLE"),
+        ("lensmith_serve_port", "LENSMITH_SERVE_PORT"),
+        ("Lensmith_Jwt_Secret", "LENSMITH_JWT_SECRET"),
+        ("LENSMITH_SERVE_NAME", ""),
+        ("LENSMITH_SERVE_MODEL_NAME", ""),
     ],
 )
 def test_a_variable_that_is_no_setting_is_named_with_the_nearest(
@@ -252,6 +258,57 @@ def test_a_variable_that_is_no_setting_is_named_with_the_nearest(
     monkeypatch.setenv(variable, "1")
     with pytest.raises(SettingsError, match=f"{variable} is no setting.*{near}"):
         ServeSettings.resolve({"bundle": "b"})
+
+
+@pytest.mark.parametrize("value", ['"/srv/uploads"', "'/srv/uploads'", ' "/srv/uploads"\n'])
+def test_a_variable_in_quotation_marks_is_a_mistake(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An env file of Docker leaves them there: uploads would go into a folder of such a name in the current one."""
+    monkeypatch.setenv("LENSMITH_SERVE_KEEP", value)
+    with pytest.raises(SettingsError, match="LENSMITH_SERVE_KEEP is in quotation marks"):
+        ServeSettings.resolve({"bundle": "b"})
+
+
+def test_a_tilde_that_no_shell_has_read_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.setenv("LENSMITH_SERVE_KEEP", "~/uploads")
+    Path("lensmith.yaml").write_text("serve:\n  log_file: ~/serve.log\n  jwt_issuer: ~us\n")
+    settings = ServeSettings.resolve({"bundle": "b"})
+    assert (settings.keep, settings.log_file) == (Path("/home/ada/uploads"), Path("/home/ada/serve.log"))
+    assert settings.jwt_issuer == "~us"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("serve: {port: 1}\nserve: {host: x}\n", "'serve' twice"), ("serve:\n  port: 1\n  port: 2\n", "'port' twice"),
+        ("serve: false\n", "False is there"), ("serve: []\n", "is there"), ("serve:\n  port: yes\n", "port = True"),
+        ("serve:\n  workers: on\n", "workers = True"), ("serve:\n  PORT: 1\n", "PORT is no setting of serve, port is"),
+    ],
+)  # fmt: skip
+def test_what_the_settings_file_says_twice_or_in_another_kind_is_a_mistake(text: str, expected: str) -> None:
+    Path("lensmith.yaml").write_text(text)
+    with pytest.raises(SettingsError, match=re.escape(expected)):
+        ServeSettings.resolve({"bundle": "b"})
+
+
+def test_a_settings_file_that_would_not_be_read_is_a_mistake() -> None:
+    Path("lensmith.yml").write_text("serve: {port: 1}\n")
+    with pytest.raises(SettingsError, match=r"Rename it to lensmith\.yaml"):
+        ServeSettings.resolve({"bundle": "b"})
+    Path("lensmith.yaml").symlink_to("nothing")
+    with pytest.raises(SettingsError, match=r"lensmith\.yaml"):
+        ServeSettings.resolve({"bundle": "b"})
+
+
+@pytest.mark.parametrize(("given", "host"), [("[::1]", "::1"), ("[fe80::1%eth0]", "fe80::1%eth0"), ("[x]", "[x]")])
+def test_an_ipv6_address_may_have_the_brackets_of_a_url(given: str, host: str) -> None:
+    assert ServeSettings.resolve({"bundle": "b", "host": given}).host == host
+
+
+def test_health_checks_on_the_same_port_are_a_contradiction() -> None:
+    with pytest.raises(SettingsError, match="port and health_port are the same"):
+        ServeSettings.resolve({"bundle": "b", "port": 8001, "health_port": 8001})
+    assert ServeSettings.resolve({"bundle": "b", "port": 0, "health_port": 0}).health_port == 0
 
 
 @pytest.mark.parametrize("variable", ["LENSMITH_HOME", "LENSMITH_TRAIN_WHATEVER", "LENSMITH_CACHE", "LENSMITH_TOKEN"])

@@ -30,6 +30,11 @@ EXCLUDED = {"lightning": ("2.6.2", "2.6.3")}
 """Package → releases in between that were not the maintainers' own."""
 
 
+_FLOOR = re.compile(r"(?<![\w.-])([A-Za-z][\w-]*)(?:\[[\w,-]+\])? ?(==|>=|~=|<=|<) ?(\d+(?:\.\d+)*)")
+_PEERS = {"requirements-mlserver.txt": {"starlette"}}
+"""File of a benchmark's peer → what that peer itself holds back; it runs in an environment of its own."""
+
+
 def requirements() -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     extras = project["project"]["optional-dependencies"].values()
@@ -64,3 +69,23 @@ def test_pins_are_at_or_above_the_floors() -> None:
     outside = {str(each) for each in requirements() if (name := canonicalize_name(each.name)) in pinned
                and not each.specifier.contains(pinned[name], prereleases=True)}  # fmt: skip
     assert not outside
+
+
+def test_no_other_file_names_an_older_release() -> None:
+    """Not what `export` and `deploy` write, the documentation, examples, benchmarks or CI."""
+    folders = ("src", "docs", "examples", "bench", "tools", ".ci", ".github")
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*") if file.is_file()]
+    files += [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "Makefile") if (ROOT / name).exists()]
+    found, older = 0, []
+    for file in files:
+        if file.suffix in (".pyc", ".gz", ".png", ".json") or file.name == "log.md":
+            continue
+        for name, sign, version in _FLOOR.findall(file.read_text(encoding="utf-8", errors="replace")):
+            fixed = FIRST_FIXED.get(canonicalize_name(name))
+            if fixed is None or canonicalize_name(name) in _PEERS.get(file.name, ()):
+                continue
+            found += 1
+            if Version(version) < Version(fixed) or (sign == "<" and Version(version) == Version(fixed)):
+                older.append(f"{file.relative_to(ROOT)}: {name}{sign}{version}")
+    assert found
+    assert not older

@@ -91,9 +91,19 @@ def test_the_cache_moves_with_its_environment_variables(monkeypatch: pytest.Monk
     assert machine.cache_dir() == tmp_path / "xdg" / "lensmith"
     monkeypatch.setenv("LENSMITH_CACHE", str(tmp_path / "own"))
     assert machine.cache_dir() == tmp_path / "own"
-    monkeypatch.setenv("LENSMITH_CACHE", " ")
-    with pytest.raises(SettingsError, match="LENSMITH_CACHE"):
-        machine.cache_dir()
+    monkeypatch.setenv("LENSMITH_CACHE", f" {tmp_path / 'own'}\r\n")
+    assert machine.cache_dir() == tmp_path / "own"
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LENSMITH_CACHE", "~/own")
+    assert machine.cache_dir() == tmp_path / "home" / "own"
+    for wrong in (" ", "\u200b", f'"{tmp_path}"', f"'{tmp_path}'"):
+        monkeypatch.setenv("LENSMITH_CACHE", wrong)
+        with pytest.raises(SettingsError, match="LENSMITH_CACHE"):
+            machine.cache_dir()
+    monkeypatch.delenv("LENSMITH_CACHE")
+    for relative in ("", " ", "cache"):  # ignored, as the XDG rule says
+        monkeypatch.setenv("XDG_CACHE_HOME", relative)
+        assert machine.cache_dir() == tmp_path / "home" / ".cache" / "lensmith"
 
 
 @pytest.mark.parametrize(

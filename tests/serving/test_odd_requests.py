@@ -108,6 +108,18 @@ def test_odd_addresses_are_no_fault(path: str, client: TestClient, red_png: byte
             assert path.startswith("/predict?")
 
 
+def test_head_is_get_without_content_at_every_address(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    for path in ["/", "/openapi.json", *(path for path, asked in paths.items() if "get" in asked)]:
+        filled = path.replace("{name}", "colours").replace("{version}", "1").replace("{model}", "colours")
+        got, head = client.get(filled), client.head(filled)
+        assert (head.status_code, head.content) == (got.status_code, b""), path
+        assert head.headers["content-type"] == got.headers["content-type"]
+    refused = client.head("/predict")
+    assert (refused.status_code, refused.content, refused.headers["allow"]) == (405, b"", "POST")
+    assert client.put("/livez").headers["allow"] == "GET, HEAD"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", HEADERS)
 def test_odd_headers_are_no_fault(name: str, client: TestClient, posts: list[str], red_png: bytes) -> None:

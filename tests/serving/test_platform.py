@@ -21,7 +21,6 @@ def test_a_platforms_port_that_is_empty_is_no_other_port() -> None:
 
 def test_without_a_platform_there_are_no_routes_of_one() -> None:
     assert platform.vertex_routes({"AIP_HTTP_PORT": "8080"}) is None
-    assert platform.vertex_routes({"AIP_HEALTH_ROUTE": "", "AIP_PREDICT_ROUTE": ""}) is None
 
 
 def test_vertex_ais_own_addresses_are_taken_as_they_are() -> None:
@@ -33,7 +32,8 @@ def test_vertex_ais_own_addresses_are_taken_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("health", "predict"),
     [
-        ("", "/predict"), ("/health", ""), ("health", "/predict"), ("/health", "/health"), ("/health", "/{name}"),
+        ("", ""), ("", "/predict"),
+        ("/health", ""), ("health", "/predict"), ("/health", "/health"), ("/health", "/{name}"),
         ("/health", "/livez"), ("/health", "/metrics"), ("/health", "/"), ("/health", "/console/predict"),
         ("/admin/health", "/predict"), ("/health", "/admin"), ("/health", "/v2/models/x/infer"), ("/a b", "/predict"),
     ],

@@ -121,6 +121,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     Exits with 0, 2 on bad input, 3 at a gate, 5 out of memory, 1 on a bug of lensmith, 130 on Ctrl-C.
     """
+    if argv is None:
+        _read_names_as_utf8()
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
@@ -138,6 +140,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     # An exception lets unfinished files be removed; verbs that can resume have handlers of their own.
     with StopHandler() as stop:
         _call_verb(args, stop, debug)
+
+
+def _read_names_as_utf8() -> None:
+    """Start this program again where the locale has Python read names of files in another encoding.
+
+    In a Latin-1 locale the class `Äpfel` would be another label than elsewhere, without a word. What is printed keeps
+    the locale's encoding.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or os.environ.get("PYTHONUTF8") == "1" or sys.flags.ignore_environment:
+        return
+    os.environ["PYTHONUTF8"] = "1"
+    if sys.stdout is not None:
+        os.environ.setdefault("PYTHONIOENCODING", f"{sys.stdout.encoding}:backslashreplace")
+    os.execv(sys.executable, sys.orig_argv)
 
 
 def _call_verb(args: Sequence[str], stop: StopHandler, debug: bool) -> NoReturn:

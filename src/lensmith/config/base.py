@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from lensmith.config import environment
-from lensmith.core.text import is_blank
+from lensmith.core.text import is_blank, text_of_variable
 from lensmith.errors import SettingsError
 
 SETTINGS_FILE = "lensmith.yaml"
@@ -43,7 +43,12 @@ class Settings(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _refuse_empty(cls, value: Any) -> Any:
+    def _read_text(cls, value: Any, known: ValidationInfo) -> Any:
+        kinds = str(cls.model_fields[str(known.field_name)].annotation)
+        if isinstance(value, bool) and "bool" not in kinds:
+            raise ValueError("something else than yes or no")  # which pydantic reads as 1 or 0
+        if isinstance(value, str) and value.startswith("~") and "Path" in kinds:
+            value = os.path.expanduser(value)  # noqa: PTH111 - where no shell has done it; an unknown user stays
         return refuse_empty(value)
 
     @field_validator("*")
@@ -111,7 +116,18 @@ class Settings(BaseModel):
 
 
 class YamlLoader(yaml.SafeLoader):
-    """YAML loader that reads 5:3:2 as text, as YAML 1.2 does, not as the sexagesimal number 18182."""
+    """YAML loader that reads 5:3:2 as text, as YAML 1.2 does, not as the sexagesimal number 18182.
+
+    A key that stands twice in a mapping is an error, as YAML says: PyYAML would use the last one.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """See PyYAML."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and keys.count(key.value) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"found {key.value!r} twice", key.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 _INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
@@ -189,13 +205,11 @@ def _settings_of_verbs() -> dict[str, list[str]]:
 
 
 def _file_section(verb: str) -> dict[str, Any]:
-    named = os.environ.get("LENSMITH_CONFIG")
-    if named is not None and not named.strip():
-        raise SettingsError(
-            "The path of a settings file was expected in LENSMITH_CONFIG.", "It is empty.", "Unset it, or name a file."
-        )
+    named = text_of_variable("LENSMITH_CONFIG", "The path of a settings file")
     path = Path(named or SETTINGS_FILE)
-    if not named and not path.exists():
+    if not named and not os.path.lexists(path):
+        if (other := path.with_suffix(".yml")).exists():
+            raise SettingsError(f"Settings were expected in {path}.", f"{other} is there.", f"Rename it to {path}.")
         return {}
     content, known = read_yaml(path, _SettingsLoader), _settings_of_verbs()
     if unknown := [section for section in content if section not in known]:
@@ -207,7 +221,7 @@ def _file_section(verb: str) -> dict[str, Any]:
             if any(near)
             else "Remove them, or move their settings into the section of their verb.",
         )
-    section = content.get(verb) or {}
+    section = {} if content.get(verb) in (None, "") else content[verb]
     if not isinstance(section, dict):
         raise SettingsError(
             f"Settings of the form `name: value` were expected under {verb} in {path}.",
@@ -237,7 +251,7 @@ def describe_mistake(mistake: ErrorDetails, name: str, known: Sequence[str], of:
     """
     if mistake["type"] == "extra_forbidden":
         section, dot, last = name.rpartition(".")
-        near = difflib.get_close_matches(last, known, n=1)
+        near = difflib.get_close_matches(last.lower(), known, n=1)
         return f"{name} is no setting{of}" + (f", {section}{dot}{near[0]} is" if near else "")
     if mistake["type"] == "missing":
         return f"{name} is missing"

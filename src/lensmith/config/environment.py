@@ -3,22 +3,24 @@
 import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+
+from lensmith.core.text import is_quoted, stripped
 
 PREFIX = "LENSMITH_"
 OTHERS = frozenset(
     {
         "LENSMITH_CACHE", "LENSMITH_CONFIG", "LENSMITH_ERRORS", "LENSMITH_JWT_SECRET", "LENSMITH_REDIS_PASSWORD",
-        "LENSMITH_REDIS_PASSWORD_FILE", "LENSMITH_RENDEZVOUS", "LENSMITH_TOKEN",
+        "LENSMITH_REDIS_PASSWORD_FILE", "LENSMITH_RENDEZVOUS", "LENSMITH_TOKEN", "LENSMITH_VERSION",
     }
 )  # fmt: skip
-"""Variables that are no settings of a verb."""
+"""Variables that are no settings of a verb; the last one is what images are often told by."""
 
 # A Kubernetes Service called `lensmith-serve` gives every later pod of its namespace LENSMITH_SERVE_PORT=tcp://… and
 # more; so do links of Docker.
 _LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)\Z")
-_DOCKER_LINK = re.compile(r"_(NAME|ENV_\w+)\Z")
 _LINK_VALUE = re.compile(r"(tcp|udp|sctp)://\S+\Z")
+_DOCKER_LINK = re.compile(r"_(NAME=/\S+/\S+|ENV_\w+=.*)\Z", re.DOTALL)
 
 
 def values(names: Iterable[str], verb: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -33,12 +35,12 @@ def values(names: Iterable[str], verb: str, environment: Mapping[str, str] = os.
     for name in names:
         value = environment.get(variable := variable_of(verb, name))
         if value is not None and not _is_link(variable, value):
-            found[name] = value.strip()
+            found[name] = stripped(value)
     return found
 
 
-def mistakes(known: Mapping[str, Iterable[str]], verb: str, environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Variables that look like settings and are none, in words, with the nearest one.
+def mistakes(known: Mapping[str, Collection[str]], verb: str, environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Variables that look like settings and are none, in words, with the nearest one; and settings in quotation marks.
 
     Args:
         known: verb → its settings.
@@ -49,13 +51,22 @@ def mistakes(known: Mapping[str, Iterable[str]], verb: str, environment: Mapping
     everything = OTHERS | {variable_of(each, name) for each, names in known.items() for name in names}
     prefixes = {each: variable_of(each, "") for each in known}
     found = []
-    for variable in sorted(name for name in environment if name.startswith(PREFIX)):
-        if variable in everything or _DOCKER_LINK.search(variable) or _is_link(variable, environment[variable]):
+    for variable, value in sorted(environment.items()):
+        form = variable.upper()
+        if not form.startswith(PREFIX) or _is_link(variable, value) or _DOCKER_LINK.search(f"{variable}={value}"):
             continue
-        ours = variable.startswith(prefixes[verb])
-        if not ours and any(variable.startswith(prefix) for prefix in prefixes.values()):
+        if variable in everything:
+            if variable in own and is_quoted(stripped(value)):
+                found.append(f"{variable} is in quotation marks, which are part of its value here (leave them out)")
+            continue
+        name = form.removeprefix(PREFIX).lower()
+        if name in known[verb]:
+            found.append(f"{variable} is no setting, {variable_of(verb, name)} is")
+            continue
+        ours = form.startswith(prefixes[verb])
+        if not ours and form not in OTHERS and any(form.startswith(prefix) for prefix in prefixes.values()):
             continue  # reported where that verb runs
-        near = difflib.get_close_matches(variable, own if ours else everything, n=1, cutoff=0.6 if ours else 0.85)
+        near = difflib.get_close_matches(form, own if ours else everything, n=1, cutoff=0.6 if ours else 0.85)
         if ours or near:
             found.append(f"{variable} is no setting" + (f", {near[0]} is" if near else ""))
     return found

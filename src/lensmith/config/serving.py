@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from lensmith.config.base import Settings
-from lensmith.config.values import ImageFormats
+from lensmith.config.values import Host, ImageFormats
 
 
 class ServeSettings(Settings):
@@ -28,6 +28,9 @@ class ServeSettings(Settings):
         "jwt_secret_file, jwt_key_file and jwks are three ways to check tokens, of which only one may be set": (
             lambda jwt_secret_file, jwt_key_file, jwks: sum(map(bool, (jwt_secret_file, jwt_key_file, jwks))) > 1
         ),
+        "port and health_port are the same (leave health_port out to have health checks and metrics on the port)": (
+            lambda port, health_port: port != 0 and port == health_port
+        ),
         "max_bytes is larger than upload_memory, so that the largest uploads would always be refused": (
             lambda max_bytes, upload_memory: max_bytes > upload_memory
         ),
@@ -43,7 +46,7 @@ class ServeSettings(Settings):
     beside: Path | None = Field(
         None, description="Second bundle, for requests that name it; a NAME@ALIAS is resolved once, at the start."
     )
-    host: str = Field("127.0.0.1", description="Address to bind.")
+    host: Host = Field("127.0.0.1", description="Address to bind.")
     port: int = Field(8000, ge=0, le=65535, description="Port to bind; 0 picks a free one.")
     health_port: int | None = Field(
         None, ge=0, le=65535, description="Separate port for health checks and metrics; 0 picks a free one."

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from lensmith.config.base import Settings
+from lensmith.config.values import Host
 
 
 class TrackingSettings(Settings):
@@ -27,5 +28,5 @@ class TrackSettings(Settings):
 
     verb, command = "track_ui", "track ui"
 
-    host: str = Field("127.0.0.1", description="Address to bind; MLflow has no authentication.")
+    host: Host = Field("127.0.0.1", description="Address to bind; MLflow has no authentication.")
     port: int = Field(5000, ge=0, le=65535, description="Port to bind; 0 picks a free one.")

@@ -88,6 +88,12 @@ def parse_image_formats(value: Any) -> Any:
     return tuple(dict.fromkeys(known))
 
 
+def without_brackets(value: Any) -> Any:
+    """An IPv6 address out of the brackets that it has in a URL, as [::1]; anything else unchanged."""
+    return value[1:-1] if isinstance(value, str) and re.fullmatch(r"\[[0-9a-fA-F:.]+(%\w+)?\]", value) else value
+
+
+Host = Annotated[str, BeforeValidator(without_brackets)]
 ImageFormats = Annotated[
     tuple[Literal["jpeg", "png", "webp", "bmp", "tiff", "gif", "avif", "heic", "jp2", "ppm"], ...],
     BeforeValidator(parse_image_formats),

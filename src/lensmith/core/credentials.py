@@ -7,7 +7,7 @@ import os
 import secrets
 from pathlib import Path
 
-from lensmith.core.text import is_blank
+from lensmith.core.text import is_blank, is_quoted, text_of_variable
 from lensmith.errors import SettingsError
 
 TOKEN_SECRET = "LENSMITH_JWT_SECRET"
@@ -29,7 +29,8 @@ def token_secrets(file: Path | None = None) -> tuple[bytes, ...]:
         The secrets, of which each may have signed a token; empty if neither is given.
 
     Raises:
-        SettingsError: an unreadable file, no secret, or one that is too short, or that a blank begins or ends.
+        SettingsError: an unreadable file, no secret, or one that is too short, or has blanks or quotation marks
+            around it.
     """
     if file is not None:
         content = read_secret(file)
@@ -47,7 +48,7 @@ def token_secrets(file: Path | None = None) -> tuple[bytes, ...]:
                 f"There are {len(each)}.",
                 "`lensmith token NAME --secret-file NEW_FILE` makes a random one.",
             )
-        _refuse_blanks(each, file or TOKEN_SECRET)
+        _refuse_wrapping(each, file or TOKEN_SECRET)
     return found
 
 
@@ -55,19 +56,26 @@ def redis_password() -> str | None:
     """LENSMITH_REDIS_PASSWORD, else the content of the file that LENSMITH_REDIS_PASSWORD_FILE names, else None.
 
     Raises:
-        SettingsError: an empty variable; a file that cannot be read, is empty, or is not text; blanks around it.
+        SettingsError: an empty variable, or both; a file that cannot be read, is empty, or is not text; blanks or
+            quotation marks around it.
     """
     source: str | Path = REDIS_PASSWORD
     password = os.environ.get(REDIS_PASSWORD)
-    if password is None:
-        file = os.environ.get(f"{REDIS_PASSWORD}_FILE")
-        if file is None:
-            return None
-        source = Path(file) if file.strip() else f"{REDIS_PASSWORD}_FILE"
+    file = text_of_variable(f"{REDIS_PASSWORD}_FILE", "The path of a file with a password")
+    if password is not None and file is not None:
+        raise SettingsError(
+            "One password of Redis was expected.",
+            f"{REDIS_PASSWORD} and {REDIS_PASSWORD}_FILE are both set.",
+            "Unset one of them.",
+        )
+    if file is not None:
+        source = Path(file)
         try:
-            password = read_secret(Path(file)).decode() if file.strip() else ""
+            password = read_secret(source).decode()
         except UnicodeDecodeError:
             password = ""
+    if password is None:
+        return None
     password = password.rstrip("\r\n")
     if is_blank(password) or not _is_utf8(password):
         raise SettingsError(
@@ -75,7 +83,7 @@ def redis_password() -> str | None:
             "There is none.",
             "Write it there, in UTF-8, on one line; or unset the variable.",
         )
-    _refuse_blanks(password.encode(), source)
+    _refuse_wrapping(password.encode(), source)
     return password
 
 
@@ -88,14 +96,14 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _refuse_blanks(secret: bytes, source: object) -> None:
-    """Blanks come from copying and quoting; whoever has the secret without them has another one."""
+def _refuse_wrapping(secret: bytes, source: object) -> None:
+    """Blanks and quotation marks come from copying; whoever has the secret without them has another one."""
     text = secret.decode(errors="replace")
     ends_blank = secret != secret.strip() or any(is_blank(end) for end in (text[:1], text[-1:]))
-    if ends_blank or secret.startswith(_UTF16):
+    if ends_blank or is_quoted(text) or secret.startswith(_UTF16):
         raise SettingsError(
-            f"A secret without blanks around it was expected in {source}, in ASCII or UTF-8.",
-            "It is UTF-16." if secret.startswith(_UTF16) else "It begins or ends with one.",
+            f"A secret without blanks or quotation marks around it was expected in {source}, in ASCII or UTF-8.",
+            "It is UTF-16." if secret.startswith(_UTF16) else "It has some.",
             "Write the secret alone on its line.",
         )
 

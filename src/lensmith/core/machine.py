@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from lensmith.core.text import text_of_variable
 from lensmith.errors import SettingsError
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -34,17 +35,17 @@ def cache_dir() -> Path:
     """Folder of downloads and cached results: $LENSMITH_CACHE, else ~/.cache/lensmith by the XDG rule.
 
     Raises:
-        SettingsError: LENSMITH_CACHE is empty.
+        SettingsError: LENSMITH_CACHE is empty, or in quotation marks.
     """
-    chosen = os.environ.get("LENSMITH_CACHE")
+    chosen = text_of_variable("LENSMITH_CACHE", "A folder")
     if chosen is not None:
-        if not chosen.strip():
-            raise SettingsError("A folder was expected in LENSMITH_CACHE.", "It is empty.", "Unset it, or name one.")
-        return Path(chosen)
-    try:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:  # a user without a home, as in some containers
-        base = Path(tempfile.gettempdir())
+        return Path(os.path.expanduser(chosen))  # noqa: PTH111 - raises nothing
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():  # which the rule has ignored
+        try:
+            base = Path.home() / ".cache"
+        except RuntimeError:  # a user without a home, as in some containers
+            base = Path(tempfile.gettempdir())
     return base / "lensmith"
 
 

@@ -18,7 +18,8 @@ from urllib.request import getproxies, proxy_bypass
 from lensmith.config import TrackingSettings
 from lensmith.core.files import staging_directory, sync_directory
 from lensmith.core.locks import LockTimeoutError, locked
-from lensmith.errors import RegistryError, RegistryUnreachableError, SettingsError
+from lensmith.core.text import text_of_variable
+from lensmith.errors import RegistryError, RegistryUnreachableError
 from lensmith.registry.mlflow_errors import shown, translate_address_errors, translate_errors, unreachable_error
 
 if TYPE_CHECKING:
@@ -57,15 +58,11 @@ def uri(given: str | None = None) -> str:
 
     Raises:
         RegistryError: MLflow has no registry under such a scheme.
-        SettingsError: an empty address, which may be meant for a server and must not mean a file here.
+        SettingsError: an empty variable, which may be meant for a server and must not mean a file here.
     """
-    found = TrackingSettings.resolve({"uri": given}).uri or os.environ.get("MLFLOW_TRACKING_URI", str(DATABASE)).strip()
-    if not found:
-        raise SettingsError(
-            "The address of an MLflow server or database was expected in MLFLOW_TRACKING_URI.",
-            "It is empty.",
-            "Unset it, or give it a value.",
-        )
+    found = TrackingSettings.resolve({"uri": given}).uri
+    if found is None:
+        found = text_of_variable("MLFLOW_TRACKING_URI", "The address of an MLflow server or database") or str(DATABASE)
     scheme, separator, rest = found.partition("://")
     if not separator and scheme not in _SCHEMES:
         return f"sqlite:///{Path(found).absolute()}"

@@ -17,6 +17,7 @@ from lensmith.serving.middleware import (
     SECURE_HEADERS,
     ForwardedPrefixMiddleware,
     HeadersMiddleware,
+    HeadMiddleware,
     InternalErrorMiddleware,
     ObservabilityMiddleware,
 )
@@ -63,6 +64,7 @@ def create_app(models: ModelManager, settings: ServeSettings) -> FastAPI:
             Middleware(ObservabilityMiddleware, service=service, log=settings.log_requests),
             Middleware(InternalErrorMiddleware, is_draining=service.is_draining),
             Middleware(AuthMiddleware, authenticator, health_port=lambda: service.health_port, health=health),
+            Middleware(HeadMiddleware),
             Middleware(ForwardedPrefixMiddleware),
             Middleware(FastPathMiddleware, routes=lambda: fast_routes(app)),
         ],

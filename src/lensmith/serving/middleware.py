@@ -27,7 +27,7 @@ SECURE_HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-cache",
 }
-_PREFIX = re.compile(rb"(/[A-Za-z0-9._~-]+){1,20}/?")
+_PREFIX = re.compile(rb"(/[A-Za-z0-9._~-]+){1,20}")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 
@@ -64,11 +64,33 @@ class HeadersMiddleware:
         return await self.app(scope, receive, send_with_headers)
 
 
-class ForwardedPrefixMiddleware:
-    """Lets `/openapi.json` name the path below which a proxy publishes the service, by its X-Forwarded-Prefix.
+class HeadMiddleware:
+    """Answers HEAD as GET, without the content, at every address: balancers, monitors and `curl -I` ask so."""
 
-    The proxy removes the prefix from the paths of requests. The document then lists it as the server's address, so that
-    clients made from it ask below the prefix.
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See the class."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            return await self.app(scope, receive, send)
+        asked = {**scope, "method": "GET"}
+
+        async def send_head(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        try:
+            await self.app(asked, receive, send_head)
+        finally:
+            if "route" in asked:
+                scope["route"] = asked["route"]  # which metrics read
+
+
+class ForwardedPrefixMiddleware:
+    """Lets `/openapi.json` name the path below which proxies publish the service, by their X-Forwarded-Prefix.
+
+    A proxy removes the prefix from the paths of requests. The document then lists it as the server's address, so that
+    clients made from it ask below the prefix. Of several proxies each adds its own, the outermost first.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -77,9 +99,10 @@ class ForwardedPrefixMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the class."""
         if scope["type"] == "http" and scope["path"] == "/openapi.json":
-            prefix = next((value for name, value in scope["headers"] if name == b"x-forwarded-prefix"), b"")
+            given = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-prefix")
+            prefix = b"".join(each.strip().rstrip(b"/") for each in given.split(b","))
             if _PREFIX.fullmatch(prefix):
-                scope["root_path"] = prefix.decode().rstrip("/")
+                scope["root_path"] = prefix.decode()
         await self.app(scope, receive, send)
 
 

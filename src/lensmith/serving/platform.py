@@ -40,11 +40,11 @@ def vertex_routes(environment: Mapping[str, str] = os.environ) -> VertexRoutes |
     """The paths that Vertex AI requests; None on another platform.
 
     Raises:
-        SettingsError: only one of the two is set, or one cannot be used.
+        SettingsError: only one of the two is set, or one is empty or cannot be used.
     """
-    routes = {name: environment.get(name, "") for name in (HEALTH_ROUTE, PREDICT_ROUTE)}
-    if not any(routes.values()):
+    if HEALTH_ROUTE not in environment and PREDICT_ROUTE not in environment:
         return None
+    routes = {name: environment.get(name, "") for name in (HEALTH_ROUTE, PREDICT_ROUTE)}
     usable = all(_ROUTE.fullmatch(each) and not _TAKEN.fullmatch(each) for each in routes.values())
     # The health probe needs no token, so its path must not classify.
     if not usable or routes[PREDICT_ROUTE] in {routes[HEALTH_ROUTE], *HEALTH, *OPEN}:

@@ -131,8 +131,8 @@ async def _from_routing(request: Request, error: Exception) -> Response:
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         # Starlette names the methods of one route only, where several share the address.
         here = [each for each in request.app.routes if each.matches(request.scope)[0] is not Match.NONE]
-        allowed = sorted({method for each in here for method in getattr(each, "methods", None) or ()})
-        headers = {"Allow": ", ".join(allowed)}
+        allowed = {method for each in here for method in getattr(each, "methods", None) or ()}
+        headers = {"Allow": ", ".join(sorted(allowed | {"HEAD"} if "GET" in allowed else allowed))}
         problem = ProblemError("method-not-allowed", f"{request.method} is not for {path}.", headers)
     elif error.status_code == HTTPStatus.NOT_FOUND:
         problem = ProblemError("not-found", f"There is no {path} here; GET /openapi.json lists what there is.")

@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from io import UnsupportedOperation
 from typing import TYPE_CHECKING
 
@@ -122,8 +122,8 @@ def _announce(name: str, listener: socket.socket, note: str) -> None:
 
 
 def _allow_many_connections() -> None:
-    """Each connection takes a file; the system lets a process raise its own limit up to a higher one."""
-    if sys.platform != "win32":
+    """Each connection takes a file; many systems let a process raise its own limit up to a higher one."""
+    with suppress(ImportError, OSError, ValueError):  # Windows; macOS, which takes no limit of infinity
         import resource
 
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -51,7 +51,7 @@ def ui(settings: TrackSettings) -> None:
     if not is_loopback(settings.host):
         risk = f"anybody who reaches {settings.host}:{port} can read and change all runs and models"
         print(f"lensmith: MLflow has no authentication: {risk}", file=sys.stderr, flush=True)
-    with tempfile.TemporaryFile("w+") as log:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         command = [sys.executable, "-m", "mlflow", "server", "--host", settings.host, "--port", str(port)]
         # In a session of its own, so that it can be ended with its children, and Ctrl-C reaches only this process.
         process = subprocess.Popen(
@@ -101,9 +101,12 @@ def _ended(process: subprocess.Popen[bytes], log: IO[str]) -> ServiceError:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End the server with all its children."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    for name in ("SIGTERM", "SIGKILL"):
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
+            if hasattr(os, "killpg"):
+                os.killpg(process.pid, getattr(signal, name))
+            else:  # Windows
+                process.kill()
         with suppress(subprocess.TimeoutExpired):
             process.wait(STOP_S)
 

@@ -21,7 +21,7 @@ from lensmith.core.machine import allowed_cores
 from lensmith.errors import RunError
 from lensmith.training.microbatch.distributed import RENDEZVOUS, LostRankError
 from lensmith.training.microbatch.memory import TooLargeError
-from lensmith.training.signals import EXIT_CODES, RunInterruptedError, handled_signals
+from lensmith.training.signals import RunInterruptedError, blocked_signals, handled_signals, unblock_signals
 
 ERRORS = "LENSMITH_ERRORS"
 """Environment variable: the folder where a rank that fails writes its error."""
@@ -44,7 +44,7 @@ def launch(run: Path, processes: int) -> None:
         try:
             with _forwarding(children) as received:
                 children += [_start(run, rank, processes, errors) for rank in range(processes)]
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, EXIT_CODES)
+                unblock_signals()
                 _wait(children)
         finally:
             codes = [child.poll() for child in children]  # None: it did not end by itself
@@ -113,14 +113,13 @@ def _forwarding(children: list[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():  # elsewhere Python forbids handlers
         yield received
         return
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, EXIT_CODES)
-    before = {number: signal.signal(number, forward) for number in handled_signals()}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    with blocked_signals():
+        before = {number: signal.signal(number, forward) for number in handled_signals()}
+        try:
+            yield received
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _wait(children: list[subprocess.Popen[bytes]]) -> None:

@@ -6,6 +6,8 @@ A second one ends it at once. Under `nohup`, which ignores SIGHUP, it stays igno
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -25,7 +27,26 @@ def end_on_signals() -> None:
     """In a rank's process: let signals end it at once and silently, until the loop handles them."""
     for number in handled_signals():
         signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, EXIT_CODES)
+    unblock_signals()
+
+
+@contextmanager
+def blocked_signals() -> Iterator[None]:
+    """Block the signals of `EXIT_CODES` in this thread during the block, where the system can (Windows cannot)."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, EXIT_CODES)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def unblock_signals() -> None:
+    """Let the signals of `EXIT_CODES` reach this thread again; see `blocked_signals`."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, EXIT_CODES)
 
 
 class RunInterruptedError(RunError):

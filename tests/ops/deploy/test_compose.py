@@ -67,6 +67,9 @@ def test_every_file_that_a_container_mounts_is_there(document: dict[str, Any], f
         assert len((folder / secret["file"]).read_text()) >= 32
     assert Bundle.load(folder / "bundles/current").manifest.name == "colours"
     environment = document["services"]["grafana"]["environment"]
+    for name in ("ANALYTICS_REPORTING", "ANALYTICS_CHECK_FOR_UPDATES", "NEWS_NEWS_FEED_ENABLED"):  # it asks for nobody
+        assert environment.get(f"GF_{name}", environment.get(f"GF_{name}_ENABLED")) == "false"
+    assert environment["GF_PLUGINS_PREINSTALL_DISABLED"] == "true"
     home = environment["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"].replace("/etc/grafana", "./grafana")
     assert (folder / home).is_file()
 

@@ -110,10 +110,20 @@ def test_an_empty_password_is_none_at_all(name: str, value: str, monkeypatch: py
 
 def test_a_password_is_the_same_from_a_variable_and_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "password").write_text("pass word\r\n")
-    monkeypatch.setenv("LENSMITH_REDIS_PASSWORD_FILE", str(tmp_path / "password"))
+    monkeypatch.setenv("LENSMITH_REDIS_PASSWORD_FILE", f"{tmp_path / 'password'}\n")
     assert redis_password() == "pass word"
     monkeypatch.setenv("LENSMITH_REDIS_PASSWORD", "pass word\n")
+    with pytest.raises(SettingsError, match="both set"):
+        redis_password()
+    monkeypatch.delenv("LENSMITH_REDIS_PASSWORD_FILE")
     assert redis_password() == "pass word"
+    for quote in "\"'":
+        monkeypatch.setenv("LENSMITH_REDIS_PASSWORD", f"{quote}pass word{quote}")
+        with pytest.raises(SettingsError, match="quotation marks"):
+            redis_password()
+        monkeypatch.setenv("LENSMITH_JWT_SECRET", quote + "x" * 40 + quote)
+        with pytest.raises(SettingsError, match="quotation marks"):
+            token_secrets()
     monkeypatch.setenv("LENSMITH_REDIS_PASSWORD", " pass word")
     with pytest.raises(SettingsError, match="blanks"):
         redis_password()
@@ -144,6 +154,7 @@ def test_a_password_that_is_no_text_is_refused_wherever_it_stands(
     monkeypatch.setenv("LENSMITH_REDIS_PASSWORD_FILE", str(tmp_path / "password"))
     with pytest.raises(SettingsError, match="password as text"):
         redis_password()
+    monkeypatch.delenv("LENSMITH_REDIS_PASSWORD_FILE")
     monkeypatch.setenv("LENSMITH_REDIS_PASSWORD", os.fsdecode(password))
     with pytest.raises(SettingsError, match="password as text"):
         redis_password()

@@ -1,6 +1,7 @@
 """Sockets at every address of a name, and programs that were faster."""
 
 import errno
+import re
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -63,6 +64,12 @@ def test_no_address_of_this_machine_is_an_error(name_means: Callable[..., None])
     name_means("2001:db8::1", "192.0.2.1")
     with pytest.raises(ServiceError, match="elsewhere, port 80"):
         bind("elsewhere", 80)
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64, "a b"])
+def test_a_host_that_is_no_name_is_named(host: str) -> None:
+    with pytest.raises(ServiceError, match=re.escape(host)):
+        bind(host, 0)
 
 
 def test_a_taken_address_of_a_name_is_an_error_though_others_are_free(

@@ -90,6 +90,25 @@ def test_a_head_that_is_too_large_by_little_is_told_so(address: tuple[str, int])
     assert answer.startswith(b"HTTP/1.1 431 ")
 
 
+@pytest.mark.parametrize(
+    ("sent", "cause"),
+    [
+        (b"\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03" + b"\xff" * 190, b"TLS arrived"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"HTTP/2 arrived"),
+        (GET + b"content-length: 3\r\ncontent-length: 3\r\n\r\nabc", b"Duplicate Content-Length"),
+        (POST + b"content-length: 3\r\ntransfer-encoding: chunked\r\n\r\nabc", b"Transfer-Encoding"),
+        ("GET /é HTTP/1.1\r\n\r\n".encode(), b"Invalid char in url"),
+        (b"GET /%s HTTP/1.1\r\n\r\n" % (b"a" * 65_536), b"url is too long"),
+        (b"POST / HTTP/1.1\r\nhost: x\r\n\r\n\x89PNG\r\n", b"A body needs a Content-Length"),
+    ],
+)
+def test_what_is_no_request_is_refused_with_its_cause(address: tuple[str, int], sent: bytes, cause: bytes) -> None:
+    answer = send(address, sent)
+    assert b"HTTP/1.1 400 " in answer
+    assert cause in answer
+    assert send(address, GET, b"\r\n").endswith(b"6 0")
+
+
 def test_a_head_and_a_body_within_their_limits_pass_whole_or_in_pieces(address: tuple[str, int]) -> None:
     head = POST + b"content-length: 3000000\r\na: " + b"b" * 30_000 + b"\r\n\r\n"
     for parts in ([head + bytes(3_000_000)], [head, bytes(3_000_000)], [head[:9], head[9:], *[bytes(30_000)] * 100]):

@@ -117,9 +117,9 @@ def _token(file: Path | None) -> str | None:
             token = file.read_text(encoding="ascii").strip()
         except (OSError, ValueError) as error:
             token = f"unreadable: {getattr(error, 'strerror', None) or 'it is no text'}"
-    if not token or not token.isascii() or any(letter.isspace() for letter in token):
+    if not token or not token.isascii() or any(letter.isspace() or letter in "\"'" for letter in token):
         raise SettingsError(
-            "One token, without spaces, was expected.",
+            "One token, without spaces or quotation marks, was expected.",
             f"The content of {file or TOKEN} is not one.",
             f"Put only the token into a readable file and name it with --token-file, or into {TOKEN}.",
         )

@@ -32,8 +32,6 @@ def add_health(app: FastAPI, service: Service) -> None:
 
     app.add_api_route("/livez", livez)
     app.add_api_route("/readyz", readyz, responses=documented(503), response_model_exclude_none=True)
-    for path, handler in (("/livez", livez), ("/readyz", readyz)):  # for balancers that send HEAD; undocumented
-        app.add_api_route(path, handler, methods=["HEAD"], include_in_schema=False, response_model_exclude_none=True)
     app.add_api_route(
         "/metrics",
         metrics,

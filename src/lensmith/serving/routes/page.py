@@ -27,5 +27,5 @@ def add_page(app: FastAPI, service: Service) -> None:
         return RolloutState(**{**service.rollout.state.model_dump(), "problem": service.rollout.problem})
 
     app.add_api_route("/rollout", rollout, responses=documented(401, 403))
-    app.add_api_route("/", page, methods=["GET", "HEAD"], response_class=FileResponse, include_in_schema=False)
+    app.add_api_route("/", page, response_class=FileResponse, include_in_schema=False)
     app.mount("/console", StaticFiles(directory=CONSOLE))

@@ -37,7 +37,10 @@ def bind(host: str, port: int) -> list[socket.socket]:
 
 
 def _bind_all(host: str, port: int) -> list[socket.socket]:
-    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except ValueError as error:  # no host name at all, as a..b
+        raise OSError(errno.EINVAL, "It is no name of a machine") from error
     addresses = sorted({(family, address) for family, *_, address in found}, key=lambda each: each[0])
     refused: OSError | None = None
     with ExitStack() as on_error:

@@ -10,6 +10,7 @@ httptools ends the message at such a header: the body, and every later request o
 """
 
 import asyncio
+import sys
 from typing import Any
 
 import httptools
@@ -26,6 +27,14 @@ MAX_BUFFERED_BYTES = 65_536
 _OFFER = frozenset({b"upgrade", b"http2-settings"})
 """Headers of an offer to upgrade, which stand in `Connection`, too."""
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+_OTHER_PROTOCOLS = {
+    b"\x16\x03": "TLS arrived. Use http://, or put a proxy that ends TLS in front",
+    b"PRI * HTTP/2.0": "HTTP/2 arrived. Use HTTP/1.1, or put a proxy that speaks both in front",
+}
+"""First bytes of a connection → what they are."""
+_LONGEST_FIRST = max(map(len, _OTHER_PROTOCOLS))
 
 
 class BufferedTransport:
@@ -120,6 +129,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._beside_body = 0
         self._timer: asyncio.TimerHandle | None = None
         self._in_head = True
+        self._first = b""  # bytes of the connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio."""
@@ -133,6 +143,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio."""
+        if len(self._first) < _LONGEST_FIRST:
+            self._first += data[:_LONGEST_FIRST]
         self._beside_body += len(data)
         if self._in_head and self._timer is None:
             self._timer = self.loop.call_later(HEAD_S, self.transport.close)
@@ -141,6 +153,15 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._in_head and (self.cycle is None or self.cycle.response_complete):
                 self.transport.write(_TOO_LARGE)
             self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """See uvicorn, whose own names no cause."""
+        cause = next((text for first, text in _OTHER_PROTOCOLS.items() if self._first.startswith(first)), None)
+        if cause is None:
+            error = sys.exception()
+            said = str((error and error.__context__) or error)[:200].encode("ascii", "replace").decode().rstrip(".")
+            cause = f"What arrived is none: {said}. A body needs a Content-Length, or Transfer-Encoding: chunked"
+        super().send_400_response(f"An HTTP/1.1 request was expected. {cause}.\n")
 
     def on_headers_complete(self) -> None:
         """See httptools."""

@@ -15,7 +15,7 @@ from lensmith.training.dataloading.dataset import ImageDataset
 from lensmith.training.dataloading.sampler import EpochSampler
 from lensmith.training.microbatch import malloc
 from lensmith.training.microbatch.memory import TooLargeError, is_out_of_memory, lift_cap
-from lensmith.training.signals import EXIT_CODES
+from lensmith.training.signals import EXIT_CODES, blocked_signals
 
 _KNOWS_SENDERS = hasattr(signal, "sigwaitinfo")
 """Whether a worker can find out which process sent a signal; not on macOS."""
@@ -73,11 +73,8 @@ class _Loader(DataLoader[Any]):
         """Start the workers with these signals blocked in all their threads, also those that libraries start."""
         if not _KNOWS_SENDERS:
             return super().__iter__()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, EXIT_CODES)
-        try:
+        with blocked_signals():
             return super().__iter__()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def close_loader(batches: DataLoader[Any]) -> None:

@@ -6,7 +6,6 @@ handled, where the system would otherwise kill the process.
 
 import errno
 import gc
-import sys
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TypeVar
@@ -16,7 +15,7 @@ import torch
 from lensmith.core.text import first_line
 from lensmith.errors import OutOfMemoryError, RunError
 from lensmith.training.microbatch import malloc
-from lensmith.training.microbatch.usage import free_bytes, status_bytes
+from lensmith.training.microbatch.usage import free_bytes, resource_limits, status_bytes
 
 T = TypeVar("T")
 
@@ -128,9 +127,7 @@ class MemoryCap:
             fraction = self.fraction or (0.8 if others > _SHARED_BYTES else 0.95)
             torch.cuda.set_per_process_memory_fraction(fraction, self.device)
             self.bytes = int(fraction * total)
-        elif sys.platform == "linux":
-            import resource
-
+        elif (resource := resource_limits()) is not None:
             self._before = soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
             wanted = status_bytes("VmData") + int((self.fraction or 0.9) * free_bytes() / self.processes)
             bounds = [bound for bound in (soft, hard) if bound != resource.RLIM_INFINITY]
@@ -142,15 +139,12 @@ class MemoryCap:
         if self.device.type == "cuda":
             torch.cuda.set_per_process_memory_fraction(1.0, self.device)
         elif self._before is not None:
-            import resource
-
+            resource = resource_limits()
             resource.setrlimit(resource.RLIMIT_DATA, self._before)
 
 
 def lift_cap() -> None:
     """Remove a CPU's cap in a child process, as it is meant for the process that trains."""
-    if sys.platform == "linux":
-        import resource
-
+    if (resource := resource_limits()) is not None:
         hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
         resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))

@@ -3,7 +3,10 @@
 import os
 import sys
 from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -41,12 +44,15 @@ def status_bytes(name: str) -> int:
     return int(line.split()[1]) * 1024 if line else 0
 
 
+def resource_limits() -> Any:
+    """Python's module `resource` where a process can limit its own memory, which is on Linux; None elsewhere."""
+    return import_module("resource") if sys.platform == "linux" and find_spec("resource") else None
+
+
 def room_bytes() -> int:
     """Bytes that this process can still get before the machine, its container or its own resource limits refuse."""
     room = free_bytes()
-    if sys.platform == "linux":
-        import resource
-
+    if (resource := resource_limits()) is not None:
         for limit, used in ((resource.RLIMIT_DATA, "VmData"), (resource.RLIMIT_AS, "VmSize")):
             soft, _ = resource.getrlimit(limit)
             if soft != resource.RLIM_INFINITY:
