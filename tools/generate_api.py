@@ -36,6 +36,7 @@ ACCEPTED = {
     values.parse_duration: "float | str",
     values.parse_names: "str | Sequence[str]",
     values.parse_image_formats: "str | Sequence[str]",
+    values.without_brackets: "str",
     values.parse_ratio: "str | Sequence[float]",
     values.parse_sizes: "str | int | Sequence[int]",
 }
