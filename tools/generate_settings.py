@@ -26,8 +26,8 @@ another section, an unknown setting, and a variable `LENSMITH_<VERB>_…` that i
 empty value from wherever: unset the variable, or leave the flag out. So are quotation marks around a variable, which
 env files of Docker keep, and a key that stands twice. Blanks and line ends around a variable do not count; `~` at the
 beginning of a path is the home folder. What Kubernetes sets in each pod for a Service called `lensmith-serve`
-(`LENSMITH_SERVE_PORT=tcp://10.0.0.1:8000` and others) is left out. A duration has its unit (`90s`, `5m`, `1h30m`, `30d`); in Python and YAML a number is in
-seconds.
+(`LENSMITH_SERVE_PORT=tcp://10.0.0.1:8000` and others) is left out. A duration has its unit (`90s`, `5m`, `1h30m`,
+`30d`); in Python and YAML a number is in seconds.
 
 `lensmith distill` has the settings of `train`, with `--student` for `model`; values from the teacher's run have
 precedence between the recipe file and the preset.
