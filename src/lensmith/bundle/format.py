@@ -33,6 +33,7 @@ from lensmith.bundle.manifest import (
 )
 from lensmith.core.files import replace_directory, sha256, staging_directory
 from lensmith.core.machine import cache_dir
+from lensmith.core.output_names import FILE_ENDINGS
 from lensmith.core.text import listed
 from lensmith.errors import BundleError, OutputError
 
@@ -148,21 +149,17 @@ def seal(folder: Path, manifest: Manifest) -> Bundle:
     return Bundle(folder, manifest)
 
 
-OTHER_FILES = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".onnx", ".pt", ".pth")
-"""Endings of archives and of models in other formats that a bundle, which is a folder or a zip, must not have."""
-
-
 def require_free(path: Path, replace: bool) -> None:
     """Refuse a path that is taken, unless `replace` and a bundle is there, and the ending of a file other than a zip.
 
     Raises:
         OutputError: the path is taken, or would look like a file that it is not.
     """
-    if path.suffix.lower() in OTHER_FILES or path.suffix != path.suffix.lower() == ".zip":
+    if path.suffix != ".zip" and path.suffix.lower() in FILE_ENDINGS and not path.is_dir():
         raise OutputError(
             "A folder, or a file that ends in .zip, was expected for the bundle.",
             f"{path} arrived.",
-            f"Name it {path.with_suffix('.zip').name}.",
+            f"Name it {path.name.partition('.')[0]}.zip.",
         )
     holds_bundle = (path / MANIFEST).is_file() or (path.suffix == ".zip" and archive.holds(path, MANIFEST))
     if path.exists() and not (replace and holds_bundle):

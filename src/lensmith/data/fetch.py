@@ -19,6 +19,7 @@ from lensmith.config import FetchSettings
 from lensmith.core.files import atomic_write
 from lensmith.core.locks import locked
 from lensmith.core.machine import cache_dir
+from lensmith.core.output_names import require_folder_name
 from lensmith.core.progress import track
 from lensmith.core.result import Result
 from lensmith.data.scan import PARTS
@@ -57,7 +58,7 @@ def fetch(settings: FetchSettings) -> FetchResult:
 
     Raises:
         DataError: all sources fail, or send other files than expected.
-        OutputError: the folder holds something else.
+        OutputError: the folder holds something else, or is named like a file.
         SettingsError: an unknown name, or fewer training images than classes.
     """
     if settings.name not in KNOWN:
@@ -67,6 +68,7 @@ def fetch(settings: FetchSettings) -> FetchResult:
             f"{settings.name!r} arrived.",
             f"Perhaps {near[0]} is meant." if near else "Name one of those.",
         )
+    require_folder_name(settings.folder, "the images")
     cache = cache_dir() / "datasets" / settings.name
     cache.mkdir(parents=True, exist_ok=True)
     with locked(cache / ".lock"):  # two processes would write to the same partial files

@@ -17,6 +17,7 @@ from lensmith.bundle.image_hashes import Use
 from lensmith.config import EvaluateSettings
 from lensmith.core.files import atomic_write
 from lensmith.core.labels import distinguished, lookalike, matched_label
+from lensmith.core.output_names import require_folder_name
 from lensmith.core.progress import track
 from lensmith.core.text import listed
 from lensmith.core.version import installed_versions
@@ -32,9 +33,6 @@ from lensmith.imaging.decoding import read
 from lensmith.inference.classifier import Classifier, load
 
 LATENCY_IMAGES = 30
-
-_FILE_ENDINGS = (".html", ".htm", ".json", ".csv", ".pdf", ".txt", ".xlsx", ".zip")
-"""Endings that the folder of a report must not have, as somebody who names it so expects a file."""
 
 _INCLUDED: dict[str, tuple[Use, ...]] = {"train": ("train", "val"), "val": ("val",)}
 """Known images that belong to a part: without them nothing of it would be left."""
@@ -203,12 +201,7 @@ def _notes(images: ImageSet) -> tuple[str, ...]:
 
 def _require_writable(out: Path) -> None:
     """Refuse a folder that the report cannot be written to, or that is named like a file, before the long work."""
-    if out.suffix.lower() in _FILE_ENDINGS and not out.is_dir():
-        raise OutputError(
-            "A folder was expected for the report and its JSON, with --out.",
-            f"{out} arrived, which is named like a file.",
-            f"Name a folder: --out {out.with_suffix('')}",
-        )
+    require_folder_name(out, "the report and its JSON, with --out")
     nearest = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise OutputError(

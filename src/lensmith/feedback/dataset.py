@@ -10,6 +10,7 @@ from pathlib import Path
 from lensmith.core.files import atomic_write, sha256
 from lensmith.core.junk import junk_name
 from lensmith.core.labels import canonical_label, distinguished, lookalike, matched_label
+from lensmith.core.output_names import require_folder_name
 from lensmith.core.progress import track
 from lensmith.core.result import Result
 from lensmith.data.part_names import parts_of_names
@@ -67,6 +68,8 @@ def export(
     """
     source, target = Path(folder), Path(out)
     guesses = Path(unlabelled) if unlabelled is not None else None
+    for folder_to_write in filter(None, (target, guesses)):
+        require_folder_name(folder_to_write, "the images")
     _require_apart(source, target, guesses)
     _require_class_folders(target)
     done = FeedbackExport(target)

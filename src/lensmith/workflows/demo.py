@@ -15,6 +15,7 @@ import numpy as np
 import urllib3
 
 from lensmith.config import DemoSettings, EvaluateSettings, FetchSettings
+from lensmith.core.output_names import require_folder_name
 from lensmith.core.packages import SERVING, TRAINING, require_packages
 from lensmith.core.progress import track
 from lensmith.core.result import Result
@@ -70,6 +71,7 @@ def demo(settings: DemoSettings) -> DemoResult:
     Raises:
         LensmithError: as the verbs that it calls.
     """
+    require_folder_name(settings.out, "data, run and report, with --out")
     require_packages(*TRAINING, *SERVING)
     steps: dict[str, float] = {}
     started = time.perf_counter()

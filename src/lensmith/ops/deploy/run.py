@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lensmith.config import DeploySettings
 from lensmith.core.files import replace_directory, sha256, staging_directory
+from lensmith.core.output_names import require_folder_name
 from lensmith.core.result import Result
 from lensmith.core.version import __version__
 from lensmith.errors import OutputError
@@ -56,6 +57,7 @@ def deploy(settings: DeploySettings) -> DeployResult:
         OutputError: a folder with other content, or a missing file to copy.
     """
     folder = settings.out or Path("deploy") / settings.kind
+    require_folder_name(folder, "the files, with --out")
     _require_free(folder, settings.overwrite)
     files = KINDS[settings.kind](Deployment.of(settings))
     with staging_directory(folder) as staging:

@@ -9,6 +9,7 @@ from pathlib import Path
 from lensmith.bundle.format import Bundle
 from lensmith.config import BenchSettings
 from lensmith.core.files import atomic_write
+from lensmith.core.output_names import require_folder_name
 from lensmith.core.progress import track
 from lensmith.errors import ServiceError, SettingsError
 from lensmith.ops.loadtest.client import send_load, send_one_request
@@ -34,9 +35,11 @@ def bench(settings: BenchSettings) -> LoadTestResult:
         BundleError: a bundle that cannot be read.
         DataError: a folder without images.
         ServiceError: a service that does not answer, or refuses these requests.
+        OutputError: `out` is named like a file.
         MissingPackageError: `out` is set, and matplotlib is not installed.
     """
     if settings.out is not None:
+        require_folder_name(settings.out, "bench.json and bench.png, with --out")
         import matplotlib.figure  # noqa: F401  # fails before the test rather than after it
     images = read_images(settings.image_files, settings.seed) if settings.image_files else None
     token = _token(settings.token_file)

@@ -31,6 +31,7 @@ from pydantic import ValidationError
 
 from lensmith.config import TrainSettings
 from lensmith.core.files import atomic_write
+from lensmith.core.output_names import require_folder_name
 from lensmith.core.version import installed_versions
 from lensmith.data.scan import ImageSet, Sample
 from lensmith.errors import OutputError, RunError
@@ -259,11 +260,12 @@ def is_unbegun(path: Path) -> bool:
 
 
 def require_free(path: Path) -> None:
-    """Refuse a run folder that is not empty.
+    """Refuse a run folder that is not empty, or that is named like a file.
 
     Raises:
-        OutputError: the folder is not empty.
+        OutputError: the folder is not empty, or its name is a file's.
     """
+    require_folder_name(path, "the run, with --out")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         resume = f", or resume it: lensmith train --resume {path}" if (path / DESCRIPTION).exists() else ""
         raise OutputError(

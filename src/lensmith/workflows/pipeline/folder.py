@@ -19,6 +19,7 @@ from typing import Any
 
 from lensmith.core.files import atomic_write
 from lensmith.core.locks import LockTimeoutError, is_locked, locked
+from lensmith.core.output_names import require_folder_name
 from lensmith.errors import OutputError, RunError
 
 RECORD, STATE, HASHES, LOCK = "result.json", "state.json", "contents.json", ".lock"
@@ -57,8 +58,9 @@ class PipelineFolder:
         """Make the folder, if it is missing.
 
         Raises:
-            OutputError: a file has its name.
+            OutputError: a file has its name, or it is named like one.
         """
+        require_folder_name(self.path, "the pipeline, with --out")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
