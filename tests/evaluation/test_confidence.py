@@ -210,9 +210,18 @@ def test_the_least_threshold_is_taken_where_several_will_do() -> None:
 def test_where_all_answers_can_be_given_only_less_certain_ones_are_held_back(confidence: float) -> None:
     truth, probabilities = certain(30, confidence)
     found = threshold_for(truth, probabilities, 0.9)
-    assert found == Abstention(threshold=found.threshold, wanted=0.9, precision=1.0, coverage=1.0)
+    assert found == Abstention(threshold=found.threshold, wanted=0.9, precision=1.0, coverage=1.0, answers=30)
     assert confidence - 1e-5 < found.threshold < float(probabilities.max(axis=1).min())
     assert answered_at(truth, probabilities, found.threshold).coverage == 1.0
+
+
+@pytest.mark.parametrize(
+    ("images", "wanted", "said"), [(18, 0.99, "18 answers support 95.0% at most, and 99% were asked for"),
+    (18, 0.95, ""), (1200, 0.999, ""), (30, 1.0, "30 answers support 96.9% at most, and 100% were asked for")],
+)  # fmt: skip
+def test_a_precision_that_so_few_answers_cannot_support_is_said(images: int, wanted: float, said: str) -> None:
+    assert threshold_for(*certain(images, 0.9), wanted).doubt == said
+    assert Abstention(threshold=0.9, wanted=wanted, precision=1.0, coverage=1.0).doubt == ""  # of earlier versions
 
 
 def test_nothing_is_answered_above_all_confidences() -> None:

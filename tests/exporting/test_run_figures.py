@@ -58,6 +58,16 @@ def test_answers_that_change_both_ways_lose_nothing_but_the_loss_shows_another_n
     assert figures(14, loss=0.11).require_network(found, samples, None) == 0
 
 
+@pytest.mark.parametrize("max_drop_pp", [None, 0.0, 0.5, 24.0])
+def test_an_answer_of_few_that_is_lost_beyond_the_limit_has_to_be_near_a_tie(max_drop_pp: float | None) -> None:
+    sure, samples = outputs(4, 1, loss=0.1)
+    with pytest.raises(ParityError, match="loss"):
+        figures(4, loss=0.1).require_network(sure, samples, max_drop_pp)
+    assert figures(4, loss=0.1).require_network(sure, samples, 25.0) == 25
+    tie, samples = outputs(4, 1, loss=0.69)
+    assert figures(4, loss=0.69).require_network(tie, samples, max_drop_pp) == 25
+
+
 def test_the_figure_that_was_told_counts_beside_the_stored_answers() -> None:
     found, samples = outputs(14, 7)
     told = RunFigures(3, 1.0, found.loss, 14, figures(14, wrong=7).correct)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from lensmith.training.divergence import PATIENCE, has_diverged, update_divergence
+from lensmith.training.divergence import PATIENCE, has_diverged, update_divergence, useless_message
 from lensmith.training.run_dir.progress import Position
 from lensmith.training.schedule import Phase
 from lensmith.training.trainer import Trainer
@@ -54,6 +54,18 @@ def test_the_first_phase_has_nothing_to_lose() -> None:
     assert counted([answers(0, 100)] * 3, accuracy=None, loss=None) == [0, 0, 0]
     at = Position(epoch=1, best_accuracy=0.9, best_loss=0.1)
     assert not update_divergence(at, HEAD, answers(0, 100), 9.0, classes=3)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "loss", "said"),
+    [(1 / 3, 854.0, True), (0.2, 2.3, True), (1 / 3, 1.12, False), (0.5, 854.0, False), (None, 854.0, False),
+     (None, None, False)],
+)  # fmt: skip
+def test_a_run_that_ends_no_better_than_guessing_says_so(accuracy: float | None, loss: float | None, said: bool) -> None:
+    at = Position(best_epoch=2, best_accuracy=accuracy, best_loss=loss)
+    message = useless_message(at, 3, 10.0)
+    assert bool(message) == said
+    assert not said or ("--lr 1" in message and "epoch 2" in message and "a loss of 1.1:" in message)
 
 
 def test_without_a_validation_part_the_training_loss_tells() -> None:

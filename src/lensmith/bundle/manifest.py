@@ -68,6 +68,17 @@ class Abstention(BaseModel):
     wanted: float = Field(gt=0, le=1, description="share of correct answers among the given ones that was asked for")
     precision: float = Field(ge=0, le=1, description="that share on the validation part")
     coverage: float = Field(ge=0, le=1, description="share of images of the validation part that get an answer")
+    answers: int | None = Field(None, ge=0, description="number of validation images with such an answer")
+
+    @property
+    def doubt(self) -> str:
+        """A clause for people where so few answers cannot support what was asked for, even without a mistake."""
+        if self.answers is None:
+            return ""
+        most = (self.answers + 1) / (self.answers + 2)  # Laplace's rule of succession
+        if most >= self.wanted:
+            return ""
+        return f"{self.answers:,} answers support {most:.1%} at most, and {100 * self.wanted:.4g}% were asked for"
 
 
 class Manifest(BaseModel):

@@ -55,6 +55,7 @@ def _print_exported(made: ExportResult) -> None:
         print_line(
             f"  abstains below a confidence of {abstention.threshold:.3f}: "
             f"answers {abstention.coverage:.1%} of the images, {abstention.precision:.1%} of them correctly"
+            + (abstention.doubt and f"; {abstention.doubt}")
         )
     for each in made.formats:
         print_line(f"  {each.format}: ", (str(each.path), "bold"), f"  {each.note}")

@@ -230,6 +230,7 @@ def threshold_for(truth: Ints, probabilities: Tensor, wanted: float) -> Abstenti
         wanted=wanted,
         precision=float(precision[last]),
         coverage=(last + 1) / count,
+        answers=last + 1,
     )
 
 

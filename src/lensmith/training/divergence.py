@@ -67,6 +67,23 @@ def divergence_message(position: Position, phase: Phase, lr: float) -> str:
     )
 
 
+def useless_message(position: Position, classes: int, lr: float) -> str:
+    """The message at the end of a run whose best epoch is no better than guessing; empty where it is better.
+
+    Args:
+        position: the position after the last epoch.
+        classes: number of classes C.
+        lr: the run's peak learning rate.
+    """
+    loss, accuracy, guess = position.best_loss, position.best_accuracy, math.log(classes)
+    if loss is None or accuracy is None or loss <= 2 * guess or accuracy > 1 / classes + 1e-6:
+        return ""
+    return (
+        f"no epoch was better than guessing, which costs a loss of {guess:.3g}: the best, epoch {position.best_epoch}, "
+        f"has {loss:.3g} and an accuracy of {accuracy:.4f}. A smaller rate may help: --lr {lr / 10:g}"
+    )
+
+
 def _variance(accuracy: float, images: int) -> float:
     """Variance of an accuracy measured on so many images; Laplace's rule keeps it above 0 where all are correct."""
     share = (accuracy * images + 1) / (images + 2)

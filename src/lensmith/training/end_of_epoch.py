@@ -10,7 +10,7 @@ from lensmith.errors import RunError
 from lensmith.training.checkpointing import Checkpointer
 from lensmith.training.context import TrainingContext
 from lensmith.training.dataloading.dataset import Batches
-from lensmith.training.divergence import divergence_message, has_diverged, update_divergence
+from lensmith.training.divergence import divergence_message, has_diverged, update_divergence, useless_message
 from lensmith.training.feature_cache.split_model import SplitPoint
 from lensmith.training.run_dir.plots import draw_plots
 from lensmith.training.run_dir.progress import Figures, Position
@@ -93,6 +93,9 @@ def finish_epoch(
     if position.finished and 0 < phase.first_epoch >= (position.best_epoch or 0) and not has_diverged(position):
         earlier = f"no epoch of the phase {phase.name!r} was better than epoch {position.best_epoch} before it"
         context.recorder.log(f"{earlier}, whose network is kept")
+    if position.finished and (useless := useless_message(position, len(context.run.images.labels), settings.lr)):
+        context.recorder.event("useless", epoch=position.best_epoch)
+        context.recorder.log(useless)
     state.figures = Figures()
     if world.is_rank_zero and (position.finished or _is_outdated(context.run.curves)):
         draw_plots(context.run)
