@@ -61,7 +61,9 @@ def test_the_first_phase_has_nothing_to_lose() -> None:
     [(1 / 3, 854.0, True), (0.2, 2.3, True), (1 / 3, 1.12, False), (0.5, 854.0, False), (None, 854.0, False),
      (None, None, False)],
 )  # fmt: skip
-def test_a_run_that_ends_no_better_than_guessing_says_so(accuracy: float | None, loss: float | None, said: bool) -> None:
+def test_a_run_that_ends_no_better_than_guessing_says_so(
+    accuracy: float | None, loss: float | None, said: bool
+) -> None:
     at = Position(best_epoch=2, best_accuracy=accuracy, best_loss=loss)
     message = useless_message(at, 3, 10.0)
     assert bool(message) == said
