@@ -4,6 +4,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar off --constraint constraints.txt
 
+# A hundred processes that tests start would else compile each module anew, where a shell or an image sets this.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test fast check docs bench clean
 
 demo: .venv/ready

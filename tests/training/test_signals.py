@@ -152,6 +152,7 @@ def test_data_workers_do_not_outlive_a_killed_run(
         os.kill(os.getpid(), signal.SIGKILL)
 
     monkeypatch.setattr(Learner, "training_step", step)
+    monkeypatch.setattr("torch.utils.data._utils.worker.MP_STATUS_CHECK_INTERVAL", 0.2)  # 5 s
     child = fork(lambda: (os.setsid(), main(arguments)))
     child.join()
     assert (tmp_path / "workers").read_text() == "3"  # two workers for training, and the run itself
