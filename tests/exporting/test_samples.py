@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lensmith.core.stats import evenly_spaced
 from lensmith.data.scan import scan
-from lensmith.exporting.samples import evenly_spaced, preprocess_samples, stratified
+from lensmith.exporting.samples import preprocess_samples, stratified
 from lensmith.imaging.preprocessing import Preprocessing, preprocess
 
 PREPROCESSING = Preprocessing(image_size=32)

@@ -1,12 +1,20 @@
-"""Statistics: Wilson intervals, bootstrap percentile intervals, percentiles of latencies."""
+"""Statistics: intervals (Wilson, bootstrap percentiles), percentiles of latencies, choice of candidates, samples."""
 
 import math
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+T = TypeVar("T")
+
+
+def evenly_spaced(items: Sequence[T], most: int) -> tuple[T, ...]:
+    """At most `most` of the items, at equal distances."""
+    taken = min(most, len(items))
+    return tuple(items[number * len(items) // taken] for number in range(taken))
 
 
 def wilson(hits: int, trials: int, level: float = 0.95) -> tuple[float, float]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from lensmith.core.machine import allowed_cores
+from lensmith.core.stats import evenly_spaced
 from lensmith.core.text import listed
 from lensmith.core.threads import map_in_order
 from lensmith.data.scan import ImageSet, Sample
@@ -102,7 +103,6 @@ def _statistics(images: ImageSet, samples: Sequence[Sample]) -> dict[Sample, Val
 
     needed = map_in_order(needs, samples, cores, 64 * cores, "ranges")
     deep = [sample for sample, need in zip(samples, needed, strict=True) if need]
-    taken = min(MOST_FILES, len(deep))
-    some = [deep[at * len(deep) // taken] for at in range(taken)]
+    some = evenly_spaced(deep, MOST_FILES)
     found = map_in_order(measured, some, cores, 4 * cores, "ranges")
     return {sample: each for sample, each in zip(some, found, strict=True) if each is not None}

@@ -16,13 +16,12 @@ import yaml
 
 from lensmith.bundle.drift import MIN_IMAGES, THRESHOLDS
 from lensmith.bundle.format import Manifest
-from lensmith.core.stats import wilson
+from lensmith.core.stats import evenly_spaced, wilson
 from lensmith.core.templates import template_environment
 from lensmith.core.text import listed
 from lensmith.evaluation.evaluation import Evaluation
 from lensmith.evaluation.metrics import calibrate
 from lensmith.evaluation.report import percent
-from lensmith.exporting.samples import evenly_spaced
 from lensmith.imaging.formats import format_of, open_image
 from lensmith.training.run_dir.run import Run
 from lensmith.training.schedule import settings_of

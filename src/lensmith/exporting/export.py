@@ -27,6 +27,7 @@ from lensmith.core.files import replace_directory, staging_directory
 from lensmith.core.machine import allowed_cores
 from lensmith.core.packages import TRAINING, require_packages
 from lensmith.core.result import Result, plain
+from lensmith.core.stats import evenly_spaced
 from lensmith.core.threads import map_in_order
 from lensmith.core.version import installed_versions
 from lensmith.data.scan import Part, Sample
@@ -43,7 +44,7 @@ from lensmith.exporting.formats.registry import FORMATS, packages_of, require_fr
 from lensmith.exporting.image_hashes import copies_note, hashes_of, not_learnt
 from lensmith.exporting.parity import Parity
 from lensmith.exporting.run_figures import RunFigures
-from lensmith.exporting.samples import evenly_spaced, features_of, stratified
+from lensmith.exporting.samples import features_of, stratified
 from lensmith.exporting.select_engine import select_engine, teacher_of
 from lensmith.imaging.decoding import read
 from lensmith.imaging.formats import format_of

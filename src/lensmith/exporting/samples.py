@@ -3,32 +3,24 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from lensmith.core.machine import allowed_cores
 from lensmith.core.progress import track
+from lensmith.core.stats import evenly_spaced
 from lensmith.data.scan import ImageSet, Sample
 from lensmith.errors import ImageError
 from lensmith.imaging.decoding import read
 from lensmith.imaging.preprocessing import Preprocessing, Tensor, preprocess
 from lensmith.inference.classifier import Classifier
 
-T = TypeVar("T")
-
 MAX_BYTES = 500_000_000
 """Memory for preprocessed images, all together."""
 
 FEATURE_IMAGES = 1000
 """Images for feature statistics: the standard error of a mean is then 1/30 of the feature's standard deviation."""
-
-
-def evenly_spaced(items: Sequence[T], count: int) -> tuple[T, ...]:
-    """At most `count` of the items, at equal distances."""
-    taken = min(count, len(items))
-    return tuple(items[number * len(items) // taken] for number in range(taken))
 
 
 def stratified(samples: Sequence[Sample], count: int) -> tuple[Sample, ...]:

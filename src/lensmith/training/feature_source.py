@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from lensmith.config import TrainSettings
 from lensmith.core.array_cache import ArrayCache, NotCachedError
 from lensmith.core.cache import default_budget_bytes
+from lensmith.core.stats import evenly_spaced
 from lensmith.data.scan import Sample
 from lensmith.training.context import TrainingContext
 from lensmith.training.dataloading import decode_cache
@@ -27,12 +28,6 @@ HEAD_VIEWS, VIEWS = 1, 4
 
 VALIDATION_ROWS, VALIDATION_BYTES = 1024, 32 * 10**6
 """The most rows and bytes in a batch of validation features."""
-
-
-def evenly_spaced(count: int, most: int) -> list[int]:
-    """At most `most` of the numbers 0..count-1, in order and evenly spaced."""
-    taken = min(count, most)
-    return [place * count // taken for place in range(taken)]
 
 
 class StoppedError(Exception):
@@ -251,7 +246,7 @@ class FeatureSource:
             if not exact:
                 readable = [number for number in range(len(training)) if number not in features[0].unreadable]
                 most = min(PROBE_ROWS, max(1, PROBE_BYTES // (4 * math.prod(split_point.shape))))
-                some = [readable[place] for place in evenly_spaced(len(readable), most)]
+                some = evenly_spaced(readable, most)
                 probed = [training[number] for number in some]
                 probe = (features[0].rows(some), rows(extractor, probed, 0)) if some else None
             if validation and size == own_size:

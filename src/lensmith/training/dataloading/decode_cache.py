@@ -16,6 +16,7 @@ from PIL import Image
 
 from lensmith.core.array_cache import ArrayCache
 from lensmith.core.machine import allowed_cores
+from lensmith.core.stats import evenly_spaced
 from lensmith.core.threads import map_in_order
 from lensmith.core.version import installed_versions
 from lensmith.data.scan import ImageSet, Sample, identity
@@ -69,7 +70,7 @@ def is_worthwhile(
     images: ImageSet, samples: Sequence[Sample], shortest_px: int, value_ranges: Mapping[str, ValueRange], epochs: int
 ) -> bool:
     """Whether the cache saves enough time in so many epochs, estimated by decoding some of the pictures."""
-    some = [samples[number * len(samples) // SAMPLE] for number in range(SAMPLE)] if len(samples) > SAMPLE else samples
+    some = evenly_spaced(samples, SAMPLE)
     encoded = []
     for sample in some:
         with suppress(ImageError):
