@@ -50,6 +50,7 @@ def begin_upload(url: str) -> http.client.HTTPConnection:
     return slow
 
 
+@pytest.mark.slow
 def test_an_upload_that_has_not_arrived_when_the_grace_is_over_gets_a_problem_and_exit_code_is_0(
     colour_bundle: Bundle,
 ) -> None:
@@ -65,6 +66,7 @@ def test_an_upload_that_has_not_arrived_when_the_grace_is_over_gets_a_problem_an
     service.stop()
 
 
+@pytest.mark.slow
 def test_a_second_signal_does_not_wait_for_the_grace(colour_bundle: Bundle) -> None:
     service = start_service(colour_bundle.path, grace_s=30)
     slow = begin_upload(service.url)

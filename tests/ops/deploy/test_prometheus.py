@@ -138,6 +138,7 @@ def test_the_page_of_metrics_passes_promtool(service: ServiceProcess, promtool: 
     promtool("check", "metrics", text=urllib.request.urlopen(f"{service.url}/metrics").read().decode())
 
 
+@pytest.mark.slow
 def test_a_real_prometheus_reads_a_real_service(
     service: ServiceProcess, program: Callable[..., str], free_port: Callable[[], int], tmp_path: Path
 ) -> None:

@@ -40,10 +40,10 @@ def test_a_stall_of_the_server_is_seen_by_all_who_came_in_it_and_of_waiting_clie
 
 def test_waiting_for_a_connection_counts_from_when_the_request_was_due(server_of: Any, answer: Any) -> None:
     server = server_of(lambda number: answer(wait_s=0.05))  # 20 a second on one connection
-    load = LoadProfile(duration_s=1.0, rate=60, arrivals="constant", clients=1)
+    load = LoadProfile(duration_s=0.5, rate=60, arrivals="constant", clients=1)
     found = summarize(send_load(*requests_to(server.url), load), load, server.url, 200.0)
     assert server.connections == 1
-    assert found.latency_ms["max"] > 1000
+    assert found.latency_ms["max"] > 700
     assert found.from_sending_ms["p50"] < 300
     assert found.offered_per_second == pytest.approx(60, abs=2)
     assert found.ok_per_second < 21

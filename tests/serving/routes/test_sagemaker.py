@@ -127,6 +127,7 @@ def test_instances_count_against_their_callers_quota(client_of: Callable[..., Te
         assert_problem(client.post("/invocations", json=in_json(red_png, red_png)), "over-quota")
 
 
+@pytest.mark.slow
 def test_a_container_started_as_sagemaker_does_keeps_its_contract(
     colour_bundle: Bundle,
     red_png: bytes,
