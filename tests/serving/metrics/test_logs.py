@@ -102,9 +102,7 @@ def test_a_folder_that_is_moved_away_and_back_costs_the_lines_between(tmp_path: 
     assert "before" in file.read_text()
 
 
-def test_a_reader_that_stalls_costs_lines_and_holds_nothing_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reader_that_stalls_costs_lines_and_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lensmith.serving.metrics.logs.FLUSH_S", 0.2)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
