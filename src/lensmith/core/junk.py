@@ -50,12 +50,14 @@ def junk_name(entry: Path, is_folder: bool) -> str | None:
 
     A name that begins with a dot is hidden, and left out whatever it is.
     """
-    name = entry.name
-    if name.startswith("._"):
-        return "._*"
-    if name.startswith(".") or (_FOLDERS if is_folder else _FILES).fullmatch(name.lower()):
-        return name.replace("\r", "\\r")
+    if is_junk(entry.name, is_folder):
+        return "._*" if entry.name.startswith("._") else entry.name.replace("\r", "\\r")
     return "results of lensmith" if is_folder and _is_result(entry) else None
+
+
+def is_junk(name: str, is_folder: bool) -> bool:
+    """Whether a name alone says that a file or folder is hidden, or one of systems and programs."""
+    return name.startswith(".") or (_FOLDERS if is_folder else _FILES).fullmatch(name.lower()) is not None
 
 
 def count_junk(entry: Path, is_folder: bool, counts: Counter[str]) -> bool:

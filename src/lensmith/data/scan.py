@@ -287,7 +287,7 @@ def _describe_left_out(found: ImageSet) -> str:
         example.setdefault(plain, path)
     commonest = listed((f"{count:,} {reason}: {example[reason]}" for reason, count in counts.most_common(3)), 3, "; ")
     sentences = [f"Files that cannot be used: {len(found.set_aside):,} ({commonest})."] if counts else []
-    return " ".join([*sentences, *found.warnings, *_junk_notes(Counter(dict(found.junk)))])
+    return " ".join([*(sentences or found.warnings), *_junk_notes(Counter(dict(found.junk)))])
 
 
 def _inner_folder(found: ImageSet) -> Path | None:
