@@ -31,13 +31,13 @@ def test_fetch_refuses_an_unknown_name_with_the_known_ones(tmp_path: Path, run: 
 
 
 def test_check_lists_counts_and_names_what_is_wrong_and_exits_with_0(colours: Path, run: Run) -> None:
-    (colours / "red/[bold]cut.jpg").write_bytes((colours / "red/001.jpg").read_bytes()[:300])
+    (colours / "red/[bold]cut\r\x1b.jpg").write_bytes((colours / "red/001.jpg").read_bytes()[:300])
     shutil.copy(colours / "red/000.png", colours / "blue/red[copy].png")
     code, said, _ = run("data", "check", colours)
     assert code == 0
     assert "25 usable images of 26" in said
     assert "2 files with something wrong" in said
-    assert "red/[bold]cut.jpg" in said  # brackets in a name are no markup
+    assert r"red/[bold]cut\r\x1b.jpg" in said  # brackets in a name are no markup, and control characters are shown
     assert "label conflict" in said
     assert "the same content as blue/red[copy].png, which is 'blue'" in said
 

@@ -295,3 +295,8 @@ def test_links_to_folders_are_followed_once(colour_bundle: Bundle, colours: Path
     (tmp_path / "linked" / "colours").symlink_to(colours)
     (colours / "circle").symlink_to(tmp_path / "linked")
     assert run(colour_bundle, tmp_path / "linked").images == 24
+    (colours / "another").symlink_to("red")  # a folder's images have its own name, not that of a link to it
+    os.mkfifo(colours / "red/pipe.png")
+    paths = {prediction.path for prediction in run(colour_bundle, colours).predictions or ()}
+    assert len(paths) == 24
+    assert not any("another" in path for path in paths)

@@ -47,8 +47,14 @@ def make_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
         numeric = bool(rows) and all(isinstance(row[index], (int, float)) for row in rows)
         drawn.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        drawn.add_row(*(cell if isinstance(cell, Text) else Text("" if cell is None else str(cell)) for cell in row))
+        drawn.add_row(*(cell if isinstance(cell, Text) else Text(_visible(cell)) for cell in row))
     return drawn
+
+
+def _visible(cell: object) -> str:
+    """A cell's text; control characters of file names, which a terminal would obey, are escaped."""
+    text = "" if cell is None else str(cell)
+    return "".join(each if each >= " " or each == "\n" else each.encode("unicode_escape").decode() for each in text)
 
 
 def is_first_rank() -> bool:

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -163,17 +163,25 @@ def _in_folder(folder: Path, junk: Counter[str]) -> list[Path]:
     """Files below `folder` with an image's suffix, sorted; those of systems and programs are counted in `junk`."""
     files: list[Path] = []
     seen = set()
-    for base, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(base)
-        # Links may form a cycle, so each real folder counts once.
-        folders[:] = [] if real in seen else [name for name in folders if not count_junk(Path(base, name), True, junk)]
-        if real not in seen:
-            files += (
-                Path(base, name)
-                for name in names
-                if Path(name).suffix.lower() in SUFFIXES and not count_junk(Path(base, name), False, junk)
+    tops = deque([str(folder)])
+    while tops:
+        for base, folders, names in os.walk(tops.popleft()):
+            real = os.path.realpath(base)
+            # Links may form a cycle, so each real folder counts once.
+            folders[:] = (
+                [] if real in seen else [each for each in folders if not count_junk(Path(base, each), True, junk)]
             )
-        seen.add(real)
+            # Links come last, so that a folder has its own name, and not that of a link to it.
+            tops += (str(Path(base, each)) for each in folders if Path(base, each).is_symlink())
+            if real not in seen:
+                files += (
+                    Path(base, name)
+                    for name in names
+                    if Path(name).suffix.lower() in SUFFIXES
+                    and not count_junk(Path(base, name), False, junk)
+                    and not Path(base, name).is_fifo()  # reading a pipe would wait for ever
+                )
+            seen.add(real)
     if not files:
         raise DataError(
             f"Images were expected in {folder}.",
