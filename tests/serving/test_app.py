@@ -279,6 +279,7 @@ def test_the_model_route_says_what_is_served_and_what_may_be_sent(client: TestCl
     assert (model["name"], model["version"], model["labels"]) == ("colours", "1", ["blue", "green", "red"])
     assert (model["engine"], model["precision"], model["image_size"]) == ("onnxruntime", "fp32", 32)
     assert (model["max_bytes"], model["max_pixels"]) == (5_000_000, 50_000_000)
+    assert model["value_ranges"] == {"uint16": [0.0, 65535.0]}
 
 
 def test_openapi_documents_both_bodies_the_answer_and_the_envelope(client: TestClient) -> None:

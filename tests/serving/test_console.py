@@ -1,5 +1,6 @@
 """The page in a real browser: what a person sees, and that nothing leaves this machine."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -38,7 +39,8 @@ def service(unsure_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> 
     shutil.copytree(unsure_bundle.path, second)
     manifest = unsure_bundle.manifest.model_copy(update={"version": "2"})
     (second / MANIFEST).write_text(manifest.model_dump_json(), encoding="utf-8")
-    with start_service(unsure_bundle.path, beside=second, max_bytes=100_000, max_images=4) as service:
+    limits = {"max_bytes": 100_000, "max_pixels": 400_000, "max_images": 4}
+    with start_service(unsure_bundle.path, beside=second, **limits) as service:
         yield service
 
 
@@ -276,7 +278,9 @@ def _drawings() -> dict[str, bytes]:
 def test_large_and_foreign_pictures_are_answered_like_their_originals(
     browser: "webdriver.Chrome", service: ServiceProcess, unsure_bundle: Bundle, tmp_path: Path
 ) -> None:
-    pictures = {**_drawings(), "phone.jpg": _phone_photo()}
+    panorama = encoded(photo().resize((3000, 200)), "JPEG", quality=60)  # few bytes, many pixels
+    pictures = {**_drawings(), "panorama.jpg": panorama, "phone.jpg": _phone_photo()}
+    assert len(panorama) < 100_000
     assert len(pictures["phone.jpg"]) > 5_000_000
     taken = ("jpeg", "png", "webp", "bmp", "gif", "avif")
     with start_service(unsure_bundle.path, formats=taken, max_bytes=20_000_000) as whole:
@@ -286,7 +290,7 @@ def test_large_and_foreign_pictures_are_answered_like_their_originals(
     for name, content in pictures.items():
         file = tmp_path / name
         file.write_bytes(content)
-        assert ask(service.url, "/predict", content)[0] in (413, 415)  # as it is, it is not taken
+        assert ask(service.url, "/predict", content)[0] in (413, 415, 422)  # as it is, it is not taken
         browser.find_element(By.ID, "file").send_keys(str(file))
         hint = browser.find_element(By.ID, "hint")
         shown = re.compile(re.escape(f"{name} · ") + ".*, sent as (JPEG|PNG) of ")
@@ -302,6 +306,29 @@ def test_large_and_foreign_pictures_are_answered_like_their_originals(
     # Several at once, each in its place.
     browser.find_element(By.ID, "file").send_keys("\n".join(str(tmp_path / name) for name in pictures))
     wait_for_text(browser, "gallery-count", f"{len(pictures)} answered")
+
+
+def test_a_deep_picture_is_not_sent_with_another_range(
+    browser: "webdriver.Chrome", unsure_bundle: Bundle, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "deep"
+    shutil.copytree(unsure_bundle.path, bundle)
+    how = dataclasses.replace(unsure_bundle.manifest.preprocessing, value_ranges={"uint16": (0.0, 4095.0)})
+    manifest = unsure_bundle.manifest.model_copy(update={"preprocessing": how})
+    (bundle / MANIFEST).write_text(manifest.model_dump_json(), encoding="utf-8")
+    noise = np.random.default_rng(0).integers(3000, 4096, (300, 300), dtype=np.uint16)
+    for name, pixels in (("small.png", noise[:99, :99]), ("large.png", noise)):
+        (tmp_path / name).write_bytes(encoded(Image.fromarray(pixels)))
+    with start_service(bundle, max_bytes=100_000) as service:
+        browser.get(service.url)
+        wait_for_model(browser)
+        upload(browser, tmp_path / "small.png", "found")
+        before = list(requested_urls(browser))
+        upload(browser, tmp_path / "large.png", "failed")
+        assert browser.find_element(By.ID, "failed-title").text == "The picture is too large"
+        assert "cannot scale it down" in browser.find_element(By.ID, "failed-detail").text
+        assert any("/predict" in url for url in before)
+        assert not [url for url in requested_urls(browser) if "/predict" in url]
 
 
 def test_what_the_browser_cannot_decode_is_named_by_the_service(

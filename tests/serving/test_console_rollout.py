@@ -26,7 +26,7 @@ Show = Callable[..., "webdriver.Chrome"]
 MODEL = {
     "name": "flowers", "version": "6", "created": "2026-01-01T00:00:00Z", "labels": ["rose", "tulip"],
     "image_size": 32, "engine": "onnxruntime", "precision": "fp32", "metrics": {}, "abstention": None, "loaded": [],
-    "max_bytes": 10_000_000, "max_pixels": 1_000_000, "max_images": 8,
+    "value_ranges": {}, "max_bytes": 10_000_000, "max_pixels": 1_000_000, "max_images": 8,
 }  # fmt: skip
 METRICS = 'lensmith_model_info{name="flowers",version="6",engine="onnxruntime",precision="fp32"} 1\n'
 

@@ -87,6 +87,9 @@ class ModelCard(ModelName):
     formats: list[str] = Field(description="Image formats that are taken, as jpeg, png.")
     trained_formats: list[str] = Field(description="Formats of the training images; empty: not recorded.")
     shortest_px: int = Field(description="Shorter side, in pixels, below which a picture loses detail that is used.")
+    value_ranges: dict[str, tuple[float, float]] = Field(
+        description="Stored values of black and white by kind (uint16, float32 …), where files do not tell."
+    )
     max_bytes: int = Field(description="Largest upload of one image, in bytes.")
     max_pixels: int = Field(description="Largest picture, in pixels.")
     max_images: int = Field(description="Most images of one request.")

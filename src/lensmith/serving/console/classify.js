@@ -13,7 +13,9 @@ import { askVerdict } from "./verdict.js";
 const TOP_K = 5;
 
 // Limits from GET model; these until it has answered.
-export const limits = { threshold: null, formats: [], maxBytes: Infinity, maxImages: 32, shortestPx: 256 };
+export const limits = {
+  threshold: null, formats: [], maxBytes: Infinity, maxPixels: Infinity, maxImages: 32, shortestPx: 256, isFullRange: true,
+};
 
 let items = []; // { file, sent, url, found, problem, times, requestId, place, trueLabel }
 let selected = 0;
@@ -124,7 +126,7 @@ async function several(some, signal) {
 }
 
 function tooLarge({ size }) {
-  const detail = `At most ${bytes(limits.maxBytes)} are taken here. This one has ${bytes(size)}, and the browser cannot `
-    + "scale it down: save it smaller, or as JPEG.";
+  const detail = `At most ${bytes(limits.maxBytes)} are taken here (--max-bytes). This one has ${bytes(size)}, and the `
+    + "browser cannot scale it down: save it smaller.";
   return new Problem("The picture is too large", detail, { status: 413 });
 }

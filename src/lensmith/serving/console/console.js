@@ -31,6 +31,8 @@ function describe(model) {
   limits.threshold = model.abstention?.threshold ?? null;
   limits.formats = model.formats;
   limits.maxBytes = model.max_bytes;
+  limits.maxPixels = model.max_pixels;
+  limits.isFullRange = String(model.value_ranges.uint16) === "0,65535"; // of 16-bit pictures
   limits.shortestPx = model.shortest_px;
   limits.maxImages = model.max_images;
   offerLabels(model.labels);

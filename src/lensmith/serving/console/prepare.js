@@ -1,4 +1,4 @@
-// Pictures that the service would not take as they are: too large, or of another format. They are decoded by the browser
+// Pictures that the service would not take as they are: too large, in bytes or pixels, or of another format. They are decoded by the browser
 // and sent as PNG or JPEG, with more pixels than the model looks at.
 
 // First bytes of formats, by the service's names for them.
@@ -17,11 +17,15 @@ const canvases = ["jpeg", "png", "webp"]; // what a canvas can be saved as
 
 // The file itself, or a Blob that is sent in its place. What the browser cannot decode stays as it is: the service says
 // what it is.
-export async function prepared(file, { formats, maxBytes, shortestPx }) {
+export async function prepared(file, limits) {
+  const { formats, maxBytes, maxPixels, isFullRange } = limits;
   const possible = formats.filter((each) => canvases.includes(each));
   if (possible.length === 0) return file; // the model has not been described yet, or nothing could be sent instead
-  const isTaken = formats.includes(await formatOf(file));
-  if (isTaken && file.size <= maxBytes) return file;
+  const head = await beginningOf(file);
+  const isTaken = formats.includes(formatOf(head));
+  if (isTaken && file.size <= maxBytes && (await pixelsOf(file)) <= maxPixels) return file;
+  // A canvas keeps 8 bits of 16: with white at 4,095 these are nearly black, and the service could not know.
+  if (head.startsWith("\x89PNG") && head.charCodeAt(24) === 16 && !isFullRange) return file;
   let picture;
   try {
     // The pixels as they are stored: the service ignores colour profiles, too.
@@ -30,26 +34,38 @@ export async function prepared(file, { formats, maxBytes, shortestPx }) {
     return file;
   }
   try {
-    return (await smaller(picture, possible, maxBytes, shortestPx)) ?? file;
+    return (await smaller(picture, possible, limits)) ?? file;
+  } catch { // longer than a canvas may be
+    return file;
   } finally {
     picture.close();
   }
 }
 
-async function formatOf(file) {
-  const head = String.fromCharCode(...new Uint8Array(await file.slice(0, 16).arrayBuffer()));
-  return SIGNATURES.find(([, at, bytes]) => head.startsWith(bytes, at))?.[0];
+const beginningOf = async (file) => String.fromCharCode(...new Uint8Array(await file.slice(0, 32).arrayBuffer()));
+
+const formatOf = (head) => SIGNATURES.find(([, at, bytes]) => head.startsWith(bytes, at))?.[0];
+
+// Number of pixels, without decoding them; 0 for what the browser cannot show.
+async function pixelsOf(file) {
+  const image = new Image();
+  image.src = URL.createObjectURL(file);
+  await new Promise((done) => { image.onload = image.onerror = done; });
+  URL.revokeObjectURL(image.src);
+  return image.naturalWidth * image.naturalHeight;
 }
 
-async function smaller(picture, possible, maxBytes, shortestPx) {
+async function smaller(picture, possible, { maxBytes, maxPixels, shortestPx }) {
+  const most = Math.sqrt(maxPixels / (picture.width * picture.height)); // largest scale that the service takes
+  const largest = most < 1 ? 0.99 * most : 1;
   const lossless = possible.includes("png") && picture.width * picture.height <= LOSSLESS_PX;
-  if (lossless || possible[0] === "png") {
+  if (largest === 1 && (lossless || possible[0] === "png")) {
     const found = await saved(drawn(picture, 1), "png");
     if (found && found.size <= maxBytes) return found;
   }
   const format = possible.includes("jpeg") ? "jpeg" : possible[0];
   for (const [times, quality] of ATTEMPTS) {
-    const scale = Math.min(1, (times * Math.max(128, shortestPx)) / Math.min(picture.width, picture.height));
+    const scale = Math.min(largest, (times * Math.max(128, shortestPx)) / Math.min(picture.width, picture.height));
     const found = await saved(drawn(picture, scale), format, quality);
     if (found && found.size <= maxBytes) return found;
   }

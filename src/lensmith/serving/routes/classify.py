@@ -76,6 +76,7 @@ def add_classify(app: FastAPI, service: Service) -> None:
             formats=list(settings.formats),
             trained_formats=list(manifest.formats),
             shortest_px=shortest_side_px(manifest.preprocessing),
+            value_ranges=dict(manifest.preprocessing.value_ranges),
             max_bytes=settings.max_bytes,
             max_pixels=settings.max_pixels,
             max_images=settings.max_images,
