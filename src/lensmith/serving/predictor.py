@@ -74,7 +74,7 @@ class Predictor:
         """
         cost = self._limits.cost(image)
         delay_s = await self._admission.admit(request.scope["state"], cost)
-        deadline = time.perf_counter() + self._admission.deadline_s - delay_s
+        deadline = time.perf_counter() + self._admission.deadline_of(cost) - delay_s
 
         async def classify(model: LoadedModel) -> TimedPrediction:
             job = Job(model, image, top_k, deadline, cost)
@@ -111,8 +111,9 @@ class Predictor:
                     self._limits.require_image(image)
                 async with slots:
                     # Admitted as a whole, its later images are in time if each waits no longer than another would.
-                    deadline = time.perf_counter() + 2 * self._admission.deadline_s
-                    job = Job(model, image, top_k, deadline, self._limits.cost(image))
+                    cost = self._limits.cost(image)
+                    deadline = time.perf_counter() + 2 * self._admission.deadline_of(cost)
+                    job = Job(model, image, top_k, deadline, cost)
                     found = await pool.submit(job)
             except ProblemError as problem:
                 return problem

@@ -124,7 +124,7 @@ class Service:
             ProblemError: not ready, or too many requests are queued to answer it in time.
         """
         self.require_started()
-        await self.admission.admit(request.scope["state"])
+        await self.admission.admit(request.scope["state"], body_read=False)
 
     async def count_against_quota(self, request: Request, images: int = 1) -> None:
         """Count images against the rate limit of their caller: its token's subject, or its address.

@@ -144,6 +144,36 @@ async def test_four_clients_with_photos_of_12_megapixels_are_all_answered_on_two
     assert [each for client in found for each in client if isinstance(each, str)] == []
 
 
+def _of_one_picture(seconds: float, adapts: bool) -> tuple[AdmissionControl, DecodeCost]:
+    cost = DecodeCost("progressive jpeg", 12.0, seconds)
+    pool = ThreadPool(2)
+    pool.set_estimate(0.01)
+    admission = AdmissionControl(0.18, adapts)
+    admission.use(pool)
+    pool.running, pool.waiting, pool._extra_waiting_s = 2, 1, 3 * seconds  # those of three other clients
+    return admission, cost
+
+
+@pytest.mark.parametrize(("seconds", "deadline_s"), [(0.02, 0.18), (0.13, 0.42), (0.29, 0.9)])
+def test_a_default_deadline_lets_four_clients_send_large_pictures_of_any_kind(
+    seconds: float, deadline_s: float
+) -> None:
+    admission, cost = _of_one_picture(seconds, adapts=True)
+    assert admission.deadline_of(cost) == pytest.approx(deadline_s)
+    assert admission.admits(cost=cost)
+    assert admission.admits(body_read=False)
+    assert admission.admits() is (seconds < 0.2)  # a small one behind them would be too late
+    admission.pool.waiting, admission.pool._extra_waiting_s = 18, 20 * seconds
+    assert not admission.admits(cost=cost)
+
+
+def test_a_stated_deadline_is_that_of_large_pictures_too() -> None:
+    admission, cost = _of_one_picture(0.29, adapts=False)
+    assert admission.deadline_of(cost) == 0.18
+    assert not admission.admits(cost=cost)
+    assert not admission.admits(body_read=False)
+
+
 async def test_small_images_are_answered_beside_large_ones_and_after_them(model_of: ModelOf, red_png: bytes) -> None:
     pool = ThreadPool(2, max_batch=8)
     pool.set_estimate(SMALL_S)

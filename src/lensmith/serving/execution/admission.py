@@ -58,24 +58,41 @@ class AdmissionControl:
             return f"{shown}, which cannot be kept: {image}; set a longer one with --deadline-ms"
         return shown
 
-    def admits(self, spent_s: float = 0.0, cost: DecodeCost | None = None) -> bool:
+    def deadline_of(self, cost: DecodeCost | None) -> float:
+        """Seconds that a request may take: a default deadline is longer for a large picture, as for a slow model.
+
+        Args:
+            cost: cost of decoding its image, where that is large.
+        """
+        if cost is None or not self._adapts:
+            return self.deadline_s
+        return max(self.deadline_s, LEAST_DEADLINE_IMAGES * (self._image_s + self.pool.decode_times.predicted_s(cost)))
+
+    def admits(self, spent_s: float = 0.0, cost: DecodeCost | None = None, body_read: bool = True) -> bool:
         """Whether a request would be answered in time.
 
         Args:
             spent_s: seconds of its time that it has used already.
             cost: cost of decoding its image, where that is large and known already.
+            body_read: whether it is known that the image is not large where there is no cost.
         """
+        deadline_s = self.deadline_of(cost)
+        if self._adapts and not body_read:  # its picture may be as large as those before it
+            deadline_s += self.pool.decoding_ahead_s()
         # Where a thread is idle, trying is worth it: otherwise a prediction that became too long would never recover.
-        return self.pool.idle() or spent_s + self.pool.predicted_s(cost=cost) <= self.deadline_s
+        return self.pool.idle() or spent_s + self.pool.predicted_s(cost=cost) <= deadline_s
 
-    async def admit(self, state: MutableMapping[str, Any], cost: DecodeCost | None = None) -> float:
+    async def admit(
+        self, state: MutableMapping[str, Any], cost: DecodeCost | None = None, body_read: bool = True
+    ) -> float:
         """Admit a request, or refuse it after a delay in which the load may have gone.
 
         A client that asks again as soon as it is refused would otherwise take the cores from those that are answered.
 
         Args:
             state: the request's state; `delay_s` in it is how long the request was delayed, at most once.
-            cost: cost of decoding its image, where that is large; known once its body has arrived.
+            cost: cost of decoding its image, where that is large.
+            body_read: whether its body has arrived, so that the cost is known.
 
         Returns:
             Seconds of the request's time that its delay has used.
@@ -84,17 +101,17 @@ class AdmissionControl:
             ProblemError: overloaded.
         """
         delay_s: float = state.get("delay_s", 0.0)
-        if self.admits(delay_s, cost):
+        if self.admits(delay_s, cost, body_read):
             return delay_s
         if not delay_s:
             state["delay_s"] = delay_s = min(REFUSAL_DELAY_S, self.deadline_s / 2)
             await asyncio.sleep(delay_s)
-            if self.admits(delay_s, cost):
+            if self.admits(delay_s, cost, body_read):
                 return delay_s
         raise ProblemError(
             "overloaded",
-            f"The queued requests would take more than the {self.deadline_s * 1000:.0f} ms that an answer may take. "
-            f"{_advice(cost)}Ask again in a moment.",
+            f"The queued requests would take more than the {self.deadline_of(cost) * 1000:.0f} ms that an answer may "
+            f"take. {_advice(cost)}Ask again in a moment.",
             RETRY,
         )
 

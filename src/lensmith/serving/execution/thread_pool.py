@@ -78,6 +78,10 @@ class Pool(ABC):
             left = [max(0.0, job.extra_s - (now - taken)) for job, taken in self._large.items()]
             return self._extra_waiting_s + sum(left)
 
+    def decoding_ahead_s(self) -> float:
+        """Predicted seconds that all threads together still take to decode the large pictures that are here."""
+        return self._pending_extra_s() / self.threads
+
     def idle(self) -> bool:
         """Whether a thread is free for an image that arrived now."""
         return self.waiting + self.running < self.threads
