@@ -69,11 +69,22 @@ def test_keys_of_a_set_that_are_not_public_rsa_or_p256_keys_are_left_out(
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "null", '{"keys": {}}', '{"keys": "a"}', '{"keys": []}', '{"other": 1}']
-)
-def test_a_file_that_is_no_key_set_is_refused(make_authenticator: Callable[..., Authenticator], content: str) -> None:
-    with pytest.raises(SettingsError, match="jwks"):
+    ("content", "why"),
+    [
+        ("", "is empty"), ("{", "no JSON"), ("[]", "no list `keys`"), ("null", "no list"), ('{"keys": {}}', "no list"),
+        ('{"keys": "a"}', "no list"), ('{"keys": []}', "`keys` is empty"), ('{"other": 1}', "no list"),
+        ("<!doctype html><title>Sign in</title>", "page of HTML"), ("secret" * 8, "no JSON"),
+        ('{"issuer": "https://a", "jwks_uri": "https://a/keys"}', "jwks_uri"),
+        ('{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}', "has 1 keys, none"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_key_set_is_refused_with_the_reason(
+    make_authenticator: Callable[..., Authenticator], content: str, why: str
+) -> None:
+    with pytest.raises(SettingsError, match="jwks") as refused:
         make_authenticator(jwks=content)
+    assert why in refused.value.arrived
+    assert "secret" not in str(refused.value)
 
 
 class Served:

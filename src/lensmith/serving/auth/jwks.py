@@ -139,10 +139,26 @@ def read_key_set(source: str) -> tuple[bytes, dict[str | None, VerificationKey]]
     if not keys:
         raise SettingsError(
             f"A JSON Web Key Set with a public RSA or EC P-256 key was expected at {source}.",
-            "It holds none.",
+            _why_unusable(text),
             "Check the address; RS256 and ES256 are the algorithms that are taken.",
         )
     return text, keys
+
+
+def _why_unusable(text: bytes) -> str:
+    """What a text without a usable key is; nothing of it is repeated, as it may be another file with a secret."""
+    if not text.strip():
+        return "It is empty."
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return "It is a page of HTML." if text.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<" else "It is no JSON."
+    if isinstance(content, dict) and "jwks_uri" in content:
+        return "It is the issuer's description: the address of its keys stands under `jwks_uri`."
+    keys = content.get("keys") if isinstance(content, dict) else None
+    if not isinstance(keys, list):
+        return "It has no list `keys`."
+    return f"It has {len(keys)} keys, none of them of this kind." if keys else "Its list `keys` is empty."
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
