@@ -183,13 +183,15 @@ def require_plain(request: Request) -> None:
     """Refuse a body that is compressed for the way, whose limits would hold before it is unpacked only.
 
     Raises:
-        ProblemError: the request has a Content-Encoding.
+        ProblemError: the request has a Content-Encoding, or a Transfer-Encoding other than chunked.
     """
-    encodings = [each.strip().lower() for each in request.headers.get("content-encoding", "").split(",")]
-    if any(each not in ("", "identity") for each in encodings):
+    given = ",".join(request.headers.get(name, "") for name in ("content-encoding", "transfer-encoding"))
+    encodings = [each.strip() for each in given.lower().split(",")]
+    encodings = [each for each in encodings if each not in ("", "identity", "chunked")]
+    if encodings:
         raise ProblemError(
             "content-encoding",
-            f"A body without Content-Encoding was expected. This one is {', '.join(encodings)[:100]!r}. Send it as it "
+            f"A body without Content-Encoding, or a Transfer-Encoding but chunked, was expected. This one is {', '.join(encodings)[:100]!r}. Send it as it "
             "is; images are compressed already.",
             {"accept-encoding": "identity"},
         )

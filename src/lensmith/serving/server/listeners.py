@@ -86,5 +86,5 @@ def _unusable(address: str, error: OSError) -> ServiceError:
     return ServiceError(
         f"An address that can be listened on was expected: {address}.",
         f"The system reported: {error.strerror}.",
-        "Name another with --port (0 takes any free one) or --host, or stop what listens there.",
+        "Name another with --port or --health-port (0 takes any free one) or --host, or stop what listens there.",
     )
