@@ -9,7 +9,10 @@ import pytest
 
 from lensmith import api
 from lensmith.bundle.format import Bundle
+from lensmith.config import ServeSettings
 from lensmith.errors import LensmithError, ServiceError, SettingsError
+from lensmith.serving.execution.model_manager import ModelManager
+from lensmith.serving.server.server import Server
 
 
 @pytest.fixture
@@ -59,3 +62,12 @@ def test_a_platforms_port_that_is_none_is_a_setting_that_cannot_be_used(
     error = refused()
     assert isinstance(error, SettingsError)
     assert "port = 'http'" in str(error)
+
+
+@pytest.mark.parametrize("value", ["", "auto", "4"])
+def test_a_variable_of_other_web_servers_changes_nothing(
+    value: str, colour_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", value)
+    settings = ServeSettings(bundle=colour_bundle.path, batching="off", threads=1)
+    assert Server(ModelManager.load(settings), settings, [], lambda _: None).config.workers == 1

@@ -65,6 +65,7 @@ class Server(uvicorn.Server):
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            workers=1,  # else uvicorn reads WEB_CONCURRENCY, which is meant for others and may be no number
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=math.ceil(settings.grace_s),
