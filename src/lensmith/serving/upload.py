@@ -191,8 +191,8 @@ def require_plain(request: Request) -> None:
     if encodings:
         raise ProblemError(
             "content-encoding",
-            f"A body without Content-Encoding, or a Transfer-Encoding but chunked, was expected. This one is {', '.join(encodings)[:100]!r}. Send it as it "
-            "is; images are compressed already.",
+            "A body without Content-Encoding, and with no Transfer-Encoding but chunked, was expected. This one is "
+            f"{', '.join(encodings)[:100]!r}. Send it as it is; images are compressed already.",
             {"accept-encoding": "identity"},
         )
 

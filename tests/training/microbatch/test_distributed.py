@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from lensmith.config import TrainSettings
-from lensmith.errors import LensmithError, RunError
+from lensmith.errors import LensmithError, RunError, SettingsError
 from lensmith.training.learner import Learner
 from lensmith.training.microbatch import chunks
 from lensmith.training.microbatch.chunk_scheduler import ChunkScheduler
@@ -250,3 +250,11 @@ def test_alone_collectives_return_what_they_are_given() -> None:
 
     with pytest.raises(RunError, match="expected"):
         world.on_rank_zero(fail)
+
+
+@pytest.mark.parametrize("value", ["", "x", "-1"])
+def test_a_number_on_this_machine_that_is_none_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, given in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": value}.items():
+        monkeypatch.setenv(name, given)
+    with pytest.raises(SettingsError, match="LOCAL_RANK"):
+        World.join()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lensmith.core.machine import launched_ranks
 from lensmith.core.text import first_line
-from lensmith.errors import LensmithError, RunError
+from lensmith.errors import LensmithError, RunError, SettingsError
 
 T = TypeVar("T")
 
@@ -56,11 +56,19 @@ class World:
         rank, size = launched_ranks()
         if size == 1:
             return cls()
+        local = [os.environ.get(name, "0").strip() for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE")]
+        if not all(each.isdecimal() for each in local):
+            raise SettingsError(
+                "This process's number on its machine in LOCAL_RANK, and how many there are in LOCAL_WORLD_SIZE, were "
+                "expected.",
+                f"{local[0]!r} and {local[1]!r} arrived.",
+                "Start them with torchrun or --processes.",
+            )
         if not dist.is_initialized():
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             where = os.environ.get(RENDEZVOUS, "env://")
             dist.init_process_group(backend, where, timedelta(seconds=TIMEOUT_S), world_size=size, rank=rank)
-        local_rank, local_size = (int(os.environ.get(name, "0")) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+        local_rank, local_size = map(int, local)
         return cls(dist.get_rank(), dist.get_world_size(), local_rank, local_size or dist.get_world_size())
 
     def leave(self) -> None:
