@@ -291,6 +291,17 @@ def test_what_the_settings_file_says_twice_or_in_another_kind_is_a_mistake(text:
         ServeSettings.resolve({"bundle": "b"})
 
 
+@pytest.mark.parametrize(
+    ("settings", "given", "expected"),
+    [(TokenSettings, {"subject": "a b"}, "text of the form ^"), (ServeSettings, {"bundle": 5}, "should be a path")],
+)
+def test_what_was_expected_is_said_without_names_of_classes(
+    settings: type[Settings], given: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(SettingsError, match=re.escape(expected)):
+        settings.resolve(given)
+
+
 def test_a_settings_file_that_would_not_be_read_is_a_mistake() -> None:
     Path("lensmith.yml").write_text("serve: {port: 1}\n")
     with pytest.raises(SettingsError, match=r"Rename it to lensmith\.yaml"):

@@ -259,5 +259,9 @@ def describe_mistake(mistake: ErrorDetails, name: str, known: Sequence[str], of:
         return mistake["msg"]
     if mistake["type"] == "empty":
         return f"{name} is empty (unset it, or give it a value)"
+    if mistake["type"] == "string_pattern_mismatch":
+        expected = expected or f"text of the form {mistake['ctx']['pattern']}"
+    if mistake["type"] == "path_type":
+        expected = expected or "a path"
     expected = expected or mistake["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return f"{name} = {mistake['input']!r} (should be {expected})"

@@ -100,10 +100,15 @@ def _refuse_wrapping(secret: bytes, source: object) -> None:
     """Blanks and quotation marks come from copying; whoever has the secret without them has another one."""
     text = secret.decode(errors="replace")
     ends_blank = secret != secret.strip() or any(is_blank(end) for end in (text[:1], text[-1:]))
-    if ends_blank or is_quoted(text) or secret.startswith(_UTF16):
+    is_assignment = text.removeprefix("export ").startswith("LENSMITH_") and "=" in text
+    if ends_blank or is_quoted(text) or is_assignment or secret.startswith(_UTF16):
         raise SettingsError(
             f"A secret without blanks or quotation marks around it was expected in {source}, in ASCII or UTF-8.",
-            "It is UTF-16." if secret.startswith(_UTF16) else "It has some.",
+            "It is UTF-16."
+            if secret.startswith(_UTF16)
+            else "The name of a variable is before it."
+            if is_assignment
+            else "It has some.",
             "Write the secret alone on its line.",
         )
 

@@ -124,6 +124,9 @@ def test_a_password_is_the_same_from_a_variable_and_a_file(tmp_path: Path, monke
         monkeypatch.setenv("LENSMITH_JWT_SECRET", quote + "x" * 40 + quote)
         with pytest.raises(SettingsError, match="quotation marks"):
             token_secrets()
+    (tmp_path / "env").write_text("LENSMITH_JWT_SECRET=" + "x" * 40)
+    with pytest.raises(SettingsError, match="name of a variable"):
+        token_secrets(tmp_path / "env")
     monkeypatch.setenv("LENSMITH_REDIS_PASSWORD", " pass word")
     with pytest.raises(SettingsError, match="blanks"):
         redis_password()
