@@ -12,6 +12,7 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[2]
 
 FIRST_FIXED = {
+    "cryptography": "46.0.5",  # public keys outside the prime-order subgroup
     "filelock": "3.20.3",  # symbolic links raced for in a lock's folder
     "jinja2": "3.1.6",  # escape from the sandbox by |attr
     "mlflow": "3.11",
