@@ -95,6 +95,8 @@ def test_a_head_that_is_too_large_by_little_is_told_so(address: tuple[str, int])
     [
         (b"\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03" + b"\xff" * 190, b"TLS arrived"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"HTTP/2 arrived"),
+        (b"PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n" + GET + b"\r\n", b"PROXY protocol arrived"),
+        (b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c" + bytes(12) + GET + b"\r\n", b"PROXY protocol arrived"),
         (GET + b"content-length: 3\r\ncontent-length: 3\r\n\r\nabc", b"Duplicate Content-Length"),
         (POST + b"content-length: 3\r\ntransfer-encoding: chunked\r\n\r\nabc", b"Transfer-Encoding"),
         ("GET /é HTTP/1.1\r\n\r\n".encode(), b"Invalid char in url"),
