@@ -374,7 +374,8 @@ async def until(condition: Any, seconds: float = 5.0) -> None:
 @pytest.mark.parametrize(
     ("prefix", "servers"),
     [("/cats", ["/cats"]), ("/a/b-1/", ["/a/b-1"]), ("", []), ("//evil.example", []), ("https://evil.example", []),
-     ("/a//b", []), ("/a?b", []), ("/", []), ("/a, /b", ["/a/b"]), ("/a/,/b/", ["/a/b"]), ("/a, //b", [])],
+     ("/a//b", []), ("/a?b", []), ("/", []), ("/a, /b", ["/a/b"]), ("/a/,/b/", ["/a/b"]), ("/a, //b", []),
+     ("/a%20b/@c", ["/a%20b/@c"]), ("/a%2", [])],
 )  # fmt: skip
 def test_the_openapi_document_names_the_path_below_which_a_proxy_publishes_the_service(
     prefix: str, servers: list[str], client: TestClient

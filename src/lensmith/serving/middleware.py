@@ -27,7 +27,7 @@ SECURE_HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-cache",
 }
-_PREFIX = re.compile(rb"(/[A-Za-z0-9._~-]+){1,20}")
+_PREFIX = re.compile(rb"(/([A-Za-z0-9._~@:+-]|%[0-9A-Fa-f]{2})+){1,20}")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 

@@ -29,11 +29,12 @@ _OFFER = frozenset({b"upgrade", b"http2-settings"})
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
+_PROXY = "The PROXY protocol arrived. Turn it off in the balancer, which can send X-Forwarded-For"
 _OTHER_PROTOCOLS = {
     b"\x16\x03": "TLS arrived. Use http://, or put a proxy that ends TLS in front",
     b"PRI * HTTP/2.0": "HTTP/2 arrived. Use HTTP/1.1, or put a proxy that speaks both in front",
-    b"PROXY ": "The PROXY protocol arrived. Turn it off in the balancer, which may send X-Forwarded-For",
-    b"\r\n\r\n\x00\r\nQUIT\n": "The PROXY protocol arrived. Turn it off in the balancer, which may send X-Forwarded-For",
+    b"PROXY ": _PROXY,
+    b"\r\n\r\n\x00\r\nQUIT\n": _PROXY,
 }
 """First bytes of a connection → what they are."""
 _LONGEST_FIRST = max(map(len, _OTHER_PROTOCOLS))
