@@ -1,4 +1,4 @@
-"""Every verb works where Python has no fcntl, SIGHUP, /proc or uvloop."""
+"""Every verb works where Python lacks what Linux has: fcntl, SIGHUP, /proc, uvloop, forks and more."""
 
 import json
 import os
@@ -19,7 +19,7 @@ Verb = Callable[..., str]
 IMPORT_ALL = """
 import importlib, pkgutil, sys
 import lensmith
-assert sys.modules["fcntl"] is None
+assert sys.modules["fcntl"] is sys.modules["resource"] is None
 for module in pkgutil.walk_packages(lensmith.__path__, "lensmith."):
     if not module.name.endswith("__main__"):
         importlib.import_module(module.name)
