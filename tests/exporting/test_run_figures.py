@@ -1,5 +1,9 @@
 """A network and its engines are held against what the run reported, image by image."""
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +11,8 @@ import torch
 from lensmith.data.scan import Sample
 from lensmith.errors import ParityError
 from lensmith.exporting.run_figures import RunFigures, most_by_chance
+from lensmith.training.checkpointing import CORRECT, PATHS
+from lensmith.training.run_dir.run import Run
 from lensmith.training.validate import ModelOutputs
 
 
@@ -25,6 +31,25 @@ def outputs(images: int, wrong: int, loss: float = 0.1) -> tuple[ModelOutputs, l
     if wrong:
         outs.logits[:wrong, 1] = -outs.logits[:wrong, 1].abs() - 1e-3
     return outs, [Sample(f"{number}.png", 1, "val") for number in range(images)]
+
+
+@pytest.mark.parametrize("history", [[], [{"epoch": 2, "val_accuracy": 0.5, "val_loss": 1.0}]])
+def test_without_the_best_epochs_event_the_checkpoints_answers_are_what_was_reported(history: list[Any]) -> None:
+    run = SimpleNamespace(history=lambda: history, images=SimpleNamespace(part=lambda _: range(4)))
+    answers = {PATHS: ["0.png", "1.png", "2.png", "3.png"], CORRECT: torch.tensor([True, True, True, False])}
+    found = RunFigures.of(cast(Run, run), {"epoch": 3, "validation": answers})
+    assert found is not None
+    assert (found.epoch, found.accuracy, found.images) == (3, 0.75, 4)
+    shipped, samples = outputs(4, wrong=3)
+    with pytest.raises(ParityError):
+        found.require_network(shipped, samples, None)
+
+
+def test_a_run_whose_figures_are_gone_is_said_to_be_compared_with_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    images = SimpleNamespace(part=lambda _: range(4))
+    run = SimpleNamespace(history=list, images=images, events=Path("run/events.jsonl"))
+    assert RunFigures.of(cast(Run, run), {"epoch": 3}) is None
+    assert "not compared with what the run reported: epoch 3" in capsys.readouterr().err
 
 
 def test_rounding_changes_few_answers() -> None:

@@ -6,6 +6,7 @@ validated. So the images of the validation part are compared with what the run r
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,14 +38,14 @@ class RunFigures:
     Attributes:
         epoch: number of the epoch, 1-based.
         accuracy: accuracy on the validation part, 0..1.
-        loss: mean cross-entropy on it, in nats.
+        loss: mean cross-entropy on it, in nats; None: it is not known.
         images: number of images in the part, without unreadable ones.
         correct: whether the answer to an image was correct, by the image's path; empty for runs of earlier versions.
     """
 
     epoch: int
     accuracy: float
-    loss: float
+    loss: float | None
     images: int
     correct: dict[str, bool]
 
@@ -56,14 +57,21 @@ class RunFigures:
             run: the run.
             best: the content of its best checkpoint.
         """
-        lines = [line for line in run.history() if line["epoch"] == best["epoch"]]
-        if not lines or lines[-1]["val_accuracy"] is None:
-            return None
-        correct, line = {}, lines[-1]
+        correct: dict[str, bool] = {}
         if (answers := best.get("validation")) is not None:
             correct = dict(zip(answers[PATHS], answers[CORRECT].tolist(), strict=True))
         images = len(correct) or len(run.images.part("val"))
-        return cls(best["epoch"], line["val_accuracy"], line["val_loss"], images, correct)
+        lines = [line for line in run.history() if line["epoch"] == best["epoch"]]
+        if lines and lines[-1]["val_accuracy"] is not None:
+            return cls(best["epoch"], lines[-1]["val_accuracy"], lines[-1]["val_loss"], images, correct)
+        if correct:  # the checkpoint alone tells, as where events.jsonl is gone
+            return cls(best["epoch"], sum(correct.values()) / images, None, images, correct)
+        if images:
+            print(
+                f"not compared with what the run reported: epoch {best['epoch']} is not in {run.events}",
+                file=sys.stderr,
+            )
+        return None
 
     def correct_of(self, paths: Sequence[str], otherwise: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Whether the run's answers to images were correct, bool (N,).
@@ -93,7 +101,8 @@ class RunFigures:
         right = (outputs.logits.argmax(1) == outputs.labels).numpy()
         lost = self._require(paths, right, max_drop_pp or 0.0, "network")
         accepted = max_drop_pp is not None and 100 * lost <= max_drop_pp * len(right) + 1e-9
-        if not accepted and len(right) == self.images:  # what is lost by chance is near a tie, and costs little loss
+        if not accepted and self.loss is not None and len(right) == self.images:
+            # What is lost by chance is near a tie, and costs little loss.
             difference = abs(outputs.loss - self.loss)
             if not difference <= LOSS_RATIO * self.loss + LOSS_NATS:  # false of what is no number, too
                 raise self._error("network", f"Its loss is {outputs.loss:.4g} on the same images.")
@@ -140,9 +149,10 @@ class RunFigures:
         return lost
 
     def _error(self, what: str, arrived: str) -> ParityError:
+        loss = "" if self.loss is None else f", loss {self.loss:.4g}"
         return ParityError(
             f"The exported {what} was expected to answer the {self.images:,} validation images as the run reported of"
-            f" its best epoch {self.epoch}: accuracy {self.accuracy:.4f}, loss {self.loss:.4g}.",
+            f" its best epoch {self.epoch}: accuracy {self.accuracy:.4f}{loss}.",
             arrived,
             "No bundle was written. If the images or the checkpoint have changed since, put them back; else train again"
             " with --precision fp32. `lensmith export --max-accuracy-drop POINTS` accepts the loss.",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from lensmith.training.run_dir import plots
 from lensmith.training.run_dir.plots import draw_curves, draw_memory, draw_plots
 
 Colour = tuple[int, int, int]
@@ -99,6 +100,20 @@ def test_memory_marks_what_ran_out_and_what_was_computed_again(
 def test_without_memory_events_there_is_no_picture(tmp_path: Path) -> None:
     draw_memory([], tmp_path / "memory.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_prevents_plots_is_reported_once_and_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise ValueError("Key backend: 'Qt4Agg' is not a valid value")  # as with MPLBACKEND=Qt4Agg
+
+    monkeypatch.setattr(plots, "draw_curves", refuse)
+    run: Any = SimpleNamespace(path=tmp_path, curves=tmp_path / "curves.png", history=lambda: [epoch(1)])
+    for _ in range(2):
+        draw_plots(run)
+    expected = f"the plots of {tmp_path} cannot be drawn: Key backend: 'Qt4Agg' is not a valid value\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_a_full_disk_leaves_the_older_plots_and_is_no_error(small_disk: Callable[[int], Path]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import resource
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +44,24 @@ def recorder(tmp_path: Path) -> Recorder:
 def told(folder: Path, name: str) -> list[dict[str, Any]]:
     lines = [json.loads(text) for text in (folder / "events.jsonl").read_text().splitlines()]
     return [line for line in lines if line["event"] == name]
+
+
+def test_what_a_full_disk_does_not_take_is_written_with_a_later_event(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with recorder(tmp_path) as made:
+        made.event("start", step=0)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (60, before[1]))  # in the middle of the second line
+            made.event("memory", step=1)
+            made.end_epoch(line(1))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        made.event("end", step=3)
+    found = [json.loads(text)["event"] for text in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert found == ["start", "memory", "epoch", "end"]
+    assert capsys.readouterr().err.count("events cannot be written") == 1
 
 
 def test_events_are_appended_a_line_each_and_on_disk_at_once(tmp_path: Path) -> None:

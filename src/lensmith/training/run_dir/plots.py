@@ -1,6 +1,7 @@
 """Plots of a run: loss and accuracy by epoch; memory and chunks by step."""
 
-from contextlib import suppress
+import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,20 @@ from lensmith.training.run_dir.run import Run
 def draw_plots(run: Run) -> None:
     """Draw a run's curves.png and memory.png from its events; before the first epoch is over, no file.
 
-    A disk without room leaves the older plots: it is for checkpoints to end a run over it, not for pictures.
+    What prevents a plot, such as a full disk or matplotlib's settings, leaves the older one and is reported once: it is
+    for checkpoints to end a run, not for pictures.
     """
     if history := run.history():
-        with suppress(OSError):
+        try:
             draw_curves(history, run.curves)
             draw_memory(run.read_events("memory", "oom"), run.path / "memory.png")
+        except Exception as error:
+            _report(f"the plots of {run.path} cannot be drawn: {error}")
+
+
+@cache
+def _report(problem: str) -> None:
+    print(problem, file=sys.stderr, flush=True)
 
 
 def draw_curves(history: list[dict[str, Any]], path: Path) -> None:

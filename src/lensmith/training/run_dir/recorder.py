@@ -4,9 +4,11 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
+from io import RawIOBase
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -30,7 +32,8 @@ class Recorder:
 
     def __init__(self, events: Path | None, epochs: int, steps_per_epoch: int) -> None:
         self._events = events
-        self._file: TextIO | None = None
+        self._file: RawIOBase | None = None
+        self._unwritten = b""
         self._epochs, self._steps = epochs, steps_per_epoch
         self._shows = events is not None and is_terminal()
         self._memory: dict[str, Any] = {}
@@ -48,20 +51,37 @@ class Recorder:
         self._bar = self._progress.add_task("", total=None, figures="")
 
     def __enter__(self) -> Self:
-        self._file = None if self._events is None else self._events.open("a", encoding="utf-8")
+        self._file = None if self._events is None else self._events.open("ab", buffering=0)
         self._progress.start()
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._progress.stop()
         if self._file is not None:
+            self._write()
             self._file.close()
 
     def event(self, name: str, **fields: Any) -> None:
-        """Append one event with the Unix time, and hand it to the system at once."""
+        """Append one event with the Unix time, and hand it to the system at once.
+
+        What a full disk does not take is written with a later event: it is for checkpoints to end a run over it.
+        """
         if self._file is not None:
-            self._file.write(json.dumps({"event": name, **fields, "time": round(time.time(), 3)}) + "\n")
-            self._file.flush()
+            line = json.dumps({"event": name, **fields, "time": round(time.time(), 3)}) + "\n"
+            was_written, self._unwritten = not self._unwritten, self._unwritten + line.encode()
+            problem = self._write()
+            if problem is not None and was_written:
+                self.log(f"events cannot be written to {self._events} for now: {problem.strerror}")
+
+    def _write(self) -> OSError | None:
+        """Write what is due; returns why some of it could not be written. A disk may take a part of a line."""
+        assert self._file is not None
+        try:
+            while self._unwritten:
+                self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
+        except OSError as error:
+            return error
+        return None
 
     def log(self, text: str) -> None:
         """Print a message above the progress bar."""
@@ -112,7 +132,8 @@ class Recorder:
         """Write the epoch's event and print its line."""
         self.event("epoch", **line)
         if self._file is not None:
-            os.fsync(self._file.fileno())  # on disk before the checkpoint that follows it
+            with suppress(OSError):
+                os.fsync(self._file.fileno())  # on disk before the checkpoint that follows it
         validation = cut = ""
         if line["val_loss"] is not None:
             validation = f"  val loss {line['val_loss']:.3f} accuracy {line['val_accuracy']:.3f}"
