@@ -111,6 +111,8 @@ def test_classes_may_be_named_like_parts_and_hold_folders(folders: str) -> None:
         "cats_train*|cats_test*|dogs_train*|dogs_test*",
         "patient1/benign|patient2/benign|patient3/malignant|patient4/malignant",
         "cat*|unlabeled*",
+        "cells/Parasitized|cells/Uninfected|parasitized*|uninfected*",  # a set and its copy within it
+        "simpsons/bart|simpsons/lisa|kaggle_simpson_testset*",
     ],
 )
 def test_what_can_be_read_both_ways_is_asked_and_the_layout_decides(folders: str) -> None:
@@ -148,6 +150,7 @@ def test_folders_without_the_name_of_a_part_are_put_together_where_they_are_said
         ("a*|b*|unlabeled*", "unlabeled/2.jpg"),
         ("a*|b*|no_label*", "no_label/2.jpg"),  # as from CVAT
         ("a*|b*|test_images*", "test_images/2.jpg"),
+        ("yes*|no*|pred*", "pred/2.jpg"),
     ],
 )
 def test_unlabelled_images_and_folders_beside_parts_are_left_out_with_a_warning(folders: str, left_out: str) -> None:

@@ -311,3 +311,10 @@ def test_folders_without_an_image_are_named_since_they_are_no_classes(tmp_path: 
     fill(tmp_path / "parts", "train/cat/1.jpg", "train/dog/2.jpg", "test/cat/3.jpg")
     (tmp_path / "parts/test/bird").mkdir()
     assert "no classes: test/bird." in scan(tmp_path / "parts").warnings[0]
+
+
+def test_tables_beside_the_folders_are_said_not_to_be_read(tmp_path: Path) -> None:
+    fill(tmp_path, "cat/1.jpg", "dog/2.jpg", "dog/notes.csv")
+    table(tmp_path, "path,label\n", "train.csv")
+    (warning,) = scan(tmp_path).warnings
+    assert "not read: train.csv." in warning

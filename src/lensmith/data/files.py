@@ -40,10 +40,13 @@ class Unused:
     junk: Counter[str] = field(default_factory=Counter)
 
     def warnings(self) -> list[str]:
-        """A warning that counts the files whose names are not UTF-8, or whose folders' are; none without such."""
-        paths = [path for path, reason in self.aside if reason.endswith(_NOT_UTF8)]
+        """Sentences on files whose names, or whose folders', are not UTF-8, and on tables that nobody reads."""
+        foreign = [path for path, reason in self.aside if reason.endswith(_NOT_UTF8)]
         what = "Files that are left out, since their name or that of their folder is not UTF-8"
-        return [f"{what}: {len(paths):,} ({listed(paths, 3)})."] if paths else []
+        found = [f"{what}: {len(foreign):,} ({listed(foreign, 3)})."] if foreign else []
+        if tables := [path for path, _ in self.aside if path.lower().endswith((".csv", ".tsv")) and "/" not in path]:
+            found.append(f"Tables beside the folders, which are not read: {listed(tables)}. To use one, give its path.")
+        return found
 
 
 def image_files(root: Path, folder: Path, unused: Unused, above: frozenset[str] = frozenset()) -> Iterator[Path]:

@@ -21,6 +21,7 @@ from lensmith.data.part_names import (
     differ_in_part_alone,
     is_container,
     is_part_or_unlabelled,
+    mentions_part,
     parts_of_names,
     same_words,
 )
@@ -198,6 +199,8 @@ def _are_parts(tops: Sequence[_Top], parts: dict[str, Part], ask: Callable[[], D
             raise ask()
         if differ_in_part_alone(top.name for top in tops):  # cats_train, cats_test, dogs_train, dogs_test
             raise ask()
+        if any(_holds_the_classes(top, tops) for top in tops):
+            raise ask()
         beside = len(tops) > 1 and any(is_container(top.name) and len(top.children) > 1 for top in others)
         if _hold_the_same(others) or beside:  # images/cat, images/dog, and meta beside them
             raise ask()
@@ -217,6 +220,13 @@ def _are_parts(tops: Sequence[_Top], parts: dict[str, Part], ask: Callable[[], D
     if strange or flat_training or (foreign and not confirmed):
         raise ask()
     return True
+
+
+def _holds_the_classes(top: _Top, tops: Sequence[_Top]) -> bool:
+    """Whether a folder holds what lies beside it (`cells/cat` and `cat`), or folders where a flat one is for tests."""
+    beside = {canonical_label(other.name).lower() for other in tops if other is not top}
+    testing = any(other.is_flat and mentions_part(other.name) for other in tops if other is not top)
+    return bool(top.children & beside) or (len(top.children) > 1 and testing)
 
 
 def _hold_the_same(tops: Sequence[_Top]) -> bool:

@@ -25,8 +25,12 @@ _EVALUATION = {"eval", "evaluation", "evaluate", "evaluating"}
 """Words for test images, or for validation images where another folder has the test images."""
 
 _UNLABELLED = frozenset(
-    {"unlabeled", "unlabelled", "unsup", "unsupervised", "ungelabelt", "nolabel", "nolabels", "withoutlabel"}
-)
+    {
+        "unlabeled", "unlabelled", "unsup", "unsupervised", "ungelabelt", "nolabel", "nolabels", "withoutlabel",
+        "pred", "predict", "prediction", "predictions", "submission", "unseen",
+    }
+)  # fmt: skip
+"""Words for images without labels; some are words for a part, too, where such a folder holds classes."""
 _CONTAINERS = frozenset({"images", "image", "imgs", "img", "data", "dataset", "datasets", "photos", "pictures", "pics"})
 _SAYS_NOTHING = frozenset(
     {
@@ -75,6 +79,12 @@ def differ_in_part_alone(names: Iterable[str]) -> bool:
         others = frozenset(word for word in words if not _meaning(word) and word not in _SAYS_NOTHING)
         parts[others].add(frozenset(filter(None, map(_meaning, words))))
     return any(others and len(found - {frozenset()}) > 1 for others, found in parts.items())
+
+
+def mentions_part(name: str) -> bool:
+    """Whether a name of several words has the word of a part among them: `kaggle_testset`, and not `test`."""
+    words = _words(name)
+    return len(words) > 1 and any(map(_meaning, words))
 
 
 def is_part_or_unlabelled(name: str) -> bool:
