@@ -8,7 +8,7 @@ import fnmatch
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lensmith.core.text import listed
@@ -58,6 +58,12 @@ def junk_name(entry: Path, is_folder: bool) -> str | None:
 def is_junk(name: str, is_folder: bool) -> bool:
     """Whether a name alone says that a file or folder is hidden, or one of systems and programs."""
     return name.startswith(".") or (_FOLDERS if is_folder else _FILES).fullmatch(name.lower()) is not None
+
+
+def is_below_junk(parts: Sequence[str]) -> bool:
+    """Whether a file or one of its folders is junk by its name, from the components of the file's path in a set."""
+    *folders, name = parts
+    return is_junk(name, False) or any(is_junk(folder, True) for folder in folders if folder != "..")
 
 
 def count_junk(entry: Path, is_folder: bool, counts: Counter[str]) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lensmith.core.junk import is_junk
+from lensmith.core.junk import is_below_junk
 from lensmith.core.labels import canonical_label
 from lensmith.core.text import listed
 from lensmith.data.files import SetAside, unusable_reason
@@ -91,7 +91,7 @@ def read_table(file: Path, root: Path) -> Table:
             reason = f"its split {line.split!r} is none of train, val, test"
         elif split_used and not line.split:
             reason = "it has no split, though other lines have one"
-        elif _is_junk(line.path, depth):
+        elif is_below_junk(Path(line.path).parts[depth:]):
             reason = "hidden, or a file of a system or program"
         elif control := next((each for each in line.label.strip() if each < " "), None):
             reason = f"its label holds a control character (U+{ord(control):04X}), as after a quote that is not closed"
@@ -112,11 +112,6 @@ def _shared_depth(paths: Sequence[str]) -> int:
         return len(Path(os.path.commonpath(map(os.path.dirname, paths))).parts)
     except ValueError:  # no paths, or relative ones beside absolute ones
         return 0
-
-
-def _is_junk(path: str, depth: int) -> bool:
-    *folders, name = Path(path).parts[depth:]
-    return is_junk(name, False) or any(is_junk(folder, True) for folder in folders if folder != "..")
 
 
 def _warnings(table: Table) -> Iterator[str]:

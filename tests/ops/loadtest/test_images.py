@@ -21,6 +21,9 @@ def test_drawn_pictures_are_photos_in_size_and_bytes_and_differ() -> None:
 
 def test_a_folder_is_sent_in_an_order_drawn_by_the_seed(colours: Path) -> None:
     (colours / "notes.txt").write_text("no picture")
+    (colours / "red/._000.jpg").write_text("metadata of macOS")
+    (colours / "red/@eaDir").mkdir()
+    (colours / "red/@eaDir/thumb.jpg").write_text("thumbnail")
     one, same, other = (images.read_images(colours, seed) for seed in (0, 0, 1))
     assert len(one) == 24
     assert one == same != other

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from lensmith.core.junk import is_below_junk
 from lensmith.errors import DataError
 from lensmith.imaging.decoding import read
 
@@ -26,7 +27,11 @@ def read_images(path: Path, seed: int) -> tuple[bytes, ...]:
     """
     if path.is_file():
         return (read(path),)
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES and file.is_file())
+    files = sorted(
+        file
+        for file in path.rglob("*")
+        if file.suffix.lower() in _SUFFIXES and not is_below_junk(file.relative_to(path).parts) and file.is_file()
+    )
     if not files:
         raise DataError(
             f"A JPEG or PNG file, or a folder of them, was expected at {path}.",
