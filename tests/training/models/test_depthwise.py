@@ -31,8 +31,11 @@ def case(kernel: tuple[int, int], size: tuple[int, int]) -> tuple[Tensor, Tensor
     return x, weight, torch.randn(CHANNELS, dtype=torch.float64, requires_grad=True)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("dtype", "layout"),
+    [(torch.float64, "last"), (torch.float32, "last"), (torch.float32, "first"), (torch.bfloat16, "last")],
+    ids=str,
+)
 @pytest.mark.parametrize("stride", [(1, 1), (2, 2), (3, 2)])
 @pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (7, 7), (3, 5), (4, 4), (9, 1), (1, 9)])
 def test_both_gradients_are_torchs(
