@@ -66,7 +66,7 @@ def test_the_threshold_of_the_bundle_is_judged_on_these_images(
     (colours / "blue" / "000.png").rename(colours / "red" / "mislabelled.png")
     found = run(unsure_bundle, colours)
     assert found.as_dict()["abstention"] == {
-        "threshold": 0.9, "wanted": 0.95, "precision": 23 / 24, "coverage": 24 / 25,
+        "threshold": 0.9, "wanted": 0.95, "precision": 23 / 24, "coverage": 24 / 25, "answers": None,
     }  # fmt: skip
     without = run(colour_bundle, colours)
     assert without.answered is without.as_dict()["abstention"] is None

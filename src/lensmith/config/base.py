@@ -116,18 +116,7 @@ class Settings(BaseModel):
 
 
 class YamlLoader(yaml.SafeLoader):
-    """YAML loader that reads 5:3:2 as text, as YAML 1.2 does, not as the sexagesimal number 18182.
-
-    A key that stands twice in a mapping is an error, as YAML says: PyYAML would use the last one.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """See PyYAML."""
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and keys.count(key.value) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"found {key.value!r} twice", key.start_mark)
-        return super().construct_mapping(node, deep)
+    """YAML loader that reads 5:3:2 as text, as YAML 1.2 does, not as the sexagesimal number 18182."""
 
 
 _INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
@@ -147,7 +136,19 @@ YamlLoader.add_implicit_resolver(
 )
 
 
-class _SettingsLoader(YamlLoader):
+class UniqueKeyLoader(YamlLoader):
+    """YAML loader to which a key that stands twice in a mapping is an error; PyYAML would use the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """See PyYAML."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and keys.count(key.value) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"found {key.value!r} twice", key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+class _SettingsLoader(UniqueKeyLoader):
     """YAML loader that reads `name:` without a value as empty text, which is refused, not as null."""
 
 
@@ -156,7 +157,7 @@ _SettingsLoader.yaml_implicit_resolvers = {
 }
 
 
-def read_yaml(path: Path, loader: type[YamlLoader] = YamlLoader) -> dict[str, Any]:
+def read_yaml(path: Path, loader: type[YamlLoader] = UniqueKeyLoader) -> dict[str, Any]:
     """Read a YAML file that holds one mapping.
 
     Raises:

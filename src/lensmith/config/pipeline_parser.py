@@ -71,7 +71,7 @@ def parse_pipeline(source: Path) -> ParsedPipeline:
     Raises:
         SettingsError: a file that is not readable YAML, or not a mapping.
     """
-    content = read_yaml(source)
+    content = read_yaml(source, YamlLoader)  # keys that stand twice are mistakes among the others
     parsed = ParsedPipeline(source, content)
     lines: dict[KeyPath, int] = {}
     for keys, line in _key_lines(yaml.compose(source.read_text(encoding="utf-8"), Loader=YamlLoader)):
