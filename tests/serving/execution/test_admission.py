@@ -73,6 +73,13 @@ def test_a_deadline_that_somebody_has_stated_stays_whatever_is_measured(
     assert "deadline 180 ms" in admission.describe()
 
 
+@pytest.mark.parametrize(
+    ("deadline_ms", "shown"), [(0.2, "0.2"), (7.5, "7.5"), (180, "180"), (182.4, "182.4"), (60_000, "60,000")]
+)
+def test_the_deadline_is_told_as_it_was_stated(deadline_ms: float, shown: str) -> None:
+    assert AdmissionControl(deadline_ms / 1000).describe() == f"deadline {shown} ms"
+
+
 def test_an_idle_thread_is_never_refused_however_slow_the_prediction(admission: AdmissionControl) -> None:
     admission.pool.set_estimate(10.0)
     assert admission.admits()

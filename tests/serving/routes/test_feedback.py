@@ -143,7 +143,11 @@ def test_what_is_no_feedback_is_refused(client: TestClient, body: bytes) -> None
 
 def test_a_method_that_is_not_for_this_address_is_told_which_are(client: TestClient) -> None:
     refused = client.delete("/feedback")
-    assert (refused.status_code, kind(refused), refused.headers["allow"]) == (405, "method-not-allowed", "GET, POST")
+    assert (refused.status_code, kind(refused), refused.headers["allow"]) == (
+        405,
+        "method-not-allowed",
+        "GET, HEAD, POST",
+    )
 
 
 def test_a_long_body_is_refused_before_it_is_read(client: TestClient) -> None:

@@ -50,7 +50,7 @@ class AdmissionControl:
 
     def describe(self) -> str:
         """The deadline in words, with what the measured time of an image means for it."""
-        shown = f"deadline {self.deadline_s * 1000:.0f} ms"
+        shown = f"deadline {_ms(self.deadline_s)}"
         image = f"an image takes {self._image_s * 1000:.0f} ms"
         if self.deadline_s > self._configured_s:
             return f"{shown} (as none is set and {image}; --deadline-ms sets it)"
@@ -110,10 +110,15 @@ class AdmissionControl:
                 return delay_s
         raise ProblemError(
             "overloaded",
-            f"The queued requests would take more than the {self.deadline_of(cost) * 1000:.0f} ms that an answer may "
-            f"take. {_advice(cost)}Ask again in a moment.",
+            f"The queued requests would take more than the {_ms(self.deadline_of(cost))} that an answer may take. "
+            f"{_advice(cost)}Ask again in a moment.",
             RETRY,
         )
+
+
+def _ms(seconds: float) -> str:
+    """Seconds in words: a stated deadline of 7.5 ms is not one of 8."""
+    return f"{round(seconds * 1000, 1 if seconds > 0.01 else 4):,.10g} ms"
 
 
 def _advice(cost: DecodeCost | None) -> str:
