@@ -22,16 +22,18 @@ FOLDERS = (
     "__macosx",
     # photo managers and cameras: previews and thumbnails
     "*.lrdata", "lightroom previews", "captureone", "thmbnl", "thumbs", "thumbnails", "_thumbs",
-    "_thumbnails", "ipod photo cache", "_cache",
+    "_thumbnails", "ipod photo cache", "_cache", ".thumbnails", ".@__thumb", ".picasaoriginals", ".appledouble",
+    ".trash*",
     # editors of web pages, synchronizers
     "_vti_cnf", "_notes", "_gsdata_",
     # programming and experiment tracking
     "__pycache__", "node_modules", "site-packages", "cvs", "mlruns", "mlartifacts", "wandb", "lightning_logs",
+    ".ipynb_checkpoints",
 )  # fmt: skip
 """Patterns for the names of folders that are left out with all that is in them, in lower case."""
 
 FILES = (
-    "thumbs.db", "ehthumbs*.db", "desktop.ini", "picasa.ini", "zbthumbnail.info", "icon\r", "*@synoeastream",
+    "._*", "thumbs.db", "ehthumbs*.db", "desktop.ini", "picasa.ini", "zbthumbnail.info", "icon\r", "*@synoeastream",
     "*@synoresource", "~$*", "*~",
 )  # fmt: skip
 """Patterns for the names of files that are left out, in lower case."""
@@ -50,20 +52,20 @@ def junk_name(entry: Path, is_folder: bool) -> str | None:
 
     A name that begins with a dot is hidden, and left out whatever it is.
     """
-    if is_junk(entry.name, is_folder):
+    if entry.name.startswith(".") or is_junk(entry.name, is_folder):
         return "._*" if entry.name.startswith("._") else entry.name.replace("\r", "\\r")
     return "results of lensmith" if is_folder and _is_result(entry) else None
 
 
 def is_junk(name: str, is_folder: bool) -> bool:
-    """Whether a name alone says that a file or folder is hidden, or one of systems and programs."""
-    return name.startswith(".") or (_FOLDERS if is_folder else _FILES).fullmatch(name.lower()) is not None
+    """Whether a name alone says that a file or folder is one of systems and programs, hidden or not."""
+    return (_FOLDERS if is_folder else _FILES).fullmatch(name.lower()) is not None
 
 
 def is_below_junk(parts: Sequence[str]) -> bool:
     """Whether a file or one of its folders is junk by its name, from the components of the file's path in a set."""
     *folders, name = parts
-    return is_junk(name, False) or any(is_junk(folder, True) for folder in folders if folder != "..")
+    return is_junk(name, is_folder=False) or any(is_junk(folder, is_folder=True) for folder in folders)
 
 
 def count_junk(entry: Path, is_folder: bool, counts: Counter[str]) -> bool:

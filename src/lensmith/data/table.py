@@ -92,7 +92,7 @@ def read_table(file: Path, root: Path) -> Table:
         elif split_used and not line.split:
             reason = "it has no split, though other lines have one"
         elif is_below_junk(Path(line.path).parts[depth:]):
-            reason = "hidden, or a file of a system or program"
+            reason = "a file of a system or program by its name, or in such a folder"
         elif control := next((each for each in line.label.strip() if each < " "), None):
             reason = f"its label holds a control character (U+{ord(control):04X}), as after a quote that is not closed"
         else:
