@@ -33,6 +33,7 @@ def read(root: Path, content: str | bytes) -> dict[str, str]:
         "path|label\na/1.jpg|cat\nb/2.jpg|dog\n",
         "filename,class\na/1.jpg,cat\nb/2.jpg,dog\n",
         "Image,Target,width\na/1.jpg,cat,3\nb/2.jpg,dog,4\n",
+        "File Path,Class-Name\na/1.jpg,cat\nb/2.jpg,dog\n",
         '"image_path","category"\n"a/1.jpg","cat"\n"b/2.jpg","dog"\n',
         '"path", "label"\n"a/1.jpg", "cat"\n"b/2.jpg", "dog"\n',
         "path,label\n a/1.jpg , cat\u00a0\n./b/2.jpg,\ufeffdog\n",

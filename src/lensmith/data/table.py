@@ -170,12 +170,12 @@ def _decoded(content: bytes) -> str:
 
 
 def _header(file: Path, text: str) -> tuple[str, list[str]]:
-    """The separator, by which the first line names most columns that are known, and the columns in lower case."""
+    """The separator, by which the first line names most known columns, and the columns in lower case with underscores."""
     known = {name for names in COLUMNS.values() for name in names}
 
     def columns(delimiter: str) -> list[str]:
         _, first = next(_rows(text, delimiter), (0, []))
-        return [canonical_label(column).lower() for column in first]
+        return [re.sub("[ -]", "_", canonical_label(column).lower()) for column in first]
 
     found = [(delimiter, columns(delimiter)) for delimiter in ",;\t|"]
     return max(found, key=lambda each: len(known.intersection(each[1])))
