@@ -170,7 +170,7 @@ def _decoded(content: bytes) -> str:
 
 
 def _header(file: Path, text: str) -> tuple[str, list[str]]:
-    """The separator, by which the first line names most known columns, and the columns in lower case with underscores."""
+    """The separator, by which the first line names most known columns, and the columns in the form `class_name`."""
     known = {name for names in COLUMNS.values() for name in names}
 
     def columns(delimiter: str) -> list[str]:
