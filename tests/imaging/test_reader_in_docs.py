@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from fixtures.picture_kinds import KINDS, RANGES, SIDE, pictures
 from fixtures.pictures import encoded, photo
 from lensmith.bundle.format import MANIFEST, Bundle
 from lensmith.imaging.preprocessing import Preprocessing, preprocess
@@ -20,7 +21,7 @@ READER = PAGE.partition("## Reading one without lensmith")[2].partition("```pyth
 PIXELS = READER.partition("\nengine = ")[0]
 
 
-def pictures() -> dict[str, bytes]:
+def examples() -> dict[str, bytes]:
     upright = photo("coffee.png").resize((300, 210))
     clear = upright.convert("RGBA")
     clear.putalpha(Image.linear_gradient("L").resize(upright.size))
@@ -46,7 +47,7 @@ def pictures() -> dict[str, bytes]:
     return found
 
 
-PICTURES = pictures()
+PICTURES = examples()
 
 
 @pytest.mark.parametrize("resize", ["crop", "squash", "letterbox"])
@@ -62,6 +63,35 @@ def test_the_reader_in_the_docs_makes_the_bundles_own_pixels(
     names: dict[str, np.ndarray] = {}
     exec(PIXELS, names)
     assert np.array_equal(names["batch"][0], preprocess(PICTURES[name], how))
+
+
+def test_the_reader_makes_the_bundles_pixels_of_every_kind_of_picture_or_refuses_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never other pixels than the bundle's, whatever Pillow alone makes of a file."""
+    monkeypatch.setattr(sys, "argv", ["reader", str(tmp_path), str(tmp_path / "picture")])
+    reader = compile(PIXELS, "docs/bundle.md", "exec")
+    made = set()
+    for name, kind in KINDS.items():
+        how = Preprocessing(SIDE, "squash", value_ranges=RANGES[kind.ranges])
+        written = kind.write(pictures(3)[2], 6 if kind.turns else 1)
+        (tmp_path / MANIFEST).write_text(json.dumps({"schema_version": 1, "preprocessing": asdict(how)}))
+        (tmp_path / "picture").write_bytes(written)
+        names: dict[str, np.ndarray] = {}
+        try:
+            exec(reader, names)
+        except (AssertionError, UnidentifiedImageError, OSError, SyntaxError):
+            continue
+        assert np.array_equal(names["batch"][0], preprocess(written, how)), name
+        made.add(name)
+    assert made >= {
+        "PNG alpha",
+        "PNG L of 12 bits",
+        "PNG RGBA of 16 bits",
+        "TIFF grey of 14 bits >",
+        "TIFF white is zero",
+    }
+    assert len(made) > 45
 
 
 def test_the_whole_reader_gives_the_bundles_answer(colour_bundle: Bundle, shared_colours: Path) -> None:
