@@ -10,10 +10,14 @@ import pytest
 from PIL import Image
 
 from fixtures.pictures import photo
+from lensmith.config import TrainSettings
+from lensmith.data.readable import without_unreadable
 from lensmith.data.scan import scan
 from lensmith.data.value_ranges import decide_ranges
 from lensmith.data.verify import check
 from lensmith.errors import DataError
+from lensmith.imaging.decoding import decode
+from lensmith.training import trainer
 
 GREY = np.asarray(photo("camera.png").convert("L").resize((40, 40)), dtype=np.float64)
 
@@ -110,3 +114,40 @@ def test_one_dark_picture_and_unreadable_files_change_nothing(tmp_path: Path) ->
     (root / "b/cut.png").write_bytes(whole.getvalue()[:200])
     assert decide_ranges(scan(root)) == {"uint16": (0, 65535)}
     assert any("a/night.png" in warning for warning in check(root).warnings)
+
+
+def test_padding_and_blank_pictures_decide_nothing_and_what_is_outside_the_range_is_not_trained_on(
+    tmp_path: Path,
+) -> None:
+    root = write_set(tmp_path / "set", {"a": 16, "b": 16})
+    framed = np.pad((GREY * 16).astype(np.uint16), 4, constant_values=65535)
+    write(root / "a/framed.png", framed)
+    write(root / "b/blank.png", np.full((40, 40), 65535, np.uint16))
+    images = scan(root)
+    ranges = decide_ranges(images)
+    assert ranges == {"uint16": (0, 4095)}
+    assert [(each.path, each.kind) for each in check(root).findings] == [("b/blank.png", "value range")]
+    left = without_unreadable(without_unreadable(images), ranges)
+    assert [path for path, _ in left.set_aside] == ["b/blank.png"]
+    assert len(left.samples) == 7
+    found = np.asarray(decode((root / "a/framed.png").read_bytes(), value_ranges=ranges))[..., 0]
+    assert np.array_equal(found, np.pad(GREY.astype(np.uint8), 4, constant_values=255))
+
+
+@pytest.mark.parametrize("training", ["8 bits", "12 bits"])
+def test_a_run_trains_on_what_is_of_its_range_alone(training: str, tmp_path: Path) -> None:
+    """`_images` is what every training begins with."""
+    root = write_set(tmp_path / "set", {"train/a": 16, "train/b": 16, "val/a": 16, "val/b": 16})
+    write(root / "val/b/blank.png", np.full((40, 40), 65535, np.uint16))
+    if training == "8 bits":
+        for file in root.glob("train/*/*.png"):
+            write(file, (np.asarray(Image.open(file)) >> 4).astype(np.uint8))
+    settings = TrainSettings(data=root)
+    if training == "8 bits":
+        with pytest.raises(DataError, match="Training images with uint16"):
+            trainer._images(settings)
+        return
+    images, ranges = trainer._images(settings)
+    assert ranges == {"uint16": (0, 4095)}
+    assert [path for path, _ in images.set_aside] == ["val/b/blank.png"]
+    assert all(sample.path != "val/b/blank.png" for sample in images.samples)

@@ -6,7 +6,7 @@ decoded once, at the smallest scale; the result is memoized on disk by the files
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lensmith.core.machine import allowed_cores
@@ -18,7 +18,9 @@ from lensmith.core.version import installed_versions
 from lensmith.data.files import printable
 from lensmith.data.scan import ImageSet, Sample, identity
 from lensmith.errors import DataError, ImageError
-from lensmith.imaging.decoding import decode, read
+from lensmith.imaging.decoding import decode, may_need_value_range, read
+from lensmith.imaging.formats import HEAD_BYTES
+from lensmith.imaging.value_range import ValueRange
 
 SHOWN_FILES = 3
 """Files that a warning names at most."""
@@ -27,15 +29,22 @@ _DECODERS = ("lensmith", "pillow", "pillow-heif")
 """Packages that decide what can be decoded."""
 
 
-def without_unreadable(images: ImageSet) -> ImageSet:
+def without_unreadable(images: ImageSet, value_ranges: Mapping[str, ValueRange] | None = None) -> ImageSet:
     """The set without the images that cannot be decoded, which are added to `set_aside` and counted in a warning.
+
+    Args:
+        images: the set.
+        value_ranges: black and white by kind of values, of a set of which all images can be decoded by themselves:
+            images are left out that contradict them, such as a blank one; None: each is taken for a set of its own.
 
     Raises:
         DataError: not one image of the set, or of one of its parts, can be decoded.
     """
     depends_on = {"files": identity(images, images.samples), "versions": installed_versions(_DECODERS)}
+    if value_ranges is not None:
+        depends_on["value_ranges"] = {kind: list(ends) for kind, ends in sorted(value_ranges.items())}
     # Numbers instead of paths, whose names need not be UTF-8.
-    found = memoized_on_disk("readable", depends_on, lambda: _unreadable(images))
+    found = memoized_on_disk("readable", depends_on, lambda: _unreadable(images, value_ranges))
     if not found:
         return images
     reasons = {images.samples[number].path: reason for number, reason in found}
@@ -48,12 +57,14 @@ def without_unreadable(images: ImageSet) -> ImageSet:
     return replace(images, samples=left, set_aside=set_aside, warnings=(*images.warnings, warning))
 
 
-def _unreadable(images: ImageSet) -> list[tuple[int, str]]:
+def _unreadable(images: ImageSet, value_ranges: Mapping[str, ValueRange] | None) -> list[tuple[int, str]]:
     """Number and reason of each sample that cannot be decoded."""
 
     def reason(sample: Sample) -> str | None:
         try:
-            decode(read(images.file(sample)), 1)
+            encoded = read(images.file(sample))
+            if value_ranges is None or may_need_value_range(encoded[:HEAD_BYTES]):
+                decode(encoded, 1, value_ranges=value_ranges)
         except ImageError as error:
             return error.arrived
         return None

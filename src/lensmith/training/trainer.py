@@ -16,11 +16,12 @@ import torch
 from lensmith.config import TrainSettings
 from lensmith.core.files import atomic_write
 from lensmith.core.text import listed
+from lensmith.data.readable import without_unreadable
 from lensmith.data.scan import ImageSet
 from lensmith.data.split import prepare
 from lensmith.data.value_ranges import decide_ranges
 from lensmith.errors import DataError, RunError, SettingsError
-from lensmith.imaging.value_range import describe
+from lensmith.imaging.value_range import ValueRange, describe
 from lensmith.training import budget
 from lensmith.training.data_errors import SHOWN_FILES
 from lensmith.training.launch import launch
@@ -165,7 +166,7 @@ class Trainer:
                 "One process was expected with a time budget.", f"{self.world.size} arrived.", "Leave one out."
             )
         require_free(settings.out or default_folder(settings))
-        images = _images(settings)
+        images, _ = _images(settings)
         print("measuring what this machine can do in that time", file=sys.stderr, flush=True)
         return budget.plan(settings, images, device_of(settings, self.world), time.monotonic() - started)
 
@@ -187,8 +188,7 @@ def create_run(settings: TrainSettings) -> tuple[Run, Network]:
     device_of(settings, World())
     out = settings.out or default_folder(settings)
     require_free(out)
-    images = _images(settings)
-    value_ranges = decide_ranges(images)
+    images, value_ranges = _images(settings)
     if value_ranges:
         named = ", ".join(describe(kind, ends) for kind, ends in value_ranges.items())
         images = replace(images, notes=(*images.notes, f"Value range, from the training images: {named}."))
@@ -255,14 +255,16 @@ def _removed_without_checkpoint(run: Run, world: World) -> Iterator[None]:
         raise
 
 
-def _images(settings: TrainSettings) -> ImageSet:
-    """The images in their parts, checked: each class has one to learn from and another to validate on.
+def _images(settings: TrainSettings) -> tuple[ImageSet, dict[str, ValueRange]]:
+    """The images in their parts, checked: each class has one to learn from and another to validate on; value ranges.
 
     Raises:
-        DataError: a class has too few images.
+        DataError: a class has too few images, or images are of different value ranges.
         SettingsError: data would leak: the teacher learned from images that validate here, or the other way round.
     """
     images = prepare(settings.data, settings.split, settings.seed, settings.layout)
+    if value_ranges := decide_ranges(images):
+        images = without_unreadable(images, value_ranges)
     total = Counter(sample.label for sample in images.samples)
     training = Counter(sample.label for sample in images.part("train"))
     for found, wanted, what in ((total, 2, "images"), (training, 1, "training image")):
@@ -278,4 +280,4 @@ def _images(settings: TrainSettings) -> ImageSet:
             )
     if settings.teacher is not None:
         require_apart(settings.teacher, images)
-    return images
+    return images, value_ranges
