@@ -17,6 +17,7 @@ from scipy.stats import binom
 
 from lensmith.data.scan import Sample
 from lensmith.errors import ParityError
+from lensmith.inference.selection import DEFAULT_MAX_DROP_PP
 from lensmith.training.checkpointing import CORRECT, PATHS
 from lensmith.training.run_dir.run import Run
 from lensmith.training.validate import ModelOutputs
@@ -89,7 +90,8 @@ class RunFigures:
         Args:
             outputs: the network's outputs in fp32.
             samples: the samples of the outputs, of the validation part.
-            max_drop_pp: accuracy that the user lets go, in percentage points; None: only what is chance.
+            max_drop_pp: accuracy that the user lets go, in percentage points; None: only what is chance. Above the
+                default another loss is accepted with it.
 
         Returns:
             The accuracy that is lost by chance, in percentage points, 0 or more.
@@ -100,7 +102,8 @@ class RunFigures:
         paths = [samples[index].path for index in outputs.indices]
         right = (outputs.logits.argmax(1) == outputs.labels).numpy()
         lost = self._require(paths, right, max_drop_pp or 0.0, "network")
-        accepted = max_drop_pp is not None and 100 * lost <= max_drop_pp * len(right) + 1e-9
+        limit_pp = max_drop_pp or 0.0
+        accepted = limit_pp > DEFAULT_MAX_DROP_PP and 100 * lost <= limit_pp * len(right) + 1e-9
         if not accepted and self.loss is not None and len(right) == self.images:
             # What is lost by chance is near a tie, and costs little loss.
             difference = abs(outputs.loss - self.loss)
@@ -155,7 +158,8 @@ class RunFigures:
             f" its best epoch {self.epoch}: accuracy {self.accuracy:.4f}{loss}.",
             arrived,
             "No bundle was written. If the images or the checkpoint have changed since, put them back; else train again"
-            " with --precision fp32. `lensmith export --max-accuracy-drop POINTS` accepts the loss.",
+            " with --precision fp32. `lensmith export --max-accuracy-drop POINTS`, with more than"
+            f" {DEFAULT_MAX_DROP_PP:g}, accepts the loss.",
         )
 
 
