@@ -70,7 +70,7 @@ def test_figures_leave_out_what_the_model_learnt_from(
     assert (code, found["part"], found["images"]) == (0, "all", counts["test"] + 1)
     assert found["held_out"] == {
         "of": 25, "learnt": counts["train"], "chosen": counts["val"], "left_out": counts["train"] + counts["val"],
-        "complete": True, "included": [],
+        "complete": True, "included": [], "copies": 0,
     }  # fmt: skip
     for sample in (*images.part("test"), *images.part("val")):
         for file in data.glob(f"{sample.path[:-4]}*"):
