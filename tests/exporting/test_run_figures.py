@@ -81,7 +81,7 @@ def test_answers_that_change_both_ways_lose_nothing_but_the_loss_shows_another_n
     with pytest.raises(ParityError, match="loss"):
         figures(14, loss=0.5).require_network(found, samples, None)
     assert figures(14, loss=0.11).require_network(found, samples, None) == 0
-    with pytest.raises(ParityError, match="with more than 0.5, accepts"):
+    with pytest.raises(ParityError, match=r"with more than 0\.5, accepts"):
         figures(14, loss=0.5).require_network(found, samples, 0.5)
     assert figures(14, loss=0.5).require_network(found, samples, 1.0) == 0
 
