@@ -1,13 +1,23 @@
 """Atomic writes: whole or as before, whatever goes wrong, and nothing left behind."""
 
 import os
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from lensmith.core import files
-from lensmith.core.files import atomic_path, atomic_write, replace_directory, staging_directory, stat_stamp
+from lensmith.core.files import (
+    MEMORY,
+    atomic_path,
+    atomic_write,
+    replace_directory,
+    staging_directory,
+    stat_stamp,
+    temporary_directory,
+)
+from lensmith.errors import OutputError
 
 
 def test_a_file_is_replaced_and_has_the_given_mode(tmp_path: Path) -> None:
@@ -116,3 +126,20 @@ def test_an_error_in_a_staging_directory_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no"), staging_directory(tmp_path / "x") as staging:
         raise ValueError(staging.joinpath("no").touch() or "no")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not MEMORY.is_dir(), reason="this system has no file system in memory")
+def test_where_no_disk_may_be_written_to_a_temporary_directory_is_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    with temporary_directory("lensmith-test-") as folder:
+        assert Path(folder).parent == MEMORY
+        (Path(folder) / "file").write_bytes(b"1")
+    assert not Path(folder).exists()
+    monkeypatch.setattr(files, "MEMORY", tmp_path / "gone")
+    with pytest.raises(OutputError, match="No usable temporary directory"):
+        temporary_directory("lensmith-test-")

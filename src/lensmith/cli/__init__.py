@@ -162,7 +162,8 @@ def _call_verb(args: Sequence[str], stop: StopHandler, debug: bool) -> NoReturn:
         sys.exit(get_command(_app).main(args, prog_name="lensmith", standalone_mode=False) or 0)
     except Exception as error:
         if hasattr(error, "format_message"):  # typer's: an unknown flag, a missing argument, a bad value
-            error.show()  # type: ignore[attr-defined]
+            with contextlib.suppress(OSError):  # standard error is full, and the exit code tells enough
+                error.show()  # type: ignore[attr-defined]
             _report_json("UsageError", error.format_message(), args)
             sys.exit(error.exit_code)  # type: ignore[attr-defined]
         if debug:

@@ -16,6 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lensmith.errors import OutputError
+
+MEMORY = Path("/dev/shm")
+"""Folder of a file system in memory, on Linux."""
+
 
 def atomic_write(path: Path, content: str | bytes, *, mode: int = 0o666, sync: bool = True) -> None:
     """Write a file whole or not at all, replacing an older one.
@@ -107,6 +112,25 @@ def private_directory(path: Path) -> None:
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
         raise PermissionError(errno.EPERM, "it belongs to another user", str(path))
+
+
+def temporary_directory(prefix: str) -> tempfile.TemporaryDirectory[str]:
+    """A new temporary directory; in memory where no disk may be written to, as in containers that are read-only.
+
+    Raises:
+        OutputError: there is no place for it.
+    """
+    try:
+        return tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
+    except OSError as error:
+        try:
+            return tempfile.TemporaryDirectory(prefix=prefix, dir=MEMORY, ignore_cleanup_errors=True)
+        except OSError:
+            raise OutputError(
+                "A folder for temporary files was expected.",
+                f"The system reported: {error.strerror or error}.",
+                "Name one that can be written to with the variable TMPDIR.",
+            ) from error
 
 
 def sync_directory(folder: Path) -> None:

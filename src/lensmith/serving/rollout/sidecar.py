@@ -8,13 +8,13 @@ import json
 import logging
 import subprocess
 import sys
-import tempfile
 import threading
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 from lensmith import errors
 from lensmith.config import ServeSettings
+from lensmith.core.files import temporary_directory
 from lensmith.registry.references import ModelReference, parse
 from lensmith.rollout.sidecar_channel import SidecarChannel
 from lensmith.rollout.state import DesiredState
@@ -64,7 +64,7 @@ class SidecarProcess:
     def __init__(self, reference: ModelReference, settings: ServeSettings, once: bool) -> None:
         self._reference = reference
         self._once = once
-        self._folder = tempfile.TemporaryDirectory(prefix="lensmith-rollout-", ignore_cleanup_errors=True)
+        self._folder = temporary_directory("lensmith-rollout-")
         self._request = {
             "name": reference.name,
             "which": reference.which,

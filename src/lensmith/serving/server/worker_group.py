@@ -12,9 +12,9 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from lensmith.config import ServeSettings
+from lensmith.core.files import temporary_directory
 from lensmith.rollout.sidecar_channel import SidecarChannel
 from lensmith.serving.server.bundle_snapshot import BundleSnapshot
 from lensmith.serving.server.signals import signals_blocked
@@ -85,7 +85,7 @@ class WorkerGroup:
         self._backoff_s = 0.0
         self._restarts_due: list[float] = []
         self._checked = time.monotonic()
-        self._folder = TemporaryDirectory(prefix="lensmith-workers-", ignore_cleanup_errors=True)
+        self._folder = temporary_directory("lensmith-workers-")
         self._snapshots: dict[tuple[Path, int], BundleSnapshot] = {}
 
     def start(self, bundle: Path, generation: int) -> None:
