@@ -318,3 +318,5 @@ def test_tables_beside_the_folders_are_said_not_to_be_read(tmp_path: Path) -> No
     table(tmp_path, "path,label\n", "train.csv")
     (warning,) = scan(tmp_path).warnings
     assert "not read: train.csv." in warning
+    (tmp_path / "train.csv").rename(tmp_path / "splits.csv")
+    assert scan(tmp_path, manifest=False).warnings == ()

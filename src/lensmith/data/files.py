@@ -44,8 +44,9 @@ class Unused:
         foreign = [path for path, reason in self.aside if reason.endswith(_NOT_UTF8)]
         what = "Files that are left out, since their name or that of their folder is not UTF-8"
         found = [f"{what}: {len(foreign):,} ({listed(foreign, 3)})."] if foreign else []
-        if tables := [path for path, _ in self.aside if path.lower().endswith((".csv", ".tsv")) and "/" not in path]:
-            found.append(f"Tables beside the folders, which are not read: {listed(tables)}. To use one, give its path.")
+        tables = [path for path, _ in self.aside if path.lower().endswith((".csv", ".tsv")) and "/" not in path]
+        if others := [table for table in tables if table != "splits.csv"]:  # which `lensmith data split` writes anew
+            found.append(f"Tables beside the folders, which are not read: {listed(others)}. To use one, give its path.")
         return found
 
 
