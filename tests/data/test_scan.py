@@ -226,6 +226,7 @@ def test_the_table_of_a_run_names_its_images_where_they_are(tmp_path: Path) -> N
             ("a/1.jpg", "train"), ("a/2.jpg", "test"), ("b/1.jpg", "val"),
         ]  # fmt: skip
         assert not images.set_aside
+        assert not any("not used" in note for note in images.notes)
     (run / "run.json").write_text("{}")
     with pytest.raises(DataError, match=r"run\.json"):
         scan(run / "splits.csv")

@@ -238,6 +238,8 @@ def _column_of_parts(
 def _columns_note(names: Sequence[str], columns: dict[str, int], delimiter: str) -> Iterator[str]:
     """A note on how columns are read, where not all are used under their own names."""
     unused = [name for index, name in enumerate(names) if name and index not in columns.values()]
+    if unused == ["bytes"]:  # as in a run's own table
+        unused = []
     if unused or delimiter != "," or any(names[index] != meaning for meaning, index in columns.items()):
         used = listed(f"{names[index]} as {meaning}" for meaning, index in columns.items())
         yield f"Columns of the table: {used}{f'; not used: {listed(unused)}' if unused else ''}."
