@@ -16,6 +16,7 @@ import torch
 
 from lensmith.config import TrainSettings
 from lensmith.data.scan import ImageSet
+from lensmith.imaging.value_range import ValueRange
 from lensmith.training import checkpointing, end_of_epoch, launch, trainer, worker
 from lensmith.training.learner import Learner
 from lensmith.training.run_dir import checkpoint
@@ -103,11 +104,11 @@ def lose(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], None]:
     def later(paths: list[str]) -> None:
         plain = trainer._images
 
-        def checked(settings: TrainSettings) -> ImageSet:
-            images = plain(settings)
+        def checked(settings: TrainSettings) -> tuple[ImageSet, dict[str, ValueRange]]:
+            images, value_ranges = plain(settings)
             for path in paths:
                 (images.root / path).write_bytes(b"broken")
-            return images
+            return images, value_ranges
 
         monkeypatch.setattr(trainer, "_images", checked)
 

@@ -100,11 +100,11 @@ def test_a_file_that_becomes_unreadable_during_a_run_is_not_counted_by_the_solve
     plain = trainer_module._images
 
     def lost_since(settings: Any) -> Any:
-        images = plain(settings)
+        images, value_ranges = plain(settings)
         green = [sample for sample in images.part("train") if images.labels[sample.label] == "green"]
         for sample in green[1:]:
             images.file(sample).write_bytes(HEIC)
-        return images
+        return images, value_ranges
 
     solved = {"head_solver": "lbfgs", "class_weights": "balanced", "trainable_stages": 0, "epochs": 1}
     monkeypatch.setattr(trainer_module, "_images", lost_since)
