@@ -100,6 +100,21 @@ def test_the_system_s_errors_come_with_a_remedy(
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "file/x", "loop/x"])
+def test_a_path_that_cannot_be_written_to_is_bad_input(run: Run, colours: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "file").write_bytes(b"")
+    (folder / "loop").symlink_to("loop")
+    for arguments in (
+        ("data", "split", colours, "--out", folder / f"{name}.csv"),
+        ("deploy", "nginx", "--out", folder / name),
+    ):
+        code, _, err = run(*arguments)
+        assert (code, "name another path" in err) == (2, True), (arguments, err)
+    assert {each.name for each in folder.iterdir()} == {"file", "loop"}
+
+
 def test_a_fault_of_lensmith_exits_with_1_and_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "check", lambda folder, layout: 1 / 0)
     code, _, err = run("data", "check", "x")

@@ -243,6 +243,10 @@ _REMEDIES = {
     errno.EACCES: "Give yourself the rights, or {elsewhere}.",
     errno.EPERM: "Give yourself the rights, or {elsewhere}.",
     errno.ENOTDIR: "A file is where a folder should be: {elsewhere}.",
+    errno.EEXIST: "A file is where a folder should be: {elsewhere}.",
+    errno.EISDIR: "A folder is where a file should be: {elsewhere}.",
+    errno.ENAMETOOLONG: "The name is too long: {elsewhere}.",
+    errno.ELOOP: "Symbolic links lead in a circle: {elsewhere}.",
     errno.EROFS: "This file system is read-only: {elsewhere}.",
     errno.EMFILE: "Raise the limit on open files: ulimit -n 4096",
 }

@@ -21,7 +21,7 @@ from lensmith.serving.routes.open_inference_schema import (
     InferRequest,
     TensorInput,
 )
-from lensmith.serving.upload import UploadLimits
+from lensmith.serving.upload import UploadLimits, too_large
 
 MAX_VALUES = 1_000_000
 """Largest number of values in a JSON part: six tensors of 3 × 224 × 224. More are sent in binary."""
@@ -84,7 +84,7 @@ def read(
         raise _wrong(f"Inference-Header-Content-Length says {json_bytes} bytes of JSON; the body has {len(body)}")
     limit = json_limit(limits.max_bytes)
     if json_bytes > limit:
-        raise ProblemError("too-large", f"A JSON part of at most {limit:,} bytes was expected. This one is larger.")
+        raise too_large(limit, json_bytes, "A JSON part")
     request = parse(InferRequest, body[:json_bytes], MAX_VALUES)
     (given,) = request.inputs
     raw = _binary(given, body, json_bytes)
