@@ -302,6 +302,12 @@ def test_what_was_expected_is_said_without_names_of_classes(
         settings.resolve(given)
 
 
+def test_a_choice_of_on_and_off_may_be_yamls_own_words() -> None:
+    for written in ("on", "off", "auto", "'off'"):
+        Path("lensmith.yaml").write_text(f"serve:\n  batching: {written}\n")
+        assert ServeSettings.resolve({"bundle": "b"}).batching == written.strip("'")
+
+
 def test_a_settings_file_that_would_not_be_read_is_a_mistake() -> None:
     Path("lensmith.yml").write_text("serve: {port: 1}\n")
     with pytest.raises(SettingsError, match=r"Rename it to lensmith\.yaml"):

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from lensmith.config import environment
@@ -44,12 +45,7 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _read_text(cls, value: Any, known: ValidationInfo) -> Any:
-        kinds = str(cls.model_fields[str(known.field_name)].annotation)
-        if isinstance(value, bool) and "bool" not in kinds:
-            raise ValueError("something else than yes or no")  # which pydantic reads as 1 or 0
-        if isinstance(value, str) and value.startswith("~") and "Path" in kinds:
-            value = os.path.expanduser(value)  # noqa: PTH111 - where no shell has done it; an unknown user stays
-        return refuse_empty(value)
+        return read_text(value, cls.model_fields[str(known.field_name)])
 
     @field_validator("*")
     @classmethod
@@ -180,12 +176,23 @@ def read_yaml(path: Path, loader: type[YamlLoader] = UniqueKeyLoader) -> dict[st
     return {str(name): value for name, value in (content or {}).items()}
 
 
-def refuse_empty(value: Any) -> Any:
-    """A setting's value as it is, unless it is text without a visible character, or a list with such text.
+def read_text(value: Any, field: FieldInfo) -> Any:
+    """A setting's value before pydantic reads it, with `~` at the beginning of a path as the home folder.
 
     An empty value is what an unset variable of a shell or a Compose file becomes. It must not mean a folder (the
-    current one), an address (all of them) or the absence of a check.
+    current one), an address (all of them) or the absence of a check. YAML's yes, no, on and off must not mean 1 or 0.
+
+    Raises:
+        PydanticCustomError: text without a visible character, or a list with such text.
+        ValueError: a bool for something else.
     """
+    kinds = str(field.annotation)
+    if isinstance(value, bool) and "'off'" in kinds:  # a choice of auto, on and off
+        value = "on" if value else "off"
+    if isinstance(value, bool) and not re.search(r"\b(bool|Any|False|True)\b", kinds):
+        raise ValueError("something else than yes or no")
+    if isinstance(value, str) and value.startswith("~") and "Path" in kinds:
+        value = os.path.expanduser(value)  # noqa: PTH111 - where no shell has done it; an unknown user stays
     texts = value if isinstance(value, (list, tuple)) else [value]
     if any(isinstance(text, str) and is_blank(text) for text in texts):
         raise PydanticCustomError("empty", "empty")

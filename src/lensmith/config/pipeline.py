@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
-from lensmith.config.base import refuse_empty
+from lensmith.config.base import read_text
 from lensmith.config.values import LAYOUT, Layout, Ratio
 from lensmith.core.labels import canonical_label
 
@@ -17,6 +17,8 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 def _recall_floors(value: Any) -> Any:
     """One floor for all classes, or one for each class by name; labels that YAML reads as numbers become text."""
     if isinstance(value, Mapping):
+        if any(isinstance(floor, bool) for floor in value.values()):
+            raise ValueError("numbers, which yes and no are not")
         return {_label(label): floor for label, floor in value.items()}
     return {} if value is None else {"*": value}
 
@@ -39,8 +41,8 @@ class _Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _refuse_empty(cls, value: Any) -> Any:
-        return refuse_empty(value)
+    def _read_text(cls, value: Any, known: ValidationInfo) -> Any:
+        return read_text(value, cls.model_fields[str(known.field_name)])
 
 
 class CheckSection(_Section):

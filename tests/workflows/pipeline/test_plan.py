@@ -97,6 +97,8 @@ def test_what_contradicts_the_data_or_itself_is_refused(
         ({"train": {"albumentations": "none.json"}}, "albumentations = 'none.json'"),
         ({"export": {"run": "x"}}, "export.run"),
         ({"data": 7}, "data = 7"),
+        ({"gate": {"accuracy_drop": False}}, "gate.accuracy_drop = False"),
+        ({"gate": {"min_recall": {"red": True}}}, "yes and no are not"),
         ({"register": {"tracking_uri": "ftp://h/x"}}, "register.tracking_uri (ftp://h/x"),
         ({"gate": {"champion": "none/bundle"}}, "gate.champion = 'none/bundle'"),
     ):
