@@ -189,7 +189,7 @@ def read_text(value: Any, field: FieldInfo) -> Any:
     kinds = str(field.annotation)
     if isinstance(value, bool) and "'off'" in kinds:  # a choice of auto, on and off
         value = "on" if value else "off"
-    if isinstance(value, bool) and not re.search(r"\b(bool|Any|False|True)\b", kinds):
+    if isinstance(value, bool) and not re.search(r"\b(bool|Any)\b|Literal\[[^]]*(True|False)", kinds):
         raise ValueError("something else than yes or no")
     if isinstance(value, str) and value.startswith("~") and "Path" in kinds:
         value = os.path.expanduser(value)  # noqa: PTH111 - where no shell has done it; an unknown user stays
