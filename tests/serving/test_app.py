@@ -66,7 +66,7 @@ def test_a_guess_below_the_models_threshold_is_marked_and_counted(
         assert (unsure["abstained"], unsure["label"]) == (True, "green")
         assert 0.5 < unsure["confidence"] == unsure["top"][0]["confidence"] < 0.9
         assert client.get("/model").json()["abstention"] == {
-            "threshold": 0.9, "wanted": 0.95, "precision": 0.96, "coverage": 0.8,
+            "threshold": 0.9, "wanted": 0.95, "precision": 0.96, "coverage": 0.8, "answers": None,
         }  # fmt: skip
         assert "lensmith_abstained_total 1.0" in client.get("/metrics").text
 
