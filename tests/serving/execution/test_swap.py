@@ -60,6 +60,15 @@ def test_without_a_path_the_bundle_is_read_again_from_where_it_was(
         assert client.post("/admin/model", json={}, headers=TOKEN).json()["version"] == "3"
 
 
+def test_formats_that_only_the_new_model_was_trained_on_are_in_the_log(
+    client: TestClient, remake: Callable[..., Bundle], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING", "lensmith")
+    other = remake("other", version="2", formats={"jpeg": 3, "webp": 5})
+    assert client.post("/admin/model", json={"bundle": str(other.path)}).status_code == 200
+    assert "colours@2: The model was trained on JPEG, WebP; the service takes JPEG, PNG." in caplog.text
+
+
 @pytest.mark.parametrize("broken", ["missing", "damaged"])
 def test_a_bundle_that_cannot_be_served_leaves_the_active_model_where_it_is(
     client: TestClient, remake: Callable[..., Bundle], red_png: bytes, broken: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -12,8 +13,11 @@ from lensmith.config import ServeSettings
 from lensmith.errors import MissingPackageError
 from lensmith.rollout.sidecar_channel import SidecarChannel
 from lensmith.serving.execution.loaded_model import LoadedModel, ModelVersion
+from lensmith.serving.formats import formats_note
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 class ModelManager:
@@ -90,6 +94,8 @@ class ModelManager:
     ) -> tuple[LoadedModel, float]:
         """Open, verify and warm a model in a thread of its own, while others answer.
 
+        A note on formats that it was trained on and the service does not take goes to the log.
+
         Returns:
             The model, and the seconds that one image takes alone.
 
@@ -106,6 +112,8 @@ class ModelManager:
             except ModuleNotFoundError as error:
                 raise MissingPackageError.of(error) from error
             warm(model)
+            if note := formats_note(model.trained_formats, self._settings.formats):
+                logger.warning("%s: %s", model.identity, note)
             return model, model.classify(model.sample())
 
         return await asyncio.wrap_future(_in_thread(work))

@@ -162,6 +162,8 @@ class Supervisor:
             self._announce = None
         elif self._swap is not None:
             swap, self._swap = self._swap, None
+            if note:
+                logger.warning("%s: %s", model, note)
             for each in self._group.take_over(swap.bundle, swap.generation):
                 if each is not swap.asked_by:
                     each.stop()
