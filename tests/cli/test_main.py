@@ -1,5 +1,6 @@
 """The command line's frame: help, errors in plain words, exit codes."""
 
+import contextlib
 import errno
 import json
 import os
@@ -177,3 +178,15 @@ def test_a_rank_that_a_scheduler_has_set_silences_no_error(run: Run, monkeypatch
     code, _, error = run("predict", "nowhere", "x.jpg")
     assert code == 2
     assert "nowhere" in error
+
+
+def test_a_usage_error_of_the_service_has_its_exit_code_with_a_full_standard_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    full = Path("/dev/full").open("w", buffering=1)  # noqa: SIM115 - closing it fails, as it is full
+    monkeypatch.setattr(sys, "stderr", full)
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", "bundle", "--no-such-flag"])
+    assert ended.value.code == 2
+    with contextlib.suppress(OSError):
+        full.close()

@@ -4,6 +4,7 @@ import gc
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -64,6 +65,14 @@ def test_the_run_folder_is_complete(trained: Path) -> None:
     assert all(0 <= line["data_wait_share"] <= 1 for line in epochs)
     assert [line["phase"] for line in Run.open(trained).read_events("phase")] == ["head", "all"]
     assert Run.open(trained).read_events("end")[0]["step"] == 24
+
+
+def test_events_without_the_best_epoch_are_no_result(trained: Path, tmp_path: Path) -> None:
+    run = Run.open(shutil.copytree(trained, tmp_path / "run"))
+    lines = run.events.read_text().splitlines()
+    run.events.write_text("\n".join(line for line in lines if '"best": true' not in line) + "\n")
+    with pytest.raises(RunError, match="The best one is missing"):
+        RunResult.read(run)
 
 
 def test_the_best_checkpoint_is_of_the_best_epoch(trained: Path) -> None:

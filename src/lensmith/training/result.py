@@ -44,16 +44,17 @@ class RunResult:
         """Sum up a run's events.
 
         Raises:
-            RunError: the events name no epoch.
+            RunError: the events name no epoch, or not the best one.
         """
         history = run.history()
-        if not history:
+        best = next((line for line in reversed(history) if line["best"]), None)
+        if best is None:
             raise RunError(
                 f"The epochs of a finished run were expected in {run.events}.",
-                "There is none.",
+                "The best one is missing." if history else "There is none.",
                 f"Put the file back, or export what was trained: lensmith export {run.path}",
             )
-        best, last = [line for line in history if line["best"]][-1], history[-1]
+        last = history[-1]
         seconds = max(1e-9, sum(line["seconds"] for line in history))
         waited_s = sum(line["data_wait_share"] * line["seconds"] for line in history)
         return cls(
