@@ -1,7 +1,11 @@
 """Value ranges: decided from a whole set, refused where pictures have different ones."""
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from fixtures.pictures import encoded
+from lensmith.imaging.decoding import value_statistics
 from lensmith.imaging.value_range import FULL_UINT16, Kind, ValueStatistics, contradiction, decide, mixed
 
 
@@ -101,6 +105,36 @@ def test_signed_values_among_values_from_0_are_different_ranges() -> None:
     assert groups is not None
     assert sorted(groups[0]) == ["h0", "h1", "h2"]
     assert mixed(hounsfield) is None
+
+
+GREY = np.random.default_rng(0).integers(5, 256, (64, 64))
+
+
+def with_rows(values: np.ndarray, first: float, last: float) -> np.ndarray:
+    """Values with another one in the first six rows, and another in the last six."""
+    values = values.copy()
+    values[:6], values[-6:] = first, last
+    return values
+
+
+@pytest.mark.parametrize(
+    ("stored", "low", "high"),
+    [
+        (with_rows(GREY.astype(np.uint16) * 16, 65535, 65535), 80, 4080),
+        (with_rows(GREY.astype(np.uint16) * 64, 65535, 65535), 320, 16320),
+        (with_rows((7000 + GREY).astype(np.uint16), 0, 65535), 7005, 7255),  # both ends
+        (with_rows((270 + GREY / 8).astype(np.float32), 0, -999), 270.625, 301.875),
+        (with_rows(GREY.astype(np.int16) * 16, 32767, 32767), 80, 4080),
+        (np.where(GREY > 99, 65535, 0).astype(np.uint16), 0, 65535),  # a mask
+        (with_rows((GREY // 64 * 1000).astype(np.uint16), 65535, 65535), 0, 65535),  # too few levels to tell
+        (with_rows(GREY.astype(np.uint16) * 257, 0, 65535), 0, 65535),
+        (np.minimum(GREY * 400, 65535).astype(np.uint16), 2000, 65535),  # clipped highlights
+    ],
+)
+def test_one_value_far_from_all_others_is_padding(stored: np.ndarray, low: float, high: float) -> None:
+    found = value_statistics(encoded(Image.fromarray(stored), "TIFF"))
+    assert found is not None
+    assert (found.low, found.high) == (low, high)
 
 
 def test_flat_pictures_show_no_range() -> None:
