@@ -17,7 +17,7 @@ from torch import nn
 
 from lensmith.core.files import sha256
 from lensmith.errors import MissingPackageError, ModelError, OutputError, ParityError, SettingsError
-from lensmith.exporting.formats import registry
+from lensmith.exporting.formats import from_onnx, registry
 from lensmith.exporting.formats.base import FormatExport, TrainedNetwork
 from lensmith.exporting.formats.registry import FORMATS, TITLES, write_formats
 from lensmith.imaging.preprocessing import Preprocessing
@@ -74,6 +74,20 @@ def test_what_a_readme_says_works(
         probabilities = (torch.as_tensor(found["logits"]) / network.temperature).softmax(1)
         np.testing.assert_allclose(probabilities, network.expected, atol=1e-4)
         np.testing.assert_allclose(found.get("probabilities", probabilities), network.expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("supported", "noted"), [((), False), (("BF16",), True)])
+def test_answers_that_openvinos_default_precision_would_change_are_noted(
+    network: TrainedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, supported: tuple[str, ...], noted: bool
+) -> None:
+    class Rounding:
+        def run(self, images: np.ndarray) -> np.ndarray:
+            return np.roll(network.expected, 1, axis=1)
+
+    monkeypatch.setattr(from_onnx, "instruction_sets", lambda: supported)
+    monkeypatch.setattr(from_onnx, "open_graph", lambda *_, **__: Rounding())
+    count = len(network.expected)
+    assert (f"{count} of {count} answers change" in from_onnx.write_openvino(network, tmp_path).note) == noted
 
 
 def test_nothing_in_openvinos_files_is_half_precision(written: dict[str, FormatExport]) -> None:

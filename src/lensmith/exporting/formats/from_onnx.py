@@ -8,8 +8,10 @@ import re
 import shutil
 from pathlib import Path
 
+from lensmith.core.machine import instruction_sets
+from lensmith.exporting.candidates import BF16_NEEDS
 from lensmith.exporting.formats.base import FormatCheck, TrainedNetwork
-from lensmith.inference.engine import openvino_core
+from lensmith.inference.engine import open_graph, openvino_core
 
 BATCHES = (1, 8, 32)
 """Least, usual and largest batch of the TensorRT engine that will be built."""
@@ -30,7 +32,22 @@ def write_openvino(network: TrainedNetwork, folder: Path) -> FormatCheck:
     # By default weights would be rounded to fp16.
     graph = openvino_core().read_model(str(network.graph))
     ov.save_model(graph, str(folder / "model.xml"), compress_to_fp16=False)
-    return FormatCheck(network.check_graph(folder / "model.xml", "openvino"))
+    difference = network.check_graph(folder / "model.xml", "openvino")
+    return FormatCheck(difference, _rounding_note(network, folder / "model.xml"))
+
+
+def _rounding_note(network: TrainedNetwork, path: Path) -> str:
+    """Advice where OpenVINO's default on this processor, bfloat16, changes answers of the checked images; else empty."""
+    if not set(BF16_NEEDS) & set(instruction_sets()):
+        return ""
+    rounded = open_graph(str(path), "openvino", "bf16", threads=1, temperature=network.temperature).run(network.images)
+    changed = int((rounded.argmax(axis=1) != network.expected.argmax(axis=1)).sum())
+    if not changed:
+        return ""
+    return (
+        f"in bfloat16, which is OpenVINO's default on this processor, {changed:,} of {len(rounded):,} answers change:"
+        " set INFERENCE_PRECISION_HINT to f32, as its README does"
+    )
 
 
 def write_tensorrt(network: TrainedNetwork, folder: Path) -> FormatCheck:
