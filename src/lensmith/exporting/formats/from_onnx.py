@@ -37,7 +37,7 @@ def write_openvino(network: TrainedNetwork, folder: Path) -> FormatCheck:
 
 
 def _rounding_note(network: TrainedNetwork, path: Path) -> str:
-    """Advice where OpenVINO's default on this processor, bfloat16, changes answers of the checked images; else empty."""
+    """Advice where bfloat16, OpenVINO's default on this processor, changes answers to the images; else empty."""
     if not set(BF16_NEEDS) & set(instruction_sets()):
         return ""
     rounded = open_graph(str(path), "openvino", "bf16", threads=1, temperature=network.temperature).run(network.images)
