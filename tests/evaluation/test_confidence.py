@@ -17,8 +17,10 @@ from lensmith.evaluation.confidence import (
     answered_at,
     at_temperature,
     fit_temperature,
+    least_smoothing,
     least_temperature,
     scale,
+    scaled,
     supported_confidence,
     threshold_for,
 )
@@ -132,10 +134,9 @@ def test_a_temperature_that_does_not_help_elsewhere_is_not_taken() -> None:
     for seed in range(20):
         truth, logits = answers(80, 1.0, seed=seed)  # already right
         found = scale(truth, engine_at(logits, 1.0))
-        assert found.log_loss_after <= found.log_loss_before
-        if found.temperature == 1.0:
-            kept += 1
-            assert (found.error_after, found.log_loss_after) == (found.error_before, found.log_loss_before)
+        smoothed_alone = scaled(engine_at(logits, 1.0), 1.0, found.smoothing)[np.arange(80), truth]
+        assert found.log_loss_after <= -np.log(smoothed_alone).mean() + 1e-6
+        kept += found.temperature == 1.0
     assert kept > 5
 
 
@@ -148,6 +149,17 @@ def test_each_half_holds_half_of_each_class() -> None:
     found = scale(truth, probabilities)
     assert found.temperature > 1.2
     assert found.error_after < 0.01 < found.error_before
+
+
+@pytest.mark.parametrize(("count", "classes", "most"), [(9, 3, 0.95), (3, 2, 0.875), (999, 40, 0.9995), (1, 2, 0.75)])
+def test_no_answer_at_all_is_more_certain_than_so_many_images_can_support(
+    count: int, classes: int, most: float
+) -> None:
+    stranger = np.eye(classes, dtype=np.float32)[:1]  # its logits are far beyond those of the images
+    found = scaled(stranger, 1.0, least_smoothing(count, classes))
+    assert found.max() == pytest.approx(most, abs=1e-6)
+    assert found.sum() == pytest.approx(1, abs=1e-6)
+    assert found.argmax() == 0
 
 
 def test_what_is_no_pair_of_labels_and_probabilities_is_refused() -> None:
@@ -164,7 +176,7 @@ def test_what_is_no_pair_of_labels_and_probabilities_is_refused() -> None:
 def test_no_confidence_is_claimed_that_so_many_images_cannot_support(count: int, confidence: float) -> None:
     truth, probabilities = certain(count, confidence)
     found = scale(truth, probabilities)
-    claimed = at_temperature(probabilities, found.temperature).max(axis=1).mean()
+    claimed = scaled(probabilities, found.temperature, found.smoothing).max(axis=1).mean()
     assert claimed <= supported_confidence(count) + 1e-5
     if confidence > supported_confidence(count):  # it falls to what is supported, and no further
         assert claimed == pytest.approx(supported_confidence(count), abs=1e-4)

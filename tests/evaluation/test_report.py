@@ -227,7 +227,7 @@ def test_the_images_whose_answer_changed_are_shown_those_pytorch_was_surest_of_f
 
 
 def test_a_temperature_is_told_with_the_errors_before_and_after(tmp_path: Path) -> None:
-    scaling = TemperatureScaling(1.4213, 0.0852, 0.0123, 0.5317, 0.4321, 1234)
+    scaling = TemperatureScaling(1.4213, 0.0852, 0.0123, 0.5317, 0.4321, 1234, 0.0)
     text = Page(render(evaluation(tmp_path, names(3)), selection(names(3), scaling=scaling))).text
     for shown in ("divided by 1.421, fitted to 1,234 images", "8.52 %", "1.23 %", "0.5317", "0.4321"):
         assert shown in text

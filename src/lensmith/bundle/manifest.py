@@ -95,6 +95,9 @@ class Manifest(BaseModel):
     labels: tuple[str, ...] = Field(min_length=2, description="class names in the order of the outputs, each once")
     preprocessing: Preprocessing = Field(description="resizing and normalisation, from a picture to the graph's input")
     temperature: float = Field(1.0, gt=0, description="temperature scaling: divisor of the logits before the softmax")
+    smoothing: float = Field(
+        0.0, ge=0, lt=1, description="share of each answer that is spread evenly over the classes after the softmax"
+    )
     calibration: dict[str, Any] = Field({}, description="confidence calibration: the fitted temperature and its effect")
     abstention: Abstention | None = Field(None, description="threshold below which answers abstain; null: none")
     engines: tuple[EngineRecord, ...] = Field(min_length=1, description="engines by preference, then failed candidates")

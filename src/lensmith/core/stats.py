@@ -17,6 +17,18 @@ def evenly_spaced(items: Sequence[T], most: int) -> tuple[T, ...]:
     return tuple(items[number * len(items) // taken] for number in range(taken))
 
 
+def smoothed(probabilities: npt.NDArray[np.float32], smoothing: float) -> npt.NDArray[np.float32]:
+    """Probabilities of which a share is spread evenly over the classes (additive smoothing); their order stays.
+
+    Args:
+        probabilities: float32 (N, C), each row summing to 1.
+        smoothing: that share, 0..1.
+    """
+    if not smoothing:
+        return probabilities
+    return probabilities * np.float32(1 - smoothing) + np.float32(smoothing / probabilities.shape[1])
+
+
 def wilson(hits: int, trials: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a share (Wilson 1927, "Probable inference", JASA 22).
 

@@ -4,7 +4,7 @@ Shapes: N images, C classes. Probabilities are a bundle's answers, float32 (N, C
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from scipy.optimize import brentq, minimize_scalar
 
 from lensmith.bundle.format import Abstention
 from lensmith.core.result import Result
+from lensmith.core.stats import smoothed
 from lensmith.errors import SettingsError
 from lensmith.evaluation.metrics import Ints, measure, refuse_misfits
 from lensmith.imaging.preprocessing import Tensor
@@ -38,11 +39,12 @@ class TemperatureScaling(Result):
 
     Attributes:
         temperature: T, by which logits are divided; above 1 the confidence falls, below 1 it rises.
-        error_before: expected calibration error at T = 1, 0..1 (`metrics.Calibration`).
-        error_after: the same with the temperature; each half of the images at the T that the other half gave.
-        log_loss_before: mean −ln of the true class's probability at T = 1.
-        log_loss_after: the same with the temperature, half by half.
+        error_before: expected calibration error of the network's own answers, 0..1 (`metrics.Calibration`).
+        error_after: the same with temperature and smoothing; each half of the images at the T that the other half gave.
+        log_loss_before: mean −ln of the true class's probability, by the network's own answers.
+        log_loss_after: the same with temperature and smoothing, half by half.
         images: number of labelled images, N.
+        smoothing: share of each answer that is spread evenly over the classes after the softmax, 0..1.
     """
 
     temperature: float
@@ -51,6 +53,7 @@ class TemperatureScaling(Result):
     log_loss_before: float
     log_loss_after: float
     images: int
+    smoothing: float
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,17 @@ def supported_confidence(images: int) -> float:
     return (images + 1) / (images + 2)
 
 
+def least_smoothing(images: int, classes: int) -> float:
+    """The share of an answer to spread over the classes so that no answer is certain beyond (N + 1/2) / (N + 1).
+
+    That is Jeffreys' estimate of the share of correct answers after N of N. A temperature bounds the mean confidence on
+    images like these; what a network has never seen may lie far from them, where its logits grow without end.
+    """
+    return classes / (classes - 1) / (2 * (images + 1))
+
+
 def least_temperature(probabilities: Tensor) -> float:
-    """The temperature below which the mean confidence is more than so many images can support.
+    """The temperature below which the mean confidence, smoothed, is more than so many images can support.
 
     It depends on no label, so it can be used on the images that it was computed from.
 
@@ -85,11 +97,13 @@ def least_temperature(probabilities: Tensor) -> float:
     Returns:
         T within BOUNDS[0]..MOST_COOLED: above 1 where the confidence has to fall.
     """
-    most, logs = supported_confidence(len(probabilities)), _centred_logs(probabilities)
+    smoothing = least_smoothing(*probabilities.shape)
+    most = supported_confidence(len(probabilities)) - smoothing / probabilities.shape[1]
+    logs = _centred_logs(probabilities)
 
     def excess(log_temperature: float) -> float:
         sums = np.exp(logs * np.float32(math.exp(-log_temperature))).sum(axis=1)
-        return float((1 / sums).mean(dtype=np.float64)) - most
+        return float((1 - smoothing) * (1 / sums).mean(dtype=np.float64) - most)
 
     low, high = math.log(BOUNDS[0]), math.log(MOST_COOLED)
     if excess(low) <= 0:
@@ -102,7 +116,8 @@ def scale(truth: Ints, probabilities: Tensor) -> TemperatureScaling:
 
     The images are halved, class by class in turn; each half is evaluated at the temperature that the other half gives.
     Where that raises the log loss, or the images are fewer than MIN_IMAGES, the temperature stays 1. In no case is it
-    below `least_temperature`: without mistakes confidence could grow without end.
+    below `least_temperature`: without mistakes confidence could grow without end. Besides, every answer is smoothed by
+    `least_smoothing`.
 
     Args:
         truth: int64 (N,), 0..C-1.
@@ -112,30 +127,26 @@ def scale(truth: Ints, probabilities: Tensor) -> TemperatureScaling:
         ValueError: other shapes, labels out of range, or values that are not probabilities.
     """
     before = measure(truth, probabilities)
-    unscaled = TemperatureScaling(
-        1.0, before.calibration.error, before.calibration.error, before.log_loss, before.log_loss, before.images
-    )
-    least = least_temperature(probabilities)
-    if least > 1:
-        at_least = measure(truth, at_temperature(probabilities, least))
-        unscaled = replace(
-            unscaled, temperature=least, error_after=at_least.calibration.error, log_loss_after=at_least.log_loss
-        )
+    least, smoothing = least_temperature(probabilities), least_smoothing(*probabilities.shape)
+
+    def effect(temperature: float, answers: Tensor) -> TemperatureScaling:
+        """The effect of float32 (N, C) answers in the place of the network's own."""
+        after = measure(truth, answers)
+        errors = before.calibration.error, after.calibration.error
+        return TemperatureScaling(temperature, *errors, before.log_loss, after.log_loss, before.images, smoothing)
+
+    at_least = max(1.0, least)
+    unfitted = effect(at_least, scaled(probabilities, at_least, smoothing))
     if before.images < MIN_IMAGES:
-        return unscaled
+        return unfitted
     half_of = np.empty(before.images, dtype=np.bool_)
     half_of[np.argsort(truth, kind="stable")] = np.arange(before.images) % 2 == 1
     crossed = np.empty_like(probabilities)
     for half in (half_of, ~half_of):
-        fitted = fit_temperature(truth[~half], probabilities[~half])
-        crossed[half] = at_temperature(probabilities[half], max(least, fitted))
-    after = measure(truth, crossed)
-    if after.log_loss >= before.log_loss:
-        return unscaled
-    temperature = max(least, fit_temperature(truth, probabilities))
-    return TemperatureScaling(
-        temperature, unscaled.error_before, after.calibration.error, before.log_loss, after.log_loss, before.images
-    )
+        temperature = max(least, fit_temperature(truth[~half], probabilities[~half]))
+        crossed[half] = scaled(probabilities[half], temperature, smoothing)
+    fitted = effect(max(least, fit_temperature(truth, probabilities)), crossed)
+    return fitted if fitted.log_loss_after < unfitted.log_loss_after else unfitted
 
 
 def fit_temperature(truth: Ints, probabilities: Tensor) -> float:
@@ -185,6 +196,11 @@ def at_temperature(probabilities: Tensor, temperature: float) -> Tensor:
     exponentials = np.exp(_centred_logs(probabilities) / np.float32(temperature))
     result: Tensor = exponentials / exponentials.sum(axis=1, keepdims=True)
     return result
+
+
+def scaled(probabilities: Tensor, temperature: float, smoothing: float) -> Tensor:
+    """A bundle's answers, float32 (N, C), with a temperature and a smoothing, from the network's own."""
+    return smoothed(at_temperature(probabilities, temperature), smoothing)
 
 
 def threshold_for(truth: Ints, probabilities: Tensor, wanted: float) -> Abstention:

@@ -33,6 +33,7 @@ from lensmith.core.version import installed_versions
 from lensmith.data.scan import Part, Sample
 from lensmith.errors import ImageError
 from lensmith.evaluation import confidence
+from lensmith.evaluation.confidence import TemperatureScaling
 from lensmith.evaluation.evaluation import Evaluation
 from lensmith.evaluation.metrics import Ints, bootstrap, measure
 from lensmith.evaluation.report import SelectionReport, write_report
@@ -183,12 +184,13 @@ def _build(
     hashes.save(folder / image_hashes.FILE)
     fitted, counts = not_learnt(hashes, evaluation.files, part)
     scaling = confidence.scale(evaluation.truth[fitted], evaluation.probabilities[fitted])
-    evaluation = _at_temperature(evaluation, scaling.temperature, engines[0], settings.min_precision, fitted)
+    evaluation = _as_answered(evaluation, scaling, engines[0], settings.min_precision, fitted)
     evaluation = replace(evaluation, held_out=counts, notes=(*evaluation.notes, *copies_note(counts, part)))
     intervals = {f"{name}_interval": list(ends) for name, ends in bootstrap(evaluation.metrics.confusion).items()}
     manifest = Manifest(
         **identity,
         temperature=scaling.temperature,
+        smoothing=scaling.smoothing,
         calibration=scaling.as_dict(),
         abstention=evaluation.abstention,
         engines=engines,
@@ -246,19 +248,19 @@ def _formats(run: Run) -> dict[str, int]:
 
 
 def _classifier(opened: Bundle, record: EngineRecord) -> Classifier:
-    temperature = opened.manifest.temperature
+    scaling = opened.manifest.temperature, opened.manifest.smoothing
     graph = str(opened.path / str(record.graph))
-    return Classifier(opened, open_graph(graph, record.engine, record.precision, 1, temperature))
+    return Classifier(opened, open_graph(graph, record.engine, record.precision, 1, *scaling))
 
 
-def _at_temperature(
-    evaluation: Evaluation, temperature: float, record: EngineRecord, min_precision: float | None, rows: Ints
+def _as_answered(
+    evaluation: Evaluation, scaling: TemperatureScaling, record: EngineRecord, min_precision: float | None, rows: Ints
 ) -> Evaluation:
     """The answers that the finished bundle will give, with the engine's speed as it was measured, and abstention.
 
     The threshold is fitted to `rows`, those of images that the model did not learn from.
     """
-    probabilities = confidence.at_temperature(evaluation.probabilities, temperature)
+    probabilities = confidence.scaled(evaluation.probabilities, scaling.temperature, scaling.smoothing)
     abstention = None
     if min_precision:
         abstention = confidence.threshold_for(evaluation.truth[rows], probabilities[rows], min_precision)

@@ -16,6 +16,7 @@ import numpy as np
 
 from lensmith.bundle.format import Bundle, EngineRecord
 from lensmith.core.machine import allowed_cores, cache_dir, instruction_sets
+from lensmith.core.stats import smoothed
 from lensmith.core.text import first_line
 from lensmith.errors import BundleError, FallbackWarning, ImageError, OutOfMemoryError
 from lensmith.imaging.preprocessing import Tensor, preprocess
@@ -37,8 +38,8 @@ class Engine(ABC):
     precision: str
     threads: int
 
-    def __init__(self, temperature: float = 1.0) -> None:
-        self._temperature = temperature
+    def __init__(self, temperature: float = 1.0, smoothing: float = 0.0) -> None:
+        self._temperature, self._smoothing = temperature, smoothing
 
     @abstractmethod
     def outputs(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -50,18 +51,17 @@ class Engine(ABC):
 
     def run(self, batch: Tensor) -> Tensor:
         """float32 (N, 3, S, S) → float32 (N, C): probabilities that sum to 1 in each row."""
-        return self._softmax(self.logits(batch))
+        return self._probabilities(self.logits(batch))
 
     def run_with_features(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
         """float32 (N, 3, S, S) → probabilities, float32 (N, C), and the last layer's input, float32 (N, D), or None."""
         logits, features = self.outputs(batch)
-        return self._softmax(logits), features
+        return self._probabilities(logits), features
 
-    def _softmax(self, logits: Tensor) -> Tensor:
+    def _probabilities(self, logits: Tensor) -> Tensor:
         scaled = logits / np.float32(self._temperature)
         exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        result: Tensor = exponentials / exponentials.sum(axis=1, keepdims=True)
-        return result
+        return smoothed(exponentials / exponentials.sum(axis=1, keepdims=True), self._smoothing)
 
 
 class OnnxRuntimeEngine(Engine):
@@ -70,8 +70,10 @@ class OnnxRuntimeEngine(Engine):
     name = "onnxruntime"
     provider = "CPUExecutionProvider"
 
-    def __init__(self, graph: str, precision: str, threads: int, temperature: float = 1.0) -> None:
-        super().__init__(temperature)
+    def __init__(
+        self, graph: str, precision: str, threads: int, temperature: float = 1.0, smoothing: float = 0.0
+    ) -> None:
+        super().__init__(temperature, smoothing)
         import onnxruntime as ort
 
         options = ort.SessionOptions()
@@ -154,8 +156,10 @@ class OpenVinoEngine(Engine):
 
     name = "openvino"
 
-    def __init__(self, graph: str, precision: str, threads: int, temperature: float = 1.0) -> None:
-        super().__init__(temperature)
+    def __init__(
+        self, graph: str, precision: str, threads: int, temperature: float = 1.0, smoothing: float = 0.0
+    ) -> None:
+        super().__init__(temperature, smoothing)
         # One stream for each caller, up to the cores: concurrent calls do not wait for one another.
         streams = max(1, allowed_cores() // threads)
         hints: dict[str, Any] = {
@@ -211,9 +215,11 @@ ENGINES: dict[str, type[OnnxRuntimeEngine] | type[OpenVinoEngine]] = {
 }
 
 
-def open_graph(graph: str, engine: str, precision: str, threads: int, temperature: float = 1.0) -> Engine:
+def open_graph(
+    graph: str, engine: str, precision: str, threads: int, temperature: float = 1.0, smoothing: float = 0.0
+) -> Engine:
     """Load one graph file with a named engine."""
-    return ENGINES[engine](graph, precision, threads, temperature)
+    return ENGINES[engine](graph, precision, threads, temperature, smoothing)
 
 
 def open_engine(bundle: Bundle, engine: str | None = None, threads: int | None = None) -> Engine:
@@ -251,7 +257,8 @@ def open_record(bundle: Bundle, record: EngineRecord, threads: int) -> Engine:
     """Load one engine of a bundle and verify it; see `open_engine`."""
     graph = str(bundle.path / str(record.graph))
     try:
-        opened = open_graph(graph, record.engine, record.precision, threads, bundle.manifest.temperature)
+        scaling = bundle.manifest.temperature, bundle.manifest.smoothing
+        opened = open_graph(graph, record.engine, record.precision, threads, *scaling)
         _verify_golden(bundle, record, opened)
     except (BundleError, ModuleNotFoundError):
         raise

@@ -15,7 +15,7 @@ class RankedClass(BaseModel):
 
     class_id: int = Field(description="Index in the model's labels.")
     label: str
-    confidence: float = Field(description="Probability, 0 to 1 (softmax at the bundle's temperature).")
+    confidence: float = Field(description="Probability, 0 to 1 (softmax at the bundle's temperature, smoothed).")
 
 
 class ModelName(BaseModel):

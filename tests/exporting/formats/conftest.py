@@ -14,7 +14,7 @@ from lensmith.training.models import backbone
 from lensmith.training.run_dir import checkpoint
 from lensmith.training.run_dir.run import Run
 
-TEMPERATURE = 1.7
+TEMPERATURE, SMOOTHING = 1.7, 0.03
 
 
 @pytest.fixture(scope="session")
@@ -27,9 +27,10 @@ def network(
     files = sorted(shared_colours.rglob("*.*"))[::4]
     images = np.stack([preprocess(file.read_bytes(), run.preprocessing) for file in files])
     with torch.no_grad():
-        expected = (model(torch.from_numpy(images)) / TEMPERATURE).softmax(1).numpy()
+        expected = 0.97 * (model(torch.from_numpy(images)) / TEMPERATURE).softmax(1).numpy() + 0.01
+    how, names = run.preprocessing, ("my colours", "trained-8")
     return TrainedNetwork(
-        model, run.images.labels, run.preprocessing, TEMPERATURE, graph, images, expected, "my colours", "trained-8"
+        model, run.images.labels, how, TEMPERATURE, graph, images, expected, *names, smoothing=SMOOTHING
     )
 
 

@@ -23,7 +23,6 @@ from lensmith.exporting.formats import edge
 from lensmith.exporting.formats.base import FormatExport, TrainedNetwork, write_json
 from lensmith.exporting.formats.registry import write_formats
 from lensmith.imaging.preprocessing import preprocess
-from lensmith.inference.engine import open_graph
 
 # Nothing but the standard library and three packages: what else is imported is refused, whether installed or not.
 ALONE = """
@@ -101,7 +100,7 @@ def test_it_answers_as_lensmith_with_three_packages_alone(
     assert run.returncode == 0, run.stderr
     found = read_rows(run.stdout)
     batch = np.stack([preprocess(file.read_bytes(), network.preprocessing) for file in files])
-    expected = open_graph(str(network.graph), "onnxruntime", "fp32", 1, network.temperature).run(batch)
+    expected = network.open_graph(network.graph).run(batch)
     assert [*found] == [*map(str, files)]
     for file, row in zip(files, expected, strict=True):
         answers = [found[str(file)][label] for label in network.labels]
@@ -195,7 +194,7 @@ def test_an_int8_graph_takes_the_place_of_the_other(network: TrainedNetwork, fil
     assert "int8" in made.note
     assert "(int8)" in (made.path / "README.md").read_text()
     image = preprocess(files[0].read_bytes(), network.preprocessing)[np.newaxis]
-    expected = open_graph(str(int8), "onnxruntime", "int8", 1, network.temperature).run(image)[0]
+    expected = network.open_graph(int8, precision="int8").run(image)[0]
     (found,) = read_rows(run_alone(made.path, files[0]).stdout).values()
     np.testing.assert_allclose([found[label] for label in network.labels], expected, atol=1e-4)
 

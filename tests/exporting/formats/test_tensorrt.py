@@ -16,7 +16,6 @@ import torch
 from onnx import TensorProto
 
 from lensmith.exporting.formats.base import FormatExport, TrainedNetwork
-from lensmith.inference.engine import open_graph
 
 
 @pytest.fixture
@@ -39,7 +38,7 @@ def test_both_graphs_answer_in_float32(
     graph: str, precision: str, tolerance: float, folder: Path, network: TrainedNetwork
 ) -> None:
     path = folder / f"{graph}.onnx"
-    answer = open_graph(str(path), "onnxruntime", precision, 1, network.temperature).run(network.images)
+    answer = network.open_graph(path, precision=precision).run(network.images)
     np.testing.assert_allclose(answer, network.expected, atol=tolerance)
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)

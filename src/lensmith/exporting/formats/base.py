@@ -15,10 +15,11 @@ from torch import nn
 
 from lensmith.bundle.format import GRAPH, Bundle
 from lensmith.core.result import Result
+from lensmith.core.stats import smoothed
 from lensmith.core.templates import template_environment
 from lensmith.errors import ParityError
 from lensmith.imaging.preprocessing import Preprocessing, Tensor, preprocess
-from lensmith.inference.engine import open_graph
+from lensmith.inference.engine import Engine, open_graph
 from lensmith.training.models.onnx_export import INPUT, OUTPUT
 
 TOLERANCE = 1e-3
@@ -39,10 +40,11 @@ class TrainedNetwork:
         temperature: T > 0, by which logits are divided before the softmax.
         graph: the network's fp32 ONNX graph, written by `write_graph`.
         images: float32 (N, 3, S, S), a few real images, normalised.
-        expected: float32 (N, C), the network's probabilities for `images`, with the temperature applied.
+        expected: float32 (N, C), the network's probabilities for `images`, with temperature and smoothing applied.
         name: the bundle's name.
         version: the bundle's version.
         int8: an int8 ONNX graph with the same input and output, for devices without a GPU.
+        smoothing: share of each answer that is spread evenly over the classes after the softmax, 0..1.
     """
 
     model: nn.Module
@@ -55,6 +57,7 @@ class TrainedNetwork:
     name: str
     version: str
     int8: Path | None = None
+    smoothing: float = 0.0
 
     @classmethod
     def of(cls, bundle: Bundle, model: nn.Module, more: Sequence[bytes] = ()) -> TrainedNetwork:
@@ -78,16 +81,23 @@ class TrainedNetwork:
             temperature=manifest.temperature,
             graph=bundle.path / GRAPH,
             images=images,
-            expected=(logits / manifest.temperature).softmax(1).numpy(),
+            expected=smoothed((logits / manifest.temperature).softmax(1).numpy(), manifest.smoothing),
             name=manifest.name,
             version=manifest.version,
             int8=bundle.path / int8 if int8 else None,
+            smoothing=manifest.smoothing,
         )
 
     @property
     def size(self) -> int:
         """Side of the input, S, in pixels."""
         return self.preprocessing.image_size
+
+    @property
+    def mixture(self) -> str:
+        """What smoothing does to probabilities, as the end of an expression of Python or C++; empty without it."""
+        spread = self.smoothing / len(self.labels)
+        return f" * {1 - self.smoothing:.9g} + {spread:.9g}" if self.smoothing else ""
 
     @property
     def cfg(self) -> Mapping[str, Any]:
@@ -110,8 +120,7 @@ class TrainedNetwork:
             """float32 (N, 3, S, S) → probabilities, float32 (N, C)."""
             with torch.no_grad():
                 logits = module(torch.from_numpy(batch))
-            probabilities: Tensor = (logits / self.temperature).softmax(1).numpy()
-            return probabilities
+            return smoothed((logits / self.temperature).softmax(1).numpy(), self.smoothing)
 
         return answer
 
@@ -148,8 +157,11 @@ class TrainedNetwork:
         self, path: Path, engine: str = "onnxruntime", precision: str = "fp32", tolerance: float = TOLERANCE
     ) -> float:
         """Load a graph's file with an engine and `check` its answers."""
-        opened = open_graph(str(path), engine, precision, threads=1, temperature=self.temperature)
-        return self.check(path.name, opened.run, tolerance)
+        return self.check(path.name, self.open_graph(path, engine, precision).run, tolerance)
+
+    def open_graph(self, path: Path, engine: str = "onnxruntime", precision: str = "fp32") -> Engine:
+        """Load a graph's file with an engine that answers at this temperature, smoothed."""
+        return open_graph(str(path), engine, precision, 1, self.temperature, self.smoothing)
 
     def describe(self) -> dict[str, Any]:
         """Plain values for JSON: all that a program needs to use the network."""
@@ -159,6 +171,7 @@ class TrainedNetwork:
             "architecture": self.architecture,
             "labels": list(self.labels),
             "temperature": self.temperature,
+            "smoothing": self.smoothing,
             "preprocessing": dataclasses.asdict(self.preprocessing),
             "input": {"name": INPUT, "dtype": "float32", "shape": ["N", 3, self.size, self.size]},
             "output": {"name": OUTPUT, "dtype": "float32", "shape": ["N", len(self.labels)], "values": "logits"},

@@ -12,7 +12,6 @@ from PIL import ExifTags, Image
 from lensmith.errors import ParityError
 from lensmith.exporting.formats.base import FormatCheck, TrainedNetwork
 from lensmith.imaging.preprocessing import Preprocessing, preprocess
-from lensmith.inference.engine import open_graph
 
 GRAPH, SCRIPT = "model.onnx", "classify.py"
 
@@ -41,7 +40,7 @@ def _check(network: TrainedNetwork, folder: Path, precision: str) -> FormatCheck
                 "Nothing was written; leave edge out of --formats, and report this.",
             )
     session = script["open_session"]()
-    engine = open_graph(str(folder / GRAPH), "onnxruntime", precision, threads=1, temperature=network.temperature)
+    engine = network.open_graph(folder / GRAPH, precision=precision)
     same_graph = dataclasses.replace(network, expected=engine.run(network.images))
     same_graph.check(SCRIPT, lambda batch: script["probabilities"](session, batch))
     terms = {"precision": precision}

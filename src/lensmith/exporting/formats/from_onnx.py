@@ -11,7 +11,7 @@ from pathlib import Path
 from lensmith.core.machine import instruction_sets
 from lensmith.exporting.candidates import BF16_NEEDS
 from lensmith.exporting.formats.base import FormatCheck, TrainedNetwork
-from lensmith.inference.engine import open_graph, openvino_core
+from lensmith.inference.engine import openvino_core
 
 BATCHES = (1, 8, 32)
 """Least, usual and largest batch of the TensorRT engine that will be built."""
@@ -40,7 +40,7 @@ def _rounding_note(network: TrainedNetwork, path: Path) -> str:
     """Advice where bfloat16, OpenVINO's default on this processor, changes answers to the images; else empty."""
     if not set(BF16_NEEDS) & set(instruction_sets()):
         return ""
-    rounded = open_graph(str(path), "openvino", "bf16", threads=1, temperature=network.temperature).run(network.images)
+    rounded = network.open_graph(path, "openvino", "bf16").run(network.images)
     changed = int((rounded.argmax(axis=1) != network.expected.argmax(axis=1)).sum())
     if not changed:
         return ""

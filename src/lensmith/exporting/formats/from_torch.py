@@ -92,6 +92,7 @@ def _config(network: TrainedNetwork) -> dict[str, Any]:
             "name": network.name,
             "version": network.version,
             "temperature": network.temperature,
+            "smoothing": network.smoothing,
             "preprocessing": dataclasses.asdict(how),
         },
     }
