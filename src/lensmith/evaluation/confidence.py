@@ -86,18 +86,18 @@ def least_smoothing(images: int, classes: int) -> float:
     return classes / (classes - 1) / (2 * (images + 1))
 
 
-def least_temperature(probabilities: Tensor) -> float:
-    """The temperature below which the mean confidence, smoothed, is more than so many images can support.
+def least_temperature(probabilities: Tensor, smoothing: float = 0.0) -> float:
+    """The temperature below which the mean confidence is more than so many images can support.
 
     It depends on no label, so it can be used on the images that it was computed from.
 
     Args:
         probabilities: float32 (N, C) at T = 1.
+        smoothing: share of an answer that is spread over the classes afterwards, 0..1.
 
     Returns:
         T within BOUNDS[0]..MOST_COOLED: above 1 where the confidence has to fall.
     """
-    smoothing = least_smoothing(*probabilities.shape)
     most = supported_confidence(len(probabilities)) - smoothing / probabilities.shape[1]
     logs = _centred_logs(probabilities)
 
@@ -127,7 +127,8 @@ def scale(truth: Ints, probabilities: Tensor) -> TemperatureScaling:
         ValueError: other shapes, labels out of range, or values that are not probabilities.
     """
     before = measure(truth, probabilities)
-    least, smoothing = least_temperature(probabilities), least_smoothing(*probabilities.shape)
+    smoothing = least_smoothing(*probabilities.shape)
+    least = least_temperature(probabilities, smoothing)
 
     def effect(temperature: float, answers: Tensor) -> TemperatureScaling:
         """The effect of float32 (N, C) answers in the place of the network's own."""
