@@ -93,11 +93,14 @@ def test_it_answers_as_the_trained_network(exported: ExportResult, trained: Path
     run = Run.open(trained)
     model = backbone.rebuild(run.settings, 3, checkpoint.load(run.best)["model"])
     classifier = load(exported.bundle)
+    smoothing = classifier.bundle.manifest.smoothing
+    assert smoothing == pytest.approx(3 / 2 / (2 * (exported.evaluation.metrics.images + 1)))
     for file in sorted(shared_colours.rglob("*.*"))[:5]:
         encoded = file.read_bytes()
         with torch.no_grad():
             batch = torch.from_numpy(preprocess(encoded, run.preprocessing)[np.newaxis])
-            expected = model(batch).softmax(1)[0].numpy()
+            softmax = (model(batch) / classifier.bundle.manifest.temperature).softmax(1)[0].numpy()
+        expected = softmax * (1 - smoothing) + smoothing / 3
         np.testing.assert_allclose(classifier.classify(encoded).probabilities, expected, atol=1e-4)
     assert exported.parity.agreement == 1.0
     assert exported.parity.largest_difference < 1e-4

@@ -33,4 +33,5 @@ def test_they_answer_without_the_code_that_made_them(
     subprocess.run([sys.executable, "-c", ALONE, *map(str, files), str(out)], check=True)
     for logits in np.load(out):
         powers = np.exp(logits / network.temperature)
-        np.testing.assert_allclose(powers / powers.sum(axis=1, keepdims=True), network.expected, atol=1e-5)
+        answers = 0.97 * powers / powers.sum(axis=1, keepdims=True) + 0.01
+        np.testing.assert_allclose(answers, network.expected, atol=1e-5)
