@@ -28,7 +28,6 @@ MIN_ANSWERS = 10
 
 _LEAST_LOG = np.float32(math.log(np.finfo(np.float32).smallest_subnormal))
 
-
 MOST_COOLED = 1000.0
 """The highest temperature of `least_temperature`, which makes logits of some thousands harmless."""
 
@@ -136,8 +135,7 @@ def scale(truth: Ints, probabilities: Tensor) -> TemperatureScaling:
         errors = before.calibration.error, after.calibration.error
         return TemperatureScaling(temperature, *errors, before.log_loss, after.log_loss, before.images, smoothing)
 
-    at_least = max(1.0, least)
-    unfitted = effect(at_least, scaled(probabilities, at_least, smoothing))
+    unfitted = effect(max(1.0, least), scaled(probabilities, max(1.0, least), smoothing))
     if before.images < MIN_IMAGES:
         return unfitted
     half_of = np.empty(before.images, dtype=np.bool_)

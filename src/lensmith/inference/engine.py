@@ -39,7 +39,7 @@ class Engine(ABC):
     threads: int
 
     def __init__(self, temperature: float = 1.0, smoothing: float = 0.0) -> None:
-        self._temperature, self._smoothing = temperature, smoothing
+        self._temperature, self._smoothing = temperature, smoothing  # the two that `scaling` stands for below
 
     @abstractmethod
     def outputs(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -70,10 +70,8 @@ class OnnxRuntimeEngine(Engine):
     name = "onnxruntime"
     provider = "CPUExecutionProvider"
 
-    def __init__(
-        self, graph: str, precision: str, threads: int, temperature: float = 1.0, smoothing: float = 0.0
-    ) -> None:
-        super().__init__(temperature, smoothing)
+    def __init__(self, graph: str, precision: str, threads: int, *scaling: float) -> None:
+        super().__init__(*scaling)
         import onnxruntime as ort
 
         options = ort.SessionOptions()
@@ -156,10 +154,8 @@ class OpenVinoEngine(Engine):
 
     name = "openvino"
 
-    def __init__(
-        self, graph: str, precision: str, threads: int, temperature: float = 1.0, smoothing: float = 0.0
-    ) -> None:
-        super().__init__(temperature, smoothing)
+    def __init__(self, graph: str, precision: str, threads: int, *scaling: float) -> None:
+        super().__init__(*scaling)
         # One stream for each caller, up to the cores: concurrent calls do not wait for one another.
         streams = max(1, allowed_cores() // threads)
         hints: dict[str, Any] = {
@@ -215,11 +211,9 @@ ENGINES: dict[str, type[OnnxRuntimeEngine] | type[OpenVinoEngine]] = {
 }
 
 
-def open_graph(
-    graph: str, engine: str, precision: str, threads: int, temperature: float = 1.0, smoothing: float = 0.0
-) -> Engine:
-    """Load one graph file with a named engine."""
-    return ENGINES[engine](graph, precision, threads, temperature, smoothing)
+def open_graph(graph: str, engine: str, precision: str, threads: int, *scaling: float) -> Engine:
+    """Load one graph file with a named engine; `scaling` is the temperature and the smoothing, by default 1 and 0."""
+    return ENGINES[engine](graph, precision, threads, *scaling)
 
 
 def open_engine(bundle: Bundle, engine: str | None = None, threads: int | None = None) -> Engine:
