@@ -64,11 +64,11 @@ class Golden:
         raise BundleError(f"Golden samples of this bundle were expected in {path}.", f"{problem}.", REMEDY)
 
     def problem(self, name: str, answered: npt.NDArray[np.float32], tolerance: float) -> str:
-        """What is wrong with an engine's answers to the images; empty where they are those of the export.
+        """Describe how an engine's answers to the golden images differ from the export's; empty text if they do not.
 
         Args:
             name: name of the engine's record.
-            answered: its answers, float32; right ones have the shape (N, C) and are probabilities.
+            answered: the engine's answers, float32; probabilities of shape (N, C) are expected.
             tolerance: largest allowed difference of a probability.
         """
         expected = self.others.get(name, self.probabilities)

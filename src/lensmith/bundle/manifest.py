@@ -1,4 +1,4 @@
-"""The manifest of a bundle, bundle.json: its fields, and how it is read and written.
+"""Manifest of a bundle (bundle.json): fields, reading and writing.
 
 `make docs` writes docs/bundle.md and its schema from the descriptions here.
 """

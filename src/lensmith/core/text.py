@@ -45,14 +45,14 @@ def is_quoted(text: str) -> bool:
 
 
 def text_of_variable(name: str, expected: str) -> str | None:
-    """The text of an environment variable, without blanks around it; None: it is not set.
+    """Text of an environment variable, without blanks around it; None where the variable is not set.
 
     Args:
         name: name of the variable.
         expected: noun phrase for what it holds, as `A folder`.
 
     Raises:
-        SettingsError: it is empty, or in quotation marks.
+        SettingsError: the variable is empty, or its value is in quotation marks.
     """
     value = os.environ.get(name)
     if value is None:

@@ -1,4 +1,4 @@
-"""Image hashes of a run for its bundle: its own images, and the images of its teachers and first weights.
+"""Image hashes for a bundle: images of the run, of its teachers and of the runs that its first weights are from.
 
 A student learns its teacher's answers, and a network that starts from the weights of an earlier run has learnt from
 that run's images. So these count, too, with the teachers and first weights of those runs.

@@ -83,7 +83,7 @@ def smallest_visible_drop_pp(images: int) -> float:
 
 
 def _doubt(record: EngineRecord, max_drop_pp: float, images: int | None) -> str:
-    """What too few images leave open about an engine that rounds; fp32 is compared by probabilities, not by answers."""
+    """Describe what too few images leave open about an engine that rounds; fp32 is compared by probabilities alone."""
     if not images or record.precision == "fp32" or (visible := smallest_visible_drop_pp(images)) <= max_drop_pp:
         return ""
     return f"; {images:,} images may not show a loss of less than {visible:.2g} percentage points"

@@ -123,13 +123,13 @@ def least_shift(first: NDArray[np.float64], second: NDArray[np.float64]) -> floa
         first: float64 (C,), the first model's answers by class.
         second: float64 (C,), the second model's answers by class.
     """
-    n, m = first.sum(), second.sum()
-    if n == 0 or m == 0:
+    moved, n, m = shift(first, second), first.sum(), second.sum()
+    if moved == 0:  # also where one of both has answered nothing
         return 0.0
     more = first / n > second / m
     share, other = (first[more].sum() + 1) / (n + 2), (second[more].sum() + 1) / (m + 2)
     deviation = math.sqrt(share * (1 - share) / n + other * (1 - other) / m)
-    return max(0.0, shift(first, second) - 1.96 * deviation)
+    return max(0.0, moved - 1.96 * deviation)
 
 
 def largest_difference(hits: int, trials: int, other_hits: int, other_trials: int) -> float:

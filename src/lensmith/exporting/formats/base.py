@@ -95,7 +95,7 @@ class TrainedNetwork:
 
     @property
     def mixture(self) -> str:
-        """What smoothing does to probabilities, as the end of an expression of Python or C++; empty without it."""
+        """Smoothing as the end of an expression for probabilities, in Python or C++; empty text without smoothing."""
         spread = self.smoothing / len(self.labels)
         return f" * {1 - self.smoothing:.9g} + {spread:.9g}" if self.smoothing else ""
 

@@ -146,7 +146,7 @@ def read_key_set(source: str) -> tuple[bytes, dict[str | None, VerificationKey]]
 
 
 def _why_unusable(text: bytes) -> str:
-    """What a text without a usable key is; nothing of it is repeated, as it may be another file with a secret."""
+    """Describe a text without a usable key; no part of it is repeated, as it may be another file with a secret."""
     if not text.strip():
         return "It is empty."
     try:
