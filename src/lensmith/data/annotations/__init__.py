@@ -1,0 +1,1 @@
+"""Annotation formats: files of labelling tools, read and written."""
