@@ -17,7 +17,7 @@ def test_elements_of_lists_and_pairs_of_objects(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"text", b'[{"a": 1}, {"b"', b'["\xff"]', b'\xff\xfe[\x00]\x00', b"[1] 2", b"[" * 50_000]
+    "content", [b"", b"text", b'[{"a": 1}, {"b"', b'["\xff"]', b"\xff\xfe[\x00]\x00", b"[1] 2", b"[" * 50_000]
 )
 def test_broken_files_are_refused_by_name(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "broken.json"
