@@ -9,7 +9,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from lensmith.config import SplitSettings
 from lensmith.data.copies import first_of_equals
-from lensmith.data.scan import PARTS, scan
+from lensmith.data.image_set import PARTS
+from lensmith.data.scan import scan
 from lensmith.data.split import prepare, split
 
 AWKWARD = (

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lensmith.config import SplitSettings
-from lensmith.data.scan import PARTS, ImageSet, Sample, scan
+from lensmith.data.image_set import PARTS, ImageSet, Sample
+from lensmith.data.scan import scan
 from lensmith.data.split import Ratio, assign, prepare, split
 from lensmith.errors import DataError, OutputError, SettingsError
 

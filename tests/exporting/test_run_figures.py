@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lensmith.data.scan import Sample
+from lensmith.data.image_set import Sample
 from lensmith.errors import ParityError
 from lensmith.exporting.run_figures import RunFigures, most_by_chance
 from lensmith.training.checkpointing import CORRECT, PATHS

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from lensmith.config import TrainSettings
-from lensmith.data.scan import ImageSet
+from lensmith.data.image_set import ImageSet
 from lensmith.imaging.value_range import ValueRange
 from lensmith.training import checkpointing, end_of_epoch, launch, trainer, worker
 from lensmith.training.learner import Learner

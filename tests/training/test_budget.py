@@ -8,7 +8,7 @@ import torch
 
 from lensmith.config import TrainSettings
 from lensmith.config.base import Settings
-from lensmith.data.scan import ImageSet, Sample
+from lensmith.data.image_set import ImageSet, Sample
 from lensmith.data.split import prepare
 from lensmith.errors import SettingsError
 from lensmith.training import budget

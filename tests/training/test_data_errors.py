@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lensmith.config import TrainSettings
-from lensmith.data.scan import ImageSet, Sample
+from lensmith.data.image_set import ImageSet, Sample
 from lensmith.data.split import prepare
 from lensmith.errors import DataError, RunError
 from lensmith.training.data_errors import DataErrors

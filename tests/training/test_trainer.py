@@ -18,7 +18,7 @@ import torch
 from fixtures.picture_kinds import SIDE, png_16
 from fixtures.pictures import COLOURS, coloured_picture
 from lensmith.config import TrainSettings
-from lensmith.data.scan import ImageSet
+from lensmith.data.image_set import ImageSet
 from lensmith.data.split import prepare
 from lensmith.errors import DataError, OutputError, RunError, SettingsError
 from lensmith.training import end_of_epoch

@@ -17,8 +17,9 @@ from lensmith.core.machine import allowed_cores
 from lensmith.core.text import listed
 from lensmith.core.threads import map_in_order
 from lensmith.data.files import printable
-from lensmith.data.scan import PARTS, ImageSet, Sample
+from lensmith.data.image_set import PARTS, ImageSet, Sample
 from lensmith.errors import ImageError
+from lensmith.imaging.crops import picture_of
 from lensmith.imaging.decoding import decode, read
 
 _TAIL_BYTES = 64
@@ -101,7 +102,8 @@ def _grouped(keys: Iterable[tuple[str, Hashable]]) -> list[list[str]]:
 
 
 def _tail(file: Path) -> bytes | None:
-    """The last bytes of a file; None if it cannot be read."""
+    """The last bytes of a file, or of the one that a crop is of; None if it cannot be read."""
+    file = picture_of(file)
     try:
         with file.open("rb") as stream:
             stream.seek(max(0, file.stat().st_size - _TAIL_BYTES))

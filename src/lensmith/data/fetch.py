@@ -22,7 +22,7 @@ from lensmith.core.machine import cache_dir
 from lensmith.core.output_names import require_folder_name
 from lensmith.core.progress import track
 from lensmith.core.result import Result
-from lensmith.data.scan import PARTS
+from lensmith.data.image_set import PARTS
 from lensmith.data.sources import KNOWN, KnownImage
 from lensmith.data.split import rank
 from lensmith.errors import OutputError, SettingsError

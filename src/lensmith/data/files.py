@@ -11,6 +11,7 @@ from pathlib import Path
 from lensmith.core.junk import count_junk
 from lensmith.core.text import listed
 from lensmith.errors import DataError
+from lensmith.imaging.crops import picture_of
 from lensmith.imaging.formats import (
     HEAD_BYTES,
     HEIC_EXTRA,
@@ -100,6 +101,7 @@ def _files_of_unusable_name(root: Path, entry: Path, folder_here: bool) -> SetAs
 
 def unusable_reason(file: Path, any_suffix: bool = False) -> str | None:
     """The reason why a file cannot be an image, from its name and size alone; None if it can be one."""
+    file = picture_of(file)
     suffix = file.suffix.lower()
     form = SUFFIXES.get(suffix)
     if form is not None and not is_available(form) and _is_of_its_suffix(file, form):

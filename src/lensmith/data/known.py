@@ -6,7 +6,7 @@ Class names are those of the publishers, without characters that folder names ca
 from pathlib import Path
 
 from lensmith.data.download import RemoteFile
-from lensmith.data.scan import Part
+from lensmith.data.part_names import Part
 
 FASHION_MNIST = (
     "T-shirt-top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"

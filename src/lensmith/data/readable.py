@@ -16,7 +16,7 @@ from lensmith.core.text import listed
 from lensmith.core.threads import map_in_order
 from lensmith.core.version import installed_versions
 from lensmith.data.files import printable
-from lensmith.data.scan import ImageSet, Sample, identity
+from lensmith.data.image_set import ImageSet, Sample, identity
 from lensmith.errors import DataError, ImageError
 from lensmith.imaging.decoding import decode, may_need_value_range, read
 from lensmith.imaging.formats import HEAD_BYTES

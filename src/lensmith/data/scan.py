@@ -11,124 +11,25 @@ Hidden files, and those of systems and programs (`core.junk`), are left out and 
 set aside with the reason.
 """
 
-import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 
 from lensmith.config.values import Layout
-from lensmith.core.files import stat_stamp
 from lensmith.core.junk import describe_junk, junk_name
 from lensmith.core.labels import canonical_label, distinguished, is_missing_value, require_distinct
 from lensmith.core.text import listed
+from lensmith.data.annotation import Annotation
 from lensmith.data.files import Unused, image_files, is_folder, printable, relative, root_of_table
+from lensmith.data.image_set import ImageSet, Sample
 from lensmith.data.layout import arrange
-from lensmith.data.part_names import Part
 from lensmith.data.table import read_table
 from lensmith.errors import DataError
 from lensmith.imaging.formats import SUFFIXES
 
-PARTS: tuple[Part, ...] = ("train", "val", "test")
 MANIFEST = "splits.csv"
-__all__ = ["MANIFEST", "PARTS", "ImageSet", "Part", "Sample", "identity", "scan"]
-
-_Row = tuple[str, str, Part | None]
-"""Path relative to the root, label, part of the split."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One labelled image file.
-
-    Attributes:
-        path: path of the file, relative to the set's root.
-        label: class index into the set's labels.
-        part: train, val or test; None while unsplit.
-    """
-
-    path: str
-    label: int
-    part: Part | None = None
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """Labelled images under one root.
-
-    Attributes:
-        root: folder that sample paths are relative to.
-        labels: class names, sorted; a sample's label is an index into them.
-        samples: all images, sorted by path; either all have a part or none has.
-        set_aside: path and reason of each file that cannot be used.
-        notes: sentences for people about how the set was read or split.
-        warnings: sentences about what is doubtful, or left out though it looks like images of the set.
-        junk: name and number of files of systems and programs that are left out, as `@eaDir`.
-    """
-
-    root: Path
-    labels: tuple[str, ...]
-    samples: tuple[Sample, ...]
-    set_aside: tuple[tuple[str, str], ...] = ()
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    junk: tuple[tuple[str, int], ...] = ()
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """Notes and warnings, for verbs that show both as one."""
-        return (*self.notes, *self.warnings)
-
-    def part(self, name: Part) -> tuple[Sample, ...]:
-        """The samples of one part."""
-        return tuple(sample for sample in self.samples if sample.part == name)
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """Parts that hold at least one image, in the order train, val, test."""
-        present = {sample.part for sample in self.samples}
-        return tuple(part for part in PARTS if part in present)
-
-    def counts(self) -> dict[str, dict[str, int]]:
-        """Class → part (or `all` while unsplit) → number of images."""
-        table: dict[str, Counter[str]] = {label: Counter() for label in self.labels}
-        for sample in self.samples:
-            table[self.labels[sample.label]][sample.part or "all"] += 1
-        return {label: dict(row) for label, row in table.items()}
-
-    def file(self, sample: Sample) -> Path:
-        """Path of a sample's image file."""
-        return self.root / sample.path
-
-    @cached_property
-    def sizes(self) -> tuple[int, ...]:
-        """Size of each sample's file in bytes; -1 where the file is missing."""
-        sizes = []
-        for sample in self.samples:
-            try:
-                sizes.append(self.file(sample).stat().st_size)
-            except OSError:
-                sizes.append(-1)
-        return tuple(sizes)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 over every path, size, label and part; contents of files are not read."""
-        digest = hashlib.sha256("\n".join(self.labels).encode())
-        for sample, size in zip(self.samples, self.sizes, strict=True):
-            digest.update(f"\n{sample.path}\t{size}\t{sample.label}\t{sample.part}".encode())
-        return digest.hexdigest()
-
-
-def identity(images: ImageSet, samples: Sequence[Sample]) -> str:
-    """SHA-256 over path, size, times and inode of each sample's file: a cache key that needs no file to be read."""
-    digest = hashlib.sha256()
-    for sample in samples:
-        file = images.file(sample)
-        digest.update(f"{file.absolute()}\t{stat_stamp(file) or 'gone'}\n".encode(errors="surrogateescape"))
-    return digest.hexdigest()
 
 
 def scan(path: str | os.PathLike[str], *, manifest: bool = True, layout: Layout = "auto") -> ImageSet:
@@ -172,7 +73,8 @@ def _read_folders(root: Path, layout: Layout) -> ImageSet:
     unused = Unused()
     paths = [file.relative_to(root).as_posix() for file in image_files(root, root, unused)]
     found = arrange(paths, root, layout)
-    images = _build(root, root, found.rows, [*unused.aside, *found.aside], "folders")
+    rows = [Annotation(*row) for row in found.rows]
+    images = _build(root, root, rows, [*unused.aside, *found.aside], "folders")
     notes = (*images.notes, *found.notes, *_junk_notes(unused.junk))
     used = {path for path, _, _ in found.rows} | {path for path, _ in found.aside}
     empty = _empty_folder_warnings(root, used, bool(images.parts))
@@ -224,25 +126,25 @@ def _read_csv(file: Path) -> ImageSet:
     return replace(images, notes=(*table.notes, *images.notes), warnings=(*table.warnings, *images.warnings))
 
 
-def _build(root: Path, source: Path, rows: Sequence[_Row], aside: Sequence[tuple[str, str]], what: str) -> ImageSet:
+def _build(
+    root: Path, source: Path, rows: Sequence[Annotation], aside: Sequence[tuple[str, str]], what: str
+) -> ImageSet:
     """The image set of rows with labels as they were typed.
 
     Raises:
         DataError: labels that look alike.
     """
     typed: dict[str, set[str]] = defaultdict(set)
-    for _, label, _ in rows:
-        typed[canonical_label(label)].add(label)
-    blank = [
-        (path, "the name of its class shows no character") for path, label, _ in rows if not canonical_label(label)
-    ]
+    for row in rows:
+        typed[canonical_label(row.label)].add(row.label)
+    blank = [(row.path, "the name of its class shows no character") for row in rows if not canonical_label(row.label)]
     labels = tuple(sorted(typed.keys() - {""}))
     require_distinct(labels, source)
     index = {label: number for number, label in enumerate(labels)}
     by_typed = {label: canonical_label(label) for labels_typed in typed.values() for label in labels_typed}
     samples = tuple(
-        Sample(path, index[by_typed[label]], part)
-        for path, label, part in sorted(rows, key=lambda row: row[0]) if by_typed[label]
+        Sample(row.path, index[by_typed[row.label]], row.part, row.group)
+        for row in sorted(rows, key=lambda row: row.path) if by_typed[row.label]
     )  # fmt: skip
     merged = [
         f"These {what} are one class, {label!r}: {distinguished(names)}."

@@ -23,7 +23,7 @@ from PIL import Image
 
 from lensmith.data import debian, known
 from lensmith.data.download import download
-from lensmith.data.scan import Part
+from lensmith.data.part_names import Part
 from lensmith.errors import DataError
 
 

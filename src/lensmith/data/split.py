@@ -22,8 +22,10 @@ from lensmith.core.files import atomic_write
 from lensmith.core.result import Result
 from lensmith.core.text import listed
 from lensmith.data.copies import contradictions, first_of_equals, without_leaks
+from lensmith.data.image_set import PARTS, ImageSet
+from lensmith.data.part_names import Part
 from lensmith.data.readable import without_unreadable
-from lensmith.data.scan import MANIFEST, PARTS, ImageSet, Part, scan
+from lensmith.data.scan import MANIFEST, scan
 from lensmith.errors import DataError, OutputError, SettingsError
 
 Ratio = tuple[float, float, float]
@@ -229,12 +231,13 @@ def _ratio_text(ratio: Ratio) -> str:
 
 def _as_csv(images: ImageSet, manifest: Path) -> str:
     root, folder = os.path.realpath(images.root), os.path.realpath(manifest.parent)
-    lines = ["path,label,split\n"]
+    grouped = any(sample.group for sample in images.samples)
+    lines = [f"path,label,split{',group' * grouped}\n"]
     for sample in images.samples:
         line = io.StringIO()  # which quotes carriage returns only where they end lines
         path = os.path.relpath(Path(root, sample.path), folder)
         csv.writer(line, lineterminator="\r\n").writerow(
-            (Path(path).as_posix(), images.labels[sample.label], sample.part)
+            (Path(path).as_posix(), images.labels[sample.label], sample.part, *([sample.group] if grouped else []))
         )
         lines.append(line.getvalue().removesuffix("\r\n") + "\n")
     return "".join(lines)

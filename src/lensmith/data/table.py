@@ -1,4 +1,4 @@
-"""A table of labelled images: a CSV of path,label[,split] as annotation tools, spreadsheets and lensmith write it.
+"""A table of labelled images: a CSV of path,label[,split][,group] as annotation tools and spreadsheets write it.
 
 Commas, semicolons, tabs and bars separate columns; columns go by the names in common use. A line that cannot be used is
 set aside with its number.
@@ -17,9 +17,11 @@ from pathlib import Path
 from lensmith.core.junk import is_below_junk
 from lensmith.core.labels import canonical_label
 from lensmith.core.text import listed
+from lensmith.data.annotation import Annotation
 from lensmith.data.files import SetAside, unusable_reason
-from lensmith.data.part_names import Part, parts_of_names
+from lensmith.data.part_names import parts_of_names
 from lensmith.errors import DataError
+from lensmith.imaging.crops import picture_of
 from lensmith.imaging.formats import SUFFIXES
 
 COLUMNS = {
@@ -29,6 +31,7 @@ COLUMNS = {
     ),
     "label": ("label", "class", "class_name", "label_name", "category", "target", "labels", "classes", "species"),
     "split": ("split", "part", "subset", "partition", "set"),
+    "group": ("group", "group_id", "patient", "patient_id", "subject", "subject_id"),
 }  # fmt: skip
 """Meaning of a column → the names it may have, in lower case; the first is the one that lensmith writes."""
 
@@ -41,13 +44,13 @@ class Table:
     """Lines of a table.
 
     Attributes:
-        rows: path relative to the table, label as it was typed, and part of each line that can be used.
+        rows: annotation of each line that can be used.
         aside: path and reason of each other line.
         notes: sentences about how the table was read.
         warnings: sentences about lines that are left out though they name images.
     """
 
-    rows: list[tuple[str, str, Part | None]] = field(default_factory=list)
+    rows: list[Annotation] = field(default_factory=list)
     aside: SetAside = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -59,6 +62,7 @@ class _Line:
     path: str
     label: str
     split: str
+    group: str
     has_surplus: bool
 
 
@@ -101,7 +105,7 @@ def read_table(file: Path, root: Path) -> Table:
             table.aside.append((line.path or file.name, f"{reason} (line {line.number})"))
         else:
             seen.add(line.path)
-            table.rows.append((line.path, line.label, parts.get(line.split)))
+            table.rows.append(Annotation(line.path, line.label, parts.get(line.split), line.group))
     table.warnings += _warnings(table)
     return table
 
@@ -140,12 +144,15 @@ def _read_lines(file: Path, root: Path, table: Table) -> Iterator[_Line]:
         columns = _columns(file, names, text.partition("\n")[0].strip())
         rows = [(number, row) for number, row in _rows(text, delimiter) if any(cell.strip() for cell in row)][1:]
         if "split" not in columns:
-            columns |= _column_of_parts(file, names, columns.values(), [row for _, row in rows])
+            own = [index for meaning, index in columns.items() if meaning != "group"]
+            columns = {**columns, **_column_of_parts(file, names, own, [row for _, row in rows])}
+            if columns.get("group", -1) == columns.get("split"):  # a column called group that holds parts
+                del columns["group"]
         table.notes += _columns_note(names, columns, delimiter)
         for number, row in rows:
-            path, label, split = (_cell(row, columns.get(column)) for column in COLUMNS)
+            path, label, split, group = (_cell(row, columns.get(column)) for column in COLUMNS)
             surplus = any(cell.strip() for cell in row[len(names) :])
-            yield _Line(number, _path(root, path), label, split.strip(), surplus)
+            yield _Line(number, _path(root, path), label, split.strip(), group.strip(), surplus)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = "it is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
         raise DataError(
@@ -253,7 +260,7 @@ def _path(folder: Path, cell: str) -> str:
     """A path below the folder: as written, else as a file is there without blanks, with /, or in other Unicode form."""
     plain = (cell, cell.strip(), cell.replace("\\", "/"), cell.strip().replace("\\", "/"))
     for written in (*plain, *(unicodedata.normalize(form, plain[-1]) for form in ("NFC", "NFD"))):
-        if written.strip() and os.path.lexists(folder / written):
+        if written.strip() and os.path.lexists(picture_of(folder / written)):
             return _below(folder, written)
     return _below(folder, cell.strip()) if cell.strip() else ""
 

@@ -8,8 +8,9 @@ from lensmith.core.machine import allowed_cores
 from lensmith.core.stats import evenly_spaced
 from lensmith.core.text import listed
 from lensmith.core.threads import map_in_order
-from lensmith.data.scan import ImageSet, Sample
+from lensmith.data.image_set import ImageSet, Sample
 from lensmith.errors import DataError, ImageError
+from lensmith.imaging.crops import picture_of
 from lensmith.imaging.decoding import may_need_value_range, read, value_statistics
 from lensmith.imaging.formats import HEAD_BYTES
 from lensmith.imaging.value_range import ValueRange, ValueStatistics, decide, far_darker, mixed, number
@@ -92,7 +93,7 @@ def _statistics(images: ImageSet, samples: Sequence[Sample]) -> dict[Sample, Val
     cores = allowed_cores()
 
     def needs(sample: Sample) -> bool:
-        with suppress(OSError, ValueError), images.file(sample).open("rb") as file:
+        with suppress(OSError, ValueError), picture_of(images.file(sample)).open("rb") as file:
             return may_need_value_range(file.read(HEAD_BYTES))
         return False
 

@@ -20,7 +20,8 @@ from lensmith.core.progress import track
 from lensmith.core.result import Result
 from lensmith.core.text import listed
 from lensmith.core.threads import map_in_order
-from lensmith.data.scan import ImageSet, Sample, scan
+from lensmith.data.image_set import ImageSet, Sample
+from lensmith.data.scan import scan
 from lensmith.data.table import CONTESTED
 from lensmith.data.value_ranges import darker_files, describe_mixed, mixed_files, ranges_of
 from lensmith.errors import ImageError

@@ -12,7 +12,7 @@ from lensmith.bundle.format import Bundle
 from lensmith.bundle.image_hashes import Use, hash_files
 from lensmith.core.progress import track
 from lensmith.core.result import Result
-from lensmith.data.scan import ImageSet, Sample
+from lensmith.data.image_set import ImageSet, Sample
 from lensmith.errors import DataError
 
 _USES: dict[str | None, Use] = {"train": "train", "val": "val"}

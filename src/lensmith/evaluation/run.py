@@ -21,8 +21,9 @@ from lensmith.core.output_names import require_folder_name
 from lensmith.core.progress import track
 from lensmith.core.text import listed
 from lensmith.core.version import installed_versions
+from lensmith.data.image_set import ImageSet, Sample
 from lensmith.data.readable import without_unreadable
-from lensmith.data.scan import ImageSet, Sample, scan
+from lensmith.data.scan import scan
 from lensmith.data.split import assign
 from lensmith.errors import DataError, OutputError
 from lensmith.evaluation.evaluation import Evaluation

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lensmith.bundle.format import Bundle, EngineRecord
 from lensmith.core.helper_process import HelperError
-from lensmith.data.scan import ImageSet, Sample
+from lensmith.data.image_set import ImageSet, Sample
 from lensmith.errors import MissingPackageError, ParityError
 from lensmith.evaluation.evaluation import Evaluation
 from lensmith.evaluation.run import evaluate_samples

@@ -30,7 +30,8 @@ from lensmith.core.result import Result, plain
 from lensmith.core.stats import evenly_spaced
 from lensmith.core.threads import map_in_order
 from lensmith.core.version import installed_versions
-from lensmith.data.scan import Part, Sample
+from lensmith.data.image_set import Sample
+from lensmith.data.part_names import Part
 from lensmith.errors import ImageError
 from lensmith.evaluation import confidence
 from lensmith.evaluation.confidence import TemperatureScaling

@@ -14,7 +14,7 @@ import numpy as np
 
 from lensmith.bundle.image_hashes import FILE, ImageHashes, Use, hash_files
 from lensmith.core.files import atomic_path
-from lensmith.data.scan import Part
+from lensmith.data.part_names import Part
 from lensmith.errors import BundleError, RunError
 from lensmith.evaluation.held_out import HeldOut
 from lensmith.evaluation.metrics import Ints

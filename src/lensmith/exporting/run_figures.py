@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binom
 
-from lensmith.data.scan import Sample
+from lensmith.data.image_set import Sample
 from lensmith.errors import ParityError
 from lensmith.inference.selection import DEFAULT_MAX_DROP_PP
 from lensmith.training.checkpointing import CORRECT, PATHS

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from lensmith.core.machine import allowed_cores
 from lensmith.core.progress import track
 from lensmith.core.stats import evenly_spaced
-from lensmith.data.scan import ImageSet, Sample
+from lensmith.data.image_set import ImageSet, Sample
 from lensmith.errors import ImageError
 from lensmith.imaging.decoding import read
 from lensmith.imaging.preprocessing import Preprocessing, Tensor, preprocess

@@ -11,7 +11,7 @@ from torch import nn
 
 from lensmith.bundle.format import GRAPH, Bundle
 from lensmith.config import ExportSettings
-from lensmith.data.scan import Sample
+from lensmith.data.image_set import Sample
 from lensmith.errors import LensmithError
 from lensmith.evaluation.held_out import held_out
 from lensmith.evaluation.run import evaluate_samples

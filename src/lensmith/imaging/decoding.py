@@ -4,6 +4,7 @@ JPEG is decoded at a reduced scale where that is enough. EXIF orientation is app
 white, and grey, palette, CMYK, 16-bit and float pictures become RGB. Damaged, huge and malicious files are refused.
 """
 
+import io
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -15,9 +16,10 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from lensmith.errors import ImageError
 from lensmith.imaging import tiff
 from lensmith.imaging.containers import count_scans, without_metadata
+from lensmith.imaging.crops import Box, box_of, picture_of
 from lensmith.imaging.formats import ImageFormat, identify, open_image, require_format
 from lensmith.imaging.stored_picture import STRIP_PIXELS, StoredPicture
-from lensmith.imaging.stored_values import stored_values
+from lensmith.imaging.stored_values import Stored, stored_values
 from lensmith.imaging.value_range import ValueRange, ValueStatistics
 
 T = TypeVar("T")
@@ -42,13 +44,13 @@ _UPRIGHT = {
 
 
 def read(path: Path) -> bytes:
-    """The bytes of an image file.
+    """The bytes of an image file; of a crop, those of the rectangle alone.
 
     Raises:
-        ImageError: the file cannot be read, or is empty.
+        ImageError: the file cannot be read, or is empty, or a crop as in `cut`.
     """
     try:
-        encoded = path.read_bytes()
+        encoded = picture_of(path).read_bytes()
     except (OSError, ValueError) as error:  # a path may hold a null byte
         reason = getattr(error, "strerror", None) or error
         raise ImageError(
@@ -56,7 +58,58 @@ def read(path: Path) -> bytes:
         ) from error
     if not encoded:
         raise ImageError(f"An image was expected at {path}.", "The file is empty.", "Replace or remove it.")
-    return encoded
+    box = box_of(path)
+    return encoded if box is None else cut(encoded, box)
+
+
+def cut(encoded: bytes, box: Box) -> bytes:
+    """A rectangle of an image as a file of its own, without loss: PNG, or TIFF for floats and wide integers.
+
+    Args:
+        encoded: the bytes of the file.
+        box: the rectangle; what lies outside the picture is left out.
+
+    Raises:
+        ImageError: as in `decode`; or the rectangle lies outside the picture, or the picture has more than 8 bits a
+            channel with alpha, colour, or tags that say how they are meant.
+    """
+
+    def use(source: bytes) -> bytes:
+        with open_image(source) as picture:
+            _require_size(picture, MAX_PIXELS)
+            stored = stored_values(picture)
+            if stored is None:
+                whole = decode(source)
+            elif stored == Stored(stored.kind):
+                picture.load()
+                whole = picture.transpose(turn) if (turn := _turn(picture)) is not None else picture
+            else:
+                raise ImageError(
+                    "A crop of a picture of 8 bits a channel, or of plain grey values, was expected.",
+                    f"The picture has {stored.kind} values with colour, alpha or tags.",
+                    "Save the picture as 8-bit PNG.",
+                )
+        right, bottom = min(box.x + box.width, whole.width), min(box.y + box.height, whole.height)
+        if right <= box.x or bottom <= box.y:
+            raise ImageError(
+                f"A rectangle inside the picture of {whole.width} × {whole.height} pixels was expected.",
+                f"It is {box.width} × {box.height} at {box.x}, {box.y}.",
+                "Correct the annotation; boxes are in pixels of the upright picture.",
+            )
+        part, stream = whole.crop((box.x, box.y, right, bottom)), io.BytesIO()
+        if part.mode in ("RGB", "I;16"):
+            part.save(stream, "PNG", compress_level=1)
+        else:
+            part.save(stream, "TIFF")
+        return stream.getvalue()
+
+    return _with_decoder(encoded, MAX_PIXELS, use)
+
+
+def _turn(picture: Image.Image) -> Image.Transpose | None:
+    """The transposition that makes a loaded picture upright; None where it is."""
+    # Pillow's own function would copy the picture and write its other EXIF tags anew, which can fail.
+    return _UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
 
 
 def decode(
@@ -89,8 +142,7 @@ def decode(
             if shortest_px is not None:
                 picture.draft("RGB", (shortest_px, shortest_px))
             picture.load()
-            # Pillow's own function would copy the picture and write its other EXIF tags anew, which can fail.
-            turn = _UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+            turn = _turn(picture)
             if stored is not None:
                 rgb = StoredPicture(picture, stored, source).to_rgb(value_ranges)
                 return rgb if turn is None else rgb.transpose(turn)
@@ -134,6 +186,9 @@ def decoded_size(path: Path, shortest_px: int | None = None) -> tuple[int, int]:
     Raises:
         ImageError: not an image, or of more than MAX_PIXELS pixels.
     """
+    if (box := box_of(path)) is not None:
+        width, height = decoded_size(picture_of(path))
+        return min(box.width, max(1, width - box.x)), min(box.height, max(1, height - box.y))
     try:
         return _decoded_size(path, shortest_px)
     except ImageError:

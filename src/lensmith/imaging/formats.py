@@ -17,6 +17,7 @@ from PIL import Image
 
 from lensmith.errors import ImageError
 from lensmith.imaging import tiff
+from lensmith.imaging.crops import picture_of
 
 HEAD_BYTES = 132
 """Bytes from a file's beginning that tell its format."""
@@ -204,13 +205,13 @@ def available() -> list[str]:
 
 
 def format_of(file: Path) -> ImageFormat:
-    """The format of a file, from its first bytes.
+    """The format of a file, or of the one that a crop is of, from its first bytes.
 
     Raises:
         ImageError: no image, or one of a format that cannot be read here.
         OSError: the file cannot be read.
     """
-    with file.open("rb") as stream:
+    with picture_of(file).open("rb") as stream:
         return require_format(stream.read(HEAD_BYTES))
 
 

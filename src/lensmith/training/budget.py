@@ -20,7 +20,7 @@ import torch
 
 from lensmith.config import TrainSettings
 from lensmith.core.machine import allowed_cores
-from lensmith.data.scan import ImageSet
+from lensmith.data.image_set import ImageSet
 from lensmith.data.value_ranges import decide_ranges
 from lensmith.errors import ImageError, SettingsError
 from lensmith.imaging.decoding import decoded_size

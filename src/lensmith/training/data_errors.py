@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lensmith.config import TrainSettings
 from lensmith.core.text import listed
-from lensmith.data.scan import ImageSet
+from lensmith.data.image_set import ImageSet
 from lensmith.errors import DataError, RunError
 from lensmith.training.dataloading.dataset import Batch
 from lensmith.training.run_dir.recorder import Recorder

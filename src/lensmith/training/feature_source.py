@@ -9,7 +9,7 @@ from lensmith.config import TrainSettings
 from lensmith.core.array_cache import ArrayCache, NotCachedError
 from lensmith.core.cache import default_budget_bytes
 from lensmith.core.stats import evenly_spaced
-from lensmith.data.scan import Sample
+from lensmith.data.image_set import Sample
 from lensmith.training.context import TrainingContext
 from lensmith.training.dataloading import decode_cache
 from lensmith.training.dataloading.dataset import ImageDataset

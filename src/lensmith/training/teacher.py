@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lensmith.core.text import listed
-from lensmith.data.scan import ImageSet
+from lensmith.data.image_set import ImageSet
 from lensmith.errors import SettingsError
 from lensmith.imaging.preprocessing import Preprocessing
 from lensmith.imaging.value_range import ValueRange, describe

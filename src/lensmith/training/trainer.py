@@ -16,8 +16,8 @@ import torch
 from lensmith.config import TrainSettings
 from lensmith.core.files import atomic_write
 from lensmith.core.text import listed
+from lensmith.data.image_set import ImageSet
 from lensmith.data.readable import without_unreadable
-from lensmith.data.scan import ImageSet
 from lensmith.data.split import prepare
 from lensmith.data.value_ranges import decide_ranges
 from lensmith.errors import DataError, RunError, SettingsError

@@ -12,7 +12,8 @@ import pytest
 from lensmith.bundle.format import GOLDEN, GRAPH, Bundle, seal
 from lensmith.bundle.image_hashes import FILE, ImageHashes
 from lensmith.config.pipeline import GateSection
-from lensmith.data.scan import ImageSet, scan
+from lensmith.data.image_set import ImageSet
+from lensmith.data.scan import scan
 from lensmith.errors import DataError, GateError, SettingsError
 from lensmith.workflows.pipeline.gate import GateResult, evaluate_gate
 from lensmith.workflows.pipeline.intervals import Interval

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from lensmith.data.scan import ImageSet, Sample
+from lensmith.data.image_set import ImageSet, Sample
 from lensmith.errors import ImageError
 from lensmith.imaging.decoding import decode, read
 from lensmith.imaging.preprocessing import Preprocessing, normalise, resize, shortest_side_px

@@ -19,7 +19,7 @@ from lensmith.core.machine import allowed_cores
 from lensmith.core.stats import evenly_spaced
 from lensmith.core.threads import map_in_order
 from lensmith.core.version import installed_versions
-from lensmith.data.scan import ImageSet, Sample, identity
+from lensmith.data.image_set import ImageSet, Sample, identity
 from lensmith.errors import ImageError
 from lensmith.imaging.decoding import decode, decoded_size, read
 from lensmith.imaging.preprocessing import Pixels

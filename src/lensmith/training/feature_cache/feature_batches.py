@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lensmith.data.scan import Sample
+from lensmith.data.image_set import Sample
 from lensmith.training.dataloading.augment import FACTORS
 from lensmith.training.dataloading.dataset import Batch
 from lensmith.training.dataloading.sampler import EpochSampler, Item

@@ -25,7 +25,7 @@ from lensmith.core.array_cache import ArrayCache, NotCachedError
 from lensmith.core.text import first_line
 from lensmith.core.threads import map_in_order
 from lensmith.core.version import installed_versions
-from lensmith.data.scan import ImageSet, Sample, identity
+from lensmith.data.image_set import ImageSet, Sample, identity
 from lensmith.imaging.preprocessing import Preprocessing
 from lensmith.training.dataloading.augment import Augment
 from lensmith.training.dataloading.dataset import ImageDataset

@@ -8,9 +8,10 @@ from typing import Any
 from lensmith.config import TrainSettings
 from lensmith.config.training import MAY_CHANGE
 from lensmith.core.text import listed
-from lensmith.data.scan import ImageSet, Sample
+from lensmith.data.image_set import ImageSet, Sample
 from lensmith.data.split import prepare
 from lensmith.errors import DataError, RunError
+from lensmith.imaging.crops import picture_of
 from lensmith.training.run_dir.run import Run
 
 FOR_A_BUDGET = frozenset(
@@ -110,7 +111,7 @@ def crossed(run: Run, images: ImageSet) -> list[str]:
     def same(sample: Sample, size: int) -> bool:
         theirs = run.images.root / sample.path
         return size == run.sizes[sample.path] and (
-            not theirs.exists() or cmp(theirs, images.file(sample), shallow=False)
+            not picture_of(theirs).exists() or cmp(picture_of(theirs), picture_of(images.file(sample)), shallow=False)
         )
 
     return [

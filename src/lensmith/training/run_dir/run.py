@@ -33,7 +33,7 @@ from lensmith.config import TrainSettings
 from lensmith.core.files import atomic_write
 from lensmith.core.output_names import require_folder_name
 from lensmith.core.version import installed_versions
-from lensmith.data.scan import ImageSet, Sample
+from lensmith.data.image_set import ImageSet, Sample
 from lensmith.errors import OutputError, RunError
 from lensmith.imaging.preprocessing import Preprocessing
 from lensmith.tracking import state
@@ -147,8 +147,12 @@ class Run:
     def _write(self) -> None:
         table = io.StringIO(newline="")
         writer = csv.writer(table)
-        writer.writerow(("path", "label", "split", "bytes"))
-        writer.writerows((s.path, self.images.labels[s.label], s.part, self.sizes[s.path]) for s in self.images.samples)
+        grouped = any(sample.group for sample in self.images.samples)
+        writer.writerow(("path", "label", "split", "bytes", *(["group"] if grouped else [])))
+        writer.writerows(
+            (s.path, self.images.labels[s.label], s.part, self.sizes[s.path], *([s.group] if grouped else []))
+            for s in self.images.samples
+        )
         atomic_write(self.path / SPLITS, table.getvalue())
         self._describe(
             {
@@ -193,7 +197,10 @@ class Run:
             index = {label: number for number, label in enumerate(labels)}
             with (path / SPLITS).open(newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
-            samples = tuple(Sample(row["path"], index[row["label"]], row["split"]) for row in rows)  # type: ignore[arg-type]
+            samples = tuple(
+                Sample(row["path"], index[row["label"]], row["split"], row.get("group", ""))  # type: ignore[arg-type]
+                for row in rows
+            )
             data, stored = description["data"], description["preprocessing"]
             if "value_ranges" in stored:  # runs from before took 16-bit values for full
                 stored["value_ranges"] = {kind: tuple(ends) for kind, ends in stored["value_ranges"].items()}

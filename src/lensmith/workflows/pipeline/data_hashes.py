@@ -15,7 +15,8 @@ from lensmith.core.files import atomic_write, sha256, stat_stamp
 from lensmith.core.machine import allowed_cores
 from lensmith.core.progress import track
 from lensmith.core.threads import map_in_order
-from lensmith.data.scan import ImageSet
+from lensmith.data.image_set import ImageSet
+from lensmith.imaging.crops import picture_of
 from lensmith.workflows.pipeline.folder import read_json
 
 
@@ -25,7 +26,7 @@ def hash_images(images: ImageSet, cache: Path) -> dict[str, str]:
     `cache` is a JSON file with the hashes of the last run, which is updated.
     """
     known = _read_cache(cache)
-    stamps = {sample.path: stat_stamp(images.file(sample)) for sample in images.samples}
+    stamps = {sample.path: stat_stamp(picture_of(images.file(sample))) for sample in images.samples}
     new = [path for path, stamp in stamps.items() if stamp is None or known.get(path, ("", ""))[0] != stamp]
     found = {path: known[path][1] for path in stamps.keys() - set(new)}
     if new:

@@ -11,7 +11,8 @@ from lensmith.bundle.format import Bundle
 from lensmith.bundle.image_hashes import Use
 from lensmith.config.pipeline import GateSection
 from lensmith.core.result import Result
-from lensmith.data.scan import ImageSet, Part
+from lensmith.data.image_set import ImageSet
+from lensmith.data.part_names import Part
 from lensmith.evaluation.held_out import HeldOut, held_out
 from lensmith.workflows.pipeline import intervals
 from lensmith.workflows.pipeline.intervals import LEVEL, Interval

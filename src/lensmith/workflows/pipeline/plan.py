@@ -14,7 +14,7 @@ from lensmith.config import ExportSettings, TrainSettings
 from lensmith.config.pipeline import PipelineFile
 from lensmith.config.training import MAY_CHANGE
 from lensmith.core.version import __version__
-from lensmith.data.scan import ImageSet
+from lensmith.data.image_set import ImageSet
 from lensmith.training.schedule import settings_of
 from lensmith.workflows.pipeline import data_hashes
 from lensmith.workflows.pipeline.folder import HASHES, PipelineFolder

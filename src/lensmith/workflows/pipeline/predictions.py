@@ -12,7 +12,7 @@ import numpy.typing as npt
 from lensmith.bundle.format import Bundle
 from lensmith.core.labels import matched_label
 from lensmith.core.text import listed
-from lensmith.data.scan import ImageSet, Sample
+from lensmith.data.image_set import ImageSet, Sample
 from lensmith.errors import DataError, SettingsError
 from lensmith.evaluation.metrics import Ints
 from lensmith.evaluation.run import evaluate_samples

@@ -13,7 +13,8 @@ from lensmith.config.pipeline import PipelineFile
 from lensmith.config.pipeline_parser import ParsedPipeline, parse_pipeline
 from lensmith.config.values import parse_names
 from lensmith.core.packages import TRAINING, require_packages
-from lensmith.data.scan import ImageSet, scan
+from lensmith.data.image_set import ImageSet
+from lensmith.data.scan import scan
 from lensmith.errors import DataError, LensmithError, MissingPackageError, SettingsError
 from lensmith.exporting.formats.registry import packages_of
 from lensmith.registry.references import parse
