@@ -1,0 +1,112 @@
+"""CVAT for images 1.1: XML with one `<image>` for each picture, and in it tags (labels of the picture) and shapes.
+
+Several files are several jobs, subsets, or several people's labels of the same pictures. A picture without a tag or a
+shape has no label: it is no background.
+"""
+
+import math
+import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+
+from lensmith.core.text import listed
+from lensmith.data.annotations.reader import PEEKED_FILES, Box, Entry, Look, Reader, Reading, Source
+from lensmith.data.annotations.xml_stream import xml_elements, xml_root
+from lensmith.data.part_names import parts_of_names
+from lensmith.errors import DataError
+
+
+def looks_like(source: Source) -> Look:
+    """XML files whose root element is `<annotations>`."""
+    files = [file for file in source.files(".xml")[:PEEKED_FILES] if xml_root(source.beginning(file)) == "annotations"]
+    videos = [file for file in files if "<track " in source.beginning(file)]
+    if videos:
+        return Look(lacks=f"{videos[0]} is CVAT for video: export it as CVAT for images 1.1.")
+    return Look(tuple(files))
+
+
+def read(source: Source, files: Sequence[str], reading: Reading) -> Iterator[Entry]:
+    """Entries of all files: one for each tag and shape, and one for each picture without any."""
+    subsets = parts_of_names(PurePosixPath(file).stem for file in files)
+    left_out: Counter[str] = Counter()
+    for file in files:
+        stem = PurePosixPath(file).stem
+        annotator, subset = ("", stem) if stem in subsets else (stem if len(files) > 1 else "", "")
+        for element in xml_elements(source.root / file):
+            if element.tag == "meta" and len(files) > 1 and stem not in subsets:
+                annotator = element.findtext(".//assignee/username") or element.findtext(".//assignee") or stem
+            if element.tag != "image":
+                continue
+            name, size = element.get("name", ""), (_number(element, "width"), _number(element, "height"))
+            about = Entry(
+                name, None, size=(round(size[0]), round(size[1])) if all(size) else None,
+                subset=element.get("subset") or subset, annotator=annotator.strip(),
+            )  # fmt: skip
+            labelled = False
+            for shape in element:
+                if shape.tag == "tag":
+                    labelled = True
+                    yield about._replace(label=shape.get("label", ""))
+                elif (box := _box(shape)) is not None:
+                    labelled = True
+                    yield about._replace(label=shape.get("label", ""), box=box)
+                else:
+                    left_out[shape.tag] += 1
+            if not labelled:
+                yield about
+    if left_out:
+        shapes = listed(f"{count:,} {tag}" for tag, count in sorted(left_out.items()))
+        reading.warnings.append(f"Shapes without an area, which are left out: {shapes}.")
+
+
+def _box(shape: ET.Element) -> Box | None:
+    """The box around a shape; None for shapes without an area."""
+    if shape.tag == "box":
+        left, top, right, bottom = (_number(shape, edge) for edge in ("xtl", "ytl", "xbr", "ybr"))
+        return _around_rotated(left, top, right, bottom, _number(shape, "rotation"))
+    if shape.tag == "polygon":
+        points = [point.split(",") for point in shape.get("points", "").split(";")]
+        try:
+            xs, ys = [float(point[0]) for point in points], [float(point[1]) for point in points]
+        except (IndexError, ValueError):
+            raise _broken(shape, "points") from None
+        return Box(min(xs), min(ys), max(xs), max(ys))
+    if shape.tag == "ellipse":
+        x, y, rx, ry = (_number(shape, name) for name in ("cx", "cy", "rx", "ry"))
+        return _around_rotated(x - rx, y - ry, x + rx, y + ry, _number(shape, "rotation"))
+    if shape.tag == "mask":
+        left, top, width, height = (_number(shape, name) for name in ("left", "top", "width", "height"))
+        return Box(left, top, left + width, top + height)
+    return None
+
+
+def _around_rotated(left: float, top: float, right: float, bottom: float, degrees: float) -> Box:
+    """The upright box around a box that is turned about its centre."""
+    turn = math.radians(degrees)
+    cos, sin = abs(math.cos(turn)), abs(math.sin(turn))
+    x, y, width, height = (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
+    half_width, half_height = (width * cos + height * sin) / 2, (width * sin + height * cos) / 2
+    return Box(x - half_width, y - half_height, x + half_width, y + half_height)
+
+
+def _number(element: ET.Element, name: str) -> float:
+    """A number of an element; 0 where it is absent."""
+    try:
+        value = float(element.get(name) or 0)
+    except ValueError:
+        raise _broken(element, name) from None
+    if not math.isfinite(value):
+        raise _broken(element, name)
+    return value
+
+
+def _broken(element: ET.Element, name: str) -> DataError:
+    return DataError(
+        f"Numbers were expected in {name!r} of <{element.tag}> in annotations of CVAT.",
+        f"{(element.get(name) or '')[:80]!r} is there.",
+        "Export the annotations again.",
+    )
+
+
+CVAT = Reader("cvat", "CVAT for images 1.1", looks_like, read)

@@ -1,0 +1,172 @@
+"""What a reader of an annotation format is: `looks_like` finds its files, `read` yields what they say of each picture.
+
+A reader knows its format and nothing else. Pictures on disk, boxes, parts and several annotators are the business of
+`data.annotations.assemble`, which is the same for all formats.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lensmith.data.annotations.json_stream import json_head
+from lensmith.errors import DataError
+
+PEEKED_FILES = 20
+"""Files of one kind that are opened to find out a format: folders may hold one small file for each picture."""
+HEAD_BYTES = 1 << 16
+"""Bytes that are read of a file to find out its format."""
+
+
+class Box(NamedTuple):
+    """A box in a picture as an annotation has it: left, top, right and bottom edge.
+
+    Edges are in pixels of the upright picture, from 0 at the left and top edge to width and height at the others; or
+    shares of width and height (0 to 1) where `is_share` is set.
+    """
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    is_share: bool = False
+
+
+class Entry(NamedTuple):
+    """What an annotation file says of a picture: one label, or none.
+
+    Attributes:
+        picture: path of the picture as the file has it, with / as separator; it may lack the ending.
+        label: name of the class; None where the picture is named without a label.
+        box: the part of the picture that the label is for; None: the whole picture.
+        size: width and height of the picture in pixels, as the file has them; None where it does not tell.
+        subset: name of the subset, as `train` or `default`; may be empty.
+        annotator: who gave the label; may be empty.
+    """
+
+    picture: str
+    label: str | None
+    box: Box | None = None
+    size: tuple[int, int] | None = None
+    subset: str = ""
+    annotator: str = ""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a reader found at a source.
+
+    Attributes:
+        files: files of its format, relative to the source's root; empty where there is none.
+        lacks: sentence on what is missing where files come close to the format; empty otherwise.
+    """
+
+    files: tuple[str, ...] = ()
+    lacks: str = ""
+
+
+@dataclass
+class Reading:
+    """Remarks that a reader makes while it reads.
+
+    Attributes:
+        notes: sentences about how the files were read.
+        warnings: sentences about what is left out or doubtful.
+    """
+
+    notes: list[str]
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A reader of one annotation format.
+
+    Attributes:
+        name: name of the format for `--format`.
+        title: name of the format in messages.
+        looks_like: function that looks cheaply, by names and beginnings of files, whether a source has the format.
+        read: function that yields entries of the files that `looks_like` found; it adds remarks to the `Reading`,
+            and raises DataError on a file that is damaged.
+    """
+
+    name: str
+    title: str
+    looks_like: Callable[["Source"], Look]
+    read: Callable[["Source", Sequence[str], Reading], Iterable[Entry]]
+
+
+class Source:
+    """A folder or a file with annotations; what its top level holds is listed once for all readers.
+
+    Attributes:
+        path: the path that the user gave.
+        root: folder of the pictures, to which paths of files are relative.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.root = path if path.is_dir() else path.parent
+        self._heads: dict[str, Any] = {}
+
+    @cached_property
+    def _top(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names of the files and of the folders at the top, without hidden ones, sorted."""
+        if not self.path.is_dir():
+            return (self.path.name,), ()
+        files: list[str] = []
+        folders: list[str] = []
+        try:
+            with os.scandir(self.root) as entries:
+                for entry in entries:
+                    if not entry.name.startswith("."):
+                        (folders if entry.is_dir() else files).append(entry.name)
+        except OSError as error:
+            raise DataError(
+                f"A folder of labelled images was expected at {self.root}.",
+                f"It cannot be opened ({error.strerror}).",
+                "Check its permissions.",
+            ) from error
+        return tuple(sorted(files)), tuple(sorted(folders))
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Names of the folders at the top; none where the source is a file."""
+        return self._top[1]
+
+    def files(self, *suffixes: str, folder: str = "") -> tuple[str, ...]:
+        """Files with one of the suffixes (in lower case), relative to the root, sorted.
+
+        Args:
+            suffixes: endings as `.json`.
+            folder: a folder below the root, as `annotations`, that need not be there; by default the root itself.
+        """
+        if not folder:
+            names: Iterable[str] = self._top[0]
+        elif folder.partition("/")[0] not in self.folders:
+            return ()
+        else:
+            try:
+                names = sorted(entry.name for entry in os.scandir(self.root / folder) if entry.is_file())
+            except OSError:  # not there, or closed
+                return ()
+        beginning = f"{folder}/" if folder else ""
+        return tuple(beginning + name for name in names if name.lower().endswith(suffixes) and not name.startswith("."))
+
+    def beginning(self, file: str) -> str:
+        """The first `HEAD_BYTES` bytes of a file as text; empty where it cannot be read."""
+        if file not in self._heads:
+            try:
+                with (self.root / file).open("rb") as stream:
+                    self._heads[file] = stream.read(HEAD_BYTES).decode("utf-8-sig", "replace")
+            except OSError:
+                self._heads[file] = ""
+        return str(self._heads[file])
+
+    @cached_property
+    def json_heads(self) -> dict[str, Any]:
+        """JSON file at the top or in `annotations/` → its content as far as the first bytes tell; see `json_head`."""
+        files = (*self.files(".json"), *self.files(".json", folder="annotations"))
+        return {file: json_head(self.root / file, HEAD_BYTES) for file in files[:PEEKED_FILES]}
