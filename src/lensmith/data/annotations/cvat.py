@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from lensmith.core.text import listed
-from lensmith.data.annotations.reader import PEEKED_FILES, Box, Entry, Look, Reader, Reading, Source
+from lensmith.data.annotations.reader import PEEKED_FILES, Area, Entry, Look, Reader, Reading, Source
 from lensmith.data.annotations.xml_stream import xml_elements, xml_root
 from lensmith.data.part_names import parts_of_names
 from lensmith.errors import DataError
@@ -50,7 +50,7 @@ def read(source: Source, files: Sequence[str], reading: Reading) -> Iterator[Ent
                     yield about._replace(label=shape.get("label", ""))
                 elif (box := _box(shape)) is not None:
                     labelled = True
-                    yield about._replace(label=shape.get("label", ""), box=box)
+                    yield about._replace(label=shape.get("label", ""), area=box)
                 else:
                     left_out[shape.tag] += 1
             if not labelled:
@@ -60,7 +60,7 @@ def read(source: Source, files: Sequence[str], reading: Reading) -> Iterator[Ent
         reading.warnings.append(f"Shapes without an area, which are left out: {shapes}.")
 
 
-def _box(shape: ET.Element) -> Box | None:
+def _box(shape: ET.Element) -> Area | None:
     """The box around a shape; None for shapes without an area."""
     if shape.tag == "box":
         left, top, right, bottom = (_number(shape, edge) for edge in ("xtl", "ytl", "xbr", "ybr"))
@@ -71,23 +71,23 @@ def _box(shape: ET.Element) -> Box | None:
             xs, ys = [float(point[0]) for point in points], [float(point[1]) for point in points]
         except (IndexError, ValueError):
             raise _broken(shape, "points") from None
-        return Box(min(xs), min(ys), max(xs), max(ys))
+        return Area(min(xs), min(ys), max(xs), max(ys))
     if shape.tag == "ellipse":
         x, y, rx, ry = (_number(shape, name) for name in ("cx", "cy", "rx", "ry"))
         return _around_rotated(x - rx, y - ry, x + rx, y + ry, _number(shape, "rotation"))
     if shape.tag == "mask":
         left, top, width, height = (_number(shape, name) for name in ("left", "top", "width", "height"))
-        return Box(left, top, left + width, top + height)
+        return Area(left, top, left + width, top + height)
     return None
 
 
-def _around_rotated(left: float, top: float, right: float, bottom: float, degrees: float) -> Box:
+def _around_rotated(left: float, top: float, right: float, bottom: float, degrees: float) -> Area:
     """The upright box around a box that is turned about its centre."""
     turn = math.radians(degrees)
     cos, sin = abs(math.cos(turn)), abs(math.sin(turn))
     x, y, width, height = (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
     half_width, half_height = (width * cos + height * sin) / 2, (width * sin + height * cos) / 2
-    return Box(x - half_width, y - half_height, x + half_width, y + half_height)
+    return Area(x - half_width, y - half_height, x + half_width, y + half_height)
 
 
 def _number(element: ET.Element, name: str) -> float:

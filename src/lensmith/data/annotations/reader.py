@@ -20,7 +20,7 @@ HEAD_BYTES = 1 << 16
 """Bytes that are read of a file to find out its format."""
 
 
-class Box(NamedTuple):
+class Area(NamedTuple):
     """A box in a picture as an annotation has it: left, top, right and bottom edge.
 
     Edges are in pixels of the upright picture, from 0 at the left and top edge to width and height at the others; or
@@ -40,7 +40,7 @@ class Entry(NamedTuple):
     Attributes:
         picture: path of the picture as the file has it, with / as separator; it may lack the ending.
         label: name of the class; None where the picture is named without a label.
-        box: the part of the picture that the label is for; None: the whole picture.
+        area: the part of the picture that the label is for; None: the whole picture.
         size: width and height of the picture in pixels, as the file has them; None where it does not tell.
         subset: name of the subset, as `train` or `default`; may be empty.
         annotator: who gave the label; may be empty.
@@ -48,7 +48,7 @@ class Entry(NamedTuple):
 
     picture: str
     label: str | None
-    box: Box | None = None
+    area: Area | None = None
     size: tuple[int, int] | None = None
     subset: str = ""
     annotator: str = ""
