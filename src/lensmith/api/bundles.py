@@ -81,8 +81,8 @@ def diff(a: StrPath, b: StrPath) -> Difference:
 def evaluate(
     bundle: StrPath, data: StrPath, *,
     part: Literal["auto", "train", "val", "test", "all"] = default("auto"),
-    layout: Literal["auto", "parts", "classes"] = default("auto"), engine: str | None = None,
-    out: StrPath | None = None,
+    layout: Literal["auto", "parts", "classes"] = default("auto"), exclude: StrPath | None = None,
+    relabel: StrPath | None = None, engine: str | None = None, out: StrPath | None = None,
 ) -> Evaluation:  # fmt: skip
     """Evaluate a bundle on labelled images, with the engine that serves."""
     settings = located(config.EvaluateSettings.resolve(given(locals())), "bundle")

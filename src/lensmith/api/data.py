@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lensmith import config
@@ -26,23 +27,31 @@ def fetch(
     return run(settings)
 
 
-def check(folder: StrPath, *, layout: Literal["auto", "parts", "classes"] = "auto") -> DataCheckResult:
+def check(
+    folder: StrPath, *,
+    layout: Literal["auto", "parts", "classes"] = "auto", exclude: StrPath | None = None,
+    relabel: StrPath | None = None,
+) -> DataCheckResult:  # fmt: skip
     """Check every file of an image folder or a CSV of path,label[,split]; a file with a problem raises no error.
 
     Args:
         layout: Meaning of the folders in an image folder: parts with a folder for each class, or classes; auto reads
             their names.
+        exclude: List of images to leave out: a CSV with a column path, or one path a line.
+        relabel: CSV of path,label with new labels for images.
     """
     from lensmith.data.verify import check as run
 
-    return run(folder, layout)
+    lists = [None if given is None else Path(given) for given in (exclude, relabel)]
+    return run(folder, layout, *lists)
 
 
 @documented(config.SplitSettings)
 def split(
     folder: StrPath, *,
     ratio: str | Sequence[float] = default((5, 3, 2)), layout: Literal["auto", "parts", "classes"] = default("auto"),
-    seed: int = default(0), out: StrPath | None = None, overwrite: bool = default(False),
+    seed: int = default(0), exclude: StrPath | None = None, relabel: StrPath | None = None, out: StrPath | None = None,
+    overwrite: bool = default(False),
 ) -> SplitResult:  # fmt: skip
     """Write a manifest that assigns every image to train, val or test."""
     settings = config.SplitSettings.resolve(given(locals()))

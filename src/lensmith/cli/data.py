@@ -10,7 +10,7 @@ from lensmith.cli import VERBS
 from lensmith.cli.options import Output, function_for, group
 from lensmith.cli.output import print_line, print_table
 from lensmith.config import FetchSettings, SplitSettings
-from lensmith.config.values import LAYOUT, Layout
+from lensmith.config.values import EXCLUDE, LAYOUT, RELABEL, Layout
 from lensmith.imaging.value_range import describe
 
 SHOWN = 20
@@ -39,13 +39,15 @@ def fetch(given: dict[str, Any]) -> Output:
 def check(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Image folder, or a CSV of path,label[,split].")],
     layout: Annotated[Layout, typer.Option(help=LAYOUT, metavar="auto|parts|classes")] = "auto",
+    exclude: Annotated[Path | None, typer.Option(help=EXCLUDE, metavar="PATH")] = None,
+    relabel: Annotated[Path | None, typer.Option(help=RELABEL, metavar="PATH")] = None,
 ) -> Output:
     """Check every file of an image folder.
 
     Reports counts, sizes, formats, and each file that is unreadable, empty, no image or a copy. Copies have the same
     pixels; those under two classes, or in two parts (data leakage), come first. Nothing is changed.
     """
-    checked = api.check(folder, layout=layout)
+    checked = api.check(folder, layout=layout, exclude=exclude, relabel=relabel)
     yield checked
     columns = [part for part in (*_PARTS, "all") if any(part in row for row in checked.counts.values())]
     rows = [(label, *(row.get(part, 0) for part in columns)) for label, row in checked.counts.items()]

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from lensmith.config.base import Settings
-from lensmith.config.values import LAYOUT, Formats, Layout
+from lensmith.config.values import EXCLUDE, LAYOUT, RELABEL, Formats, Layout
 
 
 class ExportSettings(Settings):
@@ -96,6 +96,8 @@ class EvaluateSettings(Settings):
         "model learnt from or was chosen on are left out, except of the parts train and val.",
     )
     layout: Layout = Field("auto", description=LAYOUT)
+    exclude: Path | None = Field(None, description=EXCLUDE)
+    relabel: Path | None = Field(None, description=RELABEL)
     engine: str | None = Field(
         None, description="Engine of the bundle to use instead of the selected one, as openvino or openvino-int8."
     )

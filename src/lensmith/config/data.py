@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field
 
 from lensmith.config.base import Settings
-from lensmith.config.values import LAYOUT, Layout, Ratio
+from lensmith.config.values import EXCLUDE, LAYOUT, RELABEL, Layout, Ratio
 
 
 class FetchSettings(Settings):
@@ -31,6 +31,8 @@ class SplitSettings(Settings):
     ratio: Ratio = Field((5, 3, 2), description="train:val:test")
     layout: Layout = Field("auto", description=LAYOUT)
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the shuffle.")
+    exclude: Path | None = Field(None, description=EXCLUDE)
+    relabel: Path | None = Field(None, description=RELABEL)
     out: Path | None = Field(None, description="Manifest to write; FOLDER/splits.csv by default.")
     overwrite: bool = Field(False, description="Replace an older manifest.")
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from lensmith.config.base import read_text
-from lensmith.config.values import LAYOUT, Layout, Ratio
+from lensmith.config.values import EXCLUDE, LAYOUT, RELABEL, Layout, Ratio
 from lensmith.core.labels import canonical_label
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -138,6 +138,8 @@ class PipelineFile(_Section):
     )
     data: Path = Field(description="Image folder, or a CSV of path,label[,split].")
     layout: Layout = Field("auto", description=LAYOUT)
+    exclude: Path | None = Field(None, description=EXCLUDE)
+    relabel: Path | None = Field(None, description=RELABEL)
     check: CheckSection | None = Field(CheckSection(), description="Checks of every image file before training.")
     split: SplitSection | None = Field(
         SplitSection(), description="Split into train, val and test; false if the data set brings one."

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_serializer
 
 from lensmith.config.base import Settings
-from lensmith.config.values import LAYOUT, Layout, Ratio, Seconds, Side, Sizes, without_password
+from lensmith.config.values import EXCLUDE, LAYOUT, RELABEL, Layout, Ratio, Seconds, Side, Sizes, without_password
 from lensmith.imaging.preprocessing import ResizeMode
 
 MAY_CHANGE = frozenset(
@@ -26,8 +26,8 @@ class TrainSettings(Settings):
     positional = ("data",)
     renamed: ClassVar[Mapping[str, str]] = {"workers": "loader_workers"}
     panels: ClassVar[Mapping[str, str]] = {
-        "Data": "split layout resize sizes views augment transforms albumentations sampling class_weights "
-        "loader_workers",
+        "Data": "split layout exclude relabel resize sizes views augment transforms albumentations sampling "
+        "class_weights loader_workers",
         "Model": "weights pretrained head_solver trainable_stages unfreeze_every batch_norm sync_batch_norm",
         "Recipe": "head_epochs max_steps accumulate optimizer backbone_lr_ratio first_lr_ratio momentum weight_decay "
         "schedule plateau_factor plateau_patience warmup clip_norm patience monitor on_nan",
@@ -53,6 +53,8 @@ class TrainSettings(Settings):
     resize: ResizeMode = Field("crop", description="How an image is made square.")
     split: Ratio = Field((5, 3, 2), description="train:val:test for data sets that bring no split of their own.")
     layout: Layout = Field("auto", description=LAYOUT)
+    exclude: Path | None = Field(None, description=EXCLUDE)
+    relabel: Path | None = Field(None, description=RELABEL)
     epochs: int = Field(20, ge=1, description="Largest number of epochs, all phases together.")
     head_epochs: int = Field(
         2, ge=0, description="Epochs, of these, that train the head alone, with a frozen backbone."

@@ -67,6 +67,8 @@ Layout = Literal["auto", "parts", "classes"]
 LAYOUT = (
     "Meaning of the folders in an image folder: parts with a folder for each class, or classes; auto reads their names."
 )
+EXCLUDE = "List of images to leave out: a CSV with a column path, or one path a line; paths relative to the list."
+RELABEL = "CSV of path,label with new labels for images; paths relative to the list. No file is changed."
 Share = Annotated[float, Field(ge=0)]
 Ratio = Annotated[tuple[Share, Share, Share], BeforeValidator(parse_ratio)]
 Side = Annotated[int, Field(ge=16, le=2048)]

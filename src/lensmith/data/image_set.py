@@ -44,6 +44,8 @@ class ImageSet:
         warnings: sentences about what is doubtful, or left out though it looks like images of the set.
         junk: name and number of files of systems and programs that are left out, as `@eaDir`.
         unlabelled: path of each image that an annotation source names without a label.
+        excluded: paths of images that a list of corrections leaves out; see `data.corrections`.
+        relabelled: path, label before and label after of each image that corrections give another label.
     """
 
     root: Path
@@ -54,6 +56,8 @@ class ImageSet:
     warnings: tuple[str, ...] = ()
     junk: tuple[tuple[str, int], ...] = ()
     unlabelled: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
+    relabelled: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def remarks(self) -> tuple[str, ...]:

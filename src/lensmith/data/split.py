@@ -22,6 +22,7 @@ from lensmith.core.files import atomic_write
 from lensmith.core.result import Result
 from lensmith.core.text import listed
 from lensmith.data.copies import contradictions, first_of_equals, without_leaks
+from lensmith.data.corrections import Correct, from_files, unchanged
 from lensmith.data.image_set import PARTS, ImageSet
 from lensmith.data.part_names import Part
 from lensmith.data.readable import without_unreadable
@@ -49,6 +50,8 @@ class SplitResult(Result):
         warnings: sentences about what is doubtful, or left out though it looks like images of the set.
         set_aside: path and reason of each file that is not in the manifest.
         junk: number of files of systems and programs that are left out, by name.
+        excluded: paths of images that --exclude leaves out.
+        relabelled: path, label before and label after of each image to which --relabel gives another label.
     """
 
     folder: Path
@@ -60,6 +63,8 @@ class SplitResult(Result):
     warnings: tuple[str, ...] = ()
     set_aside: tuple[tuple[str, str], ...] = ()
     junk: Mapping[str, int] = field(default_factory=dict)
+    excluded: tuple[str, ...] = ()
+    relabelled: tuple[tuple[str, str, str], ...] = ()
 
 
 def split(settings: SplitSettings) -> SplitResult:
@@ -77,7 +82,8 @@ def split(settings: SplitSettings) -> SplitResult:
             f"Name it {settings.out.with_suffix('.csv').name}.",
         )
     source = settings.folder
-    found = without_unreadable(scan(source, manifest=False, layout=settings.layout))
+    correct = from_files(settings.exclude, settings.relabel)
+    found = without_unreadable(correct(scan(source, manifest=False, layout=settings.layout)))
     images = _split_if_needed(found, settings.ratio, settings.seed)
     manifest = settings.out or (source.parent if source.is_file() else source) / MANIFEST
     written = _write_manifest(manifest, _as_csv(images, manifest), settings.overwrite)
@@ -92,20 +98,25 @@ def split(settings: SplitSettings) -> SplitResult:
         images.warnings,
         images.set_aside,
         dict(images.junk),
+        images.excluded,
+        images.relabelled,
     )
 
 
-def prepare(path: str | os.PathLike[str], ratio: Ratio, seed: int, layout: Layout = "auto") -> ImageSet:
+def prepare(
+    path: str | os.PathLike[str], ratio: Ratio, seed: int, layout: Layout = "auto", correct: Correct = unchanged
+) -> ImageSet:
     """Read an image set with training and validation images; test images never become either.
 
-    Images that cannot be decoded are left out first. A set without a split, or with training images alone, is split by
-    `ratio`. One without validation images gets them from the training images. Any other is unchanged.
+    Corrections come first; then images that cannot be decoded are left out. A set without a split, or with training
+    images alone, is split by `ratio`. One without validation images gets them from the training images. Any other is
+    unchanged.
 
     Raises:
         DataError: a set that cannot be used, has no training images, or is too small to validate on.
         SettingsError: a ratio without a share for training.
     """
-    images = _split_if_needed(without_unreadable(scan(path, layout=layout)), ratio, seed)
+    images = _split_if_needed(without_unreadable(correct(scan(path, layout=layout))), ratio, seed)
     return images if "val" in images.parts else _with_validation(images, seed)
 
 

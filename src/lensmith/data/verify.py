@@ -20,6 +20,7 @@ from lensmith.core.progress import track
 from lensmith.core.result import Result
 from lensmith.core.text import listed
 from lensmith.core.threads import map_in_order
+from lensmith.data.corrections import from_files
 from lensmith.data.image_set import ImageSet, Sample
 from lensmith.data.scan import scan
 from lensmith.data.table import CONTESTED
@@ -90,6 +91,8 @@ class DataCheckResult(Result):
         warnings: sentences about problems of the set as a whole.
         notes: sentences about how the set was read.
         junk: number of files of systems and programs that are left out, by name.
+        excluded: paths of images that --exclude leaves out.
+        relabelled: path, label before and label after of each image to which --relabel gives another label.
     """
 
     computed: ClassVar[tuple[str, ...]] = ("problems",)
@@ -107,6 +110,8 @@ class DataCheckResult(Result):
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     junk: Mapping[str, int]
+    excluded: tuple[str, ...] = ()
+    relabelled: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def problems(self) -> int:
@@ -114,13 +119,21 @@ class DataCheckResult(Result):
         return len(self.findings)
 
 
-def check(path: str | os.PathLike[str], layout: Layout = "auto") -> DataCheckResult:
+def check(
+    path: str | os.PathLike[str], layout: Layout = "auto", exclude: Path | None = None, relabel: Path | None = None
+) -> DataCheckResult:
     """Decode and hash every file of an image folder or CSV; a bad file is a finding, not an error.
 
+    Args:
+        path: path of the folder or CSV.
+        layout: how folders are read where their names can be parts and classes.
+        exclude: list of images to leave out; see `data.corrections`.
+        relabel: list of images with new labels.
+
     Raises:
-        DataError: a set that is missing, empty, of no known layout, or of a single class.
+        DataError: a set that is missing, empty, of no known layout, or of a single class; a list of another set.
     """
-    images = scan(path, layout=layout)
+    images = from_files(exclude, relabel)(scan(path, layout=layout))
     files = list(track(_inspect_all(images), "checking images", len(images.samples)))
     usable = [file for file in files if file.error is None]
     levels = {file.sample: file.levels for file in usable if file.levels is not None}
@@ -147,6 +160,8 @@ def check(path: str | os.PathLike[str], layout: Layout = "auto") -> DataCheckRes
         warnings=tuple(_warnings(images, counts, findings, levels)),
         notes=images.notes,
         junk=dict(images.junk),
+        excluded=images.excluded,
+        relabelled=images.relabelled,
     )
 
 

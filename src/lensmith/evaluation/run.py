@@ -21,6 +21,7 @@ from lensmith.core.output_names import require_folder_name
 from lensmith.core.progress import track
 from lensmith.core.text import listed
 from lensmith.core.version import installed_versions
+from lensmith.data.corrections import from_files
 from lensmith.data.image_set import ImageSet, Sample
 from lensmith.data.readable import without_unreadable
 from lensmith.data.scan import scan
@@ -54,7 +55,8 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     out = settings.out or Path("evaluation")
     _require_writable(out)
     classifier = load(settings.bundle, settings.engine)
-    images = _as_trained(scan(settings.data, layout=settings.layout), classifier.bundle)
+    correct = from_files(settings.exclude, settings.relabel)
+    images = _as_trained(correct(scan(settings.data, layout=settings.layout)), classifier.bundle)
     part, samples = _pick(images, settings.part)
     samples, counts = held_out(classifier.bundle, images, samples, _INCLUDED.get(part, ()))
     answered = evaluate_samples(classifier, images, samples, part)

@@ -16,6 +16,7 @@ import torch
 from lensmith.config import TrainSettings
 from lensmith.core.files import atomic_write
 from lensmith.core.text import listed
+from lensmith.data.corrections import from_files
 from lensmith.data.image_set import ImageSet
 from lensmith.data.readable import without_unreadable
 from lensmith.data.split import prepare
@@ -262,7 +263,8 @@ def _images(settings: TrainSettings) -> tuple[ImageSet, dict[str, ValueRange]]:
         DataError: a class has too few images, or images are of different value ranges.
         SettingsError: data would leak: the teacher learned from images that validate here, or the other way round.
     """
-    images = prepare(settings.data, settings.split, settings.seed, settings.layout)
+    correct = from_files(settings.exclude, settings.relabel)
+    images = prepare(settings.data, settings.split, settings.seed, settings.layout, correct)
     if value_ranges := decide_ranges(images):
         images = without_unreadable(images, value_ranges)
     total = Counter(sample.label for sample in images.samples)

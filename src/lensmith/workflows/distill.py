@@ -11,6 +11,7 @@ from typing import Any
 from lensmith.config import TrainSettings
 from lensmith.config.base import read_yaml
 from lensmith.core.result import Result
+from lensmith.data.corrections import from_files
 from lensmith.data.split import prepare
 from lensmith.errors import DataError, RunError, SettingsError
 from lensmith.training.microbatch.distributed import World
@@ -21,7 +22,7 @@ from lensmith.training.run_dir.run import Run
 from lensmith.training.teacher import another_seed
 from lensmith.workflows.train_and_export import AUTO, Trained, settings_for, train
 
-INHERITED = ("split", "seed", "resize", "layout")
+INHERITED = ("split", "seed", "resize", "layout", "exclude", "relabel")
 """Settings that the student inherits from the teacher's run unless they are given, as it inherits the images."""
 
 
@@ -125,7 +126,8 @@ def _require_same_images(teacher: Run, settings: TrainSettings) -> None:
     expected = f"The images and parts that the teacher {teacher.path} was trained on were expected in {settings.data}."
     remedy = "Put them back, or name with --data which images the student learns from."
     try:
-        images = prepare(settings.data, settings.split, settings.seed, settings.layout)
+        correct = from_files(settings.exclude, settings.relabel)
+        images = prepare(settings.data, settings.split, settings.seed, settings.layout, correct)
     except DataError as error:
         raise RunError(expected, error.arrived, remedy) from error
     if different := diff.of_data(teacher, images):

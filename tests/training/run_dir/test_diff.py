@@ -64,6 +64,18 @@ def test_changed_images_and_classes_are_refused_by_name(
     assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
 
 
+def test_a_run_keeps_its_corrections_whatever_becomes_of_the_lists(colours: Path, stopped: Any, tmp_path: Path) -> None:
+    exclude, relabel = tmp_path / "out.txt", tmp_path / "new.csv"
+    exclude.write_text("red/000.png\n")
+    relabel.write_text("path,label\nred/001.jpg,blue\n")
+    run = stopped(1, data=colours, exclude=exclude, relabel=relabel)
+    exclude.unlink()
+    relabel.write_text("path,label\ngreen/000.png,red\n")
+    opened = Run.open(run)
+    assert opened.images.excluded == ("red/000.png",)
+    assert diff.with_changes(opened, {}).images.relabelled == (("red/001.jpg", "red", "blue"),)
+
+
 def test_images_that_moved_to_another_part_are_refused(colours: Path, stopped: Any) -> None:
     run = stopped(1, data=colours)
     rows = [f"{sample.path},{sample.path.split('/')[0]},{sample.part}" for sample in Run.open(run).images.samples]

@@ -97,6 +97,7 @@ def test_what_contradicts_the_data_or_itself_is_refused(
         ({"train": {"albumentations": "none.json"}}, "albumentations = 'none.json'"),
         ({"export": {"run": "x"}}, "export.run"),
         ({"data": 7}, "data = 7"),
+        ({"exclude": "none.txt"}, "exclude = 'none.txt'"),
         ({"gate": {"accuracy_drop": False}}, "gate.accuracy_drop = False"),
         ({"gate": {"min_recall": {"red": True}}}, "yes and no are not"),
         ({"register": {"tracking_uri": "ftp://h/x"}}, "register.tracking_uri (ftp://h/x"),
@@ -143,6 +144,11 @@ def test_only_what_depends_on_a_change_gets_another_key(
     faster = {**quick_settings, "epochs": 2, "trainable_stages": 0, "head_solver": "lbfgs", "loader_workers": 1}
     assert changed(before, keys(make_plan(written(train=faster)))) == set()
     assert changed(before, keys(make_plan(written(split={"seed": 1})))) == after_training | {"split"}
+
+    (workspace / "out.txt").write_text("train/red/red-001.png\n")
+    excluded = make_plan(written(exclude="out.txt"))
+    assert changed(before, keys(excluded)) == set(before) - {"export"}
+    assert [path for path in (excluded.train.exclude, excluded.file.exclude) if path] == [Path("out.txt")]
 
     file = images / "train/red/red-000.png"
     content, times = bytearray(file.read_bytes()), file.stat()

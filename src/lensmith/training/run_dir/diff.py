@@ -8,6 +8,7 @@ from typing import Any
 from lensmith.config import TrainSettings
 from lensmith.config.training import MAY_CHANGE
 from lensmith.core.text import listed
+from lensmith.data.corrections import apply
 from lensmith.data.image_set import ImageSet, Sample
 from lensmith.data.split import prepare
 from lensmith.errors import DataError, RunError
@@ -62,8 +63,14 @@ def with_changes(run: Run, given: Mapping[str, Any]) -> Run:
     source = given["data"].resolve() if "data" in given else run.source
     remedy = f"Put them back, name where they lie now (lensmith train DIR --resume {run.path}), or train anew."
     expected = f"The images that the run {run.path} was started with were expected in {source}."
+
+    def correct(images: ImageSet) -> ImageSet:
+        """The images with the run's corrections as they were at its start, whatever became of the lists."""
+        return apply(images, run.images.excluded, {path: after for path, _, after in run.images.relabelled})
+
     try:
-        images = prepare(source, run.settings.split, run.settings.seed, given.get("layout", run.settings.layout))
+        layout = given.get("layout", run.settings.layout)
+        images = prepare(source, run.settings.split, run.settings.seed, layout, correct)
     except DataError as error:
         raise RunError(expected, error.arrived, remedy) from error
     if different := of_data(run, images):

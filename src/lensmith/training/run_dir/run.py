@@ -166,6 +166,8 @@ class Run:
                     "fingerprint": self.fingerprint,
                     "parts": {part: len(self.images.part(part)) for part in self.images.parts},
                     "notes": self.images.remarks,
+                    "excluded": self.images.excluded,
+                    "relabelled": self.images.relabelled,
                 },
                 "versions": installed_versions(VERSIONS),
             }
@@ -207,7 +209,14 @@ class Run:
             return cls(
                 path=path,
                 settings=TrainSettings.model_validate(description["settings"]),
-                images=ImageSet(Path(data["root"]), labels, samples, notes=tuple(data["notes"])),
+                images=ImageSet(
+                    Path(data["root"]),
+                    labels,
+                    samples,
+                    notes=tuple(data["notes"]),
+                    excluded=tuple(data.get("excluded", ())),  # runs from before corrections have none
+                    relabelled=tuple((path, before, after) for path, before, after in data.get("relabelled", ())),
+                ),
                 preprocessing=Preprocessing(**{**stored, "mean": tuple(stored["mean"]), "std": tuple(stored["std"])}),
                 provenance=description["weights"],
                 fingerprint=data["fingerprint"],

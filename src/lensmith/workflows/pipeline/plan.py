@@ -128,7 +128,9 @@ def _plan_stages(valid: ValidPipeline, folder: PipelineFolder) -> PipelinePlan:
     add("check", file.check is not None, file.check, data=data)
     split = add("split", file.split is not None, file.split, data=data)
     dataset = _split_manifest(folder.stage_folder("split", split.key), file) if split.on else file.data
-    settings = settings_of({"data": dataset, "layout": file.layout}, valid.train)
+    # The split stage's manifest is corrected already.
+    lists = {} if split.on else {"exclude": file.exclude, "relabel": file.relabel}
+    settings = settings_of({"data": dataset, "layout": file.layout, **lists}, valid.train)
     trained = add(
         "train", True, settings.model_dump(mode="json", exclude=set(MAY_CHANGE)), ("split",), "" if split.on else data
     )

@@ -12,6 +12,7 @@ from lensmith.bundle.format import MANIFEST, Bundle
 from lensmith.config import EvaluateSettings, RolloutSettings, SplitSettings
 from lensmith.core.files import atomic_write, sha256
 from lensmith.core.text import listed
+from lensmith.data.corrections import from_files
 from lensmith.data.scan import scan
 from lensmith.errors import DataError, GateError, LensmithError
 from lensmith.training.signals import RunInterruptedError
@@ -39,7 +40,7 @@ def check(plan: PipelinePlan) -> Values:
     """
     from lensmith.data.verify import check as check_data
 
-    limits, found = plan.file.check, check_data(plan.file.data, plan.file.layout)
+    limits, found = plan.file.check, check_data(plan.file.data, plan.file.layout, plan.file.exclude, plan.file.relabel)
     assert limits is not None
     kinds = Counter(finding.kind for finding in found.findings)
     totals = {label: sum(row.values()) for label, row in found.counts.items()}
@@ -80,6 +81,8 @@ def split(plan: PipelinePlan) -> Values:
             seed=section.seed,
             out=plan.dataset,
             overwrite=True,
+            exclude=plan.file.exclude,
+            relabel=plan.file.relabel,
         )
     )
     said = ", ".join(f"{count:,} {part}" for part, count in made.counts.items())
@@ -119,7 +122,14 @@ def evaluate(plan: PipelinePlan) -> Values:
 
     folder = plan.stage_folder("evaluate")
     made = evaluate_bundle(
-        EvaluateSettings(bundle=plan.run_folder / "bundle", data=plan.dataset, layout=plan.file.layout, out=folder)
+        EvaluateSettings(
+            bundle=plan.run_folder / "bundle",
+            data=plan.dataset,
+            layout=plan.file.layout,
+            exclude=plan.train.exclude,
+            relabel=plan.train.relabel,
+            out=folder,
+        )
     )
     low, high = made.metrics.accuracy_interval
     said = f"{made.part} accuracy {made.metrics.accuracy:.1%} ({low:.1%} to {high:.1%}), {made.headline}"
@@ -153,7 +163,8 @@ def gate(plan: PipelinePlan) -> Values:
     settings, rival = plan.file.gate, champion.find_champion(plan.file)
     assert settings is not None
     name, champion_bundle = (rival.name, rival.load()) if rival else (None, None)
-    new, images = Bundle.load(plan.bundle), scan(plan.dataset, layout=plan.file.layout)
+    correct = from_files(plan.train.exclude, plan.train.relabel)
+    new, images = Bundle.load(plan.bundle), correct(scan(plan.dataset, layout=plan.file.layout))
     found = evaluate_gate(new, champion_bundle, name, images, settings, plan.file.mapping)
     folder = plan.stage_folder("gate")
     write_json(folder / "gate.json", found.as_dict())

@@ -13,6 +13,7 @@ from lensmith.config.pipeline import PipelineFile
 from lensmith.config.pipeline_parser import ParsedPipeline, parse_pipeline
 from lensmith.config.values import parse_names
 from lensmith.core.packages import TRAINING, require_packages
+from lensmith.data.corrections import from_files
 from lensmith.data.image_set import ImageSet
 from lensmith.data.scan import scan
 from lensmith.errors import DataError, LensmithError, MissingPackageError, SettingsError
@@ -20,7 +21,10 @@ from lensmith.exporting.formats.registry import packages_of
 from lensmith.registry.references import parse
 from lensmith.training.schedule import settings_of
 
-RESERVED_SETTINGS = {"train": ("data", "layout", "out", "split"), "export": ("run", "retune", "out", "overwrite")}
+RESERVED_SETTINGS = {
+    "train": ("data", "layout", "exclude", "relabel", "out", "split"),
+    "export": ("run", "retune", "out", "overwrite"),
+}
 """Settings of these verbs that the pipeline sets itself."""
 
 
@@ -68,10 +72,16 @@ def _scan_images(parsed: ParsedPipeline) -> ImageSet | None:
     splits = parsed.content.get("split") is not None  # without the stage, a manifest beside the images is the split
     try:
         layout = parsed.content.get("layout")
-        return scan(data, manifest=not splits, layout=layout if layout in ("parts", "classes") else "auto")
+        images = scan(data, manifest=not splits, layout=layout if layout in ("parts", "classes") else "auto")
     except DataError as error:
         parsed.add_mistake(f"data = {data!r} ({error.arrived} {error.remedy.rstrip('.')})", "data")
         return None
+    lists = {name: parsed.content.get(name) for name in ("exclude", "relabel")}
+    for name, value in lists.items():
+        if isinstance(value, str):
+            with parsed.errors_as_mistakes(f"{name} = {value!r}", name):
+                images = from_files(**{"exclude": None, "relabel": None, name: Path(value).expanduser()})(images)
+    return images
 
 
 def _check_against_data(parsed: ParsedPipeline, images: ImageSet | None) -> None:

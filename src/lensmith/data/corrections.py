@@ -1,0 +1,232 @@
+"""Corrections of a set's labels without touching a file: lists of images to leave out, and of new labels.
+
+    exclude    CSV with a column `path`, such as the label doctor's suspects.csv; or text with one path a line
+    relabel    CSV with the columns `path` and `label`
+
+Paths are relative to the list's folder, or else to the folder of the images. A list that names no image of the set
+belongs to another set, which is an error; single paths that are not in the set are named in a warning.
+"""
+
+import csv
+import difflib
+import io
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lensmith.core.labels import canonical_label
+from lensmith.core.text import listed
+from lensmith.data.image_set import ImageSet
+from lensmith.data.table import COLUMNS
+from lensmith.errors import DataError
+
+SHOWN = 3
+"""Images that a note names at most."""
+
+Correct = Callable[[ImageSet], ImageSet]
+"""Function from a set as it was read to the set that is used."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    number: int
+    path: str
+    label: str = ""
+
+
+def unchanged(images: ImageSet) -> ImageSet:
+    """The set itself: the correction where no list is given."""
+    return images
+
+
+def from_files(exclude: Path | None, relabel: Path | None) -> Correct:
+    """The correction by two lists; either may be None.
+
+    Args:
+        exclude: list of images to leave out.
+        relabel: list of images with their new labels. An image that both lists name is left out.
+
+    Returns:
+        A function that raises DataError for a list that cannot be read, that names no image of the set, that gives
+        one image two labels, or that names a class that the set does not have.
+    """
+
+    def correct(images: ImageSet) -> ImageSet:
+        """The set without excluded images, with new labels, and with notes and warnings about both."""
+        known = frozenset(sample.path for sample in images.samples)
+        excluded: dict[str, str] = {}
+        relabelled: dict[str, str] = {}
+        warnings: list[str] = []
+        if exclude is not None:
+            rows = _read(exclude, needs_label=False)
+            excluded, missing = _match(exclude, rows, images, known)
+            warnings += _missing_warnings(exclude, missing)
+        if relabel is not None:
+            rows = _read(relabel, needs_label=True)
+            relabelled, missing = _match(relabel, rows, images, known)
+            _require_known_labels(relabel, relabelled, images)
+            warnings += _missing_warnings(relabel, missing)
+        corrected = apply(images, tuple(excluded), relabelled)
+        return replace(corrected, warnings=(*corrected.warnings, *warnings))
+
+    return correct
+
+
+def apply(images: ImageSet, excluded: Sequence[str], relabelled: Mapping[str, str]) -> ImageSet:
+    """The set without some images and with new labels for others; a class without an image left is dropped.
+
+    Args:
+        images: the set as it was read.
+        excluded: paths of samples to leave out; others are ignored.
+        relabelled: path of a sample → its new label, one of the set's; other paths are ignored.
+
+    Raises:
+        DataError: fewer than two classes are left.
+    """
+    out, index = frozenset(excluded), {label: number for number, label in enumerate(images.labels)}
+    kept, changes = [], []
+    gone = tuple(sample.path for sample in images.samples if sample.path in out)
+    for sample in images.samples:
+        if sample.path in out:
+            continue
+        new = index.get(relabelled.get(sample.path, ""), sample.label)
+        if new != sample.label:
+            changes.append((sample.path, images.labels[sample.label], images.labels[new]))
+        kept.append(sample if new == sample.label else replace(sample, label=new))
+    if not gone and not changes:
+        return images
+    used = sorted({sample.label for sample in kept})
+    if len(used) < 2:
+        raise DataError(
+            f"Images of at least two classes were expected in {images.root} after the corrections.",
+            f"{len(gone):,} of {len(images.samples):,} images are left out, and {len(used)} class is left."
+            if used else "All images are left out.",
+            "Shorten the list of --exclude.",
+        )  # fmt: skip
+    number = {old: new for new, old in enumerate(used)}
+    lost = [label for old, label in enumerate(images.labels) if old not in number]
+    warnings = [f"Classes without an image after corrections: {listed(lost)}."] if lost else []
+    return replace(
+        images,
+        labels=tuple(images.labels[old] for old in used),
+        samples=tuple(replace(sample, label=number[sample.label]) for sample in kept),
+        notes=(*images.notes, *_notes(gone, changes)),
+        warnings=(*images.warnings, *warnings),
+        excluded=gone,
+        relabelled=tuple(changes),
+    )
+
+
+def _notes(gone: Sequence[str], changes: Sequence[tuple[str, str, str]]) -> Iterator[str]:
+    if gone:
+        yield f"Images that corrections leave out: {len(gone):,} ({listed(gone, SHOWN)})."
+    if changes:
+        named = listed((f"{path} from {before} to {after}" for path, before, after in changes), SHOWN)
+        yield f"Images that corrections give another label: {len(changes):,} ({named})."
+
+
+def _read(file: Path, needs_label: bool) -> list[_Row]:
+    """The rows of a list.
+
+    Raises:
+        DataError: no text, no path in it, or not the columns that are needed.
+    """
+    name, form = ("--relabel", "a CSV with the columns path,label") if needs_label else (
+        "--exclude", "a CSV with a column path, or one path a line,"
+    )  # fmt: skip
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "It is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise DataError(
+            f"A list of images, {form} was expected for {name} at {file}.", f"{reason}.", "Check the path."
+        ) from error
+    first = text.partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)
+    try:
+        table = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=False))
+    except csv.Error as error:
+        raise DataError(f"A list of images was expected at {file}.", f"{error}.", "Save it as CSV in UTF-8.") from error
+    header = [cell.strip().lower() for cell in table[0]] if table else []
+    path = next((header.index(column) for column in COLUMNS["path"] if column in header), None)
+    label = next((header.index(column) for column in COLUMNS["label"] if column in header), None)
+    if needs_label:
+        _require_label_columns(file, header, path, label)
+    if path is None:
+        rows = [_Row(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    else:
+        rows = [
+            _Row(number, cells[path].strip(), "" if label is None or label >= len(cells) else cells[label].strip())
+            for number, cells in enumerate(table[1:], 2)
+            if path < len(cells) and cells[path].strip()
+        ]
+    return rows
+
+
+def _require_label_columns(file: Path, header: Sequence[str], path: int | None, label: int | None) -> None:
+    if path is None or label is None:
+        raise DataError(
+            f"A CSV with the columns path,label was expected for --relabel at {file}.",
+            f"Its first line has {', '.join(header)[:200] or 'nothing'}.",
+            "Name the columns in the first line.",
+        )
+    if "suggested" in header:
+        raise DataError(
+            f"A list of decided labels, with the columns path,label, was expected for --relabel at {file}.",
+            "A work list arrived: its labels are the present ones, and nobody has decided on its suggestions.",
+            f"Decide with `lensmith review {file}`, or give the relabel.csv of `lensmith data doctor`.",
+        )
+
+
+def _match(
+    file: Path, rows: Sequence[_Row], images: ImageSet, known: frozenset[str]
+) -> tuple[dict[str, str], list[str]]:
+    """Path of the sample → label of its row; and paths that are not in the set.
+
+    Raises:
+        DataError: a row without a label for --relabel, two labels for one image, or no image of the set at all.
+    """
+    root, folder = os.path.realpath(images.root), os.path.realpath(file.parent)
+    found: dict[str, str] = {}
+    missing: list[str] = []
+    first: dict[str, int] = {}
+    for row in rows:
+        written = row.path.replace("\\", "/") if row.path not in known and os.sep == "/" else row.path
+        below = Path(os.path.relpath(Path(folder, written), root)).as_posix()
+        path = next((each for each in (below, os.path.normpath(written)) if each in known), None)
+        if path is None:
+            missing.append(row.path)
+        elif found.setdefault(path, canonical_label(row.label)) != canonical_label(row.label):
+            raise DataError(
+                f"One label for each image was expected in {file}.",
+                f"{path} has {found[path]!r} in line {first[path]} and {row.label!r} in line {row.number}.",
+                "Keep one of the lines.",
+            )
+        else:
+            first.setdefault(path, row.number)
+    if rows and not found:
+        raise DataError(
+            f"A list of images in {images.root} was expected at {file}.",
+            f"None of its {len(rows):,} paths is an image of this set; the first is {rows[0].path}.",
+            "Give the list that was made for these images; its paths are relative to its own folder.",
+        )
+    return found, missing
+
+
+def _require_known_labels(file: Path, relabelled: Mapping[str, str], images: ImageSet) -> None:
+    unknown = {label: path for path, label in relabelled.items() if label not in images.labels}
+    if unknown:
+        label, path = next(iter(unknown.items()))
+        near = difflib.get_close_matches(label, images.labels, n=1)
+        raise DataError(
+            f"Labels of the set's {len(images.labels)} classes were expected in {file}.",
+            f"{label!r}, for {path}, is none of them." if label else f"The line of {path} has no label.",
+            (f"Did you mean {near[0]!r}? " if near else "") + "A new class needs images of its own in the set.",
+        )
+
+
+def _missing_warnings(file: Path, missing: Sequence[str]) -> list[str]:
+    if not missing:
+        return []
+    return [f"Paths in {file} that are not in the set: {len(missing):,} ({listed(missing, SHOWN)})."]

@@ -1,0 +1,122 @@
+"""Corrections: lists of images to leave out and of new labels, matched by path, and refused where they do not fit."""
+
+from pathlib import Path
+
+import pytest
+
+from lensmith.config import SplitSettings
+from lensmith.data.corrections import apply, from_files
+from lensmith.data.image_set import ImageSet, Sample
+from lensmith.data.scan import scan
+from lensmith.data.split import prepare, split
+from lensmith.data.verify import check
+from lensmith.errors import DataError
+
+LABELS = ("cat", "dog", "owl")
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> ImageSet:
+    samples = [Sample(f"{label}/{n}.png", index) for index, label in enumerate(LABELS) for n in range(3)]
+    return ImageSet(tmp_path / "set", LABELS, tuple(samples))
+
+
+def written(file: Path, text: str) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def labels_of(images: ImageSet) -> dict[str, str]:
+    return {sample.path: images.labels[sample.label] for sample in images.samples}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cat/0.png\n\ndog/2.png\n",  # relative to the set
+        "../set/cat/0.png\n../set/dog/2.png\n",  # relative to the list
+        "path,label,score\n../set/cat/0.png,cat,0.9\n../set/dog/2.png,dog,0.8\n",
+        "\ufeffscore;file\n1;../set/cat/0.png\n1;../set/dog/2.png\n",
+    ],
+)
+def test_excluded_images_are_gone_and_named(images: ImageSet, tmp_path: Path, text: str) -> None:
+    found = from_files(written(tmp_path / "lists/out.csv", text), None)(images)
+    assert found.excluded == ("cat/0.png", "dog/2.png")
+    assert labels_of(found).keys() == labels_of(images).keys() - {"cat/0.png", "dog/2.png"}
+    assert not found.warnings
+
+
+def test_an_absolute_path_is_that_of_the_set(images: ImageSet, tmp_path: Path) -> None:
+    file = written(tmp_path / "elsewhere/out.txt", f"{images.root / 'owl/1.png'}\n")
+    assert from_files(file, None)(images).excluded == ("owl/1.png",)
+
+
+def test_new_labels_change_nothing_else(images: ImageSet, tmp_path: Path) -> None:
+    file = written(tmp_path / "new.csv", "path,label\nset/cat/0.png,owl\nset/dog/0.png,dog\n")
+    found = from_files(None, file)(images)
+    assert found.relabelled == (("cat/0.png", "cat", "owl"),)  # dog was dog before
+    assert labels_of(found) == labels_of(images) | {"cat/0.png": "owl"}
+
+
+def test_an_image_in_both_lists_is_left_out(images: ImageSet, tmp_path: Path) -> None:
+    out, new = written(tmp_path / "out.txt", "cat/0.png"), written(tmp_path / "new.csv", "path,label\ncat/0.png,owl\n")
+    found = from_files(out, new)(images)
+    assert found.excluded == ("cat/0.png",)
+    assert found.relabelled == ()
+
+
+def test_paths_that_are_not_in_the_set_are_named(images: ImageSet, tmp_path: Path) -> None:
+    found = from_files(written(tmp_path / "out.txt", "cat/0.png\ncat/77.png\n"), None)(images)
+    assert "cat/77.png" in found.warnings[-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("path,label\nother/1.png,cat\n", "other/1.png"),  # of another set
+        ("path,label\ncat/0.png,cow\n", "'cow'"),
+        ("path,label\ncat/0.png,dog\ncat/0.png,owl\n", "line 3"),
+        ("path,label,suggested\ncat/0.png,cat,dog\n", "work list"),
+        ("path,score\ncat/0.png,1\n", "path, score"),
+        ("path,label\ncat/0.png,\n", "no label"),
+        ("", "nothing"),
+    ],
+)
+def test_a_list_of_new_labels_that_does_not_fit_is_an_error(
+    images: ImageSet, tmp_path: Path, text: str, named: str
+) -> None:
+    with pytest.raises(DataError, match=named):
+        from_files(None, written(tmp_path / "new.csv", text))(images)
+
+
+def test_a_list_that_cannot_be_read_is_an_error(images: ImageSet, tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\x00\xfe")
+    for file in (tmp_path / "missing.csv", tmp_path / "binary", tmp_path):
+        with pytest.raises(DataError):
+            from_files(file, None)(images)
+
+
+def test_a_class_without_images_is_dropped_with_a_warning(images: ImageSet) -> None:
+    found = apply(images, [f"cat/{n}.png" for n in range(3)], {})
+    assert found.labels == ("dog", "owl")
+    assert labels_of(found)["dog/0.png"] == "dog"
+    assert "cat" in found.warnings[-1]
+    with pytest.raises(DataError):
+        apply(images, [f"{label}/{n}.png" for label in ("cat", "dog") for n in range(3)], {})
+
+
+def test_split_check_and_training_obey_the_lists(colours: Path, tmp_path: Path) -> None:
+    first, second, *_ = scan(colours).samples
+    labels = scan(colours).labels
+    out = written(tmp_path / "out.txt", f"{first.path}\n")
+    new = written(tmp_path / "new.csv", f"path,label\n{second.path},{labels[2]}\n")
+    done = split(SplitSettings(folder=colours, out=tmp_path / "m.csv", exclude=out, relabel=new))
+    after = labels_of(scan(tmp_path / "m.csv"))
+    assert not any(path.endswith(first.path) for path in after)
+    assert len(after) == 23
+    assert done.excluded == (first.path,)
+    assert done.relabelled == ((second.path, labels[0], labels[2]),)
+    assert [after[path] for path in after if path.endswith(second.path)] == [labels[2]]
+    assert check(colours, exclude=out, relabel=new).counts[labels[2]] == {"all": 9}
+    assert len(prepare(colours, (5, 3, 2), 0, correct=from_files(out, new)).samples) == 23
