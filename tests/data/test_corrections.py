@@ -52,6 +52,13 @@ def test_an_absolute_path_is_that_of_the_set(images: ImageSet, tmp_path: Path) -
     assert from_files(file, None)(images).excluded == ("owl/1.png",)
 
 
+def test_leaving_out_a_picture_leaves_out_its_crops(tmp_path: Path) -> None:
+    names = ("a.jpg#xywh=0,0,9,9", "a.jpg#xywh=5,5,9,9", "b.jpg#xywh=0,0,9,9", "c.jpg#xywh=0,0,9,9")
+    images = ImageSet(tmp_path, ("x", "y"), tuple(Sample(name, n % 2) for n, name in enumerate(names)))
+    assert from_files(written(tmp_path / "out.txt", "a.jpg\n"), None)(images).excluded == names[:2]
+    assert from_files(written(tmp_path / "out.txt", f"{names[1]}\n"), None)(images).excluded == names[1:2]
+
+
 def test_new_labels_change_nothing_else(images: ImageSet, tmp_path: Path) -> None:
     file = written(tmp_path / "new.csv", "path,label\nset/cat/0.png,owl\nset/dog/0.png,dog\n")
     found = from_files(None, file)(images)

@@ -11,6 +11,7 @@ import csv
 import difflib
 import io
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from lensmith.core.text import listed
 from lensmith.data.image_set import ImageSet
 from lensmith.data.table import COLUMNS
 from lensmith.errors import DataError
+from lensmith.imaging.crops import picture_of
 
 SHOWN = 3
 """Images that a note names at most."""
@@ -54,17 +56,18 @@ def from_files(exclude: Path | None, relabel: Path | None) -> Correct:
 
     def correct(images: ImageSet) -> ImageSet:
         """The set without excluded images, with new labels, and with notes and warnings about both."""
-        known = frozenset(sample.path for sample in images.samples)
+        crops: dict[str, list[str]] = defaultdict(list)
+        for sample in images.samples:
+            crops[picture_of(Path(sample.path)).as_posix()].append(sample.path)
+        known = {sample.path: [sample.path] for sample in images.samples}
         excluded: dict[str, str] = {}
         relabelled: dict[str, str] = {}
         warnings: list[str] = []
         if exclude is not None:
-            rows = _read(exclude, needs_label=False)
-            excluded, missing = _match(exclude, rows, images, known)
+            excluded, missing = _match(exclude, _read(exclude, needs_label=False), images, crops | known)
             warnings += _missing_warnings(exclude, missing)
         if relabel is not None:
-            rows = _read(relabel, needs_label=True)
-            relabelled, missing = _match(relabel, rows, images, known)
+            relabelled, missing = _match(relabel, _read(relabel, needs_label=True), images, known)
             _require_known_labels(relabel, relabelled, images)
             warnings += _missing_warnings(relabel, missing)
         corrected = apply(images, tuple(excluded), relabelled)
@@ -157,11 +160,15 @@ def _read(file: Path, needs_label: bool) -> list[_Row]:
         rows = [_Row(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     else:
         rows = [
-            _Row(number, cells[path].strip(), "" if label is None or label >= len(cells) else cells[label].strip())
+            _Row(number, cells[path].strip(), _label(cells, label) if needs_label else "")
             for number, cells in enumerate(table[1:], 2)
             if path < len(cells) and cells[path].strip()
         ]
     return rows
+
+
+def _label(cells: Sequence[str], column: int | None) -> str:
+    return "" if column is None or column >= len(cells) else cells[column].strip()
 
 
 def _require_label_columns(file: Path, header: Sequence[str], path: int | None, label: int | None) -> None:
@@ -180,30 +187,39 @@ def _require_label_columns(file: Path, header: Sequence[str], path: int | None, 
 
 
 def _match(
-    file: Path, rows: Sequence[_Row], images: ImageSet, known: frozenset[str]
+    file: Path, rows: Sequence[_Row], images: ImageSet, known: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, str], list[str]]:
     """Path of the sample → label of its row; and paths that are not in the set.
 
+    Args:
+        file: path of the list.
+        rows: rows of the list.
+        images: the set.
+        known: path that a row may name → paths of its samples, which are several for a picture of several crops.
+
     Raises:
-        DataError: a row without a label for --relabel, two labels for one image, or no image of the set at all.
+        DataError: two labels for one image, or no image of the set at all.
     """
     root, folder = os.path.realpath(images.root), os.path.realpath(file.parent)
     found: dict[str, str] = {}
     missing: list[str] = []
     first: dict[str, int] = {}
     for row in rows:
-        written = row.path.replace("\\", "/") if row.path not in known and os.sep == "/" else row.path
+        written = Path(row.path if os.sep == "\\" or row.path in known else row.path.replace("\\", "/"))
+        if written.is_absolute():
+            written = Path(os.path.realpath(written.parent), written.name)
         below = Path(os.path.relpath(Path(folder, written), root)).as_posix()
-        path = next((each for each in (below, os.path.normpath(written)) if each in known), None)
-        if path is None:
+        paths = next((known[each] for each in (below, os.path.normpath(written)) if each in known), ())
+        label = canonical_label(row.label)
+        if not paths:
             missing.append(row.path)
-        elif found.setdefault(path, canonical_label(row.label)) != canonical_label(row.label):
-            raise DataError(
-                f"One label for each image was expected in {file}.",
-                f"{path} has {found[path]!r} in line {first[path]} and {row.label!r} in line {row.number}.",
-                "Keep one of the lines.",
-            )
-        else:
+        for path in paths:
+            if found.setdefault(path, label) != label:
+                raise DataError(
+                    f"One label for each image was expected in {file}.",
+                    f"{path} has {found[path]!r} in line {first[path]} and {label!r} in line {row.number}.",
+                    "Keep one of the lines.",
+                )
             first.setdefault(path, row.number)
     if rows and not found:
         raise DataError(
