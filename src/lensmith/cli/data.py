@@ -80,12 +80,17 @@ def split(given: dict[str, Any]) -> Output:
 
     No file is copied. Each class is divided by the ratio to within one image, in a seeded order. Parts that the folder
     has stay; a missing validation part is taken from the training part, never from the test part. `lensmith train`,
-    `evaluate` and `check` read the manifest instead of the folders.
+    `evaluate` and `check` read the manifest instead of the folders. `--cv 5` writes cross-validation folds 0 to 4
+    instead, for `lensmith train --cv 5`; a test part stays, and is in no fold.
     """
     done = api.split(**given)
     yield done
     columns = [part for part in _PARTS if part in done.counts]
     rows = [(label, *(row.get(part, 0) for part in columns)) for label, row in done.classes.items()]
+    if done.folds:
+        folds = range(len(next(iter(done.folds.values()))))
+        columns = [*columns, *(f"fold {fold}" for fold in folds)]
+        rows = [(*row, *done.folds[row[0]]) for row in rows]
     print_line((str(done.manifest), "bold"), f": {'written' if done.written else 'was there already, the same'}")
     print_table("", ("class", *columns), rows)
     print_line()

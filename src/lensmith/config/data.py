@@ -1,6 +1,8 @@
 """Settings of `lensmith data fetch`, `lensmith data split` and `lensmith demo`."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -29,12 +31,21 @@ class SplitSettings(Settings):
 
     folder: Path = Field(description="Image folder, or a CSV of path,label.")
     ratio: Ratio = Field((5, 3, 2), description="train:val:test")
+    cv: int | None = Field(
+        None, ge=2, description="Cross-validation: number of folds that are written, as a column, in place of parts."
+    )
     layout: Layout = Field("auto", description=LAYOUT)
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the shuffle.")
     exclude: Path | None = Field(None, description=EXCLUDE)
     relabel: Path | None = Field(None, description=RELABEL)
     out: Path | None = Field(None, description="Manifest to write; FOLDER/splits.csv by default.")
     overwrite: bool = Field(False, description="Replace an older manifest.")
+
+    contradictions: ClassVar[Mapping[str, Callable[..., bool]]] = {
+        "ratio divides images into parts and cv into folds, so one of them must do": lambda ratio, cv: (
+            cv is not None and ratio != (5, 3, 2)
+        )
+    }
 
 
 class DemoSettings(Settings):

@@ -23,12 +23,14 @@ class Sample:
         label: class index into the set's labels.
         part: train, val or test; None while unsplit.
         group: name of the group of images that must not part; empty: the image is a group of its own.
+        fold: number of the cross-validation fold, from 0 on; None: the image is in none.
     """
 
     path: str
     label: int
     part: Part | None = None
     group: str = ""
+    fold: int | None = None
 
 
 @dataclass(frozen=True)

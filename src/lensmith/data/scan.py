@@ -123,6 +123,9 @@ def _read_csv(file: Path) -> ImageSet:
     root = root_of_table(file)
     table = read_table(file, root)
     images = _build(root, file, table.rows, table.aside, "labels")
+    if table.folds:
+        folded = (replace(sample, fold=table.folds.get(sample.path)) for sample in images.samples)
+        images = replace(images, samples=tuple(folded))
     return replace(images, notes=(*table.notes, *images.notes), warnings=(*table.warnings, *images.warnings))
 
 

@@ -23,6 +23,7 @@ from lensmith.core.result import Result
 from lensmith.core.text import listed
 from lensmith.data.copies import contradictions, first_of_equals, without_leaks
 from lensmith.data.corrections import Correct, from_files, unchanged
+from lensmith.data.folds import assign_folds, fold_counts
 from lensmith.data.image_set import PARTS, ImageSet
 from lensmith.data.part_names import Part
 from lensmith.data.readable import without_unreadable
@@ -52,6 +53,7 @@ class SplitResult(Result):
         junk: number of files of systems and programs that are left out, by name.
         excluded: paths of images that --exclude leaves out.
         relabelled: path, label before and label after of each image to which --relabel gives another label.
+        folds: class → number of images in each cross-validation fold; empty without folds.
     """
 
     folder: Path
@@ -65,6 +67,7 @@ class SplitResult(Result):
     junk: Mapping[str, int] = field(default_factory=dict)
     excluded: tuple[str, ...] = ()
     relabelled: tuple[tuple[str, str, str], ...] = ()
+    folds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def split(settings: SplitSettings) -> SplitResult:
@@ -84,7 +87,10 @@ def split(settings: SplitSettings) -> SplitResult:
     source = settings.folder
     correct = from_files(settings.exclude, settings.relabel)
     found = without_unreadable(correct(scan(source, manifest=False, layout=settings.layout)))
-    images = _split_if_needed(found, settings.ratio, settings.seed)
+    if settings.cv is None:
+        images = _split_if_needed(found, settings.ratio, settings.seed)
+    else:
+        images = assign_folds(found, settings.cv, settings.seed)
     manifest = settings.out or (source.parent if source.is_file() else source) / MANIFEST
     written = _write_manifest(manifest, _as_csv(images, manifest), settings.overwrite)
     counts: dict[str, int] = {part: len(images.part(part)) for part in images.parts}
@@ -100,6 +106,7 @@ def split(settings: SplitSettings) -> SplitResult:
         dict(images.junk),
         images.excluded,
         images.relabelled,
+        fold_counts(images, settings.cv) if settings.cv else {},
     )
 
 
@@ -243,12 +250,16 @@ def _ratio_text(ratio: Ratio) -> str:
 def _as_csv(images: ImageSet, manifest: Path) -> str:
     root, folder = os.path.realpath(images.root), os.path.realpath(manifest.parent)
     grouped = any(sample.group for sample in images.samples)
-    lines = [f"path,label,split{',group' * grouped}\n"]
+    folded = any(sample.fold is not None for sample in images.samples)
+    lines = [f"path,label,split{',group' * grouped}{',fold' * folded}\n"]
     for sample in images.samples:
         line = io.StringIO()  # which quotes carriage returns only where they end lines
         path = os.path.relpath(Path(root, sample.path), folder)
         csv.writer(line, lineterminator="\r\n").writerow(
-            (Path(path).as_posix(), images.labels[sample.label], sample.part, *([sample.group] if grouped else []))
+            (
+                Path(path).as_posix(), images.labels[sample.label], sample.part,
+                *([sample.group] if grouped else []), *([sample.fold] if folded else []),
+            )
         )
         lines.append(line.getvalue().removesuffix("\r\n") + "\n")
     return "".join(lines)

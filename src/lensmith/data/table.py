@@ -32,8 +32,12 @@ COLUMNS = {
     "label": ("label", "class", "class_name", "label_name", "category", "target", "labels", "classes", "species"),
     "split": ("split", "part", "subset", "partition", "set"),
     "group": ("group", "group_id", "patient", "patient_id", "subject", "subject_id"),
+    "fold": ("fold", "cv_fold", "kfold"),
 }  # fmt: skip
 """Meaning of a column → the names it may have, in lower case; the first is the one that lensmith writes."""
+
+_FOLD = re.compile(r"\d{1,4}(\.0)?", re.ASCII)
+"""A fold as tables have it: spreadsheets write whole numbers with a decimal where a cell is empty."""
 
 CONTESTED = "named more than once"
 """First words of the reason for lines that give one image several labels or parts."""
@@ -48,12 +52,14 @@ class Table:
         aside: path and reason of each other line.
         notes: sentences about how the table was read.
         warnings: sentences about lines that are left out though they name images.
+        folds: path → number of its cross-validation fold.
     """
 
     rows: list[Annotation] = field(default_factory=list)
     aside: SetAside = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    folds: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,7 @@ class _Line:
     split: str
     group: str
     has_surplus: bool
+    fold: str = ""
 
 
 def read_table(file: Path, root: Path) -> Table:
@@ -79,6 +86,7 @@ def read_table(file: Path, root: Path) -> Table:
         versions[line.path].add((canonical_label(line.label), line.split.lower()))
     parts = parts_of_names({line.split for line in lines if line.split})
     split_used = any(line.split for line in lines)
+    folds_used = any(line.fold for line in lines)
     depth = _shared_depth([line.path for line in lines if line.path])
     seen = set()
     for line in lines:
@@ -95,6 +103,10 @@ def read_table(file: Path, root: Path) -> Table:
             reason = f"its split {line.split!r} is none of train, val, test"
         elif split_used and not line.split:
             reason = "it has no split, though other lines have one"
+        elif line.fold and not _FOLD.fullmatch(line.fold):
+            reason = f"its fold {line.fold!r} is no number from 0 on"
+        elif folds_used and not line.fold and parts.get(line.split) != "test":
+            reason = "it has no fold, though other lines have one"
         elif is_below_junk(Path(line.path).parts[depth:]):
             reason = "a file of a system or program by its name, or in such a folder"
         elif control := next((each for each in line.label.strip() if each < " "), None):
@@ -106,6 +118,8 @@ def read_table(file: Path, root: Path) -> Table:
         else:
             seen.add(line.path)
             table.rows.append(Annotation(line.path, line.label, parts.get(line.split), line.group))
+            if line.fold and parts.get(line.split) != "test":
+                table.folds[line.path] = int(float(line.fold))
     table.warnings += _warnings(table)
     return table
 
@@ -150,9 +164,9 @@ def _read_lines(file: Path, root: Path, table: Table) -> Iterator[_Line]:
                 del columns["group"]
         table.notes += _columns_note(names, columns, delimiter)
         for number, row in rows:
-            path, label, split, group = (_cell(row, columns.get(column)) for column in COLUMNS)
+            path, label, split, group, fold = (_cell(row, columns.get(column)) for column in COLUMNS)
             surplus = any(cell.strip() for cell in row[len(names) :])
-            yield _Line(number, _path(root, path), label, split.strip(), group.strip(), surplus)
+            yield _Line(number, _path(root, path), label, split.strip(), group.strip(), surplus, fold.strip())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = "it is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
         raise DataError(
