@@ -257,8 +257,11 @@ def _as_csv(images: ImageSet, manifest: Path) -> str:
         path = os.path.relpath(Path(root, sample.path), folder)
         csv.writer(line, lineterminator="\r\n").writerow(
             (
-                Path(path).as_posix(), images.labels[sample.label], sample.part,
-                *([sample.group] if grouped else []), *([sample.fold] if folded else []),
+                Path(path).as_posix(),
+                images.labels[sample.label],
+                sample.part,
+                *([sample.group] if grouped else []),
+                *([sample.fold] if folded else []),
             )
         )
         lines.append(line.getvalue().removesuffix("\r\n") + "\n")
