@@ -50,8 +50,8 @@ def check(
 def split(
     folder: StrPath, *,
     ratio: str | Sequence[float] = default((5, 3, 2)), cv: int | None = None,
-    layout: Literal["auto", "parts", "classes"] = default("auto"),
-    seed: int = default(0), exclude: StrPath | None = None, relabel: StrPath | None = None, out: StrPath | None = None,
+    layout: Literal["auto", "parts", "classes"] = default("auto"), seed: int = default(0),
+    exclude: StrPath | None = None, relabel: StrPath | None = None, out: StrPath | None = None,
     overwrite: bool = default(False),
 ) -> SplitResult:  # fmt: skip
     """Write a manifest that assigns every image to train, val or test."""
