@@ -85,12 +85,12 @@ def split(given: dict[str, Any]) -> Output:
     """
     done = api.split(**given)
     yield done
-    columns = [part for part in _PARTS if part in done.counts]
-    rows = [(label, *(row.get(part, 0) for part in columns)) for label, row in done.classes.items()]
-    if done.folds:
-        folds = range(len(next(iter(done.folds.values()))))
-        columns = [*columns, *(f"fold {fold}" for fold in folds)]
-        rows = [(*row, *done.folds[row[0]]) for row in rows]
+    parts = [part for part in _PARTS if part in done.counts]
+    folds = [f"fold {fold}" for fold in range(max(map(len, done.folds.values()), default=0))]
+    columns = [*parts, *folds]
+    rows = [
+        (label, *(row.get(part, 0) for part in parts), *done.folds.get(label, ())) for label, row in done.classes.items()
+    ]
     print_line((str(done.manifest), "bold"), f": {'written' if done.written else 'was there already, the same'}")
     print_table("", ("class", *columns), rows)
     print_line()
