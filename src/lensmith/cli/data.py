@@ -89,7 +89,8 @@ def split(given: dict[str, Any]) -> Output:
     folds = [f"fold {fold}" for fold in range(max(map(len, done.folds.values()), default=0))]
     columns = [*parts, *folds]
     rows = [
-        (label, *(row.get(part, 0) for part in parts), *done.folds.get(label, ())) for label, row in done.classes.items()
+        (label, *(row.get(part, 0) for part in parts), *done.folds.get(label, ()))
+        for label, row in done.classes.items()
     ]
     print_line((str(done.manifest), "bold"), f": {'written' if done.written else 'was there already, the same'}")
     print_table("", ("class", *columns), rows)
