@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from lensmith.config import SplitSettings
 from lensmith.data.image_set import PARTS, ImageSet, Sample
@@ -178,14 +179,81 @@ def test_a_csv_without_splits_gets_a_manifest_beside_it(colours: Path) -> None:
     assert set(done.classes) == {"blu", "gre", "red"}
 
 
-def test_an_older_manifest_is_replaced_only_with_overwrite(colours: Path) -> None:
+def test_an_older_manifest_is_extended_and_divided_anew_only_with_overwrite(colours: Path) -> None:
     assert split(SplitSettings(folder=colours)).written
     before = (colours / "splits.csv").stat().st_mtime_ns
     assert not split(SplitSettings(folder=colours)).written
     assert (colours / "splits.csv").stat().st_mtime_ns == before
-    with pytest.raises(OutputError, match="--overwrite"):
-        split(SplitSettings(folder=colours, seed=1))
+    kept = split(SplitSettings(folder=colours, seed=1))
+    assert not kept.written
+    assert any("--overwrite" in note for note in kept.notes)
     assert split(SplitSettings(folder=colours, seed=1, overwrite=True)).written
     assert sorted(entry.name for entry in colours.iterdir()) == ["blue", "green", "red", "splits.csv"]
     shutil.copy(colours / "red/000.png", colours / "red/new.png")  # which the older manifest does not list
     assert sum(split(SplitSettings(folder=colours, overwrite=True)).counts.values()) == 25
+
+
+def test_pictures_that_are_added_move_none_that_the_manifest_names(colours: Path) -> None:
+    split(SplitSettings(folder=colours))
+    before = parts_of(scan(colours))
+    for number in range(10):
+        for picture in range(8):
+            Image.new("RGB", (40, 48), (200, number, picture)).save(colours / f"red/new{number}{picture}.png")
+    done = split(SplitSettings(folder=colours))
+    assert done.written
+    assert before.items() <= parts_of(scan(colours)).items()
+    assert done.classes["red"] == {"train": 44, "val": 26, "test": 18}
+    assert any("New images" in note and ": 80;" in note for note in done.notes)
+    assert not split(SplitSettings(folder=colours)).written
+
+
+def test_labels_and_groups_that_were_mended_in_the_manifest_hold(colours: Path) -> None:
+    split(SplitSettings(folder=colours))
+    table = (colours / "splits.csv").read_text().splitlines()
+    mended = [f"{line},{'pair' if '/001' in line else ''}" for line in table[1:]]
+    mended = [line.replace("blue/000.png,blue", "blue/000.png,red") for line in mended]
+    (colours / "splits.csv").write_text("\n".join([f"{table[0]},group", *mended]))
+    (colours / "green/000.png").unlink()
+    shutil.copy(colours / "red/002.png", colours / "red/new.png")
+    done = split(SplitSettings(folder=colours))
+    assert (sum(done.classes["red"].values()), sum(done.classes["blue"].values())) == (10, 7)
+    found = {sample.path: sample for sample in scan(colours).samples}
+    assert found["red/new.png"].part == found["red/002.png"].part
+    assert {path for path, sample in found.items() if sample.group == "pair"} == {
+        f"{label}/001.{suffix}" for label, suffix in (("red", "jpg"), ("green", "jpg"), ("blue", "jpg"))
+    }
+    assert any("Labels of the older manifest that hold: 1" in note for note in done.notes)
+    assert any("gone: 1" in note for note in done.notes)
+
+
+def test_a_file_that_is_no_manifest_is_not_written_over(colours: Path) -> None:
+    (colours / "splits.csv").write_text("path,label\nred/000.png,red\nblue/000.png,blue\n")
+    with pytest.raises(OutputError, match="--overwrite"):
+        split(SplitSettings(folder=colours))
+    assert (colours / "splits.csv").read_text().startswith("path,label\nred")
+
+
+def test_a_group_is_in_one_part_of_the_split_and_of_the_validation_that_training_takes(
+    colours: Path, tmp_path: Path
+) -> None:
+    for folder, (label, numbers) in {
+        "tom": ("red", (0, 1, 2)),
+        "tim": ("red", (3, 4)),
+        "joe": ("blue", (0, 5)),
+    }.items():
+        (colours / label / folder).mkdir()
+        for number in numbers:
+            file = next((colours / label).glob(f"{number:03d}.*"))
+            file.rename(colours / label / folder / file.name)
+    whole = prepare(colours, (5, 3, 2), 0, group="folder:2")
+    shutil.copytree(colours, tmp_path / "parts/train")
+    taken = prepare(tmp_path / "parts", (8, 0, 2), 0, group="folder:3")
+    for images in (whole, taken):
+        found = {
+            name: {sample.part for sample in images.samples if sample.group == name} for name in ("tom", "tim", "joe")
+        }
+        assert all(len(parts) == 1 for parts in found.values())
+        assert "val" in images.parts
+    done = split(SplitSettings(folder=colours, group="folder:2"))
+    assert done.manifest.read_text().startswith("path,label,split,group\n")
+    assert scan(colours).samples == whole.samples  # the column brings the groups back

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lensmith import config
@@ -27,30 +26,23 @@ def fetch(
     return run(settings)
 
 
+@documented(config.CheckSettings)
 def check(
-    folder: StrPath, *,
-    layout: Literal["auto", "parts", "classes"] = "auto", exclude: StrPath | None = None,
-    relabel: StrPath | None = None,
+    folder: StrPath, *, layout: Literal["auto", "parts", "classes"] = default("auto"), group: str = default("none"),
+    exclude: StrPath | None = None, relabel: StrPath | None = None,
 ) -> DataCheckResult:  # fmt: skip
-    """Check every file of an image folder or a CSV of path,label[,split]; a file with a problem raises no error.
-
-    Args:
-        layout: Meaning of the folders in an image folder: parts with a folder for each class, or classes; auto reads
-            their names.
-        exclude: List of images to leave out: a CSV with a column path, or one path a line.
-        relabel: CSV of path,label with new labels for images.
-    """
+    """Check every file of an image folder or a CSV of path,label[,split]; a file with a problem raises no error."""
+    settings = config.CheckSettings.resolve(given(locals()))
     from lensmith.data.verify import check as run
 
-    lists = [None if given is None else Path(given) for given in (exclude, relabel)]
-    return run(folder, layout, *lists)
+    return run(settings.folder, settings.layout, settings.exclude, settings.relabel, settings.group)
 
 
 @documented(config.SplitSettings)
 def split(
     folder: StrPath, *,
     ratio: str | Sequence[float] = default((5, 3, 2)), cv: int | None = None,
-    layout: Literal["auto", "parts", "classes"] = default("auto"), seed: int = default(0),
+    layout: Literal["auto", "parts", "classes"] = default("auto"), group: str = default("none"), seed: int = default(0),
     exclude: StrPath | None = None, relabel: StrPath | None = None, out: StrPath | None = None,
     overwrite: bool = default(False),
 ) -> SplitResult:  # fmt: skip

@@ -1,16 +1,12 @@
 """`lensmith data`: fetch, check and split image folders."""
 
-from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from lensmith import api
 from lensmith.cli import VERBS
 from lensmith.cli.options import Output, function_for, group
 from lensmith.cli.output import print_line, print_table
-from lensmith.config import FetchSettings, SplitSettings
-from lensmith.config.values import EXCLUDE, LAYOUT, RELABEL, Layout
+from lensmith.config import CheckSettings, FetchSettings, SplitSettings
 from lensmith.imaging.value_range import describe
 
 SHOWN = 20
@@ -36,22 +32,17 @@ def fetch(given: dict[str, Any]) -> Output:
     print_line(f"Next: lensmith data check {fetched.folder}")
 
 
-def check(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Image folder, or a CSV of path,label[,split].")],
-    layout: Annotated[Layout, typer.Option(help=LAYOUT, metavar="auto|parts|classes")] = "auto",
-    exclude: Annotated[Path | None, typer.Option(help=EXCLUDE, metavar="PATH")] = None,
-    relabel: Annotated[Path | None, typer.Option(help=RELABEL, metavar="PATH")] = None,
-) -> Output:
+def check(given: dict[str, Any]) -> Output:
     """Check every file of an image folder.
 
     Reports counts, sizes, formats, and each file that is unreadable, empty, no image or a copy. Copies have the same
     pixels; those under two classes, or in two parts (data leakage), come first. Nothing is changed.
     """
-    checked = api.check(folder, layout=layout, exclude=exclude, relabel=relabel)
+    checked = api.check(**given)
     yield checked
     columns = [part for part in (*_PARTS, "all") if any(part in row for row in checked.counts.values())]
     rows = [(label, *(row.get(part, 0) for part in columns)) for label, row in checked.counts.items()]
-    print_line((str(folder), "bold"), f": {checked.usable:,} usable images of {checked.images:,}")
+    print_line((str(checked.path), "bold"), f": {checked.usable:,} usable images of {checked.images:,}")
     print_table("", ("class", *columns), rows)
     print_line()
     for name, side in (("width", checked.width), ("height", checked.height)):
@@ -78,10 +69,11 @@ def check(
 def split(given: dict[str, Any]) -> Output:
     """Write a manifest that assigns every image to train, val or test.
 
-    No file is copied. Each class is divided by the ratio to within one image, in a seeded order. Parts that the folder
-    has stay; a missing validation part is taken from the training part, never from the test part. `lensmith train`,
-    `evaluate` and `check` read the manifest instead of the folders. `--cv 5` writes cross-validation folds 0 to 4
-    instead, for `lensmith train --cv 5`; a test part stays, and is in no fold.
+    No file is copied. Each class is divided by the ratio to within one image, in a seeded order; a group (--group) is
+    never parted. Parts that the folder has stay; a missing validation part is taken from the training part, never from
+    the test part. An older manifest is extended: its images stay in their parts, and new ones are divided. `lensmith
+    train`, `evaluate` and `check` read the manifest instead of the folders. `--cv 5` writes cross-validation folds 0
+    to 4 instead, for `lensmith train --cv 5`; a test part stays, and is in no fold.
     """
     done = api.split(**given)
     yield done
@@ -104,5 +96,8 @@ def split(given: dict[str, Any]) -> Output:
 
 
 command = group(
-    VERBS["data"], fetch=function_for(FetchSettings, fetch), check=check, split=function_for(SplitSettings, split)
+    VERBS["data"],
+    fetch=function_for(FetchSettings, fetch),
+    check=function_for(CheckSettings, check),
+    split=function_for(SplitSettings, split),
 )

@@ -5,7 +5,7 @@ So each setting has its type, default and description in one place.
 
 from lensmith.config.base import Settings
 from lensmith.config.bundle import EvaluateSettings, ExportSettings, PredictSettings
-from lensmith.config.data import DemoSettings, FetchSettings, SplitSettings
+from lensmith.config.data import CheckSettings, DemoSettings, FetchSettings, SplitSettings
 from lensmith.config.ops import BenchSettings, DeploySettings, TokenSettings
 from lensmith.config.rollout import RolloutSettings
 from lensmith.config.serving import ServeSettings
@@ -14,6 +14,7 @@ from lensmith.config.training import TrainSettings
 
 __all__ = [
     "BenchSettings",
+    "CheckSettings",
     "DemoSettings",
     "DeploySettings",
     "EvaluateSettings",

@@ -1,4 +1,4 @@
-"""Settings of `lensmith data fetch`, `lensmith data split` and `lensmith demo`."""
+"""Settings of `lensmith data fetch`, `check` and `split`, and of `lensmith demo`."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from lensmith.config.base import Settings
-from lensmith.config.values import EXCLUDE, LAYOUT, RELABEL, Layout, Ratio
+from lensmith.config.values import EXCLUDE, GROUP, LAYOUT, RELABEL, Group, Layout, Ratio
 
 
 class FetchSettings(Settings):
@@ -23,6 +23,19 @@ class FetchSettings(Settings):
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the draw.")
 
 
+class CheckSettings(Settings):
+    """`lensmith data check`."""
+
+    verb, command = "check", "data check"
+    positional = ("folder",)
+
+    folder: Path = Field(description="Image folder, or a CSV of path,label[,split].")
+    layout: Layout = Field("auto", description=LAYOUT)
+    group: Group = Field("none", description=GROUP)
+    exclude: Path | None = Field(None, description=EXCLUDE)
+    relabel: Path | None = Field(None, description=RELABEL)
+
+
 class SplitSettings(Settings):
     """`lensmith data split`."""
 
@@ -35,11 +48,12 @@ class SplitSettings(Settings):
         None, ge=2, description="Cross-validation: number of folds that are written, as a column, in place of parts."
     )
     layout: Layout = Field("auto", description=LAYOUT)
+    group: Group = Field("none", description=GROUP)
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the shuffle.")
     exclude: Path | None = Field(None, description=EXCLUDE)
     relabel: Path | None = Field(None, description=RELABEL)
     out: Path | None = Field(None, description="Manifest to write; FOLDER/splits.csv by default.")
-    overwrite: bool = Field(False, description="Replace an older manifest.")
+    overwrite: bool = Field(False, description="Divide anew what an older manifest has divided.")
 
     contradictions: ClassVar[Mapping[str, Callable[..., bool]]] = {
         "ratio divides images into parts and cv into folds, so one of them must do": lambda ratio, cv: (

@@ -7,7 +7,19 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_serializer
 
 from lensmith.config.base import Settings
-from lensmith.config.values import EXCLUDE, LAYOUT, RELABEL, Layout, Ratio, Seconds, Side, Sizes, without_password
+from lensmith.config.values import (
+    EXCLUDE,
+    GROUP,
+    LAYOUT,
+    RELABEL,
+    Group,
+    Layout,
+    Ratio,
+    Seconds,
+    Side,
+    Sizes,
+    without_password,
+)
 from lensmith.imaging.preprocessing import ResizeMode
 
 MAY_CHANGE = frozenset(
@@ -26,7 +38,7 @@ class TrainSettings(Settings):
     positional = ("data",)
     renamed: ClassVar[Mapping[str, str]] = {"workers": "loader_workers"}
     panels: ClassVar[Mapping[str, str]] = {
-        "Data": "split layout exclude relabel resize sizes views augment transforms albumentations sampling "
+        "Data": "split layout group exclude relabel resize sizes views augment transforms albumentations sampling "
         "class_weights loader_workers",
         "Model": "weights pretrained head_solver trainable_stages unfreeze_every batch_norm sync_batch_norm",
         "Recipe": "head_epochs max_steps accumulate optimizer backbone_lr_ratio first_lr_ratio momentum weight_decay "
@@ -53,6 +65,7 @@ class TrainSettings(Settings):
     resize: ResizeMode = Field("crop", description="How an image is made square.")
     split: Ratio = Field((5, 3, 2), description="train:val:test for data sets that bring no split of their own.")
     layout: Layout = Field("auto", description=LAYOUT)
+    group: Group = Field("none", description=GROUP)
     exclude: Path | None = Field(None, description=EXCLUDE)
     relabel: Path | None = Field(None, description=RELABEL)
     epochs: int = Field(20, ge=1, description="Largest number of epochs, all phases together.")

@@ -69,6 +69,40 @@ LAYOUT = (
 )
 EXCLUDE = "List of images to leave out: a CSV with a column path, or one path a line; paths relative to the list."
 RELABEL = "CSV of path,label with new labels for images; paths relative to the list. No file is changed."
+
+
+def parse_group(value: Any) -> Any:
+    """Check how groups are found: none, auto, folder:N, or pattern:REGEX with one group in parentheses.
+
+    Raises:
+        ValueError: anything else, with what is wrong about it.
+    """
+    if not isinstance(value, str):
+        return value
+    kind, colon, argument = value.partition(":")
+    if value in ("none", "auto"):
+        return value
+    if kind == "folder" and colon:
+        if not re.fullmatch(r"[1-9][0-9]?", argument):
+            raise ValueError("a level from 1 on, as in folder:2")
+        return value
+    if kind == "pattern" and colon:
+        try:
+            count = re.compile(argument).groups
+        except re.error as error:
+            raise ValueError(f"a regular expression after pattern: ({error})") from error
+        if count != 1:
+            raise ValueError(rf"one group in parentheses, as in pattern:(.*)_\d+, and not {count}")
+        return value
+    raise ValueError("none, auto, folder:N or pattern:REGEX")
+
+
+Group = Annotated[str, BeforeValidator(parse_group)]
+"""How images that must not part are found."""
+GROUP = (
+    "Images that must not part: folder:N (the folder at level N), pattern:REGEX (found in the file name), auto "
+    "(copies), or none; a manifest's column `group` always holds."
+)
 Share = Annotated[float, Field(ge=0)]
 Ratio = Annotated[tuple[Share, Share, Share], BeforeValidator(parse_ratio)]
 Side = Annotated[int, Field(ge=16, le=2048)]

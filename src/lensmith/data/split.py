@@ -1,19 +1,17 @@
 """Train/validation/test split: seeded and stratified by class, written as a manifest; no image is copied.
 
 The order within a class comes from a hash of the seed and the path, so an image's part depends neither on the order of
-the files nor on the other classes. Files of equal content stay together: only one of them is divided,
-and the others take its part. Of a split that the data brings, the earliest part keeps them.
+the files nor on the other classes. Images of one group (`data.groups`), and files of equal content, stay together;
+`data.division` says how. Of a split that the data brings, the earliest part keeps copies. An older manifest's parts
+stay: only images that it does not name are divided.
 """
 
 import csv
-import hashlib
 import io
 import math
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from pathlib import Path
 
 from lensmith.config import SplitSettings
@@ -23,15 +21,18 @@ from lensmith.core.result import Result
 from lensmith.core.text import listed
 from lensmith.data.copies import contradictions, first_of_equals, without_leaks
 from lensmith.data.corrections import Correct, from_files, unchanged
+from lensmith.data.division import Ratio, divide, rank, units_of
+from lensmith.data.files import printable
 from lensmith.data.folds import assign_folds, fold_counts
-from lensmith.data.image_set import PARTS, ImageSet
+from lensmith.data.groups import leak_warning, with_groups
+from lensmith.data.image_set import PARTS, ImageSet, Sample
 from lensmith.data.part_names import Part
 from lensmith.data.readable import without_unreadable
 from lensmith.data.scan import MANIFEST, scan
 from lensmith.errors import DataError, OutputError, SettingsError
+from lensmith.imaging.crops import picture_of
 
-Ratio = tuple[float, float, float]
-"""Shares of train, val and test; they need not sum to 1."""
+__all__ = ["Ratio", "SplitResult", "assign", "prepare", "rank", "split"]
 
 VALIDATION_SHARE = 0.15
 """Share of the training images that validate where a set brings no validation images."""
@@ -86,13 +87,20 @@ def split(settings: SplitSettings) -> SplitResult:
         )
     source = settings.folder
     correct = from_files(settings.exclude, settings.relabel)
-    found = without_unreadable(correct(scan(source, manifest=False, layout=settings.layout)))
+    manifest = settings.out or (source.parent if source.is_file() else source) / MANIFEST
+    found = scan(source, manifest=False, layout=settings.layout)
+    found = replace(found, set_aside=tuple(each for each in found.set_aside if each[0] != MANIFEST))
+    kept: dict[str, Part] = {}
+    is_older = manifest.is_file() and not (source.is_file() and manifest.samefile(source))
+    if is_older and settings.cv is None and not settings.overwrite:
+        found, kept = _with_manifest(found, manifest)
+    found = with_groups(without_unreadable(correct(found)), settings.group)
+    kept = {sample.path: kept[sample.path] for sample in found.samples if sample.path in kept}
     if settings.cv is None:
-        images = _split_if_needed(found, settings.ratio, settings.seed)
+        images = _split_if_needed(found, settings.ratio, settings.seed, kept)
     else:
         images = assign_folds(found, settings.cv, settings.seed)
-    manifest = settings.out or (source.parent if source.is_file() else source) / MANIFEST
-    written = _write_manifest(manifest, _as_csv(images, manifest), settings.overwrite)
+    written = _write_manifest(manifest, _as_csv(images, manifest), settings.overwrite or bool(kept))
     counts: dict[str, int] = {part: len(images.part(part)) for part in images.parts}
     return SplitResult(
         source,
@@ -111,7 +119,12 @@ def split(settings: SplitSettings) -> SplitResult:
 
 
 def prepare(
-    path: str | os.PathLike[str], ratio: Ratio, seed: int, layout: Layout = "auto", correct: Correct = unchanged
+    path: str | os.PathLike[str],
+    ratio: Ratio,
+    seed: int,
+    layout: Layout = "auto",
+    correct: Correct = unchanged,
+    group: str = "none",
 ) -> ImageSet:
     """Read an image set with training and validation images; test images never become either.
 
@@ -119,20 +132,38 @@ def prepare(
     images alone, is split by `ratio`. One without validation images gets them from the training images. Any other is
     unchanged.
 
+    Args:
+        path: image folder or CSV.
+        ratio: shares of train, val and test.
+        seed: seed of the order within a class.
+        layout: how folders are read.
+        correct: what leaves images out and gives others new labels; see `data.corrections`.
+        group: how groups are found; see `data.groups`.
+
     Raises:
-        DataError: a set that cannot be used, has no training images, or is too small to validate on.
+        DataError: a set that cannot be used, has no training images, or is too small to validate on; or groups that
+            cannot be found.
         SettingsError: a ratio without a share for training.
     """
-    images = _split_if_needed(without_unreadable(correct(scan(path, layout=layout))), ratio, seed)
+    found = with_groups(without_unreadable(correct(scan(path, layout=layout))), group)
+    images = _split_if_needed(found, ratio, seed)
     return images if "val" in images.parts else _with_validation(images, seed)
 
 
-def assign(images: ImageSet, ratio: Ratio, seed: int) -> ImageSet:
-    """Assign a part to every image, whatever part it had: each class is divided by `ratio` to within one image.
+def assign(images: ImageSet, ratio: Ratio, seed: int, kept: Mapping[str, Part] | None = None) -> ImageSet:
+    """Assign a part to every image, whatever part it had: each class is divided by `ratio`, each group whole.
 
-    What is left after rounding down goes first to training, then to parts that would stay empty, then to the part
-    that lost most by rounding. So a class of one image trains only, and one of two trains and validates. Copies count
-    once: each has the part of the image that it is a copy of, also where that is in another class.
+    A class without groups is divided to within one image. What is left after rounding down goes first to training,
+    then to parts that would stay empty, then to the part that lost most by rounding. So a class of one image trains
+    only, and one of two trains and validates. Copies count once: each has the part of the image that it is a copy of,
+    also where that is in another class.
+
+    Args:
+        images: the set.
+        ratio: shares of train, val and test.
+        seed: seed of the order within a class.
+        kept: path → part of the images whose part stays; their groups get it, and the rest of a class is divided so
+            that the whole comes near to the ratio.
 
     Raises:
         SettingsError: a ratio without a share for training.
@@ -143,36 +174,93 @@ def assign(images: ImageSet, ratio: Ratio, seed: int) -> ImageSet:
             f"{_ratio_text(ratio)} arrived.",
             "Give one such as 5:3:2, or 8:2:0 to have no test part.",
         )
+    kept = kept or {}
     first = first_of_equals(images)
-    classes = defaultdict(list)
-    for sample in sorted(images.samples, key=lambda sample: rank(sample.path, seed)):
-        if sample.path not in first:
-            classes[sample.label].append(sample)
-    part_of: dict[str, Part] = {}
-    for members in classes.values():
-        counts = zip(PARTS, _divide(len(members), ratio), strict=True)
-        parts = [part for part, count in counts for _ in range(count)]
-        part_of.update((sample.path, part) for sample, part in zip(members, parts, strict=True))
-    samples = [replace(sample, part=part_of[first.get(sample.path, sample.path)]) for sample in images.samples]
+    part_of = divide(units_of(images, first, kept), ratio, seed) | dict(kept)
+    samples = [replace(sample, part=part_of[sample.path]) for sample in images.samples]
     divided = replace(images, samples=tuple(sorted(samples, key=lambda sample: sample.path)))
     wanted = [part for part, share in zip(PARTS, ratio, strict=True) if share > 0]
-    note = f"Split {_ratio_text(ratio)} class by class with seed {seed}: {_counts_text(divided)}."
-    notes = (*images.notes, note, *_copies_notes(images, first), *_missing_class_notes(divided, wanted))
-    return replace(divided, notes=notes)
+    notes = (
+        *images.notes,
+        _division_note(divided, ratio, seed, kept),
+        *_copies_notes(images, first),
+        *_missing_class_notes(divided, wanted),
+    )
+    return replace(divided, notes=notes, warnings=(*images.warnings, *(leak_warning(divided) if kept else ())))
 
 
-def rank(path: str, seed: int) -> bytes:
-    """Sort key of a path in the seeded order of its class: 32 bytes of SHA-256."""
-    return hashlib.sha256(f"{seed}\n{path}".encode()).digest()
+def _division_note(images: ImageSet, ratio: Ratio, seed: int, kept: Mapping[str, Part]) -> str:
+    if not kept:
+        return f"Split {_ratio_text(ratio)} class by class with seed {seed}: {_counts_text(images)}."
+    new = len(images.samples) - len(kept)
+    if not new:
+        return f"No image is new, and all parts stay: {_counts_text(images)}. --overwrite divides anew."
+    return (
+        f"New images that are divided {_ratio_text(ratio)} class by class: {new:,}; {len(kept):,} stay in their parts. "
+        f"Together: {_counts_text(images)}."
+    )
 
 
-def _split_if_needed(images: ImageSet, ratio: Ratio, seed: int) -> ImageSet:
+def _with_manifest(images: ImageSet, manifest: Path) -> tuple[ImageSet, dict[str, Part]]:
+    """The set with what an older manifest says about its images, and the parts of these.
+
+    Labels and groups of the manifest hold, since people mend them there.
+
+    Raises:
+        OutputError: the file is no manifest of lensmith.
+    """
+    try:
+        before = scan(manifest)
+        if not before.parts:
+            raise DataError("A column split was expected.", "It has no column split", "Name another.")
+        if any(sample.fold is not None for sample in before.samples):
+            raise DataError("A manifest without folds was expected.", "It has cross-validation folds", "Name another.")
+    except DataError as error:
+        raise OutputError(
+            f"A free path, or an older manifest, was expected for the manifest {manifest}.",
+            f"Another file is there ({error.arrived.rstrip('.')}).",
+            "Replace it with --overwrite, or name another with --out.",
+        ) from error
+    there = {os.path.realpath(before.file(sample)): sample for sample in before.samples}
+    labels = tuple(sorted({*images.labels, *before.labels}))
+    index = {label: number for number, label in enumerate(labels)}
+    samples, kept, relabelled = [], {}, []
+    for sample in images.samples:
+        old, label = there.get(os.path.realpath(images.file(sample))), images.labels[sample.label]
+        if old is not None:
+            if before.labels[old.label] != label:
+                relabelled.append(f"{printable(sample.path)} is {before.labels[old.label]}")
+            label = before.labels[old.label]
+            sample = replace(sample, group=old.group or sample.group)
+            assert old.part is not None
+            kept[sample.path] = old.part
+        samples.append(replace(sample, label=index[label]))
+    used = {sample.label for sample in samples}
+    notes = [*images.notes]
+    gone = len(before.samples) - len(kept)
+    gone += sum(not picture_of(before.root / path).exists() for path, _ in before.set_aside)
+    if gone:
+        notes.append(f"Images of the older manifest that are gone: {gone:,}.")
+    if relabelled:
+        notes.append(f"Labels of the older manifest that hold: {len(relabelled):,} ({listed(relabelled, 3)}).")
+    found = replace(images, labels=labels, samples=tuple(samples), notes=tuple(notes))
+    return _with_used_labels(found, used), kept
+
+
+def _with_used_labels(images: ImageSet, used: set[int]) -> ImageSet:
+    """The set without the classes that no image has."""
+    index = {number: place for place, number in enumerate(sorted(used))}
+    samples: tuple[Sample, ...] = tuple(replace(sample, label=index[sample.label]) for sample in images.samples)
+    return replace(images, labels=tuple(images.labels[number] for number in sorted(used)), samples=samples)
+
+
+def _split_if_needed(images: ImageSet, ratio: Ratio, seed: int, kept: Mapping[str, Part] | None = None) -> ImageSet:
     """Split a set that has no split (or only training images); take missing validation images from the training."""
     if "train" in images.parts[:-1]:
         images = without_leaks(images)
     existing = images.parts
     if not existing or existing == ("train",):
-        return assign(images, ratio, seed)
+        return assign(images, ratio, seed, kept)
     if "train" not in existing:
         raise DataError(
             f"Training images were expected in {images.root}.",
@@ -180,14 +268,17 @@ def _split_if_needed(images: ImageSet, ratio: Ratio, seed: int) -> ImageSet:
             "Add a train folder (or split) beside, or give a folder without a split to have it split.",
         )
     note = f"Split that the data brings: {_counts_text(images)}."
-    images = replace(images, notes=(*images.notes, note, *_missing_class_notes(images, existing)))
-    return images if "val" in existing else _with_validation(images, seed)
+    notes = (*images.notes, note, *_missing_class_notes(images, existing))
+    images = replace(images, notes=notes, warnings=(*images.warnings, *leak_warning(images)))
+    return images if "val" in existing else _with_validation(images, seed, kept)
 
 
-def _with_validation(images: ImageSet, seed: int) -> ImageSet:
+def _with_validation(images: ImageSet, seed: int, kept: Mapping[str, Part] | None = None) -> ImageSet:
     """Move a share of every class's training images to validation."""
     training = replace(images, samples=images.part("train"))
-    divided = assign(training, (1 - VALIDATION_SHARE, VALIDATION_SHARE, 0), seed)
+    here = {sample.path for sample in training.samples}
+    stays = {path: part for path, part in (kept or {}).items() if path in here and part != "test"}
+    divided = assign(training, (1 - VALIDATION_SHARE, VALIDATION_SHARE, 0), seed, stays)
     if "val" not in divided.parts:
         raise DataError(
             f"A class with two training images or more was expected in {images.root}, to validate on one of them.",
@@ -201,21 +292,6 @@ def _with_validation(images: ImageSet, seed: int) -> ImageSet:
     )
     notes = (*images.notes, note, *_missing_class_notes(divided, ("val",)))
     return replace(images, samples=tuple(samples), notes=notes)
-
-
-def _divide(count: int, ratio: Ratio) -> list[int]:
-    """Number of images for each part, out of `count`; each is within one of its exact share."""
-    shares = [Fraction(share).limit_denominator(1_000_000) for share in ratio]
-    exact = [count * share / sum(shares) for share in shares]
-    given = [math.floor(share) for share in exact]
-
-    def priority(part: int) -> tuple[bool, bool, Fraction]:
-        return part == 0 and given[part] == 0, given[part] == 0, exact[part] - given[part]
-
-    claimants = sorted((part for part in range(3) if exact[part] > given[part]), key=priority, reverse=True)
-    for part in claimants[: count - sum(given)]:
-        given[part] += 1
-    return given
 
 
 def _copies_notes(images: ImageSet, first: Mapping[str, str]) -> list[str]:

@@ -21,6 +21,7 @@ from lensmith.core.result import Result
 from lensmith.core.text import listed
 from lensmith.core.threads import map_in_order
 from lensmith.data.corrections import from_files
+from lensmith.data.groups import group_leaks, series_hint, with_groups
 from lensmith.data.image_set import ImageSet, Sample
 from lensmith.data.scan import scan
 from lensmith.data.table import CONTESTED
@@ -33,7 +34,7 @@ from lensmith.imaging.value_range import ValueRange, ValueStatistics, contradict
 Kind = Literal["label conflict", "leak", "unreadable", "value range", "empty", "duplicate", "set aside"]
 KINDS: dict[Kind, str] = {
     "label conflict": "the same image under two classes",
-    "leak": "the same image in two parts",
+    "leak": "the same image in two parts, or images of one group",
     "unreadable": "cannot be decoded",
     "value range": "its values are of another range than those of most files",
     "empty": "has no content",
@@ -120,7 +121,11 @@ class DataCheckResult(Result):
 
 
 def check(
-    path: str | os.PathLike[str], layout: Layout = "auto", exclude: Path | None = None, relabel: Path | None = None
+    path: str | os.PathLike[str],
+    layout: Layout = "auto",
+    exclude: Path | None = None,
+    relabel: Path | None = None,
+    group: str = "none",
 ) -> DataCheckResult:
     """Decode and hash every file of an image folder or CSV; a bad file is a finding, not an error.
 
@@ -129,11 +134,13 @@ def check(
         layout: how folders are read where their names can be parts and classes.
         exclude: list of images to leave out; see `data.corrections`.
         relabel: list of images with new labels.
+        group: how groups are found; see `data.groups`.
 
     Raises:
-        DataError: a set that is missing, empty, of no known layout, or of a single class; a list of another set.
+        DataError: a set that is missing, empty, of no known layout, or of a single class; a list of another set; or
+            groups that cannot be found.
     """
-    images = from_files(exclude, relabel)(scan(path, layout=layout))
+    images = with_groups(from_files(exclude, relabel)(scan(path, layout=layout)), group)
     files = list(track(_inspect_all(images), "checking images", len(images.samples)))
     usable = [file for file in files if file.error is None]
     levels = {file.sample: file.levels for file in usable if file.levels is not None}
@@ -142,6 +149,7 @@ def check(
         *(FileFinding(name, _kind_of_unused(reason), reason) for name, reason in images.set_aside),
         *(FileFinding(file.sample.path, "unreadable", file.error) for file in files if file.error is not None),
         *_find_copies(images, usable),
+        *(FileFinding(name, "leak", reason) for name, reason in group_leaks(images)),
         *_find_other_ranges(levels, value_ranges),
     ]  # fmt: skip
     findings.sort(key=lambda finding: (list(KINDS).index(finding.kind), finding.path))
@@ -158,7 +166,7 @@ def check(
         value_ranges=value_ranges,
         findings=tuple(findings),
         warnings=tuple(_warnings(images, counts, findings, levels)),
-        notes=images.notes,
+        notes=(*images.notes, *series_hint(images)),
         junk=dict(images.junk),
         excluded=images.excluded,
         relabelled=images.relabelled,
@@ -295,8 +303,9 @@ def _warnings(
         yield "Images under two classes contradict each other in training: keep each under one class."
     if "leak" in kinds:
         yield (
-            "Data leakage: images in two parts make the result look better than it is. Training leaves them out of "
-            "val and test where an earlier part has them; remove one of the copies."
+            "Data leakage: images, or groups, in two parts make the result look better than it is. Training leaves "
+            "copies out of val and test where an earlier part has them, but not the other images of a group: put each "
+            "group into one part."
         )
     if "duplicate" in kinds:
         yield "Copies in one class count several times in training and in figures: keep one of each."

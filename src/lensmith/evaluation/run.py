@@ -22,6 +22,7 @@ from lensmith.core.progress import track
 from lensmith.core.text import listed
 from lensmith.core.version import installed_versions
 from lensmith.data.corrections import from_files
+from lensmith.data.groups import with_groups
 from lensmith.data.image_set import ImageSet, Sample
 from lensmith.data.readable import without_unreadable
 from lensmith.data.scan import scan
@@ -135,7 +136,10 @@ def _as_trained(images: ImageSet, bundle: Bundle) -> ImageSet:
     dataset, ratio = bundle.manifest.dataset, tuple(recipe["split"])
 
     def divided(found: ImageSet) -> ImageSet | None:
-        as_then = assign(found, ratio, recipe["seed"])
+        try:
+            as_then = assign(with_groups(found, recipe.get("group", "none")), ratio, recipe["seed"])
+        except DataError:  # other images than the bundle's, which have no such groups
+            return None
         return as_then if as_then.fingerprint == dataset.get("fingerprint") else None
 
     trained_on = divided(images)

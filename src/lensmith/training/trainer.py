@@ -264,7 +264,7 @@ def _images(settings: TrainSettings) -> tuple[ImageSet, dict[str, ValueRange]]:
         SettingsError: data would leak: the teacher learned from images that validate here, or the other way round.
     """
     correct = from_files(settings.exclude, settings.relabel)
-    images = prepare(settings.data, settings.split, settings.seed, settings.layout, correct)
+    images = prepare(settings.data, settings.split, settings.seed, settings.layout, correct, settings.group)
     if value_ranges := decide_ranges(images):
         images = without_unreadable(images, value_ranges)
     total = Counter(sample.label for sample in images.samples)

@@ -22,7 +22,7 @@ from lensmith.training.run_dir.run import Run
 from lensmith.training.teacher import another_seed
 from lensmith.workflows.train_and_export import AUTO, Trained, settings_for, train
 
-INHERITED = ("split", "seed", "resize", "layout", "exclude", "relabel")
+INHERITED = ("split", "group", "seed", "resize", "layout", "exclude", "relabel")
 """Settings that the student inherits from the teacher's run unless they are given, as it inherits the images."""
 
 
@@ -127,7 +127,7 @@ def _require_same_images(teacher: Run, settings: TrainSettings) -> None:
     remedy = "Put them back, or name with --data which images the student learns from."
     try:
         correct = from_files(settings.exclude, settings.relabel)
-        images = prepare(settings.data, settings.split, settings.seed, settings.layout, correct)
+        images = prepare(settings.data, settings.split, settings.seed, settings.layout, correct, settings.group)
     except DataError as error:
         raise RunError(expected, error.arrived, remedy) from error
     if different := diff.of_data(teacher, images):

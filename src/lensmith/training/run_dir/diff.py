@@ -70,7 +70,7 @@ def with_changes(run: Run, given: Mapping[str, Any]) -> Run:
 
     try:
         layout = given.get("layout", run.settings.layout)
-        images = prepare(source, run.settings.split, run.settings.seed, layout, correct)
+        images = prepare(source, run.settings.split, run.settings.seed, layout, correct, run.settings.group)
     except DataError as error:
         raise RunError(expected, error.arrived, remedy) from error
     if different := of_data(run, images):
