@@ -39,6 +39,7 @@ ACCEPTED = {
     values.without_brackets: "str",
     values.parse_ratio: "str | Sequence[float]",
     values.parse_sizes: "str | int | Sequence[int]",
+    values.parse_group: "str",
 }
 """How pydantic reads a value before it checks it → the types that a caller may give."""
 

@@ -28,7 +28,8 @@ def fetch(
 
 @documented(config.CheckSettings)
 def check(
-    folder: StrPath, *, layout: Literal["auto", "parts", "classes"] = default("auto"), group: str = default("none"),
+    folder: StrPath, *,
+    layout: Literal["auto", "parts", "classes"] = default("auto"), group: str = default("none"),
     exclude: StrPath | None = None, relabel: StrPath | None = None,
 ) -> DataCheckResult:  # fmt: skip
     """Check every file of an image folder or a CSV of path,label[,split]; a file with a problem raises no error."""
