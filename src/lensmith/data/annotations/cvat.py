@@ -45,12 +45,13 @@ def read(source: Source, files: Sequence[str], reading: Reading) -> Iterator[Ent
             )  # fmt: skip
             labelled = False
             for shape in element:
-                if shape.tag == "tag":
+                if shape.tag == "tag" or (area := _area(shape)) is not None:
                     labelled = True
-                    yield about._replace(label=shape.get("label", ""))
-                elif (box := _box(shape)) is not None:
-                    labelled = True
-                    yield about._replace(label=shape.get("label", ""), area=box)
+                    attributes = [(each.get("name", ""), (each.text or "").strip()) for each in shape]
+                    yield about._replace(
+                        label=shape.get("label", ""), area=None if shape.tag == "tag" else area,
+                        attributes=tuple(attributes),
+                    )  # fmt: skip
                 else:
                     left_out[shape.tag] += 1
             if not labelled:
@@ -60,7 +61,7 @@ def read(source: Source, files: Sequence[str], reading: Reading) -> Iterator[Ent
         reading.warnings.append(f"Shapes without an area, which are left out: {shapes}.")
 
 
-def _box(shape: ET.Element) -> Area | None:
+def _area(shape: ET.Element) -> Area | None:
     """The box around a shape; None for shapes without an area."""
     if shape.tag == "box":
         left, top, right, bottom = (_number(shape, edge) for edge in ("xtl", "ytl", "xbr", "ybr"))

@@ -5,13 +5,14 @@ A reader knows its format and nothing else. Pictures on disk, boxes, parts and s
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lensmith.data.annotations.json_stream import json_head
+from lensmith.data.part_names import parts_of_names
 from lensmith.errors import DataError
 
 PEEKED_FILES = 20
@@ -44,6 +45,8 @@ class Entry(NamedTuple):
         size: width and height of the picture in pixels, as the file has them; None where it does not tell.
         subset: name of the subset, as `train` or `default`; may be empty.
         annotator: who gave the label; may be empty.
+        others: further names under which the picture may lie on disk, such as one with flattened folders.
+        attributes: name and value of each attribute of the label, of tools that have such.
     """
 
     picture: str
@@ -52,6 +55,8 @@ class Entry(NamedTuple):
     size: tuple[int, int] | None = None
     subset: str = ""
     annotator: str = ""
+    others: tuple[str, ...] = ()
+    attributes: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,11 @@ class Source:
             ) from error
         return tuple(sorted(files)), tuple(sorted(folders))
 
+    @cached_property
+    def part_folders(self) -> tuple[str, ...]:
+        """Folders at the top that have the name of a part, as `train`, each of which may hold annotations."""
+        return tuple(sorted(parts_of_names(self.folders)))
+
     @property
     def folders(self) -> tuple[str, ...]:
         """Names of the folders at the top; none where the source is a file."""
@@ -167,6 +177,18 @@ class Source:
 
     @cached_property
     def json_heads(self) -> dict[str, Any]:
-        """JSON file at the top or in `annotations/` → its content as far as the first bytes tell; see `json_head`."""
-        files = (*self.files(".json"), *self.files(".json", folder="annotations"))
+        """JSON file at the top, in `annotations` or in a part's folder → its content as far as the first bytes tell."""
+        folders = [folder for folder in self.folders if folder.lower() == "annotations"]
+        files = [*self.files(".json")]
+        for folder in (*folders, *self.part_folders):
+            files += self.files(".json", folder=folder)
         return {file: json_head(self.root / file, HEAD_BYTES) for file in files[:PEEKED_FILES]}
+
+    def walk(self, folder: str, suffix: str) -> Iterator[str]:
+        """Files below a folder at any depth with a suffix (in lower case), relative to the root, in order."""
+        for base, folders, names in os.walk(self.root / folder):
+            folders.sort()
+            below = Path(base).relative_to(self.root).as_posix()
+            for name in sorted(names):
+                if name.lower().endswith(suffix) and not name.startswith("."):
+                    yield name if below == "." else f"{below}/{name}"

@@ -1,0 +1,127 @@
+"""Pictures on disk that annotations name: found by path, or by a base name that only one picture has."""
+
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from lensmith.data.files import Unused, image_files
+from lensmith.errors import DataError
+from lensmith.imaging.formats import SUFFIXES
+
+
+class Name(NamedTuple):
+    """How an annotation names a picture.
+
+    Attributes:
+        names: names in order of preference, as the file has them.
+        subset: name of the subset, which tells apart pictures of one name in `images/train` and `images/test`.
+    """
+
+    names: tuple[str, ...]
+    subset: str
+
+
+class Pictures:
+    """The image files below a root.
+
+    Attributes:
+        root: the folder.
+        paths: path of each image file relative to the root, in order.
+        unused: files that cannot be used, and junk.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.unused = root, Unused()
+        self.paths = [file.relative_to(root).as_posix() for file in image_files(root, root, self.unused)]
+        self._exact = {_folded(path): path for path in self.paths}
+        self._by_stem: dict[str, list[str]] = defaultdict(list)
+        for path in self.paths:
+            self._by_stem[_stem(_folded(path).rpartition("/")[2])].append(path)
+
+    def find(self, wanted: Iterable[Name]) -> dict[Name, str]:
+        """Path of each picture that is there.
+
+        A name fits a path that it ends, or that ends it (`data/train/a.jpg` fits `train/a.jpg`). What is left is found
+        by its base name, if one picture has it that no other name fits: where `one/a.jpg` was deleted, `two/a.jpg` is
+        not taken in its place.
+
+        Raises:
+            DataError: a name that leads out of the root.
+        """
+        found: dict[Name, str] = {}
+        left: list[tuple[Name, list[str]]] = []
+        for name in wanted:
+            cleaned = [self._cleaned(each) for each in name.names if each.strip()]
+            path = next(filter(None, (self._by_path(each, name.subset) for each in cleaned)), None)
+            if path is None:
+                left.append((name, cleaned))
+            else:
+                found[name] = path
+        taken = set(found.values())
+        free: Mapping[Name, list[str]] = {
+            name: [path for each in cleaned for path in self._of_base_name(each) if path not in taken]
+            for name, cleaned in left
+        }
+        claims: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+        for name, paths in free.items():
+            for path in paths:
+                claims[path].add(name.names)
+        for name, paths in free.items():
+            if len(set(paths)) == 1 and len(claims[paths[0]]) == 1:
+                found[name] = paths[0]
+        return found
+
+    def _by_path(self, name: str, subset: str) -> str | None:
+        """The picture whose path is the name, ends in it, or ends it; None where that is none or several."""
+        if (exact := self._exact.get(name)) is not None:
+            return exact
+        whole = f"/{name}"
+        fitting = []
+        for path in self._of_base_name(name):
+            written = f"/{_folded(path)}" if _has_ending(name) else f"/{_stem(_folded(path))}"
+            if written.endswith(whole) or whole.endswith(written):
+                fitting.append(path)
+        if len(fitting) > 1 and subset:
+            fitting = [path for path in fitting if subset in path.split("/")[:-1]] or fitting
+        return fitting[0] if len(fitting) == 1 else None
+
+    def _of_base_name(self, name: str) -> Sequence[str]:
+        base = name.rpartition("/")[2]
+        if not _has_ending(base):
+            return self._by_stem.get(base, ())
+        return [path for path in self._by_stem.get(_stem(base), ()) if _folded(path).rpartition("/")[2] == base]
+
+    def _cleaned(self, name: str) -> str:
+        """A name as a path below the root, with / as separator; an absolute path of another place without its root."""
+        plain = _folded(name.strip())
+        if "\\" in plain and not os.path.lexists(self.root / plain):
+            plain = plain.replace("\\", "/")
+        plain = re.sub(r"^[A-Za-z]:/", "/", plain)
+        here = _folded(self.root.absolute().as_posix())
+        plain = os.path.normpath(plain.removeprefix(f"{here}/"))
+        if plain.split("/")[0] == "..":
+            raise DataError(
+                f"Names of pictures below {self.root} were expected in the annotations.",
+                f"{name[:200]!r} leads out of it.",
+                "Put the annotations into a folder above the pictures, or correct the name.",
+            )
+        return plain.lstrip("/")
+
+
+def _folded(path: str) -> str:
+    """A path in one Unicode form: macOS decomposes what other systems compose."""
+    return path if path.isascii() else unicodedata.normalize("NFC", path)
+
+
+def _has_ending(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in SUFFIXES
+
+
+def _stem(name: str) -> str:
+    """A name without the ending of an image file."""
+    suffix = PurePosixPath(name).suffix
+    return name[: -len(suffix)] if suffix.lower() in SUFFIXES else name
