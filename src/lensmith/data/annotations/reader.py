@@ -104,7 +104,7 @@ class Reader:
 
 
 class Source:
-    """A folder or a file with annotations; what its top level holds is listed once for all readers.
+    """A folder with annotations, or one file of them; what its top level holds is listed once for all readers.
 
     Attributes:
         path: the path that the user gave.
@@ -113,14 +113,19 @@ class Source:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._file = ""
         self.root = path if path.is_dir() else path.parent
-        self._heads: dict[str, Any] = {}
+        if self.root != path and path.suffix.lower() not in (".yaml", ".yml"):  # which describe their folder
+            if self.root.name.lower() == "annotations" and path.absolute().parent.parent.is_dir():
+                self.root = path.absolute().parent.parent
+            self._file = path.absolute().relative_to(self.root.absolute()).as_posix()
+        self._heads: dict[str, str] = {}
 
     @cached_property
     def _top(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of the files and of the folders at the top, without hidden ones, sorted."""
-        if not self.path.is_dir():
-            return (self.path.name,), ()
+        if self._file:
+            return (self._file,), ()
         files: list[str] = []
         folders: list[str] = []
         try:
@@ -173,7 +178,7 @@ class Source:
                     self._heads[file] = stream.read(HEAD_BYTES).decode("utf-8-sig", "replace")
             except OSError:
                 self._heads[file] = ""
-        return str(self._heads[file])
+        return self._heads[file]
 
     @cached_property
     def json_heads(self) -> dict[str, Any]:

@@ -18,11 +18,19 @@ from datumaro.components.dataset_base import DatasetItem
 from datumaro.components.media import Image
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(HERE.parents[2]))
 
-from drawn_pictures import BOXES, CLASSES, PICTURES, draw, number_of  # noqa: E402
+from fixtures.annotated_pictures import BOXES, CLASSES, PICTURES, draw, number_of  # noqa: E402
 
-LABELS = ("cvat", "imagenet", "imagenet_with_subset_dirs", "imagenet_txt", "datumaro", "voc_classification", "coco_labels")
+LABELS = (
+    "cvat",
+    "imagenet",
+    "imagenet_with_subset_dirs",
+    "imagenet_txt",
+    "datumaro",
+    "voc_classification",
+    "coco_labels",
+)
 """Formats of labels of whole pictures."""
 BOXED = ("cvat", "datumaro", "voc", "voc_detection", "coco", "coco_instances", "yolo", "yolo_ultralytics")
 """Formats of boxes."""
@@ -35,7 +43,9 @@ def export(what: str, items: list[DatasetItem], formats: tuple[str, ...]) -> Non
         shutil.rmtree(folder, ignore_errors=True)
         if name == "yolo_ultralytics":  # which must have the subset val
             items = [item.wrap(subset=item.subset.replace("test", "val")) for item in items]
-        Dataset.from_iterable(items, categories=list(CLASSES), media_type=Image).export(str(folder), name, save_media=True)
+        Dataset.from_iterable(items, categories=list(CLASSES), media_type=Image).export(
+            str(folder), name, save_media=True
+        )
         places = {}
         for file in sorted(folder.rglob("*")):
             if file.suffix.lower() in (".jpg", ".png"):
@@ -54,7 +64,9 @@ def main() -> None:
             stem = str(Path(picture.name).with_suffix(""))
             for subset in picture.subsets:
                 labels = [Label(CLASSES.index(label)) for label in picture.labels]
-                labelled.append(DatasetItem(stem, subset=subset, media=Image.from_file(path=str(file)), annotations=labels))
+                labelled.append(
+                    DatasetItem(stem, subset=subset, media=Image.from_file(path=str(file)), annotations=labels)
+                )
                 boxes = [
                     Bbox(x, y, width, height, label=CLASSES.index(label), id=place, group=place)
                     for place, (label, (x, y, width, height)) in enumerate(BOXES.get(number, ()), 1)
