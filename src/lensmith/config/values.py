@@ -62,6 +62,8 @@ def without_password(uri: str) -> str:
     return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1@", uri)
 
 
+ConsensusMethod = Literal["majority", "dawid-skene"]
+"""How several labels of one picture become one."""
 Layout = Literal["auto", "parts", "classes"]
 """How folders are read: as their names and content show, as parts, or as classes."""
 LAYOUT = (

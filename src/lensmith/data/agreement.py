@@ -21,6 +21,8 @@ Floats = npt.NDArray[np.float64]
 
 DRAWS = 1000
 """Resamples of an interval."""
+PAIR_DRAWS = 100_000
+"""Resamples of all pairs of annotators together, at least 200 for each: a hundred pairs have DRAWS."""
 ONE_CLASS = "all labels are of one class, so there is nothing that chance could get wrong"
 NOTHING_IN_COMMON = "no picture has labels of two annotators"
 
@@ -234,7 +236,9 @@ def overall_agreement(ratings: Ratings, seed: int = 0) -> ChanceCorrected:
     _, first, counts = np.unique(signatures, return_index=True, return_counts=True)  # of K patterns
     pictures = np.flatnonzero(ratings.compared)[first]
     sizes = ratings.labels_of_picture[pictures]
-    label = ratings.label[np.concatenate([np.arange(n) + at for n, at in zip(sizes, ratings.starts[pictures], strict=True)])]
+    label = ratings.label[
+        np.concatenate([np.arange(n) + at for n, at in zip(sizes, ratings.starts[pictures], strict=True)])
+    ]
     pattern = np.repeat(np.arange(len(pictures)), sizes)
     pair_picture, _, _, a, b = ratings.pairs
     agreeing = np.bincount(pair_picture, weights=a == b, minlength=len(ratings.pictures))[pictures]
@@ -280,11 +284,12 @@ def pair_agreements(ratings: Ratings, seed: int = 0) -> Iterator[PairAgreement]:
     found, starts = np.unique(pair, return_index=True)
     ends = np.append(starts, len(pair))[1:]
     generator = np.random.default_rng(seed)
+    draws_each = min(DRAWS, max(200, PAIR_DRAWS // max(1, len(found))))
     for number, start, end in track(list(zip(found.tolist(), starts.tolist(), ends.tolist(), strict=True)), "pairs"):
         counts = count[start:end]
         first, second = np.divmod(cell[start:end], classes)
         total = int(counts.sum())
-        draws = generator.multinomial(total, counts / total, size=DRAWS)
+        draws = generator.multinomial(total, counts / total, size=draws_each)
         kappa = _estimate(float(cohen_kappa(counts[None], first, second)[0]), cohen_kappa(draws, first, second))
         cells = sorted(
             (-int(n), ratings.classes[x], ratings.classes[y])
@@ -300,7 +305,7 @@ def pair_agreements(ratings: Ratings, seed: int = 0) -> Iterator[PairAgreement]:
 
 
 def confusion(ratings: Ratings) -> Ints:
-    """int64 (C, C): number of pairs of labels of one picture by two classes; symmetric, agreeing pairs on the diagonal."""
+    """int64 (C, C): number of pairs of labels of one picture by their two classes; symmetric."""
     classes = len(ratings.classes)
     _, _, _, a, b = ratings.pairs
     one_way = np.bincount(a * classes + b, minlength=classes * classes).reshape(classes, classes)
