@@ -69,7 +69,11 @@ def test_contested_labels_are_left_out_with_a_warning_that_counts_and_names_them
     assert read(tmp_path, "\n".join(lines)) == {"1.jpg": "cat", "2.jpg": "dog", "4.jpg": "cat"}
     images = scan(tmp_path / "table.csv")
     assert "contradict each other about their label or part: 1 (3.jpg)" in images.warnings[0]
-    assert [path for path, _ in images.set_aside] == ["3.jpg", "3.jpg", "4.jpg"]
+    assert images.set_aside == (
+        ("3.jpg", "named more than once, as cat and as dog (lines 4, 5)"),
+        ("4.jpg", "named before (line 7)"),
+    )
+    assert [each.path for each in images.contested] == ["3.jpg"]
 
 
 def test_lines_that_are_left_out_are_counted_by_their_reason(tmp_path: Path) -> None:
@@ -131,3 +135,33 @@ def test_files_of_systems_and_programs_are_left_out_as_from_folders_wherever_the
     assert "left out: 3 (3 a file of a system or program by its name, or in such a folder)" in warning
     again = f"path,label\nthumbs/a/1.jpg,a\n{tmp_path}/thumbs/a/../.b/2.jpg,b\n"
     assert read(tmp_path, again).keys() == set(names[:2])
+
+
+def test_a_column_of_annotators_makes_several_labels_one_by_majority(tmp_path: Path) -> None:
+    fill(tmp_path, "1.jpg", "2.jpg", "3.jpg")
+    lines = [
+        "image,label,Worker ID", "1.jpg,cat,anna", "1.jpg,cat,bert", "1.jpg,dog,chris",
+        "2.jpg,dog,anna", "2.jpg,dog,bert", "3.jpg,dog,anna", "3.jpg,cat,bert",
+    ]  # fmt: skip
+    assert read(tmp_path, "\n".join(lines)) == {"1.jpg": "cat", "2.jpg": "dog"}
+    images = scan(tmp_path / "table.csv")
+    (contested,) = images.contested
+    assert (contested.path, contested.votes) == ("3.jpg", (("cat", 1), ("dog", 1)))
+    assert images.set_aside == (("3.jpg", "contested: cat by 1, dog by 1 (lines 7, 8)"),)
+    assert "Labels of 3 annotators, 7 for 3 images; they differ on 2" in images.notes[1]
+    assert "worker_id as annotator" in images.notes[0]
+    assert "do not agree: 1 (3.jpg)" in images.warnings[0]
+
+
+def test_lines_that_put_an_image_into_two_parts_or_groups_are_contested(tmp_path: Path) -> None:
+    fill(tmp_path, "1.jpg", "2.jpg", "3.jpg", "4.jpg")
+    lines = [
+        "path,label,split,group", "1.jpg,cat,train,a", "1.jpg,cat,test,a", "2.jpg,dog,train,a", "2.jpg,dog,train,b",
+        "3.jpg,cat,train,a", "4.jpg,dog,train,a",
+    ]  # fmt: skip
+    assert read(tmp_path, "\n".join(lines)) == {"3.jpg": "cat", "4.jpg": "dog"}
+    found = {each.path: each.reason for each in scan(tmp_path / "table.csv").contested}
+    assert found == {
+        "1.jpg": "named more than once, in part test and in train",
+        "2.jpg": "named more than once, in group a and in b",
+    }

@@ -54,15 +54,15 @@ class Ratings:
         Raises:
             ValueError: an annotator has two labels for one picture.
         """
-        names = [tuple(sorted(set(column))) for column in zip(*triples, strict=True)] or [(), (), ()]
-        index = [{name: number for number, name in enumerate(column)} for column in names]
+        pictures, annotators, classes = (tuple(sorted({triple[which] for triple in triples})) for which in range(3))
+        index = [{name: number for number, name in enumerate(column)} for column in (pictures, annotators, classes)]
         numbers = np.array(
             sorted(tuple(of[name] for of, name in zip(index, triple, strict=True)) for triple in triples), np.int64
         ).reshape(-1, 3)
         if len(numbers) > 1 and (numbers[1:, :2] == numbers[:-1, :2]).all(axis=1).any():
             raise ValueError("an annotator has two labels for one picture")
         picture, annotator, label = numbers.T
-        return cls(*names, picture.copy(), annotator.copy(), label.copy())
+        return cls(pictures, annotators, classes, picture.copy(), annotator.copy(), label.copy())
 
     @cached_property
     def labels_of_picture(self) -> Ints:

@@ -168,8 +168,9 @@ def resolve(annotations: Sequence[Annotation], method: ConsensusMethod = "majori
         else:
             label = votes.ratings.classes[number]
             typed = next((each for each in given if canonical_label(each.label) == label), given[0])
-            found.append(typed._replace(part=_one(each.part for each in given), annotator="",
-                                        group=_one(each.group for each in given) or ""))  # fmt: skip
+            part = next((each.part for each in given if each.part), None)
+            group = next((each.group for each in given if each.group), "")
+            found.append(typed._replace(part=part, group=group, annotator=""))
     return Consensus(tuple(found), tuple(contested), tuple(_notes(votes, method)), tuple(_warnings(votes, contested)))
 
 
@@ -179,10 +180,6 @@ def vote_counts(ratings: Ratings) -> dict[str, tuple[tuple[str, int], ...]]:
     for picture, label, count in zip(*(column.tolist() for column in ratings.votes), strict=True):
         found[ratings.pictures[picture]].append((ratings.classes[label], count))
     return {path: tuple(each) for path, each in found.items()}
-
-
-def _one(values: Iterable[str | None]) -> str | None:
-    return next(filter(None, values), None)
 
 
 def _contradiction(given: Sequence[Annotation]) -> str | None:

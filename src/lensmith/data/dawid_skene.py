@@ -12,7 +12,7 @@ import numpy as np
 from lensmith.data.agreement import Floats, Ints, Ratings
 from lensmith.errors import SettingsError
 
-ITERATIONS = 100
+ITERATIONS = 300
 TOLERANCE = 1e-6
 """Largest change of a probability at which the iteration ends."""
 PSEUDO_COUNT = 0.01

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from lensmith.core.files import stat_stamp
+from lensmith.data.consensus import Contested
 from lensmith.data.part_names import Part
 from lensmith.imaging.crops import picture_of
 
@@ -48,6 +49,7 @@ class ImageSet:
         unlabelled: path of each image that an annotation source names without a label.
         excluded: paths of images that a list of corrections leaves out; see `data.corrections`.
         relabelled: path, label before and label after of each image that corrections give another label.
+        contested: images that are left out since their labels contradict each other, sorted by path.
     """
 
     root: Path
@@ -60,6 +62,7 @@ class ImageSet:
     unlabelled: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
     relabelled: tuple[tuple[str, str, str], ...] = ()
+    contested: tuple[Contested, ...] = ()
 
     @property
     def remarks(self) -> tuple[str, ...]:

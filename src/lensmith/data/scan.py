@@ -22,6 +22,7 @@ from lensmith.core.junk import describe_junk, junk_name
 from lensmith.core.labels import canonical_label, distinguished, is_missing_value, require_distinct
 from lensmith.core.text import listed
 from lensmith.data.annotation import Annotation
+from lensmith.data.consensus import resolve
 from lensmith.data.files import Unused, image_files, is_folder, printable, relative, root_of_table
 from lensmith.data.image_set import ImageSet, Sample
 from lensmith.data.layout import arrange
@@ -122,11 +123,14 @@ def _read_manifest(root: Path) -> ImageSet:
 def _read_csv(file: Path) -> ImageSet:
     root = root_of_table(file)
     table = read_table(file, root)
-    images = _build(root, file, table.rows, table.aside, "labels")
+    agreed = resolve(table.rows)
+    images = _build(root, file, agreed.annotations, [*table.aside, *table.unresolved(agreed.contested)], "labels")
     if table.folds:
         folded = (replace(sample, fold=table.folds.get(sample.path)) for sample in images.samples)
         images = replace(images, samples=tuple(folded))
-    return replace(images, notes=(*table.notes, *images.notes), warnings=(*table.warnings, *images.warnings))
+    notes = (*table.notes, *agreed.notes, *images.notes)
+    warnings = (*agreed.warnings, *table.warnings, *images.warnings)
+    return replace(images, notes=notes, warnings=warnings, contested=agreed.contested)
 
 
 def _build(

@@ -1,4 +1,4 @@
-"""A table of labelled images: a CSV of path,label[,split][,group] as annotation tools and spreadsheets write it.
+"""A table of labelled images: a CSV of path,label[,split][,group][,annotator], as tools and people write it.
 
 Commas, semicolons, tabs and bars separate columns; columns go by the names in common use. A line that cannot be used is
 set aside with its number.
@@ -9,8 +9,8 @@ import io
 import os
 import re
 import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from lensmith.core.junk import is_below_junk
 from lensmith.core.labels import canonical_label
 from lensmith.core.text import listed
 from lensmith.data.annotation import Annotation
+from lensmith.data.consensus import Contested
 from lensmith.data.files import SetAside, unusable_reason
 from lensmith.data.part_names import parts_of_names
 from lensmith.errors import DataError
@@ -33,14 +34,15 @@ COLUMNS = {
     "split": ("split", "part", "subset", "partition", "set"),
     "group": ("group", "group_id", "patient", "patient_id", "subject", "subject_id"),
     "fold": ("fold", "cv_fold", "kfold"),
+    "annotator": (
+        "annotator", "annotator_id", "annotated_by", "completed_by", "worker", "worker_id", "workerid", "rater",
+        "rater_id", "reviewer", "labeler", "labeller", "labeled_by", "user", "user_id",
+    ),
 }  # fmt: skip
 """Meaning of a column → the names it may have, in lower case; the first is the one that lensmith writes."""
 
 _FOLD = re.compile(r"\d{1,4}(\.0)?", re.ASCII)
 """A fold as tables have it: spreadsheets write whole numbers with a decimal where a cell is empty."""
-
-CONTESTED = "named more than once"
-"""First words of the reason for lines that give one image several labels or parts."""
 
 
 @dataclass
@@ -48,7 +50,8 @@ class Table:
     """Lines of a table.
 
     Attributes:
-        rows: annotation of each line that can be used.
+        rows: annotation of each line that can be used, in the order of the lines; several may be of one image.
+        numbers: number of each of these lines, from 1.
         aside: path and reason of each other line.
         notes: sentences about how the table was read.
         warnings: sentences about lines that are left out though they name images.
@@ -56,10 +59,28 @@ class Table:
     """
 
     rows: list[Annotation] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
     aside: SetAside = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     folds: dict[str, int] = field(default_factory=dict)
+
+    def unresolved(self, contested: Iterable[Contested]) -> SetAside:
+        """Path and reason of what a consensus leaves out: contested images, and lines that say the same again.
+
+        Args:
+            contested: images without a consensus of these rows.
+        """
+        reasons = {each.path: each.reason for each in contested}
+        lines: dict[str, list[int]] = {path: [] for path in reasons}
+        seen, again = set(), []
+        for row, number in zip(self.rows, self.numbers, strict=True):
+            if row.path in lines:
+                lines[row.path].append(number)
+            elif (row.path, row.annotator) in seen:
+                again.append((row.path, f"named before (line {number})"))
+            seen.add((row.path, row.annotator))
+        return again + [(path, f"{reasons[path]} (lines {listed(numbers)})") for path, numbers in lines.items()]
 
 
 @dataclass(frozen=True)
@@ -69,36 +90,33 @@ class _Line:
     label: str
     split: str
     group: str
+    annotator: str
     has_surplus: bool
     fold: str = ""
 
 
-def read_table(file: Path, root: Path) -> Table:
-    """Read a table, and look whether its files are there, relative to `root`.
+def read_table(file: Path, root: Path, *, need_files: bool = True) -> Table:
+    """Read a table line by line.
+
+    Args:
+        file: the CSV.
+        root: folder that its paths are relative to.
+        need_files: whether lines are set aside that name no image file which is there.
 
     Raises:
         DataError: the file is no text, or its first line does not name the columns.
     """
     table = Table()
     lines = list(_read_lines(file, root, table))
-    versions = defaultdict(set)
-    for line in lines:
-        versions[line.path].add((canonical_label(line.label), line.split.lower()))
     parts = parts_of_names({line.split for line in lines if line.split})
     split_used = any(line.split for line in lines)
     folds_used = any(line.fold for line in lines)
     depth = _shared_depth([line.path for line in lines if line.path])
-    seen = set()
     for line in lines:
         if not line.path or not canonical_label(line.label):
             reason: str | None = "path or label is empty"
         elif line.has_surplus:
             reason = "it has more cells than there are columns, as where a label with a comma is not quoted"
-        elif len(versions[line.path]) > 1:
-            named = sorted(" ".join(filter(None, version)) for version in versions[line.path])
-            reason = f"{CONTESTED}, as {' and as '.join(named)}"
-        elif line.path in seen:
-            reason = "named before"
         elif line.split and line.split not in parts:
             reason = f"its split {line.split!r} is none of train, val, test"
         elif split_used and not line.split:
@@ -112,13 +130,14 @@ def read_table(file: Path, root: Path) -> Table:
         elif control := next((each for each in line.label.strip() if each < " "), None):
             reason = f"its label holds a control character (U+{ord(control):04X}), as after a quote that is not closed"
         else:
-            reason = unusable_reason(root / line.path, any_suffix=True)
+            reason = unusable_reason(root / line.path, any_suffix=True) if need_files else None
         if reason:
             table.aside.append((line.path or file.name, f"{reason} (line {line.number})"))
         else:
-            seen.add(line.path)
-            table.rows.append(Annotation(line.path, line.label, parts.get(line.split), line.group))
-            if line.fold and parts.get(line.split) != "test":
+            part = parts.get(line.split)
+            table.rows.append(Annotation(line.path, line.label, part, line.group, line.annotator))
+            table.numbers.append(line.number)
+            if line.fold and part != "test":
                 table.folds[line.path] = int(float(line.fold))
     table.warnings += _warnings(table)
     return table
@@ -133,21 +152,11 @@ def _shared_depth(paths: Sequence[str]) -> int:
 
 
 def _warnings(table: Table) -> Iterator[str]:
-    """A sentence for each reason for which lines are left out."""
+    """A sentence on the lines that are left out, if there are any."""
     reasons = Counter(reason.rpartition(" (line")[0] for _, reason in table.aside)
-    contested = sorted({path for path, reason in table.aside if reason.startswith(CONTESTED)})
-    if contested:
-        yield (
-            "Images that are left out, since lines contradict each other about their label or part: "
-            f"{len(contested):,} ({listed(contested, 3)})."
-        )
-    others = [
-        (count, reason) for reason, count in reasons.items() if not reason.startswith((CONTESTED, "named before"))
-    ]
-    if others:
-        total = sum(count for count, _ in others)
-        commonest = [f"{count:,} {reason}" for count, reason in sorted(others, reverse=True)]
-        yield f"Lines of the table that are left out: {total:,} ({listed(commonest, 3, '; ')})."
+    if reasons:
+        commonest = [f"{count:,} {reason}" for reason, count in reasons.most_common()]
+        yield f"Lines of the table that are left out: {len(table.aside):,} ({listed(commonest, 3, '; ')})."
 
 
 def _read_lines(file: Path, root: Path, table: Table) -> Iterator[_Line]:
@@ -164,9 +173,10 @@ def _read_lines(file: Path, root: Path, table: Table) -> Iterator[_Line]:
                 del columns["group"]
         table.notes += _columns_note(names, columns, delimiter)
         for number, row in rows:
-            path, label, split, group, fold = (_cell(row, columns.get(column)) for column in COLUMNS)
+            path, label, split, group, fold, who = (_cell(row, columns.get(column)) for column in COLUMNS)
             surplus = any(cell.strip() for cell in row[len(names) :])
-            yield _Line(number, _path(root, path), label, split.strip(), group.strip(), surplus, fold.strip())
+            file_path, who = _path(root, path), who.strip()
+            yield _Line(number, file_path, label, split.strip(), group.strip(), who, surplus, fold.strip())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = "it is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
         raise DataError(

@@ -9,7 +9,7 @@ import os
 import statistics
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -24,7 +24,6 @@ from lensmith.data.corrections import from_files
 from lensmith.data.groups import group_leaks, series_hint, with_groups
 from lensmith.data.image_set import ImageSet, Sample
 from lensmith.data.scan import scan
-from lensmith.data.table import CONTESTED
 from lensmith.data.value_ranges import darker_files, describe_mixed, mixed_files, ranges_of
 from lensmith.errors import ImageError
 from lensmith.imaging.decoding import decode, may_need_value_range, read, stored_mode, value_statistics
@@ -145,8 +144,9 @@ def check(
     usable = [file for file in files if file.error is None]
     levels = {file.sample: file.levels for file in usable if file.levels is not None}
     value_ranges = ranges_of(levels)
+    contested = {each.path for each in images.contested}
     findings = [
-        *(FileFinding(name, _kind_of_unused(reason), reason) for name, reason in images.set_aside),
+        *(FileFinding(name, _kind_of_unused(name, reason, contested), reason) for name, reason in images.set_aside),
         *(FileFinding(file.sample.path, "unreadable", file.error) for file in files if file.error is not None),
         *_find_copies(images, usable),
         *(FileFinding(name, "leak", reason) for name, reason in group_leaks(images)),
@@ -232,9 +232,9 @@ def _find_copies(images: ImageSet, files: Iterable[_InspectedFile]) -> Iterator[
         others.append(file)
 
 
-def _kind_of_unused(reason: str) -> Kind:
-    """Kind of the finding for a file that is set aside."""
-    if reason.startswith(CONTESTED):
+def _kind_of_unused(path: str, reason: str, contested: Collection[str]) -> Kind:
+    """Kind of the finding for a file that is set aside, where the paths of contested images are known."""
+    if path in contested:
         return "label conflict"
     return "empty" if reason.startswith("empty") else "set aside"
 
