@@ -82,3 +82,20 @@ def test_bad_input_is_one_paragraph_and_exit_code_2(
     assert said.format(colours=colours) in err.replace("/colours/../", "/")
     assert err.count("\n") == 1
     assert not (colours / "splits.csv").exists()
+
+
+def test_split_and_check_name_contested_images_in_text_and_json(colours: Path, run: Run) -> None:
+    table = colours / "votes.csv"
+    files = sorted(file.relative_to(colours).as_posix() for file in colours.glob("*/*.*"))
+    lines = [f"{file},{file.split('/')[0]},{who}" for file in files for who in ("anna", "bert")]
+    lines[0] = f"{files[0]},red,anna"
+    assert files[0].startswith("blue")
+    table.write_text("path,label,annotator\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    contested = [{"path": files[0], "votes": {"blue": 1, "red": 1}, "reason": "contested: blue by 1, red by 1"}]
+    for verb in ("check", "split"):
+        code, out, _ = run("data", verb, table, "--json")
+        assert code == 0
+        assert json.loads(out)["contested"] == contested
+        said = run("data", verb, table)[1]
+        assert f"Images that are left out, since their annotators do not agree: 1 ({files[0]})" in said
+        assert "Labels of 2 annotators, 48 for 24 images; they differ on 1" in said

@@ -42,7 +42,7 @@ def test_the_majority_wins_and_ties_are_contested_with_their_votes() -> None:
         ("3", "dog", ""),
     ]
     (contested,) = found.contested
-    assert (contested.path, contested.votes) == ("2", (("cat", 1), ("dog", 1)))
+    assert (contested.path, contested.votes) == ("2", {"cat": 1, "dog": 1})
     assert contested.reason == "contested: cat by 1, dog by 1"
 
 
@@ -68,7 +68,7 @@ def test_two_labels_of_one_annotator_for_a_picture_count_as_none_and_that_is_sai
     )
     assert [(each.path, each.label) for each in found.annotations] == [("1", "dog")]
     assert [(each.path, each.votes, each.reason) for each in found.contested] == [
-        ("2", (), "named more than once, as cat and as dog")
+        ("2", {}, "named more than once, as cat and as dog")
     ]
     assert any("several labels, none of which counts: 2 (1, 2)" in warning for warning in found.warnings)
 

@@ -146,7 +146,7 @@ def test_a_column_of_annotators_makes_several_labels_one_by_majority(tmp_path: P
     assert read(tmp_path, "\n".join(lines)) == {"1.jpg": "cat", "2.jpg": "dog"}
     images = scan(tmp_path / "table.csv")
     (contested,) = images.contested
-    assert (contested.path, contested.votes) == ("3.jpg", (("cat", 1), ("dog", 1)))
+    assert (contested.path, contested.votes) == ("3.jpg", {"cat": 1, "dog": 1})
     assert images.set_aside == (("3.jpg", "contested: cat by 1, dog by 1 (lines 7, 8)"),)
     assert "Labels of 3 annotators, 7 for 3 images; they differ on 2" in images.notes[1]
     assert "worker_id as annotator" in images.notes[0]

@@ -9,6 +9,7 @@ unnamed annotator.
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,8 +38,13 @@ class Contested(Result):
     """
 
     path: str
-    votes: tuple[tuple[str, int], ...]
+    votes: Mapping[str, int]
     reason: str
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "Contested":
+        """The picture of `as_dict`."""
+        return cls(plain["path"], plain["votes"], plain["reason"])
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,12 @@ class Consensus:
     contested: tuple[Contested, ...]
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+
+
+def contested_text(contested: Sequence[Contested]) -> str:
+    """A clause with the number and the first names of contested images, for a summary; empty without any."""
+    named = listed((each.path for each in contested), 3)
+    return f"; contested and left out: {len(contested):,} ({named})" if contested else ""
 
 
 def votes_of(annotations: Iterable[Annotation]) -> Votes:
@@ -162,9 +174,9 @@ def resolve(annotations: Sequence[Annotation], method: ConsensusMethod = "majori
     for path, given in sorted(of_path.items()):
         number = winners.get(path, -1)
         if reason := _contradiction(given):
-            contested.append(Contested(path, counts.get(path, ()), reason))
+            contested.append(Contested(path, counts.get(path, {}), reason))
         elif number < 0:
-            contested.append(Contested(path, counts.get(path, ()), _reason(path, votes, counts)))
+            contested.append(Contested(path, counts.get(path, {}), _reason(path, votes, counts)))
         else:
             label = votes.ratings.classes[number]
             typed = next((each for each in given if canonical_label(each.label) == label), given[0])
@@ -174,12 +186,12 @@ def resolve(annotations: Sequence[Annotation], method: ConsensusMethod = "majori
     return Consensus(tuple(found), tuple(contested), tuple(_notes(votes, method)), tuple(_warnings(votes, contested)))
 
 
-def vote_counts(ratings: Ratings) -> dict[str, tuple[tuple[str, int], ...]]:
+def vote_counts(ratings: Ratings) -> dict[str, dict[str, int]]:
     """Path → class and number of votes, most votes first."""
-    found: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    found: dict[str, dict[str, int]] = defaultdict(dict)
     for picture, label, count in zip(*(column.tolist() for column in ratings.votes), strict=True):
-        found[ratings.pictures[picture]].append((ratings.classes[label], count))
-    return {path: tuple(each) for path, each in found.items()}
+        found[ratings.pictures[picture]][ratings.classes[label]] = count
+    return found
 
 
 def _contradiction(given: Sequence[Annotation]) -> str | None:
@@ -190,12 +202,12 @@ def _contradiction(given: Sequence[Annotation]) -> str | None:
     return None
 
 
-def _reason(path: str, votes: Votes, counts: Mapping[str, tuple[tuple[str, int], ...]]) -> str:
+def _reason(path: str, votes: Votes, counts: Mapping[str, Mapping[str, int]]) -> str:
     """Why a picture has no consensus."""
     if path not in counts:
         named = sorted({label for labels in votes.undecided[path].values() for label in labels})
         return f"named more than once, as {' and as '.join(named)}"
-    return "contested: " + ", ".join(f"{label} by {count:,}" for label, count in counts[path])
+    return "contested: " + ", ".join(f"{label} by {count:,}" for label, count in counts[path].items())
 
 
 def _notes(votes: Votes, method: ConsensusMethod) -> Iterator[str]:

@@ -19,6 +19,7 @@ from lensmith.config.values import Layout
 from lensmith.core.files import atomic_write
 from lensmith.core.result import Result
 from lensmith.core.text import listed
+from lensmith.data.consensus import Contested
 from lensmith.data.copies import contradictions, first_of_equals, without_leaks
 from lensmith.data.corrections import Correct, from_files, unchanged
 from lensmith.data.division import Ratio, divide, rank, units_of
@@ -55,6 +56,7 @@ class SplitResult(Result):
         excluded: paths of images that --exclude leaves out.
         relabelled: path, label before and label after of each image to which --relabel gives another label.
         folds: class → number of images in each cross-validation fold; empty without folds.
+        contested: images that are left out since their labels contradict each other.
     """
 
     folder: Path
@@ -69,6 +71,7 @@ class SplitResult(Result):
     excluded: tuple[str, ...] = ()
     relabelled: tuple[tuple[str, str, str], ...] = ()
     folds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    contested: tuple[Contested, ...] = ()
 
 
 def split(settings: SplitSettings) -> SplitResult:
@@ -115,6 +118,7 @@ def split(settings: SplitSettings) -> SplitResult:
         images.excluded,
         images.relabelled,
         fold_counts(images, settings.cv) if settings.cv else {},
+        images.contested,
     )
 
 

@@ -20,6 +20,7 @@ from lensmith.core.progress import track
 from lensmith.core.result import Result
 from lensmith.core.text import listed
 from lensmith.core.threads import map_in_order
+from lensmith.data.consensus import Contested
 from lensmith.data.corrections import from_files
 from lensmith.data.groups import group_leaks, series_hint, with_groups
 from lensmith.data.image_set import ImageSet, Sample
@@ -91,6 +92,7 @@ class DataCheckResult(Result):
         warnings: sentences about problems of the set as a whole.
         notes: sentences about how the set was read.
         junk: number of files of systems and programs that are left out, by name.
+        contested: images that are left out since their labels contradict each other; each is a finding, too.
         excluded: paths of images that --exclude leaves out.
         relabelled: path, label before and label after of each image to which --relabel gives another label.
     """
@@ -110,6 +112,7 @@ class DataCheckResult(Result):
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     junk: Mapping[str, int]
+    contested: tuple[Contested, ...]
     excluded: tuple[str, ...] = ()
     relabelled: tuple[tuple[str, str, str], ...] = ()
 
@@ -168,6 +171,7 @@ def check(
         warnings=tuple(_warnings(images, counts, findings, levels)),
         notes=(*images.notes, *series_hint(images)),
         junk=dict(images.junk),
+        contested=images.contested,
         excluded=images.excluded,
         relabelled=images.relabelled,
     )

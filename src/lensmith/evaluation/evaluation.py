@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from lensmith.bundle.format import Abstention
 from lensmith.core.result import plain
+from lensmith.data.consensus import Contested
 from lensmith.evaluation.confidence import Answered, answered_at
 from lensmith.evaluation.held_out import HeldOut
 from lensmith.evaluation.metrics import Metrics
@@ -45,6 +46,7 @@ class Evaluation:
         report: path of the HTML report, once it is written.
         held_out: counts of the images of the part that the model knows; None where the part is the training's own.
         value_ranges: the bundle's black and white by kind of values; None: each picture is taken for itself.
+        contested: images of the set that are left out since their labels contradict each other.
     """
 
     bundle: str
@@ -69,6 +71,7 @@ class Evaluation:
     report: Path | None = None
     held_out: HeldOut | None = None
     value_ranges: Mapping[str, ValueRange] | None = None
+    contested: tuple[Contested, ...] = ()
 
     @property
     def headline(self) -> str:
@@ -114,6 +117,7 @@ class Evaluation:
             "absent": list(self.absent),
             "mistakes": [self._answer(row) for row in self.mistakes()],
             "unreadable": [{"path": path, "error": reason} for path, reason in self.unreadable],
+            "contested": plain(self.contested),
             "images_per_second": round(self.images_per_second, 1),
             "latency_ms": round(self.latency_ms, 3),
             "seconds": round(self.seconds, 3),

@@ -125,6 +125,7 @@ def evaluate_samples(classifier: Classifier, images: ImageSet, samples: Sequence
         notes=_notes(images),
         abstention=manifest.abstention,
         value_ranges=manifest.preprocessing.value_ranges,
+        contested=images.contested,
     )
 
 
@@ -201,8 +202,8 @@ def _latency_ms(classifier: Classifier, files: Sequence[Path]) -> float:
 
 def _notes(images: ImageSet) -> tuple[str, ...]:
     notes = list(images.remarks)
-    if images.set_aside:
-        notes.append(f"Files that are no images: {len(images.set_aside)}; `lensmith data check` names them.")
+    if others := len({path for path, _ in images.set_aside} - {each.path for each in images.contested}):
+        notes.append(f"Files that are no images: {others}; `lensmith data check` names them.")
     return tuple(notes)
 
 

@@ -213,7 +213,7 @@ def _build(
             "parts": {
                 name: sum(sample.path not in left_out for sample in run.images.part(name)) for name in run.images.parts
             },
-            "notes": list(run.images.notes),
+            "notes": list(run.images.remarks),
         },
         image_hashes=hashes.entry,
         recipe={**run.settings.model_dump(mode="json"), "initial_weights": run.provenance, "best_epoch": epoch},

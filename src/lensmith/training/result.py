@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from lensmith.core.result import plain
 from lensmith.errors import RunError
 from lensmith.training.run_dir.run import Run
 
@@ -73,5 +74,11 @@ class RunResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; the run is its path, and `left_out` the number of files without a part in it."""
-        left_out = len(self.run.left_out())
-        return {**vars(self), "run": str(self.run.path), "left_out": left_out, "notes": self.run.images.notes}
+        images, left_out = self.run.images, len(self.run.left_out())
+        return {
+            **vars(self),
+            "run": str(self.run.path),
+            "left_out": left_out,
+            "contested": plain(images.contested),
+            "notes": images.remarks,
+        }

@@ -32,7 +32,9 @@ from pydantic import ValidationError
 from lensmith.config import TrainSettings
 from lensmith.core.files import atomic_write
 from lensmith.core.output_names import require_folder_name
+from lensmith.core.result import plain
 from lensmith.core.version import installed_versions
+from lensmith.data.consensus import Contested
 from lensmith.data.image_set import ImageSet, Sample
 from lensmith.errors import OutputError, RunError
 from lensmith.imaging.preprocessing import Preprocessing
@@ -166,6 +168,7 @@ class Run:
                     "fingerprint": self.fingerprint,
                     "parts": {part: len(self.images.part(part)) for part in self.images.parts},
                     "notes": self.images.remarks,
+                    "contested": plain(self.images.contested),
                     "excluded": self.images.excluded,
                     "relabelled": self.images.relabelled,
                 },
@@ -216,6 +219,7 @@ class Run:
                     notes=tuple(data["notes"]),
                     excluded=tuple(data.get("excluded", ())),  # runs from before corrections have none
                     relabelled=tuple((path, before, after) for path, before, after in data.get("relabelled", ())),
+                    contested=tuple(map(Contested.of, data.get("contested", ()))),
                 ),
                 preprocessing=Preprocessing(**{**stored, "mean": tuple(stored["mean"]), "std": tuple(stored["std"])}),
                 provenance=description["weights"],

@@ -11,7 +11,9 @@ from typing import Any
 from lensmith.bundle.format import MANIFEST, Bundle
 from lensmith.config import EvaluateSettings, RolloutSettings, SplitSettings
 from lensmith.core.files import atomic_write, sha256
+from lensmith.core.result import plain
 from lensmith.core.text import listed
+from lensmith.data.consensus import contested_text
 from lensmith.data.corrections import from_files
 from lensmith.data.scan import scan
 from lensmith.errors import DataError, GateError, LensmithError
@@ -63,8 +65,14 @@ def check(plan: PipelinePlan) -> Values:
             f"Found: {'; '.join(problems)}.",
             f"See each file with `lensmith data check {plan.file.data}`, or change the limits under check.",
         )
-    said = f"{found.usable:,} usable images of {len(found.counts)} classes"
-    return {"said": said, "images": found.usable, "findings": dict(kinds), "warnings": list(found.warnings)}
+    said = f"{found.usable:,} usable images of {len(found.counts)} classes{contested_text(found.contested)}"
+    return {
+        "said": said,
+        "images": found.usable,
+        "findings": dict(kinds),
+        "warnings": list(found.warnings),
+        "contested": plain(found.contested),
+    }
 
 
 def split(plan: PipelinePlan) -> Values:
@@ -90,7 +98,8 @@ def split(plan: PipelinePlan) -> Values:
     if (plan.file.gate or plan.file.evaluate) and not made.counts.get("test"):
         notes.append(NO_TEST_PART)
         said += "; gate and evaluate use val, on which the model is chosen"
-    return {"said": said, "counts": made.counts, "notes": notes}
+    said += contested_text(made.contested)
+    return {"said": said, "counts": made.counts, "notes": notes, "contested": plain(made.contested)}
 
 
 def train(plan: PipelinePlan) -> Values:
