@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from lensmith.config import Settings
+from lensmith.errors import BundleError
 
 StrPath = str | PathLike[str]
 
@@ -74,6 +75,24 @@ def locate(bundle: StrPath) -> Path:
     from lensmith.registry.pull import locate
 
     return locate(bundle)
+
+
+def bundle_of(source: StrPath) -> Path:
+    """The bundle of a run folder, or what `locate` finds.
+
+    Raises:
+        BundleError: a run folder that has no bundle yet.
+        RegistryError: as in `locate`.
+        RegistryUnreachableError: as in `locate`.
+    """
+    folder = Path(source)
+    if not (folder / "run.json").is_file():
+        return locate(source)
+    if not (folder / "bundle").is_dir():
+        raise BundleError(
+            f"A run with a bundle was expected at {folder}.", "It has none.", f"Make it: lensmith export {folder}"
+        )
+    return folder / "bundle"
 
 
 def located(settings: S, name: str) -> S:

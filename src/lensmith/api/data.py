@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lensmith import config
-from lensmith.api.arguments import StrPath, default, documented, given
+from lensmith.api.arguments import StrPath, bundle_of, default, documented, given
 
 if TYPE_CHECKING:
+    from lensmith.curation.next_labels import NextLabels
     from lensmith.data.fetch import FetchResult
     from lensmith.data.split import SplitResult
     from lensmith.data.verify import DataCheckResult
@@ -52,3 +54,17 @@ def split(
     from lensmith.data.split import split as run
 
     return run(settings)
+
+
+def next_labels(pictures: StrPath, run: StrPath, *, count: int = 100, out: StrPath = "next.csv") -> NextLabels:
+    """Choose the unlabelled pictures whose labels would teach a model most, and write them as a work list.
+
+    Args:
+        pictures: Folder of pictures, or a CSV or text file that names them.
+        run: Run folder or bundle of the model, or NAME@ALIAS.
+        count: Number of pictures to choose.
+        out: Work list to write, which `lensmith review` opens.
+    """
+    from lensmith.curation.next_labels import next_labels as choose
+
+    return choose(Path(pictures), bundle_of(run), count, Path(out))

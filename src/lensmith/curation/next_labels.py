@@ -182,7 +182,7 @@ def diverse(features: Floats, weights: Floats, count: int) -> npt.NDArray[np.int
 
 def _unknown(found: UnlabelledPictures, bundle: Bundle) -> tuple[list[str], int, int]:
     """Paths of the pictures that the model does not know, once each; numbers of known ones and of copies."""
-    hashes, seen = bundle.image_hashes, set()
+    hashes, seen = bundle.image_hashes(), set()
     paths, known, copies = [], 0, 0
     each = hash_files([found.root / path for path in found.paths])
     for path, content in zip(found.paths, track(each, "Looking for copies", len(found.paths)), strict=True):

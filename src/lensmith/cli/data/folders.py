@@ -1,12 +1,10 @@
-"""`lensmith data`: fetch, check and split image folders."""
+"""`lensmith data fetch`, `check` and `split`: image folders as they are on disk."""
 
 from typing import Any
 
 from lensmith import api
-from lensmith.cli import VERBS
-from lensmith.cli.options import Output, function_for, group
+from lensmith.cli.options import Output
 from lensmith.cli.output import print_line, print_table
-from lensmith.config import CheckSettings, FetchSettings, SplitSettings
 from lensmith.imaging.value_range import describe
 
 SHOWN = 20
@@ -93,11 +91,3 @@ def split(given: dict[str, Any]) -> Output:
         print_line(("Warning: ", "yellow"), warning)
     if done.set_aside:
         print_line(f"Files that are left out: {len(done.set_aside):,}; `lensmith data check {done.folder}` names each.")
-
-
-command = group(
-    VERBS["data"],
-    fetch=function_for(FetchSettings, fetch),
-    check=function_for(CheckSettings, check),
-    split=function_for(SplitSettings, split),
-)
