@@ -10,7 +10,6 @@ from PIL import Image
 
 from lensmith.data.annotations.detect import detect
 from lensmith.data.annotations.reader import Area, Entry, Reading, Source
-from lensmith.errors import DataError
 
 pytest.importorskip("ijson")
 
@@ -154,11 +153,12 @@ def test_annotators_as_objects(folder: Path) -> None:
     assert entries_of(folder)[0][0].annotator == "ann@example.org"
 
 
-def test_two_controls_for_the_whole_picture_are_refused(folder: Path) -> None:
+def test_of_two_controls_for_the_whole_picture_the_user_decides(folder: Path) -> None:
     both = task("b1.jpg", "cat", control="animal")
     both["annotations"][0]["result"] += task("b1.jpg", "sharp", control="quality")["annotations"][0]["result"]
-    write(folder, [both])
-    with pytest.raises(DataError) as caught:
-        entries_of(folder)
-    assert "animal" in caught.value.arrived
-    assert "quality" in caught.value.arrived
+    write(folder, [both, task("u1.jpg", "dog", control="animal")])
+    entries, _ = entries_of(folder)
+    assert {entry.label for entry in entries} == {"picture"}
+    assert [entry.attributes for entry in entries] == [
+        (("animal", "cat"),), (("quality", "sharp"),), (("animal", "dog"),),
+    ]  # fmt: skip

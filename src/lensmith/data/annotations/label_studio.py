@@ -13,7 +13,6 @@ from lensmith.core.text import listed
 from lensmith.data.annotations.json_stream import json_items
 from lensmith.data.annotations.picture_references import PictureReferences, picture_column
 from lensmith.data.annotations.reader import Area, Entry, Look, Reader, Reading, Source
-from lensmith.errors import DataError
 
 _ANNOTATION_KEYS = {"result", "completed_by", "was_cancelled"}
 SHAPES = ("rectanglelabels", "labels", "ellipselabels", "polygonlabels")
@@ -59,17 +58,44 @@ def _is_annotation(value: object) -> bool:
 def read(source: Source, files: Sequence[str], reading: Reading) -> Iterator[Entry]:
     """Entries of all files: one for each label of each annotation, and one for each task without any."""
     tasks = _Tasks()
-    entries = [entry for file in files for entry in tasks.entries(_tasks_of(source, file), file)]
+    entries = [entry for file in files for entry in tasks.entries(_tasks_of(source, file))]
     pictures = PictureReferences(source.root, (entry.picture for entry in entries))
     tasks.describe(reading)
     describe_ambiguous(pictures, reading)
-    for entry in entries:
+    for entry in one_control(entries, reading):
         yield entry._replace(picture=pictures.path(entry.picture))
 
 
 def _tasks_of(source: Source, file: str) -> Iterable[Any]:
     is_list = isinstance(source.json_heads.get(file), list)
     return json_items(source.root / file, "item" if is_list else "")
+
+
+def one_control(entries: Iterable[Entry], reading: Reading) -> Iterator[Entry]:
+    """The entries with the choices of one control as labels.
+
+    Where several controls label whole pictures, their choices become attributes of one label, so that the user decides
+    which is the class; where there are boxes besides, those are the classes.
+
+    Args:
+        entries: entries whose one attribute, if any, is control and choice of a label of the whole picture.
+        reading: receives a note on choices that are left out.
+    """
+    entries = list(entries)
+    controls = {name for entry in entries for name, _ in entry.attributes}
+    if len(controls) > 1 and any(entry.area for entry in entries):
+        reading.notes.append(
+            f"Choices for whole pictures by several controls ({listed(sorted(controls))}) are left out, since boxes "
+            "have labels."
+        )
+        for entry in entries:
+            yield entry._replace(label=None, attributes=()) if entry.attributes else entry
+        return
+    for entry in entries:
+        if len(controls) > 1:
+            yield entry._replace(label=None if entry.label is None else "picture")
+        else:
+            yield entry._replace(attributes=())
 
 
 def describe_ambiguous(pictures: PictureReferences, reading: Reading) -> None:
@@ -88,9 +114,8 @@ class _Tasks:
     def __init__(self) -> None:
         self._skipped = self._foreign = self._predicted = 0
         self._left_out: Counter[str] = Counter()
-        self._controls: Counter[str] = Counter()
 
-    def entries(self, tasks: Iterable[Any], file: str) -> Iterator[Entry]:
+    def entries(self, tasks: Iterable[Any]) -> Iterator[Entry]:
         for task in tasks:
             data = task.get("data") if isinstance(task, Mapping) else None
             column = picture_column(data) if isinstance(data, Mapping) else None
@@ -109,8 +134,8 @@ class _Tasks:
                 annotator = annotator_name(annotation.get("completed_by"))
                 for label in self._labels(_list(annotation.get("result"))):
                     labelled = True
-                    yield about._replace(label=label.name, area=label.area, annotator=annotator)
-            self._require_one_control(file)
+                    attributes = () if label.area else ((label.control, label.name),)
+                    yield about._replace(label=label.name, area=label.area, annotator=annotator, attributes=attributes)
             if not labelled:
                 self._predicted += bool(task.get("predictions"))
                 yield about
@@ -132,7 +157,6 @@ class _Tasks:
                 for key in keys for each in members for name in names_in(each["value"].get(key))
             ]  # fmt: skip
             if shape is None:
-                self._controls.update({label.control for label in named})
                 self._left_out.update(_kind(each) for each in members if not names_in(each["value"].get("choices")))
             elif named:
                 named = [label for label in named if label.control == named[0].control]
@@ -147,15 +171,6 @@ class _Tasks:
         if area is None:
             self._left_out[_kind(result)] += 1
         return area
-
-    def _require_one_control(self, file: str) -> None:
-        if len(self._controls) > 1:
-            named = listed(f"{name!r}" for name in sorted(self._controls))
-            raise DataError(
-                f"One choice for the class of a picture was expected in {file}.",
-                f"Several controls of the project label whole pictures: {named}.",
-                "Leave the results of the others out of the export, as by a project with that one control.",
-            )
 
     def describe(self, reading: Reading) -> None:
         """Add sentences on what was left out."""

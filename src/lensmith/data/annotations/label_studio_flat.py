@@ -8,7 +8,7 @@ from typing import Any
 
 from lensmith.core.text import listed
 from lensmith.data.annotations.json_stream import json_items
-from lensmith.data.annotations.label_studio import SHAPES, area_of, describe_ambiguous, is_shape, names_in
+from lensmith.data.annotations.label_studio import SHAPES, area_of, describe_ambiguous, is_shape, names_in, one_control
 from lensmith.data.annotations.picture_references import PictureReferences, picture_column
 from lensmith.data.annotations.reader import Area, Entry, Look, Reader, Reading, Source
 from lensmith.errors import DataError
@@ -62,9 +62,12 @@ def _read(source: Source, files: Sequence[str], reading: Reading, rows_of: Any, 
             subset = row.get("split") if "split" not in controls else ""
             annotator = row.get("annotator")
             about = Entry(reference, None, subset=subset if isinstance(subset, str) else "")
-            labels = [label for control in controls for label in _labels(row.get(control))]
+            labels = [(*label, control) for control in controls for label in _labels(row.get(control))]
             name = "" if annotator in (None, [], {}) else str(annotator).strip()
-            entries += [about._replace(label=label, area=area, annotator=name) for label, area in labels]
+            entries += [
+                about._replace(label=label, area=area, annotator=name, attributes=() if area else ((control, label),))
+                for label, area, control in labels
+            ]
             if not labels:
                 unlabelled[reference] = about
     for entry in entries:
@@ -74,7 +77,7 @@ def _read(source: Source, files: Sequence[str], reading: Reading, rows_of: Any, 
     describe_ambiguous(pictures, reading)
     if foreign:
         reading.warnings.append(f"Rows without the address of a picture, which are left out: {foreign:,}.")
-    for entry in entries:
+    for entry in one_control(entries, reading):
         yield entry._replace(picture=pictures.path(entry.picture))
 
 
@@ -107,12 +110,6 @@ def _find_columns(file: Path, rows: Iterable[_Row], is_ordered: bool) -> tuple[s
     lists = [key for key, found in kinds.items() if "choices" in found and key not in boxes]
     texts = [key for key, found in kinds.items() if found == {"text"} and (key != "split" or len(kinds) == 1)]
     whole = lists or texts
-    if len(whole) > 1:
-        raise DataError(
-            f"One column with the class of each picture was expected in {file}.",
-            f"Several can be the one: {listed(map(repr, whole))}.",
-            "Export the project as JSON, and with one control for the class.",
-        )
     return picture, [*boxes, *whole]
 
 
