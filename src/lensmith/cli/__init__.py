@@ -45,6 +45,7 @@ VERBS = {
     "doctor": "Check this machine, with a remedy for each problem.",
     "models": "List the backbones.",
     "data": "Fetch, check and split image folders.",
+    "review": "Look at pictures in the browser, and decide on their labels.",
     "recipe": "Print and check the settings of a training.",
     "train": "Fine-tune a pretrained backbone on labelled images.",
     "track": "Show tracked runs, and send what did not arrive.",

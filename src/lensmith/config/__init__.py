@@ -7,6 +7,7 @@ from lensmith.config.base import Settings
 from lensmith.config.bundle import EvaluateSettings, ExportSettings, PredictSettings
 from lensmith.config.data import CheckSettings, DemoSettings, FetchSettings, SplitSettings
 from lensmith.config.ops import BenchSettings, DeploySettings, TokenSettings
+from lensmith.config.review import ReviewSettings
 from lensmith.config.rollout import RolloutSettings
 from lensmith.config.serving import ServeSettings
 from lensmith.config.tracking import TrackingSettings, TrackSettings
@@ -21,6 +22,7 @@ __all__ = [
     "ExportSettings",
     "FetchSettings",
     "PredictSettings",
+    "ReviewSettings",
     "RolloutSettings",
     "ServeSettings",
     "Settings",

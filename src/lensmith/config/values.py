@@ -138,4 +138,5 @@ ImageFormats = Annotated[
     Field(min_length=1),
 ]
 Sizes = Annotated[tuple[Side, ...] | None, BeforeValidator(parse_sizes)]
+Names = Annotated[tuple[str, ...], BeforeValidator(parse_names), Field(min_length=1)]
 Scopes = Annotated[tuple[Literal["predict", "admin"], ...], BeforeValidator(parse_names)]

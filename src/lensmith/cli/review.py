@@ -1,0 +1,37 @@
+"""`lensmith review`."""
+
+from typing import Any
+
+from lensmith import api
+from lensmith.cli.options import Output, command_for
+from lensmith.cli.output import print_line
+from lensmith.config import ReviewSettings
+
+
+def review(given: dict[str, Any]) -> Output:
+    """Look at pictures in the browser, and decide on their labels with the keyboard.
+
+    SOURCE may be an image folder, a manifest, a work list, the mistakes of an evaluation, uploads that a service has
+    stored, or pictures without labels. Every decision is appended to a journal at once; the same command resumes. The
+    result is a manifest with its history beside it. No picture is moved or changed.
+
+    Example: `lensmith review photos --bundle runs/photos/bundle --out reviewed.csv`
+    """
+    done = api.review(**given)
+    yield done
+    print_line((str(done.out), "bold"), f": {done.written:,} lines; {done.decided:,} of {done.pictures:,} pictures "
+               f"decided, {done.changed:,} changed, {done.skipped:,} skipped, {done.contested:,} contested")  # fmt: skip
+    for name, count in done.reviewers.items():
+        print_line(f"{name}: {count:,} pictures")
+    if done.excluded is not None:
+        print_line(f"Left out, for --exclude: {done.excluded}")
+    print_line(f"History: {done.history}")
+    if done.contested:
+        print_line(f"Next: lensmith data agreement {done.out}")
+    elif done.kind == "set":
+        print_line(f"Next: lensmith data split {done.out}")
+    elif done.written:
+        print_line(f"Next: lensmith train DIR --relabel {done.out}")
+
+
+command = command_for(ReviewSettings, review)

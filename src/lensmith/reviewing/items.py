@@ -1,0 +1,89 @@
+"""What is reviewed: the pictures of a source, in its order, each with what is known about its label."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+Kind = Literal["set", "list"]
+"""A labelled set, whose result is a whole manifest; or a list of pictures, whose result has only those decided on."""
+
+STAMP_BYTES = 65_536
+"""Bytes at a file's beginning and end that tell it from others, with its size: photos of a terabyte take seconds."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture to review.
+
+    Attributes:
+        path: path as the source names it, relative to its root; may be a crop (`photo.jpg#xywh=…`).
+        label: label that the source gives it; empty where there is none.
+        suggested: label that a list suggests instead; empty where it suggests none.
+        score: number of the list, such as the probability of a wrong label, 0..1; None where there is none.
+        reason: words of the list on why the picture is on it.
+        named: label by each annotator, where several people labelled the picture.
+        split: part of the split; empty where there is none.
+        group: group of pictures that must not part; empty where there is none.
+    """
+
+    path: str
+    label: str = ""
+    suggested: str = ""
+    score: float | None = None
+    reason: str = ""
+    named: tuple[tuple[str, str], ...] = ()
+    split: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Pictures to review, with the classes to choose from.
+
+    Attributes:
+        path: path that the user gave.
+        root: folder that the paths of the items are relative to.
+        kind: `set` or `list`.
+        title: noun phrase for people, such as `the mistakes of an evaluation`.
+        items: pictures in the order of the source, no path twice.
+        labels: classes that the source knows, sorted.
+        notes: sentences about what was left out.
+    """
+
+    path: Path
+    root: Path
+    kind: Kind
+    title: str
+    items: tuple[Item, ...]
+    labels: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Path → position of its item."""
+        return {item.path: position for position, item in enumerate(self.items)}
+
+    def file(self, path: str) -> Path:
+        """Path of an item's picture for `imaging.decoding.read`; a crop keeps its fragment."""
+        return self.root / path
+
+
+def content_stamp(file: Path) -> str:
+    """Size and a hash of a file's beginning and end, as text that another picture does not have; empty if unreadable.
+
+    Args:
+        file: path of a picture file.
+    """
+    try:
+        with file.open("rb") as stream:
+            size = stream.seek(0, 2)
+            stream.seek(0)
+            digest = hashlib.sha256(stream.read(STAMP_BYTES))
+            if size > STAMP_BYTES:
+                stream.seek(max(STAMP_BYTES, size - STAMP_BYTES))
+                digest.update(stream.read(STAMP_BYTES))
+    except (OSError, ValueError):
+        return ""
+    return f"{size}-{digest.hexdigest()[:16]}"

@@ -1,0 +1,183 @@
+"""The result of a review: a manifest, the pictures that were left out, and the history, as CSV files beside each other.
+
+    reviewed.csv            path,label[,split][,group],annotator; a line for each reviewer of a picture
+    reviewed.excluded.csv   path,reviewer of pictures that belong to no class, for `--exclude`
+    reviewed.history.csv    time,reviewer,path,action,before,after: every decision, oldest first
+
+A labelled set gives a whole manifest, in which pictures that nobody decided on keep their label; a list gives the
+pictures that were decided on alone. Paths are relative to the folder of the manifest.
+"""
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lensmith.core.files import atomic_write
+from lensmith.core.result import Result
+from lensmith.reviewing.items import Source
+from lensmith.reviewing.journal import Decision
+
+Decided = Mapping[int, Mapping[str, Decision]]
+"""Position of an item → reviewer → the decision that counts."""
+
+
+@dataclass(frozen=True)
+class ReviewResult(Result):
+    """Result of a review.
+
+    Attributes:
+        out: path of the manifest.
+        journal: path of the journal.
+        history: path of the CSV with every decision.
+        excluded: path of the CSV with pictures that were left out; None where none was.
+        kind: `set` (the manifest is whole) or `list` (it has the pictures that were decided on).
+        pictures: number of pictures in the source.
+        written: number of lines in the manifest.
+        decided: number of pictures with a decision.
+        changed: number of pictures whose label is another one now, or that were left out.
+        skipped: number of pictures that every reviewer skipped.
+        contested: number of pictures that reviewers label differently.
+        unlabelled: number of pictures without a label, which are not in the manifest.
+        reviewers: name of each reviewer → number of pictures.
+        notes: sentences about what was left out.
+    """
+
+    out: Path
+    journal: Path
+    history: Path
+    excluded: Path | None
+    kind: str
+    pictures: int
+    written: int
+    decided: int
+    changed: int
+    skipped: int
+    contested: int
+    unlabelled: int
+    reviewers: dict[str, int]
+    notes: tuple[str, ...] = ()
+
+
+def journal_of(out: Path) -> Path:
+    """Path of the journal that belongs to a manifest."""
+    return out.with_name(f"{out.stem}.journal.jsonl")
+
+
+def write(source: Source, decided: Decided, decisions: Sequence[Decision], out: Path, sync: bool = True) -> int:
+    """Write the manifest and the CSV files beside it, each whole or not at all.
+
+    Args:
+        source: pictures that are reviewed.
+        decided: decisions that count.
+        decisions: every decision, for the history.
+        out: path of the manifest.
+        sync: whether to wait until they are on disk.
+
+    Returns:
+        Number of lines in the manifest.
+
+    Raises:
+        OSError: a folder that is missing, read-only or full.
+    """
+    base = _Relative(source.root, out.parent)
+    split, group = any(item.split for item in source.items), any(item.group for item in source.items)
+    columns = ("path", "label", *(["split"] if split else []), *(["group"] if group else []), "annotator")
+    rows = [
+        (base(item.path), label, *([item.split] if split else []), *([item.group] if group else []), annotator)
+        for position, item in enumerate(source.items)
+        for annotator, label in _labels(source, position, decided)
+    ]
+    atomic_write(out, _table(columns, rows), sync=sync)
+    excluded = [
+        (base(source.items[position].path), each.by)
+        for position in sorted(decided)
+        if (each := _settled(decided[position], "exclude")) is not None
+    ]
+    beside = out.with_name(f"{out.stem}.excluded.csv")
+    if excluded:
+        atomic_write(beside, _table(("path", "reviewer"), excluded), sync=sync)
+    else:
+        beside.unlink(missing_ok=True)
+    history = [(each.at, each.by, base(each.path), each.action, each.before, each.label) for each in decisions]
+    columns = ("time", "reviewer", "path", "action", "before", "after")
+    atomic_write(out.with_name(f"{out.stem}.history.csv"), _table(columns, history), sync=sync)
+    return len(rows)
+
+
+def result(source: Source, decided: Decided, out: Path, written: int, notes: tuple[str, ...] = ()) -> ReviewResult:
+    """Figures of a review whose files have been written.
+
+    Args:
+        source: pictures that are reviewed.
+        decided: decisions that count.
+        out: path of the manifest.
+        written: number of lines in the manifest.
+        notes: sentences about what was left out.
+    """
+    settled = {position: [each for each in by.values() if each.action != "skip"] for position, by in decided.items()}
+    reviewers: dict[str, int] = {}
+    for by in decided.values():
+        for name in by:
+            reviewers[name] = reviewers.get(name, 0) + 1
+    excluded = out.with_name(f"{out.stem}.excluded.csv")
+    return ReviewResult(
+        out=out,
+        journal=journal_of(out),
+        history=out.with_name(f"{out.stem}.history.csv"),
+        excluded=excluded if excluded.exists() else None,
+        kind=source.kind,
+        pictures=len(source.items),
+        written=written,
+        decided=sum(map(bool, settled.values())),
+        changed=sum(
+            bool(found) and (found[-1].action, found[-1].label) != ("label", source.items[position].label)
+            for position, found in settled.items()
+        ),
+        skipped=sum(bool(by) and not settled[position] for position, by in decided.items()),
+        contested=sum(len({(each.action, each.label) for each in found}) > 1 for found in settled.values()),
+        unlabelled=sum(not item.label and not settled.get(position) for position, item in enumerate(source.items)),
+        reviewers=dict(sorted(reviewers.items())),
+        notes=notes,
+    )
+
+
+def _labels(source: Source, position: int, decided: Decided) -> Iterator[tuple[str, str]]:
+    """Annotator and label of each line that a picture has in the manifest."""
+    item, by = source.items[position], decided.get(position, {})
+    if _settled(by, "exclude") is not None:
+        return
+    settled = [each for each in by.values() if each.action == "label"]
+    if settled:
+        yield from ((each.by, each.label) for each in settled)
+    elif source.kind == "set":
+        yield from item.named or ([("", item.label)] if item.label else [])
+
+
+def _settled(by: Mapping[str, Decision], action: str) -> Decision | None:
+    """The latest decision that was no skip, if it is of that kind."""
+    last = next((each for each in reversed(list(by.values())) if each.action != "skip"), None)
+    return last if last is not None and last.action == action else None
+
+
+class _Relative:
+    """Turns paths below one folder into paths relative to another."""
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        self._root, self._folder = os.path.realpath(root), os.path.realpath(folder)
+        self._between = os.path.relpath(self._root, self._folder)
+
+    def __call__(self, path: str) -> str:
+        if Path(path).is_absolute():
+            return path
+        return Path(os.path.normpath(Path(self._between, path))).as_posix()
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,165 @@
+"""Sources of pictures to review: image folders, manifests, evaluations, uploads stored by a service, bare pictures.
+
+    DIR, FILE.csv (path,label)            a labelled set, read as everywhere
+    FILE.csv with suggested|score|reason  a work list: `reviewing.work_list`
+    evaluation.json, or its folder        the mistakes of an evaluation, the most confident first
+    DIR of `lensmith serve --keep`        stored uploads, with the model's answers
+    DIR of pictures without class folders pictures that nobody has labelled
+"""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lensmith.core.labels import canonical_label, matched_label, require_distinct
+from lensmith.core.text import listed
+from lensmith.data.files import Unused, image_files
+from lensmith.data.scan import MANIFEST, ImageSet, scan
+from lensmith.errors import DataError
+from lensmith.feedback.folder import read_uploads
+from lensmith.feedback.storage import stored_uploads
+from lensmith.imaging.crops import picture_of
+from lensmith.reviewing.items import Item, Source
+from lensmith.reviewing.work_list import is_work_list, read_work_list
+
+EVALUATION = "evaluation.json"
+LISTS = ("suspects.csv", "contested.csv", "next.csv")
+"""Work lists that lensmith writes into folders, by which a folder without pictures is known."""
+
+
+def open_source(path: Path, classes: Sequence[str] = (), unlabelled: bool = False) -> Source:
+    """Read what is to be reviewed.
+
+    Args:
+        path: path of a folder, a CSV, or an evaluation's JSON file.
+        classes: the only classes that are allowed; empty: those of the source, and new ones.
+        unlabelled: whether the folder's names are no labels.
+
+    Raises:
+        DataError: nothing that can be reviewed, or labels that `classes` does not have.
+    """
+    found = _open(path, unlabelled)
+    if not found.items:
+        raise DataError(
+            f"Pictures to review were expected in {path}.",
+            f"There is none. {' '.join(found.notes)}".strip(),
+            "Give a folder of pictures, a manifest, or a list that lensmith has written.",
+        )
+    return _with_classes(found, classes) if classes else found
+
+
+def _open(path: Path, unlabelled: bool) -> Source:
+    if not path.exists():
+        raise DataError(
+            f"A folder, a CSV or an evaluation to review was expected at {path}.",
+            "Nothing is there.",
+            "Check the path.",
+        )
+    if path.is_file():
+        if path.suffix.lower() == ".json":
+            return _mistakes(path)
+        return read_work_list(path) if is_work_list(path) else _labelled(path, scan(path))
+    if (path / EVALUATION).is_file():
+        return _mistakes(path / EVALUATION)
+    if stored_uploads(path):
+        return _uploads(path)
+    if not unlabelled and (path / MANIFEST).is_file():
+        return _labelled(path, scan(path))
+    pictures = [file.relative_to(path).as_posix() for file in image_files(path, path, Unused())]
+    if not pictures:
+        for name in LISTS:
+            if (path / name).is_file():
+                return read_work_list(path / name)
+    if unlabelled or not any("/" in name for name in pictures):
+        items = tuple(Item(name) for name in pictures)
+        return Source(path, path, "list", "pictures without a label", items, ())
+    return _labelled(path, scan(path))
+
+
+def _labelled(path: Path, images: ImageSet) -> Source:
+    """A labelled set; pictures that it names without a label come last."""
+    labelled = (
+        Item(sample.path, images.labels[sample.label], split=sample.part or "", group=sample.group)
+        for sample in images.samples
+    )
+    items = (*labelled, *(Item(name) for name in images.unlabelled))
+    notes = (f"Files that are left out: {len(images.set_aside):,}.",) if images.set_aside else ()
+    return Source(path, images.root, "set", "a labelled set", items, images.labels, (*images.warnings, *notes))
+
+
+def _mistakes(file: Path) -> Source:
+    """The wrong answers of an evaluation, the most confident first."""
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        mistakes = [
+            (str(each["path"]), str(each["label"]), str(each["predicted"]), float(each["confidence"]))
+            for each in content["mistakes"]
+        ]
+        labels, data = [str(label) for label in content["labels"]], Path(content["data"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"The JSON file of an evaluation was expected at {file}.",
+            f"It cannot be read as one ({type(error).__name__}: {error}).",
+            "Give the folder that `lensmith evaluate --out` has written.",
+        ) from error
+    root = file.parent
+    items, missing = [], []
+    for written, label, predicted, confidence in mistakes:
+        place = _existing(written, (Path(), root, data, data.parent))
+        if place is None:
+            missing.append(written)
+        else:
+            name = Path(os.path.relpath(place, root)).as_posix()
+            items.append(Item(name, label, predicted, confidence, f"answered {predicted}"))
+    return Source(file, root, "list", "the mistakes of an evaluation", _once(items), _sorted(labels), _missing(missing))
+
+
+def _existing(written: str, folders: Iterable[Path]) -> Path | None:
+    """The first place at which a picture lies; None where it lies nowhere."""
+    return next((folder / written for folder in folders if picture_of(folder / written).is_file()), None)
+
+
+def _uploads(folder: Path) -> Source:
+    """Uploads that a service has stored, oldest first."""
+    items, labels = [], set()
+    for stored, upload in read_uploads(folder):
+        name = stored.image.relative_to(folder).as_posix()
+        labels |= {label for label, _ in upload.top} | {upload.label}
+        if upload.truth is not None:
+            labels.add(upload.truth)
+        items.append(Item(name, upload.truth or "", upload.label, upload.confidence, f"stored as {upload.reason}"))
+    return Source(folder, folder, "list", "uploads stored by a service", _once(items), _sorted(labels))
+
+
+def _once(items: Iterable[Item]) -> tuple[Item, ...]:
+    return tuple({item.path: item for item in reversed(list(items))}.values())[::-1]
+
+
+def _sorted(labels: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({canonical_label(label) for label in labels} - {""}))
+
+
+def _missing(paths: Sequence[str]) -> tuple[str, ...]:
+    return (f"Pictures that are not there any more: {len(paths):,} ({listed(paths, 3)}).",) if paths else ()
+
+
+def _with_classes(source: Source, classes: Sequence[str]) -> Source:
+    """The source with the classes that the user lists, in that order.
+
+    Raises:
+        DataError: the source has labels that are none of them, or two classes look alike.
+    """
+    wanted = tuple(dict.fromkeys(canonical_label(name) for name in classes))
+    require_distinct(wanted, "--classes")
+    used = {item.label for item in source.items if item.label}
+    used |= {label for item in source.items for _, label in item.named}
+    unknown = sorted(label for label in used if matched_label(label, wanted) is None)
+    if unknown:
+        raise DataError(
+            f"Labels that --classes lists were expected in {source.path}.",
+            f"These are none of them: {listed(map(repr, unknown))}.",
+            "Add them to --classes, or leave --classes out.",
+        )
+    return Source(source.path, source.root, source.kind, source.title, source.items, wanted, source.notes)

@@ -1,0 +1,111 @@
+"""Work lists: a CSV of pictures to look at, with what a program or several people think of them.
+
+Columns: `path` (relative to the CSV's folder), and as far as known `label`, `suggested`, `score`, `reason`, `split`,
+`group`, `annotator`. A picture that stands on several lines, one for each annotator, is one item.
+"""
+
+import csv
+import io
+import math
+import os
+from collections import defaultdict
+from pathlib import Path
+
+from lensmith.core.labels import canonical_label, require_distinct
+from lensmith.core.text import listed
+from lensmith.errors import DataError
+from lensmith.imaging.crops import picture_of
+from lensmith.reviewing.items import Item, Source
+
+TITLES = {"suspects": "labels that may be wrong", "contested": "pictures that people label differently"}
+"""Stem of a work list that lensmith writes → what its pictures are."""
+
+_OWN = {"suggested", "score", "reason"}
+
+
+def is_work_list(file: Path) -> bool:
+    """Whether a CSV has columns that only a work list has, names annotators, or has no column of labels."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            columns = set(next(csv.reader(stream), []))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return False
+    return "path" in columns and (bool(columns & {*_OWN, "annotator"}) or "label" not in columns)
+
+
+def read_work_list(file: Path) -> Source:
+    """Read a work list; it keeps its order.
+
+    Raises:
+        DataError: a file that is no such list, a score that is no number, or labels that look alike.
+    """
+    rows, columns = _rows(file)
+    lines: dict[str, list[dict[str, str]]] = defaultdict(list)
+    missing = []
+    for row in rows:
+        name = _path(file.parent, row.get("path", ""))
+        if not name or not picture_of(file.parent / name).is_file():
+            missing.append(row.get("path", ""))
+        else:
+            lines[name].append(row)
+    items = tuple(_item(name, found, file) for name, found in lines.items())
+    named = {label for item in items for label in (item.label, item.suggested, *(each for _, each in item.named))}
+    labels = tuple(sorted(named - {""}))
+    require_distinct(labels, file)
+    notes = (f"Pictures of the list that are not there: {len(missing):,} ({listed(missing, 3)}).",) if missing else ()
+    is_list = bool(columns & _OWN) or "label" not in columns
+    title = TITLES.get(file.stem, "a list of pictures") if is_list else "a labelled set"
+    return Source(file, file.parent, "list" if is_list else "set", title, items, labels, notes)
+
+
+def _rows(file: Path) -> tuple[list[dict[str, str]], set[str]]:
+    try:
+        reader = csv.DictReader(io.StringIO(file.read_bytes().decode("utf-8-sig"), newline=""), restval="")
+        rows = [{name: value for name, value in row.items() if isinstance(name, str)} for row in reader]
+        return rows, set(reader.fieldnames or ())
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"A CSV with a column `path` was expected at {file}.",
+            f"It cannot be read as one ({error}).",
+            "Save it as CSV in UTF-8.",
+        ) from error
+
+
+def _path(folder: Path, cell: str) -> str:
+    """The path of a line as other tables write it, so that one picture has one name."""
+    if not cell.strip():
+        return ""
+    path = Path(os.path.normpath(cell.strip().replace("\\", "/") if os.sep == "/" else cell.strip()))
+    around = folder.absolute()
+    return (path.relative_to(around) if path.is_absolute() and path.is_relative_to(around) else path).as_posix()
+
+
+def _item(name: str, lines: list[dict[str, str]], file: Path) -> Item:
+    def first(column: str) -> str:
+        return next((found for line in lines if (found := (line.get(column) or "").strip())), "")
+
+    named = [
+        ((line.get("annotator") or "").strip(), label)
+        for line in lines if (label := canonical_label(line.get("label") or ""))
+    ]  # fmt: skip
+    labels = {label for _, label in named}
+    score = first("score")
+    try:
+        number = float(score) if score else None
+        number = number if number is not None and math.isfinite(number) else None
+    except ValueError as error:
+        raise DataError(
+            f"Numbers were expected in the column `score` of {file}.",
+            f"{score!r} arrived for {name}.",
+            "Correct it, or leave the column out.",
+        ) from error
+    return Item(
+        path=name,
+        label=labels.pop() if len(labels) == 1 else "",
+        suggested=canonical_label(first("suggested")),
+        score=number,
+        reason=first("reason"),
+        named=tuple(named) if any(who for who, _ in named) or len(labels) > 1 else (),
+        split=first("split"),
+        group=first("group"),
+    )
