@@ -19,8 +19,9 @@ def review(given: dict[str, Any]) -> Output:
     """
     done = api.review(**given)
     yield done
-    print_line((str(done.out), "bold"), f": {done.written:,} lines; {done.decided:,} of {done.pictures:,} pictures "
-               f"decided, {done.changed:,} changed, {done.skipped:,} skipped, {done.contested:,} contested")  # fmt: skip
+    counts = f"{done.changed:,} changed, {done.skipped:,} skipped, {done.contested:,} contested"
+    pictures = f"{done.decided:,} of {done.pictures:,} pictures decided"
+    print_line((str(done.out), "bold"), f": {done.written:,} lines; {pictures}, {counts}")
     for name, count in done.reviewers.items():
         print_line(f"{name}: {count:,} pictures")
     if done.excluded is not None:

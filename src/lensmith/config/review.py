@@ -27,7 +27,10 @@ class ReviewSettings(Settings):
     )
     unlabelled: bool = Field(False, description="Take no labels from the names of SOURCE's folders.")
     reviewer: str | None = Field(
-        None, min_length=1, max_length=100, description="Reviewer's name that the page begins with; the user's login name by default."
+        None,
+        min_length=1,
+        max_length=100,
+        description="Reviewer's name that the page begins with; the user's login name by default.",
     )
     host: Host = Field("127.0.0.1", description="Address to bind; any other than this machine's own needs the token.")
     port: int = Field(8008, ge=0, le=65535, description="Port to bind; 0 picks a free one.")

@@ -165,7 +165,7 @@ class ReviewApp:
         return partial(
             self._session.decide, texts["id"], texts["by"], position, action,
             label=texts["label"], undoes=texts["undoes"], new_class=given.get("new_class") is True,
-        )  # type: ignore[arg-type]  # fmt: skip
+        )  # fmt: skip
 
     async def _picture(self, request: Request) -> Response:
         """A picture by its position, at one of a few sizes."""

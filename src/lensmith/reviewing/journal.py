@@ -4,9 +4,9 @@
     {"id": "…", "at": "2026-11-30T09:12:44.120Z", "by": "anna", "path": "cat/7.jpg", "action": "label",
      "label": "dog", "before": "cat", "content": "18231-5f0c…", "undoes": ""}
 
-A process that is killed while it writes leaves a last line without its end; it was not acknowledged, and is cut off when
-the journal is opened again. A decision whose `id` is in the journal already is not written again, so that a client may
-repeat a request whose answer was lost.
+A process that is killed while it writes leaves a last line without its end; it was not acknowledged, and is cut off
+when the journal is opened again. A decision whose `id` is in the journal already is not written again, so that a client
+may repeat a request whose answer was lost.
 """
 
 import json
@@ -179,11 +179,10 @@ def _read(path: Path) -> tuple[list[Decision], int]:
     end = content.rfind(b"\n") + 1
     lines = content[:end].split(b"\n")[:-1]
     try:
-        first = json.loads(lines[0]) if lines else None
-        is_journal = isinstance(first, dict) and first.get("journal") == NAME
+        first: Any = json.loads(lines[0]) if lines else None
     except ValueError:
-        is_journal = False
-    if not is_journal:
+        first = None
+    if not isinstance(first, dict) or first.get("journal") != NAME:
         raise DataError(expected, "It is something else: its first line is not that of a journal.", remedy)
     if first.get("version") != VERSION:
         arrived = f"It has version {first.get('version')}, and this lensmith reads version {VERSION}."

@@ -244,5 +244,7 @@ class Session:
         """Sentence with the state of the review."""
         counts = self.progress()
         parts = [f"{counts['decided']:,} of {len(self.source.items):,} pictures decided"]
-        parts += [f"{counts[name]:,} {name}" for name in ("changed", "excluded", "skipped", "contested") if counts[name]]
+        parts += [
+            f"{counts[name]:,} {name}" for name in ("changed", "excluded", "skipped", "contested") if counts[name]
+        ]
         return listed(parts, len(parts))

@@ -1,14 +1,15 @@
 """Sources of pictures to review: image folders, manifests, evaluations, uploads stored by a service, bare pictures.
 
-    DIR, FILE.csv (path,label)            a labelled set, read as everywhere
-    FILE.csv with suggested|score|reason  a work list: `reviewing.work_list`
-    evaluation.json, or its folder        the mistakes of an evaluation, the most confident first
-    DIR of `lensmith serve --keep`        stored uploads, with the model's answers
-    DIR of pictures without class folders pictures that nobody has labelled
+DIR, FILE.csv (path,label)            a labelled set, read as everywhere
+FILE.csv with suggested|score|reason  a work list: `reviewing.work_list`
+evaluation.json, or its folder        the mistakes of an evaluation, the most confident first
+DIR of `lensmith serve --keep`        stored uploads, with the model's answers
+DIR of pictures without class folders pictures that nobody has labelled
 """
 
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from typing import Any
 from lensmith.core.labels import canonical_label, matched_label, require_distinct
 from lensmith.core.text import listed
 from lensmith.data.files import Unused, image_files
-from lensmith.data.scan import MANIFEST, ImageSet, scan
+from lensmith.data.image_set import ImageSet
+from lensmith.data.scan import MANIFEST, scan
 from lensmith.errors import DataError
 from lensmith.feedback.folder import read_uploads
 from lensmith.feedback.storage import stored_uploads
@@ -58,7 +60,7 @@ def _open(path: Path, unlabelled: bool) -> Source:
             "Check the path.",
         )
     if path.is_file():
-        if path.suffix.lower() == ".json":
+        if _is_evaluation(path):
             return _mistakes(path)
         return read_work_list(path) if is_work_list(path) else _labelled(path, scan(path))
     if (path / EVALUATION).is_file():
@@ -76,6 +78,14 @@ def _open(path: Path, unlabelled: bool) -> Source:
         items = tuple(Item(name) for name in pictures)
         return Source(path, path, "list", "pictures without a label", items, ())
     return _labelled(path, scan(path))
+
+
+def _is_evaluation(file: Path) -> bool:
+    """Whether a file is the JSON of an evaluation, by its name or first key."""
+    if file.name == EVALUATION:
+        return True
+    with file.open("rb") as stream:
+        return re.match(rb'\s*\{\s*"bundle"', stream.read(100)) is not None
 
 
 def _labelled(path: Path, images: ImageSet) -> Source:
