@@ -136,6 +136,7 @@ export const isZoomed = () => zoom > 0;
 export function setZoom(step) {
   zoom = Math.max(0, Math.min(step, ZOOMS.length - 1));
   stage.dataset.zoom = ZOOMS[zoom];
+  stage.scrollTo((stage.scrollWidth - stage.clientWidth) / 2, (stage.scrollHeight - stage.clientHeight) / 2);
   byId("zoom").setAttribute("aria-pressed", String(zoom > 0));
   const picture = byId("picture");
   if (zoom > 0 && current >= 0 && !picture.src.endsWith(pictureUrl(current, ZOOMED_PX)) && picture.naturalWidth >= 1280 * 0.5) {
