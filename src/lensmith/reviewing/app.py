@@ -16,8 +16,8 @@ from starlette.staticfiles import StaticFiles
 
 from lensmith.errors import ImageError
 from lensmith.reviewing.access import AccessMiddleware
-from lensmith.reviewing.journal import Decision
-from lensmith.reviewing.pictures import SIDES_PX, Pictures
+from lensmith.reviewing.journal import LabelDecision
+from lensmith.reviewing.pictures import SIDES_PX, PictureSender
 from lensmith.reviewing.session import RefusedError, Session
 from lensmith.reviewing.suggestions import Suggester
 
@@ -52,7 +52,7 @@ class ReviewApp:
         self._reviewer = reviewer
         self._out = out
         self._on_decision = on_decision
-        self._pictures = Pictures(session.source)
+        self._pictures = PictureSender(session.source)
 
     def application(self, token: str | None) -> Starlette:
         """The ASGI application, behind `token` if there is one."""
@@ -146,7 +146,7 @@ class ReviewApp:
         by = [_shown(each) for each in list(self._session.decided.get(position, {}).values())]
         return JSONResponse({"decision": _shown(decision), "decided": by, "labels": list(self._session.labels)})
 
-    def _taking(self, given: dict[str, Any]) -> Callable[[], Decision]:
+    def _taking(self, given: dict[str, Any]) -> Callable[[], LabelDecision]:
         """The call that takes a decision.
 
         Raises:
@@ -188,7 +188,7 @@ def _number(request: Request, name: str, most: int = 2**53) -> int:
     return min(int(text), most) if text.isascii() and text.isdigit() and len(text) < 16 else 0
 
 
-def _shown(decision: Decision) -> list[str]:
+def _shown(decision: LabelDecision) -> list[str]:
     """A decision for the page: id, reviewer, action, label."""
     return [decision.id, decision.by, decision.action, decision.label]
 

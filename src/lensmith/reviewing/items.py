@@ -14,7 +14,7 @@ STAMP_BYTES = 65_536
 
 
 @dataclass(frozen=True)
-class Item:
+class ReviewItem:
     """One picture to review.
 
     Attributes:
@@ -39,7 +39,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Source:
+class ReviewSource:
     """Pictures to review, with the classes to choose from.
 
     Attributes:
@@ -56,7 +56,7 @@ class Source:
     root: Path
     kind: Kind
     title: str
-    items: tuple[Item, ...]
+    items: tuple[ReviewItem, ...]
     labels: tuple[str, ...]
     notes: tuple[str, ...] = ()
 

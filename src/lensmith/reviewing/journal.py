@@ -22,7 +22,7 @@ from typing import Any, Literal
 from lensmith.core.files import atomic_write, sync_directory
 from lensmith.core.locks import LockTimeoutError, locked
 from lensmith.errors import DataError, OutputError
-from lensmith.reviewing.items import Source
+from lensmith.reviewing.items import ReviewSource
 
 NAME = "lensmith review"
 VERSION = 1
@@ -31,7 +31,7 @@ Action = Literal["label", "exclude", "skip", "undo"]
 
 
 @dataclass(frozen=True)
-class Decision:
+class LabelDecision:
     """One line of the journal.
 
     Attributes:
@@ -57,7 +57,7 @@ class Decision:
     at: str = ""
 
     @classmethod
-    def of(cls, line: dict[str, Any]) -> "Decision":
+    def of(cls, line: dict[str, Any]) -> "LabelDecision":
         """A decision from its line.
 
         Raises:
@@ -79,18 +79,18 @@ class Journal:
         decisions: all decisions, oldest first.
     """
 
-    def __init__(self, path: Path, decisions: list[Decision], descriptor: int) -> None:
+    def __init__(self, path: Path, decisions: list[LabelDecision], descriptor: int) -> None:
         self.path = path
         self.decisions = decisions
         self._known = {decision.id: decision for decision in decisions}
         self._descriptor = descriptor
         self._lock = threading.Lock()
 
-    def find(self, name: str) -> Decision | None:
+    def find(self, name: str) -> LabelDecision | None:
         """The decision with that id; None where the journal has none."""
         return self._known.get(name)
 
-    def append(self, decision: Decision) -> Decision:
+    def append(self, decision: LabelDecision) -> LabelDecision:
         """Write a decision and wait until it is on disk; a repeated id returns the decision that was written first.
 
         Raises:
@@ -99,7 +99,7 @@ class Journal:
         with self._lock:
             if (known := self._known.get(decision.id)) is not None:
                 return known
-            made = decision if decision.at else Decision(**{**asdict(decision), "at": now()})
+            made = decision if decision.at else LabelDecision(**{**asdict(decision), "at": now()})
             line = (json.dumps(asdict(made), ensure_ascii=False) + "\n").encode("utf-8", "surrogateescape")
             end = os.lseek(self._descriptor, 0, os.SEEK_END)
             try:
@@ -121,7 +121,7 @@ def now() -> str:
 
 
 @contextmanager
-def opened(path: Path, source: Source) -> Iterator[Journal]:
+def opened(path: Path, source: ReviewSource) -> Iterator[Journal]:
     """Open the journal of a source for appending, or begin one; no other process may have it open.
 
     Args:
@@ -159,7 +159,7 @@ def opened(path: Path, source: Source) -> Iterator[Journal]:
         ) from error
 
 
-def read(path: Path) -> list[Decision]:
+def read(path: Path) -> list[LabelDecision]:
     """The decisions of a journal, which another process may be writing to; half a last line is left out.
 
     Raises:
@@ -168,7 +168,7 @@ def read(path: Path) -> list[Decision]:
     return _read(path)[0]
 
 
-def _read(path: Path) -> tuple[list[Decision], int]:
+def _read(path: Path) -> tuple[list[LabelDecision], int]:
     """The decisions, and the number of bytes that whole lines take."""
     expected = f"The journal of a review was expected at {path}."
     remedy = "Name another file with --out, or restore the journal from a copy."
@@ -187,10 +187,10 @@ def _read(path: Path) -> tuple[list[Decision], int]:
     if first.get("version") != VERSION:
         arrived = f"It has version {first.get('version')}, and this lensmith reads version {VERSION}."
         raise DataError(expected, arrived, "Use the lensmith that has written it.")
-    decisions: dict[str, Decision] = {}
+    decisions: dict[str, LabelDecision] = {}
     for number, line in enumerate(lines[1:], 2):
         try:
-            decision = Decision.of(json.loads(line.decode("utf-8", "surrogateescape")))
+            decision = LabelDecision.of(json.loads(line.decode("utf-8", "surrogateescape")))
         except (ValueError, AttributeError) as error:
             raise DataError(expected, f"Its line {number} is damaged ({error}).", remedy) from error
         decisions.setdefault(decision.id, decision)

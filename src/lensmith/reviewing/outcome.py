@@ -17,10 +17,10 @@ from pathlib import Path
 
 from lensmith.core.files import atomic_write
 from lensmith.core.result import Result
-from lensmith.reviewing.items import Source
-from lensmith.reviewing.journal import Decision
+from lensmith.reviewing.items import ReviewSource
+from lensmith.reviewing.journal import LabelDecision
 
-Decided = Mapping[int, Mapping[str, Decision]]
+Decided = Mapping[int, Mapping[str, LabelDecision]]
 """Position of an item → reviewer → the decision that counts."""
 
 
@@ -66,7 +66,9 @@ def journal_of(out: Path) -> Path:
     return out.with_name(f"{out.stem}.journal.jsonl")
 
 
-def write(source: Source, decided: Decided, decisions: Sequence[Decision], out: Path, sync: bool = True) -> int:
+def write(
+    source: ReviewSource, decided: Decided, decisions: Sequence[LabelDecision], out: Path, sync: bool = True
+) -> int:
     """Write the manifest and the CSV files beside it, each whole or not at all.
 
     Args:
@@ -107,7 +109,9 @@ def write(source: Source, decided: Decided, decisions: Sequence[Decision], out: 
     return len(rows)
 
 
-def result(source: Source, decided: Decided, out: Path, written: int, notes: tuple[str, ...] = ()) -> ReviewResult:
+def result(
+    source: ReviewSource, decided: Decided, out: Path, written: int, notes: tuple[str, ...] = ()
+) -> ReviewResult:
     """Figures of a review whose files have been written.
 
     Args:
@@ -144,7 +148,7 @@ def result(source: Source, decided: Decided, out: Path, written: int, notes: tup
     )
 
 
-def _labels(source: Source, position: int, decided: Decided) -> Iterator[tuple[str, str]]:
+def _labels(source: ReviewSource, position: int, decided: Decided) -> Iterator[tuple[str, str]]:
     """Annotator and label of each line that a picture has in the manifest."""
     item, by = source.items[position], decided.get(position, {})
     if _settled(by, "exclude") is not None:
@@ -156,7 +160,7 @@ def _labels(source: Source, position: int, decided: Decided) -> Iterator[tuple[s
         yield from item.named or ([("", item.label)] if item.label else [])
 
 
-def _settled(by: Mapping[str, Decision], action: str) -> Decision | None:
+def _settled(by: Mapping[str, LabelDecision], action: str) -> LabelDecision | None:
     """The latest decision that was no skip, if it is of that kind."""
     last = next((each for each in reversed(list(by.values())) if each.action != "skip"), None)
     return last if last is not None and last.action == action else None

@@ -9,7 +9,7 @@ from PIL import Image
 
 from lensmith.core.machine import allowed_cores
 from lensmith.imaging.decoding import decode, read
-from lensmith.reviewing.items import Source
+from lensmith.reviewing.items import ReviewSource
 
 SIDES_PX = (240, 1280, 4096)
 """Longest sides that pictures are sent with: in the grid, alone, and zoomed in."""
@@ -32,10 +32,10 @@ class Shown:
     mime: str
 
 
-class Pictures:
+class PictureSender:
     """Makes and caches pictures of a source. Safe to call from several threads; as many work as there are cores."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ReviewSource) -> None:
         self._source = source
         self._cache: OrderedDict[tuple[int, int], Shown] = OrderedDict()
         self._cached_bytes = 0

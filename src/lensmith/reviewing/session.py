@@ -14,8 +14,8 @@ from lensmith.core.labels import canonical_label, lookalike, matched_label
 from lensmith.core.text import listed
 from lensmith.errors import DataError
 from lensmith.imaging.crops import picture_of
-from lensmith.reviewing.items import Source, content_stamp
-from lensmith.reviewing.journal import Action, Decision, Journal
+from lensmith.reviewing.items import ReviewSource, content_stamp
+from lensmith.reviewing.journal import Action, Journal, LabelDecision
 
 LONGEST_NAME = 100
 """Characters of a class's or reviewer's name."""
@@ -46,12 +46,12 @@ class Standing:
         gone: number of decided pictures that the source does not have any more.
     """
 
-    decided: dict[int, dict[str, Decision]]
+    decided: dict[int, dict[str, LabelDecision]]
     changed: int = 0
     gone: int = 0
 
 
-def standing(source: Source, decisions: Iterable[Decision], verify: bool = True) -> Standing:
+def standing(source: ReviewSource, decisions: Iterable[LabelDecision], verify: bool = True) -> Standing:
     """What decisions mean for a source.
 
     Args:
@@ -61,7 +61,7 @@ def standing(source: Source, decisions: Iterable[Decision], verify: bool = True)
     """
     all_decisions = list(decisions)
     undone = {each.undoes for each in all_decisions if each.action == "undo"}
-    found: dict[int, dict[str, Decision]] = defaultdict(dict)
+    found: dict[int, dict[str, LabelDecision]] = defaultdict(dict)
     gone, changed = set(), set()
     for each in all_decisions:
         if each.action == "undo" or each.id in undone:
@@ -82,7 +82,7 @@ def standing(source: Source, decisions: Iterable[Decision], verify: bool = True)
     return Standing({position: by for position, by in found.items() if by}, len(changed), len(gone))
 
 
-def require_same_data(source: Source, found: Standing, journal: Path) -> None:
+def require_same_data(source: ReviewSource, found: Standing, journal: Path) -> None:
     """Refuse a journal most of whose decisions are about other pictures.
 
     Raises:
@@ -119,7 +119,7 @@ class Session:
         log: position of the item of each decision of this session's journal, in order; -1: not in the source.
     """
 
-    def __init__(self, source: Source, journal: Journal, found: Standing, closed: bool = False) -> None:
+    def __init__(self, source: ReviewSource, journal: Journal, found: Standing, closed: bool = False) -> None:
         self.source = source
         self.journal = journal
         self.decided = defaultdict(dict, {position: dict(by) for position, by in found.decided.items()})
@@ -142,7 +142,7 @@ class Session:
         label: str = "",
         undoes: str = "",
         new_class: bool = False,
-    ) -> Decision:
+    ) -> LabelDecision:
         """Take a decision; a repeated `name` returns the first one unchanged.
 
         Args:
@@ -171,7 +171,7 @@ class Session:
             given = self._label(label, new_class) if action == "label" else ""
             taken_back = self._undone(undoes, reviewer, item.path) if action == "undo" else None
             decision = self.journal.append(
-                Decision(
+                LabelDecision(
                     name, reviewer, item.path, action, given, self.label_of(position, reviewer), stamp,
                     taken_back.id if taken_back else "",
                 )
@@ -181,7 +181,7 @@ class Session:
                 self._apply(position, decision)
             return decision
 
-    def _apply(self, position: int, decision: Decision) -> None:
+    def _apply(self, position: int, decision: LabelDecision) -> None:
         by = self.decided[position]
         if decision.action == "undo":
             undone = {each.undoes for each in self.journal.decisions if each.action == "undo"}
@@ -221,7 +221,7 @@ class Session:
             raise RefusedError("new-class", f"There is no class {label!r} yet.")
         return label
 
-    def _undone(self, name: str, reviewer: str, path: str) -> Decision:
+    def _undone(self, name: str, reviewer: str, path: str) -> LabelDecision:
         found = self.journal.find(name)
         if found is None or found.path != path or found.by != reviewer or found.action == "undo":
             raise RefusedError("nothing-to-undo", "That is no decision of this reviewer on this picture.")

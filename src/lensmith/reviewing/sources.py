@@ -23,7 +23,7 @@ from lensmith.errors import DataError
 from lensmith.feedback.folder import read_uploads
 from lensmith.feedback.storage import stored_uploads
 from lensmith.imaging.crops import picture_of
-from lensmith.reviewing.items import Item, Source
+from lensmith.reviewing.items import ReviewItem, ReviewSource
 from lensmith.reviewing.work_list import is_work_list, read_work_list
 
 EVALUATION = "evaluation.json"
@@ -31,7 +31,7 @@ LISTS = ("suspects.csv", "contested.csv", "next.csv")
 """Work lists that lensmith writes into folders, by which a folder without pictures is known."""
 
 
-def open_source(path: Path, classes: Sequence[str] = (), unlabelled: bool = False) -> Source:
+def open_source(path: Path, classes: Sequence[str] = (), unlabelled: bool = False) -> ReviewSource:
     """Read what is to be reviewed.
 
     Args:
@@ -52,7 +52,7 @@ def open_source(path: Path, classes: Sequence[str] = (), unlabelled: bool = Fals
     return _with_classes(found, classes) if classes else found
 
 
-def _open(path: Path, unlabelled: bool) -> Source:
+def _open(path: Path, unlabelled: bool) -> ReviewSource:
     if not path.exists():
         raise DataError(
             f"A folder, a CSV or an evaluation to review was expected at {path}.",
@@ -75,8 +75,8 @@ def _open(path: Path, unlabelled: bool) -> Source:
             if (path / name).is_file():
                 return read_work_list(path / name)
     if unlabelled or not any("/" in name for name in pictures):
-        items = tuple(Item(name) for name in pictures)
-        return Source(path, path, "list", "pictures without a label", items, ())
+        items = tuple(ReviewItem(name) for name in pictures)
+        return ReviewSource(path, path, "list", "pictures without a label", items, ())
     return _labelled(path, scan(path))
 
 
@@ -88,18 +88,18 @@ def _is_evaluation(file: Path) -> bool:
         return re.match(rb'\s*\{\s*"bundle"', stream.read(100)) is not None
 
 
-def _labelled(path: Path, images: ImageSet) -> Source:
+def _labelled(path: Path, images: ImageSet) -> ReviewSource:
     """A labelled set; pictures that it names without a label come last."""
     labelled = (
-        Item(sample.path, images.labels[sample.label], split=sample.part or "", group=sample.group)
+        ReviewItem(sample.path, images.labels[sample.label], split=sample.part or "", group=sample.group)
         for sample in images.samples
     )
-    items = (*labelled, *(Item(name) for name in images.unlabelled))
+    items = (*labelled, *(ReviewItem(name) for name in images.unlabelled))
     notes = (f"Files that are left out: {len(images.set_aside):,}.",) if images.set_aside else ()
-    return Source(path, images.root, "set", "a labelled set", items, images.labels, (*images.warnings, *notes))
+    return ReviewSource(path, images.root, "set", "a labelled set", items, images.labels, (*images.warnings, *notes))
 
 
-def _mistakes(file: Path) -> Source:
+def _mistakes(file: Path) -> ReviewSource:
     """The wrong answers of an evaluation, the most confident first."""
     try:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
@@ -122,8 +122,10 @@ def _mistakes(file: Path) -> Source:
             missing.append(written)
         else:
             name = Path(os.path.relpath(place, root)).as_posix()
-            items.append(Item(name, label, predicted, confidence, f"answered {predicted}"))
-    return Source(file, root, "list", "the mistakes of an evaluation", _once(items), _sorted(labels), _missing(missing))
+            items.append(ReviewItem(name, label, predicted, confidence, f"answered {predicted}"))
+    return ReviewSource(
+        file, root, "list", "the mistakes of an evaluation", _once(items), _sorted(labels), _missing(missing)
+    )
 
 
 def _existing(written: str, folders: Iterable[Path]) -> Path | None:
@@ -131,7 +133,7 @@ def _existing(written: str, folders: Iterable[Path]) -> Path | None:
     return next((folder / written for folder in folders if picture_of(folder / written).is_file()), None)
 
 
-def _uploads(folder: Path) -> Source:
+def _uploads(folder: Path) -> ReviewSource:
     """Uploads that a service has stored, oldest first."""
     items, labels = [], set()
     for stored, upload in read_uploads(folder):
@@ -139,11 +141,13 @@ def _uploads(folder: Path) -> Source:
         labels |= {label for label, _ in upload.top} | {upload.label}
         if upload.truth is not None:
             labels.add(upload.truth)
-        items.append(Item(name, upload.truth or "", upload.label, upload.confidence, f"stored as {upload.reason}"))
-    return Source(folder, folder, "list", "uploads stored by a service", _once(items), _sorted(labels))
+        items.append(
+            ReviewItem(name, upload.truth or "", upload.label, upload.confidence, f"stored as {upload.reason}")
+        )
+    return ReviewSource(folder, folder, "list", "uploads stored by a service", _once(items), _sorted(labels))
 
 
-def _once(items: Iterable[Item]) -> tuple[Item, ...]:
+def _once(items: Iterable[ReviewItem]) -> tuple[ReviewItem, ...]:
     return tuple({item.path: item for item in reversed(list(items))}.values())[::-1]
 
 
@@ -155,7 +159,7 @@ def _missing(paths: Sequence[str]) -> tuple[str, ...]:
     return (f"Pictures that are not there any more: {len(paths):,} ({listed(paths, 3)}).",) if paths else ()
 
 
-def _with_classes(source: Source, classes: Sequence[str]) -> Source:
+def _with_classes(source: ReviewSource, classes: Sequence[str]) -> ReviewSource:
     """The source with the classes that the user lists, in that order.
 
     Raises:
@@ -172,4 +176,4 @@ def _with_classes(source: Source, classes: Sequence[str]) -> Source:
             f"These are none of them: {listed(map(repr, unknown))}.",
             "Add them to --classes, or leave --classes out.",
         )
-    return Source(source.path, source.root, source.kind, source.title, source.items, wanted, source.notes)
+    return ReviewSource(source.path, source.root, source.kind, source.title, source.items, wanted, source.notes)

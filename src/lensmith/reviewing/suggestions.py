@@ -14,7 +14,7 @@ import numpy as np
 from lensmith.errors import ImageError
 from lensmith.imaging.decoding import read
 from lensmith.inference.classifier import Classifier, load
-from lensmith.reviewing.items import Source
+from lensmith.reviewing.items import ReviewSource
 
 TOP = 3
 
@@ -41,7 +41,7 @@ class Suggester:
         done: suggestions so far, in the order in which they were made.
     """
 
-    def __init__(self, source: Source, bundle: Path) -> None:
+    def __init__(self, source: ReviewSource, bundle: Path) -> None:
         self._classifier: Classifier = load(bundle)
         manifest = self._classifier.bundle.manifest
         self.name = f"{manifest.name} version {manifest.version}"

@@ -15,7 +15,7 @@ from lensmith.core.labels import canonical_label, require_distinct
 from lensmith.core.text import listed
 from lensmith.errors import DataError
 from lensmith.imaging.crops import picture_of
-from lensmith.reviewing.items import Item, Source
+from lensmith.reviewing.items import ReviewItem, ReviewSource
 
 TITLES = {"suspects": "labels that may be wrong", "contested": "pictures that people label differently"}
 """Stem of a work list that lensmith writes → what its pictures are."""
@@ -33,7 +33,7 @@ def is_work_list(file: Path) -> bool:
     return "path" in columns and (bool(columns & {*_OWN, "annotator"}) or "label" not in columns)
 
 
-def read_work_list(file: Path) -> Source:
+def read_work_list(file: Path) -> ReviewSource:
     """Read a work list; it keeps its order.
 
     Raises:
@@ -55,7 +55,7 @@ def read_work_list(file: Path) -> Source:
     notes = (f"Pictures of the list that are not there: {len(missing):,} ({listed(missing, 3)}).",) if missing else ()
     is_list = bool(columns & _OWN) or "label" not in columns
     title = TITLES.get(file.stem, "a list of pictures") if is_list else "a labelled set"
-    return Source(file, file.parent, "list" if is_list else "set", title, items, labels, notes)
+    return ReviewSource(file, file.parent, "list" if is_list else "set", title, items, labels, notes)
 
 
 def _rows(file: Path) -> tuple[list[dict[str, str]], set[str]]:
@@ -80,7 +80,7 @@ def _path(folder: Path, cell: str) -> str:
     return (path.relative_to(around) if path.is_absolute() and path.is_relative_to(around) else path).as_posix()
 
 
-def _item(name: str, lines: list[dict[str, str]], file: Path) -> Item:
+def _item(name: str, lines: list[dict[str, str]], file: Path) -> ReviewItem:
     def first(column: str) -> str:
         return next((found for line in lines if (found := (line.get(column) or "").strip())), "")
 
@@ -99,7 +99,7 @@ def _item(name: str, lines: list[dict[str, str]], file: Path) -> Item:
             f"{score!r} arrived for {name}.",
             "Correct it, or leave the column out.",
         ) from error
-    return Item(
+    return ReviewItem(
         path=name,
         label=labels.pop() if len(labels) == 1 else "",
         suggested=canonical_label(first("suggested")),
