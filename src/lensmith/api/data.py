@@ -12,6 +12,7 @@ from lensmith.api.arguments import StrPath, bundle_of, default, documented, give
 if TYPE_CHECKING:
     from lensmith.curation.next_labels import NextLabels
     from lensmith.data.fetch import FetchResult
+    from lensmith.data.import_annotations import ImportResult
     from lensmith.data.split import SplitResult
     from lensmith.data.verify import DataCheckResult
 
@@ -24,6 +25,20 @@ def fetch(
     """Make an image folder of a known data set."""
     settings = config.FetchSettings.resolve(given(locals()))
     from lensmith.data.fetch import fetch as run
+
+    return run(settings)
+
+
+@documented(config.ImportSettings)
+def import_annotations(
+    source: StrPath, out: StrPath, *,
+    format: Literal["auto", "cvat", "imagenet", "imagenet-txt", "datumaro", "voc", "coco", "yolo"] = default("auto"),
+    classes: str | Sequence[str] = default(()), attribute: str | None = None, crops: StrPath | None = None,
+    margin: float = default(0.0), overwrite: bool = default(False),
+) -> ImportResult:  # fmt: skip
+    """Write a manifest of the annotations of a labelling tool; pictures stay where they are."""
+    settings = config.ImportSettings.resolve(given(locals()))
+    from lensmith.data.import_annotations import import_annotations as run
 
     return run(settings)
 

@@ -5,7 +5,7 @@ So each setting has its type, default and description in one place.
 
 from lensmith.config.base import Settings
 from lensmith.config.bundle import EvaluateSettings, ExportSettings, PredictSettings
-from lensmith.config.data import CheckSettings, DemoSettings, FetchSettings, SplitSettings
+from lensmith.config.data import CheckSettings, DemoSettings, FetchSettings, ImportSettings, SplitSettings
 from lensmith.config.ops import BenchSettings, DeploySettings, TokenSettings
 from lensmith.config.review import ReviewSettings
 from lensmith.config.rollout import RolloutSettings
@@ -21,6 +21,7 @@ __all__ = [
     "EvaluateSettings",
     "ExportSettings",
     "FetchSettings",
+    "ImportSettings",
     "PredictSettings",
     "ReviewSettings",
     "RolloutSettings",

@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from lensmith.config.base import Settings
-from lensmith.config.values import EXCLUDE, GROUP, LAYOUT, RELABEL, Group, Layout, Ratio
+from lensmith.config.values import EXCLUDE, GROUP, LAYOUT, RELABEL, AnnotationFormat, Group, Layout, Names, Ratio
 
 
 class FetchSettings(Settings):
@@ -60,6 +60,24 @@ class SplitSettings(Settings):
             cv is not None and ratio != (5, 3, 2)
         )
     }
+
+
+class ImportSettings(Settings):
+    """`lensmith data import`."""
+
+    verb, command = "import", "data import"
+    positional = ("source", "out")
+
+    source: Path = Field(description="Folder with annotations and pictures, or an annotation file in it.")
+    out: Path = Field(description="Manifest to write, a CSV.")
+    format: AnnotationFormat = Field("auto", description="Annotation format; auto finds it by looking.")
+    classes: Names = Field((), description="Class names that are allowed, with commas; others are an error.")
+    attribute: str | None = Field(None, description="Attribute of labels whose values are the classes.")
+    crops: Path | None = Field(
+        None, description="Folder to write the crops of boxes into; without it they are cut when they are read."
+    )
+    margin: float = Field(0.0, ge=0, le=10, description="Share of a box's sides that its crop has more on each side.")
+    overwrite: bool = Field(False, description="Replace an older manifest.")
 
 
 class DemoSettings(Settings):

@@ -4,6 +4,7 @@
     DIR/CLASS/**                    no split; `lensmith.data.split` makes one
     DIR/splits.csv                  manifest that `lensmith data split` writes; it takes precedence over the folders
     FILE.csv                        columns path,label[,split]; see `data.table`
+    DIR or FILE                     annotations of labelling tools, as CVAT and YOLO; see `data.annotations`
     RUN/splits.csv                  images and parts of a training run; paths relative to its images
 
 Labels are the names of the class folders (or those in the CSV) as `core.labels` normalizes them, sorted by code point.
@@ -22,6 +23,9 @@ from lensmith.core.junk import describe_junk, junk_name
 from lensmith.core.labels import canonical_label, distinguished, is_missing_value, require_distinct
 from lensmith.core.text import listed
 from lensmith.data.annotation import Annotation
+from lensmith.data.annotations.assemble import Annotations
+from lensmith.data.annotations.load import load
+from lensmith.data.annotations.reader import Source
 from lensmith.data.consensus import resolve
 from lensmith.data.files import Unused, image_files, is_folder, printable, relative, root_of_table
 from lensmith.data.image_set import ImageSet, Sample
@@ -34,16 +38,17 @@ MANIFEST = "splits.csv"
 
 
 def scan(path: str | os.PathLike[str], *, manifest: bool = True, layout: Layout = "auto") -> ImageSet:
-    """Read an image folder or a CSV of path,label[,split].
+    """Read an image folder, a CSV of path,label[,split], or annotations of a labelling tool with their pictures.
 
     Args:
-        path: path of the folder or of the CSV.
-        manifest: whether the folder's splits.csv takes precedence over its folders.
-        layout: how folders are read where their names can be parts and classes; a manifest and a CSV say it themselves.
+        path: path of the folder, of the CSV, or of an annotation file.
+        manifest: whether the folder's splits.csv takes precedence over its annotations and folders.
+        layout: how folders are read where their names can be parts and classes; a manifest, a CSV and annotations say
+            it themselves. Other than `auto`, it has annotations in the folder ignored.
 
     Raises:
         DataError: a path that is missing, empty, of no known layout, of one that can be read in two ways, with a
-            single class, or with classes whose names look alike.
+            single class, or with classes whose names look alike; annotations as in `data.annotations.load`.
     """
     source = Path(path)
     if not source.exists():
@@ -52,14 +57,43 @@ def scan(path: str | os.PathLike[str], *, manifest: bool = True, layout: Layout 
             "Nothing is there.",
             "Check the path; `lensmith data fetch fashion-mnist DIR` makes one to try.",
         )
-    if source.is_file():
-        found = _read_csv(source)
-    elif manifest and (source / MANIFEST).is_file():
+    if manifest and source.is_dir() and (source / MANIFEST).is_file():
         found = _read_manifest(source)
+    elif source.name != MANIFEST and layout == "auto" and (loaded := load(source)) is not None:
+        found = image_set_of(*loaded)
+    elif source.is_file():
+        found = _read_csv(source)
     else:
         found = _read_folders(source, layout)
     _require_classes(found, source)
     return found
+
+
+def image_set_of(source: Source, annotations: Annotations) -> ImageSet:
+    """The image set of annotations that have been read.
+
+    Raises:
+        DataError: labels that look alike.
+    """
+    agreed = resolve(annotations.rows)
+    aside = [*annotations.aside, *((each.path, each.reason) for each in agreed.contested)]
+    images = _build(source.root, source.path, agreed.annotations, aside, "labels")
+    unlabelled = annotations.unlabelled
+    note = f"Images without a label, which are left out: {len(unlabelled):,} ({listed(unlabelled, 3)})."
+    return replace(
+        images,
+        notes=(
+            *annotations.notes,
+            *agreed.notes,
+            *([note] if unlabelled else []),
+            *images.notes,
+            *_junk_notes(annotations.junk),
+        ),
+        warnings=(*annotations.warnings, *agreed.warnings, *images.warnings),
+        junk=tuple(sorted(annotations.junk.items())),
+        unlabelled=unlabelled,
+        contested=agreed.contested,
+    )
 
 
 def _read_folders(root: Path, layout: Layout) -> ImageSet:

@@ -1,14 +1,16 @@
 """`lensmith data`: the verbs about image folders and labels, as one group."""
 
 from lensmith.cli import VERBS
+from lensmith.cli.data.annotations import import_
 from lensmith.cli.data.folders import check, fetch, split
 from lensmith.cli.data.labels import next_labels
 from lensmith.cli.options import function_for, group
-from lensmith.config import CheckSettings, FetchSettings, SplitSettings
+from lensmith.config import CheckSettings, FetchSettings, ImportSettings, SplitSettings
 
 command = group(
     VERBS["data"],
     fetch=function_for(FetchSettings, fetch),
+    **{"import": function_for(ImportSettings, import_)},
     check=function_for(CheckSettings, check),
     split=function_for(SplitSettings, split),
     next=next_labels,

@@ -1,0 +1,81 @@
+"""Files that Datumaro has written: the set that is read back equals the one that was exported."""
+
+from pathlib import Path
+
+import pytest
+
+from fixtures.annotated_pictures import BOXES, GONE, HEIGHT, PICTURES, TWO_LABELS, WIDTH, number_of, restore
+from lensmith.data.image_set import ImageSet
+from lensmith.data.scan import scan
+from lensmith.imaging.crops import box_of, picture_of
+
+FILES = Path(__file__).parent / "files"
+LABELLED = sorted(folder.name for folder in FILES.glob("labels-*"))
+BOXED = sorted(folder.name for folder in FILES.glob("boxes-*"))
+WITHOUT_PARTS = ("labels-imagenet",)
+"""Formats that do not have parts."""
+
+
+def numbers(images: ImageSet) -> dict[int, set[tuple[str, str | None]]]:
+    """Number of each picture → label and part of its samples."""
+    found: dict[int, set[tuple[str, str | None]]] = {}
+    for sample in images.samples:
+        found.setdefault(number_of(images.file(sample)), set()).add((images.labels[sample.label], sample.part))
+    return found
+
+
+def earliest(found: dict[int, set[tuple[str, str | None]]]) -> dict[int, tuple[str, str | None]]:
+    """As `numbers`, with the earlier part of a picture that is in two."""
+    return {number: max(each, key=lambda pair: pair[1] or "") for number, each in found.items()}
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_labels_and_parts_of_pictures_are_those_that_were_exported(name: str, tmp_path: Path) -> None:
+    images = scan(restore(FILES / name, tmp_path / "set"))
+    wanted: dict[int, tuple[str, str | None]] = {
+        number: (each.labels[0], None if name in WITHOUT_PARTS else each.subsets[0])
+        for number, each in enumerate(PICTURES) if len(each.labels) == 1
+    }  # fmt: skip
+    found = numbers(images)
+    if name.startswith("labels-imagenet") and "txt" not in name:  # two labels are two files, in two class folders
+        assert {label for label, _ in found.pop(TWO_LABELS)} == {"cat", "dog"}
+    else:
+        assert [number_of(images.root / each.path) for each in images.contested] == [TWO_LABELS]
+    assert earliest(found) == wanted
+    assert sorted(number_of(images.root / path) for path in images.unlabelled) == [5, 12]
+
+
+@pytest.mark.parametrize("name", BOXED)
+def test_boxes_are_crops_of_the_upright_picture_whose_group_is_the_picture(name: str, tmp_path: Path) -> None:
+    images = scan(restore(FILES / name, tmp_path / "set"))
+    found: dict[int, set[tuple[str, tuple[int, ...]]]] = {}
+    for sample in images.samples:
+        file = images.file(sample)
+        box = box_of(file)
+        assert box is not None
+        assert sample.group == picture_of(file).relative_to(images.root).as_posix()
+        found.setdefault(number_of(picture_of(file)), set()).add((images.labels[sample.label], tuple(box)))
+    assert found == {number: set(each) for number, each in BOXES.items()}
+    unboxed = [number for number in range(len(PICTURES)) if number not in BOXES]
+    assert sorted(number_of(images.root / path) for path in images.unlabelled) == unboxed
+    assert all(
+        box is None or (box.width <= WIDTH and box.height <= HEIGHT)
+        for box in map(box_of, map(images.file, images.samples))
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in (*LABELLED, *BOXED) if "imagenet" not in name or "txt" in name])
+def test_a_deleted_picture_is_named_and_another_of_its_name_is_not_taken(name: str, tmp_path: Path) -> None:
+    folder = restore(FILES / name, tmp_path / "set")
+    places = sorted(file for file in folder.rglob("*.jpg") if number_of(file) in (GONE, 0))
+    assert len(places) == 2
+    for file in places:
+        file.unlink()
+    images = scan(folder)
+    assert {0, GONE} & {number_of(picture_of(images.file(sample))) for sample in images.samples} == set()
+    twin = [each for each in images.samples if number_of(picture_of(images.file(each))) == 1]
+    assert {images.labels[each.label] for each in twin} == ({"cat", "dog"} if name in BOXED else {"dog"})
+    missing = [path for path, reason in images.set_aside if reason == "there is no such file"]
+    if "yolo" not in name:  # whose label files are all that names pictures
+        assert len(missing) == 2
+    assert any("2 of" in warning for warning in images.warnings)
