@@ -15,6 +15,6 @@ from lensmith.api.workflows import demo, doctor, pipeline, show_pipeline
 __all__ = [
     "FeedbackFolder", "Registry", "Rollout", "bench", "check", "clear_cache", "demo", "deploy", "describe", "diff",
     "distill", "doctor", "evaluate", "export", "fetch", "import_annotations", "list_cache", "load", "models",
-    "next_labels", "pipeline", "predict", "recipe", "retune", "review", "serve", "show_pipeline", "split", "sync_runs", "token", "track_ui",
-    "tracked_runs", "train", "validate", "verify",
+    "next_labels", "pipeline", "predict", "recipe", "retune", "review", "serve", "show_pipeline", "split",
+    "sync_runs", "token", "track_ui", "tracked_runs", "train", "validate", "verify",
 ]  # fmt: skip

@@ -33,7 +33,7 @@ def fetch(
 def import_annotations(
     source: StrPath, out: StrPath, *,
     format: Literal["auto", "cvat", "imagenet", "imagenet-txt", "datumaro", "voc", "coco", "yolo"] = default("auto"),
-    classes: str | Sequence[str] = default(()), attribute: str | None = None, crops: StrPath | None = None,
+    classes: str | Sequence[str] | None = None, attribute: str | None = None, crops: StrPath | None = None,
     margin: float = default(0.0), overwrite: bool = default(False),
 ) -> ImportResult:  # fmt: skip
     """Write a manifest of the annotations of a labelling tool; pictures stay where they are."""

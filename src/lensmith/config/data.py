@@ -71,7 +71,7 @@ class ImportSettings(Settings):
     source: Path = Field(description="Folder with annotations and pictures, or an annotation file in it.")
     out: Path = Field(description="Manifest to write, a CSV.")
     format: AnnotationFormat = Field("auto", description="Annotation format; auto finds it by looking.")
-    classes: Names = Field((), description="Class names that are allowed, with commas; others are an error.")
+    classes: Names | None = Field(None, description="Class names that are allowed, with commas; others are an error.")
     attribute: str | None = Field(None, description="Attribute of labels whose values are the classes.")
     crops: Path | None = Field(
         None, description="Folder to write the crops of boxes into; without it they are cut when they are read."

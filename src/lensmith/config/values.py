@@ -66,7 +66,6 @@ ConsensusMethod = Literal["majority", "dawid-skene"]
 """How several labels of one picture become one."""
 AnnotationFormat = Literal["auto", "cvat", "imagenet", "imagenet-txt", "datumaro", "voc", "coco", "yolo"]
 """Annotation formats that are read, by the names of their readers; `auto` finds the format by looking."""
-Names = Annotated[tuple[str, ...], BeforeValidator(parse_names)]
 Layout = Literal["auto", "parts", "classes"]
 """How folders are read: as their names and content show, as parts, or as classes."""
 LAYOUT = (

@@ -96,7 +96,7 @@ def import_annotations(settings: ImportSettings) -> ImportResult:
         raise unknown(Source(source))
     root, annotations = loaded[0].root, loaded[1]
     images = image_set_of(*loaded)
-    _require_known(annotations.rows, settings.classes, source)
+    _require_known(annotations.rows, settings.classes or (), source)
     if (settings.crops is not None or settings.margin) and not annotations.has_crops:
         raise DataError(
             f"Boxes were expected in {source}, for --crops and --margin.",
