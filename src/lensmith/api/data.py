@@ -32,7 +32,7 @@ def fetch(
 @documented(config.ImportSettings)
 def import_annotations(
     source: StrPath, out: StrPath, *,
-    format: Literal["auto", "cvat", "imagenet", "imagenet-txt", "datumaro", "voc", "coco", "yolo"] = default("auto"),
+    format: Literal["auto", "cvat", "label-studio", "label-studio-min", "label-studio-csv", "imagenet", "imagenet-txt", "datumaro", "voc", "coco", "yolo", "createml", "fiftyone"] = default("auto"),
     classes: str | Sequence[str] | None = None, attribute: str | None = None, crops: StrPath | None = None,
     margin: float = default(0.0), overwrite: bool = default(False),
 ) -> ImportResult:  # fmt: skip

@@ -64,7 +64,10 @@ def without_password(uri: str) -> str:
 
 ConsensusMethod = Literal["majority", "dawid-skene"]
 """How several labels of one picture become one."""
-AnnotationFormat = Literal["auto", "cvat", "imagenet", "imagenet-txt", "datumaro", "voc", "coco", "yolo"]
+AnnotationFormat = Literal[
+    "auto", "cvat", "label-studio", "label-studio-min", "label-studio-csv", "imagenet", "imagenet-txt", "datumaro", "voc",
+    "coco", "yolo", "createml", "fiftyone",
+]  # fmt: skip
 """Annotation formats that are read, by the names of their readers; `auto` finds the format by looking."""
 Layout = Literal["auto", "parts", "classes"]
 """How folders are read: as their names and content show, as parts, or as classes."""
