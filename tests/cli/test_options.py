@@ -43,7 +43,7 @@ def test_one_flag_means_one_thing() -> None:
         for name, field in (each.model_fields if each is not config.Settings else {}).items():
             if name not in each.positional:
                 kinds.setdefault(name, set()).add(str(kind_of(field)))
-    del kinds["format"]  # one meaning, the form of a file; a table of predictions has other forms than annotations
+    del kinds["format"]  # one meaning, the form of a file; a table of predictions has others than annotations
     assert {name: found for name, found in kinds.items() if len(found) > 1} == {}
 
 

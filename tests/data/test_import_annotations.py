@@ -4,14 +4,14 @@ import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from fixtures.annotated_pictures import restore
 from lensmith.config import ImportSettings
-from lensmith.config.values import AnnotationFormat
+from lensmith.config.values import ANNOTATION_FORMATS
 from lensmith.data.annotations.registry import READERS
 from lensmith.data.import_annotations import ImportResult, import_annotations
 from lensmith.data.scan import scan
@@ -40,7 +40,9 @@ def boxed(tmp_path: Path) -> Path:
 
 
 def test_every_reader_has_its_name_in_the_setting() -> None:
-    assert set(get_args(AnnotationFormat)) - {"auto"} == {reader.name for reader in READERS}
+    assert ANNOTATION_FORMATS == ("auto", *(reader.name for reader in READERS))
+    described = ImportSettings.model_fields["format"].description or ""
+    assert all(f"{name}," in described or f"{name}." in described for name in ANNOTATION_FORMATS[1:])
 
 
 def test_the_manifest_is_the_set_that_a_direct_scan_gives(labelled: Path, tmp_path: Path) -> None:

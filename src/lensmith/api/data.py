@@ -32,9 +32,8 @@ def fetch(
 @documented(config.ImportSettings)
 def import_annotations(
     source: StrPath, out: StrPath, *,
-    format: Literal["auto", "cvat", "label-studio", "label-studio-min", "label-studio-csv", "imagenet", "imagenet-txt", "datumaro", "voc", "coco", "yolo", "createml", "fiftyone"] = default("auto"),
-    classes: str | Sequence[str] | None = None, attribute: str | None = None, crops: StrPath | None = None,
-    margin: float = default(0.0), overwrite: bool = default(False),
+    format: str = default("auto"), classes: str | Sequence[str] | None = None, attribute: str | None = None,
+    crops: StrPath | None = None, margin: float = default(0.0), overwrite: bool = default(False),
 ) -> ImportResult:  # fmt: skip
     """Write a manifest of the annotations of a labelling tool; pictures stay where they are."""
     settings = config.ImportSettings.resolve(given(locals()))

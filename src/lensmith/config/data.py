@@ -70,7 +70,11 @@ class ImportSettings(Settings):
 
     source: Path = Field(description="Folder with annotations and pictures, or an annotation file in it.")
     out: Path = Field(description="Manifest to write, a CSV.")
-    format: AnnotationFormat = Field("auto", description="Annotation format; auto finds it by looking.")
+    format: AnnotationFormat = Field(
+        "auto",
+        description="Annotation format: auto finds it by looking, or cvat, label-studio, label-studio-min, "
+        "label-studio-csv, imagenet, imagenet-txt, datumaro, voc, coco, yolo, createml, fiftyone.",
+    )
     classes: Names | None = Field(None, description="Class names that are allowed, with commas; others are an error.")
     attribute: str | None = Field(None, description="Attribute of labels whose values are the classes.")
     crops: Path | None = Field(

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 
 def parse_ratio(value: Any) -> Any:
@@ -64,11 +64,25 @@ def without_password(uri: str) -> str:
 
 ConsensusMethod = Literal["majority", "dawid-skene"]
 """How several labels of one picture become one."""
-AnnotationFormat = Literal[
-    "auto", "cvat", "label-studio", "label-studio-min", "label-studio-csv", "imagenet", "imagenet-txt", "datumaro", "voc",
-    "coco", "yolo", "createml", "fiftyone",
-]  # fmt: skip
+ANNOTATION_FORMATS = (
+    "auto", "cvat", "label-studio", "label-studio-min", "label-studio-csv", "imagenet", "imagenet-txt", "datumaro",
+    "voc", "coco", "yolo", "createml", "fiftyone",
+)  # fmt: skip
 """Annotation formats that are read, by the names of their readers; `auto` finds the format by looking."""
+
+
+def known_annotation_format(value: str) -> str:
+    """The name of an annotation format, unchanged.
+
+    Raises:
+        ValueError: there is no format of that name.
+    """
+    if value not in ANNOTATION_FORMATS:
+        raise ValueError(f"one of {', '.join(ANNOTATION_FORMATS)}")
+    return value
+
+
+AnnotationFormat = Annotated[str, AfterValidator(known_annotation_format)]
 Layout = Literal["auto", "parts", "classes"]
 """How folders are read: as their names and content show, as parts, or as classes."""
 LAYOUT = (
