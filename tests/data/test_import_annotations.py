@@ -40,7 +40,7 @@ def boxed(tmp_path: Path) -> Path:
 
 
 def test_every_reader_has_its_name_in_the_setting() -> None:
-    assert ANNOTATION_FORMATS == ("auto", *(reader.name for reader in READERS))
+    assert ("auto", *(reader.name for reader in READERS)) == ANNOTATION_FORMATS
     described = ImportSettings.model_fields["format"].description or ""
     assert all(f"{name}," in described or f"{name}." in described for name in ANNOTATION_FORMATS[1:])
 
