@@ -7,6 +7,7 @@ hashes as sorted arrays of uint64, 16 bytes an image, and no picture can be made
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from lensmith.core.machine import allowed_cores
-from lensmith.core.threads import map_in_order
+from lensmith.core.file_memo import Values, memoized_by_file
+from lensmith.core.version import installed_versions
 from lensmith.errors import BundleError, ImageError
+from lensmith.imaging.content_digests import KIND, digest_of
+from lensmith.imaging.crops import picture_of
 from lensmith.imaging.decoding import decode, has_deep_values, read
 
 FILE = "image_hashes.npz"
@@ -26,6 +29,9 @@ FILE = "image_hashes.npz"
 SCALED_PX = 512
 """A JPEG is decoded at a reduced scale that keeps its shorter side at or above this: 16 ms instead of 120 for 12
 megapixels. So a JPEG that was converted to another format has other pixels from 1,024 pixels on."""
+
+_DECODERS = ("lensmith", "pillow", "pillow-heif")
+"""Packages that decide what pixels a file has."""
 
 Use = Literal["train", "val"]
 """Use of an image: a model learnt from it (`train`), or its epoch, temperature and engine were chosen on it (`val`)."""
@@ -148,16 +154,26 @@ def file_hash(encoded: bytes) -> int:
 
 
 def hash_files(files: Sequence[Path]) -> Iterator[tuple[int, int | None] | None]:
-    """`content_hashes` of each file, in order, on all cores allowed; None for a file that cannot be read."""
+    """`content_hashes` of each file, in order, on all cores allowed; None for a file that cannot be read.
 
-    def hash_one(file: Path) -> tuple[int, int | None] | None:
+    They are memoized on disk for each file (`core.file_memo`).
+    """
+
+    def hash_one(file: Path) -> Values:
+        """The digest, and the 8 bytes of the pixels' hash, or none."""
         try:
-            return content_hashes(read(file))
+            encoded = read(file)
         except ImageError:
-            return None
+            return None, None
+        pixels = _pixel_hash(encoded)
+        return digest_of(encoded), b"" if pixels is None else pixels.to_bytes(8, "little")
 
-    cores = allowed_cores()
-    yield from map_in_order(hash_one, files, cores, 8 * cores, "hash")
+    kinds = (KIND, f"pixels {SCALED_PX} {json.dumps(installed_versions(_DECODERS), sort_keys=True)}")
+    for digest, pixels in memoized_by_file(kinds, files, hash_one, picture_of):
+        if digest is None or pixels is None:
+            yield None
+        else:
+            yield int.from_bytes(digest[:8], "little"), int.from_bytes(pixels, "little") if pixels else None
 
 
 def _pixel_hash(encoded: bytes) -> int | None:

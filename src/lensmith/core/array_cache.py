@@ -6,6 +6,7 @@ power cut only damaged or missing blocks are computed again. One process at a ti
     CACHE/kept/KIND/DIGEST/entry.json   description: key, dtype, lengths, title
                            data         the array
                            blocks       uint64 per block: 0, or 2^32 + CRC-32
+                           rows         see `core.row_cache`; only in entries of rows
 """
 
 import contextlib
@@ -35,7 +36,7 @@ ComputeBlocks = Callable[[Sequence[int]], Iterator[npt.NDArray[Any]]]
 """Function from the numbers of missing blocks to these blocks, in that order."""
 
 DESCRIPTION, DATA, BLOCKS = "entry.json", "data", "blocks"
-_WRITTEN = 1 << 32
+WRITTEN = 1 << 32
 """Added to the CRC-32 of a written block, so that it differs from 0."""
 _FREE_SHARE = 0.5
 """Largest share of the disk's free space that the cache uses, whatever the budget."""
@@ -86,7 +87,8 @@ class ArrayCache:
 
     def get_or_compute(
         self, kind: str, key: Mapping[str, Any], dtype: str, lengths: Sequence[int], compute: ComputeBlocks, title: str,
-        waiting: Callable[[], None] = lambda: None,
+        waiting: Callable[[], None] = lambda: None, *,
+        about: Mapping[str, Any] | None = None, beside: Mapping[str, bytes] | None = None,
     ) -> npt.NDArray[Any]:  # fmt: skip
         """The array with this key; missing blocks are computed.
 
@@ -98,6 +100,8 @@ class ArrayCache:
             compute: function that computes blocks.
             title: description for people.
             waiting: callback about every second while another process computes the array; its exceptions end the wait.
+            about: further plain values for the entry's description, such as `family` for `folders_of`.
+            beside: further files of the entry, by name.
 
         Returns:
             Array of shape (sum of lengths,), read-only and mapped into memory; it stays valid if the entry is removed.
@@ -105,10 +109,8 @@ class ArrayCache:
         Raises:
             NotCachedError: no room for the array, or a folder that cannot be written to.
         """
-        # The lengths may be a million numbers, so their hash stands for them.
-        hashed = hashlib.sha256(np.asarray(lengths, dtype=np.int64).tobytes()).hexdigest()
-        description = {"kind": kind, "key": dict(key), "dtype": dtype, "lengths": [len(lengths), hashed]}
-        digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:32]
+        description = _describe(kind, key, dtype, lengths)
+        digest = _digest(description)
         folder = self.root / kind / digest
         files = _EntryFiles(folder, np.dtype(dtype), lengths)
         if (found := files.read()) is not None:
@@ -116,8 +118,8 @@ class ArrayCache:
         try:
             with self._locked(digest, title, waiting):
                 if not files.have_full_size:
-                    self._make_room(sum(files.sizes.values()))
-                    files.create({**description, "title": title})
+                    self._make_room(sum(files.sizes.values()) + sum(map(len, (beside or {}).values())))
+                    files.create({**description, "title": title, **(about or {})}, beside or {})
                 files.compute_missing(compute)
                 found = files.read()
         except OSError as error:
@@ -126,13 +128,27 @@ class ArrayCache:
             raise NotCachedError(f"the array on disk differs from what was written ({folder})")
         return found
 
+    def find(self, kind: str, key: Mapping[str, Any], dtype: str, lengths: Sequence[int]) -> npt.NDArray[Any] | None:
+        """The array with this key, as `get_or_compute` returns it; None if it, or a block of it, is missing."""
+        folder = self.root / kind / _digest(_describe(kind, key, dtype, lengths))
+        return _EntryFiles(folder, np.dtype(dtype), lengths).read()
+
+    def folders_of(self, kind: str, family: str) -> list[Path]:
+        """Folders of the entries that were made with this `family`, the most recently used first."""
+        found = []
+        for description in (self.root / kind).glob(f"*/{DESCRIPTION}"):
+            with contextlib.suppress(OSError, ValueError):  # another process may be removing it
+                if json.loads(description.read_text(encoding="utf-8")).get("family") == family:
+                    found.append((description.stat().st_mtime_ns, description.parent))
+        return [folder for _, folder in sorted(found, reverse=True)]
+
     def entries(self) -> list[CacheEntry]:
         """All entries, the least recently used first."""
         found = []
         for description in self.root.glob(f"*/*/{DESCRIPTION}"):
             with contextlib.suppress(OSError, ValueError, KeyError):  # another process may be removing it
                 folder, content = description.parent, json.loads(description.read_text(encoding="utf-8"))
-                size = sum((folder / name).stat().st_size for name in (DATA, BLOCKS))
+                size = sum(file.stat().st_size for file in folder.iterdir() if file != description)
                 whole = bool(np.fromfile(folder / BLOCKS, dtype=np.uint64).all())
                 used = description.stat().st_mtime
                 found.append(CacheEntry(folder.parent.name, folder, content["title"], size, used, whole))
@@ -187,6 +203,17 @@ class ArrayCache:
             yield
 
 
+def _describe(kind: str, key: Mapping[str, Any], dtype: str, lengths: Sequence[int]) -> dict[str, Any]:
+    # The lengths may be a million numbers, so their hash stands for them.
+    hashed = hashlib.sha256(np.asarray(lengths, dtype=np.int64).tobytes()).hexdigest()
+    return {"kind": kind, "key": dict(key), "dtype": dtype, "lengths": [len(lengths), hashed]}
+
+
+def _digest(description: Mapping[str, Any]) -> str:
+    """Name of an entry's folder."""
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:32]
+
+
 class _EntryFiles:
     """The files of one entry."""
 
@@ -205,8 +232,13 @@ class _EntryFiles:
             return False
         return sizes == self.sizes and (self.folder / DESCRIPTION).exists()
 
-    def create(self, description: Mapping[str, Any]) -> None:
-        """Allocate all files, so that a full disk fails now; the description is written last."""
+    def create(self, description: Mapping[str, Any], beside: Mapping[str, bytes]) -> None:
+        """Allocate all files, so that a full disk fails now; the description is written last.
+
+        Args:
+            description: content of the description.
+            beside: further files, by name.
+        """
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         try:
@@ -215,6 +247,8 @@ class _EntryFiles:
                     os.posix_fallocate(file.fileno(), 0, self.sizes[DATA])
                 file.truncate(self.sizes[DATA])
             (self.folder / BLOCKS).write_bytes(bytes(self.sizes[BLOCKS]))
+            for name, content in beside.items():
+                (self.folder / name).write_bytes(content)
             atomic_write(self.folder / DESCRIPTION, json.dumps(description, indent=1) + "\n")
         except BaseException:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -238,7 +272,7 @@ class _EntryFiles:
         for number, block in zip(missing, compute(missing), strict=True):
             part = data[self.edges[number] : self.edges[number + 1]]
             part[:] = block.reshape(-1)
-            blocks[number] = _WRITTEN + zlib.crc32(part.data)
+            blocks[number] = WRITTEN + zlib.crc32(part.data)
 
     def _missing(self, data: npt.NDArray[Any], blocks: npt.NDArray[np.uint64]) -> list[int]:
         """Numbers of the blocks that differ from what was recorded.
@@ -246,7 +280,7 @@ class _EntryFiles:
         Raises:
             ValueError: another number of blocks was recorded.
         """
-        crcs = [_WRITTEN + zlib.crc32(data[start:end].data) for start, end in itertools.pairwise(self.edges)]
+        crcs = [WRITTEN + zlib.crc32(data[start:end].data) for start, end in itertools.pairwise(self.edges)]
         pairs = zip(blocks.tolist(), crcs, strict=True)
         return [number for number, (recorded, crc) in enumerate(pairs) if recorded != crc]
 

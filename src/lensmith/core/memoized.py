@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lensmith.core.file_memo import clear_file_memo
 from lensmith.core.files import atomic_write
 from lensmith.core.locks import locked
 from lensmith.core.machine import cache_dir, description
@@ -43,11 +44,11 @@ def memoized_on_disk(name: str, depends_on: Mapping[str, Any], measure: Callable
 
 
 def clear_memoized() -> int:
-    """Remove all measurements; returns their number."""
+    """Remove all measurements, and what is memoized for files, which counts as one; returns their number."""
     found = list((cache_dir() / "measured").glob("*.json"))
     for path in found:
         path.unlink(missing_ok=True)
-    return len(found)
+    return len(found) + clear_file_memo()
 
 
 def _read(path: Path) -> Any:

@@ -223,17 +223,14 @@ class FeatureSource:
         fits = self.store is not None and math.prod(split_point.shape) * numbers <= self.store.budget_bytes
         store = self.store if fits else None
         computed = 0
-
-        show = self._watch("features")
-
-        def watch(done: int, total: int) -> None:
-            nonlocal computed
-            computed = max(computed, done)
-            show(done, total)
+        watch = self._watch("features")
 
         def rows(extractor: FeatureExtractor, samples: Sequence[Sample], number: int, exact: bool = True) -> Features:
+            nonlocal computed
             view = View(number, learner.inputs.augment, run.settings.seed)
-            return extractor.features(run.images, samples, view, watch, exact)
+            found = extractor.features(run.images, samples, view, watch, exact)
+            computed += found.computed
+            return found
 
         def extractor_at(at: SplitPoint, pixels: int, chosen: str | None) -> FeatureExtractor:
             how = replace(run.preprocessing, image_size=pixels)
@@ -262,10 +259,14 @@ class FeatureSource:
         used = in_full_precision(engine) if exact else engine
         self.recorder.event(
             "features", phase=phase.name, at=split_point.at, shape=list(split_point.shape), engine=used, views=count,
-            images=images, seconds=seconds, computed=computed > 0, exact=exact, rounding=rounding,
+            images=images, seconds=seconds, computed=computed > 0, computed_rows=computed, exact=exact,
+            rounding=rounding,
         )  # fmt: skip
         what = f"features of {images:,} images{f' ({count} views)' if count > 1 else ''} before {split_point.at}"
         how = f"{seconds:.1f} s with {used}" if computed else f"cached by an earlier run, {used}"
+        asked = images if probe is None else images + len(probed)
+        if 0 < computed < asked:
+            how += f", {computed:,} forward passes; the other features were cached"
         self.recorder.log(f"{what}: {how}")
         batches = FeatureBatches(training, features, self.order)
         return PhaseInputs(

@@ -6,6 +6,7 @@ from typing import Any, cast
 import torch
 from torch.utils.data import DataLoader
 
+from lensmith.imaging.content_digests import content_digests, distinct_digests
 from lensmith.training.dataloading.augment import Augment
 from lensmith.training.dataloading.dataset import ImageDataset
 from lensmith.training.dataloading.loader import build_loader, close_loader, default_loader_workers
@@ -35,7 +36,8 @@ class PartLoaders:
         self.order = EpochSampler(
             len(training), settings.step_images, settings.seed, balance=balance, rank=world.rank, ranks=world.size
         )
-        dataset = ImageDataset(images, training, run.preprocessing, augment, settings.seed)
+        contents = distinct_digests(content_digests([images.file(sample) for sample in training]))
+        dataset = ImageDataset(images, training, run.preprocessing, augment, settings.seed, contents)
         self.training = build_loader(dataset, self.order, workers, device)
         self.validation = None
         if validation:

@@ -63,12 +63,24 @@ class ImageDataset(Dataset[Any]):
 
     Args:
         augment: augmentation of training images; None for validation, which preprocesses exactly as the service does.
+        contents: a digest of each sample, 32 bytes, from which views are drawn: so a view of an image is the same in
+            any set, order or part. None, or None for a sample: they are drawn from its index.
     """
 
     def __init__(
-        self, images: ImageSet, samples: Sequence[Sample], how: Preprocessing, augment: Augment | None, seed: int
+        self,
+        images: ImageSet,
+        samples: Sequence[Sample],
+        how: Preprocessing,
+        augment: Augment | None,
+        seed: int,
+        contents: Sequence[bytes | None] | None = None,
     ) -> None:
         self.images, self.samples, self.how, self.augment, self.seed = images, samples, how, augment, seed
+        self._view_draws = [
+            index if content is None else int.from_bytes(content[:8], "little") >> 1
+            for index, content in enumerate(contents or [None] * len(samples))
+        ]
         self.decoded: DecodedPictures | None = None
         """Pictures of all samples from the decode cache, for the image size of the current phase."""
 
@@ -85,7 +97,7 @@ class ImageDataset(Dataset[Any]):
                 picture = self._picture(index, shortest_side_px(how))
                 return normalise(resize(picture, how), how), sample.label, factors, index, ""
             augment = self.augment if item.view != 0 else Augment()
-            draw = (item.epoch, index, item.copy) if item.view is None else (item.view, index)
+            draw = (item.epoch, index, item.copy) if item.view is None else (item.view, self._view_draws[index])
             random = augment.draw(self.seed, *draw)
             factors = augment.factors(random)
             picture = self._picture(index, self.shortest_px(how, augment))

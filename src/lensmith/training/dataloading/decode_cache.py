@@ -7,7 +7,6 @@ run sees the same bits with the cache and without.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,17 +15,19 @@ from PIL import Image
 
 from lensmith.core.array_cache import ArrayCache
 from lensmith.core.machine import allowed_cores
+from lensmith.core.row_cache import RowKey, rows_by_content
 from lensmith.core.stats import evenly_spaced
 from lensmith.core.threads import map_in_order
 from lensmith.core.version import installed_versions
-from lensmith.data.image_set import ImageSet, Sample, identity
+from lensmith.data.image_set import ImageSet, Sample
 from lensmith.errors import ImageError
+from lensmith.imaging.content_digests import content_digests
 from lensmith.imaging.decoding import decode, decoded_size, read
 from lensmith.imaging.preprocessing import Pixels
 from lensmith.imaging.value_range import ValueRange
 
 BLOCK = 64
-"""Pictures that are decoded and written together."""
+"""Pictures that are written together."""
 
 SAMPLE = 24
 """Pictures that decoding is timed on."""
@@ -108,8 +109,7 @@ def load_or_decode(
         list(map_in_order(lambda one: _size(images, one, shortest_px), samples, threads, 8 * BLOCK, "size")),
         dtype=np.int64,
     ).reshape(-1, 2)
-    blocks = [range(start, min(start + BLOCK, len(samples))) for start in range(0, len(samples), BLOCK)]
-    lengths = [int(_lengths(sizes)[block.start : block.stop].sum()) for block in blocks]
+    lengths = _lengths(sizes).tolist()
 
     def picture(number: int) -> npt.NDArray[np.uint8]:
         """Whether decoding worked, and the pixels: uint8 of shape (1 + 3 H W,)."""
@@ -121,22 +121,25 @@ def load_or_decode(
                 row[0], row[1:] = 1, pixels.reshape(-1)
         return row
 
-    def make(numbers: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:
-        """The blocks with these numbers, each uint8 of shape (bytes,)."""
-        wanted = (one for number in numbers for one in blocks[number])
-        with closing(map_in_order(picture, wanted, threads, 2 * BLOCK, "decode")) as rows:
-            for place, number in enumerate(numbers):
-                watch(place * BLOCK, len(numbers) * BLOCK)
-                yield np.concatenate(list(islice(rows, len(blocks[number]))))
+    def decode_rows(numbers: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:
+        """The pictures with these numbers, each uint8 of shape (bytes,)."""
+        with closing(map_in_order(picture, numbers, threads, 2 * BLOCK, "decode")) as rows:
+            for done, row in enumerate(rows):
+                if done % BLOCK == 0:
+                    watch(len(samples) - len(numbers) + done, len(samples))
+                yield row
 
-    key = {
+    contents = content_digests([images.file(sample) for sample in samples])
+    key: dict[str, Any] = {
         "shortest_px": shortest_px,
         "value_ranges": {kind: list(ends) for kind, ends in value_ranges.items()},
-        "files": identity(images, samples),
         "versions": installed_versions(("lensmith", "pillow")),
     }
     title = f"{len(samples):,} pictures of {images.root.name}, shorter side {shortest_px} px or more"
-    return DecodedPictures(store.get_or_compute("pixels", key, "uint8", lengths, make, title), sizes, shortest_px)
+    pixels = rows_by_content(
+        store, RowKey("pixels", key, "uint8"), contents, lengths, decode_rows, title, rows_a_block=BLOCK
+    )
+    return DecodedPictures(pixels, sizes, shortest_px)
 
 
 def _lengths(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -20,10 +20,12 @@ class Features:
     Attributes:
         values: float16 (N, …), or float32 where they are exact; read-only; a row of NaN where the image cannot be read.
         unreadable: reason by number of such a row.
+        computed: number of rows that were computed for this call; the others were cached.
     """
 
     values: np.ndarray[Any, Any]
     unreadable: dict[int, str]
+    computed: int = 0
 
     def rows(self, numbers: Sequence[int]) -> "Features":
         """The features of some of the samples."""

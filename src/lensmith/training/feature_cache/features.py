@@ -5,6 +5,9 @@ is exact: fp32 and float32, as the network is that will be exported.
 
 A view is one way to see an image: 0 unchanged, as the service sees it; v > 0 with the v-th draw of augmentation. While
 the trunk is frozen its output is a function of image and view, so E epochs over V views cost V forward passes.
+
+They are cached by the images' contents (`core.row_cache`), so two photos more cost two forward passes a view, and names,
+order, labels and parts cost none.
 """
 
 import hashlib
@@ -22,10 +25,12 @@ from torch import nn
 
 from lensmith.config import TrainSettings
 from lensmith.core.array_cache import ArrayCache, NotCachedError
+from lensmith.core.row_cache import RowKey, rows_by_content
 from lensmith.core.text import first_line
 from lensmith.core.threads import map_in_order
 from lensmith.core.version import installed_versions
-from lensmith.data.image_set import ImageSet, Sample, identity
+from lensmith.data.image_set import ImageSet, Sample
+from lensmith.imaging.content_digests import content_digests, distinct_digests
 from lensmith.imaging.preprocessing import Preprocessing
 from lensmith.training.dataloading.augment import Augment
 from lensmith.training.dataloading.dataset import ImageDataset
@@ -37,7 +42,7 @@ from lensmith.training.microbatch import memory
 from lensmith.training.models.backbone import evaluating
 
 BLOCK = 64
-"""Images whose features are computed and written together."""
+"""Images whose features are written together."""
 
 HALF_MAX = float(np.finfo(np.float16).max)
 VERSIONS = ("lensmith", "pillow", "torch", "torchvision", "albumentations", "timm", "openvino", "onnxruntime")
@@ -160,43 +165,57 @@ class FeatureExtractor(ExitStack):
         backend = in_full_precision(self.backend) if exact else self.backend
         dtype = np.dtype(np.float32 if exact else np.float16)
         width = int(np.prod(self.split_point.shape))
-        lengths = [width * len(samples[start : start + BLOCK]) for start in range(0, len(samples), BLOCK)]
-        dataset = ImageDataset(images, samples, self.how, view.augment if view.number else None, view.seed)
-        compute = partial(self._blocks, backend, dtype, dataset, view, watch)
-        key = {
+        contents = content_digests([images.file(sample) for sample in samples])
+        if view.number:  # copies of an image have draws of their own
+            contents = distinct_digests(contents)
+        dataset = ImageDataset(images, samples, self.how, view.augment if view.number else None, view.seed, contents)
+        computed = 0
+
+        def compute(rows: Sequence[int]) -> Iterator[np.ndarray[Any, Any]]:
+            """The rows with these numbers, `dtype` (n, …) for several at a time."""
+            nonlocal computed
+            computed = len(rows)
+            return self._rows(backend, dtype, dataset, view, watch, rows)
+
+        values = {
             "weights": self.weights,
             "at": self.split_point.at,
             "shape": list(self.split_point.shape),
             "preprocessing": asdict(self.how),
             "view": view.cache_key(self.settings),
-            "files": identity(images, samples),
             "runner": backend,
             "versions": installed_versions(VERSIONS),
         }
+        key = RowKey("features", values, dtype.name)
+        # What the same backend computes in fp32 is what it computes here, before the rounding to float16.
+        wider = RowKey("features", values, "float32") if not exact and backend == in_full_precision(backend) else None
         seen = f"view {view.number}" if view.number else "unchanged"
         network = f"{self.settings.model} before {self.split_point.at}"
         title = f"{len(samples):,} images of {images.root.name}, {seen}: {network}"
         try:
             if self.store is None:
                 raise NotCachedError("the cache is off, or too small for all views")
-            flat = self.store.get_or_compute(
-                "features", key, dtype.name, lengths, compute, title, lambda: watch(0, len(samples))
-            )
+            flat = rows_by_content(
+                self.store, key, contents, [width] * len(samples), compute, title,
+                rows_a_block=BLOCK, waiting=lambda: watch(0, len(samples)), wider=wider,
+            )  # fmt: skip
         except NotCachedError as error:
-            if dtype.itemsize * sum(lengths) > _MEMORY_SHARE * psutil.virtual_memory().available:
+            if dtype.itemsize * width * len(samples) > _MEMORY_SHARE * psutil.virtual_memory().available:
                 raise NoFeaturesError(str(error)) from error
             try:
-                # Filled block by block: a list of blocks beside their concatenation would take twice the memory.
-                flat = np.empty(sum(lengths), dtype=dtype)
-                for end, block in zip(np.cumsum(lengths), compute(range(len(lengths))), strict=True):
-                    flat[end - block.size : end] = block.reshape(-1)
+                # Filled bit by bit: a list of parts beside their concatenation would take twice the memory.
+                flat, end = np.empty(width * len(samples), dtype=dtype), 0
+                for part in compute(range(len(samples))):
+                    flat[end : end + part.size] = part.reshape(-1)
+                    end += part.size
             except MemoryError:
                 raise NoFeaturesError("there is no memory for them") from error
-        values = flat.reshape(len(samples), *self.split_point.shape)
-        lost = np.flatnonzero(np.isnan(values.reshape(len(samples), -1)[:, 0]))
-        return Features(values, {int(row): dataset[Item(0, int(row))][-1] or "it was unreadable" for row in lost})
+        rows = flat.reshape(len(samples), *self.split_point.shape)
+        lost = np.flatnonzero(np.isnan(rows.reshape(len(samples), -1)[:, 0]))
+        reasons = {int(row): dataset[Item(0, int(row))][-1] or "it was unreadable" for row in lost}
+        return Features(rows, reasons, computed)
 
-    def _blocks(
+    def _rows(
         self,
         backend: str,
         dtype: np.dtype[Any],
@@ -205,29 +224,22 @@ class FeatureExtractor(ExitStack):
         watch: Watch,
         numbers: Sequence[int],
     ) -> Iterator[np.ndarray[Any, Any]]:
-        """Compute the blocks with these numbers, `dtype` (n, …) each, several at once."""
+        """Compute the rows with these numbers, `dtype` (≤ BATCH, …) at a time, several batches at once."""
         if not numbers:
             return
-        samples = {number: range(len(dataset))[number * BLOCK : (number + 1) * BLOCK] for number in numbers}
-        done = len(dataset) - sum(map(len, samples.values()))
+        done = len(dataset) - len(numbers)
         run, threads = self.trunk.open(backend), parallel_batches(self.trunk.device)
-
-        def block(number: int) -> np.ndarray[Any, Any]:
-            """float16 or float32 (N, …): the features of one block."""
-            rows = samples[number]
-            parts = (rows[start : start + BATCH] for start in range(0, len(rows), BATCH))
-            return np.concatenate([self._batch(run, dtype, dataset, view, part) for part in parts])
-
+        batches = (numbers[start : start + BATCH] for start in range(0, len(numbers), BATCH))
+        compute = partial(self._batch, run, dtype, dataset, view)
         watch(done, len(dataset))
-        blocks = map_in_order(block, numbers, threads, 2 * threads + 1, "features")
-        with closing(blocks):  # so that an exception of `watch` cancels the blocks that have not begun
-            for features in blocks:
+        with closing(map_in_order(compute, batches, threads, 2 * threads + 1, "features")) as computed:
+            for features in computed:  # closed, so an exception of `watch` cancels the batches that have not begun
                 done += len(features)
                 yield features
                 watch(done, len(dataset))
 
     def _batch(
-        self, run: Backend, dtype: np.dtype[Any], dataset: ImageDataset, view: View, samples: range
+        self, run: Backend, dtype: np.dtype[Any], dataset: ImageDataset, view: View, samples: Sequence[int]
     ) -> np.ndarray[Any, Any]:
         """float16 or float32 (N, …): the features of one batch."""
         how = dataset.how
@@ -250,6 +262,7 @@ class FeatureExtractor(ExitStack):
         if dtype == np.float16 and np.abs(found).max(initial=0) > HALF_MAX:
             raise TooLargeForHalfError("float16 cannot represent these features")
         rows = np.full((len(samples), *found.shape[1:]), np.nan, dtype=dtype)
+        place_of = {sample: place for place, sample in enumerate(samples)}
         for row, index in enumerate(batch.indices):
-            rows[index - samples.start] = found[row]
+            rows[place_of[index]] = found[row]
         return rows
