@@ -101,10 +101,13 @@ def rows_by_content(
         """The blocks with these numbers, each of shape (elements,)."""
         wanted = [row for number in numbers for row in blocks[number]]
         known = _known_rows(records, wanted, sources, np.dtype(key.dtype))
-        take = _taker(compute([row for row in wanted if row not in known]))
+        computed = compute([row for row in wanted if row not in known])
+        take = _taker(computed)
         for number in numbers:
             rows = (known[row]() if row in known else take(lengths[row]) for row in blocks[number])
             yield np.concatenate([row.astype(key.dtype, copy=False) for row in rows])
+        if any(True for _ in computed):  # also lets it finish, as it reports its progress after each yield
+            raise AssertionError("more rows than were asked for")
 
     return store.get_or_compute(
         key.kind, whole_key, key.dtype, block_lengths, compute_blocks, title, waiting,

@@ -18,8 +18,6 @@ from lensmith.imaging.decoding import read
 KIND = "sha256"
 """Kind in the file memo of the digest of what `imaging.decoding.read` returns."""
 
-DIGEST_BYTES = 32
-
 
 def content_digests(paths: Sequence[Path]) -> list[bytes | None]:
     """SHA-256 of each image file, 32 bytes; of a crop that of its picture and its box; None where it cannot be read."""
@@ -41,11 +39,6 @@ def distinct_digests(digests: Sequence[bytes | None]) -> list[bytes | None]:
         if digest is not None:
             seen[digest] += 1
     return distinct
-
-
-def joint_digest(digests: Sequence[bytes | None]) -> str:
-    """SHA-256 over digests in their order, as 64 hex digits."""
-    return hashlib.sha256(b"".join(each or bytes(DIGEST_BYTES) for each in digests)).hexdigest()
 
 
 def digest_of(encoded: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 
 from lensmith.config import TrainSettings
 from lensmith.core.array_cache import ArrayCache
+from lensmith.data.image_set import Sample
 from lensmith.data.split import prepare
 from lensmith.imaging.preprocessing import preprocess
 from lensmith.training.dataloading import augment
@@ -38,19 +40,21 @@ class Bench:
         self.network.freeze(0, statistics=True)
         self.store: ArrayCache | None = ArrayCache(10**9, root)
         self.how = self.network.preprocessing
-        self.computed = 0
+        self.computed = self.watched = 0
 
     def features(self, number: int = 0, engine: str = "torch fp32", seed: int = 0, *, exact: bool = False) -> Features:
         found = split_model.find_split_point(self.network, 0, self.how.image_size)
         assert found is not None
         level = augment.build(self.settings, self.how.image_size)
-        self.computed = 0
+        self.watched = 0
 
         def watch(done: int, total: int) -> None:
-            self.computed = done
+            self.watched = done
 
         with FeatureExtractor(self.network.model, found, self.how, self.settings, CPU, self.store, engine) as extractor:
-            return extractor.features(self.images, self.samples, View(number, level, seed), watch, exact)
+            rows = extractor.features(self.images, self.samples, View(number, level, seed), watch, exact)
+        self.computed = rows.computed
+        return rows
 
 
 @pytest.fixture
@@ -122,21 +126,90 @@ def another_file_of_the_same_size_and_date(bench: Bench) -> None:
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def a_file_more(bench: Bench) -> None:
-    bench.samples = (*bench.samples, bench.images.part("test")[0])
-
-
 @pytest.mark.parametrize(
-    "change",
-    [other_weights, other_statistics, other_size, other_mean, another_file_of_the_same_size_and_date, a_file_more],
-)
-def test_a_stale_entry_is_never_used(bench: Bench, change: Callable[[Bench], None]) -> None:
+    ("change", "stale"),
+    [
+        (other_weights, 12), (other_statistics, 12), (other_size, 12), (other_mean, 12),
+        (another_file_of_the_same_size_and_date, 1),
+    ],
+)  # fmt: skip
+def test_a_stale_row_is_never_used(bench: Bench, change: Callable[[Bench], None], stale: int) -> None:
     bench.features()
     change(bench)
     found = bench.features()
-    assert bench.computed == len(bench.samples)
+    assert (bench.computed, bench.watched) == (stale, len(bench.samples))
     bench.store = None
     assert np.array_equal(found.values, bench.features().values, equal_nan=True)
+
+
+def two_files_more(bench: Bench) -> None:
+    for name in ("blue/0.png", "red/zz.png"):
+        pixels = np.random.default_rng(len(name)).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(bench.images.root / name)
+    bench.samples = (Sample("blue/0.png", 0, "train"), *bench.samples, Sample("red/zz.png", 2, "train"))
+
+
+def another_order(bench: Bench) -> None:
+    bench.samples = bench.samples[::-1]
+
+
+def other_labels(bench: Bench) -> None:
+    bench.samples = tuple(replace(one, label=(one.label + 1) % 3) for one in bench.samples)
+
+
+def fewer(bench: Bench) -> None:
+    bench.samples = bench.samples[1::2]
+
+
+def renamed_and_moved(bench: Bench) -> None:
+    for number, one in enumerate(bench.samples):
+        bench.images.file(one).rename(bench.images.root / f"{number}.of-any-kind")
+    bench.samples = tuple(replace(one, path=f"{number}.of-any-kind") for number, one in enumerate(bench.samples))
+
+
+def a_copy_of_the_folder(bench: Bench) -> None:
+    copied = bench.images.root.with_name("copied")
+    shutil.copytree(bench.images.root, copied)
+    bench.images = replace(bench.images, root=copied)
+
+
+@pytest.mark.parametrize("number", [0, 2])
+@pytest.mark.parametrize(
+    ("change", "new"),
+    [
+        (two_files_more, 2), (another_order, 0), (other_labels, 0), (fewer, 0), (renamed_and_moved, 0),
+        (a_copy_of_the_folder, 0),
+    ],
+)  # fmt: skip
+def test_a_content_is_computed_once_for_each_view(
+    bench: Bench, change: Callable[[Bench], None], new: int, number: int
+) -> None:
+    bench.features(number)
+    change(bench)
+    found = bench.features(number)
+    assert bench.computed == new
+    bench.store = None
+    assert np.allclose(found.values, bench.features(number).values, rtol=2e-3, atol=1e-3)
+
+
+def test_copies_of_an_image_are_augmented_apart(bench: Bench) -> None:
+    first = bench.samples[0]
+    (bench.images.root / "copy.png").write_bytes(bench.images.file(first).read_bytes())
+    bench.features(1)
+    bench.samples = (*bench.samples, replace(first, path="copy.png"))
+    rows = bench.features(1)
+    assert bench.computed == 1
+    assert not np.array_equal(rows.values[0], rows.values[-1])
+
+
+def test_exact_rows_serve_for_rounded_ones_of_the_same_engine(bench: Bench) -> None:
+    right = bench.features().values
+    bench.store = ArrayCache(10**9, bench.store.root.with_name("other"))  # type: ignore[union-attr]
+    bench.features(exact=True)
+    assert np.array_equal(bench.features().values, right)
+    assert bench.computed == 0
+    bench.features(engine="torch bf16")
+    assert bench.computed == len(bench.samples)
 
 
 def test_views_seeds_and_engines_are_apart(bench: Bench) -> None:
@@ -191,6 +264,7 @@ def test_work_that_is_stopped_is_kept(bench: Bench, monkeypatch: pytest.MonkeyPa
             raise StopError
 
     monkeypatch.setattr(features, "BLOCK", 4)
+    monkeypatch.setattr(features, "BATCH", 4)
     plain = FeatureExtractor.features
     with monkeypatch.context() as patch:
         patch.setattr(FeatureExtractor, "features", lambda *given: plain(*given[:4], stop))

@@ -6,8 +6,8 @@ is exact: fp32 and float32, as the network is that will be exported.
 A view is one way to see an image: 0 unchanged, as the service sees it; v > 0 with the v-th draw of augmentation. While
 the trunk is frozen its output is a function of image and view, so E epochs over V views cost V forward passes.
 
-They are cached by the images' contents (`core.row_cache`), so two photos more cost two forward passes a view, and names,
-order, labels and parts cost none.
+They are cached by the images' contents (`core.row_cache`), so two photos more cost two forward passes a view, and other
+names, orders, labels and folders cost none.
 """
 
 import hashlib

@@ -3,7 +3,6 @@
 STAGE/KEY/result.json   record of the stage; written last, so a stage that has one is finished
 STAGE/KEY/…             output of the stage: a manifest, a run folder, a bundle, reports
 state.json              states of the latest run, for `lensmith pipeline show`
-contents.json           hashes of the images
 .lock                   locked by the process that runs the pipeline
 """
 
@@ -22,7 +21,7 @@ from lensmith.core.locks import LockTimeoutError, is_locked, locked
 from lensmith.core.output_names import require_folder_name
 from lensmith.errors import OutputError, RunError
 
-RECORD, STATE, HASHES, LOCK = "result.json", "state.json", "contents.json", ".lock"
+RECORD, STATE, LOCK = "result.json", "state.json", ".lock"
 WAIT_S = 15.0
 """Data-loader workers of a killed training keep the lock open until they notice its end, which takes seconds."""
 

@@ -17,7 +17,7 @@ from lensmith.core.version import __version__
 from lensmith.data.image_set import ImageSet
 from lensmith.training.schedule import settings_of
 from lensmith.workflows.pipeline import data_hashes
-from lensmith.workflows.pipeline.folder import HASHES, PipelineFolder
+from lensmith.workflows.pipeline.folder import PipelineFolder
 from lensmith.workflows.pipeline.validation import ValidPipeline, validate_network, validate_pipeline
 
 STAGES = ("check", "split", "train", "evaluate", "export", "gate", "register", "rollout")
@@ -113,7 +113,7 @@ def make_plan(source: Path, out: Path | None = None) -> PipelinePlan:
 def _plan_stages(valid: ValidPipeline, folder: PipelineFolder) -> PipelinePlan:
     file, images = valid.file, valid.images
     folder.make()
-    hashes = data_hashes.hash_images(images, folder.path / HASHES)
+    hashes = data_hashes.hash_images(images)
     data = data_hashes.digest(images, hashes)
     stages: dict[str, PlannedStage] = {}
 
