@@ -129,7 +129,10 @@ class ArrayCache:
         return found
 
     def find(self, kind: str, key: Mapping[str, Any], dtype: str, lengths: Sequence[int]) -> npt.NDArray[Any] | None:
-        """The array with this key, as `get_or_compute` returns it; None if it, or a block of it, is missing."""
+        """The array with this key as `get_or_compute` returns it, of any dtype and shape (elements,).
+
+        None if it, or a block of it, is missing.
+        """
         folder = self.root / kind / _digest(_describe(kind, key, dtype, lengths))
         return _EntryFiles(folder, np.dtype(dtype), lengths).read()
 

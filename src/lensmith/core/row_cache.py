@@ -98,7 +98,7 @@ def rows_by_content(
     sources = [source for each in (key, wider) if each is not None for source in _sources(store, each)]
 
     def compute_blocks(numbers: Sequence[int]) -> Iterator[npt.NDArray[Any]]:
-        """The blocks with these numbers, each of shape (elements,)."""
+        """The blocks with these numbers, each of the key's dtype and shape (elements,)."""
         wanted = [row for number in numbers for row in blocks[number]]
         known = _known_rows(records, wanted, sources, np.dtype(key.dtype))
         computed = compute([row for row in wanted if row not in known])
@@ -120,6 +120,7 @@ def _taker(arrays: Iterator[npt.NDArray[Any]]) -> Callable[[int], npt.NDArray[An
     held: npt.NDArray[Any] = np.empty(0)
 
     def take(count: int) -> npt.NDArray[Any]:
+        """The next row, of any dtype and shape (count,)."""
         nonlocal held
         if count and not held.size:
             held = next(arrays).reshape(-1)
@@ -159,7 +160,7 @@ class _Source:
         return order, self.records["content"][order, 0]
 
     def row(self, number: int) -> npt.NDArray[Any]:
-        """One row, of shape (elements,)."""
+        """One row, of the entry's dtype and shape (elements,)."""
         end = int(self.ends[number])
         return self.data[end - int(self.records["length"][number]) : end]
 

@@ -172,7 +172,7 @@ class FeatureExtractor(ExitStack):
         computed = 0
 
         def compute(rows: Sequence[int]) -> Iterator[np.ndarray[Any, Any]]:
-            """The rows with these numbers, `dtype` (n, …) for several at a time."""
+            """The rows with these numbers, float16 or float32 (N, …) for several at a time."""
             nonlocal computed
             computed = len(rows)
             return self._rows(backend, dtype, dataset, view, watch, rows)
