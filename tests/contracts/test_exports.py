@@ -12,7 +12,7 @@ from lensmith import api, config
 from lensmith.cli import VERBS
 
 GROUPS = {
-    "data": {"fetch", "check", "split"},
+    "data": {"agreement", "fetch", "check", "split"},
     "cache": {"list_cache", "clear_cache"},
     "bundle": {"describe", "verify", "diff"},
     "feedback": {"FeedbackFolder"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +12,7 @@ from lensmith.api.arguments import StrPath, bundle_of, default, documented, give
 
 if TYPE_CHECKING:
     from lensmith.curation.next_labels import NextLabels
+    from lensmith.data.annotators import AgreementResult
     from lensmith.data.fetch import FetchResult
     from lensmith.data.import_annotations import ImportResult
     from lensmith.data.split import SplitResult
@@ -82,3 +84,18 @@ def next_labels(pictures: StrPath, run: StrPath, *, count: int = 100, out: StrPa
     from lensmith.curation.next_labels import next_labels as choose
 
     return choose(Path(pictures), bundle_of(run), count, Path(out))
+
+
+@documented(config.AgreementSettings)
+def agreement(
+    sources: StrPath | Sequence[StrPath], *,
+    consensus: Literal["majority", "dawid-skene"] = default("majority"), out: StrPath | None = None,
+    overwrite: bool = default(False), seed: int = default(0),
+) -> AgreementResult:  # fmt: skip
+    """Compare several annotators of the same images, and resolve their labels into one for each image."""
+    if isinstance(sources, str | PathLike):
+        sources = [sources]
+    settings = config.AgreementSettings.resolve(given(locals()))
+    from lensmith.data.agreement_files import measure_agreement
+
+    return measure_agreement(settings)

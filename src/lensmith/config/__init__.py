@@ -5,7 +5,14 @@ So each setting has its type, default and description in one place.
 
 from lensmith.config.base import Settings
 from lensmith.config.bundle import EvaluateSettings, ExportSettings, PredictSettings
-from lensmith.config.data import CheckSettings, DemoSettings, FetchSettings, ImportSettings, SplitSettings
+from lensmith.config.data import (
+    AgreementSettings,
+    CheckSettings,
+    DemoSettings,
+    FetchSettings,
+    ImportSettings,
+    SplitSettings,
+)
 from lensmith.config.ops import BenchSettings, DeploySettings, TokenSettings
 from lensmith.config.review import ReviewSettings
 from lensmith.config.rollout import RolloutSettings
@@ -14,6 +21,7 @@ from lensmith.config.tracking import TrackingSettings, TrackSettings
 from lensmith.config.training import TrainSettings
 
 __all__ = [
+    "AgreementSettings",
     "BenchSettings",
     "CheckSettings",
     "DemoSettings",

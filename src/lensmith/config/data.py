@@ -1,4 +1,4 @@
-"""Settings of `lensmith data fetch`, `check` and `split`, and of `lensmith demo`."""
+"""Settings of `lensmith data fetch`, `check`, `split` and `agreement`, and of `lensmith demo`."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,7 +7,18 @@ from typing import ClassVar
 from pydantic import Field
 
 from lensmith.config.base import Settings
-from lensmith.config.values import EXCLUDE, GROUP, LAYOUT, RELABEL, AnnotationFormat, Group, Layout, Names, Ratio
+from lensmith.config.values import (
+    EXCLUDE,
+    GROUP,
+    LAYOUT,
+    RELABEL,
+    AnnotationFormat,
+    ConsensusMethod,
+    Group,
+    Layout,
+    Names,
+    Ratio,
+)
 
 
 class FetchSettings(Settings):
@@ -82,6 +93,25 @@ class ImportSettings(Settings):
     )
     margin: float = Field(0.0, ge=0, le=10, description="Share of a box's sides that its crop has more on each side.")
     overwrite: bool = Field(False, description="Replace an older manifest.")
+
+
+class AgreementSettings(Settings):
+    """`lensmith data agreement`."""
+
+    verb, command = "agreement", "data agreement"
+    positional = ("sources",)
+
+    sources: list[Path] = Field(
+        min_length=1,
+        description="CSV of path,label,annotator, annotations of a labelling tool, or a file for each annotator.",
+    )
+    consensus: ConsensusMethod = Field("majority", description="How several labels of an image become one.")
+    out: Path | None = Field(
+        None,
+        description="Manifest to write with the consensus; contested.csv and agreement.html are written beside it.",
+    )
+    overwrite: bool = Field(False, description="Replace older files.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of the intervals' resamples.")
 
 
 class DemoSettings(Settings):

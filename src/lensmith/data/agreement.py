@@ -23,6 +23,8 @@ DRAWS = 1000
 """Resamples of an interval."""
 PAIR_DRAWS = 100_000
 """Resamples of all pairs of annotators together, at least 200 for each: a hundred pairs have DRAWS."""
+RELIABLE, TENTATIVE = 0.8, 2 / 3
+"""Alphas from which on labels are reliable, and from which on tentative conclusions are allowed (Krippendorff 2019)."""
 ONE_CLASS = "all labels are of one class, so there is nothing that chance could get wrong"
 NOTHING_IN_COMMON = "no picture has labels of two annotators"
 
@@ -147,17 +149,23 @@ class PairAgreement(Result):
 
     Attributes:
         annotators: both names.
-        pictures: number of pictures that both labelled.
+        images: number of images that both labelled.
         agreement: share of these on which they agree, 0..1; None without one.
         cohen_kappa: Cohen's kappa over these.
-        mixed_up: class of the first, class of the second, and number of pictures, the commonest first.
+        mixed_up: class of the first, class of the second, and number of images, the commonest first.
     """
 
     annotators: tuple[str, str]
-    pictures: int
+    images: int
     agreement: float | None
     cohen_kappa: Estimate
     mixed_up: tuple[tuple[str, str, int], ...]
+
+    @property
+    def order(self) -> tuple[float, tuple[str, str]]:
+        """Sort key: the lowest kappa first, then pairs without one."""
+        kappa = self.cohen_kappa.value
+        return (2.0 if kappa is None else kappa), self.annotators
 
 
 def krippendorff_alpha(disagreements: float, class_counts: Ints) -> float:
@@ -312,6 +320,34 @@ def confusion(ratings: Ratings) -> Ints:
     both = one_way + one_way.T
     both[np.diag_indices(classes)] //= 2
     return both.astype(np.int64)
+
+
+def meaning_of_alpha(alpha: Estimate) -> str:
+    """What an alpha means, in words, by the thresholds of Krippendorff 2019 (as above).
+
+    Args:
+        alpha: the coefficient with its interval, or why it is not defined.
+    """
+    if alpha.value is None or alpha.interval is None:
+        return f"Krippendorff's alpha is not defined: {alpha.reason}."
+    source = "Krippendorff, Content Analysis, 2019"
+    if alpha.value >= RELIABLE:
+        found = f"Alpha is 0.8 or more: the labels are reliable, and the annotators mean the same by them ({source})."
+    elif alpha.value >= TENTATIVE:
+        found = (
+            f"Alpha is between 0.667 and 0.8: the labels allow tentative conclusions only ({source}). Look at the "
+            "classes that are mixed up, and sharpen their definitions."
+        )
+    else:
+        found = (
+            f"Alpha is below 0.667: the labels are not reliable ({source}). The annotators do not mean the same by the "
+            "classes; write down what each class is, with examples, and label again."
+        )
+    low, bounds = (
+        alpha.interval[0],
+        [bound for bound in (TENTATIVE, RELIABLE) if alpha.interval[0] < bound <= alpha.value],
+    )
+    return f"{found} Its interval reaches down to {low:.2f}, below {bounds[0]:.3g}." if bounds else found
 
 
 def _estimate(value: float, draws: Floats) -> Estimate:

@@ -23,6 +23,7 @@ from lensmith.data.dawid_skene import dawid_skene
 
 SURE = 0.75
 """Probability from which on the consensus of Dawid and Skene takes a class: three times as likely as all others."""
+ADVICE = " `lensmith data agreement` lists them, to be decided."
 UNNAMED = "(unnamed)"
 """Name of the annotator of labels without one."""
 
@@ -55,7 +56,7 @@ class Votes:
         ratings: the votes, by path, annotator and class; pictures without a vote are not in it.
         undecided: path → annotator → classes, of annotators who gave a picture several classes, and so no vote.
         repeated: number of labels that an annotator gave a picture once more.
-        spellings: annotator → other spellings of the name, which differ in case or blanks.
+        spellings: annotator → other spellings of the name, which differ in case.
     """
 
     ratings: Ratings
@@ -89,23 +90,25 @@ def contested_text(contested: Sequence[Contested]) -> str:
 
 def votes_of(annotations: Iterable[Annotation]) -> Votes:
     """The votes of annotations with labels that can be seen."""
-    typed: dict[str, Counter[str]] = defaultdict(Counter)
+    annotations = list(annotations)
+    typed = Counter(canonical_label(each.annotator) or UNNAMED for each in annotations)
+    spellings: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(typed, key=lambda name: (-typed[name], name)):
+        spellings[name.casefold()].append(name)
     given: dict[tuple[str, str], list[str]] = defaultdict(list)
     for each in annotations:
-        name = canonical_label(each.annotator) or UNNAMED
-        typed[name.casefold()][name] += 1
-        given[each.path, name.casefold()].append(canonical_label(each.label))
-    shown = {key: min(names, key=lambda name: (-names[name], name)) for key, names in typed.items()}
+        key = (canonical_label(each.annotator) or UNNAMED).casefold()
+        given[each.path, key].append(canonical_label(each.label))
     undecided: dict[str, dict[str, tuple[str, ...]]] = defaultdict(dict)
     votes, repeated = [], 0
     for (path, key), labels in given.items():
         if len(different := sorted(set(labels))) > 1:
-            undecided[path][shown[key]] = tuple(different)
+            undecided[path][spellings[key][0]] = tuple(different)
         else:
-            votes.append((path, shown[key], labels[0]))
+            votes.append((path, spellings[key][0], labels[0]))
             repeated += len(labels) - 1
-    spellings = {shown[key]: tuple(sorted(set(names) - {shown[key]})) for key, names in typed.items() if len(names) > 1}
-    return Votes(Ratings.of(votes), undecided, repeated, spellings)
+    others = {names[0]: tuple(names[1:]) for names in spellings.values() if len(names) > 1}
+    return Votes(Ratings.of(votes), undecided, repeated, others)
 
 
 def majority(ratings: Ratings) -> Ints:
@@ -219,8 +222,9 @@ def _notes(votes: Votes, method: ConsensusMethod) -> Iterator[str]:
             f"Labels of {len(ratings.annotators):,} annotators, {len(ratings.label):,} for {len(ratings.pictures):,} "
             f"images; they differ on {several:,}, where {how}."
         )
-    for name, others in sorted(votes.spellings.items()):
-        yield f"Names that are one annotator, {name!r}: {listed(map(repr, others))}."
+    if votes.spellings:
+        named = (" and ".join(map(repr, (name, *others))) for name, others in sorted(votes.spellings.items()))
+        yield f"Spellings of one annotator's name: {listed(named, 3, '; ')}."
 
 
 def _warnings(votes: Votes, contested: Sequence[Contested]) -> Iterator[str]:
@@ -228,10 +232,7 @@ def _warnings(votes: Votes, contested: Sequence[Contested]) -> Iterator[str]:
     if contested and len(votes.ratings.annotators) < 2:
         yield f"Images that are left out, since lines contradict each other about their label or part: {named}."
     elif contested:
-        yield (
-            f"Images that are left out, since their annotators do not agree: {named}. "
-            "`lensmith data agreement` lists them to be decided."
-        )
+        yield (f"Images that are left out, since their annotators do not agree: {named}.{ADVICE}")
     doubled = [path for path, of in votes.undecided.items() if set(of) - {UNNAMED}]
     if doubled:
         yield (

@@ -1,11 +1,12 @@
 """`lensmith data`: the verbs about image folders and labels, as one group."""
 
 from lensmith.cli import VERBS
+from lensmith.cli.data.agreement import agreement
 from lensmith.cli.data.annotations import import_
 from lensmith.cli.data.folders import check, fetch, split
 from lensmith.cli.data.labels import next_labels
 from lensmith.cli.options import function_for, group
-from lensmith.config import CheckSettings, FetchSettings, ImportSettings, SplitSettings
+from lensmith.config import AgreementSettings, CheckSettings, FetchSettings, ImportSettings, SplitSettings
 
 command = group(
     VERBS["data"],
@@ -14,4 +15,5 @@ command = group(
     check=function_for(CheckSettings, check),
     split=function_for(SplitSettings, split),
     next=next_labels,
+    agreement=function_for(AgreementSettings, agreement),
 )
