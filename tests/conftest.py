@@ -24,7 +24,13 @@ from fixtures.pictures import COLOURS, coloured_picture
 from lensmith.bundle.format import GOLDEN, GRAPH, Abstention, Bundle, seal
 from lensmith.bundle.image_hashes import FILE, ImageHashes
 
-pytest_plugins = ["fixtures.command_line", "fixtures.http_server", "fixtures.redis_server", "fixtures.registries"]
+pytest_plugins = [
+    "fixtures.browser",
+    "fixtures.command_line",
+    "fixtures.http_server",
+    "fixtures.redis_server",
+    "fixtures.registries",
+]
 
 # Several test processes share the cores; set before torch is loaded, and for the processes that tests start.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -1,6 +1,5 @@
 """A classifier and running applications for the tests of the service."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from io import BytesIO
@@ -99,38 +98,6 @@ def noise_jpeg() -> bytes:
     out = BytesIO()
     Image.fromarray(noise).save(out, "JPEG", quality=95)
     return out.getvalue()
-
-
-CHROMIUM_FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1280,900",
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def chromium(program: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A running Chromium, which logs what it asks for."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("google-chrome") or program("chromium", "chromium")
-    for flag in (*CHROMIUM_FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    service = webdriver.ChromeService(program("chromedriver", "chromium-driver"))
-    with webdriver.Chrome(options=options, service=service) as driver:
-        yield driver
-
-
-@pytest.fixture
-def browser(chromium: Any) -> Iterator[Any]:
-    """A window of Chromium for one test alone, with empty logs."""
-    first = chromium.current_window_handle
-    chromium.switch_to.new_window("window")
-    for log in ("browser", "performance"):
-        chromium.get_log(log)
-    yield chromium
-    chromium.close()
-    chromium.switch_to.window(first)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fixtures.browser import require_readable
 from fixtures.faults import ask, sample
 from fixtures.pictures import encoded, photo
 from fixtures.tokens import SECRET, token
@@ -690,20 +691,6 @@ def tab(browser: "webdriver.Chrome") -> Any:
     )
     assert outline == "solid"
     return focused
-
-
-def require_readable(browser: "webdriver.Chrome") -> None:
-    """No complaint of axe-core, and enough contrast (WCAG 2, level AA) wherever it could measure it: everywhere."""
-    from axe_playwright_python.base import AXE_SCRIPT
-
-    browser.set_script_timeout(30)
-    browser.execute_script(AXE_SCRIPT)
-    found = browser.execute_async_script(
-        "axe.run().then(({ violations, incomplete }) => arguments[0]([...violations,"
-        " ...incomplete.filter(({ id }) => id === 'color-contrast')].map(({ id, nodes }) =>"
-        " [id, nodes.map(({ html, any }) => [html, any.map(({ message }) => message)])])))"
-    )
-    assert found == []
 
 
 @contextmanager

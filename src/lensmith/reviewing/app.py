@@ -133,7 +133,7 @@ class ReviewApp:
                 return _problem(413, "too-large", f"A decision has at most {MAX_BODY_BYTES:,} bytes.")
         try:
             take = self._taking(json.loads(body))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             return _problem(422, "malformed", f"That is no decision ({type(error).__name__}: {error}).")
         try:
             decision = await run_in_threadpool(take)

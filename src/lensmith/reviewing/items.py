@@ -26,6 +26,7 @@ class ReviewItem:
         named: label by each annotator, where several people labelled the picture.
         split: part of the split; empty where there is none.
         group: group of pictures that must not part; empty where there is none.
+        fold: number of the cross-validation fold; empty where there is none.
     """
 
     path: str
@@ -36,6 +37,7 @@ class ReviewItem:
     named: tuple[tuple[str, str], ...] = ()
     split: str = ""
     group: str = ""
+    fold: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The result of a review: a manifest, the pictures that were left out, and the history, as CSV files beside each other.
 
-    reviewed.csv            path,label[,split][,group],annotator; a line for each reviewer of a picture
+    reviewed.csv            path,label[,split][,group][,fold],annotator; a line for each reviewer of a picture
     reviewed.excluded.csv   path,reviewer of pictures that belong to no class, for `--exclude`
     reviewed.history.csv    time,reviewer,path,action,before,after: every decision, oldest first
 
@@ -85,10 +85,10 @@ def write(
         OSError: a folder that is missing, read-only or full.
     """
     base = _Relative(source.root, out.parent)
-    split, group = any(item.split for item in source.items), any(item.group for item in source.items)
-    columns = ("path", "label", *(["split"] if split else []), *(["group"] if group else []), "annotator")
+    own = [name for name in ("split", "group", "fold") if any(getattr(item, name) for item in source.items)]
+    columns = ("path", "label", *own, "annotator")
     rows = [
-        (base(item.path), label, *([item.split] if split else []), *([item.group] if group else []), annotator)
+        (base(item.path), label, *(getattr(item, name) for name in own), annotator)
         for position, item in enumerate(source.items)
         for annotator, label in _labels(source, position, decided)
     ]

@@ -19,6 +19,7 @@ from lensmith.core.text import listed
 from lensmith.data.files import Unused, image_files
 from lensmith.data.image_set import ImageSet
 from lensmith.data.scan import MANIFEST, scan
+from lensmith.data.unlabelled import unlabelled_pictures
 from lensmith.errors import DataError
 from lensmith.feedback.folder import read_uploads
 from lensmith.feedback.storage import stored_uploads
@@ -59,6 +60,8 @@ def _open(path: Path, unlabelled: bool) -> ReviewSource:
             "Nothing is there.",
             "Check the path.",
         )
+    if unlabelled:
+        return _unlabelled(path)
     if path.is_file():
         if _is_evaluation(path):
             return _mistakes(path)
@@ -67,17 +70,26 @@ def _open(path: Path, unlabelled: bool) -> ReviewSource:
         return _mistakes(path / EVALUATION)
     if stored_uploads(path):
         return _uploads(path)
-    if not unlabelled and (path / MANIFEST).is_file():
+    if (path / MANIFEST).is_file():
         return _labelled(path, scan(path))
-    pictures = [file.relative_to(path).as_posix() for file in image_files(path, path, Unused())]
-    if not pictures:
+    first = next(image_files(path, path, Unused()), None)
+    if first is None:
         for name in LISTS:
             if (path / name).is_file():
                 return read_work_list(path / name)
-    if unlabelled or not any("/" in name for name in pictures):
-        items = tuple(ReviewItem(name) for name in pictures)
-        return ReviewSource(path, path, "list", "pictures without a label", items, ())
-    return _labelled(path, scan(path))
+    return _labelled(path, scan(path)) if _has_folders(path) else _unlabelled(path)
+
+
+def _unlabelled(path: Path) -> ReviewSource:
+    """All pictures of a folder, a table or a text file, whatever the folders are called."""
+    found = unlabelled_pictures(path)
+    items = tuple(ReviewItem(name) for name in found.paths)
+    return ReviewSource(path, found.root, "list", "pictures without a label", items, (), found.notes)
+
+
+def _has_folders(path: Path) -> bool:
+    """Whether pictures lie in folders below the one given, whose names may be classes."""
+    return any(file.parent != path for file in image_files(path, path, Unused()))
 
 
 def _is_evaluation(file: Path) -> bool:
@@ -89,12 +101,19 @@ def _is_evaluation(file: Path) -> bool:
 
 
 def _labelled(path: Path, images: ImageSet) -> ReviewSource:
-    """A labelled set; pictures that it names without a label come last."""
+    """A labelled set; contested pictures come first, those that it names without a label last."""
     labelled = (
-        ReviewItem(sample.path, images.labels[sample.label], split=sample.part or "", group=sample.group)
+        ReviewItem(
+            sample.path,
+            images.labels[sample.label],
+            split=sample.part or "",
+            group=sample.group,
+            fold="" if sample.fold is None else str(sample.fold),
+        )
         for sample in images.samples
     )
-    items = (*labelled, *(ReviewItem(name) for name in images.unlabelled))
+    contested = (ReviewItem(each.path, reason=each.reason) for each in images.contested)
+    items = _once((*contested, *labelled, *(ReviewItem(name) for name in images.unlabelled)))
     notes = (f"Files that are left out: {len(images.set_aside):,}.",) if images.set_aside else ()
     return ReviewSource(path, images.root, "set", "a labelled set", items, images.labels, (*images.warnings, *notes))
 

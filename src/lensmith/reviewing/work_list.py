@@ -1,7 +1,7 @@
 """Work lists: a CSV of pictures to look at, with what a program or several people think of them.
 
 Columns: `path` (relative to the CSV's folder), and as far as known `label`, `suggested`, `score`, `reason`, `split`,
-`group`, `annotator`. A picture that stands on several lines, one for each annotator, is one item.
+`group`, `fold`, `annotator`. A picture that stands on several lines, one for each annotator, is one item.
 """
 
 import csv
@@ -108,4 +108,5 @@ def _item(name: str, lines: list[dict[str, str]], file: Path) -> ReviewItem:
         named=tuple(named) if any(who for who, _ in named) or len(labels) > 1 else (),
         split=first("split"),
         group=first("group"),
+        fold=first("fold"),
     )

@@ -1,0 +1,121 @@
+"""What can be reviewed, and what is refused in one paragraph."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from lensmith.errors import DataError
+from lensmith.feedback.storage import Upload, store
+from lensmith.reviewing.items import content_stamp
+from lensmith.reviewing.sources import open_source
+
+
+def test_an_image_folder(photos: Path) -> None:
+    source = open_source(photos)
+    assert (source.kind, source.labels, len(source.items)) == ("set", ("blue", "green", "red"), 9)
+    assert (source.items[0].path, source.items[0].label) == ("blue/0.png", "blue")
+
+
+def test_pictures_without_a_label(photos: Path) -> None:
+    for found in (open_source(photos / "red"), open_source(photos, unlabelled=True)):
+        assert found.kind == "list"
+        assert found.labels == ()
+        assert {item.label for item in found.items} == {""}
+    assert len(open_source(photos, unlabelled=True).items) == 9
+    assert open_source(photos / "red", ["red", "blue"]).labels == ("red", "blue")
+
+
+def test_a_work_list_keeps_its_order(photos: Path) -> None:
+    file = photos.parent / "suspects.csv"
+    file.write_text(
+        "path,label,suggested,score,reason\n"
+        "photos/red/1.png,red,green,0.97,unlike its class\n"
+        "photos/green/0.png,green,blue,nan,\n"
+        "photos/green/9.png,green,blue,0.5,\n"
+        "./photos/red/1.png,red,green,0.97,\n"
+    )
+    source = open_source(file)
+    assert (source.kind, source.title) == ("list", "labels that may be wrong")
+    first, second = source.items
+    assert (first.path, first.suggested, first.score, first.reason) == (
+        "photos/red/1.png", "green", 0.97, "unlike its class",
+    )  # fmt: skip
+    assert second.score is None
+    assert source.labels == ("blue", "green", "red")
+    assert "photos/green/9.png" in source.notes[0]
+    assert open_source(_moved(photos, file)).items == source.items  # its folder, which has no picture
+
+
+def _moved(photos: Path, file: Path) -> Path:
+    folder = photos.parent / "findings"
+    folder.mkdir()
+    (folder / "suspects.csv").write_text(file.read_text())
+    (folder / "photos").symlink_to(photos)
+    (folder / "suspects.csv").write_text(file.read_text())
+    (folder / "photos").unlink()
+    photos.rename(folder / "photos")
+    return folder / "suspects.csv"
+
+
+def test_several_annotators_of_a_picture(photos: Path) -> None:
+    file = photos / "labels.csv"
+    file.write_text("path,label,annotator\nred/0.png,red,anna\nred/0.png,green,bob\nred/1.png,red,anna\n")
+    source = open_source(file)
+    assert source.kind == "set"
+    assert source.items[0].named == (("anna", "red"), ("bob", "green"))
+    assert [item.label for item in source.items] == ["", "red"]
+
+
+def test_the_mistakes_of_an_evaluation(photos: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    report.mkdir()
+    mistakes = [
+        {"path": str(photos / "red/0.png"), "label": "red", "predicted": "blue", "confidence": 0.9},
+        {"path": "gone.png", "label": "red", "predicted": "blue", "confidence": 0.8},
+        {"path": "photos/red/1.png", "label": "red", "predicted": "green", "confidence": 0.7},
+    ]
+    content = {"bundle": "x", "mistakes": mistakes, "labels": ["blue", "green", "red"], "data": str(photos)}
+    (report / "evaluation.json").write_text(json.dumps(content))
+    source = open_source(report)
+    assert [(item.path, item.suggested, item.score) for item in source.items] == [
+        ("../photos/red/0.png", "blue", 0.9), ("../photos/red/1.png", "green", 0.7),
+    ]  # fmt: skip
+    assert "gone.png" in source.notes[0]
+    assert open_source(report / "evaluation.json").items == source.items
+
+
+def test_uploads_that_a_service_has_stored(photos: Path, tmp_path: Path) -> None:
+    upload = Upload(
+        request_id="r", at=datetime(2026, 11, 30, tzinfo=UTC), model="m", version="1", label="red", confidence=0.4,
+        top=(("red", 0.4), ("blue", 0.3)), reason="unsure",
+    )  # fmt: skip
+    store(tmp_path / "kept", upload, (photos / "red/0.png").read_bytes())
+    source = open_source(tmp_path / "kept")
+    assert (source.kind, source.labels) == ("list", ("blue", "red"))
+    assert (source.items[0].label, source.items[0].suggested, source.items[0].score) == ("", "red", 0.4)
+    assert source.file(source.items[0].path).is_file()
+
+
+def test_what_cannot_be_reviewed(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "evaluation.json").write_text('{"mistakes": 3}')
+    (tmp_path / "bad.csv").write_text("path,score\nphotos/red/0.png,high\n")
+    (tmp_path / "twins.csv").write_text("path,label,score\nphotos/red/0.png,red,1\nphotos/red/1.png,Red,1\n")
+    for path, classes in (
+        ("empty", ()), ("nowhere", ()), ("evaluation.json", ()), ("bad.csv", ()), ("twins.csv", ()),
+        ("photos", ("red", "green")), ("photos", ("red", "green", "blue", "Blue")),
+    ):  # fmt: skip
+        with pytest.raises(DataError):
+            open_source(tmp_path / path, classes)
+
+
+def test_a_stamp_tells_contents_apart_also_of_large_files(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    stamps = set()
+    for content in (b"", b"a", b"b", b"a" * 200_000, b"a" * 199_999 + b"b", b"b" + b"a" * 199_999, b"a" * 200_001):
+        file.write_bytes(content)
+        stamps.add(content_stamp(file))
+    assert len(stamps) == 7
+    assert content_stamp(tmp_path / "none") == ""
