@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lensmith import config
-from lensmith.api.arguments import StrPath, bundle_of, default, documented, given
+from lensmith.api.arguments import StrPath, bundle_of, default, documented, given, located
 
 if TYPE_CHECKING:
     from lensmith.curation.next_labels import NextLabels
     from lensmith.data.annotators import AgreementResult
     from lensmith.data.fetch import FetchResult
     from lensmith.data.import_annotations import ImportResult
+    from lensmith.data.label_export.export import LabelExport
     from lensmith.data.split import SplitResult
     from lensmith.data.verify import DataCheckResult
 
@@ -68,6 +69,20 @@ def split(
     """Write a manifest that assigns every image to train, val or test."""
     settings = config.SplitSettings.resolve(given(locals()))
     from lensmith.data.split import split as run
+
+    return run(settings)
+
+
+@documented(config.LabelExportSettings)
+def export_labels(
+    data: StrPath, *,
+    format: Literal["label-studio", "cvat", "coco", "imagenet"] = default("label-studio"),
+    out: StrPath = default("labels"), predictions: StrPath | None = None,
+    layout: Literal["auto", "parts", "classes"] = default("auto"),
+) -> LabelExport:  # fmt: skip
+    """Write labels for a labelling tool, with a bundle's answers as pre-annotations."""
+    settings = located(config.LabelExportSettings.resolve(given(locals())), "predictions")
+    from lensmith.workflows.label_export import export_labels as run
 
     return run(settings)
 

@@ -11,6 +11,7 @@ from lensmith.config.data import (
     DemoSettings,
     FetchSettings,
     ImportSettings,
+    LabelExportSettings,
     SplitSettings,
 )
 from lensmith.config.ops import BenchSettings, DeploySettings, TokenSettings
@@ -30,6 +31,7 @@ __all__ = [
     "ExportSettings",
     "FetchSettings",
     "ImportSettings",
+    "LabelExportSettings",
     "PredictSettings",
     "ReviewSettings",
     "RolloutSettings",

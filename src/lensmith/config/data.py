@@ -15,6 +15,7 @@ from lensmith.config.values import (
     AnnotationFormat,
     ConsensusMethod,
     Group,
+    LabelFormat,
     Layout,
     Names,
     Ratio,
@@ -112,6 +113,21 @@ class AgreementSettings(Settings):
     )
     overwrite: bool = Field(False, description="Replace older files.")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the intervals' resamples.")
+
+
+class LabelExportSettings(Settings):
+    """`lensmith data export`."""
+
+    verb, command = "export_labels", "data export"
+    positional = ("data",)
+
+    data: Path = Field(description="Manifest, annotation file, or folder of images, labelled or not.")
+    format: LabelFormat = Field("label-studio", description="Annotation format to write.")
+    out: Path = Field(Path("labels"), description="New folder for the files.")
+    predictions: Path | None = Field(
+        None, description="Bundle, or NAME@ALIAS, whose answers become pre-annotations; none by default."
+    )
+    layout: Layout = Field("auto", description=LAYOUT)
 
 
 class DemoSettings(Settings):

@@ -83,6 +83,8 @@ def known_annotation_format(value: str) -> str:
 
 
 AnnotationFormat = Annotated[str, AfterValidator(known_annotation_format)]
+LabelFormat = Literal["label-studio", "cvat", "coco", "imagenet"]
+"""Annotation formats that are written."""
 Layout = Literal["auto", "parts", "classes"]
 """How folders are read: as their names and content show, as parts, or as classes."""
 LAYOUT = (

@@ -3,10 +3,18 @@
 from lensmith.cli import VERBS
 from lensmith.cli.data.agreement import agreement
 from lensmith.cli.data.annotations import import_
+from lensmith.cli.data.export_labels import export_labels
 from lensmith.cli.data.folders import check, fetch, split
 from lensmith.cli.data.labels import next_labels
 from lensmith.cli.options import function_for, group
-from lensmith.config import AgreementSettings, CheckSettings, FetchSettings, ImportSettings, SplitSettings
+from lensmith.config import (
+    AgreementSettings,
+    CheckSettings,
+    FetchSettings,
+    ImportSettings,
+    LabelExportSettings,
+    SplitSettings,
+)
 
 command = group(
     VERBS["data"],
@@ -16,4 +24,5 @@ command = group(
     split=function_for(SplitSettings, split),
     next=next_labels,
     agreement=function_for(AgreementSettings, agreement),
+    export=function_for(LabelExportSettings, export_labels),
 )

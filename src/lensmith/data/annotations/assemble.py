@@ -50,7 +50,7 @@ def assemble(
     """Annotations of the pictures that are there.
 
     Labels of whole pictures go before boxes: where a source has both, boxes are left out. Otherwise each box is a crop,
-    whose group is its picture.
+    whose group is that of its picture, or the picture itself.
 
     Args:
         source: the source, with the root of the pictures.
@@ -82,7 +82,7 @@ def assemble(
             continue
         labelled.add(path)
         if entry.area is None:
-            rows[Annotation(path, entry.label, parts[path], "", entry.annotator)] = None
+            rows[Annotation(path, entry.label, parts[path], entry.group, entry.annotator)] = None
             continue
         try:
             box = sizes.crop(path, entry.area, entry.size, margin)
@@ -92,7 +92,9 @@ def assemble(
         if box is None:
             outside += 1
         else:
-            rows[Annotation(crop_path(path, box), entry.label, parts[path], path, entry.annotator)] = None
+            rows[Annotation(crop_path(path, box), entry.label, parts[path], entry.group or path, entry.annotator)] = (
+                None
+            )
     done.rows = [row for row in rows if row.part is not None or not any(parts.values())]
     if len(done.rows) < len(rows):
         lost = {row.path for row in rows if row.part is None} if any(parts.values()) else set()

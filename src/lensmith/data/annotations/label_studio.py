@@ -122,8 +122,8 @@ class _Tasks:
             if data is None or column is None:
                 self._foreign += 1
                 continue
-            subset = data.get("split")
-            about = Entry(data[column], None, subset=subset if isinstance(subset, str) else "")
+            subset, group = (value if isinstance(value := data.get(key), str) else "" for key in ("split", "group"))
+            about = Entry(data[column], None, subset=subset, group=group)
             labelled = False
             for annotation in _list(task.get("annotations", task.get("completions"))):
                 if not isinstance(annotation, Mapping):

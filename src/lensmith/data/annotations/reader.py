@@ -47,6 +47,7 @@ class Entry(NamedTuple):
         annotator: who gave the label; may be empty.
         others: further names under which the picture may lie on disk, such as one with flattened folders.
         attributes: name and value of each attribute of the label, of tools that have such.
+        group: name of the picture's group; may be empty.
     """
 
     picture: str
@@ -57,6 +58,7 @@ class Entry(NamedTuple):
     annotator: str = ""
     others: tuple[str, ...] = ()
     attributes: tuple[tuple[str, str], ...] = ()
+    group: str = ""
 
 
 @dataclass(frozen=True)
