@@ -195,3 +195,18 @@ def test_a_report_named_like_a_file_is_refused_and_nothing_written(
     with pytest.raises(OutputError, match="named like a file"):
         run(colour_bundle, colours, out=tmp_path / name)
     assert not (tmp_path / name).exists()
+
+
+def test_images_that_annotators_contest_are_left_out_and_named(
+    colour_bundle: Bundle, colours: Path, tmp_path: Path
+) -> None:
+    files = sorted(file.relative_to(colours).as_posix() for file in colours.glob("*/*.*"))
+    lines = [f"{file},{file.split('/')[0]},anna" for file in files] + [f"{files[0]},red,bert", f"{files[1]},blue,bert"]
+    (colours / "votes.csv").write_text("\n".join(["path,label,annotator", *lines]) + "\n", encoding="utf-8")
+    found = run(colour_bundle, colours / "votes.csv", out=tmp_path / "report")
+    assert found.metrics.images == len(files) - 1
+    described = json.loads((tmp_path / "report/evaluation.json").read_text(encoding="utf-8"))
+    assert [each["path"] for each in described["contested"]] == [files[0]]
+    assert any(f"do not agree: 1 ({files[0]})" in note for note in described["notes"])
+    assert not any("no images" in note for note in described["notes"])
+    assert f"do not agree: 1 ({files[0]})" in (tmp_path / "report/report.html").read_text(encoding="utf-8")

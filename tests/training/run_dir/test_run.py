@@ -188,3 +188,15 @@ def test_a_run_may_lie_beside_a_table_and_among_its_images_but_not_in_an_image_f
     assert len(images.samples) == 24
     with pytest.raises(OutputError, match="outside the images"):
         make(colours, colours / "runs/two")
+
+
+def test_contested_images_are_in_the_description_and_read_back(colours: Path, tmp_path: Path) -> None:
+    files = sorted(file.relative_to(colours).as_posix() for file in colours.glob("*/*.*"))
+    lines = [f"{file},{file.split('/')[0]},anna" for file in files] + [f"{files[0]},red,bert"]
+    (colours / "votes.csv").write_text("\n".join(["path,label,annotator", *lines]) + "\n", encoding="utf-8")
+    made = make(colours / "votes.csv", tmp_path / "run")
+    (contested,) = json.loads((made.path / DESCRIPTION).read_text(encoding="utf-8"))["data"]["contested"]
+    assert (contested["path"], contested["votes"]) == (files[0], {"blue": 1, "red": 1})
+    opened = Run.open(made.path)
+    assert opened.images.contested == made.images.contested
+    assert any(f"do not agree: 1 ({files[0]})" in note for note in opened.images.notes)

@@ -364,3 +364,18 @@ def test_the_example_is_right_but_for_its_data(workspace: Path, many_colours: Pa
     )
     made = make_plan(workspace / "pipeline.yaml")
     assert all(stage.on for stage in made.stages.values())
+
+
+def test_images_that_annotators_contest_are_named_by_check_and_split(
+    workspace: Path, parted: Callable[..., Path], written: Callable[..., Path]
+) -> None:
+    data = parted(workspace / "data")
+    files = sorted(file.relative_to(data).as_posix() for file in data.rglob("*.png"))
+    lines = [f"{file},{file.split('/')[1]},{file.split('/')[0]},anna" for file in files]
+    lines.append(f"{files[0]},none,{files[0].split('/')[0]},bert")
+    (data / "votes.csv").write_text("\n".join(["path,label,split,annotator", *lines]) + "\n", encoding="utf-8")
+    ran = api.pipeline(written(data="data/votes.csv", check={"conflicts": "allow"}, **OFF), until="split")
+    assert ran.error is None
+    for stage in ran.stages[:2]:
+        assert f"contested and left out: 1 ({files[0]})" in stage.message
+        assert [each["path"] for each in stage.values["contested"]] == [files[0]]
