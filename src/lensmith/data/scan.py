@@ -230,6 +230,8 @@ def _describe_left_out(found: ImageSet) -> str:
         example.setdefault(plain, path)
     commonest = listed((f"{count:,} {reason}: {example[reason]}" for reason, count in counts.most_common(3)), 3, "; ")
     sentences = [f"Files that cannot be used: {len(found.set_aside):,} ({commonest})."] if counts else []
+    if found.unlabelled:
+        sentences.append(f"Images without a label: {len(found.unlabelled):,} ({listed(found.unlabelled, 3)}).")
     return " ".join([*(sentences or found.warnings), *_junk_notes(Counter(dict(found.junk)))])
 
 

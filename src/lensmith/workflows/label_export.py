@@ -33,7 +33,8 @@ def export_labels(settings: LabelExportSettings) -> LabelExport:
 def _marks(classifier: Classifier, paths: Sequence[Path]) -> Iterator[Mark | None]:
     manifest = classifier.bundle.manifest
     for prediction in classifier.stream(paths, 1):
-        if prediction.label is None:
+        if prediction.label is None or prediction.confidence is None:
             yield None
         else:
-            yield Mark(prediction.label, score=prediction.confidence, model=f"{manifest.name} {manifest.version}")
+            model = f"{manifest.name} {manifest.version}"
+            yield Mark(prediction.label, score=round(prediction.confidence, 6), model=model)

@@ -33,7 +33,7 @@ def print_export(done: LabelExport) -> None:
         (str(done.out), "bold"),
         f": {done.pictures:,} pictures, {done.labelled:,} with a label, {unlabelled:,} without{predicted}",
     )
-    if done.labels:
+    if done.labelled:
         print_table("", ("class", "labels"), done.labels.items())
     for note in done.notes:
         print_line(note)

@@ -37,18 +37,22 @@ def looks_like(source: Source) -> Look:
     """JSON files that are a list of tasks, or a single task."""
     files, plain = [], ""
     for file, head in source.json_heads.items():
-        first = head[0] if isinstance(head, list) and head else head
-        if not isinstance(first, dict):
-            continue
-        done = first.get("annotations", first.get("completions"))
-        is_done = isinstance(done, list) and (not done or _is_annotation(done[0]))
-        if is_done and (isinstance(first.get("data"), dict) or done):
+        tasks = [each for each in (head if isinstance(head, list) else [head]) if isinstance(each, dict)]
+        if any(_is_labelled_task(task) for task in tasks):
             files.append(file)
-        elif isinstance(head, list) and isinstance(first.get("data"), dict):
+        elif isinstance(head, list) and tasks and isinstance(tasks[0].get("data"), dict):
             plain = file
     if not files and plain:
         return Look(lacks=f"{plain} has tasks without annotations, as for an import: export the labelled project.")
     return Look(tuple(files))
+
+
+def _is_labelled_task(task: Mapping[str, Any]) -> bool:
+    """Whether an object is a task with a list of annotations, which may be empty; its data may be cut off."""
+    done = task.get("annotations", task.get("completions"))
+    if not isinstance(done, list):
+        return False
+    return _is_annotation(done[0]) if done else isinstance(task.get("data"), dict)
 
 
 def _is_annotation(value: object) -> bool:

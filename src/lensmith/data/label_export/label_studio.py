@@ -78,12 +78,11 @@ def _task(picture: MarkedPicture, prefix: str) -> dict[str, Any]:
         data["split"] = picture.part
     if picture.group:
         data["group"] = picture.group
-    task: dict[str, Any] = {"data": data}
-    if picture.marks:
-        task["annotations"] = [
-            {"result": list(_results(picture, marks)), "was_cancelled": False, "ground_truth": False, **_whose(name)}
-            for name, marks in _grouped(picture.marks, [mark.annotator for mark in picture.marks])
-        ]
+    annotations = [
+        {"result": list(_results(picture, marks)), "was_cancelled": False, "ground_truth": False, **_whose(name)}
+        for name, marks in _grouped(picture.marks, [mark.annotator for mark in picture.marks])
+    ]
+    task: dict[str, Any] = {"data": data, "annotations": annotations}
     if picture.predictions:
         task["predictions"] = [
             {
