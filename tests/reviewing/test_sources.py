@@ -1,6 +1,7 @@
 """What can be reviewed, and what is refused in one paragraph."""
 
 import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -68,6 +69,29 @@ def test_several_annotators_of_a_picture(photos: Path) -> None:
     assert [item.label for item in source.items] == ["", "red"]
 
 
+def test_votes_of_contested_pictures(photos: Path) -> None:
+    file = photos.parent / "contested.csv"
+    file.write_text(
+        "path,suggested,score,candidates,votes,reason\nphotos/red/0.png,,0.500,green; red,anna: red; bob: green,a tie\n"
+    )
+    source = open_source(file)
+    assert (source.kind, source.labels) == ("list", ("green", "red"))
+    assert (source.items[0].label, source.items[0].named) == ("", (("anna", "red"), ("bob", "green")))
+
+
+def test_annotations_beside_bare_pictures(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cvat"
+    folder.mkdir()
+    for number in range(3):
+        shutil.copy(photos / f"red/{number}.png", folder / f"{number}.png")
+    images = "".join(f'<image id="{n}" name="{n}.png" width="32" height="32">{tag}</image>' for n, tag in enumerate(
+        ('<tag label="red" source="manual"/>', '<tag label="green" source="manual"/>', "")))  # fmt: skip
+    (folder / "annotations.xml").write_text(f"<annotations><version>1.1</version>{images}</annotations>")
+    source = open_source(folder)
+    assert source.kind == "set"
+    assert [(item.path, item.label) for item in source.items] == [("0.png", "red"), ("1.png", "green"), ("2.png", "")]
+
+
 def test_the_mistakes_of_an_evaluation(photos: Path, tmp_path: Path) -> None:
     report = tmp_path / "report"
     report.mkdir()
@@ -79,7 +103,7 @@ def test_the_mistakes_of_an_evaluation(photos: Path, tmp_path: Path) -> None:
     content = {"bundle": "x", "mistakes": mistakes, "labels": ["blue", "green", "red"], "data": str(photos)}
     (report / "evaluation.json").write_text(json.dumps(content))
     source = open_source(report)
-    assert [(item.path, item.suggested, item.score) for item in source.items] == [
+    assert [(item.path, item.suggested, item.confidence) for item in source.items] == [
         ("../photos/red/0.png", "blue", 0.9), ("../photos/red/1.png", "green", 0.7),
     ]  # fmt: skip
     assert "gone.png" in source.notes[0]
@@ -94,7 +118,7 @@ def test_uploads_that_a_service_has_stored(photos: Path, tmp_path: Path) -> None
     store(tmp_path / "kept", upload, (photos / "red/0.png").read_bytes())
     source = open_source(tmp_path / "kept")
     assert (source.kind, source.labels) == ("list", ("blue", "red"))
-    assert (source.items[0].label, source.items[0].suggested, source.items[0].score) == ("", "red", 0.4)
+    assert (source.items[0].label, source.items[0].suggested, source.items[0].confidence) == ("", "red", 0.4)
     assert source.file(source.items[0].path).is_file()
 
 

@@ -146,7 +146,7 @@ def read_table(file: Path, root: Path, *, need_files: bool = True) -> Table:
 def _shared_depth(paths: Sequence[str]) -> int:
     """Number of folders that all paths have in common: where a set lies is no matter of its files' names."""
     try:
-        return len(Path(os.path.commonpath(map(os.path.dirname, paths))).parts)
+        return len(Path(os.path.commonpath(list(map(os.path.dirname, paths)))).parts)
     except ValueError:  # no paths, or relative ones beside absolute ones
         return 0
 

@@ -91,8 +91,8 @@ class ReviewApp:
             "labels": labels,
             "paths": [item.path for item in items],
             "own": [item.label for item in items],
-            "suggested": [[item.suggested, item.score] if item.suggested or item.score is not None else None
-                          for item in items],
+            "suggested": [[item.suggested, item.confidence] if item.suggested else None for item in items],
+            "scores": {position: item.score for position, item in enumerate(items) if item.score is not None},
             "reasons": {position: item.reason for position, item in enumerate(items) if item.reason},
             "named": {position: item.named for position, item in enumerate(items) if item.named},
             "decided": {position: [_shown(each) for each in by.values()]

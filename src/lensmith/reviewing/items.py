@@ -21,7 +21,8 @@ class ReviewItem:
         path: path as the source names it, relative to its root; may be a crop (`photo.jpg#xywh=…`).
         label: label that the source gives it; empty where there is none.
         suggested: label that a list suggests instead; empty where it suggests none.
-        score: number of the list, such as the probability of a wrong label, 0..1; None where there is none.
+        confidence: probability of the suggested label, 0..1; None where it is not known.
+        score: number by which a list is sorted, such as the probability of a wrong label; None where there is none.
         reason: words of the list on why the picture is on it.
         named: label by each annotator, where several people labelled the picture.
         split: part of the split; empty where there is none.
@@ -32,6 +33,7 @@ class ReviewItem:
     path: str
     label: str = ""
     suggested: str = ""
+    confidence: float | None = None
     score: float | None = None
     reason: str = ""
     named: tuple[tuple[str, str], ...] = ()

@@ -46,9 +46,9 @@ def review(
         ServiceError: the address is taken.
         BundleError: the bundle cannot be used.
     """
-    source = open_source(settings.source, settings.classes or (), settings.unlabelled)
     path = outcome.journal_of(settings.out)
     _require_output(settings, path)
+    source = open_source(settings.source, settings.classes or (), settings.unlabelled)
     if settings.write:
         decisions = journals.read(path)
         found = standing(source, decisions)
@@ -58,11 +58,11 @@ def review(
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():  # before anything is changed
         require_same_data(source, standing(source, journals.read(path)), path)
+    suggester = Suggester(source, settings.bundle) if settings.bundle else None
     with _listener(settings.host, settings.port) as listener, journals.opened(path, source) as journal:
         found = standing(source, journal.decisions)
         session = Session(source, journal, found, closed=settings.classes is not None)
         notes = (*source.notes, *astray_notes(found))
-        suggester = Suggester(source, settings.bundle) if settings.bundle else None
         with _manifest_writer(session, settings.out) as writer:
             _serve(settings, session, suggester, listener, writer.wake, announce, notes)
         return outcome.result(source, session.decided, settings.out, writer.written, notes)

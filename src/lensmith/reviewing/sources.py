@@ -16,6 +16,8 @@ from typing import Any
 
 from lensmith.core.labels import canonical_label, matched_label, require_distinct
 from lensmith.core.text import listed
+from lensmith.data.annotations.detect import detect
+from lensmith.data.annotations.reader import Source as AnnotationSource
 from lensmith.data.files import Unused, image_files
 from lensmith.data.image_set import ImageSet
 from lensmith.data.scan import MANIFEST, scan
@@ -77,7 +79,8 @@ def _open(path: Path, unlabelled: bool) -> ReviewSource:
         for name in LISTS:
             if (path / name).is_file():
                 return read_work_list(path / name)
-    return _labelled(path, scan(path)) if _has_folders(path) else _unlabelled(path)
+    is_labelled = _has_folders(path) or detect(AnnotationSource(path)) is not None
+    return _labelled(path, scan(path)) if is_labelled else _unlabelled(path)
 
 
 def _unlabelled(path: Path) -> ReviewSource:
@@ -141,7 +144,7 @@ def _mistakes(file: Path) -> ReviewSource:
             missing.append(written)
         else:
             name = Path(os.path.relpath(place, root)).as_posix()
-            items.append(ReviewItem(name, label, predicted, confidence, f"answered {predicted}"))
+            items.append(ReviewItem(name, label, predicted, confidence, reason=f"answered {predicted}"))
     return ReviewSource(
         file, root, "list", "the mistakes of an evaluation", _once(items), _sorted(labels), _missing(missing)
     )
@@ -161,7 +164,7 @@ def _uploads(folder: Path) -> ReviewSource:
         if upload.truth is not None:
             labels.add(upload.truth)
         items.append(
-            ReviewItem(name, upload.truth or "", upload.label, upload.confidence, f"stored as {upload.reason}")
+            ReviewItem(name, upload.truth or "", upload.label, upload.confidence, reason=f"stored as {upload.reason}")
         )
     return ReviewSource(folder, folder, "list", "uploads stored by a service", _once(items), _sorted(labels))
 

@@ -1,7 +1,8 @@
 """Work lists: a CSV of pictures to look at, with what a program or several people think of them.
 
-Columns: `path` (relative to the CSV's folder), and as far as known `label`, `suggested`, `score`, `reason`, `split`,
-`group`, `fold`, `annotator`. A picture that stands on several lines, one for each annotator, is one item.
+Columns: `path` (relative to the CSV's folder), and as far as known `label`, `suggested`, `confidence`, `score`,
+`reason`, `split`, `group`, `fold`, `annotator`; and `votes` (`anna: cat; bob: dog`) as `lensmith data agreement` writes
+them. A picture that stands on several lines, one for each annotator, is one item.
 """
 
 import csv
@@ -88,25 +89,37 @@ def _item(name: str, lines: list[dict[str, str]], file: Path) -> ReviewItem:
         ((line.get("annotator") or "").strip(), label)
         for line in lines if (label := canonical_label(line.get("label") or ""))
     ]  # fmt: skip
+    for vote in first("votes").split("; "):
+        who, colon, label = vote.partition(": ")
+        if colon and canonical_label(label):
+            named.append((who.strip(), canonical_label(label)))
     labels = {label for _, label in named}
-    score = first("score")
-    try:
-        number = float(score) if score else None
-        number = number if number is not None and math.isfinite(number) else None
-    except ValueError as error:
-        raise DataError(
-            f"Numbers were expected in the column `score` of {file}.",
-            f"{score!r} arrived for {name}.",
-            "Correct it, or leave the column out.",
-        ) from error
     return ReviewItem(
         path=name,
         label=labels.pop() if len(labels) == 1 else "",
         suggested=canonical_label(first("suggested")),
-        score=number,
+        confidence=_number(first("confidence"), "confidence", name, file),
+        score=_number(first("score"), "score", name, file),
         reason=first("reason"),
         named=tuple(named) if any(who for who, _ in named) or len(labels) > 1 else (),
         split=first("split"),
         group=first("group"),
         fold=first("fold"),
     )
+
+
+def _number(text: str, column: str, name: str, file: Path) -> float | None:
+    """A cell's number; None where it is empty or no finite one.
+
+    Raises:
+        DataError: the cell holds something else.
+    """
+    try:
+        number = float(text or "nan")
+    except ValueError as error:
+        raise DataError(
+            f"Numbers were expected in the column `{column}` of {file}.",
+            f"{text!r} arrived for {name}.",
+            "Correct it, or leave the column out.",
+        ) from error
+    return number if math.isfinite(number) else None

@@ -91,8 +91,9 @@ function describe(position) {
     rows.push(["Decided", "by another reviewer; shown once you have decided"]);
   }
   const listed = state.suggested[position];
-  if (listed?.[0]) rows.push(["List suggests", listed[0] + (listed[1] === null ? "" : ` (${listed[1].toFixed(2)})`)]);
+  if (listed) rows.push(["Suggested", listed[1] === null ? listed[0] : `${listed[0]}, ${percent(listed[1])}`]);
   if (state.reasons[position]) rows.push(["Why", state.reasons[position]]);
+  if (state.scores[position] !== undefined) rows.push(["Score", state.scores[position].toFixed(3)]);
   byId("known").replaceChildren(...rows.map(([term, text, kind = ""]) => {
     const row = make("div", kind);
     row.append(make("dt", "", term), make("dd", "", text));

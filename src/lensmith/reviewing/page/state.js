@@ -6,6 +6,7 @@ export const state = {
   paths: [],
   own: [],
   suggested: [],
+  scores: {},
   reasons: {},
   named: {},
   decided: new Map(), // position → [[id, reviewer, action, label], …], the latest last
