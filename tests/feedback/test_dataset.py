@@ -272,3 +272,30 @@ def test_images_go_to_no_folder_of_parts_whatever_they_are_called(kept: Kept) ->
     (kept.out / "training_set/red").mkdir(parents=True)
     with pytest.raises(OutputError, match="training_set"):
         kept.export(kept.out)
+
+
+def test_uploads_for_a_labelling_tool(kept: Kept) -> None:
+    kept.add("red", 0, confidence=0.4)
+    kept.add("red", 0, "red", confidence=0.9)  # the same picture, and its label
+    kept.add("green", 1, label="blue", confidence=0.3)
+    kept.add("blue", 2, "blue")
+    kept.add("blue", 2, "green")
+    done = kept.export_labels(kept.out)
+    tasks = json.loads((kept.out / "tasks.json").read_text(encoding="utf-8"))
+    found = {
+        task["predictions"][0]["score"]: [each["result"][0]["value"]["choices"] for each in task["annotations"]]
+        for task in tasks
+    }
+    assert found == {0.9: [["red"]], 0.3: []}
+    assert {task["predictions"][0]["model_version"] for task in tasks} == {"colours 1"}
+    assert all(task["data"]["image"].startswith("/data/local-files/?d=kept/20") for task in tasks)
+    assert [reason for _, reason in done.set_aside] == ["the same picture has several labels: blue, green"]
+    assert (done.labelled, done.predicted) == (1, 2)
+    assert len(kept.files()) == 10  # as they were
+
+
+def test_without_uploads_there_is_nothing_to_label(kept: Kept) -> None:
+    kept.path.mkdir()
+    with pytest.raises(DataError):
+        kept.export_labels(kept.out)
+    assert not kept.out.exists()

@@ -9,6 +9,7 @@ from lensmith import config
 from lensmith.api.arguments import StrPath, default, documented, given, locate, located
 
 if TYPE_CHECKING:
+    from lensmith.data.label_export.export import LabelExport
     from lensmith.feedback.dataset import FeedbackExport
     from lensmith.feedback.folder import DeletedUploads, UploadSummary
     from lensmith.ops.deploy.run import DeployResult
@@ -116,6 +117,19 @@ class FeedbackFolder:
         from lensmith.feedback.dataset import export
 
         return export(self.folder, out, unlabelled)
+
+    def export_labels(
+        self, out: StrPath, format: Literal["label-studio", "cvat", "coco"] = "label-studio"
+    ) -> LabelExport:
+        """Write files for a labelling tool that name all uploads: answers as pre-annotations, labels as annotations.
+
+        Args:
+            out: New folder for the files.
+            format: Annotation format.
+        """
+        from lensmith.feedback.label_export import export_uploads
+
+        return export_uploads(self.folder, format, out)
 
     def delete(
         self, *, older_than: float | str | None = None, request_ids: Sequence[str] = (), everything: bool = False

@@ -2,12 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from lensmith import api
 from lensmith.cli import VERBS
+from lensmith.cli.label_export import print_export
 from lensmith.cli.options import Output, group
 from lensmith.cli.output import print_line, print_table
 from lensmith.errors import SettingsError
@@ -44,13 +45,31 @@ def export(
             metavar="PATH", help="Copy those without a true label here, by predicted class, with an index.csv."
         ),
     ] = None,
+    format_: Annotated[
+        Literal["folder", "label-studio", "cvat", "coco"],
+        typer.Option("--format", help="An image folder, or files for a labelling tool that name all uploads."),
+    ] = "folder",
 ) -> Output:
-    """Make an image folder of the uploads with a true label.
+    """Make an image folder of the uploads with a true label, or files for a labelling tool.
 
     It has the layout OUT/LABEL that `lensmith train` reads. An image that was uploaded several times is copied once,
     and no file is replaced, so an export can be repeated as more labels come in. The uploads stay in their folder
     until the service or `lensmith feedback clear` deletes them.
+
+    With --format label-studio, cvat or coco, OUT is a new folder with files that name all uploads, labelled or not: the
+    model's answers are pre-annotations, and true labels annotations.
     """
+    if format_ != "folder":
+        if unlabelled is not None:
+            raise SettingsError(
+                f"One folder was expected for --format {format_}.",
+                "--unlabelled names another.",
+                "Leave it out: uploads without a label are among the others.",
+            )
+        exported = api.FeedbackFolder(folder).export_labels(out, format_)
+        yield exported
+        print_export(exported)
+        return
     done = api.FeedbackFolder(folder).export(out, unlabelled)
     yield done
     written = sum(done.written.values())

@@ -3,12 +3,8 @@
 from typing import Any
 
 from lensmith import api
+from lensmith.cli.label_export import print_export
 from lensmith.cli.options import Output
-from lensmith.cli.output import print_line, print_table
-from lensmith.data.label_export.export import LabelExport
-
-SHOWN = 20
-"""Number of left-out files in the table; --json has all."""
 
 
 def export_labels(given: dict[str, Any]) -> Output:
@@ -23,39 +19,3 @@ def export_labels(given: dict[str, Any]) -> Output:
     done = api.export_labels(**given)
     yield done
     print_export(done)
-
-
-def print_export(done: LabelExport) -> None:
-    """Print the result of an export for people, with what to do next in the labelling tool."""
-    unlabelled = done.pictures - done.labelled
-    predicted = f", {done.predicted:,} with an answer of the model" if done.predicted else ""
-    print_line(
-        (str(done.out), "bold"),
-        f": {done.pictures:,} pictures, {done.labelled:,} with a label, {unlabelled:,} without{predicted}",
-    )
-    if done.labelled:
-        print_table("", ("class", "labels"), done.labels.items())
-    for note in done.notes:
-        print_line(note)
-    if done.set_aside:
-        print_table(f"{len(done.set_aside):,} left out", ("file", "reason"), done.set_aside[:SHOWN])
-    for line in _next(done):
-        print_line(line)
-
-
-def _next(done: LabelExport) -> list[str]:
-    root = done.root.resolve()
-    if done.format == "label-studio":
-        return [
-            "Next: start Label Studio with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and "
-            f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={root.parent};",
-            f"paste {done.out / 'labeling-config.xml'} under Settings → Labeling Interface → Code;",
-            f"add {root} as Local Files under Settings → Cloud Storage, and save it without a sync;",
-            f"import {done.out / 'tasks.json'}.",
-        ]
-    if done.format == "cvat":
-        return [
-            f"Next: make a task in CVAT with {done.out / 'labels.json'} as its labels (under Raw) and the pictures of",
-            f"{root}; then upload {done.out / 'annotations.xml'} as CVAT 1.1.",
-        ]
-    return [f"Next: lensmith data check {done.out}"] if done.format == "imagenet" else []
