@@ -55,6 +55,7 @@ def train(
     preset: Literal["fast", "balanced", "best", "finetune-head", "layerwise", "high-resolution"] = default("balanced"),
     image_size: int | None = None, sizes: str | int | Sequence[int] | None = None,
     resize: Literal["crop", "letterbox", "squash"] = default("crop"), split: str | Sequence[float] = default((5, 3, 2)),
+    cv: int | None = None,
     layout: Literal["auto", "parts", "classes"] = default("auto"), group: str = default("none"),
     exclude: StrPath | None = None, relabel: StrPath | None = None, epochs: int = default(20),
     head_epochs: int = default(2), trainable_stages: int | None = None, unfreeze_every: int | None = None,

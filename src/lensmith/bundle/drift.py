@@ -60,7 +60,7 @@ class Reference(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    part: str = Field(description="part of the data: val, or train where there was none")
+    part: str = Field(description="part of the data: val, or train where there was none; or out-of-fold")
     images: int = Field(ge=1, description="number of images, M")
     classes: tuple[int, ...] = Field(description="number of answers by likeliest class, in the order of the labels")
     confidence_edges: tuple[float, ...] = Field((), description="edges between the bins of confidence, rising")

@@ -104,7 +104,13 @@ class Manifest(BaseModel):
     judged: dict[str, Any] = Field({}, description="the images on which the engines' accuracy was measured")
     machine: dict[str, Any] = Field({}, description="the machine on which the engines were measured")
     teacher: dict[str, Any] = Field({}, description="of a distilled student: the teacher's engine, on the same images")
-    metrics: dict[str, Any] = Field({}, description="metrics of the selected engine, and their part; see evaluation.md")
+    metrics: dict[str, Any] = Field(
+        {}, description="metrics of the selected engine, and their part; part out-of-fold: of the folds' models"
+    )
+    cross_validation: dict[str, Any] = Field(
+        {},
+        description="figures of a cross-validation: of the folds' models, not of the bundle's; empty: there was none",
+    )
     parity: dict[str, Any] = Field({}, description="differences of the selected engine's answers from PyTorch's")
     reference: Reference | None = Field(None, description="statistics of the validation part; see drift.md")
     licence: dict[str, str] = Field({}, description="terms of `model`, `data` and `first_weights`; missing: not stated")

@@ -38,7 +38,7 @@ class TrainSettings(Settings):
     positional = ("data",)
     renamed: ClassVar[Mapping[str, str]] = {"workers": "loader_workers"}
     panels: ClassVar[Mapping[str, str]] = {
-        "Data": "split layout group exclude relabel resize sizes views augment transforms albumentations sampling "
+        "Data": "split cv layout group exclude relabel resize sizes views augment transforms albumentations sampling "
         "class_weights loader_workers",
         "Model": "weights pretrained head_solver trainable_stages unfreeze_every batch_norm sync_batch_norm",
         "Recipe": "head_epochs max_steps accumulate optimizer backbone_lr_ratio first_lr_ratio momentum weight_decay "
@@ -64,6 +64,12 @@ class TrainSettings(Settings):
     )
     resize: ResizeMode = Field("crop", description="How an image is made square.")
     split: Ratio = Field((5, 3, 2), description="train:val:test for data sets that bring no split of their own.")
+    cv: int | None = Field(
+        None,
+        ge=2,
+        description="Cross-validation: number of folds, each validated by a model that learnt from the others; the "
+        "bundle's model learns from all.",
+    )
     layout: Layout = Field("auto", description=LAYOUT)
     group: Group = Field("none", description=GROUP)
     exclude: Path | None = Field(None, description=EXCLUDE)
@@ -201,6 +207,18 @@ class TrainSettings(Settings):
         return without_password(uri)
 
     contradictions: ClassVar[Mapping[str, Callable[..., bool]]] = {
+        "cv makes folds of all images but a test part, and split has no say": lambda cv, split: (
+            cv is not None and split != (5, 3, 2)
+        ),
+        "cv trains a model for each fold and one more, and needs time_budget = none": lambda cv, time_budget: (
+            None not in (cv, time_budget)
+        ),
+        "cv validates on every image, and a teacher must not have learnt from one that validates": lambda cv, teacher: (
+            None not in (cv, teacher)
+        ),
+        "cv learns from all images at the end, and schedule = plateau needs some to validate on": lambda cv, schedule: (
+            cv is not None and schedule == "plateau"
+        ),
         "time_budget chooses the sizes, and needs processes = 1": lambda time_budget, sizes, processes: (
             time_budget is not None and (bool(sizes) or processes > 1)
         ),

@@ -40,13 +40,25 @@ def wilson(hits: int, trials: int, level: float = 0.95) -> tuple[float, float]:
     Returns:
         Lower and upper end, each 0..1.
     """
-    if trials == 0:
-        return 0.0, 1.0
+    return wilson_of_share(hits / trials, trials, level) if trials else (0.0, 1.0)
+
+
+def wilson_of_share(share: float, trials: float, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a share of a number of trials that need not be whole, as an effective number is not.
+
+    Args:
+        share: share of successes, 0..1.
+        trials: number of trials, above 0.
+        level: confidence level, 0..1.
+
+    Returns:
+        Lower and upper end, each 0..1.
+    """
     z = NormalDist().inv_cdf((1 + level) / 2)
-    share, weight = hits / trials, z * z / trials
+    weight = z * z / trials
     centre = (share + weight / 2) / (1 + weight)
     half = z / (1 + weight) * math.sqrt(share * (1 - share) / trials + weight / (4 * trials))
-    return (0.0 if hits == 0 else centre - half), (1.0 if hits == trials else centre + half)
+    return (0.0 if share == 0 else centre - half), (1.0 if share == 1 else centre + half)
 
 
 def first_as_good_as_the_best(losses: Mapping[str, npt.NDArray[np.floating[Any]]]) -> str:

@@ -6,13 +6,20 @@ images stay nearly all the same when images are added.
 """
 
 import hashlib
+import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from lensmith.config.values import Layout
 from lensmith.core.text import listed
 from lensmith.data.copies import contradictions, first_of_equals, without_leaks
+from lensmith.data.corrections import Correct, unchanged
+from lensmith.data.division import units_of
+from lensmith.data.groups import with_groups
 from lensmith.data.image_set import ImageSet
+from lensmith.data.readable import without_unreadable
+from lensmith.data.scan import scan
 from lensmith.errors import DataError
 
 LARGE = 0.1
@@ -27,7 +34,8 @@ _MOST_SWEEPS = 100
 def assign_folds(images: ImageSet, folds: int, seed: int) -> ImageSet:
     """Assign a fold, 0 to `folds` - 1, to every image that is not of the test part, and the part train.
 
-    Folds that the set brings are used unchanged. Validation images take part like training images.
+    Folds that the set brings are used unchanged. Validation images take part like training images. Copies without a
+    group become one, with the name of the image that they are copies of.
 
     Args:
         images: an image set, split or not.
@@ -47,7 +55,8 @@ def assign_folds(images: ImageSet, folds: int, seed: int) -> ImageSet:
         return _brought(images, folds)
     training = replace(images, samples=images.part("train"))
     first = first_of_equals(training)
-    units = _units(training, first)
+    unit_of = {path: unit for unit in units_of(training, first, {}) for path in unit.paths}
+    units = [unit_of[sample.path].name for sample in training.samples]
     _require_units(training, units, folds)
     fold_of = dict(
         zip(
@@ -56,12 +65,35 @@ def assign_folds(images: ImageSet, folds: int, seed: int) -> ImageSet:
             strict=True,
         )
     )
+    several = {unit for unit, count in Counter(units).items() if count > 1}
+    copied = {sample.path: unit for sample, unit in zip(training.samples, units, strict=True) if unit in several}
     divided = replace(
-        images, samples=tuple(replace(sample, fold=fold_of.get(sample.path)) for sample in images.samples)
+        images,
+        samples=tuple(
+            replace(sample, fold=fold_of.get(sample.path), group=sample.group or copied.get(sample.path, ""))
+            for sample in images.samples
+        ),
     )
     kept = f" The test part of {len(tested):,} images is in no fold." if tested else ""
     note = f"{folds} folds, class by class with seed {seed}: {_sizes_text(divided, folds)} images.{kept}"
     return replace(divided, notes=(*images.notes, note, *_unit_notes(divided, training, first, folds)))
+
+
+def prepare_folds(
+    path: str | os.PathLike[str],
+    folds: int,
+    seed: int,
+    layout: Layout = "auto",
+    correct: Correct = unchanged,
+    group: str = "none",
+) -> ImageSet:
+    """Read an image set with folds; arguments as those of `data.split.prepare`.
+
+    Raises:
+        DataError: a set that cannot be used, or that no such folds can be made of.
+    """
+    found = with_groups(without_unreadable(correct(scan(path, layout=layout))), group)
+    return assign_folds(found, folds, seed)
 
 
 def with_validation_fold(images: ImageSet, fold: int) -> ImageSet:
@@ -149,23 +181,6 @@ def divide(labels: Sequence[int], units: Sequence[str], folds: int, seed: int) -
         if not moved:
             break
     return [fold_of[unit] for unit in units]
-
-
-def _units(images: ImageSet, first: Mapping[str, str]) -> list[str]:
-    """The name of each sample's unit: groups that share copies are one unit, by the first of their names."""
-    parent: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        while (above := parent.get(name, name)) != name:
-            parent[name] = parent.get(above, above)
-            name = above
-        return name
-
-    own = {sample.path: f"group {sample.group}" if sample.group else sample.path for sample in images.samples}
-    for path, original in first.items():
-        one, other = sorted((root(own[path]), root(own[original])))
-        parent[other] = one
-    return [root(name) for name in own.values()]
 
 
 def _require_units(images: ImageSet, units: Sequence[str], folds: int) -> None:

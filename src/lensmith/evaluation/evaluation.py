@@ -12,6 +12,7 @@ import numpy.typing as npt
 from lensmith.bundle.format import Abstention
 from lensmith.core.result import plain
 from lensmith.data.consensus import Contested
+from lensmith.evaluation.cross_validation import OUT_OF_FOLD
 from lensmith.evaluation.confidence import Answered, answered_at
 from lensmith.evaluation.held_out import HeldOut
 from lensmith.evaluation.metrics import Metrics
@@ -28,7 +29,7 @@ class Evaluation:
         engine: name of the engine, such as `onnxruntime`.
         precision: precision of the engine, such as `fp32`.
         data: folder of the images.
-        part: evaluated part: train, val, test or all.
+        part: evaluated part: train, val, test or all; out-of-fold after a cross-validation.
         fingerprint: hash of the data (`ImageSet.fingerprint`).
         labels: the bundle's C class names, in its order.
         metrics: accuracy, F1, calibration and the confusion matrix.
@@ -76,6 +77,8 @@ class Evaluation:
     @property
     def headline(self) -> str:
         """The number of images, their part, and whether the model knows them."""
+        if self.part == OUT_OF_FOLD:
+            return f"{self.metrics.images:,} images, each answered by the model of its fold, which did not see it"
         if self.held_out is None:
             return f"{self.metrics.images:,} images, part {self.part}"
         return self.held_out.headline(self.metrics.images, self.part)

@@ -44,6 +44,7 @@ class SelectionReport:
         per_class_change_pp: C recalls less PyTorch's, in percentage points, below 0 is lost; None without images.
         images: number of images on which PyTorch and the engine were compared.
         max_drop_pp: accuracy that an engine was allowed to lose, in percentage points.
+        answers: the engine's own answers, where the report's are those of other models; None: they are the report's.
     """
 
     engines: tuple[EngineRecord, ...]
@@ -52,6 +53,7 @@ class SelectionReport:
     per_class_change_pp: tuple[float | None, ...]
     images: int
     max_drop_pp: float
+    answers: Evaluation | None = None
 
 
 def write_report(evaluation: Evaluation, path: Path, selection: SelectionReport | None = None) -> None:
@@ -91,6 +93,7 @@ def render(evaluation: Evaluation, selection: SelectionReport | None = None) -> 
 
 def _export_sections(evaluation: Evaluation, selection: SelectionReport) -> dict[str, Any]:
     """Template variables for the sections of an export."""
+    evaluation = selection.answers or evaluation
     most_certain = sorted(selection.changed, key=lambda changed: -changed[2])[:CHANGED]
     changes = zip(evaluation.labels, selection.per_class_change_pp, evaluation.metrics.per_class, strict=True)
     return {

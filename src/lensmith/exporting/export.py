@@ -35,6 +35,7 @@ from lensmith.data.part_names import Part
 from lensmith.errors import ImageError
 from lensmith.evaluation import confidence
 from lensmith.evaluation.confidence import TemperatureScaling
+from lensmith.evaluation.cross_validation import as_entry
 from lensmith.evaluation.evaluation import Evaluation
 from lensmith.evaluation.metrics import Ints, bootstrap, measure
 from lensmith.evaluation.report import SelectionReport, write_report
@@ -44,6 +45,7 @@ from lensmith.exporting.card import licences, write_card
 from lensmith.exporting.formats.base import FormatExport, TrainedNetwork
 from lensmith.exporting.formats.registry import FORMATS, packages_of, require_free, write_formats
 from lensmith.exporting.image_hashes import copies_note, hashes_of, not_learnt
+from lensmith.exporting.out_of_fold import evaluation_of_folds, with_group_interval
 from lensmith.exporting.parity import Parity
 from lensmith.exporting.run_figures import RunFigures
 from lensmith.exporting.samples import features_of, stratified
@@ -168,14 +170,15 @@ def _build(
     draft = Bundle(folder, Manifest(**identity, engines=(BASELINE.record(),)))
     part: Part = "val" if run.images.part("val") else "train"  # a small set has no validation part
     samples = run.images.part(part)
-    evaluated = samples if quick else stratified(samples, settings.images)
+    # Of images that it learnt from, the engine search needs no more; the figures are the folds'.
+    evaluated = samples if quick and run.refit is None else stratified(samples, settings.images)
     figures = RunFigures.of(run, best)
     results, limit_pp = select_engine(run, model, draft, settings, evaluated, part, quick, figures)
     engines, evaluation, parity = tuple(each.record for each in results), results[0].evaluation, results[0].parity
     assert evaluation is not None  # the first is selected, and has answered
     assert parity is not None
     classifier = _classifier(draft, engines[0])
-    if len(evaluated) < len(samples):
+    if len(evaluated) < len(samples) and run.refit is None:
         evaluation = evaluate_samples(classifier, run.images, samples, part)
     if figures is not None:
         paths = {run.images.file(sample): sample.path for sample in samples}
@@ -183,11 +186,21 @@ def _build(
         figures.require_answers([paths[file] for file in evaluation.files], right, limit_pp, len(evaluated))
     hashes = hashes_of(run)
     hashes.save(folder / image_hashes.FILE)
-    fitted, counts = not_learnt(hashes, evaluation.files, part)
+    own, figures_of_folds = evaluation, None
+    if run.refit is None:
+        fitted, counts = not_learnt(hashes, evaluation.files, part)
+    else:
+        evaluation, figures_of_folds = evaluation_of_folds(run, own)
+        fitted, counts = np.arange(len(evaluation.files)), None
     scaling = confidence.scale(evaluation.truth[fitted], evaluation.probabilities[fitted])
     evaluation = _as_answered(evaluation, scaling, engines[0], settings.min_precision, fitted)
-    evaluation = replace(evaluation, held_out=counts, notes=(*evaluation.notes, *copies_note(counts, part)))
-    intervals = {f"{name}_interval": list(ends) for name, ends in bootstrap(evaluation.metrics.confusion).items()}
+    if figures_of_folds is None:
+        evaluation = replace(evaluation, held_out=counts, notes=(*evaluation.notes, *copies_note(counts, part)))
+        found = bootstrap(evaluation.metrics.confusion)
+    else:
+        evaluation = with_group_interval(evaluation, figures_of_folds)
+        found = {name: getattr(figures_of_folds, f"{name}_interval") for name in ("f1_macro", "balanced_accuracy")}
+    intervals = {f"{name}_interval": list(ends) for name, ends in found.items()}
     manifest = Manifest(
         **identity,
         temperature=scaling.temperature,
@@ -198,10 +211,16 @@ def _build(
         judged={"part": part, "images": parity.images, "max_accuracy_drop": limit_pp},
         machine=machine.description(),
         teacher={} if quick else teacher_of(run, evaluated, part),
-        metrics={"part": part, "learnt": counts.learnt, **evaluation.metrics.headline(), **intervals},
+        metrics={
+            "part": evaluation.part,
+            "learnt": counts.learnt if counts else 0,
+            **evaluation.metrics.headline(),
+            **intervals,
+        },
+        cross_validation=as_entry(figures_of_folds) if figures_of_folds else {},
         parity=parity.as_dict(),
         reference=Reference.of(
-            part,
+            evaluation.part,
             evaluation.probabilities[fitted],
             features_of(classifier, [evaluation.files[row] for row in fitted]) if settings.features else None,
         ),
@@ -220,7 +239,7 @@ def _build(
         versions=installed_versions((*VERSIONS, "openvino", "nncf")),
     )
     _golden(Bundle(folder, manifest), evaluation.files).save(folder / bundle.GOLDEN, manifest.labels)
-    rows = {file: row for row, file in enumerate(evaluation.files)}
+    rows = {file: row for row, file in enumerate(own.files)}
     report = SelectionReport(
         engines=engines,
         scaling=scaling,
@@ -228,6 +247,7 @@ def _build(
         per_class_change_pp=parity.per_class_change,
         images=parity.images,
         max_drop_pp=limit_pp,
+        answers=None if own.files == evaluation.files else own,
     )
     write_report(evaluation, folder / "report.html", report)
     write_card(folder / "README.md", manifest, evaluation, run)

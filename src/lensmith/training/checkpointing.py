@@ -25,6 +25,9 @@ PATHS, CORRECT = "paths", "correct"
 """In the best checkpoint under "validation": paths of N validation images, and whether the network classifies them
 correctly, bool (N,)."""
 
+LOGITS = "logits"
+"""Beside them in the run of a fold: its logits, float32 (N, C)."""
+
 
 class Checkpointer:
     """Writes a training's checkpoints, and continues from one."""
@@ -69,6 +72,8 @@ class Checkpointer:
                     PATHS: [samples[index].path for index in validation.indices],
                     CORRECT: validation.logits.argmax(1) == validation.labels,
                 }
+                if self.run.fold is not None:  # its model's answers are all that is wanted of it
+                    content["validation"][LOGITS] = validation.logits
             checkpoint.save(content, self.run.best)
 
     def stop(self) -> NoReturn:

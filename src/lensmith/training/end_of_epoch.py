@@ -89,7 +89,7 @@ def finish_epoch(
     if has_diverged(position):
         context.recorder.event("diverged", phase=phase.name, epochs=position.worse, kept_epoch=position.best_epoch)
         context.recorder.log(divergence_message(position, phase, settings.lr))
-    next_epoch(position, settings, context.schedule.total_steps)
+    next_epoch(position, settings, context.schedule.total_steps, context.run.last_epoch)
     if position.finished and 0 < phase.first_epoch >= (position.best_epoch or 0) and not has_diverged(position):
         earlier = f"no epoch of the phase {phase.name!r} was better than epoch {position.best_epoch} before it"
         context.recorder.log(f"{earlier}, whose network is kept")
@@ -122,11 +122,11 @@ def update_best(position: Position, score: float | None, in_last_phase: bool, se
     return False
 
 
-def next_epoch(position: Position, settings: TrainSettings, total_steps: int) -> None:
+def next_epoch(position: Position, settings: TrainSettings, total_steps: int, last_epoch: int) -> None:
     """Move to the next epoch, or end the run: early, by divergence, or after its last epoch, step or second."""
     position.epoch, position.batch = position.epoch + 1, 0
     stops_early = position.stale >= settings.patience
-    ends = position.epoch >= settings.epochs or position.step >= total_steps
+    ends = position.epoch >= last_epoch or position.step >= total_steps
     position.finished = stops_early or has_diverged(position) or position.out_of_time or ends
 
 

@@ -56,7 +56,7 @@ def solve_head(context: TrainingContext, phase: Phase, inputs: PhaseInputs, sour
     chosen = learner.world.on_rank_zero(
         lambda: fit_linear_probe(
             inputs.views, labels, len(images.labels), validation, _task(context, counts), context.run.settings,
-            learner.device, watch,
+            learner.device, watch, context.run.refit and context.run.refit.head,
         )
     )  # fmt: skip
     learner.put_head(chosen.head)
@@ -64,7 +64,12 @@ def solve_head(context: TrainingContext, phase: Phase, inputs: PhaseInputs, sour
         return False
     seconds = time.perf_counter() - started
     context.recorder.event(
-        "head", way=chosen.head.name, strength=chosen.head.strength, tried=chosen.tried, seconds=seconds
+        "head",
+        way=chosen.head.name,
+        strength=chosen.head.strength,
+        tried=chosen.tried,
+        seconds=seconds,
+        temperature=chosen.temperature,
     )
     position = state.position
     position.solved = schedule.head_solved = True

@@ -40,7 +40,7 @@ class EpochLoop:
         counts = Counter(sample.label for sample in training)
         self.learner = Learner(network, settings, run.preprocessing, images.labels, counts, device, world)
         schedule = TrainingSchedule.of(settings, len(training), len(network.stages) - 1)
-        recorder = Recorder(run.events if world.is_rank_zero else None, settings.epochs, schedule.steps_per_epoch)
+        recorder = Recorder(run.events if world.is_rank_zero else None, run.last_epoch, schedule.steps_per_epoch)
         self.context = TrainingContext(
             run, self.learner, schedule, TrainingState(), recorder, DataErrors(images, settings, recorder),
             Interruption(),

@@ -17,6 +17,7 @@ from lensmith.config import TrainSettings
 from lensmith.core.files import atomic_write
 from lensmith.core.text import listed
 from lensmith.data.corrections import from_files
+from lensmith.data.folds import prepare_folds
 from lensmith.data.image_set import ImageSet
 from lensmith.data.readable import without_unreadable
 from lensmith.data.split import prepare
@@ -93,6 +94,13 @@ class Trainer:
             RunInterruptedError: Ctrl-C or SIGTERM; the run is saved.
         """
         opened = Run.open(path)
+        if opened.fold is not None:
+            whole = path.resolve().parent.parent
+            raise RunError(
+                f"A run was expected at {path} that can be resumed by itself.",
+                f"It is one fold of the cross-validation {whole}.",
+                f"Resume the whole: lensmith train --resume {whole}",
+            )
         with self._locked(path):
             run = self.world.on_rank_zero(lambda: diff.with_changes(opened, given or {}))
             if not run.has_checkpoint:
@@ -104,6 +112,15 @@ class Trainer:
                 )
             self._train(run)
         return RunResult.read(run)
+
+    def run_locked(self, run: Run) -> None:
+        """Train a run folder to its end, alone, from its last checkpoint or from the beginning.
+
+        Raises:
+            RunError: as `run`, or another process trains it.
+        """
+        with self._locked(run.path):
+            self._train(run)
 
     def run(self, run: Run, network: Network | None = None, deadline: tuple[float, float] | None = None) -> None:
         """Train a run folder to its end as one of the ranks, from its last checkpoint or from the beginning.
@@ -264,7 +281,10 @@ def _images(settings: TrainSettings) -> tuple[ImageSet, dict[str, ValueRange]]:
         SettingsError: data would leak: the teacher learned from images that validate here, or the other way round.
     """
     correct = from_files(settings.exclude, settings.relabel)
-    images = prepare(settings.data, settings.split, settings.seed, settings.layout, correct, settings.group)
+    if settings.cv is None:
+        images = prepare(settings.data, settings.split, settings.seed, settings.layout, correct, settings.group)
+    else:
+        images = prepare_folds(settings.data, settings.cv, settings.seed, settings.layout, correct, settings.group)
     if value_ranges := decide_ranges(images):
         images = without_unreadable(images, value_ranges)
     total = Counter(sample.label for sample in images.samples)

@@ -2,22 +2,24 @@
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from lensmith.bundle.format import Bundle
+from lensmith.bundle.format import Bundle, Manifest
 from lensmith.config import ExportSettings, TrainSettings
 from lensmith.config.base import read_yaml
 from lensmith.core.packages import TRAINING, require_packages
 from lensmith.errors import BundleError
+from lensmith.evaluation.cross_validation import CrossValidation
 from lensmith.exporting.export import export
 from lensmith.exporting.parity import Parity
 from lensmith.tracking.address import uri_of
 from lensmith.tracking.sidecar import TrackingSidecar, TrackingStatus
+from lensmith.training.cross_validation import CrossValidator, cross_validated
 from lensmith.training.microbatch.distributed import World
 from lensmith.training.recipe_file import missing_names
 from lensmith.training.result import RunResult
@@ -43,6 +45,8 @@ class Trained:
         seconds: time that training and export took together.
         already: whether both were finished before, so that nothing was left to do.
         tracked: the run in MLflow; None: it is not tracked.
+        cross_validation: figures of the folds' models; None: the training was none with folds. Then `accuracy` is that
+            of the bundle on the images that it learnt from.
     """
 
     result: RunResult
@@ -52,6 +56,11 @@ class Trained:
     seconds: float = 0.0
     already: bool = False
     tracked: TrackingStatus | None = None
+    cross_validation: CrossValidation | None = None
+
+    @property
+    def _accuracy_name(self) -> str:
+        return "accuracy" if self.cross_validation is None else "train_accuracy"
 
     @property
     def run(self) -> Path:
@@ -63,7 +72,8 @@ class Trained:
         return {
             **self.result.as_dict(),
             "bundle": str(self.bundle),
-            "metrics": {**self.result.metrics, "accuracy": self.accuracy},
+            "metrics": {**self.result.metrics, self._accuracy_name: self.accuracy},
+            "cross_validation": self.cross_validation and self.cross_validation.as_dict(),
             "parity": self.parity.as_dict(),
             "seconds": self.seconds,
             "already": self.already,
@@ -109,14 +119,19 @@ def train(
                 expected = _given_for(Run.open(path), given, recipe)
             trained = None
             if path is None:
-                result = Trainer(begin).start(settings)
+                result = _trainer(settings, begin).start(settings)
             else:
-                finished = Run.open(path).is_finished
-                result = Trainer(begin).resume(path, expected)
+                opened = Run.open(path)
+                finished = opened.is_finished
+                result = _trainer(opened.settings, begin).resume(path, expected)
                 trained = _exported_before(result) if finished else None
             trained = trained or World.join().on_rank_zero(lambda: _export(result))
         seconds = time.perf_counter() - started
     return replace(trained, seconds=seconds, tracked=sidecar.tracked())
+
+
+def _trainer(settings: TrainSettings, begin: Callable[[Run], None]) -> Trainer | CrossValidator:
+    return Trainer(begin) if settings.cv is None else CrossValidator(begin)
 
 
 def settings_for(
@@ -178,7 +193,7 @@ def _export(result: RunResult) -> Trained:
         finished = f"the training is finished and saved; its bundle can be made with: lensmith export {path}"
         print(finished, file=sys.stderr, flush=True)
         raise
-    return Trained(result, made.bundle, made.evaluation.metrics.accuracy, made.parity)
+    return _trained(result, made.manifest, made.bundle)
 
 
 def _exported_before(result: RunResult) -> Trained | None:
@@ -189,5 +204,13 @@ def _exported_before(result: RunResult) -> Trained | None:
         return None
     if manifest.recipe["best_epoch"] != result.best_epoch:  # of an export that was interrupted
         return None
-    parity, accuracy = Parity.from_dict(manifest.parity), manifest.metrics["accuracy"]
-    return Trained(result, result.run.bundle, accuracy, parity, already=True)
+    return replace(_trained(result, manifest, result.run.bundle), already=True)
+
+
+def _trained(result: RunResult, manifest: Manifest, bundle: Path) -> Trained:
+    parity = Parity.from_dict(manifest.parity)
+    if result.run.refit is None:
+        return Trained(result, bundle, manifest.metrics["accuracy"], parity)
+    accuracy = manifest.engines[0].accuracy
+    assert accuracy is not None  # it was measured in the engine search
+    return Trained(result, bundle, accuracy, parity, cross_validation=cross_validated(result.run))

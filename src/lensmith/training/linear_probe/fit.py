@@ -13,10 +13,14 @@ from lensmith.evaluation.confidence import least_temperature
 from lensmith.training.feature_cache.feature_batches import Features
 from lensmith.training.linear_probe.lbfgs import FeatureTable, LinearHead, fit_lbfgs
 from lensmith.training.loss import Task
+from lensmith.training.run_dir.run import HeadChoice
 from lensmith.training.validate import ModelOutputs
 
 SHARPNESS = tuple(2.0**-power for power in range(15, 1, -1))
 """Candidates of the sharpness s, which changes confidences but not the nearest class; the least sure first."""
+
+_SOLVERS = {"L-BFGS": "lbfgs", "nearest mean": "ncm"}
+"""Name of a head's solver → value of the setting `head_solver`."""
 
 SMALL_CLASS = 50
 """Images of the smallest class, above which L-BFGS always won where it was measured."""
@@ -29,6 +33,7 @@ class LinearProbe:
     Attributes:
         head: the best head, on the CPU.
         tried: name (`way`), strength and score of each candidate.
+        temperature: divisor of the chosen head's logits, 1 or more.
         seen: number of rows it was fitted to.
         weight: sum of the rows' weights.
         loss_sum: sum of the rows' weighted losses.
@@ -41,6 +46,7 @@ class LinearProbe:
     weight: float
     loss_sum: float
     correct: int
+    temperature: float = 1.0
 
 
 def can_solve(head: nn.Module, settings: TrainSettings) -> bool:
@@ -57,6 +63,7 @@ def fit_linear_probe(
     settings: TrainSettings,
     device: torch.device,
     watch: Callable[[int, int], None] = lambda done, total: None,
+    chosen: HeadChoice | None = None,
 ) -> LinearProbe:
     """The head with the best score on the validation part.
 
@@ -69,20 +76,28 @@ def fit_linear_probe(
         settings: the run's resolved settings; `head_solver` names the solvers to try.
         device: the device that computes.
         watch: progress callback: steps done, of how many. An exception stops the work.
+        chosen: the solver and its strength, where a cross-validation has chosen them; None: they are searched for.
     """
     table = FeatureTable(views, labels, device)
     score = _score(validation, settings.monitor, device) if validation is not None else None
     found: list[tuple[LinearHead, float]] = []
-    if settings.head_solver in ("auto", "lbfgs"):
-        found += fit_lbfgs(table, classes, task, score, watch)
+    solver = settings.head_solver if chosen is None else _SOLVERS[chosen.name]
+    if solver in ("auto", "lbfgs"):
+        found += fit_lbfgs(table, classes, task, score, watch, None if chosen is None else chosen.strength)
     smallest = min(sum((Counter(truth.tolist()) for _, truth in table), Counter()).values()) // len(views)
-    if settings.head_solver == "ncm" or (settings.head_solver == "auto" and score and smallest <= SMALL_CLASS):
-        head, _ = nearest_mean(table, classes, None if validation is None else _score(validation, "loss", device))
+    if solver == "ncm" or (solver == "auto" and score and smallest <= SMALL_CLASS):
+        by_loss = None if validation is None else _score(validation, "loss", device)
+        head, _ = nearest_mean(table, classes, by_loss, None if chosen is None else chosen.strength)
         found.append((head, score(head) if score else 0.0))
+    if chosen is not None:
+        found = found[-1:]  # the end of the path
     # Of equal scores the first is taken: strong weight decay before weak, and solvers before nearest means.
     head, _ = max(found, key=lambda pair: pair[1])
+    temperature = 1.0 if chosen is None else chosen.temperature
     if validation is not None:
-        head = within_support(head, FeatureTable([validation[0]], validation[1], device))
+        temperature = support_temperature(head, FeatureTable([validation[0]], validation[1], device))
+    if temperature > 1:
+        head = replace(head, weight=head.weight / temperature, bias=head.bias / temperature)
     weight = loss_sum = 0.0
     correct = 0
     with torch.inference_mode():
@@ -93,11 +108,14 @@ def fit_linear_probe(
             correct += int((logits.argmax(1) == truth).sum())
     tried = [{"way": one.name, "strength": one.strength, "score": value} for one, value in found]
     best = LinearHead(head.weight.cpu(), head.bias.cpu(), head.name, head.strength)
-    return LinearProbe(best, tried, table.count, weight, loss_sum, correct)
+    return LinearProbe(best, tried, table.count, weight, loss_sum, correct, temperature)
 
 
 def nearest_mean(
-    table: FeatureTable, classes: int, score: Callable[[LinearHead], float] | None
+    table: FeatureTable,
+    classes: int,
+    score: Callable[[LinearHead], float] | None,
+    chosen: float | None = None,
 ) -> tuple[LinearHead, float]:
     """The nearest-mean head with the best sharpness, which does not overfit with few images, and its score.
 
@@ -108,6 +126,7 @@ def nearest_mean(
         table: features and labels, with at least one row of each class.
         classes: number of classes C.
         score: a head's score on the validation part, which depends on confidences; None: there is none, and s is 1 / F.
+        chosen: the sharpness s; None: the best by `score`.
     """
     sums = torch.zeros(classes, table.features, device=table.device)
     counts = torch.zeros(classes, device=table.device)
@@ -124,27 +143,22 @@ def nearest_mean(
     weight, bias = 2 * means / spread, (means.square() / spread).sum(1)
     heads = [
         table.folded(sharp * weight, gone - sharp * bias, table.std, "nearest mean", sharp)
-        for sharp in (SHARPNESS if score else (1 / table.features,))
+        for sharp in ((chosen,) if chosen is not None else SHARPNESS if score else (1 / table.features,))
     ]
     return max(((head, score(head) if score else 0.0) for head in heads), key=lambda pair: pair[1])
 
 
-def within_support(head: LinearHead, validation: FeatureTable) -> LinearHead:
-    """The head with its logits divided so that its mean confidence is none that so few images cannot support.
-
-    A head of smaller confidence is returned unchanged.
+def support_temperature(head: LinearHead, validation: FeatureTable) -> float:
+    """Divisor of a head's logits, 1 or more, so that its mean confidence is one that so few images can support.
 
     Args:
         head: the chosen head.
-        validation: features and labels that it was chosen on; without a row the head is returned unchanged.
+        validation: features and labels that it was chosen on; without a row the divisor is 1.
     """
     if not validation.count:
-        return head
+        return 1.0
     probabilities = torch.cat([head(features).softmax(1).cpu() for features, _ in validation]).numpy()
-    temperature = least_temperature(probabilities)
-    if temperature <= 1:
-        return head
-    return replace(head, weight=head.weight / temperature, bias=head.bias / temperature)
+    return max(1.0, least_temperature(probabilities))
 
 
 @torch.no_grad()

@@ -134,6 +134,7 @@ def fit_lbfgs(
     task: Task,
     score: Callable[[LinearHead], float] | None,
     watch: Callable[[int, int], None] = lambda done, total: None,
+    chosen: float | None = None,
 ) -> list[tuple[LinearHead, float]]:
     """Heads with their scores, one for each λ that was tried, from strong to weak.
 
@@ -143,11 +144,14 @@ def fit_lbfgs(
         task: loss function and weights to minimise.
         score: a head's score on the validation part, more is better; None: there is none, and λ is UNTRIED.
         watch: progress callback: number of λ done, of how many. An exception stops the work.
+        chosen: the λ to end with; None: it is searched for.
     """
     weight = torch.zeros(classes, table.features, device=table.device)
     bias = torch.zeros(classes, device=table.device)
     tried: list[tuple[LinearHead, float]] = []
     strengths = STRENGTHS if score else (UNTRIED,)
+    if chosen is not None:  # by the same path, each solution starting from the last one
+        strengths = (*(each for each in STRENGTHS if each > chosen), chosen)
     best = 0
     for number, strength in enumerate(strengths):
         watch(number, len(strengths))

@@ -9,6 +9,7 @@ from lensmith.config import TrainSettings
 from lensmith.config.training import MAY_CHANGE
 from lensmith.core.text import listed
 from lensmith.data.corrections import apply
+from lensmith.data.folds import prepare_folds
 from lensmith.data.image_set import ImageSet, Sample
 from lensmith.data.split import prepare
 from lensmith.errors import DataError, RunError
@@ -70,7 +71,11 @@ def with_changes(run: Run, given: Mapping[str, Any]) -> Run:
 
     try:
         layout = given.get("layout", run.settings.layout)
-        images = prepare(source, run.settings.split, run.settings.seed, layout, correct, run.settings.group)
+        settings = run.settings
+        if settings.cv is None:
+            images = prepare(source, settings.split, settings.seed, layout, correct, settings.group)
+        else:
+            images = prepare_folds(source, settings.cv, settings.seed, layout, correct, settings.group)
     except DataError as error:
         raise RunError(expected, error.arrived, remedy) from error
     if different := of_data(run, images):
@@ -93,6 +98,8 @@ def of_data(run: Run, images: ImageSet) -> list[str]:
     }
     if not files["removed"] and not files["added"]:  # which may put others into other parts
         files["in another part"] = [path for path in both if before[path][1] != now[path][1]]
+        fold_of = {sample.path: sample.fold for sample in run.images.samples}
+        files["in another fold"] = [each.path for each in images.samples if fold_of.get(each.path) != each.fold]
     classes = {
         "removed": [label for label in run.images.labels if label not in images.labels],
         "added": [label for label in images.labels if label not in run.images.labels],

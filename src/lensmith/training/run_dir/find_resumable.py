@@ -37,6 +37,7 @@ def _newest_like(settings: TrainSettings) -> Path | None:
         except RunError:  # of another version, or damaged
             continue
         same = run.source == settings.data.resolve() and not diff.of_settings(run.settings, dict(settings))
-        if same and run.has_checkpoint and not (run.is_finished and run.bundle.exists()):
+        begun = run.has_checkpoint or run.folds.is_dir()
+        if same and begun and not (run.is_finished and run.bundle.exists()):
             found.append((description.stat().st_mtime, run.path))
     return max(found, default=(0.0, None))[1]

@@ -10,6 +10,7 @@ checkpoints/last.pt  the newest checkpoint; previous.pt is the one before, best.
 image_hashes.npz     hashes of the images, from the first export on
 needs.json           after memory ran out: what a machine that could train this would need
 bundle/              the bundle that `lensmith export` made
+folds/N/             of a cross-validation: the run of fold N, of which predictions.npz is left, no checkpoints
 """
 
 from __future__ import annotations
@@ -47,8 +48,43 @@ SPLITS = "splits.csv"
 EVENTS = "events.jsonl"
 CHECKPOINTS = "checkpoints"
 NEEDS = "needs.json"
+FOLDS = "folds"
 RUNS = Path("runs")
 VERSIONS = ("lensmith", "torch", "torchvision", "timm", "numpy", "pillow", "onnx", "onnxscript", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class HeadChoice:
+    """A solved head's hyperparameters.
+
+    Attributes:
+        name: solver, as `LinearHead.name`.
+        strength: weight decay or sharpness, as `LinearHead.strength`.
+        temperature: divisor of its logits, 1 or more.
+    """
+
+    name: str
+    strength: float
+    temperature: float
+
+
+@dataclass(frozen=True)
+class Refit:
+    """What the folds of a cross-validation chose for the model that learns from all images.
+
+    Attributes:
+        epochs: number of epochs that it learns, out of the schedule of `epochs` in the settings.
+        head: how the head is solved for; None: by the settings.
+    """
+
+    epochs: int
+    head: HeadChoice | None = None
+
+    @classmethod
+    def read(cls, stored: Mapping[str, Any]) -> Refit:
+        """From plain values, as run.json has them."""
+        head = stored.get("head")
+        return cls(stored["epochs"], None if head is None else HeadChoice(**head))
 
 
 @dataclass(frozen=True)
@@ -64,6 +100,9 @@ class Run:
         fingerprint: a hash of the data at the run's start.
         source: folder or CSV that the images were read from, absolute.
         sizes: file sizes at the run's start in bytes, by the sample's path.
+        fold: the fold that validates, in the run of one fold of a cross-validation; None: any other run.
+        refit: what the folds chose for a run on all images of a cross-validation; None: any other run, and before the
+            folds are finished.
     """
 
     path: Path
@@ -74,6 +113,18 @@ class Run:
     fingerprint: str
     source: Path
     sizes: Mapping[str, int]
+    fold: int | None = None
+    refit: Refit | None = None
+
+    @property
+    def folds(self) -> Path:
+        """The folder of the runs of a cross-validation's folds."""
+        return self.path / FOLDS
+
+    @property
+    def last_epoch(self) -> int:
+        """The largest number of epochs that the run can have."""
+        return self.settings.epochs if self.refit is None else self.refit.epochs
 
     @property
     def checkpoints(self) -> Path:
@@ -121,7 +172,13 @@ class Run:
 
     @classmethod
     def create(
-        cls, path: Path, settings: TrainSettings, images: ImageSet, preprocessing: Preprocessing, provenance: str
+        cls,
+        path: Path,
+        settings: TrainSettings,
+        images: ImageSet,
+        preprocessing: Preprocessing,
+        provenance: str,
+        fold: int | None = None,
     ) -> Run:
         """Make a run folder; the description comes last, so a folder with one is complete.
 
@@ -137,7 +194,7 @@ class Run:
             )
         sizes = {sample.path: size for sample, size in zip(images.samples, images.sizes, strict=True)}
         source = settings.data.resolve()
-        run = cls(path, settings, images, preprocessing, provenance, images.fingerprint, source, sizes)
+        run = cls(path, settings, images, preprocessing, provenance, images.fingerprint, source, sizes, fold)
         run.checkpoints.mkdir(parents=True, exist_ok=True)
         try:
             run._write()
@@ -150,9 +207,11 @@ class Run:
         table = io.StringIO(newline="")
         writer = csv.writer(table)
         grouped = any(sample.group for sample in self.images.samples)
-        writer.writerow(("path", "label", "split", "bytes", *(["group"] if grouped else [])))
+        folded = any(sample.fold is not None for sample in self.images.samples)
+        further = [*(["group"] if grouped else []), *(["fold"] if folded else [])]
+        writer.writerow(("path", "label", "split", "bytes", *further))
         writer.writerows(
-            (s.path, self.images.labels[s.label], s.part, self.sizes[s.path], *([s.group] if grouped else []))
+            (s.path, self.images.labels[s.label], s.part, self.sizes[s.path], *(getattr(s, name) for name in further))
             for s in self.images.samples
         )
         atomic_write(self.path / SPLITS, table.getvalue())
@@ -173,6 +232,7 @@ class Run:
                     "relabelled": self.images.relabelled,
                 },
                 "versions": installed_versions(VERSIONS),
+                **({} if self.fold is None else {"fold": self.fold}),
             }
         )
 
@@ -189,6 +249,12 @@ class Run:
             self._describe(description)
         return now
 
+    def with_refit(self, refit: Refit) -> Run:
+        """The same run with what the folds chose, in run.json too."""
+        description = json.loads((self.path / DESCRIPTION).read_text(encoding="utf-8"))
+        self._describe({**description, "refit": dataclasses.asdict(refit)})
+        return replace(self, refit=refit)
+
     @classmethod
     def open(cls, path: Path) -> Run:
         """Read a run folder.
@@ -203,7 +269,13 @@ class Run:
             with (path / SPLITS).open(newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
             samples = tuple(
-                Sample(row["path"], index[row["label"]], row["split"], row.get("group", ""))  # type: ignore[arg-type]
+                Sample(
+                    row["path"],
+                    index[row["label"]],
+                    row["split"],  # type: ignore[arg-type]
+                    row.get("group", ""),
+                    int(row["fold"]) if row.get("fold") else None,
+                )
                 for row in rows
             )
             data, stored = description["data"], description["preprocessing"]
@@ -226,6 +298,8 @@ class Run:
                 fingerprint=data["fingerprint"],
                 source=Path(data["source"]),
                 sizes={row["path"]: int(row["bytes"]) for row in rows},
+                fold=description.get("fold"),
+                refit=Refit.read(description["refit"]) if "refit" in description else None,
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             has_none = not (path / DESCRIPTION).exists()
