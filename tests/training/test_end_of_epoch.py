@@ -64,7 +64,7 @@ def test_other_schedules_know_no_plateau(schedule: str) -> None:
 
 def test_the_next_epoch_begins_at_its_first_batch() -> None:
     at = Position(epoch=2, batch=7, step=21)
-    next_epoch(at, settings(), total_steps=70)
+    next_epoch(at, settings(), total_steps=70, last_epoch=settings().epochs)
     assert at == Position(epoch=3, batch=0, step=21)
 
 
@@ -79,7 +79,7 @@ def test_the_next_epoch_begins_at_its_first_batch() -> None:
     ],
 )
 def test_a_run_ends_with_its_epochs_its_steps_or_its_patience(at: Position, finished: bool) -> None:
-    next_epoch(at, settings(patience=5), total_steps=70)
+    next_epoch(at, settings(patience=5), total_steps=70, last_epoch=settings().epochs)
     assert at.finished == finished
 
 

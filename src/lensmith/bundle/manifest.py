@@ -105,7 +105,8 @@ class Manifest(BaseModel):
     machine: dict[str, Any] = Field({}, description="the machine on which the engines were measured")
     teacher: dict[str, Any] = Field({}, description="of a distilled student: the teacher's engine, on the same images")
     metrics: dict[str, Any] = Field(
-        {}, description="metrics of the selected engine, and their part; part out-of-fold: of the folds' models"
+        {},
+        description="metrics of the selected engine, or of the folds' models, and their part; see evaluation.md",
     )
     cross_validation: dict[str, Any] = Field(
         {},

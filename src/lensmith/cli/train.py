@@ -14,6 +14,7 @@ from lensmith.cli.output import is_first_rank, print_line
 from lensmith.config import TrainSettings
 
 if TYPE_CHECKING:
+    from lensmith.evaluation.cross_validation import CrossValidation
     from lensmith.tracking.sidecar import TrackingStatus
     from lensmith.workflows.train_and_export import Trained
 
@@ -52,7 +53,11 @@ def print_trained(trained: Trained) -> None:
     if trained.already:
         print_line(f"\nThe run {trained.run} is finished and exported; there is nothing to do.")
     print_line((f"\n{trained.bundle}", "bold"))
-    print_line(f"  best epoch {result.best_epoch} of {result.epochs}{validation}; curves in {result.run.curves}")
+    if (found := trained.cross_validation) is not None:
+        _print_cross_validation(found)
+        print_line(f"  epochs: {result.epochs}, as the folds chose; curves in {result.run.curves}")
+    else:
+        print_line(f"  best epoch {result.best_epoch} of {result.epochs}{validation}; curves in {result.run.curves}")
     print_line(f"  the graph agrees with PyTorch on {parity.agreement:.2%} of {parity.images:,} images")
     waited = f"{result.data_wait_share:.0%} of the time waiting for data"
     print_line(f"  {trained.seconds:,.0f} s, {result.images_per_second:,.0f} training images a second, {waited}")
@@ -62,6 +67,23 @@ def print_trained(trained: Trained) -> None:
     if trained.tracked is not None:
         _print_tracking(trained, trained.tracked)
     print_line(f"\nNext: lensmith serve {trained.bundle}")
+
+
+def _print_cross_validation(found: CrossValidation) -> None:
+    low, high = found.accuracy_interval
+    groups = f" in {found.groups:,} groups" if found.groups < found.images else ""
+    accuracies = [each.accuracy for each in found.folds]
+    print_line(
+        f"  cross-validated accuracy {found.accuracy:.4f}, 95 % interval {low:.4f} to {high:.4f}, on {found.images:,} "
+        f"images{groups}"
+    )
+    if found.monitor != "accuracy":
+        words, value, (least, most) = found.monitored
+        print_line(f"  cross-validated {words} {value:.4f}, 95 % interval {least:.4f} to {most:.4f}")
+    print_line(
+        f"  the {len(found.folds)} folds: {min(accuracies):.4f} to {max(accuracies):.4f}, standard deviation "
+        f"{found.accuracy_spread:.4f}; these are figures of their models, the bundle's learnt from all images"
+    )
 
 
 def _print_tracking(trained: Trained, tracked: TrackingStatus) -> None:

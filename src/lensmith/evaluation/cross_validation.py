@@ -11,8 +11,8 @@ figures come from a bootstrap that draws whole groups (Davison and Hinkley 1997,
 Application", 3.8).
 
 What no interval here contains: models of different folds share most of their training images, and with other training
-images all would be a little different. No unbiased estimate of that variance exists (Bengio and Grandvalet 2004), so the
-spread of the folds is shown beside.
+images all would be a little different. No unbiased estimate of that variance exists (Bengio and Grandvalet 2004), so
+the spread of the folds is shown beside.
 """
 
 from collections.abc import Sequence

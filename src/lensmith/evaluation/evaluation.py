@@ -12,8 +12,8 @@ import numpy.typing as npt
 from lensmith.bundle.format import Abstention
 from lensmith.core.result import plain
 from lensmith.data.consensus import Contested
-from lensmith.evaluation.cross_validation import OUT_OF_FOLD
 from lensmith.evaluation.confidence import Answered, answered_at
+from lensmith.evaluation.cross_validation import OUT_OF_FOLD
 from lensmith.evaluation.held_out import HeldOut
 from lensmith.evaluation.metrics import Metrics
 from lensmith.imaging.preprocessing import Tensor

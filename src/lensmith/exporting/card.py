@@ -19,6 +19,7 @@ from lensmith.bundle.format import Manifest
 from lensmith.core.stats import evenly_spaced, wilson
 from lensmith.core.templates import template_environment
 from lensmith.core.text import listed
+from lensmith.evaluation.cross_validation import OUT_OF_FOLD
 from lensmith.evaluation.evaluation import Evaluation
 from lensmith.evaluation.metrics import calibrate
 from lensmith.evaluation.report import percent
@@ -66,6 +67,7 @@ def write_card(path: Path, manifest: Manifest, evaluation: Evaluation, run: Run)
     card = environment.get_template("card.md.j2").render(
         front=yaml.safe_dump(front_matter(manifest, evaluation), sort_keys=False, allow_unicode=True),
         b=manifest,
+        cv=manifest.cross_validation,
         e=evaluation,
         parts=run.images.parts,
         rows=worst_first[:MAX_CLASSES] if len(rows) > MAX_CLASSES else rows,
@@ -97,14 +99,15 @@ def front_matter(manifest: Manifest, evaluation: Evaluation) -> dict[str, Any]:
     base = {"base_model": hub[1], "base_model_relation": "finetune"} if hub else {}
     metrics = evaluation.metrics
     measured = (("accuracy", "Accuracy", metrics.accuracy), ("f1", "Macro F1", metrics.f1_macro))
+    of = ", cross-validated" if evaluation.part == OUT_OF_FOLD else ""
     result = {
         "task": {"type": "image-classification"},
         "dataset": {
             "name": manifest.dataset["root"],
             "type": "imagefolder",
-            "split": {"val": "validation"}.get(evaluation.part, evaluation.part),
+            "split": {"val": "validation", OUT_OF_FOLD: "train"}.get(evaluation.part, evaluation.part),
         },
-        "metrics": [{"type": kind, "name": name, "value": round(value, 4)} for kind, name, value in measured],
+        "metrics": [{"type": kind, "name": f"{name}{of}", "value": round(value, 4)} for kind, name, value in measured],
     }
     return {
         **terms,

@@ -187,11 +187,10 @@ def _build(
     hashes = hashes_of(run)
     hashes.save(folder / image_hashes.FILE)
     own, figures_of_folds = evaluation, None
-    if run.refit is None:
-        fitted, counts = not_learnt(hashes, evaluation.files, part)
-    else:
+    fitted, counts = not_learnt(hashes, evaluation.files, part)
+    if run.refit is not None:
         evaluation, figures_of_folds = evaluation_of_folds(run, own)
-        fitted, counts = np.arange(len(evaluation.files)), None
+        fitted = np.arange(len(evaluation.files))
     scaling = confidence.scale(evaluation.truth[fitted], evaluation.probabilities[fitted])
     evaluation = _as_answered(evaluation, scaling, engines[0], settings.min_precision, fitted)
     if figures_of_folds is None:
@@ -213,7 +212,7 @@ def _build(
         teacher={} if quick else teacher_of(run, evaluated, part),
         metrics={
             "part": evaluation.part,
-            "learnt": counts.learnt if counts else 0,
+            "learnt": 0 if run.refit else counts.learnt,
             **evaluation.metrics.headline(),
             **intervals,
         },

@@ -1,8 +1,8 @@
 """Out-of-fold evaluation of a bundle whose model learnt from all images after a cross-validation.
 
-No image is left that the bundle's model did not learn from. So confidence, abstention and drift statistics are fitted to
-the answers that the folds' models gave to images which they had not seen (as scikit-learn's CalibratedClassifierCV does
-with `ensemble=False`), and report and model card show those answers, and say whose they are.
+No image is left that the bundle's model did not learn from. So confidence, abstention and drift statistics are fitted
+to the answers that the folds' models gave to images which they had not seen (as scikit-learn's CalibratedClassifierCV
+does with `ensemble=False`), and report and model card show those answers, and say whose they are.
 """
 
 from collections.abc import Iterator

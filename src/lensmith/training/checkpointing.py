@@ -65,7 +65,7 @@ class Checkpointer:
         """
         if self.world.is_rank_zero:
             model = self.context.learner.evaluated_model.state_dict()
-            content = {"model": model, "epoch": self.context.state.position.epoch + 1}
+            content: dict[str, Any] = {"model": model, "epoch": self.context.state.position.epoch + 1}
             if validation is not None:
                 samples = self.run.images.part("val")
                 content["validation"] = {

@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,15 @@ class CrossValidator:
             RunInterruptedError: Ctrl-C or SIGTERM; the run is saved.
         """
         _require_one_process()
-        return self._run(diff.with_changes(Run.open(path), given or {}))
+        opened = Run.open(path)
+        if opened.fold is not None:
+            whole = path.resolve().parent.parent
+            raise RunError(
+                f"A run was expected at {path} that can be resumed by itself.",
+                f"It is one fold of the cross-validation {whole}.",
+                f"Resume the whole: lensmith train --resume {whole}",
+            )
+        return self._run(diff.with_changes(opened, given or {}))
 
     def _run(self, run: Run) -> RunResult:
         count = _folds(run)
@@ -192,7 +201,7 @@ def _train_fold(run: Run, fold: int) -> None:
     if (path / PREDICTIONS).exists():
         return
     settings = run.settings.model_copy(update={"out": path, "tracking": "none"})
-    images = with_validation_fold(run.images, fold)
+    images = replace(with_validation_fold(run.images, fold), notes=(), warnings=())  # the run on all images has them
     parts = ", ".join(f"{len(images.part(part)):,} {part}" for part in ("train", "val"))
     print(f"fold {fold} of 0 to {count - 1}: {parts}", file=sys.stderr, flush=True)
     started = time.perf_counter()

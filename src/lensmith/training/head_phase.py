@@ -56,7 +56,7 @@ def solve_head(context: TrainingContext, phase: Phase, inputs: PhaseInputs, sour
     chosen = learner.world.on_rank_zero(
         lambda: fit_linear_probe(
             inputs.views, labels, len(images.labels), validation, _task(context, counts), context.run.settings,
-            learner.device, watch, context.run.refit and context.run.refit.head,
+            learner.device, watch, None if context.run.refit is None else context.run.refit.head,
         )
     )  # fmt: skip
     learner.put_head(chosen.head)

@@ -94,13 +94,6 @@ class Trainer:
             RunInterruptedError: Ctrl-C or SIGTERM; the run is saved.
         """
         opened = Run.open(path)
-        if opened.fold is not None:
-            whole = path.resolve().parent.parent
-            raise RunError(
-                f"A run was expected at {path} that can be resumed by itself.",
-                f"It is one fold of the cross-validation {whole}.",
-                f"Resume the whole: lensmith train --resume {whole}",
-            )
         with self._locked(path):
             run = self.world.on_rank_zero(lambda: diff.with_changes(opened, given or {}))
             if not run.has_checkpoint:

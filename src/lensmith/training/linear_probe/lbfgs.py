@@ -159,7 +159,7 @@ def fit_lbfgs(
         head = table.folded(weight.clone(), bias.clone(), table.scale, "L-BFGS", strength)
         tried.append((head, score(head) if score else 0.0))
         best = number if tried[number][1] > tried[best][1] else best
-        if number - best >= WORSE:
+        if score is not None and number - best >= WORSE:
             break
     return tried
 

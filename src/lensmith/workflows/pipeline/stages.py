@@ -119,10 +119,19 @@ def train(plan: PipelinePlan) -> Values:
         stopped.exit_code = error.exit_code
         raise stopped from error
     validated = {name: value for name, value in made.result.metrics.items() if isinstance(value, (int, float))}
-    said = f"{plan.train.model}, best epoch {made.result.best_epoch}, validation accuracy {made.accuracy:.1%}"
+    if (crossed := made.cross_validation) is None:
+        accuracy = made.accuracy
+        said = f"{plan.train.model}, best epoch {made.result.best_epoch}, validation accuracy {accuracy:.1%}"
+    else:
+        low, high = crossed.accuracy_interval
+        accuracy = crossed.accuracy
+        said = f"{plan.train.model}, {made.result.epochs} epochs on all images but a test part; the models of the "
+        said += (
+            f"{len(crossed.folds)} folds have a cross-validated accuracy of {accuracy:.1%} ({low:.1%} to {high:.1%})"
+        )
     if made.tracked and not made.tracked.complete:
         said += f"; not all of it is in MLflow yet, what is missing is sent by: lensmith track sync {plan.run_folder}"
-    return {"said": said, "run": plan.run_folder.name, "accuracy": made.accuracy, "metrics": validated}
+    return {"said": said, "run": plan.run_folder.name, "accuracy": accuracy, "metrics": validated}
 
 
 def evaluate(plan: PipelinePlan) -> Values:

@@ -56,6 +56,10 @@ def validate_pipeline(source: Path) -> ValidPipeline:
     _check_against_data(parsed, images)
     train, export = _train_section(parsed), _section(parsed, "export")
     _collect(parsed, "train", lambda: settings_of({"data": "."}, train))
+    if train.get("cv") is not None and _lacks_test_part(parsed.validated, images):
+        parsed.add_mistake(
+            "cv learns from all images but a test part, which gate and evaluate then need", "train", "cv"
+        )
     _collect(parsed, "export", lambda: ExportSettings.resolve({"run": "."}, export))
     if parsed.mistakes:
         validate_network(parsed, train)
@@ -82,6 +86,15 @@ def _scan_images(parsed: ParsedPipeline) -> ImageSet | None:
             with parsed.errors_as_mistakes(f"{name} = {value!r}", name):
                 images = from_files(**{"exclude": None, "relabel": None, name: Path(value).expanduser()})(images)
     return images
+
+
+def _lacks_test_part(file: PipelineFile | None, images: ImageSet | None) -> bool:
+    """Whether gate or evaluate would find no test part."""
+    if file is None or images is None or not (file.gate or file.evaluate):
+        return False
+    if images.parts in ((), ("train",)) and file.split is not None:
+        return file.split.ratio[2] <= 0
+    return "test" not in images.parts
 
 
 def _check_against_data(parsed: ParsedPipeline, images: ImageSet | None) -> None:
