@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import lru_cache
 
 from lensmith.core.text import listed
 from lensmith.errors import DataError
@@ -29,6 +30,7 @@ _HOMOGLYPHS = str.maketrans(
 _MISSING = frozenset({"nan", "NaN", "NAN", "-nan", "None", "NULL", "null", "<NA>", "#N/A", "#NA", "NaT", "undefined"})
 
 
+@lru_cache(maxsize=4096)  # tables name a few classes very often
 def canonical_label(name: str) -> str:
     """The class name that `name` stands for; empty if nothing of it can be seen.
 

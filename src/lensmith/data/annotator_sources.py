@@ -7,7 +7,7 @@ need not be there to compare labels of a table.
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lensmith.core.labels import canonical_label, require_distinct
@@ -18,6 +18,7 @@ from lensmith.data.files import root_of_table
 from lensmith.data.scan import MANIFEST
 from lensmith.data.table import read_table
 from lensmith.errors import DataError
+from lensmith.imaging.crops import picture_of
 
 TABLES = (".csv", ".tsv", ".txt")
 """Endings of tables; whatever else is a file is an annotation source, or a table under another name."""
@@ -58,6 +59,7 @@ def read_annotators(sources: Sequence[Path]) -> Labelled:
     if not together.rows:
         why = " ".join(together.warnings) or "There is none."
         raise DataError(f"Labels of pictures were expected in {where}.", why, "Check the source.")
+    paths = {row.path for row in together.rows}
     annotators = {canonical_label(row.annotator).casefold() for row in together.rows}
     if len(annotators) < 2:
         name = together.rows[0].annotator
@@ -67,7 +69,11 @@ def read_annotators(sources: Sequence[Path]) -> Labelled:
             "Give a table with a column annotator, or one file for each annotator of the same pictures.",
         )
     require_distinct({canonical_label(row.label) for row in together.rows}, where)
-    return together
+    missing = sorted(path for path in paths if not picture_of(together.root / path).exists())
+    if not missing:
+        return together
+    warning = f"Images that are not there, whose labels count all the same: {len(missing):,} ({listed(missing, 3)})."
+    return replace(together, warnings=(*together.warnings, warning))
 
 
 def _read(source: Path) -> Labelled:

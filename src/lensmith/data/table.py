@@ -172,11 +172,13 @@ def _read_lines(file: Path, root: Path, table: Table) -> Iterator[_Line]:
             if columns.get("group", -1) == columns.get("split"):  # a column called group that holds parts
                 del columns["group"]
         table.notes += _columns_note(names, columns, delimiter)
+        paths: dict[str, str] = {}  # of which several lines may name one
         for number, row in rows:
             path, label, split, group, fold, who = (_cell(row, columns.get(column)) for column in COLUMNS)
             surplus = any(cell.strip() for cell in row[len(names) :])
-            file_path, who = _path(root, path), who.strip()
-            yield _Line(number, file_path, label, split.strip(), group.strip(), who, surplus, fold.strip())
+            if path not in paths:
+                paths[path] = _path(root, path)
+            yield _Line(number, paths[path], label, split.strip(), group.strip(), who.strip(), surplus, fold.strip())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = "it is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
         raise DataError(
