@@ -127,3 +127,28 @@ def test_split_check_and_training_obey_the_lists(colours: Path, tmp_path: Path) 
     assert [after[path] for path in after if path.endswith(second.path)] == [labels[2]]
     assert check(colours, exclude=out, relabel=new).counts[labels[2]] == {"all": 9}
     assert len(prepare(colours, (5, 3, 2), 0, correct=from_files(out, new)).samples) == 23
+
+
+def test_a_new_label_decides_a_contested_image_and_an_exclusion_takes_it_off_the_list(tmp_path: Path) -> None:
+    for name in ("1.jpg", "2.jpg", "3.jpg", "4.jpg", "5.jpg"):
+        (tmp_path / name).write_bytes(b"\xff\xd8 not decoded by scan")
+    votes = {"1.jpg": "cat cat", "2.jpg": "dog dog", "3.jpg": "cat dog", "4.jpg": "dog cat", "5.jpg": "cat dog"}
+    lines = [
+        f"{name},{label},g{name[0]},{who}"
+        for name, labels in votes.items()
+        for label, who in zip(labels.split(), ("anna", "bert"), strict=True)
+    ]
+    (tmp_path / "votes.csv").write_text("\n".join(["path,label,group,annotator", *lines]) + "\n", encoding="utf-8")
+    (tmp_path / "decided.csv").write_text("path,label\n3.jpg,dog\n", encoding="utf-8")
+    (tmp_path / "out.txt").write_text("4.jpg\n", encoding="utf-8")
+    images = scan(tmp_path / "votes.csv")
+    assert [each.path for each in images.contested] == ["3.jpg", "4.jpg", "5.jpg"]
+    corrected = from_files(tmp_path / "out.txt", tmp_path / "decided.csv")(images)
+    labels = {sample.path: (corrected.labels[sample.label], sample.group) for sample in corrected.samples}
+    assert labels == {"1.jpg": ("cat", "g1"), "2.jpg": ("dog", "g2"), "3.jpg": ("dog", "g3")}
+    assert [each.path for each in corrected.contested] == ["5.jpg"]
+    assert [path for path, _ in corrected.set_aside] == ["5.jpg"]
+    assert sum("do not agree" in warning for warning in corrected.warnings) == 1
+    assert "do not agree: 1 (5.jpg)" in corrected.warnings[0]
+    assert corrected.excluded == ("4.jpg",)
+    assert corrected.relabelled == (("3.jpg", "(contested)", "dog"),)

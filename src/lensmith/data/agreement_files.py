@@ -93,6 +93,7 @@ def work_list(labelled: Labelled, result: AgreementResult, given: Given, folder:
     Columns: path; suggested, the class with most votes where there is one; score, the share of the labels that are of
     another class, 0..1; candidates, all classes named, most votes first; votes, who named which; and the reason.
     """
+    has_parts, has_groups = any(each.part for each in result.contested), any(each.group for each in result.contested)
     lines = []
     for each in result.contested:
         counts = Counter(label for _, label in given[each.path])
@@ -101,9 +102,12 @@ def work_list(labelled: Labelled, result: AgreementResult, given: Given, folder:
         score = 1 - counts[candidates[0]] / counts.total()
         votes = "; ".join(f"{annotator}: {label}" for annotator, label in given[each.path])
         path = _relative(labelled.root, each.path, folder)
-        lines.append((path, candidates[0] if leads else "", f"{score:.3f}", "; ".join(candidates), votes, each.reason))
+        own = (*([each.part or ""] if has_parts else []), *([each.group] if has_groups else []))
+        suggested = candidates[0] if leads else ""
+        lines.append((path, suggested, f"{score:.3f}", "; ".join(candidates), votes, each.reason, *own))
     lines.sort(key=lambda line: (-float(line[2]), line[0]))
-    return _as_csv(("path", "suggested", "score", "candidates", "votes", "reason"), lines)
+    own = (*(["split"] if has_parts else []), *(["group"] if has_groups else []))
+    return _as_csv(("path", "suggested", "score", "candidates", "votes", "reason", *own), lines)
 
 
 def _relative(root: Path, path: str, folder: Path) -> str:

@@ -9,7 +9,7 @@ unnamed annotator.
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -20,10 +20,13 @@ from lensmith.core.text import listed
 from lensmith.data.agreement import Ints, Ratings
 from lensmith.data.annotation import Annotation
 from lensmith.data.dawid_skene import dawid_skene
+from lensmith.data.part_names import Part
 
 SURE = 0.75
 """Probability from which on the consensus of Dawid and Skene takes a class: three times as likely as all others."""
 ADVICE = " `lensmith data agreement` lists them, to be decided."
+NAMED_TWICE = "named more than once"
+"""First words of the reason where no vote is left, or parts or groups contradict each other."""
 UNNAMED = "(unnamed)"
 """Name of the annotator of labels without one."""
 
@@ -36,11 +39,17 @@ class Contested(Result):
         path: path of the picture, relative to the set's root.
         votes: class and number of annotators who gave it, most votes first; may be empty.
         reason: why there is no consensus, in words.
+        part: train, val or test, where that is not contested.
+        group: group of the picture, where that is not contested.
     """
+
+    hidden: ClassVar[tuple[str, ...]] = ("part", "group")
 
     path: str
     votes: Mapping[str, int]
     reason: str
+    part: Part | None = None
+    group: str = ""
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> "Contested":
@@ -86,6 +95,16 @@ def contested_text(contested: Sequence[Contested]) -> str:
     """A clause with the number and the first names of contested images, for a summary; empty without any."""
     named = listed((each.path for each in contested), 3)
     return f"; contested and left out: {len(contested):,} ({named})" if contested else ""
+
+
+def contested_warnings(contested: Sequence[Contested]) -> list[str]:
+    """A sentence on images that are left out, if there are any."""
+    if not contested:
+        return []
+    named = f"{len(contested):,} ({listed((each.path for each in contested), 3)})"
+    if all(each.reason.startswith(NAMED_TWICE) for each in contested):
+        return [f"Images that are left out, since lines contradict each other about their label or part: {named}."]
+    return [f"Images that are left out, since their annotators do not agree: {named}.{ADVICE}"]
 
 
 def votes_of(annotations: Iterable[Annotation]) -> Votes:
@@ -176,15 +195,15 @@ def resolve(annotations: Sequence[Annotation], method: ConsensusMethod = "majori
     found, contested = [], []
     for path, given in sorted(of_path.items()):
         number = winners.get(path, -1)
-        if reason := _contradiction(given):
-            contested.append(Contested(path, counts.get(path, {}), reason))
-        elif number < 0:
-            contested.append(Contested(path, counts.get(path, {}), _reason(path, votes, counts)))
+        parts, groups = ({each.part for each in given} - {None}, {each.group for each in given} - {""})
+        part = parts.pop() if len(parts) == 1 else None
+        group = groups.pop() if len(groups) == 1 else ""
+        if number < 0 or len(parts) > 1 or len(groups) > 1:
+            reason = _contradiction(given) or _reason(path, votes, counts)
+            contested.append(Contested(path, counts.get(path, {}), reason, part, group))
         else:
             label = votes.ratings.classes[number]
             typed = next((each for each in given if canonical_label(each.label) == label), given[0])
-            part = next((each.part for each in given if each.part), None)
-            group = next((each.group for each in given if each.group), "")
             found.append(typed._replace(part=part, group=group, annotator=""))
     return Consensus(tuple(found), tuple(contested), tuple(_notes(votes, method)), tuple(_warnings(votes, contested)))
 
@@ -201,7 +220,7 @@ def _contradiction(given: Sequence[Annotation]) -> str | None:
     """What annotations of one picture say of its part or group, if they contradict each other."""
     for what, named in (("part", {each.part for each in given}), ("group", {each.group for each in given})):
         if len(several := sorted(filter(None, named))) > 1:
-            return f"named more than once, in {what} {' and in '.join(several)}"
+            return f"{NAMED_TWICE}, in {what} {' and in '.join(several)}"
     return None
 
 
@@ -209,7 +228,7 @@ def _reason(path: str, votes: Votes, counts: Mapping[str, Mapping[str, int]]) ->
     """Why a picture has no consensus."""
     if path not in counts:
         named = sorted({label for labels in votes.undecided[path].values() for label in labels})
-        return f"named more than once, as {' and as '.join(named)}"
+        return f"{NAMED_TWICE}, as {' and as '.join(named)}"
     return "contested: " + ", ".join(f"{label} by {count:,}" for label, count in counts[path].items())
 
 
@@ -228,11 +247,7 @@ def _notes(votes: Votes, method: ConsensusMethod) -> Iterator[str]:
 
 
 def _warnings(votes: Votes, contested: Sequence[Contested]) -> Iterator[str]:
-    named = f"{len(contested):,} ({listed((each.path for each in contested), 3)})"
-    if contested and len(votes.ratings.annotators) < 2:
-        yield f"Images that are left out, since lines contradict each other about their label or part: {named}."
-    elif contested:
-        yield (f"Images that are left out, since their annotators do not agree: {named}.{ADVICE}")
+    yield from contested_warnings(contested)
     doubled = [path for path, of in votes.undecided.items() if set(of) - {UNNAMED}]
     if doubled:
         yield (

@@ -18,13 +18,17 @@ from pathlib import Path
 
 from lensmith.core.labels import canonical_label
 from lensmith.core.text import listed
-from lensmith.data.image_set import ImageSet
+from lensmith.data.consensus import Contested, contested_warnings
+from lensmith.data.image_set import ImageSet, Sample
 from lensmith.data.table import COLUMNS
 from lensmith.errors import DataError
 from lensmith.imaging.crops import picture_of
 
 SHOWN = 3
 """Images that a note names at most."""
+
+CONTESTED = "(contested)"
+"""Label before a correction of an image that was contested."""
 
 Correct = Callable[[ImageSet], ImageSet]
 """Function from a set as it was read to the set that is used."""
@@ -60,6 +64,7 @@ def from_files(exclude: Path | None, relabel: Path | None) -> Correct:
         for sample in images.samples:
             crops[picture_of(Path(sample.path)).as_posix()].append(sample.path)
         known = {sample.path: [sample.path] for sample in images.samples}
+        known |= {each.path: [each.path] for each in images.contested}
         excluded: dict[str, str] = {}
         relabelled: dict[str, str] = {}
         warnings: list[str] = []
@@ -79,17 +84,20 @@ def from_files(exclude: Path | None, relabel: Path | None) -> Correct:
 def apply(images: ImageSet, excluded: Sequence[str], relabelled: Mapping[str, str]) -> ImageSet:
     """The set without some images and with new labels for others; a class without an image left is dropped.
 
+    A contested image with a new label is decided, and part of the set again.
+
     Args:
         images: the set as it was read.
         excluded: paths of samples to leave out; others are ignored.
-        relabelled: path of a sample → its new label, one of the set's; other paths are ignored.
+        relabelled: path of a sample or contested image → its label, one of the set's; other paths are ignored.
 
     Raises:
         DataError: fewer than two classes are left.
     """
     out, index = frozenset(excluded), {label: number for number, label in enumerate(images.labels)}
     kept, changes = [], []
-    gone = tuple(sample.path for sample in images.samples if sample.path in out)
+    contested = [each.path for each in images.contested]
+    gone = tuple(path for path in (*(sample.path for sample in images.samples), *contested) if path in out)
     for sample in images.samples:
         if sample.path in out:
             continue
@@ -97,6 +105,9 @@ def apply(images: ImageSet, excluded: Sequence[str], relabelled: Mapping[str, st
         if new != sample.label:
             changes.append((sample.path, images.labels[sample.label], images.labels[new]))
         kept.append(sample if new == sample.label else replace(sample, label=new))
+    images, decided = _decided(images, out, relabelled)
+    kept += (Sample(each.path, index[relabelled[each.path]], each.part, each.group) for each in decided)
+    changes += ((each.path, CONTESTED, relabelled[each.path]) for each in decided)
     if not gone and not changes:
         return images
     used = sorted({sample.label for sample in kept})
@@ -113,12 +124,31 @@ def apply(images: ImageSet, excluded: Sequence[str], relabelled: Mapping[str, st
     return replace(
         images,
         labels=tuple(images.labels[old] for old in used),
-        samples=tuple(replace(sample, label=number[sample.label]) for sample in kept),
+        samples=tuple(
+            replace(sample, label=number[sample.label]) for sample in sorted(kept, key=lambda sample: sample.path)
+        ),
         notes=(*images.notes, *_notes(gone, changes)),
         warnings=(*images.warnings, *warnings),
         excluded=gone,
         relabelled=tuple(changes),
     )
+
+
+def _decided(images: ImageSet, out: frozenset[str], relabelled: Mapping[str, str]) -> tuple[ImageSet, list[Contested]]:
+    """The set with those images as contested that are neither excluded nor decided, and the ones that are decided."""
+    index, parted = frozenset(images.labels), bool(images.parts)
+    decided = [
+        each for each in images.contested
+        if each.path not in out and relabelled.get(each.path) in index and (each.part is not None) == parted
+    ]  # fmt: skip
+    settled = out | {each.path for each in decided}
+    left = tuple(each for each in images.contested if each.path not in settled)
+    if len(left) == len(images.contested):
+        return images, decided
+    aside = tuple(each for each in images.set_aside if each[0] not in settled)
+    before = contested_warnings(images.contested)
+    warnings = (*contested_warnings(left), *(each for each in images.warnings if each not in before))
+    return replace(images, contested=left, set_aside=aside, warnings=warnings), decided
 
 
 def _notes(gone: Sequence[str], changes: Sequence[tuple[str, str, str]]) -> Iterator[str]:
