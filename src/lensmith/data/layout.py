@@ -199,7 +199,7 @@ def _are_parts(tops: Sequence[_Top], parts: dict[str, Part], ask: Callable[[], D
             raise ask()
         if differ_in_part_alone(top.name for top in tops):  # cats_train, cats_test, dogs_train, dogs_test
             raise ask()
-        if any(_holds_the_classes(top, tops) for top in tops):
+        if _one_holds_the_classes(tops):
             raise ask()
         beside = len(tops) > 1 and any(is_container(top.name) and len(top.children) > 1 for top in others)
         if _hold_the_same(others) or beside:  # images/cat, images/dog, and meta beside them
@@ -222,11 +222,16 @@ def _are_parts(tops: Sequence[_Top], parts: dict[str, Part], ask: Callable[[], D
     return True
 
 
-def _holds_the_classes(top: _Top, tops: Sequence[_Top]) -> bool:
+def _one_holds_the_classes(tops: Sequence[_Top]) -> bool:
     """Whether a folder holds what lies beside it (`cells/cat` and `cat`), or folders where a flat one is for tests."""
-    beside = {canonical_label(other.name).lower() for other in tops if other is not top}
-    testing = any(other.is_flat and mentions_part(other.name) for other in tops if other is not top)
-    return bool(top.children & beside) or (len(top.children) > 1 and testing)
+    names = Counter(canonical_label(top.name).lower() for top in tops)
+    testing = any(top.is_flat and mentions_part(top.name) for top in tops)  # which holds no folders itself
+    for top in tops:
+        children = top.children
+        own = canonical_label(top.name).lower() if children else ""
+        if any(names[name] > (name == own) for name in children) or (len(children) > 1 and testing):
+            return True
+    return False
 
 
 def _hold_the_same(tops: Sequence[_Top]) -> bool:
