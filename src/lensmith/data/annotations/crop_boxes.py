@@ -50,6 +50,10 @@ class PictureSizes:
             ImageError: the file is no image, or has another aspect ratio than the annotated picture.
         """
         size = self(path)
+        if not all(map(math.isfinite, area)):
+            return None
+        if described is not None and min(described) < 1:
+            described = None
         if area.is_share:
             share = area
         else:

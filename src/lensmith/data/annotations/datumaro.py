@@ -30,12 +30,11 @@ def read(source: Source, files: Sequence[str], reading: Reading) -> Iterator[Ent
     left_out: Counter[str] = Counter()
     for file in files:
         path, subset = source.root / file, PurePosixPath(file).stem
-        names = [str(label["name"]) for label in json_items(path, "categories.label.labels.item")]
-        for item in json_items(path, "items.item"):
-            try:
-                about, annotations = _about(item, subset), item.get("annotations") or ()
-                labelled = False
-                for annotation in annotations:
+        try:
+            names = [str(label["name"]) for label in json_items(path, "categories.label.labels.item")]
+            for item in json_items(path, "items.item"):
+                about, labelled = _about(item, subset), False
+                for annotation in item.get("annotations") or ():
                     area = _area(annotation)
                     if annotation.get("label_id") is None or (area is None and annotation["type"] != "label"):
                         left_out[str(annotation["type"])] += 1
@@ -45,14 +44,14 @@ def read(source: Source, files: Sequence[str], reading: Reading) -> Iterator[Ent
                         label=name_of(str(annotation["label_id"]), names, path), area=area,
                         attributes=tuple((str(a), str(b)) for a, b in (annotation.get("attributes") or {}).items()),
                     )  # fmt: skip
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
-                raise DataError(
-                    f"Items of Datumaro were expected in {path}.",
-                    f"One is of another form ({type(error).__name__}: {error}).",
-                    "Export the annotations again.",
-                ) from error
-            if not labelled:
-                yield about
+                if not labelled:
+                    yield about
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"Items of Datumaro were expected in {path}.",
+                f"One is of another form ({type(error).__name__}: {error}).",
+                "Export the annotations again.",
+            ) from error
     if left_out:
         kinds = listed(f"{count:,} {kind}" for kind, count in sorted(left_out.items()))
         reading.warnings.append(f"Annotations without a label or without an area, which are left out: {kinds}.")

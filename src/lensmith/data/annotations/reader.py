@@ -177,7 +177,9 @@ class Source:
         if file not in self._heads:
             try:
                 with (self.root / file).open("rb") as stream:
-                    self._heads[file] = stream.read(HEAD_BYTES).decode("utf-8-sig", "replace")
+                    head = stream.read(HEAD_BYTES)
+                is_wide = head.startswith((b"\xff\xfe", b"\xfe\xff"))
+                self._heads[file] = head.decode("utf-16" if is_wide else "utf-8-sig", "replace")
             except OSError:
                 self._heads[file] = ""
         return self._heads[file]
