@@ -62,7 +62,7 @@ def read(source: Source, files: Sequence[str], reading: Reading) -> Iterator[Ent
                 annotated[number] += 1
                 yield images[number]._replace(label=names[each["category_id"]], area=_area(each))
             yield from (about for number, about in images.items() if not annotated[number])
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise DataError(
                 f"Images, categories and annotations of COCO were expected in {path}.",
                 f"One is of another form ({type(error).__name__}: {error}).",

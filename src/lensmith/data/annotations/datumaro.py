@@ -46,7 +46,7 @@ def read(source: Source, files: Sequence[str], reading: Reading) -> Iterator[Ent
                     )  # fmt: skip
                 if not labelled:
                     yield about
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise DataError(
                 f"Items of Datumaro were expected in {path}.",
                 f"One is of another form ({type(error).__name__}: {error}).",
