@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import TypeGuard
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from lensmith.data.files import Unused, image_files
@@ -77,13 +78,14 @@ class PictureReferences:
 
     def _below(self, reference: str) -> Iterator[tuple[int, str]]:
         """Number of leading folders left out, and path, of each file below the root that an address can mean."""
+        root = os.fspath(self._root)
         for written in _written_paths(reference):
             parts = [part for part in written.split("/") if part not in ("", ".")]
             if ".." in parts:
                 continue
             for depth in range(len(parts)):
                 path = "/".join(parts[depth:])
-                if os.path.isfile(self._root / path):  # noqa: PTH113 - a name with a null byte is no file, and no error
+                if os.path.isfile(f"{root}/{path}"):  # noqa: PTH113 - half the time of Path's, for a million names
                     yield depth, path
 
     def _find_uploads(self, references: list[str]) -> None:
@@ -116,16 +118,25 @@ class PictureReferences:
 def picture_column(data: Mapping[str, object]) -> str | None:
     """Name of the value that is the address of a task's picture; None where there is none.
 
-    Names that stand for a picture come first, then values that end like an image file, then any with a path.
+    Values that end like an image file come first, then those with folders, then those with an ending; among them
+    values whose names stand for a picture.
     """
-    found = {
-        name: value for name, value in data.items()
-        if isinstance(value, str) and 0 < len(value) < _LONGEST and "\n" not in value and not value.startswith("data:")
-    }  # fmt: skip
-    named = [name for name in _COLUMNS if name in found and ("/" in found[name] or "." in found[name])]
-    images = [name for name, value in found.items() if Path(_written_paths(value)[-1]).suffix.lower() in SUFFIXES]
-    paths = [name for name, value in found.items() if "/" in value]
-    return next(iter([*(name for name in named if name in images), *images, *named, *paths]), None)
+    names = [*(name for name in _COLUMNS if name in data), *(name for name in data if name not in _COLUMNS)]
+    found = {name: value for name in names if _can_be_address(value := data[name])}
+    for is_likely in (_is_image_name, lambda value: "/" in value, lambda value: "." in value):
+        likely = [name for name, value in found.items() if is_likely(value)]
+        if likely:
+            return likely[0]
+    return None
+
+
+def _can_be_address(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and 0 < len(value) < _LONGEST and "\n" not in value and not value.startswith("data:")
+
+
+def _is_image_name(address: str) -> bool:
+    path = _written_paths(address)[-1]
+    return f".{path.rpartition('.')[2].lower()}" in SUFFIXES
 
 
 def _place(reference: str) -> str:
@@ -144,6 +155,8 @@ def _written_paths(reference: str) -> list[str]:
     elif "://" in reference:
         reference = urlsplit(reference).path
     reference = reference.replace("\\", "/")
+    if "%" not in reference and reference.isascii():
+        return [reference]
     decoded = unquote(reference)
     forms = [unicodedata.normalize(form, decoded) for form in ("NFD", "NFC")]
     return list(dict.fromkeys([reference, *forms, decoded][::-1]))[::-1]

@@ -36,6 +36,7 @@ class Pictures:
 
     def __init__(self, root: Path) -> None:
         self.root, self.unused = root, Unused()
+        self._absolute = _folded(root.absolute().as_posix())
         self.paths = [file.relative_to(root).as_posix() for file in image_files(root, root, self.unused)]
         self._exact = {_folded(path): path for path in self.paths}
         self._by_stem: dict[str, list[str]] = defaultdict(list)
@@ -101,8 +102,7 @@ class Pictures:
         if "\\" in plain and not os.path.lexists(self.root / plain):
             plain = plain.replace("\\", "/")
         plain = re.sub(r"^[A-Za-z]:/", "/", plain)
-        here = _folded(self.root.absolute().as_posix())
-        plain = os.path.normpath(plain.removeprefix(f"{here}/"))
+        plain = os.path.normpath(plain.removeprefix(f"{self._absolute}/"))
         if plain.split("/")[0] == "..":
             raise DataError(
                 f"Names of pictures below {self.root} were expected in the annotations.",
