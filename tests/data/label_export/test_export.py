@@ -181,3 +181,13 @@ def test_without_pictures(tmp_path: Path) -> None:
         collect(tmp_path)
     with pytest.raises(DataError):
         collect(tmp_path / "missing")
+
+
+def test_a_work_list_names_pictures_of_other_folders(manifest: Path, tmp_path: Path) -> None:
+    (tmp_path / "lists").mkdir()
+    work = tmp_path / "lists" / "next.csv"
+    work.write_text("path,suggested,score\n../photos/two.jpg,cat,0.4\n../photos/sub/same.png,,\n../photos/gone.jpg,,\n")
+    given = collect(work)
+    assert given.root == manifest.parent
+    assert [picture.path for picture in given.pictures] == ["sub/same.png", "two.jpg"]
+    assert given.aside == [("../photos/gone.jpg", "there is no such file")]

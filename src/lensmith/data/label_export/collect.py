@@ -3,9 +3,10 @@
 A picture without a label is one of the set here, since people are to label it.
 """
 
+import csv
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from lensmith.config.values import Layout
@@ -17,7 +18,7 @@ from lensmith.data.files import SetAside, Unused, image_files, root_of_table, un
 from lensmith.data.label_export.marked_picture import Mark, MarkedPicture, MarkedPictures
 from lensmith.data.layout import arrange
 from lensmith.data.scan import MANIFEST
-from lensmith.data.table import read_table
+from lensmith.data.table import COLUMNS, read_table
 from lensmith.errors import DataError
 from lensmith.imaging.crops import box_of, picture_of
 
@@ -28,9 +29,9 @@ def collect(path: str | os.PathLike[str], layout: Layout = "auto") -> MarkedPict
     """Read pictures with all labels that people gave them, contested ones included.
 
     Args:
-        path: a manifest, an annotation file, or a folder: with a manifest, with annotations, of classes or without any
-            label. A folder counts as one without labels where less than half of its images lie in folders of classes,
-            or all in one.
+        path: a manifest, a list of pictures without labels, an annotation file, or a folder: with a manifest, with
+            annotations, of classes or without any label. A folder counts as one without labels where less than half of
+            its images lie in folders of classes, or all in one.
         layout: how folders are read where their names can be parts and classes.
 
     Raises:
@@ -65,6 +66,10 @@ def collect(path: str | os.PathLike[str], layout: Layout = "auto") -> MarkedPict
 
 def _of_table(file: Path) -> MarkedPictures:
     root = root_of_table(file)
+    if (paths := _paths_alone(file)) is not None:
+        reasons = {path: unusable_reason(root / path, any_suffix=True) for path in paths}
+        usable = [path for path, reason in reasons.items() if reason is None]
+        return _build(root, [], usable, [(path, reason) for path, reason in reasons.items() if reason is not None])
     table = read_table(file, root)
     aside: SetAside = []
     unlabelled = []
@@ -76,6 +81,19 @@ def _of_table(file: Path) -> MarkedPictures:
     done = _build(root, table.rows, unlabelled, aside)
     done.notes += table.notes
     return done
+
+
+def _paths_alone(file: Path) -> list[str] | None:
+    """The pictures of a work list: a CSV with a column `path`, and none with labels; None for other files."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            rows = csv.DictReader(stream)
+            columns = {(name or "").strip().lower() for name in rows.fieldnames or ()}
+            if "path" not in columns or columns & set(COLUMNS["label"]):
+                return None
+            return [path for row in rows for key, path in row.items() if key and key.strip().lower() == "path" and path]
+    except (OSError, UnicodeDecodeError, csv.Error):  # which the reader of tables reports
+        return None
 
 
 def _of_folder(root: Path, layout: Layout) -> MarkedPictures:
@@ -101,6 +119,10 @@ def _build(
     root: Path, rows: Sequence[Annotation], unlabelled: Iterable[str], aside: Iterable[tuple[str, str]]
 ) -> MarkedPictures:
     """Pictures of rows: crops of one picture become its boxes."""
+    unlabelled = list(unlabelled)
+    root, moved = _root_above(root, [*(row.path for row in rows), *unlabelled])
+    rows = [row._replace(path=moved(row.path)) for row in rows]
+    unlabelled = [moved(path) for path in unlabelled]
     classes = {canonical_label(row.label) for row in rows} - {""}
     require_distinct(sorted(classes), root)
     marks: dict[str, dict[Mark, None]] = defaultdict(dict)
@@ -117,3 +139,16 @@ def _build(
         MarkedPicture(path, each.part, each.group, tuple(marks.get(path, ()))) for path, each in sorted(about.items())
     ]
     return MarkedPictures(root, pictures, tuple(sorted(classes)), [], list(aside))
+
+
+def _root_above(root: Path, paths: Sequence[str]) -> tuple[Path, Callable[[str], str]]:
+    """A folder that holds all pictures, and a function that makes paths relative to it.
+
+    It is the given one, unless paths of a list lead out of that: tools name pictures below a folder.
+    """
+    if not any(path.startswith("../") or Path(path).is_absolute() for path in paths):
+        return root, lambda path: path
+    start = root.absolute().as_posix()
+    absolute = {path: os.path.normpath(f"{start}/{path}" if not Path(path).is_absolute() else path) for path in paths}
+    shared = os.path.commonpath([path.rpartition("/")[0] or "/" for path in absolute.values()])
+    return Path(shared), lambda path: Path(absolute[path]).relative_to(shared).as_posix()
