@@ -27,7 +27,7 @@ from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = pytest.mark.browser
 
 DECISIONS = 200
 OTHERS = 60
@@ -114,6 +114,7 @@ def decide_as_bob(url: str) -> None:
         time.sleep(0.03)
 
 
+@pytest.mark.slow
 def test_two_hundred_decisions_survive_a_server_that_is_killed(
     browser: Any, serve: Callable[[Path], Server], tmp_path: Path
 ) -> None:
