@@ -37,6 +37,7 @@ class ReviewApp:
         reviewer: name that the page begins with; empty: the page asks.
         out: path of the manifest, for people.
         on_decision: called after each decision.
+        named_by_flag: whether `reviewer` goes before the name that was used in this browser last.
     """
 
     def __init__(
@@ -46,10 +47,12 @@ class ReviewApp:
         reviewer: str,
         out: Path,
         on_decision: Callable[[], None] = lambda: None,
+        named_by_flag: bool = False,
     ) -> None:
         self._session = session
         self._suggester = suggester
         self._reviewer = reviewer
+        self._named_by_flag = named_by_flag
         self._out = out
         self._on_decision = on_decision
         self._pictures = PictureSender(session.source)
@@ -85,6 +88,7 @@ class ReviewApp:
             "out": str(self._out),
             "journal": session.journal.path.name,
             "reviewer": self._reviewer,
+            "named_by_flag": self._named_by_flag,
             "bundle": suggester.name if suggester else None,
             "closed": session.is_closed,
             "notes": list(session.source.notes),

@@ -107,14 +107,14 @@ def _serve(
     is_shared = not is_loopback(settings.host)
     token = secrets.token_urlsafe(24) if is_shared else None
     reviewer = canonical_label(settings.reviewer or ("" if is_shared else _login_name()))
-    app = ReviewApp(session, suggester, reviewer, settings.out, on_decision).application(token)
+    app = ReviewApp(session, suggester, reviewer, settings.out, on_decision, settings.reviewer is not None).application(
+        token
+    )
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2, lifespan="off",
                             server_header=False)  # fmt: skip
     server = _Server(config)
     host, port = listener.getsockname()[:2]
-    if host in ("0.0.0.0", "::"):
-        host = socket.gethostname()
-    address = page_address(host, port, token)
+    address = page_address(_outer_address() if host in ("0.0.0.0", "::") else host, port, token)
     for note in notes:
         announce(note)
     announce(f"Reviewing {session.source.title}, {len(session.source.items):,} pictures: {address}")
@@ -228,6 +228,14 @@ def _listener(host: str, port: int) -> socket.socket:
         made.close()
         raise _no_address(host, port, error) from error
     return made
+
+
+def _outer_address() -> str:
+    """The address under which other machines of the network reach this one, as well as that can be known."""
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # sends nothing: the system chooses the address that it would send from
+        return str(probe.getsockname()[0])
+    return socket.gethostname()
 
 
 def _no_address(host: str, port: int, error: OSError) -> ServiceError:

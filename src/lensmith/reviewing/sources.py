@@ -144,7 +144,7 @@ def _mistakes(file: Path) -> ReviewSource:
             missing.append(written)
         else:
             name = Path(os.path.relpath(place, root)).as_posix()
-            items.append(ReviewItem(name, label, predicted, confidence, reason=f"answered {predicted}"))
+            items.append(ReviewItem(name, label, predicted, confidence))
     return ReviewSource(
         file, root, "list", "the mistakes of an evaluation", _once(items), _sorted(labels), _missing(missing)
     )

@@ -9,7 +9,8 @@ export function make(tag, className = "", text = "") {
   return element;
 }
 
-export const percent = (share) => `${(100 * share).toFixed(share > 0.0995 ? 0 : 1)} %`;
+const SPACE = "\u202f"; // narrow no-break space
+export const percent = (share) => `${(100 * share).toFixed(share > 0.0995 ? 0 : 1)}${SPACE}%`;
 export const number = (count) => count.toLocaleString("en");
 export const fileName = (path) => path.slice(path.lastIndexOf("/") + 1);
 

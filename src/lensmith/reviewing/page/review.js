@@ -22,7 +22,7 @@ const filter = () => byId("filter").value;
 
 async function begin() {
   load(await ask("api/review"));
-  const name = stored("name") || state.reviewer;
+  const name = state.named_by_flag ? state.reviewer : stored("name") || state.reviewer;
   state.reviewer = name;
   byId("reviewer").value = name;
   byId("source").replaceChildren(make("strong", "", fileName(state.source)), ` · ${state.title}${state.bundle ? ` · ${state.bundle}` : ""}`);
