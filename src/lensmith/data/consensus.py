@@ -51,6 +51,11 @@ class Contested(Result):
     part: Part | None = None
     group: str = ""
 
+    @property
+    def is_divided(self) -> bool:
+        """Whether annotators differ, rather than lines contradict each other."""
+        return not self.reason.startswith(NAMED_TWICE)
+
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> "Contested":
         """The picture of `as_dict`."""
@@ -102,7 +107,7 @@ def contested_warnings(contested: Sequence[Contested]) -> list[str]:
     if not contested:
         return []
     named = f"{len(contested):,} ({listed((each.path for each in contested), 3)})"
-    if all(each.reason.startswith(NAMED_TWICE) for each in contested):
+    if not any(each.is_divided for each in contested):
         return [f"Images that are left out, since lines contradict each other about their label or part: {named}."]
     return [f"Images that are left out, since their annotators do not agree: {named}.{ADVICE}"]
 

@@ -303,7 +303,8 @@ def _warnings(
         yield f"Much darker than all others, perhaps of another value range: {listed(darker)}."
     yield from images.warnings
     kinds = {finding.kind for finding in findings}
-    if "label conflict" in kinds:
+    contested = {each.path for each in images.contested}  # which are left out, and named above
+    if any(finding.kind == "label conflict" and finding.path not in contested for finding in findings):
         yield "Images under two classes contradict each other in training: keep each under one class."
     if "leak" in kinds:
         yield (

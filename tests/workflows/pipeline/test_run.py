@@ -374,7 +374,7 @@ def test_images_that_annotators_contest_are_named_by_check_and_split(
     lines = [f"{file},{file.split('/')[1]},{file.split('/')[0]},anna" for file in files]
     lines.append(f"{files[0]},none,{files[0].split('/')[0]},bert")
     (data / "votes.csv").write_text("\n".join(["path,label,split,annotator", *lines]) + "\n", encoding="utf-8")
-    ran = api.pipeline(written(data="data/votes.csv", check={"conflicts": "allow"}, **OFF), until="split")
+    ran = api.pipeline(written(data="data/votes.csv", **OFF), until="split")
     assert ran.error is None
     for stage in ran.stages[:2]:
         assert f"contested and left out: 1 ({files[0]})" in stage.message
