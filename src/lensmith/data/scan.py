@@ -24,6 +24,7 @@ from lensmith.core.labels import canonical_label, distinguished, is_missing_valu
 from lensmith.core.text import listed
 from lensmith.data.annotation import Annotation
 from lensmith.data.annotations.assemble import Annotations
+from lensmith.data.annotations.detect import near_misses, unknown
 from lensmith.data.annotations.load import load
 from lensmith.data.annotations.reader import Source
 from lensmith.data.consensus import resolve
@@ -35,6 +36,8 @@ from lensmith.errors import DataError
 from lensmith.imaging.formats import SUFFIXES
 
 MANIFEST = "splits.csv"
+ANNOTATION_SUFFIXES = (".json", ".xml", ".yaml", ".yml", ".names")
+"""Endings of annotation files that are no tables."""
 
 
 def scan(path: str | os.PathLike[str], *, manifest: bool = True, layout: Layout = "auto") -> ImageSet:
@@ -61,6 +64,9 @@ def scan(path: str | os.PathLike[str], *, manifest: bool = True, layout: Layout 
         found = _read_manifest(source)
     elif source.name != MANIFEST and layout == "auto" and (loaded := load(source)) is not None:
         found = image_set_of(*loaded)
+        _require_classes(found, source, is_annotated=True)
+    elif source.is_file() and source.suffix.lower() in ANNOTATION_SUFFIXES:
+        raise unknown(Source(source))
     elif source.is_file():
         found = _read_csv(source)
     else:
@@ -201,21 +207,25 @@ def _build(
     return ImageSet(root, labels, samples, tuple(sorted([*aside, *blank])), (note,) if changed else (), tuple(merged))
 
 
-def _require_classes(found: ImageSet, source: Path) -> None:
+def _require_classes(found: ImageSet, source: Path, is_annotated: bool = False) -> None:
+    close = near_misses(Source(source)) if source.is_dir() and not is_annotated and len(found.labels) < 2 else []
+    left_out = " ".join(filter(None, (_describe_left_out(found), *close)))
     if not found.samples:
-        left_out = _describe_left_out(found)
         raise DataError(
-            f"Labelled images (DIR/CLASS/*.jpg, or a CSV of path,label) were expected in {source}.",
+            f"Labelled images (DIR/CLASS/*.jpg, a CSV of path,label, or annotations) were expected in {source}.",
             f"There is no image that can be used. {left_out}" if left_out else "It is empty.",
-            f"Put each class into a folder of its own; image files end in {', '.join(sorted(SUFFIXES))}.",
-        )
+            "Label the images of one class at least, and export the annotations again." if is_annotated
+            else f"Put each class into a folder of its own; image files end in {', '.join(sorted(SUFFIXES))}.",
+        )  # fmt: skip
     if len(found.labels) < 2:
         remedy = "Give the folder that holds the class folders, or add a second class."
-        if inner := _inner_folder(found):
+        if is_annotated:
+            remedy = "Add images of a second class."
+        elif inner := _inner_folder(found):
             remedy = f"Its folders look like classes: give {inner} instead."
         raise DataError(
             f"At least two classes were expected in {source}.",
-            f"There is one, {found.labels[0]!r}. {_describe_left_out(found)}".strip(),
+            f"There is one, {found.labels[0]!r}. {left_out}".strip(),
             remedy,
         )
 

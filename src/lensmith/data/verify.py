@@ -93,6 +93,7 @@ class DataCheckResult(Result):
         notes: sentences about how the set was read.
         junk: number of files of systems and programs that are left out, by name.
         contested: images that are left out since their labels contradict each other; each is a finding, too.
+        unlabelled: path of each image without a label that an annotation source has, relative to its root.
         excluded: paths of images that --exclude leaves out.
         relabelled: path, label before and label after of each image to which --relabel gives another label.
     """
@@ -113,6 +114,7 @@ class DataCheckResult(Result):
     notes: tuple[str, ...]
     junk: Mapping[str, int]
     contested: tuple[Contested, ...]
+    unlabelled: tuple[str, ...]
     excluded: tuple[str, ...] = ()
     relabelled: tuple[tuple[str, str, str], ...] = ()
 
@@ -172,6 +174,7 @@ def check(
         notes=(*images.notes, *series_hint(images)),
         junk=dict(images.junk),
         contested=images.contested,
+        unlabelled=images.unlabelled,
         excluded=images.excluded,
         relabelled=images.relabelled,
     )

@@ -113,6 +113,16 @@ def test_an_unknown_source_says_what_is_there_and_which_format_it_comes_close_to
     assert close in refused(tmp_path / "set")
 
 
+def test_a_damaged_annotation_file_as_data_is_no_table_and_a_folder_says_what_comes_close(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"images": []}')
+    with pytest.raises(DataError, match="Annotations of a known format were expected"):
+        scan(tmp_path / "a.json")
+    folder = restore(FILES / "boxes-yolo_ultralytics", tmp_path / "set")
+    (folder / "data.yaml").unlink()
+    with pytest.raises(DataError, match="YOLO came close: labels holds label files"):
+        scan(folder)
+
+
 def test_numbers_of_classes_that_do_not_exist_are_refused(tmp_path: Path) -> None:
     folder = restore(FILES / "boxes-yolo", tmp_path / "set")
     (folder / "obj.names").write_text("cat\ndog\n")

@@ -148,7 +148,7 @@ def _rows_of_json(file: Path) -> Iterator[_Row]:
 
 def _rows_of_csv(file: Path) -> Iterator[_Row]:
     """Rows with cells that are JSON decoded."""
-    csv.field_size_limit(1 << 30)  # a cell holds all shapes of a picture
+    limit = csv.field_size_limit(1 << 30)  # a cell holds all shapes of a picture; the limit is that of the process
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             delimiter = "\t" if "\t" in stream.readline() else ","
@@ -162,6 +162,8 @@ def _rows_of_csv(file: Path) -> Iterator[_Row]:
             f"It cannot be read ({reason}).",
             "Export it again from Label Studio.",
         ) from error
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _decoded(cell: object) -> Any:
@@ -178,7 +180,10 @@ def _decoded(cell: object) -> Any:
 
 def _columns(beginning: str) -> list[str]:
     first = beginning.partition("\n")[0].rstrip("\r")
-    return next(csv.reader([first], delimiter="\t" if "\t" in first else ","), [])
+    try:
+        return next(csv.reader([first], delimiter="\t" if "\t" in first else ","), [])
+    except csv.Error:  # another table, with line breaks of its own
+        return []
 
 
 LABEL_STUDIO_MIN = Reader("label-studio-min", "Label Studio JSON-MIN", looks_like_json, read_json)
