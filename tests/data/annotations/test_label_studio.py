@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from lensmith.data.annotations.detect import detect
+from lensmith.data.annotations.pictures import Name, Pictures
 from lensmith.data.annotations.reader import Area, Entry, Reading, Source
 
 pytest.importorskip("ijson")
@@ -162,3 +163,16 @@ def test_of_two_controls_for_the_whole_picture_the_user_decides(folder: Path) ->
     assert [entry.attributes for entry in entries] == [
         (("animal", "cat"),), (("quality", "sharp"),), (("animal", "dog"),),
     ]  # fmt: skip
+
+
+def test_other_exports_of_label_studio_name_pictures_by_addresses(folder: Path) -> None:
+    pictures = Pictures(folder)
+    names = {
+        "/data/local-files/?d=photos/a%20b.jpg": "a b.jpg",  # COCO of the SDK
+        "labels/%C3%BCber": "über.jpg",  # YOLO of the SDK
+        "images/50d93e20-b1.jpg": "b1.jpg",  # COCO of uploads
+        f"../data/{folder.name}/sub/u 2.jpg": "sub/u 2.jpg",  # COCO of a local storage
+    }
+    wanted = {Name((name,), ""): path for name, path in names.items()}
+    found = pictures.find(wanted)
+    assert found | pictures.find_addresses(name for name in wanted if name not in found) == wanted

@@ -70,7 +70,9 @@ def assemble(
         done.notes.append(f"Boxes, which are left out since whole pictures have labels: {boxes:,}.")
         entries = [each._replace(label=None, area=None) if each.area else each for each in entries]
     pictures = Pictures(source.root)
-    found = pictures.find(dict.fromkeys(map(_name, entries)))
+    names = dict.fromkeys(map(_name, entries))
+    found = pictures.find(names)
+    found |= pictures.find_addresses(name for name in names if name not in found)
     _note_missing(source, entries, found, done)
     parts = _parts(entries, found, done)
     sizes = PictureSizes(source.root)

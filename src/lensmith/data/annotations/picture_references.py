@@ -139,6 +139,20 @@ def _is_image_name(address: str) -> bool:
     return f".{path.rpartition('.')[2].lower()}" in SUFFIXES
 
 
+def names_in_address(reference: str) -> list[str]:
+    """Names that a picture can have which is written like an address: decoded, and without the prefix of an upload.
+
+    Returns:
+        Names other than `reference` itself; none where it is a plain name.
+    """
+    written = _written_paths(reference)[-1]
+    folder, slash, base = written.rpartition("/")
+    names = [written] if written != reference else []
+    if (plain := _PREFIX.sub("", base, count=1)) != base:
+        names.append(folder + slash + plain)
+    return names
+
+
 def _place(reference: str) -> str:
     """What addresses have in common that leave out the same leading folders."""
     if _UPLOAD.search(reference):

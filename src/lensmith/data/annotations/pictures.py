@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from lensmith.data.annotations.picture_references import names_in_address
 from lensmith.data.files import Unused, image_files
 from lensmith.errors import DataError
 from lensmith.imaging.formats import SUFFIXES
@@ -76,6 +77,23 @@ class Pictures:
                 found[name] = paths[0]
         return found
 
+    def find_addresses(self, wanted: Iterable[Name]) -> dict[Name, str]:
+        """Path of each picture that is there under a name which a server's address has made of its own.
+
+        Args:
+            wanted: names that `find` has not found, as `/data/local-files/?d=a%20b.jpg`, `%C3%BCber` or
+                `50d93e20-a_b.jpg`.
+
+        Raises:
+            DataError: a name that leads out of the root.
+        """
+        names = {
+            name: Name(tuple(each for written in name.names for each in names_in_address(written)), "")
+            for name in wanted
+        }
+        found = self.find(dict.fromkeys(each for each in names.values() if each.names))
+        return {name: found[each] for name, each in names.items() if each in found}
+
     def _by_path(self, name: str, subset: str) -> str | None:
         """The picture whose path is the name, ends in it, or ends it; None where that is none or several."""
         if (exact := self._exact.get(name)) is not None:
@@ -104,12 +122,27 @@ class Pictures:
         plain = re.sub(r"^[A-Za-z]:/", "/", plain)
         plain = os.path.normpath(plain.removeprefix(f"{self._absolute}/"))
         if plain.split("/")[0] == "..":
+            if (path := self._below_folder_named_alike(plain)) is not None:
+                return path
             raise DataError(
                 f"Names of pictures below {self.root} were expected in the annotations.",
                 f"{name[:200]!r} leads out of it.",
                 "Put the annotations into a folder above the pictures, or correct the name.",
             )
         return plain.lstrip("/")
+
+    def _below_folder_named_alike(self, name: str) -> str | None:
+        """The picture that a name means which goes out of the root and back in by the names of folders.
+
+        Label Studio writes `../data/photos/a.jpg` into COCO for `a.jpg` of a local storage `photos`.
+        """
+        tail = "/" + re.sub(r"\A(\.\./)+", "", name)
+        fitting = [
+            path for path in self._of_base_name(tail)
+            if tail.endswith(f"{self._absolute[self._absolute.rindex('/'):]}/{_folded(path)}")
+            or ("/" in path and tail.endswith(f"/{_folded(path)}"))
+        ]  # fmt: skip
+        return _folded(fitting[0]) if len(fitting) == 1 else None
 
 
 def _folded(path: str) -> str:
