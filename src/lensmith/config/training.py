@@ -38,8 +38,8 @@ class TrainSettings(Settings):
     positional = ("data",)
     renamed: ClassVar[Mapping[str, str]] = {"workers": "loader_workers"}
     panels: ClassVar[Mapping[str, str]] = {
-        "Data": "split cv layout group exclude relabel resize sizes views augment transforms albumentations sampling "
-        "class_weights loader_workers",
+        "Data": "split cv layout group exclude relabel unlabelled resize sizes views augment transforms albumentations "
+        "sampling class_weights loader_workers",
         "Model": "weights pretrained head_solver trainable_stages unfreeze_every batch_norm sync_batch_norm",
         "Recipe": "head_epochs max_steps accumulate optimizer backbone_lr_ratio first_lr_ratio momentum weight_decay "
         "schedule plateau_factor plateau_patience warmup clip_norm patience monitor on_nan",
@@ -102,6 +102,11 @@ class TrainSettings(Settings):
         None,
         ge=0,
         description="Disk space in GB for caches that later runs reuse; 20, or a fifth of the free space, by default.",
+    )
+    unlabelled: Path | None = Field(
+        None,
+        description="Self-training: folder of unlabelled pictures, from which the head of a frozen backbone learns "
+        "where validation shows that it helps.",
     )
     time_budget: Seconds | None = Field(
         None, description="Time limit, as 90s, 5m or 1h30m: image size, stages and epochs are chosen to fit."
@@ -218,6 +223,16 @@ class TrainSettings(Settings):
         ),
         "cv learns from all images at the end, and schedule = plateau needs some to validate on": lambda cv, schedule: (
             cv is not None and schedule == "plateau"
+        ),
+        "cv learns from all images at the end, and unlabelled needs some to validate on": lambda cv, unlabelled: (
+            None not in (cv, unlabelled)
+        ),
+        "unlabelled needs a frozen backbone (trainable_stages = 0, as in the preset fast) and a head that is solved "
+        "for (head_solver other than minibatch, feature_cache = auto)": (
+            lambda unlabelled, trainable_stages, head_solver, feature_cache: (
+                unlabelled is not None
+                and (trainable_stages != 0 or head_solver == "minibatch" or feature_cache == "never")
+            )
         ),
         "time_budget chooses the sizes, and needs processes = 1": lambda time_budget, sizes, processes: (
             time_budget is not None and (bool(sizes) or processes > 1)

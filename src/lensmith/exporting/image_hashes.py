@@ -21,6 +21,7 @@ from lensmith.evaluation.metrics import Ints
 from lensmith.training.models.weights import HUB_PREFIX
 from lensmith.training.run_dir import checkpoint
 from lensmith.training.run_dir.run import DESCRIPTION, Run
+from lensmith.training.unlabelled import pseudo_labelled_files
 
 _LEVELS = 3
 """Folders above a weights file in which a run is looked for: RUN/checkpoints/best.pt, RUN/bundle-formats/…"""
@@ -75,9 +76,9 @@ def copies_note(found: HeldOut, part: Part) -> tuple[str, ...]:
 
 
 def _own_hashes(run: Run) -> ImageHashes:
-    """Hashes of a run's training and validation images as they are now."""
+    """Hashes of a run's training and validation images, and of those with pseudo-labels, as they are now."""
     train, val = ([run.images.file(sample) for sample in run.images.part(part)] for part in ("train", "val"))
-    return ImageHashes.of(train, val)
+    return ImageHashes.of([*train, *pseudo_labelled_files(run)], val)
 
 
 def _hashes_of_origins(run: Run) -> Iterator[ImageHashes]:

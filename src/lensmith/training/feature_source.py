@@ -9,7 +9,7 @@ from lensmith.config import TrainSettings
 from lensmith.core.array_cache import ArrayCache, NotCachedError
 from lensmith.core.cache import default_budget_bytes
 from lensmith.core.stats import evenly_spaced
-from lensmith.data.image_set import Sample
+from lensmith.data.image_set import ImageSet, Sample
 from lensmith.training.context import TrainingContext
 from lensmith.training.dataloading import decode_cache
 from lensmith.training.dataloading.dataset import ImageDataset
@@ -21,6 +21,7 @@ from lensmith.training.feature_cache.feature_batches import FeatureBatches, Feat
 from lensmith.training.feature_cache.features import FeatureExtractor, NoFeaturesError, TooLargeForHalfError, View
 from lensmith.training.feature_cache.split_model import SplitPoint, find_split_point
 from lensmith.training.schedule import Phase
+from lensmith.training.unlabelled import unlabelled_images
 from lensmith.training.validate import compute_outputs
 
 HEAD_VIEWS, VIEWS = 1, 4
@@ -46,6 +47,7 @@ class PhaseInputs:
         validation: `validation_rows` as batches.
         seconds: time that computing or reading them took.
         probe: the same training images as rounded features and as exact ones; None: all features are exact.
+        unlabelled: pictures of the setting `unlabelled` with their features; None: there are none.
         rounding: the rounding error as a share of what tells the images apart; see `exactness`.
     """
 
@@ -57,6 +59,7 @@ class PhaseInputs:
     seconds: float
     probe: tuple[FeatureBatches, FeatureBatches] | None = None
     rounding: float = 0.0
+    unlabelled: tuple[ImageSet, Features] | None = None
 
 
 def views(phase: Phase, settings: TrainSettings) -> int | None:
@@ -216,7 +219,8 @@ class FeatureSource:
         engine = self.engines.get(phase.name)
         if engine not in available_backends(learner.device):  # resumed on another machine
             engine = None
-        images = count * len(training) + len(validation)
+        unlabelled = unlabelled_images(run) if phase.trainable == 0 else None
+        images = count * len(training) + len(validation) + (len(unlabelled.samples) if unlabelled else 0)
         exact = phase.name in self.exact or run.settings.precision == "fp32"
         # All views together, so that none of them makes room for another.
         numbers = (4 if exact else 2) * count * len(training) + 4 * len(validation)
@@ -225,10 +229,12 @@ class FeatureSource:
         computed = 0
         watch = self._watch("features")
 
-        def rows(extractor: FeatureExtractor, samples: Sequence[Sample], number: int, exact: bool = True) -> Features:
+        def rows(
+            extractor: FeatureExtractor, images: ImageSet, samples: Sequence[Sample], number: int, exact: bool = True
+        ) -> Features:
             nonlocal computed
             view = View(number, learner.inputs.augment, run.settings.seed)
-            found = extractor.features(run.images, samples, view, watch, exact)
+            found = extractor.features(images, samples, view, watch, exact)
             computed += found.computed
             return found
 
@@ -239,21 +245,24 @@ class FeatureSource:
         validation_rows, probe, own_size = None, None, run.preprocessing.image_size
         with extractor_at(split_point, size, engine) as extractor:
             engine = self.engines[phase.name] = extractor.backend = world.on_rank_zero(lambda: extractor.choose(images))
-            features = [rows(extractor, training, number, exact) for number in range(count)]
+            features = [rows(extractor, run.images, training, number, exact) for number in range(count)]
             if not exact:
                 readable = [number for number in range(len(training)) if number not in features[0].unreadable]
                 most = min(PROBE_ROWS, max(1, PROBE_BYTES // (4 * math.prod(split_point.shape))))
                 some = evenly_spaced(readable, most)
                 probed = [training[number] for number in some]
-                probe = (features[0].rows(some), rows(extractor, probed, 0)) if some else None
+                probe = (features[0].rows(some), rows(extractor, run.images, probed, 0)) if some else None
+            others = (
+                None if unlabelled is None else (unlabelled, rows(extractor, unlabelled, unlabelled.samples, 0, exact))
+            )
             if validation and size == own_size:
-                validation_rows = rows(extractor, validation, 0)
+                validation_rows = rows(extractor, run.images, validation, 0)
         if validation and validation_rows is None:  # trained at another size than the model's own, which validates
             there = find_split_point(learner.network, phase.trainable, own_size, run.settings.dropout)
             if there is None:
                 raise NoFeaturesError(f"the network does not come apart at {own_size} px")
             with extractor_at(there, own_size, engine) as extractor:
-                validation_rows = rows(extractor, validation, 0)
+                validation_rows = rows(extractor, run.images, validation, 0)
         rounding = 0.0 if probe is None else rounding_share(probe[0].values, probe[1].values)
         seconds = time.perf_counter() - started
         used = in_full_precision(engine) if exact else engine
@@ -278,6 +287,7 @@ class FeatureSource:
             seconds,
             None if probe is None else (self._in_order(probed, probe[0]), self._in_order(probed, probe[1])),
             rounding,
+            others,
         )
 
     def _in_order(self, samples: Sequence[Sample], rows: Features) -> FeatureBatches:

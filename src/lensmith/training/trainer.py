@@ -21,6 +21,7 @@ from lensmith.data.folds import prepare_folds
 from lensmith.data.image_set import ImageSet
 from lensmith.data.readable import without_unreadable
 from lensmith.data.split import prepare
+from lensmith.data.unlabelled import unlabelled_pictures
 from lensmith.data.value_ranges import decide_ranges
 from lensmith.errors import DataError, RunError, SettingsError
 from lensmith.imaging.value_range import ValueRange, describe
@@ -293,6 +294,8 @@ def _images(settings: TrainSettings) -> tuple[ImageSet, dict[str, ValueRange]]:
                 "Add images to these classes, replace what cannot be read (`lensmith data check` names each), or "
                 "remove their folders.",
             )
+    if settings.unlabelled is not None:
+        unlabelled_pictures(settings.unlabelled)  # now, rather than after minutes of features
     if settings.teacher is not None:
         require_apart(settings.teacher, images)
     return images, value_ranges

@@ -45,6 +45,8 @@ from lensmith.training.run_dir.checkpoint import LAST, PREVIOUS
 
 DESCRIPTION = "run.json"
 SPLITS = "splits.csv"
+PSEUDO_LABELS = "pseudo_labels.csv"
+"""Unlabelled pictures that the head learnt from, with the labels that it gave them."""
 EVENTS = "events.jsonl"
 CHECKPOINTS = "checkpoints"
 NEEDS = "needs.json"
