@@ -1,4 +1,4 @@
-"""Unlabelled pictures in a training: none that the run has, recorded where the head learnt from them, known to hashes."""
+"""Unlabelled pictures in a training: none that the run has; those that were learnt from are recorded and hashed."""
 
 import json
 import shutil
@@ -35,9 +35,8 @@ def start(quick: dict[str, Any], data: Path, out: Path, **changes: Any):
     return Trainer().start(TrainSettings.model_validate(settings)).run
 
 
-def test_a_head_learns_from_new_pictures_once_each(
-    quick, shared_colours, unlabelled, tmp_path, monkeypatch, _no_plots
-):
+@pytest.mark.usefixtures("_no_plots")
+def test_a_head_learns_from_new_pictures_once_each(quick, shared_colours, unlabelled, tmp_path, monkeypatch):
     monkeypatch.setenv("LENSMITH_CACHE", str(tmp_path / "cache"))
     kept = self_training.SelfTraining
 
@@ -59,9 +58,8 @@ def test_a_head_learns_from_new_pictures_once_each(
     assert len(hashes_of(run).train_files) == len(run.images.part("train")) + len(files)
 
 
-def test_settings_without_a_solved_head_and_a_missing_folder_are_refused(
-    quick, shared_colours, unlabelled, tmp_path, _no_plots
-):
+@pytest.mark.usefixtures("_no_plots")
+def test_settings_without_a_solved_head_and_a_missing_folder_are_refused(quick, shared_colours, unlabelled, tmp_path):
     for changes in ({"trainable_stages": 1}, {"head_solver": "minibatch"}, {"feature_cache": "never"}):
         with pytest.raises(ValidationError):
             start(quick, shared_colours, tmp_path / "run", **{"unlabelled": unlabelled, **changes})
