@@ -59,6 +59,7 @@ def solve_head(context: TrainingContext, phase: Phase, inputs: PhaseInputs, sour
     )  # fmt: skip
 
     def solve(views: list[Features], labels: torch.Tensor) -> LinearProbe:
+        """The head for features of each view and labels, int64 (N,)."""
         return fit_linear_probe(
             views, labels, len(images.labels), validation, _task(context, counts), context.run.settings, learner.device,
             watch, None if context.run.refit is None else context.run.refit.head,
