@@ -3,12 +3,15 @@
 import json
 import random
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from fixtures.annotated_pictures import restore
 from lensmith.config import ImportSettings
+from lensmith.data.annotations.detect import detect
+from lensmith.data.annotations.reader import Reading, Source
 from lensmith.data.import_annotations import import_annotations
 from lensmith.data.scan import scan
 from lensmith.errors import DataError, LensmithError
@@ -121,6 +124,29 @@ def test_a_damaged_annotation_file_as_data_is_no_table_and_a_folder_says_what_co
     (folder / "data.yaml").unlink()
     with pytest.raises(DataError, match="YOLO came close: labels holds label files"):
         scan(folder)
+
+
+@pytest.mark.parametrize("name", ["coco", "datumaro"])
+def test_memory_does_not_grow_with_what_a_file_says_beside_labels(name: str, tmp_path: Path) -> None:
+    outline = [0.125] * 4_000
+    if name == "coco":
+        shape = {"image_id": 1, "category_id": 1, "bbox": [1, 1, 2, 2], "segmentation": [outline]}
+        whole = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [shape] * 24}
+        content: dict[str, object] = {**whole, "categories": [{"id": 1, "name": "x"}]}
+    else:
+        item = {"id": "a", "image": {"path": "a.jpg"}, "annotations": [{"type": "polygon", "points": outline}]}
+        content = {"categories": {"label": {"labels": [{"name": "x"}]}}, "infos": {}, "items": [item] * 24}
+    (tmp_path / "all.json").write_text(json.dumps(content))
+    source = Source(tmp_path)
+    found = detect(source)
+    assert found is not None
+    tracemalloc.start()
+    count = sum(1 for _ in found[0].read(source, found[1].files, Reading([], [])))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (found[0].name, count) == (name, 24)
+    assert (tmp_path / "all.json").stat().st_size > 600_000
+    assert peak < 450_000  # two outlines, and blocks of the parser
 
 
 def test_numbers_of_classes_that_do_not_exist_are_refused(tmp_path: Path) -> None:
