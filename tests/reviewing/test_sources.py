@@ -21,7 +21,7 @@ def test_an_image_folder(photos: Path) -> None:
 
 def test_pictures_without_a_label(photos: Path) -> None:
     for found in (open_source(photos / "red"), open_source(photos, unlabelled=True)):
-        assert found.kind == "list"
+        assert found.kind == "new"
         assert found.labels == ()
         assert {item.label for item in found.items} == {""}
     assert len(open_source(photos, unlabelled=True).items) == 9
@@ -117,9 +117,17 @@ def test_uploads_that_a_service_has_stored(photos: Path, tmp_path: Path) -> None
     )  # fmt: skip
     store(tmp_path / "kept", upload, (photos / "red/0.png").read_bytes())
     source = open_source(tmp_path / "kept")
-    assert (source.kind, source.labels) == ("list", ("blue", "red"))
+    assert (source.kind, source.labels) == ("new", ("blue", "red"))
     assert (source.items[0].label, source.items[0].suggested, source.items[0].confidence) == ("", "red", 0.4)
     assert source.file(source.items[0].path).is_file()
+
+
+def test_a_list_takes_the_classes_of_a_bundle_too(photos: Path) -> None:
+    assert open_source(photos / "red").with_labels_of(["red", "blue"]).labels == ("blue", "red")
+    assert open_source(photos).with_labels_of(["teal"]).labels == ("blue", "green", "red")
+    file = photos.parent / "next.csv"
+    file.write_text("path,suggested\nphotos/red/0.png,red\n")
+    assert open_source(file).with_labels_of(["Red", "blue"]).labels == ("blue", "red")
 
 
 def test_what_cannot_be_reviewed(photos: Path, tmp_path: Path) -> None:

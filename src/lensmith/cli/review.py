@@ -29,10 +29,10 @@ def review(given: dict[str, Any]) -> Output:
     print_line(f"History: {done.history}")
     if done.contested:
         print_line(f"Next: lensmith data agreement {done.out}")
-    elif done.kind == "set":
-        print_line(f"Next: lensmith data split {done.out}")
     elif done.written:
-        print_line(f"Next: lensmith train DIR --relabel {done.out}")
+        print_line(
+            f"Next: lensmith {f'train DIR --relabel {done.out}' if done.kind == 'list' else f'data split {done.out}'}"
+        )
 
 
 command = command_for(ReviewSettings, review)

@@ -1,13 +1,17 @@
 """What is reviewed: the pictures of a source, in its order, each with what is known about its label."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-Kind = Literal["set", "list"]
-"""A labelled set, whose result is a whole manifest; or a list of pictures, whose result has only those decided on."""
+from lensmith.core.labels import lookalike
+
+Kind = Literal["set", "list", "new"]
+"""A labelled set, whose result is a whole manifest; a list of labelled pictures, or new pictures without a label, whose
+result has only those decided on."""
 
 STAMP_BYTES = 65_536
 """Bytes at a file's beginning and end that tell it from others, with its size: photos of a terabyte take seconds."""
@@ -49,7 +53,7 @@ class ReviewSource:
     Attributes:
         path: path that the user gave.
         root: folder that the paths of the items are relative to.
-        kind: `set` or `list`.
+        kind: `set`, `list` or `new`.
         title: noun phrase for people, such as `the mistakes of an evaluation`.
         items: pictures in the order of the source, no path twice.
         labels: classes that the source knows, sorted.
@@ -68,6 +72,13 @@ class ReviewSource:
     def index(self) -> dict[str, int]:
         """Path → position of its item."""
         return {item.path: position for position, item in enumerate(self.items)}
+
+    def with_labels_of(self, bundle: Sequence[str]) -> "ReviewSource":
+        """A list with the classes of a bundle beside its own; one that looks like a class of the list is left out."""
+        if self.kind == "set":
+            return self
+        added = [label for label in bundle if lookalike(label, self.labels) is None]
+        return replace(self, labels=tuple(sorted({*self.labels, *added})))
 
     def file(self, path: str) -> Path:
         """Path of an item's picture for `imaging.decoding.read`; a crop keeps its fragment."""

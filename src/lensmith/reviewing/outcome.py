@@ -33,7 +33,7 @@ class ReviewResult(Result):
         journal: path of the journal.
         history: path of the CSV with every decision.
         excluded: path of the CSV with pictures that were left out; None where none was.
-        kind: `set` (the manifest is whole) or `list` (it has the pictures that were decided on).
+        kind: `set` (the manifest is whole), `list` (it corrects labels of a set) or `new` (its pictures had no label).
         pictures: number of pictures in the source.
         written: number of lines in the manifest.
         decided: number of pictures with a decision.

@@ -59,6 +59,8 @@ def review(
     if path.exists():  # before anything is changed
         require_same_data(source, standing(source, journals.read(path)), path)
     suggester = Suggester(source, settings.bundle) if settings.bundle else None
+    if suggester is not None and settings.classes is None:
+        source = source.with_labels_of(suggester.labels)
     with _listener(settings.host, settings.port) as listener, journals.opened(path, source) as journal:
         found = standing(source, journal.decisions)
         session = Session(source, journal, found, closed=settings.classes is not None)

@@ -87,7 +87,7 @@ def _unlabelled(path: Path) -> ReviewSource:
     """All pictures of a folder, a table or a text file, whatever the folders are called."""
     found = unlabelled_pictures(path)
     items = tuple(ReviewItem(name) for name in found.paths)
-    return ReviewSource(path, found.root, "list", "pictures without a label", items, (), found.notes)
+    return ReviewSource(path, found.root, "new", "pictures without a label", items, (), found.notes)
 
 
 def _has_folders(path: Path) -> bool:
@@ -115,7 +115,9 @@ def _labelled(path: Path, images: ImageSet) -> ReviewSource:
         )
         for sample in images.samples
     )
-    contested = (ReviewItem(each.path, reason=each.reason) for each in images.contested)
+    contested = (
+        ReviewItem(each.path, reason=each.reason, split=each.part or "", group=each.group) for each in images.contested
+    )
     items = _once((*contested, *labelled, *(ReviewItem(name) for name in images.unlabelled)))
     notes = (f"Files that are left out: {len(images.set_aside):,}.",) if images.set_aside else ()
     return ReviewSource(path, images.root, "set", "a labelled set", items, images.labels, (*images.warnings, *notes))
@@ -166,7 +168,7 @@ def _uploads(folder: Path) -> ReviewSource:
         items.append(
             ReviewItem(name, upload.truth or "", upload.label, upload.confidence, reason=f"stored as {upload.reason}")
         )
-    return ReviewSource(folder, folder, "list", "uploads stored by a service", _once(items), _sorted(labels))
+    return ReviewSource(folder, folder, "new", "uploads stored by a service", _once(items), _sorted(labels))
 
 
 def _once(items: Iterable[ReviewItem]) -> tuple[ReviewItem, ...]:

@@ -17,9 +17,13 @@ from lensmith.core.labels import canonical_label, require_distinct
 from lensmith.core.text import listed
 from lensmith.errors import DataError
 from lensmith.imaging.crops import picture_of
-from lensmith.reviewing.items import ReviewItem, ReviewSource
+from lensmith.reviewing.items import Kind, ReviewItem, ReviewSource
 
-TITLES = {"suspects": "labels that may be wrong", "contested": "pictures that people label differently"}
+TITLES = {
+    "suspects": "labels that may be wrong",
+    "contested": "pictures that people label differently",
+    "next": "pictures to label next",
+}
 """Stem of a work list that lensmith writes → what its pictures are."""
 
 _canonical = cache(canonical_label)
@@ -59,8 +63,9 @@ def read_work_list(file: Path) -> ReviewSource:
     require_distinct(labels, file)
     notes = (f"Pictures of the list that are not there: {len(missing):,} ({listed(missing, 3)}).",) if missing else ()
     is_list = bool(columns & _OWN) or "label" not in columns
+    kind: Kind = "set" if not is_list else "list" if any(item.label or item.named for item in items) else "new"
     title = TITLES.get(file.stem, "a list of pictures") if is_list else "a labelled set"
-    return ReviewSource(file, file.parent, "list" if is_list else "set", title, items, labels, notes)
+    return ReviewSource(file, file.parent, kind, title, items, labels, notes)
 
 
 def _rows(file: Path) -> tuple[list[dict[str, str]], set[str]]:
