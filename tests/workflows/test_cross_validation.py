@@ -55,6 +55,9 @@ def test_a_cross_validation_is_resumed_and_tells_whose_its_figures_are(
     found = json.loads(printed)["cross_validation"]
     assert (found["images"], found["groups"]) == (24, 8)
     assert "accuracy" not in json.loads(printed)["metrics"]
+    # What fold 1 trains on validated fold 0, exactly, and the other way round: no feature is computed twice.
+    events = [json.loads(line) for line in (out / "folds" / "1" / "events.jsonl").read_text().splitlines()]
+    assert [event["computed"] for event in events if event["event"] == "features"] == [False]
 
     # The pooled figure, computed anew from the files: each image once, by the model that did not see it or its group.
     images = prepare_folds(data, 2, 0, group=r"pattern:(\d+)")

@@ -102,7 +102,11 @@ def _tags(manifest: Manifest, content: str) -> dict[str, str]:
         "lensmith.labels": digest(json.dumps(manifest.labels).encode()).hexdigest()[:16],  # of names and order
         "lensmith.classes": str(len(manifest.labels)),
         "lensmith.version": __version__,
-        **({"lensmith.accuracy": f"{accuracy:.6g}"} if isinstance(accuracy, (int, float)) else {}),
+        **(
+            {"lensmith.accuracy": f"{accuracy:.6g}", "lensmith.accuracy_part": str(manifest.metrics.get("part", ""))}
+            if isinstance(accuracy, (int, float))
+            else {}
+        ),
     }
 
 

@@ -13,6 +13,7 @@ OF_EPOCH = (
     "oom_retries", "skipped_steps", "chunks", "checkpointing", "peak_memory_bytes", "seconds",
 )  # fmt: skip
 OF_STEP = ("peak_bytes", "chunks", "checkpointing", "retries")
+OF_FOLDS = ("accuracy", "balanced_accuracy", "f1_macro", "log_loss", "accuracy_spread")
 STATUS = {"start": "RUNNING", "resume": "RUNNING", "interrupted": "KILLED", "failed": "FAILED", "end": "FINISHED"}
 COUNTED = ("left_out",)
 """Events of which there may be thousands; they are not sent."""
@@ -85,6 +86,8 @@ def translate(events: list[dict[str, Any]], begun: float, epoch: int) -> RunUpda
             # One tag for all fields, named by the event and, if it has one, the phase, as in `phase.head`.
             key = f"{name}.{event['phase']}" if "phase" in event else name
             update.tags[key] = text({each: event[each] for each in event if each not in ("event", "time", "phase")})
+        if name == "cross_validated":
+            update.points += [MetricPoint(f"cv/{key}", float(event[key]), at_ms, 0) for key in OF_FOLDS]
         if name in STATUS:
             update.status, update.status_at_ms = STATUS[name], at_ms
             update.resumed |= name == "resume"

@@ -221,7 +221,9 @@ class FeatureSource:
             engine = None
         unlabelled = unlabelled_images(run) if phase.trainable == 0 else None
         images = count * len(training) + len(validation) + (len(unlabelled.samples) if unlabelled else 0)
-        exact = phase.name in self.exact or run.settings.precision == "fp32"
+        # An image trains in some folds and validates, exactly, in another: one exact pass then serves all of them.
+        is_shared = run.settings.cv is not None and count == 1
+        exact = phase.name in self.exact or run.settings.precision == "fp32" or is_shared
         # All views together, so that none of them makes room for another.
         numbers = (4 if exact else 2) * count * len(training) + 4 * len(validation)
         fits = self.store is not None and math.prod(split_point.shape) * numbers <= self.store.budget_bytes
