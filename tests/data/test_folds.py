@@ -91,7 +91,6 @@ def test_copies_and_groups_that_share_one_are_one_unit(colours: Path) -> None:
     folded = assign_folds(found, 3, 0)
     together = {each.fold for each in folded.samples if "copy" in each.path or each.path[:7] in ("red/000", "red/001")}
     assert len(together | {each.fold for each in folded.samples if each.path == "red/002.png"}) == 1
-    assert any("Groups that no fold parts: 2, with 4 images" in note for note in folded.notes)
 
 
 def test_each_fold_validates_once_and_the_test_part_never(colours: Path, tmp_path: Path) -> None:

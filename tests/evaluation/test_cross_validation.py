@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lensmith.core.stats import wilson
+from lensmith.evaluation import fold_chart
 from lensmith.evaluation.cross_validation import OutOfFold, group_bootstrap, group_interval
 from lensmith.evaluation.metrics import bootstrap, measure
 
@@ -67,3 +68,15 @@ def test_figures_are_pooled_over_the_folds() -> None:
     for name in ("accuracy", "balanced_accuracy", "f1_macro", "log_loss"):
         low, high = getattr(found, f"{name}_interval")
         assert low < getattr(found, name) < high
+
+
+def test_the_chart_holds_every_interval_between_its_first_and_last_tick() -> None:
+    for share in (0.75, 1.0):
+        found = answers(np.random.default_rng(3).random(120) < share).figures("loss", [1, 1], 1)
+        chart = fold_chart.draw(found)
+        assert [row.name for row in chart.rows] == ["fold 0", "fold 1", "all answers"]
+        assert chart.ticks[0][0] == pytest.approx(fold_chart.LEFT)
+        assert chart.ticks[-1][0] == pytest.approx(fold_chart.RIGHT)
+        for row in chart.rows:
+            assert fold_chart.LEFT - 1e-9 <= row.low <= row.x <= row.high <= fold_chart.RIGHT + 1e-9
+        assert 2 <= len(chart.ticks) <= fold_chart.MOST_TICKS

@@ -87,5 +87,7 @@ def test_tags_tell_of_data_and_versions() -> None:
 def test_cross_validated_figures_are_metrics_of_their_own() -> None:
     figures = {"accuracy": 0.75, "balanced_accuracy": 0.5, "f1_macro": 0.5, "log_loss": 1.5, "accuracy_spread": 0.25}
     update = translate([{"event": "cross_validated", **figures, "folds": [], "time": 7.0}], 0, 0)
-    assert {point.name: point.value for point in update.points} == {f"cv/{name}": each for name, each in figures.items()}
+    assert {point.name: point.value for point in update.points} == {
+        f"cv/{name}": each for name, each in figures.items()
+    }
     assert "accuracy_spread" in update.tags["cross_validated"]

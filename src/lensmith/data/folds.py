@@ -227,8 +227,6 @@ def _brought(images: ImageSet, folds: int) -> ImageSet:
 def _unit_notes(divided: ImageSet, training: ImageSet, first: Mapping[str, str], folds: int) -> list[str]:
     """Notes on groups and copies that stay together, and on classes that not every fold has."""
     notes = []
-    if grouped := [sample.group for sample in training.samples if sample.group]:
-        notes.append(f"Groups that no fold parts: {len(set(grouped)):,}, with {len(grouped):,} images.")
     if first:
         named = listed((f"{path} is {original}" for path, original in sorted(first.items())), 3)
         notes.append(f"Files with the content of another, which are put into its fold: {len(first):,} ({named}).")

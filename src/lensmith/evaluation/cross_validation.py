@@ -43,6 +43,7 @@ class FoldFigures(Result):
         fold: number of the fold, from 0 on.
         images: number of its images that could be read.
         accuracy: share of correct answers, 0..1.
+        accuracy_interval: its 95 % interval, which counts groups.
         log_loss: mean −ln of the true class's probability, ≥ 0.
         best_epoch: the epoch of the model, 1-based.
     """
@@ -50,6 +51,7 @@ class FoldFigures(Result):
     fold: int
     images: int
     accuracy: float
+    accuracy_interval: Interval
     log_loss: float
     best_epoch: int
 
@@ -129,18 +131,20 @@ class OutOfFold:
         found = measure(self.truth, self.probabilities)
         numbers = _group_numbers(self.groups)
         intervals = group_bootstrap(self.truth, self.probabilities, numbers)
+        correct = self.probabilities.argmax(axis=1) == self.truth
         of_folds = []
         for fold, best in enumerate(best_epochs):
             rows = np.flatnonzero(self.folds == fold)
             own = measure(self.truth[rows], self.probabilities[rows])
-            of_folds.append(FoldFigures(fold, len(rows), own.accuracy, own.log_loss, best))
+            interval = group_interval(correct[rows], _group_numbers([self.groups[row] for row in rows.tolist()]))
+            of_folds.append(FoldFigures(fold, len(rows), own.accuracy, interval, own.log_loss, best))
         return CrossValidation(
             folds=tuple(of_folds),
             images=found.images,
             groups=int(numbers.max()) + 1,
             monitor=monitor,
             accuracy=found.accuracy,
-            accuracy_interval=group_interval(self.probabilities.argmax(axis=1) == self.truth, numbers),
+            accuracy_interval=group_interval(correct, numbers),
             balanced_accuracy=found.balanced_accuracy,
             balanced_accuracy_interval=intervals["balanced_accuracy"],
             f1_macro=found.f1_macro,

@@ -14,8 +14,9 @@ from PIL import Image
 from lensmith.bundle.format import EngineRecord
 from lensmith.core.files import atomic_write
 from lensmith.core.templates import template_environment
-from lensmith.evaluation import scatter
+from lensmith.evaluation import fold_chart, scatter
 from lensmith.evaluation.confidence import TemperatureScaling
+from lensmith.evaluation.cross_validation import CrossValidation
 from lensmith.evaluation.evaluation import Evaluation
 from lensmith.evaluation.metrics import Calibration, Ints, Metrics
 from lensmith.imaging.decoding import decode, read
@@ -45,6 +46,7 @@ class SelectionReport:
         images: number of images on which PyTorch and the engine were compared.
         max_drop_pp: accuracy that an engine was allowed to lose, in percentage points.
         answers: the engine's own answers, where the report's are those of other models; None: they are the report's.
+        cross_validation: figures of those models; None: there are none.
     """
 
     engines: tuple[EngineRecord, ...]
@@ -54,6 +56,7 @@ class SelectionReport:
     images: int
     max_drop_pp: float
     answers: Evaluation | None = None
+    cross_validation: CrossValidation | None = None
 
 
 def write_report(evaluation: Evaluation, path: Path, selection: SelectionReport | None = None) -> None:
@@ -99,6 +102,8 @@ def _export_sections(evaluation: Evaluation, selection: SelectionReport) -> dict
     return {
         "scatter": scatter.draw(selection.engines, selection.max_drop_pp),
         "plot": scatter,
+        "cv": selection.cross_validation,
+        "folds": selection.cross_validation and fold_chart.draw(selection.cross_validation),
         "changed": [
             {**_figure(evaluation, row), "reference": reference, "margin": margin}
             for row, reference, margin in most_certain

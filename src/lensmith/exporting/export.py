@@ -246,7 +246,8 @@ def _build(
         per_class_change_pp=parity.per_class_change,
         images=parity.images,
         max_drop_pp=limit_pp,
-        answers=None if own.files == evaluation.files else own,
+        answers=None if figures_of_folds is None else own,
+        cross_validation=figures_of_folds,
     )
     write_report(evaluation, folder / "report.html", report)
     write_card(folder / "README.md", manifest, evaluation, run)

@@ -35,7 +35,7 @@ def evaluation_of_folds(run: Run, own: Evaluation) -> tuple[Evaluation, CrossVal
         probabilities=answers.probabilities,
         metrics=measure(answers.truth, answers.probabilities),
         unreadable=(),
-        notes=(*own.notes, *_notes(figures, own)),
+        notes=(*_notes(figures, own), *own.notes),
     )
     return found, figures
 
@@ -47,7 +47,7 @@ def with_group_interval(evaluation: Evaluation, figures: CrossValidation) -> Eva
 
 def _notes(found: CrossValidation, own: Evaluation) -> Iterator[str]:
     """Sentences about whose figures these are."""
-    folds = ", ".join(f"{each.accuracy:.1%}" for each in found.folds)
+    folds = ", ".join(f"{100 * each.accuracy:.1f} %" for each in found.folds)
     yield (
         f"Cross-validation: the answers here are those of {len(found.folds)} models, each to the fold that it did not "
         f"learn from (accuracies {folds}). The model in the bundle learnt from all of these images, in "
@@ -65,5 +65,5 @@ def _notes(found: CrossValidation, own: Evaluation) -> Iterator[str]:
     )
     yield (
         f"On {own.metrics.images:,} of the images that it learnt from, the bundle's engine has an accuracy of "
-        f"{own.metrics.accuracy:.1%}, which says nothing about new ones."
+        f"{100 * own.metrics.accuracy:.1f} %, which says nothing about new ones."
     )
