@@ -182,6 +182,17 @@ def test_sources_that_are_missing_no_table_or_of_other_pictures_are_refused(fold
         agreement(folder / "a b")
 
 
+def test_two_columns_that_can_be_the_annotator_are_none_and_a_folder_must_take_files(folder: Path) -> None:
+    votes = [(*vote, "x") for vote in VOTES]
+    table = write(folder / "votes.csv", votes, "path,label,user,reviewer")
+    with pytest.raises(DataError, match="does not say who"):
+        agreement(table)
+    assert [each.path for each in scan(table).contested] == ["2.png", "3.png"]
+    assert "not used: user, reviewer" in scan(table).notes[0]
+    with pytest.raises(OutputError, match="cannot be written"):
+        agreement(write(folder / "votes.csv"), out=folder / "1.png/out.csv")
+
+
 @pytest.mark.parametrize("name", ["consensus.txt", "contested.csv"])
 def test_a_manifest_is_called_as_a_csv_and_not_as_the_work_list(folder: Path, name: str) -> None:
     with pytest.raises(SettingsError):

@@ -53,9 +53,16 @@ def measure_agreement(settings: AgreementSettings) -> AgreementResult:
         files.report: render(written, labelled.root, agreed, given),
     }
     _require_free(contents, settings.overwrite)
-    folder.mkdir(parents=True, exist_ok=True)
-    for file, text in contents.items():
-        atomic_write(file, text)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, text in contents.items():
+            atomic_write(file, text)
+    except OSError as error:
+        raise OutputError(
+            f"A folder that one may write into was expected for {settings.out}.",
+            f"It cannot be written to ({error.strerror or error}).",
+            "Name another with --out.",
+        ) from error
     return written
 
 

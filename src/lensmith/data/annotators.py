@@ -213,6 +213,6 @@ def _warnings(ratings: Ratings, method: ConsensusMethod) -> Iterator[str]:
         yield f"Annotators who share no image with another, and are not compared: {listed(alone)}."
     shared = int(ratings.compared.sum())
     if 0 < shared < FEW_IMAGES:
-        yield f"Only {shared:,} images have labels of two annotators; the intervals are wide, and may be too narrow."
+        yield f"Only {shared:,} images have labels of two annotators; so all figures are rough."
     if method == "dawid-skene" and len(ratings.annotators) < 3:
         yield "Of two annotators nothing tells who is right where they differ; Dawid and Skene's method needs three."

@@ -23,6 +23,7 @@ from lensmith.data.annotation import Annotation
 from lensmith.data.annotations.detect import unknown
 from lensmith.data.annotations.load import load
 from lensmith.data.annotations.reader import Source
+from lensmith.data.consensus import Contested
 from lensmith.data.files import printable
 from lensmith.data.scan import image_set_of
 from lensmith.errors import DataError, ImageError, OutputError, SettingsError
@@ -46,7 +47,7 @@ class ImportResult(Result):
         unlabelled_list: path of the CSV of these; None where there is none.
         missing: name of each picture that annotations name and that is not there.
         annotators: names of the annotators, sorted.
-        contested: paths of the pictures or crops whose labels contradict each other.
+        contested: pictures or crops that manifests leave out since their labels contradict each other.
         set_aside: path and reason of what cannot be used.
         notes: sentences about how the annotations were read.
         warnings: sentences about what is left out or doubtful.
@@ -64,7 +65,7 @@ class ImportResult(Result):
     unlabelled_list: Path | None
     missing: tuple[str, ...]
     annotators: tuple[str, ...]
-    contested: tuple[str, ...]
+    contested: tuple[Contested, ...]
     set_aside: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -132,7 +133,7 @@ def import_annotations(settings: ImportSettings) -> ImportResult:
         unlabelled_list=list_of_unlabelled if images.unlabelled else None,
         missing=annotations.missing,
         annotators=tuple(sorted({row.annotator for row in annotations.rows} - {""})),
-        contested=tuple(each.path for each in images.contested),
+        contested=images.contested,
         set_aside=images.set_aside,
         notes=images.notes,
         warnings=images.warnings,

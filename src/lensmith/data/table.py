@@ -226,6 +226,8 @@ def _columns(file: Path, names: Sequence[str], first_line: str) -> dict[str, int
         present = [name for name in aliases if name in names]
         if meaning in present:
             present = [meaning]
+        if meaning == "annotator" and len(present) > 1:  # whom only `data agreement` needs; a note names the columns
+            continue
         if len(present) > 1 or any(names.count(name) > 1 for name in present):
             raise DataError(
                 expected,
