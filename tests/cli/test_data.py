@@ -99,3 +99,27 @@ def test_split_and_check_name_contested_images_in_text_and_json(colours: Path, r
         said = run("data", verb, table)[1]
         assert f"Images that are left out, since their annotators do not agree: 1 ({files[0]})" in said
         assert "Labels of 2 annotators, 48 for 24 images; they differ on 1" in said
+
+
+def test_agreement_prints_figures_and_what_they_mean_and_next_steps(tmp_path: Path, run: Run) -> None:
+    votes = [(f"{number}.png", "cat" if number % 2 else "dog", who) for number in range(40) for who in ("anna", "bert")]
+    votes[0] = ("0.png", "cat", "anna")
+    lines = ["path,label,annotator", *(",".join(vote) for vote in votes)]
+    (tmp_path / "votes.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    code, said, _ = run("data", "agreement", tmp_path / "votes.csv")
+    assert code == 0
+    assert "2 annotators, 80 labels for 40 images, of which 40 have two or more" in said
+    assert "Krippendorff's alpha  0.95" in said
+    assert "the labels are reliable" in said
+    assert "Consensus (majority): 39 images decided, 1 contested" in said
+    code, out, _ = run("data", "agreement", tmp_path / "votes.csv", "--out", tmp_path / "consensus.csv", "--json")
+    assert code == 0
+    result = json.loads(out)
+    assert result["pairs"][0]["cohen_kappa"]["value"] == pytest.approx(0.95)
+    assert result["contested"] == [
+        {"path": "0.png", "votes": {"cat": 1, "dog": 1}, "reason": "contested: cat by 1, dog by 1"}
+    ]
+    assert Path(result["files"]["contested"]) == tmp_path / "contested.csv"
+    code, _, err = run("data", "agreement", tmp_path / "none.csv")
+    assert code == 2
+    assert "Nothing is there" in err

@@ -11,8 +11,10 @@ import pytest
 from lensmith.data.agreement import (
     NOTHING_IN_COMMON,
     ONE_CLASS,
+    Estimate,
     Ratings,
     confusion,
+    meaning_of_alpha,
     overall_agreement,
     pair_agreements,
 )
@@ -120,3 +122,22 @@ def test_a_hundred_thousand_labels_take_seconds(monkeypatch: pytest.MonkeyPatch)
     assert len(list(pair_agreements(ratings))) == 12 * 11 / 2
     assert time.perf_counter() - started < 5
     assert alpha == pytest.approx(0.64, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "said", "certain"),
+    [
+        (0.9, (0.85, 0.95), "0.8 or more: the labels are reliable", True),
+        (0.82, (0.75, 0.9), "0.8 or more: the labels are reliable", False),
+        (0.7, (0.68, 0.75), "tentative", True),
+        (0.7, (0.5, 0.9), "tentative", False),
+        (0.4, (0.3, 0.5), "not reliable", True),
+        (0.4, (-0.2, 0.7), "not reliable", False),
+    ],
+)
+def test_words_say_what_an_alpha_means_and_whether_its_interval_allows_it(
+    value: float, interval: tuple[float, float], said: str, certain: bool
+) -> None:
+    words = meaning_of_alpha(Estimate(value, interval))
+    assert said in words
+    assert ("not certain" not in words) == certain

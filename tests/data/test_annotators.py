@@ -245,3 +245,21 @@ def test_dawid_and_skene_decide_what_two_cannot(folder: Path) -> None:
     accuracy = {name: each.accuracy for name, each in by_name(found).items()}
     assert accuracy["chris"] < 0.75 < 0.97 < accuracy["bert"]
     assert agreement(source).files is None
+
+
+def test_cvat_jobs_are_annotators_in_one_folder_and_as_single_files(folder: Path) -> None:
+    for who in ("anna", "bert", "chris"):
+        images = "".join(
+            f'<image id="{number}" name="{path}" width="24" height="24"><tag label="{label}"/></image>'
+            for number, (path, label, by) in enumerate(VOTES)
+            if by == who
+        )
+        xml = f'<?xml version="1.0" encoding="utf-8"?><annotations><version>1.1</version>{images}</annotations>'
+        (folder / f"{who}.xml").write_text(xml, encoding="utf-8")
+    table = agreement(write(folder / "elsewhere.csv"))
+    (folder / "elsewhere.csv").unlink()
+    for source in (folder, [folder / f"{who}.xml" for who in ("anna", "bert", "chris")]):
+        found = agreement(source)
+        assert found.krippendorff_alpha == table.krippendorff_alpha
+        assert [each.annotator for each in found.annotators] == [each.annotator for each in table.annotators]
+        assert [each.path for each in found.contested] == ["3.png"]

@@ -343,11 +343,10 @@ def meaning_of_alpha(alpha: Estimate) -> str:
             f"Alpha is below 0.667: the labels are not reliable ({source}). The annotators do not mean the same by the "
             "classes; write down what each class is, with examples, and label again."
         )
-    low, bounds = (
-        alpha.interval[0],
-        [bound for bound in (TENTATIVE, RELIABLE) if alpha.interval[0] < bound <= alpha.value],
-    )
-    return f"{found} Its interval reaches down to {low:.2f}, below {bounds[0]:.3g}." if bounds else found
+    low, high = alpha.interval
+    crossed = [f"{bound:.3g}" for bound in (TENTATIVE, RELIABLE) if low < bound <= high]
+    uncertain = f" The interval from {low:.2f} to {high:.2f} holds {' and '.join(crossed)}, so this is not certain."
+    return found + uncertain if crossed else found
 
 
 def _estimate(value: float, draws: Floats) -> Estimate:

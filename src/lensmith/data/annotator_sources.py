@@ -13,15 +13,14 @@ from pathlib import Path
 from lensmith.core.labels import canonical_label, require_distinct
 from lensmith.core.text import listed
 from lensmith.data.annotation import Annotation
+from lensmith.data.annotations.detect import unknown
 from lensmith.data.annotations.load import load
+from lensmith.data.annotations.reader import Source
 from lensmith.data.files import root_of_table
-from lensmith.data.scan import MANIFEST
+from lensmith.data.scan import ANNOTATION_SUFFIXES, MANIFEST
 from lensmith.data.table import read_table
 from lensmith.errors import DataError
 from lensmith.imaging.crops import picture_of
-
-TABLES = (".csv", ".tsv", ".txt")
-"""Endings of tables; whatever else is a file is an annotation source, or a table under another name."""
 
 
 @dataclass(frozen=True)
@@ -88,17 +87,19 @@ def _read(source: Path) -> Labelled:
             "Nothing is there.",
             "Check the path.",
         )
-    table = source if source.is_file() else source / MANIFEST
-    if not (table.is_file() and (table != source or source.suffix.lower() in TABLES)):
-        if (found := load(source)) is not None:
-            where, annotations = found
-            return Labelled(where.root, tuple(annotations.rows), tuple(annotations.notes), tuple(annotations.warnings))
-        if source.is_dir():
-            raise DataError(
-                f"A table of labels, or annotations of a labelling tool, was expected at {source}.",
-                "It is a folder without either.",
-                "Give a CSV with the columns path,label,annotator, or one CSV for each annotator.",
-            )
+    table = source / MANIFEST if source.is_dir() else source
+    is_manifest = table.name == MANIFEST and table.is_file()
+    if not is_manifest and (found := load(source)) is not None:
+        where, annotations = found
+        return Labelled(where.root, tuple(annotations.rows), tuple(annotations.notes), tuple(annotations.warnings))
+    if not is_manifest and source.suffix.lower() in ANNOTATION_SUFFIXES and source.is_file():
+        raise unknown(Source(source))
+    if not is_manifest and source.is_dir():
+        raise DataError(
+            f"A table of labels, or annotations of a labelling tool, was expected at {source}.",
+            "It is a folder without either.",
+            "Give a CSV with the columns path,label,annotator, or one CSV for each annotator.",
+        )
     root = root_of_table(table)
     lines = read_table(table, root, need_files=False)
     return Labelled(root, tuple(lines.rows), tuple(lines.notes), tuple(lines.warnings))
