@@ -58,6 +58,13 @@ def test_from_uploads_to_a_folder_for_the_next_training(
     assert done["unlabelled"] == 3
     assert "0 images added, 9 were there already" in run("feedback", "export", folder, out)[1]
 
+    tool = as_json("feedback", "export", folder, tmp_path / "tool", "--format", "label-studio")
+    assert (tool["pictures"], tool["labelled"], tool["predicted"]) == (12, 9, 12)
+    assert "Local Files" in run("feedback", "export", folder, tmp_path / "tool2", "--format", "label-studio")[1]
+    code, _, err = run("feedback", "export", folder, tmp_path / "x", "--format", "cvat", "--unlabelled", others)
+    assert code == 2
+    assert "--unlabelled" in err
+
     checked = as_json("data", "check", out)
     assert (checked["usable"], checked["problems"]) == (9, 0)
 
