@@ -41,7 +41,7 @@ def read(source: Source, files: Sequence[str], reading: Reading) -> Iterator[Ent
                 continue
             labelled = False
             labels = _first(picture, _LABELS)
-            for each in [{"label": labels}] if isinstance(labels, str) else labels or []:
+            for each in _as_list(labels):
                 label = each.get("label") if isinstance(each, Mapping) else None
                 if isinstance(label, str) and label.strip():
                     labelled = True
@@ -50,6 +50,13 @@ def read(source: Source, files: Sequence[str], reading: Reading) -> Iterator[Ent
                 yield Entry(name, None)
     if foreign:
         reading.warnings.append(f"Elements without a picture's name, which are left out: {foreign:,}.")
+
+
+def _as_list(labels: Any) -> list[Any]:
+    """Annotations as a list; a text is the label of the whole picture, and anything else is none."""
+    if isinstance(labels, str):
+        return [{"label": labels}]
+    return labels if isinstance(labels, list) else []
 
 
 def _area(coordinates: Any, file: str, name: str) -> Area | None:
