@@ -29,7 +29,7 @@ EXCLUDED = {
 }
 """Function → settings that it does not take."""
 
-OWN = {"recipe", "resume", "stream"}
+OWN = {"recipe", "resume", "stream", "confirm", "on_progress"}
 """Keywords that are no settings."""
 
 ACCEPTED = {

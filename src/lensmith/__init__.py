@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         FeedbackFolder, Registry, Rollout, agreement, bench, check, clear_cache, demo, deploy, describe, diff, distill,
         doctor, evaluate, export, export_labels, fetch, import_annotations, list_cache, load, models, next_labels,
         pipeline, predict, recipe, retune, review, serve, show_pipeline, split, sync_runs, token, track_ui,
-        tracked_runs, train, validate, verify,
+        tracked_runs, train, update, validate, verify,
     )  # fmt: skip
     from lensmith.bundle.format import Bundle
     from lensmith.inference.classifier import Classifier, Prediction
@@ -32,7 +32,7 @@ __all__ = [
     "bench", "check", "clear_cache", "demo", "deploy", "describe", "diff", "distill", "doctor", "evaluate", "export",
     "export_labels", "fetch", "import_annotations", "list_cache", "load", "models", "next_labels", "pipeline",
     "predict", "recipe", "retune", "review", "serve", "show_pipeline", "split", "sync_runs", "token", "track_ui",
-    "tracked_runs", "train", "validate", "verify",
+    "tracked_runs", "train", "update", "validate", "verify",
 ]  # fmt: skip
 
 _MODULES = {

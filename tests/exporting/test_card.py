@@ -162,7 +162,7 @@ def test_terms_that_hubs_do_not_know_are_other_and_a_hubs_weights_are_the_base(e
 def test_its_recipe_gives_the_settings_of_the_run_again(trained: Path, card: str) -> None:
     run = Run.open(trained)
     written = yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])
-    assert written == recipe_of(run)
+    assert written == recipe_of(run.settings)
     again = settings_of({"data": run.settings.data}, written)
     kept = {"out", "loader_workers", "device", "processes", "tracking", "cache_gb", "save_minutes"}
     assert again.model_dump(exclude=kept) == run.settings.model_dump(exclude=kept)

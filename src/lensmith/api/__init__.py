@@ -10,11 +10,12 @@ from lensmith.api.registry import Registry, Rollout, sync_runs, track_ui, tracke
 from lensmith.api.reviewing import review
 from lensmith.api.serving import FeedbackFolder, bench, deploy, serve, token
 from lensmith.api.training import clear_cache, distill, list_cache, models, recipe, train, validate
-from lensmith.api.workflows import demo, doctor, pipeline, show_pipeline
+from lensmith.api.workflows import demo, doctor, pipeline, show_pipeline, update
 
 __all__ = [
     "FeedbackFolder", "Registry", "Rollout", "agreement", "bench", "check", "clear_cache", "demo", "deploy",
     "describe", "diff", "distill", "doctor", "evaluate", "export", "export_labels", "fetch", "import_annotations",
     "list_cache", "load", "models", "next_labels", "pipeline", "predict", "recipe", "retune", "review", "serve",
-    "show_pipeline", "split", "sync_runs", "token", "track_ui", "tracked_runs", "train", "validate", "verify",
+    "show_pipeline", "split", "sync_runs", "token", "track_ui", "tracked_runs", "train", "update", "validate",
+    "verify",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lensmith.ops.doctor import Diagnosis
     from lensmith.workflows.demo import DemoResult
     from lensmith.workflows.pipeline.run import PipelineResult, StageResult
+    from lensmith.workflows.update.run import UpdateResult
 
 
 def doctor() -> Diagnosis:
@@ -45,6 +46,27 @@ def pipeline(
 
     callback = on_progress or (lambda result: None)
     return run_pipeline(Path(file), None if out is None else Path(out), force, until, callback)
+
+
+@documented(config.UpdateSettings)
+def update(
+    data: StrPath, *, confirm: Callable[[UpdateResult], bool] | None = None,
+    on_progress: Callable[[StageResult], None] | None = None,
+    model: str | None = None, bundle: StrPath | None = None, out: StrPath | None = None, exclude: StrPath | None = None,
+    relabel: StrPath | None = None, canary: bool | None = None, tracking_uri: str | None = None,
+    yes: bool = default(False),
+) -> UpdateResult:  # fmt: skip
+    """Train a model again with new pictures, compare both on held-out pictures, and promote it if that is confirmed.
+
+    Args:
+        confirm: Function that gets the comparison and says whether to promote; without it `yes` decides.
+        on_progress: Callback that gets a stage's result when the stage begins and when it ends.
+    """
+    settings = config.UpdateSettings.resolve(given(locals(), "confirm", "on_progress"))
+    share_cores()
+    from lensmith.workflows.update.run import update as run
+
+    return run(settings, confirm or (lambda result: False), on_progress or (lambda stage: None))
 
 
 def show_pipeline(

@@ -59,6 +59,7 @@ VERBS = {
     "serve": "Serve a bundle over HTTP, with a page to drop an image on.",
     "feedback": "Show, export and delete uploads stored by a service.",
     "rollout": "Run a canary release of a new version beside the champion.",
+    "update": "Train a model again with new pictures, compare, and promote it.",
     "pipeline": "Run the stages from images to release that have changed.",
     "deploy": "Write files for nginx, systemd, Docker, Compose, Prometheus.",
     "token": "Make a token with which somebody may call the service.",

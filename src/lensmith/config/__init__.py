@@ -20,6 +20,7 @@ from lensmith.config.rollout import RolloutSettings
 from lensmith.config.serving import ServeSettings
 from lensmith.config.tracking import TrackingSettings, TrackSettings
 from lensmith.config.training import TrainSettings
+from lensmith.config.update import UpdateSettings
 
 __all__ = [
     "AgreementSettings",
@@ -42,4 +43,5 @@ __all__ = [
     "TrackSettings",
     "TrackingSettings",
     "TrainSettings",
+    "UpdateSettings",
 ]

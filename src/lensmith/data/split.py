@@ -103,7 +103,7 @@ def split(settings: SplitSettings) -> SplitResult:
         images = _split_if_needed(found, settings.ratio, settings.seed, kept)
     else:
         images = assign_folds(found, settings.cv, settings.seed)
-    written = _write_manifest(manifest, _as_csv(images, manifest), settings.overwrite or bool(kept))
+    written = _write_manifest(manifest, manifest_text(images, manifest), settings.overwrite or bool(kept))
     counts: dict[str, int] = {part: len(images.part(part)) for part in images.parts}
     return SplitResult(
         source,
@@ -327,7 +327,8 @@ def _ratio_text(ratio: Ratio) -> str:
     return ":".join(f"{share:g}" for share in ratio)
 
 
-def _as_csv(images: ImageSet, manifest: Path) -> str:
+def manifest_text(images: ImageSet, manifest: Path) -> str:
+    """The CSV of an image set whose images have parts, with paths relative to the folder of `manifest`."""
     root, folder = os.path.realpath(images.root), os.path.realpath(manifest.parent)
     grouped = any(sample.group for sample in images.samples)
     folded = any(sample.fold is not None for sample in images.samples)

@@ -166,7 +166,7 @@ def _least_sure(evaluation: Evaluation) -> Ints:
 def _figure(evaluation: Evaluation, row: int) -> dict[str, Any]:
     probabilities = evaluation.probabilities[row]
     return {
-        "picture": _thumbnail(evaluation.files[row], evaluation.value_ranges),
+        "picture": thumbnail(evaluation.files[row], evaluation.value_ranges),
         "file": str(evaluation.files[row]),
         "true": evaluation.labels[evaluation.truth[row]],
         "predicted": evaluation.labels[probabilities.argmax()],
@@ -183,8 +183,12 @@ def _number(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{value:,.{digits}f}"
 
 
-def _thumbnail(file: Path, value_ranges: Mapping[str, ValueRange] | None) -> str:
-    """A JPEG thumbnail of an image file, at most THUMBNAIL_PX a side."""
+def thumbnail(file: Path, value_ranges: Mapping[str, ValueRange] | None) -> str:
+    """A JPEG thumbnail of an image file, at most THUMBNAIL_PX a side, as a data URI.
+
+    Raises:
+        ImageError: a file that cannot be decoded.
+    """
     picture = decode(read(file), THUMBNAIL_PX, value_ranges=value_ranges)
     picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
     return _data_uri(picture, "JPEG")

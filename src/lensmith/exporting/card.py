@@ -16,6 +16,7 @@ import yaml
 
 from lensmith.bundle.drift import MIN_IMAGES, THRESHOLDS
 from lensmith.bundle.format import Manifest
+from lensmith.config import TrainSettings
 from lensmith.core.stats import evenly_spaced, wilson
 from lensmith.core.templates import template_environment
 from lensmith.core.text import listed
@@ -81,7 +82,7 @@ def write_card(path: Path, manifest: Manifest, evaluation: Evaluation, run: Run)
         pictures=_pictures(evaluation.files),
         left_out=len(run.left_out()),
         phases=_phases(run),
-        recipe=yaml.safe_dump(recipe_of(run), sort_keys=False, allow_unicode=True),
+        recipe=yaml.safe_dump(recipe_of(run.settings), sort_keys=False, allow_unicode=True),
         few_images=MIN_IMAGES,
         thresholds=THRESHOLDS,
     )
@@ -134,9 +135,8 @@ def licences(model: str | None, data: str | None, weights: str, cfg: Mapping[str
     return {what: terms for what, terms in stated.items() if terms}
 
 
-def recipe_of(run: Run) -> dict[str, Any]:
+def recipe_of(settings: TrainSettings) -> dict[str, Any]:
     """The settings in which a run differs from its preset, as a recipe file has them; with the preset and the model."""
-    settings = run.settings
     preset = settings_of({"data": settings.data, "preset": settings.preset}).model_dump(mode="json")
     values = {name: value for name, value in settings.model_dump(mode="json").items() if name not in MACHINE_SETTINGS}
     changed = {name: value for name, value in values.items() if value != preset.get(name)}

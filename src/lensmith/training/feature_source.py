@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from lensmith.config import TrainSettings
 from lensmith.core.array_cache import ArrayCache, NotCachedError
 from lensmith.core.cache import default_budget_bytes
-from lensmith.core.stats import evenly_spaced
 from lensmith.data.image_set import ImageSet, Sample
+from lensmith.imaging.content_digests import content_digests
 from lensmith.training.context import TrainingContext
 from lensmith.training.dataloading import decode_cache
 from lensmith.training.dataloading.dataset import ImageDataset
@@ -251,7 +251,7 @@ class FeatureSource:
             if not exact:
                 readable = [number for number in range(len(training)) if number not in features[0].unreadable]
                 most = min(PROBE_ROWS, max(1, PROBE_BYTES // (4 * math.prod(split_point.shape))))
-                some = evenly_spaced(readable, most)
+                some = self._spread(training, readable, most)
                 probed = [training[number] for number in some]
                 probe = (features[0].rows(some), rows(extractor, run.images, probed, 0)) if some else None
             others = (
@@ -291,6 +291,12 @@ class FeatureSource:
             rounding,
             others,
         )
+
+    def _spread(self, samples: Sequence[Sample], rows: Sequence[int], most: int) -> list[int]:
+        """At most `most` of the rows, chosen by content, so that a few samples more change few of them."""
+        contents = content_digests([self.run.images.file(samples[row]) for row in rows])
+        by_content = sorted(zip(contents, rows, strict=True), key=lambda each: (each[0] or b"", each[1]))
+        return sorted(row for _, row in by_content[:most])
 
     def _in_order(self, samples: Sequence[Sample], rows: Features) -> FeatureBatches:
         """Features of samples as batches in the order of the samples."""

@@ -26,7 +26,7 @@ def run_gate(
 ) -> GateResult:
     """The gate's result; latency, which takes seconds, is measured only where a limit asks for it."""
     settings = GateSection(**{"latency_ratio": None, **limits})
-    return evaluate_gate(new, champion, "colours@1" if champion else None, images, settings, mapping or {})
+    return evaluate_gate(new, champion, "colours@1" if champion else None, images, settings, mapping or {})[0]
 
 
 @pytest.fixture(scope="session")

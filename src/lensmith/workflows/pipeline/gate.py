@@ -15,6 +15,7 @@ from lensmith.data.image_set import ImageSet
 from lensmith.data.part_names import Part
 from lensmith.evaluation.held_out import HeldOut, held_out
 from lensmith.workflows.pipeline import intervals
+from lensmith.workflows.pipeline.compared_answers import ComparedAnswers
 from lensmith.workflows.pipeline.intervals import LEVEL, Interval
 from lensmith.workflows.pipeline.latency import measure_latency
 from lensmith.workflows.pipeline.limits import COLUMNS, LimitCheck, table_rows, worst_first
@@ -82,7 +83,7 @@ def evaluate_gate(
     images: ImageSet,
     settings: GateSection,
     mapping: Mapping[str, str | None],
-) -> GateResult:
+) -> tuple[GateResult, ComparedAnswers | None]:
     """Evaluate both models on the test images that neither knows, and check the limits.
 
     Where there is no test part it is the validation part, without the images that one of them learnt from.
@@ -94,6 +95,9 @@ def evaluate_gate(
         images: image set with a test or validation part.
         settings: the gate's limits.
         mapping: the new model's label → the champion's, where they differ; None for a class new to the champion.
+
+    Returns:
+        The decision, and both models' answers to the same images; None without a champion.
 
     Raises:
         SettingsError: labels that differ and are not mapped.
@@ -109,11 +113,12 @@ def evaluate_gate(
     accuracy = intervals.share(int(mine.correct.sum()), len(mine.correct))
     notes = [f"{counts.headline(len(mine.files), part).capitalize()}.", *counts.notes()]
     notes += [f"Test images that cannot be read, and are left out: {mine.unreadable}."] if mine.unreadable else []
-    limits = list(_absolute_limits(mine, accuracy, settings))
+    limits, compared = list(_absolute_limits(mine, accuracy, settings)), None
     if champion is not None:
         unknown, found = held_out(champion, images, samples, included, name=str(champion_name), remedy=remedy)
         ours, old = pair_predictions(mine, champion, images, unknown, mapping)
         limits += _limits_against(ours, old, settings)
+        compared = ComparedAnswers.of(ours, old)
         notes += _comparison_notes(found, str(champion_name), len(old.files), len(mine.files))
     elif not any(check.limit != "above_commonest" for check in limits):
         notes.append("There is no champion to compare with, and no absolute limit is set.")
@@ -124,7 +129,7 @@ def evaluate_gate(
         )
     limits += _latency_limits(new, champion, mine.files, settings)
     limits += _size_limits(new, champion, settings)
-    return GateResult(
+    result = GateResult(
         bundle=f"{new.manifest.name} {new.manifest.version}",
         champion=champion_name if champion else None,
         images=len((old or mine).files),
@@ -135,6 +140,7 @@ def evaluate_gate(
         part=part,
         held_out=counts,
     )
+    return result, compared
 
 
 def _absolute_limits(mine: ModelPredictions, accuracy: Interval, settings: GateSection) -> Iterator[LimitCheck]:

@@ -176,6 +176,7 @@ def gate(plan: PipelinePlan) -> Values:
         GateError: a limit is broken; exit code 3.
         SettingsError: the champion's labels differ.
     """
+    from lensmith.workflows.pipeline.compared_answers import COMPARED
     from lensmith.workflows.pipeline.gate import evaluate_gate
     from lensmith.workflows.pipeline.limits import WORDS
 
@@ -184,8 +185,10 @@ def gate(plan: PipelinePlan) -> Values:
     name, champion_bundle = (rival.name, rival.load()) if rival else (None, None)
     correct = from_files(plan.train.exclude, plan.train.relabel)
     new, images = Bundle.load(plan.bundle), correct(scan(plan.dataset, layout=plan.file.layout))
-    found = evaluate_gate(new, champion_bundle, name, images, settings, plan.file.mapping)
+    found, compared = evaluate_gate(new, champion_bundle, name, images, settings, plan.file.mapping)
     folder = plan.stage_folder("gate")
+    if compared is not None:
+        compared.save(folder / COMPARED)
     write_json(folder / "gate.json", found.as_dict())
     atomic_write(folder / "gate.md", found.markdown())
     if not found.passed:

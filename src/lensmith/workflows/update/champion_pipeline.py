@@ -1,0 +1,67 @@
+"""The pipeline of an update: the champion's settings of training and export, written as a pipeline's file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lensmith.bundle.format import Bundle
+from lensmith.config import TrainSettings
+from lensmith.core.files import atomic_write
+from lensmith.errors import BundleError
+from lensmith.exporting.card import recipe_of
+from lensmith.training.schedule import settings_of
+
+OF_THE_UPDATE = ("data", "out", "split", "layout", "group", "exclude", "relabel", "time_budget")
+"""Settings of a training that the update sets itself; what a time budget chose is among the others."""
+
+
+def recorded_settings(champion: Bundle) -> dict[str, Any]:
+    """The settings of a bundle's training, as its manifest records them.
+
+    Raises:
+        BundleError: the bundle records none.
+    """
+    recorded = champion.manifest.recipe
+    settings = {name: value for name, value in recorded.items() if name in TrainSettings.model_fields}
+    if "model" not in settings:
+        raise BundleError(
+            f"A bundle that records the settings of its training was expected at {champion.path}.",
+            "It records none.",
+            "Train once with `lensmith train` or `lensmith pipeline run`, and promote that model.",
+        )
+    return settings
+
+
+def write_pipeline(
+    file: Path, name: str, manifest: Path, champion: Bundle, settings: Mapping[str, Any], where: Mapping[str, Any]
+) -> None:
+    """Write the pipeline's file.
+
+    Args:
+        file: path of the file.
+        name: name of the pipeline and its bundles.
+        manifest: manifest of the pictures with their parts.
+        champion: bundle of the champion.
+        settings: settings of its training.
+        where: sections on what the new model is compared with, and where it goes.
+
+    Raises:
+        SettingsError: recorded settings that this lensmith refuses.
+    """
+    again = {key: value for key, value in settings.items() if key not in OF_THE_UPDATE}
+    recipe = recipe_of(settings_of({"data": manifest}, again))
+    train = {key: value for key, value in recipe.items() if key not in OF_THE_UPDATE}
+    content = {
+        "name": name,
+        "data": str(manifest.resolve()),
+        "split": False,  # the manifest has the parts
+        "train": train,
+        "evaluate": False,  # the page before and after has the figures
+        # A champion with one engine was exported by its training alone, as the new model is then.
+        "export": {"bundle_name": champion.manifest.name} if len(champion.manifest.engines) > 1 else False,
+        **where,
+    }
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    atomic_write(file, f"# Written by `lensmith update`, which writes it anew each time.\n{text}")

@@ -1,0 +1,303 @@
+"""Update a model with new pictures: a pipeline with the champion's settings, a page before/after, and one question.
+
+OUT/NAME/splits.csv     the pictures with their parts
+OUT/pipeline.yaml       the pipeline, with the champion's settings
+OUT/pipeline/           its folder; finished stages are not run again
+OUT/before-after.html   what became right, and what became wrong
+OUT/replaced/           bundles that were replaced, where there is no registry
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lensmith.bundle.format import MANIFEST, Bundle
+from lensmith.config import UpdateSettings
+from lensmith.core.files import replace_directory, sha256, staging_directory
+from lensmith.core.output_names import require_folder_name
+from lensmith.core.packages import TRAINING, require_packages
+from lensmith.core.result import Result
+from lensmith.errors import BundleError, GateError, RegistryError
+from lensmith.workflows.pipeline.compared_answers import COMPARED, ComparedAnswers
+from lensmith.workflows.pipeline.intervals import Interval
+from lensmith.workflows.pipeline.plan import PipelinePlan, make_plan
+from lensmith.workflows.pipeline.run import PipelineResult, StageResult, run_pipeline
+from lensmith.workflows.update.champion_pipeline import recorded_settings, write_pipeline
+from lensmith.workflows.update.page import UpdatePage, write_page
+from lensmith.workflows.update.parts import DividedPictures, divide_pictures
+
+PAGE = "before-after.html"
+
+Confirm = Callable[["UpdateResult"], bool]
+"""Function that asks whether to promote."""
+
+
+@dataclass
+class UpdateResult(Result):
+    """Result of `lensmith update`.
+
+    Attributes:
+        champion: display name of the champion that the new model is compared with.
+        bundle: bundle of the new model.
+        new_images: number of pictures that the champion does not know.
+        computed_features: number of forward passes through the frozen layers; None where none are frozen.
+        compared: number of held-out pictures that both models answered.
+        accuracy: accuracy of the new model on them, 0..1.
+        champion_accuracy: accuracy of the champion on them, 0..1.
+        difference: accuracy of the new model less the champion's, in percentage points, with its paired interval.
+        became_right: paths of the pictures that only the new model has right.
+        became_wrong: paths of the pictures that only the champion has right.
+        passed: whether the gate lets the new model pass.
+        reason: why it does not; empty if it does.
+        page: path of the page before/after.
+        promoted: what became of it in words; empty: it was not promoted.
+        seconds: duration in seconds, up to the page.
+    """
+
+    computed: ClassVar[tuple[str, ...]] = ("is_promoted",)
+
+    champion: str
+    bundle: Path
+    new_images: int
+    computed_features: int | None
+    compared: int
+    accuracy: Interval
+    champion_accuracy: Interval
+    difference: Interval
+    became_right: tuple[str, ...]
+    became_wrong: tuple[str, ...]
+    passed: bool
+    reason: str
+    page: Path
+    promoted: str = ""
+    seconds: float = 0.0
+
+    @property
+    def problem(self) -> GateError | None:
+        """The gate's refusal, which decides the exit code of the verb."""
+        if self.passed:
+            return None
+        return GateError(
+            f"A new model that keeps the limits of the gate was expected, beside {self.champion}.",
+            f"{self.reason}",
+            f"Nothing was promoted; see {self.page}.",
+        )
+
+    @property
+    def is_promoted(self) -> bool:
+        """Whether the new model serves requests now, or is tested in a canary release."""
+        return bool(self.promoted)
+
+
+def update(
+    settings: UpdateSettings,
+    confirm: Confirm = lambda result: False,
+    on_progress: Callable[[StageResult], None] = lambda stage: None,
+) -> UpdateResult:
+    """Train the champion's successor on old and new pictures, compare the two, and promote it if that is confirmed.
+
+    Args:
+        settings: the verb's settings.
+        confirm: function that asks; with `yes` it is not called.
+        on_progress: callback for each stage of the pipeline.
+
+    Raises:
+        LensmithError: as `lensmith pipeline run`, but for a gate that refuses the model, which is in the result.
+    """
+    require_packages(*TRAINING)
+    started = time.perf_counter()
+    champion, name, where = _champion(settings)
+    out = settings.out or Path("runs/updates") / _file_name(settings.model or champion.manifest.name)
+    require_folder_name(out, "the updates, with --out")
+    title = _file_name(champion.manifest.name)
+    recipe = recorded_settings(champion)
+    manifest = out / title / "splits.csv"
+    divided = divide_pictures(settings.data, manifest, champion, recipe, settings.exclude, settings.relabel)
+    source, folder = out / "pipeline.yaml", out / "pipeline"
+    write_pipeline(source, title, manifest, champion, recipe, where)
+    ran = run_pipeline(source, folder, until="gate", on_progress=on_progress)
+    plan = make_plan(source, folder)
+    if ran.error is not None and not isinstance(ran.error, GateError):
+        raise ran.error
+    result = _result(plan, ran, name, divided, out / PAGE)
+    compared = ComparedAnswers.read(plan.stage_folder("gate") / COMPARED)
+    write_page(_page(result, plan, ran, compared, divided), result.page)
+    result.seconds = time.perf_counter() - started
+    if result.passed and (settings.yes or confirm(result)):
+        result.promoted = _promote(settings, plan, champion, out, on_progress)
+    return result
+
+
+def _champion(settings: UpdateSettings) -> tuple[Bundle, str, dict[str, Any]]:
+    """The champion's bundle, its display name, and the sections of the pipeline's file that say so.
+
+    Raises:
+        RegistryError: the model has no champion.
+        BundleError: no bundle, or one in a file, which is not replaced.
+    """
+    if settings.bundle is not None:
+        if settings.bundle.is_file():
+            raise BundleError(
+                f"The folder of a bundle was expected at {settings.bundle}, so that it can be replaced.",
+                "A file is there.",
+                "Unpack it, or register it with `lensmith registry push` and give --model.",
+            )
+        path = settings.bundle.resolve()
+        champion = Bundle.load(path)
+        return champion, champion.manifest.version, {
+            "gate": {"champion": str(path)}, "register": False, "rollout": False,
+        }  # fmt: skip
+    from lensmith.registry.pull import locate
+
+    assert settings.model is not None
+    name = f"{settings.model}@champion"
+    try:
+        champion = Bundle.load(locate(name, settings.tracking_uri))
+    except RegistryError as error:
+        raise RegistryError(
+            f"A champion of {settings.model} was expected in the registry.",
+            error.arrived,
+            f"Register the bundle in use: lensmith registry push BUNDLE --name {settings.model} --alias champion",
+        ) from error
+    register = {"model": settings.model, "tracking_uri": settings.tracking_uri}
+    register = {key: value for key, value in register.items() if value is not None}
+    return champion, name, {"register": register, "rollout": {} if _has_traffic(settings) else False}
+
+
+def _has_traffic(settings: UpdateSettings) -> bool:
+    """Whether to begin a canary release: services have reported requests of an earlier one, or the user wants it."""
+    if settings.canary is not None:
+        return settings.canary
+    from lensmith.rollout.status import status
+
+    assert settings.model is not None
+    return any(replica.champion for replica in status(settings.model, settings.tracking_uri).replicas)
+
+
+def _result(plan: PipelinePlan, ran: PipelineResult, name: str, divided: DividedPictures, page: Path) -> UpdateResult:
+    compared = ComparedAnswers.read(plan.stage_folder("gate") / COMPARED)
+    return UpdateResult(
+        champion=name,
+        bundle=plan.bundle,
+        new_images=len(divided.new),
+        computed_features=_computed_features(plan),
+        compared=len(compared.files),
+        accuracy=compared.accuracy(compared.new_correct),
+        champion_accuracy=compared.accuracy(compared.old_correct),
+        difference=compared.difference,
+        became_right=tuple(compared.files[row] for row in compared.became_right),
+        became_wrong=tuple(compared.files[row] for row in compared.became_wrong),
+        passed=ran.error is None,
+        reason="" if ran.error is None else ran.error.arrived,
+        page=page,
+    )
+
+
+def _computed_features(plan: PipelinePlan) -> int | None:
+    from lensmith.training.run_dir.run import Run
+
+    events = Run.open(plan.run_folder).read_events("features")
+    return sum(event.get("computed_rows", 0) for event in events) if events else None
+
+
+def _page(
+    result: UpdateResult, plan: PipelinePlan, ran: PipelineResult, compared: ComparedAnswers, divided: DividedPictures
+) -> UpdatePage:
+    gate = next(stage for stage in ran.stages if stage.stage == "gate")
+    return UpdatePage(
+        name=plan.file.model if plan.file.register_ else plan.file.name,
+        champion=result.champion,
+        successor=Bundle.load(plan.bundle).manifest.version,
+        passed=result.passed,
+        reason=result.reason,
+        compared=compared,
+        limits=tuple(gate.values.get("limits", ())),
+        notes=(*divided.split.warnings, *gate.values.get("notes", ())),
+        new=tuple(sample for sample in divided.images.samples if sample.path in set(divided.new)),
+        images=divided.images,
+        value_ranges=Bundle.load(plan.bundle).manifest.preprocessing.value_ranges,
+    )
+
+
+def _promote(
+    settings: UpdateSettings,
+    plan: PipelinePlan,
+    champion: Bundle,
+    out: Path,
+    on_progress: Callable[[StageResult], None],
+) -> str:
+    """Put the new model into service; says how.
+
+    Raises:
+        LensmithError: as the stages register and rollout; or the bundle was replaced by others in the meantime.
+    """
+    if settings.bundle is not None:
+        return _replace_bundle(settings.bundle.resolve(), plan.bundle, champion, out)
+    ran = run_pipeline(plan.source, plan.folder.path, on_progress=on_progress)
+    if ran.error is not None:
+        raise ran.error
+    stages = {stage.stage: stage for stage in ran.stages}
+    if plan.file.rollout is not None:
+        return stages["rollout"].message
+    return _make_champion(plan, str(stages["register"].values["version"]))
+
+
+def _make_champion(plan: PipelinePlan, version: str) -> str:
+    """Point the alias champion to a registered version.
+
+    Raises:
+        RolloutError: a canary release is under way.
+    """
+    from lensmith.registry.aliases import point
+    from lensmith.registry.models import resolve
+    from lensmith.registry.references import CHAMPION, ModelReference
+    from lensmith.rollout.lifecycle import require_not_under_way
+    from lensmith.workflows.pipeline.champion import connect
+
+    client = connect(plan.file, create=False)
+    assert client is not None
+    require_not_under_way(client, plan.file.model, CHAMPION)
+    change = point(client, resolve(client, ModelReference(plan.file.model, version)), CHAMPION)
+    before = f"; version {change.previous} is `previous`" if change.previous else ""
+    return f"version {version} is the champion of {plan.file.model}{before}"
+
+
+def _replace_bundle(path: Path, successor: Path, champion: Bundle, out: Path) -> str:
+    """Replace the bundle in use; the one before stays under `out`.
+
+    Raises:
+        BundleError: another bundle than the one that was compared is there by now.
+    """
+    content = sha256(path / MANIFEST)
+    if content != sha256(champion.path / MANIFEST) or Bundle.load(path).manifest != champion.manifest:
+        raise BundleError(
+            f"The bundle {champion.manifest.version}, with which the new one was compared, was expected at {path}.",
+            "Another one is there by now.",
+            "Run the update again.",
+        )
+    if content == sha256(successor / MANIFEST):
+        return f"{path} is this bundle already"
+    replaced = out / "replaced" / f"{_file_name(champion.manifest.version)}-{content[:8]}"
+    if not replaced.exists():
+        _copy_bundle(path, replaced)
+    _copy_bundle(successor, path)
+    return f"{path} is the new bundle; the one before is {replaced}"
+
+
+def _copy_bundle(source: Path, target: Path) -> None:
+    """Copy a bundle, verified, in the place of what is at `target`."""
+    with staging_directory(target) as staging:
+        shutil.copytree(source, staging, dirs_exist_ok=True)
+        Bundle.load(staging)
+        replace_directory(staging, target)
+
+
+def _file_name(name: str) -> str:
+    """A name in which every character can be one of a pipeline, a folder and a model."""
+    return re.sub(r"[^\w.-]", "-", name).lstrip(".-") or "model"
