@@ -274,10 +274,8 @@ class FeatureSource:
             rounding=rounding,
         )  # fmt: skip
         what = f"features of {images:,} images{f' ({count} views)' if count > 1 else ''} before {split_point.at}"
-        how = f"{seconds:.1f} s with {used}" if computed else f"cached by an earlier run, {used}"
-        asked = images if probe is None else images + len(probed)
-        if 0 < computed < asked:
-            how += f", {computed:,} forward passes; the other features were cached"
+        passes = "1 forward pass" if computed == 1 else f"{computed:,} forward passes"
+        how = f"{seconds:.1f} s with {used}, {passes}" if computed else f"cached by an earlier run, {used}"
         self.recorder.log(f"{what}: {how}")
         batches = FeatureBatches(training, features, self.order)
         return PhaseInputs(
