@@ -95,7 +95,7 @@ def divide_pictures(
 
 
 @dataclass(frozen=True)
-class _Row:
+class _RowBefore:
     """What an older manifest says of a picture."""
 
     label: str
@@ -115,13 +115,13 @@ def _listed_before(manifest: Path, champion: Bundle, own: Iterable[str]) -> set[
     return set(json.loads(file.read_text(encoding="utf-8")))
 
 
-def _rows(manifest: Path) -> dict[str, _Row]:
+def _rows(manifest: Path) -> dict[str, _RowBefore]:
     """What a manifest says, by real path; nothing where there is none, or it has no parts."""
     if not manifest.is_file():
         return {}
     images = scan(manifest)
     return {
-        os.path.realpath(images.file(sample)): _Row(images.labels[sample.label], sample.part, sample.group)
+        os.path.realpath(images.file(sample)): _RowBefore(images.labels[sample.label], sample.part, sample.group)
         for sample in images.samples if sample.part is not None
     }  # fmt: skip
 
