@@ -1,6 +1,7 @@
 """Manifests of annotation sources: what is written, and what is refused before anything is."""
 
 import csv
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from fixtures.annotated_pictures import restore
+from fixtures.command_line import Run
 from lensmith.config import ImportSettings
 from lensmith.config.values import ANNOTATION_FORMATS
 from lensmith.data.annotations.registry import READERS
@@ -106,3 +108,29 @@ def test_crops_of_whole_pictures_an_archive_and_nothing_are_refused(labelled: Pa
     assert "zip archive" in refused(lambda: imported(archive, tmp_path / "x.csv"), DataError)
     assert "zip archive" in refused(lambda: scan(archive), DataError)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["photos", "task.zip"]
+
+
+def test_a_manifest_of_crops_lists_their_pictures_and_goes_before_the_annotations(boxed: Path) -> None:
+    before = scan(boxed)
+    imported(boxed, boxed / "splits.csv")
+    images = scan(boxed)
+    assert images.samples == before.samples
+    assert any("Read from the manifest" in note for note in images.notes)
+    assert any("does not list, and that are left out: 3." in note for note in images.notes)  # those without a box
+
+
+def test_the_command_prints_classes_and_lists_and_one_object_with_json(
+    labelled: Path, tmp_path: Path, run: Run
+) -> None:
+    code, out, _ = run("data", "import", labelled, tmp_path / "labels.csv", "--json")
+    assert code == 0
+    result = json.loads(out)
+    assert result["counts"]["cat"] == {"train": 3, "test": 1}
+    assert (result["unlabelled_list"], result["missing"]) == (str(tmp_path / "labels-unlabelled.csv"), [])
+    code, said, _ = run("data", "import", labelled, tmp_path / "labels.csv")
+    assert code == 0
+    assert "was there already, the same" in said
+    assert "Images without a label: 2" in said
+    code, out, err = run("data", "import", labelled, tmp_path / "x.csv", "--classes", "cat")
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1

@@ -33,6 +33,7 @@ from lensmith.data.image_set import ImageSet, Sample
 from lensmith.data.layout import arrange
 from lensmith.data.table import read_table
 from lensmith.errors import DataError
+from lensmith.imaging.crops import picture_of
 from lensmith.imaging.formats import SUFFIXES
 
 MANIFEST = "splits.csv"
@@ -144,7 +145,8 @@ def _read_manifest(root: Path) -> ImageSet:
     found = _read_csv(root / MANIFEST)
     if found.root != root:  # a run folder, whose own pictures are plots
         return found
-    named = {sample.path for sample in found.samples} | {name for name, _ in found.set_aside}
+    named = {picture_of(Path(sample.path)).as_posix() for sample in found.samples}
+    named |= {picture_of(Path(name)).as_posix() for name, _ in found.set_aside}
     unused = Unused()
     new = sum(relative(file, root) not in named for file in image_files(root, root, unused))
     missing = (

@@ -213,7 +213,7 @@ def test_imagenet_lists_quote_names_and_translate_ids(write: Write) -> None:
 
 
 def test_imagenet_folders_by_id_have_the_names_of_the_synsets(write: Write) -> None:
-    files: dict[str, str | None] = {"n01440764/1.png": None, "n01443537/2.png": None}
+    files: dict[str, str | None] = {"n01440764/1.png": None, "n01443537/2.png": None, "README.txt": "README\n"}
     synsets = "n01440764 tench, Tinca tinca\nn01443537 goldfish, Carassius auratus\n"
     assert labels(scan(write({"synsets.txt": synsets, **files}))) == {
         "n01440764/1.png": "tench", "n01443537/2.png": "goldfish",
@@ -245,3 +245,24 @@ def test_a_picture_of_another_shape_than_the_annotated_one_is_set_aside(write: W
     images = scan(root)
     assert sorted(labels(images).values()) == ["a", "b"]
     assert "40 × 40" in dict(images.set_aside)["c.png"]
+
+
+def test_parts_in_folders_with_annotations_of_their_own_as_roboflow_exports_them(write: Write) -> None:
+    def coco(name: str, label: str) -> str:
+        return (
+            f'{{"images": [{{"id": 0, "file_name": "{name}", "width": 40, "height": 20}}], "categories": '
+            f'[{{"id": 1, "name": "{label}"}}], "annotations": [{{"id": 1, "image_id": 0, "category_id": 1, '
+            '"bbox": [0, 0, 40, 20]}]}'
+        )
+
+    files: dict[str, str | None] = {"train/a.png": None, "valid/a.png": None, "README.roboflow.txt": "about\n"}
+    jsons = {f"{part}/_annotations.coco.json": coco("a.png", label) for part, label in (("train", "x"), ("valid", "y"))}
+    root = write({**files, **jsons})
+    wanted = {"train/a.png#xywh=0,0,40,20": "x", "valid/a.png#xywh=0,0,40,20": "y"}
+    assert labels(scan(root)) == wanted
+    assert {sample.part for sample in scan(root).samples} == {"train", "val"}
+    for part, label in (("train", "x"), ("valid", "y")):
+        (root / part / "_annotations.coco.json").unlink()
+        write({f"{part}/a.xml": voc("a.png", voc_object(label, 1, 1, 40, 20))})
+    assert labels(scan(root)) == wanted
+    assert {sample.part for sample in scan(root).samples} == {"train", "val"}

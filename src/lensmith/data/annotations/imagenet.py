@@ -14,6 +14,7 @@ from lensmith.data.annotations.reader import Entry, Look, Reader, Reading, Sourc
 from lensmith.data.files import Unused, image_files
 from lensmith.data.layout import arrange
 from lensmith.errors import DataError
+from lensmith.imaging.formats import SUFFIXES
 
 NO_LABEL = "no_label"
 SYNSETS = "synsets.txt"
@@ -85,7 +86,15 @@ def _lists(source: Source) -> tuple[str, ...]:
     if SYNSETS not in files:
         return ()
     first = {file: source.beginning(file).partition("\n")[0].rstrip("\r") for file in files if file != SYNSETS}
-    return tuple(file for file, line in first.items() if line.strip() and _LINE.fullmatch(line))
+    return tuple(file for file, line in first.items() if _names_picture(line))
+
+
+def _names_picture(line: str) -> bool:
+    found = _LINE.fullmatch(line)
+    if found is None or not line.strip():
+        return False
+    name = found["ending"] if found["plain"] is None else found["plain"]
+    return bool(found["numbers"].strip()) or PurePosixPath(f"x{name}").suffix.lower() in SUFFIXES
 
 
 def _title(line: str) -> str:
