@@ -91,7 +91,10 @@ function describe(position) {
     rows.push(["Decided", "by another reviewer; shown once you have decided"]);
   }
   const listed = state.suggested[position];
-  if (listed) rows.push(["Suggested", listed[1] === null ? listed[0] : `${listed[0]}, ${percent(listed[1])}`]);
+  // Beside a model's answers, or without a confidence to draw.
+  if (listed && (state.bundle || listed[1] === null)) {
+    rows.push(["Suggested", listed[1] === null ? listed[0] : `${listed[0]}, ${percent(listed[1])}`]);
+  }
   if (state.reasons[position]) rows.push(["Why", state.reasons[position]]);
   if (state.scores[position] !== undefined) rows.push(["Score", state.scores[position].toFixed(3)]);
   byId("known").replaceChildren(...rows.map(([term, text, kind = ""]) => {
@@ -99,13 +102,12 @@ function describe(position) {
     row.append(make("dt", "", term), make("dd", "", text));
     return row;
   }));
-  rank(state.answers.get(position));
+  rank(state.bundle ? state.answers.get(position) : listed?.[1] === null || !listed ? [] : [listed]);
   offer(position);
 }
 
 function rank(top) {
-  byId("ranking").hidden = !state.bundle;
-  if (!state.bundle) return;
+  byId("ranking").hidden = !state.bundle && top.length === 0;
   const rows = top === undefined ? [["…", null]] : top.length ? top : [["no answer", null]];
   byId("ranking").replaceChildren(...rows.map(([label, share]) => {
     const row = make("li");
