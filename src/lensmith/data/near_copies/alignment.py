@@ -1,0 +1,184 @@
+"""The difference of two pictures once one is laid over the other: small for a copy, whatever was cut off it.
+
+The box that the second picture shows of the first is refined by Gauss-Newton steps on luma, first on low frequencies,
+then on all that both pictures have: a copy of 20 pixels is compared at 20 pixels.
+
+Source: B. D. Lucas and T. Kanade, An Iterative Image Registration Technique with an Application to Stereo Vision, 1981.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lensmith.data.near_copies.candidates import Candidates
+from lensmith.data.near_copies.transforms import BOXES, SIDE, TURNS, Floats, Ints, cosines, turned, turned_boxes
+
+START_FREQUENCIES = 10
+"""Frequencies of the first steps, so that a step finds its way from the next of `BOXES`."""
+CHROMA_FREQUENCIES = 8
+"""Frequencies of chroma that are compared, which JPEG stores at half the size."""
+SHARE_OF_FREQUENCIES = 0.75
+"""Share of the frequencies that the smaller picture can have which are compared."""
+AT_ONCE = 1024
+"""Number of pairs that are aligned together, which bounds memory."""
+NOISE = 4.0
+"""Squared grey levels that do not count, of rounding and of the encoder."""
+
+MOST_FREQUENCIES = 24
+"""Frequencies that are compared at most."""
+BLOCK = 8
+"""Side in pixels of the blocks of a thumbnail that are compared each by itself."""
+BORDER = 0.04
+"""Share of width and height at each side that is not compared: what a crop cuts changes the waves there."""
+WHOLE = np.array([[0, 1, 0, 1]], np.float32)
+"""The box of a whole picture."""
+
+
+def differences(thumbnails: Ints, sides: Ints, pairs: Candidates) -> tuple[Floats, Floats, Floats]:
+    """How much aligned pictures differ, and how much there is to differ in.
+
+    Args:
+        thumbnails: uint8 (N, SIDE, SIDE, 3).
+        sides: int (N,), the shorter side of each picture in pixels.
+        pairs: P pairs of them.
+
+    Returns:
+        Three arrays float32 (P,): the difference of the whole pictures, 0 for the same and about 1 for two that have
+        nothing in common; that of their blocks, each by its own contrast, 0..1; and the number of blocks, of 16, that
+        show something.
+    """
+    found = np.empty((3, len(pairs.first)), np.float32)
+    smaller = np.minimum(sides[pairs.first], sides[pairs.second])
+    kept = np.clip(SHARE_OF_FREQUENCIES * smaller, 5, MOST_FREQUENCIES).astype(int)
+    for turn in range(TURNS):
+        rows = np.flatnonzero(pairs.turn == turn)
+        for start in range(0, len(rows), AT_ONCE):
+            some = rows[start : start + AT_ONCE]
+            one = turned(thumbnails[pairs.first[some]], turn)
+            other = thumbnails[pairs.second[some]]
+            boxes = turned_boxes(BOXES[pairs.box[some]], turn)
+            found[:, some] = _compare(one, other, boxes, kept[some])
+    return found[0], found[1], found[2]
+
+
+def _compare(one: Ints, other: Ints, boxes: Floats, kept: Ints) -> tuple[Floats, Floats, Floats]:
+    waves, waves_of_other = (_spectrum(pictures[..., 0], MOST_FREQUENCIES) for pictures in (one, other))
+    low, most = np.minimum(kept, START_FREQUENCIES), START_FREQUENCIES
+    boxes = _align(_cut(waves[:, :most, :most], low), _cut(waves_of_other[:, :most, :most], low), boxes)
+    waves, waves_of_other = _cut(waves, kept), _cut(waves_of_other, kept)
+    boxes = _align(waves, waves_of_other, boxes)
+    inside = _inside(boxes)
+    laid, there = (_laid(each, box)[0] for each, box in zip((waves, waves_of_other), (boxes, WHOLE), strict=True))
+    planes = [(laid, there)]
+    colour = np.minimum(kept, CHROMA_FREQUENCIES)
+    for plane in (1, 2):
+        spectra = (_cut(_spectrum(each[..., plane], CHROMA_FREQUENCIES), colour) for each in (one, other))
+        laid, there = (_laid(each, box)[0] for each, box in zip(spectra, (boxes, WHOLE), strict=True))
+        planes.append((laid, there))
+    squared, variance = (sum(each) for each in zip(*(_squares(*pair, inside) for pair in planes), strict=True))
+    local, blocks = _locally(planes, inside)
+    return squared / (variance + NOISE), local, blocks
+
+
+def _align(waves: Floats, waves_of_other: Floats, boxes: Floats, steps: int = 2) -> Floats:
+    """Boxes (P, 4) after Gauss-Newton steps on shift and scale of rows and of columns."""
+    places = ((np.arange(SIDE) + 0.5) / SIDE - 0.5).astype(np.float32)
+    there = _laid(waves_of_other, WHOLE)[0]
+    for _ in range(steps):
+        laid, by_row, by_column = _laid(waves, boxes)
+        inside = _inside(boxes)
+        slopes = np.stack([by_row, by_row * places[:, None], by_column, by_column * places], axis=1)
+        slopes = (slopes * inside[:, None]).reshape(len(waves), 4, -1)
+        missing = ((there - laid) * inside).reshape(len(waves), -1, 1)
+        normal = slopes @ slopes.swapaxes(1, 2)
+        damping = 1e-3 * (np.trace(normal, axis1=1, axis2=2) / 4 + 1)
+        normal += damping[:, None, None] * np.eye(4, dtype=np.float32)
+        change = np.clip(np.linalg.solve(normal, slopes @ missing)[..., 0], -2, 2) / SIDE
+        height, width = boxes[:, 1] - boxes[:, 0], boxes[:, 3] - boxes[:, 2]
+        half_row, half_column = change[:, 1] / 2, change[:, 3] / 2
+        moved = (
+            (change[:, 0] - half_row) * height,
+            (change[:, 0] + half_row) * height,
+            (change[:, 2] - half_column) * width,
+            (change[:, 2] + half_column) * width,
+        )
+        boxes = np.clip(boxes + np.stack(moved, axis=1), (-0.1, 0.88, -0.1, 0.88), (0.12, 1.1, 0.12, 1.1))
+    return boxes
+
+
+def _spectrum(planes: Ints, count: int) -> Floats:
+    """The lowest `count` frequencies of rows and columns, float32 (P, count, count), of planes (P, SIDE, SIDE)."""
+    waves = cosines(count)
+    return waves @ planes.astype(np.float32) @ waves.T
+
+
+def _cut(spectra: Floats, kept: Ints) -> Floats:
+    """Spectra with the frequencies from `kept` on, int (P,), set to 0."""
+    stays = (np.arange(spectra.shape[1]) < kept[:, None]).astype(np.float32)
+    return spectra * stays[:, :, None] * stays[:, None, :]
+
+
+def _laid(spectra: Floats, boxes: Floats) -> tuple[Floats, Floats, Floats]:
+    """The box (P, 4) of each picture at SIDE × SIDE places, and its slopes by row and by column in levels a pixel.
+
+    Waves are read between pixels as they are, so no detail is lost, as it would be by linear interpolation.
+    """
+    count = spectra.shape[1]
+    orders = np.pi * np.arange(count, dtype=np.float32)
+    scale = np.full(count, np.sqrt(2 / SIDE), np.float32)
+    scale[0] /= np.sqrt(2)
+    centres = (np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE
+
+    def waves(low: Floats, high: Floats) -> tuple[Floats, Floats]:
+        size = (high - low)[:, None, None]
+        angles = orders * (low[:, None, None] + size * centres[:, None])
+        return np.cos(angles) * scale, -np.sin(angles) * (scale * orders) * (size / SIDE)
+
+    top, bottom, left, right = boxes.astype(np.float32).T
+    rows, row_slopes = waves(top, bottom)
+    columns, column_slopes = waves(left, right)
+    by_column = spectra @ columns.swapaxes(1, 2)
+    return rows @ by_column, row_slopes @ by_column, rows @ (spectra @ column_slopes.swapaxes(1, 2))
+
+
+def _inside(boxes: Floats) -> Floats:
+    """Float32 (P, SIDE, SIDE): 1 at places of the boxes that lie in the picture and not at the border, else 0."""
+    centres = (np.arange(SIDE) + 0.5) / SIDE
+    shown = []
+    for low, high in ((boxes[:, :1], boxes[:, 1:2]), (boxes[:, 2:3], boxes[:, 3:])):
+        places = low + (high - low) * centres
+        here = (places > 0) & (places < 1) & (centres > BORDER) & (centres < 1 - BORDER)
+        shown.append(here.astype(np.float32))
+    return shown[0][:, :, None] * shown[1][:, None, :]
+
+
+def _locally(planes: Sequence[tuple[Floats, Floats]], inside: Floats) -> tuple[Floats, Floats]:
+    """Mean difference of blocks in their own contrast, 0..1, over the blocks that show something; and their number."""
+    count = len(inside)
+
+    def sums(values: Floats) -> Floats:
+        return values.reshape(count, SIDE // BLOCK, BLOCK, SIDE // BLOCK, BLOCK).sum(axis=(2, 4))
+
+    weight = np.maximum(sums(inside), 1)
+
+    def variance(values: Floats) -> Floats:
+        found: Floats = sums(values**2 * inside) / weight - (sums(values * inside) / weight) ** 2
+        return np.maximum(found, 0)
+
+    contrast = sum((variance(one) + variance(other)) / 2 for one, other in planes)
+    difference = sum(variance(one - other) for one, other in planes)
+    shows = contrast / (contrast + 4 * NOISE) * (weight > BLOCK)
+    blocks = shows.sum(axis=(1, 2))
+    share = np.clip(difference / (contrast + NOISE), 0, 1)
+    return np.sum(share * shows, axis=(1, 2)) / np.maximum(blocks, 1e-3), blocks
+
+
+def _squares(one: Floats, other: Floats, inside: Floats) -> tuple[Floats, Floats]:
+    """Mean squared difference and mean variance of planes (P, SIDE, SIDE), where both are there."""
+    weight = np.maximum(inside.sum(axis=(1, 2)), 1)
+    difference = np.sum((one - other) ** 2 * inside, axis=(1, 2)) / weight
+    variances = []
+    for plane in (one, other):
+        mean = np.sum(plane * inside, axis=(1, 2)) / weight
+        variances.append(np.sum((plane - mean[:, None, None]) ** 2 * inside, axis=(1, 2)) / weight)
+    return difference, (variances[0] + variances[1]) / 2
