@@ -1,11 +1,13 @@
 """Near copies: how many of planted copies are found, and how many of the flagged pairs are none.
 
-    python bench/near_copies.py --fashion DIR [--images 6000] [--kinds all] [--keep OUT]
+    python bench/near_copies.py --fashion DIR [--images 6000] [--planted 50] [--json]
+    python bench/near_copies.py --large 100000
 
-Three sets of pictures: Fashion-MNIST at 28×28 (many look-alikes), tiles of the photos that scikit-image, scikit-learn
-and matplotlib ship, and drawn textures. Copies of some pictures are planted: resized by 0.3 to 3, JPEG of quality 40 to
-95, mirrored, cropped by 5 % a side's length at a random place, turned by 90, 180 or 270 degrees, and all of it together.
-A flagged pair of two pictures of different origin counts as false.
+Sets: Fashion-MNIST at 28 × 28 (many look-alikes), tiles of the photos that scikit-image, scikit-learn and matplotlib
+ship, with and without those of a retina (a smooth dark border, in which tiles look alike), and drawn textures.
+Copies of some pictures are planted: resized by 0.3 to 3, JPEG of quality 40 to 95, mirrored, cropped by 5 % of width
+and height at a random place, turned by 90, 180 or 270 degrees, and all of it together. A flagged pair of two pictures
+of different origin counts as false.
 """
 
 import argparse
@@ -14,14 +16,19 @@ import io
 import json
 import math
 import resource
-import tempfile
+import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
+
+from lensmith.data.near_copies.decision import find_matches
+from lensmith.data.near_copies.search import thumbnail
+from lensmith.data.near_copies.transforms import SIDE, cosines
+from lensmith.imaging.decoding import decode
 
 KINDS = ("resized", "encoded", "mirrored", "cropped", "turned", "all")
 PHOTOS = {
@@ -52,10 +59,12 @@ def photos() -> Iterator[tuple[str, Image.Image]]:
                     yield name, picture.convert("RGB")
 
 
-def tiles(side: int, most: int, rng: np.random.Generator) -> list[Image.Image]:
+def tiles(side: int, most: int, rng: np.random.Generator, without: str = "") -> list[Image.Image]:
     """Tiles of the photos that do not overlap and show something, `side` pixels wide and high, at most so many."""
     found = []
-    for _, picture in photos():
+    for name, picture in photos():
+        if name == without:
+            continue
         for left in range(0, picture.width - side + 1, side):
             for top in range(0, picture.height - side + 1, side):
                 tile = picture.crop((left, top, left + side, top + side))
@@ -115,5 +124,108 @@ def copy_of(picture: Image.Image, kind: str, rng: np.random.Generator) -> bytes:
     if kind in ("encoded", "all"):
         quality = int(rng.integers(40, 96))
     encoded = io.BytesIO()
-    picture.save(encoded, "PNG") if quality is None else picture.save(encoded, "JPEG", quality=quality)
+    if quality is None:
+        picture.save(encoded, "PNG")
+    else:
+        picture.save(encoded, "JPEG", quality=quality)
     return encoded.getvalue()
+
+
+def measure(name: str, pictures: list[Image.Image], planted: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Plant copies of every kind, find them, and print recall by kind and the share of false pairs."""
+    origin, kinds = list(range(len(pictures))), [""] * len(pictures)
+    encoded = []
+    for picture in pictures:
+        stream = io.BytesIO()
+        picture.save(stream, "PNG")
+        encoded.append(stream.getvalue())
+    for number, row in enumerate(rng.permutation(len(pictures))[: planted * len(KINDS)].tolist()):
+        encoded.append(copy_of(pictures[row], KINDS[number % len(KINDS)], rng))
+        origin.append(row)
+        kinds.append(KINDS[number % len(KINDS)])
+    started = time.perf_counter()
+    decoded = [decode(each) for each in encoded]
+    thumbnails = np.stack([thumbnail(each) for each in decoded])
+    sides = np.array([min(each.size) for each in decoded])
+    read, searched_cpu = time.perf_counter() - started, time.process_time()
+    found = find_matches(thumbnails, sides, lambda done, total: None)
+    seconds = time.perf_counter() - started - read
+    true = [origin[a] == origin[b] for a, b in zip(found.first, found.second, strict=True)]
+    hit = {int(row) for a, b, is_true in zip(found.first, found.second, true, strict=True) if is_true for row in (a, b)}
+    copies = [row for row, kind in enumerate(kinds) if kind]
+    recall = {kind: float(np.mean([row in hit for row in copies if kinds[row] == kind])) for kind in KINDS}
+    cpu = time.process_time() - searched_cpu
+    result = {
+        "set": name,
+        "images": len(encoded),
+        "copies": len(copies),
+        "recall": float(np.mean([row in hit for row in copies])),
+        "by_kind": recall,
+        "pairs": len(true),
+        "false": true.count(False),
+        "false_share": true.count(False) / max(1, len(true)),
+        "read_s": read,
+        "search_s": seconds,
+        "cpu_s": cpu,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "false_pairs": [(int(a), int(b)) for a, b, t in zip(found.first, found.second, true, strict=True) if not t],
+    }
+    kinds_text = "  ".join(f"{kind} {share:.1%}" for kind, share in recall.items())
+    print(
+        f"{name}: {len(encoded):,} images, {len(copies)} copies: found {result['recall']:.1%}; false "
+        f"{result['false']} of {len(true)} pairs ({result['false_share']:.1%}); {seconds:.1f} s, {cpu:.1f} s of CPU, "
+        f"beyond {read:.1f} s of reading; peak {result['peak_mb']:.0f} MB\n    {kinds_text}",
+        file=sys.stderr,
+        flush=True,
+    )
+    return result
+
+
+def large(count: int, rng: np.random.Generator) -> None:
+    """Time and memory of so many pictures: filtered noise at thumbnail size, of which 1 % have a mirrored copy."""
+    waves = rng.normal(size=(count, 12, 12)).astype(np.float32)
+    matrix = cosines(12)
+    thumbnails = np.full((count, SIDE, SIDE, 3), 128, np.uint8)
+    for start in range(0, count, 4096):
+        some = matrix.T @ waves[start : start + 4096] @ matrix
+        thumbnails[start : start + 4096, ..., 0] = np.clip(128 + 60 * some / some.std(), 0, 255)
+    copies = count // 100
+    thumbnails[:copies] = thumbnails[-copies:, :, ::-1]
+    started, cpu = time.perf_counter(), time.process_time()
+    found = find_matches(thumbnails, np.full(count, 64), lambda done, total: None)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    took = f"{seconds:.0f} s, {cpu:.0f} s of CPU; peak {peak:.0f} MB"
+    print(f"{count:,} drawn thumbnails, {copies} copies: {len(found.first)} pairs; {took}")
+
+
+def main() -> None:
+    """Measure the sets that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fashion", type=Path, help="folder that `lensmith data fetch fashion-mnist` made")
+    parser.add_argument("--images", type=int, default=6000, help="number of pictures of Fashion-MNIST")
+    parser.add_argument("--planted", type=int, default=50, help="number of copies of each kind")
+    parser.add_argument("--large", type=int, help="measure time and memory of so many drawn thumbnails, and no more")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", action="store_true", help="print the figures and the false pairs as JSON")
+    given = parser.parse_args()
+    rng = np.random.default_rng(given.seed)
+    if given.large:
+        large(given.large, rng)
+        return
+    sets: dict[str, list[Image.Image]] = (
+        {} if given.fashion is None else {"fashion": fashion(given.fashion, given.images)}
+    )
+    sets["photos, tiles of 96"] = tiles(96, 100_000, rng)
+    sets["the same without retina.jpg"] = tiles(96, 100_000, rng, without="retina.jpg")
+    sets["photos, tiles of 192"] = tiles(192, 100_000, rng)
+    sets["textures"] = textures(1000, rng)
+    results = [
+        measure(name, pictures, min(given.planted, len(pictures) // len(KINDS)), rng) for name, pictures in sets.items()
+    ]
+    if given.json:
+        print(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

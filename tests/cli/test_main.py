@@ -117,7 +117,7 @@ def test_a_path_that_cannot_be_written_to_is_bad_input(run: Run, colours: Path, 
 
 
 def test_a_fault_of_lensmith_exits_with_1_and_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "check", lambda folder, layout: 1 / 0)
+    monkeypatch.setattr(api, "check", lambda **given: 1 / 0)
     code, _, err = run("data", "check", "x")
     assert code == 1
     assert "ZeroDivisionError" in err

@@ -49,13 +49,15 @@ def import_annotations(
 def check(
     folder: StrPath, *,
     layout: Literal["auto", "parts", "classes"] = default("auto"), group: str = default("none"),
-    exclude: StrPath | None = None, relabel: StrPath | None = None,
+    exclude: StrPath | None = None, relabel: StrPath | None = None, near: bool = default(False),
+    out: StrPath | None = None,
 ) -> DataCheckResult:  # fmt: skip
     """Check every file of an image folder or a CSV of path,label[,split]; a file with a problem raises no error."""
     settings = config.CheckSettings.resolve(given(locals()))
     from lensmith.data.verify import check as run
 
-    return run(settings.folder, settings.layout, settings.exclude, settings.relabel, settings.group)
+    page = (settings.out or Path("near-copies.html")) if settings.near else None
+    return run(settings.folder, settings.layout, settings.exclude, settings.relabel, settings.group, page)
 
 
 @documented(config.SplitSettings)

@@ -46,6 +46,14 @@ class CheckSettings(Settings):
     group: Group = Field("none", description=GROUP)
     exclude: Path | None = Field(None, description=EXCLUDE)
     relabel: Path | None = Field(None, description=RELABEL)
+    near: bool = Field(
+        False, description="Search for near copies: resized, encoded anew, mirrored, turned or cropped pictures."
+    )
+    out: Path | None = Field(None, description="Page of the near copies, HTML; near-copies.html by default.")
+
+    contradictions: ClassVar[Mapping[str, Callable[..., bool]]] = {
+        "out is the page of near copies, and needs near": lambda out, near: out is not None and not near,
+    }
 
 
 class SplitSettings(Settings):

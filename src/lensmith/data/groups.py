@@ -6,7 +6,7 @@ A group comes from a column of the manifest, which always holds, or else from th
     folder:N         the name of the folder at level N, counted from the set's root: in cat/tom/1.jpg, tom is level 2
     pattern:REGEX    what the regular expression's one group finds in the file's name without its ending; an expression
                      with a slash is searched in the whole path
-    auto             copies: equal bytes, equal pixels
+    auto             copies: equal bytes, equal pixels, near copies (`data.near_copies`), each with its copies' copies
 
 A name is one group wherever it stands: the pictures of patient P7 in two classes do not part. The split, folds and the
 label doctor read `Sample.group` only.
@@ -20,9 +20,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from lensmith.core.text import listed
-from lensmith.data.copies import first_of_equals
 from lensmith.data.files import printable
 from lensmith.data.image_set import ImageSet, Sample
+from lensmith.data.near_copies.search import copies_of
 from lensmith.errors import DataError
 from lensmith.imaging.crops import picture_of
 
@@ -161,13 +161,10 @@ def _picture(path: str) -> Path:
 
 def _with_copies(images: ImageSet) -> ImageSet:
     """The set with copies as groups, each named by the path of its first image."""
-    first = first_of_equals(images)
-    originals = set(first.values())
+    first = copies_of(images)
     samples = tuple(
-        replace(sample, group=first.get(sample.path, sample.path))
-        if not sample.group and (sample.path in first or sample.path in originals) else sample
-        for sample in images.samples
-    )  # fmt: skip
+        replace(sample, group=first.get(sample.path, "")) if not sample.group else sample for sample in images.samples
+    )
     return replace(images, samples=samples)
 
 

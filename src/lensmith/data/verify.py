@@ -24,6 +24,8 @@ from lensmith.data.consensus import Contested
 from lensmith.data.corrections import from_files
 from lensmith.data.groups import group_leaks, series_hint, with_groups
 from lensmith.data.image_set import ImageSet, Sample
+from lensmith.data.near_copies.page import require_place, write_page
+from lensmith.data.near_copies.search import NearCopy, find_near_copies, near_warnings
 from lensmith.data.scan import scan
 from lensmith.data.value_ranges import darker_files, describe_mixed, mixed_files, ranges_of
 from lensmith.errors import ImageError
@@ -94,6 +96,8 @@ class DataCheckResult(Result):
         junk: number of files of systems and programs that are left out, by name.
         contested: images that are left out since their labels contradict each other; each is a finding, too.
         unlabelled: path of each image without a label that an annotation source has, relative to its root.
+        near_copies: pairs of copies, those in two parts first; None: not searched for.
+        near_page: HTML file with the pairs side by side; None as for `near_copies`.
         excluded: paths of images that --exclude leaves out.
         relabelled: path, label before and label after of each image to which --relabel gives another label.
     """
@@ -115,6 +119,8 @@ class DataCheckResult(Result):
     junk: Mapping[str, int]
     contested: tuple[Contested, ...]
     unlabelled: tuple[str, ...]
+    near_copies: tuple[NearCopy, ...] | None = None
+    near_page: Path | None = None
     excluded: tuple[str, ...] = ()
     relabelled: tuple[tuple[str, str, str], ...] = ()
 
@@ -130,6 +136,7 @@ def check(
     exclude: Path | None = None,
     relabel: Path | None = None,
     group: str = "none",
+    near_page: Path | None = None,
 ) -> DataCheckResult:
     """Decode and hash every file of an image folder or CSV; a bad file is a finding, not an error.
 
@@ -139,12 +146,15 @@ def check(
         exclude: list of images to leave out; see `data.corrections`.
         relabel: list of images with new labels.
         group: how groups are found; see `data.groups`.
+        near_page: HTML file for the page of near copies; None: they are not searched for.
 
     Raises:
         DataError: a set that is missing, empty, of no known layout, or of a single class; a list of another set; or
             groups that cannot be found.
     """
     images = with_groups(from_files(exclude, relabel)(scan(path, layout=layout)), group)
+    if near_page is not None:
+        require_place(near_page)
     files = list(track(_inspect_all(images), "checking images", len(images.samples)))
     usable = [file for file in files if file.error is None]
     levels = {file.sample: file.levels for file in usable if file.levels is not None}
@@ -159,6 +169,9 @@ def check(
     ]  # fmt: skip
     findings.sort(key=lambda finding: (list(KINDS).index(finding.kind), finding.path))
     counts = _counts(images, [file.sample for file in usable])
+    near = None if near_page is None else find_near_copies(images)
+    if near is not None and near_page is not None:
+        write_page(images, near, near_page)
     return DataCheckResult(
         path=Path(path),
         images=len(files),
@@ -170,11 +183,13 @@ def check(
         modes=dict(Counter(file.mode for file in usable).most_common()),
         value_ranges=value_ranges,
         findings=tuple(findings),
-        warnings=tuple(_warnings(images, counts, findings, levels)),
+        warnings=(*_warnings(images, counts, findings, levels), *near_warnings(near or ())),
         notes=(*images.notes, *series_hint(images)),
         junk=dict(images.junk),
         contested=images.contested,
         unlabelled=images.unlabelled,
+        near_copies=near,
+        near_page=near_page,
         excluded=images.excluded,
         relabelled=images.relabelled,
     )

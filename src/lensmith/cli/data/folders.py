@@ -1,11 +1,16 @@
 """`lensmith data fetch`, `check` and `split`: image folders as they are on disk."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from lensmith import api
 from lensmith.cli.options import Output
 from lensmith.cli.output import print_line, print_table
 from lensmith.imaging.value_range import describe
+
+if TYPE_CHECKING:
+    from lensmith.data.near_copies.search import NearCopy
 
 SHOWN = 20
 """Number of findings in the table; --json has all."""
@@ -34,7 +39,8 @@ def check(given: dict[str, Any]) -> Output:
     """Check every file of an image folder.
 
     Reports counts, sizes, formats, and each file that is unreadable, empty, no image or a copy. Copies have the same
-    pixels; those under two classes, or in two parts (data leakage), come first. Nothing is changed.
+    pixels; those under two classes, or in two parts (data leakage), come first. Nothing is changed. `--near` also finds
+    near copies, and writes a page with the pairs side by side.
     """
     checked = api.check(**given)
     yield checked
@@ -58,10 +64,26 @@ def check(given: dict[str, Any]) -> Output:
         print_table(f"{checked.problems:,} files with something wrong", ("what", "file", "reason"), shown)
         if checked.problems > SHOWN:
             print_line(f"… and {checked.problems - SHOWN:,} more; --json names all")
+    if checked.near_copies:
+        print_line()
+        pairs = [
+            (each.kind, f"{each.similarity:.1%}", _across(each), *each.paths) for each in checked.near_copies[:SHOWN]
+        ]
+        title = f"{len(checked.near_copies):,} pairs of copies"
+        print_table(title, ("kind", "alike", "across", "image", "its copy"), pairs)
+        if len(checked.near_copies) > SHOWN:
+            print_line(f"… and {len(checked.near_copies) - SHOWN:,} more; --json has all")
+    if checked.near_page is not None:
+        print_line(f"Pairs side by side: {checked.near_page}")
     for warning in checked.warnings:
         print_line(("Warning: ", "yellow"), warning)
     if not checked.findings and not checked.warnings:
         print_line(("No problem was found.", "green"))
+
+
+def _across(pair: NearCopy) -> str:
+    names = [name for name, is_across in (("parts", pair.across_parts), ("classes", pair.across_classes)) if is_across]
+    return " and ".join(names)
 
 
 def split(given: dict[str, Any]) -> Output:

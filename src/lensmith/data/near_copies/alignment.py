@@ -157,7 +157,8 @@ def _locally(planes: Sequence[tuple[Floats, Floats]], inside: Floats) -> tuple[F
     count = len(inside)
 
     def sums(values: Floats) -> Floats:
-        return values.reshape(count, SIDE // BLOCK, BLOCK, SIDE // BLOCK, BLOCK).sum(axis=(2, 4))
+        found: Floats = values.reshape(count, SIDE // BLOCK, BLOCK, SIDE // BLOCK, BLOCK).sum(axis=(2, 4))
+        return found
 
     weight = np.maximum(sums(inside), 1)
 

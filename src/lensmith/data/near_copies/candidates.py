@@ -76,7 +76,7 @@ class Description:
             plain = self._unit(thumbnails, box)
             for turn in range(TURNS):
                 found = plain[:, self._swap] if turn & 4 else plain
-                signs = np.ones(plain.shape[1], np.float32)
+                signs: Floats = np.ones(plain.shape[1], np.float32)
                 signs = signs * self._upside_down if turn & 2 else signs
                 signs = signs * self._mirrored if turn & 1 else signs
                 yield turn, box, found * signs.astype(np.float32)
@@ -85,7 +85,8 @@ class Description:
         planes = self._coefficients(thumbnails, BOXES[box])
         joined = np.concatenate([plane * scale for plane, scale in zip(planes, self._scales, strict=True)], axis=1)
         length = np.linalg.norm(joined, axis=1, keepdims=True)
-        return (joined / np.maximum(length, 1e-6)).astype(np.float32)
+        unit: Floats = (joined / np.maximum(length, 1e-6)).astype(np.float32)
+        return unit
 
     def _coefficients(self, thumbnails: Ints, box: Floats) -> list[Floats]:
         """For each plane, float32 (N, frequencies)."""

@@ -14,8 +14,8 @@ SIDE = 32
 CROP = 0.05
 """Share of width and height that a cropped copy may lack."""
 
-Floats = npt.NDArray[np.floating[Any]]
-Ints = npt.NDArray[np.integer[Any]]
+Floats = npt.NDArray[Any]
+Ints = npt.NDArray[Any]
 
 TURNS = 8
 """Numbers of turns: bit 2 swaps rows and columns first, bit 1 turns rows upside down, bit 0 mirrors columns."""
@@ -53,7 +53,7 @@ def turned_boxes(boxes: Floats, turn: int) -> Floats:
 
 def cosines(count: int) -> Floats:
     """Rows of the orthonormal discrete cosine transform, float32 (count, SIDE), the constant first."""
-    rows = np.cos(np.pi * (np.arange(SIDE) + 0.5) * np.arange(count)[:, None] / SIDE) * np.sqrt(2 / SIDE)
+    rows: Floats = np.cos(np.pi * (np.arange(SIDE) + 0.5) * np.arange(count)[:, None] / SIDE) * np.sqrt(2 / SIDE)
     rows[0] /= np.sqrt(2)
     return rows.astype(np.float32)
 

@@ -1,0 +1,89 @@
+"""The page of near copies: pairs side by side, in one HTML file without scripts or requests."""
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lensmith.core.files import atomic_write
+from lensmith.core.templates import template_environment
+from lensmith.data.files import printable
+from lensmith.data.image_set import ImageSet
+from lensmith.data.near_copies.search import CopyKind, NearCopy
+from lensmith.errors import ImageError, OutputError
+from lensmith.imaging.decoding import decode, read
+
+SHOWN = 200
+"""Number of pairs on the page; --json has all."""
+THUMBNAIL_PX = 160
+KINDS: dict[CopyKind, str] = {"content": "equal files", "pixels": "equal pixels", "near": "near copy"}
+
+
+def require_place(path: Path) -> None:
+    """Refuse a path that the page cannot be written to, before the long work.
+
+    Raises:
+        OutputError: something else than a file is there, or the name ends in that of another format.
+    """
+    if path.is_dir() or path.suffix.lower() not in (".html", ".htm"):
+        raise OutputError(
+            "A file that ends in .html was expected for the page of near copies, with --out.",
+            f"{path} {'is a folder' if path.is_dir() else 'arrived'}.",
+            f"Name it {(path / 'near-copies.html') if path.is_dir() else path.with_suffix('.html')}.",
+        )
+
+
+def write_page(images: ImageSet, copies: Sequence[NearCopy], path: Path) -> None:
+    """Write the page, whole or not at all, in place of an older one.
+
+    Args:
+        images: the image set.
+        copies: its near copies, in the order of the page.
+        path: the HTML file.
+    """
+    environment = template_environment("lensmith.data", html=True)
+    counts = Counter(pair.kind for pair in copies)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = environment.get_template("near_copies.html.j2").render(
+        root=str(images.root),
+        images=len(images.samples),
+        total=len(copies),
+        kinds=[(KINDS[kind], counts[kind]) for kind in KINDS],
+        across_parts=sum(pair.across_parts for pair in copies),
+        across_classes=sum(pair.across_classes for pair in copies),
+        pairs=[_pair(images, pair) for pair in copies[:SHOWN]],
+    )
+    atomic_write(path, text)
+
+
+def _pair(images: ImageSet, pair: NearCopy) -> dict[str, Any]:
+    sample_of = {path: next(sample for sample in images.samples if sample.path == path) for path in pair.paths}
+    return {
+        "kind": KINDS[pair.kind],
+        "similarity": pair.similarity,
+        "across_parts": pair.across_parts,
+        "across_classes": pair.across_classes,
+        "sides": [
+            {
+                "path": printable(path),
+                "label": images.labels[sample.label],
+                "part": sample.part or "",
+                "picture": _picture(images.root / path),
+            }
+            for path, sample in sample_of.items()
+        ],
+    }
+
+
+def _picture(file: Path) -> str:
+    """A JPEG thumbnail as a data URI; empty where the file is gone since."""
+    try:
+        picture = decode(read(file), THUMBNAIL_PX)
+    except ImageError:
+        return ""
+    picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    encoded = io.BytesIO()
+    picture.save(encoded, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(encoded.getvalue()).decode()}"
