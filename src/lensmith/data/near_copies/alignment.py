@@ -129,14 +129,14 @@ def _laid(spectra: Floats, boxes: Floats) -> tuple[Floats, Floats, Floats]:
     scale[0] /= np.sqrt(2)
     centres = (np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE
 
-    def waves(low: Floats, high: Floats) -> tuple[Floats, Floats]:
+    def _waves(low: Floats, high: Floats) -> tuple[Floats, Floats]:
         size = (high - low)[:, None, None]
         angles = orders * (low[:, None, None] + size * centres[:, None])
         return np.cos(angles) * scale, -np.sin(angles) * (scale * orders) * (size / SIDE)
 
     top, bottom, left, right = boxes.astype(np.float32).T
-    rows, row_slopes = waves(top, bottom)
-    columns, column_slopes = waves(left, right)
+    rows, row_slopes = _waves(top, bottom)
+    columns, column_slopes = _waves(left, right)
     by_column = spectra @ columns.swapaxes(1, 2)
     return rows @ by_column, row_slopes @ by_column, rows @ (spectra @ column_slopes.swapaxes(1, 2))
 
@@ -156,18 +156,18 @@ def _locally(planes: Sequence[tuple[Floats, Floats]], inside: Floats) -> tuple[F
     """Mean difference of blocks in their own contrast, 0..1, over the blocks that show something; and their number."""
     count = len(inside)
 
-    def sums(values: Floats) -> Floats:
+    def _sums(values: Floats) -> Floats:
         found: Floats = values.reshape(count, SIDE // BLOCK, BLOCK, SIDE // BLOCK, BLOCK).sum(axis=(2, 4))
         return found
 
-    weight = np.maximum(sums(inside), 1)
+    weight = np.maximum(_sums(inside), 1)
 
-    def variance(values: Floats) -> Floats:
-        found: Floats = sums(values**2 * inside) / weight - (sums(values * inside) / weight) ** 2
+    def _variance(values: Floats) -> Floats:
+        found: Floats = _sums(values**2 * inside) / weight - (_sums(values * inside) / weight) ** 2
         return np.maximum(found, 0)
 
-    contrast = sum((variance(one) + variance(other)) / 2 for one, other in planes)
-    difference = sum(variance(one - other) for one, other in planes)
+    contrast = sum((_variance(one) + _variance(other)) / 2 for one, other in planes)
+    difference = sum(_variance(one - other) for one, other in planes)
     shows = contrast / (contrast + 4 * NOISE) * (weight > BLOCK)
     blocks = shows.sum(axis=(1, 2))
     share = np.clip(difference / (contrast + NOISE), 0, 1)

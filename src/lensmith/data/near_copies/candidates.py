@@ -66,7 +66,7 @@ class Description:
         self._upside_down, self._mirrored = ((-1.0) ** both[:, axis] for axis in (0, 1))
 
     def whole(self, thumbnails: Ints) -> Floats:
-        """Float32 (N, D), unit rows, of whole pictures."""
+        """The whole pictures, float32 (N, D) with unit rows."""
         blocks = range(0, len(thumbnails), DESCRIBED_AT_ONCE)
         return np.concatenate([self._unit(thumbnails[start : start + DESCRIBED_AT_ONCE], 0) for start in blocks])
 

@@ -31,7 +31,7 @@ BOXES = np.array(
 
 
 def turned(pictures: Floats, turn: int) -> Floats:
-    """Pictures (P, SIDE, SIDE, …) after a turn, 0..7."""
+    """Pictures, uint8 or float32 (P, SIDE, SIDE, …), after a turn, 0..7."""
     if turn & 4:
         pictures = pictures.swapaxes(1, 2)
     if turn & 2:
@@ -40,7 +40,7 @@ def turned(pictures: Floats, turn: int) -> Floats:
 
 
 def turned_boxes(boxes: Floats, turn: int) -> Floats:
-    """Boxes (P, 4) of pictures that are turned, 0..7."""
+    """Boxes, float64 (P, 4), of pictures that are turned, 0..7."""
     top, bottom, left, right = boxes.T
     if turn & 4:
         top, bottom, left, right = left, right, top, bottom
@@ -52,7 +52,7 @@ def turned_boxes(boxes: Floats, turn: int) -> Floats:
 
 
 def cosines(count: int) -> Floats:
-    """Rows of the orthonormal discrete cosine transform, float32 (count, SIDE), the constant first."""
+    """Rows of the orthonormal discrete cosine transform, the constant first: float32 (F, SIDE) of F = `count` rows."""
     rows: Floats = np.cos(np.pi * (np.arange(SIDE) + 0.5) * np.arange(count)[:, None] / SIDE) * np.sqrt(2 / SIDE)
     rows[0] /= np.sqrt(2)
     return rows.astype(np.float32)
