@@ -39,7 +39,7 @@ class Candidates(NamedTuple):
     box: Ints
 
 
-class Description:
+class LowFrequencies:
     """The description of pictures by frequencies up to an order, scaled for a set.
 
     Args:
@@ -114,7 +114,7 @@ def find_candidates(thumbnails: Ints, most: int, watch: Callable[[int, int | Non
     """
     count = len(thumbnails)
     listed = min(SHORTLIST, count - 1)
-    coarse, fine = Description(thumbnails, COARSE), Description(thumbnails, FINE)
+    coarse, fine = LowFrequencies(thumbnails, COARSE), LowFrequencies(thumbnails, FINE)
     columns = np.ascontiguousarray(coarse.whole(thumbnails).T)
     step = int(np.clip(BLOCK_BYTES // (4 * count), 16, 1024))
     pairs = []
@@ -138,7 +138,7 @@ def find_candidates(thumbnails: Ints, most: int, watch: Callable[[int, int | Non
 
 
 def _ranked(
-    fine: Description, thumbnails: Ints, rows: Ints, shortlist: Ints, most: int
+    fine: LowFrequencies, thumbnails: Ints, rows: Ints, shortlist: Ints, most: int
 ) -> tuple[Ints, Ints, Ints, Ints, Floats]:
     """First, second, turn, box and similarity of the best of a shortlist int (B, L), by the fine description."""
     count, listed = shortlist.shape
