@@ -64,6 +64,29 @@ def test_boxes_are_crops_of_the_upright_picture_whose_group_is_the_picture(name:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "file", "parts"),
+    [
+        ("labels-cvat", "train.xml", ("train",)),
+        ("boxes-coco_instances", "annotations/instances_test.json", ("test",)),
+        ("labels-datumaro", "annotations/train.json", ("train",)),
+        ("boxes-yolo_ultralytics", "data.yaml", ("train", "val")),
+    ],
+)
+def test_one_annotation_file_is_a_source_too_from_any_folder(
+    name: str, file: str, parts: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = restore(FILES / name, tmp_path / "set")
+    whole = scan(folder / file)
+    assert whole.parts == parts
+    monkeypatch.chdir((folder / file).parent)
+    assert scan(Path(file).name).counts() == whole.counts()
+    monkeypatch.chdir(folder)
+    assert scan(file).counts() == whole.counts()
+    if len(parts) > 1:
+        assert scan(".").counts() == whole.counts()
+
+
 @pytest.mark.parametrize("name", [name for name in (*LABELLED, *BOXED) if "imagenet" not in name or "txt" in name])
 def test_a_deleted_picture_is_named_and_another_of_its_name_is_not_taken(name: str, tmp_path: Path) -> None:
     folder = restore(FILES / name, tmp_path / "set")

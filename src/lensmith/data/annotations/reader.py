@@ -118,7 +118,7 @@ class Source:
         self._file = ""
         self.root = path if path.is_dir() else path.parent
         if self.root != path and path.suffix.lower() not in (".yaml", ".yml"):  # which describe their folder
-            if self.root.name.lower() == "annotations" and path.absolute().parent.parent.is_dir():
+            if path.absolute().parent.name.lower() == "annotations":
                 self.root = path.absolute().parent.parent
             self._file = path.absolute().relative_to(self.root.absolute()).as_posix()
         self._heads: dict[str, str] = {}
