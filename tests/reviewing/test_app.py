@@ -53,6 +53,20 @@ def test_a_decision_is_answered_counted_and_seen_by_others(client: Client) -> No
     assert [each[1] for each in page.get("/api/changes?seen=2").json()["decided"]["4"]] == ["bob"]
 
 
+def test_a_page_from_before_the_source_changed_mixes_nothing_up(client: Client, photos: Path, begin: Begin) -> None:
+    of = client().get("/api/review").json()["of"]
+    (photos / "blue/00.png").write_bytes((photos / "blue/0.png").read_bytes())  # now all positions are others
+    session = begin(photos)
+    page = client(session)
+    assert page.get("/api/changes").json()["of"] != of
+    assert page.get(f"/api/pictures/0?of={of}").json()["problem"] == "other-source"
+    page.post("/api/decisions", json=decision("1", 2, path="blue/2.png"))
+    assert session.journal.decisions[0].path == "blue/2.png"
+    answer = page.post("/api/decisions", json=decision("2", 2, path="blue/gone.png"))
+    assert (answer.status_code, answer.json()["problem"]) == (409, "no-such-picture")
+    assert page.get("/api/review").json()["run"] != client(session).get("/api/review").json()["run"]
+
+
 @pytest.mark.parametrize(
     ("body", "status", "kind"),
     [

@@ -1,6 +1,7 @@
 """The review over HTTP: the page, the pictures by their position in the source, decisions, and what others did."""
 
 import json
+import secrets
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -56,6 +57,7 @@ class ReviewApp:
         self._out = out
         self._on_decision = on_decision
         self._pictures = PictureSender(session.source)
+        self._run = secrets.token_hex(4)  # keeps pictures of another review out of the browser's cache
 
     def application(self, token: str | None) -> Starlette:
         """The ASGI application, behind `token` if there is one."""
@@ -84,6 +86,8 @@ class ReviewApp:
         state = {
             "title": session.source.title,
             "source": str(session.source.path),
+            "of": session.source.fingerprint,
+            "run": self._run,
             "kind": session.source.kind,
             "out": str(self._out),
             "journal": session.journal.path.name,
@@ -118,6 +122,7 @@ class ReviewApp:
         positions = sorted({position for position in session.log[seen:now_seen] if position >= 0})
         new = suggester.done[answered:now_answered] if suggester else []
         return JSONResponse({
+            "of": session.source.fingerprint,
             "labels": list(session.labels),
             "decided": {position: [_shown(each) for each in list(session.decided.get(position, {}).values())]
                         for position in positions},
@@ -156,14 +161,16 @@ class ReviewApp:
         Raises:
             ValueError: a field is missing or of another type.
         """
-        texts = {name: given.get(name, "") for name in ("id", "by", "action", "label", "undoes")}
+        texts = {name: given.get(name, "") for name in ("id", "by", "action", "label", "undoes", "path")}
         if not all(isinstance(value, str) for value in texts.values()) or not 8 <= len(texts["id"]) <= 64:
-            raise ValueError("id (8 to 64 characters), by, action, label and undoes are texts")
+            raise ValueError("id (8 to 64 characters), by, action, label, undoes and path are texts")
         position, action = given["position"], texts["action"]
         if type(position) is not int:
             raise ValueError("position is a whole number")
         if action not in ("label", "exclude", "skip", "undo"):
             raise ValueError("action is label, exclude, skip or undo")
+        if texts["path"]:  # which goes before a position in a source that has been changed since
+            position = self._session.source.index.get(texts["path"], -1)
         for value in texts.values():
             value.encode()  # half a surrogate pair is no text
         return partial(
@@ -174,7 +181,10 @@ class ReviewApp:
     async def _picture(self, request: Request) -> Response:
         """A picture by its position, at one of a few sizes."""
         position = request.path_params["position"]
-        if position >= len(self._session.source.items):
+        source = self._session.source
+        if request.query_params.get("of", source.fingerprint) != source.fingerprint:
+            return _problem(409, "other-source", "The source has other pictures now: load the page again.")
+        if position >= len(source.items):
             return _problem(404, "no-such-picture", f"There is no picture {position}.")
         wanted = _number(request, "px", SIDES_PX[-1])
         side = next((each for each in SIDES_PX if each >= wanted), SIDES_PX[-1])

@@ -73,6 +73,11 @@ class ReviewSource:
         """Path → position of its item."""
         return {item.path: position for position, item in enumerate(self.items)}
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all paths in their order: pages address pictures by position, which holds for one such order only."""
+        return hashlib.sha256("\n".join(item.path for item in self.items).encode(errors="replace")).hexdigest()[:16]
+
     def with_labels_of(self, bundle: Sequence[str]) -> "ReviewSource":
         """A list with the classes of a bundle beside its own; one that looks like a class of the list is left out."""
         if self.kind == "set":

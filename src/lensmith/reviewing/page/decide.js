@@ -11,8 +11,9 @@ let show = () => {};
 export function openOutbox(name, redraw) {
   show = redraw;
   outbox = new Outbox(name, waitingChanged);
-  for (const { id, by, position, action, label } of outbox.waiting) {
-    if (by === state.reviewer) setPending(position, id, action === "undo" ? null : [id, by, action, label ?? ""]);
+  for (const { id, by, path, action, label } of outbox.waiting) {
+    const position = state.paths.indexOf(path);
+    if (by === state.reviewer && position >= 0) setPending(position, id, action === "undo" ? null : [id, by, action, label ?? ""]);
   }
   outbox.work();
 }
@@ -24,7 +25,7 @@ export function decide(positions, action, label = "", newClass = false) {
   const by = state.reviewer;
   const step = [];
   const answers = positions.map((position) => {
-    const { id, answered } = outbox.send({ by, position, action, label, new_class: newClass });
+    const { id, answered } = outbox.send({ by, position, path: state.paths[position], action, label, new_class: newClass });
     step.push({ position, id });
     setPending(position, id, [id, by, action, label]);
     return follow(position, id, answered);
@@ -36,8 +37,8 @@ export function decide(positions, action, label = "", newClass = false) {
 // Ask the server for a class that the page does not know; nothing counts before it has answered.
 export async function decideWithClass(positions, name, newClass) {
   const [first, ...others] = positions;
-  const { id, answered } = outbox.send({ by: state.reviewer, position: first, action: "label", label: name,
-    new_class: newClass });
+  const { id, answered } = outbox.send({ by: state.reviewer, position: first, path: state.paths[first], action: "label",
+    label: name, new_class: newClass });
   const content = await answered;
   const label = content.decision[3];
   take(first, id, content);
@@ -54,7 +55,8 @@ export function undo(position) {
   const own = mineOn(position);
   const step = steps.pop() ?? (own ? [{ position, id: own[0] }] : []);
   for (const { position: where, id: undoes } of step) {
-    const { id, answered } = outbox.send({ by: state.reviewer, position: where, action: "undo", undoes });
+    const { id, answered } = outbox.send({ by: state.reviewer, position: where, path: state.paths[where],
+      action: "undo", undoes });
     setPending(where, id, null);
     follow(where, id, answered).catch(() => {});
   }

@@ -4,7 +4,7 @@ import { clearBox, focusBox, isTyping, openClassBox } from "./class_box.js";
 import { decide, decideWithClass, openOutbox, undo, waiting } from "./decide.js";
 import { announce, byId, fileName, make, number, percent } from "./dom.js";
 import * as grid from "./grid.js";
-import { ask } from "./server.js";
+import { addressPictures, ask } from "./server.js";
 import { isZoomed, setZoom, showSingle, toggleZoom, zoomIn, zoomOut } from "./single.js";
 import { labelOf, load, merge, mineOn, positions, progress, state, suggestionFor } from "./state.js";
 
@@ -22,6 +22,7 @@ const filter = () => byId("filter").value;
 
 async function begin() {
   load(await ask("api/review"));
+  addressPictures(state);
   const name = state.named_by_flag ? state.reviewer : stored("name") || state.reviewer;
   state.reviewer = name;
   byId("reviewer").value = name;
@@ -45,6 +46,10 @@ async function poll() {
   try {
     const looking = position() === undefined ? "" : `&looking=${position()}`;
     const changes = await ask(`api/changes?seen=${state.seen}&answered=${state.answered}${looking}`);
+    if (changes.of !== state.of) { // the review was started again, on other pictures
+      if (!waiting()) location.reload();
+      return;
+    }
     const isNew = changes.seen !== state.seen || changes.answered !== state.answered;
     merge(changes);
     if (isNew) draw();

@@ -22,7 +22,10 @@ export async function ask(path, options = {}) {
   throw new Problem(answer.status, "refused", content.trim());
 }
 
-export const pictureUrl = (position, px) => `api/pictures/${position}?px=${px}`;
+// Positions hold for one order of the pictures, `of`; `run` keeps pictures of another review out of the cache.
+let key = "";
+export const addressPictures = ({ of, run }) => { key = `&of=${of}&run=${run}`; };
+export const pictureUrl = (position, px) => `api/pictures/${position}?px=${px}${key}`;
 
 export class Outbox {
   // changed: called with the number of decisions that wait, and the problem that holds them up, if there is one.
