@@ -17,6 +17,7 @@ from lensmith.data.agreement import (
     meaning_of_alpha,
     overall_agreement,
     pair_agreements,
+    pair_count,
 )
 
 CASES = json.loads((Path(__file__).parents[1] / "fixtures/agreement/references.json").read_text(encoding="utf-8"))
@@ -141,3 +142,12 @@ def test_words_say_what_an_alpha_means_and_whether_its_interval_allows_it(
     words = meaning_of_alpha(Estimate(value, interval))
     assert said in words
     assert ("not certain" not in words) == certain
+
+
+def test_of_a_crowds_pairs_those_with_most_pictures_in_common_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lensmith.data.agreement.MOST_PAIRS", 2)
+    ratings = ratings_of(
+        [[0, 1, -1, -1], [0, 0, -1, -1], [1, -1, 1, -1], [1, -1, -1, 1], [-1, -1, 0, 0], [-1, -1, 1, 0]]
+    )
+    assert pair_count(ratings) == 4
+    assert [(pair.annotators, pair.images) for pair in pair_agreements(ratings)] == [(("0", "1"), 2), (("2", "3"), 2)]

@@ -13,6 +13,7 @@ from lensmith.core.result import Result
 from lensmith.core.stats import wilson
 from lensmith.core.text import listed
 from lensmith.data.agreement import (
+    MOST_PAIRS,
     Estimate,
     Ints,
     PairAgreement,
@@ -21,6 +22,7 @@ from lensmith.data.agreement import (
     meaning_of_alpha,
     overall_agreement,
     pair_agreements,
+    pair_count,
 )
 from lensmith.data.annotator_sources import Labelled
 from lensmith.data.consensus import ADVICE, Consensus, Contested, majority_of_others, votes_of
@@ -87,7 +89,7 @@ class AgreementResult(Result):
         fleiss_labels: number of labels that most images have.
         krippendorff_alpha: Krippendorff's alpha for nominal data, over all images with two labels or more.
         meaning: what the alpha means, in words.
-        pairs: agreement of each pair of annotators, with Cohen's kappa.
+        pairs: agreement of each pair of annotators, with Cohen's kappa; the 1,000 with most images in common at most.
         annotators: each annotator beside the others, the one that agrees least first.
         confusion: C × C numbers of pairs of labels of one image by their classes, symmetric; None above 200 classes.
         mixed_up: two classes that one image has, and number of pairs of labels, the commonest first.
@@ -214,5 +216,7 @@ def _warnings(ratings: Ratings, method: ConsensusMethod) -> Iterator[str]:
     shared = int(ratings.compared.sum())
     if 0 < shared < FEW_IMAGES:
         yield f"Only {shared:,} images have labels of two annotators; so all figures are rough."
+    if (pairs := pair_count(ratings)) > MOST_PAIRS:
+        yield f"Of {pairs:,} pairs of annotators the {MOST_PAIRS:,} with most images in common are compared."
     if method == "dawid-skene" and len(ratings.annotators) < 3:
         yield "Of two annotators nothing tells who is right where they differ; Dawid and Skene's method needs three."
