@@ -13,6 +13,9 @@ from lensmith.data.files import Unused, image_files
 from lensmith.errors import DataError
 from lensmith.imaging.formats import SUFFIXES
 
+MANY = 20
+"""Pictures of one base name from which on they are told apart by their folder first."""
+
 
 class Name(NamedTuple):
     """How an annotation names a picture.
@@ -41,6 +44,7 @@ class Pictures:
         self.paths = [file.relative_to(root).as_posix() for file in image_files(root, root, self.unused)]
         self._exact = {_folded(path): path for path in self.paths}
         self._by_stem: dict[str, list[str]] = defaultdict(list)
+        self._by_folder: dict[str, Mapping[str, Sequence[str]]] = {}
         for path in self.paths:
             self._by_stem[_stem(_folded(path).rpartition("/")[2])].append(path)
 
@@ -64,8 +68,10 @@ class Pictures:
             else:
                 found[name] = path
         taken = set(found.values())
+        bases = {each.rpartition("/")[2] for _, cleaned in left for each in cleaned}
+        untaken = {base: [path for path in self._of_base_name(base) if path not in taken] for base in bases}
         free: Mapping[Name, list[str]] = {
-            name: [path for each in cleaned for path in self._of_base_name(each) if path not in taken]
+            name: [path for each in cleaned for path in untaken[each.rpartition("/")[2]][: MANY + 1]]
             for name, cleaned in left
         }
         claims: dict[str, set[tuple[str, ...]]] = defaultdict(set)
@@ -100,7 +106,7 @@ class Pictures:
             return exact
         whole = f"/{name}"
         fitting = []
-        for path in self._of_base_name(name):
+        for path in self._of_two_names(name):
             written = f"/{_folded(path)}" if _has_ending(name) else f"/{_stem(_folded(path))}"
             if written.endswith(whole) or whole.endswith(written):
                 fitting.append(path)
@@ -110,9 +116,21 @@ class Pictures:
 
     def _of_base_name(self, name: str) -> Sequence[str]:
         base = name.rpartition("/")[2]
-        if not _has_ending(base):
-            return self._by_stem.get(base, ())
-        return [path for path in self._by_stem.get(_stem(base), ()) if _folded(path).rpartition("/")[2] == base]
+        return _with_ending(self._by_stem.get(_stem(base), ()), base)
+
+    def _of_two_names(self, name: str) -> Sequence[str]:
+        """Pictures of the base name, in a folder of the same name where very many have it (`000.jpg` of each video)."""
+        folders, _, base = name.rpartition("/")
+        stem = _stem(base)
+        if not folders or len(self._by_stem.get(stem, ())) <= MANY:
+            return self._of_base_name(name)
+        if stem not in self._by_folder:
+            inside: dict[str, list[str]] = defaultdict(list)
+            for path in self._by_stem[stem]:
+                inside[_folded(path).rpartition("/")[0].rpartition("/")[2]].append(path)
+            self._by_folder[stem] = inside
+        found = self._by_folder[stem]
+        return _with_ending([*found.get(folders.rpartition("/")[2], ()), *found.get("", ())], base)
 
     def _cleaned(self, name: str) -> str:
         """A name as a path below the root, with / as separator; an absolute path of another place without its root."""
@@ -152,6 +170,11 @@ def _folded(path: str) -> str:
 
 def _has_ending(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in SUFFIXES
+
+
+def _with_ending(paths: Sequence[str], base: str) -> Sequence[str]:
+    """The paths whose base name is this one; all of them where it has no ending of an image file."""
+    return [path for path in paths if _folded(path).rpartition("/")[2] == base] if _has_ending(base) else paths
 
 
 def _stem(name: str) -> str:
