@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from lensmith import agreement
 from lensmith.data.agreement import NOTHING_IN_COMMON
 from lensmith.data.annotators import AgreementResult
 from lensmith.data.scan import scan
-from lensmith.errors import DataError, OutputError, SettingsError
+from lensmith.errors import DataError, MissingPackageError, OutputError, SettingsError
 
 VOTES = [
     ("1.png", "cat", "anna"), ("1.png", "cat", "bert"), ("1.png", "cat", "chris"),
@@ -263,3 +264,11 @@ def test_cvat_jobs_are_annotators_in_one_folder_and_as_single_files(folder: Path
         assert found.krippendorff_alpha == table.krippendorff_alpha
         assert [each.annotator for each in found.annotators] == [each.annotator for each in table.annotators]
         assert [each.path for each in found.contested] == ["3.png"]
+
+
+def test_figures_alone_need_no_templates(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lensmith.core.packages._is_installed", lambda package: package != "jinja2")
+    monkeypatch.setitem(sys.modules, "lensmith.data.agreement_page", None)
+    assert agreement(write(folder / "votes.csv")).decided == 3
+    with pytest.raises(MissingPackageError, match="jinja2"):
+        agreement(folder / "votes.csv", out=folder / "consensus.csv")

@@ -13,7 +13,6 @@ from lensmith.config import AgreementSettings
 from lensmith.core.files import atomic_write
 from lensmith.core.labels import canonical_label
 from lensmith.core.packages import require_packages
-from lensmith.data.agreement_page import render
 from lensmith.data.annotation import Annotation
 from lensmith.data.annotator_sources import Labelled, read_annotators
 from lensmith.data.annotators import AgreementFiles, AgreementResult, compare
@@ -43,6 +42,8 @@ def measure_agreement(settings: AgreementSettings) -> AgreementResult:
     result = compare(labelled, agreed, settings)
     if settings.out is None:
         return result
+    from lensmith.data.agreement_page import render  # whose jinja2 the figures alone do not need
+
     given = labels_of_images(labelled.rows)
     folder = settings.out.parent
     files = AgreementFiles(settings.out, folder / CONTESTED_FILE, folder / PAGE_FILE)
