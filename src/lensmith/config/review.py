@@ -34,5 +34,7 @@ class ReviewSettings(Settings):
     )
     host: Host = Field("127.0.0.1", description="Address to bind; any other than this machine's own needs the token.")
     port: int = Field(8008, ge=0, le=65535, description="Port to bind; 0 picks a free one.")
-    open: bool = Field(True, description="Open the page in a browser, where standard output is a terminal.")
+    open: bool = Field(
+        True, description="Open the page in a browser, where standard output is a terminal of a desktop."
+    )
     write: bool = Field(False, description="Write the manifest from the journal, and exit without the page.")

@@ -1,6 +1,7 @@
 """`lensmith review`: from a source to a page in the browser, until Ctrl-C writes the manifest."""
 
 import getpass
+import os
 import secrets
 import signal
 import socket
@@ -22,6 +23,7 @@ from lensmith.reviewing import journal as journals
 from lensmith.reviewing import outcome
 from lensmith.reviewing.access import page_address
 from lensmith.reviewing.app import ReviewApp
+from lensmith.reviewing.items import ReviewSource
 from lensmith.reviewing.outcome import ReviewResult
 from lensmith.reviewing.session import Session, astray_notes, require_same_data, standing
 from lensmith.reviewing.sources import open_source
@@ -55,19 +57,32 @@ def review(
         require_same_data(source, found, path)
         written = outcome.write(source, found.decided, decisions, settings.out)
         return outcome.result(source, found.decided, settings.out, written, (*source.notes, *astray_notes(found)))
-    settings.out.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():  # before anything is changed
         require_same_data(source, standing(source, journals.read(path)), path)
     suggester = Suggester(source, settings.bundle) if settings.bundle else None
     if suggester is not None and settings.classes is None:
         source = source.with_labels_of(suggester.labels)
-    with _listener(settings.host, settings.port) as listener, journals.opened(path, source) as journal:
+    with _listener(settings.host, settings.port) as listener, _opened(path, source) as journal:
         found = standing(source, journal.decisions)
         session = Session(source, journal, found, closed=settings.classes is not None)
         notes = (*source.notes, *astray_notes(found))
         with _manifest_writer(session, settings.out) as writer:
             _serve(settings, session, suggester, listener, writer.wake, announce, notes)
         return outcome.result(source, session.decided, settings.out, writer.written, notes)
+
+
+@contextmanager
+def _opened(path: Path, source: ReviewSource) -> Iterator[journals.Journal]:
+    """The journal, in a folder that is made where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with journals.opened(path, source) as journal:
+        yield journal
+
+
+def _has_browser() -> bool:
+    """Whether somebody sits at a terminal of a desktop: elsewhere a text browser would take the terminal over."""
+    is_desktop = sys.platform in ("win32", "darwin") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
+    return is_desktop and sys.stdout is not None and sys.stdout.isatty()
 
 
 def _require_output(settings: ReviewSettings, journal: Path) -> None:
@@ -121,7 +136,7 @@ def _serve(
         announce(note)
     announce(f"Reviewing {session.source.title}, {len(session.source.items):,} pictures: {address}")
     announce(f"{session.summary()}. Every decision is saved at once; Ctrl-C ends.")
-    if settings.open and sys.stdout is not None and sys.stdout.isatty():
+    if settings.open and _has_browser():
         threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
     if suggester is not None:
         suggester.start()
