@@ -11,6 +11,7 @@ from lensmith import config
 from lensmith.api.arguments import StrPath, bundle_of, default, documented, given, located
 
 if TYPE_CHECKING:
+    from lensmith.curation.label_doctor import LabelDoctorResult
     from lensmith.curation.next_labels import NextLabels
     from lensmith.data.annotators import AgreementResult
     from lensmith.data.fetch import FetchResult
@@ -71,6 +72,21 @@ def split(
     """Write a manifest that assigns every image to train, val or test."""
     settings = config.SplitSettings.resolve(given(locals()))
     from lensmith.data.split import split as run
+
+    return run(settings)
+
+
+@documented(config.LabelDoctorSettings)
+def label_doctor(
+    folder: StrPath, *,
+    out: StrPath | None = None, layout: Literal["auto", "parts", "classes"] = default("auto"),
+    group: str = default("none"), exclude: StrPath | None = None, relabel: StrPath | None = None,
+    model: str = default("tf_efficientnet_lite0"), weights: StrPath | None = None, image_size: int | None = None,
+    seed: int = default(0), overwrite: bool = default(False),
+) -> LabelDoctorResult:  # fmt: skip
+    """Examine the labels and pictures of a set, and write a page and lists; `doctor` checks this machine instead."""
+    settings = config.LabelDoctorSettings.resolve(given(locals()))
+    from lensmith.curation.diagnose import diagnose as run
 
     return run(settings)
 

@@ -11,6 +11,7 @@ from lensmith.config.data import (
     DemoSettings,
     FetchSettings,
     ImportSettings,
+    LabelDoctorSettings,
     LabelExportSettings,
     SplitSettings,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "ExportSettings",
     "FetchSettings",
     "ImportSettings",
+    "LabelDoctorSettings",
     "LabelExportSettings",
     "PredictSettings",
     "ReviewSettings",

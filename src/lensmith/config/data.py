@@ -1,4 +1,4 @@
-"""Settings of `lensmith data fetch`, `check`, `split` and `agreement`, and of `lensmith demo`."""
+"""Settings of `lensmith data fetch`, `check`, `split`, `doctor` and `agreement`, and of `lensmith demo`."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +19,7 @@ from lensmith.config.values import (
     Layout,
     Names,
     Ratio,
+    Side,
 )
 
 
@@ -136,6 +137,25 @@ class LabelExportSettings(Settings):
         None, description="Bundle, or NAME@ALIAS, whose answers become pre-annotations; none by default."
     )
     layout: Layout = Field("auto", description=LAYOUT)
+
+
+class LabelDoctorSettings(Settings):
+    """`lensmith data doctor`."""
+
+    verb, command = "label_doctor", "data doctor"
+    positional = ("folder",)
+
+    folder: Path = Field(description="Image folder, or a CSV of path,label[,split].")
+    out: Path | None = Field(None, description="Folder for the page and the lists; doctor/FOLDER by default.")
+    layout: Layout = Field("auto", description=LAYOUT)
+    group: Group = Field("none", description=GROUP)
+    exclude: Path | None = Field(None, description=EXCLUDE)
+    relabel: Path | None = Field(None, description=RELABEL)
+    model: str = Field("tf_efficientnet_lite0", description="Backbone of the features; `lensmith models` lists them.")
+    weights: Path | None = Field(None, description="Other weights of the backbone: a file, a folder, or hf:OWNER/NAME.")
+    image_size: Side | None = Field(None, description="Image side in pixels; the backbone's own by default.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of the folds.")
+    overwrite: bool = Field(False, description="Replace older lists even where they were edited.")
 
 
 class DemoSettings(Settings):

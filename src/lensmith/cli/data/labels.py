@@ -1,7 +1,7 @@
-"""`lensmith data next`: which pictures to label next."""
+"""`lensmith data doctor` and `lensmith data next`: which labels to look at, and which pictures to label."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,6 +11,49 @@ from lensmith.cli.output import print_line, print_table
 
 SHOWN = 20
 """Number of pictures in a table; --json has all."""
+
+
+def label_doctor(given: dict[str, Any]) -> Output:
+    """Find wrong labels, confusable classes, outliers and poor pictures, and say which classes need more images.
+
+    A linear head on features of a frozen backbone judges each label without having seen it; no network is trained, and
+    nothing is changed. Writes a page (report.html), a work list for `lensmith review` (suspects.csv, which `--exclude`
+    of split and train takes, too) and nearly certain corrections for `--relabel` (relabel.csv).
+
+    `lensmith doctor`, without `data`, checks this machine instead.
+
+    Example: `lensmith data doctor photos/`, then `lensmith review doctor/photos/suspects.csv`
+    """
+    found = api.label_doctor(**given)
+    yield found
+    print_line((str(found.folder), "bold"), f": {found.images:,} images of {found.classes:,} classes")
+    for line in found.summary():
+        print_line(line)
+    if found.suspects:
+        rows = [
+            (each.path, each.label, each.suggested, f"{each.score:.0%}") for each in found.suspects[:SHOWN]
+        ]  # fmt: skip
+        print_line()
+        print_table("Labels that are probably wrong", ("picture", "label", "suggested", "probability"), rows)
+        if len(found.suspects) > SHOWN:
+            print_line(f"… and {len(found.suspects) - SHOWN:,} more")
+    if found.quality or found.outliers:
+        poor = [(str(each.kind), each.path, each.reason) for each in found.quality]
+        poor += [("outlier", each.path, f"{each.reason}; labelled {each.label}") for each in found.outliers]
+        print_line()
+        print_table("Pictures to look at", ("what", "picture", "reason"), poor[:SHOWN])
+        if len(poor) > SHOWN:
+            print_line(f"… and {len(poor) - SHOWN:,} more")
+    print_line()
+    for note in found.notes:
+        print_line(note)
+    if found.unreadable:
+        print_line(("Warning: ", "yellow"), f"Images that cannot be read: {len(found.unreadable):,}.")
+    for warning in found.warnings:
+        print_line(("Warning: ", "yellow"), warning)
+    print_line("Page: ", (str(found.report), "bold"), f" ({found.seconds:.1f} s)")
+    if found.suspects:
+        print_line(f"Next: lensmith review {found.out}/suspects.csv")
 
 
 def next_labels(

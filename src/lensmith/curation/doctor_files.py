@@ -1,0 +1,120 @@
+"""Files of the label doctor: the page, the findings as JSON, and the lists that `review`, `split` and `train` read.
+
+    report.html      the page
+    findings.json    all findings, and SHA-256 of the lists as they were written
+    suspects.csv     path,label,suggested,score,reason: a work list for `lensmith review`, and a list for `--exclude`
+    relabel.csv      path,label: suggestions that are nearly certain, for `--relabel`
+
+Paths in the lists are relative to their folder.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+from pathlib import Path
+
+from lensmith.config import LabelDoctorSettings
+from lensmith.core.files import atomic_write
+from lensmith.core.output_names import require_folder_name
+from lensmith.curation.doctor_page import render
+from lensmith.curation.label_doctor import LabelDoctorResult
+from lensmith.errors import OutputError
+
+FINDINGS, SUSPECTS, RELABEL = "findings.json", "suspects.csv", "relabel.csv"
+
+CERTAIN = 0.9
+"""Probability from which on a label is wrong, and its suggestion right, for relabel.csv."""
+
+
+def prepare_folder(settings: LabelDoctorSettings) -> Path:
+    """The folder for the findings, checked before anything is computed; doctor/NAME by default.
+
+    Raises:
+        OutputError: the folder lies in the image folder, holds something else, or lists that were edited since.
+    """
+    out = settings.out or Path("doctor") / settings.folder.resolve().stem
+    require_folder_name(out, "the findings, with --out")
+    if settings.folder.is_dir() and out.resolve().is_relative_to(settings.folder.resolve()):
+        raise OutputError(
+            f"A folder outside the images in {settings.folder} was expected for the findings.",
+            f"{out} lies in it.",
+            "Name another with --out.",
+        )
+    if not out.exists() or settings.overwrite:
+        return out
+    if not out.is_dir() or (any(out.iterdir()) and not (out / FINDINGS).is_file()):
+        raise OutputError(
+            f"A free folder, or one with older findings, was expected at {out}.",
+            "Something else is there.",
+            "Name another with --out.",
+        )
+    if edited := _edited(out):
+        raise OutputError(
+            f"Lists as the label doctor wrote them were expected in {out}, to replace them.",
+            f"{' and '.join(edited)} {'was' if len(edited) == 1 else 'were'} edited since.",
+            "Name another folder with --out, or replace them with --overwrite.",
+        )
+    return out
+
+
+def _edited(out: Path) -> list[str]:
+    """Names of the lists in an older folder that are not as they were written."""
+    try:
+        written = json.loads((out / FINDINGS).read_text(encoding="utf-8"))["lists"]
+        return [
+            name for name, digest in written.items()
+            if (out / name).is_file() and hashlib.sha256((out / name).read_bytes()).hexdigest() != digest
+        ]  # fmt: skip
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return []
+
+
+def write_files(found: LabelDoctorResult) -> None:
+    """Write the page and the lists into the folder `found.out`, each whole or not at all."""
+    assert found.out is not None
+    out = found.out
+    page = render(found)
+    out.mkdir(parents=True, exist_ok=True)
+    lists = {SUSPECTS: _suspects_csv(found, out), RELABEL: _relabel_csv(found, out)}
+    digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in lists.items()}
+    for name, text in lists.items():
+        atomic_write(out / name, text)
+    atomic_write(out / "report.html", page)
+    atomic_write(out / FINDINGS, json.dumps({**found.as_dict(), "lists": digests}, indent=1) + "\n")
+
+
+def _suspects_csv(found: LabelDoctorResult, out: Path) -> str:
+    rows = [
+        (
+            _path(found, out, suspect.path),
+            suspect.label,
+            suspect.suggested,
+            f"{suspect.score:.4f}",
+            f"looks like {suspect.suggested} ({suspect.suggested_probability:.0%}) rather than {suspect.label} "
+            f"({suspect.label_probability:.0%})",
+        )
+        for suspect in found.suspects
+    ]
+    return _csv([("path", "label", "suggested", "score", "reason"), *rows])
+
+
+def _relabel_csv(found: LabelDoctorResult, out: Path) -> str:
+    rows = [
+        (_path(found, out, suspect.path), suspect.suggested)
+        for suspect in found.suspects
+        if suspect.score >= CERTAIN and suspect.suggested_probability >= CERTAIN
+    ]
+    return _csv([("path", "label"), *rows])
+
+
+def _path(found: LabelDoctorResult, out: Path, path: str) -> str:
+    root, folder = os.path.realpath(found.image_set.root), os.path.realpath(out)
+    return Path(os.path.relpath(Path(root, path), folder)).as_posix()
+
+
+def _csv(rows: list[tuple[str, ...]]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

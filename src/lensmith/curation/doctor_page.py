@@ -1,0 +1,88 @@
+"""The label doctor's page: one HTML file without scripts or requests, with its pictures inside as data URIs."""
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lensmith.core.templates import template_environment
+from lensmith.curation.label_doctor import LEAST_GAIN_PP, LabelDoctorResult, Outlier, Suspect, describe_need
+from lensmith.curation.learning_curve import LearningCurve
+from lensmith.curation.picture_quality import QualityFinding
+from lensmith.data.value_ranges import decide_ranges
+from lensmith.errors import ImageError
+from lensmith.imaging.decoding import decode, read
+from lensmith.imaging.value_range import ValueRange
+
+SUSPECTS, OUTLIERS, QUALITY = 120, 24, 24
+"""Pictures that a section shows at most; findings.json has all."""
+
+NEEDS = 40
+THUMBNAIL_PX = 160
+PLOT_WIDTH, PLOT_HEIGHT = 300, 200
+
+
+def render(found: LabelDoctorResult) -> str:
+    """The page as HTML text."""
+    environment = template_environment("lensmith.curation", html=True)
+    environment.filters.update(percent=lambda value, digits=0: f"{100 * value:.{digits}f} %")
+    ranges = decide_ranges(found.image_set)
+    root = found.image_set.root
+
+    def figure(finding: Suspect | Outlier | QualityFinding, title: str) -> dict[str, Any]:
+        return {
+            **vars(finding),
+            "picture": _thumbnail(root / finding.path, ranges),
+            "title": f"{finding.path}: {title}",
+        }
+
+    suspects = [
+        figure(each, f"labelled {each.label}, looks like {each.suggested}") for each in found.suspects[:SUSPECTS]
+    ]
+    outliers = [figure(each, f"labelled {each.label}") for each in found.outliers[:OUTLIERS]]
+    quality = [figure(each, each.reason) for each in found.quality[:QUALITY]]
+    needs = () if found.curve is None else found.curve.needs[:NEEDS]
+    return environment.get_template("doctor.html.j2").render(
+        found=found,
+        suspects=suspects,
+        outliers=outliers,
+        quality=quality,
+        kinds=Counter(finding.kind for finding in found.quality),
+        needs=needs,
+        sentences=[describe_need(need) for need in needs[:3] if need.gain_pp >= LEAST_GAIN_PP],
+        plot=None if found.curve is None else _plot(found.curve),
+    )
+
+
+def _plot(curve: LearningCurve) -> dict[str, Any]:
+    """Pixel positions of the learning curve in a plot of PLOT_WIDTH × PLOT_HEIGHT, and the ends of its axis."""
+    low = min(point.low for point in curve.points)
+    bottom = max(0.0, int(low * 20) / 20 - (0.05 if low * 20 % 1 < 0.2 else 0.0))
+    most = curve.points[-1].images
+
+    def x(images: float) -> float:
+        return round(PLOT_WIDTH * images / most, 1)
+
+    def y(share: float) -> float:
+        return round(PLOT_HEIGHT * (1 - (share - bottom) / max(1e-9, 1 - bottom)), 1)
+
+    points = [
+        {"x": x(each.images), "y": y(each.balanced_accuracy), "low": y(each.low), "high": y(each.high), "point": each}
+        for each in curve.points
+    ]
+    ticks = [{"y": y(bottom + step * (1 - bottom) / 4), "share": bottom + step * (1 - bottom) / 4} for step in range(5)]
+    return {"points": points, "ticks": ticks, "line": " ".join(f"{each['x']},{each['y']}" for each in points)}
+
+
+def _thumbnail(file: Path, value_ranges: Mapping[str, ValueRange]) -> str:
+    """A JPEG thumbnail as a data URI; empty where the picture is gone."""
+    try:
+        picture = decode(read(file), THUMBNAIL_PX, value_ranges=value_ranges)
+    except ImageError:
+        return ""
+    picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
