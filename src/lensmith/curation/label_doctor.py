@@ -20,7 +20,7 @@ from lensmith.curation.discriminant import FeatureRows, Floats, Ints
 from lensmith.curation.learning_curve import ClassNeed, LearningCurve, learning_curve
 from lensmith.curation.out_of_fold import FEW, Judgement, judge
 from lensmith.curation.picture_quality import QualityFinding, measure_quality, quality_findings
-from lensmith.data.image_set import ImageSet, Sample
+from lensmith.data.image_set import Contested, ImageSet, Sample
 from lensmith.data.value_ranges import decide_ranges
 from lensmith.errors import DataError
 from lensmith.training.feature_cache.image_features import image_features
@@ -118,6 +118,7 @@ class LabelDoctorResult(Result):
         unreadable: path and reason of images that cannot be read.
         notes: sentences about how the set was read and judged.
         warnings: sentences about what is doubtful.
+        contested: images that are left out since their labels contradict each other.
         out: folder of the page and the lists; None where nothing was written.
         seconds: duration in seconds.
     """
@@ -139,6 +140,7 @@ class LabelDoctorResult(Result):
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     image_set: ImageSet
+    contested: tuple[Contested, ...] = ()
     out: Path | None = None
     seconds: float = 0.0
     excluded: tuple[str, ...] = field(default=())
@@ -221,6 +223,7 @@ def examine(images: ImageSet, settings: TrainSettings) -> LabelDoctorResult:
         notes=(*images.notes, *notes),
         warnings=images.warnings,
         image_set=images,
+        contested=images.contested,
         seconds=time.perf_counter() - started,
         excluded=images.excluded,
         relabelled=images.relabelled,
