@@ -20,7 +20,8 @@ from lensmith.curation.discriminant import FeatureRows, Floats, Ints
 from lensmith.curation.learning_curve import ClassNeed, LearningCurve, learning_curve
 from lensmith.curation.out_of_fold import FEW, Judgement, judge
 from lensmith.curation.picture_quality import QualityFinding, measure_quality, quality_findings
-from lensmith.data.image_set import Contested, ImageSet, Sample
+from lensmith.data.consensus import Contested
+from lensmith.data.image_set import ImageSet, Sample
 from lensmith.data.value_ranges import decide_ranges
 from lensmith.errors import DataError
 from lensmith.training.feature_cache.image_features import image_features
