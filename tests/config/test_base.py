@@ -61,6 +61,14 @@ CONTRADICTIONS = [
     ({"feature_weight": 0.2, "teacher": "runs/x", "trainable_stages": 0}, "feature_weight trainable_stages"),
     ({"time_budget": "5m", "sizes": "64,96"}, "time_budget sizes"),
     ({"time_budget": "5m", "processes": 2}, "time_budget processes"),
+    ({"unlabelled": "x", "trainable_stages": 1}, "unlabelled trainable_stages"),
+    ({"unlabelled": "x", "trainable_stages": 0, "head_solver": "minibatch"}, "unlabelled head_solver"),
+    ({"unlabelled": "x", "trainable_stages": 0, "feature_cache": "never"}, "unlabelled feature_cache"),
+    ({"unlabelled": "x", "trainable_stages": 0, "cv": 3}, "unlabelled cv"),
+    ({"cv": 3, "split": "8:1:1"}, "cv split"),
+    ({"cv": 3, "time_budget": "5m"}, "cv time_budget"),
+    ({"cv": 3, "teacher": "runs/x"}, "cv teacher"),
+    ({"cv": 3, "schedule": "plateau"}, "cv schedule"),
     ({"min_chunk": 9, "batch_size": 2, "accumulate": 4}, "min_chunk batch_size accumulate"),
 ]
 

@@ -20,11 +20,11 @@ def test_an_image_folder(photos: Path) -> None:
 
 
 def test_pictures_without_a_label(photos: Path) -> None:
-    for found in (open_source(photos / "red"), open_source(photos, unlabelled=True)):
+    for found in (open_source(photos / "red"), open_source(photos, ignore_labels=True)):
         assert found.kind == "new"
         assert found.labels == ()
         assert {item.label for item in found.items} == {""}
-    assert len(open_source(photos, unlabelled=True).items) == 9
+    assert len(open_source(photos, ignore_labels=True).items) == 9
     assert open_source(photos / "red", ["red", "blue"]).labels == ("red", "blue")
 
 

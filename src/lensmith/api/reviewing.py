@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def review(
     source: StrPath, *,
     out: StrPath = default("reviewed.csv"), classes: str | Sequence[str] | None = None, bundle: StrPath | None = None,
-    unlabelled: bool = default(False), reviewer: str | None = None, host: str = default("127.0.0.1"),
+    ignore_labels: bool = default(False), reviewer: str | None = None, host: str = default("127.0.0.1"),
     port: int = default(8008), open: bool = default(True), write: bool = default(False),
 ) -> ReviewResult:  # fmt: skip
     """Serve the review page until stopped, and write the manifest."""

@@ -25,7 +25,7 @@ class ReviewSettings(Settings):
     bundle: Path | None = Field(
         None, description="Bundle whose suggestions are shown: a folder or zip, or NAME@ALIAS in the registry."
     )
-    unlabelled: bool = Field(False, description="Take no labels from the names of SOURCE's folders.")
+    ignore_labels: bool = Field(False, description="Take no labels from the names of SOURCE's folders.")
     reviewer: str | None = Field(
         None,
         min_length=1,

@@ -50,7 +50,7 @@ def review(
     """
     path = outcome.journal_of(settings.out)
     _require_output(settings, path)
-    source = open_source(settings.source, settings.classes or (), settings.unlabelled)
+    source = open_source(settings.source, settings.classes or (), settings.ignore_labels)
     if settings.write:
         decisions = journals.read(path)
         found = standing(source, decisions)

@@ -34,18 +34,18 @@ LISTS = ("suspects.csv", "contested.csv", "next.csv")
 """Work lists that lensmith writes into folders, by which a folder without pictures is known."""
 
 
-def open_source(path: Path, classes: Sequence[str] = (), unlabelled: bool = False) -> ReviewSource:
+def open_source(path: Path, classes: Sequence[str] = (), ignore_labels: bool = False) -> ReviewSource:
     """Read what is to be reviewed.
 
     Args:
         path: path of a folder, a CSV, or an evaluation's JSON file.
         classes: the only classes that are allowed; empty: those of the source, and new ones.
-        unlabelled: whether the folder's names are no labels.
+        ignore_labels: whether the folder's names are no labels.
 
     Raises:
         DataError: nothing that can be reviewed, or labels that `classes` does not have.
     """
-    found = _open(path, unlabelled)
+    found = _open(path, ignore_labels)
     if not found.items:
         raise DataError(
             f"Pictures to review were expected in {path}.",
@@ -55,14 +55,14 @@ def open_source(path: Path, classes: Sequence[str] = (), unlabelled: bool = Fals
     return _with_classes(found, classes) if classes else found
 
 
-def _open(path: Path, unlabelled: bool) -> ReviewSource:
+def _open(path: Path, ignore_labels: bool) -> ReviewSource:
     if not path.exists():
         raise DataError(
             f"A folder, a CSV or an evaluation to review was expected at {path}.",
             "Nothing is there.",
             "Check the path.",
         )
-    if unlabelled:
+    if ignore_labels:
         return _unlabelled(path)
     if path.is_file():
         if _is_evaluation(path):
