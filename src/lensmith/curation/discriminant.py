@@ -58,7 +58,7 @@ class FeatureRows:
         return int(self._values.shape[1]) if self.projection is None else MOST_FEATURES
 
     def blocks(self, rows: Ints | None = None) -> Iterator[tuple[Ints, Floats32]]:
-        """Yield row numbers (n,) and scaled features (n, F), of all rows or of those named."""
+        """Yield row numbers, int64 (N,), and scaled features, float32 (N, F), of all rows or of those named."""
         rows = np.arange(len(self)) if rows is None else rows
         centre, scale = self._centre_and_scale
         for some, block in self._plain(rows):
@@ -162,7 +162,7 @@ class Discriminant:
         return found
 
     def distance(self, x: Floats32) -> Floats:
-        """Distance of scaled features, float32 (n, F), from the nearest class relative to all rows: float64 (n,).
+        """Distance of scaled features, float32 (N, F), from the nearest class relative to all rows: float64 (N,).
 
         Source: Ren et al., A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection, 2021.
         """

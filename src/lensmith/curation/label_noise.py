@@ -37,11 +37,11 @@ class LabelNoise:
     loss: float
 
     def probabilities(self, logits: Floats32) -> Floats32:
-        """Calibrated probabilities of the true class, float32 (n, C), of logits float32 (n, C)."""
+        """Calibrated probabilities of the true class, float32 (N, C), of logits float32 (N, C)."""
         return _softmax(logits / np.float32(self.temperature))
 
     def wrong(self, own: Floats, classes: int) -> Floats:
-        """Probability, float64 (n,), that a label is wrong, from its own probability float64 (n,)."""
+        """Probability, float64 (N,), that a label is wrong, from its own probability, float64 (N,)."""
         chance = self.rate / classes
         return np.asarray(chance * (1 - own) / np.maximum((1 - self.rate) * own + chance, 1e-300))
 
@@ -50,16 +50,17 @@ def fit_noise(logits: Floats32, labels: Ints) -> LabelNoise:
     """Fit temperature and noise rate by maximum likelihood.
 
     Args:
-        logits: float32 (n, C), out of fold; n ≥ 1.
-        labels: int64 (n,): the labels as they are.
+        logits: float32 (N, C), out of fold; N ≥ 1.
+        labels: int64 (N,), the labels as they are.
     """
     rows, classes = np.arange(len(labels)), logits.shape[1]
 
     def unpacked(point: Floats) -> tuple[float, float]:
+        """Temperature and noise rate of a point, float64 (2,)."""
         return float(np.exp(np.clip(point[0], -5, 8))), float(MOST_NOISE / (1 + np.exp(-np.clip(point[1], -20, 20))))
 
     def loss(point: Floats) -> float:
-        """Mean negative log-likelihood of the labels."""
+        """Mean negative log-likelihood of the labels at a point, float64 (2,)."""
         temperature, rate = unpacked(point)
         own = _softmax(logits / np.float32(temperature))[rows, labels].astype(np.float64)
         rate = max(rate, _LEAST_NOISE)
