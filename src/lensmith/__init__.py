@@ -19,10 +19,10 @@ turn_off()  # before any library is imported that reads these variables
 
 if TYPE_CHECKING:
     from lensmith.api import (  # noqa: I001
-        FeedbackFolder, Registry, Rollout, agreement, bench, check, clear_cache, demo, deploy, describe, diff, distill,
-        doctor, evaluate, export, export_labels, fetch, import_annotations, list_cache, load, models, next_labels,
-        pipeline, predict, recipe, retune, review, serve, show_pipeline, split, sync_runs, token, track_ui,
-        tracked_runs, train, update, validate, verify,
+        FeedbackFolder, Registry, Rollout, agreement, bench, check, clear_cache, demo, deploy, describe, diff,
+        distill, doctor, evaluate, export, export_labels, fetch, import_annotations, label_doctor, list_cache, load,
+        models, next_labels, pipeline, predict, recipe, retune, review, serve, show_pipeline, split, sync_runs, token,
+        track_ui, tracked_runs, train, update, validate, verify,
     )  # fmt: skip
     from lensmith.bundle.format import Bundle
     from lensmith.inference.classifier import Classifier, Prediction
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Bundle", "Classifier", "FeedbackFolder", "LensmithError", "Prediction", "Registry", "Rollout", "agreement",
     "bench", "check", "clear_cache", "demo", "deploy", "describe", "diff", "distill", "doctor", "evaluate", "export",
-    "export_labels", "fetch", "import_annotations", "list_cache", "load", "models", "next_labels", "pipeline",
-    "predict", "recipe", "retune", "review", "serve", "show_pipeline", "split", "sync_runs", "token", "track_ui",
-    "tracked_runs", "train", "update", "validate", "verify",
+    "export_labels", "fetch", "import_annotations", "label_doctor", "list_cache", "load", "models", "next_labels",
+    "pipeline", "predict", "recipe", "retune", "review", "serve", "show_pipeline", "split", "sync_runs", "token",
+    "track_ui", "tracked_runs", "train", "update", "validate", "verify",
 ]  # fmt: skip
 
 _MODULES = {
