@@ -49,11 +49,12 @@ def memoized_by_file(
         compute: function from a path to its results, one for each kind; called in several threads.
         file_of: function from a path to the file whose stamp its results depend on.
     """
-    remaining = iter(paths)
+    remaining, here = iter(paths), os.fsencode(Path.cwd())
     with closing(_Database()) as database:
         while batch := list(islice(remaining, BATCH)):
             stamps = [_stamp(file_of(path)) for path in batch]
-            keys = [[_key(kind, path) for kind in kinds] for path in batch]
+            names = [os.path.join(here, os.fsencode(path)) for path in batch]  # noqa: PTH118 - a tenth of `absolute`
+            keys = [[_key(kind, name) for kind in kinds] for name in names]
             stored = database.read([key for row in keys for key in row])
             found = [_recalled(stored, row, stamp) for row, stamp in zip(keys, stamps, strict=True)]
             missing = [place for place, values in enumerate(found) if values is None]
@@ -130,8 +131,8 @@ class _Database:
             _remove(file)
 
 
-def _key(kind: str, path: Path) -> bytes:
-    return hashlib.sha256(f"{kind}\0".encode() + os.fsencode(path.absolute())).digest()[:_KEY_BYTES]
+def _key(kind: str, name: bytes) -> bytes:
+    return hashlib.sha256(f"{kind}\0".encode() + name).digest()[:_KEY_BYTES]
 
 
 def _stamp(file: Path) -> bytes:
