@@ -176,3 +176,14 @@ def test_other_exports_of_label_studio_name_pictures_by_addresses(folder: Path) 
     wanted = {Name((name,), ""): path for name, path in names.items()}
     found = pictures.find(wanted)
     assert found | pictures.find_addresses(name for name in wanted if name not in found) == wanted
+
+
+def test_parts_and_groups_in_a_table_are_no_controls(folder: Path) -> None:
+    (folder / "a.csv").write_text(
+        "annotation_id,annotator,animal,group,id,image,lead_time,split\n"
+        "1,7,cat,g1,1,/data/local-files/?d=p/b1.jpg,2.5,train\n"
+        ",,,,2,/data/local-files/?d=p/u1.jpg,,train\n"
+    )
+    assert entries_of(folder, "label-studio-csv")[0] == [
+        Entry("b1.jpg", "cat", subset="train", annotator="7", group="g1"), Entry("u1.jpg", None, subset="train"),
+    ]  # fmt: skip

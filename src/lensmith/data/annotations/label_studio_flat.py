@@ -18,6 +18,9 @@ _SIGNS = {"annotation_id", "annotator", "lead_time"}
 _OWN = {*_SIGNS, "id", "created_at", "updated_at", "agreement", "history"}
 """Columns that are neither data of a task nor controls of a project."""
 
+_DATA = ("split", "group")
+"""Data of a task that `lensmith data export` writes."""
+
 _Row = Mapping[str, Any]
 _Label = tuple[str, Area | None]
 
@@ -59,9 +62,9 @@ def _read(source: Source, files: Sequence[str], reading: Reading, rows_of: Any, 
             if not isinstance(reference, str) or not reference:
                 foreign += 1
                 continue
-            subset = row.get("split") if "split" not in controls else ""
+            subset, group = (_text(row.get(name)) if name not in controls else "" for name in _DATA)
             annotator = row.get("annotator")
-            about = Entry(reference, None, subset=subset if isinstance(subset, str) else "")
+            about = Entry(reference, None, subset=subset, group=group)
             labels = [(*label, control) for control in controls for label in _labels(row.get(control))]
             name = "" if annotator in (None, [], {}) else str(annotator).strip()
             entries += [
@@ -79,6 +82,10 @@ def _read(source: Source, files: Sequence[str], reading: Reading, rows_of: Any, 
         reading.warnings.append(f"Rows without the address of a picture, which are left out: {foreign:,}.")
     for entry in one_control(entries, reading):
         yield entry._replace(picture=pictures.path(entry.picture))
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _find_columns(file: Path, rows: Iterable[_Row], is_ordered: bool) -> tuple[str, list[str]]:
@@ -108,7 +115,7 @@ def _find_columns(file: Path, rows: Iterable[_Row], is_ordered: bool) -> tuple[s
     shapes = [key for key, found in kinds.items() if "shape" in found]
     boxes = [key for key, found in kinds.items() if "box" in found] or shapes[:1]
     lists = [key for key, found in kinds.items() if "choices" in found and key not in boxes]
-    texts = [key for key, found in kinds.items() if found == {"text"} and (key != "split" or len(kinds) == 1)]
+    texts = [key for key, found in kinds.items() if found == {"text"} and (key not in _DATA or len(kinds) == 1)]
     whole = lists or texts
     return picture, [*boxes, *whole]
 

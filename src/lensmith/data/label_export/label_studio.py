@@ -34,13 +34,13 @@ def write(given: MarkedPictures, out: Path) -> None:
     (out / CONFIG).write_text(configuration(given), encoding="utf-8")
     annotators = given.annotators()
     others = sorted(name for name in annotators if _completed_by(name) is None)
-    if annotators - set(others):
+    if known := len(annotators) - len(others):
         given.notes.append(
-            f"Label Studio imports the labels of {len(annotators) - len(others):,} annotators if they are among its "
-            "users, or with ALLOW_IMPORT_TASKS_WITH_UNKNOWN_EMAILS=true those of unknown e-mail addresses."
+            f"Annotators who must be users of Label Studio before the import: {known:,}. With "
+            "ALLOW_IMPORT_TASKS_WITH_UNKNOWN_EMAILS=true, labels of unknown e-mail addresses get the importing user's name."
         )
-    lost = len(others)
-    given.note_left_out([(lost, "names of annotators that are no e-mail address and no user's number")], "Label Studio")
+    lost = "names of annotators that are no e-mail address and no user's number"
+    given.note_left_out([(len(others), lost)], "Label Studio")
     if not given.classes:
         given.notes.append(f"No class is known: add the names to {CONFIG}.")
 

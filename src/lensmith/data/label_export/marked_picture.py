@@ -85,9 +85,11 @@ class MarkedPictures:
 
     def note_left_out(self, counts: Iterable[tuple[int, str]], title: str) -> None:
         """Add a note on what the format named `title` does not hold, by number and kind."""
-        lost = [f"{count:,} {kind}" for count, kind in counts if count]
+        lost = [f"{kind} ({count:,})" for count, kind in counts if count]
         if lost:
-            self.notes.append(f"{title} has no place for these, which are not in it: {', '.join(lost)}.")
+            self.notes.append(
+                f"{title} has no place for some of the labels' data, which is left out: {', '.join(lost)}."
+            )
 
     def annotators(self) -> set[str]:
         """Names of all annotators."""
