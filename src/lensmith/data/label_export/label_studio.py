@@ -37,7 +37,7 @@ def write(given: MarkedPictures, out: Path) -> None:
     if known := len(annotators) - len(others):
         given.notes.append(
             f"Annotators who must be users of Label Studio before the import: {known:,}. With "
-            "ALLOW_IMPORT_TASKS_WITH_UNKNOWN_EMAILS=true, labels of unknown e-mail addresses get the name of whoever imports."
+            "ALLOW_IMPORT_TASKS_WITH_UNKNOWN_EMAILS=true, unknown addresses' labels belong to whoever imports."
         )
     lost = "names of annotators that are no e-mail address and no user's number"
     given.note_left_out([(len(others), lost)], "Label Studio")
