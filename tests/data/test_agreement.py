@@ -12,13 +12,13 @@ from lensmith.data.agreement import (
     NOTHING_IN_COMMON,
     ONE_CLASS,
     Estimate,
-    Ratings,
     confusion,
     meaning_of_alpha,
     overall_agreement,
     pair_agreements,
     pair_count,
 )
+from lensmith.data.ratings import Ratings
 
 CASES = json.loads((Path(__file__).parents[1] / "fixtures/agreement/references.json").read_text(encoding="utf-8"))
 

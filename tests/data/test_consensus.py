@@ -7,10 +7,10 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from lensmith.data.agreement import Ratings
 from lensmith.data.annotation import Annotation
 from lensmith.data.consensus import UNNAMED, majority_of_others, resolve, votes_of
 from lensmith.data.dawid_skene import PSEUDO_COUNT, dawid_skene
+from lensmith.data.ratings import Ratings
 from lensmith.errors import SettingsError
 
 

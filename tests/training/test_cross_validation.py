@@ -9,7 +9,7 @@ from lensmith.training.feature_cache.feature_batches import Features
 from lensmith.training.linear_probe.fit import fit_linear_probe
 from lensmith.training.linear_probe.lbfgs import STRENGTHS
 from lensmith.training.loss import task_of
-from lensmith.training.run_dir.run import HeadChoice
+from lensmith.training.run_dir.refit import HeadChoice
 
 
 def tried(*scores: tuple[str, float, float], temperature: float = 1.0) -> dict[str, object]:

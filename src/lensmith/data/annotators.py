@@ -15,9 +15,7 @@ from lensmith.core.text import listed
 from lensmith.data.agreement import (
     MOST_PAIRS,
     Estimate,
-    Ints,
     PairAgreement,
-    Ratings,
     confusion,
     meaning_of_alpha,
     overall_agreement,
@@ -27,6 +25,7 @@ from lensmith.data.agreement import (
 from lensmith.data.annotator_sources import Labelled
 from lensmith.data.consensus import ADVICE, Consensus, Contested, majority_of_others, votes_of
 from lensmith.data.dawid_skene import dawid_skene, is_affordable
+from lensmith.data.ratings import Ints, Ratings
 
 MOST_MATRIX_CLASSES = 200
 """Number of classes up to which the result has the whole confusion matrix."""

@@ -17,10 +17,10 @@ from lensmith.config.values import ConsensusMethod
 from lensmith.core.labels import canonical_label
 from lensmith.core.result import Result
 from lensmith.core.text import listed
-from lensmith.data.agreement import Ints, Ratings
 from lensmith.data.annotation import Annotation
 from lensmith.data.dawid_skene import dawid_skene
 from lensmith.data.part_names import Part
+from lensmith.data.ratings import Ints, Ratings
 
 SURE = 0.75
 """Probability from which on the consensus of Dawid and Skene takes a class: three times as likely as all others."""

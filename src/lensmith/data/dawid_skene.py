@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lensmith.data.agreement import Floats, Ints, Ratings
+from lensmith.data.ratings import Floats, Ints, Ratings
 from lensmith.errors import SettingsError
 
 ITERATIONS = 300

@@ -6,8 +6,6 @@ the files nor on the other classes. Images of one group (`data.groups`), and fil
 stay: only images that it does not name are divided.
 """
 
-import csv
-import io
 import math
 import os
 from collections.abc import Iterable, Mapping
@@ -16,22 +14,20 @@ from pathlib import Path
 
 from lensmith.config import SplitSettings
 from lensmith.config.values import Layout
-from lensmith.core.files import atomic_write
 from lensmith.core.result import Result
 from lensmith.core.text import listed
 from lensmith.data.consensus import Contested
 from lensmith.data.copies import contradictions, first_of_equals, without_leaks
 from lensmith.data.corrections import Correct, from_files, unchanged
 from lensmith.data.division import Ratio, divide, rank, units_of
-from lensmith.data.files import printable
 from lensmith.data.folds import assign_folds, fold_counts
 from lensmith.data.groups import leak_warning, with_groups
-from lensmith.data.image_set import PARTS, ImageSet, Sample
+from lensmith.data.image_set import PARTS, ImageSet
+from lensmith.data.manifest import manifest_text, with_manifest, write_manifest
 from lensmith.data.part_names import Part
 from lensmith.data.readable import without_unreadable
 from lensmith.data.scan import MANIFEST, scan
-from lensmith.errors import DataError, OutputError, SettingsError
-from lensmith.imaging.crops import picture_of
+from lensmith.errors import DataError, SettingsError
 
 __all__ = ["Ratio", "SplitResult", "assign", "prepare", "rank", "split"]
 
@@ -96,14 +92,14 @@ def split(settings: SplitSettings) -> SplitResult:
     kept: dict[str, Part] = {}
     is_older = manifest.is_file() and not (source.is_file() and manifest.samefile(source))
     if is_older and settings.cv is None and not settings.overwrite:
-        found, kept = _with_manifest(found, manifest)
+        found, kept = with_manifest(found, manifest)
     found = with_groups(without_unreadable(correct(found)), settings.group)
     kept = {sample.path: kept[sample.path] for sample in found.samples if sample.path in kept}
     if settings.cv is None:
         images = _split_if_needed(found, settings.ratio, settings.seed, kept)
     else:
         images = assign_folds(found, settings.cv, settings.seed)
-    written = _write_manifest(manifest, manifest_text(images, manifest), settings.overwrite or bool(kept))
+    written = write_manifest(manifest, manifest_text(images, manifest), settings.overwrite or bool(kept))
     counts: dict[str, int] = {part: len(images.part(part)) for part in images.parts}
     return SplitResult(
         source,
@@ -205,59 +201,6 @@ def _division_note(images: ImageSet, ratio: Ratio, seed: int, kept: Mapping[str,
     )
 
 
-def _with_manifest(images: ImageSet, manifest: Path) -> tuple[ImageSet, dict[str, Part]]:
-    """The set with what an older manifest says about its images, and the parts of these.
-
-    Labels and groups of the manifest hold, since people mend them there.
-
-    Raises:
-        OutputError: the file is no manifest of lensmith.
-    """
-    try:
-        before = scan(manifest)
-        if not before.parts:
-            raise DataError("A column split was expected.", "It has no column split", "Name another.")
-        if any(sample.fold is not None for sample in before.samples):
-            raise DataError("A manifest without folds was expected.", "It has cross-validation folds", "Name another.")
-    except DataError as error:
-        raise OutputError(
-            f"A free path, or an older manifest, was expected for the manifest {manifest}.",
-            f"Another file is there ({error.arrived.rstrip('.')}).",
-            "Replace it with --overwrite, or name another with --out.",
-        ) from error
-    there = {os.path.realpath(before.file(sample)): sample for sample in before.samples}
-    labels = tuple(sorted({*images.labels, *before.labels}))
-    index = {label: number for number, label in enumerate(labels)}
-    samples, kept, relabelled = [], {}, []
-    for sample in images.samples:
-        old, label = there.get(os.path.realpath(images.file(sample))), images.labels[sample.label]
-        if old is not None:
-            if before.labels[old.label] != label:
-                relabelled.append(f"{printable(sample.path)} is {before.labels[old.label]}")
-            label = before.labels[old.label]
-            sample = replace(sample, group=old.group or sample.group)
-            assert old.part is not None
-            kept[sample.path] = old.part
-        samples.append(replace(sample, label=index[label]))
-    used = {sample.label for sample in samples}
-    notes = [*images.notes]
-    gone = len(before.samples) - len(kept)
-    gone += sum(not picture_of(before.root / path).exists() for path, _ in before.set_aside)
-    if gone:
-        notes.append(f"Images of the older manifest that are gone: {gone:,}.")
-    if relabelled:
-        notes.append(f"Labels of the older manifest that hold: {len(relabelled):,} ({listed(relabelled, 3)}).")
-    found = replace(images, labels=labels, samples=tuple(samples), notes=tuple(notes))
-    return _with_used_labels(found, used), kept
-
-
-def _with_used_labels(images: ImageSet, used: set[int]) -> ImageSet:
-    """The set without the classes that no image has."""
-    index = {number: place for place, number in enumerate(sorted(used))}
-    samples: tuple[Sample, ...] = tuple(replace(sample, label=index[sample.label]) for sample in images.samples)
-    return replace(images, labels=tuple(images.labels[number] for number in sorted(used)), samples=samples)
-
-
 def _split_if_needed(images: ImageSet, ratio: Ratio, seed: int, kept: Mapping[str, Part] | None = None) -> ImageSet:
     """Split a set that has no split (or only training images); take missing validation images from the training."""
     if "train" in images.parts[:-1]:
@@ -325,41 +268,3 @@ def _counts_text(images: ImageSet) -> str:
 
 def _ratio_text(ratio: Ratio) -> str:
     return ":".join(f"{share:g}" for share in ratio)
-
-
-def manifest_text(images: ImageSet, manifest: Path) -> str:
-    """The CSV of an image set whose images have parts, with paths relative to the folder of `manifest`."""
-    root, folder = os.path.realpath(images.root), os.path.realpath(manifest.parent)
-    grouped = any(sample.group for sample in images.samples)
-    folded = any(sample.fold is not None for sample in images.samples)
-    lines = [f"path,label,split{',group' * grouped}{',fold' * folded}\n"]
-    for sample in images.samples:
-        line = io.StringIO()  # which quotes carriage returns only where they end lines
-        path = os.path.relpath(Path(root, sample.path), folder)
-        csv.writer(line, lineterminator="\r\n").writerow(
-            (
-                Path(path).as_posix(),
-                images.labels[sample.label],
-                sample.part,
-                *([sample.group] if grouped else []),
-                *([sample.fold] if folded else []),
-            )
-        )
-        lines.append(line.getvalue().removesuffix("\r\n") + "\n")
-    return "".join(lines)
-
-
-def _write_manifest(manifest: Path, text: str, overwrite: bool) -> bool:
-    """Write the manifest; False if the same one exists already."""
-    if manifest.is_file() and manifest.read_bytes() == text.encode():
-        return False
-    if manifest.exists() and not (overwrite and manifest.is_file()):
-        what = "A file that assigns the images differently" if manifest.is_file() else "Something else"
-        raise OutputError(
-            f"A free path was expected for the manifest {manifest}.",
-            f"{what} is there.",
-            "Replace it with --overwrite, or name another with --out.",
-        )
-    manifest.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(manifest, text)
-    return True

@@ -4,10 +4,8 @@ Each image is decoded completely, so truncated files are found, and its pixels a
 name, with any metadata and in any lossless format.
 """
 
-import hashlib
 import os
 import statistics
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,22 +13,18 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from lensmith.config.values import Layout
-from lensmith.core.machine import allowed_cores
 from lensmith.core.progress import track
 from lensmith.core.result import Result
 from lensmith.core.text import listed
-from lensmith.core.threads import map_in_order
 from lensmith.data.consensus import Contested
 from lensmith.data.corrections import from_files
 from lensmith.data.groups import group_leaks, series_hint, with_groups
 from lensmith.data.image_set import ImageSet, Sample
+from lensmith.data.inspected_files import InspectedFile, inspect_files
 from lensmith.data.near_copies.page import require_place, write_page
 from lensmith.data.near_copies.search import NearCopy, find_near_copies, near_warnings
 from lensmith.data.scan import scan
 from lensmith.data.value_ranges import darker_files, describe_mixed, mixed_files, ranges_of
-from lensmith.errors import ImageError
-from lensmith.imaging.decoding import decode, may_need_value_range, read, stored_mode, value_statistics
-from lensmith.imaging.formats import HEAD_BYTES, require_format
 from lensmith.imaging.value_range import ValueRange, ValueStatistics, contradiction, number
 
 Kind = Literal["label conflict", "leak", "unreadable", "value range", "empty", "duplicate", "set aside"]
@@ -155,7 +149,7 @@ def check(
     images = with_groups(from_files(exclude, relabel)(scan(path, layout=layout)), group)
     if near_page is not None:
         require_place(near_page)
-    files = list(track(_inspect_all(images), "checking images", len(images.samples)))
+    files = list(track(inspect_files(images), "checking images", len(images.samples)))
     usable = [file for file in files if file.error is None]
     levels = {file.sample: file.levels for file in usable if file.levels is not None}
     value_ranges = ranges_of(levels)
@@ -195,48 +189,9 @@ def check(
     )
 
 
-@dataclass(frozen=True)
-class _InspectedFile:
-    """Properties of one image file; width and height, in pixels, are those after EXIF orientation."""
-
-    sample: Sample
-    sha256: str = ""
-    pixels: str = ""
-    width: int = 0
-    height: int = 0
-    format: str = ""
-    mode: str = ""
-    levels: ValueStatistics | None = None
-    error: str | None = None
-
-
-def _inspect_all(images: ImageSet) -> Iterator[_InspectedFile]:
-    cores = allowed_cores()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of odd metadata; only decoding matters here
-        yield from map_in_order(
-            lambda sample: _inspect(sample, images.file(sample)), images.samples, cores, 8 * cores, "check"
-        )
-
-
-def _inspect(sample: Sample, file: Path) -> _InspectedFile:
-    try:
-        encoded = read(file)
-        picture = decode(encoded)
-        levels = value_statistics(encoded) if may_need_value_range(encoded[:HEAD_BYTES]) else None
-    except ImageError as error:
-        return _InspectedFile(sample, error=error.arrived.rstrip("."))
-    form, mode = require_format(encoded).name, stored_mode(encoded)
-    digest = hashlib.sha256(encoded).hexdigest()
-    pixels = hashlib.sha256(f"{picture.mode} {picture.size}".encode() + picture.tobytes()).hexdigest()
-    # Deeper pictures that differ can be equal once their values are brought to 8 bits.
-    same = pixels if levels is None else digest
-    return _InspectedFile(sample, digest, same, picture.width, picture.height, form, mode, levels)
-
-
-def _find_copies(images: ImageSet, files: Iterable[_InspectedFile]) -> Iterator[FileFinding]:
+def _find_copies(images: ImageSet, files: Iterable[InspectedFile]) -> Iterator[FileFinding]:
     """A finding for every file with the pixels of an earlier one: label conflict, data leakage or duplicate."""
-    earlier: dict[str, list[_InspectedFile]] = defaultdict(list)
+    earlier: dict[str, list[InspectedFile]] = defaultdict(list)
     for file in files:
         sample, others = file.sample, earlier[file.pixels]
         if others:

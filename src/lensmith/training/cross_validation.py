@@ -33,7 +33,8 @@ from lensmith.training.microbatch.distributed import World
 from lensmith.training.result import RunResult
 from lensmith.training.run_dir import checkpoint, diff
 from lensmith.training.run_dir.lock import locked_run
-from lensmith.training.run_dir.run import DESCRIPTION, HeadChoice, Refit, Run
+from lensmith.training.run_dir.refit import HeadChoice, Refit
+from lensmith.training.run_dir.run import DESCRIPTION, Run
 from lensmith.training.signals import RunInterruptedError
 from lensmith.training.trainer import Trainer, create_run
 

@@ -13,7 +13,7 @@ from lensmith.evaluation.confidence import least_temperature
 from lensmith.training.feature_cache.feature_batches import Features
 from lensmith.training.linear_probe.lbfgs import FeatureTable, LinearHead, fit_lbfgs
 from lensmith.training.loss import Task
-from lensmith.training.run_dir.run import HeadChoice
+from lensmith.training.run_dir.refit import HeadChoice
 from lensmith.training.validate import ModelOutputs
 
 SHARPNESS = tuple(2.0**-power for power in range(15, 1, -1))

@@ -18,9 +18,10 @@ from lensmith.config import SplitSettings
 from lensmith.core.files import atomic_write, sha256
 from lensmith.core.progress import track
 from lensmith.data.image_set import ImageSet, Sample
+from lensmith.data.manifest import manifest_text
 from lensmith.data.part_names import Part
 from lensmith.data.scan import MANIFEST, scan
-from lensmith.data.split import SplitResult, manifest_text, split
+from lensmith.data.split import SplitResult, split
 
 
 @dataclass(frozen=True)
