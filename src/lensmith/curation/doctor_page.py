@@ -1,10 +1,6 @@
 """The label doctor's page: one HTML file without scripts or requests, with its pictures inside as data URIs."""
 
-import base64
-import io
 from collections import Counter
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from lensmith.core.templates import template_environment
@@ -12,15 +8,12 @@ from lensmith.curation.label_doctor import LEAST_GAIN_PP, LabelDoctorResult, Out
 from lensmith.curation.learning_curve import LearningCurve
 from lensmith.curation.picture_quality import QualityFinding
 from lensmith.data.value_ranges import decide_ranges
-from lensmith.errors import ImageError
-from lensmith.imaging.decoding import decode, read
-from lensmith.imaging.value_range import ValueRange
+from lensmith.imaging.thumbnails import thumbnail_if_readable
 
 SUSPECTS, OUTLIERS, QUALITY = 120, 24, 24
 """Pictures that a section shows at most; findings.json has all."""
 
 NEEDS = 40
-THUMBNAIL_PX = 160
 PLOT_WIDTH, PLOT_HEIGHT = 300, 200
 
 
@@ -34,7 +27,7 @@ def render(found: LabelDoctorResult) -> str:
     def figure(finding: Suspect | Outlier | QualityFinding, title: str) -> dict[str, Any]:
         return {
             **vars(finding),
-            "picture": _thumbnail(root / finding.path, ranges),
+            "picture": thumbnail_if_readable(root / finding.path, ranges),
             "title": f"{finding.path}: {title}",
         }
 
@@ -74,15 +67,3 @@ def _plot(curve: LearningCurve) -> dict[str, Any]:
     ]
     ticks = [{"y": y(bottom + step * (1 - bottom) / 4), "share": bottom + step * (1 - bottom) / 4} for step in range(5)]
     return {"points": points, "ticks": ticks, "line": " ".join(f"{each['x']},{each['y']}" for each in points)}
-
-
-def _thumbnail(file: Path, value_ranges: Mapping[str, ValueRange]) -> str:
-    """A JPEG thumbnail as a data URI; empty where the picture is gone."""
-    try:
-        picture = decode(read(file), THUMBNAIL_PX, value_ranges=value_ranges)
-    except ImageError:
-        return ""
-    picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,7 +1,5 @@
 """The page of `lensmith data agreement`: one HTML file without scripts or requests, with its pictures inside."""
 
-import base64
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,15 +11,13 @@ from lensmith.core.templates import template_environment
 from lensmith.data.agreement import RELIABLE, TENTATIVE
 from lensmith.data.annotators import AgreementResult
 from lensmith.data.consensus import Consensus
-from lensmith.errors import ImageError
-from lensmith.imaging.decoding import decode, read
+from lensmith.imaging.thumbnails import thumbnail_if_readable
 
 CONTESTED_SHOWN = 60
 NARROW_SHOWN = 24
 ROWS_SHOWN = 30
 MATRIX_CLASSES = 30
 """Up to so many classes the page has the confusion matrix as a table."""
-THUMBNAIL_PX = 160
 SCALE_PX = 600
 
 
@@ -73,15 +69,7 @@ def _figure(root: Path, path: str, given: Sequence[tuple[str, str]]) -> dict[str
     for annotator, label in given:
         of_class.setdefault(label, []).append(annotator)
     votes = sorted(of_class.items(), key=lambda item: (-len(item[1]), item[0]))
-    try:
-        picture = decode(read(root / path), THUMBNAIL_PX)
-    except ImageError:
-        return {"picture": None, "path": path, "votes": votes}
-    picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=80)
-    uri = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return {"picture": uri, "path": path, "votes": votes}
+    return {"picture": thumbnail_if_readable(root / path), "path": path, "votes": votes}
 
 
 def _heat_rows(result: AgreementResult) -> list[list[tuple[int, float]]] | None:

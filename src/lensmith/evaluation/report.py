@@ -1,8 +1,5 @@
 """The HTML report of an evaluation: one file without scripts or requests, with its pictures inside as data URIs."""
 
-import base64
-import io
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +16,7 @@ from lensmith.evaluation.confidence import TemperatureScaling
 from lensmith.evaluation.cross_validation import CrossValidation
 from lensmith.evaluation.evaluation import Evaluation
 from lensmith.evaluation.metrics import Calibration, Ints, Metrics
-from lensmith.imaging.decoding import decode, read
-from lensmith.imaging.value_range import ValueRange
+from lensmith.imaging.thumbnails import data_uri, thumbnail
 
 MISTAKES = 24
 CHANGED = 24
@@ -30,7 +26,6 @@ HEAT_TABLE_CLASSES = 30
 """Up to so many classes the confusion matrix is a table with numbers; beyond, a picture."""
 CLASSES_SHOWN = 40
 HEAT_PX = 540
-THUMBNAIL_PX = 160
 
 
 @dataclass(frozen=True)
@@ -183,17 +178,6 @@ def _number(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{value:,.{digits}f}"
 
 
-def thumbnail(file: Path, value_ranges: Mapping[str, ValueRange] | None) -> str:
-    """A JPEG thumbnail of an image file, at most THUMBNAIL_PX a side, as a data URI.
-
-    Raises:
-        ImageError: a file that cannot be decoded.
-    """
-    picture = decode(read(file), THUMBNAIL_PX, value_ranges=value_ranges)
-    picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-    return _data_uri(picture, "JPEG")
-
-
 def _heat_picture(confusion: Ints) -> str:
     """The confusion matrix, int64 (C, C), as PNG: green correct, red wrong, stronger with the true class's share."""
     # One pixel a class, or a block of classes where the page has fewer pixels; a block shows its strongest cell.
@@ -208,16 +192,10 @@ def _heat_picture(confusion: Ints) -> str:
     cells[...] = (204, 78, 66, 0)
     cells[np.diag_indices(side)] = (46, 139, 112, 0)
     cells[..., 3] = np.sqrt(strongest) * 255
-    return _data_uri(Image.fromarray(cells), "PNG")
+    return data_uri(Image.fromarray(cells), "PNG")
 
 
 def _row_shares(confusion: Ints) -> npt.NDArray[np.float64]:
     """float64 (C, C): each cell as a share of its row, 0..1; a class without images has zeros."""
     shares: npt.NDArray[np.float64] = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     return shares
-
-
-def _data_uri(picture: Image.Image, format: str) -> str:  # noqa: A002 - Pillow's name
-    buffer = io.BytesIO()
-    picture.save(buffer, format, quality=80)
-    return f"data:image/{format.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

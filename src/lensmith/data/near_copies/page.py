@@ -1,23 +1,20 @@
 """The page of near copies: pairs side by side, in one HTML file without scripts or requests."""
 
-import base64
-import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lensmith.core.files import atomic_write
 from lensmith.core.templates import template_environment
 from lensmith.data.files import printable
-from lensmith.data.image_set import ImageSet
+from lensmith.data.image_set import ImageSet, Sample
 from lensmith.data.near_copies.search import CopyKind, NearCopy
-from lensmith.errors import ImageError, OutputError
-from lensmith.imaging.decoding import decode, read
+from lensmith.errors import OutputError
+from lensmith.imaging.thumbnails import thumbnail_if_readable
 
 SHOWN = 200
 """Number of pairs on the page; --json has all."""
-THUMBNAIL_PX = 160
 KINDS: dict[CopyKind, str] = {"content": "equal files", "pixels": "equal pixels", "near": "near copy"}
 
 
@@ -45,6 +42,7 @@ def write_page(images: ImageSet, copies: Sequence[NearCopy], path: Path) -> None
     """
     environment = template_environment("lensmith.data", html=True)
     counts = Counter(pair.kind for pair in copies)
+    sample_of = {sample.path: sample for sample in images.samples}
     path.parent.mkdir(parents=True, exist_ok=True)
     text = environment.get_template("near_copies.html.j2").render(
         root=str(images.root),
@@ -53,13 +51,12 @@ def write_page(images: ImageSet, copies: Sequence[NearCopy], path: Path) -> None
         kinds=[(KINDS[kind], counts[kind]) for kind in KINDS],
         across_parts=sum(pair.across_parts for pair in copies),
         across_classes=sum(pair.across_classes for pair in copies),
-        pairs=[_pair(images, pair) for pair in copies[:SHOWN]],
+        pairs=[_pair(images, sample_of, pair) for pair in copies[:SHOWN]],
     )
     atomic_write(path, text)
 
 
-def _pair(images: ImageSet, pair: NearCopy) -> dict[str, Any]:
-    sample_of = {path: next(sample for sample in images.samples if sample.path == path) for path in pair.paths}
+def _pair(images: ImageSet, sample_of: Mapping[str, Sample], pair: NearCopy) -> dict[str, Any]:
     return {
         "kind": KINDS[pair.kind],
         "similarity": pair.similarity,
@@ -70,20 +67,8 @@ def _pair(images: ImageSet, pair: NearCopy) -> dict[str, Any]:
                 "path": printable(path),
                 "label": images.labels[sample.label],
                 "part": sample.part or "",
-                "picture": _picture(images.root / path),
+                "picture": thumbnail_if_readable(images.root / path),
             }
-            for path, sample in sample_of.items()
+            for path, sample in ((path, sample_of[path]) for path in pair.paths)
         ],
     }
-
-
-def _picture(file: Path) -> str:
-    """A JPEG thumbnail as a data URI; empty where the file is gone since."""
-    try:
-        picture = decode(read(file), THUMBNAIL_PX)
-    except ImageError:
-        return ""
-    picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-    encoded = io.BytesIO()
-    picture.save(encoded, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(encoded.getvalue()).decode()}"

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ import numpy as np
 from lensmith.core.files import atomic_write
 from lensmith.core.templates import template_environment
 from lensmith.data.image_set import PARTS, ImageSet, Sample
-from lensmith.errors import ImageError
-from lensmith.evaluation.report import percent, thumbnail
+from lensmith.evaluation.report import percent
+from lensmith.imaging.thumbnails import thumbnail_if_readable
 from lensmith.imaging.value_range import ValueRange
 from lensmith.workflows.pipeline.compared_answers import ComparedAnswers
 from lensmith.workflows.pipeline.intervals import Interval
@@ -118,7 +117,7 @@ def _classes(compared: ComparedAnswers) -> list[dict[str, Any]]:
 def _figure(page: UpdatePage, row: int) -> dict[str, Any]:
     compared = page.compared
     return {
-        "picture": _picture(page, Path(compared.files[row])),
+        "picture": thumbnail_if_readable(Path(compared.files[row]), page.value_ranges),
         "file": compared.files[row],
         "true": compared.labels[compared.truth[row]],
         "before": compared.labels[compared.old[row]],
@@ -133,7 +132,7 @@ def _new_pictures(page: UpdatePage) -> list[dict[str, Any]]:
     taken = np.unique(np.linspace(0, max(0, len(page.new) - 1), min(PICTURES, len(page.new))).astype(int))
     return [
         {
-            "picture": _picture(page, page.images.file(page.new[row])),
+            "picture": thumbnail_if_readable(page.images.file(page.new[row]), page.value_ranges),
             "file": page.new[row].path,
             "label": page.images.labels[page.new[row].label],
             "part": page.new[row].part,
@@ -156,9 +155,3 @@ def _counts(new: Iterable[Sample], everything: Iterable[Sample]) -> list[tuple[i
         by_class.setdefault(sample.label, Counter())[str(sample.part)] += 1
     totals = Counter(sample.label for sample in everything)
     return [(label, totals[label], {part: by_class[label][part] for part in PARTS}) for label in sorted(by_class)]
-
-
-def _picture(page: UpdatePage, file: Path) -> str | None:
-    with suppress(ImageError):  # it was readable when it was classified
-        return thumbnail(file, page.value_ranges)
-    return None
