@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -44,6 +44,7 @@ def grouped(seed: int) -> tuple[list[int], list[str]]:
 
 
 @given(st.lists(st.integers(2, 40), min_size=2, max_size=6), st.integers(2, 7), st.integers(0, 2**31))
+@example([2, 5], 6, 2)
 def test_a_class_of_single_images_is_spread_to_within_one(sizes: list[int], folds: int, seed: int) -> None:
     labels = [label for label, size in enumerate(sizes) for _ in range(size)]
     found = divide(labels, [f"{number}.png" for number in range(len(labels))], folds, seed)

@@ -180,6 +180,14 @@ def divide(labels: Sequence[int], units: Sequence[str], folds: int, seed: int) -
             moved = moved or fold_of[unit] != now
         if not moved:
             break
+    # Spread class by class alone, small classes can meet in some folds and leave another without an image.
+    for empty in (fold for fold in range(folds) if not totals[fold]):
+        units_in = Counter(fold_of.values())
+        spare = [unit for unit in order if units_in[fold_of[unit]] > 1]
+        if spare:
+            unit = max(spare, key=lambda unit: units_in[fold_of[unit]])
+            put(unit, fold_of[unit], -1)
+            put(unit, empty)
     return [fold_of[unit] for unit in units]
 
 
