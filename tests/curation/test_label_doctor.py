@@ -19,7 +19,7 @@ from lensmith.curation.discriminant import FeatureRows, fit_discriminant, moment
 from lensmith.curation.doctor_page import render
 from lensmith.curation.label_noise import fit_noise
 from lensmith.curation.learning_curve import further, learning_curve
-from lensmith.curation.out_of_fold import judge
+from lensmith.curation.out_of_fold import evaluate_labels
 from lensmith.curation.picture_quality import Measured, blur_of, measure_picture, quality_findings
 from lensmith.data.corrections import from_files
 from lensmith.data.image_set import ImageSet, Sample
@@ -54,7 +54,7 @@ def planted(
 def test_planted_errors_come_first_and_clean_labels_raise_no_alarm() -> None:
     values, truth = drawn(spread=1.6)
     labels, bad = planted(truth, 30)
-    found = judge(FeatureRows(values), labels, 6)
+    found = evaluate_labels(FeatureRows(values), labels, 6)
     first = np.argsort(-found.wrong)[: len(labels) // 10]
     assert bad[first].sum() >= 28
     assert (found.wrong[~bad] >= label_doctor.SUSPECT).mean() < 0.05
@@ -64,16 +64,16 @@ def test_planted_errors_come_first_and_clean_labels_raise_no_alarm() -> None:
 
 def test_a_clean_set_has_hardly_a_suspect_even_where_classes_overlap() -> None:
     values, labels = drawn(spread=4.0)
-    found = judge(FeatureRows(values), labels, 6)
+    found = evaluate_labels(FeatureRows(values), labels, 6)
     assert (found.other_probability > found.own).mean() > 0.03  # heads err, and yet
     assert (found.wrong >= label_doctor.SUSPECT).mean() < 0.02
 
 
-def test_tiny_classes_are_not_judged_and_imbalance_accuses_no_rare_class() -> None:
+def test_tiny_classes_are_not_evaluated_and_imbalance_accuses_no_rare_class() -> None:
     values, labels = drawn(classes=5, per_class=200, spread=1.6)
     kept = np.concatenate([np.flatnonzero(labels == label)[:count] for label, count in enumerate((200, 200, 12, 2, 1))])
-    found = judge(FeatureRows(values[kept]), labels[kept], 5)
-    assert found.judged.tolist() == [True, True, True, False, False]
+    found = evaluate_labels(FeatureRows(values[kept]), labels[kept], 5)
+    assert found.evaluated.tolist() == [True, True, True, False, False]
     assert not found.wrong[labels[kept] > 2].any()
     assert (found.wrong[labels[kept] == 2] >= label_doctor.LIKELY).sum() <= 1
     assert np.isfinite(found.own).all()
@@ -85,7 +85,7 @@ def test_many_small_classes_and_wide_features_in_half_precision(monkeypatch: pyt
     wide = np.tile(values, 3).astype(np.float16)
     rows = FeatureRows(wide)
     assert rows.features == 64
-    found = judge(rows, labels, 200)
+    found = evaluate_labels(rows, labels, 200)
     assert (found.own > found.other_probability).mean() > 0.9
 
 
@@ -283,7 +283,7 @@ def test_folders_that_hold_something_else_are_refused(drawn_set: ImageSet, tmp_p
     assert (tmp_path / "full/thesis.txt").read_text() == "mine"
 
 
-def test_a_set_too_small_to_be_judged_is_an_error(drawn_set: ImageSet) -> None:
+def test_a_set_too_small_to_be_evaluated_is_an_error(drawn_set: ImageSet) -> None:
     few = replace(drawn_set, samples=tuple(sample for sample in drawn_set.samples if sample.label == 0))
     with pytest.raises(DataError, match="two classes"):
         label_doctor.examine(few, TrainSettings(data=drawn_set.root))

@@ -14,7 +14,7 @@ def diagnose(settings: LabelDoctorSettings) -> LabelDoctorResult:
     """Examine an image folder or CSV, and write the page and the lists into `settings.out`.
 
     Raises:
-        DataError: a set that cannot be used, or is too small to be judged.
+        DataError: a set that cannot be used, or is too small to be evaluated.
         ModelError: the backbone or its weights are not available.
         OutputError: the folder is in use, or holds lists that were edited.
     """

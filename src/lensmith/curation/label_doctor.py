@@ -1,6 +1,6 @@
 """The label doctor: wrong labels, confusable classes, outliers, poor pictures, and what more images would bring.
 
-A linear head on features of a frozen backbone judges each label out of fold; no network is trained and nothing is
+A linear head on features of a frozen backbone evaluates each label out of fold; no network is trained and nothing is
 downloaded. `examine` only looks; the verb (`diagnose.py`) also writes the page and the lists.
 """
 
@@ -18,7 +18,7 @@ from lensmith.core.result import Result
 from lensmith.core.text import listed
 from lensmith.curation.discriminant import FeatureRows, Floats, Ints
 from lensmith.curation.learning_curve import ClassNeed, LearningCurve, learning_curve
-from lensmith.curation.out_of_fold import FEW, Judgement, judge
+from lensmith.curation.out_of_fold import FEW, LabelEvaluation, evaluate_labels
 from lensmith.curation.picture_quality import QualityFinding, measure_quality, quality_findings
 from lensmith.data.consensus import Contested
 from lensmith.data.image_set import ImageSet, Sample
@@ -39,7 +39,7 @@ FAR, UNLIKELY = 4.0, 1.5
 """Distance from every class, and energy, from which on a picture is unlike its set, in robust standard deviations."""
 
 REASONS = ("far from every class", "no class is likely")
-"""How a picture is unlike its set: by `Discriminant.distance`; by `Judgement.energy`."""
+"""How a picture is unlike its set: by `Discriminant.distance`; by `LabelEvaluation.energy`."""
 
 OUTLIER_SHARE, OUTLIERS = 0.01, 3
 """Most outliers, as a share of the images, or in number where that is more."""
@@ -107,7 +107,7 @@ class LabelDoctorResult(Result):
 
     Attributes:
         folder: folder or CSV that was examined.
-        images: number of images that were judged.
+        images: number of images that were evaluated.
         classes: number of classes.
         model: backbone of the features.
         wrong_labels: expected number of wrong labels, the sum of all scores.
@@ -117,7 +117,7 @@ class LabelDoctorResult(Result):
         quality: pictures of poor quality, by kind.
         curve: learning curve; None where classes are too small.
         unreadable: path and reason of images that cannot be read.
-        notes: sentences about how the set was read and judged.
+        notes: sentences about how the set was read and evaluated.
         warnings: sentences about what is doubtful.
         contested: images that are left out since their labels contradict each other.
         out: folder of the page and the lists; None where nothing was written.
@@ -197,27 +197,27 @@ def examine(images: ImageSet, settings: TrainSettings) -> LabelDoctorResult:
     readable = np.array([row for row in range(len(images.samples)) if row not in features.unreadable], dtype=np.int64)
     samples = [images.samples[row] for row in readable.tolist()]
     labels = np.array([sample.label for sample in samples], dtype=np.int64)
-    _require_judgeable(images, labels)
+    _require_enough(images, labels)
     values = features.values.reshape(len(images.samples), -1)
     rows = FeatureRows(values if len(readable) == len(values) else values[readable], settings.seed)
-    judgement = judge(rows, labels, len(images.labels), settings.seed)
+    evaluation = evaluate_labels(rows, labels, len(images.labels), settings.seed)
     groups = [sample.group for sample in samples]
-    usable = judgement.wrong < LIKELY
-    curve = learning_curve(rows, labels, images.labels, judgement.shrinkage, groups, usable, settings.seed)
+    usable = evaluation.wrong < LIKELY
+    curve = learning_curve(rows, labels, images.labels, evaluation.shrinkage, groups, usable, settings.seed)
     ranges = decide_ranges(images)
     quality = quality_findings(samples, measure_quality(images, samples, ranges))
-    few = [label for number, label in enumerate(images.labels) if not judgement.judged[number]]
-    notes = [f"Classes of fewer than {FEW} images, whose labels are not judged: {listed(few)}."] if few else []
+    few = [label for number, label in enumerate(images.labels) if not evaluation.evaluated[number]]
+    notes = [f"Classes of fewer than {FEW} images, whose labels are not evaluated: {listed(few)}."] if few else []
     unreadable = tuple(sorted((images.samples[row].path, why) for row, why in features.unreadable.items()))
     return LabelDoctorResult(
         folder=images.root,
         images=len(samples),
         classes=len(images.labels),
         model=settings.model,
-        wrong_labels=float(judgement.wrong.sum()),
-        suspects=_suspects(images, samples, judgement),
-        outliers=_outliers(images, samples, judgement),
-        confusable=_confusable(images.labels, labels, judgement),
+        wrong_labels=float(evaluation.wrong.sum()),
+        suspects=_suspects(images, samples, evaluation),
+        outliers=_outliers(images, samples, evaluation),
+        confusable=_confusable(images.labels, labels, evaluation),
         quality=tuple(quality),
         curve=curve,
         unreadable=unreadable,
@@ -231,36 +231,36 @@ def examine(images: ImageSet, settings: TrainSettings) -> LabelDoctorResult:
     )
 
 
-def _require_judgeable(images: ImageSet, labels: Ints) -> None:
+def _require_enough(images: ImageSet, labels: Ints) -> None:
     large = int((np.bincount(labels, minlength=len(images.labels)) >= FEW).sum())
     if large < 2:
         raise DataError(
             f"At least two classes of {FEW} readable images were expected in {images.root}.",
             f"There {'is one' if large else 'is none'}.",
-            "Add images: labels are judged by heads learnt from the other images of their class.",
+            "Add images: labels are evaluated by heads learnt from the other images of their class.",
         )
 
 
-def _suspects(images: ImageSet, samples: Sequence[Sample], judgement: Judgement) -> tuple[Suspect, ...]:
-    order = np.lexsort((judgement.own, -judgement.wrong))
+def _suspects(images: ImageSet, samples: Sequence[Sample], evaluation: LabelEvaluation) -> tuple[Suspect, ...]:
+    order = np.lexsort((evaluation.own, -evaluation.wrong))
     return tuple(
         Suspect(
             samples[row].path,
             images.labels[samples[row].label],
-            images.labels[judgement.other[row]],
-            round(float(judgement.wrong[row]), 4),
-            round(float(judgement.own[row]), 4),
-            round(float(judgement.other_probability[row]), 4),
+            images.labels[evaluation.other[row]],
+            round(float(evaluation.wrong[row]), 4),
+            round(float(evaluation.own[row]), 4),
+            round(float(evaluation.other_probability[row]), 4),
         )
         for row in order.tolist()
-        if judgement.wrong[row] >= SUSPECT
+        if evaluation.wrong[row] >= SUSPECT
     )
 
 
-def _outliers(images: ImageSet, samples: Sequence[Sample], judgement: Judgement) -> tuple[Outlier, ...]:
+def _outliers(images: ImageSet, samples: Sequence[Sample], evaluation: LabelEvaluation) -> tuple[Outlier, ...]:
     """Pictures unlike their set, by distance and energy in turn: photos among drawings are far, noise is unlikely."""
     most = max(OUTLIERS, int(OUTLIER_SHARE * len(samples)))
-    far, unlikely = _robust(judgement.distance), _robust(judgement.energy)
+    far, unlikely = _robust(evaluation.distance), _robust(evaluation.energy)
     ranks = np.full(len(samples), len(samples))
     reasons = np.zeros(len(samples), dtype=np.int64)
     for kind, (values, least) in enumerate(((far, FAR), (unlikely, UNLIKELY))):
@@ -282,15 +282,15 @@ def _robust(values: Floats) -> Floats:
     return np.asarray((values - centre) / max(1e-9, 1.4826 * float(np.median(np.abs(values - centre)))))
 
 
-def _confusable(names: Sequence[str], labels: Ints, judgement: Judgement) -> tuple[ConfusablePair, ...]:
+def _confusable(names: Sequence[str], labels: Ints, evaluation: LabelEvaluation) -> tuple[ConfusablePair, ...]:
     """Pairs of classes by the images that heads take for the other one."""
     counts = np.bincount(labels, minlength=len(names))
-    taken = np.flatnonzero(judgement.other_probability > judgement.own)
+    taken = np.flatnonzero(evaluation.other_probability > evaluation.own)
     confused: dict[tuple[int, int], int] = defaultdict(int)
     wrong: dict[tuple[int, int], int] = defaultdict(int)
     for row in taken.tolist():
-        first, second = sorted((int(labels[row]), int(judgement.other[row])))
-        (wrong if judgement.wrong[row] >= LIKELY else confused)[first, second] += 1
+        first, second = sorted((int(labels[row]), int(evaluation.other[row])))
+        (wrong if evaluation.wrong[row] >= LIKELY else confused)[first, second] += 1
     pairs = [
         ConfusablePair((names[a], names[b]), count, count / int(counts[a] + counts[b]), wrong[a, b])
         for (a, b), count in confused.items()

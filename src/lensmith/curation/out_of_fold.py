@@ -29,7 +29,7 @@ SHRINKAGES = (0.1, 0.3, 0.7)
 """Shrinkages that are tried; the one whose heads explain the labels best is used."""
 
 FEW = 4
-"""Size of the smallest class whose labels are judged."""
+"""Size of the smallest class whose labels are evaluated."""
 
 _FIT_CELLS = 1_000_000
 """Largest number of logits that the noise model is fitted on."""
@@ -37,18 +37,18 @@ _FIT_ROWS = 20_000
 
 
 @dataclass(frozen=True)
-class Judgement:
+class LabelEvaluation:
     """What heads that have not seen an image say about its label.
 
     Attributes:
-        wrong: float64 (N,): probability that the label is wrong, 0..1; 0 where it is not judged.
+        wrong: float64 (N,): probability that the label is wrong, 0..1; 0 where it is not evaluated.
         own: float64 (N,): probability of the label itself, 0..1.
         other: int64 (N,): likeliest class beside the label.
         other_probability: float64 (N,): probability of that class, 0..1.
         distance: float64 (N,): distance from the nearest class; see `Discriminant.distance`.
         energy: float64 (N,): −log of the sum of exponentials of the calibrated logits; high where no class is likely.
             Source: Liu et al., Energy-based Out-of-distribution Detection, 2020.
-        judged: bool (C,): whether the class has enough images.
+        evaluated: bool (C,): whether the class has enough images.
         noise: the noise model.
         shrinkage: shrinkage that was chosen.
     """
@@ -59,13 +59,13 @@ class Judgement:
     other_probability: Floats
     distance: Floats
     energy: Floats
-    judged: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    evaluated: np.ndarray[tuple[int], np.dtype[np.bool_]]
     noise: LabelNoise
     shrinkage: float
 
 
-def judge(rows: FeatureRows, labels: Ints, classes: int, seed: int = 0) -> Judgement:
-    """Judge every label by heads from the other folds.
+def evaluate_labels(rows: FeatureRows, labels: Ints, classes: int, seed: int = 0) -> LabelEvaluation:
+    """Evaluate every label by heads from the other folds.
 
     Args:
         rows: features of N images.
@@ -74,12 +74,12 @@ def judge(rows: FeatureRows, labels: Ints, classes: int, seed: int = 0) -> Judge
         seed: seed of the folds.
     """
     count = len(labels)
-    judged = np.bincount(labels, minlength=classes) >= FEW
+    evaluated = np.bincount(labels, minlength=classes) >= FEW
     folds = stratified_folds(labels, FOLDS, seed)
     parts = moments_by_part(rows, labels, classes, folds, FOLDS)
     total = sum(parts[1:], parts[0])
     training = [total - part for part in parts]
-    sample = _fitting_rows(np.flatnonzero(judged[labels]), classes)
+    sample = _fitting_rows(np.flatnonzero(evaluated[labels]), classes)
     shrinkage = _choose_shrinkage(rows, labels, training[0], sample[folds[sample] == 0])
     heads = [fit_discriminant(moments, shrinkage, background=True) for moments in training]
     noise = _fit(rows, labels, folds, heads, sample)
@@ -96,8 +96,8 @@ def judge(rows: FeatureRows, labels: Ints, classes: int, seed: int = 0) -> Judge
             other[some] = probabilities.argmax(axis=1)
             other_probability[some] = probabilities[each, other[some]]
             distance[some] = head.distance(x)
-    wrong = np.where(judged[labels], noise.wrong(own, classes), 0.0)
-    return Judgement(wrong, own, other, other_probability, distance, energy, judged, noise, shrinkage)
+    wrong = np.where(evaluated[labels], noise.wrong(own, classes), 0.0)
+    return LabelEvaluation(wrong, own, other, other_probability, distance, energy, evaluated, noise, shrinkage)
 
 
 def _fitting_rows(rows: Ints, classes: int) -> Ints:

@@ -1,4 +1,4 @@
-"""Features of an image set from a frozen backbone, without a run: what the rooms that judge data compare images by."""
+"""Features of an image set from a frozen backbone, without a run: what data curation compares images by."""
 
 from collections.abc import Sequence
 from dataclasses import replace
