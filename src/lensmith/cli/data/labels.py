@@ -17,8 +17,8 @@ def label_doctor(given: dict[str, Any]) -> Output:
     """Find wrong labels, confusable classes, outliers and poor pictures, and say which classes need more images.
 
     A linear head on features of a frozen backbone evaluates each label without having seen it; no network is trained,
-    and nothing is changed. Writes a page (report.html), a work list for `lensmith review` (suspects.csv, which `--exclude`
-    of split and train takes, too) and nearly certain corrections for `--relabel` (relabel.csv).
+    and nothing is changed. Writes a page (report.html), a work list for `lensmith review` (suspects.csv, which
+    `--exclude` of split and train takes, too) and nearly certain corrections for `--relabel` (relabel.csv).
 
     `lensmith doctor`, without `data`, checks this machine instead.
 
