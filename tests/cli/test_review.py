@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 from fixtures.command_line import Run
-from lensmith.reviewing.journal import read
+from lensmith.curation.reviewing.journal import read
 
 
 def begun(source: Path, out: Path) -> Path:
     """A review of `source` whose first picture, which is blue, was found to be red."""
-    from lensmith.reviewing import journal
-    from lensmith.reviewing.outcome import journal_of
-    from lensmith.reviewing.session import Session, standing
-    from lensmith.reviewing.sources import open_source
+    from lensmith.curation.reviewing import journal
+    from lensmith.curation.reviewing.outcome import journal_of
+    from lensmith.curation.reviewing.session import Session, standing
+    from lensmith.curation.reviewing.sources import open_source
 
     found = open_source(source)
     with journal.opened(journal_of(out), found) as opened:

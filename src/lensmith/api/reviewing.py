@@ -9,7 +9,7 @@ from lensmith import config
 from lensmith.api.arguments import StrPath, default, documented, given, located
 
 if TYPE_CHECKING:
-    from lensmith.reviewing.outcome import ReviewResult
+    from lensmith.curation.reviewing.outcome import ReviewResult
 
 
 @documented(config.ReviewSettings)
@@ -21,6 +21,6 @@ def review(
 ) -> ReviewResult:  # fmt: skip
     """Serve the review page until stopped, and write the manifest."""
     settings = located(config.ReviewSettings.resolve(given(locals())), "bundle")
-    from lensmith.reviewing.run import review as run
+    from lensmith.curation.reviewing.run import review as run
 
     return run(settings)

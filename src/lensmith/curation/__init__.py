@@ -1,1 +1,1 @@
-"""Data curation: what the features of a frozen backbone tell about labels, copies, and what to label next."""
+"""Data curation: the label doctor and what to label next, by features of a frozen backbone; the review page."""

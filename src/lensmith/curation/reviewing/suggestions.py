@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from lensmith.curation.reviewing.items import ReviewSource
 from lensmith.errors import ImageError
 from lensmith.imaging.decoding import read
 from lensmith.inference.classifier import Classifier, load
-from lensmith.reviewing.items import ReviewSource
 
 TOP = 3
 

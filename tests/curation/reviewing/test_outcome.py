@@ -3,11 +3,11 @@
 import csv
 from pathlib import Path
 
+from curation.reviewing.conftest import Begin
+from lensmith.curation.reviewing import outcome
+from lensmith.curation.reviewing.items import ReviewItem, ReviewSource
+from lensmith.curation.reviewing.sources import open_source
 from lensmith.data.scan import scan
-from lensmith.reviewing import outcome
-from lensmith.reviewing.items import ReviewItem, ReviewSource
-from lensmith.reviewing.sources import open_source
-from reviewing.conftest import Begin
 
 
 def rows(file: Path) -> list[dict[str, str]]:

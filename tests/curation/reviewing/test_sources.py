@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from lensmith.curation.reviewing.items import content_stamp
+from lensmith.curation.reviewing.sources import open_source
 from lensmith.errors import DataError
 from lensmith.feedback.storage import Upload, store
-from lensmith.reviewing.items import content_stamp
-from lensmith.reviewing.sources import open_source
 
 
 def test_an_image_folder(photos: Path) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from lensmith.core.labels import canonical_label, lookalike, matched_label
 from lensmith.core.text import listed
+from lensmith.curation.reviewing.items import ReviewSource, content_stamp
+from lensmith.curation.reviewing.journal import Action, Journal, LabelDecision
 from lensmith.errors import DataError
 from lensmith.imaging.crops import picture_of
-from lensmith.reviewing.items import ReviewSource, content_stamp
-from lensmith.reviewing.journal import Action, Journal, LabelDecision
 
 LONGEST_NAME = 100
 """Characters of a class's or reviewer's name."""

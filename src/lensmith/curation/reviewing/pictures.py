@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from PIL import Image
 
 from lensmith.core.machine import allowed_cores
+from lensmith.curation.reviewing.items import ReviewSource
 from lensmith.imaging.decoding import decode, read
-from lensmith.reviewing.items import ReviewSource
 
 SIDES_PX = (240, 1280, 4096)
 """Longest sides that pictures are sent with: in the grid, alone, and zoomed in."""

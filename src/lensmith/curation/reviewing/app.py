@@ -15,12 +15,12 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from lensmith.curation.reviewing.access import AccessMiddleware
+from lensmith.curation.reviewing.journal import LabelDecision
+from lensmith.curation.reviewing.pictures import SIDES_PX, PictureSender
+from lensmith.curation.reviewing.session import RefusedError, Session
+from lensmith.curation.reviewing.suggestions import Suggester
 from lensmith.errors import ImageError
-from lensmith.reviewing.access import AccessMiddleware
-from lensmith.reviewing.journal import LabelDecision
-from lensmith.reviewing.pictures import SIDES_PX, PictureSender
-from lensmith.reviewing.session import RefusedError, Session
-from lensmith.reviewing.suggestions import Suggester
 
 PAGE = Path(__file__).parent / "page"
 MAX_BODY_BYTES = 10_000

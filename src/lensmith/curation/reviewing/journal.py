@@ -21,8 +21,8 @@ from typing import Any, Literal
 
 from lensmith.core.files import atomic_write, sync_directory
 from lensmith.core.locks import LockTimeoutError, locked
+from lensmith.curation.reviewing.items import ReviewSource
 from lensmith.errors import DataError, OutputError
-from lensmith.reviewing.items import ReviewSource
 
 NAME = "lensmith review"
 VERSION = 1

@@ -18,16 +18,16 @@ import uvicorn
 from lensmith.config import ReviewSettings
 from lensmith.core.labels import canonical_label
 from lensmith.core.machine import is_loopback
+from lensmith.curation.reviewing import journal as journals
+from lensmith.curation.reviewing import outcome
+from lensmith.curation.reviewing.access import page_address
+from lensmith.curation.reviewing.app import ReviewApp
+from lensmith.curation.reviewing.items import ReviewSource
+from lensmith.curation.reviewing.outcome import ReviewResult
+from lensmith.curation.reviewing.session import Session, astray_notes, require_same_data, standing
+from lensmith.curation.reviewing.sources import open_source
+from lensmith.curation.reviewing.suggestions import Suggester
 from lensmith.errors import OutputError, ServiceError
-from lensmith.reviewing import journal as journals
-from lensmith.reviewing import outcome
-from lensmith.reviewing.access import page_address
-from lensmith.reviewing.app import ReviewApp
-from lensmith.reviewing.items import ReviewSource
-from lensmith.reviewing.outcome import ReviewResult
-from lensmith.reviewing.session import Session, astray_notes, require_same_data, standing
-from lensmith.reviewing.sources import open_source
-from lensmith.reviewing.suggestions import Suggester
 
 WRITE_S = 2.0
 """Seconds after which the manifest follows a decision."""

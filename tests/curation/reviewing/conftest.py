@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from fixtures.pictures import COLOURS, coloured_picture
-from lensmith.reviewing import journal
-from lensmith.reviewing.items import ReviewSource
-from lensmith.reviewing.session import Session, standing
-from lensmith.reviewing.sources import open_source
+from lensmith.curation.reviewing import journal
+from lensmith.curation.reviewing.items import ReviewSource
+from lensmith.curation.reviewing.session import Session, standing
+from lensmith.curation.reviewing.sources import open_source
 
 Begin = Callable[..., Session]
 

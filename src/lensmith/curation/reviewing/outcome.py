@@ -17,8 +17,8 @@ from pathlib import Path
 
 from lensmith.core.files import atomic_write
 from lensmith.core.result import Result
-from lensmith.reviewing.items import ReviewSource
-from lensmith.reviewing.journal import LabelDecision
+from lensmith.curation.reviewing.items import ReviewSource
+from lensmith.curation.reviewing.journal import LabelDecision
 
 Decided = Mapping[int, Mapping[str, LabelDecision]]
 """Position of an item → reviewer → the decision that counts."""

@@ -19,7 +19,7 @@ import pytest
 
 from fixtures.browser import require_readable
 from fixtures.pictures import COLOURS, coloured_picture
-from lensmith.reviewing.journal import read
+from lensmith.curation.reviewing.journal import read
 
 webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402

@@ -1,7 +1,7 @@
 """Sources of pictures to review: image folders, manifests, evaluations, uploads stored by a service, bare pictures.
 
 DIR, FILE.csv (path,label)            a labelled set, read as everywhere
-FILE.csv with suggested|score|reason  a work list: `reviewing.work_list`
+FILE.csv with suggested|score|reason  a work list: `curation.reviewing.work_list`
 evaluation.json, or its folder        the mistakes of an evaluation, the most confident first
 DIR of `lensmith serve --keep`        stored uploads, with the model's answers
 DIR of pictures without class folders pictures that nobody has labelled
@@ -16,6 +16,8 @@ from typing import Any
 
 from lensmith.core.labels import canonical_label, matched_label, require_distinct
 from lensmith.core.text import listed
+from lensmith.curation.reviewing.items import ReviewItem, ReviewSource
+from lensmith.curation.reviewing.work_list import is_work_list, read_work_list
 from lensmith.data.annotations.detect import detect
 from lensmith.data.annotations.reader import Source as AnnotationSource
 from lensmith.data.files import Unused, image_files
@@ -26,8 +28,6 @@ from lensmith.errors import DataError
 from lensmith.feedback.folder import read_uploads
 from lensmith.feedback.storage import stored_uploads
 from lensmith.imaging.crops import picture_of
-from lensmith.reviewing.items import ReviewItem, ReviewSource
-from lensmith.reviewing.work_list import is_work_list, read_work_list
 
 EVALUATION = "evaluation.json"
 LISTS = ("suspects.csv", "contested.csv", "next.csv")

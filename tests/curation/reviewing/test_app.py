@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from curation.reviewing.conftest import Begin
 from lensmith.bundle.format import Bundle
-from lensmith.reviewing.app import PAGE, ReviewApp
-from lensmith.reviewing.items import ReviewItem, ReviewSource
-from lensmith.reviewing.session import Session
-from lensmith.reviewing.suggestions import Suggester
-from reviewing.conftest import Begin
+from lensmith.curation.reviewing.app import PAGE, ReviewApp
+from lensmith.curation.reviewing.items import ReviewItem, ReviewSource
+from lensmith.curation.reviewing.session import Session
+from lensmith.curation.reviewing.suggestions import Suggester
 
 Client = Callable[..., TestClient]
 

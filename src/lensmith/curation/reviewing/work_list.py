@@ -15,9 +15,9 @@ from pathlib import Path
 
 from lensmith.core.labels import canonical_label, require_distinct
 from lensmith.core.text import listed
+from lensmith.curation.reviewing.items import Kind, ReviewItem, ReviewSource
 from lensmith.errors import DataError
 from lensmith.imaging.crops import picture_of
-from lensmith.reviewing.items import Kind, ReviewItem, ReviewSource
 
 TITLES = {
     "suspects": "labels that may be wrong",

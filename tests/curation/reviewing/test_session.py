@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from curation.reviewing.conftest import Begin
+from lensmith.curation.reviewing.session import RefusedError, Session, astray_notes, require_same_data, standing
+from lensmith.curation.reviewing.sources import open_source
 from lensmith.errors import DataError
-from lensmith.reviewing.session import RefusedError, Session, astray_notes, require_same_data, standing
-from lensmith.reviewing.sources import open_source
-from reviewing.conftest import Begin
 
 
 def refused(session: Session, label: str, **more: bool) -> tuple[str, tuple[str, ...]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lensmith.config import ReviewSettings
-from lensmith.reviewing import run
+from lensmith.curation.reviewing import run
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from lensmith.curation.reviewing.items import ReviewItem, ReviewSource
+from lensmith.curation.reviewing.journal import Journal, LabelDecision, opened, read
 from lensmith.errors import DataError, OutputError
-from lensmith.reviewing.items import ReviewItem, ReviewSource
-from lensmith.reviewing.journal import Journal, LabelDecision, opened, read
 
 SOURCE = ReviewSource(Path("photos"), Path("photos"), "set", "a labelled set", (ReviewItem("a.png"),), ("cat", "dog"))
 
