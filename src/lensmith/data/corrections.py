@@ -20,7 +20,7 @@ from lensmith.core.labels import canonical_label
 from lensmith.core.text import listed
 from lensmith.data.consensus import Contested, contested_warnings
 from lensmith.data.image_set import ImageSet, Sample
-from lensmith.data.table import COLUMNS
+from lensmith.data.table_cells import COLUMNS
 from lensmith.errors import DataError
 from lensmith.imaging.crops import picture_of
 

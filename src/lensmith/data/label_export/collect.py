@@ -18,7 +18,8 @@ from lensmith.data.files import SetAside, Unused, image_files, root_of_table, un
 from lensmith.data.label_export.marked_picture import Mark, MarkedPicture, MarkedPictures
 from lensmith.data.layout import arrange
 from lensmith.data.scan import MANIFEST
-from lensmith.data.table import COLUMNS, read_table
+from lensmith.data.table import read_table
+from lensmith.data.table_cells import COLUMNS
 from lensmith.errors import DataError
 from lensmith.imaging.crops import box_of, picture_of
 
