@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from lensmith.core.templates import template_environment
+from lensmith.core.templates import render_page
 from lensmith.curation.label_doctor import LEAST_GAIN_PP, LabelDoctorResult, Outlier, Suspect, describe_need
 from lensmith.curation.learning_curve import LearningCurve
 from lensmith.curation.picture_quality import QualityFinding
@@ -19,8 +19,6 @@ PLOT_WIDTH, PLOT_HEIGHT = 300, 200
 
 def render(found: LabelDoctorResult) -> str:
     """The page as HTML text."""
-    environment = template_environment("lensmith.curation", html=True)
-    environment.filters.update(percent=lambda value, digits=0: f"{100 * value:.{digits}f} %")
     ranges = decide_ranges(found.image_set)
     root = found.image_set.root
 
@@ -37,7 +35,9 @@ def render(found: LabelDoctorResult) -> str:
     outliers = [figure(each, f"labelled {each.label}") for each in found.outliers[:OUTLIERS]]
     quality = [figure(each, each.reason) for each in found.quality[:QUALITY]]
     needs = () if found.curve is None else found.curve.needs[:NEEDS]
-    return environment.get_template("doctor.html.j2").render(
+    return render_page(
+        "lensmith.curation",
+        "doctor.html.j2",
         found=found,
         suspects=suspects,
         outliers=outliers,

@@ -7,7 +7,7 @@ from typing import Any
 
 from lensmith.core.labels import canonical_label
 from lensmith.core.progress import track
-from lensmith.core.templates import template_environment
+from lensmith.core.templates import render_page
 from lensmith.data.agreement import RELIABLE, TENTATIVE
 from lensmith.data.annotators import AgreementResult
 from lensmith.data.consensus import Consensus
@@ -32,14 +32,14 @@ def render(
         agreed: consensus of the annotators.
         given: path → annotator and class of each of its labels.
     """
-    environment = template_environment("lensmith.data", html=True)
-    environment.filters.update(share=_percent, number=_number)
     contested = sorted((each.path for each in result.contested), key=lambda path: (-_division(given[path]), path))
     narrow = _narrow(agreed, given)
     shown = track([*contested[:CONTESTED_SHOWN], *narrow[:NARROW_SHOWN]], "drawing pictures")
     figures = {path: _figure(root, path, given[path]) for path in shown}
     won = {row.path: canonical_label(row.label) for row in agreed.annotations}
-    return environment.get_template("agreement.html.j2").render(
+    return render_page(
+        "lensmith.data",
+        "agreement.html.j2",
         r=result,
         contested=[figures[path] for path in contested[:CONTESTED_SHOWN]],
         narrow=[{**figures[path], "label": won[path]} for path in narrow[:NARROW_SHOWN]],
@@ -77,11 +77,3 @@ def _heat_rows(result: AgreementResult) -> list[list[tuple[int, float]]] | None:
     if result.confusion is None or len(result.classes) > MATRIX_CLASSES:
         return None
     return [[(count, count / max(1, sum(row))) for count in row] for row in result.confusion]
-
-
-def _percent(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None else f"{100 * value:.{digits}f} %"
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"

@@ -10,7 +10,7 @@ from PIL import Image
 
 from lensmith.bundle.format import EngineRecord
 from lensmith.core.files import atomic_write
-from lensmith.core.templates import template_environment
+from lensmith.core.templates import render_page
 from lensmith.evaluation import fold_chart, scatter
 from lensmith.evaluation.confidence import TemperatureScaling
 from lensmith.evaluation.cross_validation import CrossValidation
@@ -69,10 +69,10 @@ def render(evaluation: Evaluation, selection: SelectionReport | None = None) -> 
     """The report as HTML text; arguments as `write_report`'s."""
     metrics, labels = evaluation.metrics, evaluation.labels
     large = len(labels) > HEAT_TABLE_CLASSES
-    environment = template_environment("lensmith.evaluation", html=True)
-    environment.filters.update(share=percent, number=_number, pixels=lambda value: f"{value:.1f}")
     mistakes = evaluation.mistakes()
-    return environment.get_template("report.html.j2").render(
+    return render_page(
+        "lensmith.evaluation",
+        "report.html.j2",
         e=evaluation,
         m=metrics,
         classes=_classes(evaluation),
@@ -167,15 +167,6 @@ def _figure(evaluation: Evaluation, row: int) -> dict[str, Any]:
         "predicted": evaluation.labels[probabilities.argmax()],
         "confidence": float(probabilities.max()),
     }
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """A share, 0..1, as text in per cent; a dash for None."""
-    return "–" if value is None else f"{100 * value:.{digits}f} %"
-
-
-def _number(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None else f"{value:,.{digits}f}"
 
 
 def _heat_picture(confusion: Ints) -> str:

@@ -18,12 +18,11 @@ from lensmith.bundle.drift import MIN_IMAGES, THRESHOLDS
 from lensmith.bundle.format import Manifest
 from lensmith.config import TrainSettings
 from lensmith.core.stats import evenly_spaced, wilson
-from lensmith.core.templates import template_environment
+from lensmith.core.templates import percent, template_environment
 from lensmith.core.text import listed
 from lensmith.evaluation.cross_validation import OUT_OF_FOLD
 from lensmith.evaluation.evaluation import Evaluation
 from lensmith.evaluation.metrics import calibrate
-from lensmith.evaluation.report import percent
 from lensmith.imaging.formats import format_of, open_image
 from lensmith.training.run_dir.run import Run
 from lensmith.training.schedule import settings_of

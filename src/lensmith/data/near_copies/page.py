@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lensmith.core.files import atomic_write
-from lensmith.core.templates import template_environment
+from lensmith.core.templates import render_page
 from lensmith.data.files import printable
 from lensmith.data.image_set import ImageSet, Sample
 from lensmith.data.near_copies.search import CopyKind, NearCopy
@@ -40,11 +40,12 @@ def write_page(images: ImageSet, copies: Sequence[NearCopy], path: Path) -> None
         copies: its near copies, in the order of the page.
         path: the HTML file.
     """
-    environment = template_environment("lensmith.data", html=True)
     counts = Counter(pair.kind for pair in copies)
     sample_of = {sample.path: sample for sample in images.samples}
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = environment.get_template("near_copies.html.j2").render(
+    text = render_page(
+        "lensmith.data",
+        "near_copies.html.j2",
         root=str(images.root),
         images=len(images.samples),
         total=len(copies),

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from lensmith.core.files import atomic_write
-from lensmith.core.templates import template_environment
+from lensmith.core.templates import render_page
 from lensmith.data.image_set import PARTS, ImageSet, Sample
-from lensmith.evaluation.report import percent
 from lensmith.imaging.thumbnails import thumbnail_if_readable
 from lensmith.imaging.value_range import ValueRange
 from lensmith.workflows.pipeline.compared_answers import ComparedAnswers
@@ -64,13 +63,14 @@ def write_page(page: UpdatePage, path: Path) -> None:
 def render(page: UpdatePage) -> str:
     """The page as HTML text."""
     compared = page.compared
-    environment = template_environment("lensmith.workflows.update", html=True)
-    environment.filters.update(share=percent, points=points)
     right, wrong = compared.became_right, compared.became_wrong
     both_wrong = int((~compared.new_correct & ~compared.old_correct).sum())
     classes = _classes(compared)
-    return environment.get_template("before-after.html.j2").render(
+    return render_page(
+        "lensmith.workflows.update",
+        "before-after.html.j2",
         page=page,
+        points=points,
         verdict=verdict(compared.difference),
         compared=len(compared.files),
         before=compared.accuracy(compared.old_correct),
