@@ -1,10 +1,14 @@
-"""Files that Datumaro has written: the set that is read back equals the one that was exported."""
+"""Files that labelling tools have written: the set that is read back equals the one that was exported.
+
+They are of CVAT, Datumaro, FiftyOne, LabelImg and Roboflow's `supervision`; see `files/make_with_*.py`.
+"""
 
 from pathlib import Path
 
 import pytest
 
 from fixtures.annotated_pictures import BOXES, GONE, HEIGHT, PICTURES, TWO_LABELS, WIDTH, number_of, restore
+from lensmith.data.annotations.load import load
 from lensmith.data.image_set import ImageSet
 from lensmith.data.scan import scan
 from lensmith.imaging.crops import box_of, picture_of
@@ -12,7 +16,7 @@ from lensmith.imaging.crops import box_of, picture_of
 FILES = Path(__file__).parent / "files"
 LABELLED = sorted(folder.name for folder in FILES.glob("labels-*"))
 BOXED = sorted(folder.name for folder in FILES.glob("boxes-*"))
-WITHOUT_PARTS = ("labels-imagenet",)
+WITHOUT_PARTS = ("labels-imagenet", "labels-fiftyone", "labels-fiftyone_flat")
 """Formats that do not have parts."""
 
 
@@ -27,6 +31,13 @@ def numbers(images: ImageSet) -> dict[int, set[tuple[str, str | None]]]:
 def earliest(found: dict[int, set[tuple[str, str | None]]]) -> dict[int, tuple[str, str | None]]:
     """As `numbers`, with the earlier part of a picture that is in two."""
     return {number: max(each, key=lambda pair: pair[1] or "") for number, each in found.items()}
+
+
+def edges(name: str, x: int, y: int, width: int, height: int) -> tuple[int, ...]:
+    """A box as a format has it: LabelImg writes no 0 into Pascal VOC and YOLO."""
+    least = 1 if name in ("boxes-labelimg_voc", "boxes-labelimg_yolo") else 0
+    left, top = max(least, x), max(least, y)
+    return left, top, x + width - left, y + height - top
 
 
 @pytest.mark.parametrize("name", LABELLED)
@@ -55,7 +66,7 @@ def test_boxes_are_crops_of_the_upright_picture_whose_group_is_the_picture(name:
         assert box is not None
         assert sample.group == picture_of(file).relative_to(images.root).as_posix()
         found.setdefault(number_of(picture_of(file)), set()).add((images.labels[sample.label], tuple(box)))
-    assert found == {number: set(each) for number, each in BOXES.items()}
+    assert found == {number: {(label, edges(name, *box)) for label, box in each} for number, each in BOXES.items()}
     unboxed = [number for number in range(len(PICTURES)) if number not in BOXES]
     assert sorted(number_of(images.root / path) for path in images.unlabelled) == unboxed
     assert all(
@@ -102,3 +113,40 @@ def test_a_deleted_picture_is_named_and_another_of_its_name_is_not_taken(name: s
     if "yolo" not in name:  # whose label files are all that names pictures
         assert len(missing) == 2
     assert any("2 of" in warning for warning in images.warnings)
+
+
+def test_a_task_of_cvat_names_its_subset_once_for_all_pictures(tmp_path: Path) -> None:
+    folder = restore(FILES / "cvat-task", tmp_path / "set")
+    assert numbers(scan(folder)) == {
+        8: {("dog", "test")}, 9: {("Käfer 虫", "test")}, 10: {("cat", "test")}, 11: {("dog", "test")}
+    }  # fmt: skip
+    (folder / "annotations.xml").rename(folder / "train.xml")  # the task knows better than the name of the file
+    assert scan(folder).parts == ("test",)
+
+
+def test_jobs_of_cvat_are_annotators_called_as_their_assignees(tmp_path: Path) -> None:
+    folder = restore(FILES / "cvat-replicas", tmp_path / "set")
+    loaded = load(folder)
+    assert loaded is not None
+    given: dict[int, set[tuple[str, str]]] = {}
+    for row in loaded[1].rows:
+        given.setdefault(number_of(folder / row.path), set()).add((row.annotator, row.label))
+    assert given[0] == {("anna", "cat"), ("ben", "cat")}
+    assert given[3] == {("anna", "cat"), ("ben", "dog")}
+    assert given[TWO_LABELS] == {(who, label) for who in ("anna", "ben") for label in ("cat", "dog")}
+    assert sorted(number_of(folder / each.path) for each in scan(folder).contested) == [3, TWO_LABELS, GONE]
+
+
+def test_pixels_of_pascal_voc_count_from_1_but_in_files_of_label_studio(tmp_path: Path) -> None:
+    folder = restore(FILES / "boxes-roboflow_voc", tmp_path / "set")
+    file = folder / "train" / "shared.xml"
+    assert "<xmin>4</xmin>" in file.read_text(encoding="utf-8")
+
+    def left() -> list[int]:
+        found = [sample for sample in scan(folder).samples if number_of(picture_of(folder / sample.path)) == 8]
+        return [box.x for sample in found if (box := box_of(folder / sample.path)) is not None]
+
+    assert left() == [3]
+    owner = "<owner>\n<flickrid>NULL</flickrid>\n<name>Label Studio</name>\n</owner><size>"
+    file.write_text(file.read_text(encoding="utf-8").replace("<size>", owner), encoding="utf-8")
+    assert left() == [4]

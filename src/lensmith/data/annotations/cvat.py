@@ -34,8 +34,10 @@ def read(source: Source, files: Sequence[str], reading: Reading) -> Iterator[Ent
         stem = PurePosixPath(file).stem
         annotator, subset = ("", stem) if stem in subsets else (stem if len(files) > 1 else "", "")
         for element in xml_elements(source.root / file):
-            if element.tag == "meta" and len(files) > 1 and stem not in subsets:
-                annotator = element.findtext(".//assignee/username") or element.findtext(".//assignee") or stem
+            if element.tag == "meta":
+                subset = next(iter(parts_of_names(_subset_of(element))), subset)
+                if len(files) > 1 and stem not in subsets:
+                    annotator = element.findtext(".//assignee/username") or element.findtext(".//assignee") or stem
             if element.tag != "image":
                 continue
             name, size = element.get("name", ""), (_number(element, "width"), _number(element, "height"))
@@ -59,6 +61,11 @@ def read(source: Source, files: Sequence[str], reading: Reading) -> Iterator[Ent
     if left_out:
         shapes = listed(f"{count:,} {tag}" for tag, count in sorted(left_out.items()))
         reading.warnings.append(f"Shapes without an area, which are left out: {shapes}.")
+
+
+def _subset_of(meta: ET.Element) -> list[str]:
+    """The subset of a task or a job, which its images do not name; none for a project, whose images do."""
+    return [name.strip() for kind in ("task", "job") if (name := meta.findtext(f"{kind}/subset"))]
 
 
 def _area(shape: ET.Element) -> Area | None:

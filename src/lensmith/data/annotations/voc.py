@@ -17,6 +17,8 @@ from lensmith.data.annotations.xml_stream import xml_elements, xml_root
 from lensmith.errors import DataError
 
 SETS = "ImageSets/Main"
+_FROM_ZERO = {"source": "Unknown", "owner": "NULL Label Studio"}
+"""Element of a file → its text as LabelImg and Label Studio write it, who count pixels from 0."""
 
 
 def looks_like(source: Source) -> Look:
@@ -106,18 +108,23 @@ def _entries(source: Source, file: str, stem: str) -> Iterator[tuple[Entry, bool
         others=(named,) if named and named != name else (),
     )  # fmt: skip
     objects = [each for each in children if each.tag == "object"]
+    first = 0 if any(" ".join("".join(each.itertext()).split()) == _FROM_ZERO.get(each.tag) for each in children) else 1
     for each in objects:
         label, box = (each.findtext("name") or "").strip(), each.find("bndbox")
         hard = (each.findtext("difficult") or "").strip() == "1"
-        yield about._replace(label=label, area=None if box is None else _area(box, file)), hard
+        yield about._replace(label=label, area=None if box is None else _area(box, file, first)), hard
     if not objects:
         yield about, False
 
 
-def _area(box: ET.Element, file: str) -> Area:
-    """A box; whole numbers are pixels counted from 1 with both edges included, numbers with a point are coordinates."""
+def _area(box: ET.Element, file: str, first: int) -> Area:
+    """A box; whole numbers are pixels from `first` on with both edges included, numbers with a point are coordinates.
+
+    Pixels from 0 on have their right and bottom edge behind them, as coordinates have.
+    """
     left, top, right, bottom = (_number(box, name, file) for name in ("xmin", "ymin", "xmax", "ymax"))
-    first = 0 if "." in "".join(box.itertext()) or min(left, top) < 1 else 1
+    if "." in "".join(box.itertext()) or min(left, top) < 1:
+        first = 0
     return Area(left - first, top - first, right, bottom)
 
 
