@@ -1,4 +1,4 @@
-"""CreateML JSON, which LabelImg writes, too: a list of pictures with labels, and boxes by their centre in pixels."""
+"""CreateML JSON, which LabelImg writes as well: a list of pictures with labels, and boxes by their centre in pixels."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -3,7 +3,8 @@
     python -m venv ENV && ENV/bin/pip install fiftyone==1.22.1
     FIFTYONE_DISABLE_SERVICES=1 ENV/bin/python make_with_fiftyone.py
 
-No database is needed. Pictures are not committed; the tests draw them where `pictures.json` says that they were exported to.
+No database is needed. Pictures are not committed; the tests draw them where
+`pictures.json` says that they were exported to.
 """
 
 import json
