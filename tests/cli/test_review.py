@@ -1,22 +1,27 @@
 """`lensmith review` on the command line: what it writes, what it refuses, and that it changes no picture."""
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fixtures.command_line import Run
 from lensmith.curation.reviewing.journal import read
+from lensmith.data.scan import scan
+from lensmith.feedback.storage import Upload, store
 
 
-def begun(source: Path, out: Path) -> Path:
-    """A review of `source` whose first picture, which is blue, was found to be red."""
+def begun(source: Path, out: Path, label: str = "red") -> Path:
+    """A review of `source` whose first picture, which is blue, was found to be something else."""
     from lensmith.curation.reviewing import journal
     from lensmith.curation.reviewing.outcome import journal_of
     from lensmith.curation.reviewing.session import Session, standing
@@ -24,7 +29,9 @@ def begun(source: Path, out: Path) -> Path:
 
     found = open_source(source)
     with journal.opened(journal_of(out), found) as opened:
-        Session(found, opened, standing(found, ())).decide("one", "anna", 0, "label", label="red")
+        Session(found, opened, standing(found, ())).decide(
+            "one", "anna", 0, "label", label=label, new_class=True
+        )
     return journal_of(out)
 
 
@@ -39,6 +46,37 @@ def test_the_manifest_can_be_written_without_the_page(shared_colours: Path, tmp_
     assert f"Next: lensmith data split {out}" in printed
     code, printed, _ = run("data", "check", out, "--json")
     assert json.loads(printed)["counts"]["red"] == {"all": 9}
+
+
+def followed(printed: str, run: Run, *more: object) -> dict[str, Any]:
+    """The result of the command that a review's output names last."""
+    *_, last = printed.strip().splitlines()
+    words = shlex.split(last.removeprefix("Next: lensmith "))
+    code, printed, error = run(*words, *more, "--json")
+    assert code == 0, error
+    found: dict[str, Any] = json.loads(printed)
+    return found
+
+
+def test_labels_of_stored_uploads_and_new_classes_of_a_list_arrive_where_the_output_says(
+    shared_colours: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    kept, out = Path("my uploads"), Path("a b.csv")
+    upload = Upload(request_id="r", at=datetime.now(UTC), model="m", version="1", label="red", confidence=0.4,
+                    reason="unsure")  # fmt: skip
+    store(kept, upload, (shared_colours / "blue/000.png").read_bytes())
+    begun(kept, out, "teal")
+    _, printed, _ = run("review", kept, "--out", out, "--write")
+    assert followed(printed, run)["written"] == {"teal": 1}
+    assert len(list(Path("photos-new/teal").iterdir())) == 1
+
+    Path("suspects.csv").write_text(f"path,label,score\n{shared_colours}/blue/000.png,blue,0.9\n")
+    begun(Path("suspects.csv"), Path("decided.csv"), "teal")
+    _, printed, _ = run("review", "suspects.csv", "--out", "decided.csv", "--write")
+    as_split = printed.replace("train DIR", f"data split {shared_colours} --out m.csv")
+    assert followed(as_split, run)["relabelled"] == [["blue/000.png", "blue", "teal"]]
+    assert scan(Path("m.csv")).labels == ("blue", "green", "red", "teal")
 
 
 def test_what_is_refused_leaves_everything_as_it_was(

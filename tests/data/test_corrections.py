@@ -66,6 +66,15 @@ def test_new_labels_change_nothing_else(images: ImageSet, tmp_path: Path) -> Non
     assert labels_of(found) == labels_of(images) | {"cat/0.png": "owl"}
 
 
+def test_a_new_class_comes_in_by_new_labels_and_is_named(images: ImageSet, tmp_path: Path) -> None:
+    file = written(tmp_path / "new.csv", "path,label\ncat/0.png,bird\ncat/1.png,bird\ndog/0.png,ow\n")
+    found = from_files(None, file)(images)
+    assert found.labels == ("bird", "cat", "dog", "ow", "owl")
+    assert labels_of(found) == labels_of(images) | {"cat/0.png": "bird", "cat/1.png": "bird", "dog/0.png": "ow"}
+    assert "'bird' (2 images), 'ow' (1 image; did you mean 'owl'?)" in found.warnings[-1]
+    assert apply(images, (), {path: after for path, _, after in found.relabelled}).samples == found.samples
+
+
 def test_an_image_in_both_lists_is_left_out(images: ImageSet, tmp_path: Path) -> None:
     out, new = written(tmp_path / "out.txt", "cat/0.png"), written(tmp_path / "new.csv", "path,label\ncat/0.png,owl\n")
     found = from_files(out, new)(images)
@@ -82,7 +91,7 @@ def test_paths_that_are_not_in_the_set_are_named(images: ImageSet, tmp_path: Pat
     ("text", "named"),
     [
         ("path,label\nother/1.png,cat\n", "other/1.png"),  # of another set
-        ("path,label\ncat/0.png,cow\n", "'cow'"),
+        ("path,label\ncat/0.png,Owl\n", "look alike"),
         ("path,label\ncat/0.png,dog\ncat/0.png,owl\n", "line 3"),
         ("path,label,suggested\ncat/0.png,cat,dog\n", "work list"),
         ("path,score\ncat/0.png,1\n", "path, score"),

@@ -107,16 +107,25 @@ class FeedbackFolder:
 
         return summarise(self.folder)
 
-    def export(self, out: StrPath, unlabelled: StrPath | None = None) -> FeedbackExport:
+    def export(
+        self,
+        out: StrPath,
+        unlabelled: StrPath | None = None,
+        *,
+        relabel: StrPath | None = None,
+        exclude: StrPath | None = None,
+    ) -> FeedbackExport:
         """Make an image folder of the uploads whose true label is known.
 
         Args:
             out: New folder, or an image folder to add to.
             unlabelled: Folder for those without a true label, by predicted class.
+            relabel: Manifest of a review of the uploads; its labels go before those of feedback.
+            exclude: List of uploads to leave out, such as the one that a review has written.
         """
         from lensmith.feedback.dataset import export
 
-        return export(self.folder, out, unlabelled)
+        return export(self.folder, out, unlabelled, relabel, exclude)
 
     def export_labels(
         self, out: StrPath, format: Literal["label-studio", "cvat", "coco"] = "label-studio"

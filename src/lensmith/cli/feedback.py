@@ -45,6 +45,11 @@ def export(
             metavar="PATH", help="Copy those without a true label here, by predicted class, with an index.csv."
         ),
     ] = None,
+    relabel: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Labels of a review: the manifest that `lensmith review FOLDER` wrote."),
+    ] = None,
+    exclude: Annotated[Path | None, typer.Option(metavar="PATH", help="Uploads that the review left out.")] = None,
     format_: Annotated[
         Literal["folder", "label-studio", "cvat", "coco"],
         typer.Option("--format", help="An image folder, or files for a labelling tool that name all uploads."),
@@ -60,17 +65,17 @@ def export(
     model's answers are pre-annotations, and true labels annotations.
     """
     if format_ != "folder":
-        if unlabelled is not None:
+        if given := [name for name in ("unlabelled", "relabel", "exclude") if locals()[name] is not None]:
             raise SettingsError(
-                f"One folder was expected for --format {format_}.",
-                "--unlabelled names another.",
-                "Leave it out: uploads without a label are among the others.",
+                f"A folder alone was expected for --format {format_}, which names all uploads.",
+                f"--{given[0]} was given as well.",
+                "Leave it out, or export an image folder.",
             )
         exported = api.FeedbackFolder(folder).export_labels(out, format_)
         yield exported
         print_export(exported)
         return
-    done = api.FeedbackFolder(folder).export(out, unlabelled)
+    done = api.FeedbackFolder(folder).export(out, unlabelled, relabel=relabel, exclude=exclude)
     yield done
     written = sum(done.written.values())
     print_line((str(done.out), "bold"), f": {written:,} images added, {done.there:,} were there already")
@@ -80,6 +85,10 @@ def export(
         print_line(f"{done.unlabelled:,} without a true label are in {unlabelled}.")
     if done.waiting:
         print_line(f"{done.waiting:,} have no true label; --unlabelled FOLDER copies them to be labelled.")
+    if done.excluded:
+        print_line(f"{done.excluded:,} are left out, as the review decided.")
+    for warning in done.warnings:
+        print_line(("Warning: ", "yellow"), warning)
     if done.set_aside:
         print_table(f"{len(done.set_aside):,} not exported", ("file", "reason"), done.set_aside[:SHOWN])
     if written:

@@ -1,11 +1,17 @@
 """`lensmith review`."""
 
-from typing import Any
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
 
 from lensmith import api
 from lensmith.cli.options import Output, command_for
 from lensmith.cli.output import print_line
 from lensmith.config import ReviewSettings
+
+if TYPE_CHECKING:
+    from lensmith.curation.reviewing.outcome import ReviewResult
 
 
 def review(given: dict[str, Any]) -> Output:
@@ -30,9 +36,17 @@ def review(given: dict[str, Any]) -> Output:
     if done.contested:
         print_line(f"Next: lensmith data agreement {done.out}")
     elif done.written:
-        print_line(
-            f"Next: lensmith {f'train DIR --relabel {done.out}' if done.kind == 'list' else f'data split {done.out}'}"
-        )
+        print_line(f"Next: lensmith {_next(done)}")
+
+
+def _next(done: ReviewResult) -> str:
+    """Arguments of the command that uses the result."""
+    lists = f"--relabel {shlex.quote(str(done.out))}"
+    if done.excluded is not None:
+        lists += f" --exclude {shlex.quote(str(done.excluded))}"
+    if done.kind == "uploads":
+        return f"feedback export {shlex.quote(str(done.source))} photos-new {lists}"
+    return f"train DIR {lists}" if done.kind == "list" else f"data split {shlex.quote(str(done.out))}"
 
 
 command = command_for(ReviewSettings, review)

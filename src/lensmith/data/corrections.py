@@ -11,12 +11,14 @@ import csv
 import difflib
 import io
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
-from lensmith.core.labels import canonical_label
+from lensmith.core.labels import canonical_label, require_distinct
 from lensmith.core.text import listed
 from lensmith.data.consensus import Contested, contested_warnings
 from lensmith.data.image_set import ImageSet, Sample
@@ -41,6 +43,20 @@ class _Row:
     label: str = ""
 
 
+class Lists(NamedTuple):
+    """What two lists say about some images.
+
+    Attributes:
+        excluded: paths of images to leave out.
+        relabelled: path → label in canonical form; may be empty.
+        warnings: sentences about paths that are not among the images.
+    """
+
+    excluded: frozenset[str]
+    relabelled: dict[str, str]
+    warnings: tuple[str, ...]
+
+
 def unchanged(images: ImageSet) -> ImageSet:
     """The set itself: the correction where no list is given."""
     return images
@@ -55,7 +71,7 @@ def from_files(exclude: Path | None, relabel: Path | None) -> Correct:
 
     Returns:
         A function that raises DataError for a list that cannot be read, that names no image of the set, that gives
-        one image two labels, or that names a class that the set does not have.
+        one image two labels, or one that only looks like a class of the set. Other labels are new classes.
     """
 
     def correct(images: ImageSet) -> ImageSet:
@@ -65,23 +81,48 @@ def from_files(exclude: Path | None, relabel: Path | None) -> Correct:
             crops[picture_of(Path(sample.path)).as_posix()].append(sample.path)
         known = {sample.path: [sample.path] for sample in images.samples}
         known |= {each.path: [each.path] for each in images.contested}
-        excluded: dict[str, str] = {}
-        relabelled: dict[str, str] = {}
-        warnings: list[str] = []
-        if exclude is not None:
-            excluded, missing = _match(exclude, _read(exclude, needs_label=False), images, crops | known)
-            warnings += _missing_warnings(exclude, missing)
+        found = read_lists(exclude, relabel, images.root, known, crops)
         if relabel is not None:
-            relabelled, missing = _match(relabel, _read(relabel, needs_label=True), images, known)
-            _require_known_labels(relabel, relabelled, images)
-            warnings += _missing_warnings(relabel, missing)
-        corrected = apply(images, tuple(excluded), relabelled)
-        return replace(corrected, warnings=(*corrected.warnings, *warnings))
+            _require_labels(relabel, found.relabelled, images)
+        corrected = apply(images, found.excluded, found.relabelled)
+        added = _new_class_warnings(found.relabelled, images)
+        return replace(corrected, warnings=(*corrected.warnings, *found.warnings, *added))
 
     return correct
 
 
-def apply(images: ImageSet, excluded: Sequence[str], relabelled: Mapping[str, str]) -> ImageSet:
+def read_lists(
+    exclude: Path | None,
+    relabel: Path | None,
+    root: Path,
+    known: Mapping[str, Sequence[str]],
+    crops: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Lists:
+    """Read two lists about images below one folder; either may be None.
+
+    Args:
+        exclude: list of images to leave out.
+        relabel: list of images with their labels.
+        root: folder of the images.
+        known: path that a line may name, relative to `root` → paths of its images.
+        crops: path of a picture that `exclude` may name as well → paths of its crops.
+
+    Raises:
+        DataError: a list that cannot be read, that names none of the images, or gives one of them two labels.
+    """
+    excluded: dict[str, str] = {}
+    relabelled: dict[str, str] = {}
+    warnings: list[str] = []
+    if exclude is not None:
+        excluded, missing = _match(exclude, _read(exclude, needs_label=False), root, {**crops, **known})
+        warnings += _missing_warnings(exclude, missing)
+    if relabel is not None:
+        relabelled, missing = _match(relabel, _read(relabel, needs_label=True), root, known)
+        warnings += _missing_warnings(relabel, missing)
+    return Lists(frozenset(excluded), relabelled, tuple(warnings))
+
+
+def apply(images: ImageSet, excluded: Iterable[str], relabelled: Mapping[str, str]) -> ImageSet:
     """The set without some images and with new labels for others; a class without an image left is dropped.
 
     A contested image with a new label is decided, and part of the set again.
@@ -89,28 +130,30 @@ def apply(images: ImageSet, excluded: Sequence[str], relabelled: Mapping[str, st
     Args:
         images: the set as it was read.
         excluded: paths of samples to leave out; others are ignored.
-        relabelled: path of a sample or contested image → its label, one of the set's; other paths are ignored.
+        relabelled: path of a sample or contested image → its label, which may be a new class; other paths are ignored.
 
     Raises:
         DataError: fewer than two classes are left.
     """
-    out, index = frozenset(excluded), {label: number for number, label in enumerate(images.labels)}
-    kept, changes = [], []
+    out = frozenset(excluded)
+    kept: list[tuple[Sample, str]] = []
+    changes = []
     contested = [each.path for each in images.contested]
     gone = tuple(path for path in (*(sample.path for sample in images.samples), *contested) if path in out)
     for sample in images.samples:
         if sample.path in out:
             continue
-        new = index.get(relabelled.get(sample.path, ""), sample.label)
-        if new != sample.label:
-            changes.append((sample.path, images.labels[sample.label], images.labels[new]))
-        kept.append(sample if new == sample.label else replace(sample, label=new))
+        before = images.labels[sample.label]
+        after = relabelled.get(sample.path, before)
+        if after != before:
+            changes.append((sample.path, before, after))
+        kept.append((sample, after))
     images, decided = _decided(images, out, relabelled)
-    kept += (Sample(each.path, index[relabelled[each.path]], each.part, each.group) for each in decided)
+    kept += ((Sample(each.path, 0, each.part, each.group), relabelled[each.path]) for each in decided)
     changes += ((each.path, CONTESTED, relabelled[each.path]) for each in decided)
     if not gone and not changes:
         return images
-    used = sorted({sample.label for sample in kept})
+    used = sorted({label for _, label in kept})
     if len(used) < 2:
         raise DataError(
             f"Images of at least two classes were expected in {images.root} after the corrections.",
@@ -118,14 +161,14 @@ def apply(images: ImageSet, excluded: Sequence[str], relabelled: Mapping[str, st
             if used else "All images are left out.",
             "Shorten the list of --exclude.",
         )  # fmt: skip
-    number = {old: new for new, old in enumerate(used)}
-    lost = [label for old, label in enumerate(images.labels) if old not in number]
+    number = {label: index for index, label in enumerate(used)}
+    lost = [label for label in images.labels if label not in number]
     warnings = [f"Classes without an image after corrections: {listed(lost)}."] if lost else []
     return replace(
         images,
-        labels=tuple(images.labels[old] for old in used),
+        labels=tuple(used),
         samples=tuple(
-            replace(sample, label=number[sample.label]) for sample in sorted(kept, key=lambda sample: sample.path)
+            replace(sample, label=number[label]) for sample, label in sorted(kept, key=lambda each: each[0].path)
         ),
         notes=(*images.notes, *_notes(gone, changes)),
         warnings=(*images.warnings, *warnings),
@@ -136,10 +179,10 @@ def apply(images: ImageSet, excluded: Sequence[str], relabelled: Mapping[str, st
 
 def _decided(images: ImageSet, out: frozenset[str], relabelled: Mapping[str, str]) -> tuple[ImageSet, list[Contested]]:
     """The set with those images as contested that are neither excluded nor decided, and the ones that are decided."""
-    index, parted = frozenset(images.labels), bool(images.parts)
+    parted = bool(images.parts)
     decided = [
         each for each in images.contested
-        if each.path not in out and relabelled.get(each.path) in index and (each.part is not None) == parted
+        if each.path not in out and each.path in relabelled and (each.part is not None) == parted
     ]  # fmt: skip
     settled = out | {each.path for each in decided}
     left = tuple(each for each in images.contested if each.path not in settled)
@@ -217,20 +260,20 @@ def _require_label_columns(file: Path, header: Sequence[str], path: int | None, 
 
 
 def _match(
-    file: Path, rows: Sequence[_Row], images: ImageSet, known: Mapping[str, Sequence[str]]
+    file: Path, rows: Sequence[_Row], images: Path, known: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, str], list[str]]:
     """Path of the sample → label of its row; and paths that are not in the set.
 
     Args:
         file: path of the list.
         rows: rows of the list.
-        images: the set.
+        images: folder of the images.
         known: path that a row may name → paths of its samples, which are several for a picture of several crops.
 
     Raises:
         DataError: two labels for one image, or no image of the set at all.
     """
-    root, folder = os.path.realpath(images.root), os.path.realpath(file.parent)
+    root, folder = os.path.realpath(images), os.path.realpath(file.parent)
     found: dict[str, str] = {}
     missing: list[str] = []
     first: dict[str, int] = {}
@@ -253,23 +296,36 @@ def _match(
             first.setdefault(path, row.number)
     if rows and not found:
         raise DataError(
-            f"A list of images in {images.root} was expected at {file}.",
-            f"None of its {len(rows):,} paths is an image of this set; the first is {rows[0].path}.",
+            f"A list of images in {images} was expected at {file}.",
+            f"None of its {len(rows):,} paths is one of them; the first is {rows[0].path}.",
             "Give the list that was made for these images; its paths are relative to its own folder.",
         )
     return found, missing
 
 
-def _require_known_labels(file: Path, relabelled: Mapping[str, str], images: ImageSet) -> None:
-    unknown = {label: path for path, label in relabelled.items() if label not in images.labels}
-    if unknown:
-        label, path = next(iter(unknown.items()))
-        near = difflib.get_close_matches(label, images.labels, n=1)
-        raise DataError(
-            f"Labels of the set's {len(images.labels)} classes were expected in {file}.",
-            f"{label!r}, for {path}, is none of them." if label else f"The line of {path} has no label.",
-            (f"Did you mean {near[0]!r}? " if near else "") + "A new class needs images of its own in the set.",
-        )
+def _require_labels(file: Path, relabelled: Mapping[str, str], images: ImageSet) -> None:
+    """Refuse empty labels, and those that look like another class without being it.
+
+    Raises:
+        DataError: there is such a label.
+    """
+    empty = next((path for path, label in relabelled.items() if not label), None)
+    if empty is not None:
+        arrived = f"The line of {empty} has no label."
+        raise DataError(f"A label on each line was expected in {file}.", arrived, "Add it, or remove the line.")
+    require_distinct({*images.labels, *relabelled.values()}, file)
+
+
+def _new_class_warnings(relabelled: Mapping[str, str], images: ImageSet) -> Iterator[str]:
+    """A sentence that names classes that come in by corrections, and the class that a typing error may have meant."""
+    described = []
+    for label, count in sorted(Counter(relabelled.values()).items()):
+        if label not in images.labels:
+            near = difflib.get_close_matches(label, images.labels, n=1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            described.append(f"{label!r} ({count:,} {'image' if count == 1 else 'images'}{meant})")
+    if described:
+        yield f"Classes that corrections add: {listed(described)}."
 
 
 def _missing_warnings(file: Path, missing: Sequence[str]) -> list[str]:

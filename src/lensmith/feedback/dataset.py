@@ -13,6 +13,7 @@ from lensmith.core.labels import canonical_label, distinguished, lookalike, matc
 from lensmith.core.output_names import require_folder_name
 from lensmith.core.progress import track
 from lensmith.core.result import Result
+from lensmith.data.corrections import read_lists
 from lensmith.data.part_names import parts_of_names
 from lensmith.data.scan import MANIFEST
 from lensmith.errors import OutputError
@@ -37,7 +38,9 @@ class FeedbackExport(Result):
         there: number of uploads whose picture was in the folder already, from this or an earlier export.
         unlabelled: number of uploads without a true label that were copied for labelling.
         waiting: number of uploads without a true label that were not copied.
+        excluded: number of uploads that a review leaves out.
         set_aside: path and reason of each upload that could not be exported.
+        warnings: sentences about lists of a review that name other uploads.
     """
 
     out: Path
@@ -45,11 +48,17 @@ class FeedbackExport(Result):
     there: int = 0
     unlabelled: int = 0
     waiting: int = 0
+    excluded: int = 0
     set_aside: list[tuple[str, str]] = field(default_factory=list)
+    warnings: tuple[str, ...] = ()
 
 
 def export(
-    folder: str | os.PathLike[str], out: str | os.PathLike[str], unlabelled: str | os.PathLike[str] | None = None
+    folder: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    unlabelled: str | os.PathLike[str] | None = None,
+    relabel: str | os.PathLike[str] | None = None,
+    exclude: str | os.PathLike[str] | None = None,
 ) -> FeedbackExport:
     """Copy uploads with a true label to OUT/LABEL, an image folder for the next training.
 
@@ -61,9 +70,11 @@ def export(
         out: new folder, or an image folder without parts that gets more images.
         unlabelled: folder for uploads without a true label, by the class that was answered, with an index.csv for
             labellers; None leaves them out.
+        relabel: manifest of a review of the uploads, whose labels go before those of feedback.
+        exclude: list of uploads to leave out, with their copies.
 
     Raises:
-        DataError: there is no such folder.
+        DataError: there is no such folder, or a list that does not fit its uploads.
         OutputError: the images cannot be written there.
     """
     source, target = Path(folder), Path(out)
@@ -73,17 +84,8 @@ def export(
     _require_apart(source, target, guesses)
     _require_class_folders(target)
     done = FeedbackExport(target)
-    labelled: dict[str, _Same] = defaultdict(list)
-    others: dict[str, _Same] = defaultdict(list)
-    for stored, upload in read_uploads(source):
-        try:
-            digest = sha256(stored.image)[:32]
-        except OSError:  # the service has just removed it, or the disk is damaged
-            done.set_aside.append((str(stored.image), "it cannot be read"))
-        else:
-            (others if upload.truth is None else labelled)[digest].append((stored, upload))
-    for digest in others.keys() & labelled.keys():  # a label for one of the same pictures is enough
-        done.there += len(others.pop(digest))
+    labels, omitted = (None if each is None else Path(each) for each in (relabel, exclude))
+    labelled, others = _by_content(source, labels, omitted, done)
     there = _names_in(target)
     for digest, same in track(labelled.items(), "exporting", len(labelled)):
         _export(digest, same, there.get(digest), done)
@@ -92,6 +94,39 @@ def export(
     else:
         _for_labellers(others, guesses, done)
     return done
+
+
+def _by_content(
+    source: Path, relabel: Path | None, exclude: Path | None, done: FeedbackExport
+) -> tuple[dict[str, _Same], dict[str, _Same]]:
+    """Uploads with a true label, and pictures without one, by the first digits of their SHA-256."""
+    found = {stored.image.relative_to(source).as_posix(): (stored, upload) for stored, upload in read_uploads(source)}
+    lists = read_lists(exclude, relabel, source, {name: [name] for name in found})
+    done.warnings = lists.warnings
+    uploads: dict[str, _Same] = defaultdict(list)
+    left_out = set()
+    for name, (stored, upload) in found.items():
+        try:
+            digest = sha256(stored.image)[:32]
+        except OSError:  # the service has just removed it, or the disk is damaged
+            done.set_aside.append((str(stored.image), "it cannot be read"))
+            continue
+        truth = lists.relabelled.get(name, upload.truth)
+        uploads[digest].append((stored, upload.model_copy(update={"truth": truth})))
+        if name in lists.excluded:
+            left_out.add(digest)
+    labelled: dict[str, _Same] = {}
+    others: dict[str, _Same] = {}
+    for digest, same in uploads.items():
+        known = [each for each in same if each[1].truth is not None]
+        if digest in left_out:
+            done.excluded += len(same)
+        elif known:  # a label for one of the same pictures is enough
+            labelled[digest] = known
+            done.there += len(same) - len(known)
+        else:
+            others[digest] = same
+    return labelled, others
 
 
 def _require_apart(source: Path, out: Path, unlabelled: Path | None) -> None:

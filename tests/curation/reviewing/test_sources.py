@@ -117,7 +117,7 @@ def test_uploads_that_a_service_has_stored(photos: Path, tmp_path: Path) -> None
     )  # fmt: skip
     store(tmp_path / "kept", upload, (photos / "red/0.png").read_bytes())
     source = open_source(tmp_path / "kept")
-    assert (source.kind, source.labels) == ("new", ("blue", "red"))
+    assert (source.kind, source.labels) == ("uploads", ("blue", "red"))
     assert (source.items[0].label, source.items[0].suggested, source.items[0].confidence) == ("", "red", 0.4)
     assert source.file(source.items[0].path).is_file()
 

@@ -9,9 +9,9 @@ from typing import Literal
 
 from lensmith.core.labels import lookalike
 
-Kind = Literal["set", "list", "new"]
-"""A labelled set, whose result is a whole manifest; a list of labelled pictures, or new pictures without a label, whose
-result has only those decided on."""
+Kind = Literal["set", "list", "new", "uploads"]
+"""A labelled set, whose result is a whole manifest; a list of labelled pictures, new pictures without a label, or
+uploads that a service has stored, whose result has only those decided on."""
 
 STAMP_BYTES = 65_536
 """Bytes at a file's beginning and end that tell it from others, with its size: photos of a terabyte take seconds."""
@@ -53,7 +53,7 @@ class ReviewSource:
     Attributes:
         path: path that the user gave.
         root: folder that the paths of the items are relative to.
-        kind: `set`, `list` or `new`.
+        kind: `set`, `list`, `new` or `uploads`.
         title: noun phrase for people, such as `the mistakes of an evaluation`.
         items: pictures in the order of the source, no path twice.
         labels: classes that the source knows, sorted.

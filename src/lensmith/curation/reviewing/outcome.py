@@ -29,11 +29,13 @@ class ReviewResult(Result):
     """Result of a review.
 
     Attributes:
+        source: path of what was reviewed.
         out: path of the manifest.
         journal: path of the journal.
         history: path of the CSV with every decision.
         excluded: path of the CSV with pictures that were left out; None where none was.
-        kind: `set` (the manifest is whole), `list` (it corrects labels of a set) or `new` (its pictures had no label).
+        kind: `set` (the manifest is whole), `list` (it corrects labels of a set), `new` (its pictures had no label) or
+            `uploads` (it is for `lensmith feedback export`).
         pictures: number of pictures in the source.
         written: number of lines in the manifest.
         decided: number of pictures with a decision.
@@ -45,6 +47,7 @@ class ReviewResult(Result):
         notes: sentences about what was left out.
     """
 
+    source: Path
     out: Path
     journal: Path
     history: Path
@@ -128,6 +131,7 @@ def result(
             reviewers[name] = reviewers.get(name, 0) + 1
     excluded = out.with_name(f"{out.stem}.excluded.csv")
     return ReviewResult(
+        source=source.path,
         out=out,
         journal=journal_of(out),
         history=out.with_name(f"{out.stem}.history.csv"),

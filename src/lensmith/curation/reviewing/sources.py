@@ -168,7 +168,7 @@ def _uploads(folder: Path) -> ReviewSource:
         items.append(
             ReviewItem(name, upload.truth or "", upload.label, upload.confidence, reason=f"stored as {upload.reason}")
         )
-    return ReviewSource(folder, folder, "new", "uploads stored by a service", _once(items), _sorted(labels))
+    return ReviewSource(folder, folder, "uploads", "uploads stored by a service", _once(items), _sorted(labels))
 
 
 def _once(items: Iterable[ReviewItem]) -> tuple[ReviewItem, ...]:
