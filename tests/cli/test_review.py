@@ -29,9 +29,7 @@ def begun(source: Path, out: Path, label: str = "red") -> Path:
 
     found = open_source(source)
     with journal.opened(journal_of(out), found) as opened:
-        Session(found, opened, standing(found, ())).decide(
-            "one", "anna", 0, "label", label=label, new_class=True
-        )
+        Session(found, opened, standing(found, ())).decide("one", "anna", 0, "label", label=label, new_class=True)
     return journal_of(out)
 
 

@@ -88,7 +88,9 @@ def test_a_picture_is_exported_once_however_often_it_was_sent(kept: Kept) -> Non
 def test_labels_of_a_review_go_before_feedback_and_what_it_left_out_is_not_exported(kept: Kept) -> None:
     names = [kept.add("red", 0), kept.add("red", 2, "blue"), kept.add("red", 4), kept.add("red", 4), kept.add("red", 6)]
     paths = [kept.image(name).relative_to(kept.root) for name in names]
-    (kept.root / "reviewed.csv").write_text(f"path,label,annotator\n{paths[0]},red,anna\n{paths[1]},teal,anna\nk,red,\n")
+    (kept.root / "reviewed.csv").write_text(
+        f"path,label,annotator\n{paths[0]},red,anna\n{paths[1]},teal,anna\nk,red,\n"
+    )
     (kept.root / "out.csv").write_text(f"path\n{paths[2]}\n")
     done = kept.export(kept.out, relabel=kept.root / "reviewed.csv", exclude=kept.root / "out.csv")
     assert (done.written, done.excluded, done.waiting) == ({"red": 1, "teal": 1}, 2, 1)
