@@ -18,6 +18,7 @@ from lensmith.curation.diagnose import diagnose
 from lensmith.curation.discriminant import FeatureRows, fit_discriminant, moments_by_part, stratified_folds
 from lensmith.curation.doctor_page import render
 from lensmith.curation.label_noise import fit_noise
+from lensmith.curation.label_summary import summarize
 from lensmith.curation.learning_curve import further, learning_curve
 from lensmith.curation.out_of_fold import evaluate_labels
 from lensmith.curation.picture_quality import Measured, blur_of, measure_picture, quality_findings
@@ -250,6 +251,21 @@ def test_findings_are_written_as_lists_that_corrections_take(drawn_set: ImageSet
     written = json.loads((out / "findings.json").read_text())
     assert written["suspects"][0].keys() >= {"path", "label", "suggested", "score"}
     assert diagnose(LabelDoctorSettings(folder=drawn_set.root, out=out)).suspects == found.suspects
+
+
+def test_the_summary_names_new_pictures_and_raises_nothing(drawn_set: ImageSet) -> None:
+    wrong = [sample.path for sample in drawn_set.samples if "bad-" in sample.path]
+    right = [sample.path for sample in drawn_set.samples if "good-" in sample.path]
+    settings = TrainSettings(data=drawn_set.root)
+    found = summarize(drawn_set, settings, [wrong[0], right[0]])
+    assert {each.path for each in found.suspects[:6]} == set(wrong)
+    assert [each.path for each in found.new_suspects] == wrong[:1]
+    assert (found.new_quality, found.new_outliers) == ((), ())
+    assert found.images == 89
+    assert any(wrong[0] in line for line in found.lines)
+    assert not any(wrong[1] in line for line in found.lines)
+    few = replace(drawn_set, samples=tuple(sample for sample in drawn_set.samples if sample.label == 0))
+    assert "There is one." in summarize(few, settings).lines[0]
 
 
 def test_the_page_asks_for_nothing_and_escapes_names(drawn_set: ImageSet, tmp_path: Path) -> None:

@@ -181,34 +181,41 @@ def describe_need(need: ClassNeed) -> str:
     )
 
 
-def examine(images: ImageSet, settings: TrainSettings) -> LabelDoctorResult:
+def examine(
+    images: ImageSet, settings: TrainSettings, samples: Sequence[Sample] | None = None, curve: bool = True
+) -> LabelDoctorResult:
     """Examine the labels and pictures of a set; nothing is written.
 
     Args:
         images: the set; groups of its samples stay together in the folds of the learning curve.
         settings: backbone, weights and size of the images; seed of the folds.
+        samples: samples of the set that are examined; all by default.
+        curve: whether to compute the learning curve, which takes most of the time.
 
     Raises:
         DataError: fewer than two classes of FEW readable images.
         ModelError: the backbone or its weights are not available.
     """
     started = time.perf_counter()
-    features = image_features(images, images.samples, settings)
-    readable = np.array([row for row in range(len(images.samples)) if row not in features.unreadable], dtype=np.int64)
-    samples = [images.samples[row] for row in readable.tolist()]
+    looked_at = images.samples if samples is None else samples
+    features = image_features(images, looked_at, settings)
+    readable = np.array([row for row in range(len(looked_at)) if row not in features.unreadable], dtype=np.int64)
+    samples = [looked_at[row] for row in readable.tolist()]
     labels = np.array([sample.label for sample in samples], dtype=np.int64)
     _require_enough(images, labels)
-    values = features.values.reshape(len(images.samples), -1)
+    values = features.values.reshape(len(looked_at), -1)
     rows = FeatureRows(values if len(readable) == len(values) else values[readable], settings.seed)
     evaluation = evaluate_labels(rows, labels, len(images.labels), settings.seed)
     groups = [sample.group for sample in samples]
     usable = evaluation.wrong < LIKELY
-    curve = learning_curve(rows, labels, images.labels, evaluation.shrinkage, groups, usable, settings.seed)
+    learnt = None
+    if curve:
+        learnt = learning_curve(rows, labels, images.labels, evaluation.shrinkage, groups, usable, settings.seed)
     ranges = decide_ranges(images)
     quality = quality_findings(samples, measure_quality(images, samples, ranges))
     few = [label for number, label in enumerate(images.labels) if not evaluation.evaluated[number]]
     notes = [f"Classes of fewer than {FEW} images, whose labels are not evaluated: {listed(few)}."] if few else []
-    unreadable = tuple(sorted((images.samples[row].path, why) for row, why in features.unreadable.items()))
+    unreadable = tuple(sorted((looked_at[row].path, why) for row, why in features.unreadable.items()))
     return LabelDoctorResult(
         folder=images.root,
         images=len(samples),
@@ -219,7 +226,7 @@ def examine(images: ImageSet, settings: TrainSettings) -> LabelDoctorResult:
         outliers=_outliers(images, samples, evaluation),
         confusable=_confusable(images.labels, labels, evaluation),
         quality=tuple(quality),
-        curve=curve,
+        curve=learnt,
         unreadable=unreadable,
         notes=(*images.notes, *notes),
         warnings=images.warnings,

@@ -1,24 +1,25 @@
 """Quality of pictures: too dark, without contrast, blurred or tiny, against fixed floors and against their own set.
 
-Each picture is decoded once at a reduced scale; the measurements are memoized on disk until a file changes.
+Each picture is decoded once at a reduced scale; the measurements are memoized on disk for each file (`core.file_memo`).
 """
 
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from lensmith.core.machine import allowed_cores
-from lensmith.core.memoized import memoized_on_disk
+from lensmith.core.file_memo import Values, memoized_by_file
 from lensmith.core.progress import track
-from lensmith.core.threads import map_in_order
 from lensmith.core.version import installed_versions
-from lensmith.data.image_set import ImageSet, Sample, identity
+from lensmith.data.image_set import ImageSet, Sample
 from lensmith.errors import ImageError
+from lensmith.imaging.crops import picture_of
 from lensmith.imaging.decoding import decode, decoded_size, read
 from lensmith.imaging.value_range import ValueRange
 
@@ -123,28 +124,26 @@ def measure_quality(
         samples: samples of the set.
         value_ranges: black and white by kind of values; see `imaging.decoding.decode`.
     """
+    ranges = {kind: list(ends) for kind, ends in sorted((value_ranges or {}).items())}
+    versions = installed_versions(("lensmith", "pillow", "pillow-heif"))
+    kind = f"quality {json.dumps([ranges, versions], sort_keys=True)}"
 
-    def measure(sample: Sample) -> list[float] | None:
-        file = images.file(sample)
+    def measure(file: Path) -> Values:
+        """The measurements as bytes; None where it cannot be decoded."""
         try:
             short_px = min(decoded_size(file))
-            return list(measure_picture(decode(read(file), SCALE_PX, value_ranges=value_ranges), short_px))
+            found = measure_picture(decode(read(file), SCALE_PX, value_ranges=value_ranges), short_px)
         except ImageError:
-            return None
+            return (None,)
+        return (np.array(found, dtype=np.float64).tobytes(),)
 
-    def measure_all() -> list[list[float] | None]:
-        threads = allowed_cores()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata; only decoding matters here
-            found = map_in_order(measure, samples, threads, 8 * threads, "quality")
-            return list(track(found, "measuring pictures", len(samples)))
-
-    depends_on = {
-        "files": identity(images, samples),
-        "ranges": {kind: list(ends) for kind, ends in sorted((value_ranges or {}).items())},
-        "versions": installed_versions(("lensmith", "pillow", "pillow-heif")),
-    }
-    rows = memoized_on_disk("quality", depends_on, measure_all)
+    files = [images.file(sample) for sample in samples]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata; only decoding matters here
+        rows = [
+            None if row is None else np.frombuffer(row).tolist()
+            for (row,) in track(memoized_by_file([kind], files, measure, picture_of), "measuring pictures", len(files))
+        ]
     return [None if row is None else Measured(int(row[0]), *row[1:]) for row in rows]
 
 

@@ -1,0 +1,80 @@
+"""The label doctor in brief, for a set that a model is about to be trained on, such as by `lensmith update`.
+
+It looks at new pictures and at a sample of the others, without the learning curve, so its time is bounded. What it
+cannot evaluate is no error: it says why.
+"""
+
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from lensmith.config import TrainSettings
+from lensmith.core.result import Result
+from lensmith.core.stats import evenly_spaced
+from lensmith.core.text import listed
+from lensmith.curation.label_doctor import Outlier, Suspect, examine
+from lensmith.curation.picture_quality import QualityFinding
+from lensmith.data.image_set import ImageSet
+from lensmith.errors import LensmithError
+
+MOST = 10_000
+"""Images that are looked at beside the new ones."""
+
+
+@dataclass(frozen=True)
+class LabelSummary(Result):
+    """What the label doctor has to say about a set and its new pictures.
+
+    Attributes:
+        images: number of images that were evaluated; 0 where none could be.
+        wrong_labels: expected number of wrong labels among them.
+        suspects: labels that are probably wrong, the likeliest first.
+        new_suspects: those of new pictures.
+        new_outliers: new pictures that look like no class.
+        new_quality: new pictures of poor quality.
+        lines: sentences for people.
+        seconds: duration in seconds.
+    """
+
+    images: int
+    wrong_labels: float
+    suspects: tuple[Suspect, ...]
+    new_suspects: tuple[Suspect, ...]
+    new_outliers: tuple[Outlier, ...]
+    new_quality: tuple[QualityFinding, ...]
+    lines: tuple[str, ...]
+    seconds: float
+
+
+def summarize(images: ImageSet, settings: TrainSettings, new: Collection[str] = ()) -> LabelSummary:
+    """Examine a set in brief; nothing is written, and nothing is raised for a set that cannot be evaluated.
+
+    Args:
+        images: the set.
+        settings: backbone, weights and size of the images; seed of the folds.
+        new: paths of the samples that are new.
+    """
+    started, recent = time.perf_counter(), frozenset(new)
+    others = evenly_spaced([sample for sample in images.samples if sample.path not in recent], MOST)
+    samples = [*others, *(sample for sample in images.samples if sample.path in recent)]
+    try:
+        found = examine(images, settings, samples, curve=False)
+    except LensmithError as error:
+        why = f"Labels were not evaluated. {error.expected} {error.arrived}"
+        return LabelSummary(0, 0.0, (), (), (), (), (why,), time.perf_counter() - started)
+    suspects = tuple(each for each in found.suspects if each.path in recent)
+    outliers = tuple(each for each in found.outliers if each.path in recent)
+    quality = tuple(each for each in found.quality if each.path in recent)
+    lines = [found.summary()[0]]
+    if suspects:
+        named = (f"{each.path} ({each.label}, or {each.suggested}?)" for each in suspects)
+        lines.append(f"New pictures whose label is probably wrong: {len(suspects):,}: {listed(named, 3)}.")
+    if quality:
+        named = (f"{each.path} ({each.kind})" for each in quality)
+        lines.append(f"New pictures of poor quality: {len(quality):,}: {listed(named, 3)}.")
+    if outliers:
+        lines.append(f"New pictures that look like no class: {listed((each.path for each in outliers), 3)}.")
+    seconds = time.perf_counter() - started
+    return LabelSummary(
+        found.images, found.wrong_labels, found.suspects, suspects, outliers, quality, tuple(lines), seconds
+    )
