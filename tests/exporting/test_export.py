@@ -18,12 +18,14 @@ from lensmith.bundle.format import Bundle
 from lensmith.config import ExportSettings
 from lensmith.errors import DataError, OutputError, ParityError, RunError
 from lensmith.exporting import export as assemble
+from lensmith.exporting import select_engine
 from lensmith.exporting.export import ExportResult, export
 from lensmith.imaging.preprocessing import preprocess
 from lensmith.inference.classifier import load
 from lensmith.training.models import backbone
 from lensmith.training.run_dir import checkpoint
 from lensmith.training.run_dir.run import Run
+from lensmith.training.validate import ModelOutputs
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +132,31 @@ def test_a_network_that_is_not_the_one_that_the_run_reported_of_leaves_nothing(
     if harm is another_head:  # what is lost is lost against the run, not against the harmed network
         accepted = export(settings.model_copy(update={"max_accuracy_drop": 100.0}), quick=True)
         assert accepted.manifest.engines[0].drop == pytest.approx(100 * (1 - accepted.evaluation.metrics.accuracy))
+
+
+@pytest.mark.parametrize("recorded_otherwise", [False, True])
+def test_pytorch_answers_all_images_again_only_where_those_that_were_recorded_do_not_hold(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded_otherwise: bool
+) -> None:
+    copied, answered = Run.open(Path(shutil.copytree(trained, tmp_path / "run"))), []
+    if recorded_otherwise:
+        state = checkpoint.load(copied.best)
+        assert len(state["validation"]["logits"]) == 6
+        state["validation"]["logits"][1] += torch.tensor([1.0, 0.0, 0.0])  # of an image that is not answered at first
+        checkpoint.save(state, copied.best)
+    honest = select_engine.compute_outputs
+
+    def counted(*given: Any) -> ModelOutputs:
+        outputs = honest(*given)
+        answered.append(len(outputs.indices))
+        return outputs
+
+    monkeypatch.setattr(select_engine, "RECOMPUTED", 2)
+    monkeypatch.setattr(select_engine, "compute_outputs", counted)
+    made = export(ExportSettings(run=copied.path, out=tmp_path / "bundle"), quick=True)
+    assert answered == ([2, 6] if recorded_otherwise else [2])
+    assert made.parity.images == 6
+    assert made.parity.largest_difference < 1e-4
 
 
 def test_a_run_of_an_earlier_version_is_held_against_its_figure(trained: Path, tmp_path: Path) -> None:

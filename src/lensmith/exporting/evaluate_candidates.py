@@ -53,7 +53,7 @@ class EngineSearch:
         images: the image set.
         samples: samples of the set that each candidate answers.
         part: name of the part that the samples are from.
-        reference: float32 (N, C), PyTorch's probabilities of the N samples that can be read.
+        reference: float32 (N, C), PyTorch's probabilities of the N samples; NaN for those that cannot be read.
         tolerance: largest difference of a probability that fp32 may show.
         min_agreement: smallest share of images with the same class in fp32, 0..1.
         max_drop_pp: accuracy that may be lost, in percentage points.
@@ -113,7 +113,7 @@ class EngineSearch:
     def ranked(self, results: Sequence[CandidateResult]) -> list[CandidateResult]:
         """Rank candidates by `lensmith.inference.selection`; see `run`."""
         by_name = {result.record.name: result for result in results}
-        records = select([result.record for result in results], self.max_drop_pp, len(self.reference))
+        records = select([result.record for result in results], self.max_drop_pp, len(self.samples))
         if not records[0].chosen:
             rows = "; ".join(f"{record.name} {record.why}" for record in records)
             raise ParityError(
@@ -144,13 +144,14 @@ class EngineSearch:
         path = self.draft.path / str(record.graph)
         classifier = Classifier(self.draft, open_graph(str(path), record.engine, record.precision, threads=1))
         evaluation = evaluate_samples(classifier, self.images, self.samples, self.part)
-        names = {self.images.file(sample): sample.path for sample in self.samples}
-        paths = [names[file] for file in evaluation.files]
+        row_of = {self.images.file(sample): row for row, sample in enumerate(self.samples)}
+        rows = [row_of[file] for file in evaluation.files]
+        paths, reference = [self.samples[row].path for row in rows], self.reference[rows]
         reported = None
         if self.figures is not None:
-            reported = self.figures.correct_of(paths, self.reference.argmax(axis=1) == evaluation.truth)
+            reported = self.figures.correct_of(paths, reference.argmax(axis=1) == evaluation.truth)
         labels = self.draft.labels
-        parity = compare(self.reference, evaluation.probabilities, paths, labels, evaluation.truth, reported)
+        parity = compare(reference, evaluation.probabilities, paths, labels, evaluation.truth, reported)
         if record.precision == "fp32":
             parity.require(self.tolerance, self.min_agreement)
         return replace(result, evaluation=evaluation, parity=parity).updated(

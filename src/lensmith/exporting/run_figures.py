@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy.stats import binom
 
 from lensmith.data.image_set import Sample
 from lensmith.errors import ParityError
 from lensmith.inference.selection import DEFAULT_MAX_DROP_PP
-from lensmith.training.checkpointing import CORRECT, PATHS
+from lensmith.training.checkpointing import CORRECT, LOGITS, PATHS
 from lensmith.training.run_dir.run import Run
 from lensmith.training.validate import ModelOutputs
 
@@ -42,6 +43,7 @@ class RunFigures:
         loss: mean cross-entropy on it, in nats; None: it is not known.
         images: number of images in the part, without unreadable ones.
         correct: whether the answer to an image was correct, by the image's path; empty for runs of earlier versions.
+        logits: float32 (N, C), logits of the N images of `correct`, in its order; None: the run did not store them.
     """
 
     epoch: int
@@ -49,6 +51,7 @@ class RunFigures:
     loss: float | None
     images: int
     correct: dict[str, bool]
+    logits: torch.Tensor | None = None
 
     @classmethod
     def of(cls, run: Run, best: dict[str, Any]) -> RunFigures | None:
@@ -59,20 +62,31 @@ class RunFigures:
             best: the content of its best checkpoint.
         """
         correct: dict[str, bool] = {}
+        logits = None
         if (answers := best.get("validation")) is not None:
             correct = dict(zip(answers[PATHS], answers[CORRECT].tolist(), strict=True))
+            logits = answers.get(LOGITS)
         images = len(correct) or len(run.images.part("val"))
         lines = [line for line in run.history() if line["epoch"] == best["epoch"]]
         if lines and lines[-1]["val_accuracy"] is not None:
-            return cls(best["epoch"], lines[-1]["val_accuracy"], lines[-1]["val_loss"], images, correct)
+            return cls(best["epoch"], lines[-1]["val_accuracy"], lines[-1]["val_loss"], images, correct, logits)
         if correct:  # the checkpoint alone tells, as where events.jsonl is gone
-            return cls(best["epoch"], sum(correct.values()) / images, None, images, correct)
+            return cls(best["epoch"], sum(correct.values()) / images, None, images, correct, logits)
         if images:
             print(
                 f"not compared with what the run reported: epoch {best['epoch']} is not in {run.events}",
                 file=sys.stderr,
             )
         return None
+
+    def outputs_of(self, samples: Sequence[Sample]) -> ModelOutputs | None:
+        """The network's outputs for samples, as the run validated it; None where it did not store all of them."""
+        row_of = {path: row for row, path in enumerate(self.correct)}
+        rows = [row_of.get(sample.path) for sample in samples]
+        if self.logits is None or None in rows:
+            return None
+        labels = torch.tensor([sample.label for sample in samples])
+        return ModelOutputs(self.logits[rows], labels, list(range(len(samples))), [])
 
     def correct_of(self, paths: Sequence[str], otherwise: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Whether the run's answers to images were correct, bool (N,).

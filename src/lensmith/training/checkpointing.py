@@ -25,8 +25,8 @@ PATHS, CORRECT = "paths", "correct"
 """In the best checkpoint under "validation": paths of N validation images, and whether the network classifies them
 correctly, bool (N,)."""
 
-LOGITS = "logits"
-"""Beside them in the run of a fold: its logits, float32 (N, C)."""
+LOGITS, MOST_LOGITS = "logits", 2**20
+"""Beside them the logits, float32 (N, C), if these are at most so many numbers, or those of a fold."""
 
 
 class Checkpointer:
@@ -72,7 +72,7 @@ class Checkpointer:
                     PATHS: [samples[index].path for index in validation.indices],
                     CORRECT: validation.logits.argmax(1) == validation.labels,
                 }
-                if self.run.fold is not None:  # its model's answers are all that is wanted of it
+                if self.run.fold is not None or validation.logits.numel() <= MOST_LOGITS:
                     content["validation"][LOGITS] = validation.logits
             checkpoint.save(content, self.run.best)
 
