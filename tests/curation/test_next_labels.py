@@ -12,7 +12,7 @@ from fixtures.pictures import COLOURS, coloured_picture
 from lensmith.bundle.format import GOLDEN, GRAPH, Bundle, seal
 from lensmith.bundle.image_hashes import FILE, ImageHashes
 from lensmith.curation.next_labels import diverse, next_labels
-from lensmith.errors import DataError, OutputError, SettingsError
+from lensmith.errors import DataError, SettingsError
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_equal_rows_and_unreadable_ones_are_filled_up():
         ("nowhere", 5, "next.csv", DataError),
         ("empty", 5, "next.csv", DataError),
         ("unlabelled", 0, "next.csv", SettingsError),
-        ("unlabelled", 5, "next", OutputError),
+        ("unlabelled", 5, "next", SettingsError),
     ],
 )
 def test_bad_input_writes_nothing(colour_bundle: Bundle, pictures, tmp_path, source, count, out, error):

@@ -8,14 +8,13 @@
 Paths in the lists are relative to their folder.
 """
 
-import csv
 import hashlib
-import io
 import json
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 from lensmith.config import LabelDoctorSettings
+from lensmith.core.csv_text import csv_text, paths_from
 from lensmith.core.files import atomic_write
 from lensmith.core.output_names import require_folder_name
 from lensmith.curation.doctor_page import render
@@ -77,7 +76,8 @@ def write_files(found: LabelDoctorResult) -> None:
     out = found.out
     page = render(found)
     out.mkdir(parents=True, exist_ok=True)
-    lists = {SUSPECTS: _suspects_csv(found, out), RELABEL: _relabel_csv(found, out)}
+    path = paths_from(found.image_set.root, out)
+    lists = {SUSPECTS: _suspects_csv(found, path), RELABEL: _relabel_csv(found, path)}
     digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in lists.items()}
     for name, text in lists.items():
         atomic_write(out / name, text)
@@ -85,10 +85,10 @@ def write_files(found: LabelDoctorResult) -> None:
     atomic_write(out / FINDINGS, json.dumps({**found.as_dict(), "lists": digests}, indent=1) + "\n")
 
 
-def _suspects_csv(found: LabelDoctorResult, out: Path) -> str:
+def _suspects_csv(found: LabelDoctorResult, path: Callable[[str], str]) -> str:
     rows = [
         (
-            _path(found, out, suspect.path),
+            path(suspect.path),
             suspect.label,
             suspect.suggested,
             f"{suspect.score:.4f}",
@@ -97,24 +97,13 @@ def _suspects_csv(found: LabelDoctorResult, out: Path) -> str:
         )
         for suspect in found.suspects
     ]
-    return _csv([("path", "label", "suggested", "score", "reason"), *rows])
+    return csv_text(("path", "label", "suggested", "score", "reason"), rows)
 
 
-def _relabel_csv(found: LabelDoctorResult, out: Path) -> str:
+def _relabel_csv(found: LabelDoctorResult, path: Callable[[str], str]) -> str:
     rows = [
-        (_path(found, out, suspect.path), suspect.suggested)
+        (path(suspect.path), suspect.suggested)
         for suspect in found.suspects
         if suspect.score >= CERTAIN and suspect.suggested_probability >= CERTAIN
     ]
-    return _csv([("path", "label"), *rows])
-
-
-def _path(found: LabelDoctorResult, out: Path, path: str) -> str:
-    root, folder = os.path.realpath(found.image_set.root), os.path.realpath(out)
-    return Path(os.path.relpath(Path(root, path), folder)).as_posix()
-
-
-def _csv(rows: list[tuple[str, ...]]) -> str:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    return csv_text(("path", "label"), rows)

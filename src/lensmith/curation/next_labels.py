@@ -7,9 +7,6 @@ by their content, and copies of one another, are not asked for.
 Source: Zhdanov, Diverse mini-batch Active Learning, 2019, for the filter by margin and the clusters of the rest.
 """
 
-import csv
-import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +20,12 @@ from sklearn.decomposition import PCA
 from lensmith.bundle.format import Bundle
 from lensmith.bundle.image_hashes import hash_files
 from lensmith.config import TrainSettings
+from lensmith.core.csv_text import csv_text, paths_from, require_csv_name, require_free
 from lensmith.core.files import atomic_write
 from lensmith.core.progress import track
 from lensmith.core.result import Result
 from lensmith.data.unlabelled import UnlabelledPictures, unlabelled_pictures
-from lensmith.errors import DataError, OutputError, SettingsError
+from lensmith.errors import DataError, SettingsError
 from lensmith.inference.classifier import Prediction, load
 from lensmith.training.feature_cache.image_features import image_features
 
@@ -99,12 +97,13 @@ def next_labels(source: Path, bundle: Path, count: int, out: Path) -> NextLabels
         BundleError: the bundle cannot be used.
         DataError: no pictures, or none that can be read and is not known.
         ModelError: features of the backbone are not available.
-        OutputError: the work list is not named like a CSV, or a folder is there.
-        SettingsError: no picture is asked for.
+        OutputError: a folder is where the work list is to be.
+        SettingsError: no picture is asked for, or the work list is not named like a CSV.
     """
     if count < 1:
         raise SettingsError("At least one picture to label was expected.", f"{count} arrived.", "Give 1 or more.")
-    _require_csv(out)
+    require_csv_name(out, "--out")
+    require_free(out, None, overwrite=True)
     found = unlabelled_pictures(source)
     classifier = load(bundle)
     paths, known, copies = _unknown(found, classifier.bundle)
@@ -203,23 +202,12 @@ def _backbone(bundle: Bundle) -> TrainSettings:
     return TrainSettings(data=Path(), resize=how.resize, image_size=how.image_size if named else None, **named)
 
 
-def _require_csv(out: Path) -> None:
-    if out.suffix.lower() != ".csv" or out.is_dir():
-        raise OutputError(
-            "A file that ends in .csv was expected for --out, since the work list is CSV.",
-            f"{out} arrived{', which is a folder' if out.is_dir() else ''}.",
-            f"Name it {out.with_suffix('.csv').name}.",
-        )
-
-
 def _write(out: Path, root: Path, chosen: Sequence[NextLabel]) -> None:
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(("path", "suggested", "confidence", "score", "reason"))
-    start = os.path.realpath(out.parent)
-    for each in chosen:
-        path = Path(os.path.relpath(os.path.realpath(root) + "/" + each.path, start)).as_posix()
-        reason = f"{each.suggested} or {each.runner_up}"
-        writer.writerow((path, each.suggested, f"{each.confidence:.4f}", f"{each.score:.4f}", reason))
+    path = paths_from(root, out.parent)
+    rows = [
+        (path(each.path), each.suggested, f"{each.confidence:.4f}", f"{each.score:.4f}",
+         f"{each.suggested} or {each.runner_up}")
+        for each in chosen
+    ]  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(out, table.getvalue())
+    atomic_write(out, csv_text(("path", "suggested", "confidence", "score", "reason"), rows))

@@ -1,15 +1,12 @@
 """`lensmith data agreement`: annotators compared, and their consensus written, with contested images and a page."""
 
-import csv
-import io
-import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from lensmith.config import AgreementSettings
+from lensmith.core.csv_text import csv_text, paths_from, require_csv_name, require_free
 from lensmith.core.files import atomic_write
 from lensmith.core.labels import canonical_label
 from lensmith.core.packages import require_packages
@@ -53,7 +50,8 @@ def measure_agreement(settings: AgreementSettings) -> AgreementResult:
         files.contested: work_list(labelled, written, given, folder),
         files.report: render(written, labelled.root, agreed, given),
     }
-    _require_free(contents, settings.overwrite)
+    for file, text in contents.items():  # before any is written
+        require_free(file, text, settings.overwrite)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for file, text in contents.items():
@@ -80,19 +78,9 @@ def labels_of_images(rows: Sequence[Annotation]) -> dict[str, list[tuple[str, st
 
 def manifest_text(labelled: Labelled, agreed: Consensus, folder: Path) -> str:
     """The consensus as CSV of path,label[,split][,group], with paths relative to the folder of the manifest."""
-    has_parts = any(row.part for row in agreed.annotations)
-    has_groups = any(row.group for row in agreed.annotations)
-    columns = ["path", "label", *(["split"] if has_parts else []), *(["group"] if has_groups else [])]
-    lines = (
-        (
-            _relative(labelled.root, row.path, folder),
-            canonical_label(row.label),
-            *([row.part or ""] if has_parts else []),
-            *([row.group] if has_groups else []),
-        )
-        for row in agreed.annotations
-    )
-    return _as_csv(columns, lines)
+    path = paths_from(labelled.root, folder)
+    rows = [(path(row.path), canonical_label(row.label), row.part or "", row.group) for row in agreed.annotations]
+    return csv_text(("path", "label", "split", "group"), rows, optional=("split", "group"))
 
 
 def work_list(labelled: Labelled, result: AgreementResult, given: Given, folder: Path) -> str:
@@ -101,59 +89,25 @@ def work_list(labelled: Labelled, result: AgreementResult, given: Given, folder:
     Columns: path; suggested, the class with most votes where there is one; score, the share of the labels that are of
     another class, 0..1; candidates, all classes named, most votes first; votes, who named which; and the reason.
     """
-    has_parts, has_groups = any(each.part for each in result.contested), any(each.group for each in result.contested)
-    lines = []
+    relative, lines = paths_from(labelled.root, folder), []
     for each in result.contested:
         counts = Counter(label for _, label in given[each.path])
         candidates = sorted(counts, key=lambda label: (-counts[label], label))
         leads = len(candidates) < 2 or counts[candidates[0]] > counts[candidates[1]]
         score = 1 - counts[candidates[0]] / counts.total()
         votes = "; ".join(f"{annotator}: {label}" for annotator, label in given[each.path])
-        path = _relative(labelled.root, each.path, folder)
-        own = (*([each.part or ""] if has_parts else []), *([each.group] if has_groups else []))
-        suggested = candidates[0] if leads else ""
-        lines.append((path, suggested, f"{score:.3f}", "; ".join(candidates), votes, each.reason, *own))
+        found = (relative(each.path), candidates[0] if leads else "", f"{score:.3f}", "; ".join(candidates), votes)
+        lines.append((*found, each.reason, each.part or "", each.group))
     lines.sort(key=lambda line: (-float(line[2]), line[0]))
-    own = (*(["split"] if has_parts else []), *(["group"] if has_groups else []))
-    return _as_csv(("path", "suggested", "score", "candidates", "votes", "reason", *own), lines)
-
-
-def _relative(root: Path, path: str, folder: Path) -> str:
-    return Path(os.path.relpath(Path(os.path.realpath(root), path), os.path.realpath(folder))).as_posix()
-
-
-def _as_csv(columns: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
-    text = []
-    for cells in (columns, *lines):
-        line = io.StringIO()  # which quotes carriage returns only where they end lines
-        csv.writer(line, lineterminator="\r\n").writerow(cells)
-        text.append(line.getvalue().removesuffix("\r\n") + "\n")
-    return "".join(text)
+    columns = ("path", "suggested", "score", "candidates", "votes", "reason", "split", "group")
+    return csv_text(columns, lines, optional=("split", "group"))
 
 
 def _require_csv(out: Path) -> None:
-    if out.suffix.lower() != ".csv":
-        raise SettingsError(
-            "A manifest that ends in .csv was expected for --out, since it is CSV.",
-            f"{out} arrived.",
-            f"Name it {out.with_suffix('.csv').name}." if out.name else "Name a file.",
-        )
+    require_csv_name(out, "--out")
     if out.name.lower() == CONTESTED_FILE:
         raise SettingsError(
             "A manifest of the consensus was expected for --out.",
             f"{out} is what the list of contested images is called.",
             "Name it consensus.csv.",
         )
-
-
-def _require_free(contents: Mapping[Path, str], overwrite: bool) -> None:
-    """Refuse files that hold something else, before any is written."""
-    for file, text in contents.items():
-        if file.is_dir() or (
-            file.exists() and not overwrite and file.read_bytes() != text.encode("utf-8", "surrogateescape")
-        ):
-            raise OutputError(
-                f"A free path was expected for {file}.",
-                "Something else is there." if file.is_dir() else "A file with other content is there.",
-                "Replace it with --overwrite, or name another folder with --out.",
-            )

@@ -3,15 +3,13 @@
 Pictures stay where they are. A box is a crop, named by a media fragment; its file is written only where `crops` asks.
 """
 
-import csv
-import io
-import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lensmith.config import ImportSettings
+from lensmith.core.csv_text import csv_text, is_same_file, paths_from, require_csv_name, require_free
 from lensmith.core.files import atomic_write, replace_directory, staging_directory
 from lensmith.core.labels import canonical_label
 from lensmith.core.machine import allowed_cores
@@ -26,7 +24,7 @@ from lensmith.data.annotations.reader import Source
 from lensmith.data.consensus import Contested
 from lensmith.data.files import printable
 from lensmith.data.scan import image_set_of
-from lensmith.errors import DataError, ImageError, OutputError, SettingsError
+from lensmith.errors import DataError, ImageError, OutputError
 from lensmith.imaging.crops import picture_of
 from lensmith.imaging.decoding import read
 
@@ -82,12 +80,7 @@ def import_annotations(settings: ImportSettings) -> ImportResult:
         SettingsError: the manifest's name ends in that of another format than CSV.
     """
     source, out = settings.source, settings.out
-    if out.suffix.lower() != ".csv":
-        raise SettingsError(
-            "A manifest that ends in .csv was expected as OUT.",
-            f"{out} arrived.",
-            f"Name it {out.name.rstrip('.') or 'labels'}.csv.",
-        )
+    require_csv_name(out, "OUT")
     if not source.exists():
         raise DataError(
             f"A folder or file with annotations was expected at {source}.", "Nothing is there.", "Check the path."
@@ -104,21 +97,21 @@ def import_annotations(settings: ImportSettings) -> ImportResult:
             "Its labels are those of whole pictures.",
             "Leave these options out.",
         )
-    paths = {row.path: _relative(root / row.path, out) for row in annotations.rows}
+    relative = paths_from(root, out.parent)
+    paths = {row.path: relative(row.path) for row in annotations.rows}
     if settings.crops is not None:
-        _require_free(out, None, settings.overwrite)
+        require_free(out, None, settings.overwrite)
         paths, failed = _write_crops(root, annotations.rows, settings.crops, out)
         rows = [row for row in annotations.rows if row.path in paths]
         annotations = replace(annotations, rows=rows, aside=[*annotations.aside, *failed])
         images = image_set_of(loaded[0], annotations)
     text = _manifest(annotations.rows, paths)
-    _require_free(out, text, settings.overwrite)
-    written = not _has(out, text)
+    require_free(out, text, settings.overwrite)
+    written = not is_same_file(out, text)
     out.parent.mkdir(parents=True, exist_ok=True)
     list_of_unlabelled = out.with_name(f"{out.stem}-unlabelled.csv")
     if images.unlabelled or list_of_unlabelled.exists():
-        rows_of_unlabelled = ((_relative(root / path, out),) for path in images.unlabelled)
-        atomic_write(list_of_unlabelled, _as_csv(("path",), rows_of_unlabelled))
+        atomic_write(list_of_unlabelled, csv_text(("path",), [(relative(path),) for path in images.unlabelled]))
     if written:
         atomic_write(out, text)
     return ImportResult(
@@ -155,42 +148,10 @@ def _require_known(rows: Sequence[Annotation], classes: Sequence[str], source: P
 
 def _manifest(rows: Sequence[Annotation], paths: Mapping[str, str]) -> str:
     """The manifest; columns that no annotation needs are left out."""
-    columns = ["path", "label"]
-    columns += ["split"] if any(row.part for row in rows) else []
-    columns += [name for name in ("group", "annotator") if any(getattr(row, name) for row in rows)]
-
-    def cells(row: Annotation) -> list[str]:
-        named = {"path": paths[row.path], "label": row.label, "split": row.part or "", "group": row.group}
-        return [{**named, "annotator": row.annotator}[column] for column in columns]
-
-    return _as_csv(columns, (cells(row) for row in sorted(rows, key=lambda row: (paths[row.path], row.annotator))))
-
-
-def _as_csv(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _relative(file: Path, manifest: Path) -> str:
-    """A path as the manifest has it: relative to its folder."""
-    return Path(os.path.relpath(os.path.realpath(file.parent), os.path.realpath(manifest.parent)), file.name).as_posix()
-
-
-def _has(file: Path, text: str) -> bool:
-    return file.is_file() and file.read_bytes() == text.encode("utf-8", "surrogateescape")
-
-
-def _require_free(out: Path, text: str | None, overwrite: bool) -> None:
-    """Refuse to replace another manifest than `text`, unless the user allows it."""
-    if out.exists() and not (overwrite and out.is_file()) and (text is None or not _has(out, text)):
-        raise OutputError(
-            f"A free path was expected for the manifest {out}.",
-            f"{'A file' if out.is_file() else 'Something else'} is there.",
-            "Replace it with --overwrite, or name another.",
-        )
+    ordered = sorted(rows, key=lambda row: (paths[row.path], row.annotator))
+    cells = ((paths[row.path], row.label, row.part or "", row.group, row.annotator) for row in ordered)
+    columns = ("path", "label", "split", "group", "annotator")
+    return csv_text(columns, cells, optional=("split", "group", "annotator"))
 
 
 def _write_crops(
@@ -238,4 +199,5 @@ def _write_crops(
         if folder.exists():
             folder.rmdir()
         replace_directory(staging, folder)
-    return {crop: _relative(folder / name, manifest) for crop, name in files.items()}, failed
+    relative = paths_from(folder, manifest.parent)
+    return {crop: relative(name) for crop, name in files.items()}, failed

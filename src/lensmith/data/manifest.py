@@ -1,11 +1,10 @@
 """Manifests: the CSV that gives each image of a set its label, part, group and fold; written, and extended later."""
 
-import csv
-import io
 import os
 from dataclasses import replace
 from pathlib import Path
 
+from lensmith.core.csv_text import csv_text, is_same_file, paths_from, require_free
 from lensmith.core.files import atomic_write
 from lensmith.core.text import listed
 from lensmith.data.files import printable
@@ -18,37 +17,19 @@ from lensmith.imaging.crops import picture_of
 
 def manifest_text(images: ImageSet, manifest: Path) -> str:
     """The CSV of an image set whose images have parts, with paths relative to the folder of `manifest`."""
-    root, folder = os.path.realpath(images.root), os.path.realpath(manifest.parent)
-    grouped = any(sample.group for sample in images.samples)
-    folded = any(sample.fold is not None for sample in images.samples)
-    lines = [f"path,label,split{',group' * grouped}{',fold' * folded}\n"]
-    for sample in images.samples:
-        line = io.StringIO()  # which quotes carriage returns only where they end lines
-        path = os.path.relpath(Path(root, sample.path), folder)
-        csv.writer(line, lineterminator="\r\n").writerow(
-            (
-                Path(path).as_posix(),
-                images.labels[sample.label],
-                sample.part,
-                *([sample.group] if grouped else []),
-                *([sample.fold] if folded else []),
-            )
-        )
-        lines.append(line.getvalue().removesuffix("\r\n") + "\n")
-    return "".join(lines)
+    path = paths_from(images.root, manifest.parent)
+    rows = (
+        (path(each.path), images.labels[each.label], each.part, each.group, "" if each.fold is None else each.fold)
+        for each in images.samples
+    )
+    return csv_text(("path", "label", "split", "group", "fold"), rows, optional=("group", "fold"))
 
 
 def write_manifest(manifest: Path, text: str, overwrite: bool) -> bool:
     """Write the manifest; False if the same one exists already."""
-    if manifest.is_file() and manifest.read_bytes() == text.encode():
+    if is_same_file(manifest, text):
         return False
-    if manifest.exists() and not (overwrite and manifest.is_file()):
-        what = "A file that assigns the images differently" if manifest.is_file() else "Something else"
-        raise OutputError(
-            f"A free path was expected for the manifest {manifest}.",
-            f"{what} is there.",
-            "Replace it with --overwrite, or name another with --out.",
-        )
+    require_free(manifest, text, overwrite)
     manifest.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(manifest, text)
     return True

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from lensmith.config import SplitSettings
 from lensmith.config.values import Layout
+from lensmith.core.csv_text import require_csv_name
 from lensmith.core.result import Result
 from lensmith.core.text import listed
 from lensmith.data.consensus import Contested
@@ -78,12 +79,8 @@ def split(settings: SplitSettings) -> SplitResult:
         OutputError: another manifest exists, and `overwrite` is off.
         SettingsError: the manifest's name ends in that of another format than CSV.
     """
-    if settings.out is not None and settings.out.suffix.lower() not in ("", ".csv"):
-        raise SettingsError(
-            "A manifest that ends in .csv was expected for --out, since it is CSV.",
-            f"{settings.out} arrived.",
-            f"Name it {settings.out.with_suffix('.csv').name}.",
-        )
+    if settings.out is not None and settings.out.suffix:
+        require_csv_name(settings.out, "--out")
     source = settings.folder
     correct = from_files(settings.exclude, settings.relabel)
     manifest = settings.out or (source.parent if source.is_file() else source) / MANIFEST

@@ -8,13 +8,11 @@ A labelled set gives a whole manifest, in which pictures that nobody decided on 
 pictures that were decided on alone. Paths are relative to the folder of the manifest.
 """
 
-import csv
-import io
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lensmith.core.csv_text import csv_text, paths_from
 from lensmith.core.files import atomic_write
 from lensmith.core.result import Result
 from lensmith.curation.reviewing.items import ReviewSource
@@ -87,15 +85,14 @@ def write(
     Raises:
         OSError: a folder that is missing, read-only or full.
     """
-    base = _Relative(source.root, out.parent)
-    own = [name for name in ("split", "group", "fold") if any(getattr(item, name) for item in source.items)]
-    columns = ("path", "label", *own, "annotator")
+    base = paths_from(source.root, out.parent)
     rows = [
-        (base(item.path), label, *(getattr(item, name) for name in own), annotator)
+        (base(item.path), label, item.split, item.group, item.fold, annotator)
         for position, item in enumerate(source.items)
         for annotator, label in _labels(source, position, decided)
     ]
-    atomic_write(out, _table(columns, rows), sync=sync)
+    columns = ("path", "label", "split", "group", "fold", "annotator")
+    atomic_write(out, csv_text(columns, rows, optional=("split", "group", "fold")), sync=sync)
     excluded = [
         (base(source.items[position].path), each.by)
         for position in sorted(decided)
@@ -103,12 +100,12 @@ def write(
     ]
     beside = out.with_name(f"{out.stem}.excluded.csv")
     if excluded:
-        atomic_write(beside, _table(("path", "reviewer"), excluded), sync=sync)
+        atomic_write(beside, csv_text(("path", "reviewer"), excluded), sync=sync)
     else:
         beside.unlink(missing_ok=True)
     history = [(each.at, each.by, base(each.path), each.action, each.before, each.label) for each in decisions]
-    columns = ("time", "reviewer", "path", "action", "before", "after")
-    atomic_write(out.with_name(f"{out.stem}.history.csv"), _table(columns, history), sync=sync)
+    named = ("time", "reviewer", "path", "action", "before", "after")
+    atomic_write(out.with_name(f"{out.stem}.history.csv"), csv_text(named, history), sync=sync)
     return len(rows)
 
 
@@ -168,24 +165,3 @@ def _settled(by: Mapping[str, LabelDecision], action: str) -> LabelDecision | No
     """The latest decision that was no skip, if it is of that kind."""
     last = next((each for each in reversed(list(by.values())) if each.action != "skip"), None)
     return last if last is not None and last.action == action else None
-
-
-class _Relative:
-    """Turns paths below one folder into paths relative to another."""
-
-    def __init__(self, root: Path, folder: Path) -> None:
-        self._root, self._folder = os.path.realpath(root), os.path.realpath(folder)
-        self._between = os.path.relpath(self._root, self._folder)
-
-    def __call__(self, path: str) -> str:
-        if Path(path).is_absolute():
-            return path
-        return Path(os.path.normpath(Path(self._between, path))).as_posix()
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue()
