@@ -17,6 +17,7 @@ from lensmith.data.annotations.detect import unknown
 from lensmith.data.annotations.load import load
 from lensmith.data.annotations.reader import Source
 from lensmith.data.files import root_of_table
+from lensmith.data.matched_boxes import match_boxes
 from lensmith.data.scan import ANNOTATION_SUFFIXES, MANIFEST
 from lensmith.data.table import read_table
 from lensmith.errors import DataError
@@ -54,6 +55,8 @@ def read_annotators(sources: Sequence[Path]) -> Labelled:
     if len(sources) > 1:
         read = [_named(each, name) for each, name in zip(read, _names(sources), strict=True)]
     together = read[0] if len(read) == 1 else _together(read, sources)
+    matched = match_boxes(together.rows)
+    together = replace(together, rows=tuple(matched.rows), notes=(*together.notes, *matched.notes))
     where = listed(sources)
     if not together.rows:
         why = " ".join(together.warnings) or "There is none."

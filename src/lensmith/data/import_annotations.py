@@ -23,6 +23,7 @@ from lensmith.data.annotations.load import load
 from lensmith.data.annotations.reader import Source
 from lensmith.data.consensus import Contested
 from lensmith.data.files import printable
+from lensmith.data.matched_boxes import match_boxes
 from lensmith.data.scan import image_set_of
 from lensmith.errors import DataError, ImageError, OutputError
 from lensmith.imaging.crops import picture_of
@@ -101,10 +102,11 @@ def import_annotations(settings: ImportSettings) -> ImportResult:
     paths = {row.path: relative(row.path) for row in annotations.rows}
     if settings.crops is not None:
         require_free(out, None, settings.overwrite)
+        annotations = replace(annotations, rows=match_boxes(annotations.rows).rows)  # one file for each object
         paths, failed = _write_crops(root, annotations.rows, settings.crops, out)
         rows = [row for row in annotations.rows if row.path in paths]
         annotations = replace(annotations, rows=rows, aside=[*annotations.aside, *failed])
-        images = image_set_of(loaded[0], annotations)
+        images = replace(image_set_of(loaded[0], annotations), notes=images.notes)
     text = _manifest(annotations.rows, paths)
     require_free(out, text, settings.overwrite)
     written = not is_same_file(out, text)

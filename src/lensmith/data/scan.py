@@ -31,6 +31,7 @@ from lensmith.data.consensus import resolve
 from lensmith.data.files import Unused, image_files, is_folder, printable, relative, root_of_table
 from lensmith.data.image_set import ImageSet, Sample
 from lensmith.data.layout import arrange
+from lensmith.data.matched_boxes import match_boxes
 from lensmith.data.table import read_table
 from lensmith.errors import DataError
 from lensmith.imaging.crops import picture_of
@@ -82,7 +83,8 @@ def image_set_of(source: Source, annotations: Annotations) -> ImageSet:
     Raises:
         DataError: labels that look alike.
     """
-    agreed = resolve(annotations.rows)
+    matched = match_boxes(annotations.rows)
+    agreed = resolve(matched.rows)
     aside = [*annotations.aside, *((each.path, each.reason) for each in agreed.contested)]
     images = _build(source.root, source.path, agreed.annotations, aside, "labels")
     unlabelled = annotations.unlabelled
@@ -91,6 +93,7 @@ def image_set_of(source: Source, annotations: Annotations) -> ImageSet:
         images,
         notes=(
             *annotations.notes,
+            *matched.notes,
             *agreed.notes,
             *([note] if unlabelled else []),
             *images.notes,
@@ -165,12 +168,14 @@ def _read_manifest(root: Path) -> ImageSet:
 def _read_csv(file: Path) -> ImageSet:
     root = root_of_table(file)
     table = read_table(file, root)
+    matched = match_boxes(table.rows)
+    table.rows = matched.rows
     agreed = resolve(table.rows)
     images = _build(root, file, agreed.annotations, [*table.aside, *table.unresolved(agreed.contested)], "labels")
     if table.folds:
         folded = (replace(sample, fold=table.folds.get(sample.path)) for sample in images.samples)
         images = replace(images, samples=tuple(folded))
-    notes = (*table.notes, *agreed.notes, *images.notes)
+    notes = (*table.notes, *matched.notes, *agreed.notes, *images.notes)
     warnings = (*agreed.warnings, *table.warnings, *images.warnings)
     return replace(images, notes=notes, warnings=warnings, contested=agreed.contested)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from lensmith.core.labels import canonical_label
 from lensmith.core.text import listed
 from lensmith.data.part_names import parts_of_names
+from lensmith.data.wide_table import annotator_columns
 from lensmith.errors import DataError
 from lensmith.imaging.formats import SUFFIXES
 
@@ -56,8 +57,12 @@ class TableCells:
         return _cell(row, self.columns.get(meaning))
 
 
-def read_cells(file: Path) -> TableCells:
+def read_cells(file: Path, *, need_labels: bool = True) -> TableCells:
     """Read the cells of a table.
+
+    Args:
+        file: the CSV.
+        need_labels: whether a table with paths alone is refused.
 
     Raises:
         DataError: the file is no text, or its first line does not name the columns.
@@ -65,7 +70,7 @@ def read_cells(file: Path) -> TableCells:
     try:
         text = _decoded(file.read_bytes())
         delimiter, names = _header(text)
-        columns = _columns(file, names, text.partition("\n")[0].strip())
+        columns = _columns(file, names)
         rows = [(number, row) for number, row in _rows(text, delimiter) if any(cell.strip() for cell in row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = "it is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
@@ -74,13 +79,41 @@ def read_cells(file: Path) -> TableCells:
             f"The file cannot be read as one ({reason}).",
             "Save the table as CSV in UTF-8, or give a folder; an archive must be unpacked first.",
         ) from error
-    (_, titles), *further = rows
+    titles, further = (rows[0][1], rows[1:]) if rows else ([], [])
     if "split" not in columns:
         own = [index for meaning, index in columns.items() if meaning != "group"]
         columns |= _column_of_parts(file, names, own, [row for _, row in further])
         if columns.get("group", -1) == columns.get("split"):  # a column called group that holds parts
             del columns["group"]
+    if "path" in columns and not {"label", "annotator"} & columns.keys():
+        people = annotator_columns(titles, columns.values(), [row for _, row in further])
+        if people:
+            return _of_wide_table(titles, columns, further, people)
+    if "path" not in columns or (need_labels and "label" not in columns):
+        is_data = any(Path(name).suffix in SUFFIXES for name in names)
+        why = ", and looks like an image's line already" if is_data else ""
+        raise DataError(
+            _expected(file),
+            f"Its first line has {text.partition(chr(10))[0].strip()[:200] or 'nothing'}{why}.",
+            "Name the columns in the first line: path,label, or path,label,annotator for labels of several people.",
+        )
     return TableCells(titles, columns, further, tuple(_columns_note(names, columns, delimiter)))
+
+
+def _of_wide_table(
+    titles: Row, columns: Mapping[str, int], rows: Sequence[tuple[int, Row]], people: Sequence[int]
+) -> TableCells:
+    """The cells of a table with a column for each annotator, as if each label had a line."""
+    width = len(titles)
+    lines: list[tuple[int, Row]] = []
+    for number, row in rows:
+        own, surplus = [*row[:width], *[""] * (width - len(row))], row[width:]
+        given = [(own[index], titles[index]) for index in people if own[index].strip()] or [("", "")]
+        lines += [(number, [*own, label, who, *surplus]) for label, who in given]
+    note = f"Columns of the table with the labels of one annotator each: {listed(titles[index] for index in people)}."
+    return TableCells(
+        [*titles, "label", "annotator"], {**columns, "label": width, "annotator": width + 1}, lines, (note,)
+    )
 
 
 def _rows(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -109,13 +142,12 @@ def _header(text: str) -> tuple[str, list[str]]:
     return max(found, key=lambda each: len(known.intersection(each[1])))
 
 
-def _columns(file: Path, names: Sequence[str], first_line: str) -> dict[str, int]:
-    """Meaning → index of its column.
+def _columns(file: Path, names: Sequence[str]) -> dict[str, int]:
+    """Meaning → index of its column, of those that are there.
 
     Raises:
-        DataError: a column is missing, or several can be the one.
+        DataError: several columns can be the one of a meaning.
     """
-    expected = f"A CSV with the columns path,label (and perhaps split) was expected in {file}."
     found = {}
     for meaning, aliases in COLUMNS.items():
         present = [name for name in aliases if name in names]
@@ -125,21 +157,17 @@ def _columns(file: Path, names: Sequence[str], first_line: str) -> dict[str, int
             continue
         if len(present) > 1 or any(names.count(name) > 1 for name in present):
             raise DataError(
-                expected,
+                _expected(file),
                 f"Several of its columns can be the {meaning}: {listed(present)}.",
                 f"Name the one that is meant {meaning!r}, and the others differently.",
             )
         if present:
             found[meaning] = list(names).index(present[0])
-    if not {"path", "label"} <= found.keys():
-        is_data = any(Path(name).suffix in SUFFIXES for name in names)
-        why = ", and looks like an image's line already" if is_data else ""
-        raise DataError(
-            expected,
-            f"Its first line has {first_line[:200] or 'nothing'}{why}.",
-            "Name the columns in the first line, as path,label.",
-        )
     return found
+
+
+def _expected(file: Path) -> str:
+    return f"A CSV with the columns path,label (and perhaps split) was expected in {file}."
 
 
 def _column_of_parts(

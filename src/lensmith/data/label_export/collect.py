@@ -3,7 +3,6 @@
 A picture without a label is one of the set here, since people are to label it.
 """
 
-import csv
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +18,7 @@ from lensmith.data.label_export.marked_picture import Mark, MarkedPicture, Marke
 from lensmith.data.layout import arrange
 from lensmith.data.scan import MANIFEST
 from lensmith.data.table import read_table
-from lensmith.data.table_cells import COLUMNS
+from lensmith.data.table_cells import read_cells
 from lensmith.errors import DataError
 from lensmith.imaging.crops import box_of, picture_of
 
@@ -85,16 +84,9 @@ def _of_table(file: Path) -> MarkedPictures:
 
 
 def _paths_alone(file: Path) -> list[str] | None:
-    """The pictures of a work list: a CSV with a column `path`, and none with labels; None for other files."""
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            rows = csv.DictReader(stream)
-            columns = {(name or "").strip().lower() for name in rows.fieldnames or ()}
-            if "path" not in columns or columns & set(COLUMNS["label"]):
-                return None
-            return [path for row in rows for key, path in row.items() if key and key.strip().lower() == "path" and path]
-    except (OSError, UnicodeDecodeError, csv.Error):  # which the reader of tables reports
-        return None
+    """The pictures of a table of paths without labels, as a work list; None for one with labels."""
+    cells = read_cells(file, need_labels=False)
+    return None if "label" in cells.columns else [path for _, row in cells.rows if (path := cells.cell(row, "path"))]
 
 
 def _of_folder(root: Path, layout: Layout) -> MarkedPictures:
