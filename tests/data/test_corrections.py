@@ -94,7 +94,7 @@ def test_paths_that_are_not_in_the_set_are_named(images: ImageSet, tmp_path: Pat
         ("path,label\ncat/0.png,Owl\n", "look alike"),
         ("path,label\ncat/0.png,dog\ncat/0.png,owl\n", "line 3"),
         ("path,label,suggested\ncat/0.png,cat,dog\n", "work list"),
-        ("path,score\ncat/0.png,1\n", "path, score"),
+        ("path,score\ncat/0.png,1\n", "path,score"),
         ("path,label\ncat/0.png,\n", "no label"),
         ("", "nothing"),
     ],

@@ -7,9 +7,7 @@ Paths are relative to the list's folder, or else to the folder of the images. A 
 belongs to another set, which is an error; single paths that are not in the set are named in a warning.
 """
 
-import csv
 import difflib
-import io
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +20,7 @@ from lensmith.core.labels import canonical_label, require_distinct
 from lensmith.core.text import listed
 from lensmith.data.consensus import Contested, contested_warnings
 from lensmith.data.image_set import ImageSet, Sample
-from lensmith.data.table_cells import COLUMNS
+from lensmith.data.path_list import read_path_list
 from lensmith.errors import DataError
 from lensmith.imaging.crops import picture_of
 
@@ -211,52 +209,18 @@ def _read(file: Path, needs_label: bool) -> list[_Row]:
     name, form = ("--relabel", "a CSV with the columns path,label") if needs_label else (
         "--exclude", "a CSV with a column path, or one path a line,"
     )  # fmt: skip
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "It is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise DataError(
-            f"A list of images, {form} was expected for {name} at {file}.", f"{reason}.", "Check the path."
-        ) from error
-    first = text.partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)
-    try:
-        table = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=False))
-    except csv.Error as error:
-        raise DataError(f"A list of images was expected at {file}.", f"{error}.", "Save it as CSV in UTF-8.") from error
-    header = [cell.strip().lower() for cell in table[0]] if table else []
-    path = next((header.index(column) for column in COLUMNS["path"] if column in header), None)
-    label = next((header.index(column) for column in COLUMNS["label"] if column in header), None)
-    if needs_label:
-        _require_label_columns(file, header, path, label)
-    if path is None:
-        rows = [_Row(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    else:
-        rows = [
-            _Row(number, cells[path].strip(), _label(cells, label) if needs_label else "")
-            for number, cells in enumerate(table[1:], 2)
-            if path < len(cells) and cells[path].strip()
-        ]
-    return rows
-
-
-def _label(cells: Sequence[str], column: int | None) -> str:
-    return "" if column is None or column >= len(cells) else cells[column].strip()
-
-
-def _require_label_columns(file: Path, header: Sequence[str], path: int | None, label: int | None) -> None:
-    if path is None or label is None:
-        raise DataError(
-            f"A CSV with the columns path,label was expected for --relabel at {file}.",
-            f"Its first line has {', '.join(header)[:200] or 'nothing'}.",
-            "Name the columns in the first line.",
-        )
-    if "suggested" in header:
+    expected = f"A list of images, {form} was expected for {name} at {file}."
+    found = read_path_list(file, expected)
+    if needs_label and "label" not in found.columns:
+        arrived = f"Its first line has {found.first_line[:200] or 'nothing'}."
+        raise DataError(expected, arrived, "Name the columns in the first line.")
+    if needs_label and "suggested" in found.columns:
         raise DataError(
             f"A list of decided labels, with the columns path,label, was expected for --relabel at {file}.",
             "A work list arrived: its labels are the present ones, and nobody has decided on its suggestions.",
             f"Decide with `lensmith review {file}`, or give the relabel.csv of `lensmith data doctor`.",
         )
+    return [_Row(number, row["path"].strip(), row.get("label", "").strip()) for number, row in found.rows]
 
 
 def _match(

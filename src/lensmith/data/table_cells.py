@@ -68,10 +68,10 @@ def read_cells(file: Path, *, need_labels: bool = True) -> TableCells:
         DataError: the file is no text, or its first line does not name the columns.
     """
     try:
-        text = _decoded(file.read_bytes())
-        delimiter, names = _header(text)
+        text = decoded(file.read_bytes())
+        delimiter, names = header(text)
         columns = _columns(file, names)
-        rows = [(number, row) for number, row in _rows(text, delimiter) if any(cell.strip() for cell in row)]
+        rows = [(number, row) for number, row in lines_of(text, delimiter) if any(cell.strip() for cell in row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = "it is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
         raise DataError(
@@ -116,7 +116,7 @@ def _of_wide_table(
     )
 
 
-def _rows(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def lines_of(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Number and cells of each line; a quote may follow a blank, as in `"1.jpg", "cat"`."""
     is_blank_before_quote = re.search(rf'{re.escape(delimiter)} +"', text) is not None
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=is_blank_before_quote)
@@ -124,18 +124,18 @@ def _rows(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
         yield reader.line_num, row
 
 
-def _decoded(content: bytes) -> str:
+def decoded(content: bytes) -> str:
     """Text in UTF-8, or in UTF-16 with a byte-order mark, as spreadsheets write it."""
     is_wide = content.startswith((b"\xff\xfe", b"\xfe\xff")) and not len(content) % 2
     return content.decode("utf-16" if is_wide else "utf-8-sig")
 
 
-def _header(text: str) -> tuple[str, list[str]]:
+def header(text: str) -> tuple[str, list[str]]:
     """The separator, by which the first line names most known columns, and the columns in the form `class_name`."""
     known = {name for names in COLUMNS.values() for name in names}
 
     def columns(delimiter: str) -> list[str]:
-        _, first = next(_rows(text, delimiter), (0, []))
+        _, first = next(lines_of(text, delimiter), (0, []))
         return [re.sub("[ -]", "_", canonical_label(column).lower()) for column in first]
 
     found = [(delimiter, columns(delimiter)) for delimiter in ",;\t|"]

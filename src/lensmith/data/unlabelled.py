@@ -1,6 +1,5 @@
 """Unlabelled pictures: a folder of them at any depth, or a table that names them, without a meaning of its folders."""
 
-import csv
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from lensmith.core.junk import describe_junk
 from lensmith.data.files import Unused, image_files, printable, unusable_reason
 from lensmith.data.image_set import ImageSet, Sample
+from lensmith.data.path_list import read_path_list
 from lensmith.errors import DataError
 
 
@@ -65,26 +65,14 @@ def _in_folder(folder: Path) -> UnlabelledPictures:
 
 
 def _in_table(file: Path) -> UnlabelledPictures:
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-        rows = list(csv.reader(lines))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"A table of pictures in UTF-8 was expected at {file}.",
-            f"It cannot be read ({error}).",
-            "Save it as CSV in UTF-8 with a column path, or give a folder.",
-        ) from error
-    if rows and "path" in rows[0]:
-        column = rows[0].index("path")
-        named = [row[column] for row in rows[1:] if len(row) > column and row[column].strip()]
-    elif file.suffix.lower() != ".csv":
-        named = [line for line in lines if line.strip()]
-    else:
+    found = read_path_list(file, f"A table of pictures in UTF-8 was expected at {file}.")
+    if not found.columns and file.suffix.lower() == ".csv":
         raise DataError(
             f"A column called path was expected in {file}.",
-            f"Its first line is {(lines or ['empty'])[0][:200]}.",
+            f"Its first line is {found.first_line[:200] or 'empty'}.",
             "Name the column that holds the pictures' paths.",
         )
+    named = [row["path"] for _, row in found.rows]
     reasons = {name: unusable_reason(file.parent / name, any_suffix=True) for name in dict.fromkeys(named)}
     aside = tuple((printable(name), reason) for name, reason in reasons.items() if reason)
     return UnlabelledPictures(file.parent, tuple(sorted(name for name in reasons if not reasons[name])), aside)

@@ -5,8 +5,6 @@ Columns: `path` (relative to the CSV's folder), and as far as known `label`, `su
 them. A picture that stands on several lines, one for each annotator, is one item.
 """
 
-import csv
-import io
 import math
 import os
 from collections import defaultdict
@@ -16,6 +14,7 @@ from pathlib import Path
 from lensmith.core.labels import canonical_label, require_distinct
 from lensmith.core.text import listed
 from lensmith.curation.reviewing.items import Kind, ReviewItem, ReviewSource
+from lensmith.data.path_list import columns_of, read_path_list
 from lensmith.errors import DataError
 from lensmith.imaging.crops import picture_of
 
@@ -33,11 +32,7 @@ _OWN = {"suggested", "score", "reason"}
 
 def is_work_list(file: Path) -> bool:
     """Whether a CSV has columns that only a work list has, names annotators, or has no column of labels."""
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            columns = set(next(csv.reader(stream), []))
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return False
+    columns = columns_of(file)
     return "path" in columns and (bool(columns & {*_OWN, "annotator"}) or "label" not in columns)
 
 
@@ -47,17 +42,20 @@ def read_work_list(file: Path) -> ReviewSource:
     Raises:
         DataError: a file that is no such list, a score that is no number, or labels that look alike.
     """
-    rows, columns = _rows(file)
+    expected = f"A CSV with a column `path` was expected at {file}."
+    found = read_path_list(file, expected)
+    if not (columns := set(found.columns)):
+        raise DataError(expected, f"Its first line is {found.first_line[:200] or 'empty'}.", "Name its columns there.")
     lines: dict[str, list[dict[str, str]]] = defaultdict(list)
     missing = []
     around = f"{file.parent.absolute()}{os.sep}"
-    for row in rows:
-        name = _path(around, row.get("path", ""))
-        if not name or not _is_there(around, name):
-            missing.append(row.get("path", ""))
+    for _, row in found.rows:
+        name = _path(around, row["path"])
+        if not _is_there(around, name):
+            missing.append(row["path"])
         else:
             lines[name].append(row)
-    items = tuple(_item(name, found, file) for name, found in lines.items())
+    items = tuple(_item(name, same, file) for name, same in lines.items())
     named = {label for item in items for label in (item.label, item.suggested, *(each for _, each in item.named))}
     labels = tuple(sorted(named - {""}))
     require_distinct(labels, file)
@@ -68,23 +66,8 @@ def read_work_list(file: Path) -> ReviewSource:
     return ReviewSource(file, file.parent, kind, title, items, labels, notes)
 
 
-def _rows(file: Path) -> tuple[list[dict[str, str]], set[str]]:
-    try:
-        reader = csv.DictReader(io.StringIO(file.read_bytes().decode("utf-8-sig"), newline=""), restval="")
-        rows = [{name: value for name, value in row.items() if isinstance(name, str)} for row in reader]
-        return rows, set(reader.fieldnames or ())
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"A CSV with a column `path` was expected at {file}.",
-            f"It cannot be read as one ({error}).",
-            "Save it as CSV in UTF-8.",
-        ) from error
-
-
 def _path(around: str, cell: str) -> str:
     """The path of a line as other tables write it, so that one picture has one name."""
-    if not cell.strip():
-        return ""
     path = os.path.normpath(cell.strip().replace("\\", "/"))
     return path.removeprefix(around).replace(os.sep, "/")
 
