@@ -1,4 +1,4 @@
-"""The label doctor on planted label errors: how many it ranks first, how many right labels it flags, and its time.
+"""The label doctor on planted label errors: how many it lists and flags, how many right labels it flags, and its time.
 
     python bench/label_errors.py [--share 0.05] [--draws 3] [--quick] [--json]
 
@@ -64,7 +64,8 @@ def main() -> None:
                 rows.append(
                     {
                         "found_in_first_tenth": sum(ranked[: len(samples) // 10]) / len(planted),
-                        "clean_flagged": ranked.count(False) / (len(samples) - len(planted)),
+                        "found_flagged": sum(ranked[: len(found.flagged)]) / len(planted),
+                        "clean_flagged": ranked[: len(found.flagged)].count(False) / (len(samples) - len(planted)),
                         "suspects": len(ranked),
                         "estimated_wrong": found.wrong_labels,
                         "planted": len(planted),
@@ -77,7 +78,8 @@ def main() -> None:
         return
     for way, row in result.items():
         print(
-            f"{way:14} {row['found_in_first_tenth']:.1%} of {row['planted']:.0f} planted errors in the first tenth; "
+            f"{way:14} {row['found_in_first_tenth']:.1%} of {row['planted']:.0f} planted errors in the first tenth, "
+            f"{row['found_flagged']:.1%} flagged; "
             f"{row['clean_flagged']:.1%} of the other labels flagged; {row['estimated_wrong']:.0f} estimated; "
             f"{row['seconds']:.1f} s"
         )

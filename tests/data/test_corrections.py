@@ -47,6 +47,11 @@ def test_excluded_images_are_gone_and_named(images: ImageSet, tmp_path: Path, te
     assert not found.warnings
 
 
+def test_rows_that_are_not_flagged_stay_in_the_set(images: ImageSet, tmp_path: Path) -> None:
+    text = "path,label,flagged\ncat/0.png,cat,yes\ncat/1.png,cat,no\ncat/1.png,dog,No \ndog/2.png,dog,\n"
+    assert from_files(written(tmp_path / "out.csv", text), None)(images).excluded == ("cat/0.png", "dog/2.png")
+
+
 def test_an_absolute_path_is_that_of_the_set(images: ImageSet, tmp_path: Path) -> None:
     file = written(tmp_path / "elsewhere/out.txt", f"{images.root / 'owl/1.png'}\n")
     assert from_files(file, None)(images).excluded == ("owl/1.png",)

@@ -2,7 +2,8 @@
 
     report.html      the page
     findings.json    all findings, and SHA-256 of the lists as they were written
-    suspects.csv     path,label,suggested,score,reason: a work list for `lensmith review`, and a list for `--exclude`
+    suspects.csv     path,label,suggested,score,flagged,reason: a work list for `lensmith review`, and a list for
+                     `--exclude`, which takes the flagged rows
     relabel.csv      path,label: suggestions that are nearly certain, for `--relabel`
 
 Paths in the lists are relative to their folder.
@@ -92,12 +93,13 @@ def _suspects_csv(found: LabelDoctorResult, path: Callable[[str], str]) -> str:
             suspect.label,
             suspect.suggested,
             f"{suspect.score:.4f}",
+            "yes" if suspect.flagged else "no",
             f"looks like {suspect.suggested} ({suspect.suggested_probability:.0%}) rather than {suspect.label} "
             f"({suspect.label_probability:.0%})",
         )
         for suspect in found.suspects
     ]
-    return csv_text(("path", "label", "suggested", "score", "reason"), rows)
+    return csv_text(("path", "label", "suggested", "score", "flagged", "reason"), rows)
 
 
 def _relabel_csv(found: LabelDoctorResult, path: Callable[[str], str]) -> str:

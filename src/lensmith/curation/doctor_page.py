@@ -1,16 +1,18 @@
 """The label doctor's page: one HTML file without scripts or requests, with its pictures inside as data URIs."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from lensmith.core.templates import render_page
-from lensmith.curation.label_doctor import LEAST_GAIN_PP, LabelDoctorResult, Outlier, Suspect, describe_need
+from lensmith.curation.findings import Outlier, Suspect
+from lensmith.curation.label_doctor import LEAST_GAIN_PP, LabelDoctorResult, describe_need
 from lensmith.curation.learning_curve import LearningCurve
 from lensmith.curation.picture_quality import QualityFinding
 from lensmith.data.value_ranges import decide_ranges
 from lensmith.imaging.thumbnails import thumbnail_if_readable
 
-SUSPECTS, OUTLIERS, QUALITY = 120, 24, 24
+FLAGGED, WORTH_A_LOOK, OUTLIERS, QUALITY = 120, 60, 24, 24
 """Pictures that a section shows at most; findings.json has all."""
 
 NEEDS = 40
@@ -29,9 +31,10 @@ def render(found: LabelDoctorResult) -> str:
             "title": f"{finding.path}: {title}",
         }
 
-    suspects = [
-        figure(each, f"labelled {each.label}, looks like {each.suggested}") for each in found.suspects[:SUSPECTS]
-    ]
+    def figures(suspects: Sequence[Suspect]) -> list[dict[str, Any]]:
+        return [figure(each, f"labelled {each.label}, looks like {each.suggested}") for each in suspects]
+
+    others = [suspect for suspect in found.suspects if not suspect.flagged]
     outliers = [figure(each, f"labelled {each.label}") for each in found.outliers[:OUTLIERS]]
     quality = [figure(each, each.reason) for each in found.quality[:QUALITY]]
     needs = () if found.curve is None else found.curve.needs[:NEEDS]
@@ -39,7 +42,9 @@ def render(found: LabelDoctorResult) -> str:
         "lensmith.curation",
         "doctor.html.j2",
         found=found,
-        suspects=suspects,
+        flagged=figures(found.flagged[:FLAGGED]),
+        others=figures(others[:WORTH_A_LOOK]),
+        counts={"flagged": len(found.flagged), "others": len(others)},
         outliers=outliers,
         quality=quality,
         kinds=Counter(finding.kind for finding in found.quality),

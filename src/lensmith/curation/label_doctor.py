@@ -16,9 +16,18 @@ import numpy as np
 from lensmith.config import TrainSettings
 from lensmith.core.result import Result
 from lensmith.core.text import listed
-from lensmith.curation.discriminant import FeatureRows, Floats, Ints
+from lensmith.curation.discriminant import FeatureRows, Ints
+from lensmith.curation.findings import (
+    LIKELY,
+    ConfusablePair,
+    Outlier,
+    Suspect,
+    confusable_of,
+    outliers_of,
+    suspects_of,
+)
 from lensmith.curation.learning_curve import ClassNeed, LearningCurve, learning_curve
-from lensmith.curation.out_of_fold import FEW, LabelEvaluation, evaluate_labels
+from lensmith.curation.out_of_fold import FEW, evaluate_labels
 from lensmith.curation.picture_quality import QualityFinding, measure_quality, quality_findings
 from lensmith.data.consensus import Contested
 from lensmith.data.image_set import ImageSet, Sample
@@ -26,79 +35,8 @@ from lensmith.data.value_ranges import decide_ranges
 from lensmith.errors import DataError
 from lensmith.training.feature_cache.image_features import image_features
 
-SUSPECT = 0.1
-"""Probability of being wrong from which on a label is a suspect."""
-
-LIKELY = 0.5
-"""The same from which on a label counts as wrong, and is left out of confusions and of the learning curve."""
-
-CONFUSED_SHARE, CONFUSED_IMAGES = 0.02, 3
-"""Classes are confusable if heads take so large a share of their images, and so many, for the other class."""
-
-FAR, UNLIKELY = 4.0, 1.5
-"""Distance from every class, and energy, from which on a picture is unlike its set, in robust standard deviations."""
-
-REASONS = ("far from every class", "no class is likely")
-"""How a picture is unlike its set: by `Discriminant.distance`; by `LabelEvaluation.energy`."""
-
-OUTLIER_SHARE, OUTLIERS = 0.01, 3
-"""Most outliers, as a share of the images, or in number where that is more."""
-
 LEAST_GAIN_PP = 0.05
 """Smallest gain of further images that a sentence is about, in percentage points."""
-
-
-@dataclass(frozen=True)
-class Suspect:
-    """A label that is probably wrong.
-
-    Attributes:
-        path: path relative to the set's root.
-        label: the label as it is.
-        suggested: the likeliest other class.
-        score: probability that the label is wrong, 0..1.
-        label_probability: probability of the label's class, 0..1, from heads that have not seen the image.
-        suggested_probability: probability of the suggested class, 0..1.
-    """
-
-    path: str
-    label: str
-    suggested: str
-    score: float
-    label_probability: float
-    suggested_probability: float
-
-
-@dataclass(frozen=True)
-class Outlier:
-    """A picture that looks like no class.
-
-    Attributes:
-        path: path relative to the set's root.
-        label: the label as it is.
-        reason: far from every class, or no class is likely.
-    """
-
-    path: str
-    label: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class ConfusablePair:
-    """Two classes that heads confuse.
-
-    Attributes:
-        labels: names of both classes.
-        confused: number of images of one that were taken for the other, without those whose label is probably wrong.
-        share: the same as a share of the images of both, 0..1.
-        wrong_labels: number of images of one whose label is probably wrong, and that belong to the other.
-    """
-
-    labels: tuple[str, str]
-    confused: int
-    share: float
-    wrong_labels: int
 
 
 @dataclass(frozen=True)
@@ -111,7 +49,7 @@ class LabelDoctorResult(Result):
         classes: number of classes.
         model: backbone of the features.
         wrong_labels: expected number of wrong labels, the sum of all scores.
-        suspects: labels that are probably wrong, the likeliest first.
+        suspects: labels that another class fits better, the likeliest to be wrong first.
         outliers: pictures least like any class.
         confusable: pairs of classes that heads confuse, the most confused first.
         quality: pictures of poor quality, by kind.
@@ -152,13 +90,20 @@ class LabelDoctorResult(Result):
         """The HTML page; None where nothing was written."""
         return None if self.out is None else self.out / "report.html"
 
+    @property
+    def flagged(self) -> tuple[Suspect, ...]:
+        """The suspects that are flagged."""
+        return tuple(suspect for suspect in self.suspects if suspect.flagged)
+
     def summary(self) -> list[str]:
         """Lines for people about what was found, without the names of files."""
-        certain = sum(suspect.score >= LIKELY for suspect in self.suspects)
+        flagged, certain = len(self.flagged), sum(suspect.score >= LIKELY for suspect in self.suspects)
         lines = [
             f"Labels that are probably wrong: about {self.wrong_labels:.0f} of {self.images:,} "
-            f"({len(self.suspects):,} suspects, {certain:,} of them likelier wrong than right)."
+            f"({flagged:,} flagged, {certain:,} of them likelier wrong than right)."
         ]
+        if others := len(self.suspects) - flagged:
+            lines.append(f"Labels that are worth a look, since another class fits better: {others:,} more.")
         if self.confusable:
             worst = (f"{' and '.join(pair.labels)} ({pair.share:.0%})" for pair in self.confusable)
             lines.append(f"Classes that are hard to tell apart: {listed(worst, 3)}.")
@@ -222,9 +167,9 @@ def examine(
         classes=len(images.labels),
         model=settings.model,
         wrong_labels=float(evaluation.wrong.sum()),
-        suspects=_suspects(images, samples, evaluation),
-        outliers=_outliers(images, samples, evaluation),
-        confusable=_confusable(images.labels, labels, evaluation),
+        suspects=suspects_of(images, samples, evaluation),
+        outliers=outliers_of(images, samples, evaluation),
+        confusable=confusable_of(images.labels, labels, evaluation),
         quality=tuple(quality),
         curve=learnt,
         unreadable=unreadable,
@@ -246,61 +191,3 @@ def _require_enough(images: ImageSet, labels: Ints) -> None:
             f"There {'is one' if large else 'is none'}.",
             "Add images: labels are evaluated by heads learnt from the other images of their class.",
         )
-
-
-def _suspects(images: ImageSet, samples: Sequence[Sample], evaluation: LabelEvaluation) -> tuple[Suspect, ...]:
-    order = np.lexsort((evaluation.own, -evaluation.wrong))
-    return tuple(
-        Suspect(
-            samples[row].path,
-            images.labels[samples[row].label],
-            images.labels[evaluation.other[row]],
-            round(float(evaluation.wrong[row]), 4),
-            round(float(evaluation.own[row]), 4),
-            round(float(evaluation.other_probability[row]), 4),
-        )
-        for row in order.tolist()
-        if evaluation.wrong[row] >= SUSPECT
-    )
-
-
-def _outliers(images: ImageSet, samples: Sequence[Sample], evaluation: LabelEvaluation) -> tuple[Outlier, ...]:
-    """Pictures unlike their set, by distance and energy in turn: photos among drawings are far, noise is unlikely."""
-    most = max(OUTLIERS, int(OUTLIER_SHARE * len(samples)))
-    far, unlikely = _robust(evaluation.distance), _robust(evaluation.energy)
-    ranks = np.full(len(samples), len(samples))
-    reasons = np.zeros(len(samples), dtype=np.int64)
-    for kind, (values, least) in enumerate(((far, FAR), (unlikely, UNLIKELY))):
-        order = np.argsort(-values, kind="stable")[:most]
-        for rank, row in enumerate(order.tolist()):
-            if values[row] > least and rank < ranks[row]:
-                ranks[row], reasons[row] = rank, kind
-    found = np.argsort(ranks, kind="stable")[:most]
-    return tuple(
-        Outlier(samples[row].path, images.labels[samples[row].label], REASONS[reasons[row]])
-        for row in found.tolist()
-        if ranks[row] < len(samples)
-    )
-
-
-def _robust(values: Floats) -> Floats:
-    """float64 (N,): distance from the median in robust standard deviations (median absolute deviation)."""
-    centre = np.median(values)
-    return np.asarray((values - centre) / max(1e-9, 1.4826 * float(np.median(np.abs(values - centre)))))
-
-
-def _confusable(names: Sequence[str], labels: Ints, evaluation: LabelEvaluation) -> tuple[ConfusablePair, ...]:
-    """Pairs of classes by the images that heads take for the other one."""
-    counts = np.bincount(labels, minlength=len(names))
-    taken = np.flatnonzero(evaluation.other_probability > evaluation.own)
-    confused: dict[tuple[int, int], int] = defaultdict(int)
-    wrong: dict[tuple[int, int], int] = defaultdict(int)
-    for row in taken.tolist():
-        first, second = sorted((int(labels[row]), int(evaluation.other[row])))
-        (wrong if evaluation.wrong[row] >= LIKELY else confused)[first, second] += 1
-    pairs = [
-        ConfusablePair((names[a], names[b]), count, count / int(counts[a] + counts[b]), wrong[a, b])
-        for (a, b), count in confused.items()
-        if count >= CONFUSED_IMAGES and count >= CONFUSED_SHARE * (counts[a] + counts[b])
-    ]
-    return tuple(sorted(pairs, key=lambda pair: (-pair.share, pair.labels)))

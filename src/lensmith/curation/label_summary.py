@@ -12,7 +12,8 @@ from lensmith.config import TrainSettings
 from lensmith.core.result import Result
 from lensmith.core.stats import evenly_spaced
 from lensmith.core.text import listed
-from lensmith.curation.label_doctor import Outlier, Suspect, examine
+from lensmith.curation.findings import Outlier, Suspect
+from lensmith.curation.label_doctor import examine
 from lensmith.curation.picture_quality import QualityFinding
 from lensmith.data.image_set import ImageSet
 from lensmith.errors import LensmithError
@@ -28,8 +29,8 @@ class LabelSummary(Result):
     Attributes:
         images: number of images that were evaluated; 0 where none could be.
         wrong_labels: expected number of wrong labels among them.
-        suspects: labels that are probably wrong, the likeliest first.
-        new_suspects: those of new pictures.
+        suspects: labels that are flagged, the likeliest to be wrong first.
+        new_suspects: labels of new pictures that another class fits better, flagged or not.
         new_outliers: new pictures that look like no class.
         new_quality: new pictures of poor quality.
         lines: sentences for people.
@@ -67,8 +68,8 @@ def summarize(images: ImageSet, settings: TrainSettings, new: Collection[str] = 
     quality = tuple(each for each in found.quality if each.path in recent)
     lines = [found.summary()[0]]
     if suspects:
-        named = (f"{each.path} ({each.label}, or {each.suggested}?)" for each in suspects)
-        lines.append(f"New pictures whose label is probably wrong: {len(suspects):,}: {listed(named, 3)}.")
+        named = (f"{each.path} (labelled {each.label}, looks like {each.suggested})" for each in suspects)
+        lines.append(f"New pictures that look like another class: {len(suspects):,}: {listed(named, 3)}.")
     if quality:
         named = (f"{each.path} ({each.kind})" for each in quality)
         lines.append(f"New pictures of poor quality: {len(quality):,}: {listed(named, 3)}.")
@@ -76,5 +77,5 @@ def summarize(images: ImageSet, settings: TrainSettings, new: Collection[str] = 
         lines.append(f"New pictures that look like no class: {listed((each.path for each in outliers), 3)}.")
     seconds = time.perf_counter() - started
     return LabelSummary(
-        found.images, found.wrong_labels, found.suspects, suspects, outliers, quality, tuple(lines), seconds
+        found.images, found.wrong_labels, found.flagged, suspects, outliers, quality, tuple(lines), seconds
     )

@@ -1,6 +1,7 @@
 """Corrections of a set's labels without touching a file: lists of images to leave out, and of new labels.
 
-    exclude    CSV with a column `path`, such as the label doctor's suspects.csv; or text with one path a line
+    exclude    CSV with a column `path`, such as the label doctor's suspects.csv, of which the rows with `flagged` = no
+               stay in the set; or text with one path a line
     relabel    CSV with the columns `path` and `label`
 
 Paths are relative to the list's folder, or else to the folder of the images. A list that names no image of the set
@@ -220,7 +221,10 @@ def _read(file: Path, needs_label: bool) -> list[_Row]:
             "A work list arrived: its labels are the present ones, and nobody has decided on its suggestions.",
             f"Decide with `lensmith review {file}`, or give the relabel.csv of `lensmith data doctor`.",
         )
-    return [_Row(number, row["path"].strip(), row.get("label", "").strip()) for number, row in found.rows]
+    if needs_label:
+        return [_Row(number, row["path"].strip(), row.get("label", "").strip()) for number, row in found.rows]
+    flagged = ((number, row) for number, row in found.rows if row.get("flagged", "").strip().lower() != "no")
+    return [_Row(number, row["path"].strip()) for number, row in flagged]
 
 
 def _match(

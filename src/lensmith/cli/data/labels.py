@@ -17,8 +17,8 @@ def label_doctor(given: dict[str, Any]) -> Output:
     """Find wrong labels, confusable classes, outliers and poor pictures, and say which classes need more images.
 
     A linear head on features of a frozen backbone evaluates each label without having seen it; no network is trained,
-    and nothing is changed. Writes a page (report.html), a work list for `lensmith review` (suspects.csv, which
-    `--exclude` of split and train takes, too) and nearly certain corrections for `--relabel` (relabel.csv).
+    and nothing is changed. Writes a page (report.html), a work list for `lensmith review` (suspects.csv; `--exclude` of
+    split and train leaves its flagged pictures out) and nearly certain corrections for `--relabel` (relabel.csv).
 
     `lensmith doctor`, without `data`, checks this machine instead.
 
@@ -29,14 +29,12 @@ def label_doctor(given: dict[str, Any]) -> Output:
     print_line((str(found.folder), "bold"), f": {found.images:,} images of {found.classes:,} classes")
     for line in found.summary():
         print_line(line)
-    if found.suspects:
-        rows = [
-            (each.path, each.label, each.suggested, f"{each.score:.0%}") for each in found.suspects[:SHOWN]
-        ]  # fmt: skip
+    if found.flagged:
+        rows = [(each.path, each.label, each.suggested, f"{each.score:.0%}") for each in found.flagged[:SHOWN]]
         print_line()
         print_table("Labels that are probably wrong", ("picture", "label", "suggested", "probability"), rows)
-        if len(found.suspects) > SHOWN:
-            print_line(f"… and {len(found.suspects) - SHOWN:,} more")
+        if len(found.flagged) > SHOWN:
+            print_line(f"… and {len(found.flagged) - SHOWN:,} more")
     if found.quality or found.outliers:
         poor = [(str(each.kind), each.path, each.reason) for each in found.quality]
         poor += [("outlier", each.path, f"{each.reason}; labelled {each.label}") for each in found.outliers]
