@@ -10,7 +10,8 @@ import pytest
 from conftest import make_colours
 from fixtures.command_line import Run
 from lensmith.bundle.format import Bundle
-from lensmith.data.folds import prepare_folds, with_validation_fold
+from lensmith.data.folds import with_validation_fold
+from lensmith.data.split import prepare
 from lensmith.errors import SettingsError
 from lensmith.training import cross_validation
 from lensmith.workflows.train_and_export import settings_for
@@ -60,7 +61,7 @@ def test_a_cross_validation_is_resumed_and_tells_whose_its_figures_are(
     assert [event["computed"] for event in events if event["event"] == "features"] == [False]
 
     # The pooled figure, computed anew from the files: each image once, by the model that did not see it or its group.
-    images = prepare_folds(data, 2, 0, group=r"pattern:(\d+)")
+    images = prepare(data, (5, 3, 2), 0, group=r"pattern:(\d+)", cv=2)
     hits = 0
     for fold in range(2):
         samples = with_validation_fold(images, fold).part("val")

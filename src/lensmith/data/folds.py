@@ -6,20 +6,14 @@ images stay nearly all the same when images are added.
 """
 
 import hashlib
-import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from lensmith.config.values import Layout
 from lensmith.core.text import listed
 from lensmith.data.copies import contradictions, first_of_equals, without_leaks
-from lensmith.data.corrections import Correct, unchanged
 from lensmith.data.division import units_of
-from lensmith.data.groups import with_groups
 from lensmith.data.image_set import ImageSet
-from lensmith.data.readable import without_unreadable
-from lensmith.data.scan import scan
 from lensmith.errors import DataError
 
 LARGE = 0.1
@@ -77,23 +71,6 @@ def assign_folds(images: ImageSet, folds: int, seed: int) -> ImageSet:
     kept = f" The test part of {len(tested):,} images is in no fold." if tested else ""
     note = f"{folds} folds, class by class with seed {seed}: {_sizes_text(divided, folds)} images.{kept}"
     return replace(divided, notes=(*images.notes, note, *_unit_notes(divided, training, first, folds)))
-
-
-def prepare_folds(
-    path: str | os.PathLike[str],
-    folds: int,
-    seed: int,
-    layout: Layout = "auto",
-    correct: Correct = unchanged,
-    group: str = "none",
-) -> ImageSet:
-    """Read an image set with folds; arguments as those of `data.split.prepare`.
-
-    Raises:
-        DataError: a set that cannot be used, or that no such folds can be made of.
-    """
-    found = with_groups(without_unreadable(correct(scan(path, layout=layout))), group)
-    return assign_folds(found, folds, seed)
 
 
 def with_validation_fold(images: ImageSet, fold: int) -> ImageSet:

@@ -122,6 +122,7 @@ def prepare(
     layout: Layout = "auto",
     correct: Correct = unchanged,
     group: str = "none",
+    cv: int | None = None,
 ) -> ImageSet:
     """Read an image set with training and validation images; test images never become either.
 
@@ -136,6 +137,7 @@ def prepare(
         layout: how folders are read.
         correct: what leaves images out and gives others new labels; see `data.corrections`.
         group: how groups are found; see `data.groups`.
+        cv: number of folds; the set is then not split but divided into folds, as `data.folds.assign_folds` does.
 
     Raises:
         DataError: a set that cannot be used, has no training images, or is too small to validate on; or groups that
@@ -143,6 +145,8 @@ def prepare(
         SettingsError: a ratio without a share for training.
     """
     found = with_groups(without_unreadable(correct(scan(path, layout=layout))), group)
+    if cv is not None:
+        return assign_folds(found, cv, seed)
     images = _split_if_needed(found, ratio, seed)
     return images if "val" in images.parts else _with_validation(images, seed)
 

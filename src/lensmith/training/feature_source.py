@@ -106,14 +106,10 @@ class FeatureSource:
         if world.all_reduce_max(int(split_point is None)) or split_point is None:
             return None
         inputs = self._computed(phase, split_point, count, size)
-        if inputs is not None and inputs.probe is not None:
-            rounding = world.broadcast_object(inputs.rounding)
-            if not rounding <= ROUNDING:
-                self._require_exact(
-                    phase, f"rounding is {rounding:.2g} times as large as the differences between images"
-                )
-                inputs = self._computed(phase, split_point, count, size)
-        return inputs
+        if inputs is None or inputs.probe is None or (share := world.broadcast_object(inputs.rounding)) <= ROUNDING:
+            return inputs
+        self._require_exact(phase, f"rounding is {share:.2g} times as large as the differences between images")
+        return self._computed(phase, split_point, count, size)
 
     def _computed(self, phase: Phase, split_point: SplitPoint, count: int, size: int) -> PhaseInputs | None:
         """What `_compute` returns; None where features cannot be had, on every rank.
@@ -121,7 +117,6 @@ class FeatureSource:
         Raises:
             StoppedError: a signal asked the run to stop; on every rank.
         """
-        world = self.learner.world
         inputs, problem = None, ""
         try:
             try:
@@ -133,7 +128,7 @@ class FeatureSource:
             problem = str(error)
         except StoppedError:
             problem = "stopped"
-        outcome = world.all_reduce_max(2 if problem == "stopped" else int(inputs is None))
+        outcome = self.learner.world.all_reduce_max(2 if problem == "stopped" else int(inputs is None))
         if outcome == 2:
             raise StoppedError
         if outcome:

@@ -17,7 +17,6 @@ from lensmith.config import TrainSettings
 from lensmith.core.files import atomic_write
 from lensmith.core.text import listed
 from lensmith.data.corrections import from_files
-from lensmith.data.folds import prepare_folds
 from lensmith.data.image_set import ImageSet
 from lensmith.data.readable import without_unreadable
 from lensmith.data.split import prepare
@@ -275,10 +274,8 @@ def _images(settings: TrainSettings) -> tuple[ImageSet, dict[str, ValueRange]]:
         SettingsError: data would leak: the teacher learned from images that validate here, or the other way round.
     """
     correct = from_files(settings.exclude, settings.relabel)
-    if settings.cv is None:
-        images = prepare(settings.data, settings.split, settings.seed, settings.layout, correct, settings.group)
-    else:
-        images = prepare_folds(settings.data, settings.cv, settings.seed, settings.layout, correct, settings.group)
+    how = (settings.layout, correct, settings.group, settings.cv)
+    images = prepare(settings.data, settings.split, settings.seed, *how)
     if value_ranges := decide_ranges(images):
         images = without_unreadable(images, value_ranges)
     total = Counter(sample.label for sample in images.samples)

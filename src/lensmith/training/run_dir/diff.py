@@ -9,7 +9,6 @@ from lensmith.config import TrainSettings
 from lensmith.config.training import MAY_CHANGE
 from lensmith.core.text import listed
 from lensmith.data.corrections import apply
-from lensmith.data.folds import prepare_folds
 from lensmith.data.image_set import ImageSet, Sample
 from lensmith.data.split import prepare
 from lensmith.errors import DataError, RunError
@@ -70,12 +69,8 @@ def with_changes(run: Run, given: Mapping[str, Any]) -> Run:
         return apply(images, run.images.excluded, {path: after for path, _, after in run.images.relabelled})
 
     try:
-        layout = given.get("layout", run.settings.layout)
-        settings = run.settings
-        if settings.cv is None:
-            images = prepare(source, settings.split, settings.seed, layout, correct, settings.group)
-        else:
-            images = prepare_folds(source, settings.cv, settings.seed, layout, correct, settings.group)
+        settings, layout = run.settings, given.get("layout", run.settings.layout)
+        images = prepare(source, settings.split, settings.seed, layout, correct, settings.group, settings.cv)
     except DataError as error:
         raise RunError(expected, error.arrived, remedy) from error
     if different := of_data(run, images):
