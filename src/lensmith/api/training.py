@@ -147,13 +147,13 @@ def distill(
 
 
 def list_cache() -> CacheContents:
-    """List what runs have cached for later runs: features of frozen layers, decoded pixels."""
+    """List what runs have cached for later runs: features of frozen layers, decoded pixels, answers of bundles."""
     from lensmith.core.cache import list_cache as run
 
     return run()
 
 
-def clear_cache(kind: Literal["features", "pixels", "measured"] | None = None) -> CacheClearResult:
+def clear_cache(kind: Literal["features", "pixels", "answers", "measured"] | None = None) -> CacheClearResult:
     """Clear the cache: one kind of entry, or all of them; downloads stay."""
     from lensmith.core.cache import clear_cache as run
 

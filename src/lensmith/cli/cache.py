@@ -1,4 +1,4 @@
-"""`lensmith cache`: features, pixels and measurements that runs share."""
+"""`lensmith cache`: features, pixels, answers and measurements that runs share."""
 
 from typing import Annotated, Literal
 
@@ -11,7 +11,7 @@ from lensmith.cli.output import print_line, print_table
 
 
 def list_() -> Output:
-    """List cached features and pixels.
+    """List cached features, pixels and answers.
 
     The least recently used come first, and are removed first.
     """
@@ -29,9 +29,10 @@ def list_() -> Output:
 
 def clear(
     kind: Annotated[
-        Literal["features", "pixels", "measured"] | None,
+        Literal["features", "pixels", "answers", "measured"] | None,
         typer.Argument(
-            metavar="KIND", help="features, pixels, or measured (the fastest engine or precision); all by default."
+            metavar="KIND",
+            help="features, pixels, answers (of bundles), or measured (fastest engine or precision); all by default.",
         ),
     ] = None,
 ) -> Output:

@@ -51,7 +51,7 @@ class CacheEntry(Result):
     """One cached array.
 
     Attributes:
-        kind: kind of the entry: `features` or `pixels`.
+        kind: kind of the entry: `features`, `pixels` or `answers`.
         path: folder of the entry.
         title: description for people.
         bytes: size on disk in bytes.

@@ -1,4 +1,4 @@
-"""Contents of the cache that runs share (features, pixels, measurements), and how to clear it."""
+"""Contents of the cache that runs share (features, pixels, answers, measurements), and how to clear it."""
 
 import shutil
 from dataclasses import dataclass

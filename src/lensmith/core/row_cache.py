@@ -36,7 +36,7 @@ class RowKey:
     """All that the rows of a list of contents depend on, besides the contents.
 
     Attributes:
-        kind: kind of the rows, which names their folder: `features` or `pixels`.
+        kind: kind of the rows, which names their folder: `features`, `pixels` or `answers`.
         values: plain values.
         dtype: NumPy's name of the elements' dtype.
     """

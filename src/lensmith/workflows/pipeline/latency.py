@@ -19,7 +19,7 @@ from lensmith.inference.classifier import Classifier, load
 MIN_ROUNDS, MAX_ROUNDS = 9, 60
 IMAGES_PER_ROUND = 8
 WARM_UP_ROUNDS = 2
-MEASURE_S = 12.0
+MEASURE_S = 6.0
 """No further round begins after so many seconds, once there are MIN_ROUNDS."""
 TIMEOUT_S = 600.0
 

@@ -17,6 +17,7 @@ from lensmith.errors import DataError, SettingsError
 from lensmith.evaluation.metrics import Ints
 from lensmith.evaluation.run import evaluate_samples
 from lensmith.inference.classifier import load
+from lensmith.workflows.pipeline.cached_answers import CachingClassifier
 from lensmith.workflows.pipeline.intervals import Bools, Floats
 
 LISTED_LABELS = 8
@@ -58,13 +59,14 @@ class ModelPredictions:
 
 
 def predict_test_images(bundle: Bundle, images: ImageSet, samples: Sequence[Sample]) -> ModelPredictions:
-    """Run images through a bundle's selected engine.
+    """Answers of a bundle's selected engine to images, computed or cached.
 
     Raises:
         DataError: classes that the bundle does not know, or no image that can be read.
         BundleError: no engine of the bundle runs here.
     """
-    found = evaluate_samples(load(bundle.path), images, samples, "test")
+    classifier = load(bundle.path)
+    found = evaluate_samples(CachingClassifier(classifier.bundle, classifier.engine), images, samples, "test")
     return ModelPredictions(found.labels, found.files, found.truth, found.probabilities, len(found.unreadable))
 
 
