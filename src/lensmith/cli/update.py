@@ -43,6 +43,7 @@ def _lines(result: UpdateResult) -> Iterator[str]:
     difference, computed = result.difference, result.computed_features
     features = "" if computed is None else f"; features computed for this model: {computed:,}"
     yield f"New pictures: {result.new_images:,}{features}"
+    yield from result.labels.lines
     yield (
         f"Accuracy on {result.compared:,} held-out pictures: {result.champion_accuracy.value:.1%} before,"
         f" {result.accuracy.value:.1%} now, {difference.value:+.1f} points ({difference.low:+.1f} to"

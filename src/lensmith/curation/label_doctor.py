@@ -60,6 +60,7 @@ class LabelDoctorResult(Result):
         contested: images that are left out since their labels contradict each other.
         out: folder of the page and the lists; None where nothing was written.
         seconds: duration in seconds.
+        computed_features: number of images whose features were computed; those of the others were cached.
     """
 
     computed: ClassVar[tuple[str, ...]] = ("report",)
@@ -82,6 +83,7 @@ class LabelDoctorResult(Result):
     contested: tuple[Contested, ...] = ()
     out: Path | None = None
     seconds: float = 0.0
+    computed_features: int = 0
     excluded: tuple[str, ...] = field(default=())
     relabelled: tuple[tuple[str, str, str], ...] = field(default=())
 
@@ -178,6 +180,7 @@ def examine(
         image_set=images,
         contested=images.contested,
         seconds=time.perf_counter() - started,
+        computed_features=features.computed,
         excluded=images.excluded,
         relabelled=images.relabelled,
     )

@@ -35,6 +35,7 @@ class LabelSummary(Result):
         new_quality: new pictures of poor quality.
         lines: sentences for people.
         seconds: duration in seconds.
+        computed_features: number of images whose features were computed; those of the others were cached.
     """
 
     images: int
@@ -45,6 +46,7 @@ class LabelSummary(Result):
     new_quality: tuple[QualityFinding, ...]
     lines: tuple[str, ...]
     seconds: float
+    computed_features: int = 0
 
 
 def summarize(images: ImageSet, settings: TrainSettings, new: Collection[str] = ()) -> LabelSummary:
@@ -77,5 +79,13 @@ def summarize(images: ImageSet, settings: TrainSettings, new: Collection[str] = 
         lines.append(f"New pictures that look like no class: {listed((each.path for each in outliers), 3)}.")
     seconds = time.perf_counter() - started
     return LabelSummary(
-        found.images, found.wrong_labels, found.flagged, suspects, outliers, quality, tuple(lines), seconds
+        found.images,
+        found.wrong_labels,
+        found.flagged,
+        suspects,
+        outliers,
+        quality,
+        tuple(lines),
+        seconds,
+        found.computed_features,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lensmith.curation.label_summary import LabelSummary
 from lensmith.data.image_set import ImageSet, Sample
 from lensmith.errors import RunError
 from lensmith.workflows.pipeline.compared_answers import ComparedAnswers
@@ -39,6 +40,7 @@ def page(compared: ComparedAnswers, many_colours: Path) -> UpdatePage:
     images = ImageSet(many_colours, ("blue", "green", "red"), samples)
     return UpdatePage(
         "colours", "colours@1", "run-2", passed=True, reason="", compared=compared, limits=(), notes=("A <note>.",),
+        labels=LabelSummary(2, 0.5, (), (), (), (), ("Two <labels> are wrong.",), 1.0),
         new=samples, images=images, value_ranges={},
     )  # fmt: skip
 
@@ -64,6 +66,7 @@ def test_the_page_shows_each_change_and_requests_nothing(page: UpdatePage) -> No
     assert html.escape("<i>red</i>") in text
     assert "<i>red</i>" not in text
     assert "A &lt;note&gt;." in text
+    assert "Two &lt;labels&gt; are wrong." in text
     assert set(re.findall(r'(?:src|href)="([^":]*:?)', text)) == {"data:"}
     assert "default-src 'none'" in text
     assert all('alt=""' not in image and "alt=" in image for image in re.findall(r"<img[^>]*>", text))

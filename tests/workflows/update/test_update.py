@@ -13,7 +13,7 @@ from lensmith.bundle.format import MANIFEST, Bundle
 from lensmith.core.files import sha256
 from lensmith.errors import BundleError, RegistryError, SettingsError
 from lensmith.training.run_dir.run import Run
-from lensmith.workflows.update import run as updating
+from lensmith.workflows.update.promote import replace_bundle
 from lensmith.workflows.update.run import UpdateResult
 
 
@@ -55,7 +55,7 @@ def test_two_pictures_more(
     new = [str(sample.part) for sample in images.samples if "new-" in sample.path]
     events = Run.open(made.bundle.parent).read_events("features")
     # Exact features of the training images are the probe's; here all of them are in it.
-    assert made.computed_features == sum(
+    assert made.computed_features == made.labels.computed_features + sum(
         {"train": 1 if events[0]["exact"] else 2}.get(part, 1) for part in new if part != "test"
     )
     assert {
@@ -106,14 +106,14 @@ def test_a_bundle_that_records_no_training_cannot_be_trained_again(
 def test_a_bundle_that_others_replaced_meanwhile_stays(place: Path, remake: Callable[..., Bundle]) -> None:
     compared, in_use, successor = remake("compared"), remake("in-use", version="7"), remake("successor", version="8")
     with pytest.raises(BundleError):
-        updating._replace_bundle(in_use.path, successor.path, compared, place / "out")
+        replace_bundle(in_use.path, successor.path, compared, place / "out")
     assert Bundle.load(in_use.path).manifest.version == "7"
 
 
 def test_a_bundle_is_replaced_and_the_one_before_is_kept(place: Path, remake: Callable[..., Bundle]) -> None:
     in_use, successor = remake("in-use", version="7/a"), remake("successor", version="8")
-    updating._replace_bundle(in_use.path, successor.path, in_use, place / "out")
+    replace_bundle(in_use.path, successor.path, in_use, place / "out")
     assert Bundle.load(in_use.path).manifest.version == "8"
     (before,) = (place / "out/replaced").iterdir()
     assert Bundle.load(before).manifest.version == "7/a"
-    assert "already" in updating._replace_bundle(in_use.path, successor.path, Bundle.load(in_use.path), place / "out")
+    assert "already" in replace_bundle(in_use.path, successor.path, Bundle.load(in_use.path), place / "out")

@@ -103,7 +103,20 @@ def run_pipeline(
             raise SettingsError(
                 f"A stage was expected: {', '.join(STAGES)}.", f"{stage!r} arrived.", "Name one of them."
             )
-    plan = make_plan(source, out)
+    return run_plan(make_plan(source, out), force, until, on_progress)
+
+
+def run_plan(
+    plan: PipelinePlan,
+    force: str | None = None,
+    until: str | None = None,
+    on_progress: Callable[[StageResult], None] = lambda result: None,
+) -> PipelineResult:
+    """`run_pipeline` for a plan that is made; `force` and `until` are stages.
+
+    Raises:
+        RunError: another process is running the pipeline.
+    """
     with plan.folder.locked():
         return _Runner(plan, force, until, on_progress).run()
 

@@ -34,8 +34,17 @@ def recorded_settings(champion: Bundle) -> dict[str, Any]:
     return settings
 
 
+def training_settings(manifest: Path, recorded: Mapping[str, Any]) -> TrainSettings:
+    """The settings of the training: those recorded of the champion's, on the update's manifest.
+
+    Raises:
+        SettingsError: recorded settings that this lensmith refuses.
+    """
+    return settings_of({"data": manifest}, {key: recorded[key] for key in recorded if key not in OF_THE_UPDATE})
+
+
 def write_pipeline(
-    file: Path, name: str, manifest: Path, champion: Bundle, settings: Mapping[str, Any], where: Mapping[str, Any]
+    file: Path, name: str, manifest: Path, champion: Bundle, settings: TrainSettings, where: Mapping[str, Any]
 ) -> None:
     """Write the pipeline's file.
 
@@ -44,14 +53,10 @@ def write_pipeline(
         name: name of the pipeline and its bundles.
         manifest: manifest of the pictures with their parts.
         champion: bundle of the champion.
-        settings: settings of its training.
+        settings: settings of the training.
         where: sections on what the new model is compared with, and where it goes.
-
-    Raises:
-        SettingsError: recorded settings that this lensmith refuses.
     """
-    again = {key: value for key, value in settings.items() if key not in OF_THE_UPDATE}
-    recipe = recipe_of(settings_of({"data": manifest}, again))
+    recipe = recipe_of(settings)
     train = {key: value for key, value in recipe.items() if key not in OF_THE_UPDATE}
     content = {
         "name": name,

@@ -10,6 +10,7 @@ import numpy as np
 
 from lensmith.core.files import atomic_write
 from lensmith.core.templates import render_page
+from lensmith.curation.label_summary import LabelSummary
 from lensmith.data.image_set import PARTS, ImageSet, Sample
 from lensmith.imaging.thumbnails import thumbnail_if_readable
 from lensmith.imaging.value_range import ValueRange
@@ -36,6 +37,7 @@ class UpdatePage:
         reason: why it does not; empty if it does.
         compared: answers of both models to the same held-out pictures.
         limits: the gate's limits as plain values.
+        labels: the label doctor's summary.
         notes: sentences on the comparison and the pictures.
         new: pictures that the champion does not know.
         images: the set, with old and new pictures.
@@ -49,6 +51,7 @@ class UpdatePage:
     reason: str
     compared: ComparedAnswers
     limits: Sequence[Mapping[str, Any]]
+    labels: LabelSummary
     notes: Sequence[str]
     new: Sequence[Sample]
     images: ImageSet

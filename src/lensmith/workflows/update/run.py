@@ -9,28 +9,27 @@ OUT/replaced/           bundles that were replaced, where there is no registry
 
 from __future__ import annotations
 
-import re
-import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lensmith.bundle.format import MANIFEST, Bundle
-from lensmith.config import UpdateSettings
-from lensmith.core.files import replace_directory, sha256, staging_directory
+from lensmith.bundle.format import Bundle
+from lensmith.config import TrainSettings, UpdateSettings
 from lensmith.core.output_names import require_folder_name
 from lensmith.core.packages import TRAINING, require_packages
 from lensmith.core.result import Result
+from lensmith.curation.label_summary import LabelSummary, summarize
 from lensmith.errors import BundleError, GateError, RegistryError
 from lensmith.workflows.pipeline.compared_answers import COMPARED, ComparedAnswers
 from lensmith.workflows.pipeline.intervals import Interval
 from lensmith.workflows.pipeline.plan import PipelinePlan, make_plan
-from lensmith.workflows.pipeline.run import PipelineResult, StageResult, run_pipeline
-from lensmith.workflows.update.champion_pipeline import recorded_settings, write_pipeline
+from lensmith.workflows.pipeline.run import PipelineResult, StageResult, run_plan
+from lensmith.workflows.update.champion_pipeline import recorded_settings, training_settings, write_pipeline
 from lensmith.workflows.update.page import UpdatePage, write_page
 from lensmith.workflows.update.parts import DividedPictures, divide_pictures
+from lensmith.workflows.update.promote import file_name, promote
 
 PAGE = "before-after.html"
 
@@ -46,7 +45,9 @@ class UpdateResult(Result):
         champion: display name of the champion that the new model is compared with.
         bundle: bundle of the new model.
         new_images: number of pictures that the champion does not know.
-        computed_features: number of forward passes through the frozen layers; None where none are frozen.
+        labels: what the label doctor finds in them and in the pictures that the model learns from.
+        computed_features: number of forward passes through frozen layers, for the label doctor as well; None where none
+            are frozen.
         compared: number of held-out pictures that both models answered.
         accuracy: accuracy of the new model on them, 0..1.
         champion_accuracy: accuracy of the champion on them, 0..1.
@@ -65,6 +66,7 @@ class UpdateResult(Result):
     champion: str
     bundle: Path
     new_images: int
+    labels: LabelSummary
     computed_features: int | None
     compared: int
     accuracy: Interval
@@ -113,25 +115,38 @@ def update(
     require_packages(*TRAINING)
     started = time.perf_counter()
     champion, name, where = _champion(settings)
-    out = settings.out or Path("runs/updates") / _file_name(settings.model or champion.manifest.name)
+    out = settings.out or Path("runs/updates") / file_name(settings.model or champion.manifest.name)
     require_folder_name(out, "the updates, with --out")
-    title = _file_name(champion.manifest.name)
+    title = file_name(champion.manifest.name)
     recipe = recorded_settings(champion)
-    manifest = out / title / "splits.csv"
+    manifest, source = out / title / "splits.csv", out / "pipeline.yaml"
     divided = divide_pictures(settings.data, manifest, champion, recipe, settings.exclude, settings.relabel)
-    source, folder = out / "pipeline.yaml", out / "pipeline"
-    write_pipeline(source, title, manifest, champion, recipe, where)
-    ran = run_pipeline(source, folder, until="gate", on_progress=on_progress)
-    plan = make_plan(source, folder)
+    training = training_settings(manifest, recipe)
+    write_pipeline(source, title, manifest, champion, training, where)
+    plan = make_plan(source, out / "pipeline")
+    labels = _examine_labels(divided, training, on_progress)
+    ran = run_plan(plan, until="gate", on_progress=on_progress)
     if ran.error is not None and not isinstance(ran.error, GateError):
         raise ran.error
-    result = _result(plan, ran, name, divided, out / PAGE)
     compared = ComparedAnswers.read(plan.stage_folder("gate") / COMPARED)
+    result = _result(plan, ran, name, divided, labels, compared, out / PAGE)
     write_page(_page(result, plan, ran, compared, divided), result.page)
     result.seconds = time.perf_counter() - started
     if result.passed and (settings.yes or confirm(result)):
-        result.promoted = _promote(settings, plan, champion, out, on_progress)
+        result.promoted = promote(settings, plan, champion, out, on_progress)
     return result
+
+
+def _examine_labels(
+    divided: DividedPictures, training: TrainSettings, on_progress: Callable[[StageResult], None]
+) -> LabelSummary:
+    """The label doctor's summary of the new pictures and those that the model learns from."""
+    on_progress(StageResult("labels", "running"))
+    new = set(divided.new)
+    samples = tuple(each for each in divided.images.samples if each.part == "train" or each.path in new)
+    found = summarize(replace(divided.images, samples=samples), training, new)
+    on_progress(StageResult("labels", "done", seconds=found.seconds, message=" ".join(found.lines)))
+    return found
 
 
 def _champion(settings: UpdateSettings) -> tuple[Bundle, str, dict[str, Any]]:
@@ -180,13 +195,21 @@ def _has_traffic(settings: UpdateSettings) -> bool:
     return any(replica.champion for replica in status(settings.model, settings.tracking_uri).replicas)
 
 
-def _result(plan: PipelinePlan, ran: PipelineResult, name: str, divided: DividedPictures, page: Path) -> UpdateResult:
-    compared = ComparedAnswers.read(plan.stage_folder("gate") / COMPARED)
+def _result(
+    plan: PipelinePlan,
+    ran: PipelineResult,
+    name: str,
+    divided: DividedPictures,
+    labels: LabelSummary,
+    compared: ComparedAnswers,
+    page: Path,
+) -> UpdateResult:
     return UpdateResult(
         champion=name,
         bundle=plan.bundle,
         new_images=len(divided.new),
-        computed_features=_computed_features(plan),
+        labels=labels,
+        computed_features=_computed_features(plan, labels),
         compared=len(compared.files),
         accuracy=compared.accuracy(compared.new_correct),
         champion_accuracy=compared.accuracy(compared.old_correct),
@@ -199,105 +222,29 @@ def _result(plan: PipelinePlan, ran: PipelineResult, name: str, divided: Divided
     )
 
 
-def _computed_features(plan: PipelinePlan) -> int | None:
+def _computed_features(plan: PipelinePlan, labels: LabelSummary) -> int | None:
     from lensmith.training.run_dir.run import Run
 
     events = Run.open(plan.run_folder).read_events("features")
-    return sum(event.get("computed_rows", 0) for event in events) if events else None
+    return sum(event.get("computed_rows", 0) for event in events) + labels.computed_features if events else None
 
 
 def _page(
     result: UpdateResult, plan: PipelinePlan, ran: PipelineResult, compared: ComparedAnswers, divided: DividedPictures
 ) -> UpdatePage:
     gate = next(stage for stage in ran.stages if stage.stage == "gate")
+    manifest, new = Bundle.load(plan.bundle).manifest, set(divided.new)
     return UpdatePage(
         name=plan.file.model if plan.file.register_ else plan.file.name,
         champion=result.champion,
-        successor=Bundle.load(plan.bundle).manifest.version,
+        successor=manifest.version,
         passed=result.passed,
         reason=result.reason,
         compared=compared,
         limits=tuple(gate.values.get("limits", ())),
         notes=(*divided.split.warnings, *gate.values.get("notes", ())),
-        new=tuple(sample for sample in divided.images.samples if sample.path in set(divided.new)),
+        labels=result.labels,
+        new=tuple(sample for sample in divided.images.samples if sample.path in new),
         images=divided.images,
-        value_ranges=Bundle.load(plan.bundle).manifest.preprocessing.value_ranges,
+        value_ranges=manifest.preprocessing.value_ranges,
     )
-
-
-def _promote(
-    settings: UpdateSettings,
-    plan: PipelinePlan,
-    champion: Bundle,
-    out: Path,
-    on_progress: Callable[[StageResult], None],
-) -> str:
-    """Put the new model into service; says how.
-
-    Raises:
-        LensmithError: as the stages register and rollout; or the bundle was replaced by others in the meantime.
-    """
-    if settings.bundle is not None:
-        return _replace_bundle(settings.bundle.resolve(), plan.bundle, champion, out)
-    ran = run_pipeline(plan.source, plan.folder.path, on_progress=on_progress)
-    if ran.error is not None:
-        raise ran.error
-    stages = {stage.stage: stage for stage in ran.stages}
-    if plan.file.rollout is not None:
-        return stages["rollout"].message
-    return _make_champion(plan, str(stages["register"].values["version"]))
-
-
-def _make_champion(plan: PipelinePlan, version: str) -> str:
-    """Point the alias champion to a registered version.
-
-    Raises:
-        RolloutError: a canary release is under way.
-    """
-    from lensmith.registry.aliases import point
-    from lensmith.registry.models import resolve
-    from lensmith.registry.references import CHAMPION, ModelReference
-    from lensmith.rollout.lifecycle import require_not_under_way
-    from lensmith.workflows.pipeline.champion import connect
-
-    client = connect(plan.file, create=False)
-    assert client is not None
-    require_not_under_way(client, plan.file.model, CHAMPION)
-    change = point(client, resolve(client, ModelReference(plan.file.model, version)), CHAMPION)
-    before = f"; version {change.previous} is `previous`" if change.previous else ""
-    return f"version {version} is the champion of {plan.file.model}{before}"
-
-
-def _replace_bundle(path: Path, successor: Path, champion: Bundle, out: Path) -> str:
-    """Replace the bundle in use; the one before stays under `out`.
-
-    Raises:
-        BundleError: another bundle than the one that was compared is there by now.
-    """
-    content = sha256(path / MANIFEST)
-    if content != sha256(champion.path / MANIFEST) or Bundle.load(path).manifest != champion.manifest:
-        raise BundleError(
-            f"The bundle {champion.manifest.version}, with which the new one was compared, was expected at {path}.",
-            "Another one is there by now.",
-            "Run the update again.",
-        )
-    if content == sha256(successor / MANIFEST):
-        return f"{path} is this bundle already"
-    replaced = out / "replaced" / f"{_file_name(champion.manifest.version)}-{content[:8]}"
-    if not replaced.exists():
-        _copy_bundle(path, replaced)
-    _copy_bundle(successor, path)
-    return f"{path} is the new bundle; the one before is {replaced}"
-
-
-def _copy_bundle(source: Path, target: Path) -> None:
-    """Copy a bundle, verified, in the place of what is at `target`."""
-    with staging_directory(target) as staging:
-        shutil.copytree(source, staging, dirs_exist_ok=True)
-        Bundle.load(staging)
-        replace_directory(staging, target)
-
-
-def _file_name(name: str) -> str:
-    """A name in which every character can be one of a pipeline, a folder and a model."""
-    return re.sub(r"[^\w.-]", "-", name).lstrip(".-") or "model"
