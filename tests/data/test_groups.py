@@ -88,7 +88,7 @@ def parted() -> ImageSet:
 
 def test_groups_across_parts_are_named_as_leakage() -> None:
     assert across_parts(parted()) == {"tom": ("train", "test")}
-    assert group_leaks(parted()) == [("cat/tom/2.jpg", "'cat' in test; train has its group, too: tom")]
+    assert group_leaks(parted()) == [("cat/tom/2.jpg", "'cat' in test; its group is also in train: tom")]
     assert "tom in train and test" in leak_warning(parted())[0]
 
 
@@ -99,8 +99,8 @@ def test_the_check_names_groups_that_the_own_split_parts(colours: Path, tmp_path
             Image.new("RGB", (8, 8), (int(file.stem), len(part), len(label))).save(file.with_suffix(".png"))
     found = check(tmp_path / "parts", group="folder:3")
     assert [finding.reason for finding in found.findings if "group" in finding.reason] == [
-        "'blue' in test; train has its group, too: blue-walk",
-        "'red' in test; train has its group, too: red-walk",
+        "'blue' in test; its group is also in train: blue-walk",
+        "'red' in test; its group is also in train: red-walk",
     ]
 
 

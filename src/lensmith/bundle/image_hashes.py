@@ -127,7 +127,7 @@ class ImageHashes:
 
     @property
     def has_copies(self) -> bool:
-        """Whether some images are among those learnt from and among those chosen on, too."""
+        """Whether some images are both among those learnt from and among those chosen on."""
         pairs = (self.train_files, self.val_files), (self.train_pixels, self.val_pixels)
         return any(len(np.intersect1d(*pair, assume_unique=True)) > 0 for pair in pairs)
 

@@ -139,7 +139,7 @@ _OTHER_NAMES = {"jpg": "jpeg", "tif": "tiff", "heif": "heic", "jpeg2000": "jp2"}
 
 
 def parse_image_formats(value: Any) -> Any:
-    """Split `jpeg,png` or a sequence into a tuple of formats; usual other names of theirs are taken, too."""
+    """Split `jpeg,png` or a sequence into a tuple of formats; their other usual names are also taken."""
     names = parse_names(value)
     if not isinstance(names, (tuple, list)):
         return names

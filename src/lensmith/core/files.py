@@ -152,7 +152,7 @@ def sha256(path: Path) -> str:
 def stat_stamp(path: Path) -> str | None:
     """Size, times and inode of a file, as text that changes whenever its content does; None if there is no such file.
 
-    The system itself sets the time of change (ctime), so a file that was replaced and got its old date differs, too.
+    The system itself sets the time of change (ctime), so a file that was replaced and got its old date also differs.
     """
     try:
         found = os.stat(path)  # noqa: PTH116 - a third of the time of Path.stat for a million files

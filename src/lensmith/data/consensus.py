@@ -180,7 +180,7 @@ def decide(ratings: Ratings, method: ConsensusMethod) -> Ints:
 def resolve(annotations: Sequence[Annotation], method: ConsensusMethod = "majority") -> Consensus:
     """One annotation for each picture, by the consensus of those who labelled it.
 
-    A picture that annotations put into two parts or two groups is contested, too.
+    A picture that annotations put into two parts or two groups is also contested.
 
     Args:
         annotations: labels of pictures, in any order.

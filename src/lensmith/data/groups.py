@@ -76,7 +76,9 @@ def group_leaks(images: ImageSet) -> list[tuple[str, str]]:
     for sample in images.samples:
         parts = crossing.get(sample.group, ())
         if parts and sample.part == parts[-1]:
-            reason = f"{images.labels[sample.label]!r} in {sample.part}; {' and '.join(parts[:-1])} has its group, too"
+            reason = (
+                f"{images.labels[sample.label]!r} in {sample.part}; its group is also in {' and '.join(parts[:-1])}"
+            )
             found.setdefault(sample.group, (sample.path, f"{reason}: {printable(sample.group)}"))
     return list(found.values())
 

@@ -88,7 +88,7 @@ class DataCheckResult(Result):
         warnings: sentences about problems of the set as a whole.
         notes: sentences about how the set was read.
         junk: number of files of systems and programs that are left out, by name.
-        contested: images that are left out since their labels contradict each other; each is a finding, too.
+        contested: images that are left out since their labels contradict each other; each is also a finding.
         unlabelled: path of each image without a label that an annotation source has, relative to its root.
         near_copies: pairs of copies, those in two parts first; None: not searched for.
         near_page: HTML file with the pairs side by side; None as for `near_copies`.

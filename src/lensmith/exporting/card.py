@@ -143,7 +143,7 @@ def recipe_of(settings: TrainSettings) -> dict[str, Any]:
 
 
 def text(value: object) -> str:
-    """Escape any value as one line of Markdown, for a table's cell, too."""
+    """Escape any value as one line of Markdown, also for a table's cell."""
     # Underscores between letters are no markup, and names are full of them.
     return re.sub(r"([\\`*\[\]<>|#~&]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", " ".join(str(value).split()))
 

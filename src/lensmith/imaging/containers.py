@@ -47,7 +47,7 @@ def count_scans(encoded: bytes, most: int) -> int:
 def without_metadata(encoded: bytes) -> bytes:
     """A PNG of the chunks alone that decide its pixels, its transparency and its orientation.
 
-    Texts, profiles and damaged ancillary chunks are left out. What follows a broken structure is left out, too.
+    Texts, profiles and damaged ancillary chunks are left out. So is what follows a broken structure.
     """
     kept = [_SIGNATURE]
     for kind, data, whole, is_intact in _chunks(encoded):

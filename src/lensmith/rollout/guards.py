@@ -99,7 +99,7 @@ class RolloutGuards:
         failed, requests = challenger.failed, challenger.requests
         summary = f"{_rate(challenger)} of the challenger's requests failed, {_rate(champion)} of the champion's"
         # Its own rate has to be more than the service's objective allows. And each failure is the challenger's as often
-        # as requests are, unless it fails more often than the champion: through hours in which both fail, too.
+        # as requests are, unless it fails more often than the champion: also through hours in which both fail.
         evidence, is_compared = log_evidence(failed, challenger.answered, ALLOWED_ERRORS), self._is_compared(champion)
         if is_compared:
             evidence = min(evidence, log_evidence(failed, champion.failed, requests / (requests + champion.requests)))

@@ -100,7 +100,7 @@ class RegistrySidecar:
     def is_urgent(self) -> bool:
         """Whether to poll at once: this sidecar moved an alias, or a challenger is to be rolled back.
 
-        Never after a poll that failed, since the next would fail at once, too.
+        Never after a poll that failed, since the next would also fail at once.
         """
         state = self._writer.latest
         if self._applied:
@@ -152,7 +152,7 @@ class RegistrySidecar:
         self._writer.write(self._decider.decide_offline(state, self._named) if is_offline else state)
 
     def _warn(self, warning: str) -> None:
-        """Print a warning unless it was the last one, too."""
+        """Print a warning unless it was also the last one."""
         if warning != self._last_warning:
             print(f"lensmith: {warning}", file=sys.stderr, flush=True)
         self._last_warning = warning

@@ -101,7 +101,7 @@ def _forwarding(children: list[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
 
     Yields:
         The signals received so far. They are blocked until the caller unblocks them; children that are started before
-        that start with them blocked, too.
+        that also start with them blocked.
     """
     received: list[int] = []
 

@@ -25,7 +25,7 @@ class Classification:
 
     Attributes:
         wants_features: whether `loss` needs the inputs of the network's head.
-        precision: the step's precision (fp32, bf16 or fp16), which a task's own networks may compute in, too.
+        precision: the step's precision (fp32, bf16 or fp16), in which a task's own networks may also compute.
     """
 
     wants_features = False

@@ -71,7 +71,7 @@ def read(source: Source, files: Sequence[str], reading: Reading) -> Iterator[Ent
 
 
 def _class_lists(lists: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """List of a class → the class and the subset: `cat_train.txt` where there is `train.txt`, too."""
+    """List of a class → the class and the subset: `cat_train.txt` where `train.txt` is there as well."""
     stems = {PurePosixPath(file).stem for file in lists}
     split = {file: PurePosixPath(file).stem.rpartition("_") for file in lists}
     found = {file: (label, subset) for file, (label, _, subset) in split.items() if label and subset in stems}

@@ -37,7 +37,7 @@ def systemd_files(deployment: Deployment) -> Files:
     ]
     if remote:
         raise SettingsError(
-            "Replicas on this machine were expected, behind a proxy that runs here, too.",
+            "Replicas on this machine were expected, behind a proxy that also runs here.",
             f"{', '.join(remote)} arrived.",
             "Name them as --replica 127.0.0.1:PORT, on each machine its own.",
         )

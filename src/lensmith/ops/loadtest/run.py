@@ -95,7 +95,7 @@ def load_profile(settings: BenchSettings) -> LoadProfile:
 
 @contextmanager
 def _service(target: str) -> Iterator[tuple[str, tuple[bytes, ...] | None]]:
-    """URL of a service; for a bundle one is started, and the bundle's golden images are yielded, too."""
+    """URL of a service; for a bundle one is started, and the bundle's golden images are yielded as well."""
     if "://" in target:
         yield target, None
         return

@@ -28,7 +28,7 @@ export async function prepared(file, limits) {
   if (head.startsWith("\x89PNG") && head.charCodeAt(24) === 16 && !isFullRange) return file;
   let picture;
   try {
-    // The pixels as they are stored: the service ignores colour profiles, too.
+    // The pixels as they are stored: the service also ignores colour profiles.
     picture = await createImageBitmap(file, { imageOrientation: "from-image", colorSpaceConversion: "none" });
   } catch {
     return file;

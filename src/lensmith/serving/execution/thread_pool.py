@@ -196,7 +196,7 @@ class ThreadPool(Pool):
         if not self._take(job):
             return True
         jobs = [job]
-        # A fair share of what waits, so that the other threads find some, too. Nobody waits for a large picture's sake.
+        # A fair share of what waits, so that the other threads also find some. Nobody waits for a large picture's sake.
         for _ in range(min(self.max_batch - 1, self.waiting // self.threads)):
             if jobs[-1].cost is not None:
                 break

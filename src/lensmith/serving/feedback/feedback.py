@@ -219,7 +219,7 @@ class Feedback:
         """Write a true label into the table and beside the upload, and count it; waits for the disk.
 
         Of several callers at once one counts: the first in the table, if the answer is in it, and then the first beside
-        the upload, where another replica may write, too.
+        the upload, where another replica may also write.
 
         Returns:
             None; or the label that another caller wrote meanwhile.

@@ -20,7 +20,7 @@ QUEUED_BYTES = 32_000_000
 MOST_UPLOADS = 100_000
 """Largest number of uploads in the folder: each costs time at every scan."""
 SCAN_S = 60.0
-"""Seconds after which a folder that was written to is scanned again: other processes write, too."""
+"""Seconds after which a folder that was written to is scanned again: other processes also write."""
 IDLE_SCAN_S = 3600.0
 """Seconds after which any folder is scanned: uploads reach their largest age."""
 STOP_S = 5.0

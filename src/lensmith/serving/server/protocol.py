@@ -25,7 +25,7 @@ MAX_BUFFERED_BYTES = 65_536
 """Bytes that are buffered at most; beyond, they are sent within the same iteration of the event loop."""
 
 _OFFER = frozenset({b"upgrade", b"http2-settings"})
-"""Headers of an offer to upgrade, which stand in `Connection`, too."""
+"""Headers of an offer to upgrade, which also stand in `Connection`."""
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 

@@ -25,7 +25,7 @@ class LimitCheck(Result):
         bound: value of the limit.
         side: whether the bound is the least or the most allowed.
         unit: unit of the measurement and of the bound.
-        must_hold: whether an open verdict fails, too.
+        must_hold: whether an open verdict also fails.
     """
 
     computed: ClassVar[tuple[str, ...]] = ("verdict", "fails")
