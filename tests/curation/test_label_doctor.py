@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from fixtures.browser import require_readable
 from lensmith.cli import main
 from lensmith.config import LabelDoctorSettings, TrainSettings
 from lensmith.curation import discriminant, doctor_files, findings, label_doctor
@@ -297,6 +298,34 @@ def test_the_page_asks_for_nothing_and_escapes_names(drawn_set: ImageSet, tmp_pa
     assert "http" not in page.replace("http-equiv", "")
     assert "<script" not in page
     assert page.count('src="data:image/jpeg') >= len(found.suspects)
+
+
+@pytest.mark.browser
+def test_the_page_is_readable_with_long_names_on_a_phone_too(drawn_set: ImageSet, tmp_path: Path, browser: Any) -> None:
+    found = label_doctor.examine(drawn_set, TrainSettings(data=drawn_set.root))
+    long = "a name of sixty characters_which-no-blank-parts-anywhere-at-all"
+    pair = findings.ConfusablePair((long, long[::-1]), 20, 0.2, 3)
+    assert found.curve is not None
+    needs = tuple(replace(need, label=long) for need in found.curve.needs)
+    for name, each in (
+        ("full", replace(found, confusable=(pair,), curve=replace(found.curve, needs=needs))),
+        ("empty", replace(found, suspects=(), confusable=(), outliers=(), quality=(), curve=None)),
+    ):
+        page = tmp_path / f"{name}.html"
+        page.write_text(render(replace(each, folder=drawn_set.root, out=Path("doctor/fruit & more"))))
+        browser.get(page.as_uri())
+        try:
+            for width, theme in ((1280, "light"), (360, "dark")):
+                size = {"width": width, "height": 740, "deviceScaleFactor": 1, "mobile": width < 500}
+                browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+                scheme = [{"name": "prefers-color-scheme", "value": theme}]
+                browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
+                assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+                require_readable(browser)
+        finally:
+            browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+            browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+        assert ("--exclude &#39;doctor/fruit &amp; more/suspects.csv&#39;" in page.read_text()) == (name == "full")
 
 
 def test_edited_lists_are_not_replaced(drawn_set: ImageSet, tmp_path: Path) -> None:

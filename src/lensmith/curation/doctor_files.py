@@ -24,9 +24,6 @@ from lensmith.errors import OutputError
 
 FINDINGS, SUSPECTS, RELABEL = "findings.json", "suspects.csv", "relabel.csv"
 
-CERTAIN = 0.9
-"""Probability from which on a label is wrong, and its suggestion right, for relabel.csv."""
-
 
 def prepare_folder(settings: LabelDoctorSettings) -> Path:
     """The folder for the findings, checked before anything is computed; doctor/NAME by default.
@@ -103,9 +100,5 @@ def _suspects_csv(found: LabelDoctorResult, path: Callable[[str], str]) -> str:
 
 
 def _relabel_csv(found: LabelDoctorResult, path: Callable[[str], str]) -> str:
-    rows = [
-        (path(suspect.path), suspect.suggested)
-        for suspect in found.suspects
-        if suspect.score >= CERTAIN and suspect.suggested_probability >= CERTAIN
-    ]
+    rows = [(path(suspect.path), suspect.suggested) for suspect in found.suspects if suspect.is_certain]
     return csv_text(("path", "label"), rows)

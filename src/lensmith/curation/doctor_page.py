@@ -1,5 +1,6 @@
 """The label doctor's page: one HTML file without scripts or requests, with its pictures inside as data URIs."""
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -44,6 +45,7 @@ def render(found: LabelDoctorResult) -> str:
         found=found,
         flagged=figures(found.flagged[:FLAGGED]),
         others=figures(others[:WORTH_A_LOOK]),
+        commands=_commands(found),
         counts={"flagged": len(found.flagged), "others": len(others)},
         outliers=outliers,
         quality=quality,
@@ -52,6 +54,22 @@ def render(found: LabelDoctorResult) -> str:
         sentences=[describe_need(need) for need in needs[:3] if need.gain_pp >= LEAST_GAIN_PP],
         plot=None if found.curve is None else _plot(found.curve),
     )
+
+
+def _commands(found: LabelDoctorResult) -> list[tuple[str, str]]:
+    """What to do next, and the command that does it."""
+    folder, suspects, relabel = (
+        shlex.quote(str(path)) for path in (found.folder, f"{found.out}/suspects.csv", f"{found.out}/relabel.csv")
+    )
+    commands = []
+    if found.suspects:
+        commands.append(("Look at the suspects, and decide", f"lensmith review {suspects}"))
+    if found.flagged:
+        commands.append(("Or train without flagged images", f"lensmith train {folder} --exclude {suspects}"))
+    if certain := sum(suspect.is_certain for suspect in found.suspects):
+        what = f"Or use the {certain:,} suggestions that are nearly certain"
+        commands.append((what, f"lensmith train {folder} --relabel {relabel}"))
+    return commands
 
 
 def _plot(curve: LearningCurve) -> dict[str, Any]:

@@ -17,6 +17,9 @@ SHARE = 0.1
 FLAGGED = 0.1
 """Probability of being wrong from which on a label is flagged."""
 
+CERTAIN = 0.9
+"""The same from which on, with so likely a suggestion, a correction is proposed."""
+
 LIKELY = 0.5
 """The same from which on a label counts as wrong, and is left out of confusions and of the learning curve."""
 
@@ -55,6 +58,11 @@ class Suspect:
     flagged: bool
     label_probability: float
     suggested_probability: float
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the label is nearly certainly wrong, and the suggestion right."""
+        return self.score >= CERTAIN and self.suggested_probability >= CERTAIN
 
 
 @dataclass(frozen=True)
