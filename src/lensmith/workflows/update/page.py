@@ -1,14 +1,14 @@
 """The page before/after: one file without scripts or requests, with its pictures inside as data URIs."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lensmith.core.files import atomic_write
+from lensmith.core.stats import evenly_spaced
 from lensmith.core.templates import render_page
 from lensmith.curation.label_summary import LabelSummary
 from lensmith.data.image_set import PARTS, ImageSet, Sample
@@ -16,7 +16,7 @@ from lensmith.imaging.thumbnails import thumbnail_if_readable
 from lensmith.imaging.value_range import ValueRange
 from lensmith.workflows.pipeline.compared_answers import ComparedAnswers
 from lensmith.workflows.pipeline.intervals import Interval
-from lensmith.workflows.pipeline.limits import COLUMNS, table_rows
+from lensmith.workflows.pipeline.limits import table_rows
 
 PICTURES = 36
 """Most pictures in each section."""
@@ -37,7 +37,7 @@ class UpdatePage:
         reason: why it does not; empty if it does.
         compared: answers of both models to the same held-out pictures.
         limits: the gate's limits as plain values.
-        labels: the label doctor's summary.
+        labels: the label doctor's summary, with paths relative to the working directory.
         notes: sentences on the comparison and the pictures.
         new: pictures that the champion does not know.
         images: the set, with old and new pictures.
@@ -86,8 +86,10 @@ def render(page: UpdatePage) -> str:
         new_counts=_new_counts(page),
         classes=classes[:CLASSES],
         further_classes=classes[CLASSES:],
-        columns=COLUMNS,
-        limits=table_rows(page.limits),
+        limits=[
+            (what, f"{measured} {unit}", interval, bound, verdict)
+            for _, what, measured, interval, bound, unit, verdict in table_rows(page.limits)
+        ],
     )
 
 
@@ -131,16 +133,22 @@ def _figure(page: UpdatePage, row: int) -> dict[str, Any]:
 
 
 def _new_pictures(page: UpdatePage) -> list[dict[str, Any]]:
-    """Some of the new pictures, evenly over their order."""
-    taken = np.unique(np.linspace(0, max(0, len(page.new) - 1), min(PICTURES, len(page.new))).astype(int))
+    """Some of the new pictures: those that the label doctor doubts, the others evenly over their order."""
+    doubts: dict[str, str] = {each.path: each.kind for each in page.labels.new_quality}
+    doubts |= {each.path: "looks like no class" for each in page.labels.new_outliers}
+    doubts |= {each.path: f"looks like {each.suggested}" for each in page.labels.new_suspects}
+    named = [(os.path.relpath(page.images.file(sample)), sample) for sample in page.new]
+    doubted = [each for each in named if each[0] in doubts][:PICTURES]
+    others = [each for each in named if each[0] not in doubts]
     return [
         {
-            "picture": thumbnail_if_readable(page.images.file(page.new[row]), page.value_ranges),
-            "file": page.new[row].path,
-            "label": page.images.labels[page.new[row].label],
-            "part": page.new[row].part,
+            "picture": thumbnail_if_readable(page.images.file(sample), page.value_ranges),
+            "file": name,
+            "label": page.images.labels[sample.label],
+            "part": sample.part,
+            "doubt": doubts.get(name, ""),
         }
-        for row in taken
+        for name, sample in (*doubted, *evenly_spaced(others, PICTURES - len(doubted)))
     ]
 
 

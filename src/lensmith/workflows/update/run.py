@@ -9,6 +9,7 @@ OUT/replaced/           bundles that were replaced, where there is no registry
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from lensmith.core.output_names import require_folder_name
 from lensmith.core.packages import TRAINING, require_packages
 from lensmith.core.result import Result
 from lensmith.curation.label_summary import LabelSummary, summarize
-from lensmith.errors import BundleError, GateError, RegistryError
+from lensmith.errors import BundleError, DataError, GateError, RegistryError
 from lensmith.workflows.pipeline.compared_answers import COMPARED, ComparedAnswers
 from lensmith.workflows.pipeline.intervals import Interval
 from lensmith.workflows.pipeline.plan import PipelinePlan, make_plan
@@ -124,8 +125,15 @@ def update(
     training = training_settings(manifest, recipe)
     write_pipeline(source, title, manifest, champion, training, where)
     plan = make_plan(source, out / "pipeline")
+
+    def once(stage: StageResult) -> None:
+        """Report each stage but the check, which has been reported."""
+        if stage.stage != "check":
+            on_progress(stage)
+
+    _require_sound(run_plan(plan, until="check", on_progress=on_progress), settings)
     labels = _examine_labels(divided, training, on_progress)
-    ran = run_plan(plan, until="gate", on_progress=on_progress)
+    ran = run_plan(plan, until="gate", on_progress=once)
     if ran.error is not None and not isinstance(ran.error, GateError):
         raise ran.error
     compared = ComparedAnswers.read(plan.stage_folder("gate") / COMPARED)
@@ -137,14 +145,27 @@ def update(
     return result
 
 
+def _require_sound(checked: PipelineResult, settings: UpdateSettings) -> None:
+    """Raise the error of the check, with what the users of an update can do about it."""
+    if isinstance(checked.error, DataError):
+        remedy = (
+            f"See `lensmith data check {settings.data}`; leave files out with --exclude, or mend labels with --relabel."
+        )
+        raise DataError(f"Data that can be trained on was expected in {settings.data}.", checked.error.arrived, remedy)
+    if checked.error is not None:
+        raise checked.error
+
+
 def _examine_labels(
     divided: DividedPictures, training: TrainSettings, on_progress: Callable[[StageResult], None]
 ) -> LabelSummary:
     """The label doctor's summary of the new pictures and those that the model learns from."""
     on_progress(StageResult("labels", "running"))
-    new = set(divided.new)
-    samples = tuple(each for each in divided.images.samples if each.part == "train" or each.path in new)
-    found = summarize(replace(divided.images, samples=samples), training, new)
+    images, new = divided.images, set(divided.new)
+    taken = [sample for sample in images.samples if sample.part == "train" or sample.path in new]
+    named = {sample.path: os.path.relpath(images.file(sample)) for sample in taken}  # as people would type them
+    samples = tuple(replace(sample, path=named[sample.path]) for sample in taken)
+    found = summarize(replace(images, root=Path(), samples=samples), training, {named[path] for path in new})
     on_progress(StageResult("labels", "done", seconds=found.seconds, message=" ".join(found.lines)))
     return found
 
