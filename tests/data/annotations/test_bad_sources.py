@@ -11,6 +11,7 @@ import pytest
 from fixtures.annotated_pictures import restore
 from lensmith.config import ImportSettings
 from lensmith.data.annotations.detect import detect
+from lensmith.data.annotations.json_stream import json_fault
 from lensmith.data.annotations.reader import Reading, Source
 from lensmith.data.import_annotations import import_annotations
 from lensmith.data.scan import scan
@@ -124,6 +125,37 @@ def test_a_damaged_annotation_file_as_data_is_no_table_and_a_folder_says_what_co
     (folder / "data.yaml").unlink()
     with pytest.raises(DataError, match="YOLO came close: labels holds label files"):
         scan(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b'[{"image": NaN}]', "invalid char in json text"),
+        ('[{"image": "ü.jpg"}]'.encode("utf-16"), "it is in UTF-16"),
+        (b"[" * 5_000, "nested deeper"),
+        (b'{"images": [', "premature EOF"),
+    ],
+)
+def test_json_that_is_none_is_called_so(tmp_path: Path, content: bytes, fault: str) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/a.json").write_bytes(content)
+    said = refused(tmp_path / "set")
+    assert "a.json is no JSON in UTF-8" in said
+    assert fault in said
+    assert fault in refused(tmp_path / "set/a.json")
+
+
+def test_long_json_that_begins_well_has_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(["x" * 50] * 100))
+    assert json_fault(tmp_path / "a.json", 1_000) == ""
+
+
+def test_a_value_of_cvat_that_is_no_number_is_named_with_its_file(photos: Path) -> None:
+    file = photos / "train.xml"
+    file.write_text(file.read_text(encoding="utf-8").replace('width="48"', 'width="wide"', 1), encoding="utf-8")
+    said = refused(photos)
+    assert str(file) in said
+    assert "'wide' is there as 'width' of <image>" in said
 
 
 @pytest.mark.parametrize("name", ["coco", "datumaro"])

@@ -16,6 +16,7 @@ from lensmith.data.part_names import Part, parts_of_names
 from lensmith.errors import DataError, ImageError
 from lensmith.imaging.crops import crop_path
 
+_NO_NAME = "(no name)"
 _ORDER: tuple[Part | None, ...] = ("train", "val", "test", None)
 
 
@@ -148,7 +149,7 @@ def _with_attribute(entries: list[Entry], wanted: str | None, source: Source, do
 
 def _note_missing(source: Source, entries: Sequence[Entry], found: Collection[Name], done: Annotations) -> None:
     named = {each.picture for each in entries}
-    done.missing = tuple(sorted({each.picture for each in entries if _name(each) not in found}))
+    done.missing = tuple(sorted({each.picture or _NO_NAME for each in entries if _name(each) not in found}))
     if not entries:
         raise DataError(
             f"Annotations of pictures were expected in {source.path}.",

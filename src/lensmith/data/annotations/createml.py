@@ -43,9 +43,9 @@ def read(source: Source, files: Sequence[str], reading: Reading) -> Iterator[Ent
             labels = _first(picture, _LABELS)
             for each in _as_list(labels):
                 label = each.get("label") if isinstance(each, Mapping) else None
-                if isinstance(label, str) and label.strip():
+                if isinstance(label, str | int | float) and not isinstance(label, bool) and str(label).strip():
                     labelled = True
-                    yield Entry(name, label, _area(each.get("coordinates"), file, name))
+                    yield Entry(name, str(label), _area(each.get("coordinates"), file, name))
             if not labelled:
                 yield Entry(name, None)
     if foreign:

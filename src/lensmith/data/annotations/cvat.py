@@ -26,6 +26,10 @@ def looks_like(source: Source) -> Look:
     return Look(tuple(files))
 
 
+class _BrokenError(Exception):
+    """A value that is no number."""
+
+
 def read(source: Source, files: Sequence[str], reading: Reading) -> Iterator[Entry]:
     """Entries of all files: one for each tag and shape, and one for each picture without any."""
     subsets = parts_of_names(PurePosixPath(file).stem for file in files)
@@ -40,27 +44,42 @@ def read(source: Source, files: Sequence[str], reading: Reading) -> Iterator[Ent
                     annotator = element.findtext(".//assignee/username") or element.findtext(".//assignee") or stem
             if element.tag != "image":
                 continue
-            name, size = element.get("name", ""), (_number(element, "width"), _number(element, "height"))
-            about = Entry(
-                name, None, size=(round(size[0]), round(size[1])) if all(size) else None,
-                subset=element.get("subset") or subset, annotator=annotator.strip(),
-            )  # fmt: skip
-            labelled = False
-            for shape in element:
-                if shape.tag == "tag" or (area := _area(shape)) is not None:
-                    labelled = True
-                    attributes = [(each.get("name", ""), (each.text or "").strip()) for each in shape]
-                    yield about._replace(
-                        label=shape.get("label", ""), area=None if shape.tag == "tag" else area,
-                        attributes=tuple(attributes),
-                    )  # fmt: skip
-                else:
-                    left_out[shape.tag] += 1
-            if not labelled:
-                yield about
+            try:
+                found = list(_entries(element, subset, annotator.strip(), left_out))
+            except _BrokenError as error:
+                raise DataError(
+                    f"Numbers were expected in annotations of CVAT in {source.root / file}.",
+                    str(error),
+                    "Export the annotations again.",
+                ) from None
+            yield from found
     if left_out:
         shapes = listed(f"{count:,} {tag}" for tag, count in sorted(left_out.items()))
         reading.warnings.append(f"Shapes without an area, which are left out: {shapes}.")
+
+
+def _entries(image: ET.Element, subset: str, annotator: str, left_out: Counter[str]) -> Iterator[Entry]:
+    """Entries of a picture; shapes without an area are counted.
+
+    Raises:
+        _BrokenError: a value is no number.
+    """
+    width, height = _number(image, "width"), _number(image, "height")
+    about = Entry(
+        image.get("name", ""), None, size=(round(width), round(height)) if width and height else None,
+        subset=image.get("subset") or subset, annotator=annotator,
+    )  # fmt: skip
+    labelled = False
+    for shape in image:
+        area = _area(shape)
+        if area is None and shape.tag != "tag":
+            left_out[shape.tag] += 1
+            continue
+        labelled = True
+        attributes = tuple((each.get("name", ""), (each.text or "").strip()) for each in shape)
+        yield about._replace(label=shape.get("label", ""), area=area, attributes=attributes)
+    if not labelled:
+        yield about
 
 
 def _subset_of(meta: ET.Element) -> list[str]:
@@ -109,12 +128,8 @@ def _number(element: ET.Element, name: str) -> float:
     return value
 
 
-def _broken(element: ET.Element, name: str) -> DataError:
-    return DataError(
-        f"Numbers were expected in {name!r} of <{element.tag}> in annotations of CVAT.",
-        f"{(element.get(name) or '')[:80]!r} is there.",
-        "Export the annotations again.",
-    )
+def _broken(element: ET.Element, name: str) -> _BrokenError:
+    return _BrokenError(f"{(element.get(name) or '')[:80]!r} is there as {name!r} of <{element.tag}>.")
 
 
 CVAT = Reader("cvat", "CVAT for images 1.1", looks_like, read)

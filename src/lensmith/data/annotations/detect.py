@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from lensmith.core.text import listed
+from lensmith.data.annotations.json_stream import json_fault
 from lensmith.data.annotations.reader import Look, Reader, Source
 from lensmith.data.annotations.registry import READERS
 from lensmith.errors import DataError, SettingsError
@@ -58,7 +59,9 @@ def unknown(source: Source, wanted: str = "", readers: Sequence[Reader] = READER
     held = [f"{count:,} {kind}" for kind, count in kinds.most_common(6)]
     if source.folders:
         held.append(f"the folders {listed(map(repr, source.folders))}")
-    close = near_misses(source, readers)
+    faults = {file: fault for file in source.json_heads if (fault := json_fault(source.root / file))}
+    close = [f"{file} is no JSON in UTF-8: {fault}." for file, fault in sorted(faults.items())[:3]]
+    close += near_misses(source, readers)
     return DataError(
         f"Annotations {f'of {wanted}' if wanted else 'of a known format'} were expected in {source.path}.",
         f"It holds {listed(held, 7) or 'nothing'}. {' '.join(close)}".strip(),

@@ -71,6 +71,28 @@ def json_head(file: Path, max_bytes: int = HEAD_BYTES) -> Any:
     return built.value if started else None
 
 
+def json_fault(file: Path, max_bytes: int = HEAD_BYTES) -> str:
+    """Why a file is no JSON in UTF-8, as far as its first bytes tell; empty where they are as they should be."""
+    import ijson
+
+    depth, head = 0, b""
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(max_bytes).removeprefix(_BOM)
+        if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+            return "it is in UTF-16"
+        for event, _ in ijson.basic_parse(head, use_float=True):
+            depth += event.startswith("start_") - event.startswith("end_")
+            if depth > MAX_DEPTH:
+                return f"its lists and objects are nested deeper than {MAX_DEPTH} levels"
+    except OSError as error:
+        return f"it cannot be opened ({error.strerror or error})"
+    except (ijson.JSONError, UnicodeDecodeError) as error:
+        is_cut = isinstance(error, ijson.IncompleteJSONError) and len(head) > max_bytes - len(_BOM) - 1
+        return "" if is_cut and "premature" in _reason(error) else _reason(error)
+    return ""
+
+
 @contextmanager
 def _opened(file: Path) -> Iterator[BinaryIO]:
     """A JSON file to parse, from behind its byte-order mark; errors of the parser become one sentence."""
