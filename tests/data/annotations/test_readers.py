@@ -1,5 +1,6 @@
 """Traps of each format, in files as their tools write them."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 from lensmith.data.annotations.detect import detect
-from lensmith.data.annotations.reader import Entry, Reading, Source
+from lensmith.data.annotations.reader import PEEKED_FILES, Entry, Reading, Source
 from lensmith.data.image_set import ImageSet
 from lensmith.data.scan import scan
 from lensmith.errors import DataError
@@ -266,3 +267,54 @@ def test_parts_in_folders_with_annotations_of_their_own_as_roboflow_exports_them
         write({f"{part}/a.xml": voc("a.png", voc_object(label, 1, 1, 40, 20))})
     assert labels(scan(root)) == wanted
     assert {sample.part for sample in scan(root).samples} == {"train", "val"}
+
+
+def _task(number: int) -> dict[str, object]:
+    result = [{"type": "choices", "from_name": "c", "value": {"choices": ["cat"]}}]
+    return {"data": {"image": f"{number}.jpg"}, "annotations": [{"completed_by": 1, "result": result}]}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("{}.json", _task),
+        ("{}.json", lambda number: [_task(number)]),
+        ("{}.json", lambda number: [{"image": f"{number}.jpg", "annotations": [{"label": "cat"}]}]),
+        (
+            "{}.json",
+            lambda number: {
+                "images": [{"id": 1, "file_name": f"{number}.jpg"}],
+                "categories": [{"id": 1, "name": "cat"}],
+                "annotations": [{"image_id": 1, "category_id": 1}],
+            },
+        ),
+        (
+            "{}.json",
+            lambda number: [
+                {"image": f"{number}.jpg", "c": "cat", "annotator": 1, "annotation_id": number, "lead_time": 1}
+            ],
+        ),
+        ("{}.xml", lambda number: f"<annotations><image name='{number}.jpg'><tag label='cat'/></image></annotations>"),
+        ("{}.xml", lambda number: f"<annotation><filename>{number}.jpg</filename><object><name>cat</name></object>"
+                                  "</annotation>"),
+    ],
+)  # fmt: skip
+def test_files_by_the_dozen_are_all_read(name: str, content: Callable[[int], object], tmp_path: Path) -> None:
+    count = PEEKED_FILES + 5
+    for number in range(count):
+        written = content(number)
+        text = written if isinstance(written, str) else json.dumps(written)
+        (tmp_path / name.format(number)).write_text(text, encoding="utf-8")
+    source = Source(tmp_path)
+    found = detect(source)
+    assert found is not None
+    assert len({entry.picture for entry in found[0].read(source, found[1].files, Reading([], []))}) == count
+
+
+def test_yolo_is_recognised_behind_pictures_without_objects(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("cat\n")
+    for number in range(PEEKED_FILES + 5):
+        (tmp_path / f"{number:03}.txt").write_text("" if number <= PEEKED_FILES else "0 0.5 0.5 0.1 0.1\n")
+    found = detect(Source(tmp_path))
+    assert found is not None
+    assert found[0].name == "yolo"

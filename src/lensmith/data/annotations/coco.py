@@ -21,18 +21,19 @@ _NO_CLASSES = ("image_info", "captions", "person_keypoints", "panoptic")
 
 def looks_like(source: Source) -> Look:
     """JSON files with lists of images and of annotations in COCO's form; instances go before stuff."""
-    found: list[str] = []
-    others: list[str] = []
-    for file, head in source.json_heads.items():
-        if not isinstance(head, dict):
-            continue
-        if _first_has(head.get("images"), "file_name") or _first_has(head.get("annotations"), "category_id"):
-            kind = _KIND.fullmatch(PurePosixPath(file).stem)
-            (others if kind and kind[1] in _NO_CLASSES else found).append(file)
+    kinds = {file: _KIND.fullmatch(PurePosixPath(file).stem) for file in source.json_files(_is_dataset)}
+    found = [file for file, kind in kinds.items() if not (kind and kind[1] in _NO_CLASSES)]
+    if kinds and not found:
+        return Look(lacks=f"{next(iter(kinds))} has no classes: add the file that is called instances.")
     instances = [file for file in found if not PurePosixPath(file).stem.startswith("stuff_")]
-    if others and not found:
-        return Look(lacks=f"{others[0]} has no classes: add the file that is called instances.")
     return Look(tuple(instances or found))
+
+
+def _is_dataset(head: Any) -> bool:
+    """Whether an object has lists of images or annotations in COCO's form."""
+    return isinstance(head, dict) and (
+        _first_has(head.get("images"), "file_name") or _first_has(head.get("annotations"), "category_id")
+    )
 
 
 def _first_has(elements: object, key: str) -> bool:

@@ -13,12 +13,8 @@ _LABELS = ("annotations", "annotation")
 
 
 def looks_like(source: Source) -> Look:
-    """JSON files that are a list of objects with a picture's name and its annotations; of many files, the first."""
-    heads = source.json_heads
-    found = [file for file, head in heads.items() if isinstance(head, list) and head and _is_picture(head[0])]
-    if found and len(found) == len(heads):  # LabelImg writes a file for each picture
-        return Look(source.files(".json"))
-    return Look(tuple(found))
+    """JSON files that are a list of objects with a picture's name and its annotations, as LabelImg's for a picture."""
+    return Look(source.json_files(lambda head: isinstance(head, list) and bool(head) and _is_picture(head[0])))
 
 
 def _is_picture(value: object) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from lensmith.core.text import listed
-from lensmith.data.annotations.reader import PEEKED_FILES, Area, Entry, Look, Reader, Reading, Source
+from lensmith.data.annotations.reader import Area, Entry, Look, Reader, Reading, Source
 from lensmith.data.annotations.xml_stream import xml_elements, xml_root
 from lensmith.data.part_names import parts_of_names
 from lensmith.errors import DataError
@@ -19,11 +19,11 @@ from lensmith.errors import DataError
 
 def looks_like(source: Source) -> Look:
     """XML files whose root element is `<annotations>`."""
-    files = [file for file in source.files(".xml")[:PEEKED_FILES] if xml_root(source.beginning(file)) == "annotations"]
+    files = source.files_alike(".xml", lambda text: xml_root(text) == "annotations")
     videos = [file for file in files if "<track " in source.beginning(file)]
     if videos:
         return Look(lacks=f"{videos[0]} is CVAT for video: export it as CVAT for images 1.1.")
-    return Look(tuple(files))
+    return Look(files)
 
 
 class _BrokenError(Exception):

@@ -18,11 +18,11 @@ from lensmith.errors import DataError
 
 def looks_like(source: Source) -> Look:
     """JSON files with Datumaro's format version, or with its classes and items."""
-    found = []
-    for file, head in source.json_heads.items():
-        if isinstance(head, dict) and ("dm_format_version" in head or {"infos", "categories", "items"} <= head.keys()):
-            found.append(file)
-    return Look(tuple(found))
+    return Look(source.json_files(_is_dataset))
+
+
+def _is_dataset(head: Any) -> bool:
+    return isinstance(head, dict) and ("dm_format_version" in head or {"infos", "categories", "items"} <= head.keys())
 
 
 def read(source: Source, files: Sequence[str], reading: Reading) -> Iterator[Entry]:

@@ -35,16 +35,18 @@ class Label(NamedTuple):
 
 def looks_like(source: Source) -> Look:
     """JSON files that are a list of tasks, or a single task."""
-    files, plain = [], ""
-    for file, head in source.json_heads.items():
-        tasks = [each for each in (head if isinstance(head, list) else [head]) if isinstance(each, dict)]
-        if any(_is_labelled_task(task) for task in tasks):
-            files.append(file)
-        elif isinstance(head, list) and tasks and isinstance(tasks[0].get("data"), dict):
-            plain = file
+    files = source.json_files(lambda head: any(map(_is_labelled_task, _tasks_in(head))))
+    plain = [
+        file for file, head in source.json_heads.items()
+        if isinstance(head, list) and any(isinstance(task.get("data"), dict) for task in _tasks_in(head)[:1])
+    ]  # fmt: skip
     if not files and plain:
-        return Look(lacks=f"{plain} has tasks without annotations, as for an import: export the labelled project.")
-    return Look(tuple(files))
+        return Look(lacks=f"{plain[-1]} has tasks without annotations, as for an import: export the labelled project.")
+    return Look(files)
+
+
+def _tasks_in(head: Any) -> list[dict[str, Any]]:
+    return [each for each in (head if isinstance(head, list) else [head]) if isinstance(each, dict)]
 
 
 def _is_labelled_task(task: Mapping[str, Any]) -> bool:
@@ -71,7 +73,7 @@ def read(source: Source, files: Sequence[str], reading: Reading) -> Iterator[Ent
 
 
 def _tasks_of(source: Source, file: str) -> Iterable[Any]:
-    is_list = isinstance(source.json_heads.get(file), list)
+    is_list = isinstance(source.json_head(file), list)
     return json_items(source.root / file, "item" if is_list else "")
 
 

@@ -27,11 +27,11 @@ _Label = tuple[str, Area | None]
 
 def looks_like_json(source: Source) -> Look:
     """JSON files that are a list of rows with the columns of JSON-MIN."""
-    heads = source.json_heads.items()
-    return Look(tuple(
-        file for file, head in heads
-        if isinstance(head, list) and head and isinstance(head[0], dict) and head[0].keys() >= _SIGNS
-    ))  # fmt: skip
+    return Look(source.json_files(_is_table))
+
+
+def _is_table(head: Any) -> bool:
+    return isinstance(head, list) and bool(head) and isinstance(head[0], dict) and head[0].keys() >= _SIGNS
 
 
 def looks_like_csv(source: Source) -> Look:

@@ -122,6 +122,7 @@ class Source:
                 self.root = path.absolute().parent.parent
             self._file = path.absolute().relative_to(self.root.absolute()).as_posix()
         self._heads: dict[str, str] = {}
+        self._json: dict[str, Any] = {}
 
     @cached_property
     def _top(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -185,13 +186,48 @@ class Source:
         return self._heads[file]
 
     @cached_property
-    def json_heads(self) -> dict[str, Any]:
-        """JSON file at the top, in `annotations` or in a part's folder → its content as far as the first bytes tell."""
+    def _json_files(self) -> tuple[str, ...]:
+        """JSON files at the top, in `annotations` and in folders of parts."""
         folders = [folder for folder in self.folders if folder.lower() == "annotations"]
-        files = [*self.files(".json")]
-        for folder in (*folders, *self.part_folders):
-            files += self.files(".json", folder=folder)
-        return {file: json_head(self.root / file, HEAD_BYTES) for file in files[:PEEKED_FILES]}
+        inside = [self.files(".json", folder=folder) for folder in (*folders, *self.part_folders)]
+        return (*self.files(".json"), *(file for files in inside for file in files))
+
+    def json_head(self, file: str) -> Any:
+        """The content of a JSON file as far as its first bytes tell; None where they are no JSON."""
+        if file in self._json:
+            return self._json[file]
+        head = json_head(self.root / file, HEAD_BYTES)
+        if len(self._json) < PEEKED_FILES:
+            self._json[file] = head
+        return head
+
+    @property
+    def json_heads(self) -> dict[str, Any]:
+        """The first JSON files → their content as far as the first bytes tell."""
+        return {file: self.json_head(file) for file in self._json_files[:PEEKED_FILES]}
+
+    def json_files(self, is_wanted: Callable[[Any], bool]) -> tuple[str, ...]:
+        """JSON files of one form; none where none of the first is, so that other files by the thousand cost nothing.
+
+        Args:
+            is_wanted: function that tells whether a file's content, as far as the first bytes tell, has the form.
+        """
+        return self._alike(self._json_files, lambda file: is_wanted(self.json_head(file)))
+
+    def files_alike(self, suffix: str, is_wanted: Callable[[str], bool], folder: str = "") -> tuple[str, ...]:
+        """Files with a suffix whose text has one form; none where none of the first has.
+
+        Args:
+            suffix: ending as `.xml`.
+            is_wanted: function that tells whether the beginning of a file has the form.
+            folder: a folder below the root; by default the root itself.
+        """
+        return self._alike(self.files(suffix, folder=folder), lambda file: is_wanted(self.beginning(file)))
+
+    @staticmethod
+    def _alike(files: Sequence[str], is_wanted: Callable[[str], bool]) -> tuple[str, ...]:
+        first = [file for file in files[:PEEKED_FILES] if is_wanted(file)]
+        return (*first, *filter(is_wanted, files[PEEKED_FILES:])) if first else ()
 
     def walk(self, folder: str, suffix: str) -> Iterator[str]:
         """Files below a folder at any depth with a suffix (in lower case), relative to the root, in order."""

@@ -10,6 +10,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -68,8 +69,8 @@ def _label_folders(source: Source) -> list[str]:
     """Folders of label files; `.` where they lie beside the pictures at the top."""
     found = [folder for folder in source.folders if folder == "labels" or re.fullmatch(r"obj_.+_data", folder)]
     found += [f"{part}/labels" for part in source.part_folders if (source.root / part / "labels").is_dir()]
-    texts = [file for file in source.files(".txt") if file not in _LISTS][:PEEKED_FILES]
-    if any(_ROW.fullmatch(source.beginning(file).partition("\n")[0].rstrip("\r")) for file in texts):
+    texts = (text for file in source.files(".txt") if file not in _LISTS and (text := source.beginning(file)).strip())
+    if any(_ROW.fullmatch(text.partition("\n")[0].rstrip("\r")) for text in islice(texts, PEEKED_FILES)):
         found.append(".")
     return found
 
