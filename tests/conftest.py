@@ -4,6 +4,7 @@ import gc
 import getpass
 import http.client
 import os
+import re
 import shutil
 import signal
 import socket
@@ -18,6 +19,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from fixtures.bundles import make_bundle
 from fixtures.pictures import COLOURS, coloured_picture
@@ -47,6 +49,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+TOGETHER = (
+    "tests/(exporting|training/models/test_onnx_export)",  # torch's exporter, graphs
+    "tests/(registry|rollout/test_ledger|tracking/test_(sender|sync)|cli/test_(registry|rollout))",  # MLflow's tables
+)
+"""Beginnings of the paths of test files that share what takes seconds to make."""
+
 gc.disable()  # while a few thousand modules are imported, which stay
 
 
@@ -66,6 +74,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker("no_cover")
+
+
+class _FilesTogether(LoadFileScheduling):
+    """Gives each file to one process, and the files of TOGETHER to one that makes what they share once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return next((group for group in TOGETHER if re.match(group, file)), file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """The order of `--dist loadfile`; other ones are xdist's own."""
+    return _FilesTogether(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def make_colours(root: Path, per_class: int = 8) -> Path:

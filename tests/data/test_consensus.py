@@ -136,6 +136,6 @@ def test_dawid_and_skene_refuse_more_than_memory_holds() -> None:
 
 def test_ten_thousand_labels_are_resolved_in_a_fraction_of_a_second() -> None:
     _, annotations = crowd(3_334, [0.9, 0.8, 0.7], classes=10)
-    started = time.perf_counter()
+    started = time.process_time()
     assert len(resolve(annotations).annotations) > 2_500
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2

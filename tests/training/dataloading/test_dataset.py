@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from lensmith.data.split import prepare
 from lensmith.errors import RunError
@@ -85,6 +86,8 @@ def test_a_data_worker_that_is_killed_is_said_in_plain_words(
     monkeypatch.setattr(
         "lensmith.training.dataloading.dataset.normalise", lambda *_: os.kill(os.getpid(), signal.SIGKILL)
     )
+    # torch looks every five seconds whether its processes are there.
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.1,))
     with pytest.raises(RunError, match=r"could not be had \(DataLoader worker "):
         batches(images(shared_colours, augment=None), EpochSampler(8, 4, None), 1)
 
