@@ -12,11 +12,14 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from curation.reviewing.conftest import Begin
+from fixtures.pictures import coloured_picture
 from lensmith.bundle.format import Bundle
+from lensmith.curation.reviewing import suggestions
 from lensmith.curation.reviewing.app import PAGE, ReviewApp
 from lensmith.curation.reviewing.items import ReviewItem, ReviewSource
 from lensmith.curation.reviewing.session import Session
 from lensmith.curation.reviewing.suggestions import Suggester
+from lensmith.imaging.decoding import read
 
 Client = Callable[..., TestClient]
 
@@ -204,7 +207,10 @@ def test_any_file_is_shown_upright_and_scaled_down(photos: Path, client: Client,
         assert (answer.status_code, answer.json()["problem"]) == (422, "unreadable")
 
 
-def test_suggestions_arrive_with_the_changes(client: Client, photos: Path, begin: Begin, colour_bundle: Bundle) -> None:
+def test_suggestions_arrive_with_the_changes_and_are_there_at_the_next_start(
+    client: Client, photos: Path, begin: Begin, colour_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LENSMITH_CACHE", str(photos.parent / "cache"))
     session = begin(photos)
     suggester = Suggester(session.source, colour_bundle.path)
     page = client(session, suggester=suggester)
@@ -221,6 +227,16 @@ def test_suggestions_arrive_with_the_changes(client: Client, photos: Path, begin
     assert [changes["answers"][str(position)][0][0] for position in (0, 3, 6)] == ["blue", "green", "red"]
     assert page.get("/api/changes?answered=9").json()["answers"] == {}
     assert page.get("/api/review").json()["answers"]["0"][0][0] == "blue"
+
+    coloured_picture((0, 128, 128), seed=9).save(photos / "red/0.png")  # another picture under the same name
+    again = Suggester(session.source, colour_bundle.path)
+    asked: list[Path] = []
+    monkeypatch.setattr(suggestions, "read", lambda file: asked.append(file) or read(file))
+    again.start()
+    again._thread.join(30)
+    assert asked == [photos / "red/0.png"]
+    assert sorted(each.position for each in again.done) == list(range(9))
+    assert {each.top for each in again.done if each.position != 6} <= {each.top for each in suggester.done}
 
 
 def test_the_page_asks_no_other_host_and_has_no_inline_code() -> None:

@@ -1,9 +1,10 @@
 """Suggestions of a bundle for the pictures of a review, computed in the background while people look at the first ones.
 
 One thread runs the bundle, so that the other cores decode what the page asks for. Pictures that people look at are
-taken first.
+taken first. Answers are memoized on disk for each bundle and file, so a review that is started again has them at once.
 """
 
+import json
 import threading
 from collections import deque
 from dataclasses import dataclass
@@ -11,8 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from lensmith.bundle.manifest import MANIFEST
+from lensmith.core.file_memo import Values, memoized_by_file
+from lensmith.core.files import sha256
 from lensmith.curation.reviewing.items import ReviewSource
 from lensmith.errors import ImageError
+from lensmith.imaging.crops import picture_of
 from lensmith.imaging.decoding import read
 from lensmith.inference.classifier import Classifier, load
 
@@ -47,7 +52,8 @@ class Suggester:
         self.name = f"{manifest.name} version {manifest.version}"
         self.labels: tuple[str, ...] = tuple(self._classifier.bundle.labels)
         self.done: list[Suggestion] = []
-        self._source = source
+        self._files = [source.file(item.path) for item in source.items]
+        self._kind = f"suggestions {TOP} {sha256(self._classifier.bundle.path / MANIFEST)}"
         self._urgent: deque[int] = deque(maxlen=64)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="suggestions", daemon=True)
@@ -67,22 +73,30 @@ class Suggester:
         self._urgent.append(position)
 
     def _work(self) -> None:
-        made: set[int] = set()
-        rest = iter(range(len(self._source.items)))
-        while not self._stopped.is_set():
-            position = self._urgent.pop() if self._urgent else next(rest, None)
-            if position is None:
-                if self._stopped.wait(0.2) or len(made) == len(self._source.items):
-                    return
-                continue
+        recalled = memoized_by_file((self._kind,), self._files, lambda _: (None,), picture_of)
+        for position, (answer,) in enumerate(recalled):
+            if answer is not None:
+                self.done.append(_suggestion(position, answer))
+            if self._stopped.is_set():
+                return
+        made = {each.position for each in self.done}
+        rest = iter(range(len(self._files)))
+        while not self._stopped.is_set() and len(made) < len(self._files):
+            position = self._urgent.pop() if self._urgent else next(rest)
             if position not in made:
                 made.add(position)
-                self.done.append(self._suggestion(position))
+                ((answer,),) = memoized_by_file((self._kind,), [self._files[position]], self._answer, picture_of)
+                self.done.append(_suggestion(position, answer))
 
-    def _suggestion(self, position: int) -> Suggestion:
+    def _answer(self, file: Path) -> Values:
+        """Pairs of label and probability as JSON; none where the picture cannot be read."""
         try:
-            tensor = self._classifier.prepare(read(self._source.file(self._source.items[position].path)))
+            tensor = self._classifier.prepare(read(file))
         except ImageError:
-            return Suggestion(position, ())
+            return (None,)
         answer = self._classifier.rank(self._classifier.engine.run(tensor[np.newaxis])[0], TOP)
-        return Suggestion(position, tuple((each.label, each.confidence) for each in answer.top))
+        return (json.dumps([(each.label, each.confidence) for each in answer.top]).encode(),)
+
+
+def _suggestion(position: int, answer: bytes | None) -> Suggestion:
+    return Suggestion(position, tuple((label, share) for label, share in json.loads(answer or b"[]")))
