@@ -269,7 +269,7 @@ def test_the_page_needs_nothing_from_elsewhere_and_may_run_no_inline_script(clie
     assert page.headers["x-content-type-options"] == "nosniff"
     assert "style=" not in page.text
     assert "//" not in page.text.replace("http://www.w3.org", "")
-    for name in ("console.css", "console.js", "icon.svg"):
+    for name in ("base.css", "console.css", "console.js", "icon.svg"):
         assert f"console/{name}" in page.text
         assert client.get(f"/console/{name}").status_code == 200
 

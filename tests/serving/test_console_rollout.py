@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import lensmith.core
 from lensmith.rollout.guards import RolloutGuards
 from lensmith.rollout.metrics import ModelCounts, bucket_of
 from lensmith.rollout.state import CanaryRelease, Decision, DesiredState
@@ -30,6 +31,8 @@ MODEL = {
 }  # fmt: skip
 METRICS = 'lensmith_model_info{name="flowers",version="6",engine="onnxruntime",precision="fp32"} 1\n'
 
+ASSETS = Path(lensmith.core.__file__).parent / "page_assets"
+
 
 @pytest.fixture
 def served() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -39,7 +42,8 @@ def served() -> Iterator[tuple[str, dict[str, Any]]]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             answer = answers.get(self.path)
-            file = CONSOLE / ("index.html" if self.path == "/" else self.path.removeprefix("/console/"))
+            name = "index.html" if self.path == "/" else self.path.removeprefix("/console/")
+            file = next((each / name for each in (CONSOLE, ASSETS) if (each / name).is_file()), CONSOLE / name)
             if answer is not None:
                 kind = "text/plain" if isinstance(answer, str) else "application/json"
                 self._send(answer.encode() if isinstance(answer, str) else json.dumps(answer).encode(), kind)

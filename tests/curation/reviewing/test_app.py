@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+import lensmith.core
 from curation.reviewing.conftest import Begin
 from fixtures.pictures import coloured_picture
 from lensmith.bundle.format import Bundle
@@ -240,7 +241,7 @@ def test_suggestions_arrive_with_the_changes_and_are_there_at_the_next_start(
 
 
 def test_the_page_asks_no_other_host_and_has_no_inline_code() -> None:
-    for file in PAGE.iterdir():
+    for file in (*PAGE.iterdir(), *(Path(lensmith.core.__file__).parent / "page_assets").iterdir()):
         text = file.read_text(encoding="utf-8")
         assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)\S+", text), file.name
         assert not re.findall(r"\son\w+=\"|\sstyle=\"|\.innerHTML|<script>", text), file.name

@@ -67,7 +67,7 @@ class ReviewApp:
             Route("/api/changes", self._changes),
             Route("/api/decisions", self._decide, methods=["POST"]),
             Route("/api/pictures/{position:int}", self._picture),
-            Mount("/page", StaticFiles(directory=PAGE)),
+            Mount("/page", StaticFiles(directory=PAGE, packages=[("lensmith.core", "page_assets")])),
         ]
         return Starlette(routes=routes, middleware=[Middleware(AccessMiddleware, token=token)])
 

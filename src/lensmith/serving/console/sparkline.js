@@ -1,7 +1,5 @@
 // A sparkline of the last two minutes as SVG, hidden from screen readers.
 
-import { draw } from "./dom.js";
-
 export const SPAN_MS = 120_000;
 const GAP_MS = 7_000; // longer between two points: the page was hidden, and nothing is known of it
 const [WIDTH, HEIGHT] = [100, 28];
@@ -40,4 +38,10 @@ function runs(points) {
     last = point;
   }
   return found;
+}
+
+function draw(tag, attributes) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  return element;
 }

@@ -28,4 +28,4 @@ def add_page(app: FastAPI, service: Service) -> None:
 
     app.add_api_route("/rollout", rollout, responses=documented(401, 403))
     app.add_api_route("/", page, response_class=FileResponse, include_in_schema=False)
-    app.mount("/console", StaticFiles(directory=CONSOLE))
+    app.mount("/console", StaticFiles(directory=CONSOLE, packages=[("lensmith.core", "page_assets")]))

@@ -1,8 +1,9 @@
 // Decisions: they count at once, and go to the server in the background. Undo takes back the last step of this page.
 
-import { announce, byId } from "./dom.js";
+import { byId } from "./dom.js";
 import { Outbox, Problem } from "./server.js";
 import { mineOn, setPending, settle, state } from "./state.js";
+import { announce } from "./text.js";
 
 const steps = []; // each a list of { position, id }
 let outbox = null;

@@ -1,8 +1,9 @@
 // Many pictures at once, a page at a time, so that ten thousand cost no more than a hundred.
 
-import { byId, fileName, make, markTiny, number, percent } from "./dom.js";
+import { byId, make } from "./dom.js";
 import { pictureUrl } from "./server.js";
 import { isContested, labelOf, mineOn, state, statusOf, suggestionFor } from "./state.js";
+import { fileName, markTiny, number, percent } from "./text.js";
 
 export const PAGE = 60;
 const THUMB_PX = 240;

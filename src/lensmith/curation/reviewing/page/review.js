@@ -2,11 +2,12 @@
 
 import { clearBox, focusBox, isTyping, openClassBox } from "./class_box.js";
 import { decide, decideWithClass, openOutbox, undo, waiting } from "./decide.js";
-import { announce, byId, fileName, make, number, percent } from "./dom.js";
+import { byId, make } from "./dom.js";
 import * as grid from "./grid.js";
 import { addressPictures, ask } from "./server.js";
 import { isZoomed, setZoom, showSingle, toggleZoom, zoomIn, zoomOut } from "./single.js";
 import { labelOf, load, merge, mineOn, positions, progress, state, suggestionFor } from "./state.js";
+import { announce, fileName, number, percent } from "./text.js";
 
 const POLL_MS = 2000;
 const BUTTONS = 30; // classes that have a button of their own; beyond, the ten with a number

@@ -1,8 +1,9 @@
 // One picture: shown large, with what is known about it.
 
-import { byId, fileName, make, markTiny, number, percent } from "./dom.js";
+import { byId, make } from "./dom.js";
 import { ask, pictureUrl } from "./server.js";
 import { decisionsOn, labelOf, latestOn, mineOn, state, suggestionFor } from "./state.js";
+import { fileName, markTiny, number, percent } from "./text.js";
 
 const SIDE_PX = 1280;
 const ZOOMED_PX = 4096;

@@ -8,9 +8,3 @@ export function make(tag, className = "", text = "") {
   element.textContent = text;
   return element;
 }
-
-export function draw(tag, attributes) {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  return element;
-}

@@ -1,13 +1,6 @@
-// DOM helpers without innerHTML: names of files and classes stay text.
+// Text: numbers and names for people, and what screen readers read.
 
-export const byId = (id) => document.getElementById(id);
-
-export function make(tag, className = "", text = "") {
-  const element = document.createElement(tag);
-  element.className = className;
-  element.textContent = text;
-  return element;
-}
+import { byId } from "./dom.js";
 
 const SPACE = "\u202f"; // narrow no-break space
 export const percent = (share) => `${(100 * share).toFixed(share > 0.0995 ? 0 : 1)}${SPACE}%`;
