@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from lensmith.config.base import read_text
-from lensmith.config.values import EXCLUDE, LAYOUT, RELABEL, Layout, Ratio
+from lensmith.config.values import EXCLUDE, GROUP, LAYOUT, RELABEL, Group, Layout, Ratio
 from lensmith.core.labels import canonical_label
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -138,6 +138,7 @@ class PipelineFile(_Section):
     )
     data: Path = Field(description="Image folder, or a CSV of path,label[,split].")
     layout: Layout = Field("auto", description=LAYOUT)
+    group: Group = Field("none", description=GROUP)
     exclude: Path | None = Field(None, description=EXCLUDE)
     relabel: Path | None = Field(None, description=RELABEL)
     check: CheckSection | None = Field(CheckSection(), description="Checks of every image file before training.")
@@ -160,6 +161,11 @@ class PipelineFile(_Section):
         {}, description="The new model's label → the champion's, where they differ; ~ for a class new to the champion."
     )
     keep: int = Field(3, ge=1, description="Number of results that stay on disk for each stage.")
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """The settings by name that say how the data is read, which check, split and training share."""
+        return {name: getattr(self, name) for name in ("layout", "group", "exclude", "relabel")}
 
     @property
     def model(self) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from lensmith.core.disjoint_sets import DisjointSets
 from lensmith.data.image_set import PARTS, ImageSet
 from lensmith.data.part_names import Part
 
@@ -66,23 +67,16 @@ def units_of(images: ImageSet, first: Mapping[str, str], kept: Mapping[str, Part
         first: path of each copy → path of its original.
         kept: path → part of the images that have one already; of a unit's parts the earliest holds.
     """
-    root: dict[str, str] = {}  # union-find: key → parent; a key is "path:…" or "group:…"
-
-    def find(key: str) -> str:
-        while (parent := root.setdefault(key, key)) != key:
-            root[key] = root.setdefault(parent, parent)
-            key = root[key]
-        return key
-
+    joined = DisjointSets()  # of "path:…" and "group:…"
     for sample in images.samples:
         key, original = f"path:{sample.path}", first.get(sample.path)
         if sample.group:
-            root[find(key)] = find(f"group:{sample.group}")
+            joined.join(f"group:{sample.group}", key)
         if original is not None:
-            root[find(key)] = find(f"path:{original}")
+            joined.join(f"path:{original}", key)
     members = defaultdict(list)
     for sample in images.samples:
-        members[find(f"path:{sample.path}")].append(sample)
+        members[joined.find(f"path:{sample.path}")].append(sample)
     units = []
     for samples in members.values():
         originals = [sample for sample in samples if sample.path not in first]

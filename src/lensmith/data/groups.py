@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from lensmith.core.disjoint_sets import DisjointSets
 from lensmith.core.text import listed
 from lensmith.data.files import printable
 from lensmith.data.image_set import ImageSet, Sample
@@ -162,12 +163,24 @@ def _picture(path: str) -> Path:
 
 
 def _with_copies(images: ImageSet) -> ImageSet:
-    """The set with copies as groups, each named by the path of its first image."""
+    """The set with copies as groups: the one that some of them are in already, or one named by the first one's path.
+
+    Groups that have copies of each other become one, since copies must not part whatever a column says.
+    """
     first = copies_of(images)
-    samples = tuple(
-        replace(sample, group=first.get(sample.path, "")) if not sample.group else sample for sample in images.samples
-    )
-    return replace(images, samples=samples)
+    joined, names = DisjointSets(), dict[str, str]()
+    for sample in images.samples:
+        if sample.group and sample.path in first:
+            joined.join(f"copies:{first[sample.path]}", f"group:{sample.group}")
+    for sample in images.samples:
+        if sample.group:
+            names.setdefault(joined.find(f"group:{sample.group}"), sample.group)
+
+    def group(sample: Sample) -> str:
+        copied = first.get(sample.path, "")
+        return names.get(joined.find(f"group:{sample.group}" if sample.group else f"copies:{copied}"), copied)
+
+    return replace(images, samples=tuple(replace(sample, group=group(sample)) for sample in images.samples))
 
 
 def _require_several(images: ImageSet, samples: Sequence[Sample]) -> None:

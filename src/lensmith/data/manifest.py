@@ -1,28 +1,133 @@
 """Manifests: the CSV that gives each image of a set its label, part, group and fold; written, and extended later."""
 
 import os
-from dataclasses import replace
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from lensmith.core.csv_text import csv_text, is_same_file, paths_from, require_free
 from lensmith.core.files import atomic_write
 from lensmith.core.text import listed
+from lensmith.data.consensus import contested_warnings
 from lensmith.data.files import printable
 from lensmith.data.image_set import ImageSet, Sample
 from lensmith.data.part_names import Part
 from lensmith.data.scan import scan
+from lensmith.data.table import path_below
+from lensmith.data.table_cells import read_cells
 from lensmith.errors import DataError, OutputError
 from lensmith.imaging.crops import picture_of
 
+OWN = ("path", "label", "split", "group", "fold")
+"""Columns that lensmith writes anew; all others of an older manifest are copied."""
 
-def manifest_text(images: ImageSet, manifest: Path) -> str:
-    """The CSV of an image set whose images have parts, with paths relative to the folder of `manifest`."""
-    path = paths_from(images.root, manifest.parent)
-    rows = (
-        (path(each.path), images.labels[each.label], each.part, each.group, "" if each.fold is None else each.fold)
-        for each in images.samples
-    )
-    return csv_text(("path", "label", "split", "group", "fold"), rows, optional=("group", "fold"))
+
+@dataclass(frozen=True)
+class _Line:
+    """A line of an older manifest: its label, part and group, and the cells that are copied."""
+
+    label: str
+    part: str = ""
+    group: str = ""
+    further: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class OlderManifest:
+    """A manifest that is there before it is extended.
+
+    Attributes:
+        images: the images that it names.
+        further: titles of the columns that are copied, such as annotator.
+        annotator: place of the annotator among these; None: there is no such column.
+        lines: real path of an image → its lines; several where several annotators labelled it.
+    """
+
+    images: ImageSet
+    further: Sequence[str]
+    annotator: int | None
+    lines: Mapping[str, Sequence[_Line]] = field(repr=False)
+
+    @cached_property
+    def samples(self) -> Mapping[str, Sample]:
+        """Real path of an image → the image."""
+        return {os.path.realpath(self.images.file(sample)): sample for sample in self.images.samples}
+
+    @classmethod
+    def read(cls, manifest: Path) -> "OlderManifest":
+        """Read a manifest.
+
+        Raises:
+            OutputError: the file is no manifest of lensmith.
+        """
+        try:
+            images = scan(manifest)
+            if not images.parts:
+                raise DataError("A column split was expected.", "It has no column split", "Name another.")
+            if any(sample.fold is not None for sample in images.samples):
+                raise DataError(
+                    "A manifest without folds was expected.", "It has cross-validation folds", "Name another."
+                )
+        except DataError as error:
+            raise OutputError(
+                f"A free path, or an older manifest, was expected for the manifest {manifest}.",
+                f"Another file is there ({error.arrived.rstrip('.')}).",
+                "Replace it with --overwrite, or name another with --out.",
+            ) from error
+        cells = read_cells(manifest)
+        own = {cells.columns[name] for name in OWN if name in cells.columns}
+        copied = [index for index, title in enumerate(cells.titles) if index not in own and title.strip()]
+        annotator = cells.columns.get("annotator")
+        lines = defaultdict(list)
+        for _, row in cells.rows:
+            path = os.path.realpath(images.root / path_below(images.root, cells.cell(row, "path")))
+            label, part, group = (cells.cell(row, name).strip() for name in ("label", "split", "group"))
+            lines[path].append(_Line(label, part, group, [row[at] if at < len(row) else "" for at in copied]))
+        place = None if annotator is None else copied.index(annotator)
+        return cls(images, [cells.titles[index].strip() for index in copied], place, lines)
+
+    def parts(self, images: ImageSet) -> dict[str, Part]:
+        """Path → part of the images of another set that it names, whatever their labels."""
+        found = {sample.path: self.samples.get(os.path.realpath(images.file(sample))) for sample in images.samples}
+        return {path: old.part for path, old in found.items() if old is not None and old.part is not None}
+
+    def copied(self, path: str, label: str) -> Sequence[_Line]:
+        """The lines of an image: as they are, or one where the label is another one than by theirs."""
+        lines, old = self.lines.get(path, ()), self.samples.get(path)
+        if not lines or old is None or self.images.labels[old.label] == label:
+            return lines
+        further = list(lines[0].further)
+        if self.annotator is not None:
+            further[self.annotator] = ""  # who did not give that label
+        return [replace(lines[0], label=label, further=further)]
+
+
+def manifest_text(images: ImageSet, manifest: Path, older: OlderManifest | None = None) -> str:
+    """The CSV of an image set whose images have parts.
+
+    Args:
+        images: the set.
+        manifest: path of the CSV; paths in it are relative to its folder.
+        older: the manifest that it extends, whose further columns, lines of several annotators and contested images are
+            copied.
+    """
+    path, blank = paths_from(images.root, manifest.parent), [""] * len(older.further) if older else []
+    rows = []
+    for sample in images.samples:
+        label, fold = images.labels[sample.label], "" if sample.fold is None else sample.fold
+        lines = older.copied(os.path.realpath(images.file(sample)), label) if older else ()
+        own = (sample.part, sample.group, fold)
+        rows += [
+            (path(sample.path), line.label, *own, *line.further) for line in lines or [_Line(label, further=blank)]
+        ]
+    for left_out in images.contested if older else ():
+        for line in older.lines.get(os.path.realpath(images.root / left_out.path), ()) if older else ():
+            group = left_out.group or line.group
+            rows.append((path(left_out.path), line.label, line.part, group, "", *line.further))
+    columns = (*OWN, *older.further) if older else OWN
+    return csv_text(columns, sorted(rows, key=lambda row: row[0]), optional=("group", "fold"))
 
 
 def write_manifest(manifest: Path, text: str, overwrite: bool) -> bool:
@@ -35,33 +140,22 @@ def write_manifest(manifest: Path, text: str, overwrite: bool) -> bool:
     return True
 
 
-def with_manifest(images: ImageSet, manifest: Path) -> tuple[ImageSet, dict[str, Part]]:
+def with_manifest(images: ImageSet, older: OlderManifest) -> tuple[ImageSet, dict[str, Part]]:
     """The set with what an older manifest says about its images, and the parts of these.
 
-    Labels and groups of the manifest hold, since people mend them there.
-
-    Raises:
-        OutputError: the file is no manifest of lensmith.
+    Labels and groups of the manifest hold, since people mend them there, and what it contests is contested.
     """
-    try:
-        before = scan(manifest)
-        if not before.parts:
-            raise DataError("A column split was expected.", "It has no column split", "Name another.")
-        if any(sample.fold is not None for sample in before.samples):
-            raise DataError("A manifest without folds was expected.", "It has cross-validation folds", "Name another.")
-    except DataError as error:
-        raise OutputError(
-            f"A free path, or an older manifest, was expected for the manifest {manifest}.",
-            f"Another file is there ({error.arrived.rstrip('.')}).",
-            "Replace it with --overwrite, or name another with --out.",
-        ) from error
-    there = {os.path.realpath(before.file(sample)): sample for sample in before.samples}
+    before = older.images
+    contested = {os.path.realpath(before.root / each.path): each for each in before.contested}
     labels = tuple(sorted({*images.labels, *before.labels}))
     index = {label: number for number, label in enumerate(labels)}
-    samples, kept, relabelled = [], {}, []
+    samples, kept, relabelled, left_out = [], {}, [], []
     for sample in images.samples:
-        old, label = there.get(os.path.realpath(images.file(sample))), images.labels[sample.label]
-        if old is not None:
+        path, label = os.path.realpath(images.file(sample)), images.labels[sample.label]
+        if path in contested:
+            left_out.append(replace(contested[path], path=sample.path))
+            continue
+        if (old := older.samples.get(path)) is not None:
             if before.labels[old.label] != label:
                 relabelled.append(f"{printable(sample.path)} is {before.labels[old.label]}")
             label = before.labels[old.label]
@@ -77,7 +171,15 @@ def with_manifest(images: ImageSet, manifest: Path) -> tuple[ImageSet, dict[str,
         notes.append(f"Images of the older manifest that are gone: {gone:,}.")
     if relabelled:
         notes.append(f"Labels of the older manifest that hold: {len(relabelled):,} ({listed(relabelled, 3)}).")
-    found = replace(images, labels=labels, samples=tuple(samples), notes=tuple(notes))
+    found = replace(
+        images,
+        labels=labels,
+        samples=tuple(samples),
+        notes=tuple(notes),
+        warnings=(*images.warnings, *contested_warnings(left_out)),
+        set_aside=tuple(sorted([*images.set_aside, *((each.path, each.reason) for each in left_out)])),
+        contested=tuple(sorted([*images.contested, *left_out], key=lambda each: each.path)),
+    )
     return _with_used_labels(found, used), kept
 
 

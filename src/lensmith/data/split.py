@@ -9,6 +9,7 @@ stay: only images that it does not name are divided.
 import math
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,11 +25,11 @@ from lensmith.data.division import Ratio, divide, rank, units_of
 from lensmith.data.folds import assign_folds, fold_counts
 from lensmith.data.groups import leak_warning, with_groups
 from lensmith.data.image_set import PARTS, ImageSet
-from lensmith.data.manifest import manifest_text, with_manifest, write_manifest
+from lensmith.data.manifest import OlderManifest, manifest_text, with_manifest, write_manifest
 from lensmith.data.part_names import Part
 from lensmith.data.readable import without_unreadable
 from lensmith.data.scan import MANIFEST, scan
-from lensmith.errors import DataError, SettingsError
+from lensmith.errors import DataError, OutputError, SettingsError
 
 __all__ = ["Ratio", "SplitResult", "assign", "prepare", "rank", "split"]
 
@@ -71,8 +72,12 @@ class SplitResult(Result):
     contested: tuple[Contested, ...] = ()
 
 
-def split(settings: SplitSettings) -> SplitResult:
+def split(settings: SplitSettings, parts_from: Path | None = None) -> SplitResult:
     """Write a manifest that assigns a part to every readable image; a split that the folder brings is used unchanged.
+
+    Args:
+        settings: the verb's settings.
+        parts_from: another manifest, whose images keep their parts.
 
     Raises:
         DataError: a folder that cannot be used.
@@ -87,16 +92,21 @@ def split(settings: SplitSettings) -> SplitResult:
     found = scan(source, manifest=False, layout=settings.layout)
     found = replace(found, set_aside=tuple(each for each in found.set_aside if each[0] != MANIFEST))
     kept: dict[str, Part] = {}
+    older: OlderManifest | None = None
     is_older = manifest.is_file() and not (source.is_file() and manifest.samefile(source))
     if is_older and settings.cv is None and not settings.overwrite:
-        found, kept = with_manifest(found, manifest)
+        older = OlderManifest.read(manifest)
+        found, kept = with_manifest(found, older)
+    elif parts_from is not None:
+        with suppress(OutputError):  # none of its images is left
+            kept = OlderManifest.read(parts_from).parts(found)
     found = with_groups(without_unreadable(correct(found)), settings.group)
     kept = {sample.path: kept[sample.path] for sample in found.samples if sample.path in kept}
     if settings.cv is None:
         images = _split_if_needed(found, settings.ratio, settings.seed, kept)
     else:
         images = assign_folds(found, settings.cv, settings.seed)
-    written = write_manifest(manifest, manifest_text(images, manifest), settings.overwrite or bool(kept))
+    written = write_manifest(manifest, manifest_text(images, manifest, older), settings.overwrite or bool(kept))
     counts: dict[str, int] = {part: len(images.part(part)) for part in images.parts}
     return SplitResult(
         source,

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from lensmith.bundle.image_hashes import SCALED_PX
+from lensmith.core.disjoint_sets import DisjointSets
 from lensmith.core.machine import allowed_cores
 from lensmith.core.memoized import memoized_on_disk
 from lensmith.core.progress import track, watching
@@ -82,18 +83,10 @@ def find_near_copies(images: ImageSet) -> tuple[NearCopy, ...]:
 
 def copies_of(images: ImageSet) -> dict[str, str]:
     """Path of each image with copies → path of the first of all that are copies of each other, itself for that one."""
-    root: dict[str, str] = {}
-
-    def find(path: str) -> str:
-        while (above := root.setdefault(path, path)) != path:
-            root[path] = root.setdefault(above, above)
-            path = root[path]
-        return path
-
+    joined = DisjointSets()
     for pair in find_near_copies(images):
-        first, other = sorted(map(find, pair.paths), key=lambda path: (len(path), path))
-        root[other] = first
-    return {path: find(path) for path in root}
+        joined.join(*sorted(map(joined.find, pair.paths), key=lambda path: (len(path), path)))
+    return {path: joined.find(path) for path in joined.keys}
 
 
 def near_warnings(copies: Sequence[NearCopy]) -> Iterator[str]:

@@ -79,6 +79,13 @@ class PipelineFolder:
             return StageRecord(**read_json(self.stage_folder(stage, key) / RECORD))
         return None
 
+    def records(self, stage: str) -> Iterator[tuple[Path, StageRecord]]:
+        """The folders and records of a stage's results that are on disk, the newest first."""
+        files = sorted((self.path / stage).glob(f"*/{RECORD}"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
+        for file in files:
+            if (record := self.read_record(stage, file.parent.name)) is not None:
+                yield file.parent, record
+
     def write_record(
         self, stage: str, key: str, inputs: Mapping[str, str], values: Mapping[str, Any], seconds: float
     ) -> StageRecord:

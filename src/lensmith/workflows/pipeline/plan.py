@@ -70,7 +70,7 @@ class PipelinePlan:
     @property
     def dataset(self) -> Path:
         """The images with their parts: the manifest that the split stage writes, or the data itself."""
-        return _split_manifest(self.stage_folder("split"), self.file) if self.file.split else self.file.data
+        return split_manifest(self.stage_folder("split"), self.file) if self.file.split else self.file.data
 
     @property
     def run_folder(self) -> Path:
@@ -125,12 +125,12 @@ def _plan_stages(valid: ValidPipeline, folder: PipelineFolder) -> PipelinePlan:
         stages[name] = PlannedStage(on, inputs, key if on else "")
         return stages[name]
 
-    add("check", file.check is not None, file.check, data=data)
-    split = add("split", file.split is not None, file.split, data=data)
-    dataset = _split_manifest(folder.stage_folder("split", split.key), file) if split.on else file.data
-    # The split stage's manifest is corrected already.
-    lists = {} if split.on else {"exclude": file.exclude, "relabel": file.relabel}
-    settings = settings_of({"data": dataset, "layout": file.layout, **lists}, valid.train)
+    add("check", file.check is not None, [file.check and file.check.model_dump(mode="json"), file.group], data=data)
+    split = add("split", file.split is not None, split_settings(file), data=data)
+    dataset = split_manifest(folder.stage_folder("split", split.key), file) if split.on else file.data
+    # The split stage's manifest has groups, and is corrected already.
+    reading = {"layout": file.layout} if split.on else file.reading
+    settings = settings_of({"data": dataset, **reading}, valid.train)
     trained = add(
         "train", True, settings.model_dump(mode="json", exclude=set(MAY_CHANGE)), ("split",), "" if split.on else data
     )
@@ -153,8 +153,13 @@ def _plan_stages(valid: ValidPipeline, folder: PipelineFolder) -> PipelinePlan:
     return PipelinePlan(valid.parsed.source, file, folder, images, hashes, settings, export, stages)
 
 
-def _split_manifest(folder: Path, file: PipelineFile) -> Path:
-    # A bundle is named after the folder of its manifest.
+def split_settings(file: PipelineFile) -> dict[str, Any]:
+    """Plain values of all that decides how images are divided, where none is in a part yet; empty if that is off."""
+    return {} if file.split is None else {**file.split.model_dump(mode="json"), "group": file.group}
+
+
+def split_manifest(folder: Path, file: PipelineFile) -> Path:
+    """The manifest in a folder of the split stage; a bundle is named after the folder that the manifest is in."""
     return folder / file.name / "splits.csv"
 
 

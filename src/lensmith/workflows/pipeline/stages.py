@@ -20,7 +20,7 @@ from lensmith.errors import DataError, GateError, LensmithError
 from lensmith.training.signals import RunInterruptedError
 from lensmith.workflows.pipeline import champion
 from lensmith.workflows.pipeline.folder import StageRecord, write_json
-from lensmith.workflows.pipeline.plan import PipelinePlan
+from lensmith.workflows.pipeline.plan import PipelinePlan, split_manifest, split_settings
 
 Values = dict[str, Any]
 
@@ -42,7 +42,10 @@ def check(plan: PipelinePlan) -> Values:
     """
     from lensmith.data.verify import check as check_data
 
-    limits, found = plan.file.check, check_data(plan.file.data, plan.file.layout, plan.file.exclude, plan.file.relabel)
+    limits, found = (
+        plan.file.check,
+        check_data(plan.file.data, **plan.file.reading),
+    )
     assert limits is not None
     kinds = Counter(finding.kind for finding in found.findings)
     totals = {label: sum(row.values()) for label, row in found.counts.items()}
@@ -77,22 +80,21 @@ def check(plan: PipelinePlan) -> Values:
 
 
 def split(plan: PipelinePlan) -> Values:
-    """Write the manifest of train, val and test images; a split that the data brings is used unchanged."""
+    """Write the manifest of train, val and test images; a split that the data brings is used unchanged.
+
+    Images keep the parts of the newest result with these settings, so only new ones are divided.
+    """
     from lensmith.data.split import split as split_data
 
-    section = plan.file.split
+    section, settings = plan.file.split, split_settings(plan.file)
     assert section is not None
+    older = [path for path, each in plan.folder.records("split") if each.values.get("settings") == settings]
+    manifests = (split_manifest(path, plan.file) for path in older)
     made = split_data(
         SplitSettings(
-            folder=plan.file.data,
-            ratio=section.ratio,
-            layout=plan.file.layout,
-            seed=section.seed,
-            out=plan.dataset,
-            overwrite=True,
-            exclude=plan.file.exclude,
-            relabel=plan.file.relabel,
-        )
+            folder=plan.file.data, out=plan.dataset, overwrite=True, **plan.file.reading, **section.model_dump()
+        ),
+        parts_from=next((file for file in manifests if file.is_file()), None),
     )
     said = ", ".join(f"{count:,} {part}" for part, count in made.counts.items())
     notes = [*made.notes, *made.warnings]
@@ -100,7 +102,13 @@ def split(plan: PipelinePlan) -> Values:
         notes.append(NO_TEST_PART)
         said += "; gate and evaluate use val, on which the model is chosen"
     said += contested_text(made.contested)
-    return {"said": said, "counts": made.counts, "notes": notes, "contested": plain(made.contested)}
+    return {
+        "said": said,
+        "counts": made.counts,
+        "notes": notes,
+        "contested": plain(made.contested),
+        "settings": settings,
+    }
 
 
 def train(plan: PipelinePlan) -> Values:

@@ -22,7 +22,7 @@ from lensmith.registry.references import parse
 from lensmith.training.schedule import settings_of
 
 RESERVED_SETTINGS = {
-    "train": ("data", "layout", "exclude", "relabel", "out", "split"),
+    "train": ("data", "layout", "group", "exclude", "relabel", "out", "split"),
     "export": ("run", "retune", "out", "overwrite"),
 }
 """Settings of these verbs that the pipeline sets itself."""
