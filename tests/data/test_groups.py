@@ -58,6 +58,19 @@ def test_copies_are_groups_of_auto(colours: Path) -> None:
     assert found == dict.fromkeys(("blue/copy.png", "red/000.png", "red/again.png"), "red/000.png")
 
 
+def test_auto_joins_the_groups_of_copies_and_their_names_hold(colours: Path) -> None:
+    shutil.copy(colours / "red/000.png", colours / "blue/c.png")  # of a shorter path than the one that has the group
+    shutil.copy(colours / "red/002.png", colours / "green/c.png")
+    given = {"red/000.png": "one", "red/002.png": "two", "green/c.png": "three", "green/006.png": "three"}
+    some = scan(colours)
+    some = replace(some, samples=tuple(replace(s, group=given.get(s.path, "")) for s in some.samples))
+    found = {sample.path: sample.group for sample in with_groups(some, "auto").samples if sample.group}
+    assert found == {
+        "red/000.png": "one", "blue/c.png": "one", "red/002.png": "three", "green/c.png": "three",
+        "green/006.png": "three",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("setting", ["folder:3", r"pattern:^(frame)_"])
 def test_a_setting_that_finds_no_group_says_what_is_there(setting: str) -> None:
     with pytest.raises(DataError, match=r"cat/tom/1.jpg|1.jpg"):

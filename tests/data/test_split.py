@@ -1,5 +1,6 @@
 """The split: every image in one part, close to the ratio, changed by nothing but the seed."""
 
+import csv
 import random
 import shutil
 from dataclasses import replace
@@ -205,6 +206,35 @@ def test_pictures_that_are_added_move_none_that_the_manifest_names(colours: Path
     assert done.classes["red"] == {"train": 44, "val": 26, "test": 18}
     assert any("New images" in note and ": 80;" in note for note in done.notes)
     assert not split(SplitSettings(folder=colours)).written
+
+
+def test_other_columns_of_a_manifest_are_copied_and_what_it_contests_stays_contested(colours: Path) -> None:
+    split(SplitSettings(folder=colours))
+    file = colours / "splits.csv"
+    rows = [f"{line.replace(',', ';')};anna;0,5" for line in file.read_text().splitlines()[1:]]
+    part_of = {row.split(";")[0]: row.split(";")[2] for row in rows}
+    more = [f"{path};{label};{part_of[path]};bert;0,9" for path, label in (
+        ("blue/000.png", "blue"), ("blue/002.png", "red"), ("green/000.png", "red"),
+    )]  # fmt: skip
+    more.append(f"green/000.png;green;{part_of['green/000.png']};carl;")
+    file.write_text("\n".join(["path;label;split;annotator;Sure (0-1)", *rows, *more]))
+    shutil.copy(colours / "red/002.png", colours / "red/new.png")
+    (colours / "fix.csv").write_text("path,label\nred/004.png,blue\n")
+    done = split(SplitSettings(folder=colours, relabel=colours / "fix.csv"))
+    assert [each.path for each in done.contested] == ["blue/002.png"]
+    assert sum(done.counts.values()) == 24
+    table = list(csv.reader(file.open(newline="")))
+    assert table[0] == ["path", "label", "split", "annotator", "Sure (0-1)"]
+    of = {path: [row[1:] for row in table if row[0] == path] for path in part_of}
+    assert of["blue/000.png"] == [["blue", part_of["blue/000.png"], *who] for who in (["anna", "0,5"], ["bert", "0,9"])]
+    assert [row[0] for row in of["blue/002.png"]] == ["blue", "red"]
+    assert [row[0] for row in of["green/000.png"]] == ["green", "red", "green"]
+    assert of["red/004.png"] == [["blue", part_of["red/004.png"], "", "0,5"]]  # anna did not say that
+    assert [row for row in table if row[0] == "red/new.png"] == [["red/new.png", "red", part_of["red/002.png"], "", ""]]
+    text = file.read_text()
+    assert not split(SplitSettings(folder=colours)).written
+    assert file.read_text() == text
+    assert {path: part for path, part in parts_of(scan(colours)).items() if path in part_of}.items() <= part_of.items()
 
 
 def test_labels_and_groups_that_were_mended_in_the_manifest_hold(colours: Path) -> None:

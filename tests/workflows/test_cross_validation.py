@@ -1,6 +1,7 @@
 """`lensmith train --cv` from the command line: interrupted, resumed, refitted on all images, and what its files say."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,12 @@ FLAGS = [
 
 
 def stopping_in(fold: int) -> Any:
-    """Replaces the training of a fold: at this one Ctrl-C arrives."""
+    """Replaces the training of a fold: before this one SIGTERM arrives, as `core.stop_handler` raises it."""
     real = cross_validation._train_fold
 
     def train(run: Any, number: int) -> None:
         if number == fold:
-            raise KeyboardInterrupt
+            raise SystemExit(128 + signal.SIGTERM)
         real(run, number)
 
     return train
@@ -43,7 +44,8 @@ def test_a_cross_validation_is_resumed_and_tells_whose_its_figures_are(
     command = ["train", data, *FLAGS, "--out", out, "--resume", "auto"]
     with monkeypatch.context() as patched:
         patched.setattr(cross_validation, "_train_fold", stopping_in(1))
-        assert run(*command)[0] == 130
+        code, _, shown = run(*command)
+        assert (code, f"lensmith train --resume {out}" in shown) == (75, True)
     first = out / "folds" / "0"
     assert not (first / "checkpoints").exists()
     finished = (first / cross_validation.PREDICTIONS).stat().st_mtime_ns

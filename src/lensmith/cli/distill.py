@@ -33,5 +33,5 @@ def distill(given: dict[str, Any], *, recipe: Recipe = None, resume: Resume = No
 
 
 command = command_for(
-    TrainSettings, distill, optional=("teacher",), positional=("teacher",), renamed={"model": "student"}
+    TrainSettings, distill, optional=("teacher",), positional=("teacher",), renamed={"model": "student"}, hidden=("cv",)
 )

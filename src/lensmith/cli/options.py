@@ -72,6 +72,7 @@ def function_for(
     optional: tuple[str, ...] = (),
     positional: tuple[str, ...] | None = None,
     renamed: Mapping[str, str] | None = None,
+    hidden: tuple[str, ...] = (),
 ) -> Callable[..., None]:
     """A function whose options are the fields of `settings` and the keyword-only parameters of `run`.
 
@@ -81,6 +82,7 @@ def function_for(
         optional: Positional fields that may be left out.
         positional: Fields that become arguments, where a verb has others than `settings`.
         renamed: Field → name of its flag for this verb, which shows no default.
+        hidden: Fields that the verb always refuses, which its help does not list.
     """
     fields, work = settings.model_fields, _with_json(run)
     arguments_of, renamed = settings.positional if positional is None else positional, renamed or {}
@@ -103,7 +105,7 @@ def function_for(
         if name in arguments_of:
             parameters.append(_argument(name, field, name in optional))
         else:
-            parameters.append(_option(name, field, renamed.get(name), panels.get(name)))
+            parameters.append(_option(name, field, renamed.get(name), panels.get(name), name in hidden))
     for old, new in settings.renamed.items():
         parameters.append(_parameter(old, kind_of(fields[new]) | None, typer.Option(_flag(old), hidden=True), None))
     return _with_parameters(call, [*parameters, *own])
@@ -149,7 +151,7 @@ def _argument(name: str, field: FieldInfo, optional: bool) -> inspect.Parameter:
     return _parameter(name, kind | None if optional else kind, info, None if optional else inspect.Parameter.empty)
 
 
-def _option(name: str, field: FieldInfo, renamed: str | None, panel: str | None) -> inspect.Parameter:
+def _option(name: str, field: FieldInfo, renamed: str | None, panel: str | None, hidden: bool) -> inspect.Parameter:
     kind, text = kind_of(field), field.description or ""
     metavar = METAVARS.get(kind, "TEXT")
     if get_origin(kind) is Literal:
@@ -158,7 +160,9 @@ def _option(name: str, field: FieldInfo, renamed: str | None, panel: str | None)
             text, metavar = f"{text} [{metavar.replace('|', ', ')}]", name.upper()
     flag = _flag(renamed or name)
     names = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
-    info = typer.Option(names, help=text, metavar=metavar, rich_help_panel=panel, show_default=renamed is None)
+    info = typer.Option(
+        names, help=text, metavar=metavar, rich_help_panel=panel, show_default=renamed is None, hidden=hidden
+    )
     return _parameter(name, kind | None, info, _default(field))
 
 

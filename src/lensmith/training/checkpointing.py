@@ -18,7 +18,7 @@ from lensmith.training.models.state_dict import load_exactly
 from lensmith.training.run_dir import checkpoint
 from lensmith.training.run_dir.plots import draw_plots
 from lensmith.training.run_dir.progress import Figures, Position
-from lensmith.training.signals import EXIT_CODES, RunInterruptedError
+from lensmith.training.signals import RunInterruptedError
 from lensmith.training.validate import ModelOutputs
 
 PATHS, CORRECT = "paths", "correct"
@@ -87,13 +87,12 @@ class Checkpointer:
         self.context.recorder.event("interrupted", step=step, signal=received.name)
         if self.world.is_rank_zero:
             draw_plots(self.run)
-        error = RunInterruptedError(
+        raise RunInterruptedError.by(
+            received,
             f"The run {self.run.path} was to take {self.context.schedule.total_steps:,} steps.",
             f"{received.name} stopped it after step {step:,}, and it is saved.",
             f"Resume it with: lensmith train --resume {self.run.path}",
         )
-        error.exit_code = EXIT_CODES[received]
-        raise error
 
     def restore(self) -> None:
         """Continue from the newest whole checkpoint.

@@ -12,8 +12,8 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from lensmith.training.run_dir import checkpoint, diff
 from lensmith.training.run_dir.lock import locked_run
 from lensmith.training.run_dir.refit import HeadChoice, Refit
 from lensmith.training.run_dir.run import DESCRIPTION, Run
-from lensmith.training.signals import RunInterruptedError
+from lensmith.training.signals import RunInterruptedError, signal_of
 from lensmith.training.trainer import Trainer, create_run
 
 PREDICTIONS = "predictions.npz"
@@ -95,11 +95,10 @@ class CrossValidator:
         return self._run(diff.with_changes(opened, given or {}))
 
     def _run(self, run: Run) -> RunResult:
-        count = _folds(run)
         if run.refit is None:
             run.folds.mkdir(exist_ok=True)
-            with locked_run(run.folds):
-                for fold in range(count):
+            with locked_run(run.folds), _resumed_as_whole(run):
+                for fold in range(_folds(run)):
                     _train_fold(run, fold)
             run = run.with_refit(_chosen(run))
             figures = cross_validated(run)
@@ -196,7 +195,7 @@ def _train_fold(run: Run, fold: int) -> None:
     """Train the run of a fold to its end, and keep its predictions alone; nothing is done for a finished one.
 
     Raises:
-        RunInterruptedError: a signal asked it to stop; it is saved, and resumed with the whole.
+        RunInterruptedError: a signal asked it to stop; it is saved.
     """
     path, count = run.folds / str(fold), _folds(run)
     if (path / PREDICTIONS).exists():
@@ -214,10 +213,7 @@ def _train_fold(run: Run, fold: int) -> None:
     else:
         shutil.rmtree(path, ignore_errors=True)
         opened = Run.create(path, settings, images, run.preprocessing, run.provenance, fold)
-    try:
-        Trainer().run_locked(opened)
-    except RunInterruptedError as error:
-        raise _of_whole(error, run) from error
+    Trainer().run_locked(opened)
     _keep_predictions(opened)
     result = RunResult.read(opened)
     run.record("fold", fold=fold, best_epoch=result.best_epoch, **result.metrics, seconds=time.perf_counter() - started)
@@ -248,16 +244,21 @@ def _read_predictions(run: Run, fold: int) -> tuple[np.ndarray[Any, np.dtype[np.
         ) from error
 
 
-def _of_whole(error: RunInterruptedError, run: Run) -> RunInterruptedError:
-    """The error of an interrupted fold, for the whole cross-validation."""
-    arrived = f"{error.arrived.rstrip('.')}; the finished folds and this one are saved."
-    whole = RunInterruptedError(
-        f"The cross-validation {run.path} was to train all folds, and then on all images.",
-        arrived,
-        f"Resume it with: lensmith train --resume {run.path}",
-    )
-    whole.exit_code = error.exit_code
-    return whole
+@contextmanager
+def _resumed_as_whole(run: Run) -> Iterator[None]:
+    """Make what a signal raises, in a fold or between two, an error of the whole; not before it can be resumed."""
+    try:
+        yield
+    except BaseException as error:
+        number = signal_of(error)
+        if number is None or not _has_begun(run):
+            raise
+        raise RunInterruptedError.by(
+            number,
+            f"The cross-validation {run.path} was to train all folds, and then on all images.",
+            f"{number.name} stopped it; the finished folds and what is saved of the next one are there.",
+            f"Resume it with: lensmith train --resume {run.path}",
+        ) from error
 
 
 def _folds(run: Run) -> int:

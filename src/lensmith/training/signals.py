@@ -14,7 +14,7 @@ from typing import Self
 from lensmith.errors import RunError
 
 HANGUP = getattr(signal, "SIGHUP", None)
-EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 75, **({HANGUP: 129} if HANGUP else {})}
+EXIT_CODES: dict[signal.Signals, int] = {signal.SIGINT: 130, signal.SIGTERM: 75, **({HANGUP: 129} if HANGUP else {})}
 """Signal → exit code; 75 is EX_TEMPFAIL: the run can be resumed elsewhere."""
 
 
@@ -51,6 +51,23 @@ def unblock_signals() -> None:
 
 class RunInterruptedError(RunError):
     """A signal asked the run to stop, and it is saved; `exit_code` depends on the signal."""
+
+    @classmethod
+    def by(cls, number: signal.Signals, expected: str, arrived: str, remedy: str) -> Self:
+        """The error for a signal, with its exit code."""
+        error = cls(expected, arrived, remedy)
+        error.exit_code = EXIT_CODES[number]
+        return error
+
+
+def signal_of(error: BaseException) -> signal.Signals | None:
+    """The signal for which the training, `core.stop_handler` or Python raised an error; None: it is another error."""
+    if isinstance(error, KeyboardInterrupt):
+        return signal.SIGINT
+    if isinstance(error, RunInterruptedError):
+        return next(number for number, code in EXIT_CODES.items() if code == error.exit_code)
+    is_terminated = isinstance(error, SystemExit) and error.code == 128 + signal.SIGTERM
+    return signal.SIGTERM if is_terminated else None
 
 
 class Interruption:

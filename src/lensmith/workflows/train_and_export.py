@@ -26,7 +26,7 @@ from lensmith.training.result import RunResult
 from lensmith.training.run_dir import find_resumable
 from lensmith.training.run_dir.run import Run
 from lensmith.training.schedule import settings_of
-from lensmith.training.signals import RunInterruptedError
+from lensmith.training.signals import RunInterruptedError, signal_of
 from lensmith.training.trainer import Trainer
 
 AUTO = "auto"
@@ -181,14 +181,15 @@ def _export(result: RunResult) -> Trained:
     path = result.run.path
     try:
         made = export(ExportSettings(run=path, overwrite=True), quick=True)
-    except KeyboardInterrupt:
-        error = RunInterruptedError(
+    except (KeyboardInterrupt, SystemExit) as error:
+        if (number := signal_of(error)) is None:
+            raise
+        raise RunInterruptedError.by(
+            number,
             f"The bundle of the run {path} was to be exported.",
-            "Ctrl-C stopped it; the training is finished and saved.",
+            f"{number.name} stopped it; the training is finished and saved.",
             f"Make the bundle with: lensmith export {path}",
-        )
-        error.exit_code = 130
-        raise error from None
+        ) from None
     except Exception:
         finished = f"the training is finished and saved; its bundle can be made with: lensmith export {path}"
         print(finished, file=sys.stderr, flush=True)

@@ -21,6 +21,8 @@ from PIL import Image
 from lensmith import api
 from lensmith.bundle.format import MANIFEST
 from lensmith.core.files import sha256
+from lensmith.data.groups import across_parts
+from lensmith.data.scan import scan
 from lensmith.errors import GateError, RolloutError, RunError, SettingsError
 from lensmith.exporting.export import export
 from lensmith.training.signals import RunInterruptedError
@@ -103,6 +105,44 @@ def test_a_run_that_died_after_a_forced_stage_repeats_the_rest(
         api.pipeline(pipeline(), force="train")
     quick_stages.clear()
     assert redone(api.pipeline(pipeline())) == {"evaluate", "export", "gate"}
+
+
+def test_sigterm_between_steps_of_a_stage_leaves_a_run_that_can_be_resumed(
+    pipeline: Callable[..., Path], quick_stages: Any
+) -> None:
+    quick_stages["export"] = SystemExit(128 + signal.SIGTERM)  # as `core.stop_handler` raises it
+    ran = api.pipeline(pipeline())
+    assert states(ran)["export"] == "stopped"
+    assert isinstance(ran.error, RunInterruptedError)
+    assert (ran.error.exit_code, ran.error.arrived) == (75, "SIGTERM stopped it.")
+    quick_stages.clear()
+    assert redone(api.pipeline(pipeline())) == {"export", "gate"}
+
+
+def test_images_keep_their_parts_when_others_are_added(
+    workspace: Path, written: Callable[..., Path], many_colours: Path
+) -> None:
+    data = shutil.copytree(many_colours, workspace / "data")
+
+    def parts(**sections: Any) -> dict[str, str | None]:
+        ran = api.pipeline(written(**{"group": r"pattern:(.*/\d+)\d$", **OFF, **sections}), until="split")
+        assert ran.error is None
+        images = scan(ran.folder / "split" / ran.stages[1].key / "colours/splits.csv")
+        assert not across_parts(images)
+        assert len({sample.group for sample in images.samples}) > 3
+        return {os.path.realpath(images.file(sample)): sample.part for sample in images.samples}
+
+    before = parts()
+    for label in ("blue", "green", "red"):
+        for number in range(60, 75):
+            Image.new("RGB", (20, 20), (number, len(label), 9)).save(data / label / f"0{number}.png")
+    after = parts()
+    assert len(after) == len(before) + 45
+    assert before.items() <= after.items()
+    assert not before.items() <= parts(split={"seed": 7}).items()
+    assert parts() == after
+    with pytest.raises(SettingsError, match=r"train\.group is set by the pipeline itself"):
+        parts(train={"group": "auto"})
 
 
 def test_it_stops_after_the_stage_that_is_named(pipeline: Callable[..., Path], quick_stages: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from lensmith.core.result import Result
 from lensmith.core.version import __version__
 from lensmith.errors import LensmithError, SettingsError
-from lensmith.training.signals import RunInterruptedError
+from lensmith.training.signals import RunInterruptedError, signal_of
 from lensmith.workflows.pipeline.folder import STATE, StageRecord, read_json, write_json
 from lensmith.workflows.pipeline.plan import STAGES, PipelinePlan, make_plan
 from lensmith.workflows.pipeline.stages import STAGE_FUNCTIONS, is_fresh
@@ -142,15 +142,14 @@ class _Runner:
                 continue
             try:
                 self._run_stage(stage)
-            except LensmithError as error:
-                stage.state = "stopped" if isinstance(error, RunInterruptedError) else "failed"
-                stage.message = error.arrived
+            except BaseException as error:
+                stage.state = "stopped" if signal_of(error) or not isinstance(error, LensmithError) else "failed"
+                self.result.error = _as_known(error, stage.stage)
+                if self.result.error is None:
+                    raise
+                stage.message = self.result.error.arrived
                 # The report that a failed stage has written, such as gate.json.
                 stage.values = read_json(plan.stage_folder(stage.stage) / f"{stage.stage}.json")
-                self.result.error = error
-            except BaseException:
-                stage.state = "stopped"
-                raise
             finally:
                 self.result.seconds = time.perf_counter() - started
                 self._write_state()
@@ -190,3 +189,13 @@ class _Runner:
 
     def _write_state(self) -> None:
         write_json(self.plan.folder.path / STATE, {**self.result.as_dict(), "pid": os.getpid()})
+
+
+def _as_known(error: BaseException, stage: str) -> LensmithError | None:
+    """The error for people of what stopped a stage; None for Ctrl-C, except in a training, and for faults."""
+    if isinstance(error, (RunInterruptedError, SystemExit)) and (number := signal_of(error)):
+        arrived = error.arrived if isinstance(error, LensmithError) else f"{number.name} stopped it."
+        return RunInterruptedError.by(
+            number, f"The stage {stage} was to be finished.", arrived, "Run the pipeline again: it resumes from there."
+        )
+    return error if isinstance(error, LensmithError) else None

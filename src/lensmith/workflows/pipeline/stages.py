@@ -17,7 +17,6 @@ from lensmith.data.consensus import contested_text
 from lensmith.data.corrections import from_files
 from lensmith.data.scan import scan
 from lensmith.errors import DataError, GateError, LensmithError
-from lensmith.training.signals import RunInterruptedError
 from lensmith.workflows.pipeline import champion
 from lensmith.workflows.pipeline.folder import StageRecord, write_json
 from lensmith.workflows.pipeline.plan import PipelinePlan, split_manifest, split_settings
@@ -121,12 +120,7 @@ def train(plan: PipelinePlan) -> Values:
     from lensmith.workflows.train_and_export import train as train_model
 
     settings = {name: getattr(plan.train, name) for name in plan.train.model_fields_set}
-    try:
-        made = train_model({**settings, "data": plan.dataset, "out": plan.run_folder}, resume=AUTO)
-    except RunInterruptedError as error:
-        stopped = RunInterruptedError(error.expected, error.arrived, "Run the pipeline again: it resumes from there.")
-        stopped.exit_code = error.exit_code
-        raise stopped from error
+    made = train_model({**settings, "data": plan.dataset, "out": plan.run_folder}, resume=AUTO)
     validated = {name: value for name, value in made.result.metrics.items() if isinstance(value, (int, float))}
     if (crossed := made.cross_validation) is None:
         accuracy = made.accuracy
