@@ -25,7 +25,7 @@ OWN = ("path", "label", "split", "group", "fold")
 
 
 @dataclass(frozen=True)
-class _Line:
+class _OlderLine:
     """A line of an older manifest: its label, part and group, and the cells that are copied."""
 
     label: str
@@ -48,7 +48,7 @@ class OlderManifest:
     images: ImageSet
     further: Sequence[str]
     annotator: int | None
-    lines: Mapping[str, Sequence[_Line]] = field(repr=False)
+    lines: Mapping[str, Sequence[_OlderLine]] = field(repr=False)
 
     @cached_property
     def samples(self) -> Mapping[str, Sample]:
@@ -84,7 +84,7 @@ class OlderManifest:
         for _, row in cells.rows:
             path = os.path.realpath(images.root / path_below(images.root, cells.cell(row, "path")))
             label, part, group = (cells.cell(row, name).strip() for name in ("label", "split", "group"))
-            lines[path].append(_Line(label, part, group, [row[at] if at < len(row) else "" for at in copied]))
+            lines[path].append(_OlderLine(label, part, group, [row[at] if at < len(row) else "" for at in copied]))
         place = None if annotator is None else copied.index(annotator)
         return cls(images, [cells.titles[index].strip() for index in copied], place, lines)
 
@@ -93,7 +93,7 @@ class OlderManifest:
         found = {sample.path: self.samples.get(os.path.realpath(images.file(sample))) for sample in images.samples}
         return {path: old.part for path, old in found.items() if old is not None and old.part is not None}
 
-    def copied(self, path: str, label: str) -> Sequence[_Line]:
+    def copied(self, path: str, label: str) -> Sequence[_OlderLine]:
         """The lines of an image: as they are, or one where the label is another one than by theirs."""
         lines, old = self.lines.get(path, ()), self.samples.get(path)
         if not lines or old is None or self.images.labels[old.label] == label:
@@ -120,7 +120,7 @@ def manifest_text(images: ImageSet, manifest: Path, older: OlderManifest | None 
         lines = older.copied(os.path.realpath(images.file(sample)), label) if older else ()
         own = (sample.part, sample.group, fold)
         rows += [
-            (path(sample.path), line.label, *own, *line.further) for line in lines or [_Line(label, further=blank)]
+            (path(sample.path), line.label, *own, *line.further) for line in lines or [_OlderLine(label, further=blank)]
         ]
     for left_out in images.contested if older else ():
         for line in older.lines.get(os.path.realpath(images.root / left_out.path), ()) if older else ():
