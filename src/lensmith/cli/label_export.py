@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lensmith.cli.output import print_line, print_table
+from lensmith.core.text import listed
 
 if TYPE_CHECKING:
     from lensmith.data.label_export.export import LabelExport
@@ -42,8 +43,12 @@ def _next(done: LabelExport) -> list[str]:
             f"import {done.out / 'tasks.json'}.",
         ]
     if done.format == "cvat":
+        files = [name for name in done.files if name.endswith(".xml")]
+        upload = f"upload {done.out / files[0]} as CVAT 1.1."
+        if len(files) > 1:
+            upload = f"upload each of {listed(files, 3)} as CVAT 1.1, into a job of that annotator."
         return [
             f"Next: make a task in CVAT with {done.out / 'labels.json'} as its labels (under Raw) and the pictures of",
-            f"{root}; then upload {done.out / 'annotations.xml'} as CVAT 1.1.",
+            f"{root}; then {upload}",
         ]
     return [f"Next: lensmith data check {done.out}"] if done.format == "imagenet" else []

@@ -10,10 +10,12 @@ from lensmith.core.files import replace_directory, staging_directory
 from lensmith.core.output_names import require_folder_name
 from lensmith.core.progress import track
 from lensmith.core.result import Result
+from lensmith.data.annotation import Annotation
 from lensmith.data.label_export import coco, cvat, imagenet, label_studio
 from lensmith.data.label_export.marked_picture import Mark, MarkedPicture, MarkedPictures
+from lensmith.data.matched_boxes import match_boxes
 from lensmith.errors import ImageError, OutputError, SettingsError
-from lensmith.imaging.crops import crop_path
+from lensmith.imaging.crops import box_of, crop_path
 from lensmith.imaging.decoding import decoded_size
 
 WRITERS: Mapping[LabelFormat, Callable[[MarkedPictures, Path], None]] = {
@@ -92,6 +94,8 @@ def export(
         )
     given.classes = tuple(sorted({*given.classes, *classes}))
     _add_sizes(given)
+    if form in ("coco", "imagenet"):  # which do not tell annotators apart
+        given.pictures = list(map(_with_matched_boxes, given.pictures))
     if predict is not None:
         _add_predictions(given, predict)
     with staging_directory(out) as staging:
@@ -133,6 +137,17 @@ def _add_sizes(given: MarkedPictures) -> None:
         else:
             found.append(replace(picture, size=size))
     given.pictures = found
+
+
+def _with_matched_boxes(picture: MarkedPicture) -> MarkedPicture:
+    """The picture with one box for each object, where several annotators drew one each."""
+    places = [picture.path if mark.box is None else crop_path(picture.path, mark.box) for mark in picture.marks]
+    rows = [
+        Annotation(path, mark.label, annotator=mark.annotator) for path, mark in zip(places, picture.marks, strict=True)
+    ]
+    matched = match_boxes(rows).rows
+    marks = (mark._replace(box=box_of(Path(row.path))) for mark, row in zip(picture.marks, matched, strict=True))
+    return replace(picture, marks=tuple(dict.fromkeys(marks)))
 
 
 def _add_predictions(given: MarkedPictures, predict: Predict) -> None:

@@ -51,7 +51,12 @@ class MarkedPicture:
     @property
     def labels(self) -> tuple[tuple[str, Box | None], ...]:
         """Class and box of each label, once however many annotators gave it."""
-        return tuple(dict.fromkeys((mark.label, mark.box) for mark in self.marks))
+        return self.labels_of(None)
+
+    def labels_of(self, annotator: str | None) -> tuple[tuple[str, Box | None], ...]:
+        """Class and box of each label that an annotator gave, once; of all where that is None."""
+        marks = (mark for mark in self.marks if annotator in (None, mark.annotator))
+        return tuple(dict.fromkeys((mark.label, mark.box) for mark in marks))
 
 
 @dataclass
