@@ -11,6 +11,7 @@ import pytest
 from fixtures.pictures import COLOURS, coloured_picture
 from lensmith.bundle.image_hashes import FILE, ImageHashes, content_hashes
 from lensmith.config import TrainSettings
+from lensmith.data.image_set import PARTS
 from lensmith.data.split import prepare
 from lensmith.exporting.image_hashes import copies_note, hashes_of, not_learnt
 from lensmith.imaging.preprocessing import Preprocessing
@@ -47,7 +48,9 @@ def test_a_bundle_knows_its_training_and_validation_images_and_not_its_test_imag
     run = run_of("first", 0)
     found = hashes_of(run)
     assert uses(run, found) == {("train", "train"), ("val", "val"), ("test", None)}
-    assert (found.entry.train, found.entry.val) == (len(run.images.part("train")), len(run.images.part("val")))
+    assert (found.entry.train, found.entry.val, found.entry.test) == tuple(len(run.images.part(part)) for part in PARTS)
+    tested = [content_hashes(run.images.file(sample).read_bytes()) for sample in run.images.samples]
+    assert [found.was_tested(each) for each in tested] == [sample.part == "test" for sample in run.images.samples]
     assert found.complete
 
 

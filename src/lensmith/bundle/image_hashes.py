@@ -1,6 +1,6 @@
-"""Image hashes: short content hashes of the images that a model learnt from or was chosen on.
+"""Image hashes: short content hashes of the images that a model learnt from or was chosen on, and of its test part.
 
-Figures leave these images out, whatever became of the folder since: files renamed, moved into other parts, split
+Figures leave the first two out, whatever became of the folder since: files renamed, moved into other parts, split
 again, copied elsewhere. Each image has a hash of its file's bytes and one of its decoded pixels, which stays the same
 when a file is rewritten without loss (other metadata, another compression). `image_hashes.npz` in the bundle has the
 hashes as sorted arrays of uint64, 16 bytes an image, and no picture can be made from them.
@@ -9,7 +9,7 @@ hashes as sorted arrays of uint64, 16 bytes an image, and no picture can be made
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, Self
 
@@ -46,36 +46,47 @@ class ImageHashesEntry(BaseModel):
 
     train: int = Field(ge=0, description="number of different images that the model learnt from")
     val: int = Field(ge=0, description="number of different images that it was chosen on")
+    test: int = Field(0, ge=0, description="number of different images that were held out as its test part")
     complete: bool = Field(True, description="false: files of some of them were gone, so their hashes are missing")
+
+
+def _none() -> Hashes:
+    return np.zeros(0, dtype=np.uint64)
 
 
 @dataclass(frozen=True)
 class ImageHashes:
-    """Hashes of the images that a model learnt from (train) or was chosen on (val); each array sorted, without repeats.
+    """Hashes of a model's images; each array sorted, without repeats.
+
+    It learnt from train and was chosen on val; test was held out, and figures may use it.
 
     Attributes:
         train_files: uint64 (T,), hashes of the bytes of T different images.
         train_pixels: uint64 (≤ T,), hashes of their pixels.
         val_files: uint64 (V,), as `train_files`.
         val_pixels: uint64 (≤ V,), as `train_pixels`.
-        complete: False: files of some of the images were gone, so that their hashes are missing.
+        test_files: uint64 (H,), as `train_files`; empty in bundles of earlier versions.
+        test_pixels: uint64 (≤ H,), as `train_pixels`.
+        complete: False: files of some of the images of train and val were gone, so that their hashes are missing.
     """
 
     train_files: Hashes
     train_pixels: Hashes
     val_files: Hashes
     val_pixels: Hashes
+    test_files: Hashes = field(default_factory=_none)
+    test_pixels: Hashes = field(default_factory=_none)
     complete: bool = True
 
     @classmethod
-    def of(cls, train: Sequence[Path], val: Sequence[Path]) -> Self:
+    def of(cls, train: Sequence[Path], val: Sequence[Path], test: Sequence[Path] = ()) -> Self:
         """Hash image files on all cores allowed; files that are gone make the result incomplete."""
-        hashed = {"train": list(hash_files(train)), "val": list(hash_files(val))}
+        hashed = {"train": list(hash_files(train)), "val": list(hash_files(val)), "test": list(hash_files(test))}
         arrays = {}
         for use, found in hashed.items():
             arrays[f"{use}_files"] = _sorted(each[0] for each in found if each)
             arrays[f"{use}_pixels"] = _sorted(each[1] for each in found if each and each[1] is not None)
-        return cls(**arrays, complete=all(each is not None for found in hashed.values() for each in found))
+        return cls(**arrays, complete=None not in (*hashed["train"], *hashed["val"]))
 
     @classmethod
     def joined(cls, parts: Sequence["ImageHashes"]) -> Self:
@@ -92,7 +103,7 @@ class ImageHashes:
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                found = {name: arrays[name] for name in ARRAYS}
+                found = {name: arrays[name] for name in ARRAYS if name in arrays or not name.startswith("test_")}
             if any(array.dtype != np.uint64 or array.ndim != 1 for array in found.values()):
                 raise ValueError("its arrays are not of uint64")
         except Exception as error:  # NumPy raises nearly anything on damaged archives
@@ -110,7 +121,9 @@ class ImageHashes:
     @property
     def entry(self) -> ImageHashesEntry:
         """The counts for the manifest."""
-        return ImageHashesEntry(train=len(self.train_files), val=len(self.val_files), complete=self.complete)
+        return ImageHashesEntry(
+            train=len(self.train_files), val=len(self.val_files), test=len(self.test_files), complete=self.complete
+        )
 
     def use_of(self, hashes: tuple[int, int | None]) -> Use | None:
         """What the model did with an image: `train` before `val`; None: nothing, the image is held out.
@@ -118,12 +131,13 @@ class ImageHashes:
         Args:
             hashes: the image's, from `content_hashes`.
         """
-        file, pixels = hashes
-        if _holds(self.train_files, file) or (pixels is not None and _holds(self.train_pixels, pixels)):
+        if _holds_one(self.train_files, self.train_pixels, hashes):
             return "train"
-        if _holds(self.val_files, file) or (pixels is not None and _holds(self.val_pixels, pixels)):
-            return "val"
-        return None
+        return "val" if _holds_one(self.val_files, self.val_pixels, hashes) else None
+
+    def was_tested(self, hashes: tuple[int, int | None]) -> bool:
+        """Whether an image was in the test part."""
+        return _holds_one(self.test_files, self.test_pixels, hashes)
 
     @property
     def has_copies(self) -> bool:
@@ -194,6 +208,11 @@ def _short(digest: "hashlib._Hash") -> int:
 
 def _sorted(hashes: Iterable[int]) -> Hashes:
     return np.unique(np.array(list(hashes), dtype=np.uint64))
+
+
+def _holds_one(files: Hashes, pixels: Hashes, wanted: tuple[int, int | None]) -> bool:
+    """Whether an image is one of these, by its file or by its pixels."""
+    return _holds(files, wanted[0]) or (wanted[1] is not None and _holds(pixels, wanted[1]))
 
 
 def _holds(hashes: Hashes, wanted: int) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 
 from lensmith.bundle.image_hashes import FILE, ImageHashes, Use, hash_files
 from lensmith.core.files import atomic_path
+from lensmith.data.image_set import PARTS
 from lensmith.data.part_names import Part
 from lensmith.errors import BundleError, RunError
 from lensmith.evaluation.held_out import HeldOut
@@ -35,7 +36,9 @@ def hashes_of(run: Run) -> ImageHashes:
     stored = run.path / FILE
     with suppress(BundleError):
         return ImageHashes.read(stored)
-    found = ImageHashes.joined([_own_hashes(run), *_hashes_of_origins(run)])
+    own = _own_hashes(run)
+    found = ImageHashes.joined([own, *_hashes_of_origins(run)])
+    found = replace(found, test_files=own.test_files, test_pixels=own.test_pixels)  # others may learn from theirs
     if found.complete:
         with suppress(OSError), atomic_path(stored) as partial:  # a run that may only be read can be exported elsewhere
             found.save(partial)
@@ -76,9 +79,9 @@ def copies_note(found: HeldOut, part: Part) -> tuple[str, ...]:
 
 
 def _own_hashes(run: Run) -> ImageHashes:
-    """Hashes of a run's training and validation images, and of those with pseudo-labels, as they are now."""
-    train, val = ([run.images.file(sample) for sample in run.images.part(part)] for part in ("train", "val"))
-    return ImageHashes.of([*train, *pseudo_labelled_files(run)], val)
+    """Hashes of a run's images, and of those with pseudo-labels, as they are now."""
+    train, val, test = ([run.images.file(sample) for sample in run.images.part(part)] for part in PARTS)
+    return ImageHashes.of([*train, *pseudo_labelled_files(run)], val, test)
 
 
 def _hashes_of_origins(run: Run) -> Iterator[ImageHashes]:

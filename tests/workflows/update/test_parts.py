@@ -23,11 +23,11 @@ def data(many_colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def divide(data: Path, remake: Callable[..., Bundle], tmp_path: Path) -> Divide:
-    """`divide(**recipe)`: divide the pictures for a champion that learnt from 10 and was chosen on 5 of each class."""
+    """`divide(**recipe)`: divide the pictures for a champion that learnt from 10, was chosen on 5 and tested on 4 of each class."""
     bundle = remake("champion")
     of_class = [sorted((data / label).iterdir()) for label in COLOURS]
-    train, val = [f for files in of_class for f in files[:10]], [f for files in of_class for f in files[10:15]]
-    hashes = ImageHashes.of(train, val)
+    parts = ([f for files in of_class for f in files[start:end]] for start, end in ((0, 10), (10, 15), (15, 19)))
+    hashes = ImageHashes.of(*parts)
     hashes.save(bundle.path / FILE)
     champion = seal(bundle.path, bundle.manifest.model_copy(update={"image_hashes": hashes.entry}))
 
@@ -54,6 +54,15 @@ def test_what_the_champion_knows_keeps_its_part_also_under_another_name(divide: 
     assert {found[f"{number:03d}.{'jpg' if number % 2 else 'png'}blue"] for number in range(10)} == {"train"}
     assert {found[f"{number:03d}.{'jpg' if number % 2 else 'png'}green"] for number in range(10, 15)} == {"val"}
     assert found["zzz.pngred"] == "train"
+
+
+def test_what_the_champion_was_tested_on_is_not_new_and_tests_again(divide: Divide, data: Path) -> None:
+    (data / "red/015.jpg").rename(data / "red/held out.jpg")
+    name = add(data, "red", 1)
+    divided = divide()
+    assert parts(divided)["held out.jpgred"] == parts(divided)["018.pngblue"] == "test"
+    unknown = {f"{number:03d}.{'jpg' if number % 2 else 'png'}" for number in range(19, 24)}
+    assert {Path(path).name for path in divided.new} == {*unknown, Path(name).name}
 
 
 def test_new_pictures_move_no_old_one(divide: Divide, data: Path) -> None:

@@ -4,18 +4,16 @@ Else pictures that the champion learnt from would test its successor, or the oth
 after would be of different pictures.
 """
 
-import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lensmith.bundle.format import MANIFEST as BUNDLE_MANIFEST
 from lensmith.bundle.format import Bundle
 from lensmith.bundle.image_hashes import hash_files
 from lensmith.config import SplitSettings
-from lensmith.core.files import atomic_write, sha256
+from lensmith.core.files import atomic_write
 from lensmith.core.progress import track
 from lensmith.data.image_set import ImageSet, Sample
 from lensmith.data.manifest import manifest_text
@@ -66,7 +64,6 @@ def divide_pictures(
     files = [found.file(sample) for sample in found.samples]
     own, theirs = _rows(manifest), _rows(data / MANIFEST)
     of_run = _rows(Path(recipe["out"]) / MANIFEST) if recipe.get("out") else {}
-    before_champion = of_run or _listed_before(manifest, champion, own)
     hashes = track(hash_files(files), "comparing content", len(files))
     known = champion.image_hashes()
     samples, labels, new = [], [], set()
@@ -74,10 +71,12 @@ def divide_pictures(
         path, label = os.path.realpath(file), found.labels[sample.label]
         mended = theirs.get(path)
         before = own.get(path) or mended or of_run.get(path)
-        use = known.use_of(both) if known is not None and both is not None else None
-        if use is None and path not in before_champion:
+        part: Part | None = None
+        if known is not None and both is not None:
+            part = known.use_of(both) or ("test" if known.was_tested(both) else None)
+        if part is None and path not in of_run:
             new.add(path)
-        part = use if before is None else before.part
+        part = part if before is None else before.part
         if part is not None:
             samples.append(replace(sample, part=part, group=(before.group if before else "") or sample.group))
             labels.append(label if mended is None else mended.label)  # people mend labels in that file
@@ -102,18 +101,6 @@ class _RowBefore:
     label: str
     part: Part
     group: str
-
-
-def _listed_before(manifest: Path, champion: Bundle, own: Iterable[str]) -> set[str]:
-    """Real paths of the pictures that the update's manifest listed when this champion was first to be succeeded.
-
-    Where its run folder is gone nothing else tells which pictures were held out then, and which have come since.
-    """
-    file = manifest.with_name(f"before-{sha256(champion.path / BUNDLE_MANIFEST)[:12]}.json")
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(file, json.dumps(sorted(own)) + "\n")
-    return set(json.loads(file.read_text(encoding="utf-8")))
 
 
 def _rows(manifest: Path) -> dict[str, _RowBefore]:
