@@ -23,7 +23,7 @@ def data(many_colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def divide(data: Path, remake: Callable[..., Bundle], tmp_path: Path) -> Divide:
-    """`divide(**recipe)`: divide the pictures for a champion that learnt from 10, was chosen on 5 and tested on 4 of each class."""
+    """`divide(**recipe)`: of each class the champion learnt from 10, was chosen on 5 and tested on 4 pictures."""
     bundle = remake("champion")
     of_class = [sorted((data / label).iterdir()) for label in COLOURS]
     parts = ([f for files in of_class for f in files[start:end]] for start, end in ((0, 10), (10, 15), (15, 19)))
