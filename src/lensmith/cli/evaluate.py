@@ -4,7 +4,7 @@ from typing import Any
 
 from lensmith import api
 from lensmith.cli.options import Output, command_for
-from lensmith.cli.output import number, print_line, print_table
+from lensmith.cli.output import number, print_line, print_notes, print_table
 from lensmith.config import EvaluateSettings
 
 WORST_CLASSES = 10
@@ -41,8 +41,7 @@ def evaluate(given: dict[str, Any]) -> Output:
         ("class", "F1", "precision", "recall", "images"),
         [(label, number(s.f1), number(s.precision), number(s.recall), s.support) for label, s in worst],
     )
-    for note in made.notes:
-        print_line(note)
+    print_notes(made.notes)
     if made.absent:
         print_line(f"{len(made.absent)} of the bundle's {len(made.labels)} classes have no image here.")
     for path, reason in made.unreadable:

@@ -10,11 +10,8 @@ from lensmith import api
 from lensmith.cli import VERBS
 from lensmith.cli.label_export import print_export
 from lensmith.cli.options import Output, group
-from lensmith.cli.output import print_line, print_table
+from lensmith.cli.output import SHOWN, print_line, print_notes, print_table
 from lensmith.errors import SettingsError
-
-SHOWN = 20
-"""Number of skipped files in the table; --json has all."""
 
 _Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of `lensmith serve --keep`.")]
 
@@ -87,10 +84,9 @@ def export(
         print_line(f"{done.waiting:,} have no true label; --unlabelled FOLDER copies them to be labelled.")
     if done.excluded:
         print_line(f"{done.excluded:,} are left out, as the review decided.")
-    for warning in done.warnings:
-        print_line(("Warning: ", "yellow"), warning)
+    print_notes((), done.warnings)
     if done.set_aside:
-        print_table(f"{len(done.set_aside):,} not exported", ("file", "reason"), done.set_aside[:SHOWN])
+        print_table(f"{len(done.set_aside):,} not exported", ("file", "reason"), done.set_aside, SHOWN)
     if written:
         print_line(f"Next: lensmith data check {done.out}")
 

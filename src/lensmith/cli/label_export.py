@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lensmith.cli.output import print_line, print_table
+from lensmith.cli.output import SHOWN, print_line, print_notes, print_table
 from lensmith.core.text import listed
 
 if TYPE_CHECKING:
     from lensmith.data.label_export.export import LabelExport
-
-SHOWN = 20
-"""Number of left-out files in the table; --json has all."""
 
 
 def print_export(done: LabelExport) -> None:
@@ -24,10 +21,9 @@ def print_export(done: LabelExport) -> None:
     )
     if done.labelled:
         print_table("", ("class", "labels"), done.labels.items())
-    for note in done.notes:
-        print_line(note)
+    print_notes(done.notes)
     if done.set_aside:
-        print_table(f"{len(done.set_aside):,} left out", ("file", "reason"), done.set_aside[:SHOWN])
+        print_table(f"{len(done.set_aside):,} left out", ("file", "reason"), done.set_aside, SHOWN)
     for line in _next(done):
         print_line(line)
 

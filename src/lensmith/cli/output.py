@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import typer
@@ -31,12 +31,47 @@ def print_line(*parts: str | tuple[str, str]) -> None:
     _console().print(Text.assemble(*parts), highlight=False, soft_wrap=True)
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print a table under its title; numbers are aligned right."""
-    table = make_table(columns, rows)
+SHOWN = 20
+"""Rows of a table of findings; --json has all."""
+
+
+def print_notes(notes: Iterable[str], warnings: Iterable[str] = ()) -> None:
+    """Print sentences on a line each, and warnings as such."""
+    for note in notes:
+        print_line(note)
+    for warning in warnings:
+        print_line(("Warning: ", "yellow"), warning)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], shown: int | None = None) -> None:
+    """Print a table under its title; numbers are aligned right.
+
+    Args:
+        title: line above the table; empty: there is none.
+        columns: names of the columns.
+        rows: cells of each row.
+        shown: number of rows that are printed at most, with a line on how many there are besides; None: all.
+    """
+    rows = list(rows)
+    table = make_table(columns, rows[:shown])
     if title:
         print_line((title, "bold"))
     show(table)
+    if shown is not None and len(rows) > shown:
+        print_line(f"… and {len(rows) - shown:,} more; --json has all")
+
+
+def print_counts(classes: Mapping[str, Mapping[str, int]], parts: Sequence[str], *further: str) -> None:
+    """Print the number of images of each class by part, where any class has some, and an empty line.
+
+    Args:
+        classes: class → part → number of images.
+        parts: names of the parts, in the order of the columns.
+        further: names of further columns, which are printed whatever is in them.
+    """
+    columns = [*(part for part in parts if any(part in row for row in classes.values())), *further]
+    print_table("", ("class", *columns), [(name, *(row.get(c, 0) for c in columns)) for name, row in classes.items()])
+    print_line()
 
 
 def make_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:

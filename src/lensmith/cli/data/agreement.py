@@ -4,12 +4,10 @@ from typing import Any
 
 from lensmith import api
 from lensmith.cli.options import Output
-from lensmith.cli.output import number, print_line, print_table
+from lensmith.cli.output import SHOWN, number, print_line, print_notes, print_table
 from lensmith.core.text import listed
 from lensmith.data.agreement import Estimate
 
-SHOWN = 20
-"""Rows of a table; --json has all."""
 MIXED_UP_SHOWN = 10
 
 
@@ -51,29 +49,26 @@ def agreement(given: dict[str, Any]) -> Output:
                 number(each.accuracy),
                 ", ".join(f"{own} for {theirs} {count}×" for theirs, own, count in each.mixed_up[:2]),
             )
-            for each in found.annotators[:SHOWN]
+            for each in found.annotators
         ],
+        SHOWN,
     )
-    _print_rest(len(found.annotators))
     if found.pairs:
         print_table(
             "\nCohen's kappa of each pair, the lowest first",
             ("first", "second", "images", "agreement", "kappa", "95 % interval"),
             [
                 (*pair.annotators, pair.images, number(pair.agreement), *_cells(pair.cohen_kappa))
-                for pair in sorted(found.pairs, key=lambda pair: pair.order)[:SHOWN]
+                for pair in sorted(found.pairs, key=lambda pair: pair.order)
             ],
+            SHOWN,
         )
-        _print_rest(len(found.pairs))
     if found.mixed_up:
         print_table(
             "\nClasses that are mixed up", ("class", "class", "pairs of labels"), found.mixed_up[:MIXED_UP_SHOWN]
         )
     print_line(f"\nConsensus ({found.consensus}): {found.decided:,} images decided, {len(found.contested):,} contested")
-    for note in found.notes:
-        print_line(note)
-    for warning in found.warnings:
-        print_line(("Warning: ", "yellow"), warning)
+    print_notes(found.notes, found.warnings)
     if found.files is None:
         print_line("Next: --out consensus.csv writes the consensus, the contested images, and a page with pictures")
         return
@@ -90,8 +85,3 @@ def _cells(estimate: Estimate) -> tuple[str, str]:
     if estimate.value is None or estimate.interval is None:
         return "–", estimate.reason or ""
     return f"{estimate.value:.4f}", f"{estimate.interval[0]:.4f} to {estimate.interval[1]:.4f}"
-
-
-def _print_rest(count: int) -> None:
-    if count > SHOWN:
-        print_line(f"… and {count - SHOWN:,} more; --json names all")

@@ -4,7 +4,7 @@ from typing import Any
 
 from lensmith import api
 from lensmith.cli.options import Output
-from lensmith.cli.output import print_line, print_table
+from lensmith.cli.output import print_counts, print_line, print_notes
 
 PARTS = ("train", "val", "test", "all")
 
@@ -21,20 +21,11 @@ def import_(given: dict[str, Any]) -> Output:
     """
     done = api.import_annotations(**given)
     yield done
-    columns = [part for part in PARTS if any(part in row for row in done.counts.values())]
     print_line((str(done.manifest), "bold"), f": {'written' if done.written else 'was there already, the same'}")
-    print_table(
-        "",
-        ("class", *columns),
-        [(label, *(row.get(part, 0) for part in columns)) for label, row in done.counts.items()],
-    )
-    print_line()
+    print_counts(done.counts, PARTS)
     if done.crops is not None:
         print_line(f"Crops are in {done.crops}.")
     if done.unlabelled_list is not None:
         print_line(f"Images without a label: {len(done.unlabelled):,}, in {done.unlabelled_list}.")
-    for note in done.notes:
-        print_line(note)
-    for warning in done.warnings:
-        print_line(("Warning: ", "yellow"), warning)
+    print_notes(done.notes, done.warnings)
     print_line(f"Next: lensmith data check {done.manifest}")

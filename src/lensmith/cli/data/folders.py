@@ -6,14 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from lensmith import api
 from lensmith.cli.options import Output
-from lensmith.cli.output import print_line, print_table
+from lensmith.cli.output import SHOWN, print_counts, print_line, print_notes, print_table
 from lensmith.imaging.value_range import describe
 
 if TYPE_CHECKING:
     from lensmith.data.near_copies.search import NearCopy
-
-SHOWN = 20
-"""Number of findings in the table; --json has all."""
 
 _PARTS = ("train", "val", "test")
 
@@ -44,11 +41,8 @@ def check(given: dict[str, Any]) -> Output:
     """
     checked = api.check(**given)
     yield checked
-    columns = [part for part in (*_PARTS, "all") if any(part in row for row in checked.counts.values())]
-    rows = [(label, *(row.get(part, 0) for part in columns)) for label, row in checked.counts.items()]
     print_line((str(checked.path), "bold"), f": {checked.usable:,} usable images of {checked.images:,}")
-    print_table("", ("class", *columns), rows)
-    print_line()
+    print_counts(checked.counts, (*_PARTS, "all"))
     for name, side in (("width", checked.width), ("height", checked.height)):
         if side:
             print_line(f"{name:7} {side.min} to {side.max} pixels, median {side.median:g}")
@@ -56,27 +50,18 @@ def check(given: dict[str, Any]) -> Output:
         print_line(f"{name:7} {', '.join(f'{key} {count:,}' for key, count in found.items())}")
     for kind, ends in checked.value_ranges.items():
         print_line(f"values  {describe(kind, ends)}")
-    for note in checked.notes:
-        print_line(note)
+    print_notes(checked.notes)
     if checked.findings:
         print_line()
-        shown = [(finding.kind, finding.path, finding.reason) for finding in checked.findings[:SHOWN]]
-        print_table(f"{checked.problems:,} files with something wrong", ("what", "file", "reason"), shown)
-        if checked.problems > SHOWN:
-            print_line(f"… and {checked.problems - SHOWN:,} more; --json names all")
+        rows = [(each.kind, each.path, each.reason) for each in checked.findings]
+        print_table(f"{checked.problems:,} files with something wrong", ("what", "file", "reason"), rows, SHOWN)
     if checked.near_copies:
         print_line()
-        pairs = [
-            (each.kind, f"{each.similarity:.1%}", _across(each), *each.paths) for each in checked.near_copies[:SHOWN]
-        ]
-        title = f"{len(checked.near_copies):,} pairs of copies"
-        print_table(title, ("kind", "alike", "across", "image", "its copy"), pairs)
-        if len(checked.near_copies) > SHOWN:
-            print_line(f"… and {len(checked.near_copies) - SHOWN:,} more; --json has all")
+        pairs = [(each.kind, f"{each.similarity:.1%}", _across(each), *each.paths) for each in checked.near_copies]
+        print_table(f"{len(pairs):,} pairs of copies", ("kind", "alike", "across", "image", "its copy"), pairs, SHOWN)
     if checked.near_page is not None:
         print_line(f"Pairs side by side: {checked.near_page}")
-    for warning in checked.warnings:
-        print_line(("Warning: ", "yellow"), warning)
+    print_notes((), checked.warnings)
     if not checked.findings and not checked.warnings:
         print_line(("No problem was found.", "green"))
 
@@ -97,19 +82,10 @@ def split(given: dict[str, Any]) -> Output:
     """
     done = api.split(**given)
     yield done
-    parts = [part for part in _PARTS if part in done.counts]
-    folds = [f"fold {fold}" for fold in range(max(map(len, done.folds.values()), default=0))]
-    columns = [*parts, *folds]
-    rows = [
-        (label, *(row.get(part, 0) for part in parts), *done.folds.get(label, ()))
-        for label, row in done.classes.items()
-    ]
+    folds = {label: {f"fold {fold}": count for fold, count in enumerate(row)} for label, row in done.folds.items()}
+    columns = next(iter(folds.values()), ())
     print_line((str(done.manifest), "bold"), f": {'written' if done.written else 'was there already, the same'}")
-    print_table("", ("class", *columns), rows)
-    print_line()
-    for note in done.notes:
-        print_line(note)
-    for warning in done.warnings:
-        print_line(("Warning: ", "yellow"), warning)
+    print_counts({label: row | folds.get(label, {}) for label, row in done.classes.items()}, _PARTS, *columns)
+    print_notes(done.notes, done.warnings)
     if done.set_aside:
         print_line(f"Files that are left out: {len(done.set_aside):,}; `lensmith data check {done.folder}` names each.")

@@ -7,10 +7,7 @@ import typer
 
 from lensmith import api
 from lensmith.cli.options import Output
-from lensmith.cli.output import print_line, print_table
-
-SHOWN = 20
-"""Number of pictures in a table; --json has all."""
+from lensmith.cli.output import SHOWN, print_line, print_notes, print_table
 
 
 def label_doctor(given: dict[str, Any]) -> Output:
@@ -30,25 +27,17 @@ def label_doctor(given: dict[str, Any]) -> Output:
     for line in found.summary():
         print_line(line)
     if found.flagged:
-        rows = [(each.path, each.label, each.suggested, f"{each.score:.0%}") for each in found.flagged[:SHOWN]]
+        rows = [(each.path, each.label, each.suggested, f"{each.score:.0%}") for each in found.flagged]
         print_line()
-        print_table("Labels that are probably wrong", ("picture", "label", "suggested", "probability"), rows)
-        if len(found.flagged) > SHOWN:
-            print_line(f"… and {len(found.flagged) - SHOWN:,} more")
+        print_table("Labels that are probably wrong", ("picture", "label", "suggested", "probability"), rows, SHOWN)
     if found.quality or found.outliers:
         poor = [(str(each.kind), each.path, each.reason) for each in found.quality]
         poor += [("outlier", each.path, f"{each.reason}; labelled {each.label}") for each in found.outliers]
         print_line()
-        print_table("Pictures to look at", ("what", "picture", "reason"), poor[:SHOWN])
-        if len(poor) > SHOWN:
-            print_line(f"… and {len(poor) - SHOWN:,} more")
+        print_table("Pictures to look at", ("what", "picture", "reason"), poor, SHOWN)
     print_line()
-    for note in found.notes:
-        print_line(note)
-    if found.unreadable:
-        print_line(("Warning: ", "yellow"), f"Images that cannot be read: {len(found.unreadable):,}.")
-    for warning in found.warnings:
-        print_line(("Warning: ", "yellow"), warning)
+    unreadable = [f"Images that cannot be read: {len(found.unreadable):,}."] if found.unreadable else []
+    print_notes(found.notes, [*unreadable, *found.warnings])
     print_line("Page: ", (str(found.report), "bold"), f" ({found.seconds:.1f} s)")
     if found.suspects:
         print_line(f"Next: lensmith review {found.out}/suspects.csv")
@@ -69,14 +58,11 @@ def next_labels(
     """
     chosen = api.next_labels(pictures, run, count=count, out=out)
     yield chosen
-    rows = [(each.path, each.suggested, each.runner_up, f"{each.score:.3f}") for each in chosen.pictures[:SHOWN]]
+    rows = [(each.path, each.suggested, each.runner_up, f"{each.score:.3f}") for each in chosen.pictures]
     title = f"{len(chosen.pictures):,} of {chosen.found:,} pictures to label next, the least sure first"
-    print_table(title, ("picture", "likeliest", "or", "1 − margin"), rows)
-    if len(chosen.pictures) > SHOWN:
-        print_line(f"… and {len(chosen.pictures) - SHOWN:,} more")
+    print_table(title, ("picture", "likeliest", "or", "1 − margin"), rows, SHOWN)
     left = (("known to the model", chosen.known), ("copies", chosen.copies), ("unreadable", len(chosen.unreadable)))
     if named := ", ".join(f"{number:,} {what}" for what, number in left if number):
         print_line(f"Left out: {named}.")
-    for note in chosen.notes:
-        print_line(note)
+    print_notes(chosen.notes)
     print_line(f"Next: lensmith review {chosen.out}")
