@@ -42,7 +42,9 @@ ANNOTATION_SUFFIXES = (".json", ".xml", ".yaml", ".yml", ".names")
 """Endings of annotation files that are no tables."""
 
 
-def scan(path: str | os.PathLike[str], *, manifest: bool = True, layout: Layout = "auto") -> ImageSet:
+def scan(
+    path: str | os.PathLike[str], *, manifest: bool = True, layout: Layout = "auto", any_classes: bool = False
+) -> ImageSet:
     """Read an image folder, a CSV of path,label[,split], or annotations of a labelling tool with their pictures.
 
     Args:
@@ -50,6 +52,7 @@ def scan(path: str | os.PathLike[str], *, manifest: bool = True, layout: Layout 
         manifest: whether the folder's splits.csv takes precedence over its annotations and folders.
         layout: how folders are read where their names can be parts and classes; a manifest, a CSV and annotations say
             it themselves. Other than `auto`, it has annotations in the folder ignored.
+        any_classes: whether a single class, or images without a label, are enough, as for a review.
 
     Raises:
         DataError: a path that is missing, empty, of no known layout, of one that can be read in two ways, with a
@@ -62,18 +65,19 @@ def scan(path: str | os.PathLike[str], *, manifest: bool = True, layout: Layout 
             "Nothing is there.",
             "Check the path; `lensmith data fetch fashion-mnist DIR` makes one to try.",
         )
+    loaded = None
     if manifest and source.is_dir() and (source / MANIFEST).is_file():
         found = _read_manifest(source)
     elif source.name != MANIFEST and layout == "auto" and (loaded := load(source)) is not None:
         found = image_set_of(*loaded)
-        _require_classes(found, source, is_annotated=True)
     elif source.is_file() and source.suffix.lower() in ANNOTATION_SUFFIXES:
         raise unknown(Source(source))
     elif source.is_file():
         found = _read_csv(source)
     else:
         found = _read_folders(source, layout)
-    _require_classes(found, source)
+    if not (any_classes and (found.samples or found.unlabelled or found.contested)):
+        _require_classes(found, source, is_annotated=loaded is not None)
     return found
 
 
@@ -214,7 +218,7 @@ def _build(
     return ImageSet(root, labels, samples, tuple(sorted([*aside, *blank])), (note,) if changed else (), tuple(merged))
 
 
-def _require_classes(found: ImageSet, source: Path, is_annotated: bool = False) -> None:
+def _require_classes(found: ImageSet, source: Path, is_annotated: bool) -> None:
     close = near_misses(Source(source)) if source.is_dir() and not is_annotated and len(found.labels) < 2 else []
     left_out = " ".join(filter(None, (_describe_left_out(found), *close)))
     if not found.samples:

@@ -122,6 +122,27 @@ def test_uploads_that_a_service_has_stored(photos: Path, tmp_path: Path) -> None
     assert source.file(source.items[0].path).is_file()
 
 
+def test_one_class_or_none_is_enough(photos: Path, tmp_path: Path) -> None:
+    (photos.parent / "single").mkdir()
+    (photos / "red").rename(tmp_path / "single/red")
+    source = open_source(tmp_path / "single")
+    assert (source.kind, source.labels, len(source.items)) == ("set", ("red",), 3)
+
+    table = tmp_path / "table.csv"
+    table.write_text("path,label\nphotos/blue/0.png,blue\nphotos/blue/1.png,\nphotos/green/1.png\n")
+    source = open_source(table)
+    assert source.kind == "set"
+    assert [(item.path, item.label) for item in source.items] == [
+        ("photos/blue/0.png", "blue"), ("photos/blue/1.png", ""), ("photos/green/1.png", ""),
+    ]  # fmt: skip
+
+    (photos / "annotations.xml").write_text(
+        '<annotations><version>1.1</version><image id="0" name="blue/0.png" width="48" height="40"/></annotations>'
+    )
+    source = open_source(photos)
+    assert (source.kind, {item.label for item in source.items}) == ("set", {""})
+
+
 def test_a_list_takes_the_classes_of_a_bundle_too(photos: Path) -> None:
     assert open_source(photos / "red").with_labels_of(["red", "blue"]).labels == ("blue", "red")
     assert open_source(photos).with_labels_of(["teal"]).labels == ("blue", "green", "red")

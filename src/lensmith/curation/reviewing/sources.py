@@ -21,7 +21,6 @@ from lensmith.curation.reviewing.work_list import is_work_list, read_work_list
 from lensmith.data.annotations.detect import detect
 from lensmith.data.annotations.reader import Source as AnnotationSource
 from lensmith.data.files import Unused, image_files
-from lensmith.data.image_set import ImageSet
 from lensmith.data.scan import MANIFEST, scan
 from lensmith.data.unlabelled import unlabelled_pictures
 from lensmith.errors import DataError
@@ -67,20 +66,20 @@ def _open(path: Path, ignore_labels: bool) -> ReviewSource:
     if path.is_file():
         if _is_evaluation(path):
             return _mistakes(path)
-        return read_work_list(path) if is_work_list(path) else _labelled(path, scan(path))
+        return read_work_list(path) if is_work_list(path) else _labelled(path)
     if (path / EVALUATION).is_file():
         return _mistakes(path / EVALUATION)
     if stored_uploads(path):
         return _uploads(path)
     if (path / MANIFEST).is_file():
-        return _labelled(path, scan(path))
+        return _labelled(path)
     first = next(image_files(path, path, Unused()), None)
     if first is None:
         for name in LISTS:
             if (path / name).is_file():
                 return read_work_list(path / name)
     is_labelled = _has_folders(path) or detect(AnnotationSource(path)) is not None
-    return _labelled(path, scan(path)) if is_labelled else _unlabelled(path)
+    return _labelled(path) if is_labelled else _unlabelled(path)
 
 
 def _unlabelled(path: Path) -> ReviewSource:
@@ -103,8 +102,9 @@ def _is_evaluation(file: Path) -> bool:
         return re.match(rb'\s*\{\s*"bundle"', stream.read(100)) is not None
 
 
-def _labelled(path: Path, images: ImageSet) -> ReviewSource:
+def _labelled(path: Path) -> ReviewSource:
     """A labelled set; contested pictures come first, those that it names without a label last."""
+    images = scan(path, any_classes=True)
     labelled = (
         ReviewItem(
             sample.path,

@@ -27,13 +27,16 @@ TITLES = {
 
 _canonical = cache(canonical_label)
 
+_EXPECTED = "A CSV with a column `path` was expected at {}."
 _OWN = {"suggested", "score", "reason"}
 
 
 def is_work_list(file: Path) -> bool:
-    """Whether a CSV has columns that only a work list has, names annotators, or has no column of labels."""
+    """Whether a CSV has columns that only a work list has, names annotators, or has lines without a label."""
     columns = columns_of(file)
-    return "path" in columns and (bool(columns & {*_OWN, "annotator"}) or "label" not in columns)
+    if "path" not in columns or columns & {*_OWN, "annotator"} or "label" not in columns:
+        return "path" in columns
+    return any(not row.get("label", "").strip() for _, row in read_path_list(file, _EXPECTED.format(file)).rows)
 
 
 def read_work_list(file: Path) -> ReviewSource:
@@ -42,7 +45,7 @@ def read_work_list(file: Path) -> ReviewSource:
     Raises:
         DataError: a file that is no such list, a score that is no number, or labels that look alike.
     """
-    expected = f"A CSV with a column `path` was expected at {file}."
+    expected = _EXPECTED.format(file)
     found = read_path_list(file, expected)
     if not (columns := set(found.columns)):
         raise DataError(expected, f"Its first line is {found.first_line[:200] or 'empty'}.", "Name its columns there.")
