@@ -44,7 +44,7 @@ from lensmith.imaging.silence import silence_pillow
 VERBS = {
     "doctor": "Check this machine, with a remedy for each problem.",
     "models": "List the backbones.",
-    "data": "Fetch, import, check and split image folders.",
+    "data": "Fetch, import, check and split image folders; look after their labels.",
     "review": "Look at pictures in the browser, and decide on their labels.",
     "recipe": "Print and check the settings of a training.",
     "train": "Fine-tune a pretrained backbone on labelled images.",

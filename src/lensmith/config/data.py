@@ -64,7 +64,7 @@ class SplitSettings(Settings):
     positional = ("folder",)
 
     folder: Path = Field(description="Image folder, or a CSV of path,label.")
-    ratio: Ratio = Field((5, 3, 2), description="train:val:test")
+    ratio: Ratio = Field((5, 3, 2), description="Shares of train, val and test.")
     cv: int | None = Field(
         None, ge=2, description="Cross-validation: number of folds that are written, as a column, in place of parts."
     )

@@ -11,7 +11,7 @@ from lensmith.cli.output import SHOWN, print_line, print_notes, print_table
 
 
 def label_doctor(given: dict[str, Any]) -> Output:
-    """Find wrong labels, confusable classes, outliers and poor pictures, and say which classes need more images.
+    """Find wrong labels, poor pictures, and classes that need more images or are hard to tell apart.
 
     A linear head on features of a frozen backbone evaluates each label without having seen it; no network is trained,
     and nothing is changed. Writes a page (report.html), a work list for `lensmith review` (suspects.csv; `--exclude` of
@@ -44,8 +44,12 @@ def label_doctor(given: dict[str, Any]) -> Output:
 
 
 def next_labels(
-    pictures: Annotated[Path, typer.Argument(help="Folder of pictures, or a CSV or text file that names them.")],
-    run: Annotated[Path, typer.Option(help="Run folder or bundle of the model, or NAME@ALIAS.")],
+    pictures: Annotated[
+        Path, typer.Argument(metavar="PICTURES", help="Folder of pictures, or a CSV or text file that names them.")
+    ],
+    run: Annotated[
+        Path, typer.Option(help="Run folder or bundle of the model, or NAME@ALIAS; required.", metavar="PATH")
+    ],
     count: Annotated[int, typer.Option("--count", "-n", help="Number of pictures to choose.", metavar="INT")] = 100,
     out: Annotated[Path, typer.Option(help="Work list to write.", metavar="PATH")] = Path("next.csv"),
 ) -> Output:
