@@ -1,6 +1,7 @@
 """Sources that are refused: one plain paragraph, and nothing read that lies outside the folder."""
 
 import json
+import os
 import random
 import shutil
 import tracemalloc
@@ -143,6 +144,13 @@ def test_json_that_is_none_is_called_so(tmp_path: Path, content: bytes, fault: s
     assert "a.json is no JSON in UTF-8" in said
     assert fault in said
     assert fault in refused(tmp_path / "set/a.json")
+
+
+def test_a_pipe_beside_the_annotations_is_not_opened(photos: Path) -> None:
+    before = scan(photos).counts()
+    for name in ("a.json", "b.xml", "c.csv", "d.jpg", "e.txt"):
+        os.mkfifo(photos / name)
+    assert scan(photos).counts() == before
 
 
 def test_long_json_that_begins_well_has_no_fault(tmp_path: Path) -> None:

@@ -43,3 +43,9 @@ def test_the_subset_decides_between_equal_endings(tmp_path: Path) -> None:
         (tmp_path / "images" / part / "grün.jpg").write_bytes(b"x")
     assert found(tmp_path, "gru\u0308n.jpg", subset="test") == ["images/test/grün.jpg"]
     assert found(tmp_path, "grün.jpg") == [None]
+
+
+def test_a_blank_before_a_name_may_be_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / " a.jpg").write_bytes(b"x")
+    (tmp_path / "b.jpg").write_bytes(b"x")
+    assert found(tmp_path, " a.jpg", " b.jpg") == [" a.jpg", "b.jpg"]

@@ -104,7 +104,7 @@ def assemble(
         done.aside += [(path, "it has no part, though other pictures have one") for path in sorted(lost)]
         done.warnings.append(f"Images that are left out, since others have a part and they have none: {len(lost):,}.")
     if outside:
-        done.warnings.append(f"Boxes outside their picture, which are left out: {outside:,}.")
+        done.warnings.append(f"Boxes without an area in their picture, which are left out: {outside:,}.")
     done.aside = sorted({*done.aside, *_unusable(pictures)})
     done.unlabelled = tuple(sorted(_unlabelled(pictures.paths, set(found.values()), labelled)))
     done.junk = pictures.unused.junk

@@ -55,7 +55,7 @@ def near_misses(source: Source, readers: Sequence[Reader] = READERS) -> list[str
 def unknown(source: Source, wanted: str = "", readers: Sequence[Reader] = READERS) -> DataError:
     """The error for a source of no known format: what it holds, and which readers came close."""
     files = source.files("")
-    kinds = Counter(PurePosixPath(file).suffix.lower() or "no ending" for file in files)
+    kinds = Counter(PurePosixPath(file).suffix.lower() or "without ending" for file in files)
     held = [f"{count:,} {kind}" for kind, count in kinds.most_common(6)]
     if source.folders:
         held.append(f"the folders {listed(map(repr, source.folders))}")

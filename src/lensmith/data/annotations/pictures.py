@@ -134,7 +134,9 @@ class Pictures:
 
     def _cleaned(self, name: str) -> str:
         """A name as a path below the root, with / as separator; an absolute path of another place without its root."""
-        plain = _folded(name.strip())
+        if (plain := _folded(name)) in self._exact:  # even with a blank before it
+            return plain
+        plain = plain.strip()
         if "\\" in plain and not os.path.lexists(self.root / plain):
             plain = plain.replace("\\", "/")
         plain = re.sub(r"^[A-Za-z]:/", "/", plain)

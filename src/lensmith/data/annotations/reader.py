@@ -134,7 +134,7 @@ class Source:
         try:
             with os.scandir(self.root) as entries:
                 for entry in entries:
-                    if not entry.name.startswith("."):
+                    if not entry.name.startswith(".") and (entry.is_dir() or entry.is_file()):  # pipes never end
                         (folders if entry.is_dir() else files).append(entry.name)
         except OSError as error:
             raise DataError(
