@@ -12,6 +12,7 @@ from lensmith.core.files import (
     MEMORY,
     atomic_path,
     atomic_write,
+    atomic_write_all,
     replace_directory,
     staging_directory,
     stat_stamp,
@@ -48,6 +49,15 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: Ba
         fail()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_several_files_are_written_or_none(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(FileNotFoundError):
+        atomic_write_all({tmp_path / "a": "new", tmp_path / "missing" / "b": b"new"})
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a", "old")]
+    atomic_write_all({tmp_path / "a": "new", tmp_path / "b": b"new"})
+    assert {(file.name, file.read_text()) for file in tmp_path.iterdir()} == {("a", "new"), ("b", "new")}
 
 
 def test_the_content_is_on_disk_before_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

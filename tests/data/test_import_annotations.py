@@ -101,6 +101,19 @@ def test_another_manifest_or_a_full_folder_of_crops_is_not_replaced(boxed: Path,
     assert "labels.csv" in refused(lambda: imported(boxed, tmp_path / "labels"), SettingsError)
 
 
+def test_a_disk_that_fails_leaves_neither_manifest_nor_list_nor_crops(boxed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out" / "m.csv"
+    (tmp_path / "out" / "m-unlabelled.csv" / "in the way").mkdir(parents=True)
+    with pytest.raises((OSError, OutputError)):
+        import_annotations(ImportSettings(source=boxed, out=out, crops=tmp_path / "crops"))
+    shutil.rmtree(tmp_path / "out" / "m-unlabelled.csv")
+    (tmp_path / "out" / "m-unlabelled.csv").write_text("somebody's\n")
+    with pytest.raises(OutputError, match="m-unlabelled"):
+        import_annotations(ImportSettings(source=boxed, out=out))
+    assert not out.exists()
+    assert not (tmp_path / "crops").exists()
+
+
 def test_crops_of_whole_pictures_an_archive_and_nothing_are_refused(labelled: Path, tmp_path: Path) -> None:
     refused(lambda: imported(labelled, tmp_path / "x.csv", crops=tmp_path / "crops"), DataError)
     refused(lambda: imported(tmp_path / "gone", tmp_path / "x.csv"), DataError)

@@ -12,8 +12,8 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from lensmith.errors import OutputError
@@ -40,6 +40,24 @@ def atomic_write(path: Path, content: str | bytes, *, mode: int = 0o666, sync: b
         os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file,
     ):
         file.write(encoded)
+
+
+def atomic_write_all(contents: Mapping[Path, str | bytes]) -> None:
+    """Write several files, as `atomic_write` does, once all of them are on disk under temporary names.
+
+    Args:
+        contents: path of each file → its content.
+
+    Raises:
+        OSError: a folder that is missing, read-only or full; all older files are then unchanged.
+    """
+    with ExitStack() as stack:
+        for path, content in contents.items():
+            encoded = content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape")
+            partial = stack.enter_context(atomic_path(path))
+            with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+                file.write(encoded)
+                os.fsync(file.fileno())
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lensmith.config import AgreementSettings
 from lensmith.core.csv_text import csv_text, paths_from, require_csv_name, require_free
-from lensmith.core.files import atomic_write
+from lensmith.core.files import atomic_write_all
 from lensmith.core.labels import canonical_label
 from lensmith.core.packages import require_packages
 from lensmith.data.annotation import Annotation
@@ -54,8 +54,7 @@ def measure_agreement(settings: AgreementSettings) -> AgreementResult:
         require_free(file, text, settings.overwrite)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for file, text in contents.items():
-            atomic_write(file, text)
+        atomic_write_all(contents)
     except OSError as error:
         raise OutputError(
             f"A folder that one may write into was expected for {settings.out}.",

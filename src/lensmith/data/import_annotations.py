@@ -3,6 +3,7 @@
 Pictures stay where they are. A box is a crop, named by a media fragment; its file is written only where `crops` asks.
 """
 
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from lensmith.config import ImportSettings
 from lensmith.core.csv_text import csv_text, is_same_file, paths_from, require_csv_name, require_free
-from lensmith.core.files import atomic_write, replace_directory, staging_directory
+from lensmith.core.files import atomic_write_all, replace_directory, staging_directory
 from lensmith.core.labels import canonical_label
 from lensmith.core.machine import allowed_cores
 from lensmith.core.progress import track
@@ -100,6 +101,10 @@ def import_annotations(settings: ImportSettings) -> ImportResult:
         )
     relative = paths_from(root, out.parent)
     paths = {row.path: relative(row.path) for row in annotations.rows}
+    list_of_unlabelled = out.with_name(f"{out.stem}-unlabelled.csv")
+    list_text = csv_text(("path",), [(relative(path),) for path in images.unlabelled])
+    if images.unlabelled and not out.exists():  # a list without a manifest is not one of ours
+        require_free(list_of_unlabelled, list_text, settings.overwrite)
     if settings.crops is not None:
         require_free(out, None, settings.overwrite)
         annotations = replace(annotations, rows=match_boxes(annotations.rows).rows)  # one file for each object
@@ -110,12 +115,16 @@ def import_annotations(settings: ImportSettings) -> ImportResult:
     text = _manifest(annotations.rows, paths)
     require_free(out, text, settings.overwrite)
     written = not is_same_file(out, text)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    list_of_unlabelled = out.with_name(f"{out.stem}-unlabelled.csv")
-    if images.unlabelled or list_of_unlabelled.exists():
-        atomic_write(list_of_unlabelled, csv_text(("path",), [(relative(path),) for path in images.unlabelled]))
-    if written:
-        atomic_write(out, text)
+    contents = {out: text} if written else {}
+    if images.unlabelled or (out.exists() and list_of_unlabelled.exists()):
+        contents[list_of_unlabelled] = list_text
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write_all(contents)
+    except BaseException:
+        if settings.crops is not None:
+            shutil.rmtree(settings.crops, ignore_errors=True)
+        raise
     return ImportResult(
         source=source,
         manifest=out,
