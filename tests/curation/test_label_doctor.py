@@ -166,7 +166,8 @@ def test_the_learning_curve_rises_and_names_the_class_that_gains_most() -> None:
     assert accuracies[-1] > accuracies[0]
     assert found.exponent > 0
     assert found.needs[0].label == "rare"
-    assert found.needs[0].low_pp <= found.needs[0].gain_pp <= found.needs[0].high_pp
+    assert 0 < found.gain_pp < 100 * (1 - accuracies[-1])
+    assert "20 more of rare" in label_doctor.describe_curve(found)[1]
     assert found.needs[0].images == 24
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from lensmith.core.templates import render_page
 from lensmith.curation.findings import Outlier, Suspect
-from lensmith.curation.label_doctor import LEAST_GAIN_PP, LabelDoctorResult, describe_need
+from lensmith.curation.label_doctor import LabelDoctorResult, describe_curve
 from lensmith.curation.learning_curve import LearningCurve
 from lensmith.curation.picture_quality import QualityFinding
 from lensmith.data.value_ranges import decide_ranges
@@ -51,7 +51,7 @@ def render(found: LabelDoctorResult) -> str:
         quality=quality,
         kinds=Counter(finding.kind for finding in found.quality),
         needs=needs,
-        sentences=[describe_need(need) for need in needs[:3] if need.gain_pp >= LEAST_GAIN_PP],
+        sentences=[] if found.curve is None else describe_curve(found.curve),
         plot=None if found.curve is None else _plot(found.curve),
     )
 

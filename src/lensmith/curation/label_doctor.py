@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from lensmith.config import TrainSettings
 from lensmith.core.result import Result
@@ -26,7 +27,7 @@ from lensmith.curation.findings import (
     outliers_of,
     suspects_of,
 )
-from lensmith.curation.learning_curve import ClassNeed, LearningCurve, learning_curve
+from lensmith.curation.learning_curve import LearningCurve, learning_curve
 from lensmith.curation.out_of_fold import FEW, evaluate_labels
 from lensmith.curation.picture_quality import QualityFinding, measure_quality, quality_findings
 from lensmith.data.consensus import Contested
@@ -116,16 +117,22 @@ class LabelDoctorResult(Result):
         poor += [f"{len(self.outliers):,} least like any class"] if self.outliers else []
         if poor:
             lines.append(f"Pictures to look at: {listed(poor)}.")
-        needs = [need for need in self.curve.needs if need.gain_pp >= LEAST_GAIN_PP] if self.curve else []
-        return lines + [describe_need(need) for need in needs[:3]]
+        return lines + (describe_curve(self.curve) if self.curve else [])
 
 
-def describe_need(need: ClassNeed) -> str:
-    """A sentence on what more images of a class would bring."""
-    return (
-        f"{need.more} more of {need.label}: about +{need.gain_pp:.1f} points of recall "
-        f"({need.low_pp:.1f} to {need.high_pp:.1f}; {need.images:,} images now, recall {need.recall:.0%})."
+def describe_curve(curve: LearningCurve) -> list[str]:
+    """Sentences on what more images of all classes would bring, and of those classes that need them most."""
+    least, most = min(need.more for need in curve.needs), max(need.more for need in curve.needs)
+    together = (
+        f"{least:,}{f' to {most:,}' if most > least else ''} more of every class: about +{curve.gain_pp:.1f} points of "
+        f"balanced accuracy ({curve.points[-1].balanced_accuracy:.0%} now)."
     )
+    return [together] * (curve.gain_pp >= LEAST_GAIN_PP) + [
+        f"{need.more:,} more of {need.label}: about +{need.gain_pp:.1f} points of its recall "
+        f"({need.images:,} images now, recall {need.recall:.0%})."
+        for need in curve.needs[:3]
+        if need.gain_pp >= LEAST_GAIN_PP
+    ]
 
 
 def examine(
@@ -152,12 +159,13 @@ def examine(
     _require_enough(images, labels)
     values = features.values.reshape(len(looked_at), -1)
     rows = FeatureRows(values if len(readable) == len(values) else values[readable], settings.seed)
-    evaluation = evaluate_labels(rows, labels, len(images.labels), settings.seed)
     groups = [sample.group for sample in samples]
-    usable = evaluation.wrong < LIKELY
     learnt = None
-    if curve:
-        learnt = learning_curve(rows, labels, images.labels, evaluation.shrinkage, groups, usable, settings.seed)
+    with threadpool_limits(limits=1, user_api="blas"):  # threads of so small products wait for each other
+        evaluation = evaluate_labels(rows, labels, len(images.labels), settings.seed)
+        if curve:
+            usable = evaluation.wrong < LIKELY
+            learnt = learning_curve(rows, labels, images.labels, evaluation.shrinkage, groups, usable, settings.seed)
     ranges = decide_ranges(images)
     quality = quality_findings(samples, measure_quality(images, samples, ranges))
     few = [label for number, label in enumerate(images.labels) if not evaluation.evaluated[number]]

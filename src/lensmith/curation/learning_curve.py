@@ -1,9 +1,11 @@
 """Learning curve of a linear head on frozen features: what more images of a class would bring.
 
 Heads learnt on a quarter, a half, three quarters and all of the training folds are evaluated on the fold left out;
-folds keep groups together, so near copies flatter no figure. The error follows a power law of the number of images,
-with one exponent for all classes and a factor for each. All classes grow alike on the curve: a class that grows alone
-gains more itself, in part from the classes that it is confused with (docs/log.md).
+folds keep groups together, so near copies flatter no figure. Two questions are answered apart, since a class that
+grows alone gains in part from those that it is confused with (measured: docs/log.md):
+
+- more images of every class: balanced accuracy. What a mean learnt from n images lacks falls with 1 / n.
+- more images of one class: its recall. The error follows a power law of n, with one exponent for all classes.
 
 Source: Hestness et al., Deep Learning Scaling is Predictable, Empirically, 2017, for the power law.
 """
@@ -67,8 +69,6 @@ class ClassNeed:
         recall: share of them that a head learnt from the other folds classifies correctly, 0..1.
         more: number of further images.
         gain_pp: expected rise of its recall with so many more, in percentage points.
-        low_pp: lower end of the gain's 95 % interval.
-        high_pp: upper end of the gain's 95 % interval.
     """
 
     label: str
@@ -76,8 +76,6 @@ class ClassNeed:
     recall: float
     more: int
     gain_pp: float
-    low_pp: float
-    high_pp: float
 
 
 @dataclass(frozen=True)
@@ -87,11 +85,14 @@ class LearningCurve:
     Attributes:
         points: a quarter, a half, three quarters and all of the training folds.
         exponent: b of the power law error = a · n^−b; 0 where more images do not help.
+        gain_pp: expected rise of balanced accuracy if every class grows by the `more` of its need, in percentage
+            points; 0 where more images do not help.
         needs: classes, those with the largest gain first; classes that are too small are not in it.
     """
 
     points: tuple[CurvePoint, ...]
     exponent: float
+    gain_pp: float
     needs: tuple[ClassNeed, ...]
 
 
@@ -136,15 +137,15 @@ def learning_curve(
                    float(high[number]))
         for number in range(QUARTERS)
     )  # fmt: skip
-    exponent = float(_exponent(sizes, macro[None])[0])
-    gains = _gains(errors[None], learnt, sizes, counts, evaluated)[0]
-    low, high = percentile_interval(_gains(drawn, learnt, sizes, counts, evaluated))
+    more = np.array([further(count) for count in counts[evaluated].tolist()], dtype=np.float64)
+    exponent = _exponent(sizes, macro)
+    gains = _gains_alone(errors[:, evaluated], learnt[:, evaluated], exponent, counts[evaluated], more)
     needs = [
-        ClassNeed(names[label], int(counts[label]), float(1 - errors[-1, label]), further(int(counts[label])),
-                  100 * float(gains[each]), 100 * float(low[each]), 100 * float(high[each]))
+        ClassNeed(names[label], int(counts[label]), float(1 - errors[-1, label]), int(more[each]), 100 * gains[each])
         for each, label in enumerate(evaluated.tolist())
-    ]  # fmt: skip
-    return LearningCurve(points, exponent, tuple(sorted(needs, key=lambda need: (-need.gain_pp, need.label))))
+    ]
+    together = 100 * _gain_together(errors[:, evaluated], learnt[:, evaluated], counts[evaluated], more)
+    return LearningCurve(points, exponent, together, tuple(sorted(needs, key=lambda need: (-need.gain_pp, need.label))))
 
 
 def further(images: int) -> int:
@@ -209,21 +210,30 @@ def _errors(correct: npt.NDArray[np.float32], labels: Ints, weights: Floats, cla
     return found
 
 
-def _exponent(sizes: Floats, errors: Floats) -> Floats:
-    """Exponent of the power law, float64 (draws,), of sizes (QUARTERS,) and errors (draws, QUARTERS); at least 0."""
+def _exponent(sizes: Floats, errors: Floats) -> float:
+    """Exponent of the power law, at least 0, of sizes and errors, float64 (QUARTERS,) each."""
     x = np.log(sizes) - np.log(sizes).mean()
-    y = np.log(np.maximum(errors, _LEAST_ERROR))
-    return np.asarray(np.maximum(0.0, -(y @ x) / float(x @ x)))
+    return max(0.0, -float(x @ np.log(np.maximum(errors, _LEAST_ERROR))) / float(x @ x))
 
 
-def _gains(errors: Floats, learnt: Floats, sizes: Floats, counts: Ints, evaluated: Ints) -> Floats:
-    """Fall of each evaluated class's error with further images, float64 (draws, classes), of 1.
+def _gains_alone(errors: Floats, learnt: Floats, exponent: float, counts: Ints, more: Floats) -> list[float]:
+    """Fall of each class's error, of 1, with further images of it, float64 (QUARTERS, classes) and (classes,).
 
     A class's factor a is the mean of its errors times n^b, which weighs all points of its curve alike.
     """
-    exponent = _exponent(sizes, errors[:, :, evaluated].mean(axis=2))[:, None]
-    own, mine = np.maximum(learnt[:, evaluated], 1.0), counts[evaluated].astype(np.float64)
-    factor = (errors[:, :, evaluated] * own[None] ** exponent[:, None]).mean(axis=1)
-    more = np.array([further(count) for count in counts[evaluated].tolist()], dtype=np.float64)
-    now, then = factor * mine[None] ** -exponent, factor * (mine + more)[None] ** -exponent
-    return np.asarray(np.clip(now, 0, 1) - np.clip(then, 0, 1))
+    factor = (errors * np.maximum(learnt, 1.0) ** exponent).mean(axis=0)
+    now, then = factor * counts.astype(np.float64) ** -exponent, factor * (counts + more) ** -exponent
+    found: list[float] = (np.clip(now, 0, 1) - np.clip(then, 0, 1)).tolist()
+    return found
+
+
+def _gain_together(errors: Floats, learnt: Floats, counts: Ints, more: Floats) -> float:
+    """Fall of the mean error, of 1, with further images of every class.
+
+    What falls with 1 / n is told from what stays by the points of a half and of all of the training folds. One class's
+    two points are noise, so each class has a share of the common fall, by its error.
+    """
+    half, full = errors[1], errors[-1]
+    weight = float((full * (1 / np.maximum(learnt[1], 1.0) - 1 / np.maximum(learnt[-1], 1.0))).sum())
+    fall = max(0.0, float((half - full).sum())) / max(weight, 1e-12)
+    return float(min(full.mean(), (fall * full * (1 / counts - 1 / (counts + more))).mean()))
