@@ -3,8 +3,8 @@
     python bench/more_images.py [--per-class 9 20 50 -80 -200] [--draws 3] [--json]
 
 From Fashion-MNIST's training images so many of each class are drawn (a negative number: so many of the first class,
-half of it of the second, and so on, at least nine). The curve promises what more images bring; they are added from the rest,
-to all classes at once and to one class at a time, and heads are evaluated on 2,000 test images.
+half of it of the second, and so on, at least nine). The curve promises what more images bring; they are added from the
+rest, to all classes at once and to one class at a time, and heads are evaluated on 2,000 test images.
 """
 
 import argparse
