@@ -82,7 +82,7 @@ def is_own_name(host: str) -> bool:
         name = urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return False
-    return is_loopback(name)
+    return is_loopback(name) and not set(host) & set("@/?#\\")  # none of which a browser sends
 
 
 def is_foreign(headers: Headers, method: str, host: str) -> bool:
@@ -91,7 +91,7 @@ def is_foreign(headers: Headers, method: str, host: str) -> bool:
     if site not in ("same-origin", "none") and not (method == "GET" and headers.get("sec-fetch-mode") == "navigate"):
         return True
     origin = headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc != host
+    return origin is not None and origin.partition("://")[2] != host
 
 
 def page_address(host: str, port: int, token: str | None) -> str:

@@ -119,7 +119,8 @@ def _labelled(path: Path) -> ReviewSource:
         ReviewItem(each.path, reason=each.reason, split=each.part or "", group=each.group) for each in images.contested
     )
     items = _once((*contested, *labelled, *(ReviewItem(name) for name in images.unlabelled)))
-    notes = (f"Files that are left out: {len(images.set_aside):,}.",) if images.set_aside else ()
+    aside = dict.fromkeys(path for path, _ in images.set_aside if path not in {each.path for each in images.contested})
+    notes = (f"Files that are left out: {len(aside):,} ({listed(aside, 3)}).",) if aside else ()
     return ReviewSource(path, images.root, "set", "a labelled set", items, images.labels, (*images.warnings, *notes))
 
 
