@@ -12,10 +12,12 @@ from PIL import Image
 from lensmith import api
 from lensmith.config import CheckSettings, SplitSettings
 from lensmith.data.groups import with_groups
+from lensmith.data.near_copies import candidates
 from lensmith.data.near_copies.candidates import find_candidates
 from lensmith.data.near_copies.decision import find_matches
+from lensmith.data.near_copies.description import LowFrequencies
 from lensmith.data.near_copies.search import NearCopy, find_near_copies, thumbnail
-from lensmith.data.near_copies.transforms import BOXES, SIDE, TURNS, turned, turned_boxes
+from lensmith.data.near_copies.transforms import SIDE, TURNS, turned
 from lensmith.data.scan import scan
 from lensmith.data.split import split
 from lensmith.data.verify import check
@@ -91,25 +93,37 @@ def test_a_set_of_few_pictures_has_its_copies_too(count: int) -> None:
     } == expected
 
 
-def test_a_turn_and_box_of_a_candidate_lay_the_first_over_the_second() -> None:
+def test_the_turn_of_a_candidate_lays_it_over_the_other() -> None:
     pictures = [picture(seed) for seed in range(20)]
     pictures.append(pictures[7].crop((0, 0, 91, 91)).transpose(TURN))
     thumbnails = np.stack([thumbnail(each) for each in pictures])
     found = find_candidates(thumbnails, 5, lambda done, total: None)
-    row = next(n for n, (a, b) in enumerate(zip(found.first, found.second, strict=True)) if {int(a), int(b)} == {7, 20})
-    assert (int(found.first[row]), int(found.box[row])) == (7, 1)
+    assert int(found.other[7, 0]) == 20
+    assert np.all(np.diff(found.distance, axis=1) >= 0)
     turns = [turned(thumbnails[None, 7], turn)[0, ..., 0].ravel() for turn in range(TURNS)]
     alike = [np.corrcoef(each, thumbnails[20, ..., 0].ravel())[0, 1] for each in turns]
-    assert int(found.turn[row]) == int(np.argmax(alike))
+    assert int(found.turn[7, 0]) == int(np.argmax(alike))
 
 
-@pytest.mark.parametrize("turn", range(TURNS))
-def test_a_box_is_turned_as_its_picture_is(turn: int) -> None:
-    plane = np.zeros((1, SIDE, SIDE), np.uint8)
-    plane[0, 8:16, 4:12] = 1
-    top, bottom, left, right = (turned_boxes(np.array([[8, 16, 4, 12]]) / SIDE, turn)[0] * SIDE).round().astype(int)
-    assert turned(plane, turn)[0, top:bottom, left:right].sum() == 64
-    assert BOXES[0].tolist() == [0, 1, 0, 1]
+def test_the_shortlist_has_the_most_similar_of_all_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "COLUMNS", 16)
+    monkeypatch.setattr(candidates, "ROWS", 7)
+    thumbnails = np.random.default_rng(0).integers(0, 256, (50, SIDE, SIDE, 3), dtype=np.uint8)
+    coarse = LowFrequencies(thumbnails, candidates.COARSE)
+    described = coarse.whole(thumbnails)
+    similar = np.max(coarse.turned(described) @ described.T, axis=0)
+    np.fill_diagonal(similar, -np.inf)
+    tiles = [described[start::4].T for start in range(4)]
+    found = candidates._shortlist(coarse.turned(described), tiles, np.arange(50), 6)
+    assert np.array_equal(np.sort(found), np.sort(np.argsort(-similar, axis=1)[:, :6]))
+    assert find_candidates(thumbnails, 3, lambda done, total: None).other.shape == (50, 3)
+
+
+def test_descriptions_are_turned_as_pictures_are() -> None:
+    thumbnails = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)
+    fine = LowFrequencies(thumbnails, candidates.FINE)
+    for turn, described in enumerate(fine.turned(fine.whole(thumbnails))):
+        assert np.allclose(described, fine.whole(turned(thumbnails, turn)), atol=1e-5)
 
 
 @pytest.fixture

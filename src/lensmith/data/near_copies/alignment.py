@@ -7,77 +7,93 @@ Source: B. D. Lucas and T. Kanade, An Iterative Image Registration Technique wit
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from lensmith.data.near_copies.candidates import Candidates
-from lensmith.data.near_copies.transforms import BOXES, SIDE, TURNS, Floats, Ints, cosines, turned, turned_boxes
+from lensmith.data.near_copies.transforms import SIDE, TURNS, Floats, Ints, cosines, turned
 
 START_FREQUENCIES = 10
-"""Frequencies of the first steps, so that a step finds its way from the next of `BOXES`."""
+"""Frequencies of the first steps, so that a step finds its way from the whole picture."""
 CHROMA_FREQUENCIES = 8
 """Frequencies of chroma that are compared, which JPEG stores at half the size."""
-SHARE_OF_FREQUENCIES = 0.75
-"""Share of the frequencies that the smaller picture can have which are compared."""
+SMOOTHING = 0.4
+"""Width (one sigma) of the Gaussian that weighs frequencies, as a share of those that are compared. Without it, waves
+along the borders stay that are elsewhere once a picture is cropped."""
 AT_ONCE = 1024
 """Number of pairs that are aligned together, which bounds memory."""
 NOISE = 4.0
 """Squared grey levels that do not count, of rounding and of the encoder."""
-
-MOST_FREQUENCIES = 24
-"""Frequencies that are compared at most."""
-BLOCK = 8
-"""Side in pixels of the blocks of a thumbnail that are compared each by itself."""
-BORDER = 0.04
+BLOCK, SMALL_BLOCK = 8, 4
+"""Sides in pixels of the blocks of a thumbnail that are compared each by itself."""
+BORDER = 0.07
 """Share of width and height at each side that is not compared: what a crop cuts changes the waves there."""
 WHOLE = np.array([[0, 1, 0, 1]], np.float32)
 """The box of a whole picture."""
 
 
-def differences(thumbnails: Ints, sides: Ints, pairs: Candidates) -> tuple[Floats, Floats, Floats]:
-    """How much aligned pictures differ, and how much there is to differ in.
+class Differences(NamedTuple):
+    """How much P pairs of aligned pictures differ, and how much there is to differ in; arrays float32 (P,).
+
+    Attributes:
+        squared: mean squared difference in grey levels, summed over luma and chroma.
+        variance: mean variance of both pictures, summed as `squared`.
+        share: `squared` as a share of `variance`: 0 for the same, about 2 for two without anything in common.
+        local: mean difference of the blocks that show something, each as a share of its own contrast, 0..1.
+        worst: largest difference of a small block, as `local`.
+        blocks: number of blocks, of 16, that show something.
+    """
+
+    squared: Floats
+    variance: Floats
+    share: Floats
+    local: Floats
+    worst: Floats
+    blocks: Floats
+
+
+def differences(thumbnails: Ints, sides: Ints, first: Ints, second: Ints, turn: Ints) -> Differences:
+    """The differences of pairs of pictures, of which the first is turned and laid over the second.
 
     Args:
         thumbnails: uint8 (N, SIDE, SIDE, 3).
         sides: int (N,), the shorter side of each picture in pixels.
-        pairs: P pairs of them.
-
-    Returns:
-        Three arrays float32 (P,): the difference of the whole pictures, 0 for the same and about 1 for two that have
-        nothing in common; that of their blocks, each by its own contrast, 0..1; and the number of blocks, of 16, that
-        show something.
+        first: int (P,), rows of pictures.
+        second: int (P,), rows of those that they are laid over.
+        turn: int (P,), turn of the first, 0..7.
     """
-    found = np.empty((3, len(pairs.first)), np.float32)
-    smaller = np.minimum(sides[pairs.first], sides[pairs.second])
-    kept = np.clip(SHARE_OF_FREQUENCIES * smaller, 5, MOST_FREQUENCIES).astype(int)
-    for turn in range(TURNS):
-        rows = np.flatnonzero(pairs.turn == turn)
+    found = np.empty((len(Differences._fields), len(first)), np.float32)
+    kept = np.clip(np.minimum(sides[first], sides[second]), 5, SIDE)
+    for number in range(TURNS):
+        rows = np.flatnonzero(turn == number)
         for start in range(0, len(rows), AT_ONCE):
             some = rows[start : start + AT_ONCE]
-            one = turned(thumbnails[pairs.first[some]], turn)
-            other = thumbnails[pairs.second[some]]
-            boxes = turned_boxes(BOXES[pairs.box[some]], turn)
-            found[:, some] = _compare(one, other, boxes, kept[some])
-    return found[0], found[1], found[2]
+            one = turned(thumbnails[first[some]], number)
+            found[:, some] = _compare(one, thumbnails[second[some]], kept[some])
+    return Differences(*found)
 
 
-def _compare(one: Ints, other: Ints, boxes: Floats, kept: Ints) -> tuple[Floats, Floats, Floats]:
-    waves, waves_of_other = (_spectrum(pictures[..., 0], MOST_FREQUENCIES) for pictures in (one, other))
+def _compare(one: Ints, other: Ints, kept: Ints) -> Differences:
+    waves, waves_of_other = (_spectrum(pictures[..., 0], SIDE) for pictures in (one, other))
     low, most = np.minimum(kept, START_FREQUENCIES), START_FREQUENCIES
-    boxes = _align(_cut(waves[:, :most, :most], low), _cut(waves_of_other[:, :most, :most], low), boxes)
-    waves, waves_of_other = _cut(waves, kept), _cut(waves_of_other, kept)
+    boxes = np.repeat(WHOLE, len(one), axis=0)
+    boxes = _align(_smoothed(waves[:, :most, :most], low), _smoothed(waves_of_other[:, :most, :most], low), boxes)
+    waves, waves_of_other = _smoothed(waves, kept), _smoothed(waves_of_other, kept)
     boxes = _align(waves, waves_of_other, boxes)
     inside = _inside(boxes)
     laid, there = (_laid(each, box)[0] for each, box in zip((waves, waves_of_other), (boxes, WHOLE), strict=True))
     planes = [(laid, there)]
     colour = np.minimum(kept, CHROMA_FREQUENCIES)
     for plane in (1, 2):
-        spectra = (_cut(_spectrum(each[..., plane], CHROMA_FREQUENCIES), colour) for each in (one, other))
+        spectra = (_smoothed(_spectrum(each[..., plane], CHROMA_FREQUENCIES), colour) for each in (one, other))
         laid, there = (_laid(each, box)[0] for each, box in zip(spectra, (boxes, WHOLE), strict=True))
         planes.append((laid, there))
     squared, variance = (sum(each) for each in zip(*(_squares(*pair, inside) for pair in planes), strict=True))
-    local, blocks = _locally(planes, inside)
-    return squared / (variance + NOISE), local, blocks
+    differing, shows = _by_block(planes, inside, BLOCK)
+    blocks = shows.sum(axis=(1, 2))
+    local = np.sum(differing * shows, axis=(1, 2)) / np.maximum(blocks, 1e-3)
+    worst = np.max(np.multiply(*_by_block(planes, inside, SMALL_BLOCK)), axis=(1, 2))
+    return Differences(squared, variance, squared / (variance + NOISE), local, worst, blocks)
 
 
 def _align(waves: Floats, waves_of_other: Floats, boxes: Floats, steps: int = 2) -> Floats:
@@ -112,10 +128,13 @@ def _spectrum(planes: Ints, count: int) -> Floats:
     return waves @ planes.astype(np.float32) @ waves.T
 
 
-def _cut(spectra: Floats, kept: Ints) -> Floats:
-    """Spectra with the frequencies from `kept` on, int (P,), set to 0."""
-    stays = (np.arange(spectra.shape[1]) < kept[:, None]).astype(np.float32)
-    return spectra * stays[:, :, None] * stays[:, None, :]
+def _smoothed(spectra: Floats, kept: Ints) -> Floats:
+    """Spectra weighed by a Gaussian, with the frequencies from `kept` on, int (P,), set to 0."""
+    orders = np.arange(spectra.shape[1])
+    weight = np.exp(-0.5 * (orders / (SMOOTHING * kept[:, None])) ** 2) * (orders < kept[:, None])
+    weight = weight.astype(np.float32)
+    smoothed: Floats = spectra * weight[:, :, None] * weight[:, None, :]
+    return smoothed
 
 
 def _laid(spectra: Floats, boxes: Floats) -> tuple[Floats, Floats, Floats]:
@@ -152,15 +171,16 @@ def _inside(boxes: Floats) -> Floats:
     return shown[0][:, :, None] * shown[1][:, None, :]
 
 
-def _locally(planes: Sequence[tuple[Floats, Floats]], inside: Floats) -> tuple[Floats, Floats]:
-    """Mean difference of blocks in their own contrast, 0..1, over the blocks that show something; and their number."""
-    count = len(inside)
+def _by_block(planes: Sequence[tuple[Floats, Floats]], inside: Floats, side: int) -> tuple[Floats, Floats]:
+    """Difference of each block as a share of its contrast, 0..1, and how much it shows, 0..1: float32 (P, B, B)."""
+    shape = len(inside), SIDE // side, side, SIDE // side, side
 
     def _sums(values: Floats) -> Floats:
-        found: Floats = values.reshape(count, SIDE // BLOCK, BLOCK, SIDE // BLOCK, BLOCK).sum(axis=(2, 4))
+        found: Floats = values.reshape(shape).sum(axis=(2, 4))
         return found
 
-    weight = np.maximum(_sums(inside), 1)
+    count = _sums(inside)
+    weight = np.maximum(count, 1)
 
     def _variance(values: Floats) -> Floats:
         found: Floats = _sums(values**2 * inside) / weight - (_sums(values * inside) / weight) ** 2
@@ -168,10 +188,7 @@ def _locally(planes: Sequence[tuple[Floats, Floats]], inside: Floats) -> tuple[F
 
     contrast = sum((_variance(one) + _variance(other)) / 2 for one, other in planes)
     difference = sum(_variance(one - other) for one, other in planes)
-    shows = contrast / (contrast + 4 * NOISE) * (weight > BLOCK)
-    blocks = shows.sum(axis=(1, 2))
-    share = np.clip(difference / (contrast + NOISE), 0, 1)
-    return np.sum(share * shows, axis=(1, 2)) / np.maximum(blocks, 1e-3), blocks
+    return np.clip(difference / (contrast + NOISE), 0, 1), contrast / (contrast + 4 * NOISE) * (count > side**2 / 8)
 
 
 def _squares(one: Floats, other: Floats, inside: Floats) -> tuple[Floats, Floats]:

@@ -31,7 +31,7 @@ from lensmith.imaging.decoding import decode, has_deep_values, read
 
 CopyKind = Literal["content", "pixels", "near"]
 
-VERSION = 1
+VERSION = 2
 """Raised with each change that finds other pairs, so that memoized ones are not used."""
 
 

@@ -11,23 +11,11 @@ import numpy.typing as npt
 
 SIDE = 32
 """Width and height of a thumbnail in pixels."""
-CROP = 0.05
-"""Share of width and height that a cropped copy may lack."""
-
 Floats = npt.NDArray[Any]
 Ints = npt.NDArray[Any]
 
 TURNS = 8
 """Numbers of turns: bit 2 swaps rows and columns first, bit 1 turns rows upside down, bit 0 mirrors columns."""
-
-BOXES = np.array(
-    [(0, 1, 0, 1)]
-    + [
-        (top, top + 1 - CROP, left, left + 1 - CROP)
-        for top, left in ((0, 0), (0, CROP), (CROP, 0), (CROP, CROP), (CROP / 2, CROP / 2))
-    ]
-)
-"""Float64 (6, 4), the boxes from which the alignment starts: the whole picture, the corners and the middle."""
 
 
 def turned(pictures: Floats, turn: int) -> Floats:
@@ -37,18 +25,6 @@ def turned(pictures: Floats, turn: int) -> Floats:
     if turn & 2:
         pictures = pictures[:, ::-1]
     return pictures[:, :, ::-1] if turn & 1 else pictures
-
-
-def turned_boxes(boxes: Floats, turn: int) -> Floats:
-    """Boxes, float64 (P, 4), of pictures that are turned, 0..7."""
-    top, bottom, left, right = boxes.T
-    if turn & 4:
-        top, bottom, left, right = left, right, top, bottom
-    if turn & 2:
-        top, bottom = 1 - bottom, 1 - top
-    if turn & 1:
-        left, right = 1 - right, 1 - left
-    return np.stack([top, bottom, left, right], axis=1)
 
 
 def cosines(count: int) -> Floats:
