@@ -1,6 +1,5 @@
 """`lensmith feedback`: uploads that a service has stored, and their true labels."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,7 +9,7 @@ from lensmith import api
 from lensmith.cli import VERBS
 from lensmith.cli.label_export import print_export
 from lensmith.cli.options import Output, group
-from lensmith.cli.output import SHOWN, print_line, print_notes, print_table
+from lensmith.cli.output import SHOWN, can_ask, is_confirmed, print_line, print_notes, print_table
 from lensmith.errors import SettingsError
 
 _Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of `lensmith serve --keep`.")]
@@ -123,13 +122,13 @@ def _ask(uploads: int, size: int) -> None:
     """
     if not uploads:
         return
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not can_ask():
         raise SettingsError(
             "A confirmation was expected before anything is deleted.",
             f"{uploads:,} uploads of {size / 1e6:,.1f} MB would be deleted, and there is no terminal to ask on.",
             "Give --yes.",
         )
-    if not typer.confirm(f"Delete {uploads:,} uploads, {size / 1e6:,.1f} MB?", err=True):
+    if not is_confirmed(f"Delete {uploads:,} uploads, {size / 1e6:,.1f} MB?"):
         raise typer.Exit(1)
 
 

@@ -26,6 +26,19 @@ def exit_with(problem: LensmithError) -> NoReturn:
     raise typer.Exit(problem.exit_code)
 
 
+def can_ask() -> bool:
+    """Whether somebody at a terminal can be asked."""
+    return bool(sys.stdin and sys.stdin.isatty() and sys.stderr and sys.stderr.isatty())
+
+
+def is_confirmed(question: str) -> bool:
+    """Ask on standard error; the end of the input means no."""
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:
+        return False
+
+
 def print_line(*parts: str | tuple[str, str]) -> None:
     """Print a line of plain text and (text, style) pairs; nothing in the text is markup."""
     _console().print(Text.assemble(*parts), highlight=False, soft_wrap=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +13,7 @@ from rich.text import Text
 from lensmith import api
 from lensmith.cli import VERBS
 from lensmith.cli.options import Json, Output, function_for, group
-from lensmith.cli.output import make_table, print_json, print_line, show
+from lensmith.cli.output import can_ask, is_confirmed, make_table, print_json, print_line, show
 from lensmith.cli.registry import Uri
 from lensmith.config import RolloutSettings
 from lensmith.errors import ObjectionError
@@ -95,20 +94,10 @@ def promote(
     try:
         ended = release.promote(reason, force)
     except ObjectionError as objection:
-        if not _is_confirmed(objection):
+        if not can_ask() or not is_confirmed(f"{objection.arrived}\nPromote it all the same?"):
             raise
         ended = release.promote(reason, force=True)
     yield from _end(*ended)
-
-
-def _is_confirmed(objection: ObjectionError) -> bool:
-    """Whether somebody at the terminal wants the promotion against the guards; False without a terminal."""
-    if not (sys.stdin and sys.stdin.isatty() and sys.stderr and sys.stderr.isatty()):
-        return False
-    try:
-        return typer.confirm(f"{objection.arrived}\nPromote it all the same?", err=True)
-    except typer.Abort:
-        return False
 
 
 def abort(name: _Name, reason: _Reason = "", tracking_uri: Uri = None) -> Output:

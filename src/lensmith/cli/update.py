@@ -6,11 +6,9 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from lensmith import api
 from lensmith.cli.options import Output, command_for
-from lensmith.cli.output import print_line
+from lensmith.cli.output import can_ask, is_confirmed, print_line
 from lensmith.config import UpdateSettings
 
 if TYPE_CHECKING:
@@ -27,15 +25,25 @@ def update(given: dict[str, Any]) -> Output:
 
     Example: `lensmith update photos --model flowers`
     """
-    result = api.update(**given, confirm=_confirm, on_progress=_show_stage)
+    asked: list[UpdateResult] = []
+
+    def confirm(result: UpdateResult) -> bool:
+        """Show the comparison and ask, where there is a terminal."""
+        if not can_ask():
+            return False
+        asked.append(result)
+        print("\n".join(_lines(result)), file=sys.stderr, flush=True)
+        return is_confirmed("Promote the new model?")
+
+    result = api.update(**given, confirm=confirm, on_progress=_show_stage)
     yield result
-    for line in _lines(result):
+    for line in () if asked and sys.stdout.isatty() else _lines(result):
         print_line(line)
     if result.problem is not None:
         raise result.problem
     if result.promoted:
         print_line(("Promoted: ", "bold green"), result.promoted)
-    elif not _is_terminal():
+    else:
         print_line("Not promoted. Look at the page, then run the same command with --yes: nothing is trained again.")
 
 
@@ -52,17 +60,6 @@ def _lines(result: UpdateResult) -> Iterator[str]:
     yield f"Became right: {len(result.became_right):,}   became wrong: {len(result.became_wrong):,}"
     yield f"Page    {result.page}"
     yield f"Bundle  {result.bundle}"
-
-
-def _confirm(result: UpdateResult) -> bool:
-    if not _is_terminal():
-        return False
-    typer.echo("\n".join(_lines(result)), err=True)
-    return typer.confirm("Promote the new model?", err=True)
-
-
-def _is_terminal() -> bool:
-    return bool(sys.stdin and sys.stdin.isatty() and sys.stderr and sys.stderr.isatty())
 
 
 def _show_stage(stage: StageResult) -> None:

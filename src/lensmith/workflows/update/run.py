@@ -139,6 +139,7 @@ def update(
     compared = ComparedAnswers.read(plan.stage_folder("gate") / COMPARED)
     result = _result(plan, ran, name, divided, labels, compared, out / PAGE)
     write_page(_page(result, plan, ran, compared, divided), result.page)
+    on_progress(StageResult("page", "done", message=str(result.page)))
     result.seconds = time.perf_counter() - started
     if result.passed and (settings.yes or confirm(result)):
         result.promoted = promote(settings, plan, champion, out, on_progress)
@@ -166,7 +167,7 @@ def _examine_labels(
     named = {sample.path: os.path.relpath(images.file(sample)) for sample in taken}  # as people would type them
     samples = tuple(replace(sample, path=named[sample.path]) for sample in taken)
     found = summarize(replace(images, root=Path(), samples=samples), training, {named[path] for path in new})
-    on_progress(StageResult("labels", "done", seconds=found.seconds, message=" ".join(found.lines)))
+    on_progress(StageResult("labels", "done", seconds=found.seconds, message=found.lines[0]))
     return found
 
 
