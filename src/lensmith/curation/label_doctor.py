@@ -55,7 +55,7 @@ class LabelDoctorResult(Result):
         confusable: pairs of classes that heads confuse, the most confused first.
         quality: pictures of poor quality, by kind.
         curve: learning curve; None where classes are too small.
-        unreadable: path and reason of images that cannot be read.
+        unreadable: path and reason of files that cannot be used as images.
         notes: sentences about how the set was read and evaluated.
         warnings: sentences about what is doubtful.
         contested: images that are left out since their labels contradict each other.
@@ -170,7 +170,9 @@ def examine(
     quality = quality_findings(samples, measure_quality(images, samples, ranges))
     few = [label for number, label in enumerate(images.labels) if not evaluation.evaluated[number]]
     notes = [f"Classes of fewer than {FEW} images, whose labels are not evaluated: {listed(few)}."] if few else []
-    unreadable = tuple(sorted((looked_at[row].path, why) for row, why in features.unreadable.items()))
+    contested = {each.path for each in images.contested}
+    unreadable = [each for each in images.set_aside if each[0] not in contested]
+    unreadable += [(looked_at[row].path, why) for row, why in features.unreadable.items()]
     return LabelDoctorResult(
         folder=images.root,
         images=len(samples),
@@ -182,7 +184,7 @@ def examine(
         confusable=confusable_of(images.labels, labels, evaluation),
         quality=tuple(quality),
         curve=learnt,
-        unreadable=unreadable,
+        unreadable=tuple(sorted(unreadable)),
         notes=(*images.notes, *notes),
         warnings=images.warnings,
         image_set=images,

@@ -1,5 +1,6 @@
 """`lensmith data doctor` and `lensmith data next`: which labels to look at, and which pictures to label."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +9,7 @@ import typer
 from lensmith import api
 from lensmith.cli.options import Output
 from lensmith.cli.output import SHOWN, print_line, print_notes, print_table
+from lensmith.core.text import listed
 
 
 def label_doctor(given: dict[str, Any]) -> Output:
@@ -36,11 +38,12 @@ def label_doctor(given: dict[str, Any]) -> Output:
         print_line()
         print_table("Pictures to look at", ("what", "picture", "reason"), poor, SHOWN)
     print_line()
-    unreadable = [f"Images that cannot be read: {len(found.unreadable):,}."] if found.unreadable else []
+    named = listed((path for path, _ in found.unreadable), 3)
+    unreadable = [f"Files that cannot be read: {len(found.unreadable):,} ({named})."] if found.unreadable else []
     print_notes(found.notes, [*unreadable, *found.warnings])
     print_line("Page: ", (str(found.report), "bold"), f" ({found.seconds:.1f} s)")
     if found.suspects:
-        print_line(f"Next: lensmith review {found.out}/suspects.csv")
+        print_line(f"Next: lensmith review {shlex.quote(f'{found.out}/suspects.csv')}")
 
 
 def next_labels(
@@ -66,7 +69,7 @@ def next_labels(
     title = f"{len(chosen.pictures):,} of {chosen.found:,} pictures to label next, the least sure first"
     print_table(title, ("picture", "likeliest", "or", "1 − margin"), rows, SHOWN)
     left = (("known to the model", chosen.known), ("copies", chosen.copies), ("unreadable", len(chosen.unreadable)))
-    if named := ", ".join(f"{number:,} {what}" for what, number in left if number):
+    if named := ", ".join(f"{what} {number:,}" for what, number in left if number):
         print_line(f"Left out: {named}.")
     print_notes(chosen.notes)
-    print_line(f"Next: lensmith review {chosen.out}")
+    print_line(f"Next: lensmith review {shlex.quote(str(chosen.out))}")
