@@ -1,7 +1,7 @@
 """Near copies: how many of planted copies are found, and how many of the flagged pairs are none.
 
     python bench/near_copies.py --fashion DIR [--images 6000] [--planted 50] [--json]
-    python bench/near_copies.py --large 100000
+    python bench/near_copies.py --large 100000 [--fashion DIR]
 
 Sets: Fashion-MNIST at 28 × 28 (many look-alikes), tiles of the photos that scikit-image, scikit-learn and matplotlib
 ship, with and without those of a retina (a smooth dark border, in which tiles look alike), and drawn textures.
@@ -27,7 +27,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from lensmith.data.near_copies.decision import find_matches
 from lensmith.data.near_copies.search import thumbnail
-from lensmith.data.near_copies.transforms import SIDE, cosines
+from lensmith.data.near_copies.transforms import SIDE
 from lensmith.imaging.decoding import decode
 
 KINDS = ("resized", "encoded", "mirrored", "cropped", "turned", "all")
@@ -100,9 +100,14 @@ def textures(count: int, rng: np.random.Generator) -> list[Image.Image]:
 
 def fashion(folder: Path, count: int) -> list[Image.Image]:
     """Pictures of Fashion-MNIST, 28 × 28 in grey, evenly from a folder that `lensmith data fetch` made."""
-    files = sorted((folder / "train").rglob("*.png")) + sorted((folder / "test").rglob("*.png"))
+    files = fashion_files(folder)
     step = max(1, len(files) // count)
     return [Image.open(file).copy() for file in files[::step][:count]]
+
+
+def fashion_files(folder: Path) -> list[Path]:
+    """The files of Fashion-MNIST, those of the training part first."""
+    return sorted((folder / "train").rglob("*.png")) + sorted((folder / "test").rglob("*.png"))
 
 
 def copy_of(picture: Image.Image, kind: str, rng: np.random.Generator) -> bytes:
@@ -181,22 +186,46 @@ def measure(name: str, pictures: list[Image.Image], planted: int, rng: np.random
     return result
 
 
-def large(count: int, rng: np.random.Generator) -> None:
-    """Time and memory of so many pictures: filtered noise at thumbnail size, of which 1 % have a mirrored copy."""
-    waves = rng.normal(size=(count, 12, 12)).astype(np.float32)
-    matrix = cosines(12)
-    thumbnails = np.full((count, SIDE, SIDE, 3), 128, np.uint8)
-    for start in range(0, count, 4096):
-        some = matrix.T @ waves[start : start + 4096] @ matrix
-        thumbnails[start : start + 4096, ..., 0] = np.clip(128 + 60 * some / some.std(), 0, 255)
+def large(count: int, folder: Path | None, rng: np.random.Generator) -> dict[str, Any]:
+    """Time, memory and recall of so many thumbnails: those of `fashion`, then drawn textures; 1 % are copies."""
     copies = count // 100
-    thumbnails[:copies] = thumbnails[-copies:, :, ::-1]
+    thumbnails = np.empty((count, SIDE, SIDE, 3), np.uint8)
+    files = [] if folder is None else fashion_files(folder)
+    files = files[: count - copies]
+    sides, row = np.full(count, 96), 0
+    for row, file in enumerate(files):
+        with Image.open(file) as picture:
+            thumbnails[row], sides[row] = thumbnail(picture), min(picture.size)
+    for row in range(len(files), count - copies):
+        thumbnails[row] = thumbnail(textures(1, rng)[0])
+    origin = np.arange(count)
+    origin[count - copies :] = rng.choice(count - copies, copies, replace=False)
+    for row in range(count - copies, count):
+        source = origin[row]
+        original = (
+            Image.open(files[source])
+            if source < len(files)
+            else Image.fromarray(thumbnails[source], "YCbCr").convert("RGB")
+        )
+        copied = decode(copy_of(original, KINDS[row % len(KINDS)], rng))
+        thumbnails[row], sides[row] = thumbnail(copied), min(copied.size)
     started, cpu = time.perf_counter(), time.process_time()
-    found = find_matches(thumbnails, np.full(count, 64), lambda done, total: None)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-    took = f"{seconds:.0f} s, {cpu:.0f} s of CPU; peak {peak:.0f} MB"
-    print(f"{count:,} drawn thumbnails, {copies} copies: {len(found.first)} pairs; {took}")
+    found = find_matches(thumbnails, sides, lambda done, total: None)
+    result = {
+        "set": "large", "images": count, "fashion": len(files), "copies": copies, "pairs": len(found.first),
+        "search_s": time.perf_counter() - started, "cpu_s": time.process_time() - cpu,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }  # fmt: skip
+    true = origin[found.first] == origin[found.second]
+    hit = np.isin(np.arange(count - copies, count), np.r_[found.first[true], found.second[true]])
+    result |= {"recall": float(hit.mean()), "true": int(true.sum())}
+    print(
+        f"{count:,} thumbnails, {len(files):,} of Fashion-MNIST and the rest drawn: found {result['recall']:.1%} of "
+        f"{copies:,} copies, and {len(true) - result['true']:,} pairs of others; {result['search_s']:.0f} s, "
+        f"{result['cpu_s']:.0f} s of CPU; peak {result['peak_mb']:.0f} MB",
+        file=sys.stderr,
+    )
+    return result
 
 
 def main() -> None:
@@ -205,13 +234,14 @@ def main() -> None:
     parser.add_argument("--fashion", type=Path, help="folder that `lensmith data fetch fashion-mnist` made")
     parser.add_argument("--images", type=int, default=6000, help="number of pictures of Fashion-MNIST")
     parser.add_argument("--planted", type=int, default=50, help="number of copies of each kind")
-    parser.add_argument("--large", type=int, help="measure time and memory of so many drawn thumbnails, and no more")
+    parser.add_argument("--large", type=int, help="measure time and memory of so many thumbnails, and no more")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="print the figures and the false pairs as JSON")
     given = parser.parse_args()
     rng = np.random.default_rng(given.seed)
     if given.large:
-        large(given.large, rng)
+        result = large(given.large, given.fashion, rng)
+        print(json.dumps(result, indent=1) if given.json else "")
         return
     sets: dict[str, list[Image.Image]] = (
         {} if given.fashion is None else {"fashion": fashion(given.fashion, given.images)}

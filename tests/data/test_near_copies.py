@@ -159,6 +159,9 @@ def test_the_check_has_them_only_when_asked_and_writes_the_page(photos: Path, tm
     near = json.loads(json.dumps(found.as_dict()))["near_copies"]
     assert near[0]["paths"] == ["train/cat/05.png", "test/cat/mirrored.jpg"]
     assert {"paths", "similarity", "across_parts", "across_classes"} <= near[0].keys()
+    reasons = {each.path: each.reason for each in found.findings if each.kind == "near copy"}
+    assert reasons.keys() == {"test/cat/mirrored.jpg", "train/cat/wrong.png"}
+    assert "like train/dog/13.png, 'dog' in train" in reasons["train/cat/wrong.png"]
     assert any("in two parts" in warning for warning in found.warnings)
     assert any("under two classes" in warning for warning in found.warnings)
     page = (tmp_path / "pages/near.html").read_text()

@@ -18,6 +18,7 @@ from lensmith.core.result import Result
 from lensmith.core.text import listed
 from lensmith.data.consensus import Contested
 from lensmith.data.corrections import from_files
+from lensmith.data.files import printable
 from lensmith.data.groups import group_leaks, series_hint, with_groups
 from lensmith.data.image_set import ImageSet, Sample
 from lensmith.data.inspected_files import InspectedFile, inspect_files
@@ -27,7 +28,7 @@ from lensmith.data.scan import scan
 from lensmith.data.value_ranges import darker_files, describe_mixed, mixed_files, ranges_of
 from lensmith.imaging.value_range import ValueRange, ValueStatistics, contradiction, number
 
-Kind = Literal["label conflict", "leak", "unreadable", "value range", "empty", "duplicate", "set aside"]
+Kind = Literal["label conflict", "leak", "unreadable", "value range", "empty", "duplicate", "near copy", "set aside"]
 KINDS: dict[Kind, str] = {
     "label conflict": "the same image under two classes",
     "leak": "the same image in two parts, or images of one group",
@@ -35,6 +36,7 @@ KINDS: dict[Kind, str] = {
     "value range": "its values are of another range than those of most files",
     "empty": "has no content",
     "duplicate": "the same image twice in one class",
+    "near copy": "another image resized, encoded anew, mirrored, turned or cropped",
     "set aside": "not an image, or in the wrong place",
 }
 """Kinds of findings with their meaning, the most serious first."""
@@ -154,18 +156,19 @@ def check(
     levels = {file.sample: file.levels for file in usable if file.levels is not None}
     value_ranges = ranges_of(levels)
     contested = {each.path for each in images.contested}
+    near = None if near_page is None else find_near_copies(images)
     findings = [
         *(FileFinding(name, _kind_of_unused(name, reason, contested), reason) for name, reason in images.set_aside),
         *(FileFinding(file.sample.path, "unreadable", file.error) for file in files if file.error is not None),
         *_find_copies(images, usable),
         *(FileFinding(name, "leak", reason) for name, reason in group_leaks(images)),
         *_find_other_ranges(levels, value_ranges),
+        *_describe_near(images, near or ()),
     ]  # fmt: skip
     findings.sort(key=lambda finding: (list(KINDS).index(finding.kind), finding.path))
     counts = _counts(images, [file.sample for file in usable])
-    near = None if near_page is None else find_near_copies(images)
-    if near is not None and near_page is not None:
-        write_page(images, near, near_page)
+    if near_page is not None:
+        write_page(images, near or (), near_page)
     return DataCheckResult(
         path=Path(path),
         images=len(files),
@@ -207,6 +210,16 @@ def _find_copies(images: ImageSet, files: Iterable[InspectedFile]) -> Iterator[F
                 reason += f", which is {_label_and_part(images, other.sample)}"
             yield FileFinding(sample.path, kind, reason)
         others.append(file)
+
+
+def _describe_near(images: ImageSet, copies: Iterable[NearCopy]) -> Iterator[FileFinding]:
+    """A finding for the second image of every pair of near copies; equal ones have findings of their own."""
+    samples = {sample.path: sample for sample in images.samples}
+    for first, second, pair in (
+        (*map(samples.__getitem__, each.paths), each) for each in copies if each.kind == "near"
+    ):
+        here, there = _label_and_part(images, second), f"{printable(first.path)}, {_label_and_part(images, first)}"
+        yield FileFinding(second.path, "near copy", f"{here} here; {pair.similarity:.1%} like {there}")
 
 
 def _kind_of_unused(path: str, reason: str, contested: Collection[str]) -> Kind:

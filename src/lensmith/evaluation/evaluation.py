@@ -16,6 +16,7 @@ from lensmith.evaluation.confidence import Answered, answered_at
 from lensmith.evaluation.cross_validation import OUT_OF_FOLD
 from lensmith.evaluation.held_out import HeldOut
 from lensmith.evaluation.metrics import Metrics
+from lensmith.evaluation.near_training import NearTraining
 from lensmith.imaging.preprocessing import Tensor
 from lensmith.imaging.value_range import ValueRange
 
@@ -48,6 +49,7 @@ class Evaluation:
         held_out: counts of the images of the part that the model knows; None where the part is the training's own.
         value_ranges: the bundle's black and white by kind of values; None: each picture is taken for itself.
         contested: images of the set that are left out since their labels contradict each other.
+        near_training: near copies of training images among these; None: not searched, as of the training part.
     """
 
     bundle: str
@@ -73,6 +75,7 @@ class Evaluation:
     held_out: HeldOut | None = None
     value_ranges: Mapping[str, ValueRange] | None = None
     contested: tuple[Contested, ...] = ()
+    near_training: NearTraining | None = None
 
     @property
     def headline(self) -> str:
@@ -121,6 +124,7 @@ class Evaluation:
             "mistakes": [self._answer(row) for row in self.mistakes()],
             "unreadable": [{"path": path, "error": reason} for path, reason in self.unreadable],
             "contested": plain(self.contested),
+            "near_training": self.near_training and self.near_training.as_dict(),
             "images_per_second": round(self.images_per_second, 1),
             "latency_ms": round(self.latency_ms, 3),
             "seconds": round(self.seconds, 3),

@@ -22,6 +22,7 @@ MISTAKES = 24
 CHANGED = 24
 LEAST_CONFIDENT = 8
 PAIRS = 12
+NEAR = 24
 HEAT_TABLE_CLASSES = 30
 """Up to so many classes the confusion matrix is a table with numbers; beyond, a picture."""
 CLASSES_SHOWN = 40
@@ -83,6 +84,7 @@ def render(evaluation: Evaluation, selection: SelectionReport | None = None) -> 
         bins=_bins(metrics.calibration),
         wrong=len(mistakes),
         mistakes=[_figure(evaluation, row) for row in mistakes[:MISTAKES].tolist()],
+        near=_near(evaluation),
         least_sure=[_figure(evaluation, row) for row in _least_sure(evaluation).tolist()],
         selection=selection,
         **(_export_sections(evaluation, selection) if selection else {}),
@@ -156,6 +158,28 @@ def _least_sure(evaluation: Evaluation) -> Ints:
     correct = np.flatnonzero(evaluation.probabilities.argmax(axis=1) == evaluation.truth)
     confidence = evaluation.probabilities[correct].max(axis=1)
     return correct[np.argsort(confidence, kind="stable")[:LEAST_CONFIDENT]]
+
+
+def _near(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """The most similar pairs of an evaluated image and a training image, with their pictures."""
+    found = evaluation.near_training.pairs if evaluation.near_training else ()
+    ranges = evaluation.value_ranges
+    return [
+        {
+            "kind": "near copy",
+            "across_parts": False,  # which all of them are
+            "similarity": pair.similarity,
+            "across_classes": pair.label != pair.training_label,
+            "sides": [
+                {"path": str(file), "label": label, "part": part, "picture": thumbnail(file, ranges)}
+                for file, label, part in (
+                    (pair.path, pair.label, "evaluated"),
+                    (pair.training, pair.training_label, "training"),
+                )
+            ],
+        }
+        for pair in found[:NEAR]
+    ]
 
 
 def _figure(evaluation: Evaluation, row: int) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from lensmith.errors import DataError, OutputError
 from lensmith.evaluation.evaluation import Evaluation
 from lensmith.evaluation.held_out import held_out
 from lensmith.evaluation.metrics import measure
+from lensmith.evaluation.near_training import near_training
 from lensmith.evaluation.report import write_report
 from lensmith.imaging.decoding import read
 from lensmith.inference.classifier import Classifier, load
@@ -62,8 +63,15 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     samples, counts = held_out(classifier.bundle, images, samples, _INCLUDED.get(part, ()))
     answered = evaluate_samples(classifier, images, samples, part)
     out.mkdir(parents=True, exist_ok=True)
-    notes = (*answered.notes, *counts.notes())
-    evaluation = replace(answered, data=settings.data, report=out / "report.html", held_out=counts, notes=notes)
+    near = None if part == "train" else near_training(classifier.bundle, images, samples)
+    evaluation = replace(
+        answered,
+        data=settings.data,
+        report=out / "report.html",
+        held_out=counts,
+        near_training=near,
+        notes=(*answered.notes, *counts.notes(), *([near.note] if near else [])),
+    )
     write_report(evaluation, out / "report.html")
     atomic_write(out / "evaluation.json", json.dumps(evaluation.as_dict(), indent=1) + "\n")
     return evaluation
