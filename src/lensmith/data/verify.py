@@ -145,8 +145,7 @@ def check(
         near_page: HTML file for the page of near copies; None: they are not searched for.
 
     Raises:
-        DataError: a set that is missing, empty, of no known layout, or of a single class; a list of another set; or
-            groups that cannot be found.
+        DataError: no image set of two classes or more, a list of another set, or groups that cannot be found.
     """
     images = with_groups(from_files(exclude, relabel)(scan(path, layout=layout)), group)
     if near_page is not None:
@@ -163,7 +162,7 @@ def check(
         *_find_copies(images, usable),
         *(FileFinding(name, "leak", reason) for name, reason in group_leaks(images)),
         *_find_other_ranges(levels, value_ranges),
-        *_describe_near(images, near or ()),
+        *_describe_near(images, [pair for pair in near or () if pair.kind == "near"]),
     ]  # fmt: skip
     findings.sort(key=lambda finding: (list(KINDS).index(finding.kind), finding.path))
     counts = _counts(images, [file.sample for file in usable])
@@ -213,11 +212,10 @@ def _find_copies(images: ImageSet, files: Iterable[InspectedFile]) -> Iterator[F
 
 
 def _describe_near(images: ImageSet, copies: Iterable[NearCopy]) -> Iterator[FileFinding]:
-    """A finding for the second image of every pair of near copies; equal ones have findings of their own."""
+    """A finding for the second image of every pair."""
     samples = {sample.path: sample for sample in images.samples}
-    for first, second, pair in (
-        (*map(samples.__getitem__, each.paths), each) for each in copies if each.kind == "near"
-    ):
+    for pair in copies:
+        first, second = map(samples.__getitem__, pair.paths)
         here, there = _label_and_part(images, second), f"{printable(first.path)}, {_label_and_part(images, first)}"
         yield FileFinding(second.path, "near copy", f"{here} here; {pair.similarity:.1%} like {there}")
 
@@ -290,7 +288,7 @@ def _warnings(
     yield from images.warnings
     kinds = {finding.kind for finding in findings}
     contested = {each.path for each in images.contested}  # which are left out, and named above
-    if any(finding.kind == "label conflict" and finding.path not in contested for finding in findings):
+    if any(each.kind == "label conflict" and each.path not in contested for each in findings):
         yield "Images under two classes contradict each other in training: keep each under one class."
     if "leak" in kinds:
         yield (
