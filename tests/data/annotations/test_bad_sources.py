@@ -16,7 +16,7 @@ from lensmith.data.annotations.json_stream import json_fault
 from lensmith.data.annotations.reader import Reading, Source
 from lensmith.data.import_annotations import import_annotations
 from lensmith.data.scan import scan
-from lensmith.errors import DataError, LensmithError
+from lensmith.errors import DataError, LensmithError, OutOfMemoryError
 
 FILES = Path(__file__).parent / "files"
 FORMATS = sorted(folder.name for folder in FILES.iterdir() if (folder / "pictures.json").exists())
@@ -188,6 +188,15 @@ def test_memory_does_not_grow_with_what_a_file_says_beside_labels(name: str, tmp
     assert (found[0].name, count) == (name, 40)
     assert (tmp_path / "all.json").stat().st_size > 1_000_000
     assert peak < 1_000_000  # all outlines at once take five times as much
+
+
+def test_where_memory_runs_out_the_paragraph_names_the_source(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("lensmith.data.annotations.load.assemble", fail)
+    with pytest.raises(OutOfMemoryError, match="photos was expected. It ran out"):
+        scan(photos)
 
 
 def test_numbers_of_classes_that_do_not_exist_are_refused(tmp_path: Path) -> None:

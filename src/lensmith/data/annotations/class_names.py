@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from lensmith.data.annotations.reader import damaged
 from lensmith.errors import DataError
 
 
@@ -16,10 +17,9 @@ def read_names(file: Path) -> list[str]:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = "it is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise DataError(
+        raise damaged(
             f"Text of annotations in UTF-8 was expected in {file}.",
             f"It cannot be read ({reason}).",
-            "Export the annotations again.",
         ) from error
     while lines and not lines[-1].strip():
         lines.pop()

@@ -11,8 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from lensmith.data.annotations.json_stream import json_items
-from lensmith.data.annotations.reader import Area, Entry, Look, Reader, Reading, Source
-from lensmith.errors import DataError
+from lensmith.data.annotations.reader import Area, Entry, Look, Reader, Reading, Source, damaged
 
 _KIND = re.compile(r"(instances|labels|stuff|panoptic|captions|person_keypoints|image_info)_(.+)")
 _NO_CLASSES = ("image_info", "captions", "person_keypoints", "panoptic")
@@ -64,10 +63,9 @@ def read(source: Source, files: Sequence[str], reading: Reading) -> Iterator[Ent
                 yield images[number]._replace(label=names[each["category_id"]], area=_area(each))
             yield from (about for number, about in images.items() if not annotated[number])
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise DataError(
+            raise damaged(
                 f"Images, categories and annotations of COCO were expected in {path}.",
                 f"One is of another form ({type(error).__name__}: {error}).",
-                "Export the annotations again.",
             ) from error
     if crowds:
         reading.warnings.append(f"Regions of crowds (iscrowd), which are left out: {crowds:,}.")

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lensmith.data.annotations.json_stream import json_items
-from lensmith.data.annotations.reader import Area, Entry, Look, Reader, Reading, Source
-from lensmith.errors import DataError
+from lensmith.data.annotations.reader import Area, Entry, Look, Reader, Reading, Source, damaged
 
 _PICTURE = ("image", "imagefilename")
 _LABELS = ("annotations", "annotation")
@@ -63,10 +62,9 @@ def _area(coordinates: Any, file: str, name: str) -> Area | None:
         if not all(map(math.isfinite, (x, y, width, height))):
             raise ValueError
     except (TypeError, ValueError, KeyError) as error:
-        raise DataError(
+        raise damaged(
             f"Numbers x, y, width and height were expected in the coordinates of {name} in {file}.",
             f"{str(coordinates)[:80]} is there.",
-            "Export the annotations again.",
         ) from error
     return Area(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
 

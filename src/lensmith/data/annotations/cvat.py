@@ -11,10 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from lensmith.core.text import listed
-from lensmith.data.annotations.reader import Area, Entry, Look, Reader, Reading, Source
+from lensmith.data.annotations.reader import Area, Entry, Look, Reader, Reading, Source, damaged
 from lensmith.data.annotations.xml_stream import xml_elements, xml_root
 from lensmith.data.part_names import parts_of_names
-from lensmith.errors import DataError
 
 
 def looks_like(source: Source) -> Look:
@@ -47,10 +46,9 @@ def read(source: Source, files: Sequence[str], reading: Reading) -> Iterator[Ent
             try:
                 found = list(_entries(element, subset, annotator.strip(), left_out))
             except _BrokenError as error:
-                raise DataError(
+                raise damaged(
                     f"Numbers were expected in annotations of CVAT in {source.root / file}.",
                     str(error),
-                    "Export the annotations again.",
                 ) from None
             yield from found
     if left_out:

@@ -12,8 +12,7 @@ from typing import Any
 from lensmith.core.text import listed
 from lensmith.data.annotations.class_names import name_of
 from lensmith.data.annotations.json_stream import json_items
-from lensmith.data.annotations.reader import Area, Entry, Look, Reader, Reading, Source
-from lensmith.errors import DataError
+from lensmith.data.annotations.reader import Area, Entry, Look, Reader, Reading, Source, damaged
 
 
 def looks_like(source: Source) -> Look:
@@ -47,10 +46,9 @@ def read(source: Source, files: Sequence[str], reading: Reading) -> Iterator[Ent
                 if not labelled:
                     yield about
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise DataError(
+            raise damaged(
                 f"Items of Datumaro were expected in {path}.",
                 f"One is of another form ({type(error).__name__}: {error}).",
-                "Export the annotations again.",
             ) from error
     if left_out:
         kinds = listed(f"{count:,} {kind}" for kind, count in sorted(left_out.items()))

@@ -10,10 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from lensmith.data.annotations.class_names import name_of, read_names
-from lensmith.data.annotations.reader import Entry, Look, Reader, Reading, Source
+from lensmith.data.annotations.reader import Entry, Look, Reader, Reading, Source, damaged
 from lensmith.data.files import Unused, image_files
 from lensmith.data.layout import arrange
-from lensmith.errors import DataError
 from lensmith.imaging.formats import SUFFIXES
 
 NO_LABEL = "no_label"
@@ -66,10 +65,9 @@ def read_lists(source: Source, files: Sequence[str], reading: Reading) -> Iterat
         for number, line in enumerate(read_names(source.root / file), 1):
             found = _LINE.fullmatch(line)
             if found is None or not line.strip():
-                raise DataError(
+                raise damaged(
                     f"Lines `NAME NUMBER` were expected in {source.root / file}.",
                     f"Line {number:,} is {line[:80]!r}.",
-                    "Export the annotations again.",
                 )
             quoted = found["quoted"]
             name = found["plain"] if quoted is None else re.sub(r"\\(.)", r"\1", quoted) + found["ending"]

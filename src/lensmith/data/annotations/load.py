@@ -7,7 +7,7 @@ from lensmith.core.text import listed
 from lensmith.data.annotations.assemble import Annotations, assemble
 from lensmith.data.annotations.detect import detect
 from lensmith.data.annotations.reader import Reading, Source
-from lensmith.errors import DataError
+from lensmith.errors import DataError, OutOfMemoryError
 
 
 def load(
@@ -22,6 +22,7 @@ def load(
         attribute: see `assemble`.
 
     Raises:
+        OutOfMemoryError: memory does not suffice for the labels.
         DataError: an archive, annotations of two formats, or damaged ones; or none of their pictures is there.
         SettingsError: there is no format of that name.
     """
@@ -37,4 +38,11 @@ def load(
         return None
     reader, look = found
     reading = Reading([f"Read as {reader.title}: {listed(look.files, 3)}."], [])
-    return source, assemble(source, reader.read(source, look.files, reading), reading, margin, attribute)
+    try:
+        return source, assemble(source, reader.read(source, look.files, reading), reading, margin, attribute)
+    except MemoryError:
+        raise OutOfMemoryError(
+            f"Memory for all labels in {path} was expected.",
+            "It ran out while they were read.",
+            "Split the annotation file, export the pictures that you need, or use a machine with more memory.",
+        ) from None

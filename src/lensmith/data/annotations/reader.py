@@ -237,3 +237,8 @@ class Source:
             for name in sorted(names):
                 if name.lower().endswith(suffix) and not name.startswith("."):
                     yield name if below == "." else f"{below}/{name}"
+
+
+def damaged(expected: str, arrived: str) -> DataError:
+    """The error for an annotation file that is not as its tool writes it."""
+    return DataError(expected, arrived, "Export the annotations again.")

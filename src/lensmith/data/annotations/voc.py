@@ -12,9 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from lensmith.data.annotations.class_names import read_names
-from lensmith.data.annotations.reader import PEEKED_FILES, Area, Entry, Look, Reader, Reading, Source
+from lensmith.data.annotations.reader import PEEKED_FILES, Area, Entry, Look, Reader, Reading, Source, damaged
 from lensmith.data.annotations.xml_stream import xml_elements, xml_root
-from lensmith.errors import DataError
 
 SETS = "ImageSets/Main"
 _FROM_ZERO = {"source": "Unknown", "owner": "NULL Label Studio"}
@@ -135,10 +134,9 @@ def _number(element: ET.Element, name: str, file: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise DataError(
+        raise damaged(
             f"A number was expected as <{name}> in {file}.",
             f"{text.strip()[:80]!r} is there." if text.strip() else "There is none.",
-            "Export the annotations again.",
         )
     return value
 

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from lensmith.data.annotations.class_names import name_of, read_names
-from lensmith.data.annotations.reader import PEEKED_FILES, Area, Entry, Look, Reader, Reading, Source
+from lensmith.data.annotations.reader import PEEKED_FILES, Area, Entry, Look, Reader, Reading, Source, damaged
 from lensmith.data.part_names import parts_of_names
 from lensmith.errors import DataError
 
@@ -134,10 +134,9 @@ def _area(values: Sequence[str], has_keypoints: bool, file: str) -> Area:
         if not all(map(math.isfinite, numbers)) or len(numbers) < 4:
             raise ValueError
     except ValueError:
-        raise DataError(
+        raise damaged(
             f"Lines `CLASS CX CY W H` were expected in {file}.",
             f"{' '.join(values)[:80]!r} follows a class.",
-            "Export the labels again.",
         ) from None
     if len(numbers) > 5 and not has_keypoints:
         xs, ys = numbers[0::2], numbers[1::2]
