@@ -61,7 +61,8 @@ def export(
     model's answers are pre-annotations, and true labels annotations.
     """
     if format_ != "folder":
-        if given := [name for name in ("unlabelled", "relabel", "exclude") if locals()[name] is not None]:
+        folders_only = {"unlabelled": unlabelled, "relabel": relabel, "exclude": exclude}
+        if given := [name for name, value in folders_only.items() if value is not None]:
             raise SettingsError(
                 f"A folder alone was expected for --format {format_}, which names all uploads.",
                 f"--{given[0]} was given as well.",
