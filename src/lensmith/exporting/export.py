@@ -6,7 +6,6 @@ best.pt ─► graphs ─► each answers validation images ─► parity with P
 
 import os
 import time
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,15 +23,11 @@ from lensmith.bundle.golden import Golden
 from lensmith.config import ExportSettings
 from lensmith.core import machine
 from lensmith.core.files import replace_directory, staging_directory
-from lensmith.core.machine import allowed_cores
 from lensmith.core.packages import TRAINING, require_packages
 from lensmith.core.result import Result, plain
 from lensmith.core.stats import evenly_spaced
-from lensmith.core.threads import map_in_order
 from lensmith.core.version import installed_versions
-from lensmith.data.image_set import Sample
 from lensmith.data.part_names import Part
-from lensmith.errors import ImageError
 from lensmith.evaluation import confidence
 from lensmith.evaluation.confidence import TemperatureScaling
 from lensmith.evaluation.cross_validation import as_entry
@@ -48,10 +43,9 @@ from lensmith.exporting.image_hashes import copies_note, hashes_of, not_learnt
 from lensmith.exporting.out_of_fold import evaluation_of_folds, with_group_interval
 from lensmith.exporting.parity import Parity
 from lensmith.exporting.run_figures import RunFigures
-from lensmith.exporting.samples import features_of, stratified
+from lensmith.exporting.samples import features_of, formats_of, stratified
 from lensmith.exporting.select_engine import select_engine, teacher_of
 from lensmith.imaging.decoding import read
-from lensmith.imaging.formats import format_of
 from lensmith.imaging.preprocessing import preprocess
 from lensmith.inference.classifier import Classifier
 from lensmith.inference.engine import open_graph
@@ -224,7 +218,7 @@ def _build(
             features_of(classifier, [evaluation.files[row] for row in fitted]) if settings.features else None,
         ),
         licence=licences(settings.licence, settings.data_licence, run.provenance, getattr(model, "pretrained_cfg", {})),
-        formats=_formats(run),
+        formats=formats_of(run.images),
         dataset={
             "root": run.images.root.name,
             "fingerprint": run.fingerprint,
@@ -252,20 +246,6 @@ def _build(
     write_report(evaluation, folder / "report.html", report)
     write_card(folder / "README.md", manifest, evaluation, run)
     return manifest, parity, evaluation
-
-
-def _formats(run: Run) -> dict[str, int]:
-    """Number of training images by the format of their files, from their first bytes, the most frequent first."""
-
-    def key_of(sample: Sample) -> str:
-        try:
-            return format_of(run.images.file(sample)).key
-        except (ImageError, OSError):  # it was left out of the training, too, or has gone since
-            return ""
-
-    cores = allowed_cores()
-    found = map_in_order(key_of, run.images.part("train"), cores, 64 * cores, "formats")
-    return {key: count for key, count in Counter(found).most_common() if key}
 
 
 def _classifier(opened: Bundle, record: EngineRecord) -> Classifier:

@@ -1,5 +1,6 @@
-"""Stratified samples of a part, their images preprocessed as the service does it, and the features of images."""
+"""Stratified samples of a part, their images preprocessed as the service does it; features and formats of images."""
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,9 +11,11 @@ import numpy.typing as npt
 from lensmith.core.machine import allowed_cores
 from lensmith.core.progress import track
 from lensmith.core.stats import evenly_spaced
+from lensmith.core.threads import map_in_order
 from lensmith.data.image_set import ImageSet, Sample
 from lensmith.errors import ImageError
 from lensmith.imaging.decoding import read
+from lensmith.imaging.formats import format_of
 from lensmith.imaging.preprocessing import Preprocessing, Tensor, preprocess
 from lensmith.inference.classifier import Classifier
 
@@ -71,3 +74,17 @@ def features_of(classifier: Classifier, files: Sequence[Path]) -> Tensor:
     chosen = evenly_spaced(files, FEATURE_IMAGES)
     with ThreadPoolExecutor(allowed_cores()) as pool:
         return np.concatenate(list(track(pool.map(load, chosen), "Features", len(chosen))))
+
+
+def formats_of(images: ImageSet) -> dict[str, int]:
+    """Number of training images by the format of their files, from their first bytes, the most frequent first."""
+
+    def key_of(sample: Sample) -> str:
+        try:
+            return format_of(images.file(sample)).key
+        except (ImageError, OSError):  # it was left out of the training as well, or has gone since
+            return ""
+
+    cores = allowed_cores()
+    found = map_in_order(key_of, images.part("train"), cores, 64 * cores, "formats")
+    return {key: count for key, count in Counter(found).most_common() if key}
