@@ -15,7 +15,7 @@ import pytest
 from lensmith.errors import OutputError, RunError
 from lensmith.training import end_of_epoch
 from lensmith.training.learner import Learner
-from lensmith.training.run_dir import checkpoint, find_resumable, lock
+from lensmith.training.run_dir import checkpoint, description, find_resumable, lock
 from lensmith.training.run_dir.recorder import Recorder
 from lensmith.training.run_dir.run import Run
 from lensmith.training.signals import RunInterruptedError
@@ -261,7 +261,7 @@ def test_killed_before_its_first_checkpoint_nothing_stands_in_the_way_of_beginni
     chosen = short(epochs=1)
     with monkeypatch.context() as patched:
         if place == "run.json":
-            patched.setattr(Run, "_describe", die)
+            patched.setattr(description, "_write_json", die)
         else:
             patched.setattr(checkpoint._Sealed, "close", die)
         assert train_in_child(chosen) == -signal.SIGKILL

@@ -72,6 +72,11 @@ class _Top:
     files: tuple[tuple[str, Inside], ...]
 
     @property
+    def left_out(self) -> str:
+        """The beginning of a sentence on why its images are left out."""
+        return f"Images of {self.name!r} that are left out: {len(self.files):,}"
+
+    @property
     def is_flat(self) -> bool:
         """Whether images lie in it, and no folders of images."""
         return all(len(inside) == 1 for _, inside in self.files)
@@ -178,7 +183,7 @@ def _read_classes(tops: Sequence[_Top], unlabelled: set[str], done: Arrangement)
         if top.name in unlabelled:
             done.aside += [(path, _UNLABELLED) for path, _ in top.files]
             done.warnings.append(
-                f"{_left_out(top)}: they are unlabelled by its name. --layout classes makes a class of it."
+                f"{top.left_out}: they are unlabelled by its name. --layout classes makes a class of it."
             )
         else:
             done.rows += [(path, top.name, None) for path, _ in top.files]
@@ -255,7 +260,7 @@ def _read_parts(tops: Sequence[_Top], parts: dict[str, Part], done: Arrangement)
             for path, inside in top.files:
                 done.add(path, inside, None)
         done.warnings.append(
-            f"None of the folders {listed(_quoted(tops))} has the name of a part: their images are put together, and "
+            f"None of the folders {listed(repr(top.name) for top in tops)} has the name of a part: their images are put together, and "
             "split like a folder without parts."
         )
         return
@@ -265,10 +270,10 @@ def _read_parts(tops: Sequence[_Top], parts: dict[str, Part], done: Arrangement)
         part = parts.get(top.name)
         if part is None:
             done.aside += [(path, _BESIDE) for path, _ in top.files]
-            done.warnings.append(f"{_left_out(top)}: its name stands for none of train, val and test.")
+            done.warnings.append(f"{top.left_out}: its name stands for none of train, val and test.")
         elif part != "train" and trained and (top.is_flat or (len(top.children) == 1 and not top.children & trained)):
             done.aside += [(path, _NO_CLASS if top.is_flat else "in no folder of a class") for path, _ in top.files]
-            done.warnings.append(f"{_left_out(top)}: it has no folder of a class, so they are unlabelled.")
+            done.warnings.append(f"{top.left_out}: it has no folder of a class, so they are unlabelled.")
         else:
             for path, inside in top.files:
                 done.add(path, inside, part)
@@ -286,18 +291,10 @@ def _ask(tops: Sequence[_Top], parts: dict[str, Part], root: Path) -> DataError:
     return DataError(
         f"Folders of classes, or of parts that hold the classes, were expected in {root}.",
         f"Both readings make sense: the parts {listed(as_parts)} {holding}, "
-        f"or the classes are {listed(_quoted(tops))}{inner}.",
+        f"or the classes are {listed(repr(top.name) for top in tops)}{inner}.",
         "Decide with --layout parts or --layout classes (layout in Python and in a pipeline's file).",
     )
 
 
-def _left_out(top: _Top) -> str:
-    return f"Images of {top.name!r} that are left out: {len(top.files):,}"
-
-
 def _mapped(parts: dict[str, Part]) -> str:
     return listed((f"{name} is {part}" for name, part in sorted(parts.items())), 10)
-
-
-def _quoted(tops: Sequence[_Top]) -> list[str]:
-    return [repr(top.name) for top in tops]

@@ -52,8 +52,8 @@ from lensmith.inference.engine import open_graph
 from lensmith.inference.selection import summary
 from lensmith.training.models import backbone
 from lensmith.training.models.onnx_export import write_graph
-from lensmith.training.run_dir import checkpoint
-from lensmith.training.run_dir.run import VERSIONS, Run
+from lensmith.training.run_dir import checkpoint, description
+from lensmith.training.run_dir.run import Run
 
 GOLDEN_SAMPLES = 8
 CHECKED = 64
@@ -229,7 +229,7 @@ def _build(
         },
         image_hashes=hashes.entry,
         recipe={**run.settings.model_dump(mode="json"), "initial_weights": run.provenance, "best_epoch": epoch},
-        versions=installed_versions((*VERSIONS, "openvino", "nncf")),
+        versions=installed_versions((*description.VERSIONS, "openvino", "nncf")),
     )
     _golden(Bundle(folder, manifest), evaluation.files).save(folder / bundle.GOLDEN, manifest.labels)
     rows = {file: row for row, file in enumerate(own.files)}

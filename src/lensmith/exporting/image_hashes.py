@@ -21,7 +21,8 @@ from lensmith.evaluation.held_out import HeldOut
 from lensmith.evaluation.metrics import Ints
 from lensmith.training.models.weights import HUB_PREFIX
 from lensmith.training.run_dir import checkpoint
-from lensmith.training.run_dir.run import DESCRIPTION, Run
+from lensmith.training.run_dir.description import DESCRIPTION
+from lensmith.training.run_dir.run import Run
 from lensmith.training.unlabelled import pseudo_labelled_files
 
 _LEVELS = 3

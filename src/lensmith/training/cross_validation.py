@@ -32,9 +32,10 @@ from lensmith.training.linear_probe.lbfgs import STRENGTHS
 from lensmith.training.microbatch.distributed import World
 from lensmith.training.result import RunResult
 from lensmith.training.run_dir import checkpoint, diff
+from lensmith.training.run_dir.description import DESCRIPTION
 from lensmith.training.run_dir.lock import locked_run
 from lensmith.training.run_dir.refit import HeadChoice, Refit
-from lensmith.training.run_dir.run import DESCRIPTION, Run
+from lensmith.training.run_dir.run import Run
 from lensmith.training.signals import RunInterruptedError, signal_of
 from lensmith.training.trainer import Trainer, create_run
 

@@ -14,7 +14,8 @@ from lensmith.data.scan import scan
 from lensmith.data.split import prepare
 from lensmith.errors import OutputError, RunError
 from lensmith.imaging.preprocessing import Preprocessing
-from lensmith.training.run_dir.run import DESCRIPTION, Run, default_folder
+from lensmith.training.run_dir.description import DESCRIPTION
+from lensmith.training.run_dir.run import Run, default_folder
 
 HOW = Preprocessing(
     image_size=32, resize="letterbox", crop_fraction=1.0, interpolation="bilinear", mean=(0.1, 0.2, 0.3)
@@ -172,7 +173,7 @@ def test_a_folder_that_could_not_be_finished_is_removed(
     def full(_: object) -> dict[str, str]:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lensmith.training.run_dir.run.installed_versions", full)
+    monkeypatch.setattr("lensmith.training.run_dir.description.installed_versions", full)
     with pytest.raises(OSError, match="No space"):
         make(shared_colours, tmp_path / "run")
     assert not (tmp_path / "run").exists()

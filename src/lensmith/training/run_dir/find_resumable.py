@@ -6,8 +6,9 @@ from pathlib import Path
 from lensmith.config import TrainSettings
 from lensmith.errors import RunError
 from lensmith.training.run_dir import diff
+from lensmith.training.run_dir.description import DESCRIPTION
 from lensmith.training.run_dir.lock import locked_run
-from lensmith.training.run_dir.run import DESCRIPTION, RUNS, Run, is_unbegun
+from lensmith.training.run_dir.run import RUNS, Run, is_unbegun
 
 
 def find(settings: TrainSettings) -> Path | None:

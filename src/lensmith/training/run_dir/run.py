@@ -16,9 +16,6 @@ folds/N/             of a cross-validation: the run of fold N, of which predicti
 from __future__ import annotations
 
 import contextlib
-import csv
-import dataclasses
-import io
 import json
 import shutil
 import time
@@ -28,24 +25,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from lensmith.config import TrainSettings
-from lensmith.core.files import atomic_write
 from lensmith.core.output_names import require_folder_name
-from lensmith.core.result import plain
-from lensmith.core.version import installed_versions
-from lensmith.data.consensus import Contested
-from lensmith.data.image_set import ImageSet, Sample
-from lensmith.errors import OutputError, RunError
+from lensmith.data.image_set import ImageSet
+from lensmith.errors import OutputError
 from lensmith.imaging.preprocessing import Preprocessing
 from lensmith.tracking import state
-from lensmith.training.run_dir import lock
+from lensmith.training.run_dir import description, lock
 from lensmith.training.run_dir.checkpoint import LAST, PREVIOUS
+from lensmith.training.run_dir.description import DESCRIPTION, SPLITS
 from lensmith.training.run_dir.refit import Refit
 
-DESCRIPTION = "run.json"
-SPLITS = "splits.csv"
 PSEUDO_LABELS = "pseudo_labels.csv"
 """Unlabelled pictures that the head learnt from, with the labels that it gave them."""
 EVENTS = "events.jsonl"
@@ -53,7 +43,6 @@ CHECKPOINTS = "checkpoints"
 NEEDS = "needs.json"
 FOLDS = "folds"
 RUNS = Path("runs")
-VERSIONS = ("lensmith", "torch", "torchvision", "timm", "numpy", "pillow", "onnx", "onnxscript", "onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -166,62 +155,22 @@ class Run:
         run = cls(path, settings, images, preprocessing, provenance, images.fingerprint, source, sizes, fold)
         run.checkpoints.mkdir(parents=True, exist_ok=True)
         try:
-            run._write()
+            description.write(run)
         except BaseException:  # half a folder could be neither used nor resumed
             shutil.rmtree(path, ignore_errors=True)
             raise
         return run
 
-    def _write(self) -> None:
-        table = io.StringIO(newline="")
-        writer = csv.writer(table)
-        grouped = any(sample.group for sample in self.images.samples)
-        folded = any(sample.fold is not None for sample in self.images.samples)
-        further = [*(["group"] if grouped else []), *(["fold"] if folded else [])]
-        writer.writerow(("path", "label", "split", "bytes", *further))
-        writer.writerows(
-            (s.path, self.images.labels[s.label], s.part, self.sizes[s.path], *(getattr(s, name) for name in further))
-            for s in self.images.samples
-        )
-        atomic_write(self.path / SPLITS, table.getvalue())
-        self._describe(
-            {
-                "settings": self.settings.model_dump(mode="json"),
-                "labels": self.images.labels,
-                "preprocessing": dataclasses.asdict(self.preprocessing),
-                "weights": self.provenance,
-                "data": {
-                    "root": str(self.images.root.resolve()),
-                    "source": str(self.source),
-                    "fingerprint": self.fingerprint,
-                    "parts": {part: len(self.images.part(part)) for part in self.images.parts},
-                    "notes": self.images.remarks,
-                    "contested": plain(self.images.contested),
-                    "excluded": self.images.excluded,
-                    "relabelled": self.images.relabelled,
-                },
-                "versions": installed_versions(VERSIONS),
-                **({} if self.fold is None else {"fold": self.fold}),
-            }
-        )
-
-    def _describe(self, description: dict[str, Any]) -> None:
-        atomic_write(self.path / DESCRIPTION, json.dumps(description, indent=2) + "\n")
-
     def with_settings(self, settings: TrainSettings, source: Path, root: Path) -> Run:
         """The same run with changed settings and paths of its images, in run.json too."""
         now = replace(self, settings=settings, source=source, images=replace(self.images, root=root))
         if (settings, source, root) != (self.settings, self.source, self.images.root):
-            description = json.loads((self.path / DESCRIPTION).read_text(encoding="utf-8"))
-            description["settings"] = settings.model_dump(mode="json")
-            description["data"].update(root=str(root), source=str(source))
-            self._describe(description)
+            description.change_place(path=self.path, settings=settings, source=source, root=root)
         return now
 
     def with_refit(self, refit: Refit) -> Run:
         """The same run with what the folds chose, in run.json too."""
-        description = json.loads((self.path / DESCRIPTION).read_text(encoding="utf-8"))
-        self._describe({**description, "refit": dataclasses.asdict(refit)})
+        description.add_refit(self.path, refit)
         return replace(self, refit=refit)
 
     @classmethod
@@ -231,54 +180,7 @@ class Run:
         Raises:
             RunError: `path` is no run folder, or its files are incomplete.
         """
-        try:
-            description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
-            labels = tuple(description["labels"])
-            index = {label: number for number, label in enumerate(labels)}
-            with (path / SPLITS).open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
-            samples = tuple(
-                Sample(
-                    row["path"],
-                    index[row["label"]],
-                    row["split"],  # type: ignore[arg-type]
-                    row.get("group", ""),
-                    int(row["fold"]) if row.get("fold") else None,
-                )
-                for row in rows
-            )
-            data, stored = description["data"], description["preprocessing"]
-            if "value_ranges" in stored:  # runs from before took 16-bit values for full
-                stored["value_ranges"] = {kind: tuple(ends) for kind, ends in stored["value_ranges"].items()}
-            return cls(
-                path=path,
-                settings=TrainSettings.model_validate(description["settings"]),
-                images=ImageSet(
-                    Path(data["root"]),
-                    labels,
-                    samples,
-                    notes=tuple(data["notes"]),
-                    excluded=tuple(data.get("excluded", ())),  # runs from before corrections have none
-                    relabelled=tuple((path, before, after) for path, before, after in data.get("relabelled", ())),
-                    contested=tuple(map(Contested.of, data.get("contested", ()))),
-                ),
-                preprocessing=Preprocessing(**{**stored, "mean": tuple(stored["mean"]), "std": tuple(stored["std"])}),
-                provenance=description["weights"],
-                fingerprint=data["fingerprint"],
-                source=Path(data["source"]),
-                sizes={row["path"]: int(row["bytes"]) for row in rows},
-                fold=description.get("fold"),
-                refit=Refit.read(description["refit"]) if "refit" in description else None,
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            has_none = not (path / DESCRIPTION).exists()
-            reason = f"It holds no {DESCRIPTION}" if has_none else f"It is not whole ({_reason(error)})"
-            reason = reason if path.exists() else "There is none"
-            raise RunError(
-                f"A run folder that `lensmith train` made was expected at {path}.",
-                f"{reason}.",
-                "Check the path; `lensmith train DIR` makes one.",
-            ) from error
+        return cls(path, **description.read(path))
 
     def history(self) -> list[dict[str, Any]]:
         """The epoch lines of events.jsonl, the last one of each epoch.
@@ -340,9 +242,3 @@ def default_folder(settings: TrainSettings) -> Path:
     """The default run folder, runs/DATA-MODEL-TIME."""
     name = settings.data.resolve().stem
     return RUNS / f"{name}-{settings.model}-{datetime.now():%Y%m%d-%H%M%S}"
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
