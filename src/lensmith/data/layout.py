@@ -260,8 +260,8 @@ def _read_parts(tops: Sequence[_Top], parts: dict[str, Part], done: Arrangement)
             for path, inside in top.files:
                 done.add(path, inside, None)
         done.warnings.append(
-            f"None of the folders {listed(repr(top.name) for top in tops)} has the name of a part: their images are put together, and "
-            "split like a folder without parts."
+            f"None of the folders {listed(repr(top.name) for top in tops)} has the name of a part: their images are "
+            "put together, and split like a folder without parts."
         )
         return
     training = {inside[0] for top in tops if parts.get(top.name) == "train" for _, inside in top.files}
