@@ -2,7 +2,8 @@
 
 A group comes from a column of the manifest, which always holds, or else from the setting `group`:
 
-    none             only the column, and copies of equal content, which the split keeps together anyway
+    none             only the column, and copies of equal content, which the split keeps together anyway; a crop that
+                     has no group is in that of its picture, here and below
     folder:N         the name of the folder at level N, counted from the set's root: in cat/tom/1.jpg, tom is level 2
     pattern:REGEX    what the regular expression's one group finds in the file's name without its ending; an expression
                      with a slash is searched in the whole path
@@ -52,6 +53,7 @@ def with_groups(images: ImageSet, setting: str) -> ImageSet:
         found = _with_copies(images)
     else:
         found = images
+    found = _with_pictures(found)
     return replace(found, notes=(*found.notes, *_notes(found)))
 
 
@@ -181,6 +183,23 @@ def _with_copies(images: ImageSet) -> ImageSet:
         return names.get(joined.find(f"group:{sample.group}" if sample.group else f"copies:{copied}"), copied)
 
     return replace(images, samples=tuple(replace(sample, group=group(sample)) for sample in images.samples))
+
+
+def _with_pictures(images: ImageSet) -> ImageSet:
+    """The set in which a crop without a group has that of its picture, which is named by its path if it has none."""
+    cut = {_picture(sample.path) for sample in images.samples if "#xywh=" in sample.path}
+    group: dict[Path, str] = {}
+    for sample in images.samples if cut else ():
+        if sample.group:
+            group.setdefault(_picture(sample.path), sample.group)
+
+    def group_of(sample: Sample) -> str:
+        picture = _picture(sample.path)
+        return group.get(picture, picture.as_posix()) if picture in cut else ""
+
+    if not cut:
+        return images
+    return replace(images, samples=tuple(replace(each, group=each.group or group_of(each)) for each in images.samples))
 
 
 def _require_several(images: ImageSet, samples: Sequence[Sample]) -> None:

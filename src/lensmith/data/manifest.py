@@ -10,7 +10,7 @@ from pathlib import Path
 from lensmith.core.csv_text import csv_text, is_same_file, paths_from, require_free
 from lensmith.core.files import atomic_write
 from lensmith.core.text import listed
-from lensmith.data.consensus import contested_warnings
+from lensmith.data.consensus import Contested, contested_warnings
 from lensmith.data.files import printable
 from lensmith.data.image_set import ImageSet, Sample
 from lensmith.data.part_names import Part
@@ -54,6 +54,11 @@ class OlderManifest:
     def samples(self) -> Mapping[str, Sample]:
         """Real path of an image → the image."""
         return {os.path.realpath(self.images.file(sample)): sample for sample in self.images.samples}
+
+    @cached_property
+    def contested(self) -> Mapping[str, Contested]:
+        """Real path of an image that its own lines contest → the image."""
+        return {os.path.realpath(self.images.root / each.path): each for each in self.images.contested}
 
     @classmethod
     def read(cls, manifest: Path) -> "OlderManifest":
@@ -123,7 +128,8 @@ def manifest_text(images: ImageSet, manifest: Path, older: OlderManifest | None 
             (path(sample.path), line.label, *own, *line.further) for line in lines or [_OlderLine(label, further=blank)]
         ]
     for left_out in images.contested if older else ():
-        for line in older.lines.get(os.path.realpath(images.root / left_out.path), ()) if older else ():
+        file = os.path.realpath(images.root / left_out.path)
+        for line in older.lines[file] if older and file in older.contested else ():
             group = left_out.group or line.group
             rows.append((path(left_out.path), line.label, line.part, group, "", *line.further))
     columns = (*OWN, *older.further) if older else OWN
@@ -146,14 +152,13 @@ def with_manifest(images: ImageSet, older: OlderManifest) -> tuple[ImageSet, dic
     Labels and groups of the manifest hold, since people mend them there, and what it contests is contested.
     """
     before = older.images
-    contested = {os.path.realpath(before.root / each.path): each for each in before.contested}
     labels = tuple(sorted({*images.labels, *before.labels}))
     index = {label: number for number, label in enumerate(labels)}
     samples, kept, relabelled, left_out = [], {}, [], []
     for sample in images.samples:
         path, label = os.path.realpath(images.file(sample)), images.labels[sample.label]
-        if path in contested:
-            left_out.append(replace(contested[path], path=sample.path))
+        if path in older.contested:
+            left_out.append(replace(older.contested[path], path=sample.path))
             continue
         if (old := older.samples.get(path)) is not None:
             if before.labels[old.label] != label:
