@@ -71,6 +71,14 @@ def test_auto_joins_the_groups_of_copies_and_their_names_hold(colours: Path) -> 
     }  # fmt: skip
 
 
+def test_a_crop_without_a_group_has_that_of_its_picture() -> None:
+    some = images(
+        "cat/a.jpg", "cat/a.jpg#xywh=0,0,4,4", "dog/b.jpg#xywh=0,0,4,4", "dog/b.jpg#xywh=4,0,4,4", "dog/c.jpg"
+    )
+    some = replace(some, samples=(*some.samples[:3], replace(some.samples[3], group="P7"), some.samples[4]))
+    assert groups(with_groups(some, "none")) == ["cat/a.jpg", "cat/a.jpg", "P7", "P7", ""]
+
+
 @pytest.mark.parametrize("setting", ["folder:3", r"pattern:^(frame)_"])
 def test_a_setting_that_finds_no_group_says_what_is_there(setting: str) -> None:
     with pytest.raises(DataError, match=r"cat/tom/1.jpg|1.jpg"):

@@ -34,6 +34,20 @@ def test_images_that_fail_together_count_as_one() -> None:
     assert group_interval(np.full(200, True), groups) == pytest.approx(wilson(20, 20))
 
 
+def test_figures_of_all_folds_count_what_other_training_images_would_change() -> None:
+    """Nadeau and Bengio 2003: the variance is 1 + K / (K - 1) times that of the answers."""
+    correct = np.random.default_rng(4).random(1200) < 0.75
+    found = answers(correct).figures("loss", [1, 1], 1)
+    groups = np.arange(1200) // 4
+    narrow = group_bootstrap(answers(correct).truth, answers(correct).probabilities, groups)
+    pairs = [(found.accuracy_interval, group_interval(correct, groups))]
+    pairs += [(getattr(found, f"{name}_interval"), interval) for name, interval in narrow.items()]
+    for (low, high), (least, most) in pairs:
+        assert (high - low) / (most - least) == pytest.approx(3**0.5, rel=0.1)  # of 1 + 2 / 1
+    one = correct[::2]
+    assert found.folds[0].accuracy_interval == pytest.approx(group_interval(one, np.arange(600) // 2))
+
+
 def test_the_interval_of_a_share_covers_it_in_95_of_100_draws_of_groups() -> None:
     rng, covered, as_single = np.random.default_rng(0), 0, 0
     for _ in range(300):

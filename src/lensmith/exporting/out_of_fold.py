@@ -60,8 +60,8 @@ def _notes(found: CrossValidation, own: Evaluation) -> Iterator[str]:
             "together: intervals count groups."
         )
     yield (
-        "Each fold also chose the epoch of its model, which flatters the figures a little. Intervals do not contain "
-        "what other training images would change."
+        "Each fold also chose the epoch of its model, which flatters the figures a little. Intervals of all answers "
+        "together are widened for what other training images would change."
     )
     yield (
         f"On {own.metrics.images:,} of the images that it learnt from, the bundle's engine has an accuracy of "
