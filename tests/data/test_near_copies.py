@@ -179,6 +179,9 @@ def test_a_page_of_another_format_or_without_the_search_is_refused(colours: Path
     for path in (tmp_path, tmp_path / "near.csv"):
         with pytest.raises(OutputError, match=r"\.html"):
             api.check(colours, near=True, out=path)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="no folder"):
+        api.check(colours, near=True, out=tmp_path / "file/near.html")
     with pytest.raises(SettingsError, match="needs near"):
         CheckSettings.resolve({"folder": colours, "out": Path("x.html")})
 

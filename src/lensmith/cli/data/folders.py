@@ -51,10 +51,10 @@ def check(given: dict[str, Any]) -> Output:
     for kind, ends in checked.value_ranges.items():
         print_line(f"values  {describe(kind, ends)}")
     print_notes(checked.notes)
-    if checked.findings:
+    # Near copies have a table of their own.
+    if rows := [(each.kind, each.path, each.reason) for each in checked.findings if each.kind != "near copy"]:
         print_line()
-        rows = [(each.kind, each.path, each.reason) for each in checked.findings]
-        print_table(f"{checked.problems:,} files with something wrong", ("what", "file", "reason"), rows, SHOWN)
+        print_table(f"{len(rows):,} files with something wrong", ("what", "file", "reason"), rows, SHOWN)
     if checked.near_copies:
         print_line()
         pairs = [(each.kind, f"{each.similarity:.1%}", _across(each), *each.paths) for each in checked.near_copies]

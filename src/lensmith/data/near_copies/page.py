@@ -1,5 +1,6 @@
 """The page of near copies: pairs side by side, in one HTML file without scripts or requests."""
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,13 +23,21 @@ def require_place(path: Path) -> None:
     """Refuse a path that the page cannot be written to, before the long work.
 
     Raises:
-        OutputError: something else than a file is there, or the name ends in that of another format.
+        OutputError: something else than a file is there, the name ends in that of another format, or its folder is
+            closed to writing.
     """
     if path.is_dir() or path.suffix.lower() not in (".html", ".htm"):
         raise OutputError(
             "A file that ends in .html was expected for the page of near copies, with --out.",
             f"{path} {'is a folder' if path.is_dir() else 'arrived'}.",
             f"Name it {(path / 'near-copies.html') if path.is_dir() else path.with_suffix('.html')}.",
+        )
+    nearest = next(folder for folder in path.absolute().parents if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise OutputError(
+            f"A folder that one may write into was expected for the page of near copies, {path}.",
+            f"{nearest} is {'closed to writing' if nearest.is_dir() else 'no folder'}.",
+            "Name another with --out.",
         )
 
 
