@@ -3,8 +3,8 @@
 import multiprocessing
 import os
 import signal
-import time
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,10 @@ class Asked:
     def __init__(self, store: ArrayCache) -> None:
         self.store, self.computed = store, ""
 
-    def __call__(self, words: str, key: RowKey = KEY, wider: RowKey | None = None, pause_s: float = 0) -> str:
-        """Check the rows of the words, and return the words that were computed."""
+    def __call__(
+        self, words: str, key: RowKey = KEY, wider: RowKey | None = None, before: Callable[[int], object] = int
+    ) -> str:
+        """Check the rows of the words, and return the words that were computed; `before` is called at each third."""
         contents = words.split()
         made: list[str] = []
 
@@ -39,7 +41,7 @@ class Asked:
             for start in range(0, len(numbers), 3):
                 some = [contents[number] for number in numbers[start : start + 3]]
                 made.extend(some)
-                time.sleep(pause_s)
+                before(start)
                 yield np.concatenate([row(content) for content in some])
 
         digests = [None if content == "gone" else sha256(content.encode()).digest() for content in contents]
@@ -123,27 +125,39 @@ def test_nothing_is_nothing(ask: Asked) -> None:
     assert found.size == 0
 
 
-def _ask_slowly(root: Path, words: str) -> None:
-    Asked(ArrayCache(10**6, root))(words, pause_s=0.2)
+@pytest.fixture
+def other(ask: Asked) -> Callable[[int, str], tuple[Any, Any]]:
+    """Starts another process that asks, and has come to a word by its number; it goes on when the event is set."""
+    fork = multiprocessing.get_context("fork")
+
+    def start(number: int, words: str) -> tuple[Any, Any]:
+        reached, go_on = fork.Event(), fork.Event()
+
+        def wait(at: int) -> None:
+            if at == number:
+                reached.set()
+                go_on.wait()
+
+        process = fork.Process(target=lambda: Asked(ArrayCache(10**6, ask.store.root))(words, before=wait))
+        process.start()
+        assert reached.wait(30)
+        return process, go_on
+
+    return start
 
 
-def test_blocks_of_a_killed_process_are_copied_to_other_lists(ask: Asked) -> None:
-    process = multiprocessing.get_context("fork").Process(
-        target=_ask_slowly, args=(ask.store.root, "a b c d e f g h i")
-    )
-    process.start()
-    time.sleep(0.5)
-    os.kill(process.pid, signal.SIGKILL)  # type: ignore[arg-type]
+def test_blocks_of_a_killed_process_are_copied_to_other_lists(ask: Asked, other: Any) -> None:
+    process, _ = other(6, "a b c d e f g h i")
+    os.kill(process.pid, signal.SIGKILL)
     process.join()
     computed = ask("i h g f e d c b a").split()
     assert "i" in computed
     assert "a" not in computed
 
 
-def test_two_processes_compute_a_list_once(ask: Asked) -> None:
-    process = multiprocessing.get_context("fork").Process(target=_ask_slowly, args=(ask.store.root, "a b c d e f"))
-    process.start()
-    time.sleep(0.1)
+def test_two_processes_compute_a_list_once(ask: Asked, other: Any) -> None:
+    process, go_on = other(0, "a b c d e f")
+    threading.Timer(0.1, go_on.set).start()
     assert ask("a b c d e f") == ""
     process.join()
     assert process.exitcode == 0
