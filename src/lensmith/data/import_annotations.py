@@ -101,7 +101,7 @@ def import_annotations(settings: ImportSettings) -> ImportResult:
         )
     relative = paths_from(root, out.parent)
     paths = {row.path: relative(row.path) for row in annotations.rows}
-    list_of_unlabelled = out.with_name(f"{out.stem}-unlabelled.csv")
+    list_of_unlabelled = unlabelled_list(out)
     list_text = csv_text(("path",), [(relative(path),) for path in images.unlabelled])
     if images.unlabelled and not out.exists():  # a list without a manifest is not one of ours
         require_free(list_of_unlabelled, list_text, settings.overwrite)
@@ -143,6 +143,11 @@ def import_annotations(settings: ImportSettings) -> ImportResult:
         warnings=images.warnings,
         junk=dict(images.junk),
     )
+
+
+def unlabelled_list(manifest: Path) -> Path:
+    """Path of the list of unlabelled pictures beside a manifest."""
+    return manifest.with_name(f"{manifest.stem}-unlabelled.csv")
 
 
 def _require_known(rows: Sequence[Annotation], classes: Sequence[str], source: Path) -> None:

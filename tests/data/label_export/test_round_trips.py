@@ -7,8 +7,10 @@ import pytest
 from PIL import Image
 
 from fixtures.annotated_pictures import restore
+from lensmith.config import ImportSettings
 from lensmith.config.values import LabelFormat
 from lensmith.data.annotations.load import load
+from lensmith.data.import_annotations import import_annotations
 from lensmith.data.label_export.collect import collect
 from lensmith.data.label_export.export import export
 from lensmith.data.label_export.marked_picture import MarkedPictures
@@ -81,6 +83,15 @@ def test_crops_of_one_picture_are_its_boxes(tmp_path: Path) -> None:
     assert given.has_boxes
     assert not given.groups()  # a crop's group is its picture, which says nothing more
     assert max(len(each.marks) for each in given.pictures) == 2
+
+
+def test_unlabelled_pictures_beside_a_manifest_go_out_as_well(tmp_path: Path) -> None:
+    source = source_of("labels-cvat_project", tmp_path / "set")
+    import_annotations(ImportSettings(source=source, out=tmp_path / "m.csv"))
+    given, direct = collect(tmp_path / "m.csv"), collect(source)
+    assert len([picture for picture in given.pictures if not picture.marks]) == 2
+    assert {(each.part, each.marks) for each in given.pictures} == {(each.part, each.marks) for each in direct.pictures}
+    assert len(given.pictures) == len(direct.pictures)
 
 
 def test_annotators_with_odd_names_have_a_file_each_for_cvat(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from lensmith.core.labels import canonical_label, require_distinct
 from lensmith.data.annotation import Annotation
 from lensmith.data.annotations.load import load
 from lensmith.data.files import SetAside, Unused, image_files, root_of_table, unusable_reason
+from lensmith.data.import_annotations import unlabelled_list
 from lensmith.data.label_export.marked_picture import Mark, MarkedPicture, MarkedPictures
 from lensmith.data.layout import arrange
 from lensmith.data.scan import MANIFEST
@@ -73,6 +74,11 @@ def _of_table(file: Path) -> MarkedPictures:
     table = read_table(file, root)
     aside: SetAside = []
     unlabelled = []
+    if (beside := unlabelled_list(file)).is_file():
+        unlabelled = [
+            path for path in _paths_alone(beside) or () if unusable_reason(root / path, any_suffix=True) is None
+        ]
+        table.notes.append(f"Images without a label are those of {beside}: {len(unlabelled):,}.")
     for path, reason in table.aside:
         if reason.startswith(_NO_LABEL) and unusable_reason(root / path) is None:
             unlabelled.append(path)
