@@ -16,7 +16,7 @@ from lensmith.data.annotation import Annotation
 from lensmith.data.annotations.detect import unknown
 from lensmith.data.annotations.load import load
 from lensmith.data.annotations.reader import Source
-from lensmith.data.files import root_of_table
+from lensmith.data.files import require_exists, root_of_table
 from lensmith.data.matched_boxes import match_boxes
 from lensmith.data.scan import ANNOTATION_SUFFIXES, MANIFEST
 from lensmith.data.table import read_table
@@ -84,12 +84,7 @@ def _read(source: Path) -> Labelled:
     Raises:
         DataError: the source cannot be read.
     """
-    if not source.exists():
-        raise DataError(
-            f"A table of labels, or annotations of a labelling tool, was expected at {source}.",
-            "Nothing is there.",
-            "Check the path.",
-        )
+    require_exists(source, "A table of labels, or annotations of a labelling tool,")
     table = source / MANIFEST if source.is_dir() else source
     is_manifest = table.name == MANIFEST and table.is_file()
     if not is_manifest and (found := load(source)) is not None:

@@ -109,9 +109,7 @@ def read_lists(
     Raises:
         DataError: a list that cannot be read, that names none of the images, or gives one of them two labels.
     """
-    excluded: dict[str, str] = {}
-    relabelled: dict[str, str] = {}
-    warnings: list[str] = []
+    excluded, relabelled, warnings = dict[str, str](), dict[str, str](), list[str]()
     if exclude is not None:
         excluded, missing = _match(exclude, _read(exclude, needs_label=False), root, {**crops, **known})
         warnings += _missing_warnings(exclude, missing)
@@ -221,10 +219,10 @@ def _read(file: Path, needs_label: bool) -> list[_Row]:
             "A work list arrived: its labels are the present ones, and nobody has decided on its suggestions.",
             f"Decide with `lensmith review {file}`, or give the relabel.csv of `lensmith data doctor`.",
         )
-    if needs_label:
-        return [_Row(number, row["path"].strip(), row.get("label", "").strip()) for number, row in found.rows]
-    flagged = ((number, row) for number, row in found.rows if row.get("flagged", "").strip().lower() != "no")
-    return [_Row(number, row["path"].strip()) for number, row in flagged]
+    return [
+        _Row(number, row["path"].strip(), row.get("label", "").strip() if needs_label else "")
+        for number, row in found.rows if needs_label or row.get("flagged", "").strip().lower() != "no"
+    ]  # fmt: skip
 
 
 def _match(

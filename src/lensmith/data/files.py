@@ -140,6 +140,21 @@ def printable(name: str) -> str:
     return name.encode(errors="backslashreplace").decode()
 
 
+def require_exists(path: Path, expected: str, remedy: str = "Check the path.") -> None:
+    """Refuse a path at which nothing is.
+
+    Args:
+        path: path of a file or folder.
+        expected: noun phrase for what it was to be, as `A folder of pictures`.
+        remedy: sentence on what to do.
+
+    Raises:
+        DataError: nothing is there.
+    """
+    if not path.exists():
+        raise DataError(f"{expected} was expected at {path}.", "Nothing is there.", remedy)
+
+
 def root_of_table(file: Path) -> Path:
     """Folder that the paths in a CSV are relative to: the CSV's own, or of a run's splits.csv that of its images."""
     description = file.parent / "run.json"

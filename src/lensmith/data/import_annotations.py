@@ -23,7 +23,7 @@ from lensmith.data.annotations.detect import unknown
 from lensmith.data.annotations.load import load
 from lensmith.data.annotations.reader import Source
 from lensmith.data.consensus import Contested
-from lensmith.data.files import printable
+from lensmith.data.files import printable, require_exists
 from lensmith.data.matched_boxes import match_boxes
 from lensmith.data.scan import image_set_of
 from lensmith.errors import DataError, ImageError, OutputError
@@ -83,10 +83,7 @@ def import_annotations(settings: ImportSettings) -> ImportResult:
     """
     source, out = settings.source, settings.out
     require_csv_name(out, "OUT")
-    if not source.exists():
-        raise DataError(
-            f"A folder or file with annotations was expected at {source}.", "Nothing is there.", "Check the path."
-        )
+    require_exists(source, "A folder or file with annotations")
     loaded = load(source, settings.format, margin=settings.margin, attribute=settings.attribute)
     if loaded is None:
         raise unknown(Source(source))

@@ -28,7 +28,7 @@ from lensmith.data.annotations.detect import near_misses, unknown
 from lensmith.data.annotations.load import load
 from lensmith.data.annotations.reader import Source
 from lensmith.data.consensus import resolve
-from lensmith.data.files import Unused, image_files, is_folder, printable, relative, root_of_table
+from lensmith.data.files import Unused, image_files, is_folder, printable, relative, require_exists, root_of_table
 from lensmith.data.image_set import ImageSet, Sample
 from lensmith.data.layout import arrange
 from lensmith.data.matched_boxes import match_boxes
@@ -59,12 +59,11 @@ def scan(
             single class, or with classes whose names look alike; annotations as in `data.annotations.load`.
     """
     source = Path(path)
-    if not source.exists():
-        raise DataError(
-            f"A folder of labelled images, or a CSV, was expected at {source}.",
-            "Nothing is there.",
-            "Check the path; `lensmith data fetch fashion-mnist DIR` makes one to try.",
-        )
+    require_exists(
+        source,
+        "A folder of labelled images, or a CSV,",
+        "Check the path; `lensmith data fetch fashion-mnist DIR` makes one to try.",
+    )
     loaded = None
     if manifest and source.is_dir() and (source / MANIFEST).is_file():
         found = _read_manifest(source)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lensmith.core.junk import describe_junk
-from lensmith.data.files import Unused, image_files, printable, unusable_reason
+from lensmith.data.files import Unused, image_files, printable, require_exists, unusable_reason
 from lensmith.data.image_set import ImageSet, Sample
 from lensmith.data.path_list import read_path_list
 from lensmith.errors import DataError
@@ -40,12 +40,7 @@ def unlabelled_pictures(source: Path) -> UnlabelledPictures:
     Raises:
         DataError: nothing is there, no file is an image, or a CSV has no column `path`.
     """
-    if not source.exists():
-        raise DataError(
-            f"A folder of pictures, or a table that names them, was expected at {source}.",
-            "Nothing is there.",
-            "Check the path.",
-        )
+    require_exists(source, "A folder of pictures, or a table that names them,")
     found = _in_folder(source) if source.is_dir() else _in_table(source)
     if not found.paths:
         reasons = Counter(reason for _, reason in found.set_aside).most_common(1)

@@ -20,7 +20,7 @@ from lensmith.curation.reviewing.items import ReviewItem, ReviewSource
 from lensmith.curation.reviewing.work_list import is_work_list, read_work_list
 from lensmith.data.annotations.detect import detect
 from lensmith.data.annotations.reader import Source as AnnotationSource
-from lensmith.data.files import Unused, image_files
+from lensmith.data.files import Unused, image_files, require_exists
 from lensmith.data.scan import MANIFEST, scan
 from lensmith.data.unlabelled import unlabelled_pictures
 from lensmith.errors import DataError
@@ -55,12 +55,7 @@ def open_source(path: Path, classes: Sequence[str] = (), ignore_labels: bool = F
 
 
 def _open(path: Path, ignore_labels: bool) -> ReviewSource:
-    if not path.exists():
-        raise DataError(
-            f"A folder, a CSV or an evaluation to review was expected at {path}.",
-            "Nothing is there.",
-            "Check the path.",
-        )
+    require_exists(path, "A folder, a CSV or an evaluation to review")
     if ignore_labels:
         return _unlabelled(path)
     if path.is_file():

@@ -13,7 +13,7 @@ from lensmith.core.junk import describe_junk
 from lensmith.core.labels import canonical_label, require_distinct
 from lensmith.data.annotation import Annotation
 from lensmith.data.annotations.load import load
-from lensmith.data.files import SetAside, Unused, image_files, root_of_table, unusable_reason
+from lensmith.data.files import SetAside, Unused, image_files, require_exists, root_of_table, unusable_reason
 from lensmith.data.import_annotations import unlabelled_list
 from lensmith.data.label_export.marked_picture import Mark, MarkedPicture, MarkedPictures
 from lensmith.data.layout import arrange
@@ -39,12 +39,7 @@ def collect(path: str | os.PathLike[str], layout: Layout = "auto") -> MarkedPict
         DataError: nothing is there, or nothing that can be read, or no picture.
     """
     source = Path(path)
-    if not source.exists():
-        raise DataError(
-            f"A manifest, annotations, or a folder of images was expected at {source}.",
-            "Nothing is there.",
-            "Check the path.",
-        )
+    require_exists(source, "A manifest, annotations, or a folder of images")
     if source.is_dir() and (source / MANIFEST).is_file():
         done = _of_table(source / MANIFEST)
     elif (found := load(source)) is not None:
