@@ -29,6 +29,19 @@ def smoothed(probabilities: npt.NDArray[np.float32], smoothing: float) -> npt.ND
     return probabilities * np.float32(1 - smoothing) + np.float32(smoothing / probabilities.shape[1])
 
 
+def robust_distance(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Signed distance of each value from the median in robust standard deviations (median absolute deviation).
+
+    Args:
+        values: float64 (N,), N ≥ 1.
+
+    Returns:
+        float64 (N,).
+    """
+    distance = values - np.median(values)
+    return np.asarray(distance / max(1e-9, 1.4826 * float(np.median(np.abs(distance)))))
+
+
 def wilson(hits: int, trials: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a share (Wilson 1927, "Probable inference", JASA 22).
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lensmith.curation.discriminant import Floats, Ints
+from lensmith.core.stats import robust_distance
+from lensmith.curation.discriminant import Ints
 from lensmith.curation.out_of_fold import LabelEvaluation
 from lensmith.data.image_set import ImageSet, Sample
 
@@ -122,7 +123,7 @@ def suspects_of(images: ImageSet, samples: Sequence[Sample], evaluation: LabelEv
 def outliers_of(images: ImageSet, samples: Sequence[Sample], evaluation: LabelEvaluation) -> tuple[Outlier, ...]:
     """Pictures unlike their set, by distance and energy in turn: photos among drawings are far, noise is unlikely."""
     most = max(OUTLIERS, int(OUTLIER_SHARE * len(samples)))
-    far, unlikely = _robust(evaluation.distance), _robust(evaluation.energy)
+    far, unlikely = robust_distance(evaluation.distance), robust_distance(evaluation.energy)
     ranks = np.full(len(samples), len(samples))
     reasons = np.zeros(len(samples), dtype=np.int64)
     for kind, (values, least) in enumerate(((far, FAR), (unlikely, UNLIKELY))):
@@ -136,12 +137,6 @@ def outliers_of(images: ImageSet, samples: Sequence[Sample], evaluation: LabelEv
         for row in found.tolist()
         if ranks[row] < len(samples)
     )
-
-
-def _robust(values: Floats) -> Floats:
-    """float64 (N,): distance from the median in robust standard deviations (median absolute deviation)."""
-    centre = np.median(values)
-    return np.asarray((values - centre) / max(1e-9, 1.4826 * float(np.median(np.abs(values - centre)))))
 
 
 def confusable_of(names: Sequence[str], labels: Ints, evaluation: LabelEvaluation) -> tuple[ConfusablePair, ...]:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from lensmith.core.file_memo import Values, memoized_by_file
 from lensmith.core.progress import track
+from lensmith.core.stats import robust_distance
 from lensmith.core.version import installed_versions
 from lensmith.data.image_set import ImageSet, Sample
 from lensmith.errors import ImageError
@@ -153,7 +154,7 @@ def quality_findings(samples: Sequence[Sample], measured: Sequence[Measured | No
     if not known:
         return []
     table = np.array([found for _, found in known], dtype=np.float64)  # (N, 4)
-    bright_far, blur_far = _far(table[:, 1]), _far(table[:, 3])
+    bright_far, blur_far = robust_distance(table[:, 1]), robust_distance(table[:, 3])
     median_px = float(np.median(table[:, 0]))
     findings: list[tuple[int, float, QualityFinding]] = []
     for (sample, found), below, above in zip(known, -bright_far, blur_far, strict=True):
@@ -170,10 +171,3 @@ def quality_findings(samples: Sequence[Sample], measured: Sequence[Measured | No
             reason = f"blur {found.blur:.2f} of 1; half of the pictures have {np.median(table[:, 3]):.2f} or less"
             findings.append((3, -found.blur, QualityFinding(sample.path, "blurred", reason)))
     return [finding for _, _, finding in sorted(findings, key=lambda each: (*each[:2], each[2].path))]
-
-
-def _far(values: Floats) -> Floats:
-    """float64 (N,): signed distance from the median in robust standard deviations (median absolute deviation)."""
-    centre = np.median(values)
-    spread = 1.4826 * float(np.median(np.abs(values - centre)))
-    return np.asarray((values - centre) / max(spread, 1e-6))
