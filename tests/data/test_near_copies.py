@@ -74,6 +74,12 @@ def test_look_alikes_of_a_set_are_no_copies_though_a_copy_is_as_different_elsewh
     assert matches([*alike, as_jpeg(alike[3].transpose(FLIP), 90)]) == {(3, 30)}
 
 
+def test_all_of_many_copies_of_one_picture_are_in_pairs() -> None:
+    pictures = [as_jpeg(picture(0, 40 + number), 60 + number) for number in range(30)]
+    found = matches([*pictures, *(picture(seed) for seed in range(1, 20))])
+    assert {row for pair in found for row in pair} == set(range(30))
+
+
 def test_pictures_that_show_nothing_are_copies_of_none() -> None:
     plain = [Image.new("RGB", (40, 40), (shade, shade, shade)) for shade in range(100, 130, 3)]
     assert matches([*plain, *(picture(seed) for seed in range(5))]) == set()

@@ -28,11 +28,13 @@ class Candidates(NamedTuple):
         other: int (N, K), rows of pictures.
         turn: int (N, K), turn of the first that lays it over the other, 0..7.
         distance: float32 (N, K), tangent distance, 0..4: squared, of unit descriptions.
+        far: float32 (N,), tangent distance to the last of a longer list, of `SHORTLIST` pictures.
     """
 
     other: Ints
     turn: Ints
     distance: Floats
+    far: Floats
 
 
 def find_candidates(thumbnails: Ints, most: int, watch: Callable[[int, int | None], None]) -> Candidates:
@@ -97,10 +99,8 @@ def _shortlist(turned: Floats, tiles: list[Floats], rows: Ints, listed: int) -> 
     return pending[0][1].reshape(len(rows), listed)
 
 
-def _ranked(
-    fine: LowFrequencies, thumbnails: Ints, finely: Floats, shortlist: Ints, most: int
-) -> tuple[Ints, Ints, Floats]:
-    """Columns, turns and tangent distances (B, K) of the best of a shortlist int (B, L)."""
+def _ranked(fine: LowFrequencies, thumbnails: Ints, finely: Floats, shortlist: Ints, most: int) -> Candidates:
+    """The candidates of some pictures, of a shortlist int (B, L)."""
     unit, tangents = fine.with_tangents(thumbnails)
     others = finely[shortlist].swapaxes(1, 2)  # (B, D, L)
     best = np.full(shortlist.shape, np.inf, np.float32)
@@ -110,5 +110,6 @@ def _ranked(
         distance = 2 - 2 * (one[:, None] @ others)[:, 0] - np.sum((moved @ others - explained) ** 2, axis=1)
         better = distance < best
         best[better], turns[better] = distance[better], turn
-    chosen = np.argsort(best, axis=1, kind="stable")[:, :most]
-    return tuple(np.take_along_axis(each, chosen, axis=1) for each in (shortlist, turns, best))  # type: ignore[return-value]
+    order = np.argsort(best, axis=1, kind="stable")
+    chosen = (np.take_along_axis(each, order[:, :most], axis=1) for each in (shortlist, turns, best))
+    return Candidates(*chosen, best.max(axis=1))

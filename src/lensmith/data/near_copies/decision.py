@@ -17,7 +17,9 @@ from lensmith.data.near_copies.transforms import Floats, Ints
 FIRST, CANDIDATES = 4, 14
 """Numbers of pictures, for each one, that are aligned with it: at first, and where a copy is among them."""
 LEVEL_RANK = 10
-"""A picture's level is its tangent distance to the candidate of this rank, from 0; up to so many may be copies."""
+"""A picture's level is its tangent distance to the candidate of this rank, from 0."""
+FAR = 0.15
+"""Smallest level as a share of the tangent distance to the last of the shortlist, where more candidates are copies."""
 LEAST_LEVEL, UNKNOWN_LEVEL = 0.03, 0.5
 """Smallest level, and that of a picture with fewer candidates than `LEVEL_RANK`, as in a set of a few pictures."""
 RATIO = 0.035
@@ -71,7 +73,7 @@ def find_matches(thumbnails: Ints, sides: Ints, watch: Callable[[int, int | None
 def _copies(thumbnails: Ints, sides: Ints, candidates: Candidates, level: Floats, chosen: Ints) -> Matches:
     """The copies among chosen candidates, bool (N, K)."""
     first, rank = np.nonzero(chosen)
-    second, turn, distance = (each[first, rank] for each in candidates)
+    second, turn, distance = (each[first, rank] for each in candidates[:3])
     # Each pair once, in the direction in which it is more alike.
     low, high = np.minimum(first, second), np.maximum(first, second)
     order = np.lexsort((distance, high, low))
@@ -96,6 +98,7 @@ def _levels(candidates: Candidates) -> Floats:
     """Float32 (N,): how much each picture differs from others that look like it."""
     known = candidates.distance.shape[1] > LEVEL_RANK
     level = candidates.distance[:, LEVEL_RANK] if known else np.full(len(candidates.distance), UNKNOWN_LEVEL)
+    level = np.maximum(level, FAR * candidates.far)
     # Where each picture has many copies, its level is theirs; then that of the tenth part of the set holds.
     held: Floats = np.maximum(level, max(LEAST_LEVEL, float(np.quantile(level, 0.1))))
     return held
