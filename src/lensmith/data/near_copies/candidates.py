@@ -110,6 +110,6 @@ def _ranked(fine: LowFrequencies, thumbnails: Ints, finely: Floats, shortlist: I
         distance = 2 - 2 * (one[:, None] @ others)[:, 0] - np.sum((moved @ others - explained) ** 2, axis=1)
         better = distance < best
         best[better], turns[better] = distance[better], turn
-    order = np.argsort(best, axis=1, kind="stable")
-    chosen = (np.take_along_axis(each, order[:, :most], axis=1) for each in (shortlist, turns, best))
-    return Candidates(*chosen, best.max(axis=1))
+    order = np.argsort(best, axis=1, kind="stable")[:, :most]
+    other, turn, distance = (np.take_along_axis(each, order, axis=1) for each in (shortlist, turns, best))
+    return Candidates(other, turn, distance, best.max(axis=1))
