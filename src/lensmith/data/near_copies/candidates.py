@@ -111,5 +111,5 @@ def _ranked(fine: LowFrequencies, thumbnails: Ints, finely: Floats, shortlist: I
         better = distance < best
         best[better], turns[better] = distance[better], turn
     order = np.argsort(best, axis=1, kind="stable")[:, :most]
-    other, turn, distance = (np.take_along_axis(each, order, axis=1) for each in (shortlist, turns, best))
-    return Candidates(other, turn, distance, best.max(axis=1))
+    other, chosen, distance = (np.take_along_axis(each, order, axis=1) for each in (shortlist, turns, best))
+    return Candidates(other, chosen, distance, best.max(axis=1))
