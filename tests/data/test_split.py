@@ -217,12 +217,14 @@ def test_other_columns_of_a_manifest_are_copied_and_what_it_contests_stays_conte
         ("blue/000.png", "blue"), ("blue/002.png", "red"), ("green/000.png", "red"),
     )]  # fmt: skip
     more.append(f"green/000.png;green;{part_of['green/000.png']};carl;")
+    more.append("red/hand.png;blue;;dora;")  # without a split
     file.write_text("\n".join(["path;label;split;annotator;Sure (0-1)", *rows, *more]))
     shutil.copy(colours / "red/002.png", colours / "red/new.png")
+    Image.new("RGB", (9, 9), (9, 9, 9)).save(colours / "red/hand.png")
     (colours / "fix.csv").write_text("path,label\nred/004.png,blue\n")
     done = split(SplitSettings(folder=colours, relabel=colours / "fix.csv"))
     assert [each.path for each in done.contested] == ["blue/002.png"]
-    assert sum(done.counts.values()) == 24
+    assert sum(done.counts.values()) == 25
     table = list(csv.reader(file.open(newline="")))
     assert table[0] == ["path", "label", "split", "annotator", "Sure (0-1)"]
     of = {path: [row[1:] for row in table if row[0] == path] for path in part_of}
@@ -231,6 +233,7 @@ def test_other_columns_of_a_manifest_are_copied_and_what_it_contests_stays_conte
     assert [row[0] for row in of["green/000.png"]] == ["green", "red", "green"]
     assert of["red/004.png"] == [["blue", part_of["red/004.png"], "", "0,5"]]  # anna did not say that
     assert [row for row in table if row[0] == "red/new.png"] == [["red/new.png", "red", part_of["red/002.png"], "", ""]]
+    assert [[row[1], *row[3:]] for row in table if row[0] == "red/hand.png"] == [["red", "", ""]]
     text = file.read_text()
     assert not split(SplitSettings(folder=colours)).written
     assert file.read_text() == text

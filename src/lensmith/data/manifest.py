@@ -101,10 +101,10 @@ class OlderManifest:
     def copied(self, path: str, label: str) -> Sequence[_OlderLine]:
         """The lines of an image: as they are, or one where the label is another one than by theirs."""
         lines, old = self.lines.get(path, ()), self.samples.get(path)
-        if not lines or old is None or self.images.labels[old.label] == label:
+        if not lines or (old is not None and self.images.labels[old.label] == label):
             return lines
         further = list(lines[0].further)
-        if self.annotator is not None:
+        if self.annotator is not None and lines[0].label != label:
             further[self.annotator] = ""  # who did not give that label
         return [replace(lines[0], label=label, further=further)]
 

@@ -96,9 +96,15 @@ class CrossValidator:
         return self._run(diff.with_changes(opened, given or {}))
 
     def _run(self, run: Run) -> RunResult:
+        with _resumed_as_whole(run):
+            run = self._train(run)
+        return RunResult.read(run)
+
+    def _train(self, run: Run) -> Run:
+        """Train what is left to be trained; returns the run with what the folds chose."""
         if run.refit is None:
             run.folds.mkdir(exist_ok=True)
-            with locked_run(run.folds), _resumed_as_whole(run):
+            with locked_run(run.folds):
                 for fold in range(_folds(run)):
                     _train_fold(run, fold)
             run = run.with_refit(_chosen(run))
@@ -108,7 +114,7 @@ class CrossValidator:
             epochs = f"{run.last_epoch} epoch{'s' * (run.last_epoch > 1)}"
             print(f"all {figures.images:,} images: {epochs}, as the folds chose", file=sys.stderr, flush=True)
         Trainer(self.on_begin).run_locked(run)
-        return RunResult.read(run)
+        return run
 
 
 def out_of_fold(run: Run) -> tuple[OutOfFold, list[Path]]:
@@ -257,7 +263,7 @@ def _resumed_as_whole(run: Run) -> Iterator[None]:
         raise RunInterruptedError.by(
             number,
             f"The cross-validation {run.path} was to train all folds, and then on all images.",
-            f"{number.name} stopped it; the finished folds and what is saved of the next one are there.",
+            f"{number.name} stopped it; what is trained so far is saved.",
             f"Resume it with: lensmith train --resume {run.path}",
         ) from error
 
