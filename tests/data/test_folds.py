@@ -83,6 +83,13 @@ def test_two_more_images_move_few_others_and_the_order_of_images_moves_none() ->
     assert divide(labels, units, 5, 1) != before
 
 
+def test_folds_of_large_groups_of_one_size_are_the_same_in_every_process() -> None:
+    """A set of texts has another order in each, as PYTHONHASHSEED says: nothing may follow from it."""
+    units = [f"patient {number // 6}" for number in range(150)]
+    found = divide([number // 50 for number in range(150)], units, 4, 0)
+    assert found[::6] == [2, 0, 0, 3, 1, 2, 1, 3, 1, 0, 3, 0, 2, 3, 1, 2, 1, 3, 2, 3, 1, 1, 0, 2, 0]
+
+
 def test_copies_and_groups_that_share_one_are_one_unit(colours: Path) -> None:
     for number in range(4):
         shutil.copyfile(colours / "red" / "000.png", colours / "red" / f"copy{number}.png")

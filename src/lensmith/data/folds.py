@@ -139,11 +139,12 @@ def divide(labels: Sequence[int], units: Sequence[str], folds: int, seed: int) -
         """The fold of the least cost; of equal ones `first`, or the next after it."""
         return min(((first + step) % folds for step in range(folds)), key=lambda fold: cost(unit, fold))
 
-    large = {unit for unit in order if any(n > max(1, LARGE * share[label]) for label, n in members[unit].items())}
+    # In their order, as a set of texts has another one in each process.
+    large = [unit for unit in order if any(n > max(1, LARGE * share[label]) for label, n in members[unit].items())]
     for unit in sorted(large, key=lambda unit: -members[unit].total()):  # a stable sort: of equal sizes by hash
         put(unit, cheapest(unit, wanted[unit]))
     for unit in order:
-        if unit not in large:
+        if unit not in fold_of:
             put(unit, wanted[unit])
     for _ in range(_MOST_SWEEPS):
         moved = False
