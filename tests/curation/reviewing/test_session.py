@@ -25,7 +25,7 @@ def test_the_last_decision_of_each_reviewer_counts(photos: Path, begin: Begin) -
     assert session.label_of(0, "anna") == "blue"
     assert session.label_of(0, "bob") == "green"
     assert session.label_of(0, "carl") == "blue"  # the latest
-    assert session.progress() == {"decided": 1, "excluded": 0, "skipped": 0, "changed": 0, "contested": 1}
+    assert session.summary() == "1 of 9 pictures decided, 1 contested"
 
 
 def test_before_and_content_are_written_down(photos: Path, begin: Begin) -> None:

@@ -96,7 +96,7 @@ def write(
     excluded = [
         (base(source.items[position].path), each.by)
         for position in sorted(decided)
-        if (each := _settled(decided[position], "exclude")) is not None
+        if (each := _excluded(decided[position])) is not None
     ]
     beside = out.with_name(f"{out.stem}.excluded.csv")
     if excluded:
@@ -121,7 +121,7 @@ def result(
         written: number of lines in the manifest.
         notes: sentences about what was left out.
     """
-    settled = {position: [each for each in by.values() if each.action != "skip"] for position, by in decided.items()}
+    counts = counted(source, decided)
     reviewers: dict[str, int] = {}
     for by in decided.values():
         for name in by:
@@ -136,32 +136,50 @@ def result(
         kind=source.kind,
         pictures=len(source.items),
         written=written,
-        decided=sum(map(bool, settled.values())),
-        changed=sum(
-            bool(found) and (found[-1].action, found[-1].label) != ("label", source.items[position].label)
-            for position, found in settled.items()
+        decided=counts["decided"],
+        changed=counts["changed"],
+        skipped=counts["skipped"],
+        contested=counts["contested"],
+        unlabelled=sum(
+            not item.label and not _without_skips(decided.get(position, {}))
+            for position, item in enumerate(source.items)
         ),
-        skipped=sum(bool(by) and not settled[position] for position, by in decided.items()),
-        contested=sum(len({(each.action, each.label) for each in found}) > 1 for found in settled.values()),
-        unlabelled=sum(not item.label and not settled.get(position) for position, item in enumerate(source.items)),
         reviewers=dict(sorted(reviewers.items())),
         notes=notes,
     )
 
 
+def counted(source: ReviewSource, decided: Decided) -> dict[str, int]:
+    """Number of pictures that are decided on, changed, left out, skipped by all, and named differently."""
+    counts = dict.fromkeys(("decided", "changed", "excluded", "skipped", "contested"), 0)
+    for position, by in decided.items():
+        settled = _without_skips(by)
+        counts["skipped"] += bool(by) and not settled
+        if settled:
+            last = settled[-1]
+            counts["decided"] += 1
+            counts["changed"] += (last.action, last.label) != ("label", source.items[position].label)
+            counts["excluded"] += last.action == "exclude"
+            counts["contested"] += len({(each.action, each.label) for each in settled}) > 1
+    return counts
+
+
+def _without_skips(by: Mapping[str, LabelDecision]) -> list[LabelDecision]:
+    return [each for each in by.values() if each.action != "skip"]
+
+
 def _labels(source: ReviewSource, position: int, decided: Decided) -> Iterator[tuple[str, str]]:
     """Annotator and label of each line that a picture has in the manifest."""
     item, by = source.items[position], decided.get(position, {})
-    if _settled(by, "exclude") is not None:
+    if _excluded(by) is not None:
         return
-    settled = [each for each in by.values() if each.action == "label"]
-    if settled:
-        yield from ((each.by, each.label) for each in settled)
+    given = [each for each in by.values() if each.action == "label"]
+    if given:
+        yield from ((each.by, each.label) for each in given)
     elif source.kind == "set":
         yield from item.named or ([("", item.label)] if item.label else [])
 
 
-def _settled(by: Mapping[str, LabelDecision], action: str) -> LabelDecision | None:
-    """The latest decision that was no skip, if it is of that kind."""
-    last = next((each for each in reversed(list(by.values())) if each.action != "skip"), None)
-    return last if last is not None and last.action == action else None
+def _excluded(by: Mapping[str, LabelDecision]) -> LabelDecision | None:
+    """The latest decision that was no skip, if it leaves the picture out."""
+    return next((each for each in _without_skips(by)[-1:] if each.action == "exclude"), None)

@@ -14,6 +14,7 @@ from lensmith.core.labels import canonical_label, lookalike, matched_label
 from lensmith.core.text import listed
 from lensmith.curation.reviewing.items import ReviewSource, content_stamp
 from lensmith.curation.reviewing.journal import Action, Journal, LabelDecision
+from lensmith.curation.reviewing.outcome import counted
 from lensmith.errors import DataError
 from lensmith.imaging.crops import picture_of
 
@@ -227,22 +228,9 @@ class Session:
             raise RefusedError("nothing-to-undo", "That is no decision of this reviewer on this picture.")
         return found
 
-    def progress(self) -> dict[str, int]:
-        """Number of pictures that are decided on, left out, skipped, and changed, and of those named differently."""
-        counts = {"decided": 0, "excluded": 0, "skipped": 0, "changed": 0, "contested": 0}
-        for position, by in list(self.decided.items()):
-            settled = [each for each in by.values() if each.action != "skip"]
-            counts["decided"] += bool(settled)
-            counts["skipped"] += bool(by) and not settled
-            counts["excluded"] += bool(settled) and settled[-1].action == "exclude"
-            counts["contested"] += len({(each.action, each.label) for each in settled}) > 1
-            own = self.source.items[position].label
-            counts["changed"] += bool(settled) and (settled[-1].action, settled[-1].label) != ("label", own)
-        return counts
-
     def summary(self) -> str:
         """Sentence with the state of the review."""
-        counts = self.progress()
+        counts = counted(self.source, {position: dict(by) for position, by in list(self.decided.items())})
         parts = [f"{counts['decided']:,} of {len(self.source.items):,} pictures decided"]
         parts += [
             f"{counts[name]:,} {name}" for name in ("changed", "excluded", "skipped", "contested") if counts[name]

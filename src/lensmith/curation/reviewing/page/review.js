@@ -4,19 +4,19 @@ import { clearBox, focusBox, isTyping, openClassBox } from "./class_box.js";
 import { decide, decideWithClass, openOutbox, undo, waiting } from "./decide.js";
 import { byId, make } from "./dom.js";
 import * as grid from "./grid.js";
+import { drawClasses, drawDone, drawProgress } from "./overview.js";
+import { store, stored } from "./remembered.js";
 import { addressPictures, ask } from "./server.js";
 import { isZoomed, setZoom, showSingle, toggleZoom, zoomIn, zoomOut } from "./single.js";
-import { labelOf, load, merge, mineOn, positions, progress, state, suggestionFor } from "./state.js";
+import { load, merge, mineOn, positions, state, suggestionFor } from "./state.js";
 import { announce, fileName, number, percent } from "./text.js";
 
 const POLL_MS = 2000;
-const BUTTONS = 30; // classes that have a button of their own; beyond, the ten with a number
 const stage = byId("stage");
 
 let queue = [];
 let index = 0;
 let view = "single";
-let drawnLabels = "";
 
 const position = () => queue[index];
 const filter = () => byId("filter").value;
@@ -73,54 +73,11 @@ function draw() {
   byId("done").hidden = !isEmpty;
   byId("view-single").setAttribute("aria-pressed", String(view === "single"));
   byId("view-grid").setAttribute("aria-pressed", String(view === "grid"));
-  drawClasses();
+  drawClasses(view === "single" && !isEmpty ? mineOn(position())?.[3] ?? "" : "", chooseLabel);
   drawProgress();
   if (isEmpty) drawDone();
   else if (view === "single") showSingle(queue, index);
   else grid.showGrid(queue, index);
-}
-
-function drawClasses() {
-  const current = position() === undefined || view === "grid" ? "" : mineOn(position())?.[3] ?? "";
-  const key = JSON.stringify(state.labels);
-  if (key !== drawnLabels) {
-    drawnLabels = key;
-    const shown = state.labels.length > BUTTONS ? state.labels.slice(0, 10) : state.labels;
-    byId("classes").replaceChildren(...shown.map((label, place) => {
-      const button = make("button");
-      button.type = "button";
-      button.append(...(place < 10 ? [make("kbd", "", String((place + 1) % 10))] : []), make("span", "", label));
-      button.dataset.label = label;
-      button.onclick = () => chooseLabel(label);
-      const item = make("li");
-      item.append(button);
-      return item;
-    }));
-    const select = byId("of-class");
-    const before = select.value;
-    select.replaceChildren(new Option("any", ""), ...state.labels.map((label) => new Option(label, label)));
-    select.value = state.labels.includes(before) ? before : "";
-  }
-  for (const { firstChild: button } of byId("classes").children) {
-    if (button.dataset.label === current) button.setAttribute("aria-current", "true");
-    else button.removeAttribute("aria-current");
-  }
-}
-
-function drawProgress() {
-  const decided = progress();
-  const total = state.paths.length;
-  byId("progress").max = total;
-  byId("progress").value = decided;
-  byId("progress-text").textContent = `${number(decided)} of ${number(total)} decided`;
-}
-
-function drawDone() {
-  const isWhole = progress() === state.paths.length;
-  byId("done-title").textContent = isWhole ? "Every picture is decided." : "No picture is left here.";
-  byId("done-text").textContent = isWhole
-    ? `The result is in ${state.out}. Ctrl-C in the terminal ends the review and names the next step.`
-    : "Choose other pictures under “Show”.";
 }
 
 // After a decision: the next picture, and its description for screen readers.
@@ -233,7 +190,6 @@ function turn(by) {
 function show(wanted) {
   if (view === wanted) return;
   view = wanted;
-  store("view", view);
   draw();
   if (view === "grid") grid.focusTile(queue, index);
   else stage.focus({ preventScroll: true });
@@ -349,19 +305,5 @@ grid.openGrid((wanted) => {
   show("single");
 }, (wanted) => { index = Math.max(0, queue.indexOf(wanted)); });
 addEventListener("beforeunload", (event) => { if (waiting()) event.preventDefault(); });
-
-function store(name, value) {
-  try {
-    localStorage.setItem(`lensmith-review-${name}`, value);
-  } catch { /* a browser that stores nothing */ }
-}
-
-function stored(name) {
-  try {
-    return localStorage.getItem(`lensmith-review-${name}`) ?? "";
-  } catch {
-    return "";
-  }
-}
 
 begin().catch((problem) => showNotice(`The review cannot be shown. ${problem.message}`));
