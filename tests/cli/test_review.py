@@ -42,6 +42,10 @@ def test_the_manifest_can_be_written_without_the_page(shared_colours: Path, tmp_
     assert result["reviewers"] == {"anna": 1}
     code, printed, _ = run("review", shared_colours, "--out", out, "--write")
     assert f"Next: lensmith data split {out}" in printed
+    with out.with_name("mine.journal.jsonl").open("a") as journal:
+        journal.write('{"id": "two", "by": "anna", "path": "red/gone.png", "action": "skip"}\n')
+    _, _, error = run("review", shared_colours, "--out", out, "--write")
+    assert error == "Decided pictures that the source does not have any more: 1.\n"
     code, printed, _ = run("data", "check", out, "--json")
     assert json.loads(printed)["counts"]["red"] == {"all": 9}
 

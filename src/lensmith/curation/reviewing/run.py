@@ -56,7 +56,10 @@ def review(
         found = standing(source, decisions)
         require_same_data(source, found, path)
         written = outcome.write(source, found.decided, decisions, settings.out)
-        return outcome.result(source, found.decided, settings.out, written, (*source.notes, *astray_notes(found)))
+        notes = (*source.notes, *astray_notes(found))
+        for note in notes:
+            announce(note)
+        return outcome.result(source, found.decided, settings.out, written, notes)
     if path.exists():  # before anything is changed
         require_same_data(source, standing(source, journals.read(path)), path)
     suggester = Suggester(source, settings.bundle) if settings.bundle else None
