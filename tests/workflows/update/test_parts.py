@@ -10,6 +10,8 @@ from fixtures.pictures import COLOURS, coloured_picture
 from lensmith.bundle.format import Bundle, seal
 from lensmith.bundle.image_hashes import FILE, ImageHashes
 from lensmith.data.scan import scan
+from lensmith.errors import DataError
+from lensmith.workflows.update.champion_pipeline import new_classes
 from lensmith.workflows.update.parts import DividedPictures, divide_pictures
 
 Divide = Callable[..., DividedPictures]
@@ -131,3 +133,10 @@ def test_excluded_pictures_are_left_out(divide: Divide, data: Path, tmp_path: Pa
     divided = divide(exclude=tmp_path / "out.txt")
     assert "001.jpgred" not in parts(divided)
     assert len(divided.images.samples) == len(scan(data, manifest=False).samples) - 1
+
+
+def test_classes_that_are_new_are_mapped_to_none_of_the_champions_and_none_may_be_gone(colour_bundle: Bundle) -> None:
+    labels, data = (*colour_bundle.labels, "violet"), Path("data")
+    assert new_classes(labels, colour_bundle, data) == ["violet"]
+    with pytest.raises(DataError, match="none of blue"):
+        new_classes(labels[1:], colour_bundle, data)

@@ -1,6 +1,6 @@
 """The pipeline of an update: the champion's settings of training and export, written as a pipeline's file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,9 @@ import yaml
 from lensmith.bundle.format import Bundle
 from lensmith.config import TrainSettings
 from lensmith.core.files import atomic_write
-from lensmith.errors import BundleError
+from lensmith.core.labels import matched_label
+from lensmith.core.text import listed
+from lensmith.errors import BundleError, DataError
 from lensmith.exporting.card import recipe_of
 from lensmith.training.schedule import settings_of
 
@@ -41,6 +43,22 @@ def training_settings(manifest: Path, recorded: Mapping[str, Any]) -> TrainSetti
         SettingsError: recorded settings that this lensmith refuses.
     """
     return settings_of({"data": manifest}, {key: recorded[key] for key in recorded if key not in OF_THE_UPDATE})
+
+
+def new_classes(labels: Sequence[str], champion: Bundle, data: Path) -> list[str]:
+    """Classes of the data that are new to the champion.
+
+    Raises:
+        DataError: a class of the champion has no images any more.
+    """
+    known = {label: matched_label(label, champion.labels) for label in labels}
+    if gone := sorted(set(champion.labels) - set(known.values())):
+        raise DataError(
+            f"Images of all classes that the champion knows were expected in {data}.",
+            f"There are none of {listed(gone)}.",
+            "Put them back; for other classes train a new model: lensmith train.",
+        )
+    return [label for label, match in known.items() if match is None]
 
 
 def write_pipeline(

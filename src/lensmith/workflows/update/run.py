@@ -27,7 +27,12 @@ from lensmith.workflows.pipeline.compared_answers import COMPARED, ComparedAnswe
 from lensmith.workflows.pipeline.intervals import Interval
 from lensmith.workflows.pipeline.plan import PipelinePlan, make_plan
 from lensmith.workflows.pipeline.run import PipelineResult, StageResult, run_plan
-from lensmith.workflows.update.champion_pipeline import recorded_settings, training_settings, write_pipeline
+from lensmith.workflows.update.champion_pipeline import (
+    new_classes,
+    recorded_settings,
+    training_settings,
+    write_pipeline,
+)
 from lensmith.workflows.update.page import UpdatePage, write_page
 from lensmith.workflows.update.parts import DividedPictures, divide_pictures
 from lensmith.workflows.update.promote import file_name, promote
@@ -123,6 +128,7 @@ def update(
     manifest, source = out / title / "splits.csv", out / "pipeline.yaml"
     divided = divide_pictures(settings.data, manifest, champion, recipe, settings.exclude, settings.relabel)
     training = training_settings(manifest, recipe)
+    where["mapping"] = dict.fromkeys(new_classes(divided.images.labels, champion, settings.data))
     write_pipeline(source, title, manifest, champion, training, where)
     plan = make_plan(source, out / "pipeline")
 
