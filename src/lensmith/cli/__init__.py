@@ -118,6 +118,10 @@ def _lensmith(
     """
 
 
+RESUMABLE = (75, 129, 130)
+"""Exit codes of a run that a signal stopped, and that is saved; see `training.signals`."""
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line.
 
@@ -170,10 +174,11 @@ def _call_verb(args: Sequence[str], stop: StopHandler, debug: bool) -> NoReturn:
             sys.exit(error.exit_code)  # type: ignore[attr-defined]
         if debug:
             raise
-        if stop.received is not None:  # a library that was being imported made another exception of it
+        known = _as_lensmith_error(error)
+        is_saved = known is not None and known.exit_code in RESUMABLE
+        if stop.received is not None and not is_saved:  # a library that was being imported made another exception of it
             _report("Stopped", "stopped; unfinished files were removed.", args)
             sys.exit(128 + stop.received)
-        known = _as_lensmith_error(error)
         if known is not None:
             _report(type(known).__name__, str(known), args)
             sys.exit(known.exit_code)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Self
 
+from lensmith.core.stop_handler import StopHandler
 from lensmith.errors import RunError
 
 HANGUP = getattr(signal, "SIGHUP", None)
@@ -66,8 +67,12 @@ def signal_of(error: BaseException) -> signal.Signals | None:
         return signal.SIGINT
     if isinstance(error, RunInterruptedError):
         return next(number for number, code in EXIT_CODES.items() if code == error.exit_code)
-    is_terminated = isinstance(error, SystemExit) and error.code == 128 + signal.SIGTERM
-    return signal.SIGTERM if is_terminated else None
+    if isinstance(error, SystemExit) and error.code == 128 + signal.SIGTERM:
+        return signal.SIGTERM
+    handler = signal.getsignal(signal.SIGTERM)
+    if isinstance(handler, StopHandler) and handler.received is not None:  # of which a library made another exception
+        return signal.Signals(handler.received)
+    return None
 
 
 class Interruption:

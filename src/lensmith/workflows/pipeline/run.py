@@ -193,7 +193,7 @@ class _Runner:
 
 def _as_known(error: BaseException, stage: str) -> LensmithError | None:
     """The error for people of what stopped a stage; None for Ctrl-C, except in a training, and for faults."""
-    if isinstance(error, (RunInterruptedError, SystemExit)) and (number := signal_of(error)):
+    if not isinstance(error, KeyboardInterrupt) and (number := signal_of(error)):
         arrived = error.arrived if isinstance(error, LensmithError) else f"{number.name} stopped it."
         return RunInterruptedError.by(
             number, f"The stage {stage} was to be finished.", arrived, "Run the pipeline again: it resumes from there."
