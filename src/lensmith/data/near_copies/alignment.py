@@ -70,6 +70,7 @@ def differences(thumbnails: Ints, sides: Ints, first: Ints, second: Ints, turn: 
     chunks = [rows[start : start + AT_ONCE] for rows in by_turn for start in range(0, len(rows), AT_ONCE)]
 
     def compare(some: Ints) -> Differences:
+        """Those of some pairs, int (C,), of one turn."""
         one = turned(thumbnails[first[some]], int(turn[some[0]]))
         return _compare(one, thumbnails[second[some]], kept[some])
 
