@@ -38,7 +38,7 @@ def test_half_an_overlap_is_enough(width: int, is_one: bool) -> None:
 
 def test_the_largest_overlap_is_matched_first_and_an_object_has_one_box_of_each() -> None:
     rows = (row("0,0,10,10"), row("0,0,10,8"), row("0,0,10,9", "dog", "ben"), row("0,0,10,8", "dog", "ben"))
-    assert boxes(*rows) == ["0,0,10,10", "0,0,10,8", "0,0,10,10", "0,0,10,8"]
+    assert boxes(*rows) == ["0,0,10,9", "0,0,10,8", "0,0,10,9", "0,0,10,8"]
 
 
 def test_of_equal_overlaps_one_class_goes_first() -> None:
@@ -56,8 +56,19 @@ def test_boxes_of_one_person_or_of_two_pictures_stay_apart() -> None:
 def test_two_labels_of_one_box_and_whole_pictures_stay_with_their_annotator() -> None:
     rows = [row("0,0,9,9"), row("0,0,9,9", "dog"), row("0,0,9,8", annotator="ben"), Annotation("a.jpg", "dog")]
     found = match_boxes(rows)
-    assert [each.path for each in found.rows] == ["a.jpg#xywh=0,0,9,9"] * 3 + ["a.jpg"]
+    assert [each.path for each in found.rows] == ["a.jpg#xywh=0,0,9,8"] * 3 + ["a.jpg"]
     assert [each.label for each in found.rows] == ["cat", "dog", "cat", "dog"]
+
+
+def test_the_order_of_rows_changes_nothing() -> None:
+    """A bundle knows the crops that it learnt from by their content, so they must be the same in a manifest."""
+    rows = [
+        row("1,0,10,10"),
+        row("0,0,10,10", annotator="ben"),
+        row("30,0,10,10", "dog"),
+        row("29,1,10,10", "dog", "ben"),
+    ]
+    assert {each.path for each in match_boxes(rows).rows} == {each.path for each in match_boxes(rows[::-1]).rows}
 
 
 def test_many_boxes_are_compared_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,7 @@ def match_boxes(annotations: Sequence[Annotation]) -> MatchedBoxes:
     for of_picture in drawn.values():
         if len({each.annotator for each in of_picture}) < 2:
             continue
-        members = list(of_picture)
+        members = sorted(of_picture)  # so that the same box stands for an object in whatever order the rows are
         labels = [frozenset(canonical_label(rows[number].label) for number in of_picture[each]) for each in members]
         found = _objects(members, labels)
         boxes += len({each.box for each in members})
