@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
 
 from fixtures.browser import require_readable
+from fixtures.drawn_features import drawn, planted
+from fixtures.pictures import patches
 from lensmith.cli import main
 from lensmith.config import LabelDoctorSettings, TrainSettings
 from lensmith.curation import discriminant, doctor_files, findings, label_doctor
@@ -20,37 +21,12 @@ from lensmith.curation.discriminant import FeatureRows, fit_discriminant, moment
 from lensmith.curation.doctor_page import render
 from lensmith.curation.label_noise import fit_noise
 from lensmith.curation.label_summary import summarize
-from lensmith.curation.learning_curve import further, learning_curve
 from lensmith.curation.out_of_fold import evaluate_labels
-from lensmith.curation.picture_quality import Measured, blur_of, measure_picture, quality_findings
 from lensmith.data.corrections import from_files
 from lensmith.data.image_set import ImageSet, Sample
 from lensmith.data.scan import scan
 from lensmith.errors import DataError, OutputError
 from lensmith.training.feature_cache.feature_batches import Features
-
-Arrays = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
-
-
-def drawn(classes: int = 6, per_class: int = 100, features: int = 24, spread: float = 1.0, seed: int = 0) -> Arrays:
-    """float32 features (N, F) around one centre a class, and int64 labels (N,)."""
-    rng = np.random.default_rng(seed)
-    centres = 2 * rng.standard_normal((classes, features))
-    labels = np.repeat(np.arange(classes), per_class)
-    values = centres[labels] + spread * rng.standard_normal((len(labels), features))
-    return values.astype(np.float32), labels
-
-
-def planted(
-    labels: np.ndarray[Any, Any], count: int, seed: int = 1
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Labels of which `count` are another class at random, and bool (N,), which ones."""
-    rng = np.random.default_rng(seed)
-    rows = rng.choice(len(labels), count, replace=False)
-    wrong = labels.copy()
-    classes = int(labels.max()) + 1
-    wrong[rows] = (labels[rows] + rng.integers(1, classes, count)) % classes
-    return wrong, wrong != labels
 
 
 def test_planted_errors_come_first_and_clean_labels_raise_no_alarm() -> None:
@@ -156,78 +132,6 @@ def test_the_noise_model_recovers_temperature_and_rate() -> None:
     assert found.wrong(np.array([0.0, 1.0]), 5).tolist() == [pytest.approx(1), 0]
 
 
-def test_the_learning_curve_rises_and_names_the_class_that_gains_most() -> None:
-    values, labels = drawn(classes=4, per_class=60, features=48, spread=3.5)
-    kept = np.flatnonzero((labels > 0) | (np.arange(len(labels)) < 24))
-    names, groups, all_usable = ["rare", "b", "c", "d"], [""] * len(kept), np.ones(len(kept), dtype=bool)
-    found = learning_curve(FeatureRows(values[kept]), labels[kept], names, 0.3, groups, all_usable)
-    assert found is not None
-    accuracies = [point.balanced_accuracy for point in found.points]
-    assert accuracies[-1] > accuracies[0]
-    assert found.exponent > 0
-    assert found.needs[0].label == "rare"
-    assert 0 < found.gain_pp < 100 * (1 - accuracies[-1])
-    assert "20 more of rare" in label_doctor.describe_curve(found)[1]
-    assert found.needs[0].images == 24
-
-
-def test_copies_in_groups_do_not_flatter_the_learning_curve() -> None:
-    rng = np.random.default_rng(0)
-    values, labels = (
-        np.repeat(rng.standard_normal((60, 40)), 4, axis=0).astype(np.float32),
-        np.repeat(np.arange(60) % 2, 4),
-    )
-    usable, alone = np.ones(240, dtype=bool), [""] * 240
-    together = [f"g{row // 4}" for row in range(240)]
-    flattered = learning_curve(FeatureRows(values), labels, ["a", "b"], 0.1, alone, usable)
-    honest = learning_curve(FeatureRows(values), labels, ["a", "b"], 0.1, together, usable)
-    assert flattered is not None
-    assert honest is not None
-    assert flattered.points[-1].balanced_accuracy > 0.7  # of labels that nothing tells
-    assert honest.points[-1].balanced_accuracy < 0.65
-
-
-@pytest.mark.parametrize(("images", "more"), [(8, 20), (90, 20), (240, 60), (600, 100), (12_345, 3000)])
-def test_further_images_are_a_round_number(images: int, more: int) -> None:
-    assert further(images) == more
-
-
-def picture(seed: int = 0, side: int = 64) -> Image.Image:
-    """A sharp picture: patches of random colours."""
-    rng = np.random.default_rng(seed)
-    patches = rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)
-    return Image.fromarray(patches).resize((side, side), Image.Resampling.NEAREST)
-
-
-def test_poor_pictures_are_named_with_their_kind() -> None:
-    good = [picture(seed) for seed in range(20)]
-    dark = Image.fromarray((np.asarray(picture(1)) // 24).astype(np.uint8))
-    poor = [
-        dark,
-        picture(2).filter(ImageFilter.GaussianBlur(6)),
-        Image.new("RGB", (64, 64), (120, 130, 140)),
-        picture(3, 8),
-    ]
-    measured = [measure_picture(each, min(each.size)) for each in [*good, *poor]]
-    samples = [Sample(f"{number:02d}.png", 0) for number in range(len(measured))]
-    found = {finding.path: finding.kind for finding in quality_findings(samples, measured)}
-    assert found == {"20.png": "dark", "21.png": "blurred", "22.png": "flat", "23.png": "tiny"}
-    assert quality_findings(samples[:20], measured[:20]) == []
-    assert quality_findings(samples[:1], [None]) == []
-
-
-def test_a_set_of_dark_pictures_is_not_full_of_findings() -> None:
-    measured = [Measured(28, 40.0 + number % 7, 20.0, 0.3) for number in range(50)]
-    assert quality_findings([Sample(f"{number}.png", 0) for number in range(50)], measured) == []
-
-
-def test_blur_does_not_depend_on_contrast() -> None:
-    luma = np.asarray(picture().convert("L"), dtype=np.float64)
-    assert blur_of(luma) == pytest.approx(blur_of(luma / 10 + 100))
-    soft = np.asarray(picture().filter(ImageFilter.GaussianBlur(3)).convert("L"), dtype=np.float64)
-    assert blur_of(soft) > blur_of(luma) + 0.3
-
-
 @pytest.fixture
 def drawn_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ImageSet:
     """A folder of 3 × 30 pictures with drawn features, six wrong labels and one unreadable picture."""
@@ -240,7 +144,7 @@ def drawn_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ImageSet:
     for row, label in enumerate(labels.tolist()):
         path = root / names[label] / f"{'bad' if bad[row] else 'good'}-{row:02d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture(row, 24).save(path)
+        patches(row, 24).save(path)
         samples.append(Sample(path.relative_to(root).as_posix(), label))
     values[-1] = np.nan
     features = Features(values.astype(np.float16), {len(values) - 1: "It is damaged."})
