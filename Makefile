@@ -12,9 +12,9 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: .venv/ready
 	$(BIN)/lensmith demo
 
-# The inner loop: no browser, server or long training. A third process works while two wait for what a test has started.
+# The inner loop: no browser, server or long training.
 fast: .venv/ready
-	$(BIN)/pytest -n 3 --dist loadfile -m "not slow and not browser"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not browser"
 
 test: check
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=
