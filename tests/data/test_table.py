@@ -123,6 +123,9 @@ def test_a_refusal_names_a_file_for_each_reason(tmp_path: Path) -> None:
     with pytest.raises(DataError) as refused:
         read(tmp_path, "path,label\n1.jpg,cat\n2.jpg,cat\nC:\\photos\\3.jpg,dog\n")
     assert r"1 there is no such file: C:\photos\3.jpg" in refused.value.arrived
+    with pytest.raises(DataError) as refused:
+        read(tmp_path, "path,label\nphotos/1.jpg,cat\nphotos/2.jpg,dog\n")
+    assert str(tmp_path) in refused.value.remedy, "paths of a table are relative to its folder"
 
 
 def test_files_of_systems_and_programs_are_left_out_as_from_folders_wherever_the_set_lies(tmp_path: Path) -> None:

@@ -224,9 +224,8 @@ def _require_classes(found: ImageSet, source: Path, is_annotated: bool) -> None:
         raise DataError(
             f"Labelled images (DIR/CLASS/*.jpg, a CSV of path,label, or annotations) were expected in {source}.",
             f"There is no image that can be used. {left_out}" if left_out else "It is empty.",
-            "Label the images of one class at least, and export the annotations again." if is_annotated
-            else f"Put each class into a folder of its own; image files end in {', '.join(sorted(SUFFIXES))}.",
-        )  # fmt: skip
+            _remedy_without_images(source, is_annotated),
+        )
     if len(found.labels) < 2:
         remedy = "Give the folder that holds the class folders, or add a second class."
         if is_annotated:
@@ -238,6 +237,16 @@ def _require_classes(found: ImageSet, source: Path, is_annotated: bool) -> None:
             f"There is one, {found.labels[0]!r}. {left_out}".strip(),
             remedy,
         )
+
+
+def _remedy_without_images(source: Path, is_annotated: bool) -> str:
+    """What makes a source usable of which no image can be used."""
+    if is_annotated:
+        return "Label the images of one class at least, and export the annotations again."
+    endings = f"image files end in {', '.join(sorted(SUFFIXES))}."
+    if source.is_file():
+        return f"Paths are absolute, or relative to the table's folder, {source.absolute().parent}; {endings}"
+    return f"Put each class into a folder of its own; {endings}"
 
 
 def _describe_left_out(found: ImageSet) -> str:

@@ -88,13 +88,13 @@ def test_two_formats_in_one_folder_are_named_with_the_setting_that_decides(photo
     said = refused(photos)
     assert "CVAT for images 1.1 (test.xml" in said
     assert "COCO JSON (annotations/labels_test.json" in said
-    assert "--format cvat or coco" in said
+    assert f"lensmith data import {photos} OUT --format cvat` (or coco)" in said
     done = [
         import_annotations(ImportSettings(source=photos, out=photos / f"{name}.csv", format=name))
         for name in ("cvat", "coco")
     ]
     assert done[0].counts == done[1].counts
-    with pytest.raises(DataError, match="--format cvat or coco"):
+    with pytest.raises(DataError, match="--format cvat"):
         scan(photos)
 
 

@@ -54,11 +54,13 @@ def check(given: dict[str, Any]) -> Output:
     # Near copies have a table of their own.
     if rows := [(each.kind, each.path, each.reason) for each in checked.findings if each.kind != "near copy"]:
         print_line()
-        print_table(f"{len(rows):,} files with something wrong", ("what", "file", "reason"), rows, SHOWN)
+        title = f"{len(rows):,} file{'s' * (len(rows) != 1)} with something wrong"
+        print_table(title, ("what", "file", "reason"), rows, SHOWN)
     if checked.near_copies:
         print_line()
         pairs = [(each.kind, f"{each.similarity:.1%}", _across(each), *each.paths) for each in checked.near_copies]
-        print_table(f"{len(pairs):,} pairs of copies", ("kind", "alike", "across", "image", "its copy"), pairs, SHOWN)
+        title = f"{len(pairs):,} pair{'s' * (len(pairs) != 1)} of copies"
+        print_table(title, ("kind", "alike", "across", "image", "its copy"), pairs, SHOWN)
     if checked.near_page is not None:
         print_line(f"Pairs side by side: {checked.near_page}")
     print_notes((), checked.warnings)

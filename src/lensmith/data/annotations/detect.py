@@ -1,5 +1,6 @@
 """The annotation format of a folder or a file, found by looking at names and beginnings of files."""
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -40,8 +41,8 @@ def detect(source: Source, name: str = "auto") -> tuple[Reader, Look] | None:
         raise DataError(
             f"Annotations of one format were expected in {source.path}.",
             f"There are {named}.",
-            "Decide with `lensmith data import SOURCE OUT --format "
-            f"{' or '.join(reader.name for reader, _ in found)}`, or move the others away.",
+            f"Decide with `lensmith data import {shlex.quote(str(source.path))} OUT --format {found[0][0].name}` (or "
+            f"{' or '.join(reader.name for reader, _ in found[1:])}), or move the others away.",
         )
     return found[0] if found else None
 
