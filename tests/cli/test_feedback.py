@@ -56,7 +56,9 @@ def test_from_uploads_to_a_folder_for_the_next_training(
     done = as_json("feedback", "export", folder, out, "--unlabelled", others)
     assert done["written"] == {"blue": 3, "green": 3, "red": 3}
     assert done["unlabelled"] == 3
-    assert "0 images added, 9 were there already" in run("feedback", "export", folder, out)[1]
+    again = run("feedback", "export", folder, out)[1]
+    assert "0 images added, 9 were there already" in again
+    assert f"Next: lensmith review {folder} --out labels.csv" in again
 
     tool = as_json("feedback", "export", folder, tmp_path / "tool", "--format", "label-studio")
     assert (tool["pictures"], tool["labelled"], tool["predicted"]) == (12, 9, 12)

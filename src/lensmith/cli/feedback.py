@@ -1,5 +1,6 @@
 """`lensmith feedback`: uploads that a service has stored, and their true labels."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -89,6 +90,11 @@ def export(
         print_table(f"{len(done.set_aside):,} not exported", ("file", "reason"), done.set_aside, SHOWN)
     if written:
         print_line(f"Next: lensmith data check {done.out}")
+    elif done.unlabelled or done.waiting:
+        print_line(
+            f"Next: lensmith review {shlex.quote(str(folder))} --out labels.csv; "
+            "then the same export with --relabel labels.csv"
+        )
 
 
 def clear(

@@ -1,9 +1,10 @@
 """Settings of `lensmith update`."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Self
+from typing import ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from lensmith.config.base import Settings
 from lensmith.config.values import EXCLUDE, RELABEL
@@ -34,8 +35,11 @@ class UpdateSettings(Settings):
     )
     yes: bool = Field(False, description="Promote without asking, if the gate lets the new model pass.")
 
-    @model_validator(mode="after")
-    def _require_one_model(self) -> Self:
-        if (self.model is None) == (self.bundle is None):
-            raise ValueError("one of model and bundle names what is trained again")
-        return self
+    contradictions: ClassVar[Mapping[str, Callable[..., bool]]] = {
+        "neither model nor bundle, one of which names what is trained again": (
+            lambda model, bundle: model is None and bundle is None
+        ),
+        "model and bundle, only one of which can be trained again": (
+            lambda model, bundle: model is not None and bundle is not None
+        ),
+    }
