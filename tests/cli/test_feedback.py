@@ -59,6 +59,9 @@ def test_from_uploads_to_a_folder_for_the_next_training(
     again = run("feedback", "export", folder, out)[1]
     assert "0 images added, 9 were there already" in again
     assert f"Next: lensmith review {folder} --out labels.csv" in again
+    again = run("feedback", "export", folder, out, "--unlabelled", others)[1]
+    assert "0 images added, 9 were there already" in again, "those in the other folder are not counted for this one"
+    assert f"in {others} already: 3." in again.replace("\n", " ")
 
     tool = as_json("feedback", "export", folder, tmp_path / "tool", "--format", "label-studio")
     assert (tool["pictures"], tool["labelled"], tool["predicted"]) == (12, 9, 12)

@@ -155,7 +155,7 @@ def test_unlabelled_uploads_are_copied_for_labelling_with_an_index(kept: Kept) -
     assert labels_in(kept.others) == ["blue", "index.csv", "red"]
     kept.add("blue", 3, label="blue")
     again = kept.export(kept.out, kept.others)
-    assert (again.unlabelled, again.there) == (1, 3)
+    assert (again.unlabelled, again.unlabelled_there, again.there) == (1, 2, 1)
     with (kept.others / "index.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["guess"], row["reason"]) for row in rows] == [("red", "unsure"), ("blue", "odd"), ("blue", "unsure")]

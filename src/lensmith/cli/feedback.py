@@ -81,16 +81,18 @@ def export(
         print_table("", ("class", "added"), sorted(done.written.items()))
     if done.unlabelled:
         print_line(f"{done.unlabelled:,} without a true label are in {unlabelled}.")
+    if done.unlabelled_there:
+        print_line(f"Without a true label, and in {unlabelled} already: {done.unlabelled_there:,}.")
     if done.waiting:
         print_line(f"{done.waiting:,} have no true label; --unlabelled FOLDER copies them to be labelled.")
     if done.excluded:
-        print_line(f"{done.excluded:,} are left out, as the review decided.")
+        print_line(f"Left out, as the review decided: {done.excluded:,}.")
     print_notes((), done.warnings)
     if done.set_aside:
         print_table(f"{len(done.set_aside):,} not exported", ("file", "reason"), done.set_aside, SHOWN)
     if written:
         print_line(f"Next: lensmith data check {done.out}")
-    elif done.unlabelled or done.waiting:
+    elif done.unlabelled or done.unlabelled_there or done.waiting:
         print_line(
             f"Next: lensmith review {shlex.quote(str(folder))} --out labels.csv; "
             "then the same export with --relabel labels.csv"

@@ -35,8 +35,9 @@ class FeedbackExport(Result):
     Attributes:
         out: path of the image folder.
         written: class → number of new images.
-        there: number of uploads whose picture was in the folder already, from this or an earlier export.
+        there: number of uploads whose picture was in the image folder already, from this or an earlier export.
         unlabelled: number of uploads without a true label that were copied for labelling.
+        unlabelled_there: number of uploads without a true label whose picture was in the folder for labelling already.
         waiting: number of uploads without a true label that were not copied.
         excluded: number of uploads that a review leaves out.
         set_aside: path and reason of each upload that could not be exported.
@@ -47,6 +48,7 @@ class FeedbackExport(Result):
     written: dict[str, int] = field(default_factory=dict)
     there: int = 0
     unlabelled: int = 0
+    unlabelled_there: int = 0
     waiting: int = 0
     excluded: int = 0
     set_aside: list[tuple[str, str]] = field(default_factory=list)
@@ -202,7 +204,7 @@ def _for_labellers(others: dict[str, _Same], guesses: Path, done: FeedbackExport
     rows = []
     for digest, same in track(others.items(), "for labelling", len(others)):
         stored, upload = same[-1]
-        done.there += len(same) - (digest not in there)
+        done.unlabelled_there += len(same) - (digest not in there)
         if digest in there:
             continue
         guess = canonical_label(upload.label)
