@@ -55,7 +55,7 @@ def test_a_cross_validation_is_resumed_and_tells_whose_its_figures_are(
 
     code, printed, shown = run(*command, "--json")
     assert code == 0
-    assert "fold 1 of 0 to 1" in shown
+    assert "fold 1 (of folds 0 to 1)" in shown
     assert "fold 0" not in shown
     assert (first / cross_validation.PREDICTIONS).stat().st_mtime_ns == finished
     found = json.loads(printed)["cross_validation"]

@@ -276,7 +276,7 @@ def meaning_of_alpha(alpha: Estimate) -> str:
         )
     low, high = alpha.interval
     crossed = [f"{bound:.3g}" for bound in (TENTATIVE, RELIABLE) if low < bound <= high]
-    uncertain = f" The interval from {low:.2f} to {high:.2f} holds {' and '.join(crossed)}, so this is not certain."
+    uncertain = f" The interval from {low:.2f} to {high:.2f} contains {' and '.join(crossed)}, so this is not certain."
     return found + uncertain if crossed else found
 
 

@@ -210,7 +210,7 @@ def _train_fold(run: Run, fold: int) -> None:
     settings = run.settings.model_copy(update={"out": path, "tracking": "none"})
     images = replace(with_validation_fold(run.images, fold), notes=(), warnings=())  # the run on all images has them
     parts = ", ".join(f"{len(images.part(part)):,} {part}" for part in ("train", "val"))
-    print(f"fold {fold} of 0 to {count - 1}: {parts}", file=sys.stderr, flush=True)
+    print(f"fold {fold} (of folds 0 to {count - 1}): {parts}", file=sys.stderr, flush=True)
     started = time.perf_counter()
     opened: Run | None = None
     with suppress(RunError):
