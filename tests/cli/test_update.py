@@ -25,7 +25,7 @@ def _updated(monkeypatch: pytest.MonkeyPatch) -> None:
         labels = LabelSummary(10, 0.5, (), (), (), (), ("Labels look right.",), 1.0)
         result = UpdateResult(
             "flowers@1", Path("bundle"), 2, labels, 2, 10, share, share, difference, ("a.png",), (), passed=True,
-            reason="", page=Path("page.html"),
+            reason="", notes=("1 picture is left out.",), page=Path("page.html"),
         )  # fmt: skip
         if yes or confirm(result):
             result.promoted = "version 2 is the champion of flowers"
@@ -49,6 +49,7 @@ def test_at_a_terminal_one_question_is_asked_and_its_end_means_no(
     assert code == 0
     assert (out + err).count("Accuracy on 10 held-out pictures: 80.0% before, 80.0% now, +1.0 points") == 1
     assert "Labels look right." in err
+    assert "1 picture is left out." in err
     assert "Promote the new model?" in err
     assert ("version 2 is the champion" in out, "Not promoted" in out) == (promoted, not promoted)
 
@@ -58,4 +59,4 @@ def test_without_a_terminal_nothing_is_asked_and_yes_promotes(run: Run) -> None:
     assert (code, "Promote" in err, "Not promoted" in out, out.count("Accuracy")) == (0, False, True, 1)
     found = json.loads(run("update", "photos", "--model", "flowers", "--yes", "--json")[1])
     assert found["is_promoted"]
-    assert found["labels"]["lines"] == ["Labels look right."]
+    assert (found["labels"]["lines"], found["notes"]) == (["Labels look right."], ["1 picture is left out."])

@@ -58,6 +58,7 @@ def _lines(result: UpdateResult) -> Iterator[str]:
         f" {difference.high:+.1f})"
     )
     yield f"Became right: {len(result.became_right):,}   became wrong: {len(result.became_wrong):,}"
+    yield from result.notes
     yield f"Page    {result.page}"
     yield f"Bundle  {result.bundle}"
 

@@ -62,6 +62,7 @@ class UpdateResult(Result):
         became_wrong: paths of the pictures that only the champion has right.
         passed: whether the gate lets the new model pass.
         reason: why it does not; empty if it does.
+        notes: sentences on the comparison and the pictures, such as how many were left out of it.
         page: path of the page before/after.
         promoted: what became of it in words; empty: it was not promoted.
         seconds: duration in seconds, up to the page.
@@ -82,6 +83,7 @@ class UpdateResult(Result):
     became_wrong: tuple[str, ...]
     passed: bool
     reason: str
+    notes: tuple[str, ...]
     page: Path
     promoted: str = ""
     seconds: float = 0.0
@@ -232,6 +234,7 @@ def _result(
     compared: ComparedAnswers,
     page: Path,
 ) -> UpdateResult:
+    gate = next(stage for stage in ran.stages if stage.stage == "gate")
     return UpdateResult(
         champion=name,
         bundle=plan.bundle,
@@ -246,6 +249,7 @@ def _result(
         became_wrong=tuple(compared.files[row] for row in compared.became_wrong),
         passed=ran.error is None,
         reason="" if ran.error is None else ran.error.arrived,
+        notes=(*divided.split.warnings, *gate.values.get("notes", ())),
         page=page,
     )
 
@@ -270,7 +274,7 @@ def _page(
         reason=result.reason,
         compared=compared,
         limits=tuple(gate.values.get("limits", ())),
-        notes=(*divided.split.warnings, *gate.values.get("notes", ())),
+        notes=result.notes,
         labels=result.labels,
         new=tuple(sample for sample in divided.images.samples if sample.path in new),
         images=divided.images,
