@@ -2,6 +2,7 @@
 
 import csv
 import json
+import resource
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -233,9 +234,17 @@ def test_the_page_is_readable_with_long_names_on_a_phone_too(drawn_set: ImageSet
         assert ("--exclude &#39;doctor/fruit &amp; more/suspects.csv&#39;" in page.read_text()) == (name == "full")
 
 
-def test_edited_lists_are_not_replaced(drawn_set: ImageSet, tmp_path: Path) -> None:
+def test_all_files_are_written_or_none_and_edited_lists_are_not_replaced(drawn_set: ImageSet, tmp_path: Path) -> None:
     settings = LabelDoctorSettings(folder=drawn_set.root, out=tmp_path / "found")
-    diagnose(settings)
+    found = diagnose(settings)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))  # the page does not fit, as on a full disk
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            doctor_files.write_files(replace(found, out=tmp_path / "half"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list((tmp_path / "half").iterdir())
     edited = tmp_path / "found/suspects.csv"
     edited.write_text(edited.read_text().replace("kiwi", "Kiwi"))
     with pytest.raises(OutputError, match=r"suspects.csv was edited"):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lensmith.config import LabelDoctorSettings
 from lensmith.core.csv_text import csv_text, paths_from
-from lensmith.core.files import atomic_write
+from lensmith.core.files import atomic_write_all
 from lensmith.core.output_names import require_folder_name
 from lensmith.curation.doctor_page import render
 from lensmith.curation.label_doctor import LabelDoctorResult
@@ -69,7 +69,7 @@ def _edited(out: Path) -> list[str]:
 
 
 def write_files(found: LabelDoctorResult) -> None:
-    """Write the page and the lists into the folder `found.out`, each whole or not at all."""
+    """Write the page and the lists into the folder `found.out`, all of them or none."""
     assert found.out is not None
     out = found.out
     page = render(found)
@@ -77,10 +77,8 @@ def write_files(found: LabelDoctorResult) -> None:
     path = paths_from(found.image_set.root, out)
     lists = {SUSPECTS: _suspects_csv(found, path), RELABEL: _relabel_csv(found, path)}
     digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in lists.items()}
-    for name, text in lists.items():
-        atomic_write(out / name, text)
-    atomic_write(out / "report.html", page)
-    atomic_write(out / FINDINGS, json.dumps({**found.as_dict(), "lists": digests}, indent=1) + "\n")
+    findings = json.dumps({**found.as_dict(), "lists": digests}, indent=1) + "\n"
+    atomic_write_all({out / name: text for name, text in {**lists, "report.html": page, FINDINGS: findings}.items()})
 
 
 def _suspects_csv(found: LabelDoctorResult, path: Callable[[str], str]) -> str:
