@@ -66,7 +66,7 @@ def require_free(path: Path, text: str | None, overwrite: bool) -> None:
 
     Args:
         path: path of the file.
-        text: what is going to be written; None: it is not known yet.
+        text: text to write; None if it is not computed yet.
         overwrite: whether another file may be replaced. Anything but a file may not.
 
     Raises:

@@ -57,7 +57,7 @@ def render(found: LabelDoctorResult) -> str:
 
 
 def _commands(found: LabelDoctorResult) -> list[tuple[str, str]]:
-    """What to do next, and the command that does it."""
+    """Pairs of a next step in words and its command."""
     folder, suspects, relabel = (
         shlex.quote(str(path)) for path in (found.folder, f"{found.out}/suspects.csv", f"{found.out}/relabel.csv")
     )

@@ -1,7 +1,7 @@
 """The label doctor in brief, for a set that a model is about to be trained on, such as by `lensmith update`.
 
-It looks at new pictures and at a sample of the others, without the learning curve, so its time is bounded. What it
-cannot evaluate is no error: it says why.
+It looks at new pictures and at a sample of the others, without the learning curve, so its time is bounded. Where
+labels cannot be evaluated, the summary has the reason, and nothing is raised.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""run.json and splits.csv of a run folder: its settings, labels, data, versions, and each image's part."""
+"""run.json and splits.csv of a run folder: settings, labels, data, versions, and the part of each image."""
 
 from __future__ import annotations
 
